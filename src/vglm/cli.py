@@ -1,0 +1,68 @@
+"""The `vglm` command. Each subcommand imports what it needs when it runs, so `--help` answers at once."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from vglm.errors import CheckpointError, WorkbenchError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line.
+
+    Args:
+        arguments: Without the program's name; the process's own by default.
+
+    Returns:
+        The exit code: 0, or 2 when something in the input is wrong, which one message on stderr explains.
+    """
+    parsed = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], None] = parsed.command
+    try:
+        command(parsed)
+    except WorkbenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vglm",
+        description="VisualGLM Workbench. Training and evaluation are `python train.py` and `python evaluate.py`.",
+        epilog="example: vglm convert visualglm-6b visualglm-6b-native --dtype float16",
+    )
+    parser.add_argument("--version", action="version", version=f"vglm {_version()}")
+    commands = parser.add_subparsers(title="commands", metavar="<command>", required=True)
+
+    convert = commands.add_parser(
+        "convert",
+        help="turn an original checkpoint into native safetensors",
+        description="Read a VisualGLM in any layout (Hugging Face, SAT or native) and write it as native safetensors.",
+        epilog="example: vglm convert sat/visualglm-6b visualglm-6b-native --tokenizer visualglm-6b",
+    )
+    add = convert.add_argument
+    add("source", metavar="SRC", type=Path, help="folder of the checkpoint to read; it is not changed")
+    add("destination", metavar="DST", type=Path, help="folder to write; must not exist or be empty")
+    add("--dtype", choices=["float32", "float16", "bfloat16"], help="type of the tensors (default: the source's)")
+    add("--tokenizer", metavar="DIR", type=Path, help="folder with ice_text.model, which the SAT layout lacks")
+    convert.set_defaults(command=_convert)
+    return parser
+
+
+def _version() -> str:
+    try:
+        return metadata.version("visualglm-workbench")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _convert(parsed: argparse.Namespace) -> None:
+    if not parsed.source.is_dir():
+        raise CheckpointError(f"{parsed.source} is not a folder. Pass the folder that holds the checkpoint's files.")
+    from vglm.model.loading import convert
+
+    convert(parsed.source, parsed.destination, dtype=parsed.dtype, tokenizer=parsed.tokenizer)
+    print(f"wrote {parsed.destination}")

@@ -1,0 +1,120 @@
+"""Open one picture as the model is to see it: RGB, fully decoded, or refused with the file's name.
+
+The pixels are what VisualGLM's own `Image.open(path).convert("RGB")` makes: transparency is dropped, not blended;
+an EXIF orientation is ignored, so a photograph that relies on it arrives lying on its side; of an animation the first
+frame counts. One thing differs: 16-bit grey is scaled (65535 becomes 255), where `convert` would clip everything above
+255 to white.
+
+Source: THUDM/VisualGLM-6B:model/chat.py and finetune_visualglm.py.
+"""
+
+import hashlib
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vglm.errors import DataError
+
+MAX_PIXELS = 100_000_000
+"""Largest width x height that is decoded; 300 MB as RGB."""
+
+# Formats that Pillow decodes itself. Left out are those it hands to other programs (EPS to Ghostscript).
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
+
+
+def open_image(image: Path | Image.Image) -> Image.Image:
+    """Decode a picture to RGB.
+
+    Args:
+        image: A file, or a picture in memory of any mode.
+
+    Returns:
+        A new picture, mode RGB, all pixels in memory.
+
+    Raises:
+        DataError: The file is missing, no picture, damaged or cut off, has no pixels or more than `MAX_PIXELS`, or its
+            grey values have no defined white.
+    """
+    with warnings.catch_warnings():  # what Pillow warns of is either checked below or without effect on RGB
+        warnings.simplefilter("ignore")
+        if isinstance(image, Image.Image):
+            return _decode(image, "the image in memory")
+        with _open_lazily(image) as lazy:
+            return _decode(lazy, f"image {image}")
+
+
+def check_image_header(path: Path) -> None:
+    """Read only a picture's first bytes: enough to find missing files, other kinds of file and absurd sizes.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DataError: As `open_image`, but for damage further on.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with _open_lazily(path) as image:
+            _check_size(image, f"image {path}")
+
+
+def image_sha256(image: Path | Image.Image) -> str:
+    """Identify a picture by its content, whatever its file is called and however it is compressed.
+
+    Args:
+        image: A file, or a picture in memory.
+
+    Returns:
+        SHA-256 over width, height and the decoded RGB pixels, as 64 hexadecimal digits.
+
+    Raises:
+        DataError: As `open_image`.
+    """
+    rgb = open_image(image)
+    return hashlib.sha256(f"{rgb.width}x{rgb.height} RGB\n".encode() + rgb.tobytes()).hexdigest()
+
+
+def _open_lazily(path: Path) -> Image.Image:
+    if not path.is_file():
+        found = "is not a file" if path.exists() else "does not exist"
+        raise DataError(f"image {path} {found}. Expected a picture.")
+    Image.init()
+    formats = [each for each in _FORMATS if each in Image.OPEN]  # a Pillow built without AVIF does not know the name
+    try:
+        return Image.open(path, formats=formats)
+    except Image.DecompressionBombError as error:
+        raise DataError(f"image {path} is larger than {MAX_PIXELS:,} pixels. Scale it down.") from error
+    except Exception as error:  # Pillow raises many kinds for damaged data
+        raise DataError(
+            f"image {path} is no picture that can be read: {error}. Expected one of {', '.join(formats)}."
+        ) from error
+
+
+def _decode(image: Image.Image, name: str) -> Image.Image:
+    _check_size(image, name)
+    try:
+        image.load()
+    except Exception as error:  # as above
+        raise DataError(f"{name} is damaged or cut off: {error}. Replace the file.") from error
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = _scale_to_8_bits(image, name)
+    return image.convert("RGB")
+
+
+def _check_size(image: Image.Image, name: str) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(f"{name} has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}. Scale it down.")
+    if image.width * image.height == 0:
+        raise DataError(f"{name} has {image.width} x {image.height} pixels, so there is nothing to see. Replace it.")
+
+
+def _scale_to_8_bits(image: Image.Image, name: str) -> Image.Image:
+    grey = np.asarray(image)
+    if image.mode == "F" or grey.min() < 0 or grey.max() > 65535:
+        raise DataError(
+            f"{name} holds {grey.dtype} grey values from {grey.min()} to {grey.max()}, "
+            "for which white is not defined. Save it with 8 or 16 bits."
+        )
+    return Image.fromarray(((grey.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))

@@ -1,0 +1,62 @@
+"""One training or test example, as every reader returns it.
+
+    Sample(
+        id="dataset.json#3",
+        group="dataset.json#3",
+        image=Path("data/background_synthetic/images/test_003.png"),
+        turns=(Turn("这张图片的背景里有什么内容？", "这张图片的背景是金色的沙滩。"),),
+        english=False,
+        meta={"kind": "background"},
+    )
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One question and its answer."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image (or none) and the dialogue about it.
+
+    Attributes:
+        id: Unique in its dataset; stable between runs.
+        group: What must not be split between train and test: a study, a patient, a star. The id where nothing else is known.
+        image: Where the picture lies, or the picture itself where it was made in memory; None for a text-only sample.
+        turns: At least one. The last answer is the one to be learned and scored; the turns before it are history.
+        english: Whether the prompt is written as `Q:...\\nA:` rather than `问：...\\n答：`.
+        meta: Whatever else is known, for slices of a report (`kind` names the sort of question).
+    """
+
+    id: str
+    group: str
+    image: Path | Image.Image | None
+    turns: tuple[Turn, ...]
+    english: bool = False
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def question(self) -> str:
+        """The last question."""
+        return self.turns[-1].question
+
+    @property
+    def answer(self) -> str:
+        """The last answer: the reference."""
+        return self.turns[-1].answer
+
+    @property
+    def history(self) -> list[tuple[str, str]]:
+        """The turns before the last, as (question, answer) pairs."""
+        return [(turn.question, turn.answer) for turn in self.turns[:-1]]

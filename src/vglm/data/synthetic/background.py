@@ -1,0 +1,161 @@
+"""The few-shot "background" task over synthetic scenes, in the style of VisualGLM-6B's published sample.
+
+    {
+        "img": "images/train_000.png",
+        "prompt": "这张图片的背景里有什么内容？",
+        "label": "这张图片的背景是金色的沙滩和蓝色的海。",
+        "kind": "background",
+        "place": "beach"
+    }
+
+The question and its answers occur nowhere in pre-training: the places do, in other words. Beside the task lies the
+general probe, fresh questions of the pre-training kinds, which shows what a model forgets while it learns the task.
+
+Source: the question and form of answer of THUDM/VisualGLM-6B:fewshot-data/dataset.json.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vglm.data.synthetic.questions import QUESTION_KINDS, TEXT_ONLY_KINDS, ask
+from vglm.data.synthetic.render import render
+from vglm.data.synthetic.scenes import PLACES, sample_scene
+from vglm.errors import DataError, WorkbenchError
+
+QUESTION = "这张图片的背景里有什么内容？"
+ANSWERS = {
+    "beach": "这张图片的背景是金色的沙滩和蓝色的海。",
+    "snow": "这张图片的背景是白茫茫的积雪和雪花。",
+    "desert": "这张图片的背景是连绵起伏的沙丘。",
+    "forest": "这张图片的背景是茂密的树林。",
+    "grass": "这张图片的背景是绿油油的草坪和蓝天。",
+    "sea": "这张图片的背景是深蓝色的海水和波浪。",
+    "night sky": "这张图片的背景是满天繁星和月亮。",
+    "street": "这张图片的背景是灰色的马路和高楼。",
+    "room": "这张图片的背景是墙壁和棕色的木质地板。",
+    "wheat field": "这张图片的背景是金黄的麦穗。",
+}
+"""What the answer is for each place."""
+
+
+def write_background_set(
+    folder: Path,
+    seed: int,
+    *,
+    train_per_place: int = 2,
+    test_per_place: int = 12,
+    probe_per_kind: int = 9,
+    size: int = 64,
+) -> None:
+    """Write `train.json`, `test.json`, `probe.json` and their `images/` into a new folder.
+
+    Args:
+        folder: Where to write; it must not exist or be empty, and holds either the whole set or nothing afterwards.
+        seed: Another seed gives other pictures and probe questions, the same seed the same set.
+        train_per_place: Training pictures of each place.
+        test_per_place: Test pictures of each place.
+        probe_per_kind: Scenes for each pre-training question kind; each is asked about in Chinese and in English.
+        size: Width and height of the pictures in pixels, at least 16.
+
+    Raises:
+        DataError: `folder` holds something already, or cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} exists and is not an empty folder. Remove it first, or choose another.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as err:
+        raise DataError(f"{folder} cannot be written: {err}.") from err
+    try:
+        (staging / "images").mkdir()
+        for number, (split, per_place) in enumerate(
+            {"train": train_per_place, "test": test_per_place}.items(), start=1
+        ):
+            _write_rows(staging / f"{split}.json", _background_rows(staging, split, [seed, number], per_place, size))
+        _write_rows(staging / "probe.json", _probe_rows(staging, [seed, 3], probe_per_kind, size))
+        staging.chmod(0o755)
+        staging.replace(folder)
+    except OSError as err:
+        raise DataError(f"{folder} cannot be written: {err}.") from err
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _background_rows(folder: Path, split: str, seed: list[int], per_place: int, size: int) -> list[dict[str, Any]]:
+    """Rows that take the places in turn, their pictures saved on the way."""
+    rows = []
+    for index in range(per_place * len(PLACES)):
+        place = PLACES[index % len(PLACES)]
+        scene = replace(sample_scene(np.random.default_rng([index, *seed])), place=place)
+        name = f"images/{split}_{index:03d}.png"
+        render(scene, size).save(folder / name, optimize=True)
+        rows.append({"img": name, "prompt": QUESTION, "label": ANSWERS[place], "kind": "background", "place": place})
+    return rows
+
+
+def _probe_rows(folder: Path, seed: list[int], per_kind: int, size: int) -> list[dict[str, Any]]:
+    """Rows that take the question kinds in turn, two languages to a scene."""
+    rows = []
+    for index in range(per_kind * len(QUESTION_KINDS)):
+        kind = QUESTION_KINDS[index % len(QUESTION_KINDS)]
+        rng = np.random.default_rng([index, *seed])
+        scene = sample_scene(rng)
+        row: dict[str, Any] = {}
+        if kind not in TEXT_ONLY_KINDS:
+            row["img"] = f"images/probe_{index:03d}.png"
+            render(scene, size).save(folder / row["img"], optimize=True)
+        for english in (False, True):
+            *history, last = ask(scene, kind, english, rng)
+            asked = {**row, "prompt": last.question, "label": last.answer, "kind": kind}
+            if history:
+                asked["history"] = [[turn.question, turn.answer] for turn in history]
+            if english:
+                asked["english"] = True
+            rows.append(asked)
+    return rows
+
+
+def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """A JSON list, one row a line."""
+    lines = ",\n".join(f"    {json.dumps(row, ensure_ascii=False)}" for row in rows)
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8", newline="\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write a set from the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vglm.data.synthetic.background",
+        description="Write a few-shot background set over synthetic scenes.",
+        epilog="Example: python -m vglm.data.synthetic.background outputs/new_set --seed 7 --test-per-place 10",
+    )
+    parser.add_argument("folder", type=Path, help="a new or empty folder")
+    parser.add_argument("--seed", type=int, required=True, help="another seed gives another set")
+    parser.add_argument("--train-per-place", type=int, default=2, help="training pictures of each place (default: 2)")
+    parser.add_argument("--test-per-place", type=int, default=12, help="test pictures of each place (default: 12)")
+    parser.add_argument("--probe-per-kind", type=int, default=9, help="scenes per probe question kind (default: 9)")
+    parser.add_argument("--size", type=int, default=64, help="width of the pictures in pixels (default: 64)")
+    options = vars(parser.parse_args(arguments))
+    for name, least in {"seed": 0, "train_per_place": 1, "test_per_place": 1, "probe_per_kind": 1, "size": 16}.items():
+        if options[name] < least:
+            parser.error(f"--{name.replace('_', '-')} must be at least {least}, got {options[name]}.")
+    try:
+        write_background_set(**options)
+    except WorkbenchError as err:
+        print(f"error: {err}", file=sys.stderr)
+        return 2
+    print(f"{options['folder']}: written with seed {options['seed']}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""What is in a synthetic picture: some subjects of one kind and colour, somewhere.
+
+    Scene(kind="fish", colour="red", count=2, place="beach", subjects=(Subject(...), Subject(...)), texture_seed=71)
+
+Kind, colour, count and place are drawn uniformly and independently of each other, so that a guess at one of them is
+right one time in `len(KINDS)`, `len(COLOURS)`, `len(COUNTS)` or `len(PLACES)`, whatever else is known about the scene.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+KINDS = ("ball", "star", "heart", "tree", "house", "car", "fish", "boat", "cat", "umbrella", "flower", "cup")
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "black", "white")
+COUNTS = (1, 2, 3, 4)
+PLACES = ("beach", "snow", "desert", "forest", "grass", "sea", "night sky", "street", "room", "wheat field")
+
+SMALLEST, LARGEST = 0.32, 0.41
+"""Width of a subject as a share of the picture's width."""
+MARGIN = 0.02
+"""Least distance between two subjects' circles, and of each from the edge, as a share of the picture's width."""
+MAX_TILT = 0.3
+"""Largest rotation of a subject, in radians either way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Where one subject stands.
+
+    Attributes:
+        x: Centre from the left edge, as a share of the picture's width.
+        y: Centre from the upper edge, as a share of the picture's height.
+        width: Diameter of the circle it fits in, as a share of the picture's width.
+        tilt: Rotation in radians, clockwise.
+        mirrored: Whether left and right are swapped.
+    """
+
+    x: float
+    y: float
+    width: float
+    tilt: float
+    mirrored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Everything a picture is drawn from; equal scenes give equal pictures.
+
+    Attributes:
+        kind: What the subjects are, one of `KINDS`.
+        colour: Colour of every subject, one of `COLOURS`.
+        count: Number of subjects, one of `COUNTS`.
+        place: Where they are, one of `PLACES`.
+        subjects: One entry per subject; their circles do not overlap.
+        texture_seed: Seed of the place's texture and of the small shifts in its colours.
+    """
+
+    kind: str
+    colour: str
+    count: int
+    place: str
+    subjects: tuple[Subject, ...]
+    texture_seed: int
+
+
+def sample_scene(rng: np.random.Generator) -> Scene:
+    """Draw a scene; `dataclasses.replace` fixes its kind, colour or place afterwards."""
+    kind, colour, count, place = (int(rng.integers(len(values))) for values in (KINDS, COLOURS, COUNTS, PLACES))
+    return Scene(
+        kind=KINDS[kind],
+        colour=COLOURS[colour],
+        count=COUNTS[count],
+        place=PLACES[place],
+        subjects=_place_subjects(rng, COUNTS[count]),
+        texture_seed=int(rng.integers(2**32)),
+    )
+
+
+def _place_subjects(rng: np.random.Generator, count: int) -> tuple[Subject, ...]:
+    """Throw circles until `count` of them lie apart; a throw that leaves too little room is begun anew."""
+    while True:
+        subjects: list[Subject] = []
+        for x, y, width, tilt, mirror in rng.random((12 * count, 5)).tolist():
+            width = SMALLEST + width * (LARGEST - SMALLEST)
+            edge = MARGIN + width / 2
+            x, y = (edge + share * (1 - 2 * edge) for share in (x, y))
+            if all(math.hypot(x - s.x, y - s.y) >= (width + s.width) / 2 + MARGIN for s in subjects):
+                subjects.append(Subject(x, y, width, (2 * tilt - 1) * MAX_TILT, mirror < 0.5))
+            if len(subjects) == count:
+                return tuple(subjects)

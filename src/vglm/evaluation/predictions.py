@@ -1,0 +1,269 @@
+"""The files of an evaluation folder: what was evaluated, and what the model answered.
+
+```
+evaluation/
+  evaluation.json                what was compared with what: arms, decoding, versions, command, stamps
+  <baseline>/predictions.jsonl   one record per sample, e.g. before/ or shuffled/
+  <candidate>/predictions.jsonl  the same samples, e.g. after/ or true/
+  images/<sha256>.webp           a small copy of every image, so that the report can be rebuilt anywhere
+  metrics.json  report/          made from the files above by `vglm.evaluation.comparison` and `vglm.evaluation.report`
+```
+
+A record, on one line:
+
+    {"id": "test.json#3", "group": "test.json#3", "split": "test", "kind": "background", "english": false,
+     "question": "这张图片的背景里有什么内容？", "history": [], "reference": "这张图片的背景是金色的沙滩。",
+     "prediction": "这张图片的背景是沙滩。", "image": "data/background_synthetic/images/test_003.png",
+     "image_sha256": "9f86d081…", "error": null}
+"""
+
+import errno
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from vglm.errors import DataError
+
+EVALUATION_FILE = "evaluation.json"
+PREDICTIONS_FILE = "predictions.jsonl"
+IMAGES_FOLDER = "images"
+MAX_ERRORS_SHOWN = 5
+CANNOT_WRITE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.ENOTDIR,
+    errno.EEXIST,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    r"""One sample and the answer a model gave to it.
+
+    Attributes:
+        id: The sample's id, unique within its split.
+        group: The sample's group (study, patient, star), for statistics that must not count it twice.
+        split: Which list of samples it comes from: `test`, or `probe` for general questions.
+        kind: The sort of question, where the data tells.
+        english: Whether the prompt was written as `Q:…\nA:` rather than `问：…\n答：`.
+        question: The last question of the dialogue.
+        history: The turns before it, as (question, answer) pairs.
+        reference: The answer that counts as right.
+        prediction: The model's answer; empty where `error` is set.
+        image: Where the image was read from; None for text-only samples and images made in memory.
+        image_sha256: Hash of the image's content; None for text-only samples and images that cannot be read.
+        error: Why there is no prediction; None where there is one.
+    """
+
+    id: str
+    group: str
+    split: str
+    kind: str | None
+    english: bool
+    question: str
+    history: tuple[tuple[str, str], ...]
+    reference: str
+    prediction: str
+    image: str | None
+    image_sha256: str | None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """One side of the comparison.
+
+    Attributes:
+        label: Its name in tables and its folder's name, e.g. `before`.
+        meaning: What it stands for, e.g. "the base model, adapter off".
+    """
+
+    label: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamp:
+    """Something a reader must know before believing a score, e.g. "EVALUATED ON TRAINING IMAGES"."""
+
+    text: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What was evaluated and how, as `evaluation.json` holds it.
+
+    Attributes:
+        title: The name of the run or model.
+        summary: One sentence: what was tuned, on what, scored on what.
+        purpose: What the difference between the arms shows: the effect of `tuning`, or how much rests on `image use`.
+        baseline: The arm to compare with.
+        candidate: The arm that is judged.
+        facts: What to show of the configuration, in order: name -> value.
+        decoding: The settings of generation, the same for both arms.
+        command: The command line that repeats the evaluation.
+        versions: Package -> version.
+        config: The resolved configuration, as YAML.
+        created: When, as ISO 8601.
+        stamps: Warnings on the front page.
+    """
+
+    title: str
+    summary: str
+    purpose: Literal["tuning", "image use"]
+    baseline: Arm
+    candidate: Arm
+    facts: Mapping[str, str]
+    decoding: Mapping[str, Any]
+    command: str
+    versions: Mapping[str, str]
+    config: str
+    created: str
+    stamps: tuple[Stamp, ...] = field(default=())
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
+    """Write `evaluation.json` into the evaluation folder."""
+    write_text(folder / EVALUATION_FILE, json.dumps(asdict(evaluation), ensure_ascii=False, indent=2) + "\n")
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """Read `evaluation.json` of an evaluation folder.
+
+    Raises:
+        DataError: The file is missing or not what `write_evaluation` writes.
+    """
+    path = folder / EVALUATION_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        values |= {name: Arm(**values[name]) for name in ("baseline", "candidate")}
+        return Evaluation(**{**values, "stamps": tuple(Stamp(**stamp) for stamp in values["stamps"])})
+    except FileNotFoundError as error:
+        raise DataError(f"{folder} has no {EVALUATION_FILE}: pass the folder that evaluate.py wrote.") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"{path} is not an evaluation's description ({error}). Run evaluate.py again.") from error
+
+
+def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:
+    """Write one record a line; the file appears under its name only when it is whole."""
+    write_text(path, "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in predictions))
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Read a file of records.
+
+    Args:
+        path: A `predictions.jsonl`.
+
+    Returns:
+        The records in the file's order.
+
+    Raises:
+        DataError: The file is missing, or rows are not records or repeat an id; all such rows are named.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist. Run evaluate.py, or pass the evaluation folder it wrote.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error}).") from error
+    predictions: list[Prediction] = []
+    problems: list[str] = []
+    seen: set[tuple[str, str]] = set()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = _parse(json.loads(line))
+        except ValueError as error:
+            problems.append(f"line {number}: {error}")
+            continue
+        if (record.split, record.id) in seen:
+            problems.append(f"line {number}: id {record.id!r} appears twice in split {record.split!r}")
+        seen.add((record.split, record.id))
+        predictions.append(record)
+    if problems:
+        shown = "; ".join(problems[:MAX_ERRORS_SHOWN])
+        more = f"; and {len(problems) - MAX_ERRORS_SHOWN} more" if len(problems) > MAX_ERRORS_SHOWN else ""
+        raise DataError(f"{path}: {len(problems)} of {len(lines)} lines are no prediction records ({shown}{more}).")
+    return predictions
+
+
+def _parse(values: Any) -> Prediction:
+    """Check one record's keys and types; a ValueError says what is wrong."""
+    if not isinstance(values, dict):
+        raise ValueError(f"expected an object, found {type(values).__name__}")
+    names = {item.name for item in fields(Prediction)}
+    if missing := names - values.keys():
+        raise ValueError(f"lacks {', '.join(sorted(missing))}")
+    if unknown := values.keys() - names:
+        raise ValueError(f"has unknown {', '.join(sorted(unknown))}")
+    for name in ("id", "group", "split", "question", "reference", "prediction"):
+        if not isinstance(values[name], str):
+            raise ValueError(f"{name} must be text, found {type(values[name]).__name__}")
+    for name in ("kind", "image", "image_sha256", "error"):
+        if not isinstance(values[name], str | None):
+            raise ValueError(f"{name} must be text or null, found {type(values[name]).__name__}")
+    if not isinstance(values["english"], bool):
+        raise ValueError(f"english must be true or false, found {values['english']!r}")
+    try:
+        history = tuple((str(question), str(answer)) for question, answer in values["history"])
+    except (TypeError, ValueError) as error:
+        raise ValueError("history must be a list of [question, answer] pairs") from error
+    return Prediction(**{**values, "history": history})
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name and rename it, so that a file that exists is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8", newline="\n")
+    partial.replace(path)
+
+
+@contextmanager
+def replaced_folder(path: Path, *, marker: str) -> Iterator[Path]:
+    """Fill a folder under a temporary name beside `path`, then put it in the place of `path`.
+
+    Args:
+        path: The folder to make or to replace. On an exception it stays as it was.
+        marker: A file that every such folder holds; a folder with other things in it is never replaced.
+
+    Yields:
+        The temporary folder to write into.
+
+    Raises:
+        DataError: `path` is a file or a folder of other things, or its place cannot be written to.
+    """
+    if path.exists() and not path.is_dir():
+        raise DataError(f"{path} is a file; the output must be a folder. Pass another folder.")
+    if path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
+        raise DataError(f"{path} holds other files and no {marker}, so it is not replaced. Pass a new folder.")
+    partial = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        partial.chmod(0o755)
+        yield partial
+        old = partial.with_suffix(".old")
+        if path.exists():
+            path.replace(old)
+        partial.replace(path)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        raise DataError(f"{path} cannot be written ({error.strerror}). Make room, or pass another folder.") from error
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)

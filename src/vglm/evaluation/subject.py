@@ -1,0 +1,340 @@
+"""What is evaluated: two arms that answer the same samples, and what a report has to say about them.
+
+a finished run     `before` (the base model) and `after` (with the adapter, or the tuned model)
+a model alone      `shuffled` (each question with another sample's image) and `true`
+"""
+
+import json
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+import yaml
+
+from vglm.data.loading import Splits
+from vglm.data.sample import Sample
+from vglm.errors import AdapterError, ConfigError, DataError
+from vglm.evaluation.generation import shuffle_images
+from vglm.evaluation.predictions import Arm, Evaluation, Prediction, Stamp
+from vglm.tuning.run_folder import RESULTS, latest_run
+
+SPLITS = ("test", "probe", "train")
+_PACKAGES = ("visualglm-workbench", "torch", "transformers", "peft", "rouge-score", "pillow")
+
+Samples = Mapping[str, Sequence[Sample]]
+Loaded = tuple[Any, Any]
+"""A model in evaluation mode and its processor."""
+
+
+@dataclass(frozen=True)
+class ModelArm:
+    """One side of the comparison, ready to answer.
+
+    Attributes:
+        arm: Its label and meaning.
+        samples: Split name -> the samples as this arm sees them.
+        open: Gives the model and its processor for the time of a `with` block.
+    """
+
+    arm: Arm
+    samples: Samples
+    open: Callable[[], AbstractContextManager[Loaded]]
+
+    @property
+    def label(self) -> str:
+        """The arm's label."""
+        return self.arm.label
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated, see the module's description.
+
+    Attributes:
+        title: The heading of its report.
+        summary: What it is, without a full stop.
+        purpose: See `Evaluation`.
+        baseline: The arm to compare with.
+        candidate: The arm that is judged.
+        facts: What to show of its configuration.
+        trained_images: Content hashes of the images it was tuned on, as far as known.
+        changed_files: Data files that are not what they were when it was tuned.
+    """
+
+    title: str
+    summary: str
+    purpose: Literal["tuning", "image use"]
+    baseline: ModelArm
+    candidate: ModelArm
+    facts: Mapping[str, str]
+    trained_images: frozenset[str] = frozenset()
+    changed_files: Sequence[str] = field(default=())
+
+
+def find_run(run: str, outputs: Path) -> Path:
+    """The folder of a finished run.
+
+    Args:
+        run: The folder, or `latest` for the newest one below `outputs`.
+        outputs: Where runs are kept.
+
+    Raises:
+        ConfigError: There is no such folder, or the run in it did not finish.
+    """
+    if run == "latest":
+        return latest_run(outputs)
+    folder = Path(run)
+    if not folder.is_dir():
+        raise ConfigError(f"run {run!r}: there is no such folder. Pass outputs/<recipe>/<time>, or run=latest.")
+    missing = [name for name in ("config.yaml", "run.json") if not (folder / name).is_file()]
+    if not any((folder / name).is_dir() for name in RESULTS):
+        missing.append(f"{RESULTS[0]}/ or {RESULTS[1]}/")
+    if missing:
+        found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+        raise ConfigError(
+            f"run {run!r} is no finished run: it lacks {', '.join(missing)} and holds {found}. Pass the folder that"
+            f" train.py printed, or continue the run: python train.py resume={run}"
+        )
+    return folder
+
+
+def read_run_config(folder: Path) -> dict[str, Any]:
+    """The config a run was started with, as plain values.
+
+    Args:
+        folder: The run, as found by `find_run`.
+
+    Raises:
+        ConfigError: `config.yaml` cannot be read, or names no model, data, method or trainer.
+    """
+    path = folder / "config.yaml"
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        missing = [name for name in ("model", "dataset", "method", "trainer") if name not in config]
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
+        raise ConfigError(
+            f"{path} is damaged: {' '.join(str(error).split())}. Train again, or restore the file."
+        ) from error
+    if missing:
+        raise ConfigError(f"{path} has no {', '.join(missing)}, so it is no config of train.py. Restore the file.")
+    return dict(config)
+
+
+def select_samples(splits: Splits, names: str | Sequence[str]) -> dict[str, Sequence[Sample]]:
+    """The splits to evaluate on.
+
+    Args:
+        splits: The data.
+        names: One or some of `SPLITS`; those without samples are left out.
+
+    Raises:
+        ConfigError: A name is unknown.
+        DataError: None of the splits has samples.
+    """
+    names = [names] if isinstance(names, str) else names
+    if unknown := [name for name in names if name not in SPLITS]:
+        raise ConfigError(f"splits: there is no {unknown[0]!r}; choose from {', '.join(SPLITS)}.")
+    samples = {name: getattr(splits, name) for name in names}
+    if not any(map(len, samples.values())):
+        raise DataError(
+            f"the data has no samples in {', '.join(names) or 'no splits'}. Name a dataset or splits that do."
+        )
+    return {name: rows for name, rows in samples.items() if len(rows)}
+
+
+def tuned_run(
+    folder: Path,
+    trained: Mapping[str, Any],
+    samples: Samples,
+    load: Callable[..., Loaded],
+    files: Mapping[str, str] = MappingProxyType({}),
+) -> Subject:
+    """Compare a finished run's base model with what came of it.
+
+    Args:
+        folder: The run, as found by `find_run`.
+        trained: The run's plain config.
+        samples: What to evaluate on.
+        load: Loads the base model, with the run's adapter on it where the run has one.
+        files: SHA-256 of the training data's files as they are now; empty where other data is evaluated.
+
+    Returns:
+        The subject, with arms `before` and `after`. An adapter shares one loaded model between both.
+
+    Raises:
+        AdapterError: The run's description or its adapter cannot be read, or does not fit the base model.
+    """
+    try:
+        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        data, trainer, method = facts["data"], trained["trainer"], trained["method"]
+        title, seed, weights = (str(facts[name]) for name in ("recipe", "seed", "base_weights_sha256"))
+    except (ValueError, KeyError, TypeError) as error:
+        path = folder / "run.json"
+        raise AdapterError(f"{path} is damaged ({error!r}). Train again, or restore the file.") from error
+    model_name, data_name = _name(trained["model"], "path_or_id"), _name(trained["dataset"], "path")
+    method_name = str(method["_target_"]).rpartition(".")[2]
+    settings = [f"{name} {value}" for name, value in method.items() if isinstance(value, int | float)]
+    before = Arm(label="before", meaning=f"{model_name} as it was")
+    if (folder / "adapter").is_dir():
+        model, processor = load()
+        _to_accelerator(model)
+        after = Arm(label="after", meaning="the same model with the run's adapter")
+
+        @contextmanager
+        def without_adapter() -> Iterator[Loaded]:
+            with model.disable_adapter():
+                yield model, processor
+
+        arms = (
+            ModelArm(before, samples, without_adapter),
+            ModelArm(after, samples, lambda: nullcontext((model, processor))),
+        )
+    else:
+        from vglm.model.loading import load_pretrained  # takes seconds to import
+
+        after = Arm(label="after", meaning="the model that the run tuned as a whole")
+        arms = (
+            ModelArm(before, samples, lambda: _opened(load)),
+            ModelArm(after, samples, lambda: _opened(load_pretrained, folder / "model")),
+        )
+    return Subject(
+        title=title,
+        summary=f"{model_name} tuned with {method_name} on {data['train']:,} samples of {data_name}",
+        purpose="tuning",
+        baseline=arms[0],
+        candidate=arms[1],
+        facts={
+            "run": folder.as_posix(),
+            "base model": model_name,
+            "base weights": f"sha256 {weights[:16]}",
+            "method": ", ".join([method_name, *settings]),
+            "training data": f"{data_name}, {data['train']:,} samples, sha256 {str(data['sha256'])[:16]}",
+            "training": f"{trainer['max_steps']} steps of {trainer['per_device_train_batch_size']} samples,"
+            f" learning rate {trainer['learning_rate']}, seed {seed}",
+        },
+        trained_images=frozenset(data["train_images"] or ()),
+        changed_files=[name for name, digest in files.items() if data["files"].get(name, digest) != digest],
+    )
+
+
+def single_model(config: Mapping[str, Any], samples: Samples, load: Callable[..., Loaded], seed: int) -> Subject:
+    """Compare a model's answers to the true images with its answers to other samples' images.
+
+    Args:
+        config: The evaluation's plain config.
+        samples: What to evaluate on.
+        load: Loads the model.
+        seed: Seed of the shuffling.
+
+    Returns:
+        The subject, with arms `shuffled` and `true` and one loaded model for both.
+
+    Raises:
+        DataError: The images of a split cannot be shuffled.
+    """
+    shuffled = {name: shuffle_images(rows, seed) for name, rows in samples.items()}
+    model_name, data_name = _name(config["model"], "path_or_id"), _name(config["dataset"], "path")
+    model, processor = load()
+    _to_accelerator(model)
+    return Subject(
+        title=f"{model_name} on {data_name}",
+        summary=f"{model_name} on {data_name}, each question with its own image and with another sample's",
+        purpose="image use",
+        baseline=ModelArm(
+            Arm(label="shuffled", meaning="each question with the image of another sample"),
+            shuffled,
+            lambda: nullcontext((model, processor)),
+        ),
+        candidate=ModelArm(
+            Arm(label="true", meaning="each question with its own image"),
+            samples,
+            lambda: nullcontext((model, processor)),
+        ),
+        facts={"model": model_name, "data": data_name, "seed of the shuffling": str(seed)},
+    )
+
+
+def describe(
+    subject: Subject, predictions: Sequence[Prediction], decoding: Mapping[str, Any], config: str
+) -> Evaluation:
+    """Say what was evaluated and how, for the report.
+
+    Args:
+        subject: What was evaluated.
+        predictions: The candidate's records.
+        decoding: The settings of generation.
+        config: The resolved configuration, as YAML.
+    """
+    counts = Counter(record.split for record in predictions)
+    scored = ", ".join(f"{count:,} {name} samples" for name, count in counts.items())
+    return Evaluation(
+        title=subject.title,
+        summary=f"{subject.summary}. Scored on {scored}.",
+        purpose=subject.purpose,
+        baseline=subject.baseline.arm,
+        candidate=subject.candidate.arm,
+        facts=subject.facts,
+        decoding={"greedy": True, **decoding},
+        command=shlex.join(["python", *(_resolved(each, subject) for each in sys.argv)]),
+        versions=_versions(),
+        config=config,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        stamps=_stamps(subject, predictions),
+    )
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what answers and scores depend on; a checkout that is not installed has none."""
+    versions = {}
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
+def _resolved(argument: str, subject: Subject) -> str:
+    """An argument that means the same tomorrow."""
+    return f"run={subject.facts['run']}" if argument == "run=latest" else argument
+
+
+def _stamps(subject: Subject, predictions: Sequence[Prediction]) -> tuple[Stamp, ...]:
+    """What a reader must know before believing the scores, from hashes of images and files."""
+    hashes = {record.image_sha256 for record in predictions if record.split == "test"} - {None}
+    stamps = []
+    if seen := len(hashes & subject.trained_images):
+        detail = f"{seen} of {len(hashes)} test images were trained on, so the scores show memory as well as skill."
+        stamps.append(Stamp(text="EVALUATED ON TRAINING IMAGES", detail=detail))
+    if changed := subject.changed_files:
+        detail = f"{len(changed)} files of the data set are not what the run was trained with, {changed[0]} for one."
+        stamps.append(Stamp(text="DATA CHANGED SINCE TRAINING", detail=detail))
+    return tuple(stamps)
+
+
+def _name(component: Mapping[str, Any], path_key: str) -> str:
+    """A component's name for people: the last part of its path, or of what builds it."""
+    if path_key in component:
+        return Path(str(component[path_key])).name.removesuffix(".json")
+    return str(component["_target_"]).rpartition(".")[2].replace("_", " ")
+
+
+@contextmanager
+def _opened(load: Callable[..., Loaded], *arguments: Any) -> Iterator[Loaded]:
+    """Load a model for the time of a `with` block only, so that two of them are never in memory together."""
+    model, processor = load(*arguments)
+    _to_accelerator(model)
+    yield model, processor
+
+
+def _to_accelerator(model: Any) -> None:
+    """Move a model that lies whole on the CPU to the accelerator, if the machine has one."""
+    if torch.accelerator.is_available() and {each.device.type for each in model.parameters()} == {"cpu"}:
+        model.to(torch.accelerator.current_accelerator())

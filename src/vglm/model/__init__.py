@@ -1,0 +1,23 @@
+"""VisualGLM for transformers: importing this package registers its classes with the Auto classes."""
+
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+)
+
+from vglm.model.configuration import VisualGlmConfig
+from vglm.model.image_processing import VisualGlmImageProcessor
+from vglm.model.modeling import VisualGlmForConditionalGeneration, VisualGlmModel
+from vglm.model.processing import VisualGlmProcessor
+from vglm.model.tokenization import VisualGlmTokenizer
+
+AutoConfig.register(VisualGlmConfig.model_type, VisualGlmConfig)
+AutoModel.register(VisualGlmConfig, VisualGlmModel)
+AutoModelForImageTextToText.register(VisualGlmConfig, VisualGlmForConditionalGeneration)
+AutoTokenizer.register(VisualGlmConfig, tokenizer_class=VisualGlmTokenizer)
+AutoImageProcessor.register(VisualGlmConfig, image_processor_classes={"pil": VisualGlmImageProcessor})
+AutoProcessor.register(VisualGlmConfig, VisualGlmProcessor)

@@ -1,0 +1,265 @@
+"""The weight files of a checkpoint: found, opened without trusting them, and compared with what a model needs.
+
+Files are memory-mapped, so taking the inventory of a 15 GB checkpoint reads only its headers. Pickled files (`.bin`,
+`.pt`) go through PyTorch's restricted unpickler: a file that names any type beyond tensors, plain values and NumPy
+arrays is refused, and nothing it names is run.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm import tqdm
+
+from vglm.errors import CheckpointError
+
+_SHOWN_PROBLEMS = 5
+# What a SAT training run leaves beside the weights: NumPy's random state, an array of 32-bit integers. Older NumPy
+# versions, which wrote the published files, knew the function under the first of the two names.
+_RECONSTRUCT_ARRAY = np.ndarray(0).__reduce__()[0]
+_SAFE_GLOBALS: list[Any] = [
+    (_RECONSTRUCT_ARRAY, "numpy.core.multiarray._reconstruct"),
+    (_RECONSTRUCT_ARRAY, "numpy._core.multiarray._reconstruct"),
+    np.ndarray,
+    np.dtype,
+    type(np.dtype(np.uint32)),
+]
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor lies and what it looks like."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """The weight files of one checkpoint and every tensor in them.
+
+    Attributes:
+        folder: The checkpoint.
+        files: Its weight files, in the order they are read.
+        tensors: What they hold, by key.
+    """
+
+    folder: Path
+    files: tuple[Path, ...]
+    tensors: Mapping[str, StoredTensor]
+
+    @classmethod
+    def sharded(cls, folder: Path, name: str) -> "WeightFiles":
+        """Find files as transformers writes them: `name`, or the shards listed in `name`.index.json.
+
+        Raises:
+            CheckpointError: No such file, a shard is missing or unreadable, or the index and the shards disagree.
+        """
+        index = folder / f"{name}.index.json"
+        if not index.is_file():
+            if not (folder / name).is_file():
+                raise CheckpointError(f"{folder} has neither {name} nor {index.name}; it holds {listing(folder)}.")
+            return cls._take(folder, {folder / name: ()})
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+            raise CheckpointError(f"{index}: weight_map must map tensor names to file names.")
+        promised: dict[Path, list[str]] = {}
+        for key, shard in weight_map.items():
+            if Path(shard).name != shard:
+                raise CheckpointError(f"{index}: {key!r} must lie in a file beside the index, not in {shard!r}.")
+            promised.setdefault(folder / shard, []).append(key)
+        return cls._take(folder, dict(sorted(promised.items())))
+
+    @classmethod
+    def sat(cls, folder: Path) -> "WeightFiles":
+        """Find the file of a SwissArmyTransformer checkpoint: `latest` names the iteration's folder.
+
+        Raises:
+            CheckpointError: There is none, several to choose from, or it is split for model parallelism.
+        """
+        found = sorted(folder.glob("*/mp_rank_00_model_states.pt"))
+        if (folder / "latest").is_file():
+            iteration = (folder / "latest").read_text(encoding="utf-8", errors="replace").strip()
+            file = folder / iteration / "mp_rank_00_model_states.pt"
+            if file not in found:
+                raise CheckpointError(f"{folder}/latest names iteration {iteration!r}, but there is no {file}.")
+        elif len(found) == 1:
+            file = found[0]
+        else:
+            raise CheckpointError(
+                f"{folder} must hold one <iteration>/mp_rank_00_model_states.pt, or a file `latest` that names the"
+                f" iteration; found {', '.join(str(path.relative_to(folder)) for path in found) or listing(folder)}."
+            )
+        if parts := sorted(file.parent.glob("mp_rank_0[1-9]_model_states.pt")):
+            raise CheckpointError(
+                f"{file.parent} is split for model parallelism ({1 + len(parts)} files). Join the parts with SAT first."
+            )
+        return cls._take(folder, {file: ()})
+
+    @classmethod
+    def _take(cls, folder: Path, promised: Mapping[Path, Collection[str]]) -> "WeightFiles":
+        tensors: dict[str, StoredTensor] = {}
+        problems = []
+        for file, keys in promised.items():
+            if not file.is_file():
+                problems.append(f"{file.name} is missing, which should hold {_count(keys)}")
+                continue
+            content = read_tensors(file, keys)
+            problems += [f"{file.name} lacks {key!r}, which the index promises" for key in keys if key not in content]
+            for key, tensor in content.items():
+                if key in tensors:
+                    problems.append(f"{key!r} is both in {tensors[key].file.name} and in {file.name}")
+                tensors[key] = StoredTensor(file, tuple(tensor.shape), tensor.dtype)
+        _raise(folder, problems)
+        return cls(folder, tuple(promised), tensors)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether reading them takes so little time that a progress bar would only flicker."""
+        return self._bytes < 1_000_000_000
+
+    @property
+    def _bytes(self) -> int:
+        return sum(file.stat().st_size for file in self.files)
+
+    def check(self, expected: Mapping[str, tuple[int, ...]], optional: Collection[str] = ()) -> None:
+        """Compare keys and shapes with what a model needs.
+
+        Args:
+            expected: The shape of every tensor, by key.
+            optional: Those of them that may be absent.
+
+        Raises:
+            CheckpointError: Keys are missing or unexpected, shapes differ, or a tensor is not of a float type; names
+                the first few with their files.
+        """
+        problems = []
+        for key, shape in expected.items():
+            stored = self.tensors.get(key)
+            if stored is None:
+                if key not in optional:
+                    problems.append(f"{key!r} of shape {shape} is missing")
+            elif stored.shape != shape:
+                problems.append(f"{key!r} in {stored.file.name} has shape {stored.shape}, expected {shape}")
+            elif not stored.dtype.is_floating_point:
+                problems.append(f"{key!r} in {stored.file.name} has dtype {stored.dtype}, expected a float type")
+        strays = self.tensors.keys() - expected.keys()
+        problems += [f"{key!r} in {self.tensors[key].file.name} is unexpected" for key in sorted(strays)]
+        _raise(self.folder, problems)
+
+    def are_equal(self, first: str, second: str) -> bool:
+        """Whether two stored tensors have the same type and the same numbers."""
+        left, right = self.tensors[first], self.tensors[second]
+        if (left.shape, left.dtype) != (right.shape, right.dtype):
+            return False
+        content = read_tensors(left.file)
+        other = content if left.file == right.file else read_tensors(right.file)
+        return torch.equal(content[first], other[second])
+
+    def stream(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield every tensor, with one file mapped at a time; shows a progress bar unless the files are small.
+
+        The tensors are views of the file: copy what is to be kept.
+        """
+        label = f"Loading {self.folder.name}"
+        with tqdm(total=self._bytes, desc=label, unit="B", unit_scale=True, disable=self.is_small) as progress:
+            for file in self.files:
+                for key, tensor in read_tensors(file).items():
+                    yield key, tensor
+                    progress.update(tensor.nbytes)
+
+
+def read_tensors(file: Path, promised: Collection[str] = ()) -> dict[str, Tensor]:
+    """Map one weight file into memory.
+
+    Args:
+        file: A `.safetensors` file, a pickled state dict (`.bin`), or a SAT checkpoint (`.pt`), whose tensors are under
+            `module` beside the state of the training run.
+        promised: Keys that the file should hold, for the message.
+
+    Returns:
+        The tensors by key, on the CPU, backed by the file where its format allows (all but PyTorch's before 1.6).
+
+    Raises:
+        CheckpointError: The file is truncated or damaged, holds other things than tensors, or names types that are not
+            on the list of safe ones.
+    """
+    try:
+        content = load_file(file) if file.suffix == ".safetensors" else _unpickle(file)
+    except UnpicklingError as err:
+        refused = re.search(r"GLOBAL ([\w.]+)", str(err))
+        if refused:
+            raise CheckpointError(
+                f"{file} asks for {refused.group(1)!r}, which a file of weights has no use for. It was not run. Do not"
+                " use this file unless you know where it comes from."
+            ) from err
+        raise CheckpointError(_unreadable(file, err, promised)) from err
+    except (OSError, EOFError, RuntimeError, ValueError, LookupError, SafetensorError) as err:
+        raise CheckpointError(_unreadable(file, err, promised)) from err
+    if file.suffix == ".pt":
+        if not isinstance(content, dict) or not isinstance(content.get("module"), dict):
+            raise CheckpointError(f"{file} is not a SAT checkpoint: it has no entry `module` with the weights.")
+        content = content["module"]
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file} must hold a dictionary of tensors, found {type(content).__name__}.")
+    strays = [str(key) for key, value in content.items() if not isinstance(value, Tensor) or not isinstance(key, str)]
+    if strays:
+        raise CheckpointError(f"{file} must hold tensors by name, but {_count(strays)} is something else.")
+    return content
+
+
+def _unpickle(file: Path) -> Any:
+    with file.open("rb") as stream:
+        is_zip = stream.read(4) == b"PK\x03\x04"  # PyTorch's format since 1.6; only that can be mapped
+    with torch.serialization.safe_globals(_SAFE_GLOBALS):
+        return torch.load(file, map_location="cpu", mmap=is_zip, weights_only=True)
+
+
+def _unreadable(file: Path, err: Exception, promised: Collection[str]) -> str:
+    reason = str(err).strip().splitlines()[0].rstrip(".") if str(err).strip() else type(err).__name__
+    expected = f" It should hold {_count(promised)}." if promised else ""
+    return f"{file} cannot be read ({reason}); it may be truncated or damaged.{expected} Fetch it again."
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        CheckpointError: The file cannot be read or holds something else.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
+        raise CheckpointError(f"{file} cannot be read: {err}.") from err
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file} must hold a JSON object, found {type(content).__name__}.")
+    return content
+
+
+def listing(folder: Path) -> str:
+    """What a folder holds, for a message."""
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") if names else "nothing"
+
+
+def _count(names: Collection[str]) -> str:
+    first, *rest = names
+    return repr(first) + (f" and {len(rest)} more" if rest else "")
+
+
+def _raise(folder: Path, problems: list[str]) -> None:
+    if problems:
+        more = f"; and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
+        raise CheckpointError(
+            f"{folder} is not a complete checkpoint of this model: {'; '.join(problems[:_SHOWN_PROBLEMS])}{more}."
+        )

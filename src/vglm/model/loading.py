@@ -1,0 +1,482 @@
+"""Load a VisualGLM from any of its layouts, and write the native one.
+
+    >>> model, processor = load_pretrained("visualglm-6b", dtype="float16", device_map="auto")
+
+The layout is told by what the folder holds:
+
+    native         config.json with model_type "visualglm", model*.safetensors, processor and tokenizer files
+    Hugging Face   config.json with an eva_config, pytorch_model*.bin, ice_text.model
+    SAT            model_config.json with eva_args, latest, <iteration>/mp_rank_00_model_states.pt; no tokenizer
+
+Before a model is filled, the names and shapes of all stored tensors are compared with those that the configuration asks
+for, so a damaged checkpoint is refused with its problems named. Original checkpoints then stream tensor by tensor into
+a model without memory of its own: the peak is the model in its target dtype plus one memory-mapped shard.
+"""
+
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import dispatch_model, infer_auto_device_map
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import BitsAndBytesConfig
+from transformers.utils import logging as transformers_logging
+
+from vglm.errors import AdapterError, CheckpointError, ConfigError
+from vglm.model.checkpoint import WeightFiles, listing, read_json
+from vglm.model.configuration import VisualGlmConfig
+from vglm.model.conversion import HUGGING_FACE, SAT, Entry, SourceLayout, key_map, read_config, sat_layout
+from vglm.model.image_processing import VisualGlmImageProcessor
+from vglm.model.modeling import VisualGlmForConditionalGeneration
+from vglm.model.processing import VisualGlmProcessor
+from vglm.model.tokenization import VOCAB_FILE, VisualGlmTokenizer
+
+Devices = Literal["auto"] | dict[str, Any]
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_QUANTIZATION: dict[str, dict[str, Any]] = {
+    "int8": {"load_in_8bit": True},
+    "int4": {"load_in_4bit": True, "bnb_4bit_quant_type": "fp4"},
+    "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
+}
+_NOT_QUANTIZED = ["model.vision_model", "model.qformer", "model.language_projection", "lm_head"]
+_DOWNLOADED = ("*.json", "*.safetensors", "*.bin", "*.pt", "*.model", "latest")
+_EMBEDDINGS, _HEAD = "model.language_model.word_embeddings.weight", "lm_head.weight"
+_SAT_FINE_TUNES = {
+    "LoRA": re.compile(r"\.(matrix_[AB]\.\d+|original\.(weight|bias))$"),
+    "p-tuning": re.compile(r"^mixins\.ptuning\."),
+}
+
+
+def load_pretrained(
+    path_or_id: str | Path,
+    *,
+    dtype: torch.dtype | str | None = None,
+    device_map: str | int | torch.device | dict[str, Any] | None = None,
+    quantization: Literal["int8", "int4", "nf4"] | None = None,
+    adapter: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+) -> tuple[VisualGlmForConditionalGeneration, VisualGlmProcessor]:
+    """Load a model and its processor, ready to answer.
+
+    Args:
+        path_or_id: Folder in the native, original Hugging Face or SAT layout, or the id of such a folder on the hub.
+        dtype: "float32", "float16", "bfloat16", a `torch.dtype`, or "auto" for the checkpoint's own. None: float32 on
+            the CPU, whose half-precision kernels are slow, the checkpoint's own elsewhere.
+        device_map: "auto", a device, or a map from module names to devices, as in transformers. None: the CPU.
+        quantization: Load the language model's linear layers in 8 or 4 bits through bitsandbytes (native layout only):
+            "int8", "int4" (fp4), or "nf4" (with double quantisation, as in QLoRA).
+        adapter: Folder of a peft adapter to put on top; the model then is a `peft.PeftModel`.
+        tokenizer: Folder with `ice_text.model`; needed where the checkpoint has none (SAT), else used instead of its
+            own.
+
+    Returns:
+        The model in evaluation mode, and the processor.
+
+    Raises:
+        CheckpointError: The folder is no complete, readable VisualGLM checkpoint; names files and tensors.
+        AdapterError: The adapter folder cannot be put on this model.
+        ConfigError: An argument has a value that cannot work.
+    """
+    folder = _resolve_folder(path_or_id)
+    devices = _resolve_devices(device_map)
+    target_dtype = _resolve_dtype(dtype, devices)
+    if quantization is not None and quantization not in _QUANTIZATION:
+        raise ConfigError(f"quantization must be one of {', '.join(_QUANTIZATION)} or None, got {quantization!r}.")
+
+    layout = detect_layout(folder)
+    if layout is None:
+        model, processor = _load_native(folder, target_dtype, devices, quantization, tokenizer)
+    elif quantization is None:
+        model, processor = _load_original(folder, layout, target_dtype, devices, tokenizer)
+    else:
+        raise ConfigError(
+            f"quantization={quantization!r} needs the native layout, but {folder} is in the original {layout.name}"
+            f" layout. Convert it first: vglm convert {folder} DESTINATION."
+        )
+    if all(parameter.device.type == "cpu" for parameter in model.parameters()):
+        # PyTorch's fused CPU kernel shortens the exponential to 20 bits, which doubles the rounding error of a layer.
+        model.set_attn_implementation("eager")
+    if adapter is not None:
+        model = _attach_adapter(model, Path(adapter))
+    return model.eval(), processor
+
+
+def convert(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    dtype: torch.dtype | str | None = None,
+    tokenizer: str | Path | None = None,
+) -> Path:
+    """Write a checkpoint of any layout in the native one.
+
+    Args:
+        source: Folder or hub id, see `load_pretrained`.
+        destination: Folder to make; it appears only when it is whole.
+        dtype: Type to store; None keeps the checkpoint's own.
+        tokenizer: Folder with `ice_text.model`, where the source has none.
+
+    Returns:
+        The destination.
+
+    Raises:
+        CheckpointError: The source is damaged, or the destination cannot be written.
+        ConfigError: The destination exists and is not an empty folder, or `dtype` is none.
+    """
+    destination = Path(destination)
+    _check_vacant(destination)
+    model, processor = load_pretrained(source, dtype="auto" if dtype is None else dtype, tokenizer=tokenizer)
+    save_native(model, processor, destination)
+    return destination
+
+
+def save_native(
+    model: VisualGlmForConditionalGeneration, processor: VisualGlmProcessor, destination: str | Path
+) -> None:
+    """Write a model and its processor as a native checkpoint, all or nothing.
+
+    Args:
+        model: The model, without adapters.
+        processor: Its processor.
+        destination: Folder to make; it appears only when it is whole.
+
+    Raises:
+        ConfigError: The destination exists and is not an empty folder.
+        CheckpointError: Writing failed, for want of space or of permission.
+    """
+    destination = Path(destination)
+    _check_vacant(destination)
+    try:
+        with _appearing_whole(destination) as folder, _quiet_transformers():
+            model.save_pretrained(folder, max_shard_size="5GB")
+            processor.save_pretrained(folder)
+    except (OSError, SafetensorError) as err:
+        raise CheckpointError(f"{destination} could not be written: {err}. Nothing was left behind.") from err
+
+
+def detect_layout(folder: Path) -> SourceLayout | None:
+    """Tell the layout of a checkpoint by its files.
+
+    Args:
+        folder: An existing folder.
+
+    Returns:
+        The original layout, or None for the native one.
+
+    Raises:
+        CheckpointError: It is none of the three.
+    """
+    if (folder / HUGGING_FACE.config_file).is_file():
+        raw = read_json(folder / HUGGING_FACE.config_file)
+        if raw.get("model_type") == VisualGlmConfig.model_type:
+            return None
+        if HUGGING_FACE.vision_section in raw:
+            return HUGGING_FACE
+        found = f"a config.json of model_type {raw.get('model_type')!r} without {HUGGING_FACE.vision_section}"
+    elif (folder / SAT.config_file).is_file():
+        raw = read_json(folder / SAT.config_file)
+        if SAT.vision_section in raw:
+            return sat_layout(raw)
+        found = f"a {SAT.config_file} without {SAT.vision_section}"
+    else:
+        found = listing(folder)
+    raise CheckpointError(
+        f"{folder} is not a VisualGLM checkpoint: it holds {found}. Expected the config.json (native or original"
+        f" Hugging Face layout) or {SAT.config_file} (SAT layout) of a VisualGLM."
+    )
+
+
+# --- the three layouts -----------------------------------------------------------------------------------------------
+
+
+def _load_native(
+    folder: Path,
+    dtype: torch.dtype | None,
+    devices: Devices,
+    quantization: str | None,
+    tokenizer_folder: str | Path | None,
+) -> tuple[VisualGlmForConditionalGeneration, VisualGlmProcessor]:
+    try:
+        config = VisualGlmConfig.from_pretrained(folder)
+        weights = WeightFiles.sharded(folder, "model.safetensors")
+        if getattr(config, "quantization_config", None) is None:
+            with torch.device("meta"):
+                state = VisualGlmForConditionalGeneration(config).state_dict()
+            shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+            weights.check(shapes, optional=[_HEAD] if config.tie_word_embeddings else [])
+        processor = VisualGlmProcessor.from_pretrained(folder)
+        if tokenizer_folder is not None:
+            processor.tokenizer = _load_tokenizer(folder, tokenizer_folder)
+        _check_tokenizer(processor.tokenizer, config, folder)
+        with _quiet_transformers(weights.is_small):
+            loaded: Any = VisualGlmForConditionalGeneration.from_pretrained(
+                folder,
+                dtype="auto" if dtype is None else dtype,
+                device_map=devices,
+                quantization_config=_quantization_config(quantization, dtype or config.dtype),
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, TypeError, RuntimeError, LookupError, SafetensorError, StrictDataclassError) as err:
+        raise CheckpointError(f"{folder} cannot be loaded: {err}") from err
+    model, report = loaded
+    problems = {name: sorted(map(str, keys)) for name, keys in report.items() if keys}
+    if problems:
+        raise CheckpointError(f"{folder} is not a complete checkpoint of this model: {problems}.")
+    return model, processor
+
+
+def _load_original(
+    folder: Path,
+    layout: SourceLayout,
+    dtype: torch.dtype | None,
+    devices: Devices,
+    tokenizer_folder: str | Path | None,
+) -> tuple[VisualGlmForConditionalGeneration, VisualGlmProcessor]:
+    tokenizer = _load_tokenizer(folder, tokenizer_folder)
+    raw = read_json(folder / layout.config_file)
+    try:
+        config = read_config(raw, layout, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    except CheckpointError as err:
+        raise CheckpointError(f"{folder}: {err}") from err
+    _check_tokenizer(tokenizer, config, folder)
+
+    is_sat = layout.config_file == SAT.config_file
+    weights = WeightFiles.sat(folder) if is_sat else WeightFiles.sharded(folder, "pytorch_model.bin")
+    _refuse_fine_tunes(folder, weights.tensors)
+    entries = {entry.source: entry for entry in key_map(config, layout)}
+    with torch.device("meta"):
+        state = VisualGlmForConditionalGeneration(config).state_dict()
+    weights.check(
+        {key: tuple(entry.to_source(state).shape) for key, entry in entries.items()},
+        optional=[key for key, entry in entries.items() if entry.is_optional],
+    )
+    head, embeddings = (_source_of(name, entries.values()) for name in (_HEAD, _EMBEDDINGS))
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = weights.are_equal(head, embeddings)
+    dtype = weights.tensors[embeddings].dtype if dtype is None else dtype
+    for part in (config, config.text_config, config.vision_config, config.qformer_config):
+        part.dtype = dtype
+
+    with torch.device("meta"):
+        model = VisualGlmForConditionalGeneration(config)
+    placement = _place(model, devices)
+    for key, tensor in weights.stream():
+        if not (config.tie_word_embeddings and key == head):
+            for name, value in entries[key].to_native(tensor).items():
+                _assign(model, name, value, _device_of(name, placement), dtype)
+    model.tie_weights()
+    if len(set(map(str, placement.values()))) > 1:
+        dispatch_model(model, device_map=placement, skip_keys=model._skip_keys_device_placement)
+
+    size = config.vision_config.image_size
+    processor = VisualGlmProcessor(
+        image_processor=VisualGlmImageProcessor(size={"height": size, "width": size}),
+        tokenizer=tokenizer,
+        num_image_tokens=config.num_image_tokens,
+    )
+    return model, processor
+
+
+def _refuse_fine_tunes(folder: Path, keys: Iterable[str]) -> None:
+    for key in keys:
+        for method, pattern in _SAT_FINE_TUNES.items():
+            if pattern.search(key):
+                raise CheckpointError(
+                    f"{folder} holds a {method} fine-tune on top of the base model ({key!r}), not a plain model."
+                    " Merge it with the tools that made it, or load the base model."
+                )
+
+
+def _source_of(name: str, entries: Iterable[Entry]) -> str:
+    return next(entry.source for entry in entries if entry.native == (name,))
+
+
+def _assign(model: nn.Module, name: str, value: Tensor, device: Any, dtype: torch.dtype) -> None:
+    module, _, parameter = name.rpartition(".")
+    setattr(model.get_submodule(module), parameter, nn.Parameter(value.to(device, dtype, copy=True)))
+
+
+# --- arguments -------------------------------------------------------------------------------------------------------
+
+
+def _resolve_folder(path_or_id: str | Path) -> Path:
+    folder = Path(path_or_id).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise CheckpointError(f"{folder} is a file; pass the folder of a checkpoint.")
+    if isinstance(path_or_id, Path) or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", path_or_id):
+        raise CheckpointError(f"{folder}: there is no such folder.")
+    try:
+        return Path(snapshot_download(path_or_id, allow_patterns=list(_DOWNLOADED)))
+    except (OSError, ValueError) as err:
+        reason = str(err).strip().splitlines()[0]
+        raise CheckpointError(
+            f"{path_or_id!r} is no folder here, and as the id of a model on the hub it could not be fetched: {reason}"
+        ) from err
+
+
+def _resolve_devices(device_map: str | int | torch.device | dict[str, Any] | None) -> Devices:
+    """Spell out where a model goes: "auto", or module names ("" is the whole model) to devices."""
+    if device_map == "auto":
+        return "auto"
+    if isinstance(device_map, dict):
+        return device_map
+    try:
+        return {"": torch.device("cpu" if device_map is None else device_map)}
+    except RuntimeError as err:
+        raise ConfigError(f"device_map must be auto, a device, or a map to devices, got {device_map!r}.") from err
+
+
+def _resolve_dtype(dtype: torch.dtype | str | None, devices: Devices) -> torch.dtype | None:
+    """The target dtype, or None for the checkpoint's own."""
+    if dtype is None:
+        has_cpu_only = not torch.accelerator.is_available()
+        on_cpu = has_cpu_only if devices == "auto" else all(str(device) == "cpu" for device in devices.values())
+        return torch.float32 if on_cpu else None
+    if dtype == "auto":
+        return None
+    resolved = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if resolved not in _DTYPES.values():
+        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, auto or None, got {dtype!r}.")
+    return resolved
+
+
+def _quantization_config(
+    quantization: str | None, compute_dtype: torch.dtype | str | None
+) -> BitsAndBytesConfig | None:
+    if quantization is None:
+        return None
+    compute = {"bnb_4bit_compute_dtype": compute_dtype} if quantization != "int8" and compute_dtype is not None else {}
+    return BitsAndBytesConfig(llm_int8_skip_modules=_NOT_QUANTIZED, **_QUANTIZATION[quantization], **compute)
+
+
+def _place(model: VisualGlmForConditionalGeneration, devices: Devices) -> dict[str, Any]:
+    """Choose devices for a model that has no memory of its own yet."""
+    if devices != "auto":
+        return devices
+    placement: dict[str, Any] = infer_auto_device_map(
+        model, no_split_module_classes=model._no_split_modules, dtype=model.config.dtype
+    )
+    if "disk" in placement.values():
+        raise CheckpointError(
+            "The model does not fit into the memory of this machine's devices. Use a smaller dtype, or convert it"
+            " (vglm convert) and load it with quantization."
+        )
+    return placement
+
+
+def _device_of(name: str, placement: dict[str, Any]) -> Any:
+    module = name
+    while module and module not in placement:
+        module = module.rpartition(".")[0]
+    if module not in placement:
+        raise ConfigError(f"device_map gives no device for {name!r}; it names {', '.join(placement)}.")
+    return placement[module]
+
+
+# --- processor and adapter -------------------------------------------------------------------------------------------
+
+
+def _load_tokenizer(folder: Path, tokenizer_folder: str | Path | None) -> VisualGlmTokenizer:
+    source = folder if tokenizer_folder is None else Path(tokenizer_folder).expanduser()
+    if not (source / VOCAB_FILE).is_file():
+        if tokenizer_folder is not None:
+            raise CheckpointError(f"tokenizer: {source} has no {VOCAB_FILE}; name a folder that has.")
+        raise CheckpointError(
+            f"{folder} has no tokenizer ({VOCAB_FILE}). Name a folder that has: tokenizer=<folder>, for instance the"
+            " same model in the original Hugging Face layout."
+        )
+    try:
+        tokenizer: VisualGlmTokenizer = VisualGlmTokenizer.from_pretrained(source)
+    except (OSError, ValueError, RuntimeError) as err:
+        raise CheckpointError(f"{source / VOCAB_FILE} cannot be read: {err}") from err
+    return tokenizer
+
+
+def _check_tokenizer(tokenizer: VisualGlmTokenizer, config: VisualGlmConfig, folder: Path) -> None:
+    text = config.text_config
+    expected = {
+        "bos_token_id": text.bos_token_id,
+        "eos_token_id": text.eos_token_id,
+        "pad_token_id": text.pad_token_id,
+        "mask_token_id": text.mask_token_id,
+        "gmask_token_id": text.gmask_token_id,
+        "unk_token_id": config.image_token_id,
+    }
+    problems = [
+        f"{name} is {getattr(tokenizer, name)} in the tokenizer and {value} in the model"
+        for name, value in expected.items()
+        if getattr(tokenizer, name) != value
+    ]
+    if len(tokenizer) > text.vocab_size:
+        problems.append(f"the tokenizer has {len(tokenizer)} pieces, the model {text.vocab_size} embeddings")
+    if problems:
+        raise CheckpointError(f"{folder} and its tokenizer do not belong together: {'; '.join(problems)}.")
+
+
+def _attach_adapter(model: VisualGlmForConditionalGeneration, adapter: Path) -> Any:
+    from peft import PeftModel  # takes seconds to import
+
+    if not adapter.is_dir():
+        raise AdapterError(f"adapter {str(adapter)!r}: there is no such folder.")
+    if not (adapter / "adapter_config.json").is_file():
+        raise AdapterError(
+            f"adapter {str(adapter)!r} has no adapter_config.json; it holds {listing(adapter)}. Pass the adapter/"
+            " folder of a run."
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
+            )
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            return PeftModel.from_pretrained(model, str(adapter))
+    except (OSError, ValueError, TypeError, RuntimeError, LookupError, SafetensorError, UserWarning) as err:
+        raise AdapterError(f"adapter {str(adapter)!r} cannot be put on this model: {err}") from err
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def _check_vacant(destination: Path) -> None:
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise ConfigError(f"destination {destination} exists already; name a new folder, or delete it first.")
+
+
+@contextmanager
+def _appearing_whole(destination: Path) -> Iterator[Path]:
+    """A temporary folder beside `destination` that takes its name at the end, or vanishes if anything goes wrong."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    temporary = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if destination.exists():
+            destination.rmdir()
+        temporary.rename(destination)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def _quiet_transformers(is_quiet: bool = True) -> Iterator[None]:
+    """Keep transformers' own progress bars away where they would only flicker."""
+    was_enabled = transformers_logging.is_progress_bar_enabled()
+    if is_quiet:
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,584 @@
+"""VisualGLM as a native transformers model.
+
+    pixel_values -> vision transformer -> Q-Former -> projection -> image slots of the prompt -> language model -> logits
+
+The vision transformer and the Q-Former are transformers' BLIP-2 modules, which equal the original's. The language model is
+ChatGLM-6B (v1): prompt tokens see each other in both directions, answer tokens see what came before, and every token has two
+rotary positions. Both follow from `input_ids` and `attention_mask` (see `glm_layout`), so callers never pass them.
+
+Source: THUDM/VisualGLM-6B:model/visualglm.py, model/blip2.py; THUDM/chatglm-6b:modeling_chatglm.py.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import DynamicCache, GenerationMixin, PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.blip_2.modeling_blip_2 import Blip2QFormerModel, Blip2VisionModel
+from transformers.utils import can_return_tuple
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from vglm.model.configuration import (
+    VisualGlmConfig,
+    VisualGlmQFormerConfig,
+    VisualGlmTextConfig,
+    VisualGlmVisionConfig,
+)
+
+IGNORE_INDEX = -100
+"""Label of a token that does not count in the loss."""
+
+
+def glm_layout(input_ids: Tensor, attention_mask: Tensor | None, config: VisualGlmTextConfig) -> tuple[Tensor, Tensor]:
+    """Derive the two positions and the prompt/answer blocks of every token.
+
+    Tokens before the first `<sop>` are context. A context token's positions are (its place, 0); an answer token's are
+    (the place of `[gMASK]`, or else of `[MASK]`, and its own place within the answer, from 1).
+
+    Args:
+        input_ids: Whole sequences so far, shape (B, L), int64, padded on either side.
+        attention_mask: 1 for real tokens, shape (B, >= L); columns beyond the last L (virtual tokens) are ignored.
+        config: Names the special ids.
+
+    Returns:
+        Positions of shape (B, 2, L), int64, and block ids of shape (B, L), int64: 0 for context, whose tokens see each
+        other, -1 for tokens that see only what came before.
+
+    Source: `get_position_ids` and `get_masks` of THUDM/chatglm-6b:modeling_chatglm.py, per row and padding-aware.
+    """
+    length = input_ids.shape[1]
+    mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask[:, -length:].to(input_ids.dtype)
+    answer = ((input_ids == config.bos_token_id).to(input_ids.dtype) * mask).cumsum(-1).clamp(max=1)
+    context = mask * (1 - answer)
+    place = (mask.cumsum(-1) - 1).clamp(min=0)
+
+    last = context.sum(-1, keepdim=True) - 1
+    for token_id in (config.mask_token_id, config.gmask_token_id):  # [gMASK] wins where a prompt holds both
+        found = (input_ids == token_id) & (context == 1)
+        last = torch.where(found.any(-1, keepdim=True), place.gather(1, found.int().argmax(-1, keepdim=True)), last)
+    positions = torch.stack((torch.where(answer == 1, last, place), answer.cumsum(-1)), dim=1)
+    return positions, torch.where(context == 1, 0, -1)
+
+
+def image_slots(input_ids: Tensor, block_ids: Tensor, config: VisualGlmConfig) -> Tensor:
+    """Find the slots that image features fill: the first `num_image_tokens` neighbouring placeholders of the context.
+
+    Args:
+        input_ids: Shape (B, L), int64.
+        block_ids: As from `glm_layout`, shape (B, L).
+        config: Names the placeholder and the number of slots.
+
+    Returns:
+        Shape (B, L), bool; each row holds `num_image_tokens` true values or none.
+    """
+    placeholder = (input_ids == config.image_token_id) & (block_ids == 0)
+    length, slots = input_ids.shape[1], config.num_image_tokens
+    if length < slots:
+        return torch.zeros_like(placeholder)
+    whole = placeholder.unfold(1, slots, 1).all(-1)
+    start = whole.int().argmax(-1, keepdim=True)
+    place = torch.arange(length, device=input_ids.device)
+    return whole.any(-1, keepdim=True) & (place >= start) & (place < start + slots)
+
+
+def rotary_table(
+    positions: Tensor, inverse_frequencies: tuple[float, ...], dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of both positions for every channel of a head.
+
+    Args:
+        positions: Shape (B, 2, L), int64.
+        inverse_frequencies: One value for each channel pair of half a head.
+        dtype: Type of the result; the angles are computed in float32.
+
+    Returns:
+        Two tensors of shape (B, 1, L, head size).
+    """
+    frequencies = torch.tensor(inverse_frequencies, dtype=torch.float32, device=positions.device)
+    angles = positions.float().transpose(1, 2)[..., None] * frequencies  # (B, L, 2, head size / 4)
+    angles = torch.cat((angles, angles), dim=-1).flatten(2)[:, None]
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def apply_rotary(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the first half of each head by the first position and the second half by the second.
+
+    Args:
+        states: Queries or keys, shape (B, heads, L, head size).
+        cos: Shape (B, 1, L, head size), from `rotary_table`.
+        sin: Likewise.
+
+    Returns:
+        The rotated states, same shape and dtype.
+    """
+    first, second = states.unflatten(-1, (2, 2, -1)).unbind(-2)
+    rotated = torch.stack((-second, first), dim=-2).flatten(-3)
+    return states * cos + rotated * sin
+
+
+def eager_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[Tensor, Tensor]:
+    """Attention spelled out; returns the output (B, L, heads, head size) and the weights (B, heads, L, S)."""
+    scores = query @ key.transpose(2, 3) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = F.dropout(weights, p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+class VisualGlmAttention(nn.Module):
+    """Self-attention with a fused projection, whose rows are ordered [head][query, key, value][head size]."""
+
+    def __init__(self, config: VisualGlmTextConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.num_key_value_groups = 1
+        self.scaling = self.head_dim**-0.5
+        self.is_causal = True
+        self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend; hidden states (B, L, D) in and out."""
+        shape = hidden_states.shape[:-1]
+        fused = self.query_key_value(hidden_states).view(*shape, -1, 3 * self.head_dim).transpose(1, 2)
+        query, key, value = fused.chunk(3, dim=-1)
+        query, key = (apply_rotary(states, *position_embeddings) for states in (query, key))
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+        attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention
+        )
+        dropout = self.config.attention_dropout if self.training else 0.0
+        output, weights = attend(
+            self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
+        )
+        return self.dense(output.reshape(*shape, -1)), weights
+
+
+class VisualGlmMLP(nn.Module):
+    """Feed-forward layer with the tanh form of GELU."""
+
+    def __init__(self, config: VisualGlmTextConfig) -> None:
+        super().__init__()
+        self.dense_h_to_4h = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.dense_4h_to_h = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.activation = ACT2FN["gelu_pytorch_tanh"]
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Hidden states (B, L, D) in and out."""
+        output: Tensor = self.dense_4h_to_h(self.activation(self.dense_h_to_4h(hidden_states)))
+        return output
+
+
+class VisualGlmDecoderLayer(GradientCheckpointingLayer):  # type: ignore[misc]
+    """One layer; each residual is the normalised input times sqrt(2 * layers)."""
+
+    def __init__(self, config: VisualGlmTextConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.residual_factor = (2 * config.num_hidden_layers) ** 0.5
+        self.hidden_dropout = config.hidden_dropout
+        self.input_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = VisualGlmAttention(config, layer_idx)
+        self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = VisualGlmMLP(config)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Hidden states (B, L, D) in and out."""
+        residual = self.input_layernorm(hidden_states)
+        output, _ = self.attention(residual, position_embeddings, attention_mask, past_key_values, **kwargs)
+        hidden_states = residual * self.residual_factor + F.dropout(output, self.hidden_dropout, self.training)
+        residual = self.post_attention_layernorm(hidden_states)
+        output = F.dropout(self.mlp(residual), self.hidden_dropout, self.training)
+        return residual * self.residual_factor + output
+
+
+class VisualGlmPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
+    """What all VisualGLM classes share with transformers: initialisation, loading, attention, checkpointing."""
+
+    config: VisualGlmConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["VisualGlmDecoderLayer", "Blip2EncoderLayer", "Blip2QFormerLayer", "Blip2VisionEmbeddings"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": VisualGlmDecoderLayer, "attentions": VisualGlmAttention}
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, VisualGlmModel):
+            init.normal_(module.query_tokens, std=self.config.qformer_config.initializer_range)
+
+
+class VisualGlmVisionModel(Blip2VisionModel):  # type: ignore[misc]
+    """BLIP-2's vision transformer with the closing epsilon of the original."""
+
+    config: VisualGlmVisionConfig
+
+    def __init__(self, config: VisualGlmVisionConfig) -> None:
+        super().__init__(config)
+        self.post_layernorm.eps = config.final_layer_norm_eps
+
+
+class VisualGlmQFormerModel(Blip2QFormerModel):  # type: ignore[misc]
+    """BLIP-2's Q-Former under this model's configuration.
+
+    The original normalises at the start of each layer what BLIP-2 normalises at its end, so the norms shift by one place:
+    `layernorm` is the original's `layers.0.input_layernorm`, `encoder.layer.N.output_query.LayerNorm` its
+    `layers.N+1.input_layernorm`, or `final_layernorm` behind the last layer, and `encoder.layer.N.attention.output.LayerNorm`
+    its `layers.N.post_attention_layernorm`.
+
+    Source: `layer_forward_default` of THUDM/SwissArmyTransformer:sat/transformer_defaults.py, order "post".
+    """
+
+    config: VisualGlmQFormerConfig
+
+
+class VisualGlmTextModel(VisualGlmPreTrainedModel):
+    """The language model, from embeddings to final hidden states."""
+
+    config: VisualGlmTextConfig
+
+    def __init__(self, config: VisualGlmTextConfig) -> None:
+        super().__init__(config)
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(VisualGlmDecoderLayer(config, i) for i in range(config.num_hidden_layers))
+        self.final_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        half_head = config.hidden_size // config.num_attention_heads // 2
+        exponents = torch.arange(0, half_head, 2, dtype=torch.float32, device="cpu") / half_head
+        # The released model holds these in half precision and computes with the rounded values.
+        self.inverse_frequencies = tuple((1.0 / config.rope_theta**exponents).half().tolist())
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The word embeddings."""
+        return self.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the word embeddings."""
+        self.word_embeddings = value
+
+    @merge_with_config_defaults  # type: ignore[untyped-decorator]
+    @capture_outputs  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        inputs_embeds: Tensor,
+        glm_position_ids: Tensor,
+        block_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Run the layers.
+
+        Args:
+            inputs_embeds: Shape (B, L, D).
+            glm_position_ids: Shape (B, 2, L), int64, see `glm_layout`.
+            block_ids: Shape (B, L), int64, likewise.
+            attention_mask: 1 for real tokens, shape (B, cached + L).
+            past_key_values: Keys and values of earlier tokens.
+            use_cache: Whether to return a cache.
+            kwargs: Passed on to the attention function.
+
+        Returns:
+            The hidden states after the final layer norm, shape (B, L, D), and the cache.
+        """
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        cached = past_key_values.get_seq_length() if past_key_values is not None else 0
+        mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            block_sequence_ids=F.pad(block_ids, (cached, 0), value=-1),
+        )
+        hidden_states = inputs_embeds
+        position_embeddings = rotary_table(glm_position_ids, self.inverse_frequencies, hidden_states.dtype)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, position_embeddings, mask, past_key_values=past_key_values, **kwargs)
+        return BaseModelOutputWithPast(
+            last_hidden_state=self.final_layernorm(hidden_states), past_key_values=past_key_values
+        )
+
+
+class VisualGlmModel(VisualGlmPreTrainedModel):
+    """Vision transformer, Q-Former, projection and language model without the output head."""
+
+    def __init__(self, config: VisualGlmConfig) -> None:
+        super().__init__(config)
+        self.vision_model = VisualGlmVisionModel._from_config(config.vision_config)
+        self.query_tokens = nn.Parameter(torch.zeros(1, config.num_image_tokens, config.qformer_config.hidden_size))
+        self.qformer = VisualGlmQFormerModel._from_config(config.qformer_config)
+        self.language_projection = nn.Linear(config.qformer_config.hidden_size, config.text_config.hidden_size)
+        self.language_model = VisualGlmTextModel._from_config(config.text_config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The word embeddings."""
+        return self.language_model.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the word embeddings."""
+        self.language_model.word_embeddings = value
+
+    def get_image_features(self, pixel_values: Tensor) -> Tensor:
+        """Turn images into the vectors that fill their slots.
+
+        Args:
+            pixel_values: Shape (N, 3, H, W), float.
+
+        Returns:
+            Shape (N, num_image_tokens, D).
+        """
+        patches = self.vision_model(pixel_values).last_hidden_state
+        queries = self.query_tokens.expand(len(pixel_values), -1, -1)
+        features: Tensor = self.language_projection(
+            self.qformer(query_embeds=queries, encoder_hidden_states=patches).last_hidden_state
+        )
+        return features
+
+    def _fill_slots(self, inputs_embeds: Tensor, image_mask: Tensor, pixel_values: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling():
+            rows = int(image_mask.any(-1).sum())
+            if rows != len(pixel_values):
+                raise ValueError(
+                    f"{rows} of {len(image_mask)} rows have {self.config.num_image_tokens} image slots before <sop>, but"
+                    f" pixel_values holds {len(pixel_values)} images. Pass one image for each such row, in row order."
+                )
+        features = self.get_image_features(pixel_values).to(inputs_embeds)
+        return inputs_embeds.masked_scatter(image_mask[..., None], features)
+
+    @can_return_tuple  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        layout_ids: Tensor | None = None,
+        glm_position_ids: Tensor | None = None,
+        block_ids: Tensor | None = None,
+        image_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Hidden states of the whole model.
+
+        Args:
+            input_ids: Shape (B, L), int64.
+            attention_mask: 1 for real tokens, shape (B, cached + L); None where nothing is padded.
+            pixel_values: One image for each row with image slots, in row order, shape (N, 3, H, W).
+            inputs_embeds: In place of `input_ids`, shape (B, V + L, D), with V virtual tokens in front of the real ones.
+            past_key_values: Keys and values of earlier tokens.
+            use_cache: Whether to return a cache.
+            layout_ids: The L real token ids where `inputs_embeds` stands in for them, shape (B, L).
+            glm_position_ids: Shape (B, 2, L); derived from the ids where None.
+            block_ids: Shape (B, L); likewise.
+            image_mask: Shape (B, L), bool; likewise.
+            kwargs: Passed on to the attention function; `output_hidden_states`, `output_attentions`.
+
+        Returns:
+            `last_hidden_state` (B, V + L, D) and the cache.
+
+        Raises:
+            ValueError: No ids at all, or images and rows with slots differ in number.
+        """
+        ids = layout_ids if layout_ids is not None else input_ids
+        if glm_position_ids is None or block_ids is None or image_mask is None:
+            if ids is None:
+                raise ValueError(
+                    "Pass input_ids, or layout_ids beside inputs_embeds: positions follow from the token ids."
+                )
+            glm_position_ids, block_ids = glm_layout(ids, attention_mask, self.config.text_config)
+            image_mask = image_slots(ids, block_ids, self.config)
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+
+        virtual = inputs_embeds.shape[1] - block_ids.shape[1]
+        if virtual > 0:  # prompt tuning puts learned embeddings first: context, before everything else
+            front = torch.arange(virtual, device=block_ids.device).expand(len(block_ids), -1)
+            front = torch.stack((front, torch.zeros_like(front)), dim=1)
+            shift = torch.tensor([[[virtual], [0]]], device=block_ids.device)
+            glm_position_ids = torch.cat((front, glm_position_ids + shift), dim=-1)
+            block_ids = F.pad(block_ids, (virtual, 0), value=0)
+            image_mask = F.pad(image_mask, (virtual, 0), value=False)
+        if pixel_values is not None:
+            inputs_embeds = self._fill_slots(inputs_embeds, image_mask, pixel_values)
+        output: BaseModelOutputWithPast = self.language_model(
+            inputs_embeds=inputs_embeds,
+            glm_position_ids=glm_position_ids,
+            block_ids=block_ids,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        return output
+
+
+class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixin):  # type: ignore[misc]
+    """VisualGLM with its output head: training loss and `generate()`."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.word_embeddings.weight"}
+
+    def __init__(self, config: VisualGlmConfig) -> None:
+        super().__init__(config)
+        self.model = VisualGlmModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The word embeddings."""
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the word embeddings."""
+        self.model.set_input_embeddings(value)
+
+    def get_image_features(self, pixel_values: Tensor) -> Tensor:
+        """See `VisualGlmModel.get_image_features`."""
+        return self.model.get_image_features(pixel_values)
+
+    @can_return_tuple  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        labels: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        layout_ids: Tensor | None = None,
+        glm_position_ids: Tensor | None = None,
+        block_ids: Tensor | None = None,
+        image_mask: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
+        skip_logits: bool | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Logits, and with `labels` the training loss.
+
+        Args:
+            input_ids: See `VisualGlmModel.forward`, as for the arguments not named here.
+            attention_mask: Likewise.
+            pixel_values: Likewise.
+            labels: Token ids where the token counts in the loss, -100 elsewhere, shape (B, L), int64; not shifted.
+            inputs_embeds: See `VisualGlmModel.forward`.
+            past_key_values: Likewise.
+            use_cache: Likewise.
+            layout_ids: Likewise.
+            glm_position_ids: Likewise.
+            block_ids: Likewise.
+            image_mask: Likewise.
+            logits_to_keep: Compute logits for that many last tokens only (0: all), or for the tokens of an index tensor.
+            skip_logits: Return a loss without logits, which then are computed only where a label stands; default: in
+                training. A vocabulary of 130,528 makes them the largest tensor of a step.
+            num_items_in_batch: Divide the summed loss by this number of labels instead of the labels of this call, so
+                that accumulated steps weigh every token alike.
+            kwargs: Passed on.
+
+        Returns:
+            `loss` (), `logits` (B, L, V) and the cache, as far as asked for.
+        """
+        output = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            pixel_values=pixel_values,
+            inputs_embeds=inputs_embeds,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            layout_ids=layout_ids,
+            glm_position_ids=glm_position_ids,
+            block_ids=block_ids,
+            image_mask=image_mask,
+            **kwargs,
+        )
+        hidden_states = output.last_hidden_state
+        loss = logits = None
+        if labels is not None:
+            targets = F.pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:]
+            counted = targets != IGNORE_INDEX
+            items = counted.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+            selected = self.lm_head(hidden_states[counted]).float()
+            loss = F.cross_entropy(selected, targets[counted].to(selected.device), reduction="sum") / items
+        if labels is None or not (self.training if skip_logits is None else skip_logits):
+            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            logits = self.lm_head(hidden_states[:, kept])
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=output.past_key_values,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+        )
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        next_sequence_length: int | None = None,
+        past_key_values: Cache | None = None,
+        attention_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Add the layout of the tokens of this step, which follows from all tokens so far."""
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
+            input_ids,
+            next_sequence_length=next_sequence_length,
+            past_key_values=past_key_values,
+            attention_mask=attention_mask,
+            **kwargs,
+        )
+        positions, block_ids = glm_layout(input_ids, attention_mask, self.config.text_config)
+        image_mask = image_slots(input_ids, block_ids, self.config)
+        length = next_sequence_length or input_ids.shape[1]
+        inputs["attention_mask"] = attention_mask  # two-dimensional: the language model adds the prompt's own block
+        inputs["glm_position_ids"] = positions[..., -length:]
+        inputs["block_ids"] = block_ids[:, -length:]
+        inputs["image_mask"] = image_mask[:, -length:]
+        return inputs

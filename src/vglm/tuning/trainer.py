@@ -1,0 +1,155 @@
+"""The training loop: transformers' own Trainer with exact checkpoints, a log file and a quiet progress bar.
+
+A line of `log.jsonl`:
+
+    {"step": 10, "epoch": 2.0, "loss": 1.2034, "grad_norm": 0.71, "learning_rate": 0.0019}
+
+A checkpoint holds exactly the tensors that train (for LoRA a few MB, never the base) and the states of optimizer,
+schedule and random generators, so a resumed run continues bit for bit, whatever the method.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from vglm.data.collator import Collator
+from vglm.data.sample import Sample
+from vglm.errors import CheckpointError
+from vglm.tuning.run_folder import write_text
+
+_WEIGHTS_NAME = "trainable.safetensors"
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """Where the curves of a run go besides its own log.
+
+    Attributes:
+        report_to: As in `TrainingArguments`.
+        project: Name of the project at Weights & Biases.
+        mode: `offline` writes a local Weights & Biases run and needs no account; `disabled` turns it off.
+    """
+
+    report_to: Literal["none", "tensorboard", "wandb"]
+    project: str | None = None
+    mode: Literal["online", "offline", "disabled"] | None = None
+
+    @contextmanager
+    def writing_to(self, run_folder: Path) -> Iterator[None]:
+        """Have the tracker keep its files in the run folder, through the environment variables that it reads."""
+        variables = {
+            "TENSORBOARD_LOGGING_DIR": str(run_folder / "tensorboard"),
+            "WANDB_DIR": str(run_folder),
+            "WANDB_PROJECT": self.project,
+            "WANDB_MODE": self.mode,
+        }
+        before = {name: os.environ.get(name) for name in variables}
+        _set_environment(variables | {name: before[name] for name, value in variables.items() if value is None})
+        try:
+            yield
+        finally:
+            _set_environment(before)
+            if self.report_to == "wandb":
+                import wandb
+
+                wandb.finish()
+
+
+def _set_environment(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+class WorkbenchTrainer(Trainer):
+    """`transformers.Trainer` that saves, and resumes from, exactly the parameters that train."""
+
+    def __init__(
+        self, model: nn.Module, args: TrainingArguments, train_dataset: Sequence[Sample], data_collator: Collator
+    ) -> None:
+        super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=data_collator)
+        if not args.disable_tqdm:
+            self.remove_callback(ProgressCallback)
+            self.add_callback(_ProgressBar())
+        self.add_callback(_LogFile(Path(str(args.output_dir)) / "log.jsonl"))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Write the trainable tensors of a checkpoint; Trainer adds its own states, `trainer_state.json` last."""
+        folder = Path(str(output_dir or self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: each.detach().cpu().contiguous() for name, each in self._trainable().items()}
+        save_file(tensors, folder / _WEIGHTS_NAME)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Put a checkpoint's tensors back.
+
+        Raises:
+            CheckpointError: The file is unreadable, or holds other tensors than those that train now.
+        """
+        path = Path(resume_from_checkpoint) / _WEIGHTS_NAME
+        try:
+            stored = load_file(path)
+        except (OSError, SafetensorError) as error:
+            advice = "Delete that checkpoint to resume from the one before."
+            raise CheckpointError(f"{path} cannot be read: {error}. {advice}") from error
+        own = self._trainable(model)
+        odd = set(own) ^ set(stored) or {name for name in own if own[name].shape != stored[name].shape}
+        if odd:
+            raise CheckpointError(
+                f"{path} holds other tensors than those that train now, {sorted(odd)[0]} for one."
+                " Resume with the method the run was started with."
+            )
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(stored[name])
+
+    def _trainable(self, model: nn.Module | None = None) -> dict[str, nn.Parameter]:
+        unwrapped = self.accelerator.unwrap_model(model or self.model)
+        return {name: each for name, each in unwrapped.named_parameters() if each.requires_grad}
+
+
+class _LogFile(TrainerCallback):
+    """Writes each logged step as a line of JSON; a resumed run drops the lines behind its checkpoint first."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            is_resumed = state.global_step > 0 and self.path.exists()
+            lines = self.path.read_text(encoding="utf-8").splitlines() if is_resumed else []
+            write_text(self.path, "".join(f"{line}\n" for line in lines if _step_of(line) <= state.global_step))
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            entry = dict(state.log_history[-1])
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": entry.pop("step"), **entry}) + "\n")
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except ValueError:  # half a line, from a run that was killed while writing it
+        return float("inf")
+
+
+class _ProgressBar(ProgressCallback):
+    """The usual bar, with the loss beside it instead of a printed dictionary for every logged step."""
+
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **_: Any) -> None:
+        logged = state.log_history[-1]
+        if self.training_bar is not None and "loss" in logged:
+            self.training_bar.set_postfix(loss=f"{logged['loss']:.4f}")

@@ -1,0 +1,177 @@
+"""Weight files: what is read, and what is refused with which words."""
+
+import json
+import pickle
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vglm.errors import CheckpointError
+from vglm.model.checkpoint import WeightFiles, read_tensors
+
+NAME = "pytorch_model.bin"
+
+
+class Bomb:
+    """Unpickling this writes a file: what a checkpoint from a stranger could do."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.target,)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A checkpoint of three tensors in two shards."""
+    shards = {"one.bin": {"a": torch.zeros(2, 3), "b": torch.ones(4)}, "two.bin": {"c": torch.ones(4)}}
+    for name, tensors in shards.items():
+        torch.save(tensors, tmp_path / name)
+    weight_map = {key: name for name, tensors in shards.items() for key in tensors}
+    (tmp_path / f"{NAME}.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return tmp_path
+
+
+def test_inventory_and_stream(folder: Path) -> None:
+    weights = WeightFiles.sharded(folder, NAME)
+    assert [file.name for file in weights.files] == ["one.bin", "two.bin"]
+    assert {key: stored.shape for key, stored in weights.tensors.items()} == {"a": (2, 3), "b": (4,), "c": (4,)}
+    assert {key: tensor.tolist() for key, tensor in weights.stream()}["c"] == [1, 1, 1, 1]
+    assert weights.are_equal("b", "c")
+    assert not weights.are_equal("a", "b")
+
+
+def test_single_files(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(2)}, tmp_path / NAME)
+    save_file({"s": torch.zeros(3)}, tmp_path / "model.safetensors")
+    assert WeightFiles.sharded(tmp_path, NAME).tensors.keys() == {"a"}
+    assert WeightFiles.sharded(tmp_path, "model.safetensors").tensors["s"].shape == (3,)
+
+
+def test_check_names_every_kind_of_problem(folder: Path) -> None:
+    torch.save({"c": torch.ones(4, dtype=torch.int64)}, folder / "two.bin")
+    with pytest.raises(CheckpointError) as caught:
+        WeightFiles.sharded(folder, NAME).check({"a": (3, 2), "c": (4,), "d": (5,), "e": ()}, optional=["e"])
+    for problem in (
+        "'a' in one.bin has shape (2, 3), expected (3, 2)",
+        "'c' in two.bin has dtype torch.int64",
+        "'d' of shape (5,) is missing",
+        "'b' in one.bin is unexpected",
+    ):
+        assert problem in str(caught.value)
+    assert "'e'" not in str(caught.value)
+
+
+def test_many_problems_are_counted(folder: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"'0' of shape .* and 17 more"):
+        WeightFiles.sharded(folder, NAME).check({str(i): (1,) for i in range(19)})
+
+
+def test_missing_shard(folder: Path) -> None:
+    (folder / "one.bin").unlink()
+    with pytest.raises(CheckpointError, match=r"one\.bin is missing, which should hold 'a' and 1 more"):
+        WeightFiles.sharded(folder, NAME)
+
+
+def test_shard_without_a_promised_key(folder: Path) -> None:
+    torch.save({"a": torch.zeros(2, 3)}, folder / "one.bin")
+    with pytest.raises(CheckpointError, match=r"one\.bin lacks 'b', which the index promises"):
+        WeightFiles.sharded(folder, NAME)
+
+
+def test_key_in_two_shards(folder: Path) -> None:
+    torch.save({"c": torch.ones(4), "b": torch.ones(4)}, folder / "two.bin")
+    with pytest.raises(CheckpointError, match=r"'b' is both in one\.bin and in two\.bin"):
+        WeightFiles.sharded(folder, NAME)
+
+
+@pytest.mark.parametrize("index", ["[]", "{}", '{"weight_map": {"a": 1}}', '{"weight_map": {"a": "../one.bin"}}', "{"])
+def test_broken_index(folder: Path, index: str) -> None:
+    (folder / f"{NAME}.index.json").write_text(index)
+    with pytest.raises(CheckpointError, match=r"index\.json"):
+        WeightFiles.sharded(folder, NAME)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"neither pytorch_model\.bin nor .*; it holds nothing"):
+        WeightFiles.sharded(tmp_path, NAME)
+
+
+@pytest.mark.parametrize("share", [0, 0.02, 0.5, 0.98])
+@pytest.mark.parametrize("name", ["file.bin", "file.safetensors"])
+def test_truncated_file(tmp_path: Path, name: str, share: float) -> None:
+    file = tmp_path / name
+    (save_file if name.endswith("safetensors") else torch.save)({"a": torch.zeros(100)}, file)
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    with pytest.raises(CheckpointError, match=rf"{name} cannot be read .* It should hold 'a'\."):
+        read_tensors(file, ["a"])
+
+
+@pytest.mark.parametrize("content", [torch.zeros(2), {"a": 1, "b": torch.zeros(2)}, {1: torch.zeros(2)}])
+def test_file_of_something_else(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / NAME)
+    with pytest.raises(CheckpointError, match=r"must hold"):
+        read_tensors(tmp_path / NAME)
+
+
+def test_format_of_pytorch_before_1_6(tmp_path: Path) -> None:
+    torch.save({"a": torch.arange(3.0)}, tmp_path / NAME, _use_new_zipfile_serialization=False)
+    assert read_tensors(tmp_path / NAME)["a"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+@pytest.mark.parametrize("name", ["file.bin", "file.pt"])
+def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path, name: str, new_format: bool) -> None:
+    target = tmp_path / "executed"
+    content = {"a": torch.zeros(2), "b": Bomb(target)}
+    torch.save({"module": content}, tmp_path / name, _use_new_zipfile_serialization=new_format)
+    with pytest.raises(CheckpointError, match=r"asks for 'pathlib\.Path\.touch'|asks for .*, .* It was not run"):
+        read_tensors(tmp_path / name)
+    assert not target.exists()
+
+    pickle.loads(pickle.dumps(Bomb(target)))  # the bomb is live
+    assert target.exists()
+
+
+def test_random_states_of_a_training_run_are_read(tmp_path: Path) -> None:
+    states = {"random_rng_state": random.getstate(), "np_rng_state": np.random.get_state()}
+    content = {"module": {"a": torch.ones(2)}, "client_lr_scheduler": {"num_iters": 300}, **states}
+    torch.save(content, tmp_path / "file.pt")
+    assert read_tensors(tmp_path / "file.pt")["a"].tolist() == [1, 1]
+
+
+def test_stored_random_states_are_read(reference: Path) -> None:
+    content = read_tensors(reference / "sat_lora" / "300" / "mp_rank_00_model_states.pt")
+    assert "transformer.layers.0.attention.dense.matrix_A.0" in content
+
+
+def test_sat_file_without_weights(tmp_path: Path) -> None:
+    torch.save({"optimizer": {}}, tmp_path / "file.pt")
+    with pytest.raises(CheckpointError, match="no entry `module`"):
+        read_tensors(tmp_path / "file.pt")
+
+
+def test_sat_iterations(reference: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sat"
+    shutil.copytree(reference / "sat_layout", folder)
+    assert WeightFiles.sat(folder).files[0].parent.name == "1"
+    (folder / "latest").write_text("7")
+    with pytest.raises(CheckpointError, match="names iteration '7', but there is no"):
+        WeightFiles.sat(folder)
+    (folder / "latest").unlink()
+    assert WeightFiles.sat(folder).files[0].parent.name == "1"
+    shutil.copytree(folder / "1", folder / "2")
+    with pytest.raises(CheckpointError, match=r"found 1/mp_rank_00.*2/mp_rank_00"):
+        WeightFiles.sat(folder)
+    (folder / "latest").write_text("2\n")
+    assert WeightFiles.sat(folder).files[0].parent.name == "2"
+    shutil.copy(folder / "2" / "mp_rank_00_model_states.pt", folder / "2" / "mp_rank_01_model_states.pt")
+    with pytest.raises(CheckpointError, match="split for model parallelism"):
+        WeightFiles.sat(folder)

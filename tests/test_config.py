@@ -1,0 +1,147 @@
+"""Composition, precedence, and check_config's answers to bad configs."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from vglm.config import build, check_config, compose, entry_point, load_run_config, loosen, repo_root
+from vglm.errors import ConfigError
+
+
+def test_command_line_beats_recipe_beats_conf() -> None:
+    conf = OmegaConf.load(repo_root() / "conf" / "trainer" / "default.yaml")
+    recipe = OmegaConf.load(repo_root() / "recipes" / "background" / "lora_seed.yaml")
+    assert conf.learning_rate != recipe.trainer.learning_rate
+
+    composed = compose(overrides=["recipes=background/lora_seed"])
+    assert composed.trainer.learning_rate == recipe.trainer.learning_rate
+    assert composed.trainer.logging_steps == conf.logging_steps
+    composed = compose(overrides=["recipes=background/lora_seed", "trainer.learning_rate=0.5", "model=visualglm_tiny"])
+    assert composed.trainer.learning_rate == 0.5
+    assert composed.model.path_or_id.endswith("visualglm_tiny")
+
+
+def test_defaults_pass_the_check_and_reach_the_trainer() -> None:
+    cfg = compose(overrides=["seed=7", "tracker=tensorboard"])
+    check_config(cfg)
+    assert cfg.recipe == "background/lora"
+    assert cfg.trainer.seed == 7
+    assert cfg.trainer.report_to == "tensorboard"
+    assert cfg.trainer.output_dir == cfg.output_dir
+    assert Path(cfg.output_dir).parent == Path("outputs/background/lora")
+
+
+def test_fields_that_a_file_leaves_out_need_no_plus() -> None:
+    cfg = compose(overrides=["method.use_dora=true", "trainer.optim=sgd", "+method.use_rslora=false"])
+    check_config(cfg)
+    assert cfg.method.use_dora is True
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    cfg = compose(
+        overrides=[
+            "sed=3",
+            "method.rr=4",
+            "method.r=0",
+            "method.lora_dropout=1.5",
+            "method.modules_to_save=3",
+            "trainer.max_steps=many",
+            "trainer.save_strategy=sometimes",
+            "trainer.lerning_rate=0.1",
+            "dataset=fewshot_background",
+            "tracker.report_to=wandbb",
+            "model._target_=vglm.model.loading.load_pretraind",
+        ]
+    )
+    with pytest.raises(ConfigError) as caught:
+        check_config(cfg)
+    message = str(caught.value)
+    assert message.startswith("11 problems in the config:")
+    for line in (
+        "sed: no such key; did you mean `seed`?",
+        "method.rr: peft.LoraConfig takes no `rr`; did you mean `r`?",
+        "method.r must be a positive integer, got 0",
+        "method.lora_dropout must be a number from 0 to below 1, got 1.5",
+        "method.modules_to_save: expected list[str] | null, got 3",
+        "trainer.max_steps: expected int, got 'many'",
+        "trainer.save_strategy: expected one of 'no', 'steps', 'epoch', 'best', got 'sometimes'",
+        "trainer.lerning_rate: transformers.TrainingArguments takes no `lerning_rate`; did you mean `learning_rate`?",
+        "dataset.path: a value is required",
+        "tracker.report_to: expected one of 'none', 'tensorboard', 'wandb', got 'wandbb'",
+        "model._target_: vglm.model.loading has no `load_pretraind`; did you mean `load_pretrained`?",
+    ):
+        assert f"\n  {line}" in message
+
+
+@pytest.mark.parametrize(
+    ("component", "expected"),
+    [
+        ({"_target_": "no_such_package.Thing"}, "part._target_: cannot import no_such_package.Thing"),
+        ({"_target_": "pathlib.Paht"}, "pathlib has no `Paht`; did you mean `Path`?"),
+        ({"_target_": "fractions.Fraction.limit_denominator", "max_denominator": "x"}, "part.self: "),
+        ({"_target_": "vglm.data.loading.load_splits", "path": 3}, "part.path: expected str | Path, got 3"),
+        ({"_target_": "vglm.data.loading.load_splits"}, "part.path: vglm.data.loading.load_splits requires it"),
+        ({"_target_": "vglm.tuning.methods.FullTuning", "components": ["visoin"]}, "did you mean `vision`?"),
+        ({"_target_": "vglm.tuning.methods.FullTuning", "components": "vision"}, "expected Sequence[str], got"),
+        ({"_target_": "peft.LoraConfig", "r": True}, "part.r must be a positive integer, got True"),
+        ({"_target_": "peft.LoraConfig", "layers_to_transform": [0], "target_modules": "x"}, "layers_to_transform"),
+        ({"value": "${nothing}"}, "part.value: Interpolation key 'nothing' not found"),
+    ],
+)
+def test_each_kind_of_problem_is_named(component: dict[str, object], expected: str) -> None:
+    cfg = OmegaConf.create({"part": component})
+    with pytest.raises(ConfigError) as caught:
+        check_config(cfg)
+    assert expected in str(caught.value)
+
+
+def test_whole_numbers_fit_where_floats_are_asked_for_but_not_the_reverse() -> None:
+    check_config(compose(overrides=["trainer.weight_decay=1"]))
+    with pytest.raises(ConfigError, match=r"trainer\.logging_first_step: expected bool, got 1"):
+        check_config(compose(overrides=["trainer.logging_first_step=1"]))
+
+
+def test_loosen_touches_only_fields() -> None:
+    arguments = ["-m", "recipes=a/b", "method=lora", "seed=1,2", "hydra.verbose=true", "+a.b=1", "~a", "--cfg", "job"]
+    assert loosen(arguments, "train") == arguments
+    assert loosen(["method.r=4", "sed=1"], "train") == ["++method.r=4", "++sed=1"]
+
+
+def test_a_misspelt_choice_is_explained() -> None:
+    with pytest.raises(ConfigError, match=r"recipes=background/lorra: no such choice; did you mean `background/lora`?"):
+        compose(overrides=["recipes=background/lorra"])
+    with pytest.raises(ConfigError, match="method=lroa: no such choice"):
+        compose(overrides=["method=lroa"])
+
+
+def test_build_lets_errors_of_the_component_through() -> None:
+    node = OmegaConf.create({"_target_": "vglm.tuning.methods.FullTuning", "components": []})
+    with pytest.raises(ConfigError, match="nothing would train"):
+        build(node)
+
+
+@pytest.mark.parametrize("arguments", [["method=lroa"], ["dataset.path=a b(c"], ["seed=1"]])
+def test_an_entry_point_prints_one_message_and_exits_with_2(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr("sys.argv", ["train.py", *arguments])
+
+    @entry_point("train")
+    def main(cfg: DictConfig) -> None:
+        raise ConfigError("seed 1 brings bad luck.")
+
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ")
+    assert "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_config_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has no config\.yaml"):
+        load_run_config(tmp_path)

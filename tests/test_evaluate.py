@@ -1,0 +1,189 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+import evaluate
+import train
+from vglm.config import compose
+from vglm.data.loading import load_splits
+from vglm.data.synthetic.pretraining import scene_splits
+from vglm.errors import AdapterError, ConfigError, DataError, WorkbenchError
+from vglm.evaluation.generation import generate_predictions, shuffle_images
+from vglm.evaluation.predictions import read_evaluation, read_predictions
+from vglm.model.loading import load_pretrained
+
+TOKENS = 6
+
+
+@pytest.fixture(scope="module")
+def data(few_shot_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four samples to train on; two others and one of the four to test on; a probe without images."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = json.loads((few_shot_folder / "dataset.json").read_text(encoding="utf-8"))
+    for picture in few_shot_folder.glob("*.png"):
+        shutil.copy(picture, folder)
+    (folder / "copy.png").write_bytes((folder / rows[0]["img"]).read_bytes())
+    probe = [{"img": None, "prompt": "你好", "label": "你好。", "kind": "plain"}]
+    splits = {"train": rows[:4], "test": [{**rows[0], "img": "copy.png"}, *rows[4:]], "probe": probe}
+    for name, content in splits.items():
+        (folder / f"{name}.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_folder(random_model_folder: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished LoRA run of two violent steps."""
+    output = tmp_path_factory.mktemp("outputs") / "lora"
+    overrides = [f"model.path_or_id={random_model_folder}", f"dataset.path={data}", f"output_dir={output}"]
+    steps = ["trainer.max_steps=2", "trainer.learning_rate=0.5", "trainer.use_cpu=true", "trainer.disable_tqdm=true"]
+    return train.run(compose("train", [*overrides, *steps]))
+
+
+@pytest.fixture
+def copied_run(run_folder: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(run_folder, tmp_path / "run")
+
+
+def run(*overrides: str) -> Path:
+    return evaluate.run(compose("evaluate", [f"max_new_tokens={TOKENS}", "batch_size=2", *overrides]))
+
+
+def test_before_is_the_base_and_after_has_the_adapter(
+    run_folder: Path, random_model_folder: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(f"run={run_folder}")
+    assert folder == run_folder / "evaluation"
+    splits = load_splits(data, probe="probe.json")
+    for arm, adapter in (("before", None), ("after", run_folder / "adapter")):
+        model, processor = load_pretrained(random_model_folder, adapter=adapter)
+        expected = generate_predictions(model, processor, splits.test, max_new_tokens=TOKENS)
+        expected += generate_predictions(model, processor, splits.probe, split="probe", max_new_tokens=TOKENS)
+        assert read_predictions(folder / arm / "predictions.jsonl") == expected
+    before, after = ((folder / arm / "predictions.jsonl").read_text("utf-8") for arm in ("before", "after"))
+    assert before != after
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert {name: split["n"] for name, split in metrics["splits"].items()} == {"test": 3, "probe": 1}
+    assert metrics["probe_loss_points"] == 0.0
+    printed = capsys.readouterr().out
+    assert "General probe" in printed
+    assert printed.rstrip().endswith("index.html")
+
+
+def test_the_report_says_what_was_tuned_and_that_a_test_image_was_trained_on(run_folder: Path) -> None:
+    folder = run(f"run={run_folder}")
+    evaluation = read_evaluation(folder)
+    assert (evaluation.title, evaluation.purpose) == ("background/lora", "tuning")
+    assert "random_tiny tuned with LoraConfig on 4 samples" in evaluation.summary
+    assert "Scored on 3 test samples, 1 probe samples" in evaluation.summary
+    assert [stamp.text for stamp in evaluation.stamps] == ["EVALUATED ON TRAINING IMAGES"]
+    assert "1 of 3 test images" in evaluation.stamps[0].detail  # the same content under another name
+    assert "r 8" in evaluation.facts["method"]
+    assert evaluation.decoding == {"greedy": True, "batch_size": 2, "max_new_tokens": TOKENS}
+    assert yaml.safe_load(evaluation.config)["model"]["path_or_id"].endswith("random_tiny")
+    assert "EVALUATED ON TRAINING IMAGES" in (folder / "report" / "index.html").read_text(encoding="utf-8")
+    assert "EVALUATED ON TRAINING IMAGES" in (folder / "report" / "report.md").read_text(encoding="utf-8")
+
+
+def test_data_changed_since_the_training_is_stamped(copied_run: Path, data: Path, tmp_path: Path) -> None:
+    changed = shutil.copytree(data, tmp_path / "changed")
+    Image.new("RGB", (9, 9), "pink").save(changed / "red.png")
+    config = yaml.safe_load((copied_run / "config.yaml").read_text(encoding="utf-8"))
+    config["dataset"]["path"] = str(changed)
+    (copied_run / "config.yaml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+    stamps = {stamp.text: stamp.detail for stamp in read_evaluation(run(f"run={copied_run}")).stamps}
+    assert "red.png" in stamps["DATA CHANGED SINCE TRAINING"]
+    evaluation = read_evaluation(run(f"run={copied_run}", f"dataset.path={data}", f"output_dir={tmp_path / 'other'}"))
+    assert [stamp.text for stamp in evaluation.stamps] == ["EVALUATED ON TRAINING IMAGES"]
+
+
+def test_a_fully_tuned_run_compares_two_models(random_model_folder: Path, tmp_path: Path) -> None:
+    model = ["recipes=tiny/pretrain", "model=visualglm_tiny", f"model.path_or_id={random_model_folder}"]
+    dataset = ["dataset.train_samples=4", "dataset.test_samples=3", f"output_dir={tmp_path / 'full'}"]
+    steps = ["trainer.max_steps=1", "trainer.per_device_train_batch_size=4", "trainer.learning_rate=0.5"]
+    quiet = ["trainer.use_cpu=true", "trainer.disable_tqdm=true"]
+    folder = run(f"run={train.run(compose('train', [*model, *dataset, *steps, *quiet]))}")
+    samples = scene_splits(train_samples=4, test_samples=3, seed=1, test_seed=2).test
+    for arm, path in (("before", random_model_folder), ("after", tmp_path / "full" / "model")):
+        expected = generate_predictions(*load_pretrained(path), samples, max_new_tokens=TOKENS)
+        assert read_predictions(folder / arm / "predictions.jsonl") == expected
+
+
+def test_a_model_alone_is_asked_with_shuffled_and_true_images(
+    random_model_folder: Path, data: Path, tmp_path: Path
+) -> None:
+    model = ["model=visualglm_tiny", f"model.path_or_id={random_model_folder}"]
+    dataset = ["dataset=background_synthetic", f"dataset.path={data}"]
+    folder = run(*model, *dataset, "seed=3", f"output_dir={tmp_path / 'alone'}", "splits=[test]")
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["images", "report", "shuffled", "true"]
+    evaluation = read_evaluation(folder)
+    assert (evaluation.purpose, evaluation.stamps) == ("image use", ())
+    samples = load_splits(data).test
+    loaded = load_pretrained(random_model_folder)
+    for arm, rows in (("shuffled", shuffle_images(samples, seed=3)), ("true", samples)):
+        expected = generate_predictions(*loaded, rows, max_new_tokens=TOKENS)
+        assert read_predictions(folder / arm / "predictions.jsonl") == expected
+
+
+def test_a_damaged_adapter_is_refused_and_the_last_evaluation_stays(copied_run: Path) -> None:
+    report = run(f"run={copied_run}", "splits=probe") / "report" / "index.html"
+    before = report.read_bytes()
+    (copied_run / "adapter" / "adapter_model.safetensors").write_bytes(b"half")
+    with pytest.raises(AdapterError, match="cannot be put on this model"):
+        run(f"run={copied_run}", "splits=probe")
+    assert report.read_bytes() == before
+
+
+def test_what_is_no_finished_run_is_refused(copied_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        run(f"run={tmp_path / 'nowhere'}")
+    with pytest.raises(ConfigError, match=r"there is no model: pass run=<run folder>, or model="):
+        run()
+    (copied_run / "run.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(AdapterError, match=r"run\.json is damaged"):
+        run(f"run={copied_run}")
+    (copied_run / "config.yaml").write_text("a: [", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"config\.yaml is damaged"):
+        run(f"run={copied_run}")
+    shutil.rmtree(copied_run / "adapter")
+    (copied_run / "run.json").unlink()
+    with pytest.raises(ConfigError, match=r"it lacks run\.json, adapter/ or model/ and holds .*config\.yaml"):
+        run(f"run={copied_run}")
+
+
+def test_wrong_settings_and_places_are_refused(run_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean `max_new_tokens`"):
+        run(f"run={run_folder}", "max_new_token=4")
+    with pytest.raises(ConfigError, match="batch_size must be a positive integer, got 0"):
+        run(f"run={run_folder}", "batch_size=0", f"output_dir={tmp_path / 'a'}")
+    with pytest.raises(ConfigError, match="there is no 'tests'"):
+        run(f"run={run_folder}", "splits=[tests]")
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(DataError, match="holds other files"):
+        run(f"run={run_folder}", f"output_dir={tmp_path}")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_latest_is_the_run_that_finished_last(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WorkbenchError, match="holds no finished run"):
+        run("run=latest")
+    shutil.copytree(run_folder, tmp_path / "outputs" / "background" / "lora" / "one")
+    folder = run("run=latest", "splits=probe")
+    assert folder == Path("outputs/background/lora/one/evaluation")
+    assert read_evaluation(folder).facts["run"] == "outputs/background/lora/one"
+
+
+def test_mistakes_on_the_command_line_end_with_2(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["evaluate.py", f"run={tmp_path / 'nowhere'}"])
+    with pytest.raises(SystemExit) as caught:
+        evaluate.main()
+    assert caught.value.code == 2
+    assert "there is no such folder" in capsys.readouterr().err

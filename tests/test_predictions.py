@@ -1,0 +1,167 @@
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vglm.errors import DataError
+from vglm.evaluation.predictions import (
+    Arm,
+    Evaluation,
+    Prediction,
+    Stamp,
+    read_evaluation,
+    read_predictions,
+    replaced_folder,
+    write_evaluation,
+    write_predictions,
+)
+
+RECORD = Prediction(
+    id="test.json#3",
+    group="star 7",
+    split="test",
+    kind="background",
+    english=False,
+    question="这张图片的背景里有什么内容？",
+    history=(("图中有几个人？", "三个人。"),),
+    reference="这张图片的背景是金色的沙滩。",
+    prediction='line one\nline \u2028 two \x00 \\ " <b>',
+    image="images/3.png",
+    image_sha256="ab" * 32,
+)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@given(prediction=TEXT, reference=TEXT, history=st.lists(st.tuples(TEXT, TEXT), max_size=2), error=st.none() | TEXT)
+def test_records_survive_the_file(
+    tmp_path_factory: pytest.TempPathFactory,
+    prediction: str,
+    reference: str,
+    history: list[tuple[str, str]],
+    error: str | None,
+) -> None:
+    path = tmp_path_factory.mktemp("records") / "arm" / "predictions.jsonl"
+    records = [
+        RECORD,
+        replace(RECORD, id="x", prediction=prediction, reference=reference, history=tuple(history), error=error),
+    ]
+    write_predictions(records, path)
+    assert read_predictions(path) == records
+    assert [file.name for file in path.parent.iterdir()] == ["predictions.jsonl"]
+
+
+def test_a_record_is_one_line_of_plain_json(tmp_path: Path) -> None:
+    write_predictions([RECORD], tmp_path / "predictions.jsonl")
+    text = (tmp_path / "predictions.jsonl").read_text(encoding="utf-8")
+    assert text.count("\n") == 1
+    assert "这张图片的背景是金色的沙滩。" in text
+    assert list(json.loads(text)) == [
+        "id", "group", "split", "kind", "english", "question", "history", "reference", "prediction", "image",
+        "image_sha256", "error",
+    ]  # fmt: skip
+
+
+def test_all_bad_lines_are_named(tmp_path: Path) -> None:
+    good = asdict(RECORD)
+    lines = [
+        json.dumps(good),
+        "{broken",
+        "[1]",
+        json.dumps({key: value for key, value in good.items() if key != "reference"}),
+        json.dumps(good | {"id": "b", "score": 1}),
+        json.dumps(good | {"id": "c", "prediction": None}),
+        json.dumps(good | {"id": "d", "english": "no"}),
+        json.dumps(good | {"id": "e", "history": [["only a question"]]}),
+    ]
+    (tmp_path / "p.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        read_predictions(tmp_path / "p.jsonl")
+    message = str(caught.value)
+    assert "p.jsonl: 7 of 8 lines are no prediction records" in message
+    assert "line 2:" in message
+    assert "line 3: expected an object, found list" in message
+    assert "line 4: lacks reference" in message
+    assert "line 5: has unknown score" in message
+    assert "line 6: prediction must be text, found NoneType" in message
+    assert "and 2 more" in message
+
+
+def test_an_id_twice_is_an_error_but_splits_have_their_own_ids(tmp_path: Path) -> None:
+    write_predictions([RECORD, replace(RECORD, split="probe")], tmp_path / "p.jsonl")
+    assert len(read_predictions(tmp_path / "p.jsonl")) == 2
+    write_predictions([RECORD, RECORD], tmp_path / "p.jsonl")
+    with pytest.raises(DataError, match=r"line 2: id 'test.json#3' appears twice in split 'test'"):
+        read_predictions(tmp_path / "p.jsonl")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"before/predictions\.jsonl does not exist"):
+        read_predictions(tmp_path / "before" / "predictions.jsonl")
+    with pytest.raises(DataError, match=r"has no evaluation\.json"):
+        read_evaluation(tmp_path)
+
+
+def test_the_description_survives_the_file(tmp_path: Path) -> None:
+    evaluation = Evaluation(
+        title="background/lora",
+        summary="Tuned.",
+        purpose="tuning",
+        baseline=Arm(label="before", meaning="adapter off"),
+        candidate=Arm(label="after", meaning="adapter on"),
+        facts={"seed": "1"},
+        decoding={"max_new_tokens": 48, "do_sample": False},
+        command="python evaluate.py run=latest",
+        versions={"torch": "2"},
+        config="seed: 1\n",
+        created="2026-01-01T00:00:00+00:00",
+        stamps=(Stamp(text="EVALUATED ON TRAINING IMAGES", detail="20 of 20"),),
+    )
+    write_evaluation(evaluation, tmp_path)
+    assert read_evaluation(tmp_path) == evaluation
+    (tmp_path / "evaluation.json").write_text('{"title": "half"}', encoding="utf-8")
+    with pytest.raises(DataError, match=r"evaluation\.json is not an evaluation's description"):
+        read_evaluation(tmp_path)
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "out" / "evaluation"
+    for content in ("first", "second"):
+        with replaced_folder(target, marker="done") as folder:
+            (folder / "done").write_text(content)
+            (folder / content).touch()
+        assert sorted(path.name for path in target.iterdir()) == sorted(["done", content])
+
+    def fail() -> None:
+        with replaced_folder(target, marker="done") as folder:
+            (folder / "done").write_text("third")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert (target / "done").read_text() == "second"
+    assert [path.name for path in target.parent.iterdir()] == ["evaluation"]
+
+
+def test_a_folder_of_other_things_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(DataError, match=r"holds other files and no done"), replaced_folder(tmp_path, marker="done"):
+        pass
+    assert (tmp_path / "thesis.tex").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="is a file"), replaced_folder(tmp_path / "file", marker="done"):
+        pass
+    with pytest.raises(DataError, match="cannot be written"), replaced_folder(tmp_path / "file" / "x", marker="done"):
+        pass
+
+
+def test_a_full_disk_is_a_clear_error_and_leaves_nothing(tmp_path: Path) -> None:
+    def fill() -> None:
+        with replaced_folder(tmp_path / "evaluation", marker="done"):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(DataError, match=r"evaluation cannot be written \(No space left on device\)"):
+        fill()
+    assert list(tmp_path.iterdir()) == []

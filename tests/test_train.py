@@ -1,0 +1,177 @@
+"""`train.run` from config to run folder, and `python train.py` from any directory."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from safetensors.torch import load_file
+
+from train import run
+from vglm.config import compose, repo_root
+from vglm.errors import ConfigError, DataError, WorkbenchError
+from vglm.model.loading import load_pretrained
+from vglm.tuning.run_folder import hash_weights, latest_run
+from vglm.tuning.trainer import WorkbenchTrainer
+
+
+@pytest.fixture
+def configure(random_model_folder: Path, few_shot_folder: Path, tmp_path: Path):
+    """The default recipe on the random model and the six pictures, three steps."""
+
+    def configure(*overrides: str, folder: str = "run") -> DictConfig:
+        return compose(
+            overrides=[
+                f"model.path_or_id={random_model_folder}",
+                "dataset=fewshot_background",
+                f"dataset.path={few_shot_folder}",
+                "trainer=debug",
+                "trainer.max_steps=3",
+                "trainer.per_device_train_batch_size=2",
+                f"output_dir={tmp_path / folder}",
+                *overrides,
+            ]
+        )
+
+    return configure
+
+
+def test_a_run_folder_tells_what_was_run(configure, tmp_path: Path, random_model_folder: Path) -> None:
+    folder = run(configure("seed=5", "method.r=2"))
+    assert folder == tmp_path / "run" == latest_run(tmp_path)
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"config.yaml", "run.json", "log.jsonl", "adapter", "checkpoint-2", "checkpoint-3"}
+
+    facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    base, _ = load_pretrained(random_model_folder)
+    assert facts["base_weights_sha256"] == hash_weights(base)
+    assert (facts["seed"], facts["recipe"]) == (5, "background/lora")
+    assert facts["data"]["trained_on_test"] == facts["data"]["train"] == 6
+    assert facts["versions"]["peft"]
+    assert [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()] == [1, 2, 3, 3]
+    assert sum(path.stat().st_size for path in folder.glob("**/*") if path.is_file()) < 1_000_000
+
+
+def test_a_run_repeats_from_its_own_config(configure, tmp_path: Path) -> None:
+    first = run(configure("method.lora_dropout=0.2"))
+    again = OmegaConf.load(first / "config.yaml")
+    again.output_dir = again.trainer.output_dir = str(tmp_path / "again")
+    second = run(again)
+    one, other = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (first, second))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    different = run(configure("method.lora_dropout=0.2", "seed=2", folder="different"))
+    third = load_file(different / "adapter" / "adapter_model.safetensors")
+    assert any(not torch.equal(one[name], third[name]) for name in one)
+
+
+def test_an_interrupted_run_resumes_from_its_folder_alone(
+    configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(configure(folder="whole"))
+    step = WorkbenchTrainer.training_step
+
+    def fail_in_step_3(self, *arguments, **options):
+        if self.state.global_step == 2:
+            raise KeyboardInterrupt
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(WorkbenchTrainer, "training_step", fail_in_step_3)
+    with pytest.raises(KeyboardInterrupt):
+        run(configure(folder="broken"))
+    monkeypatch.undo()
+    broken = tmp_path / "broken"
+    assert not (broken / "adapter").exists()
+    moved = broken.rename(tmp_path / "moved")
+    assert run(compose(overrides=[f"resume={moved}"])) == moved
+    assert not broken.exists()
+
+    one, other = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (whole, moved))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    logs = [[json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()] for folder in (whole, moved)]
+    assert logs[0][:3] == logs[1][:3]
+    with pytest.raises(ConfigError, match="has finished"):
+        run(compose(overrides=[f"resume={moved}"]))
+
+
+def test_full_tuning_saves_a_model(configure) -> None:
+    folder = run(configure("method=full", "method.components=[projection]"))
+    load_pretrained(folder / "model")
+    assert not (folder / "adapter").exists()
+    assert set(load_file(folder / "checkpoint-3" / "trainable.safetensors")) == {
+        "model.language_projection.weight",
+        "model.language_projection.bias",
+    }
+
+
+def test_wandb_offline_writes_a_local_run(configure) -> None:
+    folder = run(configure("tracker=wandb", "tracker.mode=offline"))
+    assert list(folder.glob("wandb/offline-run-*/run-*.wandb"))
+
+
+def test_tensorboard_writes_to_the_run_folder(configure) -> None:
+    folder = run(configure("tracker=tensorboard"))
+    assert list(folder.glob("tensorboard/events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "expected"),
+    [
+        (["method.r=0", "sed=1"], ConfigError, "2 problems"),
+        (["method.target_modules=[nothing]"], ConfigError, "does not fit this model"),
+        (["dataset.path=nowhere"], DataError, "nowhere does not exist"),
+        (["model.path_or_id=."], WorkbenchError, "is not a VisualGLM checkpoint"),
+    ],
+)
+def test_bad_input_leaves_no_folder(
+    configure, overrides: list[str], error: type[Exception], expected: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=expected):
+        run(configure(*overrides))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_picture_is_found_before_anything_is_written(configure, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    Image.effect_noise((64, 64), 50).save(data / "noise.png")
+    whole = (data / "noise.png").read_bytes()
+    (data / "noise.png").write_bytes(whole[: len(whole) // 2])
+    row = {"img": "noise.png", "prompt": "？", "label": "噪声"}
+    (data / "dataset.json").write_text(json.dumps([row]), encoding="utf-8")
+    with pytest.raises(DataError, match=r"noise\.png"):
+        run(configure(f"dataset.path={data}"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_py_runs_from_any_directory_and_leaves_no_litter(
+    random_model_folder: Path, few_shot_folder: Path, tmp_path: Path
+) -> None:
+    command = [
+        sys.executable,
+        str(repo_root() / "train.py"),
+        f"model.path_or_id={random_model_folder}",
+        "dataset=fewshot_background",
+        f"dataset.path={few_shot_folder}",
+        "trainer=debug",
+        "trainer.max_steps=1",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(repo_root() / "src")}
+    options = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
+
+    preview = subprocess.run([*command, "--cfg", "job"], check=True, **options)
+    assert OmegaConf.create(preview.stdout).trainer.max_steps == 1
+    assert list(tmp_path.iterdir()) == []
+
+    done = subprocess.run(command, check=True, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
+    folder = latest_run(tmp_path / "outputs")
+    assert folder.parent == tmp_path / "outputs" / "background" / "lora"
+    assert f"python evaluate.py run={folder.relative_to(tmp_path)}" in done.stdout
+    assert json.loads((folder / "run.json").read_text(encoding="utf-8"))["command"] == command[1:]
+    assert "Traceback" not in done.stderr

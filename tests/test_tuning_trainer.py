@@ -1,0 +1,139 @@
+"""Checkpoints hold what trains and nothing else, resuming is exact, and the log has every logged step once."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainingArguments, set_seed
+
+from vglm.config import build, compose
+from vglm.data.collator import Collator
+from vglm.data.loading import load_splits
+from vglm.errors import CheckpointError
+from vglm.model.loading import load_pretrained
+from vglm.tuning.methods import FullTuning, attach
+from vglm.tuning.run_folder import newest_checkpoint
+from vglm.tuning.trainer import Tracker, WorkbenchTrainer
+
+STEPS = 6
+
+
+@pytest.fixture
+def make_trainer(random_model_folder: Path, few_shot_folder: Path):
+    """A trainer for the random model: LoRA with dropout, or full tuning; same seed, same run."""
+
+    def make(folder: Path, method: FullTuning | None = None) -> WorkbenchTrainer:
+        set_seed(3)
+        model, processor = load_pretrained(random_model_folder)
+        lora = build(compose(overrides=["method.lora_dropout=0.3"]).method)
+        arguments = TrainingArguments(
+            output_dir=str(folder),
+            max_steps=STEPS,
+            per_device_train_batch_size=4,
+            learning_rate=0.01,
+            lr_scheduler_type="cosine",
+            logging_steps=1,
+            save_steps=2,
+            use_cpu=True,
+            remove_unused_columns=False,
+            label_names=["labels"],
+            dataloader_pin_memory=False,
+            disable_tqdm=True,
+            seed=3,
+        )
+        samples = load_splits(few_shot_folder).train
+        return WorkbenchTrainer(attach(model, method or lora), arguments, samples, Collator(processor))
+
+    return make
+
+
+def _log(folder: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if "loss" in line]
+
+
+def _trained(trainer: WorkbenchTrainer) -> dict[str, torch.Tensor]:
+    return {name: each.detach().clone() for name, each in trainer.model.named_parameters() if each.requires_grad}
+
+
+@pytest.mark.parametrize("method", [None, FullTuning(["projection", "language_model"])], ids=["lora", "full"])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    make_trainer, method: FullTuning | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make_trainer(tmp_path / "whole", method)
+    whole.train()
+
+    broken = make_trainer(tmp_path / "broken", method)
+    step = broken.training_step
+
+    def fail_in_step_6(*arguments, **options):
+        if broken.state.global_step == 5:  # steps done so far
+            raise KeyboardInterrupt
+        return step(*arguments, **options)
+
+    monkeypatch.setattr(broken, "training_step", fail_in_step_6)
+    with pytest.raises(KeyboardInterrupt):
+        broken.train()
+    assert [line["step"] for line in _log(tmp_path / "broken")] == [1, 2, 3, 4, 5]
+    with (tmp_path / "broken" / "log.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')  # as a kill leaves it
+
+    resumed = make_trainer(tmp_path / "broken", method)
+    checkpoint = newest_checkpoint(tmp_path / "broken")
+    assert checkpoint == tmp_path / "broken" / "checkpoint-4"
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+
+    assert [line["step"] for line in _log(tmp_path / "broken")] == [1, 2, 3, 4, 5, 6]
+    assert _log(tmp_path / "broken") == _log(tmp_path / "whole")
+    for name, parameter in _trained(whole).items():
+        assert torch.equal(parameter, _trained(resumed)[name]), name
+
+
+def test_a_checkpoint_holds_exactly_the_trainable_tensors(make_trainer, tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    before = {name: each.detach().clone() for name, each in trainer.model.named_parameters()}
+    trainer.train()
+    checkpoint = newest_checkpoint(tmp_path)
+    assert checkpoint is not None
+    files = sorted(path.name for path in checkpoint.iterdir())
+    assert files == ["optimizer.pt", "rng_state.pth", "scheduler.pt", "trainable.safetensors", "trainer_state.json"]
+    stored = load_file(checkpoint / "trainable.safetensors")
+    trained = _trained(trainer)
+    assert stored.keys() == trained.keys()
+    assert all(torch.equal(stored[name], trained[name]) for name in trained)
+
+    moved = {name for name, each in trainer.model.named_parameters() if not torch.equal(each, before[name])}
+    assert moved == trained.keys()
+
+
+def test_a_checkpoint_of_another_method_is_refused(make_trainer, tmp_path: Path) -> None:
+    make_trainer(tmp_path).train()
+    other = make_trainer(tmp_path, FullTuning(["projection"]))
+    with pytest.raises(CheckpointError, match="holds other tensors than those that train now"):
+        other.train(resume_from_checkpoint=str(newest_checkpoint(tmp_path)))
+
+
+def test_a_damaged_checkpoint_is_named(make_trainer, tmp_path: Path) -> None:
+    make_trainer(tmp_path).train()
+    checkpoint = newest_checkpoint(tmp_path)
+    assert checkpoint is not None
+    weights = checkpoint / "trainable.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(CheckpointError, match=r"trainable\.safetensors cannot be read.*Delete that checkpoint"):
+        make_trainer(tmp_path).train(resume_from_checkpoint=str(checkpoint))
+
+
+def test_the_tracker_changes_the_environment_only_while_it_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    with Tracker("tensorboard", project="birds", mode="offline").writing_to(tmp_path):
+        assert os.environ["WANDB_MODE"] == "offline"
+        assert os.environ["WANDB_PROJECT"] == "birds"
+        assert os.environ["WANDB_DIR"] == str(tmp_path)
+    assert os.environ["WANDB_MODE"] == "online"
+    assert "WANDB_PROJECT" not in os.environ

@@ -1,0 +1,62 @@
+"""Fine-tune a VisualGLM as a config says: it names the model, the method, the data and the trainer.
+
+python train.py                                              LoRA on the few-shot background set, with the tiny model
+python train.py recipes=background/lora method.r=16 seed=2   any field can be overridden
+python train.py resume=outputs/background/lora/<time>        continue an interrupted run
+"""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from vglm.config import build, check_config, entry_point, load_run_config
+
+
+def run(cfg: DictConfig) -> Path:
+    """Train as the config says.
+
+    Args:
+        cfg: Composed from conf/train.yaml, a recipe and the command line.
+
+    Returns:
+        The run folder, with the adapter (or the model, after full tuning) in it.
+    """
+    is_resumed = cfg.resume is not None
+    if is_resumed:
+        cfg = load_run_config(Path(cfg.resume))
+    check_config(cfg)  # every mistake at once, before any weights load
+
+    from transformers import set_seed
+
+    from vglm.data.collator import Collator
+    from vglm.tuning.methods import attach, save, trainable_share
+    from vglm.tuning.run_folder import describe_run, hash_weights, newest_checkpoint, open_run, write_json, write_text
+    from vglm.tuning.trainer import WorkbenchTrainer
+
+    splits = build(cfg.dataset)
+    with open_run(Path(cfg.output_dir), resume=is_resumed) as folder, build(cfg.tracker).writing_to(folder):
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        set_seed(cfg.seed)
+        model, processor = build(cfg.model)
+        facts = describe_run(seed=cfg.seed, recipe=cfg.recipe, base_weights=hash_weights(model), splits=splits)
+        model = attach(model, build(cfg.method))
+        print(f"{cfg.recipe}: {len(splits.train)} training samples, {trainable_share(model)}\nrun folder: {folder}")
+
+        arguments = build(cfg.trainer)
+        trainer = WorkbenchTrainer(model, arguments, train_dataset=splits.train, data_collator=Collator(processor))
+        outcome = trainer.train(resume_from_checkpoint=newest_checkpoint(folder))
+
+        write_json(folder / "run.json", facts | {"training": outcome.metrics})
+        result = save(model, processor, folder)
+    print(f"saved: {result}\nnext: python evaluate.py run={folder}")
+    return folder
+
+
+@entry_point("train")
+def main(cfg: DictConfig) -> None:
+    """Train from the command line."""
+    run(cfg)
+
+
+if __name__ == "__main__":
+    main()
