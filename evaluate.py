@@ -7,7 +7,6 @@ python evaluate.py model=visualglm_tiny dataset=<data>               a model alo
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -60,7 +59,7 @@ def run(cfg: DictConfig) -> Path:
     return output
 
 
-def take_from_run(cfg: DictConfig, trained: dict[str, Any]) -> None:
+def take_from_run(cfg: DictConfig, trained: dict[str, object]) -> None:
     """Evaluate the run's model on the run's data, except for what the command line says of them."""
     with open_dict(cfg):
         for name in ("model", "dataset"):

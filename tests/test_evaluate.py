@@ -78,7 +78,7 @@ def test_the_report_says_what_was_tuned_and_that_a_test_image_was_trained_on(run
     evaluation = read_evaluation(folder)
     assert (evaluation.title, evaluation.purpose) == ("background/lora", "tuning")
     assert "random_tiny tuned with LoraConfig on 4 samples" in evaluation.summary
-    assert "Scored on 3 test samples, 1 probe samples" in evaluation.summary
+    assert "Scored on 3 test samples and 1 probe samples" in evaluation.summary
     assert [stamp.text for stamp in evaluation.stamps] == ["EVALUATED ON TRAINING IMAGES"]
     assert "1 of 3 test images" in evaluation.stamps[0].detail  # the same content under another name
     assert "r 8" in evaluation.facts["method"]

@@ -5,10 +5,10 @@ WorkbenchError              anything a user can put right; the command line prin
 ├── ConfigError             a config key, value or combination
 ├── DataError               a dataset file, row or image
 ├── CheckpointError         a base model's folder, file or tensor
-└── AdapterError            an adapter folder, or an adapter and a base that do not belong together
+└── AdapterError            an adapter folder, or an adapter and a base that do not fit each other
 ```
 
-A message says where, what was expected, what was found and what to do. Programming mistakes stay Python's own exceptions.
+A message says where, what was expected, what was found and what to do. Programming mistakes stay Python's own.
 """
 
 

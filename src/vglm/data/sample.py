@@ -1,13 +1,13 @@
 """One training or test example, as every reader returns it.
 
-    Sample(
-        id="dataset.json#3",
-        group="dataset.json#3",
-        image=Path("data/background_synthetic/images/test_003.png"),
-        turns=(Turn("这张图片的背景里有什么内容？", "这张图片的背景是金色的沙滩。"),),
-        english=False,
-        meta={"kind": "background"},
-    )
+Sample(
+    id="dataset.json#3",
+    group="dataset.json#3",
+    image=Path("data/background_synthetic/images/test_003.png"),
+    turns=(Turn("这张图片的背景里有什么内容？", "这张图片的背景是金色的沙滩。"),),
+    english=False,
+    meta={"kind": "background"},
+)
 """
 
 from collections.abc import Mapping
@@ -28,14 +28,14 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image (or none) and the dialogue about it.
+    r"""One image (or none) and the dialogue about it.
 
     Attributes:
         id: Unique in its dataset; stable between runs.
-        group: What must not be split between train and test: a study, a patient, a star. The id where nothing else is known.
-        image: Where the picture lies, or the picture itself where it was made in memory; None for a text-only sample.
-        turns: At least one. The last answer is the one to be learned and scored; the turns before it are history.
-        english: Whether the prompt is written as `Q:...\\nA:` rather than `问：...\\n答：`.
+        group: What must not be split between train and test: a study, a patient, a star; the id if nothing is known.
+        image: Where the picture lies, or the picture itself if it was made in memory; None for a text-only sample.
+        turns: At least one. The last answer is learned and scored; the turns before it are history.
+        english: Whether the prompt is written as `Q:...\nA:` rather than `问：...\\n答：`.
         meta: Whatever else is known, for slices of a report (`kind` names the sort of question).
     """
 

@@ -191,13 +191,16 @@ def compare(
 
 
 def compare_folder(folder: Path, evaluation: Evaluation) -> Comparison:
-    """Compare the two arms' `predictions.jsonl` of an evaluation folder and write its `metrics.json`.
+    """Compare the two arms' `predictions.jsonl` of an evaluation folder.
 
     Raises:
         DataError: The predictions are missing, damaged, or not about the same samples.
     """
     labels = evaluation.baseline.label, evaluation.candidate.label
     baseline, candidate = (read_predictions(folder / label / PREDICTIONS_FILE) for label in labels)
-    comparison = compare(baseline, candidate, labels=labels)
+    return compare(baseline, candidate, labels=labels)
+
+
+def write_metrics(comparison: Comparison, folder: Path) -> None:
+    """Write `metrics.json` into the evaluation folder."""
     write_text(folder / METRICS_FILE, json.dumps(comparison.as_dict(), ensure_ascii=False, indent=2) + "\n")
-    return comparison

@@ -247,7 +247,7 @@ def single_model(config: Mapping[str, Any], samples: Samples, load: Callable[...
     _to_accelerator(model)
     return Subject(
         title=f"{model_name} on {data_name}",
-        summary=f"{model_name} on {data_name}, each question with its own image and with another sample's",
+        summary="Every question is asked with its own image and with another sample's",
         purpose="image use",
         baseline=ModelArm(
             Arm(label="shuffled", meaning="each question with the image of another sample"),
@@ -275,7 +275,7 @@ def describe(
         config: The resolved configuration, as YAML.
     """
     counts = Counter(record.split for record in predictions)
-    scored = ", ".join(f"{count:,} {name} samples" for name, count in counts.items())
+    scored = " and ".join(f"{count:,} {name} samples" for name, count in counts.items())
     return Evaluation(
         title=subject.title,
         summary=f"{subject.summary}. Scored on {scored}.",

@@ -15,6 +15,15 @@ from vglm.model.modeling import VisualGlmForConditionalGeneration, VisualGlmMode
 from vglm.model.processing import VisualGlmProcessor
 from vglm.model.tokenization import VisualGlmTokenizer
 
+__all__ = [
+    "VisualGlmConfig",
+    "VisualGlmForConditionalGeneration",
+    "VisualGlmImageProcessor",
+    "VisualGlmModel",
+    "VisualGlmProcessor",
+    "VisualGlmTokenizer",
+]
+
 AutoConfig.register(VisualGlmConfig.model_type, VisualGlmConfig)
 AutoModel.register(VisualGlmConfig, VisualGlmModel)
 AutoModelForImageTextToText.register(VisualGlmConfig, VisualGlmForConditionalGeneration)

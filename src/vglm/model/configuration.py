@@ -10,7 +10,7 @@ from vglm.errors import ConfigError
 
 
 @strict
-class VisualGlmTextConfig(PreTrainedConfig):  # type: ignore[misc]
+class VisualGlmTextConfig(PreTrainedConfig):
     """The ChatGLM-6B (v1) language model.
 
     Attributes:
@@ -55,7 +55,7 @@ class VisualGlmTextConfig(PreTrainedConfig):  # type: ignore[misc]
 
 
 @strict
-class VisualGlmVisionConfig(Blip2VisionConfig):  # type: ignore[misc]
+class VisualGlmVisionConfig(Blip2VisionConfig):
     """The EVA-CLIP vision transformer, in BLIP-2's form.
 
     Attributes:
@@ -71,7 +71,7 @@ class VisualGlmVisionConfig(Blip2VisionConfig):  # type: ignore[misc]
 
 
 @strict
-class VisualGlmQFormerConfig(Blip2QFormerConfig):  # type: ignore[misc]
+class VisualGlmQFormerConfig(Blip2QFormerConfig):
     """BLIP-2's Q-Former, without dropout unless asked for."""
 
     model_type = "visualglm_qformer"
@@ -82,7 +82,7 @@ class VisualGlmQFormerConfig(Blip2QFormerConfig):  # type: ignore[misc]
 
 
 @strict
-class VisualGlmConfig(PreTrainedConfig):  # type: ignore[misc]
+class VisualGlmConfig(PreTrainedConfig):
     """A whole VisualGLM; the defaults are VisualGLM-6B.
 
     Attributes:
@@ -127,7 +127,7 @@ class VisualGlmConfig(PreTrainedConfig):  # type: ignore[misc]
                 )
         if self.text_config.hidden_size // self.text_config.num_attention_heads % 4:
             raise ConfigError(
-                "text_config: hidden_size / num_attention_heads must be a multiple of 4, two rotated channels for each of"
-                f" two positions, got {self.text_config.hidden_size} / {self.text_config.num_attention_heads}."
+                "text_config: hidden_size / num_attention_heads must be a multiple of 4, since two positions rotate"
+                f" channels in pairs, got {self.text_config.hidden_size} / {self.text_config.num_attention_heads}."
             )
         super().__post_init__(**kwargs)

@@ -1,10 +1,11 @@
 """VisualGLM as a native transformers model.
 
-    pixel_values -> vision transformer -> Q-Former -> projection -> image slots of the prompt -> language model -> logits
+    pixel_values -> vision transformer -> Q-Former -> projection -> image slots -> language model -> logits
 
-The vision transformer and the Q-Former are transformers' BLIP-2 modules, which equal the original's. The language model is
-ChatGLM-6B (v1): prompt tokens see each other in both directions, answer tokens see what came before, and every token has two
-rotary positions. Both follow from `input_ids` and `attention_mask` (see `glm_layout`), so callers never pass them.
+The vision transformer and the Q-Former are transformers' BLIP-2 modules, which equal the original's. The language model
+is ChatGLM-6B (v1): prompt tokens see each other in both directions, answer tokens see what came before, and every token
+has two rotary positions. Both follow from `input_ids` and `attention_mask` (see `glm_layout`), so callers never pass
+them.
 
 Source: THUDM/VisualGLM-6B:model/visualglm.py, model/blip2.py; THUDM/chatglm-6b:modeling_chatglm.py.
 """
@@ -24,8 +25,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.blip_2.modeling_blip_2 import Blip2QFormerModel, Blip2VisionModel
-from transformers.utils import can_return_tuple
-from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from vglm.model.configuration import (
@@ -58,7 +58,8 @@ def glm_layout(input_ids: Tensor, attention_mask: Tensor | None, config: VisualG
     """
     length = input_ids.shape[1]
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask[:, -length:].to(input_ids.dtype)
-    answer = ((input_ids == config.bos_token_id).to(input_ids.dtype) * mask).cumsum(-1).clamp(max=1)
+    is_sop: Tensor = input_ids == config.bos_token_id  # type: ignore[assignment]
+    answer = (is_sop.to(input_ids.dtype) * mask).cumsum(-1).clamp(max=1)
     context = mask * (1 - answer)
     place = (mask.cumsum(-1) - 1).clamp(min=0)
 
@@ -199,7 +200,7 @@ class VisualGlmMLP(nn.Module):
         return output
 
 
-class VisualGlmDecoderLayer(GradientCheckpointingLayer):  # type: ignore[misc]
+class VisualGlmDecoderLayer(GradientCheckpointingLayer):
     """One layer; each residual is the normalised input times sqrt(2 * layers)."""
 
     def __init__(self, config: VisualGlmTextConfig, layer_idx: int) -> None:
@@ -225,15 +226,16 @@ class VisualGlmDecoderLayer(GradientCheckpointingLayer):  # type: ignore[misc]
         hidden_states = residual * self.residual_factor + F.dropout(output, self.hidden_dropout, self.training)
         residual = self.post_attention_layernorm(hidden_states)
         output = F.dropout(self.mlp(residual), self.hidden_dropout, self.training)
-        return residual * self.residual_factor + output
+        hidden_states = residual * self.residual_factor + output
+        return hidden_states
 
 
-class VisualGlmPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
+class VisualGlmPreTrainedModel(PreTrainedModel):
     """What all VisualGLM classes share with transformers: initialisation, loading, attention, checkpointing."""
 
     config: VisualGlmConfig
     base_model_prefix = "model"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["VisualGlmDecoderLayer", "Blip2EncoderLayer", "Blip2QFormerLayer", "Blip2VisionEmbeddings"]
     _skip_keys_device_placement = ["past_key_values"]
@@ -250,7 +252,7 @@ class VisualGlmPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
             init.normal_(module.query_tokens, std=self.config.qformer_config.initializer_range)
 
 
-class VisualGlmVisionModel(Blip2VisionModel):  # type: ignore[misc]
+class VisualGlmVisionModel(Blip2VisionModel):
     """BLIP-2's vision transformer with the closing epsilon of the original."""
 
     config: VisualGlmVisionConfig
@@ -260,13 +262,13 @@ class VisualGlmVisionModel(Blip2VisionModel):  # type: ignore[misc]
         self.post_layernorm.eps = config.final_layer_norm_eps
 
 
-class VisualGlmQFormerModel(Blip2QFormerModel):  # type: ignore[misc]
+class VisualGlmQFormerModel(Blip2QFormerModel):
     """BLIP-2's Q-Former under this model's configuration.
 
-    The original normalises at the start of each layer what BLIP-2 normalises at its end, so the norms shift by one place:
-    `layernorm` is the original's `layers.0.input_layernorm`, `encoder.layer.N.output_query.LayerNorm` its
-    `layers.N+1.input_layernorm`, or `final_layernorm` behind the last layer, and `encoder.layer.N.attention.output.LayerNorm`
-    its `layers.N.post_attention_layernorm`.
+    The original normalises at the start of each layer what BLIP-2 normalises at its end, so the norms shift by one
+    place: `layernorm` is the original's `layers.0.input_layernorm`, `encoder.layer.N.output_query.LayerNorm` its
+    `layers.N+1.input_layernorm`, or `final_layernorm` behind the last layer, and
+    `encoder.layer.N.attention.output.LayerNorm` its `layers.N.post_attention_layernorm`.
 
     Source: `layer_forward_default` of THUDM/SwissArmyTransformer:sat/transformer_defaults.py, order "post".
     """
@@ -277,11 +279,11 @@ class VisualGlmQFormerModel(Blip2QFormerModel):  # type: ignore[misc]
 class VisualGlmTextModel(VisualGlmPreTrainedModel):
     """The language model, from embeddings to final hidden states."""
 
-    config: VisualGlmTextConfig
+    config: VisualGlmTextConfig  # type: ignore[assignment]
 
     def __init__(self, config: VisualGlmTextConfig) -> None:
         super().__init__(config)
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.word_embeddings: nn.Module = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(VisualGlmDecoderLayer(config, i) for i in range(config.num_hidden_layers))
         self.final_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         half_head = config.hidden_size // config.num_attention_heads // 2
@@ -358,7 +360,8 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         """The word embeddings."""
-        return self.language_model.word_embeddings
+        embeddings: nn.Module = self.language_model.word_embeddings
+        return embeddings
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the word embeddings."""
@@ -385,8 +388,8 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
             rows = int(image_mask.any(-1).sum())
             if rows != len(pixel_values):
                 raise ValueError(
-                    f"{rows} of {len(image_mask)} rows have {self.config.num_image_tokens} image slots before <sop>, but"
-                    f" pixel_values holds {len(pixel_values)} images. Pass one image for each such row, in row order."
+                    f"{rows} of {len(image_mask)} rows have {self.config.num_image_tokens} image slots before <sop>,"
+                    f" but pixel_values holds {len(pixel_values)} images. Pass one for each such row, in row order."
                 )
         features = self.get_image_features(pixel_values).to(inputs_embeds)
         return inputs_embeds.masked_scatter(image_mask[..., None], features)
@@ -412,7 +415,7 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
             input_ids: Shape (B, L), int64.
             attention_mask: 1 for real tokens, shape (B, cached + L); None where nothing is padded.
             pixel_values: One image for each row with image slots, in row order, shape (N, 3, H, W).
-            inputs_embeds: In place of `input_ids`, shape (B, V + L, D), with V virtual tokens in front of the real ones.
+            inputs_embeds: In place of `input_ids`, shape (B, V + L, D): V virtual tokens, then the real ones.
             past_key_values: Keys and values of earlier tokens.
             use_cache: Whether to return a cache.
             layout_ids: The L real token ids where `inputs_embeds` stands in for them, shape (B, L).
@@ -460,7 +463,7 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
         return output
 
 
-class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixin):
     """VisualGLM with its output head: training loss and `generate()`."""
 
     _tied_weights_keys = {"lm_head.weight": "model.language_model.word_embeddings.weight"}
@@ -473,7 +476,8 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
 
     def get_input_embeddings(self) -> nn.Module:
         """The word embeddings."""
-        return self.model.get_input_embeddings()
+        embeddings: nn.Module = self.model.get_input_embeddings()
+        return embeddings
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the word embeddings."""
@@ -481,7 +485,8 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
 
     def get_image_features(self, pixel_values: Tensor) -> Tensor:
         """See `VisualGlmModel.get_image_features`."""
-        return self.model.get_image_features(pixel_values)
+        features: Tensor = self.model.get_image_features(pixel_values)
+        return features
 
     @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
@@ -516,7 +521,7 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
             glm_position_ids: Likewise.
             block_ids: Likewise.
             image_mask: Likewise.
-            logits_to_keep: Compute logits for that many last tokens only (0: all), or for the tokens of an index tensor.
+            logits_to_keep: Compute logits for that many last tokens (0: all), or for the tokens of an index tensor.
             skip_logits: Return a loss without logits, which then are computed only where a label stands; default: in
                 training. A vocabulary of 130,528 makes them the largest tensor of a step.
             num_items_in_batch: Divide the summed loss by this number of labels instead of the labels of this call, so
@@ -558,7 +563,7 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
             attentions=output.attentions,
         )
 
-    def prepare_inputs_for_generation(
+    def prepare_inputs_for_generation(  # type: ignore[override]
         self,
         input_ids: Tensor,
         next_sequence_length: int | None = None,
@@ -567,7 +572,9 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Add the layout of the tokens of this step, which follows from all tokens so far."""
-        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
+        prepare: Callable[..., dict[str, Any]] = GenerationMixin.prepare_inputs_for_generation
+        inputs = prepare(
+            self,
             input_ids,
             next_sequence_length=next_sequence_length,
             past_key_values=past_key_values,

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table
 
-from vglm.evaluation.comparison import PROBE, Comparison, Pair, Summary, compare_folder
+from vglm.evaluation.comparison import PROBE, Comparison, Pair, Summary, compare_folder, write_metrics
 from vglm.evaluation.metrics import EXACT_MATCH, METRICS, ROUGE_L
 from vglm.evaluation.predictions import (
     IMAGES_FOLDER,
@@ -53,6 +53,7 @@ def render(folder: Path | str) -> Path:
     folder = Path(folder)
     evaluation = read_evaluation(folder)
     comparison = compare_folder(folder, evaluation)
+    write_metrics(comparison, folder)
     with replaced_folder(folder / "report", marker="index.html") as report:
         (report / "index.html").write_text(_html(evaluation, comparison, folder / IMAGES_FOLDER), encoding="utf-8")
         (report / "report.md").write_text(_markdown(evaluation, comparison), encoding="utf-8")
