@@ -50,7 +50,7 @@ def test_bad_input_is_one_message_and_exit_code_2(tmp_path: Path, capsys: pytest
     assert main(["convert", str(tmp_path / "nowhere"), str(tmp_path / "out")]) == 2
     errors = capsys.readouterr().err
     assert errors.startswith("error: ")
-    assert "nowhere is not a folder" in errors
+    assert "nowhere: there is no such folder" in errors
     assert len(errors.splitlines()) == 1
     (tmp_path / "empty").mkdir()
     assert main(["convert", str(tmp_path / "empty"), str(tmp_path / "out")]) == 2

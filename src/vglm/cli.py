@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from vglm.errors import CheckpointError, WorkbenchError
+from vglm.errors import WorkbenchError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: vglm convert sat/visualglm-6b visualglm-6b-native --tokenizer visualglm-6b",
     )
     add = convert.add_argument
-    add("source", metavar="SRC", type=Path, help="folder of the checkpoint to read; it is not changed")
+    add("source", metavar="SRC", help="checkpoint to read: a folder, which is not changed, or an id on the hub")
     add("destination", metavar="DST", type=Path, help="folder to write; must not exist or be empty")
     add("--dtype", choices=["float32", "float16", "bfloat16"], help="type of the tensors (default: the source's)")
     add("--tokenizer", metavar="DIR", type=Path, help="folder with ice_text.model, which the SAT layout lacks")
@@ -60,8 +60,6 @@ def _version() -> str:
 
 
 def _convert(parsed: argparse.Namespace) -> None:
-    if not parsed.source.is_dir():
-        raise CheckpointError(f"{parsed.source} is not a folder. Pass the folder that holds the checkpoint's files.")
     from vglm.model.loading import convert
 
     convert(parsed.source, parsed.destination, dtype=parsed.dtype, tokenizer=parsed.tokenizer)

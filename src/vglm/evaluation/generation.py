@@ -161,7 +161,8 @@ def shuffle_images(samples: Sequence[Sample], seed: int) -> list[Sample]:
     """Give every question about an image the image of another sample, one with other content.
 
     The images are dealt out anew among the same questions, so each is used as often as before. Samples without an image
-    stay as they are, and so do those whose image cannot be opened.
+    stay as they are, and so do those whose image cannot be opened. With equal images lying side by side, a shift by the
+    size of the largest such group meets no equal one.
 
     Args:
         samples: At least two different images among them, none of them in more than half of the samples.
@@ -172,8 +173,6 @@ def shuffle_images(samples: Sequence[Sample], seed: int) -> list[Sample]:
 
     Raises:
         DataError: One image belongs to so many samples that not all of them can get another.
-
-    With equal images lying side by side, a shift by the size of the largest such group meets no equal one.
     """
     owners: dict[str, list[int]] = defaultdict(list)
     for index, sample in enumerate(samples):
