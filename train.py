@@ -5,6 +5,7 @@ python train.py recipes=background/lora method.r=16 seed=2   any field can be ov
 python train.py resume=outputs/background/lora/<time>        continue an interrupted run
 """
 
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -29,7 +30,8 @@ def run(cfg: DictConfig) -> Path:
     from transformers import set_seed
 
     from vglm.data.collator import Collator
-    from vglm.tuning.methods import attach, save, trainable_share
+    from vglm.tuning.contract import answer_logits, check_saved
+    from vglm.tuning.methods import attach, lora_scale, save, trainable_share
     from vglm.tuning.run_folder import describe_run, hash_weights, newest_checkpoint, open_run, write_json, write_text
     from vglm.tuning.trainer import WorkbenchTrainer
 
@@ -40,14 +42,24 @@ def run(cfg: DictConfig) -> Path:
         model, processor = build(cfg.model)
         facts = describe_run(seed=cfg.seed, recipe=cfg.recipe, base_weights=hash_weights(model), splits=splits)
         model = attach(model, build(cfg.method))
-        print(f"{cfg.recipe}: {len(splits.train)} training samples, {trainable_share(model)}\nrun folder: {folder}")
+        scale = f", scale alpha/r {lora_scale(model)}" if lora_scale(model) else ""
+        print(f"{cfg.recipe}: {len(splits.train)} training samples, {trainable_share(model)}{scale}")
+        print(f"run folder: {folder}")
 
         arguments = build(cfg.trainer)
         trainer = WorkbenchTrainer(model, arguments, train_dataset=splits.train, data_collator=Collator(processor))
         outcome = trainer.train(resume_from_checkpoint=newest_checkpoint(folder))
 
-        write_json(folder / "run.json", facts | {"training": outcome.metrics})
+        facts |= {"training": outcome.metrics, "scale": lora_scale(model)}
+        write_json(folder / "run.json", facts)
         result = save(model, processor, folder)
+
+        batch = Collator(processor)([splits.train[0]])
+        expected = answer_logits(trainer.trained_model(), batch)
+        del model, trainer  # what was saved must stand without them
+        report = check_saved(result, partial(build, cfg.model), batch, expected, arguments.device)
+        write_json(folder / "run.json", facts | report.as_dict())
+        print(report)
     print(f"saved: {result}\nnext: python evaluate.py run={folder}")
     return folder
 

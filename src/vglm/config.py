@@ -136,7 +136,7 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
             try:
                 register_resolvers()
                 conf = repo_root() / "conf"
-                _quiet_libraries()
+                quiet_libraries()
                 arguments[:] = sys.argv[1:]
                 sys.argv[1:] = loosen(arguments, config_name)
                 os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let Hydra's own errors come through to here
@@ -149,9 +149,10 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
     return decorate
 
 
-def _quiet_libraries() -> None:
-    """Silence notes at import time that no user of the workbench can act on."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+def quiet_libraries() -> None:
+    """Silence notes that no user of the workbench can act on."""
+    for name in ("bitsandbytes", "transformers.integrations.bitsandbytes"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _exit(error: Exception) -> typing.NoReturn:
@@ -218,7 +219,7 @@ def loosen(arguments: Sequence[str], config_name: str) -> list[str]:
     return [f"++{argument}" if is_field(argument) else argument for argument in arguments]
 
 
-def build(component: DictConfig) -> Any:
+def build(component: Mapping[str, Any] | DictConfig) -> Any:
     """Call a component's `_target_` with its keys, as `hydra.utils.instantiate`, but let its own exceptions through."""
     try:
         return hydra.utils.instantiate(component)

@@ -186,7 +186,7 @@ def tuned_run(
     before = Arm(label="before", meaning=f"{model_name} as it was")
     if (folder / "adapter").is_dir():
         model, processor = load()
-        _to_accelerator(model)
+        to_accelerator(model)
         after = Arm(label="after", meaning="the same model with the run's adapter")
 
         @contextmanager
@@ -244,7 +244,7 @@ def single_model(config: Mapping[str, Any], samples: Samples, load: Callable[...
     shuffled = {name: shuffle_images(rows, seed) for name, rows in samples.items()}
     model_name, data_name = _name(config["model"], "path_or_id"), _name(config["dataset"], "path")
     model, processor = load()
-    _to_accelerator(model)
+    to_accelerator(model)
     return Subject(
         title=f"{model_name} on {data_name}",
         summary="Every question is asked with its own image and with another sample's",
@@ -330,11 +330,11 @@ def _name(component: Mapping[str, Any], path_key: str) -> str:
 def _opened(load: Callable[..., Loaded], *arguments: Any) -> Iterator[Loaded]:
     """Load a model for the time of a `with` block only, so that two of them are never in memory together."""
     model, processor = load(*arguments)
-    _to_accelerator(model)
+    to_accelerator(model)
     yield model, processor
 
 
-def _to_accelerator(model: Any) -> None:
+def to_accelerator(model: Any) -> None:
     """Move a model that lies whole on the CPU to the accelerator, if the machine has one."""
     if torch.accelerator.is_available() and {each.device.type for each in model.parameters()} == {"cpu"}:
         model.to(torch.accelerator.current_accelerator())

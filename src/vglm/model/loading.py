@@ -106,8 +106,13 @@ def load_pretrained(
     if all(parameter.device.type == "cpu" for parameter in model.parameters()):
         # PyTorch's fused CPU kernel shortens the exponential to 20 bits, which doubles the rounding error of a layer.
         model.set_attn_implementation("eager")
+    for module in model.modules():
+        # On some CPUs bitsandbytes rounds the scales of 4-bit weights to bfloat16, in place, when they first answer in
+        # evaluation mode: another model than the one that trains, no longer to be dequantised, and no small widths.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     if adapter is not None:
-        model = _attach_adapter(model, Path(adapter))
+        model = attach_adapter(model, Path(adapter))
     return model.eval(), processor
 
 
@@ -134,7 +139,7 @@ def convert(
         ConfigError: The destination exists and is not an empty folder, or `dtype` is none.
     """
     destination = Path(destination)
-    _check_vacant(destination)
+    check_vacant(destination)
     model, processor = load_pretrained(source, dtype="auto" if dtype is None else dtype, tokenizer=tokenizer)
     save_native(model, processor, destination)
     return destination
@@ -155,7 +160,7 @@ def save_native(
         CheckpointError: Writing failed, for want of space or of permission.
     """
     destination = Path(destination)
-    _check_vacant(destination)
+    check_vacant(destination)
     try:
         with _appearing_whole(destination) as folder, _quiet_transformers():
             model.save_pretrained(folder, max_shard_size="5GB")
@@ -424,7 +429,20 @@ def _check_tokenizer(tokenizer: VisualGlmTokenizer, config: VisualGlmConfig, fol
         raise CheckpointError(f"{folder} and its tokenizer do not belong together: {'; '.join(problems)}.")
 
 
-def _attach_adapter(model: VisualGlmForConditionalGeneration, adapter: Path) -> Any:
+def attach_adapter(model: VisualGlmForConditionalGeneration, adapter: Path, *, name: str = "default") -> Any:
+    """Put a saved peft adapter on a model.
+
+    Args:
+        model: The base; its own layers are wrapped in place.
+        adapter: Folder with adapter_config.json.
+        name: What peft is to call it.
+
+    Returns:
+        A `peft.PeftModel`, nothing of it to be trained.
+
+    Raises:
+        AdapterError: The folder is no adapter, or one of another model.
+    """
     from peft import PeftModel  # takes seconds to import
 
     if not adapter.is_dir():
@@ -440,7 +458,7 @@ def _attach_adapter(model: VisualGlmForConditionalGeneration, adapter: Path) -> 
                 "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
             )
             warnings.filterwarnings("error", message="Found missing adapter keys")
-            return PeftModel.from_pretrained(model, str(adapter))
+            return PeftModel.from_pretrained(model, str(adapter), adapter_name=name)
     except (OSError, ValueError, TypeError, RuntimeError, LookupError, SafetensorError, UserWarning) as err:
         raise AdapterError(f"adapter {str(adapter)!r} cannot be put on this model: {err}") from err
 
@@ -448,7 +466,12 @@ def _attach_adapter(model: VisualGlmForConditionalGeneration, adapter: Path) -> 
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def _check_vacant(destination: Path) -> None:
+def check_vacant(destination: Path) -> None:
+    """Refuse a destination that is taken.
+
+    Raises:
+        ConfigError: It is a file, or a folder that is not empty.
+    """
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise ConfigError(f"destination {destination} exists already; name a new folder, or delete it first.")
 

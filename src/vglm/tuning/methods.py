@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from peft import PeftConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 
 from vglm.errors import ConfigError
 from vglm.model.loading import save_native
@@ -74,6 +75,10 @@ class TrainableShare:
 def attach(model: VisualGlmForConditionalGeneration, method: PeftConfig | FullTuning) -> Tuned:
     """Freeze the base and make trainable what the method declares.
 
+    A quantised base stays as it was loaded: peft's own preparation for it turns all half-precision weights into
+    float32, at full size 8 GB for the parts that are not quantised, and the base would no longer be the one that is
+    evaluated and merged. Adapters are kept in float32 in any case.
+
     Args:
         model: The base model.
         method: A peft config, whose adapter is added, or the components that train themselves.
@@ -86,6 +91,8 @@ def attach(model: VisualGlmForConditionalGeneration, method: PeftConfig | FullTu
     """
     base = dict(model.named_parameters())
     if isinstance(method, FullTuning):
+        if getattr(model, "is_quantized", False):
+            raise ConfigError("method: a quantised model cannot be tuned itself. Use LoRA, or leave out quantization.")
         prefixes = tuple(prefix for name in method.components for prefix in COMPONENTS[name])
         for name, parameter in base.items():
             parameter.requires_grad_(name.startswith(prefixes))
@@ -99,7 +106,11 @@ def attach(model: VisualGlmForConditionalGeneration, method: PeftConfig | FullTu
         except ValueError as error:
             raise ConfigError(f"method: {method.peft_type} does not fit this model: {error}") from error
         base_ids = {id(parameter) for parameter in base.values()}
-        declared = {name for name, parameter in tuned.named_parameters() if id(parameter) not in base_ids}
+        declared = {
+            name
+            for name, parameter in tuned.named_parameters()
+            if id(parameter) not in base_ids and ".base_layer." not in name  # DoRA makes an int8 weight anew
+        }
     training = {name for name, parameter in tuned.named_parameters() if parameter.requires_grad}
     if not declared or training != declared:
         odd = sorted(training ^ declared)
@@ -114,6 +125,12 @@ def trainable_share(model: Tuned) -> TrainableShare:
     """Count the parameters that train; tied ones count once, quantised ones as stored."""
     parameters = list(model.parameters())
     return TrainableShare(sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters))
+
+
+def lora_scale(model: Tuned) -> str | None:
+    """The factor of LoRA's update, alpha / r (for rsLoRA alpha / sqrt(r)): one value, or the range over the modules."""
+    scales = {scale for each in model.modules() if isinstance(each, LoraLayer) for scale in each.scaling.values()}
+    return None if not scales else "-".join(f"{scale:g}" for scale in sorted({min(scales), max(scales)}))
 
 
 def save(model: Tuned, processor: VisualGlmProcessor, run_folder: Path) -> Path:

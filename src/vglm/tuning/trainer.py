@@ -85,6 +85,10 @@ class WorkbenchTrainer(Trainer):
             self.add_callback(_ProgressBar())
         self.add_callback(_LogFile(Path(str(args.output_dir)) / "log.jsonl"))
 
+    def trained_model(self) -> Any:
+        """The model as it will be used: without the autocast that mixed precision wraps around it for training."""
+        return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Write the trainable tensors of a checkpoint; Trainer adds its own states, `trainer_state.json` last."""
         folder = Path(str(output_dir or self.args.output_dir))

@@ -1,0 +1,220 @@
+"""Put an adapter into the weights: W + scale * B A for LoRA, and likewise for its relatives.
+
+    model = attach_adapter(base, Path("outputs/.../adapter"))
+    merged, updates = merge_adapter(model, Path("outputs/.../adapter"), torch.float16)     a plain model, without peft
+    str(updates["model.language_model.layers.0.attention.dense"])                          "|dW|/|W| 1.2e-02, ..."
+
+Every module is merged in float64 and rounded once to the type asked for, so what rounding does to the update is the
+type's own noise, and it is measured. A quantised base is dequantised first: into re-quantised 4-bit weights a typical
+update vanishes, and the weights before quantisation are not those that the adapter was trained on.
+"""
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal, get_args
+
+import torch
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+from vglm.errors import AdapterError, ConfigError
+from vglm.model.checkpoint import read_json
+from vglm.model.loading import attach_adapter
+from vglm.model.modeling import VisualGlmForConditionalGeneration
+
+Combination = Literal["linear", "cat", "ties", "dare_linear", "dare_ties", "svd"]
+"""How `peft` combines LoRA adapters; `cat` is the exact weighted sum of their updates, `linear` mixes A and B apart."""
+
+COMBINATIONS: tuple[str, ...] = get_args(Combination)
+_SHOWN_MODULES = 3
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
+"""Initialisations of LoRA that take the adapter's start out of the base weights."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What happened to the weights of one module, in Frobenius norms.
+
+    Attributes:
+        weight: |W| before.
+        update: |dW|, in exact arithmetic.
+        rounding: What storing W + dW in the target type adds to or takes from it.
+    """
+
+    weight: float
+    update: float
+    rounding: float = 0.0
+
+    @property
+    def relative(self) -> float:
+        """|dW| / |W|."""
+        return self.update / self.weight if self.weight else float(self.update > 0)
+
+    @property
+    def noise(self) -> float:
+        """Rounding error / |W|."""
+        return self.rounding / self.weight if self.weight else 0.0
+
+    def __str__(self) -> str:
+        return f"|dW|/|W| {self.relative:.1e}" + (f", rounding {self.noise:.1e}" if self.rounding else "")
+
+
+Updates = Mapping[str, Update]
+"""Name of a module of the base model -> its update."""
+
+
+def total(updates: Iterable[Update]) -> Update:
+    """The updates taken as one long vector."""
+    rows = [(each.weight, each.update, each.rounding) for each in updates]
+    columns = torch.tensor(rows, dtype=torch.float64).reshape(-1, 3)
+    return Update(*columns.norm(dim=0).tolist())
+
+
+def summarise(updates: Updates) -> dict[str, Any]:
+    """The figures for people and for run.json: spread of |dW|/|W| over the modules, and the modules that moved most."""
+    relative = sorted(each.relative for each in updates.values())
+    largest = sorted(updates, key=lambda name: updates[name].relative, reverse=True)[:_SHOWN_MODULES]
+    return {
+        "modules": len(updates),
+        "min": relative[0],
+        "median": median(relative),
+        "max": relative[-1],
+        "largest": {name: updates[name].relative for name in largest},
+    }
+
+
+def original_weights(base: VisualGlmForConditionalGeneration, adapter: Path) -> dict[str, Tensor]:
+    """Copy the weights that putting the adapter on the base would change.
+
+    Args:
+        base: The model without adapters.
+        adapter: The adapter's folder.
+
+    Returns:
+        Module name -> weight; empty for most adapters. PiSSA and its like take their start out of the base.
+    """
+    config = read_json(adapter / "adapter_config.json") if (adapter / "adapter_config.json").is_file() else {}
+    if not str(config.get("init_lora_weights")).lower().startswith(_CHANGES_BASE):
+        return {}
+    return {name: each.weight.clone() for name, each in base.named_modules() if isinstance(each, nn.Linear)}
+
+
+def is_prompt_adapter(model: PeftModel) -> bool:
+    """Whether the adapter is made of virtual tokens, which have no place in the weights."""
+    return bool(model.active_peft_config.is_prompt_learning)
+
+
+@torch.no_grad()
+def merge_adapter(
+    model: PeftModel, adapter: Path, dtype: torch.dtype | None = None, originals: Mapping[str, Tensor] | None = None
+) -> tuple[VisualGlmForConditionalGeneration, dict[str, Update]]:
+    """Merge the adapter and drop peft.
+
+    Args:
+        model: The base with its adapter; it is used up.
+        adapter: Where the adapter lies, to put it on the dequantised base of a quantised model.
+        dtype: Type of the result; None for the base's own, of a quantised base the one it computes in.
+        originals: From `original_weights`, what |dW| is measured from.
+
+    Returns:
+        The plain model with every parameter in `dtype`, and the update of each merged module.
+
+    Raises:
+        AdapterError: The adapter cannot be merged: virtual tokens, or values that are not finite.
+    """
+    if is_prompt_adapter(model):
+        raise AdapterError(
+            f"adapter '{adapter}' is made of virtual tokens ({model.active_peft_config.peft_type.value}); they are no"
+            " change of the weights, so there is nothing to merge. Use it beside its base:"
+            " load_pretrained(base, adapter=...)."
+        )
+    base: Any = model.get_base_model()
+    if getattr(base, "is_quantized", False):
+        model = attach_adapter(model.unload().dequantize(), adapter)
+        base = model.get_base_model()
+    dtype = dtype or base.config.dtype or torch.float32
+    originals = originals or {}
+    updates = {}
+    layers = [(name, each) for name, each in base.named_modules() if isinstance(each, BaseTunerLayer)]
+    for name, layer in layers:
+        module = layer.double().get_base_layer()
+        before = originals.get(name, module.weight).double().clone()
+        try:
+            with _without_merge_notes():
+                layer.merge(safe_merge=True)
+        except ValueError as error:
+            raise AdapterError(f"adapter '{adapter}' cannot be merged into {name}: {error}") from error
+        after = module.weight
+        norms = before.norm(), (after - before).norm(), (after.to(dtype).double() - after).norm()
+        updates[name] = Update(*(each.item() for each in norms))
+        module.to(dtype)
+    merged: VisualGlmForConditionalGeneration = model.unload().to(dtype)
+    for part in (merged.config, *(getattr(merged.config, name) for name in merged.config.sub_configs)):
+        part.dtype = dtype
+    return merged.eval(), updates
+
+
+def combine_adapters(
+    base: VisualGlmForConditionalGeneration,
+    adapters: Sequence[Path],
+    weights: Sequence[float],
+    combination: Combination,
+    into: Path,
+    *,
+    density: float = 0.5,
+    seed: int = 1,
+) -> Path:
+    """Make one adapter of several, as peft's `add_weighted_adapter` does.
+
+    Args:
+        base: The model they were trained on; unchanged afterwards.
+        adapters: Two or more adapter folders of one kind.
+        weights: As many numbers.
+        combination: How, see `Combination`.
+        into: Folder to make.
+        density: Share of the values that `ties` and `dare` keep.
+        seed: Of the values that `dare` drops at random.
+
+    Returns:
+        `into`, an adapter like the others.
+
+    Raises:
+        ConfigError: There are not as many weights as adapters, or peft cannot combine these adapters this way.
+        AdapterError: One of them does not fit the base.
+    """
+    if len(weights) != len(adapters):
+        raise ConfigError(f"--weights: {len(adapters)} adapters need as many weights, got {len(weights)}.")
+    names = [f"adapter_{index}" for index in range(len(adapters))]
+    model = attach_adapter(base, adapters[0], name=names[0])
+    if is_prompt_adapter(model):
+        raise ConfigError(f"adapter '{adapters[0]}' is made of virtual tokens; only weights can be combined.")
+    if str(getattr(model.active_peft_config, "init_lora_weights", "")).lower().startswith(_CHANGES_BASE):
+        raise ConfigError(f"adapter '{adapters[0]}' changes the base it is put on, so it cannot be combined.")
+    options = {"density": density} if combination in ("ties", "dare_linear", "dare_ties") else {}
+    try:
+        for name, adapter in zip(names[1:], adapters[1:], strict=True):
+            model.load_adapter(str(adapter), adapter_name=name)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model.add_weighted_adapter(names, list(weights), "combined", combination_type=combination, **options)
+        model.save_pretrained(str(into.parent), selected_adapters=["combined"], save_embedding_layers=False)
+    except (ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
+        paths = " and ".join(map(str, adapters))
+        raise ConfigError(f"{paths} cannot be combined by {combination}: {error}") from error
+    (into.parent / "combined").rename(into)
+    (into.parent / "README.md").unlink(missing_ok=True)  # peft's unfilled model card
+    model.unload()
+    return into
+
+
+@contextmanager
+def _without_merge_notes() -> Iterator[None]:
+    """Silence peft's advice about rounding; here it is measured."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Merge lora module", category=UserWarning)
+        yield
