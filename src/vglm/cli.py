@@ -1,8 +1,11 @@
 """The `vglm` command. Each subcommand imports what it needs when it runs, so `--help` answers at once."""
 
 import argparse
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -16,16 +19,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; the process's own by default.
 
     Returns:
-        The exit code: 0, or 2 when something in the input is wrong, which one message on stderr explains.
+        The exit code: 0; 1 when a result did not pass its check and was not published; 2 when something in the input is
+        wrong, which one message on stderr explains; 130 when the command was interrupted.
     """
     parsed = _parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], None] = parsed.command
+    command: Callable[[argparse.Namespace], int | None] = parsed.command
+    with _stopping_cleanly() as was_stopped:
+        try:
+            return command(parsed) or 0
+        except WorkbenchError as error:
+            if not was_stopped.is_set():  # some libraries make an error of their own of an interruption
+                print(f"error: {error}", file=sys.stderr)
+                return 2
+        except KeyboardInterrupt:
+            pass
+    print("interrupted: nothing was written", file=sys.stderr)
+    return 130
+
+
+@contextmanager
+def _stopping_cleanly() -> Iterator[threading.Event]:
+    """Let Ctrl-C and a request to terminate end the command through its clean-up; the event says that one came."""
+    was_stopped = threading.Event()
+
+    def stop(*_: object) -> None:
+        was_stopped.set()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # signals are none of this thread's business
+        yield was_stopped
+        return
+    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
-        command(parsed)
-    except WorkbenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        yield was_stopped
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,6 +78,30 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtype", choices=["float32", "float16", "bfloat16"], help="type of the tensors (default: the source's)")
     add("--tokenizer", metavar="DIR", type=Path, help="folder with ice_text.model, which the SAT layout lacks")
     convert.set_defaults(command=_convert)
+
+    merge = commands.add_parser(
+        "merge",
+        help="put adapters into plain weights, with a certificate",
+        description="Merge the adapter of a run into the base it was trained on (a quantised base is dequantised) and"
+        " publish the plain model only if it proves to answer as base and adapter do. Virtual tokens (P-tuning, prompt"
+        " tuning) cannot be merged; they are exported beside their base.",
+        epilog="example: vglm merge outputs/background/qlora/<time> --output merged --dtype float16",
+    )
+    add = merge.add_argument
+    add("runs", metavar="RUN", nargs="+", type=Path, help="run folders, which are not changed, or `latest`")
+    add("--output", metavar="DIR", type=Path, required=True, help="folder to write; must not exist or be empty")
+    add("--dtype", choices=["float32", "float16", "bfloat16"], help="type of the weights (default: the base's)")
+    add("--weights", metavar="W", nargs="+", type=float, default=[], help="of several runs, one number each")
+    add(
+        "--combine",
+        choices=["linear", "cat", "ties", "dare_linear", "dare_ties", "svd"],
+        default="cat",
+        help="how peft combines several adapters (default: cat, the exact weighted sum)",
+    )
+    add("--density", metavar="SHARE", type=float, default=0.5, help="of ties and dare: values kept (default: 0.5)")
+    add("--seed", type=int, default=1, help="of dare (default: 1)")
+    add("--force", action="store_true", help="publish though the base is another or rounding erases the update")
+    merge.set_defaults(command=_merge)
     return parser
 
 
@@ -64,3 +117,26 @@ def _convert(parsed: argparse.Namespace) -> None:
 
     convert(parsed.source, parsed.destination, dtype=parsed.dtype, tokenizer=parsed.tokenizer)
     print(f"wrote {parsed.destination}")
+
+
+def _merge(parsed: argparse.Namespace) -> int:
+    from vglm.config import quiet_libraries
+    from vglm.evaluation.certificate import merge_runs
+    from vglm.tuning.merge import Combination
+
+    quiet_libraries()
+    combination = Combination(parsed.weights, parsed.combine, parsed.density, parsed.seed)
+    certificate = merge_runs(
+        parsed.runs,
+        parsed.output,
+        dtype=parsed.dtype,
+        combination=combination if parsed.weights else None,
+        force=parsed.force,
+    )
+    print(certificate)
+    for warning in certificate.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for problem in certificate.problems:
+        print(f"problem: {problem}", file=sys.stderr)
+    print(f"wrote {parsed.output}" if certificate.passed else "nothing was published")
+    return 0 if certificate.passed else 1

@@ -106,6 +106,7 @@ def load_pretrained(
     if all(parameter.device.type == "cpu" for parameter in model.parameters()):
         # PyTorch's fused CPU kernel shortens the exponential to 20 bits, which doubles the rounding error of a layer.
         model.set_attn_implementation("eager")
+    module: Any
     for module in model.modules():
         # On some CPUs bitsandbytes rounds the scales of 4-bit weights to bfloat16, in place, when they first answer in
         # evaluation mode: another model than the one that trains, no longer to be dequantised, and no small widths.

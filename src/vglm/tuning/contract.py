@@ -90,6 +90,7 @@ def answer_logits(model: Tuned, batch: Mapping[str, Tensor]) -> Tensor:
     model.eval()
     labels = batch["labels"]
     inputs = {name: each.to(model.device) for name, each in batch.items() if name != "labels"}
+    inputs["layout_ids"] = inputs["input_ids"]  # prompt methods hand the model embeddings in place of the ids
     logits: Tensor = model(**inputs).logits[:, -labels.shape[1] :]  # virtual tokens stand before the others
     predicts = F.pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:] != IGNORE_INDEX
     return logits[predicts.to(logits.device)].float().cpu()
@@ -103,7 +104,7 @@ def relative_difference(logits: Tensor, reference: Tensor) -> float:
         reference: Likewise.
     """
     difference, reference = (each - each.mean(-1, keepdim=True) for each in (logits - reference, reference))
-    return (difference.norm() / reference.norm().clamp(min=torch.finfo(reference.dtype).tiny)).item()
+    return float(difference.norm() / reference.norm().clamp(min=torch.finfo(reference.dtype).tiny))
 
 
 def check_saved(

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from peft import PeftModel
@@ -27,13 +27,31 @@ from vglm.model.checkpoint import read_json
 from vglm.model.loading import attach_adapter
 from vglm.model.modeling import VisualGlmForConditionalGeneration
 
-Combination = Literal["linear", "cat", "ties", "dare_linear", "dare_ties", "svd"]
-"""How `peft` combines LoRA adapters; `cat` is the exact weighted sum of their updates, `linear` mixes A and B apart."""
-
-COMBINATIONS: tuple[str, ...] = get_args(Combination)
 _SHOWN_MODULES = 3
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
 """Initialisations of LoRA that take the adapter's start out of the base weights."""
+
+
+@dataclass(frozen=True)
+class Combination:
+    """How several LoRA adapters become one, see peft's `add_weighted_adapter`.
+
+    Attributes:
+        weights: A number for each adapter.
+        method: `cat` is the exact weighted sum of the updates; `linear` adds up the matrices A and B apart, a rough
+            approximation; the others prune or factorise.
+        density: Share of the values that `ties` and `dare` keep.
+        seed: Of the values that `dare` drops at random.
+    """
+
+    weights: Sequence[float]
+    method: Literal["linear", "cat", "ties", "dare_linear", "dare_ties", "svd"] = "cat"
+    density: float = 0.5
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.density <= 1:
+            raise ConfigError(f"--density must be above 0 and at most 1, got {self.density}.")
 
 
 @dataclass(frozen=True)
@@ -140,7 +158,7 @@ def merge_adapter(
     dtype = dtype or base.config.dtype or torch.float32
     originals = originals or {}
     updates = {}
-    layers = [(name, each) for name, each in base.named_modules() if isinstance(each, BaseTunerLayer)]
+    layers: list[tuple[str, Any]] = [row for row in base.named_modules() if isinstance(row[1], BaseTunerLayer)]
     for name, layer in layers:
         module = layer.double().get_base_layer()
         before = originals.get(name, module.weight).double().clone()
@@ -160,25 +178,15 @@ def merge_adapter(
 
 
 def combine_adapters(
-    base: VisualGlmForConditionalGeneration,
-    adapters: Sequence[Path],
-    weights: Sequence[float],
-    combination: Combination,
-    into: Path,
-    *,
-    density: float = 0.5,
-    seed: int = 1,
+    base: VisualGlmForConditionalGeneration, adapters: Sequence[Path], combination: Combination, into: Path
 ) -> Path:
-    """Make one adapter of several, as peft's `add_weighted_adapter` does.
+    """Make one adapter of several.
 
     Args:
         base: The model they were trained on; unchanged afterwards.
         adapters: Two or more adapter folders of one kind.
-        weights: As many numbers.
-        combination: How, see `Combination`.
+        combination: How.
         into: Folder to make.
-        density: Share of the values that `ties` and `dare` keep.
-        seed: Of the values that `dare` drops at random.
 
     Returns:
         `into`, an adapter like the others.
@@ -187,25 +195,27 @@ def combine_adapters(
         ConfigError: There are not as many weights as adapters, or peft cannot combine these adapters this way.
         AdapterError: One of them does not fit the base.
     """
-    if len(weights) != len(adapters):
-        raise ConfigError(f"--weights: {len(adapters)} adapters need as many weights, got {len(weights)}.")
+    if len(combination.weights) != len(adapters):
+        raise ConfigError(f"--weights: {len(adapters)} adapters need as many, got {len(combination.weights)}.")
     names = [f"adapter_{index}" for index in range(len(adapters))]
     model = attach_adapter(base, adapters[0], name=names[0])
     if is_prompt_adapter(model):
         raise ConfigError(f"adapter '{adapters[0]}' is made of virtual tokens; only weights can be combined.")
     if str(getattr(model.active_peft_config, "init_lora_weights", "")).lower().startswith(_CHANGES_BASE):
         raise ConfigError(f"adapter '{adapters[0]}' changes the base it is put on, so it cannot be combined.")
-    options = {"density": density} if combination in ("ties", "dare_linear", "dare_ties") else {}
+    method = combination.method
+    options = {"density": combination.density} if method.startswith(("ties", "dare")) else {}
     try:
         for name, adapter in zip(names[1:], adapters[1:], strict=True):
             model.load_adapter(str(adapter), adapter_name=name)
         with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            model.add_weighted_adapter(names, list(weights), "combined", combination_type=combination, **options)
+            torch.manual_seed(combination.seed)
+            weights = list(combination.weights)
+            model.add_weighted_adapter(names, weights, "combined", combination_type=method, **options)
         model.save_pretrained(str(into.parent), selected_adapters=["combined"], save_embedding_layers=False)
     except (ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
         paths = " and ".join(map(str, adapters))
-        raise ConfigError(f"{paths} cannot be combined by {combination}: {error}") from error
+        raise ConfigError(f"{paths} cannot be combined by {method}: {error}") from error
     (into.parent / "combined").rename(into)
     (into.parent / "README.md").unlink(missing_ok=True)  # peft's unfilled model card
     model.unload()
