@@ -264,7 +264,7 @@ def test_a_killed_merge_leaves_nothing_that_looks_like_a_model(
     environment = {**os.environ, "PYTHONPATH": str(repo_root() / "src")}
     with (tmp_path.parent / "log").open("w") as log:
         process = subprocess.Popen([sys.executable, "-c", f"{wait}; {call}"], env=environment, stdout=log, stderr=log)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not list(tmp_path.glob(".merged.*.merge/result/model.safetensors")):
         assert process.poll() is None, (tmp_path.parent / "log").read_text()
         assert time.monotonic() < deadline

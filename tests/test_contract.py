@@ -23,6 +23,7 @@ def run(random_model_folder: Path, few_shot_folder: Path, tmp_path: Path):
             "dataset=fewshot_background",
             f"dataset.path={few_shot_folder}",
             "trainer=debug",
+            "trainer.max_steps=2",
             f"output_dir={tmp_path / 'run'}",
         ]
         return train.run(compose(overrides=[*fixed, *overrides]))
@@ -70,7 +71,9 @@ def test_a_training_without_effect_is_warned_of(run, capsys: pytest.CaptureFixtu
 def test_full_tuning_is_measured_too(run) -> None:
     facts = _facts(run("method=full", "method.components=[projection]"))
     assert facts["scale"] is None
-    assert list(facts["relative_update"]["largest"]) == ["model.language_projection"]
+    moved = facts["relative_update"]
+    assert list(moved["largest"]) == ["model.language_projection"]
+    assert moved["overall"] == pytest.approx(moved["max"], rel=0.1)  # the component is this one matrix
 
 
 def test_qlora_keeps_the_language_models_layers_in_four_bits(run, random_model_folder: Path) -> None:

@@ -143,7 +143,7 @@ def check_saved(
                 f"{result} gives other answers than the trained model: its logits differ by {difference:.1e},"
                 f" at most {RELOAD_TOLERANCE:.0e} is allowed. It was removed; the method cannot be saved and reloaded."
             )
-    except BaseException:
+    except AdapterError:
         shutil.rmtree(result, ignore_errors=True)
         raise
     if not is_adapter:
@@ -167,7 +167,7 @@ def _changes(base: VisualGlmForConditionalGeneration, tuned: VisualGlmForConditi
 
 def _overall(model: VisualGlmForConditionalGeneration, updates: Updates) -> float:
     """|dW|/|W| over all matrices of the components in which anything was to move."""
-    tuned = [prefixes for prefixes in COMPONENTS.values() if any(name.startswith(prefixes) for name in updates)]
+    tuned = [prefixes for prefixes in COMPONENTS.values() if any(f"{name}.".startswith(prefixes) for name in updates)]
     weights = [
         parameter.detach().float().norm()
         for name, parameter in model.named_parameters()
