@@ -5,11 +5,12 @@ python train.py recipes=background/lora method.r=16 seed=2   any field can be ov
 python train.py resume=outputs/background/lora/<time>        continue an interrupted run
 """
 
+import shlex
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from vglm.config import build, check_config, entry_point, load_run_config
+from vglm.config import anchor_paths, build, check_config, entry_point, load_run_config
 
 
 def run(cfg: DictConfig) -> Path:
@@ -25,6 +26,7 @@ def run(cfg: DictConfig) -> Path:
     if is_resumed:
         cfg = load_run_config(Path(cfg.resume))
     check_config(cfg)  # every mistake at once, before any weights load
+    anchor_paths(cfg)
 
     from transformers import set_seed
 
@@ -48,7 +50,7 @@ def run(cfg: DictConfig) -> Path:
 
         write_json(folder / "run.json", facts | {"training": outcome.metrics})
         result = save(model, processor, folder)
-    print(f"saved: {result}\nnext: python evaluate.py run={folder}")
+    print(f"saved: {result}\nnext: python evaluate.py {shlex.quote(f'run={folder}')}")
     return folder
 
 

@@ -96,6 +96,8 @@ def test_running_out_of_space_is_a_clear_error_and_leaves_nothing(tmp_path: Path
 def test_a_full_disk_in_the_trainer_counts_as_well(tmp_path: Path) -> None:
     with pytest.raises(WorkbenchError, match="No space left"), open_run(tmp_path / "run"):
         raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(WorkbenchError, match="iostream"), open_run(tmp_path / "run"):  # torch.save
+        raise RuntimeError("basic_ios::clear: iostream error")
     with pytest.raises(OSError, match="Connection"), open_run(tmp_path / "run"):
         raise OSError(errno.ECONNREFUSED, "Connection refused")  # not about writing: not disguised
 

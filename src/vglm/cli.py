@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         "convert",
         help="turn an original checkpoint into native safetensors",
         description="Read a VisualGLM in any layout (Hugging Face, SAT or native) and write it as native safetensors.",
-        epilog="example: vglm convert sat/visualglm-6b visualglm-6b-native --tokenizer visualglm-6b",
+        epilog="example: vglm convert sat/visualglm-6b native-6b --tokenizer visualglm-6b",
     )
     add = convert.add_argument
     add("source", metavar="SRC", help="checkpoint to read: a folder, which is not changed, or an id on the hub")

@@ -7,6 +7,7 @@ arrays is refused, and nothing it names is run.
 
 import json
 import re
+import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,10 +171,14 @@ class WeightFiles:
         """Yield every tensor, with one file mapped at a time; shows a progress bar unless the files are small.
 
         The tensors are views of the file: copy what is to be kept.
+
+        Raises:
+            CheckpointError: The bytes of a file do not agree with its checksums.
         """
         label = f"Loading {self.folder.name}"
         with tqdm(total=self._bytes, desc=label, unit="B", unit_scale=True, disable=self.is_small) as progress:
             for file in self.files:
+                _verify(file)
                 for key, tensor in read_tensors(file).items():
                     yield key, tensor
                     progress.update(tensor.nbytes)
@@ -218,6 +223,24 @@ def read_tensors(file: Path, promised: Collection[str] = ()) -> dict[str, Tensor
     return content
 
 
+def _verify(file: Path) -> None:
+    """Compare the records of a pickled file with their checksums, which PyTorch writes but never reads."""
+    if not zipfile.is_zipfile(file):  # safetensors and PyTorch's format before 1.6 have none
+        return
+    damaged, whole = [], 0
+    with zipfile.ZipFile(file) as archive:
+        for record in archive.infolist():
+            try:
+                with archive.open(record) as stream:
+                    while stream.read(1 << 20):
+                        pass
+                whole += record.file_size > 0
+            except (zipfile.BadZipFile, OSError, ValueError, EOFError):
+                damaged.append(record.filename)
+    if damaged and whole:  # where none fits, the writer left the checksums out
+        raise CheckpointError(_unreadable(file, ValueError(f"{_count(damaged)} does not fit its checksum"), ()))
+
+
 def _unpickle(file: Path) -> Any:
     with file.open("rb") as stream:
         is_zip = stream.read(4) == b"PK\x03\x04"  # PyTorch's format since 1.6; only that can be mapped
@@ -226,7 +249,9 @@ def _unpickle(file: Path) -> Any:
 
 
 def _unreadable(file: Path, err: Exception, promised: Collection[str]) -> str:
-    reason = str(err).strip().splitlines()[0].rstrip(".") if str(err).strip() else type(err).__name__
+    # PyTorch surrounds the cause with advice, some of which is to switch the safe unpickler off.
+    text = str(err).rpartition("WeightsUnpickler error:")[2].partition("This is an internal miniz error")[0].strip()
+    reason = text.splitlines()[0].rstrip(".") if text else "it ends too early"
     expected = f" It should hold {_count(promised)}." if promised else ""
     return f"{file} cannot be read ({reason}); it may be truncated or damaged.{expected} Fetch it again."
 

@@ -48,9 +48,11 @@ _QUANTIZATION: dict[str, dict[str, Any]] = {
     "int4": {"load_in_4bit": True, "bnb_4bit_quant_type": "fp4"},
     "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
 }
+_BLOCK_SIZE = 64  # weights that share a scale in bitsandbytes' 4-bit formats
 _NOT_QUANTIZED = ["model.vision_model", "model.qformer", "model.language_projection", "lm_head"]
 _DOWNLOADED = ("*.json", "*.safetensors", "*.bin", "*.pt", "*.model", "latest")
 _EMBEDDINGS, _HEAD = "model.language_model.word_embeddings.weight", "lm_head.weight"
+_ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # as peft names them
 _SAT_FINE_TUNES = {
     "LoRA": re.compile(r"\.(matrix_[AB]\.\d+|original\.(weight|bias))$"),
     "p-tuning": re.compile(r"^mixins\.ptuning\."),
@@ -103,9 +105,6 @@ def load_pretrained(
             f"quantization={quantization!r} needs the native layout, but {folder} is in the original {layout.name}"
             f" layout. Convert it first: vglm convert {folder} DESTINATION."
         )
-    if all(parameter.device.type == "cpu" for parameter in model.parameters()):
-        # PyTorch's fused CPU kernel shortens the exponential to 20 bits, which doubles the rounding error of a layer.
-        model.set_attn_implementation("eager")
     if adapter is not None:
         model = _attach_adapter(model, Path(adapter))
     return model.eval(), processor
@@ -218,6 +217,7 @@ def _load_native(
         if tokenizer_folder is not None:
             processor.tokenizer = _load_tokenizer(folder, tokenizer_folder)
         _check_tokenizer(processor.tokenizer, config, folder)
+        _check_processor(processor, config, folder)
         with _quiet_transformers(weights.is_small):
             loaded: Any = VisualGlmForConditionalGeneration.from_pretrained(
                 folder,
@@ -232,6 +232,9 @@ def _load_native(
     problems = {name: sorted(map(str, keys)) for name, keys in report.items() if keys}
     if problems:
         raise CheckpointError(f"{folder} is not a complete checkpoint of this model: {problems}.")
+    for module in model.modules():  # bitsandbytes packs 4-bit rows for the CPU as if they always filled its blocks
+        if getattr(module, "support_avx512bf16_for_cpu", False) and module.in_features % _BLOCK_SIZE:
+            module.support_avx512bf16_for_cpu = False
     return model, processor
 
 
@@ -398,8 +401,8 @@ def _load_tokenizer(folder: Path, tokenizer_folder: str | Path | None) -> Visual
         )
     try:
         tokenizer: VisualGlmTokenizer = VisualGlmTokenizer.from_pretrained(source)
-    except (OSError, ValueError, RuntimeError) as err:
-        raise CheckpointError(f"{source / VOCAB_FILE} cannot be read: {err}") from err
+    except (OSError, ValueError, TypeError, RuntimeError, AttributeError) as err:
+        raise CheckpointError(f"{source}: {VOCAB_FILE} or tokenizer_config.json cannot be read: {err}") from err
     return tokenizer
 
 
@@ -424,6 +427,17 @@ def _check_tokenizer(tokenizer: VisualGlmTokenizer, config: VisualGlmConfig, fol
         raise CheckpointError(f"{folder} and its tokenizer do not belong together: {'; '.join(problems)}.")
 
 
+def _check_processor(processor: VisualGlmProcessor, config: VisualGlmConfig, folder: Path) -> None:
+    side = config.vision_config.image_size
+    size = processor.image_processor.size
+    if processor.num_image_tokens != config.num_image_tokens or (size["height"], size["width"]) != (side, side):
+        raise CheckpointError(
+            f"{folder}: processor_config.json and config.json do not belong together:"
+            f" {processor.num_image_tokens} and {config.num_image_tokens} image tokens,"
+            f" images of {size['height']} x {size['width']} and {side} x {side}."
+        )
+
+
 def _attach_adapter(model: VisualGlmForConditionalGeneration, adapter: Path) -> Any:
     from peft import PeftModel  # takes seconds to import
 
@@ -434,6 +448,11 @@ def _attach_adapter(model: VisualGlmForConditionalGeneration, adapter: Path) -> 
             f"adapter {str(adapter)!r} has no adapter_config.json; it holds {listing(adapter)}. Pass the adapter/"
             " folder of a run."
         )
+    if not any((adapter / name).is_file() for name in _ADAPTER_WEIGHTS):
+        raise AdapterError(
+            f"adapter {str(adapter)!r} has no {_ADAPTER_WEIGHTS[0]}; it holds {listing(adapter)}. Train again, or"
+            " restore the file."
+        )
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings(
@@ -442,7 +461,10 @@ def _attach_adapter(model: VisualGlmForConditionalGeneration, adapter: Path) -> 
             warnings.filterwarnings("error", message="Found missing adapter keys")
             return PeftModel.from_pretrained(model, str(adapter))
     except (OSError, ValueError, TypeError, RuntimeError, LookupError, SafetensorError, UserWarning) as err:
-        raise AdapterError(f"adapter {str(adapter)!r} cannot be put on this model: {err}") from err
+        lines = str(err).strip().splitlines()
+        more = f" (and {len(lines) - 2} more)" if len(lines) > 2 else ""
+        reason = " ".join(map(str.strip, lines[:2])) + more
+        raise AdapterError(f"adapter {str(adapter)!r} cannot be put on this model: {reason}") from err
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def attach(model: VisualGlmForConditionalGeneration, method: PeftConfig | FullTu
                 warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
                 tuned = get_peft_model(model, method)
         except ValueError as error:
-            raise ConfigError(f"method: {method.peft_type} does not fit this model: {error}") from error
+            raise ConfigError(f"method: {type(method).__name__} does not fit this model: {error}") from error
         base_ids = {id(parameter) for parameter in base.values()}
         declared = {name for name, parameter in tuned.named_parameters() if id(parameter) not in base_ids}
     training = {name for name, parameter in tuned.named_parameters() if parameter.requires_grad}

@@ -45,7 +45,7 @@ _PACKAGES = (
     "pillow",
 )
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
-_WRITE_MESSAGES = ("No space left", "File too large", "file write failed", "PytorchStreamWriter")
+_WRITE_MESSAGES = ("No space left", "File too large", "file write failed", "PytorchStreamWriter", "iostream error")
 
 
 @contextmanager
