@@ -142,6 +142,19 @@ def test_an_entry_point_prints_one_message_and_exits_with_2(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_ctrl_c_leaves_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["train.py"])
+
+    @entry_point("train")
+    def main(cfg: DictConfig) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 @pytest.mark.parametrize("seed", ["-1", "4294967296", "1.5", "null"])
 def test_an_impossible_seed_is_named_once(seed: str) -> None:
     with pytest.raises(ConfigError, match=r"^1 problem in the config:\n  seed must be an integer from 0"):

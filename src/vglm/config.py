@@ -36,6 +36,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vglm.errors import ConfigError, WorkbenchError
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells count signals."""
+
 _HYDRA_KEYS = ("_target_", "_convert_", "_recursive_", "_partial_", "_args_")
 
 
@@ -156,6 +159,9 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
                 hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)(guarded)()
             except (WorkbenchError, HydraException, OmegaConfBaseException) as error:
                 _exit(error)
+            except KeyboardInterrupt:
+                print("interrupted", file=sys.stderr)
+                raise SystemExit(INTERRUPTED) from None
 
         return main
 
