@@ -555,18 +555,44 @@ def write_config(config: VisualGlmConfig, layout: SourceLayout, dtype: torch.dty
     Raises:
         CheckpointError: The original has no counterpart for a setting; names all.
     """
+    fixed = _fixed_settings(config)
+    if problems := [f"{key} must be {only!r}, got {found!r}" for key, (found, only) in fixed.items() if found != only]:
+        raise CheckpointError(f"The original {layout.name} layout cannot express this model: {'; '.join(problems)}.")
+    text, sizes = config.text_config, _sizes(config, layout)
+    if layout.config_file == SAT.config_file:
+        return {**_SAT_SETTINGS, **sizes, **_unless(1e-5, layernorm_epsilon=text.layer_norm_eps)}
+    own = {"eos_token_id": text.eos_token_id, "layernorm_epsilon": text.layer_norm_eps}
+    return {**_HUGGING_FACE_SETTINGS, **sizes, **own, "torch_dtype": str(dtype).removeprefix("torch.")}
+
+
+def describe_architecture(config: VisualGlmConfig) -> dict[str, Any]:
+    """All settings that decide what a model computes, whatever its layout, precision and settings of training."""
+    text, fixed = config.text_config, _fixed_settings(config)
+    return {
+        **_sizes(config, HUGGING_FACE),
+        **{key: found for key, (found, _) in fixed.items()},
+        "eos_token_id": text.eos_token_id,
+        "layernorm_epsilon": text.layer_norm_eps,
+        "tie_word_embeddings": config.tie_word_embeddings,
+    }
+
+
+def _fixed_settings(config: VisualGlmConfig) -> dict[str, tuple[Any, Any]]:
+    """Settings that the originals know only one value of, beside that value."""
     text, vision, qformer = config.text_config, config.vision_config, config.qformer_config
-    fixed = {
+    return {
         "text_config.rope_theta": (text.rope_theta, _ROPE_THETA),
         "vision_config.final_layer_norm_eps": (vision.final_layer_norm_eps, _FINAL_VISION_EPSILON),
         "vision_config.hidden_act": (vision.hidden_act, "gelu"),
         "vision_config.qkv_bias": (vision.qkv_bias, True),
         "qformer_config.hidden_act": (qformer.hidden_act, "gelu"),
     }
-    if problems := [f"{key} must be {only!r}, got {found!r}" for key, (found, only) in fixed.items() if found != only]:
-        raise CheckpointError(f"The original {layout.name} layout cannot express this model: {'; '.join(problems)}.")
 
-    sizes = {
+
+def _sizes(config: VisualGlmConfig, layout: SourceLayout) -> dict[str, Any]:
+    """What both original files say, under their keys."""
+    text, vision, qformer = config.text_config, config.vision_config, config.qformer_config
+    return {
         "num_layers": text.num_hidden_layers,
         "hidden_size": text.hidden_size,
         "num_attention_heads": text.num_attention_heads,
@@ -611,11 +637,6 @@ def write_config(config: VisualGlmConfig, layout: SourceLayout, dtype: torch.dty
         "pad_token_id": text.pad_token_id,
         **_unless(0, unk_token_id=config.image_token_id),
     }
-    if layout.config_file == SAT.config_file:
-        epsilon = _unless(1e-5, layernorm_epsilon=text.layer_norm_eps)
-        return {**_SAT_SETTINGS, **sizes, **epsilon}
-    own = {"eos_token_id": text.eos_token_id, "layernorm_epsilon": text.layer_norm_eps}
-    return {**_HUGGING_FACE_SETTINGS, **sizes, **own, "torch_dtype": str(dtype).removeprefix("torch.")}
 
 
 _SAT_SETTINGS: dict[str, Any] = {

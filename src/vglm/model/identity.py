@@ -7,7 +7,6 @@ nonsense. Both hashes are those of the checkpoint, not of what was made of it in
 base in another layout, precision or quantisation.
 """
 
-import dataclasses
 import hashlib
 import json
 import logging
@@ -16,16 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedConfig
 
 from vglm.errors import AdapterError, CheckpointError
 from vglm.model.checkpoint import NativeWeights, hash_tensors, read_json
 from vglm.model.configuration import VisualGlmConfig
+from vglm.model.conversion import describe_architecture
 
 RECORD = "base_model.json"
 _HASHES = {"config_sha256": "configuration", "weights_sha256": "weights"}
-_ANY_MODEL = {field.name for field in dataclasses.fields(PreTrainedConfig)}
-_TRAINING_ONLY = re.compile("dropout|initializer|use_cache")
 _WRAPPER = re.compile(r"\.(base_layer|original_module)(?=\.)")  # where peft keeps a base parameter
 _ADDED = re.compile(r"\.(lora_\w+|ia3_\w+|modules_to_save|token_adapter)\.")  # parameters of peft's own
 
@@ -33,18 +30,8 @@ logger = logging.getLogger(__name__)
 
 
 def hash_config(config: VisualGlmConfig) -> str:
-    """SHA-256 over the settings that make the function: those that this model's own configurations declare."""
-    settings = {
-        name: {key: value for key, value in getattr(config, name).to_dict().items() if key in _declared(kind)}
-        for name, kind in config.sub_configs.items()
-    }
-    own = {key: value for key, value in config.to_dict().items() if key in _declared(type(config)) - settings.keys()}
-    return hashlib.sha256(json.dumps({**own, **settings}, sort_keys=True).encode()).hexdigest()
-
-
-def _declared(kind: type[Any]) -> set[str]:
-    names = {field.name for field in dataclasses.fields(kind)} - _ANY_MODEL | {"tie_word_embeddings"}
-    return {name for name in names if not _TRAINING_ONLY.search(name)}
+    """SHA-256 over the settings that decide what a model computes."""
+    return hashlib.sha256(json.dumps(describe_architecture(config), sort_keys=True).encode()).hexdigest()
 
 
 def note_source(model: nn.Module, weights: NativeWeights) -> None:
