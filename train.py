@@ -31,8 +31,9 @@ def run(cfg: DictConfig) -> Path:
     from transformers import set_seed
 
     from vglm.data.collator import Collator
+    from vglm.model.identity import hash_weights
     from vglm.tuning.methods import attach, save, trainable_share
-    from vglm.tuning.run_folder import describe_run, hash_weights, newest_checkpoint, open_run, write_json, write_text
+    from vglm.tuning.run_folder import describe_run, newest_checkpoint, open_run, write_json, write_text
     from vglm.tuning.trainer import WorkbenchTrainer
 
     splits = build(cfg.dataset)

@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from train import run
 from vglm.config import compose, repo_root
 from vglm.errors import ConfigError, DataError, WorkbenchError
+from vglm.model.identity import hash_weights
 from vglm.model.loading import load_pretrained
-from vglm.tuning.run_folder import hash_weights, latest_run
+from vglm.tuning.run_folder import latest_run
 from vglm.tuning.trainer import WorkbenchTrainer
 
 

@@ -346,7 +346,8 @@ class VisualGlmTextModel(VisualGlmPreTrainedModel):
         for layer in self.layers:
             hidden_states = layer(hidden_states, position_embeddings, mask, past_key_values=past_key_values, **kwargs)
         return BaseModelOutputWithPast(
-            last_hidden_state=self.final_layernorm(hidden_states), past_key_values=past_key_values
+            last_hidden_state=self.final_layernorm(hidden_states),
+            past_key_values=past_key_values if use_cache else None,  # a prefix comes in a cache, used on or not
         )
 
 
