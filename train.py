@@ -5,12 +5,13 @@ python train.py recipes=background/lora method.r=16 seed=2   any field can be ov
 python train.py resume=outputs/background/lora/<time>        continue an interrupted run
 """
 
+import shlex
 from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from vglm.config import build, check_config, entry_point, load_run_config
+from vglm.config import anchor_paths, build, check_config, entry_point, load_run_config
 
 
 def run(cfg: DictConfig) -> Path:
@@ -26,13 +27,15 @@ def run(cfg: DictConfig) -> Path:
     if is_resumed:
         cfg = load_run_config(Path(cfg.resume))
     check_config(cfg)  # every mistake at once, before any weights load
+    anchor_paths(cfg)
 
     from transformers import set_seed
 
     from vglm.data.collator import Collator
+    from vglm.model.identity import hash_weights
     from vglm.tuning.contract import answer_logits, check_saved
     from vglm.tuning.methods import attach, lora_scale, save, trainable_share
-    from vglm.tuning.run_folder import describe_run, hash_weights, newest_checkpoint, open_run, write_json, write_text
+    from vglm.tuning.run_folder import describe_run, newest_checkpoint, open_run, write_json, write_text
     from vglm.tuning.trainer import WorkbenchTrainer
 
     splits = build(cfg.dataset)
@@ -60,7 +63,7 @@ def run(cfg: DictConfig) -> Path:
         report = check_saved(result, partial(build, cfg.model), batch, expected, arguments.device)
         write_json(folder / "run.json", facts | report.as_dict())
         print(report)
-    print(f"saved: {result}\nnext: python evaluate.py run={folder}")
+    print(f"saved: {result}\nnext: python evaluate.py {shlex.quote(f'run={folder}')}")
     return folder
 
 

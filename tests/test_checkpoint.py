@@ -114,6 +114,25 @@ def test_truncated_file(tmp_path: Path, name: str, share: float) -> None:
         read_tensors(file, ["a"])
 
 
+@pytest.mark.parametrize("name", [NAME, "file.pt"])
+def test_flipped_bytes_are_found_by_the_checksum(tmp_path: Path, name: str) -> None:
+    tensors = {"a": torch.zeros(1000), "b": torch.ones(1000)}
+    torch.save({"module": tensors} if name.endswith("pt") else tensors, tmp_path / name)
+    content = bytearray((tmp_path / name).read_bytes())
+    content[content.index(torch.ones(1000).numpy().tobytes()) + 100] ^= 1
+    (tmp_path / name).write_bytes(content)
+    weights = WeightFiles._take(tmp_path, {tmp_path / name: ()})
+    with pytest.raises(CheckpointError, match=rf"{name} cannot be read \('.*data/1' does not fit its checksum\)"):
+        list(weights.stream())
+
+
+def test_no_message_advises_to_unpickle_without_safety(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text("no pickle")
+    with pytest.raises(CheckpointError, match=r"cannot be read \(") as caught:
+        read_tensors(tmp_path / NAME)
+    assert "weights_only" not in str(caught.value)
+
+
 @pytest.mark.parametrize("content", [torch.zeros(2), {"a": 1, "b": torch.zeros(2)}, {1: torch.zeros(2)}])
 def test_file_of_something_else(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / NAME)

@@ -46,6 +46,17 @@ def test_convert_writes_a_native_checkpoint(
         assert torch.equal(converted(**inputs).logits, original(**inputs).logits)
 
 
+def test_ctrl_c_leaves_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vglm.model.loading.convert", interrupted)
+    assert main(["convert", "anything", str(tmp_path / "native")]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 def test_bad_input_is_one_message_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", str(tmp_path / "nowhere"), str(tmp_path / "out")]) == 2
     errors = capsys.readouterr().err

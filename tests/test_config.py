@@ -64,11 +64,11 @@ def test_all_problems_are_reported_at_once() -> None:
         "method.r must be a positive integer, got 0",
         "method.lora_dropout must be a number from 0 to below 1, got 1.5",
         "method.modules_to_save: expected list[str] | null, got 3",
-        "trainer.max_steps: expected int, got 'many'",
+        "trainer.max_steps must be a positive integer, or -1 to count in num_train_epochs, got 'many'",
         "trainer.save_strategy: expected one of 'no', 'steps', 'epoch', 'best', got 'sometimes'",
         "trainer.lerning_rate: transformers.TrainingArguments takes no `lerning_rate`; did you mean `learning_rate`?",
         "dataset.path: a value is required",
-        "tracker.report_to: expected one of 'none', 'tensorboard', 'wandb', got 'wandbb'",
+        "tracker.report_to: expected one of 'none', 'tensorboard', 'wandb', got 'wandbb'; did you mean `wandb`?",
         "model._target_: vglm.model.loading has no `load_pretraind`; did you mean `load_pretrained`?",
     ):
         assert f"\n  {line}" in message
@@ -140,6 +140,50 @@ def test_an_entry_point_prints_one_message_and_exits_with_2(
     assert errors.startswith("error: ")
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_leaves_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["train.py"])
+
+    @entry_point("train")
+    def main(cfg: DictConfig) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize("seed", ["-1", "4294967296", "1.5", "null"])
+def test_an_impossible_seed_is_named_once(seed: str) -> None:
+    with pytest.raises(ConfigError, match=r"^1 problem in the config:\n  seed must be an integer from 0"):
+        check_config(compose(overrides=[f"seed={seed}"]))
+
+
+@pytest.mark.parametrize("path", ["/数据 集/é", "it's here", "C:\\data (1)", "#5 & more"])
+def test_any_path_can_be_given_as_a_value(path: str) -> None:
+    cfg = compose(overrides=[f"output_dir={path}", f"model.path_or_id={path}"])
+    assert (cfg.output_dir, cfg.model.path_or_id) == (path, path)
+
+
+@pytest.mark.parametrize("argument", ["model=null", "method="])
+def test_a_group_set_to_nothing_is_refused(argument: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{argument}: name one of the files in conf/"):
+        compose(overrides=[argument])
+
+
+@pytest.mark.parametrize("content", ["a: 1", "[1]", "trainer: 3"])
+def test_a_config_of_something_else_is_no_run(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=r"config\.yaml is no config of train\.py"):
+        load_run_config(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_help_fits_a_terminal(name: str) -> None:
+    template = OmegaConf.load(repo_root() / "conf" / f"{name}.yaml").hydra.help.template
+    assert max(map(len, template.splitlines())) <= 80
 
 
 def test_a_folder_without_config_is_no_run(tmp_path: Path) -> None:

@@ -161,6 +161,8 @@ def test_wrong_settings_and_places_are_refused(run_folder: Path, tmp_path: Path)
         run(f"run={run_folder}", "batch_size=0", f"output_dir={tmp_path / 'a'}")
     with pytest.raises(ConfigError, match="there is no 'tests'"):
         run(f"run={run_folder}", "splits=[tests]")
+    with pytest.raises(ConfigError, match="splits must be some of test, probe, train, got 3"):
+        run(f"run={run_folder}", "splits=3")
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(DataError, match="holds other files"):
         run(f"run={run_folder}", f"output_dir={tmp_path}")

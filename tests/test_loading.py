@@ -18,7 +18,8 @@ from vglm.errors import AdapterError, CheckpointError, ConfigError
 from vglm.model import loading
 from vglm.model.configuration import VisualGlmConfig
 from vglm.model.conversion import HUGGING_FACE, SAT, SourceLayout, key_map
-from vglm.model.loading import convert, load_pretrained, save_native
+from vglm.model.export import convert
+from vglm.model.loading import load_pretrained, save_native
 from vglm.model.modeling import VisualGlmForConditionalGeneration
 
 INDEX = "pytorch_model.bin.index.json"
@@ -325,6 +326,14 @@ def test_quantization_covers_the_language_models_layers_only(native: Path, quant
     assert len(quantized) == 4 * model.config.text_config.num_hidden_layers
 
 
+@pytest.mark.parametrize("quantization", ["nf4", "int4"])
+def test_four_bits_with_rows_that_do_not_fill_their_blocks(random_model_folder: Path, quantization: Any) -> None:
+    model, processor = load_pretrained(random_model_folder, quantization=quantization)
+    assert model.config.text_config.hidden_size % 64
+    output = model.generate(**processor(text="你好", return_tensors="pt"), max_new_tokens=2, do_sample=False)
+    assert output.shape[1] > 2
+
+
 # --- adapters ------------------------------------------------------------------------------------------------------
 
 
@@ -350,7 +359,7 @@ def test_adapter(native: Path, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="cannot be put on this model"):
         load_pretrained(native, adapter=tmp_path / "adapter")
     (tmp_path / "adapter" / "adapter_model.safetensors").unlink()
-    with pytest.raises(AdapterError, match="cannot be put on this model"):
+    with pytest.raises(AdapterError, match=r"has no adapter_model\.safetensors; it holds README"):
         load_pretrained(native, adapter=tmp_path / "adapter")
 
 
@@ -419,7 +428,7 @@ def test_truncated_and_missing_files(copy_of: Callable[[str], Path], reference: 
 
 @pytest.mark.parametrize(("layout", "method"), [("sat_lora", "LoRA"), ("sat_ptuning", "p-tuning")])
 def test_sat_fine_tunes_are_named_as_such(reference: Path, layout: str, method: str) -> None:
-    with pytest.raises(CheckpointError, match=rf"holds a {method} fine-tune on top of the base model \('"):
+    with pytest.raises(CheckpointError, match=rf"holds a {method} fine-tune .* Import both first: vglm convert"):
         load_pretrained(reference / layout, tokenizer=reference / "hf_layout")
 
 
@@ -439,6 +448,23 @@ def test_tokenizer_of_another_model(copy_of: Callable[[str], Path]) -> None:
     with pytest.raises(
         CheckpointError, match="pad_token_id is 3 in the tokenizer and 4 in the model; gmask_token_id is"
     ):
+        load_pretrained(folder)
+
+
+def test_processor_of_another_model(native: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(native, tmp_path / "copy")
+    content = json.loads((folder / "processor_config.json").read_text("utf-8"))
+    content["num_image_tokens"] += 1
+    (folder / "processor_config.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="33 and 32 image tokens, images of 28 x 28 and 28 x 28"):
+        load_pretrained(folder)
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_damaged_tokenizer_settings(copy_of: Callable[[str], Path], content: str) -> None:
+    folder = copy_of("hf_layout")
+    (folder / "tokenizer_config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"tokenizer_config\.json cannot be read"):
         load_pretrained(folder)
 
 

@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from train import run
 from vglm.config import compose, repo_root
 from vglm.errors import ConfigError, DataError, WorkbenchError
+from vglm.model.identity import hash_weights
 from vglm.model.loading import load_pretrained
-from vglm.tuning.run_folder import hash_weights, latest_run
+from vglm.tuning.run_folder import latest_run
 from vglm.tuning.trainer import WorkbenchTrainer
 
 
@@ -114,6 +115,23 @@ def test_wandb_offline_writes_a_local_run(configure) -> None:
     assert list(folder.glob("wandb/offline-run-*/run-*.wandb"))
 
 
+def test_wandb_without_an_account_is_explained(configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no_netrc"))
+    with pytest.raises(ConfigError, match=r"tracker: No API key.*tracker\.mode=offline"):
+        run(configure("tracker=wandb", "tracker.mode=online"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_on_relative_paths_is_evaluated_from_anywhere(
+    configure, random_model_folder: Path, few_shot_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(few_shot_folder.parent)
+    folder = run(configure(f"dataset.path={few_shot_folder.name}"))
+    stored = OmegaConf.load(folder / "config.yaml")
+    assert (stored.dataset.path, stored.model.path_or_id) == (str(few_shot_folder), str(random_model_folder))
+
+
 def test_tensorboard_writes_to_the_run_folder(configure) -> None:
     folder = run(configure("tracker=tensorboard"))
     assert list(folder.glob("tensorboard/events.out.tfevents.*"))
@@ -126,6 +144,9 @@ def test_tensorboard_writes_to_the_run_folder(configure) -> None:
         (["method.target_modules=[nothing]"], ConfigError, "does not fit this model"),
         (["dataset.path=nowhere"], DataError, "nowhere does not exist"),
         (["model.path_or_id=."], WorkbenchError, "is not a VisualGLM checkpoint"),
+        (["trainer.eval_strategy=steps"], ConfigError, "trainer: You have set `args.eval_strategy`"),
+        (["trainer.max_steps=0"], ConfigError, "max_steps must be a positive integer, or -1"),
+        (["dataset.train=absent.json"], DataError, "has no absent.json"),
     ],
 )
 def test_bad_input_leaves_no_folder(

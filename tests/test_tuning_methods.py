@@ -82,7 +82,8 @@ def test_adapter_holds_only_what_trained_and_reloads_with_equal_logits(
                 parameter.normal_(std=0.5)
     folder = save(tuned, processor, tmp_path)
     assert folder == tmp_path / "adapter"
-    assert sorted(path.name for path in folder.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    files = ["adapter_config.json", "adapter_model.safetensors", "base_model.json"]
+    assert sorted(path.name for path in folder.iterdir()) == files
 
     stored = load_file(folder / "adapter_model.safetensors")
     trained = {name.replace(".default", ""): each for name, each in tuned.named_parameters() if each.requires_grad}

@@ -126,6 +126,16 @@ def test_a_damaged_checkpoint_is_named(make_trainer, tmp_path: Path) -> None:
         make_trainer(tmp_path).train(resume_from_checkpoint=str(checkpoint))
 
 
+@pytest.mark.parametrize("content", [b"", b"12", b"PK\x03\x04 and no more"])
+def test_a_damaged_optimizer_state_is_named(make_trainer, tmp_path: Path, content: bytes) -> None:
+    make_trainer(tmp_path).train()
+    checkpoint = newest_checkpoint(tmp_path)
+    assert checkpoint is not None
+    (checkpoint / "optimizer.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"optimizer and schedule cannot be read.*Delete that checkpoint"):
+        make_trainer(tmp_path).train(resume_from_checkpoint=str(checkpoint))
+
+
 def test_the_tracker_changes_the_environment_only_while_it_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

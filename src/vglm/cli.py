@@ -68,13 +68,15 @@ def _parser() -> argparse.ArgumentParser:
 
     convert = commands.add_parser(
         "convert",
-        help="turn an original checkpoint into native safetensors",
-        description="Read a VisualGLM in any layout (Hugging Face, SAT or native) and write it as native safetensors.",
-        epilog="example: vglm convert sat/visualglm-6b visualglm-6b-native --tokenizer visualglm-6b",
+        help="turn a checkpoint into another layout",
+        description="Read a VisualGLM in any layout (native, original Hugging Face or SAT) and write it in another. A"
+        " fine-tune made with SAT, LoRA or p-tuning, becomes DST/model (its base) and DST/adapter (a peft adapter).",
+        epilog="example: vglm convert sat/visualglm-6b native-6b --tokenizer visualglm-6b",
     )
     add = convert.add_argument
     add("source", metavar="SRC", help="checkpoint to read: a folder, which is not changed, or an id on the hub")
     add("destination", metavar="DST", type=Path, help="folder to write; must not exist or be empty")
+    add("--to", choices=["native", "hf", "sat"], default="native", help="layout to write (default: %(default)s)")
     add("--dtype", choices=["float32", "float16", "bfloat16"], help="type of the tensors (default: the source's)")
     add("--tokenizer", metavar="DIR", type=Path, help="folder with ice_text.model, which the SAT layout lacks")
     convert.set_defaults(command=_convert)
@@ -113,10 +115,11 @@ def _version() -> str:
 
 
 def _convert(parsed: argparse.Namespace) -> None:
-    from vglm.model.loading import convert
+    from vglm.model.export import convert
 
-    convert(parsed.source, parsed.destination, dtype=parsed.dtype, tokenizer=parsed.tokenizer)
-    print(f"wrote {parsed.destination}")
+    written = convert(parsed.source, parsed.destination, to=parsed.to, dtype=parsed.dtype, tokenizer=parsed.tokenizer)
+    is_fine_tune = (written / "adapter").is_dir()
+    print(f"wrote {written / 'model'} and {written / 'adapter'}" if is_fine_tune else f"wrote {written}")
 
 
 def _merge(parsed: argparse.Namespace) -> int:

@@ -29,11 +29,15 @@ from typing import Any, Literal
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from vglm.errors import ConfigError, WorkbenchError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells count signals."""
 
 _HYDRA_KEYS = ("_target_", "_convert_", "_recursive_", "_partial_", "_args_")
 
@@ -44,6 +48,14 @@ def _positive_integer(value: object) -> bool:
 
 def _positive_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def _step_count(value: object) -> bool:
+    return value == -1 or _positive_integer(value)
+
+
+def _random_seed(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32
 
 
 def _probability(value: object) -> bool:
@@ -59,6 +71,10 @@ _LIMITS: dict[str, tuple[Callable[[object], bool], str]] = {
     "learning_rate": (_positive_number, "a positive number"),
     "per_device_train_batch_size": (_positive_integer, "a positive integer"),
     "gradient_accumulation_steps": (_positive_integer, "a positive integer"),
+    "max_steps": (_step_count, "a positive integer, or -1 to count in num_train_epochs"),
+    "logging_steps": (_positive_number, "a positive number"),
+    "save_steps": (_positive_number, "a positive number"),
+    "seed": (_random_seed, "an integer from 0 to 4294967295"),
 }
 
 
@@ -143,6 +159,9 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
                 hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)(guarded)()
             except (WorkbenchError, HydraException, OmegaConfBaseException) as error:
                 _exit(error)
+            except KeyboardInterrupt:
+                print("interrupted", file=sys.stderr)
+                raise SystemExit(INTERRUPTED) from None
 
         return main
 
@@ -205,8 +224,12 @@ def loosen(arguments: Sequence[str], config_name: str) -> list[str]:
 
     Args:
         arguments: Command line arguments. Options (`-m`), group choices (`model=...`), Hydra's own fields
-            (`hydra.verbose=...`) and overrides with a sign (`+`, `~`) stay as they are.
+            (`hydra.verbose=...`) and overrides with a sign (`+`, `~`) keep their sign. Values that Hydra's grammar has
+            no room for, such as paths with Chinese characters, are quoted.
         config_name: Name of the config in `conf/`, without suffix.
+
+    Raises:
+        ConfigError: A group is set to null or to nothing.
     """
     known = top_level_keys(config_name) | {"recipes", "hydra"}
 
@@ -216,7 +239,29 @@ def loosen(arguments: Sequence[str], config_name: str) -> list[str]:
             return False
         return "." in key or key not in known
 
-    return [f"++{argument}" if is_field(argument) else argument for argument in arguments]
+    for argument in arguments:
+        group, _, value = argument.partition("=")
+        if value in ("", "null") and "=" in argument and (repo_root() / "conf" / group).is_dir():
+            raise ConfigError(f"{argument}: name one of the files in conf/{group}/, or leave it out.")
+    return [_quoted(f"++{argument}" if is_field(argument) else argument) for argument in arguments]
+
+
+def _quoted(argument: str) -> str:
+    """An override whose value is in quotes if Hydra could not read it without them; as it was if that is no help."""
+    key, equals, value = argument.partition("=")
+    if not equals or argument.startswith("-") or _is_readable(argument):
+        return argument
+    escaped = value.replace("'", "\\'")
+    quoted = f"{key}='{escaped}'"
+    return quoted if value[:1] not in "[{'\"$" and _is_readable(quoted) else argument
+
+
+def _is_readable(argument: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return False
+    return True
 
 
 def build(component: Mapping[str, Any] | DictConfig) -> Any:
@@ -259,9 +304,18 @@ def load_run_config(run_folder: Path) -> DictConfig:
         cfg = OmegaConf.load(path)
     except Exception as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    assert isinstance(cfg, DictConfig)
+    if not isinstance(cfg, DictConfig) or not isinstance(cfg.get("trainer"), DictConfig):
+        raise ConfigError(f"{path} is no config of train.py: it has no `trainer`. Restore the file.")
     cfg.output_dir = cfg.trainer.output_dir = cfg.resume = str(run_folder)
     return cfg
+
+
+def anchor_paths(cfg: DictConfig) -> None:
+    """Make the paths of existing models and data absolute, so that a run can be evaluated from any directory."""
+    for name in ("model.path_or_id", "model.tokenizer", "dataset.path"):
+        value = OmegaConf.select(cfg, name)
+        if isinstance(value, str) and Path(value).exists():
+            OmegaConf.update(cfg, name, os.path.abspath(value))
 
 
 # --- check_config -----------------------------------------------------------------------------------------------------
@@ -311,6 +365,8 @@ def _problems(node: DictConfig, path: str) -> Iterator[str]:
             below = list(_problems(values[name], f"{where}."))
             found = found or bool(below)
             yield from below
+        elif OmegaConf.is_interpolation(node, name):  # said of the value it stands for
+            continue
         elif name in _LIMITS and not _LIMITS[name][0](values[name]):
             yield f"{where} must be {_LIMITS[name][1]}, got {values[name]!r}"
             found = True
@@ -344,7 +400,8 @@ def _component_problems(
         elif value is None and parameters[name].default is None:
             pass
         elif name in hints and not _fits(value, hints[name]) and name not in _LIMITS:
-            problem = f"{path}.{name}: expected {_describe(hints[name])}, got {_plain(value)!r}"
+            close = _did_you_mean(str(value), _choices(hints[name]))
+            problem = f"{path}.{name}: expected {_describe(hints[name])}, got {_plain(value)!r}{close}"
         if problem is not None:
             found = True
             yield problem
@@ -429,6 +486,16 @@ def _fits(value: Any, annotation: Any) -> bool:
         items = [each for each in arguments if each is not Ellipsis]
         return isinstance(value, ListConfig) and (len(items) != 1 or all(_fits(each, items[0]) for each in value))
     return True
+
+
+def _choices(annotation: Any) -> list[str]:
+    """The values that an annotation lists by name; none where it is open."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return [str(each) for each in arguments]
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return [str(each.value) for each in annotation]
+    return [choice for each in arguments for choice in _choices(each)]
 
 
 def _describe(annotation: Any) -> str:

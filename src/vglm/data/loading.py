@@ -25,6 +25,7 @@ DECODED_AT_START = 2000
 """Up to so many pictures, all are decoded and hashed before any training; of a larger set only the headers are read."""
 
 _PUBLISHED_FILE = "dataset.json"
+_DEFAULT_FILES = ("train.json", "test.json")
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _find_files(path: Path, train: str, test: str) -> tuple[Path, str, str]:
     if not path.is_dir():
         raise DataError(f"data set {path} does not exist. Expected a folder with {train} and {test}, or one JSON file.")
     absent = [name for name in dict.fromkeys((train, test)) if not (path / name).is_file()]
-    if absent == [train, test] and (path / _PUBLISHED_FILE).is_file():
+    if absent == list(_DEFAULT_FILES) and (path / _PUBLISHED_FILE).is_file():
         return path, _PUBLISHED_FILE, _PUBLISHED_FILE
     if absent:
         found = ", ".join(sorted(file.name for file in path.glob("*.json"))) or "no JSON file"

@@ -37,6 +37,7 @@ from vglm.evaluation.generation import generate_predictions
 from vglm.evaluation.metrics import EXACT_MATCH, score
 from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.subject import find_run, read_run_config, to_accelerator
+from vglm.model.identity import hash_weights
 from vglm.model.loading import attach_adapter, check_vacant, load_pretrained, save_native
 from vglm.tuning.contract import answer_logits, relative_difference
 from vglm.tuning.merge import (
@@ -48,7 +49,7 @@ from vglm.tuning.merge import (
     original_weights,
     total,
 )
-from vglm.tuning.run_folder import hash_weights, write_json
+from vglm.tuning.run_folder import write_json
 
 CERTIFICATE_FILE = "merge_certificate.json"
 COMPARED_PROMPTS = 16

@@ -141,6 +141,8 @@ def select_samples(splits: Splits, names: str | Sequence[str]) -> dict[str, Sequ
         DataError: None of the splits has samples.
     """
     names = [names] if isinstance(names, str) else names
+    if not isinstance(names, Sequence):
+        raise ConfigError(f"splits must be some of {', '.join(SPLITS)}, got {names!r}.")
     if unknown := [name for name in names if name not in SPLITS]:
         raise ConfigError(f"splits: there is no {unknown[0]!r}; choose from {', '.join(SPLITS)}.")
     samples = {name: getattr(splits, name) for name in names}

@@ -5,10 +5,13 @@ Files are memory-mapped, so taking the inventory of a 15 GB checkpoint reads onl
 arrays is refused, and nothing it names is run.
 """
 
+import hashlib
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+import zipfile
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -21,8 +24,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vglm.errors import CheckpointError
+from vglm.model.conversion import EMBEDDINGS, HEAD, Entry
 
 _SHOWN_PROBLEMS = 5
+_HASHED_AT_ONCE = 2**24  # elements
 # What a SAT training run leaves beside the weights: NumPy's random state, an array of 32-bit integers. Older NumPy
 # versions, which wrote the published files, knew the function under the first of the two names.
 _RECONSTRUCT_ARRAY = np.ndarray(0).__reduce__()[0]
@@ -37,9 +42,10 @@ _SAFE_GLOBALS: list[Any] = [
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies and what it looks like."""
+    """Where a tensor lies, under which key, and what it looks like."""
 
     file: Path
+    key: str
     shape: tuple[int, ...]
     dtype: torch.dtype
 
@@ -51,7 +57,7 @@ class WeightFiles:
     Attributes:
         folder: The checkpoint.
         files: Its weight files, in the order they are read.
-        tensors: What they hold, by key.
+        tensors: What they hold, by key, or what of it was selected, by another name.
     """
 
     folder: Path
@@ -119,9 +125,17 @@ class WeightFiles:
             for key, tensor in content.items():
                 if key in tensors:
                     problems.append(f"{key!r} is both in {tensors[key].file.name} and in {file.name}")
-                tensors[key] = StoredTensor(file, tuple(tensor.shape), tensor.dtype)
+                tensors[key] = StoredTensor(file, key, tuple(tensor.shape), tensor.dtype)
         _raise(folder, problems)
         return cls(folder, tuple(promised), tensors)
+
+    def select(self, names: Mapping[str, str]) -> "WeightFiles":
+        """A part of the tensors under other names.
+
+        Args:
+            names: The key of each tensor by its name in the result.
+        """
+        return replace(self, tensors={name: self.tensors[key] for name, key in names.items()})
 
     @property
     def is_small(self) -> bool:
@@ -164,19 +178,94 @@ class WeightFiles:
             return False
         content = read_tensors(left.file)
         other = content if left.file == right.file else read_tensors(right.file)
-        return torch.equal(content[first], other[second])
+        return torch.equal(content[left.key], other[right.key])
 
-    def stream(self) -> Iterator[tuple[str, Tensor]]:
+    def stream(self, doing: str = "Loading") -> Iterator[tuple[str, Tensor]]:
         """Yield every tensor, with one file mapped at a time; shows a progress bar unless the files are small.
 
         The tensors are views of the file: copy what is to be kept.
+
+        Args:
+            doing: What is done with them, for the progress bar.
+
+        Raises:
+            CheckpointError: The bytes of a file do not agree with its checksums.
         """
-        label = f"Loading {self.folder.name}"
-        with tqdm(total=self._bytes, desc=label, unit="B", unit_scale=True, disable=self.is_small) as progress:
+        with self.progress(f"{doing} {self.folder.name}") as progress:
             for file in self.files:
-                for key, tensor in read_tensors(file).items():
-                    yield key, tensor
-                    progress.update(tensor.nbytes)
+                _verify(file)
+                content = read_tensors(file)
+                for name, stored in self.tensors.items():
+                    if stored.file == file:
+                        yield name, content[stored.key]
+                        progress.update(content[stored.key].nbytes)
+
+    def progress(self, label: str) -> Any:
+        """A bar over all their bytes, not shown where they are few."""
+        return tqdm(total=self._bytes, desc=label, unit="B", unit_scale=True, disable=self.is_small)
+
+
+class NativeWeights:
+    """The tensors of a checkpoint under their native names, whatever its layout, read when they are asked for.
+
+    Args:
+        files: Where they are stored, checked to be complete.
+        entries: What each stored tensor becomes; a head that only repeats the embeddings may be absent.
+        is_tied: Whether the head is the embeddings.
+    """
+
+    def __init__(self, files: WeightFiles, entries: Iterable[Entry], is_tied: bool) -> None:
+        self.files = files
+        self._entries = {entry.source: entry for entry in entries if not (is_tied and entry.native == (HEAD,))}
+        self._entry_of = {name: entry for entry in self._entries.values() for name in entry.native}
+        if is_tied:
+            self._entry_of[HEAD] = self._entry_of[EMBEDDINGS]
+        self._opened: tuple[Path, dict[str, Tensor]] | None = None
+
+    def stream(self, doing: str = "Loading") -> Iterator[tuple[str, Tensor]]:
+        """Yield every native tensor once, in the order of the files; see `WeightFiles.stream`."""
+        for key, tensor in self.files.stream(doing):
+            if key in self._entries:
+                yield from self._entries[key].to_native(tensor).items()
+
+    def __getitem__(self, name: str) -> Tensor:
+        """One native tensor, a view of its file where the layouts agree; a tied head is the embeddings."""
+        entry = self._entry_of[name]
+        stored = self.files.tensors[entry.source]
+        if self._opened is None or self._opened[0] != stored.file:
+            self._opened = stored.file, read_tensors(stored.file)
+        return entry.to_native(self._opened[1][stored.key])[name if name in entry.native else entry.native[0]]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The checkpoint's type: that of its word embeddings."""
+        return self.files.tensors[self._entry_of[EMBEDDINGS].source].dtype
+
+    @cached_property
+    def digest(self) -> str:
+        """`hash_tensors` of all tensors: the identity of the checkpoint. Reads it once."""
+        return hash_tensors(self.stream("Identifying"))
+
+
+def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Hash numbers by name, in any order.
+
+    Float types count as float32, so a checkpoint in half precision and its exact copy in float32 are the same.
+
+    Args:
+        tensors: Names and tensors.
+
+    Returns:
+        SHA-256 over names, shapes and numbers, 64 hexadecimal digits.
+    """
+    lines = []
+    for name, tensor in tensors:
+        digest = hashlib.sha256()
+        for part in tensor.detach().reshape(-1).split(_HASHED_AT_ONCE):
+            numbers = part.float() if part.is_floating_point() else part
+            digest.update(numbers.cpu().contiguous().view(torch.uint8).numpy().data)
+        lines.append(f"{name} {tuple(tensor.shape)} {digest.hexdigest()}\n")
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
 def read_tensors(file: Path, promised: Collection[str] = ()) -> dict[str, Tensor]:
@@ -218,6 +307,24 @@ def read_tensors(file: Path, promised: Collection[str] = ()) -> dict[str, Tensor
     return content
 
 
+def _verify(file: Path) -> None:
+    """Compare the records of a pickled file with their checksums, which PyTorch writes but never reads."""
+    if not zipfile.is_zipfile(file):  # safetensors and PyTorch's format before 1.6 have none
+        return
+    damaged, whole = [], 0
+    with zipfile.ZipFile(file) as archive:
+        for record in archive.infolist():
+            try:
+                with archive.open(record) as stream:
+                    while stream.read(1 << 20):
+                        pass
+                whole += record.file_size > 0
+            except (zipfile.BadZipFile, OSError, ValueError, EOFError):
+                damaged.append(record.filename)
+    if damaged and whole:  # where none fits, the writer left the checksums out
+        raise CheckpointError(_unreadable(file, ValueError(f"{_count(damaged)} does not fit its checksum"), ()))
+
+
 def _unpickle(file: Path) -> Any:
     with file.open("rb") as stream:
         is_zip = stream.read(4) == b"PK\x03\x04"  # PyTorch's format since 1.6; only that can be mapped
@@ -226,7 +333,9 @@ def _unpickle(file: Path) -> Any:
 
 
 def _unreadable(file: Path, err: Exception, promised: Collection[str]) -> str:
-    reason = str(err).strip().splitlines()[0].rstrip(".") if str(err).strip() else type(err).__name__
+    # PyTorch surrounds the cause with advice, some of which is to switch the safe unpickler off.
+    text = str(err).rpartition("WeightsUnpickler error:")[2].partition("This is an internal miniz error")[0].strip()
+    reason = text.splitlines()[0].rstrip(".") if text else "it ends too early"
     expected = f" It should hold {_count(promised)}." if promised else ""
     return f"{file} cannot be read ({reason}); it may be truncated or damaged.{expected} Fetch it again."
 

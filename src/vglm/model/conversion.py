@@ -23,6 +23,10 @@ from torch import Tensor
 from vglm.errors import CheckpointError
 from vglm.model.configuration import VisualGlmConfig
 
+EMBEDDINGS, HEAD = "model.language_model.word_embeddings.weight", "lm_head.weight"
+"""Native names of the two tensors that may be one."""
+
+_ROPE_THETA = 10000.0  # the originals know no other
 _FINAL_VISION_EPSILON = 1e-5  # `ln_vision` has PyTorch's default, whatever the configuration says
 
 
@@ -165,7 +169,7 @@ class Derive:
         return ()
 
     def inverse(self, native: Sequence[Tensor]) -> Tensor:
-        """The numbers, shape (len(values),), float16."""
+        """The numbers as the original rounds them, shape (len(values),), float16."""
         return torch.tensor(self.values, dtype=torch.float16)
 
 
@@ -535,3 +539,127 @@ def _read_qformer(section: _Section, vision_hidden_size: int) -> dict[str, Any]:
         "layer_norm_eps": section.epsilon(),
         "hidden_act": "gelu",
     }
+
+
+def write_config(config: VisualGlmConfig, layout: SourceLayout, dtype: torch.dtype = torch.float16) -> dict[str, Any]:
+    """Translate a native configuration back, the inverse of `read_config`.
+
+    Args:
+        config: The native configuration.
+        layout: `HUGGING_FACE` or `SAT`.
+        dtype: Type of the stored tensors, which the Hugging Face layout names.
+
+    Returns:
+        The content of `config.json` or `model_config.json`, with the keys of the published files.
+
+    Raises:
+        CheckpointError: The original has no counterpart for a setting; names all.
+    """
+    fixed = _fixed_settings(config)
+    if problems := [f"{key} must be {only!r}, got {found!r}" for key, (found, only) in fixed.items() if found != only]:
+        raise CheckpointError(f"The original {layout.name} layout cannot express this model: {'; '.join(problems)}.")
+    text, sizes = config.text_config, _sizes(config, layout)
+    if layout.config_file == SAT.config_file:
+        return {**_SAT_SETTINGS, **sizes, **_unless(1e-5, layernorm_epsilon=text.layer_norm_eps)}
+    own = {"eos_token_id": text.eos_token_id, "layernorm_epsilon": text.layer_norm_eps}
+    return {**_HUGGING_FACE_SETTINGS, **sizes, **own, "torch_dtype": str(dtype).removeprefix("torch.")}
+
+
+def describe_architecture(config: VisualGlmConfig) -> dict[str, Any]:
+    """All settings that decide what a model computes, whatever its layout, precision and settings of training."""
+    text, fixed = config.text_config, _fixed_settings(config)
+    return {
+        **_sizes(config, HUGGING_FACE),
+        **{key: found for key, (found, _) in fixed.items()},
+        "eos_token_id": text.eos_token_id,
+        "layernorm_epsilon": text.layer_norm_eps,
+        "tie_word_embeddings": config.tie_word_embeddings,
+    }
+
+
+def _fixed_settings(config: VisualGlmConfig) -> dict[str, tuple[Any, Any]]:
+    """Settings that the originals know only one value of, beside that value."""
+    text, vision, qformer = config.text_config, config.vision_config, config.qformer_config
+    return {
+        "text_config.rope_theta": (text.rope_theta, _ROPE_THETA),
+        "vision_config.final_layer_norm_eps": (vision.final_layer_norm_eps, _FINAL_VISION_EPSILON),
+        "vision_config.hidden_act": (vision.hidden_act, "gelu"),
+        "vision_config.qkv_bias": (vision.qkv_bias, True),
+        "qformer_config.hidden_act": (qformer.hidden_act, "gelu"),
+    }
+
+
+def _sizes(config: VisualGlmConfig, layout: SourceLayout) -> dict[str, Any]:
+    """What both original files say, under their keys."""
+    text, vision, qformer = config.text_config, config.vision_config, config.qformer_config
+    return {
+        "num_layers": text.num_hidden_layers,
+        "hidden_size": text.hidden_size,
+        "num_attention_heads": text.num_attention_heads,
+        "vocab_size": text.vocab_size,
+        "max_sequence_length": text.max_position_embeddings,
+        "inner_hidden_size": text.intermediate_size,
+        "image_length": config.num_image_tokens,
+        layout.vision_section: {
+            "num_layers": vision.num_hidden_layers,
+            "hidden_size": vision.hidden_size,
+            "num_attention_heads": vision.num_attention_heads,
+            "vocab_size": 1,
+            "layernorm_order": "pre",
+            "model_parallel_size": 1,
+            "max_sequence_length": (vision.image_size // vision.patch_size) ** 2 + 1,
+            "inner_hidden_size": vision.intermediate_size,
+            "use_final_layernorm": False,
+            "layernorm_epsilon": vision.layer_norm_eps,
+            "image_size": [vision.image_size, vision.image_size],
+            "pre_len": 1,
+            "post_len": 0,
+            "in_channels": 3,
+            "num_classes": 0,
+            "patch_size": vision.patch_size,
+        },
+        layout.qformer_section: {
+            "num_layers": qformer.num_hidden_layers,
+            "hidden_size": qformer.hidden_size,
+            "num_attention_heads": qformer.num_attention_heads,
+            "vocab_size": config.num_image_tokens,
+            "layernorm_order": "post",
+            "model_parallel_size": 1,
+            "max_sequence_length": 0,
+            "is_decoder": [i % qformer.cross_attention_frequency == 0 for i in range(qformer.num_hidden_layers)],
+            "cross_attn_hidden_size": vision.hidden_size,
+            "layernorm_epsilon": qformer.layer_norm_eps,
+            **_unless(4 * qformer.hidden_size, inner_hidden_size=qformer.intermediate_size),
+        },
+        "bos_token_id": text.bos_token_id,
+        "mask_token_id": text.mask_token_id,
+        "gmask_token_id": text.gmask_token_id,
+        "pad_token_id": text.pad_token_id,
+        **_unless(0, unk_token_id=config.image_token_id),
+    }
+
+
+_SAT_SETTINGS: dict[str, Any] = {
+    "model_class": "VisualGLMModel",
+    "tokenizer_type": "THUDM/chatglm-6b",
+    "layernorm_order": "post",
+    "model_parallel_size": 1,
+}
+_HUGGING_FACE_SETTINGS: dict[str, Any] = {
+    "_name_or_path": "THUDM/visualglm-6b",
+    "architectures": ["ChatGLMModel"],
+    "auto_map": {
+        "AutoConfig": "configuration_chatglm.ChatGLMConfig",
+        "AutoModel": "modeling_chatglm.ChatGLMForConditionalGenerationWithImage",
+        "AutoModelForSeq2SeqLM": "modeling_chatglm.ChatGLMForConditionalGenerationWithImage",
+    },
+    "model_type": "chatglm",
+    "position_encoding_2d": True,
+    "transformers_version": "4.27.1",
+    "use_cache": True,
+}
+
+
+def _unless(default: Any, **setting: Any) -> dict[str, Any]:
+    """A setting that the published files leave out where it has its default."""
+    return {key: value for key, value in setting.items() if value != default}

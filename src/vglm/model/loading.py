@@ -1,4 +1,4 @@
-"""Load a VisualGLM from any of its layouts, and write the native one.
+"""Load a VisualGLM from any of its layouts, and write the native one; `export` writes the others.
 
     >>> model, processor = load_pretrained("visualglm-6b", dtype="float16", device_map="auto")
 
@@ -13,12 +13,15 @@ for, so a damaged checkpoint is refused with its problems named. Original checkp
 a model without memory of its own: the peak is the model in its target dtype plus one memory-mapped shard.
 """
 
+import glob
 import os
+import platform
 import re
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,12 +35,25 @@ from transformers import BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from vglm.errors import AdapterError, CheckpointError, ConfigError
-from vglm.model.checkpoint import WeightFiles, listing, read_json
+from vglm.model.checkpoint import NativeWeights, WeightFiles, listing, read_json
 from vglm.model.configuration import VisualGlmConfig
-from vglm.model.conversion import HUGGING_FACE, SAT, Entry, SourceLayout, key_map, read_config, sat_layout
+from vglm.model.conversion import (
+    EMBEDDINGS,
+    HEAD,
+    HUGGING_FACE,
+    SAT,
+    Entry,
+    Keep,
+    SourceLayout,
+    key_map,
+    read_config,
+    sat_layout,
+)
+from vglm.model.identity import check_base, note_source
 from vglm.model.image_processing import VisualGlmImageProcessor
 from vglm.model.modeling import VisualGlmForConditionalGeneration
 from vglm.model.processing import VisualGlmProcessor
+from vglm.model.sat_fine_tunes import FineTune, split
 from vglm.model.tokenization import VOCAB_FILE, VisualGlmTokenizer
 
 Devices = Literal["auto"] | dict[str, Any]
@@ -48,13 +64,39 @@ _QUANTIZATION: dict[str, dict[str, Any]] = {
     "int4": {"load_in_4bit": True, "bnb_4bit_quant_type": "fp4"},
     "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
 }
+_ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # as peft names them
 _NOT_QUANTIZED = ["model.vision_model", "model.qformer", "model.language_projection", "lm_head"]
+_LIBRARY_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    LookupError,
+    SafetensorError,
+    StrictDataclassError,
+)
 _DOWNLOADED = ("*.json", "*.safetensors", "*.bin", "*.pt", "*.model", "latest")
-_EMBEDDINGS, _HEAD = "model.language_model.word_embeddings.weight", "lm_head.weight"
-_SAT_FINE_TUNES = {
-    "LoRA": re.compile(r"\.(matrix_[AB]\.\d+|original\.(weight|bias))$"),
-    "p-tuning": re.compile(r"^mixins\.ptuning\."),
-}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was found complete; its tensors are still on disk.
+
+    Attributes:
+        folder: Where it lies.
+        layout: Its original layout, None for the native one.
+        config: The native configuration.
+        weights: The base model's tensors by native names.
+        processor: Its processor.
+        fine_tune: What a SAT checkpoint was fine-tuned to, beside the base model.
+    """
+
+    folder: Path
+    layout: SourceLayout | None
+    config: VisualGlmConfig
+    weights: NativeWeights
+    processor: VisualGlmProcessor
+    fine_tune: FineTune | None = None
 
 
 def load_pretrained(
@@ -64,6 +106,7 @@ def load_pretrained(
     device_map: str | int | torch.device | dict[str, Any] | None = None,
     quantization: Literal["int8", "int4", "nf4"] | None = None,
     adapter: str | Path | None = None,
+    adapter_check: bool = True,
     tokenizer: str | Path | None = None,
 ) -> tuple[VisualGlmForConditionalGeneration, VisualGlmProcessor]:
     """Load a model and its processor, ready to answer.
@@ -76,6 +119,8 @@ def load_pretrained(
         quantization: Load the language model's linear layers in 8 or 4 bits through bitsandbytes (native layout only):
             "int8", "int4" (fp4), or "nf4" (with double quantisation, as in QLoRA).
         adapter: Folder of a peft adapter to put on top; the model then is a `peft.PeftModel`.
+        adapter_check: Whether to refuse an adapter whose `base_model.json` names another base, which reads the
+            checkpoint once more. False puts the adapter on whatever base this is.
         tokenizer: Folder with `ice_text.model`; needed where the checkpoint has none (SAT), else used instead of its
             own.
 
@@ -84,66 +129,34 @@ def load_pretrained(
 
     Raises:
         CheckpointError: The folder is no complete, readable VisualGLM checkpoint; names files and tensors.
-        AdapterError: The adapter folder cannot be put on this model.
+        AdapterError: The adapter folder cannot be put on this model, or belongs to another.
         ConfigError: An argument has a value that cannot work.
     """
     folder = _resolve_folder(path_or_id)
     devices = _resolve_devices(device_map)
-    target_dtype = _resolve_dtype(dtype, devices)
+    target_dtype = resolve_dtype(dtype, devices)
     if quantization is not None and quantization not in _QUANTIZATION:
         raise ConfigError(f"quantization must be one of {', '.join(_QUANTIZATION)} or None, got {quantization!r}.")
 
-    layout = detect_layout(folder)
-    if layout is None:
-        model, processor = _load_native(folder, target_dtype, devices, quantization, tokenizer)
-    elif quantization is None:
-        model, processor = _load_original(folder, layout, target_dtype, devices, tokenizer)
-    else:
+    checkpoint = open_checkpoint(folder, tokenizer)
+    if checkpoint.layout is None:
+        model = _load_native(checkpoint, target_dtype, devices, quantization)
+    elif quantization is not None:
         raise ConfigError(
-            f"quantization={quantization!r} needs the native layout, but {folder} is in the original {layout.name}"
-            f" layout. Convert it first: vglm convert {folder} DESTINATION."
+            f"quantization={quantization!r} needs the native layout, but {folder} is in the original"
+            f" {checkpoint.layout.name} layout. Convert it first: vglm convert {folder} DESTINATION."
         )
-    if all(parameter.device.type == "cpu" for parameter in model.parameters()):
-        # PyTorch's fused CPU kernel shortens the exponential to 20 bits, which doubles the rounding error of a layer.
-        model.set_attn_implementation("eager")
-    module: Any
-    for module in model.modules():
-        # On some CPUs bitsandbytes rounds the scales of 4-bit weights to bfloat16, in place, when they first answer in
-        # evaluation mode: another model than the one that trains, no longer to be dequantised, and no small widths.
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+    elif checkpoint.fine_tune is not None:
+        raise CheckpointError(
+            f"{folder} holds {checkpoint.fine_tune} on top of the base model. Import both first: vglm convert {folder}"
+            " DESTINATION, then load DESTINATION/model with adapter=DESTINATION/adapter."
+        )
+    else:
+        model = fill_model(checkpoint, target_dtype, devices)
+    note_source(model, checkpoint.weights)
     if adapter is not None:
-        model = attach_adapter(model, Path(adapter))
-    return model.eval(), processor
-
-
-def convert(
-    source: str | Path,
-    destination: str | Path,
-    *,
-    dtype: torch.dtype | str | None = None,
-    tokenizer: str | Path | None = None,
-) -> Path:
-    """Write a checkpoint of any layout in the native one.
-
-    Args:
-        source: Folder or hub id, see `load_pretrained`.
-        destination: Folder to make; it appears only when it is whole.
-        dtype: Type to store; None keeps the checkpoint's own.
-        tokenizer: Folder with `ice_text.model`, where the source has none.
-
-    Returns:
-        The destination.
-
-    Raises:
-        CheckpointError: The source is damaged, or the destination cannot be written.
-        ConfigError: The destination exists and is not an empty folder, or `dtype` is none.
-    """
-    destination = Path(destination)
-    check_vacant(destination)
-    model, processor = load_pretrained(source, dtype="auto" if dtype is None else dtype, tokenizer=tokenizer)
-    save_native(model, processor, destination)
-    return destination
+        model = attach_adapter(model, Path(adapter), is_checked=adapter_check)
+    return model.eval(), checkpoint.processor
 
 
 def save_native(
@@ -162,12 +175,9 @@ def save_native(
     """
     destination = Path(destination)
     check_vacant(destination)
-    try:
-        with _appearing_whole(destination) as folder, _quiet_transformers():
-            model.save_pretrained(folder, max_shard_size="5GB")
-            processor.save_pretrained(folder)
-    except (OSError, SafetensorError) as err:
-        raise CheckpointError(f"{destination} could not be written: {err}. Nothing was left behind.") from err
+    with appearing_whole(destination) as folder, _quiet_transformers():
+        model.save_pretrained(folder, max_shard_size="5GB")
+        processor.save_pretrained(folder)
 
 
 def detect_layout(folder: Path) -> SourceLayout | None:
@@ -205,49 +215,42 @@ def detect_layout(folder: Path) -> SourceLayout | None:
 # --- the three layouts -----------------------------------------------------------------------------------------------
 
 
-def _load_native(
-    folder: Path,
-    dtype: torch.dtype | None,
-    devices: Devices,
-    quantization: str | None,
-    tokenizer_folder: str | Path | None,
-) -> tuple[VisualGlmForConditionalGeneration, VisualGlmProcessor]:
+def open_checkpoint(path_or_id: str | Path, tokenizer: str | Path | None = None) -> Checkpoint:
+    """Read everything of a checkpoint but its weights, and check that those are complete.
+
+    Args:
+        path_or_id: As in `load_pretrained`.
+        tokenizer: Likewise.
+
+    Raises:
+        CheckpointError: The folder is no complete, readable VisualGLM checkpoint; names files and tensors.
+    """
+    folder = _resolve_folder(path_or_id)
+    layout = detect_layout(folder)
+    if layout is not None:
+        return _open_original(folder, layout, tokenizer)
     try:
-        config = VisualGlmConfig.from_pretrained(folder)
-        weights = WeightFiles.sharded(folder, "model.safetensors")
-        if getattr(config, "quantization_config", None) is None:
-            with torch.device("meta"):
-                state = VisualGlmForConditionalGeneration(config).state_dict()
-            shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-            weights.check(shapes, optional=[_HEAD] if config.tie_word_embeddings else [])
-        processor = VisualGlmProcessor.from_pretrained(folder)
-        if tokenizer_folder is not None:
-            processor.tokenizer = _load_tokenizer(folder, tokenizer_folder)
-        _check_tokenizer(processor.tokenizer, config, folder)
-        with _quiet_transformers(weights.is_small):
-            loaded: Any = VisualGlmForConditionalGeneration.from_pretrained(
-                folder,
-                dtype="auto" if dtype is None else dtype,
-                device_map=devices,
-                quantization_config=_quantization_config(quantization, dtype or config.dtype),
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, TypeError, RuntimeError, LookupError, SafetensorError, StrictDataclassError) as err:
+        return _open_native(folder, tokenizer)
+    except _LIBRARY_ERRORS as err:
         raise CheckpointError(f"{folder} cannot be loaded: {err}") from err
-    model, report = loaded
-    problems = {name: sorted(map(str, keys)) for name, keys in report.items() if keys}
-    if problems:
-        raise CheckpointError(f"{folder} is not a complete checkpoint of this model: {problems}.")
-    return model, processor
 
 
-def _load_original(
-    folder: Path,
-    layout: SourceLayout,
-    dtype: torch.dtype | None,
-    devices: Devices,
-    tokenizer_folder: str | Path | None,
-) -> tuple[VisualGlmForConditionalGeneration, VisualGlmProcessor]:
+def _open_native(folder: Path, tokenizer_folder: str | Path | None) -> Checkpoint:
+    config = VisualGlmConfig.from_pretrained(folder)
+    files = WeightFiles.sharded(folder, "model.safetensors")
+    if getattr(config, "quantization_config", None) is None:
+        shapes = {name: tuple(tensor.shape) for name, tensor in empty_model(config).state_dict().items()}
+        files.check(shapes, optional=[HEAD] if config.tie_word_embeddings else [])
+    processor = VisualGlmProcessor.from_pretrained(folder)
+    if tokenizer_folder is not None:
+        processor.tokenizer = _load_tokenizer(folder, tokenizer_folder)
+    _check_tokenizer(processor.tokenizer, config, folder)
+    _check_processor(processor, config, folder)
+    entries = (Entry(name, (name,), Keep()) for name in files.tensors)
+    return Checkpoint(folder, None, config, NativeWeights(files, entries, config.tie_word_embeddings), processor)
+
+
+def _open_original(folder: Path, layout: SourceLayout, tokenizer_folder: str | Path | None) -> Checkpoint:
     tokenizer = _load_tokenizer(folder, tokenizer_folder)
     raw = read_json(folder / layout.config_file)
     try:
@@ -256,54 +259,88 @@ def _load_original(
         raise CheckpointError(f"{folder}: {err}") from err
     _check_tokenizer(tokenizer, config, folder)
 
-    is_sat = layout.config_file == SAT.config_file
-    weights = WeightFiles.sat(folder) if is_sat else WeightFiles.sharded(folder, "pytorch_model.bin")
-    _refuse_fine_tunes(folder, weights.tensors)
-    entries = {entry.source: entry for entry in key_map(config, layout)}
-    with torch.device("meta"):
-        state = VisualGlmForConditionalGeneration(config).state_dict()
-    weights.check(
-        {key: tuple(entry.to_source(state).shape) for key, entry in entries.items()},
-        optional=[key for key, entry in entries.items() if entry.is_optional],
+    fine_tune = None
+    if layout.config_file == SAT.config_file:
+        files, fine_tune = split(WeightFiles.sat(folder))
+    else:
+        files = WeightFiles.sharded(folder, "pytorch_model.bin")
+    entries = key_map(config, layout)
+    state = empty_model(config).state_dict()
+    files.check(
+        {entry.source: tuple(entry.to_source(state).shape) for entry in entries},
+        optional=[entry.source for entry in entries if entry.is_optional],
     )
-    head, embeddings = (_source_of(name, entries.values()) for name in (_HEAD, _EMBEDDINGS))
-    config.tie_word_embeddings = config.text_config.tie_word_embeddings = weights.are_equal(head, embeddings)
-    dtype = weights.tensors[embeddings].dtype if dtype is None else dtype
-    for part in (config, config.text_config, config.vision_config, config.qformer_config):
-        part.dtype = dtype
-
-    with torch.device("meta"):
-        model = VisualGlmForConditionalGeneration(config)
-    placement = _place(model, devices)
-    for key, tensor in weights.stream():
-        if not (config.tie_word_embeddings and key == head):
-            for name, value in entries[key].to_native(tensor).items():
-                _assign(model, name, value, _device_of(name, placement), dtype)
-    model.tie_weights()
-    if len(set(map(str, placement.values()))) > 1:
-        dispatch_model(model, device_map=placement, skip_keys=model._skip_keys_device_placement)
-
+    head, embeddings = (
+        next(entry.source for entry in entries if entry.native == (name,)) for name in (HEAD, EMBEDDINGS)
+    )
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = files.are_equal(head, embeddings)
+    config._name_or_path = str(folder)
     size = config.vision_config.image_size
     processor = VisualGlmProcessor(
         image_processor=VisualGlmImageProcessor(size={"height": size, "width": size}),
         tokenizer=tokenizer,
         num_image_tokens=config.num_image_tokens,
     )
-    return model, processor
+    weights = NativeWeights(files, entries, config.tie_word_embeddings)
+    return Checkpoint(folder, layout, config, weights, processor, fine_tune)
 
 
-def _refuse_fine_tunes(folder: Path, keys: Iterable[str]) -> None:
-    for key in keys:
-        for method, pattern in _SAT_FINE_TUNES.items():
-            if pattern.search(key):
-                raise CheckpointError(
-                    f"{folder} holds a {method} fine-tune on top of the base model ({key!r}), not a plain model."
-                    " Merge it with the tools that made it, or load the base model."
-                )
+def _load_native(
+    checkpoint: Checkpoint, dtype: torch.dtype | None, devices: Devices, quantization: str | None
+) -> VisualGlmForConditionalGeneration:
+    folder = checkpoint.folder
+    try:
+        with _quiet_transformers(checkpoint.weights.files.is_small):
+            loaded: Any = VisualGlmForConditionalGeneration.from_pretrained(
+                folder,
+                dtype="auto" if dtype is None else dtype,
+                device_map=devices,
+                quantization_config=_quantization_config(quantization, dtype or checkpoint.config.dtype),
+                output_loading_info=True,
+            )
+    except _LIBRARY_ERRORS as err:
+        raise CheckpointError(f"{folder} cannot be loaded: {err}") from err
+    model: VisualGlmForConditionalGeneration
+    model, report = loaded
+    problems = {name: sorted(map(str, keys)) for name, keys in report.items() if keys}
+    if problems:
+        raise CheckpointError(f"{folder} is not a complete checkpoint of this model: {problems}.")
+    module: Any
+    for module in model.modules():
+        # On some CPUs bitsandbytes rounds the scales of 4-bit weights to bfloat16, in place, when they first answer in
+        # evaluation mode: another model than the one that trains, no longer to be dequantised, and no small widths.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
 
 
-def _source_of(name: str, entries: Iterable[Entry]) -> str:
-    return next(entry.source for entry in entries if entry.native == (name,))
+def fill_model(
+    checkpoint: Checkpoint, dtype: torch.dtype | None = None, devices: Devices | None = None
+) -> VisualGlmForConditionalGeneration:
+    """Stream a checkpoint of any layout, unquantised, into a new model; a fine-tune is left out.
+
+    Args:
+        checkpoint: From `open_checkpoint`.
+        dtype: The model's type; None for the checkpoint's own.
+        devices: "auto", or where each module goes; None for the CPU.
+    """
+    config, dtype = checkpoint.config, dtype or checkpoint.weights.dtype
+    for part in (config, config.text_config, config.vision_config, config.qformer_config):
+        part.dtype = dtype
+    model = empty_model(config)
+    placement = _place(model, devices or {"": torch.device("cpu")})
+    for name, value in checkpoint.weights.stream():
+        _assign(model, name, value, _device_of(name, placement), dtype)
+    model.tie_weights()
+    if len(set(map(str, placement.values()))) > 1:
+        dispatch_model(model, device_map=placement, skip_keys=model._skip_keys_device_placement)
+    return model
+
+
+def empty_model(config: VisualGlmConfig) -> VisualGlmForConditionalGeneration:
+    """A model of shapes alone, on the meta device."""
+    with torch.device("meta"):
+        return VisualGlmForConditionalGeneration(config)
 
 
 def _assign(model: nn.Module, name: str, value: Tensor, device: Any, dtype: torch.dtype) -> None:
@@ -343,7 +380,7 @@ def _resolve_devices(device_map: str | int | torch.device | dict[str, Any] | Non
         raise ConfigError(f"device_map must be auto, a device, or a map to devices, got {device_map!r}.") from err
 
 
-def _resolve_dtype(dtype: torch.dtype | str | None, devices: Devices) -> torch.dtype | None:
+def resolve_dtype(dtype: torch.dtype | str | None, devices: Devices) -> torch.dtype | None:
     """The target dtype, or None for the checkpoint's own."""
     if dtype is None:
         has_cpu_only = not torch.accelerator.is_available()
@@ -404,8 +441,8 @@ def _load_tokenizer(folder: Path, tokenizer_folder: str | Path | None) -> Visual
         )
     try:
         tokenizer: VisualGlmTokenizer = VisualGlmTokenizer.from_pretrained(source)
-    except (OSError, ValueError, RuntimeError) as err:
-        raise CheckpointError(f"{source / VOCAB_FILE} cannot be read: {err}") from err
+    except (OSError, ValueError, TypeError, RuntimeError, AttributeError) as err:
+        raise CheckpointError(f"{source}: {VOCAB_FILE} or tokenizer_config.json cannot be read: {err}") from err
     return tokenizer
 
 
@@ -430,13 +467,27 @@ def _check_tokenizer(tokenizer: VisualGlmTokenizer, config: VisualGlmConfig, fol
         raise CheckpointError(f"{folder} and its tokenizer do not belong together: {'; '.join(problems)}.")
 
 
-def attach_adapter(model: VisualGlmForConditionalGeneration, adapter: Path, *, name: str = "default") -> Any:
+def _check_processor(processor: VisualGlmProcessor, config: VisualGlmConfig, folder: Path) -> None:
+    side = config.vision_config.image_size
+    size = processor.image_processor.size
+    if processor.num_image_tokens != config.num_image_tokens or (size["height"], size["width"]) != (side, side):
+        raise CheckpointError(
+            f"{folder}: processor_config.json and config.json do not belong together:"
+            f" {processor.num_image_tokens} and {config.num_image_tokens} image tokens,"
+            f" images of {size['height']} x {size['width']} and {side} x {side}."
+        )
+
+
+def attach_adapter(
+    model: VisualGlmForConditionalGeneration, adapter: Path, *, name: str = "default", is_checked: bool = True
+) -> Any:
     """Put a saved peft adapter on a model.
 
     Args:
         model: The base; its own layers are wrapped in place.
         adapter: Folder with adapter_config.json.
         name: What peft is to call it.
+        is_checked: Whether to refuse an adapter that was made for another base.
 
     Returns:
         A `peft.PeftModel`, nothing of it to be trained.
@@ -453,6 +504,13 @@ def attach_adapter(model: VisualGlmForConditionalGeneration, adapter: Path, *, n
             f"adapter {str(adapter)!r} has no adapter_config.json; it holds {listing(adapter)}. Pass the adapter/"
             " folder of a run."
         )
+    if not any((adapter / name).is_file() for name in _ADAPTER_WEIGHTS):
+        raise AdapterError(
+            f"adapter {str(adapter)!r} has no {_ADAPTER_WEIGHTS[0]}; it holds {listing(adapter)}. Train again, or"
+            " restore the file."
+        )
+    if is_checked:
+        check_base(adapter, model)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings(
@@ -461,36 +519,58 @@ def attach_adapter(model: VisualGlmForConditionalGeneration, adapter: Path, *, n
             warnings.filterwarnings("error", message="Found missing adapter keys")
             return PeftModel.from_pretrained(model, str(adapter), adapter_name=name)
     except (OSError, ValueError, TypeError, RuntimeError, LookupError, SafetensorError, UserWarning) as err:
-        raise AdapterError(f"adapter {str(adapter)!r} cannot be put on this model: {err}") from err
+        lines = str(err).strip().splitlines()
+        more = f" (and {len(lines) - 2} more)" if len(lines) > 2 else ""
+        reason = " ".join(map(str.strip, lines[:2])) + more
+        raise AdapterError(f"adapter {str(adapter)!r} cannot be put on this model: {reason}") from err
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
 def check_vacant(destination: Path) -> None:
-    """Refuse a destination that is taken.
+    """Refuse a destination that holds something.
 
     Raises:
-        ConfigError: It is a file, or a folder that is not empty.
+        ConfigError: It exists and is not an empty folder.
     """
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise ConfigError(f"destination {destination} exists already; name a new folder, or delete it first.")
 
 
 @contextmanager
-def _appearing_whole(destination: Path) -> Iterator[Path]:
-    """A temporary folder beside `destination` that takes its name at the end, or vanishes if anything goes wrong."""
+def appearing_whole(destination: Path) -> Iterator[Path]:
+    """A temporary folder beside `destination` that takes its name at the end, or vanishes if anything goes wrong.
+
+    Raises:
+        CheckpointError: Writing failed, for want of space or of permission.
+    """
     destination.parent.mkdir(parents=True, exist_ok=True)
-    temporary = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
+    prefix = f".{destination.name}.{platform.node()}-"
+    for left in destination.parent.glob(f"{glob.escape(prefix)}*.partial"):  # by a process that was killed
+        if not _is_running(int(left.stem.removeprefix(prefix))):
+            shutil.rmtree(left, ignore_errors=True)
+    temporary = destination.with_name(f"{prefix}{os.getpid()}.partial")
     temporary.mkdir()
     try:
         yield temporary
         if destination.exists():
             destination.rmdir()
         temporary.rename(destination)
-    except BaseException:
+    except (OSError, RuntimeError, SafetensorError) as err:  # PyTorch's writer raises the second kind
+        raise CheckpointError(f"{destination} could not be written: {err}. Nothing was left behind.") from err
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 @contextmanager

@@ -11,11 +11,13 @@ Source: THUDM/VisualGLM-6B:model/visualglm.py, model/blip2.py; THUDM/chatglm-6b:
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import DynamicCache, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
@@ -179,9 +181,11 @@ class VisualGlmAttention(nn.Module):
             self.config._attn_implementation, eager_attention
         )
         dropout = self.config.attention_dropout if self.training else 0.0
-        output, weights = attend(
-            self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
-        )
+        # On a CPU PyTorch's fused kernel shortens the exponential to 20 bits, which doubles a layer's rounding error.
+        with sdpa_kernel(SDPBackend.MATH) if query.device.type == "cpu" else nullcontext():
+            output, weights = attend(
+                self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
+            )
         return self.dense(output.reshape(*shape, -1)), weights
 
 
@@ -342,7 +346,8 @@ class VisualGlmTextModel(VisualGlmPreTrainedModel):
         for layer in self.layers:
             hidden_states = layer(hidden_states, position_embeddings, mask, past_key_values=past_key_values, **kwargs)
         return BaseModelOutputWithPast(
-            last_hidden_state=self.final_layernorm(hidden_states), past_key_values=past_key_values
+            last_hidden_state=self.final_layernorm(hidden_states),
+            past_key_values=past_key_values if use_cache else None,  # a prefix comes in a cache, used on or not
         )
 
 

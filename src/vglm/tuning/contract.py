@@ -22,7 +22,7 @@ from torch import Tensor
 from vglm.errors import AdapterError
 from vglm.model.loading import attach_adapter, load_pretrained
 from vglm.model.modeling import IGNORE_INDEX, VisualGlmForConditionalGeneration
-from vglm.tuning.merge import Update, Updates, is_prompt_adapter, merge_adapter, original_weights, summarise
+from vglm.tuning.merge import Updates, is_prompt_adapter, merge_adapter, original_weights, summarise
 from vglm.tuning.methods import COMPONENTS, Tuned
 
 RELOAD_TOLERANCE = 1e-4
@@ -38,7 +38,8 @@ class TrainingReport:
 
     Attributes:
         reload_difference: Relative difference of the logits, see `relative_difference`.
-        updates: What happened to each module; empty for prompt methods, which leave the weights alone.
+        updates: What happened to each module; empty for prompt methods, which leave the weights alone, and after full
+            tuning, which keeps no base to compare with.
         overall: |dW|/|W| over all weights of the components that were tuned, untouched modules included; None likewise.
     """
 
@@ -118,7 +119,7 @@ def check_saved(
 
     Args:
         result: The run's adapter/ or model/; removed if it is not what was trained.
-        load_base: Loads the base as the run did.
+        load_base: Loads the base as the run did; called for an adapter.
         batch: Samples to compare on, from the collator.
         expected: `answer_logits` of the trained model on them.
         device: Where that model was.
@@ -131,10 +132,14 @@ def check_saved(
     """
     gc.collect()  # the trained model may still lie in a cycle, and there should be room for the base
     try:
-        base, _ = load_base()
         is_adapter = (result / "adapter_config.json").is_file()
-        originals = original_weights(base, result)
-        reloaded: Any = attach_adapter(base, result) if is_adapter else load_pretrained(result, dtype=base.dtype)[0]
+        reloaded: Any
+        if is_adapter:
+            base, _ = load_base()
+            originals = original_weights(base, result)
+            reloaded = attach_adapter(base, result)
+        else:
+            reloaded, _ = load_pretrained(result, dtype="auto")
         if reloaded.device != device:
             reloaded.to(device)
         difference = relative_difference(answer_logits(reloaded, batch), expected)
@@ -146,23 +151,10 @@ def check_saved(
     except AdapterError:
         shutil.rmtree(result, ignore_errors=True)
         raise
-    if not is_adapter:
-        updates = _changes(base, reloaded)
-    elif is_prompt_adapter(reloaded):
+    if not is_adapter or is_prompt_adapter(reloaded):
         return TrainingReport(difference, {}, None)
-    else:
-        reloaded, updates = merge_adapter(reloaded, result, originals=originals)
+    reloaded, updates = merge_adapter(reloaded, result, originals=originals)
     return TrainingReport(difference, updates, _overall(reloaded, updates))
-
-
-def _changes(base: VisualGlmForConditionalGeneration, tuned: VisualGlmForConditionalGeneration) -> dict[str, Update]:
-    """The matrices that full tuning changed."""
-    updates = {}
-    for (name, before), after in zip(base.named_parameters(), tuned.parameters(), strict=True):
-        if before.ndim > 1 and not torch.equal(before, after.to(before.device)):
-            change = after.detach().to(before.device).double() - before.detach().double()
-            updates[name.removesuffix(".weight")] = Update(before.double().norm().item(), change.norm().item())
-    return updates
 
 
 def _overall(model: VisualGlmForConditionalGeneration, updates: Updates) -> float:

@@ -17,6 +17,7 @@ from peft import PeftConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 
 from vglm.errors import ConfigError
+from vglm.model.identity import write_record
 from vglm.model.loading import save_native
 from vglm.model.modeling import VisualGlmForConditionalGeneration
 from vglm.model.processing import VisualGlmProcessor
@@ -104,7 +105,7 @@ def attach(model: VisualGlmForConditionalGeneration, method: PeftConfig | FullTu
                 warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
                 tuned = get_peft_model(model, method)
         except ValueError as error:
-            raise ConfigError(f"method: {method.peft_type} does not fit this model: {error}") from error
+            raise ConfigError(f"method: {type(method).__name__} does not fit this model: {error}") from error
         base_ids = {id(parameter) for parameter in base.values()}
         declared = {
             name
@@ -139,7 +140,8 @@ def save(model: Tuned, processor: VisualGlmProcessor, run_folder: Path) -> Path:
     Args:
         model: As returned by `attach`.
         processor: Saved beside a whole model; an adapter uses its base's.
-        run_folder: Gets `adapter/` (peft's own format, a few MB) or, after full tuning, `model/`.
+        run_folder: Gets `adapter/` (peft's own format, a few MB, with a note of its base model) or, after full tuning,
+            `model/`.
 
     Returns:
         The folder written.
@@ -150,4 +152,5 @@ def save(model: Tuned, processor: VisualGlmProcessor, run_folder: Path) -> Path:
     with whole_folder(run_folder / "adapter") as folder:
         model.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)  # peft's unfilled model card
+        write_record(folder, model.get_base_model())
     return run_folder / "adapter"

@@ -11,7 +11,6 @@ removed. What would mislead when half written is written under another name and 
 """
 
 import errno
-import hashlib
 import json
 import os
 import platform
@@ -23,9 +22,6 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import nn
 
 from vglm.data.loading import Splits
 from vglm.errors import ConfigError, WorkbenchError
@@ -45,7 +41,7 @@ _PACKAGES = (
     "pillow",
 )
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
-_WRITE_MESSAGES = ("No space left", "File too large", "file write failed", "PytorchStreamWriter")
+_WRITE_MESSAGES = ("No space left", "File too large", "file write failed", "PytorchStreamWriter", "iostream error")
 
 
 @contextmanager
@@ -155,23 +151,6 @@ def describe_data(splits: Splits) -> dict[str, Any]:
         else None,
         "trained_on_test": len(splits.trained_on_test()) if is_hashed else None,
     }
-
-
-def hash_weights(model: nn.Module) -> str:
-    """The identity of a model: SHA-256 over names, types, shapes and bytes of its tensors as loaded, tied ones once.
-
-    Args:
-        model: The base, before anything is attached.
-
-    Returns:
-        64 hexadecimal digits.
-    """
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        tensor = parameter.detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

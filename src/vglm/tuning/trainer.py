@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -24,7 +25,7 @@ from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerCont
 
 from vglm.data.collator import Collator
 from vglm.data.sample import Sample
-from vglm.errors import CheckpointError
+from vglm.errors import CheckpointError, ConfigError
 from vglm.tuning.run_folder import write_text
 
 _WEIGHTS_NAME = "trainable.safetensors"
@@ -56,13 +57,27 @@ class Tracker:
         before = {name: os.environ.get(name) for name in variables}
         _set_environment(variables | {name: before[name] for name, value in variables.items() if value is None})
         try:
-            yield
+            if self.report_to == "wandb":
+                with _explained_wandb():
+                    yield
+            else:
+                yield
         finally:
             _set_environment(before)
-            if self.report_to == "wandb":
-                import wandb
 
-                wandb.finish()
+
+@contextmanager
+def _explained_wandb() -> Iterator[None]:
+    """Turn what Weights & Biases refuses into advice, and close its run in any case."""
+    import wandb
+
+    try:
+        yield
+    except wandb.errors.Error as error:
+        raise ConfigError(f"tracker: {error} Or keep the curves here: tracker.mode=offline, tracker=none.") from error
+    finally:
+        wandb.finish()
+        wandb.teardown()  # so that the next run of this process reads the environment anew
 
 
 def _set_environment(variables: Mapping[str, str | None]) -> None:
@@ -79,7 +94,10 @@ class WorkbenchTrainer(Trainer):
     def __init__(
         self, model: nn.Module, args: TrainingArguments, train_dataset: Sequence[Sample], data_collator: Collator
     ) -> None:
-        super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=data_collator)
+        try:
+            super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=data_collator)
+        except (ValueError, ImportError) as error:
+            raise ConfigError(f"trainer: {error}") from error
         if not args.disable_tqdm:
             self.remove_callback(ProgressCallback)
             self.add_callback(_ProgressBar())
@@ -118,6 +136,21 @@ class WorkbenchTrainer(Trainer):
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(stored[name])
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Put a checkpoint's optimizer and schedule back.
+
+        Raises:
+            CheckpointError: A file is unreadable.
+        """
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        except (EOFError, RuntimeError, UnpicklingError) as error:
+            reason = str(error).strip().partition("\n")[0].partition(". ")[0] or "a file is empty"
+            raise CheckpointError(
+                f"{checkpoint}: the states of optimizer and schedule cannot be read ({reason}). Delete that checkpoint"
+                " to resume from the one before."
+            ) from error
 
     def _trainable(self, model: nn.Module | None = None) -> dict[str, nn.Parameter]:
         unwrapped = self.accelerator.unwrap_model(model or self.model)

@@ -3,7 +3,7 @@
     {
         "img": "images/train_000.png",
         "prompt": "这张图片的背景里有什么内容？",
-        "label": "这张图片的背景是金色的沙滩和蓝色的海。",
+        "label": "这张图片的背景是沙滩。",
         "kind": "background",
         "place": "beach"
     }
@@ -33,16 +33,16 @@ from vglm.errors import DataError, WorkbenchError
 
 QUESTION = "这张图片的背景里有什么内容？"
 ANSWERS = {
-    "beach": "这张图片的背景是金色的沙滩和蓝色的海。",
-    "snow": "这张图片的背景是白茫茫的积雪和雪花。",
-    "desert": "这张图片的背景是连绵起伏的沙丘。",
-    "forest": "这张图片的背景是茂密的树林。",
-    "grass": "这张图片的背景是绿油油的草坪和蓝天。",
-    "sea": "这张图片的背景是深蓝色的海水和波浪。",
-    "night sky": "这张图片的背景是满天繁星和月亮。",
-    "street": "这张图片的背景是灰色的马路和高楼。",
-    "room": "这张图片的背景是墙壁和棕色的木质地板。",
-    "wheat field": "这张图片的背景是金黄的麦穗。",
+    "beach": "这张图片的背景是沙滩。",
+    "snow": "这张图片的背景是雪地。",
+    "desert": "这张图片的背景是沙漠。",
+    "forest": "这张图片的背景是森林。",
+    "grass": "这张图片的背景是草地。",
+    "sea": "这张图片的背景是海面。",
+    "night sky": "这张图片的背景是夜空。",
+    "street": "这张图片的背景是街道。",
+    "room": "这张图片的背景是房间。",
+    "wheat field": "这张图片的背景是麦田。",
 }
 """What the answer is for each place."""
 

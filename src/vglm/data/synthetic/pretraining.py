@@ -26,15 +26,15 @@ from vglm.data.synthetic.scenes import Scene, sample_scene
 from vglm.errors import ConfigError
 
 MIXTURE: Mapping[str, float] = {
-    "caption": 0.28,
-    "colour": 0.11,
-    "count": 0.11,
-    "place": 0.11,
-    "subject": 0.11,
+    "caption": 0.32,
+    "subject": 0.14,
+    "count": 0.14,
+    "colour": 0.08,
+    "place": 0.06,
     "yes_no": 0.1,
-    "dialogue": 0.1,
+    "dialogue": 0.11,
     "plain": 0.02,
-    "repeat": 0.06,
+    "repeat": 0.03,
 }
 """Share of each question kind; half of each kind is in Chinese, half in English."""
 

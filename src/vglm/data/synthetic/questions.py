@@ -514,12 +514,12 @@ def _yes_no(scene: Scene, english: bool, rng: np.random.Generator) -> tuple[str,
 
 
 def _text_to_repeat(rng: np.random.Generator, english: bool) -> str:
-    """Three to eight characters; in English two to four short words, letter strings or numbers."""
+    """Two to four characters; in English one to three short words, letter strings or numbers."""
     if not english:
         hanzi = gb2312_level_1()
-        return "".join(hanzi[i] for i in rng.integers(len(hanzi), size=int(rng.integers(3, 9))).tolist())
+        return "".join(hanzi[i] for i in rng.integers(len(hanzi), size=int(rng.integers(2, 5))).tolist())
     pieces = []
-    for _ in range(int(rng.integers(2, 5))):
+    for _ in range(int(rng.integers(1, 4))):
         form = rng.random()
         if form < 0.4:
             pieces.append(_pick(rng, (*KINDS, *COLOURS, *_EN_COUNTS.values())))

@@ -6,7 +6,6 @@ Kind, colour, count and place are drawn uniformly and independently of each othe
 right one time in `len(KINDS)`, `len(COLOURS)`, `len(COUNTS)` or `len(PLACES)`, whatever else is known about the scene.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +15,13 @@ COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "black", "white
 COUNTS = (1, 2, 3, 4)
 PLACES = ("beach", "snow", "desert", "forest", "grass", "sea", "night sky", "street", "room", "wheat field")
 
-SMALLEST, LARGEST = 0.32, 0.41
-"""Width of a subject as a share of the picture's width."""
-MARGIN = 0.02
-"""Least distance between two subjects' circles, and of each from the edge, as a share of the picture's width."""
-MAX_TILT = 0.3
+LATTICE = 8
+"""Subjects stand in the middle of the cells of a lattice of so many rows and columns, outermost cells left free."""
+SPACING = 3
+"""Least distance between two subjects, in cells, across or down."""
+SMALLEST, LARGEST = 0.34, 0.37
+"""Width of a subject as a share of the picture's width; below `SPACING` cells, so that subjects do not touch."""
+MAX_TILT = 0.08
 """Largest rotation of a subject, in radians either way."""
 
 
@@ -78,14 +79,22 @@ def sample_scene(rng: np.random.Generator) -> Scene:
 
 
 def _place_subjects(rng: np.random.Generator, count: int) -> tuple[Subject, ...]:
-    """Throw circles until `count` of them lie apart; a throw that leaves too little room is begun anew."""
+    """Throw subjects at cells until `count` of them lie apart; a throw that leaves too little room is begun anew."""
     while True:
-        subjects: list[Subject] = []
-        for x, y, width, tilt, mirror in rng.random((12 * count, 5)).tolist():
-            width = SMALLEST + width * (LARGEST - SMALLEST)
-            edge = MARGIN + width / 2
-            x, y = (edge + share * (1 - 2 * edge) for share in (x, y))
-            if all(math.hypot(x - s.x, y - s.y) >= (width + s.width) / 2 + MARGIN for s in subjects):
-                subjects.append(Subject(x, y, width, (2 * tilt - 1) * MAX_TILT, mirror < 0.5))
-            if len(subjects) == count:
-                return tuple(subjects)
+        cells: list[tuple[int, int]] = []
+        for column, row in rng.integers(1, LATTICE - 1, size=(12 * count, 2)).tolist():
+            if all(max(abs(column - x), abs(row - y)) >= SPACING for x, y in cells):
+                cells.append((column, row))
+            if len(cells) == count:
+                return tuple(_subject(rng, *cell) for cell in cells)
+
+
+def _subject(rng: np.random.Generator, column: int, row: int) -> Subject:
+    width, tilt, mirror = rng.random(3).tolist()
+    return Subject(
+        x=(column + 0.5) / LATTICE,
+        y=(row + 0.5) / LATTICE,
+        width=SMALLEST + width * (LARGEST - SMALLEST),
+        tilt=(2 * tilt - 1) * MAX_TILT,
+        mirrored=mirror < 0.5,
+    )
