@@ -52,9 +52,9 @@ def test_ctrl_c_leaves_no_traceback(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vglm.model.loading.convert", interrupted)
+    monkeypatch.setattr("vglm.model.export.convert", interrupted)
     assert main(["convert", "anything", str(tmp_path / "native")]) == 130
-    assert capsys.readouterr().err == "interrupted\n"
+    assert capsys.readouterr().err == "interrupted: nothing was written\n"
 
 
 def test_bad_input_is_one_message_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
