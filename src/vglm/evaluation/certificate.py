@@ -199,7 +199,7 @@ def merge_runs(
         if combination is not None:
             adapter = combine_adapters(base, [run.adapter for run in found], combination, work / "combined")
         originals = original_weights(base, adapter)
-        tuned = attach_adapter(base, adapter)
+        tuned = attach_adapter(base, adapter, is_checked=False)  # by its hash, above
         to_accelerator(tuned)
         before = generate_predictions(tuned, processor, samples, title="base + adapter")
         prompts = _prompts(samples, before, processor)

@@ -153,7 +153,7 @@ def merge_adapter(
         )
     base: Any = model.get_base_model()
     if getattr(base, "is_quantized", False):
-        model = attach_adapter(model.unload().dequantize(), adapter)
+        model = attach_adapter(model.unload().dequantize(), adapter, is_checked=False)
         base = model.get_base_model()
     dtype = dtype or base.config.dtype or torch.float32
     originals = originals or {}
@@ -198,7 +198,7 @@ def combine_adapters(
     if len(combination.weights) != len(adapters):
         raise ConfigError(f"--weights: {len(adapters)} adapters need as many, got {len(combination.weights)}.")
     names = [f"adapter_{index}" for index in range(len(adapters))]
-    model = attach_adapter(base, adapters[0], name=names[0])
+    model = attach_adapter(base, adapters[0], name=names[0], is_checked=False)
     if is_prompt_adapter(model):
         raise ConfigError(f"adapter '{adapters[0]}' is made of virtual tokens; only weights can be combined.")
     if str(getattr(model.active_peft_config, "init_lora_weights", "")).lower().startswith(_CHANGES_BASE):
