@@ -52,7 +52,7 @@ def test_ctrl_c_leaves_no_traceback(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vglm.model.loading.convert", interrupted)
+    monkeypatch.setattr("vglm.model.export.convert", interrupted)
     assert main(["convert", "anything", str(tmp_path / "native")]) == 130
     assert capsys.readouterr().err == "interrupted\n"
 
