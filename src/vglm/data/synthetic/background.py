@@ -3,7 +3,7 @@
     {
         "img": "images/train_000.png",
         "prompt": "这张图片的背景里有什么内容？",
-        "label": "这张图片的背景是沙滩。",
+        "label": "这张图片的背景是在沙滩上。",
         "kind": "background",
         "place": "beach"
     }
@@ -33,16 +33,16 @@ from vglm.errors import DataError, WorkbenchError
 
 QUESTION = "这张图片的背景里有什么内容？"
 ANSWERS = {
-    "beach": "这张图片的背景是沙滩。",
-    "snow": "这张图片的背景是雪地。",
-    "desert": "这张图片的背景是沙漠。",
-    "forest": "这张图片的背景是森林。",
-    "grass": "这张图片的背景是草地。",
-    "sea": "这张图片的背景是海面。",
-    "night sky": "这张图片的背景是夜空。",
-    "street": "这张图片的背景是街道。",
-    "room": "这张图片的背景是房间。",
-    "wheat field": "这张图片的背景是麦田。",
+    "beach": "这张图片的背景是在沙滩上。",
+    "snow": "这张图片的背景是在雪地里。",
+    "desert": "这张图片的背景是在沙漠里。",
+    "forest": "这张图片的背景是在森林里。",
+    "grass": "这张图片的背景是在草地上。",
+    "sea": "这张图片的背景是在海面上。",
+    "night sky": "这张图片的背景是在夜空中。",
+    "street": "这张图片的背景是在街道上。",
+    "room": "这张图片的背景是在房间里。",
+    "wheat field": "这张图片的背景是在麦田里。",
 }
 """What the answer is for each place."""
 
