@@ -119,7 +119,7 @@ def test_dialogues_ask_for_something_the_first_turn_does_not_say() -> None:
 def test_repeating_reaches_every_character() -> None:
     rng = np.random.default_rng(7)
     seen = set()
-    for _ in range(10_000):
+    for _ in range(20_000):
         (turn,) = ask(CATS, "repeat", False, rng)
         assert turn.question.endswith(turn.answer)
         assert 2 <= len(turn.answer) <= 4

@@ -249,9 +249,12 @@ def replaced_folder(path: Path, *, marker: str) -> Iterator[Path]:
         raise DataError(f"{path} is a file; the output must be a folder. Pass another folder.")
     if path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
         raise DataError(f"{path} holds other files and no {marker}, so it is not replaced. Pass a new folder.")
-    partial = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{path.parent} cannot be made ({error.strerror}). Pass another folder.") from error
+    partial = None
+    try:
         partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
         partial.chmod(0o755)
         yield partial

@@ -545,14 +545,14 @@ def appearing_whole(destination: Path) -> Iterator[Path]:
     Raises:
         CheckpointError: Writing failed, for want of space or of permission.
     """
-    destination.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{destination.name}.{platform.node()}-"
-    for left in destination.parent.glob(f"{glob.escape(prefix)}*.partial"):  # by a process that was killed
-        if not _is_running(int(left.stem.removeprefix(prefix))):
-            shutil.rmtree(left, ignore_errors=True)
     temporary = destination.with_name(f"{prefix}{os.getpid()}.partial")
-    temporary.mkdir()
     try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        for left in destination.parent.glob(f"{glob.escape(prefix)}*.partial"):  # by a process that was killed
+            if not _is_running(int(left.stem.removeprefix(prefix))):
+                shutil.rmtree(left, ignore_errors=True)
+        temporary.mkdir()
         yield temporary
         if destination.exists():
             destination.rmdir()
