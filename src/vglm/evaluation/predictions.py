@@ -252,7 +252,7 @@ def replaced_folder(path: Path, *, marker: str) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{path.parent} cannot be made ({error.strerror}). Pass another folder.") from error
+        raise DataError(f"{path} cannot be written ({error.strerror}: {path.parent}). Pass another folder.") from error
     partial = None
     try:
         partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
