@@ -101,7 +101,7 @@ def test_an_interrupted_run_resumes_from_its_folder_alone(
 
 
 def test_full_tuning_saves_a_model(configure) -> None:
-    folder = run(configure("method=full", "method.components=[projection]"))
+    folder = run(configure("method=components", "method.qformer=frozen", "method.language_model=frozen"))
     load_pretrained(folder / "model")
     assert not (folder / "adapter").exists()
     assert set(load_file(folder / "checkpoint-3" / "trainable.safetensors")) == {

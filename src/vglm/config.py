@@ -234,10 +234,10 @@ def loosen(arguments: Sequence[str], config_name: str) -> list[str]:
     known = top_level_keys(config_name) | {"recipes", "hydra"}
 
     def is_field(argument: str) -> bool:
-        key, equals, _ = argument.partition("=")
+        key, equals, value = argument.partition("=")
         if not equals or argument.startswith(("-", "+", "~")) or "/" in key or "@" in key or key.startswith("hydra."):
             return False
-        return "." in key or key not in known
+        return "." in key or key not in known or value.startswith("{")
 
     for argument in arguments:
         group, _, value = argument.partition("=")

@@ -46,7 +46,6 @@ from vglm.tuning.merge import (
     combine_adapters,
     is_prompt_adapter,
     merge_adapter,
-    original_weights,
     total,
 )
 from vglm.tuning.run_folder import write_json
@@ -198,7 +197,6 @@ def merge_runs(
         adapter = found[0].adapter
         if combination is not None:
             adapter = combine_adapters(base, [run.adapter for run in found], combination, work / "combined")
-        originals = original_weights(base, adapter)
         tuned = attach_adapter(base, adapter, is_checked=False)  # by its hash, above
         to_accelerator(tuned)
         before = generate_predictions(tuned, processor, samples, title="base + adapter")
@@ -207,8 +205,8 @@ def merge_runs(
         with tuned.disable_adapter():
             effect = relative_difference(_logits(tuned, prompts), reference)
 
-        result = _write(tuned, processor, adapter, dtype, originals, work / "result")
-        del base, tuned, originals  # what was written must stand without them, and have their room
+        result = _write(tuned, processor, adapter, dtype, work / "result")
+        del base, tuned  # what was written must stand without them, and have their room
         merged, processor = result.load()
         to_accelerator(merged)
         after = generate_predictions(merged, processor, samples, title="merged")
@@ -257,12 +255,10 @@ class _Result:
         return load_pretrained(self.model, adapter=self.adapter, dtype=as_stored)
 
 
-def _write(
-    tuned: Any, processor: Any, adapter: Path, dtype: str | None, originals: Mapping[str, Tensor], folder: Path
-) -> _Result:
+def _write(tuned: Any, processor: Any, adapter: Path, dtype: str | None, folder: Path) -> _Result:
     """Write the merged model, or base and adapter side by side where there is nothing to merge."""
     if not is_prompt_adapter(tuned):
-        merged, updates = merge_adapter(tuned, adapter, None if dtype is None else _DTYPES[dtype], originals)
+        merged, updates = merge_adapter(tuned, adapter, None if dtype is None else _DTYPES[dtype])
         save_native(merged, processor, folder)
         return _Result(MERGED, _name(merged.dtype), updates, folder)
     if dtype is not None:
