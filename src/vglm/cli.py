@@ -2,6 +2,7 @@
 
 import argparse
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -104,6 +105,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=1, help="of dare (default: 1)")
     add("--force", action="store_true", help="publish though the base is another or rounding erases the update")
     merge.set_defaults(command=_merge)
+
+    report = commands.add_parser(
+        "report",
+        help="compare runs, method by method",
+        description="Put finished runs side by side, one row for each method with its seeds together: held-out score"
+        " with interval, what was forgotten, memory, seconds and size. Runs without an evaluation are evaluated first.",
+        epilog="example: vglm report outputs/sweeps/<time> --markdown table.md",
+    )
+    add = report.add_argument
+    add("runs", metavar="RUN", nargs="+", type=Path, help="run folders, or folders with runs below, as of a sweep")
+    add("--markdown", metavar="FILE", type=Path, help="write the table to this file as well")
+    report.set_defaults(command=_report)
     return parser
 
 
@@ -143,3 +156,21 @@ def _merge(parsed: argparse.Namespace) -> int:
         print(f"problem: {problem}", file=sys.stderr)
     print(f"wrote {parsed.output}" if certificate.passed else "nothing was published")
     return 0 if certificate.passed else 1
+
+
+def _report(parsed: argparse.Namespace) -> None:
+    from vglm.config import repo_root
+    from vglm.evaluation.predictions import write_text
+    from vglm.evaluation.sweep import as_markdown, find_runs, print_rows, tabulate
+
+    runs = find_runs(parsed.runs)
+    for run in runs:
+        if not run.is_evaluated:  # each in a process of its own, so that memory is given back
+            print(f"evaluating {run.folder}", file=sys.stderr)
+            command = [sys.executable, str(repo_root() / "evaluate.py"), f"run={run.folder}"]
+            if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
+                raise WorkbenchError(f"{run.folder} could not be evaluated; its own message stands above.")
+    rows = tabulate(runs)
+    print_rows(rows)
+    if parsed.markdown is not None:
+        write_text(parsed.markdown, as_markdown(rows))

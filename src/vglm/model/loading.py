@@ -516,6 +516,8 @@ def attach_adapter(
             warnings.filterwarnings(
                 "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
             )
+            # AdaLoRA keeps its ranks under names that peft's check for LoRA does not know
+            warnings.filterwarnings("ignore", r"The following rank_pattern keys did not match .*lora_E", RuntimeWarning)
             warnings.filterwarnings("error", message="Found missing adapter keys")
             return PeftModel.from_pretrained(model, str(adapter), adapter_name=name)
     except (OSError, ValueError, TypeError, RuntimeError, LookupError, SafetensorError, UserWarning) as err:

@@ -29,6 +29,7 @@ from vglm.data.sample import Sample
 from vglm.errors import CheckpointError, ConfigError
 from vglm.tuning.adalora import RankAllocation, is_adalora, load_allocation, save_allocation
 from vglm.tuning.components import learning_rate_of
+from vglm.tuning.memory import peak_memory, reset_peak_memory
 from vglm.tuning.run_folder import write_text
 
 _WEIGHTS_NAME = "trainable.safetensors"
@@ -122,6 +123,13 @@ class WorkbenchTrainer(Trainer):
         self.add_callback(_LogFile(Path(str(args.output_dir)) / "log.jsonl"))
         if is_adalora(model):
             self.add_callback(RankAllocation())
+
+    def train(self, *arguments: Any, **options: Any) -> Any:
+        """Train as `Trainer.train`; the metrics of the outcome say besides how much memory it took at its peak."""
+        reset_peak_memory()
+        outcome = super().train(*arguments, **options)
+        outcome.metrics["peak_memory_bytes"] = peak_memory()
+        return outcome
 
     def trained_model(self) -> Any:
         """The model as it will be used: without the autocast that mixed precision wraps around it for training."""
