@@ -91,7 +91,13 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: vglm merge outputs/background/qlora/<time> --output merged --dtype float16",
     )
     add = merge.add_argument
-    add("runs", metavar="RUN", nargs="+", type=Path, help="run folders, which are not changed, or `latest`")
+    add(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        type=Path,
+        help="run folders, which are not changed, or `latest`; an imported fine-tune (model/ and adapter/) as well",
+    )
     add("--output", metavar="DIR", type=Path, required=True, help="folder to write; must not exist or be empty")
     add("--dtype", choices=["float32", "float16", "bfloat16"], help="type of the weights (default: the base's)")
     add("--weights", metavar="W", nargs="+", type=float, default=[], help="of several runs, one number each")
@@ -128,6 +134,9 @@ def _version() -> str:
 
 
 def _convert(parsed: argparse.Namespace) -> None:
+    from vglm.config import quiet_libraries
+
+    quiet_libraries()
     from vglm.model.export import convert
 
     written = convert(parsed.source, parsed.destination, to=parsed.to, dtype=parsed.dtype, tokenizer=parsed.tokenizer)
@@ -137,10 +146,11 @@ def _convert(parsed: argparse.Namespace) -> None:
 
 def _merge(parsed: argparse.Namespace) -> int:
     from vglm.config import quiet_libraries
+
+    quiet_libraries()  # some speak when they are imported
     from vglm.evaluation.certificate import merge_runs
     from vglm.tuning.merge import Combination
 
-    quiet_libraries()
     combination = Combination(parsed.weights, parsed.combine, parsed.density, parsed.seed)
     certificate = merge_runs(
         parsed.runs,
