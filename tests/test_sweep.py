@@ -50,6 +50,14 @@ def test_the_command_evaluates_and_writes_a_table(sweep: Path) -> None:
     assert "6 held-out samples" in lines[-1]
 
 
+def test_where_all_answers_are_right_the_interval_still_has_a_width(copied: Path) -> None:
+    for name in ("a1", "a2", "b1"):
+        _answer(copied / name, 6)
+    row = tabulate(find_runs([copied]))[0]
+    assert row.after == row.interval.high == 1.0
+    assert 0.5 < row.interval.low < 0.7  # Wilson's for 6 of 6 is 0.61
+
+
 def test_a_row_takes_the_seeds_of_a_method_together(copied: Path) -> None:
     for name, right in {"a1": 3, "a2": 6, "b1": 0}.items():
         _answer(copied / name, right)

@@ -6,7 +6,7 @@
 
 Runs belong together when their configs differ in nothing but the seed. The interval is of the mean over the seeds: test
 samples are drawn anew, each with its answers of all seeds, so it says what other samples would do to the score; how far
-the seeds lie apart is in the columns `lowest` and `highest`.
+the seeds lie apart stands beside it.
 """
 
 import json
@@ -24,7 +24,7 @@ from vglm.errors import ConfigError, DataError
 from vglm.evaluation.comparison import PROBE, Comparison, compare_folder
 from vglm.evaluation.metrics import EXACT_MATCH
 from vglm.evaluation.predictions import EVALUATION_FILE, Prediction, read_evaluation
-from vglm.evaluation.statistics import Interval, bootstrap_interval
+from vglm.evaluation.statistics import Interval, bootstrap_interval, wilson_interval
 
 EVALUATION_FOLDER = "evaluation"
 _RESULTS = ("adapter", "model")
@@ -159,7 +159,7 @@ def as_markdown(rows: Sequence[Row]) -> str:
 def print_rows(rows: Sequence[Row], console: Console | None = None) -> None:
     """Print the table on the terminal."""
     header, cells = _cells(rows)
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     for index, name in enumerate(header):
         table.add_column(name, justify="right" if index else "left", overflow="fold")
     for line in cells:
@@ -181,7 +181,7 @@ def _row(name: str, runs: Sequence[FinishedRun], comparisons: Sequence[Compariso
         seeds=tuple(run.seed for run in runs),
         before=fmean(test.scores[EXACT_MATCH.name][0] for test in tests),
         after=fmean(scores),
-        interval=bootstrap_interval(scores, groups=[_cluster(pair.candidate) for pair in pairs]),
+        interval=_interval(scores, [_cluster(pair.candidate) for pair in pairs]),
         by_seed=tuple(by_seed),
         forgotten=fmean(losses) if losses else None,
         samples=tests[0].n,
@@ -189,6 +189,14 @@ def _row(name: str, runs: Sequence[FinishedRun], comparisons: Sequence[Compariso
         peak_memory=max(peaks, default=None),
         size=max(run.size for run in runs),
     )
+
+
+def _interval(scores: Sequence[float], clusters: Sequence[str]) -> Interval:
+    """By bootstrap; where all answers are right, or all wrong, Wilson's method, for resampling sees no doubt there."""
+    count = len(set(clusters))
+    if len(set(scores)) == 1:
+        return wilson_interval(scores[0] * count, count)
+    return bootstrap_interval(scores, groups=clusters)
 
 
 def _cluster(record: Prediction) -> str:
@@ -223,19 +231,19 @@ def _names(groups: Sequence[Sequence[FinishedRun]]) -> Iterable[str]:
 
 
 def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    header = ["method", "seeds", "before", "after", "95% interval", "lowest", "highest", "forgotten"]
-    header += ["memory MB", "seconds", "adapter MB"]
+    header = ["method", "seeds", "before", "after", "95% interval", "by seed", "forgot", "MB", "s", "size MB"]
+    domains = {row.name.partition("/")[0] for row in rows}
+    shared = f"{domains.pop()}/" if len(domains) == 1 else ""
     cells = [
         [
-            row.name,
+            row.name.removeprefix(shared),
             str(len(row.seeds)),
             f"{100 * row.before:.1f}",
             f"{100 * row.after:.1f}",
-            f"{100 * row.interval.low:.1f} to {100 * row.interval.high:.1f}",
-            f"{100 * min(row.by_seed):.1f}",
-            f"{100 * max(row.by_seed):.1f}",
+            _range(row.interval),
+            _range((min(row.by_seed), max(row.by_seed))),
             "-" if row.forgotten is None else f"{row.forgotten:.1f}",
-            "-" if row.peak_memory is None else f"{row.peak_memory / 1e6:,.0f}",
+            "-" if row.peak_memory is None else f"{row.peak_memory / 1e6:.0f}",
             f"{row.seconds:.0f}",
             f"{row.size / 1e6:.2f}",
         ]
@@ -244,11 +252,15 @@ def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     return header, cells
 
 
+def _range(ends: tuple[float, float]) -> str:
+    return f"{100 * ends[0]:.1f}-{100 * ends[1]:.1f}"
+
+
 def _legend(rows: Sequence[Row]) -> str:
     return (
-        f"Exact match on {rows[0].samples} held-out samples in percent, mean over the seeds; its 95% interval, from"
-        " resampled samples; the seeds' lowest and highest; points of exact match forgotten on the probe; peak memory"
-        " and seconds of training; size of the result's weights."
+        f"before, after: exact match on {rows[0].samples} held-out samples in percent, mean over the seeds; by seed:"
+        " the lowest and the highest; 95% interval: what other samples would do to the mean; forgot: points of exact"
+        " match lost on the probe; MB and s: peak memory and seconds of training; size: of the trained weights on disk."
     )
 
 
