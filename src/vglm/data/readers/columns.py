@@ -28,6 +28,7 @@ from vglm.data.readers.rows import (
     ImageFolders,
     RowCheck,
     SeveralImages,
+    group_in,
     is_english,
     kind_of,
     not_an_object,
@@ -151,7 +152,7 @@ class TableReader:
         """
         if not isinstance(row, dict):
             yield not_an_object(number, row, _SHAPE)
-        elif self.columns is None:
+        elif self.columns is None or all(isinstance(row.get(key), list) for key in ("prompt", "completion")):
             marked = row if split is None else {**row, "split": split}
             read = self.dialogues.read_messages if "conversations" not in row else self.dialogues.read_llava
             yield from read(number, marked)
@@ -178,7 +179,7 @@ class TableReader:
             meta["split"] = split
         history = read_history(check, row.get("history"))
         meta = check.meta(meta)
-        group = None if columns.group is None else row.get(columns.group)
+        group = group_in(row) if columns.group is None else row.get(columns.group)
         if isinstance(group, list | dict):
             check.fail(f"{columns.group!r} to be text or a number", kind_of(group), "write one value")
         bad = check.bad_row()

@@ -29,9 +29,9 @@ _LONGEST_HEADER = 1 << 16
 def recognises(path: Path) -> bool:
     """Whether the first line is a header with an answer, and a question or a picture."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             line = file.readline(_LONGEST_HEADER)
-    except (OSError, UnicodeDecodeError):
+    except OSError:
         return False
     if line.lstrip()[:1] in ("{", "["):
         return False

@@ -8,8 +8,8 @@
 
 The picture stays in the shard and is read from there when it is needed (`ImageSlice`). The keys of `.json` and a column
 for every text file (`txt`, `question.txt` as `question`, `cls`) are as in any table (`vglm.data.readers.columns`),
-messages too. Folders of shards are read in the order of their names; a shard called `train...`, `val...` or `test...`, or
-in such a folder, gives its rows that split. A compressed shard cannot be read in place.
+messages too. Folders of shards are read in the order of their names; a shard called `train...`, `val...` or `test...`,
+or in such a folder, gives its rows that split. A compressed shard cannot be read in place.
 
 Source: https://github.com/webdataset/webdataset ("The WebDataset Format").
 """
@@ -22,7 +22,7 @@ from typing import Any, Unpack
 
 from vglm.data.problems import BadRow
 from vglm.data.readers.columns import ColumnOptions, TableReader
-from vglm.data.readers.rows import IMAGE_SUFFIXES, ImageFolders, RowCheck, quote, split_name
+from vglm.data.readers.rows import IMAGE_SUFFIXES, ImageFolders, RowCheck, kind_of, quote, split_name
 from vglm.data.sample import ImageSlice, Sample
 from vglm.errors import DataError
 
@@ -128,7 +128,7 @@ def _row(check: RowCheck, shard: Path, members: dict[str, tuple[tarfile.TarInfo,
     for extension, (member, content) in members.items():
         if extension.endswith(IMAGE_SUFFIXES):
             images.append(ImageSlice(shard, member.offset_data, member.size))
-        elif extension == ".json":
+        elif extension.endswith(".json"):
             row |= _parse(check, content)
         elif extension.endswith(_TEXTS):
             try:
@@ -150,6 +150,6 @@ def _parse(check: RowCheck, content: bytes) -> dict[str, Any]:
         check.fail("'.json' to be a JSON object", str(error), "correct it")
         return {}
     if not isinstance(value, dict):
-        check.fail("'.json' to be a JSON object", f"{type(value).__name__}", "correct it")
+        check.fail("'.json' to be a JSON object", kind_of(value), "correct it")
         return {}
     return value
