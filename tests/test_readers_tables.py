@@ -277,6 +277,16 @@ def test_shards_with_splits_and_json(tmp_path: Path) -> None:
     assert second.image.read_bytes() == b"22"
 
 
+def test_no_member_of_a_long_shard_is_lost(tmp_path: Path) -> None:
+    members = {f"{key:04d}.{suffix}": f"{key}" for key in range(3000) for suffix in ("jpg", "txt")}
+    samples = list(read_samples(shard(tmp_path / "s.tar", **members)))
+    assert [each.answer for each in samples] == [str(key) for key in range(3000)]
+    assert all(isinstance(each.image, ImageSlice) for each in samples)
+    assert [each.image.read_bytes() for each in samples[2990:] if isinstance(each.image, ImageSlice)] == [
+        str(key).encode() for key in range(2990, 3000)
+    ]
+
+
 def test_broken_members_of_a_shard(tmp_path: Path) -> None:
     members = {
         "a.jpg": b"1",

@@ -31,7 +31,6 @@ SHAPE = "tar shards with 0001.jpg, 0001.txt or 0001.json, ..., or a folder of th
 
 _TEXTS = (".txt", ".cls", ".text", ".caption")
 _LONGEST_TEXT = 1 << 24
-_MEMBERS_HELD = 1000
 
 
 def recognises(path: Path) -> bool:
@@ -97,9 +96,8 @@ def _samples(shard: Path) -> Iterator[tuple[str, dict[str, tuple[tarfile.TarInfo
     key, members = "", dict[str, tuple[tarfile.TarInfo, bytes]]()
     try:
         with tarfile.open(shard, "r:") as tar:
-            for member in tar:
-                if len(tar.getmembers()) > _MEMBERS_HELD:
-                    tar.members.clear()  # type: ignore[attr-defined]  # or the table of contents would grow in memory
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # or the table of contents would grow in memory
                 folder, slash, file = member.name.rpartition("/")
                 base, dot, extension = file.partition(".")
                 if not member.isreg() or not dot or file.startswith("."):
