@@ -9,6 +9,7 @@ captions.
 Source: WangRongsheng/XrayGLM:data/openi-zh.json and data/build_ch_prompt.py.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,13 +63,21 @@ def read(
         DataError: The file is not such an object, or `image_dir` is not a folder.
     """
     folders = ImageFolders(path.parent, image_dir)
+    try:
+        present = frozenset(os.listdir(folders.root))
+    except OSError:  # a folder that may be entered but not listed
+        present = frozenset()
     for number, row in enumerate(load_annotations(path, _ROW), start=1):
         if not isinstance(row, dict):
             yield not_an_object(number, row, _ROW)
             continue
         check = RowCheck(number)
         image_id, caption = _image_id(check, row), check.text(row, "caption")
-        image = check.image(folders, *(image_id + suffix for suffix in IMAGE_SUFFIXES)) if image_id else None
+        names = [image_id + suffix for suffix in IMAGE_SUFFIXES]
+        there = (
+            names if "/" in image_id else [each for each in names if each in present]
+        )  # asks the disk once, not often
+        image = check.image(folders, *(there or names[:1])) if image_id else None
         meta = check.meta({key: value for key, value in row.items() if key != "caption"})
         speaks_english = is_english(caption) if english is None else english
         yield check.bad_row() or Sample(
