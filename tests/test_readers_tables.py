@@ -72,6 +72,12 @@ def test_told_columns(folder: Path) -> None:
     assert (sample.image, sample.group, sample.meta) == (folder / "cat.png", "s1", {"text": "hello", "star": "s1"})
 
 
+def test_chinese_columns(folder: Path) -> None:
+    path = write(folder / "t.csv", "图片,问题,回答\ncat.png,几只？,一只。\n")
+    (sample,) = read_samples(path)
+    assert (sample.image, sample.turns) == (folder / "cat.png", (Turn("几只？", "一只。"),))
+
+
 def test_captions_need_no_question(folder: Path) -> None:
     path = write(folder / "t.csv", "file_name,caption\ncat.png,A cat.\ndog.png,一只狗。\n")
     assert [(each.question, each.english) for each in read_samples(path)] == [

@@ -10,7 +10,7 @@ answers are captions. Columns with no part of their own go into `Sample.meta`. R
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +37,38 @@ from vglm.data.readers.rows import (
     spread_images,
 )
 from vglm.data.sample import Sample, Turn
-from vglm.errors import DataError
+from vglm.errors import ConfigError, DataError
 
 CAPTION_QUESTION = "描述这张图片。"
 CAPTION_QUESTION_ENGLISH = "Describe the picture."
 
-_CAPTIONS = ("caption", "text", "txt", "description", "report")
+_CAPTIONS = ("caption", "text", "txt", "description", "report", "描述", "报告")
 _GUESSES = {
-    "image": ("image", "images", "img", "image_path", "image_file", "file_name", "file_names", "filename", "picture"),
-    "question": ("question", "prompt", "query", "instruction"),
-    "answer": ("answer", "label", "response", "output", "completion", "multiple_choice_answer", *_CAPTIONS),
+    "image": (
+        "image",
+        "images",
+        "img",
+        "image_path",
+        "image_file",
+        "file_name",
+        "file_names",
+        "filename",
+        "picture",
+        "图片",
+        "图像",
+    ),
+    "question": ("question", "prompt", "query", "instruction", "问题"),
+    "answer": (
+        "answer",
+        "label",
+        "response",
+        "output",
+        "completion",
+        "multiple_choice_answer",
+        "回答",
+        "答案",
+        *_CAPTIONS,
+    ),
     "split": ("split",),
 }
 _SHAPE = "with the table's columns"
@@ -104,11 +126,13 @@ class TableReader:
         dialogues: Reads rows that hold messages, and carries the options of dialogues.
         columns: Which column is what; None where the rows hold messages.
         question: What is asked where there is no question column.
+        renamed: Where the rows hold messages: what the columns that were named by the user are called there.
     """
 
     dialogues: DialogueReader
     columns: Columns | None
-    question: str | None
+    question: str | None = None
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def start(
@@ -131,13 +155,14 @@ class TableReader:
             DataError: A named column does not exist, several columns could be the same thing, there is no answer
                 column, or there is no question.
         """
-        dialogue_keys = [field.name for field in fields(DialogueReader)]
+        dialogue_keys = [each.name for each in fields(DialogueReader)]
         dialogues = DialogueReader(
             folders, name, **{key: value for key, value in options.items() if key in dialogue_keys}
         )
         names = tuple(dict.fromkeys(names))
-        columns = None if holds_dialogues(names) else _settle(path, names, options)
-        return cls(dialogues, columns, options.get("question"))
+        if holds_dialogues(names):
+            return cls(dialogues, None, renamed=_rename(path, names, options))
+        return cls(dialogues, _settle(path, names, options), options.get("question"))
 
     def read(self, number: int | str, row: Any, split: str | None = None) -> Iterator[Sample | BadRow]:
         """Make the samples of one row.
@@ -153,7 +178,9 @@ class TableReader:
         if not isinstance(row, dict):
             yield not_an_object(number, row, _SHAPE)
         elif self.columns is None or all(isinstance(row.get(key), list) for key in ("prompt", "completion")):
-            marked = row if split is None else {**row, "split": split}
+            marked = {self.renamed.get(key, key): value for key, value in row.items()}
+            if split is not None:
+                marked["split"] = split
             read = self.dialogues.read_messages if "conversations" not in row else self.dialogues.read_llava
             yield from read(number, marked)
         else:
@@ -244,6 +271,19 @@ def _settle(path: Path | str, names: tuple[str, ...], options: Mapping[str, Any]
             "dataset.options.question_column, or set dataset.options.question to what is asked in every row."
         )
     return Columns(answer=answer, question=question, image=found["image"], group=group, split=found["split"])
+
+
+def _rename(path: Path | str, names: tuple[str, ...], options: Mapping[str, Any]) -> dict[str, str]:
+    """Of the user's columns those that make sense beside messages, under the names by which dialogues know them."""
+    for option in ("question", "question_column", "answer_column"):
+        if options.get(option) is not None:
+            raise ConfigError(f"dataset.options.{option}: {path} holds dialogues, which have their own questions.")
+    told = {part: options.get(f"{part}_column") for part in ("image", "group", "split")}
+    return {
+        name: "images" if part == "image" else part
+        for part, column in told.items()
+        if (name := _find(path, part, names, column) if column is not None else None) is not None
+    }
 
 
 def _find(path: Path | str, part: str, names: tuple[str, ...], told: str | None) -> str | None:

@@ -178,7 +178,9 @@ def find_pictures(check: RowCheck, folders: ImageFolders, images: list[Any]) -> 
 
 def group_of_image(image: Any, identity: str) -> str:
     """Rows about one named picture belong together; a picture inside a larger file has no name to go by."""
-    return os.path.normpath(image) if isinstance(image, str | Path) else identity
+    if isinstance(image, Path):
+        return image.name  # written to a cache under its content's hash
+    return os.path.normpath(image) if isinstance(image, str) else identity
 
 
 def read_history(check: RowCheck, history: Any) -> list[Turn]:

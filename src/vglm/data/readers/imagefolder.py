@@ -69,8 +69,6 @@ def read(
             if isinstance(row, BadRow):
                 yield BadRow(f"{place}:{number}", row.fault)
                 continue
-            if table.columns is None and isinstance(row, dict):
-                row = _as_images(row)
             yield from table.read(
                 f"{place}:{number}", row, None if file.parent == path else split_name(file.parent.name)
             )
@@ -95,9 +93,3 @@ def _open(file: Path) -> tuple[Iterator[tuple[int, Any]], list[str]]:
     peek = peek_json(file)
     names = list(peek.keys) if peek.kind == "object" else sorted({key for row in peek.objects for key in row})
     return iterate_rows(file, '{"file_name", "text"}'), names
-
-
-def _as_images(row: dict[str, Any]) -> dict[str, Any]:
-    """A dialogue's row names its pictures here in `file_name` or `file_names`."""
-    images = row.get("file_names", row.get("file_name"))
-    return {key: value for key, value in row.items() if not key.startswith("file_name")} | {"images": images}
