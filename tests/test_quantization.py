@@ -90,7 +90,7 @@ def test_settings_for_generation_come_along(random_model_folder: Path, tmp_path:
     model, processor = load_pretrained(random_model_folder)
     model.generation_config = GenerationConfig(max_new_tokens=7, eos_token_id=1005)
     save_native(model, processor, tmp_path / "model")
-    quantised, _ = load_pretrained(tmp_path / "model", quantization="nf4")
+    quantised, _ = load_pretrained(tmp_path / "model", quantization="nf4", device_map="auto")
     assert quantised.generation_config.max_new_tokens == 7
     assert quantised.is_quantized
     assert quantised.is_loaded_in_4bit

@@ -9,8 +9,9 @@ The layout is told by what the folder holds:
     SAT            model_config.json with eva_args, latest, <iteration>/mp_rank_00_model_states.pt; no tokenizer
 
 Before a model is filled, the names and shapes of all stored tensors are compared with those that the configuration asks
-for, so a damaged checkpoint is refused with its problems named. Original checkpoints then stream tensor by tensor into
-a model without memory of its own: the peak is the model in its target dtype plus one memory-mapped shard.
+for, so a damaged checkpoint is refused with its problems named. Original checkpoints, and any that is to be quantised,
+then stream tensor by tensor into a model without memory of its own: the peak is the model as it will be, in its target
+dtype or quantised, plus one memory-mapped shard.
 """
 
 import glob
@@ -448,8 +449,8 @@ def _place(model: VisualGlmForConditionalGeneration, devices: Devices) -> dict[s
     )
     if "disk" in placement.values():
         raise CheckpointError(
-            "The model does not fit into the memory of this machine's devices. Use a smaller dtype, or convert it"
-            " (vglm convert) and load it with quantization."
+            "The model does not fit into the memory of this machine's devices. Use a smaller dtype, or"
+            " quantization on one device."
         )
     return placement
 

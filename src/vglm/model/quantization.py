@@ -6,8 +6,8 @@
     mark_quantized(model)                                                  saves, reloads and trains like any other
 
 By default only the language model is quantised, as in QLoRA and in the original: the vision transformer loses accuracy.
-Word embeddings are never quantised, and with them a tied output head. Weights are quantised in slices of rows, since
-the arithmetic on a CPU takes ten times the memory of what it quantises; the result is bitsandbytes' own, bit for bit.
+Word embeddings are never quantised, and with them a tied output head. On a CPU, whose arithmetic takes ten times the
+memory of what it quantises, weights are quantised in slices; the result is bitsandbytes' own, bit for bit.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ _PARTS = {
 }
 """What can be quantised, each or not, and the module that it is."""
 
-_SLICE = 2**18  # elements; a multiple of every block size
+_CPU_SLICE = 2**16  # elements; a multiple of every block size
 
 
 def quantization_config(
@@ -120,10 +120,11 @@ def quantized(layer: Any, weight: Tensor) -> nn.Parameter:
     from bitsandbytes import functional
     from bitsandbytes.nn.modules import Int8Params, Linear8bitLt, Params4bit
 
+    at_once = _CPU_SLICE if weight.device.type == "cpu" else weight.numel()
     if isinstance(layer, Linear8bitLt):
         values = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
         scales = torch.empty(len(weight), device=weight.device)
-        rows = max(1, _SLICE // weight.shape[1])
+        rows = max(1, at_once // weight.shape[1])
         for start in range(0, len(weight), rows):
             piece = slice(start, start + rows)
             values[piece], scales[piece], _ = functional.int8_vectorwise_quant(
@@ -135,9 +136,9 @@ def quantized(layer: Any, weight: Tensor) -> nn.Parameter:
     flat = weight.contiguous().view(-1)
     values = torch.empty((len(flat) + 1) // 2, 1, dtype=torch.uint8, device=weight.device)
     scales = torch.empty(-(-len(flat) // form.blocksize), device=weight.device)
-    for start in range(0, len(flat), _SLICE):
+    for start in range(0, len(flat), at_once):
         packed, state = functional.quantize_4bit(
-            flat[start : start + _SLICE], blocksize=form.blocksize, quant_type=form.quant_type
+            flat[start : start + at_once], blocksize=form.blocksize, quant_type=form.quant_type
         )
         values[start // 2 :][: len(packed)] = packed
         scales[start // form.blocksize :][: len(state.absmax)] = state.absmax
