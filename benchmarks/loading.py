@@ -7,6 +7,10 @@ Writes a random checkpoint in float16 (about 300 MB in the original layouts; abo
 to be quantised), loads it in a fresh process for each case, and prints the growth of that process at its peak divided
 by (bytes of the loaded model + bytes of the largest weight file): 1 or less keeps the promise. `nf4 again` and
 `int8 again` load what was quantised and saved; their answers must be those of the model that was saved, to the bit.
+
+Measured on 2 CPU cores: hf 0.90 and 0.94 (to float16 and float32), sat 0.92 and 0.94, nf4 0.78, int8 0.87 (through
+transformers' own quantised loading 5.91 and 3.32). Native files that are taken as they are stay mapped and are read
+when the model first answers, so their growth is near nothing: native float16 0.03, nf4 again 0.16, int8 again 0.09.
 """
 
 import argparse
