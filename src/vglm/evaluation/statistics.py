@@ -720,8 +720,8 @@ def _upper(confidence: float) -> float:
     return (1 + confidence) / 2
 
 
-def _mean(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(..., 2) sums of scores and counts -> their mean."""
+def mean_of_sums(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean: from sums of scores and counts, shape (..., 2), to shape (...); NaN of nothing."""
     with np.errstate(invalid="ignore"):
         return np.asarray(sums[..., 0] / sums[..., 1])
 
@@ -734,7 +734,7 @@ def _clustered(
     if statistic is None:
         if table.ndim != 1:
             raise ValueError(f"scores must have shape (n,), got {table.shape}; a table needs its statistic.")
-        table, statistic = np.stack([table, np.ones_like(table)], axis=1), _mean
+        table, statistic = np.stack([table, np.ones_like(table)], axis=1), mean_of_sums
     if table.ndim != 2 or not len(table):
         raise ValueError(f"rows must have shape (n, k) with n > 0, got {table.shape}.")
     if groups is None:
