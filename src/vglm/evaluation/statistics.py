@@ -652,11 +652,13 @@ def resample(clusters: NDArray[np.float64], statistic: Statistic, resamples: int
     if 4 * len(distinct) <= count:  # right/wrong scores, mostly: how often each row is drawn says all
         drawn = generator.multinomial(count, times / count, size=resamples)
         return np.atleast_1d(statistic(drawn @ distinct))
-    step = max(1, BLOCK // (count * clusters.shape[1]))
+    step = max(1, BLOCK // count)
     scores = []
     for start in range(0, resamples, step):
-        drawn = generator.integers(count, size=(min(step, resamples - start), count))
-        scores.append(np.atleast_1d(statistic(clusters[drawn].sum(axis=1))))
+        size = min(step, resamples - start)
+        drawn = generator.integers(count, size=(size, count)) + count * np.arange(size)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
+        scores.append(np.atleast_1d(statistic(times @ clusters)))
     return np.concatenate(scores)
 
 
