@@ -13,6 +13,7 @@ score_conventions(records)                            the same predictions, as o
 | `labels` | accuracy, macro-F1, confusion, calibration; VQA accuracy |
 | `findings` | 14 findings in chest radiographs, by rules |
 | `lightcurves` | period and amplitude |
+| `judge` | a language model behind an endpoint of the user's, never by default |
 | `conventions` | LLaMA-Factory, ms-swift, R2Gen, pycocoevalcap, sacrebleu |
 
 A config file in conf/metrics/ lists names. A new metric is a `Metric` in `ALL_METRICS`.
