@@ -246,6 +246,23 @@ def test_holm_by_hand() -> None:
     assert holm({"a": 0.7, "b": 0.9}) == {"a": 1.0, "b": 1.0}
 
 
+def test_undefined_scores_are_no_finding() -> None:
+    def ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        with np.errstate(invalid="ignore"):
+            return np.asarray(sums[..., 0] / sums[..., 1])
+
+    before, after = [[0.2, 1.0], [0.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.7, 1.0], [0.9, 1.0]]
+    result = compare_paired(before, after, statistic=ratio)
+    assert result.difference == pytest.approx(0.6)
+    # of 8 exchanges two are the observed one and its mirror, and two leave an arm without a number
+    assert result.p_value == 4 / 8
+    nothing = compare_paired([[0.0, 0.0]] * 3, after, statistic=ratio)
+    assert math.isnan(nothing.p_value)
+    assert json.loads(json.dumps(nothing.as_dict()))["difference"] is None
+    assert math.isnan(holm({"a": math.nan, "b": 0.02})["a"])
+    assert holm({"a": math.nan, "b": 0.02})["b"] == 0.02
+
+
 def test_effect_size_by_hand() -> None:
     # mean 2, standard deviation sqrt(2.5), 5 samples: J = 1 - 3 / 15
     assert effect_size([0, 1, 2, 3, 4]) == pytest.approx(2 / math.sqrt(2.5) * 0.8)

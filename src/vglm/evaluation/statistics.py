@@ -190,11 +190,11 @@ class PairedComparison:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able; NaN becomes None."""
+        """JSON-able; what is not finite becomes None."""
         names = [name for name in self.__slots__ if name not in ("interval", "flips")]
         values: dict[str, Any] = {name: getattr(self, name) for name in names}
-        values = {name: None if isinstance(each, float) and math.isnan(each) else each for name, each in values.items()}
-        ends = [None if math.isnan(end) else end for end in self.interval]
+        values = {name: _finite(each) for name, each in values.items()}
+        ends = [_finite(end) for end in self.interval]
         flips = None if self.flips is None else {name: list(getattr(self.flips, name)) for name in Flips.__slots__}
         return {**values, "interval": ends, "flips": flips, "power_line": self.power_line}
 
@@ -400,7 +400,8 @@ def randomisation_test(
         seed: Of the exchanges.
 
     Returns:
-        The p-value, never 0.
+        The p-value, never 0; NaN where the score of an arm is undefined. An exchange that leaves it undefined counts as
+        extreme.
 
     Source: Fisher 1935, "The design of experiments"; Phipson & Smyth 2010, "Permutation p-values should never be zero".
     """
@@ -408,6 +409,8 @@ def randomisation_test(
     second, _ = _clustered(after, groups, statistic if np.ndim(after) == 2 else None)
     total = first.sum(axis=0) + second.sum(axis=0)
     observed = abs(float(statistic(second.sum(axis=0)) - statistic(first.sum(axis=0))))
+    if math.isnan(observed):
+        return math.nan
     moving = np.any(first != second, axis=1)
     fixed, first, second = first[~moving].sum(axis=0), first[moving], second[moving]
     count = len(first)
@@ -420,12 +423,12 @@ def randomisation_test(
     slack = 1e-9 * max(1.0, observed)  # equal up to rounding counts as equal
     if 2**count <= resamples:
         exchanges = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
-        return float(np.mean(difference(exchanges.astype(np.float64)) >= observed - slack))
+        return float(np.mean(~(difference(exchanges.astype(np.float64)) < observed - slack)))
     generator = np.random.default_rng(seed)
     step, extreme = max(1, BLOCK // count), 0
     for start in range(0, resamples, step):
         exchanges = generator.integers(2, size=(min(step, resamples - start), count))
-        extreme += int(np.sum(difference(exchanges.astype(np.float64)) >= observed - slack))
+        extreme += int(np.sum(~(difference(exchanges.astype(np.float64)) < observed - slack)))
     return (extreme + 1) / (resamples + 1)
 
 
@@ -433,17 +436,18 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Correct the p-values of several metrics, so that the chance of any false finding stays below the level.
 
     Args:
-        p_values: Metric name -> p-value.
+        p_values: Metric name -> p-value; NaN is no test and stays NaN.
 
     Returns:
         Metric name -> adjusted p-value, to be held against the same level, in the order given.
 
     Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
     """
-    adjusted: dict[str, float] = {}
+    tested = [name for name in p_values if not math.isnan(p_values[name])]
+    adjusted = dict.fromkeys(p_values, math.nan)
     largest = 0.0
-    for place, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
-        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[name]))
+    for place, name in enumerate(sorted(tested, key=lambda name: p_values[name])):
+        largest = max(largest, min(1.0, (len(tested) - place) * p_values[name]))
         adjusted[name] = largest
     return {name: adjusted[name] for name in p_values}
 
@@ -715,6 +719,11 @@ def _incomplete_beta(x: float, a: float, b: float) -> float:
     return front * fraction / a
 
 
+def _finite(value: Any) -> Any:
+    """A value that JSON has a word for."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _upper(confidence: float) -> float:
     """The level of the upper end of a two-sided interval."""
     if not 0 < confidence < 1:
@@ -724,7 +733,7 @@ def _upper(confidence: float) -> float:
 
 def mean_of_sums(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     """The mean: from sums of scores and counts, shape (..., 2), to shape (...); NaN of nothing."""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(sums[..., 0] / sums[..., 1])
 
 

@@ -9,6 +9,7 @@ a slice all come from the same rows (`vglm.evaluation.statistics`):
 Where each answer has a score of its own, a row is (score, 1) and the statistic their mean.
 """
 
+import math
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ class Metric:
         name: Its key in `metrics.json`.
         title: Its name in a report.
         signature: How exactly it is computed (tokens, case, smoothing, version), so that two reports can be compared.
+            Texts are never truncated, except where it says so.
         function: (prediction, reference) -> the score of one answer; None for a score that only a set of answers has.
         table: Records -> rows, where they are not (function, 1).
         statistic: Sums of rows -> the score.
@@ -89,8 +91,8 @@ class Score:
     interval_method: str
 
     def as_dict(self) -> dict[str, object]:
-        """JSON-able; NaN becomes None."""
-        value, low, high = (None if each != each else each for each in (self.value, *self.interval))
+        """JSON-able; what is not finite becomes None."""
+        value, low, high = (each if math.isfinite(each) else None for each in (self.value, *self.interval))
         return {
             "value": value,
             "interval": [low, high],

@@ -345,7 +345,7 @@ CONTAINS = Metric(
 ROUGE_L = Metric(
     "rouge_l_characters",
     "ROUGE-L (characters)",
-    "rouge-score|F1|characters without blanks|nfkc|case kept",
+    f"rouge-score {metadata.version('rouge-score')}|F1|characters without blanks|nfkc|case kept",
     rouge_l_characters,
     is_ngram=True,
 )
