@@ -34,7 +34,7 @@ SUPPORT_DEVICES = "Support Devices"
 _MENTIONS = {
     "Enlarged Cardiomediastinum": (
         r"(?:enlarged|widened|widening of the|prominent|wide) (?:cardio)?mediastin\w*(?: silhouette| contours?)?"
-        r"|mediastinal (?:widening|enlargement)|(?:cardiomediastinal|mediastinal)(?: silhouette| contours?)?"
+        r"|mediastinal (?:widening|enlargement)|(?:cardio)?mediastin(?:um|al)(?: silhouette| contours?)?"
         r"|纵隔(?:影)?(?:增宽|增大|变宽)?"
     ),
     "Cardiomegaly": (
@@ -48,7 +48,7 @@ _MENTIONS = {
     ),
     "Lung Opacity": (
         r"opaci\w+|airspace disease|infiltrat\w+|interstitial (?:markings|thickening)|reticula\w+|densit(?:y|ies)"
-        r"|(?:片|斑点|斑|条索|絮|云雾|点|团|网|磨玻璃|密度增高)[状样片]*(?:模糊)?(?:密度)?(?:增高)?阴?影"
+        r"|(?:片|斑点|斑|条索|絮|云雾|点|团|网|磨玻璃|密度增高)[状样片]*(?:模糊)?(?:高?密度)?(?:增高)?阴?影"
         r"|渗出|浸润|磨玻璃|阴影"
     ),
     "Edema": (
@@ -82,13 +82,14 @@ _SENTENCE = re.compile(r"[。；;!?！？\n]|\.(?!\d)")
 _CLAUSE = re.compile(r"，|\b(?:but|however|although|except|though)\b|但|而", re.IGNORECASE)
 
 _NEGATED_BEFORE = re.compile(
-    r"\b(?:no|not|without|negative for|free of|absence of|resolved|resolution of|clear of|ruled? out|nor|never)\b"
+    r"\b(?:no|not|without|negative for|free of|absence of|resolved|resolution of|removal of|clear of|ruled out|nor)\b"
     r"|未|没有|无|不伴|排除",
     re.IGNORECASE,
 )
 _NEGATED_AFTER = re.compile(
     r"^[^,]{0,40}?\b(?:no longer|been (?:resolved|excluded|ruled out)|not (?:\w+ )?(?:seen|identified|present|enlarged)"
-    r"|(?:is|are|has|have) resolved|absent|excluded|ruled out)\b|^[^,]{0,6}(?:未见|不明显|消失|已排除|不大|无明显|未)",
+    r"|(?:is|are|has|have) resolved|removed|absent|excluded|ruled out)\b"
+    r"|^[^,]{0,6}(?:未见|不明显|消失|已排除|不大|无明显|未)",
     re.IGNORECASE,
 )
 _NORMAL = re.compile(
@@ -101,9 +102,14 @@ _NOT_EXCLUDED = re.compile(
     r"|不(?:能)?(?:除外|排除)|待排|待查",
     re.IGNORECASE,
 )
-_UNCERTAIN = re.compile(
+_UNCERTAIN_BEFORE = re.compile(
     r"\b(?:possibl[ey]|probabl[ey]|may|might|could|suspect\w*|suspicious|questionable|likely|equivocal|suggest\w*|versus"
-    r"|vs|concern\w*|consider|borderline|indeterminate|presumed)\b|可能|疑|考虑|倾向|或许|似",
+    r"|vs|concern\w*|consider|borderline|presumed|to exclude|rule out)\b|可能|疑|考虑|倾向|或许|似|(?<!已)除外",
+    re.IGNORECASE,
+)
+_UNCERTAIN_AFTER = re.compile(
+    r"^(?: \w+){0,3}? (?:possible|probable|suspected|likely|questionable|equivocal|indeterminate|versus|vs)\b"
+    r"(?! (?:for|due|represent|reflect|relat))|^[^考]{0,6}(?:可能|待定|？|\?)",
     re.IGNORECASE,
 )
 _ORGAN = re.compile(
@@ -146,14 +152,14 @@ def _chinese_commas(sentence: str) -> str:
 def _judge(clause: str, mention: re.Match[str]) -> Certainty | None:
     """What a clause says of one mention; None where it only names an organ."""
     before, after = clause[: mention.start()], clause[mention.end() :]
-    item = before.rpartition(",")[2] + mention[0] + after.partition(",")[0]
+    lead, tail = before.rpartition(",")[2], after.partition(",")[0]  # the item of a list that the mention stands in
     is_list = (
         re.search(r"\b(?:or|nor|and)\b", clause) is not None
     )  # "no A, B or C" denies all, "no A, small B" does not
-    denied = before if is_list else before.rpartition(",")[2]
+    denied = before if is_list else lead
     is_negated = _NEGATED_BEFORE.search(denied) is not None or _NEGATED_AFTER.search(after) is not None
     if _ORGAN.match(mention[0]) and not _ENLARGED.search(mention[0]):  # neither good nor bad by itself
-        if is_negated or _NORMAL.search(item):
+        if is_negated or _NORMAL.search(lead + mention[0] + tail):
             return "negative"
         if not _ENLARGED.search(after):
             return None
@@ -161,7 +167,8 @@ def _judge(clause: str, mention: re.Match[str]) -> Certainty | None:
         return "uncertain"
     if is_negated:
         return "negative"
-    return "uncertain" if _UNCERTAIN.search(item) else "positive"
+    is_doubted = _UNCERTAIN_BEFORE.search(lead) is not None or _UNCERTAIN_AFTER.search(tail) is not None
+    return "uncertain" if is_doubted else "positive"
 
 
 def is_abnormal(report: str) -> bool:
