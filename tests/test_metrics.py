@@ -125,6 +125,7 @@ def test_looser_matches(prediction: str, reference: str, normalised: float, cont
     assert contains(prediction, reference) == contained
 
 
+CONFIGS = Path(__file__).parents[1] / "conf" / "metrics"
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "metrics" / "text.json").read_text(encoding="utf-8"))
 SETS = {
     **GOLDEN["pairs"],
@@ -254,7 +255,7 @@ def test_every_metric_takes_records_with_errors_and_has_a_signature() -> None:
         assert not metric.is_share or math.isnan(value) or 0 <= value <= 1
 
 
-@pytest.mark.parametrize("path", sorted(Path("conf/metrics").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_config_files_name_metrics(path: Path) -> None:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert set(content) == {"names", "labels", "convention"}

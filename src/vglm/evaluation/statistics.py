@@ -353,7 +353,8 @@ def mcnemar_test(wrong_to_right: int, right_to_wrong: int, *, is_mid: bool = Fal
 
     Under the null hypothesis each flip goes either way like a coin. The exact test never rejects a true null too often,
     but at n = 20 it does so in 0 to 3 % of the cases rather than 5 %, for there are few possible p-values. The mid-p
-    variant counts what was observed by half and rejects in 3 to 6 %.
+    variant counts what was observed by half and rejects in 3 to 5 % where 6 flips or more are expected, and less often
+    where fewer are.
 
     Args:
         wrong_to_right: Samples that became right.
