@@ -47,6 +47,7 @@ GENERAL_QUESTIONS = (
 _SMALL_SIDE = 32
 _LONG_SHAPE = 4.0
 _CLASSES_AT_MOST = 50
+_FEWEST_ROWS = 10  # of fewer nothing can be said about classes
 _IMBALANCE = 10
 _CONSTANT_SHARE = 0.3
 _STRAY_SHARE = 0.05
@@ -133,7 +134,9 @@ def sizes_and_modes(survey: Survey) -> Iterator[Finding]:
     order = np.argsort(-counts, kind="stable")
     yield Finding(
         NOTE,
-        f"Pictures have {smallest} to {largest} pixels, {middle} in the middle",
+        f"Pictures have {smallest} to {largest} pixels, {middle} in the middle"
+        if smallest != largest
+        else f"All pictures have {smallest} pixels",
         "The model sees all of them as RGB squares of one size.",
         table=Table(("stored as", "pictures"), [(str(stored[each]), f"{counts[each]:,}") for each in order[:8]]),
     )
@@ -307,8 +310,7 @@ def languages(survey: Survey) -> Iterator[Finding]:
     present = [each for each in Language if any(counts[each])]
     yield Finding(
         NOTE,
-        "Answers are in "
-        + _listed(f"{LANGUAGE_NAMES[each]} ({counts[each][1]:,})" for each in present if counts[each][1]),
+        "Answers: " + _listed(f"{counts[each][1]:,} {LANGUAGE_NAMES[each]}" for each in present if counts[each][1]),
         table=Table(
             ("language", "questions", "answers"),
             [(LANGUAGE_NAMES[each], f"{counts[each][0]:,}", f"{counts[each][1]:,}") for each in present],
@@ -334,7 +336,7 @@ def languages(survey: Survey) -> Iterator[Finding]:
     main = max(clear, key=lambda each: counts[Language(each)][1])
     other = clear[1 - clear.index(main)]
     stray = np.flatnonzero((answered == other) & rows["is_sentence"] & ~crossed)
-    if 0 < len(stray) < _STRAY_SHARE * len(rows):
+    if len(stray) and counts[Language(other)][1] < _STRAY_SHARE * len(rows):
         yield Finding(
             NOTE,
             f"{_rows(len(stray))} in {LANGUAGE_NAMES[Language(other)]} among {len(rows):,}",
@@ -401,58 +403,76 @@ def truncation(max_length: int) -> Callable[[Survey], Iterator[Finding]]:
 
 def classes(survey: Survey) -> Iterator[Finding]:
     """How often each answer occurs, for each sort of question."""
+    overview = []
+    details: list[Finding] = []
     for code, kind in enumerate(survey.kinds):
         rows = np.flatnonzero(survey.rows["kind"] == code)
-        yield from _classes_of(survey, rows, f" of kind {kind}" if kind else "")
+        _, first, class_of, counts = np.unique(
+            survey.rows["answer"][rows], return_index=True, return_inverse=True, return_counts=True
+        )
+        most = survey.sample(int(rows[first[counts.argmax()]])).answer
+        overview.append(
+            (kind or "none", f"{len(rows):,}", f"{len(counts):,}", f"{counts.max():,} x {_short(most, 24)}")
+        )
+        details += _classes_of(survey, rows, first, class_of, counts, f" of kind {kind}" if kind else "")
+    if len(overview) > 1:
+        yield Finding(
+            NOTE,
+            f"{_count(len(overview), 'kind')} of questions",
+            table=Table(("kind", "rows", "answers", "most frequent"), overview),
+        )
+    yield from (each for each in details if each.severity is WARNING or len(overview) == 1)
 
 
-def _classes_of(survey: Survey, rows: NDArray[np.intp], of_kind: str) -> Iterator[Finding]:
-    _, first, class_of, counts = np.unique(
-        survey.rows["answer"][rows], return_index=True, return_inverse=True, return_counts=True
-    )
-    if len(rows) < 10:
+def _classes_of(
+    survey: Survey,
+    rows: NDArray[np.intp],
+    first: NDArray[np.intp],
+    class_of: NDArray[np.intp],
+    counts: NDArray[np.intp],
+    of_kind: str,
+) -> Iterator[Finding]:
+    """The classes of some rows: where each occurs first, which one each row is, how often each occurs."""
+    if len(rows) < _FEWEST_ROWS:
         return
     order = np.argsort(-counts, kind="stable")
-    texts = {int(each): survey.sample(int(rows[first[each]])).answer for each in order[:10]}
     largest, smallest = int(counts.max()), int(counts.min())
     share = largest / len(rows)
+    most = (_example(survey, int(rows[first[order[0]]])),)
+    if len(counts) == 1:
+        yield Finding(
+            WARNING,
+            f"All {_rows(len(rows))}{of_kind} have the same answer",
+            "There is nothing to tell apart. Add rows with other answers.",
+            most,
+        )
+        return
     if len(counts) > min(_CLASSES_AT_MOST, len(rows) / 2):
         yield Finding(
             NOTE,
             f"{len(counts):,} different answers in {_rows(len(rows))}{of_kind}: free text",
-            f"The most frequent one is given {_times(largest)}.",
+            "" if largest == 1 else f"The most frequent one is given {largest:,} times.",
         )
         if share >= _CONSTANT_SHARE:
             yield Finding(
                 WARNING,
                 f"One answer fits {share:.0%} of the rows{of_kind}",
                 "A model that always says it looks good. Report scores on the other rows beside the average.",
-                (_example(survey, int(rows[first[order[0]]])),),
+                most,
             )
         return
-    table = Table(
-        ("answer", "rows", "share"),
-        [(_short(texts[int(each)], 60), f"{counts[each]:,}", f"{counts[each] / len(rows):.1%}") for each in order[:10]],
-    )
-    if len(counts) == 1:
-        yield Finding(
-            WARNING,
-            f"All {_rows(len(rows))}{of_kind} have the same answer",
-            "There is nothing to tell apart. Add rows with other answers.",
-            (_example(survey, int(rows[first[0]])),),
-        )
-        return
     is_unbalanced = largest >= _IMBALANCE * smallest and largest > _IMBALANCE
+    each_has = f"{largest:,} rows each" if smallest == largest else f"{smallest:,} to {largest:,} rows each"
+    shown = [(survey.sample(int(rows[first[each]])).answer, int(counts[each])) for each in order[:10]]
+    advice = " Collect more of the rare ones; report a score that counts classes alike." if is_unbalanced else ""
     yield Finding(
         WARNING if is_unbalanced else NOTE,
-        f"{len(counts)} classes{of_kind}: {smallest:,} to {largest:,} rows each",
-        f"Always saying the most frequent answer would be right in {share:.1%}."
-        + (
-            " Collect more of the rare ones, or weigh them; report a score that counts classes alike."
-            if is_unbalanced
-            else ""
+        f"{len(counts)} classes{of_kind}: {each_has}",
+        f"Always saying the most frequent answer would be right in {share:.1%}.{advice}",
+        table=Table(
+            ("answer", "rows", "share"),
+            [(_short(answer, 60), f"{count:,}", f"{count / len(rows):.1%}") for answer, count in shown],
         ),
-        table=table,
     )
     for split in ("validation", "test"):
         seen, tested = _in_split(survey, rows, "train"), _in_split(survey, rows, split)
@@ -614,11 +634,11 @@ CHECKS: tuple[Check, ...] = (
 
 
 def repeated_rows(survey: Survey) -> NDArray[np.intp]:
-    """The rows that say nothing new: same split, picture, words and answer as an earlier one."""
+    """The rows that say nothing new: same split, picture, words and answer as an earlier one; the probe may repeat."""
     rows = survey.rows
     keys = np.stack([_inputs(survey), rows["answer"], rows["split"].astype(np.uint64)], axis=1)
     _, first = np.unique(keys, axis=0, return_index=True)
-    return np.setdiff1d(np.arange(len(rows)), first)
+    return np.setdiff1d(np.flatnonzero(~_in_split(survey, slice(None), PROBE)), first)
 
 
 @dataclass(frozen=True)
@@ -757,10 +777,6 @@ def _count(number: int, noun: str, plural: str | None = None) -> str:
 
 def _rows(number: int) -> str:
     return _count(number, "row")
-
-
-def _times(number: int) -> str:
-    return "once" if number == 1 else f"{number:,} times"
 
 
 def _listed(items: Iterable[str]) -> str:

@@ -110,7 +110,7 @@ def _worst_first(diagnosis: Diagnosis) -> list[Finding]:
 
 def _print_finding(finding: Finding, console: Console) -> None:
     style = _STYLES[finding.severity]
-    line = RichTable.grid(padding=(0, 1))
+    line = RichTable.grid(padding=(0, 1), expand=True)
     line.add_column(width=1)
     line.add_column(ratio=1)
     title = Text(finding.title, "default" if finding.severity is Severity.NOTE else style)

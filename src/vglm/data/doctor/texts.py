@@ -31,11 +31,11 @@ class Language(IntEnum):
 
 
 LANGUAGE_NAMES = {
-    Language.NONE: "no words",
+    Language.NONE: "without words",
     Language.CHINESE: "Chinese",
-    Language.LATIN: "English or other Latin script",
-    Language.MIXED: "Chinese and Latin mixed",
-    Language.OTHER: "another script",
+    Language.LATIN: "English (Latin script)",
+    Language.MIXED: "mixed",
+    Language.OTHER: "other scripts",
 }
 
 # What programs write for "nothing here"; "none" and "无" may be true answers, Python's None is not.
