@@ -596,17 +596,17 @@ def questions(survey: Survey) -> Iterator[Finding]:
                 "One model cannot tell which of the two tasks is meant. Reword one of them.",
                 _examples(survey, shared),
             )
-    pairs = np.unique(np.stack([rows["question"], rows["kind"].astype(np.uint64)], axis=1)[~is_probe], axis=0)
-    asked, kinds = np.unique(pairs[:, 0], return_counts=True)
-    shared = np.flatnonzero(np.isin(rows["question"], asked[kinds > 1]) & ~is_probe)
-    if len(shared):
-        order = np.lexsort([rows["kind"][shared], rows["question"][shared]])
-        _, of_each = np.unique(rows[["question", "kind"]][shared[order]], return_index=True)
+    named = np.flatnonzero(~is_probe & (rows["kind"] != (survey.kinds.index("") if "" in survey.kinds else -1)))
+    pairs = np.stack([rows["question"], rows["kind"].astype(np.uint64)], axis=1)[named]
+    _, first = np.unique(pairs, axis=0, return_index=True)  # one row of each question and kind, by question
+    asked, kinds = np.unique(pairs[first, 0], return_counts=True)
+    several = np.isin(pairs[first, 0], asked[kinds > 1])
+    if several.any():
         yield Finding(
             WARNING,
             f"{_count(int((kinds > 1).sum()), 'question')} asked for more than one kind of answer",
             "The same words mean different tasks. Reword them, so that the model can tell what is wanted.",
-            _examples(survey, shared[order][of_each]),
+            _examples(survey, named[first[several]]),
         )
 
 
