@@ -103,7 +103,7 @@ def test_rows_that_cannot_be_used(write: Callable[..., Path]) -> None:
     with findings(path) as found:
         assert [each.title for each in found] == [
             "1 row cannot be read",
-            "1 of 6 rows name a picture that is not there",
+            "1 of 6 rows names a picture that is not there",
             "2 pictures of 3 rows cannot be decoded",
         ]
         assert [example.where for each in found for example in each.examples] == [
@@ -297,7 +297,7 @@ def test_texts_are_looked_at(write: Callable[..., Path]) -> None:
         "1 question holds an unresolved token",
         "3 answers in another language than the question",
         "1 question in the frame of the other language",
-        "1 row ask what the model answers already about any picture",
+        "1 row asks what the model answers already about any picture",
     ]
 
 
@@ -337,7 +337,7 @@ def test_leakage_between_splits(write: Callable[..., Path], tmp_path: Path) -> N
     picture(0).save(folder / "copy.png")
     with examine(folder, workers=1) as diagnosis:
         found = [each.title for each in diagnosis.findings if each.severity is Severity.WARNING]
-        assert "1 row of test share a group with 1 row of train" in found
+        assert "1 row of test shares a group with 1 row of train" in found
         assert "2 rows of test share a picture with 2 rows of train" in found
         write_cleaned_copy(diagnosis, tmp_path / "cleaned")
     kept = [json.loads(line) for line in (tmp_path / "cleaned" / "data.jsonl").read_text("utf-8").splitlines()]
@@ -349,14 +349,14 @@ def test_studies_told_by_their_names(write: Callable[..., Path]) -> None:
     path = write([row(each, img=f"{each // 2}_{each % 2 + 1}.png") for each in range(12)])
     for each in range(12):
         picture(each).save(path.parent / f"{each // 2}_{each % 2 + 1}.png")
-    assert titles(path) == ["Pictures seem to be named <study>_<view>: 6 studies, up to 2 rows each"]
+    assert titles(path) == ["Pictures seem to be named <study>_<view>: 6 studies, up to 2 pictures each"]
 
 
 def test_questions_of_other_tasks(write: Callable[..., Path]) -> None:
     other = write([row(1, prompt="心脏大吗？")], "other.json")
     path = write([row(1, prompt="心脏大吗"), row(2, kind="report"), row(3, kind="finding")])
     assert titles(path, other_tasks=[other]) == [
-        f"1 row ask a question of {other} too",
+        f"1 row asks a question of {other} too",
         "1 question asked for more than one kind of answer",
     ]
 

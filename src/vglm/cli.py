@@ -200,22 +200,21 @@ def _doctor(parsed: argparse.Namespace) -> int:
 
 
 def _options(pairs: Sequence[str]) -> dict[str, object]:
-    """`key=value` as written on the command line; values are read as YAML, as in a config."""
-    import yaml
+    """`key=value` as written on the command line; values are read as in a config."""
+    from omegaconf import OmegaConf
 
     from vglm.errors import ConfigError
 
-    options: dict[str, object] = {}
     for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not sign:
+        if not pair.partition("=")[1]:
             raise ConfigError(f"--option {pair}: expected key=value, such as --option several_images=first.")
-        options[key] = yaml.safe_load(value)
-    return options
+    return {str(key): value for key, value in OmegaConf.from_dotlist(list(pairs)).items()}
 
 
 def _token_counter(folder: Path | None) -> "tuple[Callable[[Sample], Lengths], int, str]":
     """How to count a sample's tokens as a model does, how many its context holds, and the model's name."""
+    from functools import lru_cache
+
     from vglm.config import repo_root
     from vglm.data.doctor import Lengths
     from vglm.model.configuration import VisualGlmConfig
@@ -226,6 +225,7 @@ def _token_counter(folder: Path | None) -> "tuple[Callable[[Sample], Lengths], i
     processor = VisualGlmProcessor.from_pretrained(folder)
     tokenizer = processor.tokenizer
 
+    @lru_cache(1024)  # most questions, and what stands before the image, come again and again
     def count(text: str) -> int:
         return len(tokenizer.tokenize(text, split_special_tokens=True))
 

@@ -7,6 +7,7 @@ A new one is a function here and a line in `CHECKS`.
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,9 @@ _FEWEST_ROWS = 10  # of fewer nothing can be said about classes
 _IMBALANCE = 10
 _CONSTANT_SHARE = 0.3
 _STRAY_SHARE = 0.05
+_NAMED_SHARE = 0.9
+# One view of a study: OpenI's 2_1 and CXR2384_IM-0942-1001; not IMG_2031 or train_003.
+_VIEW_OF_STUDY = re.compile(r"([A-Za-z]{0,4}\d+)_(?:\d{1,2}|(?:\d+_)?IM-.*)")
 _SEVERAL_REFERENCES = 3
 _LENGTHS = (128, 320, 512, 1024, 2048)
 
@@ -99,7 +103,7 @@ def missing_pictures(survey: Survey) -> Iterator[Finding]:
     total = survey.bad_rows + survey.missing + len(survey)
     yield Finding(
         WARNING,
-        f"{count:,} of {_rows(total)} name a picture that is not there",
+        f"{count:,} of {_rows(total)} {_verb('name', count)} a picture that is not there",
         "Training refuses them. Add the pictures, say where they lie (--image-dir, dataset.image_dir), or leave these"
         " rows out with dataset.skip_missing=true; --fix does so too. The text checks below know only the other rows.",
         tuple(examples[:EXAMPLES]),
@@ -191,7 +195,7 @@ def duplicate_rows(survey: Survey) -> Iterator[Finding]:
     if len(repeated):
         yield Finding(
             WARNING,
-            f"{_rows(len(repeated))} {'repeats' if len(repeated) == 1 else 'repeat'} an earlier one:"
+            f"{_rows(len(repeated))} {_verb('repeat', len(repeated))} an earlier one:"
             " same picture, same question, same answer",
             "They weigh double in training, and a score on them counts them double. --fix keeps the first of each.",
             _examples(survey, repeated),
@@ -294,7 +298,7 @@ def answers_to_look_at(survey: Survey) -> Iterator[Finding]:
     if len(rows):
         yield Finding(
             WARNING,
-            f"{_count(len(rows), 'question')} {'holds' if len(rows) == 1 else 'hold'} an unresolved token",
+            f"{_count(len(rows), 'question')} {_verb('hold', len(rows))} an unresolved token",
             "Such as <image>, which is ordinary text to VisualGLM: the picture comes before the question by itself.",
             tuple(_example(survey, row, evidence(survey.sample(row).question)) for row in _head(rows)),
         )
@@ -514,7 +518,7 @@ def groups(survey: Survey) -> Iterator[Finding]:
     yield Finding(
         WARNING,
         f"Pictures seem to be named <study>_<view>: {_count(len(sizes), 'study', 'studies')},"
-        f" up to {_rows(int(sizes.max()))} each",
+        f" up to {_count(int(sizes.max()), 'picture')} each",
         "Views of one study are no independent pictures. Check that the split keeps them together (dataset.group).",
     )
 
@@ -543,7 +547,7 @@ def splits(survey: Survey) -> Iterator[Finding]:
         )
         yield Finding(
             WARNING,
-            f"{_rows(len(leak.tested_rows))} of {leak.tested} share {leak.shared} with"
+            f"{_rows(len(leak.tested_rows))} of {leak.tested} {_verb('share', len(leak.tested_rows))} {leak.shared} with"
             f" {_rows(len(leak.train_rows))} of {leak.train}",
             advice,
             _examples(survey, np.concatenate([leak.tested_rows[:2], leak.train_rows[:2]])),
@@ -574,7 +578,7 @@ def questions(survey: Survey) -> Iterator[Finding]:
     if len(taken):
         yield Finding(
             WARNING,
-            f"{_rows(len(taken))} ask what the model answers already about any picture",
+            f"{_rows(len(taken))} {_verb('ask', len(taken))} what the model answers already about any picture",
             "After tuning it would give such answers to every picture. Ask in words that belong to this task alone.",
             _examples(survey, taken),
         )
@@ -583,7 +587,7 @@ def questions(survey: Survey) -> Iterator[Finding]:
         if len(shared):
             yield Finding(
                 WARNING,
-                f"{_rows(len(shared))} ask a question of the probe",
+                f"{_rows(len(shared))} {_verb('ask', len(shared))} a question of the probe",
                 "The probe is to show what is forgotten of other tasks. Reword the question of this task.",
                 _examples(survey, shared),
             )
@@ -592,7 +596,7 @@ def questions(survey: Survey) -> Iterator[Finding]:
         if len(shared):
             yield Finding(
                 WARNING,
-                f"{_rows(len(shared))} ask a question of {place} too",
+                f"{_rows(len(shared))} {_verb('ask', len(shared))} a question of {place} too",
                 "One model cannot tell which of the two tasks is meant. Reword one of them.",
                 _examples(survey, shared),
             )
@@ -684,16 +688,25 @@ def leaks(survey: Survey) -> Iterator[Leak]:
 
 
 def infer_groups(survey: Survey) -> NDArray[np.uint64] | None:
-    """Groups told by the pictures' names, `<study>_<view>` such as OpenI's 2_1, where nine in ten are named so."""
-    pattern = re.compile(r"([A-Za-z]{0,4}\d+)_(?:\d{1,2}|(?:\d+_)?IM-.*)")
-    stems = [image.stem if (image := each.image) and hasattr(image, "stem") else "" for each in survey.samples()]
-    matches = [pattern.fullmatch(each) for each in stems]
-    if sum(map(bool, matches)) < 0.9 * max(1, sum(map(bool, stems))) or not any(matches):
-        return None
-    studies = np.array(
-        [hash_text(m.group(1) if m else stem) for m, stem in zip(matches, stems, strict=True)], np.uint64
-    )
-    return studies if len(np.unique(studies)) < len(np.unique(survey.rows["group"])) else None
+    """Tell groups by the pictures' names.
+
+    Args:
+        survey: The survey.
+
+    Returns:
+        For each picture a hash of its study, where nine in ten are named `<study>_<view>` such as OpenI's 2_1, and
+        studies have several; None where not.
+    """
+    studies = np.zeros(len(survey.images), np.uint64)
+    named = 0
+    for picture in range(len(studies)):
+        image = survey.image(picture)
+        stem = image.stem if isinstance(image, Path) else str(image)
+        match = _VIEW_OF_STUDY.fullmatch(stem)
+        named += match is not None
+        studies[picture] = hash_text(match.group(1) if match else stem)
+    is_told = 0 < named >= _NAMED_SHARE * len(studies) and len(np.unique(studies)) < len(studies)
+    return studies if is_told else None
 
 
 def _look_alike_ids(survey: Survey) -> NDArray[np.int64]:
@@ -777,6 +790,10 @@ def _count(number: int, noun: str, plural: str | None = None) -> str:
 
 def _rows(number: int) -> str:
     return _count(number, "row")
+
+
+def _verb(verb: str, number: int) -> str:
+    return f"{verb}s" if number == 1 else verb
 
 
 def _listed(items: Iterable[str]) -> str:
