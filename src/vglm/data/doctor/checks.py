@@ -547,8 +547,8 @@ def splits(survey: Survey) -> Iterator[Finding]:
         )
         yield Finding(
             WARNING,
-            f"{_rows(len(leak.tested_rows))} of {leak.tested} {_verb('share', len(leak.tested_rows))} {leak.shared} with"
-            f" {_rows(len(leak.train_rows))} of {leak.train}",
+            f"{_rows(len(leak.tested_rows))} of {leak.tested} {_verb('share', len(leak.tested_rows))} {leak.shared}"
+            f" with {_rows(len(leak.train_rows))} of {leak.train}",
             advice,
             _examples(survey, np.concatenate([leak.tested_rows[:2], leak.train_rows[:2]])),
         )

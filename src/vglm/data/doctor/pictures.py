@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,7 +141,7 @@ def look_at(image: Path | ImageSlice) -> NDArray[Any]:
     record = np.zeros((), PICTURE)
     record["width"], record["height"] = rgb.size
     record["mode"], record["format"], record["is_turned"] = header.mode, header.format, header.is_turned
-    record["is_plain"] = all(low == high for low, high in rgb.getextrema())
+    record["is_plain"] = all(low == high for low, high in cast(tuple[tuple[int, int], ...], rgb.getextrema()))
     record["pixels"] = np.frombuffer(bytes.fromhex(image_sha256(rgb))[:16], np.uint64)
     record["cells"] = shrink(rgb)
     return record

@@ -148,7 +148,7 @@ def _compare(
     cells: NDArray[np.uint8], packed: NDArray[np.uint64], first: NDArray[np.intp], second: NDArray[np.intp]
 ) -> NDArray[np.bool_]:
     """`look_alike`, the cheap comparison first."""
-    alike = np.bitwise_count(packed[first] ^ packed[second]).sum(axis=1) <= MAX_DISTANCE
+    alike: NDArray[np.bool_] = np.bitwise_count(packed[first] ^ packed[second]).sum(axis=1) <= MAX_DISTANCE
     close = np.flatnonzero(alike)
     if len(close):
         difference = cells[first[close]].astype(np.float32) - cells[second[close]].astype(np.float32)
