@@ -346,10 +346,19 @@ def test_leakage_between_splits(write: Callable[..., Path], tmp_path: Path) -> N
 
 
 def test_studies_told_by_their_names(write: Callable[..., Path]) -> None:
-    path = write([row(each, img=f"{each // 2}_{each % 2 + 1}.png") for each in range(12)])
+    rows = [row(each, img=f"{each // 2}_{each % 2 + 1}.png") for each in range(12)]
+    path = write(rows)
     for each in range(12):
         picture(each).save(path.parent / f"{each // 2}_{each % 2 + 1}.png")
-    assert titles(path) == ["Pictures seem to be named <study>_<view>: 6 studies, up to 2 pictures each"]
+    title = "Pictures seem to be named <study>_<view>: 6 studies, up to 2 pictures each"
+    with examine(path, workers=1) as diagnosis:
+        assert title in [each.title for each in diagnosis.findings]
+        assert diagnosis.severity is Severity.NOTE
+    write(rows[:5], "train.json")
+    write(rows[5:], "test.json")
+    with findings(path.parent) as found:
+        assert [each.title for each in found] == [title]
+        assert found[0].detail.startswith("1 study lies in several splits")
 
 
 def test_questions_of_other_tasks(write: Callable[..., Path]) -> None:

@@ -221,6 +221,7 @@ def _token_counter(folder: Path | None) -> "tuple[Callable[[Sample], Lengths], i
     from vglm.model.processing import VisualGlmProcessor
     from vglm.model.prompt import Prompt
 
+    name = "the tiny model, see --model" if folder is None else str(folder)
     folder = folder or repo_root() / "data" / "visualglm_tiny"
     processor = VisualGlmProcessor.from_pretrained(folder)
     tokenizer = processor.tokenizer
@@ -240,4 +241,4 @@ def _token_counter(folder: Path | None) -> "tuple[Callable[[Sample], Lengths], i
         special = len(tokenizer.build_inputs_with_special_tokens([]))
         return Lengths(prompt + image + special, history, count(sample.answer) + 1)
 
-    return count_tokens, VisualGlmConfig.from_pretrained(folder).text_config.max_position_embeddings, str(folder)
+    return count_tokens, VisualGlmConfig.from_pretrained(folder).text_config.max_position_embeddings, name

@@ -515,11 +515,16 @@ def groups(survey: Survey) -> Iterator[Finding]:
         )
         return
     _, sizes = np.unique(studies, return_counts=True)
+    pairs = np.unique(np.stack([studies, rows["split"][survey.images].astype(np.uint64)], axis=1), axis=0)
+    divided = int((np.unique(pairs[:, 0], return_counts=True)[1] > 1).sum())
     yield Finding(
-        WARNING,
+        WARNING if divided else NOTE,
         f"Pictures seem to be named <study>_<view>: {_count(len(sizes), 'study', 'studies')},"
         f" up to {_count(int(sizes.max()), 'picture')} each",
-        "Views of one study are no independent pictures. Check that the split keeps them together (dataset.group).",
+        f"{_count(divided, 'study', 'studies')} {_verb('lie', divided)} in several splits: a score measures memory."
+        " Divide by study."
+        if divided
+        else "Views of one study are no independent pictures. Keep them together when you split.",
     )
 
 

@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from vglm.data.doctor.pictures import PICTURE, READABLE, decode_pictures
 from vglm.data.doctor.similarity import find_look_alikes
-from vglm.data.doctor.texts import Mark, is_sentence, language_of, marks_of, normalise, unresolved_in
+from vglm.data.doctor.texts import Language, Mark, is_sentence, language_of, marks_of, normalise, unresolved_in
 from vglm.data.problems import BadRow
 from vglm.data.sample import ImageSlice, Sample, Turn
 
@@ -281,6 +281,7 @@ def _describe(
     for turn in sample.turns:
         marks |= marks_of(turn.answer)
     lengths = Lengths(-1, -1, -1) if count_tokens is None else count_tokens(sample)
+    question, question_language, asks_in_words = _describe_question(sample.question)
     return (
         splits.setdefault(split if isinstance(split, str) else "", len(splits)),
         kinds.setdefault(kind if isinstance(kind, str) else "", len(kinds)),
@@ -288,17 +289,25 @@ def _describe(
         hash_text(sample.group),
         sample.group == sample.id or _names_picture(sample.group, sample.image),
         hash_text("\0".join([text for turn in sample.history for text in turn] + [sample.question])),
-        hash_text(normalise(sample.question)),
+        question,
         hash_text(normalise(sample.answer)),
         len(sample.turns),
         marks,
-        any(unresolved_in(turn.question) for turn in sample.turns),
-        language_of(sample.question),
+        any(_is_open(turn.question) for turn in sample.turns),
+        question_language,
         language_of(sample.answer),
-        is_sentence(sample.answer) and is_sentence(sample.question),
+        asks_in_words and is_sentence(sample.answer),
         sample.english,
         *lengths,
     )
+
+
+@lru_cache(1024)  # most questions come again and again
+def _describe_question(question: str) -> tuple[int, Language, bool]:
+    return hash_text(normalise(question)), language_of(question), is_sentence(question)
+
+
+_is_open = lru_cache(1024)(unresolved_in)
 
 
 def _names_picture(group: str, image: object) -> bool:
