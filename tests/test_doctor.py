@@ -408,6 +408,15 @@ def test_the_cleaned_copy_is_clean_and_the_source_untouched(write: Callable[...,
     ]
 
 
+def test_a_folder_with_one_data_file_or_several(write: Callable[..., Path]) -> None:
+    folder = write([row(1)], "hearts.json").parent
+    with examine(folder, workers=1) as diagnosis:
+        assert diagnosis.survey.sample(0).id == "hearts.json#1"
+    write([row(2)], "lungs.json")
+    with pytest.raises(DataError, match=r"several data sets: hearts\.json, lungs\.json\. Pass one"), examine(folder):
+        pass
+
+
 def test_a_copy_never_lies_in_the_source(write: Callable[..., Path]) -> None:
     folder = write([row(1)], "train.json").parent
     with examine(folder, workers=1) as diagnosis, pytest.raises(DataError, match="is not to be touched"):

@@ -12,12 +12,12 @@ from vglm.data.doctor.checks import CHECKS, PROBE, Check, truncation
 from vglm.data.doctor.finding import Finding, Severity
 from vglm.data.doctor.pictures import READABLE
 from vglm.data.doctor.survey import Lengths, Part, Source, Survey, survey_rows
-from vglm.data.readers import is_hub_name, read, recognise
+from vglm.data.readers import formats, is_hub_name, read, recognise
 from vglm.data.readers.rows import split_name
 from vglm.data.sample import Sample
 from vglm.errors import DataError
 
-_PUBLISHED_FILE = "dataset"
+_DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 _NOT_CHECKED = {
     "pictures": "pictures were not decoded",
     "tokens": "tokens were not counted",
@@ -97,7 +97,7 @@ def examine(
 
     Args:
         path: A file, a folder, or `hf://owner/name`. A folder that is no format of its own may hold a file for each
-            split: `train.*`, `validation.*`, `test.*`, `probe.*`.
+            split, `train.*`, `validation.*`, `test.*`, `probe.*`, or one file of a known format.
         format: The format's name; recognised by the content if None.
         image_dir: Where the pictures lie; beside the file if None.
         options: The format's own options.
@@ -179,11 +179,17 @@ def _open_source(path: str | Path, format: str | None, image_dir: Path | None, o
 
 
 def _files_of_splits(folder: Path) -> dict[Path, str | None]:
-    """The files that are named after a split, with our name for it; else the published data set's one file."""
+    """The files that are named after a split, with our name for it; else the one file that is of a known format."""
     found: dict[Path, str | None] = {}
-    for file in sorted(folder.iterdir()):
+    files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in _DATA_SUFFIXES and file.is_file()]
+    for file in files:
         split = PROBE if file.stem == PROBE else split_name(file.stem)
-        if file.is_file() and split is not None:
+        if split is not None:
             found[file] = split
-    published = folder / f"{_PUBLISHED_FILE}.json"
-    return found or ({published: None} if published.is_file() else {})
+    if found:
+        return found
+    known = [file for file in files if any(reader.recognises(file) for reader in formats().values())]
+    if len(known) > 1:
+        names = ", ".join(file.name for file in known)
+        raise DataError(f"{folder} holds several data sets: {names}. Pass one of these files.")
+    return dict.fromkeys(known)
