@@ -54,8 +54,9 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console | None = None) -> Non
     console.print()
     if diagnosis.clean:
         console.print(Text("Nothing to mend: ", "green").append(", ".join(diagnosis.clean), "default"))
-    for title, reason in diagnosis.left_out.items():
-        console.print(f"Not checked: {title} ({reason})", markup=False)
+    for reason in dict.fromkeys(diagnosis.left_out.values()):
+        titles = [title for title, why in diagnosis.left_out.items() if why == reason]
+        console.print(f"Not checked, as {reason}: {', '.join(titles)}", markup=False)
     if diagnosis.counted_with:
         console.print(f"Tokens are those of {diagnosis.counted_with}", markup=False)
     console.print(Text(diagnosis.verdict, "bold"))
