@@ -102,6 +102,12 @@ class SceneDialogues(Sequence[Sample]):
                 yield turn.question
                 yield turn.answer
 
+    def dialogues(self) -> Iterator[tuple[tuple[Turn, ...], bool, bool]]:
+        """Turns, whether there is a picture, and whether in English, of all samples in order; no picture is drawn."""
+        for index in range(self.length):
+            item = self._item(index)
+            yield item.turns, item.kind not in TEXT_ONLY_KINDS, item.english
+
     def _item(self, index: int) -> _Item:
         rng = np.random.default_rng([self.seed, index])
         kind = self._kinds[
