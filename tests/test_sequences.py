@@ -121,7 +121,7 @@ def test_the_census_says_what_was_lost() -> None:
     turns = [("abcdefgh", "ijklmnop")] * 6
     census = TrainingSequences([sample(*turns)], PROCESSOR, max_length=60).census
     assert (census.dialogues, census.sequences) == (1, 6)
-    assert census.shortened and census.turns_left_out > census.shortened
+    assert census.turns_left_out > census.shortened > 0
     shown = f"{census.shortened} histories lost their {census.turns_left_out} oldest turns"
     assert str(census) == f"1 dialogues with 6 answers to learn; {shown}"
     long = TrainingSequences([sample(("?", "x y z " * 50))], PROCESSOR, max_length=40).census

@@ -18,6 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from vglm.data.collator import Collator, Processor
+from vglm.data.feature_cache import FeatureCache
 from vglm.data.images import image_sha256, open_image
 from vglm.data.sample import Sample
 from vglm.errors import ConfigError, DataError
@@ -59,6 +60,7 @@ def generate_predictions(
     max_new_tokens: int = 64,
     images: Path | None = None,
     title: str | None = None,
+    features: FeatureCache | None = None,
 ) -> list[Prediction]:
     """Answer the last question of every sample.
 
@@ -74,6 +76,8 @@ def generate_predictions(
         max_new_tokens: Longest answer, in tokens.
         images: Folder for a small copy of each image, `<sha256>.webp`; none are kept if not given.
         title: What the progress bar shows; the split if not given.
+        features: Cache of what the model's vision parts make of each picture, from `vglm.tuning.features`; they are
+            asked only about pictures that are not there yet.
 
     Returns:
         One record per sample, in the order of `samples`.
@@ -85,7 +89,7 @@ def generate_predictions(
         if not isinstance(value, int) or value < 1:
             raise ConfigError(f"{name} must be a positive integer, got {value!r}.")
     model.eval()
-    collate = Collator(processor, with_answers=False)
+    collate = Collator(processor, with_answers=False, features=features)
     if images is not None:
         images.mkdir(parents=True, exist_ok=True)
     predictions: dict[int, Prediction] = {}
@@ -99,6 +103,8 @@ def generate_predictions(
                 if sample is not None:
                     opened[index] = sample
             if opened:
+                if features is not None:
+                    features.fill(sample.image for sample in opened.values())
                 batch = {name: tensor.to(model.device) for name, tensor in collate(list(opened.values())).items()}
                 output = model.generate(**batch, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens)
                 answers = output[:, batch["input_ids"].shape[1] :].tolist()

@@ -51,7 +51,7 @@ from vglm.model.conversion import (
 )
 from vglm.model.identity import check_base, note_source
 from vglm.model.image_processing import VisualGlmImageProcessor
-from vglm.model.modeling import VisualGlmForConditionalGeneration
+from vglm.model.modeling import VISION_PARTS, VisualGlmForConditionalGeneration
 from vglm.model.processing import VisualGlmProcessor
 from vglm.model.sat_fine_tunes import FineTune, split
 from vglm.model.tokenization import VOCAB_FILE, VisualGlmTokenizer
@@ -66,6 +66,7 @@ _QUANTIZATION: dict[str, dict[str, Any]] = {
 }
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # as peft names them
 _NOT_QUANTIZED = ["model.vision_model", "model.qformer", "model.language_projection", "lm_head"]
+_VISION_NAMES = tuple(f"model.{part}" for part in VISION_PARTS)
 _LIBRARY_ERRORS = (
     OSError,
     ValueError,
@@ -108,6 +109,7 @@ def load_pretrained(
     adapter: str | Path | None = None,
     adapter_check: bool = True,
     tokenizer: str | Path | None = None,
+    with_vision: bool = True,
 ) -> tuple[VisualGlmForConditionalGeneration, VisualGlmProcessor]:
     """Load a model and its processor, ready to answer.
 
@@ -123,6 +125,8 @@ def load_pretrained(
             checkpoint once more. False puts the adapter on whatever base this is.
         tokenizer: Folder with `ice_text.model`; needed where the checkpoint has none (SAT), else used instead of its
             own.
+        with_vision: False leaves the vision transformer, the Q-Former and the projection on disk; the model then takes
+            `image_features` in place of `pixel_values`.
 
     Returns:
         The model in evaluation mode, and the processor.
@@ -140,7 +144,7 @@ def load_pretrained(
 
     checkpoint = open_checkpoint(folder, tokenizer)
     if checkpoint.layout is None:
-        model = _load_native(checkpoint, target_dtype, devices, quantization)
+        model = _load_native(checkpoint, target_dtype, devices, quantization, with_vision)
     elif quantization is not None:
         raise ConfigError(
             f"quantization={quantization!r} needs the native layout, but {folder} is in the original"
@@ -152,7 +156,7 @@ def load_pretrained(
             " DESTINATION, then load DESTINATION/model with adapter=DESTINATION/adapter."
         )
     else:
-        model = fill_model(checkpoint, target_dtype, devices)
+        model = fill_model(checkpoint, target_dtype, devices, with_vision)
     note_source(model, checkpoint.weights)
     if adapter is not None:
         model = attach_adapter(model, Path(adapter), is_checked=adapter_check)
@@ -286,9 +290,14 @@ def _open_original(folder: Path, layout: SourceLayout, tokenizer_folder: str | P
 
 
 def _load_native(
-    checkpoint: Checkpoint, dtype: torch.dtype | None, devices: Devices, quantization: str | None
+    checkpoint: Checkpoint,
+    dtype: torch.dtype | None,
+    devices: Devices,
+    quantization: str | None,
+    with_vision: bool,
 ) -> VisualGlmForConditionalGeneration:
     folder = checkpoint.folder
+    options: Any = {} if with_vision else {"with_vision": False}
     try:
         with _quiet_transformers(checkpoint.weights.files.is_small):
             loaded: Any = VisualGlmForConditionalGeneration.from_pretrained(
@@ -297,6 +306,7 @@ def _load_native(
                 device_map=devices,
                 quantization_config=_quantization_config(quantization, dtype or checkpoint.config.dtype),
                 output_loading_info=True,
+                **options,
             )
     except _LIBRARY_ERRORS as err:
         raise CheckpointError(f"{folder} cannot be loaded: {err}") from err
@@ -315,7 +325,10 @@ def _load_native(
 
 
 def fill_model(
-    checkpoint: Checkpoint, dtype: torch.dtype | None = None, devices: Devices | None = None
+    checkpoint: Checkpoint,
+    dtype: torch.dtype | None = None,
+    devices: Devices | None = None,
+    with_vision: bool = True,
 ) -> VisualGlmForConditionalGeneration:
     """Stream a checkpoint of any layout, unquantised, into a new model; a fine-tune is left out.
 
@@ -323,14 +336,18 @@ def fill_model(
         checkpoint: From `open_checkpoint`.
         dtype: The model's type; None for the checkpoint's own.
         devices: "auto", or where each module goes; None for the CPU.
+        with_vision: See `load_pretrained`.
     """
     config, dtype = checkpoint.config, dtype or checkpoint.weights.dtype
     for part in (config, config.text_config, config.vision_config, config.qformer_config):
         part.dtype = dtype
     model = empty_model(config)
+    if not with_vision:
+        model.model.drop_vision()
     placement = _place(model, devices or {"": torch.device("cpu")})
     for name, value in checkpoint.weights.stream():
-        _assign(model, name, value, _device_of(name, placement), dtype)
+        if with_vision or not name.startswith(_VISION_NAMES):
+            _assign(model, name, value, _device_of(name, placement), dtype)
     model.tie_weights()
     if len(set(map(str, placement.values()))) > 1:
         dispatch_model(model, device_map=placement, skip_keys=model._skip_keys_device_placement)

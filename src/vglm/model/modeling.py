@@ -573,6 +573,8 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
         super().__init__(config)
         self.model = VisualGlmModel(config, with_vision)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        if not with_vision:
+            self._keys_to_ignore_on_load_unexpected = [rf"^model\.({'|'.join(VISION_PARTS)})"]
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
