@@ -136,6 +136,23 @@ def test_answers_from_the_cache_are_the_same_answers(tmp_path: Path, few_shot_fo
     assert generate_predictions(model, processor, rows, max_new_tokens=8, features=features) == plain
 
 
+def test_an_evaluation_goes_on_when_the_cache_cannot_be_written(
+    tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, processor = load_pretrained(TINY)
+    plain = generate_predictions(model, processor, samples, max_new_tokens=4, batch_size=2)
+    features = open_features(model, processor, folder=tmp_path)
+    assert features is not None
+
+    def fail(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("vglm.data.feature_cache._write", fail)
+    found = generate_predictions(model, processor, samples, max_new_tokens=4, batch_size=2, features=features)
+    assert found == plain
+    assert caplog.text.count("features of pictures are not cached any further: No space left") == 1
+
+
 def test_beams_and_a_cache_free_generation_take_features(tmp_path: Path, samples: list[Sample]) -> None:
     model, processor = load_pretrained(TINY)
     features = open_features(model, processor, folder=tmp_path)

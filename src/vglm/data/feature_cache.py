@@ -17,6 +17,7 @@ equal content, so any number of processes may read and fill the cache at once.
 import hashlib
 import json
 import os
+import platform
 import shutil
 import sqlite3
 import time
@@ -349,9 +350,11 @@ def _name(picture: Any) -> str:
 
 def _write(path: Path, write: Callable[[Path], Any]) -> None:
     """Have a file appear whole; where one of that name is there already, it has the same content."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}")
     try:
         write(temporary)
         temporary.replace(path)
+    except SafetensorError as error:  # how its writer says that the disk is full
+        raise OSError(f"{path} cannot be written: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)

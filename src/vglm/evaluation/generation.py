@@ -6,9 +6,10 @@
 `shuffle_images` takes the right picture away from every question, to see what the answers are worth without it.
 """
 
+import logging
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +24,8 @@ from vglm.data.images import image_sha256, open_image
 from vglm.data.sample import Sample
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.predictions import Prediction
+
+logger = logging.getLogger(__name__)
 
 MAX_SIDE_PX = 224
 """Longest side of the copies of images that an evaluation folder keeps for its report."""
@@ -103,8 +106,8 @@ def generate_predictions(
                 if sample is not None:
                     opened[index] = sample
             if opened:
-                if features is not None:
-                    features.fill(sample.image for sample in opened.values())
+                if collate.features is not None and not _fill(features, opened.values()):
+                    collate.features = None
                 batch = {name: tensor.to(model.device) for name, tensor in collate(list(opened.values())).items()}
                 output = model.generate(**batch, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens)
                 answers = output[:, batch["input_ids"].shape[1] :].tolist()
@@ -112,6 +115,17 @@ def generate_predictions(
                     predictions[index] = replace(predictions[index], prediction=processor.decode(answer))
             progress.update(len(indices))
     return [predictions[index] for index in range(len(samples))]
+
+
+def _fill(features: FeatureCache | None, samples: Iterable[Sample]) -> bool:
+    """Encode what the cache does not know yet; False where it cannot be written."""
+    try:
+        if features is not None:
+            features.fill(sample.image for sample in samples)
+    except OSError as error:
+        logger.warning("features of pictures are not cached any further: %s", error)
+        return False
+    return features is not None
 
 
 def _length(sample: Sample) -> int:
