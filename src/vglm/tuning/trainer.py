@@ -95,15 +95,15 @@ class WorkbenchTrainer(Trainer):
     def __init__(
         self, model: nn.Module, args: TrainingArguments, train_dataset: Sequence[Sample], data_collator: Collator
     ) -> None:
+        try:
+            super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=data_collator)
+        except (ValueError, ImportError) as error:
+            raise ConfigError(f"trainer: {error}") from error
         if data_collator.packing is not None and _has_virtual_tokens(model):
             raise ConfigError(
                 "packing does not go with prompt methods (P-tuning, prompt tuning): their virtual tokens stand once"
                 " before each row, so only the first sample of a row would see them. Set packing=null."
             )
-        try:
-            super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=data_collator)
-        except (ValueError, ImportError) as error:
-            raise ConfigError(f"trainer: {error}") from error
         if not args.disable_tqdm:
             self.remove_callback(ProgressCallback)
             self.add_callback(_ProgressBar())
@@ -112,19 +112,6 @@ class WorkbenchTrainer(Trainer):
     def trained_model(self) -> Any:
         """The model as it will be used: without the autocast that mixed precision wraps around it for training."""
         return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        """With `train_sampling_strategy=group_by_length`, batches of similar length from the lengths of the texts."""
-        samples: Any = self.train_dataset if train_dataset is None else train_dataset
-        if self.args.train_sampling_strategy != "group_by_length":
-            return super()._get_train_sampler(train_dataset)
-        if not hasattr(samples, "lengths"):
-            raise ConfigError(
-                f"trainer.train_sampling_strategy=group_by_length needs a training set that knows its lengths, as"
-                f" TrainingSequences does; {type(samples).__name__} does not."
-            )
-        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(batch_size, lengths=samples.lengths.tolist())
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Write the trainable tensors of a checkpoint; Trainer adds its own states, `trainer_state.json` last."""
@@ -174,6 +161,19 @@ class WorkbenchTrainer(Trainer):
     def _trainable(self, model: nn.Module | None = None) -> dict[str, nn.Parameter]:
         unwrapped = self.accelerator.unwrap_model(model or self.model)
         return {name: each for name, each in unwrapped.named_parameters() if each.requires_grad}
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """With `train_sampling_strategy=group_by_length`, batches of similar length from the lengths of the texts."""
+        samples: Any = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        if not hasattr(samples, "lengths"):
+            raise ConfigError(
+                f"trainer.train_sampling_strategy=group_by_length needs a training set that knows its lengths, as"
+                f" TrainingSequences does; {type(samples).__name__} does not."
+            )
+        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedSampler(batch_size, lengths=samples.lengths.tolist())
 
 
 def _has_virtual_tokens(model: nn.Module) -> bool:
