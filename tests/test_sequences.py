@@ -144,6 +144,16 @@ def test_samples_made_on_demand_are_measured_without_their_pictures(monkeypatch:
     assert len(TrainingSequences(scenes, PROCESSOR, max_length=500)) == sum(len(turns) for turns, _, _ in drawn)
 
 
+def test_samples_made_on_demand_are_not_measured_where_none_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes = SceneDialogues(1500, seed=2)
+    measured = TrainingSequences(scenes, PROCESSOR, max_length=500).lengths
+    monkeypatch.setattr(SceneDialogues, "dialogues", None)
+    last = TrainingSequences(scenes, PROCESSOR, max_length=500, answers="last")
+    assert measured.max() <= last.lengths.max()
+    assert (len(last), last.census.sequences) == (1500, 1500)
+    assert last[7] == scenes[7]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

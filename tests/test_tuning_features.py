@@ -10,6 +10,7 @@ from transformers import TrainingArguments, set_seed
 
 from vglm.config import build, compose, repo_root
 from vglm.data.collator import Collator
+from vglm.data.feature_cache import VARIABLE
 from vglm.data.loading import load_splits
 from vglm.data.sample import Sample, Turn
 from vglm.data.sequences import TrainingSequences
@@ -123,17 +124,18 @@ def test_the_tiny_models_features_and_losses_are_bit_equal(tmp_path: Path, batch
             assert torch.equal(model(**plain).loss, model(**cached).loss)
 
 
-def test_answers_from_the_cache_are_the_same_answers(tmp_path: Path, few_shot_folder: Path) -> None:
+def test_answers_from_the_cache_are_the_same_answers(
+    tmp_path: Path, few_shot_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
     model, processor = load_pretrained(TINY)
     samples = [*load_splits(few_shot_folder).train, Sample("text", "t", None, (Turn("你好", ""),))]
     for rows in (samples, shuffle_images(samples, seed=1)):
         plain = generate_predictions(model, processor, rows, max_new_tokens=8, batch_size=3)
-        features = open_features(model, processor, folder=tmp_path)
-        assert features is not None
-        cached = generate_predictions(model, processor, rows, max_new_tokens=8, batch_size=3, features=features)
+        cached = generate_predictions(model, processor, rows, max_new_tokens=8, batch_size=3, feature_cache=True)
         assert cached == plain
-    features.encode = None  # all is there: a second evaluation asks the tower nothing
-    assert generate_predictions(model, processor, rows, max_new_tokens=8, features=features) == plain
+    monkeypatch.setattr(type(model.model), "get_image_features", None)  # a second evaluation asks the tower nothing
+    assert generate_predictions(model, processor, rows, max_new_tokens=8, feature_cache=True) == plain
 
 
 def test_an_evaluation_goes_on_when_the_cache_cannot_be_written(
@@ -141,14 +143,13 @@ def test_an_evaluation_goes_on_when_the_cache_cannot_be_written(
 ) -> None:
     model, processor = load_pretrained(TINY)
     plain = generate_predictions(model, processor, samples, max_new_tokens=4, batch_size=2)
-    features = open_features(model, processor, folder=tmp_path)
-    assert features is not None
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
 
     def fail(*_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("vglm.data.feature_cache._write", fail)
-    found = generate_predictions(model, processor, samples, max_new_tokens=4, batch_size=2, features=features)
+    monkeypatch.setattr("vglm.data.feature_cache.FeatureCache._encode", fail)
+    found = generate_predictions(model, processor, samples, max_new_tokens=4, batch_size=2, feature_cache=True)
     assert found == plain
     assert caplog.text.count("features of pictures are not cached any further: No space left") == 1
 

@@ -79,7 +79,8 @@ class TrainingSequences(Sequence[Sample]):
 
     Args:
         samples: The dialogues. A collection that makes its samples on demand may offer `dialogues()`, which gives
-            (turns, has image, English) of each in order without its picture.
+            (turns, has image, English) of each in order without its picture, and `longest`, a number of bytes that no
+            dialogue reaches: with `answers="last"` nothing is measured then.
         processor: Measures sequences that may be too long.
         max_length: Most tokens of a sequence. The collator needs the same limit: it does the cutting.
         answers: Whether to learn `every` answer of a dialogue or its `last` one only.
@@ -102,9 +103,16 @@ class TrainingSequences(Sequence[Sample]):
         if answers not in ("every", "last"):
             raise ConfigError(f"answers must be every or last, got {answers!r}.")
         self.samples = samples
+        self.max_length = max_length
+        fixed = processor.num_image_tokens + _SPECIAL_TOKENS + len("<img></img>")
+        longest = getattr(samples, "longest", None)
+        if answers == "last" and longest is not None and fixed + longest <= max_length:
+            self._owners = np.arange(len(samples), dtype=np.int32)
+            self._ends = self.lengths = np.full(len(samples), fixed + longest, np.int32)
+            self.census = Census(len(samples), len(samples))
+            return
         owners, ends, lengths = [], [], []
         cuts, problems = [], []
-        fixed = processor.num_image_tokens + _SPECIAL_TOKENS + len("<img></img>")
         for number, (turns, has_image, english) in enumerate(
             tqdm(_dialogues(samples), total=len(samples), desc="measuring dialogues", unit="sample", delay=2)
         ):
@@ -157,7 +165,7 @@ class TrainingSequences(Sequence[Sample]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         sample, end = self.samples[int(self._owners[index])], int(self._ends[index])
-        return sample if end == len(sample.turns) else replace(sample, turns=sample.turns[:end])
+        return sample if end >= len(sample.turns) else replace(sample, turns=sample.turns[:end])
 
 
 def _dialogues(samples: Sequence[Sample]) -> Iterable[tuple[Sequence[Turn], bool, bool]]:

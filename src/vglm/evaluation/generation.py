@@ -24,6 +24,7 @@ from vglm.data.images import image_sha256, open_image
 from vglm.data.sample import Sample
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.predictions import Prediction
+from vglm.tuning.features import open_features
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def generate_predictions(
     max_new_tokens: int = 64,
     images: Path | None = None,
     title: str | None = None,
-    features: FeatureCache | None = None,
+    feature_cache: bool = False,
 ) -> list[Prediction]:
     """Answer the last question of every sample.
 
@@ -79,8 +80,8 @@ def generate_predictions(
         max_new_tokens: Longest answer, in tokens.
         images: Folder for a small copy of each image, `<sha256>.webp`; none are kept if not given.
         title: What the progress bar shows; the split if not given.
-        features: Cache of what the model's vision parts make of each picture, from `vglm.tuning.features`; they are
-            asked only about pictures that are not there yet.
+        feature_cache: Whether to keep, and reuse, what the model's vision parts make of each picture, see
+            `vglm.tuning.features`.
 
     Returns:
         One record per sample, in the order of `samples`.
@@ -92,6 +93,7 @@ def generate_predictions(
         if not isinstance(value, int) or value < 1:
             raise ConfigError(f"{name} must be a positive integer, got {value!r}.")
     model.eval()
+    features = open_features(model, processor) if feature_cache else None
     collate = Collator(processor, with_answers=False, features=features)
     if images is not None:
         images.mkdir(parents=True, exist_ok=True)

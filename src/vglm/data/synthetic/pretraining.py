@@ -62,6 +62,9 @@ class SceneDialogues(Sequence[Sample]):
         ConfigError: `mixture` names an unknown kind, or its weights are negative or all zero.
     """
 
+    longest = 200
+    """More bytes than the questions and answers of any sample have together, the cues between them included."""
+
     def __init__(self, length: int, seed: int, size: int = 64, mixture: Mapping[str, float] | None = None) -> None:
         mixture = MIXTURE if mixture is None else mixture
         unknown = sorted(set(mixture) - set(QUESTION_KINDS))
