@@ -84,7 +84,7 @@ def cache_features(
 
 
 def open_features(
-    model: Any, processor: VisualGlmProcessor, device: torch.device | None = None, folder: Path | None = None
+    model: Any, processor: Any, device: torch.device | None = None, folder: Path | None = None
 ) -> FeatureCache | None:
     """The cache that a model's vision parts fill as pictures are met.
 
@@ -119,7 +119,7 @@ def open_features(
         return None
 
 
-def describe_encoder(model: Any, processor: VisualGlmProcessor, device: torch.device) -> dict[str, Any]:
+def describe_encoder(model: Any, processor: Any, device: torch.device) -> dict[str, Any]:
     """All that decides what the vision parts make of a picture's pixels.
 
     Args:
