@@ -73,7 +73,7 @@ def compare_epochs(folder: Path) -> None:
     features = open_features(tuned, processor, folder=folder / "cache")
     assert features is not None
     began = time.perf_counter()
-    print(f"{features.fill(sample.image for sample in samples)}: {time.perf_counter() - began:.2f} s, once")
+    print(f"{features.fill(samples)}: {time.perf_counter() - began:.2f} s, once")
 
     plain = Collator(processor)
     cached = Collator(processor, features=features)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from vglm.cli import main
 from vglm.data.feature_cache import VARIABLE, FeatureCache, clear_cache, default_folder, list_cache
+from vglm.data.sample import Sample, Turn
 from vglm.errors import DataError
 
 SHAPE = (2, 3)
@@ -43,13 +44,15 @@ def cache(tmp_path: Path, encode: MeanColour) -> FeatureCache:
     return FeatureCache(tmp_path / "cache", ENCODER, SHAPE, encode, batch_size=2)
 
 
-def paint(path: Path, *colours: tuple[int, int, int]) -> list[Path]:
+def of(picture: Path | Image.Image | None, **meta: Any) -> Sample:
+    return Sample("a.json#1", "g", picture, (Turn("?", "!"),), meta=meta)
+
+
+def paint(path: Path, *colours: tuple[int, int, int]) -> list[Sample]:
     path.mkdir(exist_ok=True)
-    files = []
     for number, colour in enumerate(colours):
-        files.append(path / f"{number}.png")
-        Image.new("RGB", (3, 4), colour).save(files[-1])
-    return files
+        Image.new("RGB", (3, 4), colour).save(path / f"{number}.png")
+    return [of(path / f"{number}.png") for number in range(len(colours))]
 
 
 def settle(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,11 +62,13 @@ def settle(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_each_distinct_picture_is_encoded_once(tmp_path: Path, cache: FeatureCache, encode: MeanColour) -> None:
     files = paint(tmp_path / "a", (10, 20, 30), (40, 50, 60), (10, 20, 30))
-    filled = cache.fill([*files, None, Image.new("RGB", (3, 4), (40, 50, 60)), Image.new("RGB", (3, 4), (7, 8, 9))])
+    filled = cache.fill(
+        [*files, of(None), of(Image.new("RGB", (3, 4), (40, 50, 60))), of(Image.new("RGB", (3, 4), (7, 8, 9)))]
+    )
     assert (filled.pictures, filled.encoded, encode.seen) == (3, 3, 3)
     assert filled.size_bytes == sum(file.stat().st_size for file in cache.folder.glob("*/*.safetensors"))
     assert cache[files[2]].tolist() == [[10, 20, 30], [-10, -20, -30]]
-    assert torch.equal(cache[files[0]], cache[Image.new("RGB", (3, 4), (10, 20, 30))])
+    assert torch.equal(cache[files[0]], cache[of(Image.new("RGB", (3, 4), (10, 20, 30)))])
     assert cache[files[1]].tolist()[0] == [40, 50, 60]
     assert (
         str(cache.fill(files))
@@ -77,7 +82,7 @@ def test_a_second_run_decodes_and_encodes_nothing(
     settle(monkeypatch)
     files = paint(tmp_path / "a", (10, 20, 30), (40, 50, 60))
     cache.fill(files)
-    monkeypatch.setattr("vglm.data.feature_cache.open_image", None)
+    monkeypatch.setattr("vglm.data.feature_cache.open_image_of", None)
     again = FeatureCache(tmp_path / "cache", ENCODER, SHAPE)
     assert again.fill(files).encoded == 0
     assert again[files[1]].tolist()[0] == [40, 50, 60]
@@ -89,19 +94,40 @@ def test_a_file_that_changes_is_seen_even_with_its_size_and_time_unchanged(
 ) -> None:
     if is_known:
         settle(monkeypatch)
-    (file,) = paint(tmp_path / "a", (10, 20, 30))
+    (sample,) = paint(tmp_path / "a", (10, 20, 30))
+    file = tmp_path / "a" / "0.png"
     before = file.stat()
-    cache.fill([file])
+    cache.fill([sample])
     bmp = tmp_path / "a" / "new.png"
     Image.new("RGB", (3, 4), (11, 20, 30)).save(bmp)
     content = bmp.read_bytes()
     file.write_bytes(content + b"\0" * (before.st_size - len(content)))
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert file.stat().st_size == before.st_size
-    with pytest.raises(DataError, match=r"0\.png is not among those whose features are cached: it changed"):
-        FeatureCache(tmp_path / "cache", ENCODER, SHAPE)[file]
-    assert cache.fill([file]).encoded == 1
-    assert cache[file].tolist()[0] == [11, 20, 30]
+    with pytest.raises(
+        DataError, match=r"a\.json#1: .*0\.png is not among the images whose features are cached: it changed"
+    ):
+        FeatureCache(tmp_path / "cache", ENCODER, SHAPE)[sample]
+    assert cache.fill([sample]).encoded == 1
+    assert cache[sample].tolist()[0] == [11, 20, 30]
+
+
+def test_a_file_that_is_shown_in_another_way_is_another_picture(
+    tmp_path: Path, cache: FeatureCache, encode: MeanColour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle(monkeypatch)
+    (sample,) = paint(tmp_path / "a", (200, 200, 200))
+    dark = of(sample.image, grey_window={"center": 2048, "width": 4096})
+
+    def through_its_window(shown: Sample) -> Image.Image:
+        with Image.open(tmp_path / "a" / "0.png") as picture:
+            return picture.point(lambda value: value // 2) if shown.meta else picture.copy()
+
+    monkeypatch.setattr("vglm.data.feature_cache.open_image_of", through_its_window)
+    for _ in range(2):
+        cache.fill([sample, dark])
+        assert (cache[sample][0, 0], cache[dark][0, 0]) == (200, 100)
+    assert encode.seen == 2
 
 
 def test_another_encoder_has_a_place_of_its_own(tmp_path: Path, cache: FeatureCache, encode: MeanColour) -> None:
@@ -117,10 +143,10 @@ def test_another_encoder_has_a_place_of_its_own(tmp_path: Path, cache: FeatureCa
 def test_features_come_back_bit_for_bit(tmp_path: Path, dtype: torch.dtype) -> None:
     made = torch.randn(1, 32, 64).to(dtype)
     cache = FeatureCache(tmp_path, ENCODER, (32, 64), lambda pictures: made)
-    picture = Image.new("RGB", (2, 2))
-    cache.fill([picture])
-    assert cache[picture].dtype == dtype
-    assert torch.equal(cache[picture], made[0])
+    sample = of(Image.new("RGB", (2, 2)))
+    cache.fill([sample])
+    assert cache[sample].dtype == dtype
+    assert torch.equal(cache[sample], made[0])
 
 
 def test_a_copy_in_a_worker_reads_but_does_not_encode(cache: FeatureCache, tmp_path: Path) -> None:
@@ -129,10 +155,10 @@ def test_a_copy_in_a_worker_reads_but_does_not_encode(cache: FeatureCache, tmp_p
     copy = pickle.loads(pickle.dumps(cache))
     assert torch.equal(copy[files[0]], cache[files[0]])
     with pytest.raises(ValueError, match="only read"):
-        copy.fill([Image.new("RGB", (1, 1))])
+        copy.fill([of(Image.new("RGB", (1, 1)))])
 
 
-def _fill(folder: Path, files: list[Path]) -> None:
+def _fill(folder: Path, files: list[Sample]) -> None:
     FeatureCache(folder, ENCODER, SHAPE, MeanColour(), batch_size=3).fill(files)
 
 

@@ -115,7 +115,7 @@ def test_the_tiny_models_features_and_losses_are_bit_equal(tmp_path: Path, batch
     scenes = [each for each in SceneDialogues(12, seed=9) if each.image is not None][:8]
     features = open_features(model, processor, folder=tmp_path)
     assert features is not None
-    features.fill(each.image for each in scenes)
+    features.fill(scenes)
     with torch.no_grad():
         for start in range(0, len(scenes), batch_size):
             rows = scenes[start : start + batch_size]
@@ -158,7 +158,7 @@ def test_beams_and_a_cache_free_generation_take_features(tmp_path: Path, samples
     model, processor = load_pretrained(TINY)
     features = open_features(model, processor, folder=tmp_path)
     assert features is not None
-    features.fill(each.image for each in samples)
+    features.fill(samples)
     for options in ({"num_beams": 2}, {"use_cache": False}):
         outputs = []
         for store in (None, features):
@@ -268,7 +268,7 @@ def test_a_model_loads_without_its_tower(
     assert hash_weights(blind) == hash_weights(whole)
     features = open_features(whole, processor, folder=tmp_path)
     assert features is not None
-    features.fill(each.image for each in samples)
+    features.fill(samples)
     with torch.no_grad():
         expected = whole(**Collator(processor)(samples)).loss
         assert torch.equal(blind(**Collator(processor, features=features)(samples)).loss, expected)

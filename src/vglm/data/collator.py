@@ -40,8 +40,8 @@ class Processor(Protocol):
 class Features(Protocol):
     """What the collator asks of a store of image features; `FeatureCache` answers it."""
 
-    def __getitem__(self, image: Any) -> "Tensor":
-        """The features of one picture, shape (image tokens, D)."""
+    def __getitem__(self, sample: Sample) -> "Tensor":
+        """The features of a sample's picture, shape (image tokens, D)."""
 
 
 class Collator:
@@ -94,9 +94,9 @@ class Collator:
         """
         inputs: dict[str, Any] = {"images": None}
         if self.features is None:
-            inputs["images"] = [_open_image_of(sample) for sample in samples]
+            inputs["images"] = [open_image_of(sample) for sample in samples]
         else:
-            inputs["image_features"] = [self._features_of(sample) for sample in samples]
+            inputs["image_features"] = [None if each.image is None else self.features[each] for each in samples]
         if self.max_length is not None:
             inputs["max_length"] = self.max_length
         batch = dict(
@@ -114,16 +114,13 @@ class Collator:
             batch = pack(batch, [sample.image is not None for sample in samples], self.packing)
         return {**batch, "layout_ids": batch["input_ids"]} if self.with_answers else batch
 
-    def _features_of(self, sample: Sample) -> "Tensor | None":
-        if self.features is None or sample.image is None:
-            return None
-        try:
-            return self.features[sample.image]
-        except DataError as error:
-            raise DataError(f"{sample.id}: {error}") from error
 
+def open_image_of(sample: Sample) -> Image.Image | None:
+    """Open a sample's picture as the model is to see it; None for a sample without one.
 
-def _open_image_of(sample: Sample) -> Image.Image | None:
+    Raises:
+        DataError: It cannot be opened; the message names the sample.
+    """
     if sample.image is None:
         return None
     try:

@@ -1,8 +1,8 @@
 """What a frozen vision tower made of each picture, kept on disk so that it looks at every picture once.
 
     features = FeatureCache(default_folder(), {"weights_sha256": "91c4...", "device": "cpu", ...}, (16, 128), encode)
-    features.fill(pictures)             encodes those that no run has met before
-    features[picture]                   a tensor of shape (16, 128), mapped from its file
+    features.fill(samples)              encodes the pictures that no run has met before
+    features[sample]                    a tensor of shape (16, 128), mapped from its file
 
     ~/.cache/vglm/features/
       pictures.sqlite                   which picture a file held when last read, so that it is not decoded again
@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,9 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from tqdm.auto import tqdm
 
-from vglm.data import images
-from vglm.data.images import image_sha256, open_image
+from vglm.data.collator import open_image_of
+from vglm.data.images import image_sha256
+from vglm.data.sample import Sample
 from vglm.errors import DataError
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 VARIABLE = "VGLM_CACHE"
 """Environment variable that names another folder for caches than ~/.cache/vglm."""
 
+_SHOWN_AS = "grey_window"  # what a sample's `meta` may say of how its picture is to be opened
 _ENCODER = "encoder.json"
 _INDEX = "pictures.sqlite"
 _SETTLED_SECONDS = 2.0  # a file this young may change again within the resolution of its time stamps
@@ -114,11 +117,11 @@ class FeatureCache:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"encode": None}
 
-    def fill(self, pictures: Iterable[Any]) -> Filled:
+    def fill(self, samples: Iterable[Sample]) -> Filled:
         """Encode the pictures that are not there yet; several processes that do so at once share the work.
 
         Args:
-            pictures: As in `Sample.image`, None among them or not.
+            samples: With and without pictures as they come.
 
         Raises:
             DataError: A picture cannot be opened.
@@ -127,15 +130,15 @@ class FeatureCache:
         seen: set[bytes] = set()
         waiting: dict[str, Image.Image] = {}
         encoded = 0
-        for picture in tqdm(pictures, desc="looking at pictures", unit="picture", delay=2):
-            if picture is None:
+        for sample in tqdm(samples, desc="looking at pictures", unit="sample", delay=2):
+            if sample.image is None:
                 continue
-            digest, decoded = self._identify(picture)
+            digest, decoded = self._identify(sample)
             if bytes.fromhex(digest) in seen:
                 continue
             seen.add(bytes.fromhex(digest))
             if not self._path(digest).exists():
-                waiting[digest] = decoded or open_image(picture)
+                waiting[digest] = decoded or _open(sample)
             if len(waiting) == self.batch_size:
                 encoded += self._encode(waiting)
                 waiting = {}
@@ -143,11 +146,11 @@ class FeatureCache:
         size = sum(self._path(digest.hex()).stat().st_size for digest in seen)
         return Filled(len(seen), encoded, size)
 
-    def __getitem__(self, picture: Any) -> "Tensor":
-        """Look one picture's features up.
+    def __getitem__(self, sample: Sample) -> "Tensor":
+        """Look the features of one sample's picture up.
 
         Args:
-            picture: As in `Sample.image`. Its file may have moved on meanwhile: what counts is what it holds now.
+            sample: With a picture. Its file may have changed meanwhile: what counts is what it holds now.
 
         Returns:
             Shape (image tokens, D), of the type that the encoder gave, backed by the file.
@@ -155,15 +158,15 @@ class FeatureCache:
         Raises:
             DataError: The picture was never encoded, for it is another one than it was; or its features are damaged.
         """
-        digest, _ = self._identify(picture)
+        digest, _ = self._identify(sample)
         path = self._path(digest)
         try:
             with safe_open(path, framework="pt") as file:
                 features: Tensor = file.get_tensor("features")
         except FileNotFoundError as error:
             raise DataError(
-                f"image {_name(picture)} is not among those whose features are cached: it changed after the run began,"
-                " or the cache was cleared. Start the run again."
+                f"{sample.id}: {_name(sample)} is not among the images whose features are cached: it changed after the"
+                " run began, or the cache was cleared. Start the run again."
             ) from error
         except (SafetensorError, OSError) as error:
             raise DataError(
@@ -173,20 +176,20 @@ class FeatureCache:
             raise DataError(f"{path} holds features of shape {tuple(features.shape)}, not {self.shape}. Delete it.")
         return features
 
-    def __contains__(self, picture: Any) -> bool:
-        return self._path(self._identify(picture)[0]).exists()
+    def __contains__(self, sample: Sample) -> bool:
+        return self._path(self._identify(sample)[0]).exists()
 
     def _path(self, digest: str) -> Path:
         return self.folder / digest[:2] / f"{digest}.safetensors"
 
-    def _identify(self, picture: Any) -> tuple[str, Image.Image | None]:
+    def _identify(self, sample: Sample) -> tuple[str, Image.Image | None]:
         """The hash of a picture's pixels, and the picture itself if it had to be decoded for that."""
-        source = None if isinstance(picture, Image.Image) else _describe_source(picture)
+        source = _describe_source(sample)
         if source is not None and (known := self._index.get(source)) is not None:
             return known, None
-        decoded = open_image(picture)
+        decoded = _open(sample)
         digest = image_sha256(decoded)
-        if source is not None and _is_settled(picture) and _describe_source(picture) == source:
+        if source is not None and _is_settled(sample) and _describe_source(sample) == source:
             self._index.put(source, digest)
         return digest, decoded
 
@@ -307,21 +310,32 @@ class _Index:
         return self._opened[1]
 
 
-def _file_of(picture: Any) -> Path:
-    """The file in which a picture lies; a slice of a larger file names that as `file`."""
-    return Path(getattr(picture, "file", picture))
+def _open(sample: Sample) -> Image.Image:
+    picture = open_image_of(sample)
+    if picture is None:
+        raise ValueError(f"{sample.id} has no picture.")
+    return picture
 
 
-def _describe_source(picture: Any) -> bytes | None:
+def _file_of(sample: Sample) -> Path | None:
+    """The file in which a picture lies, whole or (then named as its `file`) as a slice; None for others."""
+    file = getattr(sample.image, "file", sample.image)
+    return Path(file) if isinstance(file, str | Path) else None
+
+
+def _describe_source(sample: Sample) -> bytes | None:
     """A hash over a file's name and state and over what decodes it; None where there is no file to ask."""
-    path = _file_of(picture)
+    path = _file_of(sample)
     try:
-        state = path.stat()
+        state = None if path is None else path.stat()
     except OSError:
         return None
+    if path is None or state is None:
+        return None
     facts = (
-        str(picture if isinstance(picture, Path) else repr(picture)),
         os.path.abspath(path),
+        repr(sample.image),
+        repr(sample.meta.get(_SHOWN_AS)),
         state.st_dev,
         state.st_ino,
         state.st_size,
@@ -332,20 +346,28 @@ def _describe_source(picture: Any) -> bytes | None:
     return hashlib.sha256(repr(facts).encode()).digest()
 
 
-def _is_settled(picture: Any) -> bool:
-    state = _file_of(picture).stat()
+def _is_settled(sample: Sample) -> bool:
+    path = _file_of(sample)
+    if path is None:
+        return False
+    state = path.stat()
     return time.time() - max(state.st_mtime, state.st_ctime) > _SETTLED_SECONDS
 
 
 @cache
 def _decoder() -> str:
-    """What turns a file into pixels: the code of `vglm.data.images` and the libraries under it."""
-    code = hashlib.sha256(Path(images.__file__).read_bytes()).hexdigest()
-    return f"{code} pillow {PIL.__version__} numpy {np.__version__}"
+    """What turns a file into pixels: the code of this package and the libraries under it."""
+    code = hashlib.sha256()
+    for module in sorted(Path(__file__).parent.glob("*.py")):
+        code.update(module.read_bytes())
+    versions = [f"pillow {PIL.__version__}", f"numpy {np.__version__}"]
+    with suppress(metadata.PackageNotFoundError):
+        versions.append(f"pydicom {metadata.version('pydicom')}")
+    return f"{code.hexdigest()} {versions}"
 
 
-def _name(picture: Any) -> str:
-    return "in memory" if isinstance(picture, Image.Image) else str(picture)
+def _name(sample: Sample) -> str:
+    return "its picture" if isinstance(sample.image, Image.Image) else f"image {sample.image}"
 
 
 def _write(path: Path, write: Callable[[Path], Any]) -> None:

@@ -123,7 +123,7 @@ def _fill(features: FeatureCache | None, samples: Iterable[Sample]) -> bool:
     """Encode what the cache does not know yet; False where it cannot be written."""
     try:
         if features is not None:
-            features.fill(sample.image for sample in samples)
+            features.fill(samples)
     except OSError as error:
         logger.warning("features of pictures are not cached any further: %s", error)
         return False

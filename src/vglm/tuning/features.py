@@ -69,7 +69,7 @@ def cache_features(
     if features is None:
         return None
     try:
-        filled = features.fill(sample.image for sample in samples)
+        filled = features.fill(samples)
     except OSError as error:
         logger.warning("features of pictures are not cached: %s", error)
         return None
