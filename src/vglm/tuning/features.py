@@ -101,6 +101,8 @@ def open_features(
     core = _core(model)
     if not core.has_vision or any(map(is_adapted, _vision_parameters(core))) or _drops_out(core):
         return None
+    if any(each.is_meta for each in _vision_parameters(core).values()):  # spread over devices, offloaded in part
+        return None
     own = core.language_projection.weight.device
     device = own if device is None or own.type != "cpu" else device
 
