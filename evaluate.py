@@ -49,9 +49,9 @@ def run(cfg: DictConfig) -> Path:
         for arm in (subject.baseline, subject.candidate):
             answers = []
             with arm.open() as (model, processor):
-                generate = partial(generate_predictions, model, processor, images=new / "images", **decoding)
+                generate = partial(generate_predictions, model, processor, feature_cache=cfg.feature_cache, **decoding)
                 for split, rows in arm.samples.items():
-                    answers += generate(rows, split=split, title=f"{arm.label}, {split}")
+                    answers += generate(rows, split=split, title=f"{arm.label}, {split}", images=new / "images")
             files.write_predictions(answers, new / arm.label / files.PREDICTIONS_FILE)
         files.write_evaluation(describe(subject, answers, decoding, OmegaConf.to_yaml(cfg, resolve=True)), new)
         render(new)

@@ -23,8 +23,7 @@ def run(cfg: DictConfig) -> Path:
     Returns:
         The run folder, with the adapter (or the model, after full tuning) in it.
     """
-    is_resumed = cfg.resume is not None
-    if is_resumed:
+    if is_resumed := cfg.resume is not None:
         cfg = load_run_config(Path(cfg.resume))
     check_config(cfg)  # every mistake at once, before any weights load
     anchor_paths(cfg)
@@ -32,8 +31,10 @@ def run(cfg: DictConfig) -> Path:
     from transformers import set_seed
 
     from vglm.data.collator import Collator
+    from vglm.data.sequences import TrainingSequences
     from vglm.model.identity import hash_weights
     from vglm.tuning.contract import answer_logits, check_saved
+    from vglm.tuning.features import cache_features
     from vglm.tuning.methods import attach, check_method, lora_scale, save, trainable_share
     from vglm.tuning.run_folder import describe_run, newest_checkpoint, open_run, write_json, write_text
     from vglm.tuning.trainer import WorkbenchTrainer
@@ -46,20 +47,21 @@ def run(cfg: DictConfig) -> Path:
         set_seed(cfg.seed)
         model, processor = build(cfg.model)
         facts = describe_run(seed=cfg.seed, recipe=cfg.recipe, base_weights=hash_weights(model), splits=splits)
+        sequences = TrainingSequences(splits.train, processor, max_length=cfg.max_length, answers=cfg.answers)
         model = attach(model, method)
         scale = f", scale alpha/r {lora_scale(model)}" if lora_scale(model) else ""
-        print(f"{cfg.recipe}: {len(splits.train)} training samples, {trainable_share(model)}{scale}")
-        print(f"run folder: {folder}")
-
-        trainer = WorkbenchTrainer(model, arguments, splits.train, Collator(processor), cfg.learning_rates)
+        print(f"{cfg.recipe}: {sequences.census}, {trainable_share(model)}{scale}\nrun folder: {folder}")
+        features = cache_features(model, processor, splits.train, arguments.device) if cfg.feature_cache else None
+        collate = Collator(processor, features=features, max_length=cfg.max_length, packing=cfg.packing)
+        trainer = WorkbenchTrainer(model, arguments, sequences, collate, cfg.learning_rates)
         outcome = trainer.train(resume_from_checkpoint=newest_checkpoint(folder))
 
-        facts |= {"training": outcome.metrics, "scale": lora_scale(model)}
+        facts |= {"training": outcome.metrics, "scale": lora_scale(model), "sequences": vars(sequences.census)}
         write_json(folder / "run.json", facts)
         result = save(model, processor, folder)
 
-        batch = Collator(processor)([splits.train[0]])
-        expected = answer_logits(trainer.trained_model(), batch)
+        expected = answer_logits(trainer.trained_model(), collate(sequences[:1]))
+        batch = Collator(processor, max_length=cfg.max_length)(sequences[:1])  # from pixels, whatever was cached
         del model, trainer  # what was saved must stand without them
         report = check_saved(result, partial(build, cfg.model), batch, expected, arguments.device)
         write_json(folder / "run.json", facts | report.as_dict())

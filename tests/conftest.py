@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: more threads on few cores are slower by far
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", WANDB_MODE="disabled")
@@ -14,6 +15,8 @@ from hypothesis import settings
 from PIL import Image
 
 torch.set_num_threads(1)
+_CACHE = tempfile.TemporaryDirectory(prefix="vglm-tests-", ignore_cleanup_errors=True)
+os.environ["VGLM_CACHE"] = _CACHE.name  # what tests encode stays out of the user's cache
 settings.register_profile("workbench", deadline=None)  # a first call may import a library
 settings.load_profile("workbench")
 

@@ -87,6 +87,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--tokenizer", metavar="DIR", type=Path, help="folder with ice_text.model, which the SAT layout lacks")
     convert.set_defaults(command=_convert)
 
+    cache = commands.add_parser(
+        "cache",
+        help="list or clear the features of pictures that training and evaluation keep",
+        description="Frozen vision parts look at each picture once; what they made of it is kept in ~/.cache/vglm, or"
+        " where the environment variable VGLM_CACHE says. Clearing it costs time only.",
+        epilog="example: vglm cache --clear",
+    )
+    cache.add_argument("--clear", action="store_true", help="remove it")
+    cache.set_defaults(command=_cache)
+
     merge = commands.add_parser(
         "merge",
         help="put adapters into plain weights, with a certificate",
@@ -168,6 +178,22 @@ def _convert(parsed: argparse.Namespace) -> None:
     written = convert(parsed.source, parsed.destination, to=parsed.to, dtype=parsed.dtype, tokenizer=parsed.tokenizer)
     is_fine_tune = (written / "adapter").is_dir()
     print(f"wrote {written / 'model'} and {written / 'adapter'}" if is_fine_tune else f"wrote {written}")
+
+
+def _cache(parsed: argparse.Namespace) -> None:
+    from vglm.data.feature_cache import clear_cache, default_folder, list_cache
+
+    folder = default_folder()
+    if parsed.clear:
+        print(f"{folder}: {clear_cache(folder) / 1e6:,.1f} MB freed")
+        return
+    parts = list_cache(folder)
+    for part in parts:
+        encoder = part.encoder
+        made_by = f"{encoder.get('name') or 'unnamed'} (weights {str(encoder.get('weights_sha256'))[:12]})"
+        made_by += f", {'/'.join(map(str, encoder.get('dtypes', [])))}, {encoder.get('device')}"
+        print(f"{part.size_bytes / 1e6:10,.1f} MB {part.pictures:9,} pictures  {made_by}")
+    print(f"{folder}: {sum(part.size_bytes for part in parts) / 1e6:,.1f} MB in all")
 
 
 def _merge(parsed: argparse.Namespace) -> int:

@@ -8,7 +8,9 @@ A batch of B rows, the longest of L tokens, of which N rows have a picture of he
 | `attention_mask` | (B, L) | int64 | 1 on tokens, 0 on padding |
 | `layout_ids` | (B, L) | int64 | `input_ids` again, for methods that replace those by embeddings; with answers |
 | `pixel_values` | (N, 3, H, W) | float32 | the pictures in row order; no such key if N is 0 |
+| `image_features` | (N, image tokens, D) | as cached | in place of `pixel_values`, where features are cached |
 | `labels` | (B, L) | int64 | -100 on prompt and padding, the token id from `<sop>` on; only with answers |
+| `segment_ids` | (B, L) | int64 | only if packed: B rows of several samples, right-padded; see `vglm.data.packing` |
 """
 
 from collections.abc import Sequence
@@ -17,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from PIL import Image
 
 from vglm.data.images import open_image
+from vglm.data.packing import pack
 from vglm.data.sample import Sample
-from vglm.errors import DataError
+from vglm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,21 +31,53 @@ class Processor(Protocol):
     """What the collator asks of a processor; `VisualGlmProcessor` answers it."""
 
     def __call__(self, **inputs: Any) -> Any:
-        """Take `images`, `text`, `history`, `english`, `answer` as lists of one length; return a mapping of tensors."""
+        """Take `images`, `text`, `history`, `english`, `answer` as lists of one length; return a mapping of tensors.
+
+        Of `max_length`, and of `image_features` in place of `images`, it hears only where they are used.
+        """
+
+
+class Features(Protocol):
+    """What the collator asks of a store of image features; `FeatureCache` answers it."""
+
+    def __getitem__(self, sample: Sample) -> "Tensor":
+        """The features of a sample's picture, shape (image tokens, D)."""
 
 
 class Collator:
-    """Opens the pictures of some samples and has a processor build the batch.
+    """Opens the pictures of some samples, or looks up their features, and has a processor build the batch.
 
     Args:
         processor: Called once for each batch.
         with_answers: Whether the answers belong to the batch, as in training. Without them it ends where the model is
             to begin to write.
+        features: Features of the pictures, which then are not opened.
+        max_length: Most tokens of a sample: longer histories lose their oldest turns, then answers their end. None
+            leaves everything as it is. `TrainingSequences` counts beforehand what that cuts.
+        packing: Put the samples of a batch into rows of up to so many tokens. None gives each a row of its own.
+
+    Raises:
+        ConfigError: `packing` is no positive integer, or there are no answers.
     """
 
-    def __init__(self, processor: Processor, *, with_answers: bool = True) -> None:
+    def __init__(
+        self,
+        processor: Processor,
+        *,
+        with_answers: bool = True,
+        features: Features | None = None,
+        max_length: int | None = None,
+        packing: int | None = None,
+    ) -> None:
+        if packing is not None and (not isinstance(packing, int) or packing < 1):
+            raise ConfigError(f"packing must be a positive integer, the tokens of a row, or null; got {packing!r}.")
+        if packing is not None and not with_answers:
+            raise ConfigError("packing is for training: an answer is written at the end of a row of its own.")
         self.processor = processor
         self.with_answers = with_answers
+        self.features = features
+        self.max_length = max_length
+        self.packing = packing
 
     def __call__(self, samples: Sequence[Sample]) -> "dict[str, Tensor]":
         """Build a batch.
@@ -55,20 +90,37 @@ class Collator:
 
         Raises:
             DataError: A picture cannot be opened; the message names the sample.
+            ValueError: A question does not fit into `max_length`, which `TrainingSequences` finds beforehand.
         """
-        batch = self.processor(
-            images=[_open_image_of(sample) for sample in samples],
-            text=[sample.question for sample in samples],
-            history=[sample.history for sample in samples],
-            english=[sample.english for sample in samples],
-            answer=[sample.answer for sample in samples] if self.with_answers else None,
-            return_tensors="pt",
-            padding=True,
+        inputs: dict[str, Any] = {"images": None}
+        if self.features is None:
+            inputs["images"] = [open_image_of(sample) for sample in samples]
+        else:
+            inputs["image_features"] = [None if each.image is None else self.features[each] for each in samples]
+        if self.max_length is not None:
+            inputs["max_length"] = self.max_length
+        batch = dict(
+            self.processor(
+                **inputs,
+                text=[sample.question for sample in samples],
+                history=[sample.history for sample in samples],
+                english=[sample.english for sample in samples],
+                answer=[sample.answer for sample in samples] if self.with_answers else None,
+                return_tensors="pt",
+                padding=True,
+            )
         )
-        return {**batch, "layout_ids": batch["input_ids"]} if self.with_answers else dict(batch)
+        if self.packing is not None:
+            batch = pack(batch, [sample.image is not None for sample in samples], self.packing)
+        return {**batch, "layout_ids": batch["input_ids"]} if self.with_answers else batch
 
 
-def _open_image_of(sample: Sample) -> Image.Image | None:
+def open_image_of(sample: Sample) -> Image.Image | None:
+    """Open a sample's picture as the model is to see it; None for a sample without one.
+
+    Raises:
+        DataError: It cannot be opened; the message names the sample.
+    """
     if sample.image is None:
         return None
     try:

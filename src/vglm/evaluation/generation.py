@@ -6,9 +6,10 @@
 `shuffle_images` takes the right picture away from every question, to see what the answers are worth without it.
 """
 
+import logging
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,10 +19,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from vglm.data.collator import Collator, Processor
+from vglm.data.feature_cache import FeatureCache
 from vglm.data.images import image_sha256, open_image
 from vglm.data.sample import Sample
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.predictions import Prediction
+from vglm.tuning.features import open_features
+
+logger = logging.getLogger(__name__)
 
 MAX_SIDE_PX = 224
 """Longest side of the copies of images that an evaluation folder keeps for its report."""
@@ -59,6 +64,7 @@ def generate_predictions(
     max_new_tokens: int = 64,
     images: Path | None = None,
     title: str | None = None,
+    feature_cache: bool = False,
 ) -> list[Prediction]:
     """Answer the last question of every sample.
 
@@ -74,6 +80,8 @@ def generate_predictions(
         max_new_tokens: Longest answer, in tokens.
         images: Folder for a small copy of each image, `<sha256>.webp`; none are kept if not given.
         title: What the progress bar shows; the split if not given.
+        feature_cache: Whether to keep, and reuse, what the model's vision parts make of each picture, see
+            `vglm.tuning.features`.
 
     Returns:
         One record per sample, in the order of `samples`.
@@ -85,7 +93,8 @@ def generate_predictions(
         if not isinstance(value, int) or value < 1:
             raise ConfigError(f"{name} must be a positive integer, got {value!r}.")
     model.eval()
-    collate = Collator(processor, with_answers=False)
+    features = open_features(model, processor) if feature_cache else None
+    collate = Collator(processor, with_answers=False, features=features)
     if images is not None:
         images.mkdir(parents=True, exist_ok=True)
     predictions: dict[int, Prediction] = {}
@@ -99,6 +108,8 @@ def generate_predictions(
                 if sample is not None:
                     opened[index] = sample
             if opened:
+                if collate.features is not None and not _fill(features, opened.values()):
+                    collate.features = None
                 batch = {name: tensor.to(model.device) for name, tensor in collate(list(opened.values())).items()}
                 output = model.generate(**batch, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens)
                 answers = output[:, batch["input_ids"].shape[1] :].tolist()
@@ -106,6 +117,17 @@ def generate_predictions(
                     predictions[index] = replace(predictions[index], prediction=processor.decode(answer))
             progress.update(len(indices))
     return [predictions[index] for index in range(len(samples))]
+
+
+def _fill(features: FeatureCache | None, samples: Iterable[Sample]) -> bool:
+    """Encode what the cache does not know yet; False where it cannot be written."""
+    try:
+        if features is not None:
+            features.fill(samples)
+    except OSError as error:
+        logger.warning("features of pictures are not cached any further: %s", error)
+        return False
+    return features is not None
 
 
 def _length(sample: Sample) -> int:

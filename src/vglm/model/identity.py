@@ -39,6 +39,16 @@ def note_source(model: nn.Module, weights: NativeWeights) -> None:
     model.__dict__["source_weights"] = weights
 
 
+def is_from_checkpoint(model: nn.Module) -> bool:
+    """Whether a model's identity is that of a checkpoint, whatever becomes of its parameters."""
+    return isinstance(model.__dict__.get("source_weights"), NativeWeights)
+
+
+def is_adapted(parameter: str) -> bool:
+    """Whether the name of a parameter shows that peft added it, or keeps something else in its place."""
+    return bool(_ADDED.search(f".{parameter}") or _WRAPPER.search(parameter))
+
+
 def hash_weights(model: nn.Module) -> str:
     """The identity of a model: SHA-256 over names, shapes and numbers of its tensors, tied ones once.
 

@@ -53,7 +53,7 @@ from vglm.model.conversion import (
 )
 from vglm.model.identity import check_base, note_source
 from vglm.model.image_processing import VisualGlmImageProcessor
-from vglm.model.modeling import VisualGlmForConditionalGeneration
+from vglm.model.modeling import VISION_PARTS, VisualGlmForConditionalGeneration
 from vglm.model.processing import VisualGlmProcessor
 from vglm.model.quantization import (
     Quantization,
@@ -71,6 +71,7 @@ Devices = Literal["auto"] | dict[str, Any]
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # as peft names them
+_VISION_NAMES = tuple(f"model.{part}" for part in VISION_PARTS)
 _LIBRARY_ERRORS = (
     OSError,
     ValueError,
@@ -114,6 +115,7 @@ def load_pretrained(
     adapter: str | Path | None = None,
     adapter_check: bool = True,
     tokenizer: str | Path | None = None,
+    with_vision: bool = True,
 ) -> tuple[VisualGlmForConditionalGeneration, VisualGlmProcessor]:
     """Load a model and its processor, ready to answer.
 
@@ -131,6 +133,8 @@ def load_pretrained(
             checkpoint once more. False puts the adapter on whatever base this is.
         tokenizer: Folder with `ice_text.model`; needed where the checkpoint has none (SAT), else used instead of its
             own.
+        with_vision: False leaves the vision transformer, the Q-Former and the projection on disk; the model then takes
+            `image_features` in place of `pixel_values`.
 
     Returns:
         The model in evaluation mode, and the processor.
@@ -151,7 +155,7 @@ def load_pretrained(
     if quantizing is not None and devices == "auto" and torch.accelerator.device_count() < 2:
         devices = {"": torch.accelerator.current_accelerator() or torch.device("cpu")}
     if checkpoint.layout is None and (quantizing is None or not _is_one_device(devices)):
-        model = _load_native(checkpoint, target_dtype, devices, quantizing)
+        model = _load_native(checkpoint, target_dtype, devices, quantizing, with_vision)
     elif checkpoint.fine_tune is not None:
         raise CheckpointError(
             f"{folder} holds {checkpoint.fine_tune} on top of the base model. Import both first: vglm convert {folder}"
@@ -163,7 +167,7 @@ def load_pretrained(
             f" original one. Convert it first: vglm convert {folder} DESTINATION."
         )
     else:
-        model = fill_model(checkpoint, target_dtype, devices, quantizing)
+        model = fill_model(checkpoint, target_dtype, devices, quantizing, with_vision)
     note_source(model, checkpoint.weights)
     if adapter is not None:
         model = attach_adapter(model, Path(adapter), is_checked=adapter_check)
@@ -297,9 +301,14 @@ def _open_original(folder: Path, layout: SourceLayout, tokenizer_folder: str | P
 
 
 def _load_native(
-    checkpoint: Checkpoint, dtype: torch.dtype | None, devices: Devices, quantizing: BitsAndBytesConfig | None
+    checkpoint: Checkpoint,
+    dtype: torch.dtype | None,
+    devices: Devices,
+    quantizing: BitsAndBytesConfig | None,
+    with_vision: bool,
 ) -> VisualGlmForConditionalGeneration:
     folder = checkpoint.folder
+    options: Any = {} if with_vision else {"with_vision": False}
     try:
         with _quiet_transformers(checkpoint.weights.files.is_small):
             loaded: Any = VisualGlmForConditionalGeneration.from_pretrained(
@@ -308,6 +317,7 @@ def _load_native(
                 device_map=devices,
                 quantization_config=quantizing,
                 output_loading_info=True,
+                **options,
             )
     except _LIBRARY_ERRORS as err:
         raise CheckpointError(f"{folder} cannot be loaded: {err}") from err
@@ -325,6 +335,7 @@ def fill_model(
     dtype: torch.dtype | None = None,
     devices: Devices | None = None,
     quantizing: BitsAndBytesConfig | None = None,
+    with_vision: bool = True,
 ) -> VisualGlmForConditionalGeneration:
     """Stream a checkpoint of any layout, as it is stored or quantising it, into a new model; a fine-tune is left out.
 
@@ -333,16 +344,20 @@ def fill_model(
         dtype: The model's type; None for the checkpoint's own.
         devices: "auto", or where each module goes; None for the CPU.
         quantizing: From `quantization_config`; then `devices` is one device.
+        with_vision: See `load_pretrained`.
     """
     config, dtype = checkpoint.config, dtype or checkpoint.weights.dtype
     for part in (config, config.text_config, config.vision_config, config.qformer_config):
         part.dtype = dtype
     model = empty_model(config)
+    if not with_vision:
+        model.model.drop_vision()
     placement = _place(model, devices or {"": torch.device("cpu")})
     if quantizing is not None:
         make_quantizable(model, quantizing)
     for name, value in checkpoint.weights.stream():
-        assign(model, name, value, _device_of(name, placement), dtype)
+        if with_vision or not name.startswith(_VISION_NAMES):
+            assign(model, name, value, _device_of(name, placement), dtype)
     model.tie_weights()
     if quantizing is not None:
         mark_quantized(model)

@@ -12,12 +12,13 @@ Source: THUDM/VisualGLM-6B:model/visualglm.py, model/blip2.py; THUDM/chatglm-6b:
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
@@ -39,6 +40,9 @@ from vglm.model.configuration import (
 
 IGNORE_INDEX = -100
 """Label of a token that does not count in the loss."""
+
+VISION_PARTS = ("vision_model", "query_tokens", "qformer", "language_projection")
+"""What of a `VisualGlmModel` makes image features: all but its language model."""
 
 
 def glm_layout(input_ids: Tensor, attention_mask: Tensor | None, config: VisualGlmTextConfig) -> tuple[Tensor, Tensor]:
@@ -92,6 +96,48 @@ def image_slots(input_ids: Tensor, block_ids: Tensor, config: VisualGlmConfig) -
     start = whole.int().argmax(-1, keepdim=True)
     place = torch.arange(length, device=input_ids.device)
     return whole.any(-1, keepdim=True) & (place >= start) & (place < start + slots)
+
+
+class PackedLayout(NamedTuple):
+    """Where the tokens of rows stand that hold several samples each; every sample's are those it has alone.
+
+    Attributes:
+        positions: As from `glm_layout`, shape (B, 2, L).
+        block_ids: The segment where a token is context, else -1, shape (B, L).
+        image_mask: As from `image_slots`, shape (B, L).
+        places: Each token's place in its segment, from 0, shape (B, L).
+    """
+
+    positions: Tensor
+    block_ids: Tensor
+    image_mask: Tensor
+    places: Tensor
+
+
+def packed_layout(input_ids: Tensor, segment_ids: Tensor, config: VisualGlmConfig) -> PackedLayout:
+    """Derive the layout of packed rows by laying their segments out one by one.
+
+    Args:
+        input_ids: Samples one after the other, then padding, shape (B, L), int64.
+        segment_ids: Which of its row's samples a token belongs to, counted from 0, -1 on padding; shape (B, L), int64.
+        config: Names the special ids and the number of slots.
+    """
+    rows = torch.arange(len(input_ids), device=input_ids.device)[:, None]
+    _, sizes = torch.unique_consecutive(
+        rows * (input_ids.shape[1] + 1) + segment_ids + 1, return_counts=True
+    )  # padding (-1) is a segment of its own
+    alone = pad_sequence(list(input_ids.flatten().split(sizes.tolist())), batch_first=True)
+    places = torch.arange(alone.shape[1], device=input_ids.device).expand_as(alone)
+    is_real = places < sizes[:, None]
+    positions, block_ids = glm_layout(alone, is_real.to(alone.dtype), config.text_config)
+    image_mask = image_slots(alone, block_ids, config)
+
+    def packed(values: Tensor) -> Tensor:
+        return values[is_real].view_as(input_ids)
+
+    first, second = (packed(each) for each in positions.unbind(1))
+    blocks = torch.where(packed(block_ids) == 0, segment_ids, -1)
+    return PackedLayout(torch.stack((first, second), dim=1), blocks, packed(image_mask), packed(places))
 
 
 def rotary_table(
@@ -252,7 +298,7 @@ class VisualGlmPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, VisualGlmModel):
+        if isinstance(module, VisualGlmModel) and module.has_vision:
             init.normal_(module.query_tokens, std=self.config.qformer_config.initializer_range)
 
 
@@ -315,6 +361,7 @@ class VisualGlmTextModel(VisualGlmPreTrainedModel):
         attention_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
+        segment_places: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Run the layers.
@@ -326,6 +373,8 @@ class VisualGlmTextModel(VisualGlmPreTrainedModel):
             attention_mask: 1 for real tokens, shape (B, cached + L).
             past_key_values: Keys and values of earlier tokens.
             use_cache: Whether to return a cache.
+            segment_places: For packed rows, each token's place in its segment, shape (B, L); segments then do not see
+                each other. Goes without `attention_mask` and cache.
             kwargs: Passed on to the attention function.
 
         Returns:
@@ -339,6 +388,7 @@ class VisualGlmTextModel(VisualGlmPreTrainedModel):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             past_key_values=past_key_values,
+            position_ids=segment_places,  # the library's way to tell it where packed sequences begin
             block_sequence_ids=F.pad(block_ids, (cached, 0), value=-1),
         )
         hidden_states = inputs_embeds
@@ -352,14 +402,20 @@ class VisualGlmTextModel(VisualGlmPreTrainedModel):
 
 
 class VisualGlmModel(VisualGlmPreTrainedModel):
-    """Vision transformer, Q-Former, projection and language model without the output head."""
+    """Vision transformer, Q-Former, projection and language model without the output head.
 
-    def __init__(self, config: VisualGlmConfig) -> None:
+    Args:
+        config: The model's configuration.
+        with_vision: False leaves out all that makes image features; images then come as `image_features`.
+    """
+
+    def __init__(self, config: VisualGlmConfig, with_vision: bool = True) -> None:
         super().__init__(config)
-        self.vision_model = VisualGlmVisionModel._from_config(config.vision_config)
-        self.query_tokens = nn.Parameter(torch.zeros(1, config.num_image_tokens, config.qformer_config.hidden_size))
-        self.qformer = VisualGlmQFormerModel._from_config(config.qformer_config)
-        self.language_projection = nn.Linear(config.qformer_config.hidden_size, config.text_config.hidden_size)
+        if with_vision:
+            self.vision_model = VisualGlmVisionModel._from_config(config.vision_config)
+            self.query_tokens = nn.Parameter(torch.zeros(1, config.num_image_tokens, config.qformer_config.hidden_size))
+            self.qformer = VisualGlmQFormerModel._from_config(config.qformer_config)
+            self.language_projection = nn.Linear(config.qformer_config.hidden_size, config.text_config.hidden_size)
         self.language_model = VisualGlmTextModel._from_config(config.text_config)
         self.post_init()
 
@@ -372,6 +428,17 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
         """Replace the word embeddings."""
         self.language_model.word_embeddings = value
 
+    @property
+    def has_vision(self) -> bool:
+        """Whether the model can turn images into features itself."""
+        return hasattr(self, "vision_model")
+
+    def drop_vision(self) -> None:
+        """Let go of vision transformer, query tokens, Q-Former and projection, and of their memory."""
+        for name in VISION_PARTS:
+            if hasattr(self, name):
+                delattr(self, name)
+
     def get_image_features(self, pixel_values: Tensor) -> Tensor:
         """Turn images into the vectors that fill their slots.
 
@@ -380,7 +447,12 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
 
         Returns:
             Shape (N, num_image_tokens, D).
+
+        Raises:
+            ValueError: The model was loaded without its vision parts, or has let go of them.
         """
+        if not self.has_vision:
+            raise ValueError("This model has no vision parts. Pass image_features, or load it with them.")
         patches = self.vision_model(pixel_values).last_hidden_state
         queries = self.query_tokens.expand(len(pixel_values), -1, -1)
         features: Tensor = self.language_projection(
@@ -388,16 +460,15 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
         )
         return features
 
-    def _fill_slots(self, inputs_embeds: Tensor, image_mask: Tensor, pixel_values: Tensor) -> Tensor:
+    def _fill_slots(self, inputs_embeds: Tensor, image_mask: Tensor, features: Tensor, name: str) -> Tensor:
         if not torch.compiler.is_compiling():
-            rows = int(image_mask.any(-1).sum())
-            if rows != len(pixel_values):
+            filled = int(image_mask.sum()) // self.config.num_image_tokens
+            if filled != len(features):
                 raise ValueError(
-                    f"{rows} of {len(image_mask)} rows have {self.config.num_image_tokens} image slots before <sop>,"
-                    f" but pixel_values holds {len(pixel_values)} images. Pass one for each such row, in row order."
+                    f"{filled} of {len(image_mask)} rows have {self.config.num_image_tokens} image slots before <sop>,"
+                    f" but {name} holds {len(features)} images. Pass one for each such row, in row order."
                 )
-        features = self.get_image_features(pixel_values).to(inputs_embeds)
-        return inputs_embeds.masked_scatter(image_mask[..., None], features)
+        return inputs_embeds.masked_scatter(image_mask[..., None], features.to(inputs_embeds))
 
     @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
@@ -412,6 +483,8 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
         glm_position_ids: Tensor | None = None,
         block_ids: Tensor | None = None,
         image_mask: Tensor | None = None,
+        image_features: Tensor | None = None,
+        segment_ids: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Hidden states of the whole model.
@@ -427,15 +500,27 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
             glm_position_ids: Shape (B, 2, L); derived from the ids where None.
             block_ids: Shape (B, L); likewise.
             image_mask: Shape (B, L), bool; likewise.
+            image_features: In place of `pixel_values`, what `get_image_features` made of them, shape
+                (N, num_image_tokens, D).
+            segment_ids: For rows that hold several samples one after the other, the number of its sample within the
+                row for each token, -1 on padding; shape (B, L), int64. Samples do not see each other. Images then come
+                one for each sample with slots, in the order of rows and samples; no cache and no virtual tokens.
             kwargs: Passed on to the attention function; `output_hidden_states`, `output_attentions`.
 
         Returns:
             `last_hidden_state` (B, V + L, D) and the cache.
 
         Raises:
-            ValueError: No ids at all, or images and rows with slots differ in number.
+            ValueError: No ids at all, images and rows with slots differ in number, images come in both forms, or
+                packed rows come with a cache or with virtual tokens.
         """
         ids = layout_ids if layout_ids is not None else input_ids
+        segment_places = None
+        if segment_ids is not None:
+            if past_key_values is not None or inputs_embeds is not None or ids is None:
+                raise ValueError("Packed rows (segment_ids) go with input_ids alone: no cache and no virtual tokens.")
+            glm_position_ids, block_ids, image_mask, segment_places = packed_layout(ids, segment_ids, self.config)
+            attention_mask, use_cache = None, False
         if glm_position_ids is None or block_ids is None or image_mask is None:
             if ids is None:
                 raise ValueError(
@@ -456,8 +541,13 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
             )
             block_ids = F.pad(block_ids, (virtual, 0), value=0)
             image_mask = F.pad(image_mask, (virtual, 0), value=False)
+        if pixel_values is not None and image_features is not None:
+            raise ValueError("Pass pixel_values or image_features, not both.")
         if pixel_values is not None:
-            inputs_embeds = self._fill_slots(inputs_embeds, image_mask, pixel_values)
+            features = self.get_image_features(pixel_values)
+            inputs_embeds = self._fill_slots(inputs_embeds, image_mask, features, "pixel_values")
+        elif image_features is not None:
+            inputs_embeds = self._fill_slots(inputs_embeds, image_mask, image_features, "image_features")
         output: BaseModelOutputWithPast = self.language_model(
             inputs_embeds=inputs_embeds,
             glm_position_ids=glm_position_ids,
@@ -465,20 +555,28 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
             attention_mask=attention_mask,
             past_key_values=past_key_values,
             use_cache=use_cache,
+            segment_places=segment_places,
             **kwargs,
         )
         return output
 
 
 class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixin):
-    """VisualGLM with its output head: training loss and `generate()`."""
+    """VisualGLM with its output head: training loss and `generate()`.
+
+    Args:
+        config: The model's configuration.
+        with_vision: See `VisualGlmModel`.
+    """
 
     _tied_weights_keys = {"lm_head.weight": "model.language_model.word_embeddings.weight"}
 
-    def __init__(self, config: VisualGlmConfig) -> None:
+    def __init__(self, config: VisualGlmConfig, with_vision: bool = True) -> None:
         super().__init__(config)
-        self.model = VisualGlmModel(config)
+        self.model = VisualGlmModel(config, with_vision)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        if not with_vision:
+            self._keys_to_ignore_on_load_unexpected = [rf"^model\.({'|'.join(VISION_PARTS)})"]
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -509,6 +607,8 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
         glm_position_ids: Tensor | None = None,
         block_ids: Tensor | None = None,
         image_mask: Tensor | None = None,
+        image_features: Tensor | None = None,
+        segment_ids: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
         skip_logits: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
@@ -528,6 +628,8 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
             glm_position_ids: Likewise.
             block_ids: Likewise.
             image_mask: Likewise.
+            image_features: Likewise.
+            segment_ids: Likewise.
             logits_to_keep: Compute logits for that many last tokens (0: all), or for the tokens of an index tensor.
             skip_logits: Return a loss without logits, which then are computed only where a label stands; default: in
                 training. A vocabulary of 130,528 makes them the largest tensor of a step.
@@ -549,6 +651,8 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
             glm_position_ids=glm_position_ids,
             block_ids=block_ids,
             image_mask=image_mask,
+            image_features=image_features,
+            segment_ids=segment_ids,
             **kwargs,
         )
         hidden_states = output.last_hidden_state
@@ -595,4 +699,6 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
         inputs["glm_position_ids"] = positions[..., -length:]
         inputs["block_ids"] = block_ids[:, -length:]
         inputs["image_mask"] = image_mask[:, -length:]
+        if not kwargs.get("is_first_iteration") and kwargs.get("use_cache", True):
+            inputs.pop("image_features", None)  # in the cache by now; transformers drops pixel_values itself
         return inputs

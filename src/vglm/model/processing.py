@@ -11,9 +11,12 @@ One sample in tokens, with four image slots and an answer to learn (`labels`: -1
 
 import reprlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from os import PathLike
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
 from transformers import BatchFeature, ProcessorMixin
 
 from vglm.model.image_processing import VisualGlmImageProcessor
@@ -22,6 +25,18 @@ from vglm.model.prompt import Prompt, clean_response
 from vglm.model.tokenization import VisualGlmTokenizer
 
 History = Sequence[tuple[str, str]]
+
+
+class Cut(NamedTuple):
+    """What a sample loses to fit into `max_length`.
+
+    Attributes:
+        turns: Turns of the history, the oldest ones.
+        tokens: Tokens at the end of the answer, its `<eop>` among them.
+    """
+
+    turns: int
+    tokens: int
 
 
 class VisualGlmProcessor(ProcessorMixin):
@@ -53,6 +68,8 @@ class VisualGlmProcessor(ProcessorMixin):
         answer: str | Sequence[str] | None = None,
         return_tensors: str | None = None,
         padding: bool | None = None,
+        max_length: int | None = None,
+        image_features: Sequence[Tensor | None] | None = None,
     ) -> BatchFeature:
         r"""Build a batch; each argument is one value for all samples, or a list with one entry per sample.
 
@@ -65,14 +82,19 @@ class VisualGlmProcessor(ProcessorMixin):
             answer: Answers to learn; with them the batch has `labels`.
             return_tensors: "pt" or "np"; None gives a list of ints per sample.
             padding: Whether to pad on the left to the longest sample; None pads where tensors are asked for.
+            max_length: Most tokens of a sample, answer included; see `measure_cut`. None: as many as there are.
+            image_features: In place of `images`, what the model's `get_image_features` made of each, shape
+                (num_image_tokens, D); None for a sample without image. A list, for `return_tensors="pt"` only.
 
         Returns:
             `input_ids`, `attention_mask` (1 = token, 0 = padding) and, with answers, `labels` (-100 = not counted; the
             loss starts at `<sop>`), each (B, L), int64; `pixel_values` (samples with an image, 3, H, W), float32, in
-            the order of those samples and absent where no sample has an image.
+            the order of those samples and absent where no sample has an image; or `image_features` (samples with an
+            image, num_image_tokens, D) likewise.
 
         Raises:
-            ValueError: Lists of different lengths, a missing or empty list of texts, or entries of a wrong type.
+            ValueError: Lists of different lengths, a missing or empty list of texts, entries of a wrong type, or a
+                question that does not fit into `max_length`.
         """
         columns = _columns(
             images=(images, isinstance(images, list | tuple)),
@@ -80,15 +102,17 @@ class VisualGlmProcessor(ProcessorMixin):
             history=(history, history is not None and not all(map(_is_turn, history))),
             english=(english, isinstance(english, list | tuple)),
             answer=(answer, isinstance(answer, list | tuple)),
+            image_features=(image_features, image_features is not None),
         )
         _check_entries(columns, has_answers=answer is not None)
 
         batch: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": []}
         if answer is not None:
             batch["labels"] = []
-        for image, question, turns, is_english, reply in zip(*columns.values(), strict=True):
-            prompt = self._encode_prompt(Prompt(question, tuple(turns or ()), image is not None, is_english))
-            target = [] if reply is None else [*self.tokenizer.encode_plain(reply), self.tokenizer.eos_token_id]
+        for image, question, turns, is_english, reply, features in zip(*columns.values(), strict=True):
+            has_image = image is not None or features is not None
+            asked = Prompt(question, tuple(turns or ()), has_image, is_english)
+            prompt, target, _ = self._encode(asked, reply, max_length)
             batch["input_ids"].append(prompt + target)
             batch["attention_mask"].append([1] * len(prompt + target))
             if answer is not None:
@@ -100,7 +124,30 @@ class VisualGlmProcessor(ProcessorMixin):
         inputs: dict[str, Any] = dict(batch)
         if pictures := [image for image in columns["images"] if image is not None]:
             inputs["pixel_values"] = self.image_processor(pictures, return_tensors=return_tensors)["pixel_values"]
+        if encoded := [features for features in columns["image_features"] if features is not None]:
+            inputs["image_features"] = torch.stack(encoded)
         return BatchFeature(inputs, tensor_type=return_tensors)
+
+    def measure_cut(
+        self, text: str, *, history: History, has_image: bool, english: bool, answer: str, max_length: int
+    ) -> Cut:
+        """Tell what one sample loses where `max_length` is asked for.
+
+        The image slots, the last question and the answer cue are never cut. The history gives way first, whole turns
+        from the oldest on; then the end of the answer, which is then learned as one that goes on.
+
+        Args:
+            text: The last question.
+            history: As in a call.
+            has_image: Whether an image comes before the dialogue.
+            english: As in a call.
+            answer: Likewise.
+            max_length: Likewise.
+
+        Raises:
+            ValueError: The last question leaves no room for an answer.
+        """
+        return self._encode(Prompt(text, tuple(history), has_image, english), answer, max_length)[2]
 
     def decode(self, token_ids: Any, **kwargs: Any) -> str:
         """Turn the tokens of one sample into its answer.
@@ -125,6 +172,24 @@ class VisualGlmProcessor(ProcessorMixin):
     def batch_decode(self, sequences: Any, **kwargs: Any) -> list[str]:
         """Apply `decode` to each sequence of a batch, shape (B, L)."""
         return [self.decode(sequence, **kwargs) for sequence in sequences]
+
+    def _encode(self, prompt: Prompt, answer: str | None, max_length: int | None) -> tuple[list[int], list[int], Cut]:
+        """Token ids of a prompt and of its answer (none without one), and what was cut."""
+        target = [] if answer is None else [*self.tokenizer.encode_plain(answer), self.tokenizer.eos_token_id]
+        ids, turns = self._encode_prompt(prompt), len(prompt.history)
+        while prompt.history and max_length is not None and len(ids) + len(target) > max_length:
+            prompt = replace(prompt, history=prompt.history[1:])
+            ids = self._encode_prompt(prompt)
+        left_out = turns - len(prompt.history)
+        if max_length is None or len(ids) + len(target) <= max_length:
+            return ids, target, Cut(left_out, 0)
+        if len(ids) + min(len(target), 1) > max_length:
+            room = " and leaves no room for an answer" if target else ""
+            raise ValueError(
+                f"processor: a question takes {len(ids)} tokens without its history{room}; max_length is {max_length}."
+                " Shorten the question, or raise max_length."
+            )
+        return ids, target[: max_length - len(ids)], Cut(left_out, len(ids) + len(target) - max_length)
 
     def _encode_prompt(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt, from `<img>` to `<sop>`."""

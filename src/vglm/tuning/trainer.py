@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from vglm.data.collator import Collator
 from vglm.data.sample import Sample
@@ -117,6 +118,11 @@ class WorkbenchTrainer(Trainer):
             super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=data_collator)
         except (ValueError, ImportError) as error:
             raise ConfigError(f"trainer: {error}") from error
+        if data_collator.packing is not None and _has_virtual_tokens(model):
+            raise ConfigError(
+                "packing does not go with prompt methods (P-tuning, prompt tuning): their virtual tokens stand once"
+                " before each row, so only the first sample of a row would see them. Set packing=null."
+            )
         if not args.disable_tqdm:
             self.remove_callback(ProgressCallback)
             self.add_callback(_ProgressBar())
@@ -201,6 +207,23 @@ class WorkbenchTrainer(Trainer):
     def _trainable(self, model: nn.Module | None = None) -> dict[str, nn.Parameter]:
         unwrapped = self.accelerator.unwrap_model(model or self.model)
         return {name: each for name, each in unwrapped.named_parameters() if each.requires_grad}
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """With `train_sampling_strategy=group_by_length`, batches of similar length from the lengths of the texts."""
+        samples: Any = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        if not hasattr(samples, "lengths"):
+            raise ConfigError(
+                f"trainer.train_sampling_strategy=group_by_length needs a training set that knows its lengths, as"
+                f" TrainingSequences does; {type(samples).__name__} does not."
+            )
+        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedSampler(batch_size, lengths=samples.lengths.tolist())
+
+
+def _has_virtual_tokens(model: nn.Module) -> bool:
+    return bool(getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False))
 
 
 class _LogFile(TrainerCallback):

@@ -62,6 +62,9 @@ class SceneDialogues(Sequence[Sample]):
         ConfigError: `mixture` names an unknown kind, or its weights are negative or all zero.
     """
 
+    longest = 200
+    """More bytes than the questions and answers of any sample have together, the cues between them included."""
+
     def __init__(self, length: int, seed: int, size: int = 64, mixture: Mapping[str, float] | None = None) -> None:
         mixture = MIXTURE if mixture is None else mixture
         unknown = sorted(set(mixture) - set(QUESTION_KINDS))
@@ -101,6 +104,12 @@ class SceneDialogues(Sequence[Sample]):
             for turn in self._item(index).turns:
                 yield turn.question
                 yield turn.answer
+
+    def dialogues(self) -> Iterator[tuple[tuple[Turn, ...], bool, bool]]:
+        """Turns, whether there is a picture, and whether in English, of all samples in order; no picture is drawn."""
+        for index in range(self.length):
+            item = self._item(index)
+            yield item.turns, item.kind not in TEXT_ONLY_KINDS, item.english
 
     def _item(self, index: int) -> _Item:
         rng = np.random.default_rng([self.seed, index])

@@ -1,0 +1,192 @@
+"""What a model is trained on: one sequence for every answer of every dialogue, none too long.
+
+A dialogue of three turns becomes three sequences. Each ends in one of its answers, with the turns before it as the
+history in the prompt:
+
+    问：q1 答：|a1          问：q1 答：a1 问：q2 答：|a2          问：q1 答：a1 问：q2 答：a2 问：q3 答：|a3
+
+That is exactly what the model sees when it is asked. One sequence for all three would be another task: the tokens of a
+prompt see each other in both directions, so an answer within the prompt cannot be learned there.
+
+    sequences = TrainingSequences(splits.train, processor, max_length=2048)
+    print(sequences.census)       400 dialogues with 1,150 answers to learn; 3 histories lost their 5 oldest turns
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, overload
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from vglm.data.sample import Sample, Turn
+from vglm.errors import ConfigError, DataError
+
+_SHOWN = 5
+_SPECIAL_TOKENS = 6  # [gMASK] <sop> <eop>, and a leading blank for each of the three texts
+_MAY_EXPAND = re.compile("[^\\x00-\\x7f\\u3000-\\u303f\\u4e00-\\u9fff\\uff01-\\uff5e]")
+"""Characters outside those that Unicode's compatibility form, which a tokenizer may apply, never makes longer."""
+
+
+class Measuring(Protocol):
+    """What is asked of a processor; `VisualGlmProcessor` answers it."""
+
+    num_image_tokens: int
+
+    def measure_cut(
+        self, text: str, *, history: Any, has_image: bool, english: bool, answer: str, max_length: int
+    ) -> Any:
+        """Turns and tokens that a sample loses to fit; ValueError where its question alone does not."""
+
+
+@dataclass(frozen=True)
+class Census:
+    """What came of the dialogues.
+
+    Attributes:
+        dialogues: Samples read.
+        sequences: Answers to learn.
+        shortened: Sequences whose history lost its oldest turns.
+        turns_left_out: Those turns.
+        cut_answers: Sequences whose answer lost its end, because it did not fit even without history.
+        tokens_cut: Tokens of those ends.
+    """
+
+    dialogues: int
+    sequences: int
+    shortened: int = 0
+    turns_left_out: int = 0
+    cut_answers: int = 0
+    tokens_cut: int = 0
+
+    def __str__(self) -> str:
+        parts = [f"{self.dialogues:,} dialogues with {self.sequences:,} answers to learn"]
+        if self.dialogues == self.sequences:
+            parts = [f"{self.sequences:,} answers to learn"]
+        if self.shortened:
+            parts.append(f"{self.shortened:,} histories lost their {self.turns_left_out:,} oldest turns")
+        if self.cut_answers:
+            parts.append(f"{self.cut_answers:,} answers lost their last {self.tokens_cut:,} tokens")
+        return "; ".join(parts)
+
+
+class TrainingSequences(Sequence[Sample]):
+    """The answers to learn, as samples: a view that reads its samples as they are asked for.
+
+    Nothing is tokenized for sequences that cannot be too long: a text has no more tokens than bytes.
+
+    Args:
+        samples: The dialogues. A collection that makes its samples on demand may offer `dialogues()`, which gives
+            (turns, has image, English) of each in order without its picture, and `longest`, a number of bytes that no
+            dialogue reaches: with `answers="last"` nothing is measured then.
+        processor: Measures sequences that may be too long.
+        max_length: Most tokens of a sequence. The collator needs the same limit: it does the cutting.
+        answers: Whether to learn `every` answer of a dialogue or its `last` one only.
+
+    Raises:
+        ConfigError: `max_length` is no positive integer, or `answers` neither of the two.
+        DataError: Questions that leave no room for an answer, all of them counted, the first five named.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        processor: Measuring,
+        *,
+        max_length: int,
+        answers: Literal["every", "last"] = "every",
+    ) -> None:
+        if not isinstance(max_length, int) or max_length < 1:
+            raise ConfigError(f"max_length must be a positive integer, got {max_length!r}.")
+        if answers not in ("every", "last"):
+            raise ConfigError(f"answers must be every or last, got {answers!r}.")
+        self.samples = samples
+        self.max_length = max_length
+        fixed = processor.num_image_tokens + _SPECIAL_TOKENS + len("<img></img>")
+        longest = getattr(samples, "longest", None)
+        if answers == "last" and longest is not None and fixed + longest <= max_length:
+            self._owners = np.arange(len(samples), dtype=np.int32)
+            self._ends = self.lengths = np.full(len(samples), fixed + longest, np.int32)
+            self.census = Census(len(samples), len(samples))
+            return
+        owners, ends, lengths = [], [], []
+        cuts, problems = [], []
+        for number, (turns, has_image, english) in enumerate(
+            tqdm(_dialogues(samples), total=len(samples), desc="measuring dialogues", unit="sample", delay=2)
+        ):
+            length = fixed
+            for end, turn in enumerate(turns, start=1):
+                length += _most_tokens(turn.question) + _most_tokens(turn.answer) + len("问：\n答：\n".encode())
+                if answers == "last" and end < len(turns):
+                    continue
+                owners.append(number)
+                ends.append(end)
+                lengths.append(min(length, max_length))
+                if length > max_length:
+                    try:
+                        cuts.append(
+                            processor.measure_cut(
+                                turn.question,
+                                history=[(each.question, each.answer) for each in turns[: end - 1]],
+                                has_image=has_image,
+                                english=english,
+                                answer=turn.answer,
+                                max_length=max_length,
+                            )
+                        )
+                    except ValueError as error:
+                        problems.append((number, error))
+        if problems:
+            raise DataError(_explain(problems, samples))
+        self._owners = np.asarray(owners, np.int32)
+        self._ends = np.asarray(ends, np.int32)
+        self.lengths = np.asarray(lengths, np.int32)
+        """Shape (len(self),), int32: what orders sequences by length, a bound in tokens."""
+        self.census = Census(
+            dialogues=len(samples),
+            sequences=len(owners),
+            shortened=sum(turns > 0 for turns, _ in cuts),
+            turns_left_out=sum(turns for turns, _ in cuts),
+            cut_answers=sum(tokens > 0 for _, tokens in cuts),
+            tokens_cut=sum(tokens for _, tokens in cuts),
+        )
+
+    def __len__(self) -> int:
+        return len(self._owners)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        """The sample up to one of its answers, under the sample's own id."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        sample, end = self.samples[int(self._owners[index])], int(self._ends[index])
+        return sample if end >= len(sample.turns) else replace(sample, turns=sample.turns[:end])
+
+
+def _dialogues(samples: Sequence[Sample]) -> Iterable[tuple[Sequence[Turn], bool, bool]]:
+    cheap = getattr(samples, "dialogues", None)
+    if cheap is not None:
+        yield from cheap()
+        return
+    for sample in samples:
+        yield sample.turns, sample.image is not None, sample.english
+
+
+def _most_tokens(text: str) -> int:
+    """A bound of the tokens of a text: its bytes, each of which is a token at worst."""
+    if _MAY_EXPAND.search(text):
+        text = unicodedata.normalize("NFKC", text)
+    return len(text.encode("utf-8", "replace"))
+
+
+def _explain(problems: Sequence[tuple[int, ValueError]], samples: Sequence[Sample]) -> str:
+    shown = "".join(
+        f"\n  {samples[number].id}: {str(error).removeprefix('processor: ')}" for number, error in problems[:_SHOWN]
+    )
+    more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    return f"{len(problems)} of the sequences to learn do not fit into max_length:{shown}{more}"

@@ -1,0 +1,179 @@
+"""Have a frozen vision tower look at each picture once: the bridge between a model and the feature cache.
+
+    features = cache_features(model, processor, splits.train, device)      and the tower leaves the memory
+    collate = Collator(processor, features=features)                       as before where features is None
+
+Used by training, evaluation and sweeps alike wherever nothing between pixels and language model trains, carries an
+adapter or drops out. The features are those that the model would compute itself, bit for bit in float32 on a CPU.
+"""
+
+import gc
+import hashlib
+import logging
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from PIL import Image
+from torch import Tensor, nn
+
+from vglm.data.feature_cache import FeatureCache, default_folder
+from vglm.data.sample import Sample
+from vglm.model import image_processing, modeling
+from vglm.model.checkpoint import hash_tensors
+from vglm.model.identity import is_adapted, is_from_checkpoint
+from vglm.model.modeling import VISION_PARTS, VisualGlmModel
+from vglm.model.processing import VisualGlmProcessor
+
+_DROPOUTS = ("attention_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob")
+_LIBRARIES = ("visualglm-workbench", "torch", "transformers", "pillow", "numpy")
+_WITHOUT_EFFECT = {"_name_or_path", "architectures", "dtype", "initializer_range", "transformers_version"}
+
+logger = logging.getLogger(__name__)
+
+
+def cache_features(
+    model: Any,
+    processor: VisualGlmProcessor,
+    samples: Sequence[Sample],
+    device: torch.device | None = None,
+    folder: Path | None = None,
+) -> FeatureCache | None:
+    """Encode the pictures of a training set that were not encoded before, and let go of the vision parts.
+
+    The vision parts stay where the model could not do without them: they are saved with a model that was tuned as a
+    whole, and identify a model that came from no checkpoint. Prints what it did.
+
+    Args:
+        model: As returned by `attach`.
+        processor: The model's processor.
+        samples: What will be trained on; a set that makes its samples on demand (`dialogues()`) is not cached.
+        device: Where to encode; by default where the vision parts are.
+        folder: Where features are kept; `default_folder()` if not given.
+
+    Returns:
+        For the collator; None where pictures must be encoded in every step: something in vision transformer, Q-Former
+        or projection trains, carries an adapter or drops out, or the cache cannot be written.
+
+    Raises:
+        DataError: A picture cannot be opened.
+    """
+    core = _core(model)
+    is_trained = core.has_vision and any(each.requires_grad for each in _vision_parameters(core).values())
+    if is_trained or hasattr(samples, "dialogues"):
+        return None
+    features = open_features(model, processor, device, folder)
+    if features is None:
+        return None
+    try:
+        filled = features.fill(samples)
+    except OSError as error:
+        logger.warning("features of pictures are not cached: %s", error)
+        return None
+    features.encode = None
+    tower = "stays, to be saved with the model"
+    if isinstance(model, PeftModel) and is_from_checkpoint(model.get_base_model()):
+        core.drop_vision()
+        gc.collect()
+        tower = "left the memory"
+    print(f"{filled}; the vision tower {tower}")
+    return features
+
+
+def open_features(
+    model: Any, processor: Any, device: torch.device | None = None, folder: Path | None = None
+) -> FeatureCache | None:
+    """The cache that a model's vision parts fill as pictures are met.
+
+    Args:
+        model: A VisualGLM, or a `PeftModel` of one.
+        processor: Its processor.
+        device: Where to encode; by default where the vision parts are.
+        folder: Where features are kept; `default_folder()` if not given.
+
+    Returns:
+        The cache; None where the model's own features are not those of its plain vision parts, or where the cache
+        cannot be written.
+    """
+    core = _core(model)
+    if not core.has_vision or any(map(is_adapted, _vision_parameters(core))) or _drops_out(core):
+        return None
+    if any(each.is_meta for each in _vision_parameters(core).values()):  # spread over devices, offloaded in part
+        return None
+    own = core.language_projection.weight.device
+    device = own if device is None or own.type != "cpu" else device
+
+    def encode(pictures: Sequence[Image.Image]) -> Tensor:
+        for parameter in _vision_parameters(core).values():  # where they are already, this does nothing
+            parameter.data = parameter.data.to(device)
+        pixels = processor.image_processor(list(pictures), return_tensors="pt")["pixel_values"]
+        with torch.no_grad():
+            return core.get_image_features(pixels.to(device))
+
+    shape = (core.config.num_image_tokens, core.config.text_config.hidden_size)
+    try:
+        return FeatureCache(folder or default_folder(), describe_encoder(model, processor, device), shape, encode)
+    except OSError as error:
+        logger.warning("features of pictures are not cached: %s", error)
+        return None
+
+
+def describe_encoder(model: Any, processor: Any, device: torch.device) -> dict[str, Any]:
+    """All that decides what the vision parts make of a picture's pixels.
+
+    Args:
+        model: With its vision parts.
+        processor: Its processor.
+        device: Where they run.
+
+    Returns:
+        For `FeatureCache`: a change of any of it gives other features, at least in their last bits.
+    """
+    core = _core(model)
+    parameters = _vision_parameters(core)
+    return {
+        "name": Path(core.config._name_or_path or "").name,
+        "weights_sha256": hash_tensors(parameters.items()),
+        "dtypes": sorted({str(each.dtype).removeprefix("torch.") for each in parameters.values()}),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "vision": _settings(core.vision_model.config),
+        "qformer": _settings(core.qformer.config),
+        "processor": processor.image_processor.to_dict(),
+        "versions": {name: _version(name) for name in _LIBRARIES},
+        "code_sha256": {Path(file).name: _hash_file(file) for file in (modeling.__file__, image_processing.__file__)},
+    }
+
+
+def _core(model: Any) -> VisualGlmModel:
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    core: Any = base.model
+    assert isinstance(core, VisualGlmModel)
+    return core
+
+
+def _vision_parameters(core: VisualGlmModel) -> dict[str, nn.Parameter]:
+    return {name: each for name, each in core.named_parameters() if name.startswith(VISION_PARTS)}
+
+
+def _drops_out(core: VisualGlmModel) -> bool:
+    configs = (core.config.vision_config, core.config.qformer_config)
+    return any(getattr(config, name, 0) for config in configs for name in _DROPOUTS)
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    settings = {key: value for key, value in config.to_dict().items() if key not in _WITHOUT_EFFECT}
+    return settings | {"attention": config._attn_implementation}
+
+
+def _hash_file(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
+        return None
