@@ -94,3 +94,4 @@ def test_settings_for_generation_come_along(random_model_folder: Path, tmp_path:
     assert quantised.generation_config.max_new_tokens == 7
     assert quantised.is_quantized
     assert quantised.is_loaded_in_4bit
+    assert quantised.name_or_path == quantised.config.name_or_path == str(tmp_path / "model")

@@ -252,6 +252,7 @@ def open_checkpoint(path_or_id: str | Path, tokenizer: str | Path | None = None)
 
 def _open_native(folder: Path, tokenizer_folder: str | Path | None) -> Checkpoint:
     config = VisualGlmConfig.from_pretrained(folder)
+    config._name_or_path = str(folder)  # which adapters note
     files = WeightFiles.sharded(folder, "model.safetensors")
     if getattr(config, "quantization_config", None) is None:
         shapes = {name: tuple(tensor.shape) for name, tensor in empty_model(config).state_dict().items()}
