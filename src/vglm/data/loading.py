@@ -48,7 +48,10 @@ from vglm.data.table import SampleTable, Selection, cache_folder, write_table
 from vglm.errors import ConfigError, DataError
 
 DECODED_AT_START = 2000
-"""Up to so many pictures, all are decoded and hashed before any training; of more, so many have their headers read."""
+"""Up to so many pictures, all are decoded and hashed before any training."""
+
+HEADERS_AT_START = 2000
+"""Of more pictures, so many have their headers read, evenly over the set."""
 
 DECODED_BYTES_AT_START = 128 * 2**20
 """The same limit for the pictures' files together."""
@@ -411,7 +414,8 @@ def _gather(
     root, files = _find_files(path, names, reading["format"], is_to_be_divided)
     reader = _Reader(root, **reading)
     sources = {name: reader.read(name) for name in dict.fromkeys(files.values())}
-    fields = {"split", "kind", *({group, stratify} - {None, "answer", "none", "reader", "picture"})}
+    named = {rule for rule in (group, stratify) if rule is not None} - {"answer", "none", "reader", "picture"}
+    fields = {"split", "kind", *named}
     outlines = {name: Outline.of(samples, *fields) for name, samples in sources.items()}
     image_hashes = _check_images(root, sources, outlines)
     main, everything = Outline(fields={name: [] for name in fields}), Outline(fields={name: [] for name in fields})
@@ -552,7 +556,7 @@ class _Reader:
             self._hashes[name] = {name: describe_split(samples)["sha256"]}
             return samples
         if not (self.root / name).exists():
-            raise DataError(f"{self.root / name}: cannot be read: there is no such file. Expected a file of samples.")
+            raise DataError(f"{self.root / name} does not exist. Expected a file of samples.")
         files = self._source_files(name)
         is_small = sum(file.stat().st_size for file in files) <= HASHED_BYTES
         self._hashes[name] = {
@@ -660,9 +664,9 @@ def _check_images(
         for row, picture in enumerate(outline.pictures):
             if picture is not None:
                 places.setdefault(picture, (name, row))
-    step = -(-len(places) // DECODED_AT_START) or 1
+    step = -(-len(places) // HEADERS_AT_START) or 1
     images = {picture: sources[name][row].image for picture, (name, row) in list(places.items())[::step]}
-    is_small = step == 1 and sum(map(_size, images.values())) <= DECODED_BYTES_AT_START
+    is_small = len(places) <= DECODED_AT_START and sum(map(_size, images.values())) <= DECODED_BYTES_AT_START
     hashes: dict[Path | ImageSlice, str] = {}
     faults: dict[str, str] = {}
     for picture, image in tqdm(images.items(), desc="checking images", unit="image", delay=2):
@@ -721,8 +725,8 @@ def _sha256(path: Path) -> str:
 
 def _is_listed(samples: Sequence[Sample]) -> bool:
     """Whether going through the samples makes none of them."""
-    parts = getattr(samples, "parts", None)
-    return isinstance(samples, list | SampleTable | Selection) or (bool(parts) and all(map(_is_listed, parts)))
+    parts = getattr(samples, "parts", ())
+    return isinstance(samples, list | SampleTable | Selection) or (len(parts) > 0 and all(map(_is_listed, parts)))
 
 
 def _outline(samples: Sequence[Sample]) -> Outline:

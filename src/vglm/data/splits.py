@@ -219,7 +219,13 @@ class Outline:
             own.extend(new)
 
     def _columns(self) -> list[list[Any]]:
-        return [self.ids, self.groups, self.pictures, self.answers, *(self.fields[name] for name in sorted(self.fields))]
+        return [
+            self.ids,
+            self.groups,
+            self.pictures,
+            self.answers,
+            *(self.fields[name] for name in sorted(self.fields)),
+        ]
 
     def __len__(self) -> int:
         return len(self.ids)
