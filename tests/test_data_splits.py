@@ -271,7 +271,6 @@ def test_the_fingerprint_is_of_every_word_and_not_of_the_place() -> None:
         sample("a#1", group="b", image="/here/a.png"),
     ]
     assert len({one, *(fingerprint([each]) for each in others)}) == 5
-    assert fingerprint([sample("a#1", image="/here/a.png")], {"/here/a.png": "1f"}) != one
 
 
 def test_a_split_is_described_by_its_ids_and_groups() -> None:

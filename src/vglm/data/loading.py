@@ -39,6 +39,7 @@ from vglm.data.splits import (
     find_groups,
     find_leakage,
     find_strata,
+    fingerprint,
     fold_of_rows,
     merge_groups,
     shot_order,
@@ -110,7 +111,7 @@ class Splits:
         Samples that are made on demand are not looked through.
         """
         learned = _outline(self.train)
-        contents = self._contents_by_name()
+        contents = {str(image): digest for image, digest in self.image_hashes.items()}
         held_out = {"test": self.test, "validation": self.validation}
         found = [
             find_leakage(_outline(samples), learned, names=(name, "train"), contents=contents)
@@ -146,13 +147,12 @@ class Splits:
             `files` and `plan`, and of each split that is not made on demand the number of samples and groups, one hash
             over all questions and answers, and the ids and groups themselves.
         """
-        contents = self._contents_by_name()
         splits = {name: getattr(self, name) for name in (*SPLITS, "probe")}
         return {
             "files": dict(self.files),
             "plan": dict(self.plan),
             "splits": {
-                name: describe_split(samples, contents)
+                name: describe_split(samples)
                 for name, samples in splits.items()
                 if len(samples) and _is_listed(samples)
             },
@@ -193,9 +193,6 @@ class Splits:
         """What stands for each sample's input: its picture, or without one its words."""
         hashes = self.hash_images(samples)
         return [digest or (*sample.history, sample.question) for sample, digest in zip(samples, hashes, strict=True)]
-
-    def _contents_by_name(self) -> dict[str, str]:
-        return {str(image): digest for image, digest in self.image_hashes.items()}
 
 
 def load_splits(
@@ -553,7 +550,7 @@ class _Reader:
             samples = self._store(
                 self._samples(name), f"hub-{hashlib.sha256(repr((name, self.options)).encode()).hexdigest()}"
             )
-            self._hashes[name] = {name: describe_split(samples)["sha256"]}
+            self._hashes[name] = {name: fingerprint(samples)}
             return samples
         if not (self.root / name).exists():
             raise DataError(f"{self.root / name} does not exist. Expected a file of samples.")

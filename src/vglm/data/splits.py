@@ -424,33 +424,29 @@ def find_leakage(
 # --- the record -------------------------------------------------------------------------------------------------------
 
 
-def fingerprint(samples: Iterable[Sample], contents: Mapping[str, str] | None = None) -> str:
+def fingerprint(samples: Iterable[Sample]) -> str:
     """One hash of everything that is asked and answered in a split, in order.
 
     Args:
-        samples: The split.
-        contents: Picture name -> hash of its content, as far as known; else the picture's file name counts.
+        samples: The split. Of a picture only the file's name counts; its content has a hash of its own.
 
     Returns:
         SHA-256, the same wherever the data lies.
     """
-    contents = contents or {}
     digest = hashlib.sha256()
     for sample in samples:
-        picture = "" if sample.image is None else picture_name(sample)
+        picture = "" if sample.image is None else Path(picture_name(sample)).name
         turns = "\x1f".join(f"{turn.question}\x1e{turn.answer}" for turn in sample.turns)
-        name = contents.get(picture) or Path(picture).name
-        digest.update(f"{sample.id}\0{sample.group}\0{name}\0{sample.english}\0{turns}\n".encode())
+        digest.update(f"{sample.id}\0{sample.group}\0{picture}\0{sample.english}\0{turns}\n".encode())
     return digest.hexdigest()
 
 
-def describe_split(samples: Sequence[Sample], contents: Mapping[str, str] | None = None) -> dict[str, Any]:
+def describe_split(samples: Sequence[Sample]) -> dict[str, Any]:
     """What `splits.json` says of one split: counts, hash, and the ids and groups themselves."""
-    groups = dict.fromkeys(sample.group for sample in samples)
     return {
         "samples": len(samples),
-        "groups": len(groups),
-        "sha256": fingerprint(samples, contents),
+        "groups": len({sample.group for sample in samples}),
+        "sha256": fingerprint(samples),
         "ids": [sample.id for sample in samples],
-        "group_names": list(groups),
+        "group_names": list(dict.fromkeys(sample.group for sample in samples)),
     }

@@ -145,8 +145,10 @@ class Selection(Sequence[Sample]):
         return sample if self._groups is None else replace(sample, group=self._groups[index].as_py())
 
     def __iter__(self) -> Iterator[Sample]:
-        is_table = isinstance(self.samples, SampleTable)
-        samples = self.samples.at(self.indices) if is_table else (self.samples[int(index)] for index in self.indices)
+        if isinstance(self.samples, SampleTable):
+            samples = self.samples.at(self.indices)
+        else:
+            samples = (self.samples[int(index)] for index in self.indices)
         if self._groups is None:
             return samples
         return (replace(sample, group=group.as_py()) for sample, group in zip(samples, self._groups, strict=True))
@@ -183,7 +185,7 @@ def _row(sample: Sample) -> dict[str, Any]:
     image = sample.image
     if image is not None and not isinstance(image, Path | ImageSlice):
         raise DataError(f"{sample.id}: a picture in memory cannot be put into a table. Save it as a file first.")
-    is_slice = isinstance(image, ImageSlice)
+    piece = image if isinstance(image, ImageSlice) else None
     file = image.file if isinstance(image, ImageSlice) else image
     try:
         meta = json.dumps(dict(sample.meta), ensure_ascii=False)
@@ -193,8 +195,8 @@ def _row(sample: Sample) -> dict[str, Any]:
         "id": sample.id,
         "group": sample.group,
         "image": None if file is None else os.path.abspath(file),
-        "offset": image.offset if is_slice else None,
-        "size": image.size if is_slice else None,
+        "offset": None if piece is None else piece.offset,
+        "size": None if piece is None else piece.size,
         "questions": [turn.question for turn in sample.turns],
         "answers": [turn.answer for turn in sample.turns],
         "english": sample.english,
@@ -213,8 +215,7 @@ def _sample(
     english: bool,
     meta: str,
 ) -> Sample:
-    picture: Path | ImageSlice | None = None if image is None else Path(image)
-    if picture is not None and offset is not None and size is not None:
-        picture = ImageSlice(Path(picture), offset, size)
+    file = None if image is None else Path(image)
+    picture = file if file is None or offset is None or size is None else ImageSlice(file, offset, size)
     turns = tuple(map(Turn, questions, answers))
     return Sample(id, group, picture, turns, english, {} if meta == "{}" else json.loads(meta))
