@@ -51,7 +51,7 @@ from vglm.errors import ConfigError, DataError
 DECODED_AT_START = 2000
 """Up to so many pictures, all are decoded and hashed before any training."""
 
-HEADERS_AT_START = 2000
+HEADERS_AT_START = 256
 """Of more pictures, so many have their headers read, evenly over the set."""
 
 DECODED_BYTES_AT_START = 128 * 2**20
@@ -656,14 +656,17 @@ def _check_images(
     root: Path, sources: Mapping[str, Sequence[Sample]], outlines: Mapping[str, Outline]
 ) -> dict[Path | ImageSlice, str]:
     """Open every picture of a small set, or some headers of a large one; return the hashes of what was decoded."""
-    places: dict[str, tuple[str, int]] = {}  # picture -> source and row
-    for name, outline in outlines.items():
-        for row, picture in enumerate(outline.pictures):
-            if picture is not None:
-                places.setdefault(picture, (name, row))
-    step = -(-len(places) // HEADERS_AT_START) or 1
-    images = {picture: sources[name][row].image for picture, (name, row) in list(places.items())[::step]}
-    is_small = len(places) <= DECODED_AT_START and sum(map(_size, images.values())) <= DECODED_BYTES_AT_START
+    distinct = dict.fromkeys(chain.from_iterable(outline.pictures for outline in outlines.values()))
+    distinct.pop(None, None)
+    step = 1 if len(distinct) <= DECODED_AT_START else -(-len(distinct) // HEADERS_AT_START)
+    chosen = set(islice(distinct, 0, None, step))
+    images = {
+        picture: sources[name][row].image
+        for name, outline in outlines.items()
+        for row, picture in enumerate(outline.pictures)
+        if picture in chosen
+    }
+    is_small = len(distinct) <= DECODED_AT_START and sum(map(_size, images.values())) <= DECODED_BYTES_AT_START
     hashes: dict[Path | ImageSlice, str] = {}
     faults: dict[str, str] = {}
     for picture, image in tqdm(images.items(), desc="checking images", unit="image", delay=2):

@@ -8,14 +8,15 @@ generator's state, so that the same data is divided alike on every machine and i
 """
 
 import hashlib
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from vglm.data.sample import Sample
+from vglm.data.table import SampleTable, Selection
 from vglm.errors import ConfigError, DataError
 
 SPLITS = ("train", "validation", "test")
@@ -152,8 +153,8 @@ def _deal(groups: Sequence[str], shares: Sequence[float], strata: Sequence[str] 
     sizes = Counter(groups)
     if len(sizes) < len(shares):
         raise DataError(
-            f"{len(sizes)} groups cannot be divided into {len(shares)} parts. Bring more groups, ask for fewer parts,"
-            " or check dataset.group."
+            f"{len(sizes)} groups cannot be divided into {len(shares)} parts (groups with the same picture are one)."
+            " Bring more groups, ask for fewer parts, or check dataset.group."
         )
     kinds: dict[str, set[str]] = defaultdict(set)
     for index, group in enumerate(groups):
@@ -203,12 +204,23 @@ class Outline:
     @classmethod
     def of(cls, samples: Iterable[Sample], *fields: str) -> "Outline":
         """Read the columns off some samples, with these fields."""
+        if isinstance(samples, Selection) and isinstance(samples.samples, SampleTable):
+            return cls.of(samples.samples, *fields)._take(samples.indices.tolist(), samples.groups)
         outline = cls(fields={name: [] for name in fields})
+        if isinstance(samples, SampleTable):  # without making the samples
+            for ids, groups, pictures, answers, metas in samples.columns():
+                outline.ids.extend(ids)
+                outline.groups.extend(groups)
+                outline.pictures.extend(pictures)
+                outline.answers.extend(map(_short_hash, answers))
+                for name, column in outline.fields.items():
+                    column.extend(meta.get(name) for meta in metas)
+            return outline
         for sample in samples:
             outline.ids.append(sample.id)
             outline.groups.append(sample.group)
             outline.pictures.append(None if sample.image is None else picture_name(sample))
-            outline.answers.append(hashlib.blake2b(sample.answer.encode(), digest_size=8).hexdigest())
+            outline.answers.append(_short_hash(sample.answer))
             for name, column in outline.fields.items():
                 column.append(sample.meta.get(name))
         return outline
@@ -217,6 +229,15 @@ class Outline:
         """Add another's rows, which have the same fields."""
         for own, new in zip(self._columns(), other._columns(), strict=True):
             own.extend(new)
+
+    def _take(self, rows: Sequence[int], groups: Sequence[str] | None) -> "Outline":
+        return Outline(
+            [self.ids[row] for row in rows],
+            [self.groups[row] for row in rows] if groups is None else list(groups),
+            [self.pictures[row] for row in rows],
+            [self.answers[row] for row in rows],
+            {name: [column[row] for row in rows] for name, column in self.fields.items()},
+        )
 
     def _columns(self) -> list[list[Any]]:
         return [
@@ -229,6 +250,10 @@ class Outline:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def picture_name(sample: Sample) -> str:
@@ -315,7 +340,7 @@ def find_strata(outline: Outline, rule: str | None = None) -> tuple[list[str] | 
 def stem(outline: Outline, row: int) -> str:
     """The name of a row's picture without folder and suffix, or the row's id."""
     picture = outline.pictures[row]
-    return outline.ids[row] if picture is None else Path(picture).stem
+    return outline.ids[row] if picture is None else os.path.splitext(os.path.basename(picture))[0]
 
 
 def _studies(outline: Outline) -> list[str] | None:
@@ -336,8 +361,7 @@ def is_own_group(outline: Outline, row: int) -> bool:
     group, picture = outline.groups[row], outline.pictures[row]
     if picture is None or group == outline.ids[row]:
         return group == outline.ids[row]
-    path = Path(picture)
-    return group in (path.stem, path.name) or path.as_posix() == group or path.as_posix().endswith(f"/{group}")
+    return picture == group or picture.endswith(f"/{group}") or stem(outline, row) == group
 
 
 def _refuse_rows(outline: Outline, rows: Sequence[int], expected: str, found: Any) -> None:
@@ -435,18 +459,29 @@ def fingerprint(samples: Iterable[Sample]) -> str:
     """
     digest = hashlib.sha256()
     for sample in samples:
-        picture = "" if sample.image is None else Path(picture_name(sample)).name
-        turns = "\x1f".join(f"{turn.question}\x1e{turn.answer}" for turn in sample.turns)
-        digest.update(f"{sample.id}\0{sample.group}\0{picture}\0{sample.english}\0{turns}\n".encode())
+        _update(digest, sample)
     return digest.hexdigest()
 
 
-def describe_split(samples: Sequence[Sample]) -> dict[str, Any]:
+def describe_split(samples: Iterable[Sample]) -> dict[str, Any]:
     """What `splits.json` says of one split: counts, hash, and the ids and groups themselves."""
+    digest = hashlib.sha256()
+    ids: list[str] = []
+    groups: dict[str, None] = {}
+    for sample in samples:
+        _update(digest, sample)
+        ids.append(sample.id)
+        groups[sample.group] = None
     return {
-        "samples": len(samples),
-        "groups": len({sample.group for sample in samples}),
-        "sha256": fingerprint(samples),
-        "ids": [sample.id for sample in samples],
-        "group_names": list(dict.fromkeys(sample.group for sample in samples)),
+        "samples": len(ids),
+        "groups": len(groups),
+        "sha256": digest.hexdigest(),
+        "ids": ids,
+        "group_names": list(groups),
     }
+
+
+def _update(digest: "hashlib._Hash", sample: Sample) -> None:
+    picture = "" if sample.image is None else os.path.basename(picture_name(sample))
+    turns = "\x1f".join(f"{turn.question}\x1e{turn.answer}" for turn in sample.turns)
+    digest.update(f"{sample.id}\0{sample.group}\0{picture}\0{sample.english}\0{turns}\n".encode())

@@ -92,9 +92,23 @@ class SampleTable(Sequence[Sample]):
 
     def at(self, indices: np.ndarray) -> Iterator[Sample]:
         """The samples of these rows, shape (n,), in this order; faster than one by one."""
-        for start in range(0, len(indices), _BATCH_ROWS):
-            rows = self._rows.take(pa.array(indices[start : start + _BATCH_ROWS]))
-            yield from map(_sample, *(column.to_pylist() for column in rows.columns))
+        numbers = indices // _BATCH_ROWS
+        for run in np.split(np.arange(len(indices)), np.flatnonzero(np.diff(numbers)) + 1):  # of one batch each
+            if len(run):
+                rows = self._batches[numbers[run[0]]].take(pa.array(indices[run] % _BATCH_ROWS))
+                yield from map(_sample, *(column.to_pylist() for column in rows.columns))
+
+    def columns(self) -> Iterator[tuple[list[str], list[str], list[str | None], list[str], list[dict[str, Any]]]]:
+        """Ids, groups, pictures' names, last answers and metadata, some hundred rows at a time, without the samples."""
+        for batch in self._batches:
+            ids, groups, images, offsets, sizes, answers, metas = (
+                batch.column(name).to_pylist() for name in ("id", "group", "image", "offset", "size", "answers", "meta")
+            )
+            pictures = [
+                image if offset is None else str(ImageSlice(Path(image), offset, size))
+                for image, offset, size in zip(images, offsets, sizes, strict=True)
+            ]
+            yield ids, groups, pictures, [each[-1] for each in answers], [_parsed(meta) for meta in metas]
 
     def __reduce__(self) -> tuple[Callable[[Path], "SampleTable"], tuple[Path]]:
         return SampleTable, (self.path,)
@@ -129,6 +143,11 @@ class Selection(Sequence[Sample]):
         # Arrow's text column takes a tenth of a list's memory, and is copied to workers in one piece
         self._groups = None if groups is None else pa.array(groups, pa.string())
 
+    @property
+    def groups(self) -> list[str] | None:
+        """The selected samples' groups, where they are not as they were."""
+        return None if self._groups is None else list(self._groups.to_pylist())
+
     def __len__(self) -> int:
         return len(self.indices)
 
@@ -138,8 +157,8 @@ class Selection(Sequence[Sample]):
     def __getitem__(self, index: slice) -> "Selection": ...
     def __getitem__(self, index: int | slice) -> "Sample | Selection":
         if isinstance(index, slice):
-            groups = None if self._groups is None else [self._groups[i].as_py() for i in range(len(self))[index]]
-            return Selection(self.samples, self.indices[index], groups)
+            groups = self.groups
+            return Selection(self.samples, self.indices[index], None if groups is None else groups[index])
         index = range(len(self))[index]
         sample = self.samples[int(self.indices[index])]
         return sample if self._groups is None else replace(sample, group=self._groups[index].as_py())
@@ -218,4 +237,8 @@ def _sample(
     file = None if image is None else Path(image)
     picture = file if file is None or offset is None or size is None else ImageSlice(file, offset, size)
     turns = tuple(map(Turn, questions, answers))
-    return Sample(id, group, picture, turns, english, {} if meta == "{}" else json.loads(meta))
+    return Sample(id, group, picture, turns, english, _parsed(meta))
+
+
+def _parsed(meta: str) -> dict[str, Any]:
+    return {} if meta == "{}" else dict(json.loads(meta))
