@@ -189,13 +189,11 @@ def tuned_run(
         facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         data, trainer, method = facts["data"], trained["trainer"], trained["method"]
         title, seed, weights = (str(facts[name]) for name in ("recipe", "seed", "base_weights_sha256"))
-        record = _read_record(folder, set((sources or files).values()))
-        apart = record.get("test", {}).get("sha256")
     except (ValueError, KeyError, TypeError) as error:
         path = folder / "run.json"
-        raise AdapterError(
-            f"{path} or {SPLITS_FILE} is damaged ({error!r}). Train again, or restore the file."
-        ) from error
+        raise AdapterError(f"{path} is damaged ({error!r}). Train again, or restore the file.") from error
+    record = _read_record(folder / SPLITS_FILE, set((sources or files).values()))
+    apart = record.get("test", {}).get("sha256")
     model_name, data_name = _name(trained["model"], "path_or_id"), _name(trained["dataset"], "path")
     method_name = str(method["_target_"]).rpartition(".")[2]
     settings = [f"{name} {value}" for name, value in method.items() if isinstance(value, int | float)]
@@ -246,11 +244,15 @@ def tuned_run(
     )
 
 
-def _read_record(folder: Path, digests: set[str]) -> Mapping[str, Any]:
+def _read_record(path: Path, digests: set[str]) -> Mapping[str, Any]:
     """What the run's `splits.json` says of its splits, if it was made of some of these files; else nothing."""
-    path = folder / SPLITS_FILE
-    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"files": {}, "splits": {}}
-    return dict(record["splits"]) if digests & set(record["files"].values()) else {}
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return dict(record["splits"]) if digests & set(record["files"].values()) else {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise AdapterError(f"{path} is damaged ({error!r}). Train again, or restore the file.") from error
 
 
 def _tested_on(samples: Samples, apart: str | None) -> dict[str, str]:
