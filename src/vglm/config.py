@@ -104,12 +104,12 @@ def _cuda_available() -> bool:
     return torch.cuda.is_available()
 
 
-def _fold_count(dataset: DictConfig) -> int:
-    from vglm.data.loading import count_folds
+def _numbers(first: int, count: int) -> str:
+    return ",".join(map(str, range(first, first + count)))
 
-    arguments = OmegaConf.to_container(dataset, resolve=True)
-    assert isinstance(arguments, dict)
-    return count_folds(**{str(name): value for name, value in arguments.items() if name not in _HYDRA_KEYS})
+
+def _result_of(target: str, component: DictConfig) -> Any:
+    return build(OmegaConf.merge(component, {"_target_": target}))
 
 
 def register_resolvers() -> None:
@@ -117,16 +117,16 @@ def register_resolvers() -> None:
 
     `${repo_root:}` is the checkout, `${recipe_name:}` the chosen recipe, `${timestamp:}` now (the same wherever one
     config uses it), `${cuda_available:}` whether there is a GPU to train on. For the sweeps of `conf/protocol/`:
-    `${numbers:1,3}` is `1,2,3` (the first, and how many), and `${fold_count:${dataset}}` the number of folds of a data
-    set's protocol.
+    `${numbers:1,3}` is `1,2,3` (the first, and how many), and `${result_of:<function>,${dataset}}` what a function says of
+    a component when it is called with the component's own arguments.
     """
-    resolvers: dict[str, tuple[Callable[[], Any], bool]] = {
+    resolvers: dict[str, tuple[Callable[..., Any], bool]] = {
         "repo_root": (lambda: str(repo_root()), False),
         "recipe_name": (_recipe_name, False),
         "timestamp": (lambda: datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3], True),
         "cuda_available": (_cuda_available, False),
-        "numbers": (lambda first, count: ",".join(map(str, range(first, first + count))), False),
-        "fold_count": (_fold_count, False),
+        "numbers": (_numbers, False),
+        "result_of": (_result_of, False),
     }
     for name, (resolver, use_cache) in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, use_cache=use_cache, replace=True)
