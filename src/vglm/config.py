@@ -109,7 +109,10 @@ def _numbers(first: int, count: int) -> str:
 
 
 def _result_of(target: str, component: DictConfig) -> Any:
-    return build(OmegaConf.merge(component, {"_target_": target}))
+    asked = component.copy()
+    with open_dict(asked):
+        asked["_target_"] = target
+    return build(asked)
 
 
 def register_resolvers() -> None:
@@ -117,8 +120,8 @@ def register_resolvers() -> None:
 
     `${repo_root:}` is the checkout, `${recipe_name:}` the chosen recipe, `${timestamp:}` now (the same wherever one
     config uses it), `${cuda_available:}` whether there is a GPU to train on. For the sweeps of `conf/protocol/`:
-    `${numbers:1,3}` is `1,2,3` (the first, and how many), and `${result_of:<function>,${dataset}}` what a function says of
-    a component when it is called with the component's own arguments.
+    `${numbers:1,3}` is `1,2,3` (the first, and how many), and `${result_of:<function>,${dataset}}` what a function says
+    of a component when it is called with the component's own arguments.
     """
     resolvers: dict[str, tuple[Callable[..., Any], bool]] = {
         "repo_root": (lambda: str(repo_root()), False),
