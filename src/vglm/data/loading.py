@@ -686,6 +686,11 @@ def _check_images(
                 for id, picture in zip(outline.ids, outline.pictures, strict=True)
                 if picture in faults
             }
+            numbers = {
+                place.partition(".")[0]: fault for place, fault in problems.items()
+            }  # row 5's first picture is 5.1
+            if all(number.isdigit() for number in numbers):
+                report_bad_rows(root / name, {int(row): fault for row, fault in numbers.items()}, len(outline))
             report_bad_rows(root / name, problems, len(outline))
     return hashes
 
