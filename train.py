@@ -34,23 +34,26 @@ def run(cfg: DictConfig) -> Path:
     from vglm.data.collator import Collator
     from vglm.model.identity import hash_weights
     from vglm.tuning.contract import answer_logits, check_saved
-    from vglm.tuning.methods import attach, lora_scale, save, trainable_share
+    from vglm.tuning.methods import attach, check_method, lora_scale, save, trainable_share
     from vglm.tuning.run_folder import describe_run, newest_checkpoint, open_run, write_json, write_text
     from vglm.tuning.trainer import WorkbenchTrainer
 
+    method, arguments = build(cfg.method), build(cfg.trainer)
+    check_method(method, arguments, cfg.learning_rates, cfg.model.get("quantization"))
     splits = build(cfg.dataset)
+    splits.refuse_leakage(allow=cfg.allow_leakage)
     with open_run(Path(cfg.output_dir), resume=is_resumed) as folder, build(cfg.tracker).writing_to(folder):
         write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        write_json(folder / "splits.json", splits.record())
         set_seed(cfg.seed)
         model, processor = build(cfg.model)
         facts = describe_run(seed=cfg.seed, recipe=cfg.recipe, base_weights=hash_weights(model), splits=splits)
-        model = attach(model, build(cfg.method))
+        model = attach(model, method)
         scale = f", scale alpha/r {lora_scale(model)}" if lora_scale(model) else ""
         print(f"{cfg.recipe}: {len(splits.train)} training samples, {trainable_share(model)}{scale}")
         print(f"run folder: {folder}")
 
-        arguments = build(cfg.trainer)
-        trainer = WorkbenchTrainer(model, arguments, train_dataset=splits.train, data_collator=Collator(processor))
+        trainer = WorkbenchTrainer(model, arguments, splits.train, Collator(processor), cfg.learning_rates)
         outcome = trainer.train(resume_from_checkpoint=newest_checkpoint(folder))
 
         facts |= {"training": outcome.metrics, "scale": lora_scale(model)}

@@ -1,14 +1,20 @@
-"""How much memory does loading an original checkpoint take, against the promise of the model plus one shard?
+"""How much memory does loading a checkpoint take, against the promise of the model plus one shard?
 
     python benchmarks/loading.py
+    python benchmarks/loading.py --cases nf4 int8
 
-Writes a random checkpoint of about 300 MB (float16) in both original layouts, loads each in a fresh process, and prints
-the growth of that process at its peak divided by (bytes of the loaded model + bytes of the largest weight file): 1 or
-less keeps the promise. Measured on 2 CPU cores: 0.99 and 0.94 (Hugging Face layout, to float16 and
-float32), 0.92 and 0.94 (SAT, one file).
+Writes a random checkpoint in float16 (about 300 MB in the original layouts; about 700 MB in 8 shards in the native one,
+to be quantised), loads it in a fresh process for each case, and prints the growth of that process at its peak divided
+by (bytes of the loaded model + bytes of the largest weight file): 1 or less keeps the promise. `nf4 again` and
+`int8 again` load what was quantised and saved; their answers must be those of the model that was saved, to the bit.
+
+Measured on 2 CPU cores: hf 0.90 and 0.94 (to float16 and float32), sat 0.92 and 0.94, nf4 0.78, int8 0.87 (through
+transformers' own quantised loading 5.91 and 3.32). Native files that are taken as they are stay mapped and are read
+when the model first answers, so their growth is near nothing: native float16 0.03, nf4 again 0.16, int8 again 0.09.
 """
 
 import argparse
+import gc
 import json
 import resource
 import shutil
@@ -31,6 +37,7 @@ SIZES: dict[str, Any] = {
     "eos_token_id": 1005,
     "pad_token_id": 3,
 }
+LARGER: dict[str, Any] = {**SIZES, "num_layers": 24, "hidden_size": 1024, "num_attention_heads": 16}
 VISION = {"num_layers": 6, "hidden_size": 384, "num_attention_heads": 6, "image_size": 224, "patch_size": 14}
 QFORMER = {
     "num_layers": 6,
@@ -41,20 +48,33 @@ QFORMER = {
     "cross_attn_hidden_size": 384,
 }
 SHARDS = 5
+NATIVE_SHARD = "90MB"
+WEIGHTS = (".bin", ".pt", ".safetensors")
+CASES: dict[str, tuple[str, dict[str, str]]] = {
+    "hf float16": ("hf", {"dtype": "float16"}),
+    "hf float32": ("hf", {"dtype": "float32"}),
+    "sat float16": ("sat", {"dtype": "float16"}),
+    "sat float32": ("sat", {"dtype": "float32"}),
+    "native float16": ("native", {"dtype": "float16"}),
+    "nf4": ("native", {"dtype": "float16", "quantization": "nf4"}),
+    "int8": ("native", {"dtype": "float16", "quantization": "int8"}),
+    "nf4 again": ("saved-nf4", {"dtype": "float16"}),
+    "int8 again": ("saved-int8", {"dtype": "float16"}),
+}
+"""What is loaded and how, by the name of a case."""
 
 
-def write_checkpoint(folder: Path, layout_name: str) -> int:
-    """Write random weights in an original layout; returns the size of the largest weight file in bytes."""
+def write_original(folder: Path, layout_name: str, sizes: dict[str, Any]) -> None:
+    """Write random weights in an original layout."""
     import torch
 
     from vglm.model.conversion import HUGGING_FACE, SAT, key_map, read_config
-    from vglm.model.modeling import VisualGlmForConditionalGeneration
+    from vglm.model.loading import empty_model
 
     layout = HUGGING_FACE if layout_name == "hf" else SAT
-    raw = {**SIZES, layout.vision_section: VISION, layout.qformer_section: QFORMER}
+    raw = {**sizes, layout.vision_section: VISION, layout.qformer_section: QFORMER}
     config = read_config(raw, layout)
-    with torch.device("meta"):
-        state = VisualGlmForConditionalGeneration(config).state_dict()
+    state = empty_model(config).state_dict()
     shapes = {entry.source: entry.to_source(state).shape for entry in key_map(config, layout)}
     tensors = {key: (0.02 * torch.randn(shape)).half() for key, shape in shapes.items()}
     tensors[f"{layout.head}.weight"] = tensors["transformer.word_embeddings.weight"].clone()
@@ -77,41 +97,104 @@ def write_checkpoint(folder: Path, layout_name: str) -> int:
             torch.save(shard, folder / name)
         (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
         shutil.copy(TOKENIZER / "ice_text.model", folder)
-    return max(file.stat().st_size for file in [*folder.glob("*.bin"), *folder.glob("*/*.pt")])
 
 
-def measure(folder: Path, dtype: str) -> None:
-    """Load once and print the growth in bytes and the model's size in bytes."""
+def write_native(folder: Path) -> None:
+    """Write random weights of the larger sizes in the native layout, in several shards."""
+    from vglm.model.loading import load_pretrained
+
+    original = folder.with_name("original")
+    write_original(original, "hf", LARGER)
+    model, processor = load_pretrained(original, dtype="float16")
+    shutil.rmtree(original)
+    model.save_pretrained(folder, max_shard_size=NATIVE_SHARD)
+    processor.save_pretrained(folder)
+
+
+def prepare(folder: Path, source: str) -> None:
+    """Make one of the checkpoints below a folder, unless it is there."""
+    from vglm.model.loading import load_pretrained, save_native
+
+    if source == "native":
+        write_native(folder / source)
+    elif source.startswith("saved-"):
+        quantization: Any = source.removeprefix("saved-")
+        model, processor = load_pretrained(folder / "native", dtype="float16", quantization=quantization)
+        save_native(model, processor, folder / source)
+        (folder / f"{source}.txt").write_text(fingerprint(model))
+    else:
+        write_original(folder / source, source, SIZES)
+
+
+def fingerprint(model: Any) -> str:
+    """SHA-256 of the logits for a few tokens without an image."""
+    import hashlib
+
+    import torch
+
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([[5, 6, 7, 1001, 1004]], device=model.device)).logits
+    return hashlib.sha256(logits.float().cpu().numpy().tobytes()).hexdigest()
+
+
+def measure(folder: Path, arguments: dict[str, Any]) -> None:
+    """Load once and print the growth in bytes, the model's size in bytes and a fingerprint of its answers."""
     import psutil
+    import torch
 
     from vglm.model.loading import load_pretrained
 
-    load_pretrained(TOKENIZER)  # whatever a first call brings in is no part of the question
+    torch.set_num_threads(1)
+    load_pretrained(TOKENIZER, **arguments)  # whatever a first call brings in is no part of the question
+    gc.collect()
     before = psutil.Process().memory_info().rss
-    model, _ = load_pretrained(folder, dtype=dtype, tokenizer=TOKENIZER)
+    model, _ = load_pretrained(folder, tokenizer=TOKENIZER, **arguments)
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    print(json.dumps([peak - before, sum(parameter.nbytes for parameter in model.parameters())]))
+    print(json.dumps([peak - before, stored_bytes(model), fingerprint(model)]))
+
+
+def stored_bytes(model: Any) -> int:
+    """Bytes of a model's tensors, tied ones once, the scales of quantised ones included."""
+    tensors = {each.data_ptr(): each.nbytes for each in model.state_dict().values()}
+    return sum(tensors.values())
 
 
 def main() -> None:
-    """Print one line for each layout and target dtype."""
+    """Print one line for each case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--measure", nargs=2, metavar=("FOLDER", "DTYPE"), help=argparse.SUPPRESS)
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES), metavar="CASE", help="which")
+    parser.add_argument("--prepare", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.measure:
-        measure(Path(arguments.measure[0]), arguments.measure[1])
+    if arguments.prepare:
+        prepare(Path(arguments.prepare[0]), arguments.prepare[1])
         return
-    print(f"{'layout':8}{'dtype':10}{'growth MB':>10}{'model MB':>10}{'shard MB':>10}{'ratio':>8}")
-    with tempfile.TemporaryDirectory() as folder:
-        for layout in ("hf", "sat"):
-            shard = write_checkpoint(Path(folder) / layout, layout)
-            for dtype in ("float16", "float32"):
-                command = [sys.executable, __file__, "--measure", str(Path(folder) / layout), dtype]
-                output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-                growth, model = json.loads(output.splitlines()[-1])
-                numbers = "".join(f"{value / 1e6:10.0f}" for value in (growth, model, shard))
-                print(f"{layout:8}{dtype:10}{numbers}{growth / (model + shard):8.2f}")
+    if arguments.measure:
+        measure(Path(arguments.measure[0]), json.loads(arguments.measure[1]))
+        return
+    print(f"{'case':16}{'growth MB':>10}{'model MB':>10}{'shard MB':>10}{'ratio':>8}")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for case in arguments.cases:
+            source, how = CASES[case]
+            needed = ["native", source] if source.startswith("saved-") else [source]
+            for each in needed:
+                if not (folder / each).exists():
+                    _run("--prepare", str(folder), each)
+            growth, model, answers = json.loads(
+                _run("--measure", str(folder / source), json.dumps(how)).splitlines()[-1]
+            )
+            shard = max(file.stat().st_size for file in (folder / source).rglob("*") if file.suffix in WEIGHTS)
+            numbers = "".join(f"{value / 1e6:10.0f}" for value in (growth, model, shard))
+            saved = folder / f"{source}.txt"
+            note = "" if not saved.exists() else "  same answers" if saved.read_text() == answers else "  OTHER ANSWERS"
+            print(f"{case:16}{numbers}{growth / (model + shard):8.2f}{note}", flush=True)
+
+
+def _run(*arguments: str) -> str:
+    """Run this file in a process of its own; returns what it printed."""
+    return subprocess.run([sys.executable, __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 if __name__ == "__main__":

@@ -238,7 +238,7 @@ def test_another_base_is_refused_unless_forced(lora_run: Path, tmp_path: Path, r
 
 
 def test_wrong_arguments_are_refused_before_anything_loads(lora_run: Path, make_run, tmp_path: Path) -> None:
-    full = make_run("method=full", "method.components=[projection]")
+    full = make_run("method=components", "method.qformer=frozen", "method.language_model=frozen")
     with pytest.raises(ConfigError, match="has no adapter to merge"):
         merge_runs([full], tmp_path / "merged")
     with pytest.raises(ConfigError, match="Several runs need --weights"):

@@ -72,7 +72,7 @@ def test_without_answers_a_batch_ends_with_the_prompt(samples: list[Sample]) -> 
 
 
 def test_a_batch_without_pictures_has_no_pixels(samples: list[Sample]) -> None:
-    assert set(Collator(ByteProcessor())(samples[1:2])) == {"input_ids", "attention_mask", "labels"}
+    assert set(Collator(ByteProcessor())(samples[1:2])) == {"input_ids", "attention_mask", "labels", "layout_ids"}
 
 
 def test_a_picture_that_broke_meanwhile_is_told_with_its_row(samples: list[Sample], tmp_path: Path) -> None:

@@ -82,8 +82,8 @@ def test_all_problems_are_reported_at_once() -> None:
         ({"_target_": "fractions.Fraction.limit_denominator", "max_denominator": "x"}, "part.self: "),
         ({"_target_": "vglm.data.loading.load_splits", "path": 3}, "part.path: expected str | Path, got 3"),
         ({"_target_": "vglm.data.loading.load_splits"}, "part.path: vglm.data.loading.load_splits requires it"),
-        ({"_target_": "vglm.tuning.methods.FullTuning", "components": ["visoin"]}, "did you mean `vision`?"),
-        ({"_target_": "vglm.tuning.methods.FullTuning", "components": "vision"}, "expected Sequence[str], got"),
+        ({"_target_": "vglm.tuning.components.ComponentTuning", "visoin": "full"}, "did you mean `vision`?"),
+        ({"_target_": "vglm.tuning.components.ComponentTuning", "vision": "ful"}, "did you mean `full`?"),
         ({"_target_": "peft.LoraConfig", "r": True}, "part.r must be a positive integer, got True"),
         ({"_target_": "peft.LoraConfig", "layers_to_transform": [0], "target_modules": "x"}, "layers_to_transform"),
         ({"value": "${nothing}"}, "part.value: Interpolation key 'nothing' not found"),
@@ -116,7 +116,7 @@ def test_a_misspelt_choice_is_explained() -> None:
 
 
 def test_build_lets_errors_of_the_component_through() -> None:
-    node = OmegaConf.create({"_target_": "vglm.tuning.methods.FullTuning", "components": []})
+    node = OmegaConf.create({"_target_": "vglm.tuning.components.ComponentTuning"})
     with pytest.raises(ConfigError, match="nothing would train"):
         build(node)
 

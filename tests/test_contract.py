@@ -69,7 +69,7 @@ def test_a_training_without_effect_is_warned_of(run, capsys: pytest.CaptureFixtu
 
 
 def test_full_tuning_is_reloaded_too(run) -> None:
-    facts = _facts(run("method=full", "method.components=[projection]"))
+    facts = _facts(run("method=components", "method.qformer=frozen", "method.language_model=frozen"))
     assert facts["scale"] is None
     assert facts["reload_difference"] == 0.0
     assert "relative_update" not in facts  # what the base was is not kept

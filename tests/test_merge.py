@@ -11,7 +11,7 @@ from vglm.config import build, compose
 from vglm.errors import AdapterError, ConfigError
 from vglm.model.loading import attach_adapter, load_pretrained
 from vglm.tuning.contract import answer_logits, relative_difference
-from vglm.tuning.merge import Combination, Update, combine_adapters, merge_adapter, original_weights, summarise, total
+from vglm.tuning.merge import Combination, Update, combine_adapters, merge_adapter, summarise, total
 from vglm.tuning.methods import attach, save
 
 
@@ -29,9 +29,26 @@ def make_adapter(random_model_folder: Path, tmp_path: Path):
                     parameter.add_(torch.randn_like(parameter) * 0.1)
         (tmp_path / name).mkdir()
         batch = dict(processor(text=["你好"], answer=["红色。"], return_tensors="pt", padding=True))
+        batch["layout_ids"] = batch["input_ids"]
         return save(tuned, processor, tmp_path / name), batch, answer_logits(tuned, batch)
 
     return make
+
+
+def test_components_that_train_in_full_merge_and_are_measured(make_adapter, random_model_folder: Path) -> None:
+    parts = ["vision=full", "qformer=lora", "projection=full", "language_model=lora"]
+    adapter, batch, expected = make_adapter(_lora("method=components", *(f"method.{each}" for each in parts)))
+    base, _ = load_pretrained(random_model_folder)
+    untouched = {name: each.clone() for name, each in base.state_dict().items()}
+    merged, updates = merge_adapter(attach_adapter(base, adapter), adapter)
+    assert relative_difference(answer_logits(merged, batch), expected) < 1e-6
+    state = merged.state_dict()
+    assert state.keys() == untouched.keys()
+    moved = {name for name, each in untouched.items() if not torch.equal(each, state[name])}
+    matrices = {name.removesuffix(".weight") for name in moved if untouched[name].ndim > 1}
+    assert matrices == {name.removesuffix(".weight") for name in updates}
+    assert "model.query_tokens" not in moved
+    assert any("vision_model" in name for name in moved)
 
 
 def _lora(*overrides: str):
@@ -54,9 +71,7 @@ def test_variants_of_lora_merge_exactly_and_are_measured_from_the_base(
     adapter, batch, expected = make_adapter(_lora(*VARIANTS[variant]))
     base, _ = load_pretrained(random_model_folder)
     untouched = {name: each.clone() for name, each in base.state_dict().items()}
-    originals = original_weights(base, adapter)
-    assert bool(originals) == (variant in ("pissa", "olora"))
-    merged, updates = merge_adapter(attach_adapter(base, adapter), adapter, originals=originals)
+    merged, updates = merge_adapter(attach_adapter(base, adapter), adapter)
     assert relative_difference(answer_logits(merged, batch), expected) < 1e-6
     assert merged.state_dict().keys() == untouched.keys()
     for name, update in updates.items():

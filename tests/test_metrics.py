@@ -1,11 +1,34 @@
+import json
+import math
+import random
+from importlib.util import find_spec
 from itertools import combinations
+from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 import pytest
+import sacrebleu
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vglm.evaluation.metrics import METRICS, exact_match, normalise, rouge_l_characters, score
+from vglm.errors import ConfigError, DataError
+from vglm.evaluation.metrics import (
+    ALL_METRICS,
+    METRICS,
+    compare_all,
+    exact_match,
+    normalise,
+    rouge_l_characters,
+    rouge_l_words,
+    score,
+    score_all,
+    select_metrics,
+)
+from vglm.evaluation.metrics.text import bert_score, cider_d, contains, meteor, normalised_match
 from vglm.evaluation.predictions import Prediction
+from vglm.evaluation.statistics import wilson_interval
 
 TEXTS = st.text(alphabet="ab 图的。", max_size=8)
 
@@ -68,11 +91,172 @@ def _is_subsequence(part: tuple[str, ...], text: str) -> bool:
     return all(character in characters for character in part)
 
 
+def record(prediction: str, reference: str, place: int = 0, **others: Any) -> Prediction:
+    values = {
+        "id": str(place), "group": str(place), "split": "test", "kind": None, "english": True, "question": "?",
+        "history": (), "reference": reference, "prediction": prediction, "image": None, "image_sha256": None,
+    }  # fmt: skip
+    return Prediction(**(values | others))
+
+
+def records(pairs: list[list[str]]) -> list[Prediction]:
+    return [record(prediction, reference, place) for place, (prediction, reference) in enumerate(pairs)]
+
+
 def test_a_record_with_an_error_scores_nothing() -> None:
-    record = Prediction(
-        id="a", group="a", split="test", kind=None, english=True, question="?", history=(), reference="", prediction="",
-        image=None, image_sha256=None,
-    )  # fmt: skip
-    assert score(record)["exact_match"] == 1.0
-    failed = Prediction(**{name: getattr(record, name) for name in record.__slots__} | {"error": "unreadable"})
-    assert score(failed) == {metric.name: 0.0 for metric in METRICS}
+    assert score(record("", ""))["exact_match"] == 1.0
+    assert score(record("", "", error="unreadable")) == {metric.name: 0.0 for metric in METRICS}
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "normalised", "contained"),
+    [
+        ("A CAT!", "a cat", 1.0, 1.0),
+        ("It is a cat, I think", "cat", 0.0, 1.0),
+        ("It is a category", "cat", 0.0, 0.0),
+        ("背景是：沙滩。", "沙滩", 0.0, 1.0),
+        ("ＲＲ Lyrae型", "rr lyrae", 0.0, 0.0),
+        ("", "cat", 0.0, 0.0),
+        ("cat", "", 0.0, 0.0),
+    ],
+)
+def test_looser_matches(prediction: str, reference: str, normalised: float, contained: float) -> None:
+    assert normalised_match(prediction, reference) == normalised
+    assert contains(prediction, reference) == contained
+
+
+CONFIGS = Path(__file__).parents[1] / "conf" / "metrics"
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "metrics" / "text.json").read_text(encoding="utf-8"))
+SETS = {
+    **GOLDEN["pairs"],
+    "short": [["a cat", "a cat"], ["猫", "狗"]],
+    "one empty": [["", "a dog on a sofa"], ["a dog on a red sofa", "a dog on a red sofa"]],
+    "nothing in common": [["x", "y"], ["", ""]],
+}
+
+
+@pytest.mark.parametrize("pairs", SETS.values(), ids=SETS.keys())
+def test_bleu_and_chrf_equal_sacrebleu(pairs: list[list[str]]) -> None:
+    predictions, references = ([pair[side] for pair in pairs] for side in (0, 1))
+    for name in ("zh", "char", "13a"):
+        metric, original = ALL_METRICS[f"bleu_{name}"], sacrebleu.BLEU(tokenize=name)
+        expected = original.corpus_score(predictions, [references])
+        assert 100 * metric.score(records(pairs)) == pytest.approx(expected.score, abs=1e-9)
+        assert metric.signature == original.get_signature().format().replace("#:1|", "nrefs:1|")
+    expected_chrf = sacrebleu.CHRF().corpus_score(predictions, [references]).score
+    assert 100 * ALL_METRICS["chrf"].score(records(pairs)) == pytest.approx(expected_chrf, abs=1e-9)
+
+
+def test_rouge_l_words_equals_rouge_score_in_english() -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    original = RougeScorer(["rougeL"])
+    for prediction, reference in GOLDEN["pairs"]["english"]:
+        assert rouge_l_words(prediction, reference) == original.score(reference, prediction)["rougeL"].fmeasure
+    assert rouge_l_words("背景是草地", "背景是沙滩。") == pytest.approx(2 * 3 / 10)
+
+
+@pytest.mark.parametrize("name", ["english", "chinese, spaced"])
+def test_cider_d_equals_pycocoevalcap(name: str) -> None:
+    pairs = GOLDEN["pairs"][name]
+    scores = cider_d([pair[0].split() for pair in pairs], [pair[1].split() for pair in pairs])
+    assert 100 * fmean(scores) == pytest.approx(GOLDEN["pycocoevalcap"][name]["CIDEr"], abs=1e-9)
+
+
+def test_cider_d_beside_pycocoevalcap() -> None:
+    scorer = pytest.importorskip("pycocoevalcap.cider.cider_scorer", reason="pycocoevalcap is not installed")
+    generator = random.Random(3)
+    texts = [" ".join(generator.choices(["a", "b", "c", "d", "e", "f"], k=generator.randint(1, 9))) for _ in range(40)]
+    pairs = list(zip(texts[:20], texts[20:], strict=True))
+    original = scorer.CiderScorer()
+    for prediction, reference in pairs:
+        original += (prediction, [reference])
+    expected = original.compute_score()[1].tolist()
+    assert cider_d([one.split() for one, _ in pairs], [one.split() for _, one in pairs]) == pytest.approx(expected)
+
+
+def test_cider_d_of_one_sample_is_0() -> None:
+    assert cider_d([["a", "cat"]], [["a", "cat"]]) == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "expected"),
+    [
+        # 6 of 6 words, 2 of them by their stems, in one run: the penalty is 0.5 * (1 / 6)^3
+        ("the cats sat on the mats", "the cat sat on the mat", 1 - 0.5 / 6**3),
+        # 3 of 4 and 3 of 3 words in 2 runs ("a", "dog sleeps"): P = 3/4, R = 1
+        ("a big dog sleeps", "a dog sleeps", (0.75 / (0.9 * 0.75 + 0.1)) * (1 - 0.5 * (2 / 3) ** 3)),
+        ("猫", "狗", 0.0),
+        ("", "狗", 0.0),
+    ],
+)
+def test_meteor_by_hand(prediction: str, reference: str, expected: float) -> None:
+    assert meteor(prediction, reference) == pytest.approx(expected)
+
+
+def test_bert_score_says_what_it_needs() -> None:
+    if find_spec("bert_score"):
+        pytest.skip("bert-score is installed")
+    with pytest.raises(ConfigError, match="pip install bert-score"):
+        bert_score("folder", num_layers=9)
+
+
+def test_score_all_adds_lengths_and_intervals() -> None:
+    found = score_all(records(GOLDEN["pairs"]["chinese"]), ["bleu_zh", "exact_match"])
+    assert list(found) == ["bleu_zh", "exact_match", "answer_length", "length_ratio"]
+    bleu = found["bleu_zh"]
+    assert bleu.interval.low < bleu.value < bleu.interval.high
+    assert "tok:zh" in bleu.metric.signature
+    assert found["exact_match"].interval == wilson_interval(0, 4)
+    lengths = [[len(text) for text in pair] for pair in GOLDEN["pairs"]["chinese"]]
+    assert found["answer_length"].value == fmean(first for first, _ in lengths)
+    assert found["length_ratio"].value == sum(first for first, _ in lengths) / sum(second for _, second in lengths)
+    assert json.loads(json.dumps({name: each.as_dict() for name, each in found.items()}))["bleu_zh"]["n"] == 4
+
+
+def test_groups_widen_an_interval() -> None:
+    pairs = [["right" if place % 4 < 2 else "wrong", "right"] for place in range(40)]
+    alone = records(pairs)
+    together = [record(*pair, place, group=str(place // 2)) for place, pair in enumerate(pairs)]
+    narrow, wide = (score_all(arm, ["exact_match"])["exact_match"] for arm in (alone, together))
+    assert narrow.value == wide.value == 0.5
+    assert wide.interval.high - wide.interval.low > 1.2 * (narrow.interval.high - narrow.interval.low)
+    assert wide.interval_method.endswith("by group")
+
+
+def test_compare_all() -> None:
+    pairs = GOLDEN["pairs"]["english"]
+    before, after = records([["a cat", reference] for _, reference in pairs]), records(pairs)
+    found = compare_all(before, after, ["exact_match", "bleu_13a"])
+    comparison, adjusted = found["bleu_13a"]
+    assert comparison.difference == pytest.approx(
+        ALL_METRICS["bleu_13a"].score(after) - ALL_METRICS["bleu_13a"].score(before)
+    )
+    assert adjusted == pytest.approx(2 * comparison.p_value)
+    assert found["exact_match"][0].flips is not None
+    assert found["answer_length"][1] is None
+    with pytest.raises(DataError, match="same samples in the same order"):
+        compare_all(before[1:], after)
+
+
+def test_unknown_names_are_all_reported() -> None:
+    with pytest.raises(ConfigError, match=r"'bleu_zn' \(did you mean 'bleu_zh'\?\), 'xyz'"):
+        select_metrics(["bleu_zn", "exact_match", "xyz"])
+    with pytest.raises(DataError, match="no predictions"):
+        score_all([])
+
+
+def test_every_metric_takes_records_with_errors_and_has_a_signature() -> None:
+    arm = [record("It is a cat", "cat", 0), record("", "dog", 1, error="unreadable")]
+    for metric in ALL_METRICS.values():
+        assert metric.rows(arm).shape[0] == 2
+        assert metric.signature
+        value = metric.score(arm)
+        assert not metric.is_share or math.isnan(value) or 0 <= value <= 1
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_config_files_name_metrics(path: Path) -> None:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert set(content) == {"names", "labels", "convention"}
+    assert len(select_metrics(content["names"])) >= len(content["names"]) > 0

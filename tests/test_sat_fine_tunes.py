@@ -208,3 +208,18 @@ def test_damaged_fine_tunes(
     with pytest.raises(CheckpointError, match=message):
         convert(folder, tmp_path / "out", tokenizer=reference / "hf_layout")
     assert [path.name for path in tmp_path.iterdir()] == ["sat"]
+
+
+@pytest.mark.parametrize(("dtype", "variant"), [("float32", "lora"), ("float16", "merged")])
+def test_a_merged_fine_tune_has_the_originals_logits(
+    imported: dict[str, Path], expected: Any, facts: Any, tmp_path: Path, dtype: str, variant: str
+) -> None:
+    """The original merges into half precision; in full precision, merged is as good as unmerged."""
+    arguments = [str(imported["lora"]), "--output", str(tmp_path / "merged"), "--dtype", dtype]
+    assert main(["merge", *arguments]) == 0
+    model, _ = vglm.load_pretrained(tmp_path / "merged")
+    for case in ("zh_single", "en_history", "zh_text"):
+        with torch.no_grad():
+            logits = model(**inputs_of(case, expected, facts)).logits[0, expected[f"{case}/logits_positions"]]
+        golden = torch.from_numpy(expected[f"{variant}/{case}/logits"])
+        torch.testing.assert_close(logits, golden, atol=1e-4, rtol=0)

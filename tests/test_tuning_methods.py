@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ from vglm.errors import ConfigError
 from vglm.model.configuration import VisualGlmConfig
 from vglm.model.loading import load_pretrained
 from vglm.model.modeling import VisualGlmForConditionalGeneration
-from vglm.tuning.methods import COMPONENTS, FullTuning, attach, save, trainable_share
+from vglm.tuning.components import COMPONENTS, ComponentTuning, belongs_to, learning_rate_of
+from vglm.tuning.methods import attach, save, trainable_share
 
 
 @pytest.fixture
@@ -48,17 +50,17 @@ def test_published_recipe_trains_layers_0_and_14_at_a_scale_of_a_tenth() -> None
 def test_components_share_out_all_parameters(model_and_processor) -> None:
     model, _ = model_and_processor
     names = {name for name, _ in model.named_parameters()}
-    by_component = {each: _training(attach(model, FullTuning([each]))) for each in COMPONENTS}
+    by_component = {each: _training(attach(model, ComponentTuning(**{each: "full"}))) for each in COMPONENTS}
     assert set().union(*by_component.values()) == names
     assert all(by_component.values())
     assert not any(one & other for one, other in itertools.combinations(by_component.values(), 2))
-    assert _training(attach(model, FullTuning())) == names
+    assert _training(attach(model, ComponentTuning(**dict.fromkeys(COMPONENTS, "full")))) == names
 
 
 def test_share_counts_parameters(model_and_processor) -> None:
     model, _ = model_and_processor
     projection = model.model.language_projection
-    share = trainable_share(attach(model, FullTuning(["projection"])))
+    share = trainable_share(attach(model, ComponentTuning(projection="full")))
     assert share.trainable == projection.weight.numel() + projection.bias.numel()
     assert share.total == model.num_parameters()
     assert str(share).startswith(f"{share.trainable:,} of {share.total:,} parameters train")
@@ -100,9 +102,57 @@ def test_adapter_holds_only_what_trained_and_reloads_with_equal_logits(
 
 def test_full_tuning_saves_a_model_that_loads_alone(model_and_processor, tmp_path: Path) -> None:
     model, processor = model_and_processor
-    tuned = attach(model, FullTuning(["language_model"]))
+    tuned = attach(model, ComponentTuning(language_model="full"))
     with torch.no_grad():
         tuned.model.language_model.final_layernorm.weight.mul_(2)
     again, _ = load_pretrained(save(tuned, processor, tmp_path))
     for (name, one), (_, other) in zip(tuned.named_parameters(), again.named_parameters(), strict=True):
         assert torch.equal(one, other), name
+
+
+def test_each_component_is_frozen_adapted_or_copied_as_declared(random_model_folder: Path, tmp_path: Path) -> None:
+    config = VisualGlmConfig.from_pretrained(random_model_folder)
+    config.tie_word_embeddings = False
+    model = VisualGlmForConditionalGeneration(config)
+    parts: dict[str, Any] = {"vision": "lora", "projection": "full", "language_model": "full", "embeddings": "lora"}
+    tuned = attach(model, ComponentTuning(**parts, lora=LoraConfig(r=2)))
+    for name in _training(tuned):
+        component = next(each for each in COMPONENTS if belongs_to(name, each))
+        assert ".lora_" in name if parts[component] == "lora" else ".modules_to_save." in name
+    trained = {each for each in COMPONENTS if any(belongs_to(name, each) for name in _training(tuned))}
+    assert trained == set(parts)
+
+
+@pytest.mark.parametrize("part", ["lora", "full"])
+def test_an_adapter_does_not_part_tied_embeddings(part: Any, model_and_processor) -> None:
+    model, _ = model_and_processor
+    assert model.config.tie_word_embeddings
+    method = ComponentTuning(qformer="lora", embeddings=part, lora=LoraConfig(r=2))
+    with pytest.raises(ConfigError, match="are one matrix"):
+        attach(model, method)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({}, "every component is frozen"),
+        ({"vision": "lora"}, "`lora` .* is not given"),
+        ({"vision": "lora", "lora": LoraConfig(target_modules=["qkv"])}, "follow from the components"),
+    ],
+)
+def test_a_declaration_that_says_nothing_or_too_much_is_refused(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        ComponentTuning(**options)
+
+
+def test_each_part_has_its_own_learning_rate() -> None:
+    rates = {"projection": 1e-4, "lora_B": "16x", "vision": "0.5x"}
+    prefix = "base_model.model.model"
+    expected = {
+        f"{prefix}.language_projection.weight": 1e-4,
+        f"{prefix}.language_projection.lora_B.default.weight": 16e-4,
+        f"{prefix}.vision_model.encoder.layers.0.mlp.fc1.lora_A.default.weight": 5e-4,
+        f"{prefix}.language_model.layers.0.attention.dense.lora_A.default.weight": 1e-3,
+        f"{prefix}.language_model.layers.0.attention.dense.lora_B.default.weight": 16e-3,
+    }
+    assert {name: learning_rate_of(name, 1e-3, rates) for name in expected} == pytest.approx(expected)

@@ -14,7 +14,8 @@ from vglm.data.collator import Collator
 from vglm.data.loading import load_splits
 from vglm.errors import CheckpointError
 from vglm.model.loading import load_pretrained
-from vglm.tuning.methods import FullTuning, attach
+from vglm.tuning.components import ComponentTuning
+from vglm.tuning.methods import attach
 from vglm.tuning.run_folder import newest_checkpoint
 from vglm.tuning.trainer import Tracker, WorkbenchTrainer
 
@@ -25,10 +26,11 @@ STEPS = 6
 def make_trainer(random_model_folder: Path, few_shot_folder: Path):
     """A trainer for the random model: LoRA with dropout, or full tuning; same seed, same run."""
 
-    def make(folder: Path, method: FullTuning | None = None) -> WorkbenchTrainer:
+    def make(folder: Path, method: ComponentTuning | list[str] | None = None) -> WorkbenchTrainer:
         set_seed(3)
         model, processor = load_pretrained(random_model_folder)
-        lora = build(compose(overrides=["method.lora_dropout=0.3"]).method)
+        if not isinstance(method, ComponentTuning):
+            method = build(compose(overrides=method or ["method.lora_dropout=0.3"]).method)
         arguments = TrainingArguments(
             output_dir=str(folder),
             max_steps=STEPS,
@@ -45,7 +47,8 @@ def make_trainer(random_model_folder: Path, few_shot_folder: Path):
             seed=3,
         )
         samples = load_splits(few_shot_folder).train
-        return WorkbenchTrainer(attach(model, method or lora), arguments, samples, Collator(processor))
+        rates = {"projection": 0.001, "lora_B": "2x"}
+        return WorkbenchTrainer(attach(model, method), arguments, samples, Collator(processor), rates)
 
     return make
 
@@ -59,9 +62,21 @@ def _trained(trainer: WorkbenchTrainer) -> dict[str, torch.Tensor]:
     return {name: each.detach().clone() for name, each in trainer.model.named_parameters() if each.requires_grad}
 
 
-@pytest.mark.parametrize("method", [None, FullTuning(["projection", "language_model"])], ids=["lora", "full"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        None,
+        ComponentTuning(projection="full", language_model="full"),
+        ["method=components"],
+        ["method=adalora", "trainer.max_steps=6", "method.tinit=1", "method.tfinal=1"],
+        ["method=pissa"],
+        ["method=p_tuning"],
+        ["method=p_tuning_v2_projection"],
+    ],
+    ids=["lora", "full", "components", "adalora", "pissa", "p_tuning", "p_tuning_v2_projection"],
+)
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
-    make_trainer, method: FullTuning | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_trainer, method: ComponentTuning | list[str] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = make_trainer(tmp_path / "whole", method)
     whole.train()
@@ -111,7 +126,7 @@ def test_a_checkpoint_holds_exactly_the_trainable_tensors(make_trainer, tmp_path
 
 def test_a_checkpoint_of_another_method_is_refused(make_trainer, tmp_path: Path) -> None:
     make_trainer(tmp_path).train()
-    other = make_trainer(tmp_path, FullTuning(["projection"]))
+    other = make_trainer(tmp_path, ComponentTuning(projection="full"))
     with pytest.raises(CheckpointError, match="holds other tensors than those that train now"):
         other.train(resume_from_checkpoint=str(newest_checkpoint(tmp_path)))
 
@@ -147,3 +162,13 @@ def test_the_tracker_changes_the_environment_only_while_it_writes(
         assert os.environ["WANDB_DIR"] == str(tmp_path)
     assert os.environ["WANDB_MODE"] == "online"
     assert "WANDB_PROJECT" not in os.environ
+
+
+def test_parts_learn_at_their_own_rates(make_trainer, tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, ["method=components"])
+    names = {parameter: name for name, parameter in trainer.model.named_parameters()}
+    optimizer = trainer.create_optimizer()
+    rates = {names[each]: group["lr"] for group in optimizer.param_groups for each in group["params"]}
+    assert rates.keys() == _trained(trainer).keys()
+    for name, rate in rates.items():
+        assert rate == (0.001 if "language_projection" in name else 0.02 if ".lora_B." in name else 0.01)

@@ -2,14 +2,20 @@
 
 import argparse
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vglm.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    from vglm.data.doctor import Lengths
+    from vglm.data.sample import Sample
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,7 +96,13 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: vglm merge outputs/background/qlora/<time> --output merged --dtype float16",
     )
     add = merge.add_argument
-    add("runs", metavar="RUN", nargs="+", type=Path, help="run folders, which are not changed, or `latest`")
+    add(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        type=Path,
+        help="run folders, which are not changed, or `latest`; an imported fine-tune (model/ and adapter/) as well",
+    )
     add("--output", metavar="DIR", type=Path, required=True, help="folder to write; must not exist or be empty")
     add("--dtype", choices=["float32", "float16", "bfloat16"], help="type of the weights (default: the base's)")
     add("--weights", metavar="W", nargs="+", type=float, default=[], help="of several runs, one number each")
@@ -114,6 +126,39 @@ def _parser() -> argparse.ArgumentParser:
     )
     protocol.add_argument("folder", metavar="DIR", type=Path, help="the folder with the runs")
     protocol.set_defaults(command=_protocol)
+
+    report = commands.add_parser(
+        "report",
+        help="compare runs, method by method",
+        description="Put finished runs side by side, one row for each method with its seeds together: held-out score"
+        " with interval, what was forgotten, memory, seconds and size. Runs without an evaluation are evaluated first.",
+        epilog="example: vglm report outputs/sweeps/<time> --markdown table.md",
+    )
+    add = report.add_argument
+    add("runs", metavar="RUN", nargs="+", type=Path, help="run folders, or folders with runs below, as of a sweep")
+    add("--markdown", metavar="FILE", type=Path, help="write the table to this file as well")
+    report.set_defaults(command=_report)
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="look a data set over before any training",
+        description="Read a data set in any known format and report what it holds, what is wrong with it and what would"
+        " spoil a score, in the terminal and as a page. Exit code 0: clean; 1: warnings; 2: unusable.",
+        epilog="example: vglm doctor data/openi/openi-zh.json --image-dir data/openi/images --fix data/openi_cleaned",
+    )
+    add = doctor.add_argument
+    add("data", metavar="DATA", help="file, folder or hf://owner/name, which is not changed")
+    add("--format", metavar="NAME", help="name of the format (default: told by the content)")
+    add("--option", metavar="KEY=VALUE", action="append", default=[], help="option of the format, repeatable")
+    add("--image-dir", metavar="DIR", type=Path, help="where the pictures lie (default: beside the file)")
+    add("--beside", metavar="DATA", nargs="+", default=[], help="other data for the same model, to compare questions")
+    add("--output", metavar="DIR", type=Path, help="where the pages go (default: outputs/doctor/<name of DATA>)")
+    add("--fix", metavar="DIR", type=Path, help="write a cleaned copy and the list of changes there; must not exist")
+    add("--model", metavar="DIR", type=Path, help="whose tokens to count (default: the tiny model's)")
+    add("--max-length", metavar="TOKENS", type=int, help="what a sample may have (default: the model's context)")
+    add("--no-images", action="store_true", help="check only what the rows say; no picture is decoded")
+    add("--workers", metavar="N", type=int, help="processes that decode pictures (default: one a core)")
+    doctor.set_defaults(command=_doctor)
     return parser
 
 
@@ -125,6 +170,9 @@ def _version() -> str:
 
 
 def _convert(parsed: argparse.Namespace) -> None:
+    from vglm.config import quiet_libraries
+
+    quiet_libraries()
     from vglm.model.export import convert
 
     written = convert(parsed.source, parsed.destination, to=parsed.to, dtype=parsed.dtype, tokenizer=parsed.tokenizer)
@@ -134,10 +182,11 @@ def _convert(parsed: argparse.Namespace) -> None:
 
 def _merge(parsed: argparse.Namespace) -> int:
     from vglm.config import quiet_libraries
+
+    quiet_libraries()  # some speak when they are imported
     from vglm.evaluation.certificate import merge_runs
     from vglm.tuning.merge import Combination
 
-    quiet_libraries()
     combination = Combination(parsed.weights, parsed.combine, parsed.density, parsed.seed)
     certificate = merge_runs(
         parsed.runs,
@@ -159,3 +208,94 @@ def _protocol(parsed: argparse.Namespace) -> None:
     from vglm.evaluation.protocol import collect_protocol
 
     print(collect_protocol(parsed.folder))
+
+
+def _report(parsed: argparse.Namespace) -> None:
+    from vglm.config import repo_root
+    from vglm.evaluation.predictions import write_text
+    from vglm.evaluation.sweep import as_markdown, find_runs, print_rows, tabulate
+
+    runs = find_runs(parsed.runs)
+    for run in runs:
+        if not run.is_evaluated:  # each in a process of its own, so that memory is given back
+            print(f"evaluating {run.folder}", file=sys.stderr)
+            command = [sys.executable, str(repo_root() / "evaluate.py"), f"run={run.folder}"]
+            if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
+                raise WorkbenchError(f"{run.folder} could not be evaluated; its own message stands above.")
+    rows = tabulate(runs)
+    print_rows(rows)
+    if parsed.markdown is not None:
+        write_text(parsed.markdown, as_markdown(rows))
+
+
+def _doctor(parsed: argparse.Namespace) -> int:
+    from vglm.config import quiet_libraries
+    from vglm.data.doctor import examine, print_diagnosis, write_cleaned_copy, write_report
+
+    quiet_libraries()
+    count_tokens, max_length, model = _token_counter(parsed.model)
+    with examine(
+        parsed.data,
+        format=parsed.format,
+        image_dir=parsed.image_dir,
+        options=_options(parsed.option),
+        other_tasks=parsed.beside,
+        count_tokens=count_tokens,
+        counted_with=model,
+        max_length=parsed.max_length or max_length,
+        with_pictures=not parsed.no_images,
+        workers=parsed.workers,
+    ) as diagnosis:
+        print_diagnosis(diagnosis)
+        name = Path(parsed.data.rstrip("/")).stem or "data"
+        print(f"Report: {write_report(diagnosis, parsed.output or Path('outputs') / 'doctor' / name)}")
+        if parsed.fix is not None:
+            counts = write_cleaned_copy(diagnosis, parsed.fix)
+            done = ", ".join(f"{change} {count:,}" for change, count in sorted(counts.items())) or "nothing to change"
+            print(f"Cleaned copy: {parsed.fix} ({done}; see changes.jsonl)")
+        return int(diagnosis.severity)
+
+
+def _options(pairs: Sequence[str]) -> dict[str, object]:
+    """`key=value` as written on the command line; values are read as in a config."""
+    from omegaconf import OmegaConf
+
+    from vglm.errors import ConfigError
+
+    for pair in pairs:
+        if not pair.partition("=")[1]:
+            raise ConfigError(f"--option {pair}: expected key=value, such as --option several_images=first.")
+    return {str(key): value for key, value in OmegaConf.from_dotlist(list(pairs)).items()}
+
+
+def _token_counter(folder: Path | None) -> "tuple[Callable[[Sample], Lengths], int, str]":
+    """How to count a sample's tokens as a model does, how many its context holds, and the model's name."""
+    from functools import lru_cache
+
+    from vglm.config import repo_root
+    from vglm.data.doctor import Lengths
+    from vglm.model.configuration import VisualGlmConfig
+    from vglm.model.processing import VisualGlmProcessor
+    from vglm.model.prompt import Prompt
+
+    name = "the tiny model, see --model" if folder is None else str(folder)
+    folder = folder or repo_root() / "data" / "visualglm_tiny"
+    processor = VisualGlmProcessor.from_pretrained(folder)
+    tokenizer = processor.tokenizer
+
+    @lru_cache(1024)  # most questions, and what stands before the image, come again and again
+    def count(text: str) -> int:
+        return len(tokenizer.tokenize(text, split_special_tokens=True))
+
+    def count_tokens(sample: "Sample") -> Lengths:
+        has_image = sample.image is not None
+        bare, full = (
+            Prompt(sample.question, history, has_image, sample.english) for history in ((), tuple(sample.history))
+        )
+        prompt = count(bare.after_image)
+        history = count(full.after_image) - prompt if sample.history else 0
+        image = processor.num_image_tokens + count(bare.before_image) if has_image else 0
+        special = len(tokenizer.build_inputs_with_special_tokens([]))
+        return Lengths(prompt + image + special, history, count(sample.answer) + 1)
+
+    return count_tokens, VisualGlmConfig.from_pretrained(folder).text_config.max_position_embeddings, name

@@ -31,6 +31,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -98,6 +99,17 @@ def _recipe_name() -> str:
     return choices.get("recipes") or "custom"
 
 
+def _runs_root() -> str:
+    """Where runs go: `outputs`, or in a sweep (`-m`) the sweep's own folder there."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode is not RunMode.MULTIRUN:
+        return "outputs"
+    return str(HydraConfig.get().sweep.dir)
+
+
+def _share_of(share: float, whole: int) -> int:
+    return int(share * whole)
+
+
 def _cuda_available() -> bool:
     import torch
 
@@ -118,18 +130,21 @@ def _result_of(target: str, component: DictConfig) -> Any:
 def register_resolvers() -> None:
     """Make the resolvers of `conf/` known to OmegaConf; calling it again changes nothing.
 
-    `${repo_root:}` is the checkout, `${recipe_name:}` the chosen recipe, `${timestamp:}` now (the same wherever one
-    config uses it), `${cuda_available:}` whether there is a GPU to train on. For the sweeps of `conf/protocol/`:
-    `${numbers:1,3}` is `1,2,3` (the first, and how many), and `${result_of:<function>,${dataset}}` what a function says
-    of a component when it is called with the component's own arguments.
+    `${repo_root:}` is the checkout, `${recipe_name:}` the chosen recipe, `${runs_root:}` where runs go, `${timestamp:}`
+    now (the same wherever one config uses it), `${cuda_available:}` whether there is a GPU to train on,
+    `${share_of:0.2,<n>}` a fifth of n in whole numbers. For the sweeps of `conf/protocol/`: `${numbers:1,3}` is `1,2,3`
+    (the first, and how many), and `${result_of:<function>,${dataset}}` what a function says of a component when it is
+    called with the component's own arguments.
     """
     resolvers: dict[str, tuple[Callable[..., Any], bool]] = {
         "repo_root": (lambda: str(repo_root()), False),
         "recipe_name": (_recipe_name, False),
+        "runs_root": (_runs_root, False),
         "timestamp": (lambda: datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3], True),
         "cuda_available": (_cuda_available, False),
         "numbers": (_numbers, False),
         "result_of": (_result_of, False),
+        "share_of": (_share_of, False),
     }
     for name, (resolver, use_cache) in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, use_cache=use_cache, replace=True)
@@ -249,10 +264,10 @@ def loosen(arguments: Sequence[str], config_name: str) -> list[str]:
     known = top_level_keys(config_name) | {"recipes", "hydra"}
 
     def is_field(argument: str) -> bool:
-        key, equals, _ = argument.partition("=")
+        key, equals, value = argument.partition("=")
         if not equals or argument.startswith(("-", "+", "~")) or "/" in key or "@" in key or key.startswith("hydra."):
             return False
-        return "." in key or key not in known
+        return "." in key or key not in known or value.startswith("{")
 
     for argument in arguments:
         group, _, value = argument.partition("=")

@@ -6,6 +6,7 @@ A batch of B rows, the longest of L tokens, of which N rows have a picture of he
 |---|---|---|---|
 | `input_ids` | (B, L) | int64 | prompt with image slots, `[gMASK] <sop>`; then answer, `<eop>` if wanted; left-padded |
 | `attention_mask` | (B, L) | int64 | 1 on tokens, 0 on padding |
+| `layout_ids` | (B, L) | int64 | `input_ids` again, for methods that replace those by embeddings; with answers |
 | `pixel_values` | (N, 3, H, W) | float32 | the pictures in row order; no such key if N is 0 |
 | `labels` | (B, L) | int64 | -100 on prompt and padding, the token id from `<sop>` on; only with answers |
 """
@@ -64,7 +65,7 @@ class Collator:
             return_tensors="pt",
             padding=True,
         )
-        return dict(batch)
+        return {**batch, "layout_ids": batch["input_ids"]} if self.with_answers else dict(batch)
 
 
 def _open_image_of(sample: Sample) -> Image.Image | None:

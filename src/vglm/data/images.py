@@ -11,10 +11,11 @@ Source: THUDM/VisualGLM-6B:model/chat.py and finetune_visualglm.py.
 import hashlib
 import io
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from vglm.data.sample import ImageSlice
 from vglm.errors import DataError
@@ -60,6 +61,48 @@ def check_image_header(image: Path | ImageSlice) -> None:
         warnings.simplefilter("ignore")
         with _open_lazily(image) as lazy:
             _check_size(lazy, f"image {image}")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """What a picture's file says of itself before anything is decoded.
+
+    Attributes:
+        format: Such as "PNG".
+        mode: Pillow's mode: "RGB", "L" (grey), "RGBA", "P" (palette), "I;16" (16-bit grey), "CMYK" ...
+        width: In pixels.
+        height: In pixels.
+        is_turned: An EXIF orientation asks for a turn or a mirror image, which the model does not apply.
+    """
+
+    format: str
+    mode: str
+    width: int
+    height: int
+    is_turned: bool
+
+
+def read_image_header(image: Path | ImageSlice) -> ImageHeader:
+    """Read only a picture's first bytes.
+
+    Args:
+        image: The file, or where in a larger file it is.
+
+    Returns:
+        What they say.
+
+    Raises:
+        DataError: As `check_image_header`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with _open_lazily(image) as lazy:
+            _check_size(lazy, f"image {image}")
+            try:
+                orientation = lazy.getexif().get(ExifTags.Base.Orientation, 1)
+            except Exception:  # damaged EXIF data; Pillow raises many kinds, and no orientation is to be had from it
+                orientation = 1
+            return ImageHeader(lazy.format or "", lazy.mode, lazy.width, lazy.height, orientation in range(2, 9))
 
 
 def image_sha256(image: Path | ImageSlice | Image.Image) -> str:

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vglm.config import build
+from vglm.config import build, repo_root
 from vglm.data.collator import Collator
 from vglm.data.sample import Sample
 from vglm.errors import AdapterError, ConfigError
@@ -37,7 +37,7 @@ from vglm.evaluation.generation import generate_predictions
 from vglm.evaluation.metrics import EXACT_MATCH, score
 from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.subject import find_run, read_run_config, to_accelerator
-from vglm.model.identity import hash_weights
+from vglm.model.identity import RECORD, hash_weights
 from vglm.model.loading import attach_adapter, check_vacant, load_pretrained, save_native
 from vglm.tuning.contract import answer_logits, relative_difference
 from vglm.tuning.merge import (
@@ -46,7 +46,6 @@ from vglm.tuning.merge import (
     combine_adapters,
     is_prompt_adapter,
     merge_adapter,
-    original_weights,
     total,
 )
 from vglm.tuning.run_folder import write_json
@@ -198,7 +197,6 @@ def merge_runs(
         adapter = found[0].adapter
         if combination is not None:
             adapter = combine_adapters(base, [run.adapter for run in found], combination, work / "combined")
-        originals = original_weights(base, adapter)
         tuned = attach_adapter(base, adapter, is_checked=False)  # by its hash, above
         to_accelerator(tuned)
         before = generate_predictions(tuned, processor, samples, title="base + adapter")
@@ -207,8 +205,8 @@ def merge_runs(
         with tuned.disable_adapter():
             effect = relative_difference(_logits(tuned, prompts), reference)
 
-        result = _write(tuned, processor, adapter, dtype, originals, work / "result")
-        del base, tuned, originals  # what was written must stand without them, and have their room
+        result = _write(tuned, processor, adapter, dtype, work / "result")
+        del base, tuned  # what was written must stand without them, and have their room
         merged, processor = result.load()
         to_accelerator(merged)
         after = generate_predictions(merged, processor, samples, title="merged")
@@ -257,12 +255,10 @@ class _Result:
         return load_pretrained(self.model, adapter=self.adapter, dtype=as_stored)
 
 
-def _write(
-    tuned: Any, processor: Any, adapter: Path, dtype: str | None, originals: Mapping[str, Tensor], folder: Path
-) -> _Result:
+def _write(tuned: Any, processor: Any, adapter: Path, dtype: str | None, folder: Path) -> _Result:
     """Write the merged model, or base and adapter side by side where there is nothing to merge."""
     if not is_prompt_adapter(tuned):
-        merged, updates = merge_adapter(tuned, adapter, None if dtype is None else _DTYPES[dtype], originals)
+        merged, updates = merge_adapter(tuned, adapter, None if dtype is None else _DTYPES[dtype])
         save_native(merged, processor, folder)
         return _Result(MERGED, _name(merged.dtype), updates, folder)
     if dtype is not None:
@@ -350,7 +346,9 @@ def _exact_match(predictions: Sequence[Prediction]) -> float:
 
 
 def _read_run(run: Path) -> _Run:
-    """A run whose adapter can be merged."""
+    """A run whose adapter can be merged, or an imported fine-tune: model/ and adapter/ side by side."""
+    if (run / "model").is_dir() and (run / "adapter").is_dir() and not (run / "run.json").exists():
+        return _read_pair(run)
     folder = find_run(str(run), Path("outputs"))
     if not (folder / "adapter").is_dir():
         raise ConfigError(f"{folder} has no adapter to merge: its model/ is a plain model already.")
@@ -363,12 +361,24 @@ def _read_run(run: Path) -> _Run:
     return _Run(folder, read_run_config(folder), digest)
 
 
+def _read_pair(folder: Path) -> _Run:
+    """A base and its adapter, which bring no data of their own: they are compared on the shipped pictures."""
+    record = folder / "adapter" / RECORD
+    try:
+        digest = str(json.loads(record.read_text(encoding="utf-8"))["weights_sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AdapterError(f"{record} is missing or damaged ({error!r}). Convert the fine-tune again.") from error
+    model = {"_target_": "vglm.model.loading.load_pretrained", "path_or_id": str(folder / "model")}
+    dataset = {"_target_": "vglm.data.loading.load_splits", "path": str(repo_root() / "data/background_synthetic")}
+    return _Run(folder, {"model": model, "dataset": dataset}, digest)
+
+
 def _check_base(run: _Run, digest: str, *, force: bool) -> list[str]:
     """Refuse a base that is not the one the run was trained on; a warning where that is wanted."""
     if digest == run.base_sha256:
         return []
     problem = (
-        f"the base is not the one trained on: its weights are sha256 {digest[:16]}, {run.folder / 'run.json'} names"
+        f"the base is not the one trained on: its weights are sha256 {digest[:16]}, {run.folder} names"
         f" {run.base_sha256[:16]}"
     )
     if not force:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
@@ -181,7 +181,9 @@ class WeightFiles:
         return torch.equal(content[left.key], other[right.key])
 
     def stream(self, doing: str = "Loading") -> Iterator[tuple[str, Tensor]]:
-        """Yield every tensor, with one file mapped at a time; shows a progress bar unless the files are small.
+        """Yield every tensor; shows a progress bar unless the files are small.
+
+        One file is mapped at a time, of safetensors one tensor, since every page that was read counts as memory.
 
         The tensors are views of the file: copy what is to be kept.
 
@@ -194,9 +196,12 @@ class WeightFiles:
         with self.progress(f"{doing} {self.folder.name}") as progress:
             for file in self.files:
                 _verify(file)
-                content = read_tensors(file)
+                is_mapped_anew = file.suffix == ".safetensors"
+                content = {} if is_mapped_anew else read_tensors(file)
                 for name, stored in self.tensors.items():
                     if stored.file == file:
+                        if is_mapped_anew:
+                            content = read_tensors(file, only=stored.key)
                         yield name, content[stored.key]
                         progress.update(content[stored.key].nbytes)
 
@@ -268,13 +273,14 @@ def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
-def read_tensors(file: Path, promised: Collection[str] = ()) -> dict[str, Tensor]:
+def read_tensors(file: Path, promised: Collection[str] = (), only: str | None = None) -> dict[str, Tensor]:
     """Map one weight file into memory.
 
     Args:
         file: A `.safetensors` file, a pickled state dict (`.bin`), or a SAT checkpoint (`.pt`), whose tensors are under
             `module` beside the state of the training run.
         promised: Keys that the file should hold, for the message.
+        only: Of a `.safetensors` file, map this tensor alone.
 
     Returns:
         The tensors by key, on the CPU, backed by the file where its format allows (all but PyTorch's before 1.6).
@@ -284,6 +290,9 @@ def read_tensors(file: Path, promised: Collection[str] = ()) -> dict[str, Tensor
             on the list of safe ones.
     """
     try:
+        if only is not None:
+            with safe_open(file, framework="pt") as opened:
+                return {only: opened.get_tensor(only)}
         content = load_file(file) if file.suffix == ".safetensors" else _unpickle(file)
     except UnpicklingError as err:
         refused = re.search(r"GLOBAL ([\w.]+)", str(err))

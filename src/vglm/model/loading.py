@@ -9,8 +9,9 @@ The layout is told by what the folder holds:
     SAT            model_config.json with eva_args, latest, <iteration>/mp_rank_00_model_states.pt; no tokenizer
 
 Before a model is filled, the names and shapes of all stored tensors are compared with those that the configuration asks
-for, so a damaged checkpoint is refused with its problems named. Original checkpoints then stream tensor by tensor into
-a model without memory of its own: the peak is the model in its target dtype plus one memory-mapped shard.
+for, so a damaged checkpoint is refused with its problems named. Original checkpoints, and any that is to be quantised,
+then stream tensor by tensor into a model without memory of its own: the peak is the model as it will be, in its target
+dtype or quantised, plus one memory-mapped shard.
 """
 
 import glob
@@ -19,7 +20,7 @@ import platform
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,8 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import BitsAndBytesConfig
+from transformers import BitsAndBytesConfig, GenerationConfig
+from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils import logging as transformers_logging
 
 from vglm.errors import AdapterError, CheckpointError, ConfigError
@@ -53,19 +55,22 @@ from vglm.model.identity import check_base, note_source
 from vglm.model.image_processing import VisualGlmImageProcessor
 from vglm.model.modeling import VisualGlmForConditionalGeneration
 from vglm.model.processing import VisualGlmProcessor
+from vglm.model.quantization import (
+    Quantization,
+    is_quantizable,
+    keep_scales,
+    make_quantizable,
+    mark_quantized,
+    quantization_config,
+    quantized,
+)
 from vglm.model.sat_fine_tunes import FineTune, split
 from vglm.model.tokenization import VOCAB_FILE, VisualGlmTokenizer
 
 Devices = Literal["auto"] | dict[str, Any]
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_QUANTIZATION: dict[str, dict[str, Any]] = {
-    "int8": {"load_in_8bit": True},
-    "int4": {"load_in_4bit": True, "bnb_4bit_quant_type": "fp4"},
-    "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
-}
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # as peft names them
-_NOT_QUANTIZED = ["model.vision_model", "model.qformer", "model.language_projection", "lm_head"]
 _LIBRARY_ERRORS = (
     OSError,
     ValueError,
@@ -104,7 +109,8 @@ def load_pretrained(
     *,
     dtype: torch.dtype | str | None = None,
     device_map: str | int | torch.device | dict[str, Any] | None = None,
-    quantization: Literal["int8", "int4", "nf4"] | None = None,
+    quantization: Quantization | None = None,
+    quantization_parts: Sequence[str] | None = None,
     adapter: str | Path | None = None,
     adapter_check: bool = True,
     tokenizer: str | Path | None = None,
@@ -116,8 +122,10 @@ def load_pretrained(
         dtype: "float32", "float16", "bfloat16", a `torch.dtype`, or "auto" for the checkpoint's own. None: float32 on
             the CPU, whose half-precision kernels are slow, the checkpoint's own elsewhere.
         device_map: "auto", a device, or a map from module names to devices, as in transformers. None: the CPU.
-        quantization: Load the language model's linear layers in 8 or 4 bits through bitsandbytes (native layout only):
-            "int8", "int4" (fp4), or "nf4" (with double quantisation, as in QLoRA).
+        quantization: Load the language model's linear layers in 8 or 4 bits through bitsandbytes: "int8", "int4" (fp4),
+            or "nf4" (with double quantisation, as in QLoRA).
+        quantization_parts: Whose linear layers to quantise: some of vision, qformer, projection, language_model and, if
+            it is not the word embeddings, head. None: the language model's alone, since the others lose accuracy.
         adapter: Folder of a peft adapter to put on top; the model then is a `peft.PeftModel`.
         adapter_check: Whether to refuse an adapter whose `base_model.json` names another base, which reads the
             checkpoint once more. False puts the adapter on whatever base this is.
@@ -135,24 +143,27 @@ def load_pretrained(
     folder = _resolve_folder(path_or_id)
     devices = _resolve_devices(device_map)
     target_dtype = resolve_dtype(dtype, devices)
-    if quantization is not None and quantization not in _QUANTIZATION:
-        raise ConfigError(f"quantization must be one of {', '.join(_QUANTIZATION)} or None, got {quantization!r}.")
+    if quantization is None and quantization_parts is not None:
+        raise ConfigError("quantization_parts says what to quantise; say how as well: quantization=nf4, int4 or int8.")
 
     checkpoint = open_checkpoint(folder, tokenizer)
-    if checkpoint.layout is None:
-        model = _load_native(checkpoint, target_dtype, devices, quantization)
-    elif quantization is not None:
-        raise ConfigError(
-            f"quantization={quantization!r} needs the native layout, but {folder} is in the original"
-            f" {checkpoint.layout.name} layout. Convert it first: vglm convert {folder} DESTINATION."
-        )
+    quantizing = _quantization_of(checkpoint, target_dtype, quantization, quantization_parts)
+    if quantizing is not None and devices == "auto" and torch.accelerator.device_count() < 2:
+        devices = {"": torch.accelerator.current_accelerator() or torch.device("cpu")}
+    if checkpoint.layout is None and (quantizing is None or not _is_one_device(devices)):
+        model = _load_native(checkpoint, target_dtype, devices, quantizing)
     elif checkpoint.fine_tune is not None:
         raise CheckpointError(
             f"{folder} holds {checkpoint.fine_tune} on top of the base model. Import both first: vglm convert {folder}"
             " DESTINATION, then load DESTINATION/model with adapter=DESTINATION/adapter."
         )
+    elif quantizing is not None and not _is_one_device(devices):
+        raise ConfigError(
+            f"quantization={quantization!r} over several devices needs the native layout, but {folder} is in an"
+            f" original one. Convert it first: vglm convert {folder} DESTINATION."
+        )
     else:
-        model = fill_model(checkpoint, target_dtype, devices)
+        model = fill_model(checkpoint, target_dtype, devices, quantizing)
     note_source(model, checkpoint.weights)
     if adapter is not None:
         model = attach_adapter(model, Path(adapter), is_checked=adapter_check)
@@ -286,7 +297,7 @@ def _open_original(folder: Path, layout: SourceLayout, tokenizer_folder: str | P
 
 
 def _load_native(
-    checkpoint: Checkpoint, dtype: torch.dtype | None, devices: Devices, quantization: str | None
+    checkpoint: Checkpoint, dtype: torch.dtype | None, devices: Devices, quantizing: BitsAndBytesConfig | None
 ) -> VisualGlmForConditionalGeneration:
     folder = checkpoint.folder
     try:
@@ -295,7 +306,7 @@ def _load_native(
                 folder,
                 dtype="auto" if dtype is None else dtype,
                 device_map=devices,
-                quantization_config=_quantization_config(quantization, dtype or checkpoint.config.dtype),
+                quantization_config=quantizing,
                 output_loading_info=True,
             )
     except _LIBRARY_ERRORS as err:
@@ -305,33 +316,38 @@ def _load_native(
     problems = {name: sorted(map(str, keys)) for name, keys in report.items() if keys}
     if problems:
         raise CheckpointError(f"{folder} is not a complete checkpoint of this model: {problems}.")
-    module: Any
-    for module in model.modules():
-        # On some CPUs bitsandbytes rounds the scales of 4-bit weights to bfloat16, in place, when they first answer in
-        # evaluation mode: another model than the one that trains, no longer to be dequantised, and no small widths.
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+    keep_scales(model)
     return model
 
 
 def fill_model(
-    checkpoint: Checkpoint, dtype: torch.dtype | None = None, devices: Devices | None = None
+    checkpoint: Checkpoint,
+    dtype: torch.dtype | None = None,
+    devices: Devices | None = None,
+    quantizing: BitsAndBytesConfig | None = None,
 ) -> VisualGlmForConditionalGeneration:
-    """Stream a checkpoint of any layout, unquantised, into a new model; a fine-tune is left out.
+    """Stream a checkpoint of any layout, as it is stored or quantising it, into a new model; a fine-tune is left out.
 
     Args:
-        checkpoint: From `open_checkpoint`.
+        checkpoint: From `open_checkpoint`, not quantised.
         dtype: The model's type; None for the checkpoint's own.
         devices: "auto", or where each module goes; None for the CPU.
+        quantizing: From `quantization_config`; then `devices` is one device.
     """
     config, dtype = checkpoint.config, dtype or checkpoint.weights.dtype
     for part in (config, config.text_config, config.vision_config, config.qformer_config):
         part.dtype = dtype
     model = empty_model(config)
     placement = _place(model, devices or {"": torch.device("cpu")})
+    if quantizing is not None:
+        make_quantizable(model, quantizing)
     for name, value in checkpoint.weights.stream():
-        _assign(model, name, value, _device_of(name, placement), dtype)
+        assign(model, name, value, _device_of(name, placement), dtype)
     model.tie_weights()
+    if quantizing is not None:
+        mark_quantized(model)
+    if checkpoint.layout is None and (checkpoint.folder / GENERATION_CONFIG_NAME).is_file():
+        model.generation_config = GenerationConfig.from_pretrained(checkpoint.folder)
     if len(set(map(str, placement.values()))) > 1:
         dispatch_model(model, device_map=placement, skip_keys=model._skip_keys_device_placement)
     return model
@@ -343,9 +359,35 @@ def empty_model(config: VisualGlmConfig) -> VisualGlmForConditionalGeneration:
         return VisualGlmForConditionalGeneration(config)
 
 
-def _assign(model: nn.Module, name: str, value: Tensor, device: Any, dtype: torch.dtype) -> None:
-    module, _, parameter = name.rpartition(".")
-    setattr(model.get_submodule(module), parameter, nn.Parameter(value.to(device, dtype, copy=True)))
+def assign(model: nn.Module, name: str, value: Tensor, device: Any, dtype: torch.dtype) -> None:
+    """Copy a tensor to its place in a model of shapes, quantised where the layer is.
+
+    Args:
+        model: From `empty_model`, with or without `make_quantizable`.
+        name: The parameter's.
+        value: Its value, of any type and on any device.
+        device: Where it is to lie.
+        dtype: The type it is to have, if it is not quantised.
+    """
+    path, _, parameter = name.rpartition(".")
+    module = model.get_submodule(path)
+    if parameter == "weight" and is_quantizable(module):
+        setattr(module, parameter, quantized(module, value.to(device, dtype)))
+    else:
+        setattr(module, parameter, nn.Parameter(value.to(device, dtype, copy=True)))
+
+
+def _quantization_of(
+    checkpoint: Checkpoint, dtype: torch.dtype | None, quantization: str | None, parts: Sequence[str] | None
+) -> BitsAndBytesConfig | None:
+    """What is to be quantised of a checkpoint, None also where that was done before it was saved."""
+    if quantization is None:
+        return None
+    config = checkpoint.config
+    asked = quantization_config(
+        quantization, dtype or checkpoint.weights.dtype, parts, is_head_tied=config.tie_word_embeddings
+    )
+    return None if getattr(config, "quantization_config", None) else asked
 
 
 # --- arguments -------------------------------------------------------------------------------------------------------
@@ -380,6 +422,10 @@ def _resolve_devices(device_map: str | int | torch.device | dict[str, Any] | Non
         raise ConfigError(f"device_map must be auto, a device, or a map to devices, got {device_map!r}.") from err
 
 
+def _is_one_device(devices: Devices) -> bool:
+    return devices != "auto" and len(set(map(str, devices.values()))) == 1
+
+
 def resolve_dtype(dtype: torch.dtype | str | None, devices: Devices) -> torch.dtype | None:
     """The target dtype, or None for the checkpoint's own."""
     if dtype is None:
@@ -394,15 +440,6 @@ def resolve_dtype(dtype: torch.dtype | str | None, devices: Devices) -> torch.dt
     return resolved
 
 
-def _quantization_config(
-    quantization: str | None, compute_dtype: torch.dtype | str | None
-) -> BitsAndBytesConfig | None:
-    if quantization is None:
-        return None
-    compute = {"bnb_4bit_compute_dtype": compute_dtype} if quantization != "int8" and compute_dtype is not None else {}
-    return BitsAndBytesConfig(llm_int8_skip_modules=_NOT_QUANTIZED, **_QUANTIZATION[quantization], **compute)
-
-
 def _place(model: VisualGlmForConditionalGeneration, devices: Devices) -> dict[str, Any]:
     """Choose devices for a model that has no memory of its own yet."""
     if devices != "auto":
@@ -412,8 +449,8 @@ def _place(model: VisualGlmForConditionalGeneration, devices: Devices) -> dict[s
     )
     if "disk" in placement.values():
         raise CheckpointError(
-            "The model does not fit into the memory of this machine's devices. Use a smaller dtype, or convert it"
-            " (vglm convert) and load it with quantization."
+            "The model does not fit into the memory of this machine's devices. Use a smaller dtype, or"
+            " quantization on one device."
         )
     return placement
 
@@ -516,6 +553,8 @@ def attach_adapter(
             warnings.filterwarnings(
                 "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
             )
+            # AdaLoRA keeps its ranks under names that peft's check for LoRA does not know
+            warnings.filterwarnings("ignore", r"The following rank_pattern keys did not match .*lora_E", RuntimeWarning)
             warnings.filterwarnings("error", message="Found missing adapter keys")
             return PeftModel.from_pretrained(model, str(adapter), adapter_name=name)
     except (OSError, ValueError, TypeError, RuntimeError, LookupError, SafetensorError, UserWarning) as err:

@@ -448,10 +448,12 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
 
         virtual = inputs_embeds.shape[1] - block_ids.shape[1]
         if virtual > 0:  # prompt tuning puts learned embeddings first: context, before everything else
-            front = torch.arange(virtual, device=block_ids.device).expand(len(block_ids), -1)
-            front = torch.stack((front, torch.zeros_like(front)), dim=1)
-            shift = torch.tensor([[[virtual], [0]]], device=block_ids.device)
-            glm_position_ids = torch.cat((front, glm_position_ids + shift), dim=-1)
+            # Only distances between positions matter, so they stand before 0 and the real tokens stay where they are,
+            # in this call as in those that continue from its cache.
+            front = torch.arange(-virtual, 0, device=block_ids.device).expand(len(block_ids), -1)
+            glm_position_ids = torch.cat(
+                (torch.stack((front, torch.zeros_like(front)), dim=1), glm_position_ids), dim=-1
+            )
             block_ids = F.pad(block_ids, (virtual, 0), value=0)
             image_mask = F.pad(image_mask, (virtual, 0), value=False)
         if pixel_values is not None:

@@ -22,8 +22,9 @@ from torch import Tensor
 from vglm.errors import AdapterError
 from vglm.model.loading import attach_adapter, load_pretrained
 from vglm.model.modeling import IGNORE_INDEX, VisualGlmForConditionalGeneration
-from vglm.tuning.merge import Updates, is_prompt_adapter, merge_adapter, original_weights, summarise
-from vglm.tuning.methods import COMPONENTS, Tuned
+from vglm.tuning.components import COMPONENTS
+from vglm.tuning.merge import Updates, is_prompt_adapter, merge_adapter, summarise
+from vglm.tuning.methods import Tuned
 
 RELOAD_TOLERANCE = 1e-4
 """Largest relative difference of logits between the trained and the reloaded model."""
@@ -91,7 +92,6 @@ def answer_logits(model: Tuned, batch: Mapping[str, Tensor]) -> Tensor:
     model.eval()
     labels = batch["labels"]
     inputs = {name: each.to(model.device) for name, each in batch.items() if name != "labels"}
-    inputs["layout_ids"] = inputs["input_ids"]  # prompt methods hand the model embeddings in place of the ids
     logits: Tensor = model(**inputs).logits[:, -labels.shape[1] :]  # virtual tokens stand before the others
     predicts = F.pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:] != IGNORE_INDEX
     return logits[predicts.to(logits.device)].float().cpu()
@@ -136,7 +136,6 @@ def check_saved(
         reloaded: Any
         if is_adapter:
             base, _ = load_base()
-            originals = original_weights(base, result)
             reloaded = attach_adapter(base, result)
         else:
             reloaded, _ = load_pretrained(result, dtype="auto")
@@ -153,7 +152,7 @@ def check_saved(
         raise
     if not is_adapter or is_prompt_adapter(reloaded):
         return TrainingReport(difference, {}, None)
-    reloaded, updates = merge_adapter(reloaded, result, originals=originals)
+    reloaded, updates = merge_adapter(reloaded, result)
     return TrainingReport(difference, updates, _overall(reloaded, updates))
 
 

@@ -20,16 +20,15 @@ from typing import Any, Literal
 import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from vglm.errors import AdapterError, ConfigError
-from vglm.model.checkpoint import read_json
 from vglm.model.loading import attach_adapter
 from vglm.model.modeling import VisualGlmForConditionalGeneration
+from vglm.tuning.methods import CHANGES_BASE
 
 _SHOWN_MODULES = 3
-_CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
-"""Initialisations of LoRA that take the adapter's start out of the base weights."""
 
 
 @dataclass(frozen=True)
@@ -106,22 +105,6 @@ def summarise(updates: Updates) -> dict[str, Any]:
     }
 
 
-def original_weights(base: VisualGlmForConditionalGeneration, adapter: Path) -> dict[str, Tensor]:
-    """Copy the weights that putting the adapter on the base would change.
-
-    Args:
-        base: The model without adapters.
-        adapter: The adapter's folder.
-
-    Returns:
-        Module name -> weight; empty for most adapters. PiSSA and its like take their start out of the base.
-    """
-    config = read_json(adapter / "adapter_config.json") if (adapter / "adapter_config.json").is_file() else {}
-    if not str(config.get("init_lora_weights")).lower().startswith(_CHANGES_BASE):
-        return {}
-    return {name: each.weight.clone() for name, each in base.named_modules() if isinstance(each, nn.Linear)}
-
-
 def is_prompt_adapter(model: PeftModel) -> bool:
     """Whether the adapter is made of virtual tokens, which have no place in the weights."""
     return bool(model.active_peft_config.is_prompt_learning)
@@ -129,7 +112,7 @@ def is_prompt_adapter(model: PeftModel) -> bool:
 
 @torch.no_grad()
 def merge_adapter(
-    model: PeftModel, adapter: Path, dtype: torch.dtype | None = None, originals: Mapping[str, Tensor] | None = None
+    model: PeftModel, adapter: Path, dtype: torch.dtype | None = None
 ) -> tuple[VisualGlmForConditionalGeneration, dict[str, Update]]:
     """Merge the adapter and drop peft.
 
@@ -137,7 +120,6 @@ def merge_adapter(
         model: The base with its adapter; it is used up.
         adapter: Where the adapter lies, to put it on the dequantised base of a quantised model.
         dtype: Type of the result; None for the base's own, of a quantised base the one it computes in.
-        originals: From `original_weights`, what |dW| is measured from.
 
     Returns:
         The plain model with every parameter in `dtype`, and the update of each merged module.
@@ -152,29 +134,44 @@ def merge_adapter(
             " load_pretrained(base, adapter=...)."
         )
     base: Any = model.get_base_model()
+    dtype = dtype or base.config.dtype or torch.float32
+    updates = {name: _measure(before, after, dtype) for name, before, after in _tuned_copies(base)}
     if getattr(base, "is_quantized", False):
         model = attach_adapter(model.unload().dequantize(), adapter, is_checked=False)
         base = model.get_base_model()
-    dtype = dtype or base.config.dtype or torch.float32
-    originals = originals or {}
-    updates = {}
     layers: list[tuple[str, Any]] = [row for row in base.named_modules() if isinstance(row[1], BaseTunerLayer)]
     for name, layer in layers:
         module = layer.double().get_base_layer()
-        before = originals.get(name, module.weight).double().clone()
+        before = module.weight.clone()
         try:
             with _without_merge_notes():
                 layer.merge(safe_merge=True)
         except ValueError as error:
             raise AdapterError(f"adapter '{adapter}' cannot be merged into {name}: {error}") from error
-        after = module.weight
-        norms = before.norm(), (after - before).norm(), (after.to(dtype).double() - after).norm()
-        updates[name] = Update(*(each.item() for each in norms))
+        updates[name] = _measure(before, module.weight, dtype)
         module.to(dtype)
     merged: VisualGlmForConditionalGeneration = model.unload().to(dtype)
     for part in (merged.config, *(getattr(merged.config, name) for name in merged.config.sub_configs)):
         part.dtype = dtype
     return merged.eval(), updates
+
+
+def _measure(before: Tensor, after: Tensor, dtype: torch.dtype) -> Update:
+    """The norms of an update that is given in float64 and will be stored in `dtype`."""
+    return Update(
+        before.norm().item(), (after - before).norm().item(), (after.to(dtype).double() - after).norm().item()
+    )
+
+
+def _tuned_copies(base: nn.Module) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Name, weight before and weight after, in float64, of each matrix that trained in full beside an adapter."""
+    for name, wrapper in base.named_modules():
+        if isinstance(wrapper, ModulesToSaveWrapper):
+            tuned = dict(wrapper.modules_to_save[wrapper.active_adapters[0]].named_parameters())
+            for part, weight in wrapper.original_module.named_parameters():
+                if weight.ndim > 1:
+                    module = f"{name}.{part}".removesuffix(".weight")
+                    yield module, weight.detach().double(), tuned[part].detach().double()
 
 
 def combine_adapters(
@@ -201,7 +198,7 @@ def combine_adapters(
     model = attach_adapter(base, adapters[0], name=names[0], is_checked=False)
     if is_prompt_adapter(model):
         raise ConfigError(f"adapter '{adapters[0]}' is made of virtual tokens; only weights can be combined.")
-    if str(getattr(model.active_peft_config, "init_lora_weights", "")).lower().startswith(_CHANGES_BASE):
+    if str(getattr(model.active_peft_config, "init_lora_weights", "")).lower().startswith(CHANGES_BASE):
         raise ConfigError(f"adapter '{adapters[0]}' changes the base it is put on, so it cannot be combined.")
     method = combination.method
     options = {"density": combination.density} if method.startswith(("ties", "dare")) else {}

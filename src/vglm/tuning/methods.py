@@ -1,60 +1,78 @@
 """What trains: a peft adapter beside the frozen base, or chosen parts of the model itself.
 
-    model = attach(model, peft.LoraConfig(r=8, ...))            a PeftModel; only the adapter's parameters train
-    model = attach(model, FullTuning(["projection"]))           the same model; only that component trains
-    save(model, processor, folder)                              folder/adapter/, or folder/model/ after full tuning
+    model = attach(model, peft.LoraConfig(r=8, ...))                          a PeftModel; only the adapter trains
+    model = attach(model, ComponentTuning(projection="full"))                 the same model; only that component trains
+    model = attach(model, ComponentTuning(language_model="lora", projection="full", lora=peft.LoraConfig(r=8)))
+    save(model, processor, folder)                      folder/adapter/, or folder/model/ where no adapter is involved
 
 Both sides of the contract are checked when the method is attached: what is declared trains, and nothing else does.
 """
 
-import difflib
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from weakref import WeakKeyDictionary
 
-from peft import PeftConfig, PeftModel, get_peft_model
+import torch
+from peft import AdaLoraConfig, PeftConfig, PeftModel, PeftType, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
+from transformers import TrainingArguments
 
 from vglm.errors import ConfigError
 from vglm.model.identity import write_record
 from vglm.model.loading import save_native
 from vglm.model.modeling import VisualGlmForConditionalGeneration
 from vglm.model.processing import VisualGlmProcessor
+from vglm.tuning.components import COMPONENTS, ComponentTuning, belongs_to, learning_rate_of
 from vglm.tuning.run_folder import whole_folder
 
-COMPONENTS: dict[str, tuple[str, ...]] = {
-    "vision": ("model.vision_model.",),
-    "qformer": ("model.qformer.", "model.query_tokens"),
-    "projection": ("model.language_projection.",),
-    "language_model": ("model.language_model.layers.", "model.language_model.final_layernorm."),
-    "embeddings": ("model.language_model.word_embeddings.", "lm_head."),
-}
-"""The parts of a VisualGLM by the prefixes of their parameters; together they cover every parameter."""
-
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
+"""Initialisations of LoRA that take the adapter's start out of the base weights."""
 
 Tuned = VisualGlmForConditionalGeneration | PeftModel
 """What training works on: the model itself, or peft's wrapper with its adapter."""
 
+Method = PeftConfig | ComponentTuning
 
-@dataclass(frozen=True)
-class FullTuning:
-    """No adapter: the parameters of some components train, the others are frozen.
 
-    Attributes:
-        components: Names from `COMPONENTS`.
+def check_method(
+    method: Method, arguments: TrainingArguments, learning_rates: Mapping[str, float | str], quantization: str | None
+) -> None:
+    """Refuse what cannot go together, before any weights load.
+
+    Args:
+        method: What trains.
+        arguments: Of the trainer.
+        learning_rates: See `learning_rate_of`.
+        quantization: Of the base.
+
+    Raises:
+        ConfigError: With the reason.
     """
-
-    components: Sequence[str] = field(default_factory=lambda: list(COMPONENTS))
-
-    def __post_init__(self) -> None:
-        if not self.components:
-            raise ConfigError(f"components is empty, so nothing would train. Choose from {', '.join(COMPONENTS)}.")
-        for name in self.components:
-            if name not in COMPONENTS:
-                close = difflib.get_close_matches(name, COMPONENTS, n=1)
-                hint = f"did you mean `{close[0]}`?" if close else f"choose from {', '.join(COMPONENTS)}."
-                raise ConfigError(f"components: there is no `{name}`; {hint}")
+    kind = method.peft_type if isinstance(method, PeftConfig) else None
+    adapter = method.lora if isinstance(method, ComponentTuning) else method
+    if kind is PeftType.PREFIX_TUNING and (arguments.activation_checkpointing or arguments.gradient_checkpointing):
+        raise ConfigError(
+            "method: P-tuning v2 does not go with trainer.activation_checkpointing: its keys and values come in"
+            " a cache, which checkpointing turns off. It needs little memory; leave checkpointing out."
+        )
+    if isinstance(method, ComponentTuning) and not method.that_are("lora") and quantization:
+        raise ConfigError("method: a quantised model cannot be tuned itself. Use LoRA, or leave out quantization.")
+    if quantization and _changes_base(adapter):
+        raise ConfigError(
+            f"method: {_initialization(adapter)} takes the adapter's start out of the base's weights, which a quantised"
+            " base cannot give. Leave out init_lora_weights or quantization."
+        )
+    if isinstance(method, AdaLoraConfig) and method.total_step != arguments.max_steps:
+        raise ConfigError(
+            f"method.total_step is {method.total_step} and trainer.max_steps {arguments.max_steps}: AdaLoRA plans its"
+            " ranks over the whole training, so they must be equal."
+        )
+    for name, rate in learning_rates.items():
+        learning_rate_of(f".{name}.", arguments.learning_rate, {name: rate})
 
 
 @dataclass(frozen=True)
@@ -73,7 +91,7 @@ class TrainableShare:
         return f"{self.trainable:,} of {self.total:,} parameters train ({self.trainable / self.total:.2%})"
 
 
-def attach(model: VisualGlmForConditionalGeneration, method: PeftConfig | FullTuning) -> Tuned:
+def attach(model: VisualGlmForConditionalGeneration, method: Method) -> Tuned:
     """Freeze the base and make trainable what the method declares.
 
     A quantised base stays as it was loaded: peft's own preparation for it turns all half-precision weights into
@@ -91,27 +109,46 @@ def attach(model: VisualGlmForConditionalGeneration, method: PeftConfig | FullTu
         ConfigError: The method does not fit the model: no module matches, or what trains is not what was declared.
     """
     base = dict(model.named_parameters())
-    if isinstance(method, FullTuning):
+    if isinstance(method, ComponentTuning) and not method.that_are("lora"):
         if getattr(model, "is_quantized", False):
             raise ConfigError("method: a quantised model cannot be tuned itself. Use LoRA, or leave out quantization.")
-        prefixes = tuple(prefix for name in method.components for prefix in COMPONENTS[name])
+        prefixes = tuple(prefix for name in method.that_are("full") for prefix in COMPONENTS[name])
         for name, parameter in base.items():
             parameter.requires_grad_(name.startswith(prefixes))
         declared = {name for name in base if name.startswith(prefixes)}
         tuned: Tuned = model
     else:
+        frozen: list[str] = []
+        config: PeftConfig
+        if isinstance(method, ComponentTuning):
+            layers, is_tied = model.config.text_config.num_hidden_layers, model.config.tie_word_embeddings
+            config, frozen = method.adapter(layers, is_tied=is_tied), method.that_are("frozen")
+        else:
+            config = method
         try:
             with warnings.catch_warnings():  # peft still asks for a property that transformers has renamed
                 warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-                tuned = get_peft_model(model, method)
+                tuned = get_peft_model(model, config)
         except ValueError as error:
             raise ConfigError(f"method: {type(method).__name__} does not fit this model: {error}") from error
+        if _changes_base(config):
+            if model.dtype != torch.float32:
+                raise ConfigError(
+                    f"method: {_initialization(config)} takes the adapter's start out of the base's weights, and what"
+                    f" is left of them is rounded to {str(model.dtype).removeprefix('torch.')}. Load the base in full"
+                    " precision: model.dtype=float32."
+                )
+            start = get_peft_model_state_dict(tuned)
+            _start_of[tuned] = {name: each.detach().cpu().clone() for name, each in start.items()}
         base_ids = {id(parameter) for parameter in base.values()}
         declared = {
             name
             for name, parameter in tuned.named_parameters()
-            if id(parameter) not in base_ids and ".base_layer." not in name  # DoRA makes an int8 weight anew
+            if id(parameter) not in base_ids
+            and ".base_layer." not in name  # DoRA makes an int8 weight anew
+            and ".ranknum." not in name  # AdaLoRA's counters
         }
+        declared = {name for name in declared if not belongs_to(name, *frozen)}
     training = {name for name, parameter in tuned.named_parameters() if parameter.requires_grad}
     if not declared or training != declared:
         odd = sorted(training ^ declared)
@@ -134,8 +171,23 @@ def lora_scale(model: Tuned) -> str | None:
     return None if not scales else "-".join(f"{scale:g}" for scale in sorted({min(scales), max(scales)}))
 
 
+_start_of: WeakKeyDictionary[PeftModel, dict[str, torch.Tensor]] = WeakKeyDictionary()
+"""The adapter's tensors before training, where the base was changed by them; `save` takes them off again."""
+
+
+def _initialization(config: PeftConfig | None) -> str:
+    return str(getattr(config, "init_lora_weights", "")).lower()
+
+
+def _changes_base(config: PeftConfig | None) -> bool:
+    return _initialization(config).startswith(CHANGES_BASE)
+
+
 def save(model: Tuned, processor: VisualGlmProcessor, run_folder: Path) -> Path:
     """Write what was trained, whole or not at all.
+
+    PiSSA, OLoRA and their like are saved as plain LoRA of twice the rank, W + BA - B0 A0, which fits the unchanged
+    base; so the adapter can be switched off, merged and combined as any other.
 
     Args:
         model: As returned by `attach`.
@@ -149,8 +201,17 @@ def save(model: Tuned, processor: VisualGlmProcessor, run_folder: Path) -> Path:
     if not isinstance(model, PeftModel):
         save_native(model, processor, run_folder / "model")
         return run_folder / "model"
-    with whole_folder(run_folder / "adapter") as folder:
-        model.save_pretrained(str(folder), save_embedding_layers=False)
+    with whole_folder(run_folder / "adapter") as folder, TemporaryDirectory() as start:
+        is_changed = model in _start_of
+        if is_changed:
+            save_file(_start_of[model], Path(start) / "adapter_model.safetensors")
+        with warnings.catch_warnings():  # this very conversion is what peft then advises
+            warnings.filterwarnings("ignore", ".* changes the base weights of the model", UserWarning)
+            model.save_pretrained(
+                str(folder),
+                save_embedding_layers=False,
+                path_initial_model_for_weight_conversion=start if is_changed else None,
+            )
         (folder / "README.md").unlink(missing_ok=True)  # peft's unfilled model card
         write_record(folder, model.get_base_model())
     return run_folder / "adapter"

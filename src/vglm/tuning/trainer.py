@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -26,6 +27,9 @@ from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerCont
 from vglm.data.collator import Collator
 from vglm.data.sample import Sample
 from vglm.errors import CheckpointError, ConfigError
+from vglm.tuning.adalora import RankAllocation, is_adalora, load_allocation, save_allocation
+from vglm.tuning.components import learning_rate_of
+from vglm.tuning.memory import peak_memory, reset_peak_memory
 from vglm.tuning.run_folder import write_text
 
 _WEIGHTS_NAME = "trainable.safetensors"
@@ -89,11 +93,26 @@ def _set_environment(variables: Mapping[str, str | None]) -> None:
 
 
 class WorkbenchTrainer(Trainer):
-    """`transformers.Trainer` that saves, and resumes from, exactly the parameters that train."""
+    """`transformers.Trainer` that saves, and resumes from, exactly the parameters that train.
+
+    Args:
+        model: As returned by `attach`.
+        args: The trainer's settings.
+        train_dataset: What to learn from.
+        data_collator: Makes a batch of some samples.
+        learning_rates: For parts of the model that learn at another rate than `args.learning_rate`, see
+            `learning_rate_of`.
+    """
 
     def __init__(
-        self, model: nn.Module, args: TrainingArguments, train_dataset: Sequence[Sample], data_collator: Collator
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        train_dataset: Sequence[Sample],
+        data_collator: Collator,
+        learning_rates: Mapping[str, float | str] = MappingProxyType({}),
     ) -> None:
+        self.learning_rates = learning_rates
         try:
             super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=data_collator)
         except (ValueError, ImportError) as error:
@@ -102,10 +121,33 @@ class WorkbenchTrainer(Trainer):
             self.remove_callback(ProgressCallback)
             self.add_callback(_ProgressBar())
         self.add_callback(_LogFile(Path(str(args.output_dir)) / "log.jsonl"))
+        if is_adalora(model):
+            self.add_callback(RankAllocation())
+
+    def train(self, *arguments: Any, **options: Any) -> Any:
+        """Train as `Trainer.train`; the metrics of the outcome say besides how much memory it took at its peak."""
+        reset_peak_memory()
+        outcome = super().train(*arguments, **options)
+        outcome.metrics["peak_memory_bytes"] = peak_memory()
+        return outcome
 
     def trained_model(self) -> Any:
         """The model as it will be used: without the autocast that mixed precision wraps around it for training."""
         return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make the optimizer, its groups of parameters divided by learning rate."""
+        optimizer = super().create_optimizer(model)
+        names = {parameter: name for name, parameter in self._trainable(model).items()}
+        groups: list[dict[str, Any]] = []
+        for group in optimizer.param_groups:
+            by_rate: dict[float, list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                rate = learning_rate_of(names[parameter], group["lr"], self.learning_rates)
+                by_rate.setdefault(rate, []).append(parameter)
+            groups += [{**group, "params": parameters, "lr": rate} for rate, parameters in by_rate.items()]
+        optimizer.param_groups[:] = groups
+        return optimizer
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Write the trainable tensors of a checkpoint; Trainer adds its own states, `trainer_state.json` last."""
@@ -113,6 +155,8 @@ class WorkbenchTrainer(Trainer):
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: each.detach().cpu().contiguous() for name, each in self._trainable().items()}
         save_file(tensors, folder / _WEIGHTS_NAME)
+        if is_adalora(self.model):
+            save_allocation(self.accelerator.unwrap_model(self.model), folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Put a checkpoint's tensors back.
@@ -136,6 +180,8 @@ class WorkbenchTrainer(Trainer):
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(stored[name])
+        if is_adalora(model or self.model):
+            load_allocation(self.accelerator.unwrap_model(model or self.model), path.parent)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Put a checkpoint's optimizer and schedule back.

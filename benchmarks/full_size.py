@@ -1,0 +1,605 @@
+"""What does VisualGLM-6B (7.8 billion parameters) need, to answer and to be trained, against the published figures?
+
+    python benchmarks/full_size.py                                       on a GPU: measured; without one: computed
+    python benchmarks/full_size.py --check --cases nf4 qlora-1           computed and measured, side by side
+    python benchmarks/full_size.py --size tiny --check                   everything for real on a CPU, in seconds
+
+The architecture is built with random weights directly on the device, one tensor at a time and quantised as it goes, so
+neither the host nor the device ever holds the model in half precision where it is quantised. Answers are given to one
+image in 32 slots with 64 new tokens; training steps take the questions and answers of data/background_synthetic, cut by
+the tokenizer of the tiny model, whose small vocabulary makes more tokens of a sentence than the released one.
+
+The computed budget has the tensors of the model and of one step: weights as stored, adapter (float32, as peft keeps
+it), its gradients and AdamW's two states, activations, keys and values, logits, and the largest layer dequantised.
+Weights, adapter, gradients, states, keys and values are exact; activations, logits and the dequantised layer are
+estimates, taken to peak at one time. The CUDA context comes on top.
+
+With the language model alone in 4 bits (`nf4` and `qlora-*`, the default of `load_pretrained`), 2 GB of the vision
+transformer in half precision leave no room below 6 GB; the cases with `-vision` load with
+quantization_parts=[vision,qformer,projection,language_model]. Word embeddings stay as they are: bitsandbytes has
+quantised ones that answer, but they cannot be saved.
+
+No GPU was at hand when this was written: nothing in this file was measured at full size.
+"""
+
+import argparse
+import gc
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from vglm.data.collator import Collator
+from vglm.data.loading import load_splits
+from vglm.model.configuration import VisualGlmConfig
+from vglm.model.image_processing import VisualGlmImageProcessor
+from vglm.model.loading import assign, empty_model
+from vglm.model.modeling import IGNORE_INDEX
+from vglm.model.processing import VisualGlmProcessor
+from vglm.model.quantization import is_quantizable, make_quantizable, mark_quantized, quantization_config
+from vglm.model.tokenization import VisualGlmTokenizer
+from vglm.tuning.methods import COMPONENTS, attach
+
+ROOT = Path(__file__).parents[1]
+TOKENIZER = ROOT / "data" / "visualglm_tiny"
+SAMPLES = ROOT / "data" / "background_synthetic"
+LORA_TARGETS = r".*language_model\.layers\.\d+\.(attention\.(query_key_value|dense)|mlp\.(dense_h_to_4h|dense_4h_to_h))"
+LORA_RANK = 8
+VIRTUAL_TOKENS = 16
+STEPS = 3
+ALL_LINEAR = ("vision", "qformer", "projection", "language_model")
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+TINY: dict[str, dict[str, Any]] = {
+    "text_config": {
+        "hidden_size": 64,
+        "intermediate_size": 256,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "vocab_size": 4600,
+    },
+    "vision_config": {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "image_size": 28,
+    },
+    "qformer_config": {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to do with the model.
+
+    Attributes:
+        quantization: As in `load_pretrained`.
+        parts: Likewise, `quantization_parts`.
+        method: None to answer, else "lora" or "p_tuning_v2", to train.
+        batch_size: Samples of a training step.
+        is_checkpointed: Whether layers are computed again in the backward pass rather than kept.
+        published: GB that the original's documentation names.
+        aim: GB to stay below.
+    """
+
+    quantization: str | None = None
+    parts: tuple[str, ...] | None = None
+    method: str | None = None
+    batch_size: int = 1
+    is_checkpointed: bool = False
+    published: str = ""
+    aim: float | None = None
+
+
+CASES = {
+    "half": Case(published="15"),
+    "int8": Case("int8"),
+    "nf4": Case("nf4", published="8.7, 6.3"),
+    "nf4-vision": Case("nf4", ALL_LINEAR, aim=5.5),
+    "lora-1": Case(method="lora", published="18"),
+    "lora-4": Case(method="lora", batch_size=4),
+    "qlora-1": Case("nf4", None, "lora", 1, True, published="9.8"),
+    "qlora-4": Case("nf4", None, "lora", 4, True),
+    "qlora-vision-1": Case("nf4", ALL_LINEAR, "lora", 1, True, aim=6.0),
+    "qlora-vision-4": Case("nf4", ALL_LINEAR, "lora", 4, True),
+    "p_tuning_v2-1": Case(method="p_tuning_v2"),
+    "p_tuning_v2-4": Case(method="p_tuning_v2", batch_size=4),
+}
+"""`-vision`: vision transformer, Q-Former and projection are quantised as well. A number is the batch size.
+
+Of the original's inference in 4 bits, 8.7 GB were published first and 6.3 GB later.
+"""
+
+
+def sizes(size: str, tokenizer: VisualGlmTokenizer) -> VisualGlmConfig:
+    """The configuration of the full or the tiny size, with the special ids of a tokenizer."""
+    parts: dict[str, dict[str, Any]] = TINY if size == "tiny" else {"text_config": {}}
+    names = ("bos_token_id", "eos_token_id", "pad_token_id", "mask_token_id", "gmask_token_id")
+    text = {**parts["text_config"], **{name: getattr(tokenizer, name) for name in names}}
+    return VisualGlmConfig(**{**parts, "text_config": text}, image_token_id=tokenizer.unk_token_id)
+
+
+# --- computed --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Linear:
+    """`count` linear layers of one shape."""
+
+    component: str
+    count: int
+    rows: int
+    columns: int
+
+
+def linear_layers(config: VisualGlmConfig) -> list[Linear]:
+    """Every linear layer of the architecture but the output head, from the sizes alone."""
+    see, ask, text = config.vision_config, config.qformer_config, config.text_config
+    v, q, d = see.hidden_size, ask.hidden_size, text.hidden_size
+    crossing = -(-ask.num_hidden_layers // ask.cross_attention_frequency)
+    return [
+        Linear("vision", see.num_hidden_layers, 3 * v, v),
+        Linear("vision", see.num_hidden_layers, v, v),
+        Linear("vision", see.num_hidden_layers, see.intermediate_size, v),
+        Linear("vision", see.num_hidden_layers, v, see.intermediate_size),
+        Linear("qformer", 4 * ask.num_hidden_layers + 2 * crossing, q, q),
+        Linear("qformer", 2 * crossing, q, ask.encoder_hidden_size),
+        Linear("qformer", ask.num_hidden_layers, ask.intermediate_size, q),
+        Linear("qformer", ask.num_hidden_layers, q, ask.intermediate_size),
+        Linear("projection", 1, d, q),
+        Linear("language_model", text.num_hidden_layers, 3 * d, d),
+        Linear("language_model", text.num_hidden_layers, d, d),
+        Linear("language_model", text.num_hidden_layers, text.intermediate_size, d),
+        Linear("language_model", text.num_hidden_layers, d, text.intermediate_size),
+    ]
+
+
+def other_parameters(config: VisualGlmConfig) -> dict[str, int]:
+    """Number of parameters by component that are no weights of linear layers: biases, norms, embeddings."""
+    see, ask, text = config.vision_config, config.qformer_config, config.text_config
+    v, q, d = see.hidden_size, ask.hidden_size, text.hidden_size
+    crossing = -(-ask.num_hidden_layers // ask.cross_attention_frequency)
+    patches = (see.image_size // see.patch_size) ** 2
+    norms = {
+        "vision": 2 * v * (2 * see.num_hidden_layers + 1) + v * (3 * see.patch_size**2 + 1) + v * (patches + 2),
+        "qformer": 2 * q * (2 * ask.num_hidden_layers + crossing + 1) + q * config.num_image_tokens,
+        "projection": 0,
+        "language_model": 2 * d * (2 * text.num_hidden_layers + 1),
+        "embeddings": text.vocab_size * d * (1 if config.tie_word_embeddings else 2),
+    }
+    for each in linear_layers(config):
+        norms[each.component] += each.count * each.rows
+    return norms
+
+
+def count_parameters(config: VisualGlmConfig) -> dict[str, int]:
+    """Number of parameters by component, a tied head once."""
+    counts = other_parameters(config)
+    for each in linear_layers(config):
+        counts[each.component] += each.count * each.rows * each.columns
+    return counts
+
+
+def bytes_of_linear(rows: int, columns: int, quantization: str | None, dtype: torch.dtype) -> int:
+    """Bytes of a linear layer's weight with its scales; tables of 16 or 256 numbers are left out."""
+    elements = rows * columns
+    if quantization is None:
+        return elements * dtype.itemsize
+    if quantization == "int8":
+        return elements + 4 * rows
+    blocks = -(-elements // 64)
+    return -(-elements // 2) + blocks + 4 * -(-blocks // 256) + 4  # 4-bit values, 8-bit scales, their scales, offset
+
+
+def adapter_parameters(config: VisualGlmConfig, method: str | None) -> int:
+    """Number of parameters that a method trains."""
+    text = config.text_config
+    if method == "lora":
+        tuned = [each for each in linear_layers(config) if each.component == "language_model"]
+        return sum(each.count * LORA_RANK * (each.rows + each.columns) for each in tuned)
+    return VIRTUAL_TOKENS * 2 * text.num_hidden_layers * text.hidden_size if method else 0
+
+
+def bytes_of_activations(
+    config: VisualGlmConfig, case: Case, rows: int, length: int, dtype: torch.dtype, *, on_cpu: bool
+) -> int:
+    """Estimate what the language model keeps for the backward pass; what is frozen before it keeps nothing.
+
+    A layer keeps the inputs of its two norms and of the activation function, rotated queries and keys, values within
+    the fused projection, and the output of the attention; LoRA keeps its own inputs besides, in float32; a prefix has
+    keys and values copied behind it. PyTorch's attention on a CPU keeps its weights, a GPU's fused kernels do not.
+
+    Args:
+        config: The architecture.
+        case: What is done.
+        rows: Samples in the batch.
+        length: Tokens of each, padding included.
+        dtype: Of what is not quantised.
+        on_cpu: Whether it is the CPU's attention.
+    """
+    text = config.text_config
+    d, i, size, tokens = text.hidden_size, text.intermediate_size, dtype.itemsize, rows * length
+    seen = length if case.method == "lora" else length + VIRTUAL_TOKENS
+    if case.method == "lora":
+        layer = tokens * size * (8 * d + i) + tokens * 4 * (2 * d + i if size == 4 else 3 * d + i)
+    else:
+        layer = tokens * size * (4 * d + i) + 2 * rows * seen * d * size
+    if on_cpu:
+        layer += 4 * rows * text.num_attention_heads * length * seen
+    if case.is_checkpointed:
+        return text.num_hidden_layers * tokens * d * size + layer
+    return text.num_hidden_layers * layer
+
+
+def compute_budget(
+    config: VisualGlmConfig,
+    case: Case,
+    batch: Mapping[str, torch.Tensor],
+    dtype: torch.dtype,
+    new_tokens: int,
+    *,
+    on_cpu: bool = False,
+) -> dict[str, int]:
+    """Bytes that a case needs, by what they are for.
+
+    Args:
+        config: The architecture.
+        case: What is done.
+        batch: Its inputs, from the collator.
+        dtype: Of what is not quantised.
+        new_tokens: Length of the answer.
+        on_cpu: Whether activations are those of a CPU, see `bytes_of_activations`.
+
+    Returns:
+        The components of `COMPONENTS` for the weights, then the parts of a step.
+    """
+    text = config.text_config
+    parts = () if case.quantization is None else case.parts or ("language_model",)
+    budget = {name: number * dtype.itemsize for name, number in other_parameters(config).items()}
+    largest = 0
+    for each in linear_layers(config):
+        kind = case.quantization if each.component in parts else None
+        budget[each.component] += each.count * bytes_of_linear(each.rows, each.columns, kind, dtype)
+        largest = max(largest, each.rows * each.columns * dtype.itemsize if kind == "nf4" else 0)
+
+    tokens = batch["input_ids"].numel()
+    if case.method is None:
+        length = tokens + len(batch["input_ids"]) * (new_tokens - 1)  # the last token is not read any more
+        budget["keys_values"] = 2 * text.num_hidden_layers * text.hidden_size * length * dtype.itemsize
+        budget["activations"] = tokens * dtype.itemsize * (6 * text.hidden_size + 2 * text.intermediate_size)
+        budget["logits"] = len(batch["input_ids"]) * text.vocab_size * (dtype.itemsize + 4)
+    else:
+        adapter = 4 * adapter_parameters(config, case.method)
+        labels = int((batch["labels"][:, 1:] != IGNORE_INDEX).sum())
+        budget |= {"adapter": adapter, "gradients": adapter, "optimizer": 2 * adapter}
+        budget["activations"] = bytes_of_activations(config, case, *batch["input_ids"].shape, dtype, on_cpu=on_cpu)
+        budget["logits"] = labels * text.vocab_size * (2 * dtype.itemsize + 3 * 4)
+    budget["dequantized"] = largest
+    return budget
+
+
+# --- measured --------------------------------------------------------------------------------------------------------
+
+
+def build_model(config: VisualGlmConfig, case: Case, device: torch.device, dtype: torch.dtype) -> Any:
+    """Make the model with random weights, tensor by tensor on the device, each quantised before the next is made."""
+    for part in (config, config.text_config, config.vision_config, config.qformer_config):
+        part.dtype = dtype
+    model = empty_model(config)
+    if case.quantization is not None:
+        tied = config.tie_word_embeddings
+        make_quantizable(model, quantization_config(case.quantization, dtype, case.parts, is_head_tied=tied))
+    torch.manual_seed(0)
+    for name, form in list(model.named_parameters()):
+        if name == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        path, _, parameter = name.rpartition(".")
+        value = torch.empty(form.shape, dtype=dtype, device=device)
+        if form.ndim == 1:
+            value.fill_(parameter == "weight")  # the norms
+        else:
+            value.uniform_(-0.035, 0.035)
+        module = model.get_submodule(path)
+        if parameter == "weight" and is_quantizable(module):
+            assign(model, name, value, device, dtype)
+        else:
+            setattr(module, parameter, nn.Parameter(value))
+        del value
+    model.tie_weights()
+    if case.quantization is not None:
+        mark_quantized(model)
+    return model.eval()
+
+
+def bytes_of_weights(model: nn.Module) -> dict[str, int]:
+    """Bytes of a base model's tensors by component, scales of quantised ones included, tied ones once."""
+    sums = dict.fromkeys(COMPONENTS, 0)
+    for name, parameter in model.named_parameters():
+        component = next(each for each, prefixes in COMPONENTS.items() if name.startswith(prefixes))
+        tensors = [parameter.data]
+        state = getattr(parameter, "quant_state", None)
+        if state is not None:
+            tensors += [state.absmax, state.offset, state.state2.absmax]
+        elif getattr(parameter, "SCB", None) is not None:
+            tensors.append(parameter.SCB)
+        sums[component] += sum(each.nbytes for each in tensors)
+    return sums
+
+
+def count_built(model: nn.Module) -> dict[str, int]:
+    """Number of parameters of a base model by component, quantised ones by the shapes they stand for."""
+    counts = dict.fromkeys(COMPONENTS, 0)
+    for name, parameter in model.named_parameters():
+        component = next(each for each, prefixes in COMPONENTS.items() if name.startswith(prefixes))
+        state = getattr(parameter, "quant_state", None)
+        counts[component] += parameter.numel() if state is None else state.shape.numel()
+    return counts
+
+
+@dataclass
+class Peak:
+    """Highest memory of a stretch of work: of CUDA's allocator on a GPU, growth of the process on a CPU."""
+
+    bytes: int = 0
+
+
+@contextmanager
+def watching(device: torch.device) -> Iterator[Peak]:
+    """Note the peak of what happens inside."""
+    peak = Peak()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        yield peak
+        torch.cuda.synchronize(device)
+        peak.bytes = torch.cuda.max_memory_allocated(device)
+        return
+    import psutil
+
+    process, done = psutil.Process(), threading.Event()
+    before = process.memory_info().rss
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            peak.bytes = max(peak.bytes, process.memory_info().rss - before)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What came of running a case.
+
+    Attributes:
+        parameters: Number by component.
+        bytes: By what they are for, as far as it can be told; see `compute_budget`.
+        build_peak: Highest memory while the model was built, in bytes.
+        peak: Highest memory while it worked, in bytes.
+        seconds: For the answer, or for one training step after the first.
+    """
+
+    parameters: dict[str, int]
+    bytes: dict[str, int]
+    build_peak: int
+    peak: int
+    seconds: float
+
+
+def measure(
+    config: VisualGlmConfig,
+    case: Case,
+    batch: Mapping[str, torch.Tensor],
+    device: torch.device,
+    dtype: torch.dtype,
+    new_tokens: int,
+) -> Measurement:
+    """Build the model, do what the case says, and weigh the tensors; arguments as in `compute_budget`."""
+    with watching(device) as peak:
+        with watching(device) as build_peak:
+            model = build_model(config, case, device, dtype)
+        counts, found = count_built(model), bytes_of_weights(model)
+        inputs = {name: each.to(device) for name, each in batch.items()}
+        inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        work = _answer if case.method is None else _train
+        seconds, more = work(model, case, inputs, new_tokens)
+    return Measurement(counts, found | more, build_peak.bytes, peak.bytes, seconds)
+
+
+@torch.inference_mode()
+def _answer(model: Any, case: Case, inputs: dict[str, Any], new_tokens: int) -> tuple[float, dict[str, int]]:
+    start = time.perf_counter()
+    output = model.generate(
+        **inputs, do_sample=False, max_new_tokens=new_tokens, min_new_tokens=new_tokens, return_dict_in_generate=True
+    )
+    assert output.sequences.shape[1] == inputs["input_ids"].shape[1] + new_tokens  # waits for the device
+    output.sequences.cpu()
+    seconds = time.perf_counter() - start
+    layers = output.past_key_values.layers
+    return seconds, {"keys_values": sum(each.keys.nbytes + each.values.nbytes for each in layers)}
+
+
+def _train(base: Any, case: Case, inputs: dict[str, Any], _: int) -> tuple[float, dict[str, int]]:
+    from peft import LoraConfig, PrefixTuningConfig
+
+    method: Any = PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=VIRTUAL_TOKENS)
+    if case.method == "lora":
+        method = LoraConfig(task_type="CAUSAL_LM", r=LORA_RANK, lora_alpha=16, target_modules=LORA_TARGETS)
+    if case.is_checkpointed:
+        base.activation_checkpointing_enable()
+    model = attach(base, method).train()
+    trained = [each for each in model.parameters() if each.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4)
+    weights = {each.untyped_storage().data_ptr() for each in model.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in weights:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    seconds = 0.0
+    for step in range(STEPS):
+        start = time.perf_counter()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = model(**inputs, use_cache=False).loss
+        if step == 0:
+            vocabulary = base.config.text_config.vocab_size
+            saved = sum(each.untyped_storage().nbytes() for each in kept.values() if each.shape[-1:] != (vocabulary,))
+        kept.clear()
+        loss.backward()
+        optimizer.step()
+        if step == 0:
+            gradients = sum(each.grad.nbytes for each in trained if each.grad is not None)
+        optimizer.zero_grad()
+        loss.item()  # waits for the device
+        seconds = time.perf_counter() - start
+    states = [each for state in optimizer.state.values() for each in state.values() if each.ndim]
+    found = {
+        "adapter": sum(each.nbytes for each in trained),
+        "gradients": gradients,
+        "optimizer": sum(each.nbytes for each in states),
+    }
+    return seconds, found if case.is_checkpointed else found | {"activations": saved}
+
+
+# --- shown -----------------------------------------------------------------------------------------------------------
+
+
+def make_batches(config: VisualGlmConfig, tokenizer: VisualGlmTokenizer) -> dict[int, dict[str, torch.Tensor]]:
+    """The inputs: by batch size those of a training step, under 0 one question to answer."""
+    side = config.vision_config.image_size
+    images = VisualGlmImageProcessor(size={"height": side, "width": side})
+    processor = VisualGlmProcessor(images, tokenizer, num_image_tokens=config.num_image_tokens)
+    samples = load_splits(SAMPLES).train
+    batches = {size: Collator(processor)(samples[:size]) for size in {case.batch_size for case in CASES.values()}}
+    return {0: Collator(processor, with_answers=False)(samples[:1]), **batches}
+
+
+def parameter_table(config: VisualGlmConfig) -> Table:
+    """Number of parameters by component."""
+    table = Table(title="Parameters", box=box.SIMPLE_HEAD)
+    table.add_column("component")
+    table.add_column("parameters", justify="right")
+    counts = count_parameters(config)
+    for name, number in counts.items():
+        table.add_row(name, f"{number:,}")
+    head = config.text_config.vocab_size * config.text_config.hidden_size if config.tie_word_embeddings else 0
+    table.add_row("total", f"{sum(counts.values()):,}")
+    table.add_row("with the tied head counted apart", f"{sum(counts.values()) + head:,}")
+    return table
+
+
+def case_table(name: str, budget: Mapping[str, int], found: Measurement | None, unit: int) -> Table:
+    """One case in detail."""
+    table = Table(title=name, box=box.SIMPLE_HEAD)
+    table.add_column(f"{'MB' if unit == 10**6 else 'kB'} of")
+    for column in ("computed", "measured")[: 1 if found is None else 2]:
+        table.add_column(column, justify="right")
+    for part, number in budget.items():
+        row = [part, f"{number / unit:,.1f}"]
+        if found is not None:
+            row.append(f"{found.bytes[part] / unit:,.1f}" if part in found.bytes else "-")
+        table.add_row(*row)
+    total = ["sum / peak", f"{sum(budget.values()) / unit:,.1f}"]
+    table.add_row(*total, *([] if found is None else [f"{found.peak / unit:,.1f}"]))
+    return table
+
+
+def summary_table(budgets: Mapping[str, dict[str, int]], found: Mapping[str, Measurement]) -> Table:
+    """All cases, beside what was published for the original."""
+    table = Table(title="Memory in GB (1e9 bytes)", box=box.SIMPLE_HEAD)
+    table.add_column("case", no_wrap=True)
+    for column in ("weights", "computed", "measured", "seconds", "published", "aim"):
+        table.add_column(column, justify="right")
+    for name, budget in budgets.items():
+        case, seen = CASES[name], found.get(name)
+        table.add_row(
+            name,
+            f"{sum(budget[each] for each in COMPONENTS) / 1e9:.3f}",
+            f"{sum(budget.values()) / 1e9:.3f}",
+            "" if seen is None else f"{seen.peak / 1e9:.3f}",
+            "" if seen is None else f"{seen.seconds:.2f}",
+            case.published,
+            "" if case.aim is None else f"{case.aim:g}",
+        )
+    return table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark from the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=f"cases: {', '.join(CASES)}"
+    )
+    add = parser.add_argument
+    add("--cases", nargs="+", choices=list(CASES), default=list(CASES), metavar="CASE", help="which (default: all)")
+    add("--size", choices=["tiny", "full"], default="full", help="of the architecture (default: %(default)s)")
+    add("--device", help="where to measure (default: the GPU if there is one)")
+    add("--dtype", choices=list(DTYPES), default="bfloat16", help="of what is not quantised (default: %(default)s)")
+    add("--new-tokens", type=int, default=64, help="length of the answer (default: %(default)s)")
+    add("--check", action="store_true", help="measure on a CPU too, and show each case beside its budget")
+    add("--json", type=Path, metavar="FILE", help="write the figures, in bytes, to this file")
+    parsed = parser.parse_args(arguments)
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of every cast in every layer
+    accelerator = torch.accelerator.current_accelerator()
+    device = torch.device(parsed.device or accelerator or "cpu")
+    is_measured = parsed.check or device.type != "cpu"
+    dtype, console = DTYPES[parsed.dtype], Console(width=80)
+    tokenizer = VisualGlmTokenizer.from_pretrained(TOKENIZER)
+    config = sizes(parsed.size, tokenizer)
+    batches = make_batches(config, tokenizer)
+
+    console.print(parameter_table(config))
+    if not is_measured:
+        console.print("No GPU here: computed, not measured.")
+    budgets: dict[str, dict[str, int]] = {}
+    found: dict[str, Measurement] = {}
+    for name in parsed.cases:
+        case = CASES[name]
+        batch = batches[case.batch_size if case.method else 0]
+        budgets[name] = compute_budget(
+            config, case, batch, dtype, parsed.new_tokens, on_cpu=is_measured and device.type == "cpu"
+        )
+        if is_measured:
+            found[name] = measure(config, case, batch, device, dtype, parsed.new_tokens)
+        if parsed.check or not is_measured:
+            console.print(case_table(name, budgets[name], found.get(name), 10**6 if parsed.size == "full" else 10**3))
+    console.print(summary_table(budgets, found))
+    lengths = ", ".join(f"{size}: {each['input_ids'].shape[1]}" for size, each in batches.items() if size)
+    console.print(f"{parsed.dtype} where not quantised; tokens of a row by batch size: {lengths}.")
+    if parsed.json:
+        report = {
+            name: {"computed": budgets[name], "measured": vars(found[name]) if name in found else None}
+            for name in budgets
+        }
+        parsed.json.write_text(json.dumps({"device": str(device), "cases": report}, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,195 @@
+"""From a path to findings: recognise the format, read all rows once, decode all pictures once, run all checks."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vglm.data.doctor.checks import CHECKS, PROBE, Check, truncation
+from vglm.data.doctor.finding import Finding, Severity
+from vglm.data.doctor.pictures import READABLE
+from vglm.data.doctor.survey import Lengths, Part, Source, Survey, survey_rows
+from vglm.data.readers import formats, is_hub_name, read, recognise
+from vglm.data.readers.rows import split_name
+from vglm.data.sample import Sample
+from vglm.errors import DataError
+
+_DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
+_NOT_CHECKED = {
+    "pictures": "pictures were not decoded",
+    "tokens": "tokens were not counted",
+}
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found in a data set.
+
+    Attributes:
+        survey: The rows and pictures; can be read until `examine` ends.
+        findings: What each check found, in the order of the report.
+        clean: Titles of the checks that found nothing to mend.
+        left_out: Titles of the checks that were not made, with the reason.
+        counted_with: Whose tokens were counted; empty if none were.
+        usable: Number of rows that training can use.
+    """
+
+    survey: Survey
+    findings: Sequence[Finding]
+    clean: Sequence[str]
+    left_out: Mapping[str, str]
+    counted_with: str
+    usable: int
+
+    @property
+    def severity(self) -> Severity:
+        """That of the worst finding: the exit code."""
+        return max((each.severity for each in self.findings), default=Severity.NOTE)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The data set in a few figures."""
+        survey = self.survey
+        unreadable = survey.bad_rows + survey.missing
+        facts = {
+            "format": survey.source.format,
+            "rows": f"{len(survey) + unreadable:,}",
+            "usable rows": f"{self.usable:,}",
+            "pictures": f"{len(survey.images):,}" + ("" if survey.was_decoded else ", not decoded"),
+        }
+        text_only = int((survey.rows["image"] == 0).sum())
+        dialogues = int((survey.rows["turns"] > 1).sum())
+        if text_only:
+            facts["rows without picture"] = f"{text_only:,}"
+        if dialogues:
+            facts["dialogues of several turns"] = f"{dialogues:,}"
+        return facts
+
+    @property
+    def verdict(self) -> str:
+        """The outcome in a sentence."""
+        warnings = sum(each.severity is Severity.WARNING for each in self.findings)
+        if self.severity is Severity.UNUSABLE:
+            return "Unusable: no row is left to train on."
+        if not warnings:
+            return "Clean: nothing to mend."
+        return f"{warnings} warning{'s' if warnings > 1 else ''}: usable, but read them before you train."
+
+
+@contextmanager
+def examine(
+    path: str | Path,
+    *,
+    format: str | None = None,
+    image_dir: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    other_tasks: Sequence[str | Path] = (),
+    count_tokens: Callable[[Sample], Lengths] | None = None,
+    counted_with: str = "",
+    max_length: int | None = None,
+    with_pictures: bool = True,
+    workers: int | None = None,
+) -> Iterator[Diagnosis]:
+    """Look a data set over.
+
+    Args:
+        path: A file, a folder, or `hf://owner/name`. A folder that is no format of its own may hold a file for each
+            split, `train.*`, `validation.*`, `test.*`, `probe.*`, or one file of a known format.
+        format: The format's name; recognised by the content if None.
+        image_dir: Where the pictures lie; beside the file if None.
+        options: The format's own options.
+        other_tasks: Other data that is to be trained or tested along with this, for questions that both ask.
+        count_tokens: Measures a sample; tokens are not counted if None.
+        counted_with: Whose tokens these are, for the report.
+        max_length: Tokens that a sample may have; nothing is said of truncation if None.
+        with_pictures: Whether to decode the pictures; without, only what the rows say is checked.
+        workers: Processes that decode; one for each core if None.
+
+    Yields:
+        The diagnosis. Nothing of the data set is changed.
+
+    Raises:
+        ConfigError: There is no such format or option.
+        DataError: There is nothing to read at `path`, its format is not known, or the file as a whole is damaged.
+    """
+    source = _open_source(path, format, image_dir, dict(options or {}))
+    others = {
+        str(each): (row for part in _open_source(each, None, None, {}).parts for row in part.rows)
+        for each in other_tasks
+    }
+    with survey_rows(source, count_tokens, others) as survey:
+        if with_pictures:
+            survey.decode(workers)
+        is_usable = np.ones(len(survey), np.bool_)
+        if survey.was_decoded and len(survey.pictures):
+            pictured = survey.image_of_row >= 0
+            is_usable[pictured] = survey.pictures["status"][survey.image_of_row[pictured]] == READABLE
+        usable = int(is_usable.sum())
+        checks = [*CHECKS]
+        if max_length is not None:
+            checks.append(Check("truncation", truncation(max_length), needs="tokens"))
+        yield _run(survey, checks, usable, counted_with)
+
+
+def _run(survey: Survey, checks: Sequence[Check], usable: int, counted_with: str) -> Diagnosis:
+    findings: list[Finding] = []
+    clean: list[str] = []
+    left_out: dict[str, str] = {}
+    is_there = {"pictures": survey.was_decoded, "tokens": survey.has_lengths}
+    if not usable:
+        findings.append(
+            Finding(
+                Severity.UNUSABLE,
+                "No row is left to train on",
+                "What is wrong with the rows stands below. Mend it, or pass the file or folder that was meant.",
+            )
+        )
+    for check in checks:
+        if check.needs is not None and not is_there[check.needs]:
+            left_out[check.title] = _NOT_CHECKED[check.needs]
+            continue
+        found = list(check.run(survey))
+        findings += found
+        if all(each.severity is Severity.NOTE for each in found):
+            clean.append(check.title)
+    return Diagnosis(survey, findings, clean, left_out, counted_with, usable)
+
+
+def _open_source(path: str | Path, format: str | None, image_dir: Path | None, options: dict[str, Any]) -> Source:
+    """The files of a data set, none read yet."""
+    place = Path(path)
+    files: dict[Path, str | None] = {}
+    if format is None and not is_hub_name(path) and place.is_dir():
+        try:
+            recognise(place)
+        except DataError:
+            files = _files_of_splits(place)
+            if not files:
+                raise
+    if not files:
+        name = format or recognise(path).NAME
+        rows = read(path, format=format, image_dir=image_dir, **options)
+        return Source(str(path), name, [Part(place.name, None, rows)])
+    readers = list(dict.fromkeys(recognise(file).NAME for file in files))
+    parts = [Part(file.name, split, read(file, image_dir=image_dir, **options)) for file, split in files.items()]
+    return Source(str(path), " and ".join(readers), parts)
+
+
+def _files_of_splits(folder: Path) -> dict[Path, str | None]:
+    """The files that are named after a split, with our name for it; else the one file that is of a known format."""
+    found: dict[Path, str | None] = {}
+    files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in _DATA_SUFFIXES and file.is_file()]
+    for file in files:
+        split = PROBE if file.stem == PROBE else split_name(file.stem)
+        if split is not None:
+            found[file] = split
+    if found:
+        return found
+    known = [file for file in files if any(reader.recognises(file) for reader in formats().values())]
+    if len(known) > 1:
+        names = ", ".join(file.name for file in known)
+        raise DataError(f"{folder} holds several data sets: {names}. Pass one of these files.")
+    return dict.fromkeys(known)

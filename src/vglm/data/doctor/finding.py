@@ -1,0 +1,69 @@
+"""What a check of the doctor says.
+
+Finding(
+    Severity.WARNING,
+    "3 answers hold unresolved tokens",
+    "The model would learn to write them. Complete these answers, or let --fix leave the rows out.",
+    examples=(Example("openi-en.json#17", "There is XXXX opacity in the left base."),),
+)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from vglm.data.sample import ImageSlice
+
+EXAMPLES = 5
+"""How many examples a finding shows at most."""
+
+
+class Severity(IntEnum):
+    """How much a finding matters; the greatest of a report is the exit code of `vglm doctor`."""
+
+    NOTE = 0
+    WARNING = 1
+    UNUSABLE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row or picture that shows a finding.
+
+    Attributes:
+        where: The sample's id, or the row of the file.
+        text: What is to be seen there; empty where the picture says it all.
+        image: The picture to show, if it can be opened.
+    """
+
+    where: str
+    text: str = ""
+    image: Path | ImageSlice | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Figures of a finding; the first column names what the others count."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        severity: A fact to know, something to mend or decide, or the reason why nothing can be trained.
+        title: One line with the figure.
+        detail: What follows from it and what to do; may be empty.
+        examples: Up to `EXAMPLES` rows or pictures.
+        table: Figures, where one line is not enough.
+    """
+
+    severity: Severity
+    title: str
+    detail: str = ""
+    examples: tuple[Example, ...] = ()
+    table: Table | None = None

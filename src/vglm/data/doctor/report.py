@@ -1,0 +1,169 @@
+"""Tell a diagnosis in the terminal and as two pages: `index.html` with the findings, `thumbnails.html` with pictures.
+
+The pages hold their images and need no network: a policy in their heads lets them load and run nothing.
+"""
+
+import base64
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table as RichTable
+from rich.text import Text
+from tqdm.auto import tqdm
+
+from vglm.data.doctor.diagnosis import Diagnosis
+from vglm.data.doctor.finding import Example, Finding, Severity
+from vglm.data.doctor.pictures import READABLE
+from vglm.data.images import open_image
+from vglm.data.sample import ImageSlice
+from vglm.errors import DataError
+
+THUMBNAILS = 240
+"""So many pictures at most are on the page of thumbnails, spread evenly over the data set."""
+
+_THUMBNAIL_SIDE = 144
+_EXAMPLE_WIDTH = 230
+_WORDS = {Severity.NOTE: "note", Severity.WARNING: "warning", Severity.UNUSABLE: "unusable"}
+_STYLES = {Severity.NOTE: "dim", Severity.WARNING: "bold yellow", Severity.UNUSABLE: "bold red"}
+_SIGNS = {Severity.NOTE: "·", Severity.WARNING: "!", Severity.UNUSABLE: "✗"}
+
+
+def print_diagnosis(diagnosis: Diagnosis, console: Console | None = None) -> None:
+    """Print the findings, warnings first.
+
+    Args:
+        diagnosis: What `examine` yielded.
+        console: Where to print; 80 columns of standard output if not given.
+    """
+    console = console or Console(width=80, highlight=False)
+    console.print(f"[bold]{escape(diagnosis.survey.source.path)}[/bold]", soft_wrap=True)
+    console.print(
+        Padding(" · ".join(f"{name} {escape(value)}" for name, value in diagnosis.facts.items()), (0, 0, 1, 0))
+    )
+    for finding in _worst_first(diagnosis):
+        _print_finding(finding, console)
+    console.print()
+    if diagnosis.clean:
+        console.print(Text("Nothing to mend: ", "green").append(", ".join(diagnosis.clean), "default"))
+    for reason in dict.fromkeys(diagnosis.left_out.values()):
+        titles = [title for title, why in diagnosis.left_out.items() if why == reason]
+        console.print(f"Not checked, as {reason}: {', '.join(titles)}", markup=False)
+    if diagnosis.counted_with:
+        console.print(f"Tokens are those of {diagnosis.counted_with}", markup=False)
+    console.print(Text(diagnosis.verdict, "bold"))
+
+
+def write_report(diagnosis: Diagnosis, folder: Path) -> Path:
+    """Write both pages; those of an earlier run are replaced.
+
+    Args:
+        diagnosis: What `examine` yielded, while it lasts.
+        folder: Where to write; made if it is not there.
+
+    Returns:
+        The path of `index.html`.
+
+    Raises:
+        DataError: The folder cannot be written.
+    """
+    environment = Environment(
+        loader=PackageLoader("vglm.data.doctor"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    assert environment.loader is not None
+    context: dict[str, Any] = {
+        "diagnosis": diagnosis,
+        "name": Path(diagnosis.survey.source.path).name,
+        "words": _WORDS,
+        "style": Markup(environment.loader.get_source(environment, "doctor.css")[0]),
+    }
+    findings = [(each, [_shown(example) for example in each.examples]) for each in _worst_first(diagnosis)]
+    index = environment.get_template("index.html.j2").render(**context, findings=findings)
+    thumbnails, total = _thumbnails(diagnosis)
+    contact_sheet = environment.get_template("thumbnails.html.j2").render(**context, thumbnails=thumbnails, total=total)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, page in (("thumbnails.html", contact_sheet), ("index.html", index)):
+            partial = folder / f".{name}.partial"
+            partial.write_text(page, encoding="utf-8", errors="replace")
+            os.replace(partial, folder / name)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written: {error.strerror}. Pass another --output.") from error
+    return folder / "index.html"
+
+
+def _worst_first(diagnosis: Diagnosis) -> list[Finding]:
+    return sorted(diagnosis.findings, key=lambda each: -each.severity)
+
+
+def _print_finding(finding: Finding, console: Console) -> None:
+    style = _STYLES[finding.severity]
+    line = RichTable.grid(padding=(0, 1), expand=True)
+    line.add_column(width=1)
+    line.add_column(ratio=1)
+    title = Text(finding.title, "default" if finding.severity is Severity.NOTE else style)
+    line.add_row(Text(_SIGNS[finding.severity], style), title)
+    if finding.detail:
+        line.add_row("", Text(finding.detail, "default"))
+    for example in finding.examples[: 3 if finding.severity > Severity.NOTE else 0]:
+        text = f"{example.where}  {example.text}"
+        line.add_row("", Text(text if len(text) <= _EXAMPLE_WIDTH else f"{text[: _EXAMPLE_WIDTH - 1]}…", "dim"))
+    console.print(line)
+    if finding.table is not None:
+        table = RichTable(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for place, column in enumerate(finding.table.columns):
+            table.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
+        for row in finding.table.rows:
+            table.add_row(*map(escape, row))
+        console.print(Padding(table, (0, 0, 0, 2)))
+
+
+def _shown(example: Example) -> tuple[Example, str | None]:
+    return example, None if example.image is None else _thumbnail(example.image)
+
+
+def _thumbnail(image: Path | ImageSlice) -> str | None:
+    """A small copy as a data URI; None if the picture cannot be opened."""
+    try:
+        picture = open_image(image)
+    except DataError:
+        return None
+    picture.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    content = io.BytesIO()
+    picture.save(content, "WEBP", quality=80)
+    return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+def _thumbnails(diagnosis: Diagnosis) -> tuple[list[dict[str, str]], int]:
+    """Pictures for the page, evenly spread over those that can be shown, and how many these are."""
+    survey = diagnosis.survey
+    can_show = np.flatnonzero(survey.pictures["status"] == READABLE)
+    if not survey.was_decoded:
+        can_show = np.arange(len(survey.images))
+    places = np.unique(np.linspace(0, max(0, len(can_show) - 1), min(THUMBNAILS, len(can_show))).round().astype(int))
+    shown = []
+    for picture in tqdm(can_show[places], desc="making thumbnails", unit="image", delay=2):
+        uri = _thumbnail(survey.image(int(picture)))
+        if uri is not None:
+            sample = survey.sample(int(survey.images[picture]))
+            size = ""
+            if survey.was_decoded:
+                record = survey.pictures[picture]
+                size = f"{record['width']} x {record['height']} {record['mode']}"
+            shown.append(
+                {"uri": uri, "id": sample.id, "size": size, "question": sample.question, "answer": sample.answer}
+            )
+    return shown, len(can_show)

@@ -1,0 +1,298 @@
+"""Several runs side by side: one row for each method, its seeds taken together.
+
+    runs = find_runs([Path("outputs/sweeps/2026-11-22_20-00-00")])
+    rows = tabulate(runs)           # every run needs its evaluation
+    print(as_markdown(rows))
+
+Runs belong together when their configs differ in nothing but the seed. The interval is of the mean over the seeds: test
+samples are drawn anew, each with its answers of all seeds, so it says what other samples would do to the score; how far
+the seeds lie apart stands beside it.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from vglm.errors import ConfigError, DataError
+from vglm.evaluation.comparison import PROBE, Comparison, compare_folder
+from vglm.evaluation.metrics import EXACT_MATCH
+from vglm.evaluation.predictions import EVALUATION_FILE, Prediction, read_evaluation
+from vglm.evaluation.statistics import Interval, bootstrap_interval, wilson_interval
+
+EVALUATION_FOLDER = "evaluation"
+_RESULTS = ("adapter", "model")
+_NOT_SETTINGS = (
+    *("seed", "output_dir", "resume", "trainer.output_dir", "trainer.seed", "trainer.run_name"),
+    *("seeds", "dataset.shot_seed"),
+)
+"""What may differ between runs of one row."""
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run folder and what is said of it there.
+
+    Attributes:
+        folder: `outputs/<recipe>/<time>`, or below a sweep's folder.
+        recipe: The recipe's name.
+        seed: The run's seed.
+        settings: The config, flat: `method.r` -> 8.
+        seconds: Of the training.
+        peak_memory: Bytes, see `vglm.tuning.memory`; None for runs that did not measure it.
+        size: Bytes of the adapter's, or the model's, weights.
+    """
+
+    folder: Path
+    recipe: str
+    seed: int
+    settings: Mapping[str, Any]
+    seconds: float
+    peak_memory: int | None
+    size: int
+
+    @property
+    def evaluation(self) -> Path:
+        """Where its evaluation lies, or is to lie."""
+        return self.folder / EVALUATION_FOLDER
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether the evaluation is there."""
+        return (self.evaluation / EVALUATION_FILE).is_file()
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs of one method, with scores from 0.0 to 1.0.
+
+    Attributes:
+        name: The recipe, and what distinguishes these settings from others of the recipe.
+        seeds: Of the runs, in order.
+        before: Exact match on the test split before tuning, mean over the runs.
+        after: Likewise after.
+        interval: 95% interval of `after`, see the module's description.
+        by_seed: `after` of each run.
+        forgotten: Exact match lost on the probe, in points, mean over the runs; None without a probe.
+        samples: Number of test samples.
+        seconds: Of training, mean.
+        peak_memory: Bytes, the largest.
+        size: Bytes of the result's weights, the largest.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    before: float
+    after: float
+    interval: Interval
+    by_seed: tuple[float, ...]
+    forgotten: float | None
+    samples: int
+    seconds: float
+    peak_memory: int | None
+    size: int
+
+
+def find_runs(paths: Sequence[Path]) -> list[FinishedRun]:
+    """The finished runs in some folders.
+
+    Args:
+        paths: Runs, or folders with runs at any depth below.
+
+    Returns:
+        Each run once, in the order of the paths and then of their names.
+
+    Raises:
+        ConfigError: A folder does not exist or holds no finished run.
+        DataError: A run's description is damaged.
+    """
+    runs: dict[Path, FinishedRun] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise ConfigError(f"{path}: there is no such folder. Pass run folders, or one that holds them.")
+        found = [each.parent for each in sorted(path.rglob("run.json")) if _result(each.parent) is not None]
+        if not found:
+            raise ConfigError(f"{path} holds no finished run. Train one first: python train.py")
+        runs |= {folder.resolve(): _read_run(folder) for folder in found}
+    return list(runs.values())
+
+
+def tabulate(runs: Sequence[FinishedRun]) -> list[Row]:
+    """Score runs that were evaluated, method by method.
+
+    Args:
+        runs: At least one; all with their evaluation.
+
+    Returns:
+        A row for each method, in the order of the runs.
+
+    Raises:
+        DataError: The runs were not tested on the same samples, or a run is there twice with one seed.
+    """
+    comparisons = {run.folder: compare_folder(run.evaluation, read_evaluation(run.evaluation)) for run in runs}
+    _check_same_samples(comparisons)
+    groups: dict[str, list[FinishedRun]] = {}
+    for run in runs:
+        settings = {name: value for name, value in run.settings.items() if name not in _NOT_SETTINGS}
+        groups.setdefault(json.dumps([run.recipe, settings], sort_keys=True, default=str), []).append(run)
+    rows = []
+    for name, group in zip(_names(list(groups.values())), groups.values(), strict=True):
+        seeds = [run.seed for run in group]
+        if twice := {seed for seed in seeds if seeds.count(seed) > 1}:
+            folders = ", ".join(run.folder.as_posix() for run in group if run.seed in twice)
+            raise DataError(f"{name} was run more than once with seed {min(twice)}: {folders}. Pass one of them.")
+        rows.append(_row(name, group, [comparisons[run.folder] for run in group]))
+    return rows
+
+
+def as_markdown(rows: Sequence[Row]) -> str:
+    """The table for a README or a pull request, with a line that says how to read it."""
+    header, cells = _cells(rows)
+    lines = [header, ["---"] * len(header), *cells]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{table}\n\n{_legend(rows)}\n"
+
+
+def print_rows(rows: Sequence[Row], console: Console | None = None) -> None:
+    """Print the table on the terminal."""
+    header, cells = _cells(rows)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    for index, name in enumerate(header):
+        table.add_column(name, justify="right" if index else "left", overflow="fold")
+    for line in cells:
+        table.add_row(*line)
+    console = console or Console()
+    console.print(table)
+    console.print(_legend(rows), style="dim")
+
+
+def _row(name: str, runs: Sequence[FinishedRun], comparisons: Sequence[Comparison]) -> Row:
+    tests = [each.splits["test"] for each in comparisons]
+    pairs = [pair for test in tests for pair in test.pairs]
+    scores = [pair.scores[EXACT_MATCH.name][1] for pair in pairs]
+    by_seed = [test.scores[EXACT_MATCH.name][1] for test in tests]
+    losses = [loss for each in comparisons if (loss := each.probe_loss_points) is not None]
+    peaks = [run.peak_memory for run in runs if run.peak_memory is not None]
+    return Row(
+        name=name,
+        seeds=tuple(run.seed for run in runs),
+        before=fmean(test.scores[EXACT_MATCH.name][0] for test in tests),
+        after=fmean(scores),
+        interval=_interval(scores, [_cluster(pair.candidate) for pair in pairs]),
+        by_seed=tuple(by_seed),
+        forgotten=fmean(losses) if losses else None,
+        samples=tests[0].n,
+        seconds=fmean(run.seconds for run in runs),
+        peak_memory=max(peaks, default=None),
+        size=max(run.size for run in runs),
+    )
+
+
+def _interval(scores: Sequence[float], clusters: Sequence[str]) -> Interval:
+    """By bootstrap; where all answers are right, or all wrong, Wilson's method, for resampling sees no doubt there."""
+    count = len(set(clusters))
+    if len(set(scores)) == 1:
+        return wilson_interval(scores[0] * count, count)
+    return bootstrap_interval(scores, groups=clusters)
+
+
+def _cluster(record: Prediction) -> str:
+    return record.group or record.id
+
+
+def _check_same_samples(comparisons: Mapping[Path, Comparison]) -> None:
+    def content(comparison: Comparison, split: str) -> Any:
+        pairs = comparison.splits[split].pairs if split in comparison.splits else ()
+        return [(pair.candidate.id, pair.candidate.image_sha256, pair.candidate.reference) for pair in pairs]
+
+    (first, reference), *others = comparisons.items()
+    if "test" not in reference.splits:
+        raise DataError(f"{first} was not evaluated on a test split. Evaluate it with splits=[test,probe].")
+    for folder, comparison in others:
+        for split in ("test", PROBE):
+            if content(comparison, split) != content(reference, split):
+                raise DataError(
+                    f"{folder} and {first} were evaluated on other {split} samples, so their scores cannot stand side"
+                    " by side. Evaluate them on the same data."
+                )
+
+
+def _names(groups: Sequence[Sequence[FinishedRun]]) -> Iterable[str]:
+    """The recipe of each group; where several groups share one, with the settings in which they differ."""
+    for group in groups:
+        run = group[0]
+        alike = [other[0] for other in groups if other[0].recipe == run.recipe]
+        keys = sorted({key for other in alike for key in other.settings} - set(_NOT_SETTINGS))
+        differing = [key for key in keys if len({str(other.settings.get(key)) for other in alike}) > 1]
+        yield " ".join([run.recipe, *(f"{key}={run.settings.get(key)}" for key in differing)])
+
+
+def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    header = ["method", "seeds", "before", "after", "95% interval", "by seed", "forgot", "MB", "s", "size MB"]
+    domains = {row.name.partition("/")[0] for row in rows}
+    shared = f"{domains.pop()}/" if len(domains) == 1 else ""
+    cells = [
+        [
+            row.name.removeprefix(shared),
+            str(len(row.seeds)),
+            f"{100 * row.before:.1f}",
+            f"{100 * row.after:.1f}",
+            _range(row.interval),
+            _range((min(row.by_seed), max(row.by_seed))),
+            "-" if row.forgotten is None else f"{row.forgotten:.1f}",
+            "-" if row.peak_memory is None else f"{row.peak_memory / 1e6:.0f}",
+            f"{row.seconds:.0f}",
+            f"{row.size / 1e6:.2f}",
+        ]
+        for row in rows
+    ]
+    return header, cells
+
+
+def _range(ends: tuple[float, float]) -> str:
+    return f"{100 * ends[0]:.1f}-{100 * ends[1]:.1f}"
+
+
+def _legend(rows: Sequence[Row]) -> str:
+    return (
+        f"before, after: exact match on {rows[0].samples} held-out samples in percent, mean over the seeds; by seed:"
+        " the lowest and the highest; 95% interval: what other samples would do to the mean; forgot: points of exact"
+        " match lost on the probe; MB and s: peak memory and seconds of training; size: of the trained weights on disk."
+    )
+
+
+def _read_run(folder: Path) -> FinishedRun:
+    try:
+        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        result = _result(folder)
+        assert result is not None
+        return FinishedRun(
+            folder=folder,
+            recipe=facts["recipe"],
+            seed=facts["seed"],
+            settings=dict(_flatten(config)),
+            seconds=facts["training"]["train_runtime"],
+            peak_memory=facts["training"].get("peak_memory_bytes"),
+            size=sum(each.stat().st_size for each in result.rglob("*.safetensors")),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise DataError(f"{folder} is damaged ({error!r}). Train again, or restore the files.") from error
+
+
+def _result(folder: Path) -> Path | None:
+    return next((folder / name for name in _RESULTS if (folder / name).is_dir()), None)
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -1,0 +1,56 @@
+"""What AdaLoRA needs of a training loop: after each step it decides anew which ranks stay, and a checkpoint keeps that.
+
+Source: Zhang et al. 2023, "AdaLoRA: adaptive budget allocation for parameter-efficient fine-tuning", as peft's
+`AdaLoraModel.update_and_allocate` implements it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from peft.tuners.adalora import AdaLoraModel
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+_IMPORTANCE_NAME = "rank_importance.safetensors"
+_PATTERN_NAME = "rank_pattern.json"
+_AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+
+
+def is_adalora(model: Any) -> bool:
+    """Whether a model has an AdaLoRA adapter."""
+    return isinstance(model, PeftModel) and isinstance(model.base_model, AdaLoraModel)
+
+
+class RankAllocation(TrainerCallback):
+    """Lets AdaLoRA look at the gradients of each step before they are cleared."""
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        """Update importances, and mask the ranks that are over the step's budget."""
+        model.base_model.update_and_allocate(state.global_step)
+
+
+def save_allocation(model: Any, folder: Path) -> None:
+    """Write the running importances of all matrices and the ranks kept so far into a checkpoint."""
+    allocator = model.base_model.rankallocator
+    tensors = {
+        f"{average}|{name}": each.detach().cpu().contiguous()
+        for average in _AVERAGES
+        for name, each in getattr(allocator, average).items()
+    }
+    save_file(tensors, folder / _IMPORTANCE_NAME)
+    pattern = model.active_peft_config.rank_pattern
+    (folder / _PATTERN_NAME).write_text(json.dumps(pattern), encoding="utf-8")
+
+
+def load_allocation(model: Any, folder: Path) -> None:
+    """Put back what `save_allocation` wrote."""
+    allocator = model.base_model.rankallocator
+    allocator.reset_ipt()
+    for key, tensor in load_file(folder / _IMPORTANCE_NAME, device=str(model.device)).items():
+        average, _, name = key.partition("|")
+        getattr(allocator, average)[name] = tensor
+    model.active_peft_config.rank_pattern = json.loads((folder / _PATTERN_NAME).read_text(encoding="utf-8"))

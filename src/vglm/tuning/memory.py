@@ -1,0 +1,28 @@
+"""The most memory that a stretch of work took: on the accelerator if there is one, else of the process."""
+
+from pathlib import Path
+
+import psutil
+import torch
+
+_RESET = Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
+
+
+def reset_peak_memory() -> None:
+    """Forget the peak so far. Where the system cannot do that for a process (not Linux), the peak is of its life."""
+    if torch.accelerator.is_available():
+        torch.accelerator.reset_peak_memory_stats()
+    elif _RESET.exists():
+        _RESET.write_text("5")  # the reset of the peak resident set, see proc_pid_clear_refs(5)
+
+
+def peak_memory() -> int:
+    """Bytes at the peak: allocated on the accelerator, or resident in memory with everything the process holds."""
+    if torch.accelerator.is_available():
+        return torch.accelerator.max_memory_allocated()
+    if _STATUS.exists():
+        line = next(each for each in _STATUS.read_text().splitlines() if each.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    info = psutil.Process().memory_info()
+    return int(getattr(info, "peak_wset", info.rss))  # Windows keeps the peak; elsewhere what is held now

@@ -1,0 +1,78 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from vglm.errors import ConfigError
+from vglm.evaluation.metrics.conventions import CONVENTIONS, clean_report, package_versions, score_conventions
+from vglm.evaluation.predictions import Prediction
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "metrics" / "text.json").read_text(encoding="utf-8"))
+
+
+def arm(pairs: list[list[str]]) -> list[Prediction]:
+    return [
+        Prediction(
+            id=str(place), group=str(place), split="test", kind=None, english=True, question="?", history=(),
+            reference=reference, prediction=prediction, image=None, image_sha256=None,
+        )
+        for place, (prediction, reference) in enumerate(pairs)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("convention", "name"),
+    [
+        (convention, name)
+        for convention in ("pycocoevalcap", "llama_factory", "ms_swift")
+        for name in GOLDEN[convention]
+    ],
+)
+def test_equals_the_project_s_own_code(convention: str, name: str) -> None:
+    found = CONVENTIONS[convention].score(arm(GOLDEN["pairs"][name]))
+    assert found == pytest.approx(GOLDEN[convention][name], rel=1e-9, abs=1e-9)
+
+
+def test_one_text_many_scores() -> None:
+    found = score_conventions(arm(GOLDEN["pairs"]["chinese"]))
+    assert list(found) == list(CONVENTIONS)
+    bleu = {
+        "llama_factory": found["llama_factory"]["bleu-4"],
+        "pycocoevalcap": found["pycocoevalcap"]["Bleu_4"],
+        "13a": found["sacrebleu"]["BLEU 13a"],
+        "zh": found["sacrebleu"]["BLEU zh"],
+    }
+    assert bleu["pycocoevalcap"] < 0.01 < bleu["13a"] + 0.02 < bleu["zh"] < bleu["llama_factory"]
+
+
+def test_clean_report_as_r2gen_does() -> None:
+    report = "The heart is normal.. 2. Lungs (clear), no effusion.\n1. XXXX/stable."
+    assert clean_report(report) == "the heart is normal . lungs clear no effusion\nxxxxstable ."
+
+
+def test_r2gen_cuts_answers_and_references() -> None:
+    words = [f"word{place}" for place in range(100)]
+    first, second = " ".join(words), " ".join(words[:60] + ["other"] * 40)
+    assert CONVENTIONS["r2gen"].score(arm([[first, second]]))["BLEU_4"] == pytest.approx(100)
+    assert CONVENTIONS["pycocoevalcap"].score(arm([[first, second]]))["Bleu_4"] < 65
+
+
+def test_silence_costs_nothing_in_ms_swift() -> None:
+    pairs = GOLDEN["pairs"]["chinese"]
+    silent = arm([*pairs, ["", "图中有一只猫。"]])
+    swift, factory = CONVENTIONS["ms_swift"], CONVENTIONS["llama_factory"]
+    assert swift.score(silent) == swift.score(arm(pairs))
+    assert factory.score(silent)["bleu-4"] == pytest.approx(0.8 * factory.score(arm(pairs))["bleu-4"])
+
+
+def test_conventions_are_documented_and_known() -> None:
+    assert all(each.how and each.source for each in CONVENTIONS.values())
+    assert "sacrebleu" in package_versions()
+    with pytest.raises(ConfigError, match=r"one of llama_factory, .* or all, got 'bleu'"):
+        score_conventions([], ["bleu"])
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "jieba", None)
+    with pytest.raises(ConfigError, match="needs the package jieba"):
+        score_conventions(arm([["a", "b"]]), ["llama_factory"])

@@ -1,0 +1,109 @@
+import pytest
+
+from vglm.errors import ConfigError
+from vglm.evaluation.metrics import ALL_METRICS, label_report
+from vglm.evaluation.metrics.findings import FINDINGS, by_abnormality, finding_counts, is_abnormal, need_external
+from vglm.evaluation.predictions import Prediction
+
+HEART, EFFUSION, AIR, OPACITY = "Cardiomegaly", "Pleural Effusion", "Pneumothorax", "Lung Opacity"
+
+# Report -> (positive, uncertain, negative), each clause labelled by reading it.
+REPORTS = {
+    "Heart size normal. Small left pleural effusion, possible pneumonia. No pneumothorax.": (
+        {EFFUSION}, {"Pneumonia"}, {HEART, AIR},
+    ),
+    "No focal consolidation, pleural effusion or pneumothorax is seen.": (
+        set(), set(), {"Consolidation", EFFUSION, AIR},
+    ),
+    "No pneumothorax, small effusion.": ({EFFUSION}, set(), {AIR}),
+    "No pneumothorax but a small effusion.": ({EFFUSION}, set(), {AIR}),
+    "The heart is mildly enlarged. Mediastinal contours are normal.": ({HEART}, set(), {"Enlarged Cardiomediastinum"}),
+    "The heart is not enlarged.": (set(), set(), {HEART}),
+    "Pneumonia cannot be excluded. Bibasilar atelectasis.": ({"Atelectasis"}, {"Pneumonia"}, set()),
+    "The previously seen effusion has resolved.": (set(), set(), {EFFUSION}),
+    "Costophrenic angles are sharp; dual lead pacemaker in place.": ({"Support Devices"}, set(), {EFFUSION}),
+    "Right upper lobe nodule suspicious for malignancy.": ({"Lung Lesion"}, set(), set()),
+    "Right consolidation concerning for pneumonia.": ({"Consolidation"}, {"Pneumonia"}, set()),
+    "Bibasilar opacities, atelectasis versus pneumonia.": ({OPACITY}, {"Atelectasis", "Pneumonia"}, set()),
+    "Removal of the chest tube. The mediastinum is unremarkable.": (
+        set(), set(), {"Support Devices", "Enlarged Cardiomediastinum"},
+    ),
+    "右肺下叶片状高密度影考虑感染，建议复查除外肿瘤。": ({OPACITY}, {"Pneumonia", "Lung Lesion"}, set()),
+    "心影未见增大，没有发现肺炎或肺不张的迹象，气胸消失。": (set(), set(), {HEART, "Pneumonia", "Atelectasis", AIR}),
+    "Healed rib fractures. Pleural thickening at the apex.": ({"Fracture", "Pleural Other"}, set(), set()),
+    "Mild pulmonary edema. Widened mediastinum.": ({"Edema", "Enlarged Cardiomediastinum"}, set(), set()),
+    "心影增大，双肺未见实变，右侧胸腔积液可能。": ({HEART}, {EFFUSION}, {"Consolidation"}),
+    "心影不大，双肺清晰，未见胸腔积液，未见气胸。": (set(), set(), {HEART, EFFUSION, AIR}),
+    "右下肺见斑片状影，考虑感染；左侧肋膈角变钝。": ({OPACITY, EFFUSION}, {"Pneumonia"}, set()),
+    "双侧肋膈角锐利，不除外肺炎。": (set(), {"Pneumonia"}, {EFFUSION}),
+    "右侧肋骨骨折，双侧胸膜增厚，可见起搏器。": ({"Fracture", "Pleural Other", "Support Devices"}, set(), set()),
+    "纵隔增宽，左肺不张，右上肺结节，肺水肿。": (
+        {"Enlarged Cardiomediastinum", "Atelectasis", "Lung Lesion", "Edema"}, set(), set(),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("report", REPORTS)
+def test_label_report(report: str) -> None:
+    positive, uncertain, negative = REPORTS[report]
+    expected = dict.fromkeys(positive, "positive") | dict.fromkeys(uncertain, "uncertain")
+    expected |= dict.fromkeys(negative, "negative")
+    if not (positive - {"Support Devices"} or uncertain):
+        expected["No Finding"] = "positive"
+    assert label_report(report) == expected
+
+
+def test_no_finding() -> None:
+    assert label_report("The lungs are clear.") == {"No Finding": "positive"}
+    assert label_report("  ") == {}
+    assert not is_abnormal("Pacemaker in place.")
+    assert is_abnormal("疑似肺炎")
+    assert len(FINDINGS) == 14
+
+
+def test_positive_wins_over_uncertain_and_negative() -> None:
+    assert (
+        label_report("No effusion on the left. Small effusion on the right. Possible effusion.")[EFFUSION] == "positive"
+    )
+
+
+def arm(*pairs: tuple[str, str | None]) -> list[Prediction]:
+    """Records of (reference, prediction); no prediction is an error."""
+    return [
+        Prediction(
+            id=str(place), group=str(place), split="test", kind=None, english=True, question="?", history=(),
+            reference=reference, prediction=prediction or "", image=None, image_sha256=None,
+            error="unreadable" if prediction is None else None,
+        )
+        for place, (reference, prediction) in enumerate(pairs)
+    ]  # fmt: skip
+
+
+# Worked by hand, hits / named / true: cardiomegaly 1/1/2, effusion 1/2/1, no finding 1/1/2 (the error names nothing)
+STUDIES = arm(
+    ("Enlarged heart. Effusion.", "心影增大，胸腔积液。"),
+    ("Enlarged heart.", "Possible effusion."),
+    ("Clear lungs.", "No pneumothorax."),
+    ("Clear lungs.", None),
+)
+
+
+def test_scores_by_hand() -> None:
+    assert ALL_METRICS["findings_micro_f1"].score(STUDIES) == pytest.approx(2 * 3 / (5 + 4))
+    assert ALL_METRICS["findings_macro_f1"].score(STUDIES) == pytest.approx((2 / 3 + 2 / 3 + 2 / 3) / 3)
+    assert ALL_METRICS["abnormal_recall"].score(STUDIES) == 1.0
+    assert ALL_METRICS["normal_recall"].score(STUDIES) == 0.5
+    assert finding_counts(STUDIES)[EFFUSION] == {"n": 1, "named": 2, "precision": 0.5, "recall": 1.0, "f1": 2 / 3}
+    assert finding_counts(STUDIES)["Edema"]["recall"] is None
+    assert {name: len(part) for name, part in by_abnormality(STUDIES).items()} == {"normal": 2, "abnormal": 2}
+
+
+def test_a_report_that_is_always_normal_finds_nothing_abnormal() -> None:
+    same = arm(*((study.reference, "心肺未见异常。") for study in STUDIES))
+    assert ALL_METRICS["abnormal_recall"].score(same) == 0.0
+    assert ALL_METRICS["normal_recall"].score(same) == 1.0
+
+
+def test_the_original_labellers_are_named() -> None:
+    with pytest.raises(ConfigError, match="radgraph is no metric of the workbench"):
+        need_external("radgraph")

@@ -1,0 +1,169 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vglm.errors import DataError
+from vglm.evaluation.metrics import ALL_METRICS, select_metrics
+from vglm.evaluation.metrics.labels import (
+    as_table,
+    calibrate,
+    class_f1_intervals,
+    classify,
+    normalise_vqa,
+    parse_label,
+    reference_answers,
+    vqa_accuracy,
+)
+from vglm.evaluation.predictions import Prediction
+from vglm.evaluation.statistics import wilson_interval
+
+
+def arm(*pairs: tuple[str, str | None]) -> list[Prediction]:
+    """Records of (reference, prediction); no prediction is an error."""
+    return [
+        Prediction(
+            id=str(place), group=str(place), split="test", kind=None, english=True, question="?", history=(),
+            reference=reference, prediction=prediction or "", image=None, image_sha256=None,
+            error="unreadable" if prediction is None else None,
+        )
+        for place, (reference, prediction) in enumerate(pairs)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Nova", "nova"),
+        ("It is a nova.", "nova"),
+        ("a dwarf nova", "dwarf nova"),
+        ("a supernova", None),
+        ("a nova, or a mira", None),
+        ("这是米拉变星。", "米拉"),
+        ("", None),
+    ],
+)
+def test_parse_label(text: str, expected: str | None) -> None:
+    assert parse_label(text, ("nova", "dwarf nova", "mira", "米拉")) == expected
+
+
+# Three classes: a with 4, b with 3 and c with 1 reference; worked by hand.
+#   a: 3 right, 1 called b; b: 1 right, 1 called a, 1 unparsed; c: an error
+PAIRS = (
+    ("a", "a"), ("a", "A."), ("a", "it is a"), ("a", "b"),
+    ("b", "b"), ("b", "a"), ("b", "a or b"),
+    ("c", None),
+)  # fmt: skip
+
+
+def test_classification_by_hand() -> None:
+    scores = {
+        name: ALL_METRICS[name].score(arm(*PAIRS)) for name in ("accuracy", "balanced_accuracy", "macro_f1", "parsed")
+    }
+    assert scores["accuracy"] == 4 / 8
+    assert scores["balanced_accuracy"] == pytest.approx((3 / 4 + 1 / 3 + 0) / 3)
+    assert scores["macro_f1"] == pytest.approx((2 * 3 / (4 + 4) + 2 * 1 / (3 + 2) + 0) / 3)
+    assert scores["parsed"] == 6 / 8
+
+
+def test_confusion_and_classes() -> None:
+    found = classify(arm(*PAIRS)).as_dict()
+    assert found["columns"] == ["a", "b", "c", "unparsed"]
+    assert found["confusion"] == [[3, 1, 0, 0], [1, 1, 0, 1], [0, 0, 0, 1]]
+    assert found["unparsed"] == 2
+    assert found["classes"]["b"] == {  # type: ignore[index]
+        "n": 3,
+        "named": 2,
+        "precision": 1 / 2,
+        "precision_interval": list(wilson_interval(1, 2)),
+        "recall": 1 / 3,
+        "recall_interval": list(wilson_interval(1, 3)),
+        "f1": 2 / 5,
+    }
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["a", "b", "c", "?"])), min_size=1, max_size=12))
+def test_macro_f1_equals_the_definition(pairs: list[tuple[str, str]]) -> None:
+    scores = []
+    for label in {true for true, _ in pairs}:
+        hits = sum(true == named == label for true, named in pairs)
+        precision = hits / max(1, sum(named == label for _, named in pairs))
+        recall = hits / sum(true == label for true, _ in pairs)
+        scores.append(2 * precision * recall / (precision + recall) if hits else 0.0)
+    (metric,) = select_metrics(["macro_f1"], labels=["a", "b", "c"])
+    assert metric.score(arm(*pairs)) == pytest.approx(sum(scores) / len(scores))
+
+
+def test_references_can_be_sentences_where_labels_are_named() -> None:
+    (metric,) = select_metrics(["accuracy"], labels=["沙滩", "草地"])
+    pairs = [("背景是沙滩。", "沙滩"), ("背景是草地。", "是沙滩")]
+    assert metric.score(arm(*pairs)) == 0.5
+    with pytest.raises(DataError, match=r"1 of 1 references name none, or several, of the 2 labels .*'背景是海。'"):
+        metric.score(arm(("背景是海。", "沙滩")))
+
+
+def test_free_text_is_no_closed_set() -> None:
+    with pytest.raises(DataError, match=r"101 different texts.*metrics\.labels"):
+        classify(arm(*((f"text {place}", "x") for place in range(101))))
+
+
+def test_class_f1_intervals_are_wide_where_a_class_is_rare() -> None:
+    pairs = [("common", "common" if place % 5 else "rare") for place in range(200)]
+    pairs += [("rare", "rare" if place % 3 else "common") for place in range(12)]
+    found = class_f1_intervals(arm(*pairs))
+    value, interval, n = found["rare"]
+    assert n == 12
+    assert interval.low < value < interval.high
+    assert interval.high - interval.low > 2 * (found["common"][1].high - found["common"][1].low)
+    assert [row["class"] for row in as_table(found)] == ["rare", "common"]
+
+
+def test_calibration_by_hand() -> None:
+    # bins (0.1, 0.2]: 0.2 wrong; (0.8, 0.9]: 0.9 right, 0.85 wrong; (0.9, 1]: 1.0 right
+    found = calibrate([0.2, 0.9, 0.85, 1.0], [False, True, False, True])
+    assert found.expected_error == pytest.approx((0.2 + 2 * abs(0.5 - 0.875) + 0) / 4)
+    assert found.brier == pytest.approx((0.04 + 0.01 + 0.7225 + 0) / 4)
+    assert [row[:2] for row in found.bins] == [(0.1, 1), (0.8, 2), (0.9, 1)]
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        calibrate([1.2], [True])
+
+
+def test_a_calibrated_answerer_has_little_error() -> None:
+    generator = np.random.default_rng(1)
+    chance = generator.random(20000)
+    assert calibrate(chance, generator.random(20000) < chance).expected_error < 0.015
+    assert calibrate(chance, generator.random(20000) < chance**3).expected_error > 0.2
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Two cats.", "2 cats"),
+        ("The dog's bowl", "dog's bowl"),
+        ("1,000", "1000"),
+        ("red,blue", "red blue"),
+        ("red, blue", "red blue"),
+        ("dont know", "don't know"),
+        ("3.5 m", "3.5 m"),
+        ("none", "0"),
+        ("shouldnt've", "shouldn't've"),
+    ],
+)
+def test_normalise_vqa(text: str, expected: str) -> None:
+    assert normalise_vqa(text) == expected
+
+
+@pytest.mark.parametrize("matches", range(11))
+def test_vqa_accuracy_is_the_mean_over_nine_of_ten(matches: int) -> None:
+    answers = ["yes"] * matches + ["no"] * (10 - matches)
+    expected = [min(1, subset.count("yes") / 3) for subset in itertools.combinations(answers, 9)]
+    assert vqa_accuracy("Yes.", answers) == pytest.approx(math.fsum(expected) / 10)
+
+
+def test_vqa_references() -> None:
+    assert reference_answers('["red", "dark red"]') == ["red", "dark red"]
+    assert reference_answers("[red]") == ["[red]"]
+    assert ALL_METRICS["vqa_accuracy"].score(arm(("red", "Red"), ('["red", "red", "red", "red"]', "red"))) == 1.0

@@ -1,0 +1,380 @@
+import json
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from vglm.evaluation.statistics import (
+    Interval,
+    bootstrap_interval,
+    compare_paired,
+    detectable_difference,
+    detectable_flip_rate,
+    effect_size,
+    holm,
+    mcnemar_test,
+    over_seeds,
+    paired_proportion_interval,
+    randomisation_test,
+    student_cdf,
+    student_quantile,
+    wilson_interval,
+)
+
+Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
+"""(generator, n) -> n scores."""
+
+
+def coverage(interval_of: Callable[[np.random.Generator], Interval], truth: float, repeats: int = 600) -> float:
+    """The share of intervals that hold the truth."""
+    generator = np.random.default_rng(7)
+    intervals = [interval_of(generator) for _ in range(repeats)]
+    return sum(low - 1e-12 <= truth <= high + 1e-12 for low, high in intervals) / repeats
+
+
+# --- proportions -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "expected"),
+    [
+        (81, 263, (0.2553, 0.3662)),  # Newcombe 1998, "Two-sided confidence intervals for the single proportion"
+        (15, 148, (0.0624, 0.1605)),
+        (0, 20, (0.0, 0.1611)),
+        (1, 29, (0.0061, 0.1718)),
+    ],
+)
+def test_wilson_as_published(successes: int, n: int, expected: tuple[float, float]) -> None:
+    assert wilson_interval(successes, n) == pytest.approx(expected, abs=5e-5)
+
+
+def test_wilson_is_symmetric_and_knows_nothing_from_nothing() -> None:
+    low, high = wilson_interval(3, 11, 0.9)
+    assert wilson_interval(8, 11, 0.9) == pytest.approx((1 - high, 1 - low))
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+    assert wilson_interval(4, 4)[1] == 1.0
+    with pytest.raises(ValueError, match="from 0 to n = 3, got 4"):
+        wilson_interval(4, 3)
+
+
+@pytest.mark.parametrize("n", [20, 100])
+@pytest.mark.parametrize("truth", [0.5, 0.7, 0.9])
+def test_wilson_covers_the_truth(n: int, truth: float) -> None:
+    chances = [math.comb(n, k) * truth**k * (1 - truth) ** (n - k) for k in range(n + 1)]
+    intervals = [wilson_interval(k, n) for k in range(n + 1)]
+    held = sum(chance for chance, (low, high) in zip(chances, intervals, strict=True) if low <= truth <= high)
+    assert 0.93 <= held <= 0.977
+
+
+# --- the bootstrap ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("draw", "truth"),
+    [
+        pytest.param(lambda generator, n: generator.normal(0.3, 1, n), 0.3, id="normal"),
+        pytest.param(lambda generator, n: generator.beta(0.5, 1.5, n), 0.25, id="skewed, bounded"),
+        pytest.param(lambda generator, n: (generator.random(n) < 0.7) * 1.0, 0.7, id="right or wrong"),
+        pytest.param(lambda generator, n: generator.choice([-1.0, 0, 1], n, p=[0.1, 0.7, 0.2]), 0.1, id="flips"),
+    ],
+)
+@pytest.mark.parametrize("n", [20, 60])
+def test_bootstrap_covers_the_truth(draw: Draw, truth: float, n: int) -> None:
+    held = coverage(lambda generator: bootstrap_interval(draw(generator, n), resamples=500), truth)
+    assert 0.925 <= held <= 0.975  # 600 repeats: a standard error of 0.9 points
+
+
+def test_bootstrap_by_group_covers_where_single_samples_do_not() -> None:
+    def draw(generator: np.random.Generator) -> tuple[NDArray[np.float64], list[int]]:
+        sizes = generator.integers(1, 6, 40)
+        groups = np.repeat(np.arange(40), sizes)
+        return generator.normal(0, 1, 40)[groups] + generator.normal(0, 0.5, len(groups)), groups.tolist()
+
+    def grouped(generator: np.random.Generator) -> Interval:
+        scores, groups = draw(generator)
+        return bootstrap_interval(scores, groups=groups, resamples=400)
+
+    assert 0.925 <= coverage(grouped, 0.0, 500) <= 0.975
+    assert coverage(lambda generator: bootstrap_interval(draw(generator)[0], resamples=400), 0.0, 200) < 0.8
+
+
+def test_bca_leans_towards_the_long_tail() -> None:
+    scores = np.random.default_rng(3).exponential(1, 60)
+    plain, bca = bootstrap_interval(scores), bootstrap_interval(scores, method="bca")
+    assert bca.low > plain.low
+    assert bca.high > plain.high
+    narrow = bootstrap_interval(scores, is_expanded=False)
+    assert plain.low < narrow.low < narrow.high < plain.high
+
+
+def test_bootstrap_of_few_distinct_rows_equals_that_of_single_rows() -> None:
+    scores = np.repeat([0.0, 1.0], [30, 70])
+    nudged = scores + np.linspace(0, 1e-9, 100)  # a hundred distinct rows, the other way of drawing
+    assert bootstrap_interval(scores, resamples=20000) == pytest.approx(
+        bootstrap_interval(nudged, resamples=20000), abs=0.011
+    )
+
+
+def test_bootstrap_of_a_ratio_of_sums() -> None:
+    generator = np.random.default_rng(5)
+    sizes = generator.integers(1, 9, 300)
+    hits = generator.binomial(sizes, 0.6)
+    low, high = bootstrap_interval(np.stack([hits, sizes], axis=1), statistic=lambda sums: sums[..., 0] / sums[..., 1])
+    assert low < hits.sum() / sizes.sum() < high
+    assert high - low == pytest.approx(2 * 1.96 * math.sqrt(0.24 / sizes.sum()), rel=0.15)
+
+
+def test_bootstrap_of_nothing() -> None:
+    assert all(math.isnan(end) for end in bootstrap_interval([1.0, 0.0], groups=["a", "a"]))
+    with pytest.raises(ValueError, match="n > 0"):
+        bootstrap_interval([])
+    with pytest.raises(ValueError, match="2 rows but 1 groups"):
+        bootstrap_interval([1, 0], groups=["a"])
+
+
+# --- two arms --------------------------------------------------------------------------------------------------------
+
+
+def outcomes(n: int, gain: float, loss: float) -> list[tuple[int, int, float]]:
+    """All (wrong to right, right to wrong) counts with their chances."""
+    rest = 1 - gain - loss
+    return [
+        (i, j, math.comb(n, i) * math.comb(n - i, j) * gain**i * loss**j * rest ** (n - i - j))
+        for i in range(n + 1)
+        for j in range(n + 1 - i)
+    ]
+
+
+def test_tango_is_symmetric() -> None:
+    low, high = paired_proportion_interval(3, 7, 30)
+    assert paired_proportion_interval(7, 3, 30) == pytest.approx((-high, -low))
+
+
+@pytest.mark.parametrize(("gain", "loss"), [(0.1, 0.1), (0.2, 0.05), (0.4, 0.1), (0.7, 0.05), (0.3, 0.3)])
+def test_tango_covers_the_truth(gain: float, loss: float) -> None:
+    held = 0.0
+    for gained, lost, chance in outcomes(20, gain, loss):
+        low, high = paired_proportion_interval(gained, lost, 20)
+        held += chance * (low - 1e-9 <= gain - loss <= high + 1e-9)
+    assert 0.93 <= held <= 0.972
+
+
+@pytest.mark.parametrize(("n", "rate"), [(20, 0.3), (20, 0.6), (60, 0.2), (60, 0.6)])
+def test_mcnemar_rejects_a_true_null_as_often_as_it_says(n: int, rate: float) -> None:
+    exact = mid = 0.0
+    for gained, lost, chance in outcomes(n, rate / 2, rate / 2):
+        exact += chance * (mcnemar_test(gained, lost) <= 0.05)
+        mid += chance * (mcnemar_test(gained, lost, is_mid=True) <= 0.05)
+    assert exact <= 0.05
+    assert 0.03 <= mid <= 0.055
+    assert exact < mid
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "exact", "mid"),
+    [
+        (1, 7, 2 * 9 / 256, 2 * 9 / 256 - 8 / 256),
+        (0, 6, 2 / 64, 1 / 64),
+        (5, 5, 1.0, 1 - 252 / 1024 / 2),
+        (0, 0, 1.0, 1.0),
+    ],
+)
+def test_mcnemar_by_hand(gained: int, lost: int, exact: float, mid: float) -> None:
+    assert mcnemar_test(gained, lost) == pytest.approx(exact)
+    assert mcnemar_test(lost, gained, is_mid=True) == pytest.approx(mid)
+
+
+def test_mcnemar_of_many_flips() -> None:
+    assert mcnemar_test(2500, 2700) == pytest.approx(math.erfc((200 - 1) / math.sqrt(5200) / math.sqrt(2)), rel=0.01)
+
+
+@pytest.mark.parametrize("n", [10, 20, 60])
+def test_randomisation_rejects_a_true_null_in_5_percent(n: int) -> None:
+    generator = np.random.default_rng(11)
+    rejected = 0
+    for _ in range(600):
+        common = generator.random(n)
+        before, after = (common * generator.beta(0.5, 1, n) for _ in range(2))
+        rejected += randomisation_test(before, after, resamples=300) <= 0.05
+    assert 0.03 <= rejected / 600 <= 0.07
+
+
+def test_randomisation_by_group_rejects_a_true_null_in_5_percent_and_singly_far_more() -> None:
+    generator = np.random.default_rng(12)
+    by_group = singly = 0
+    for _ in range(500):
+        groups = np.repeat(np.arange(15), generator.integers(1, 6, 15))
+        before = generator.normal(size=len(groups))
+        after = before + generator.normal(0, 1, 15)[groups] + generator.normal(0, 0.3, len(groups))
+        by_group += randomisation_test(before, after, groups=groups.tolist(), resamples=300) <= 0.05
+        singly += randomisation_test(before, after, resamples=300) <= 0.05
+    assert 0.03 <= by_group / 500 <= 0.07
+    assert singly / 500 > 0.15
+
+
+def test_randomisation_of_a_ratio_of_sums_rejects_a_true_null_in_5_percent() -> None:
+    generator = np.random.default_rng(13)
+    rejected = 0
+    for _ in range(500):
+        sizes = generator.integers(1, 9, 20)
+        before, after = (np.stack([generator.binomial(sizes, 0.6), sizes], axis=1) for _ in range(2))
+        p_value = randomisation_test(before, after, statistic=lambda sums: sums[..., 0] / sums[..., 1], resamples=300)
+        rejected += p_value <= 0.05
+    assert 0.03 <= rejected / 500 <= 0.07
+
+
+def test_randomisation_takes_all_exchanges_where_they_are_few() -> None:
+    before, after = [0.1, 0.2, 0.3, 0.5, 0.5], [0.4, 0.3, 0.9, 0.2, 0.5]
+    steps = np.subtract(after, before)
+    signs = np.array(np.meshgrid(*[[-1, 1]] * 5)).reshape(5, -1).T
+    expected = float(np.mean(np.abs(signs @ steps) >= abs(steps.sum()) - 1e-12))
+    assert randomisation_test(before, after) == pytest.approx(expected)
+    assert randomisation_test(before, before) == 1.0
+
+
+def test_randomisation_of_right_and_wrong_is_mcnemar() -> None:
+    before, after = [0] * 8 + [1] * 4, [1] * 7 + [0] + [0] + [1] * 3
+    assert randomisation_test(before, after) == pytest.approx(mcnemar_test(7, 1))
+
+
+def test_holm_by_hand() -> None:
+    adjusted = holm({"a": 0.04, "b": 0.01, "c": 0.03, "d": 0.005})
+    assert adjusted == pytest.approx({"a": 0.06, "b": 0.03, "c": 0.06, "d": 0.02})
+    assert list(adjusted) == ["a", "b", "c", "d"]
+    assert holm({"a": 0.7, "b": 0.9}) == {"a": 1.0, "b": 1.0}
+
+
+def test_undefined_scores_are_no_finding() -> None:
+    def ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        with np.errstate(invalid="ignore"):
+            return np.asarray(sums[..., 0] / sums[..., 1])
+
+    before, after = [[0.2, 1.0], [0.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.7, 1.0], [0.9, 1.0]]
+    result = compare_paired(before, after, statistic=ratio)
+    assert result.difference == pytest.approx(0.6)
+    # of 8 exchanges two are the observed one and its mirror, and two leave an arm without a number
+    assert result.p_value == 4 / 8
+    nothing = compare_paired([[0.0, 0.0]] * 3, after, statistic=ratio)
+    assert math.isnan(nothing.p_value)
+    assert json.loads(json.dumps(nothing.as_dict()))["difference"] is None
+    assert math.isnan(holm({"a": math.nan, "b": 0.02})["a"])
+    assert holm({"a": math.nan, "b": 0.02})["b"] == 0.02
+
+
+def test_effect_size_by_hand() -> None:
+    # mean 2, standard deviation sqrt(2.5), 5 samples: J = 1 - 3 / 15
+    assert effect_size([0, 1, 2, 3, 4]) == pytest.approx(2 / math.sqrt(2.5) * 0.8)
+    assert math.isnan(effect_size([1, 1, 1, 1]))
+
+
+def test_compare_paired_of_right_and_wrong() -> None:
+    before, after = [0] * 10 + [1] * 10, [1] * 8 + [0] * 2 + [1] * 9 + [0]
+    result = compare_paired(before, after)
+    assert (result.before, result.after, result.difference) == pytest.approx((0.5, 0.85, 0.35))
+    assert result.flips is not None
+    assert (result.flips.wrong_to_right, result.flips.right_to_wrong) == (tuple(range(8)), (19,))
+    assert result.flips.odds == 8
+    assert result.p_value == mcnemar_test(8, 1)
+    assert result.interval == paired_proportion_interval(8, 1, 20)
+    assert result.effect_size == pytest.approx(effect_size(np.subtract(after, before)))
+    assert result.power_line.startswith("With 20 test items a difference under 4")
+    assert json.loads(json.dumps(result.as_dict()))["flips"] == {
+        "wrong_to_right": list(range(8)),
+        "right_to_wrong": [19],
+    }
+
+
+def test_compare_paired_by_group_and_without_any_change() -> None:
+    generator = np.random.default_rng(2)
+    before, after = generator.random(30), generator.random(30)
+    groups = [f"study {place // 3}" for place in range(30)]
+    result = compare_paired(before, after, groups=groups)
+    assert (result.n, result.groups, result.flips) == (30, 10, None)
+    assert result.interval.low < result.difference < result.interval.high
+    assert result.p_value == randomisation_test(before, after, groups=groups)
+    assert "by group" in result.test
+    assert "30 test items in 10 independent groups" in result.power_line
+    same = compare_paired(before, before)
+    assert (same.difference, same.p_value, same.interval) == (0.0, 1.0, (0.0, 0.0))
+    assert same.as_dict()["detectable"] is None
+    assert "do not vary" in same.power_line
+    with pytest.raises(ValueError, match="same rows"):
+        compare_paired(before, after[:5])
+
+
+# --- power -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_detectable_difference_is_found_in_80_percent() -> None:
+    generator = np.random.default_rng(4)
+    shift = detectable_difference(0.4, 20)
+    found = sum(
+        randomisation_test(np.zeros(20), generator.normal(shift, 0.4, 20), resamples=300) <= 0.05 for _ in range(500)
+    )
+    assert 0.75 <= found / 500 <= 0.85
+    assert math.isnan(detectable_difference(0.0, 20))
+
+
+@pytest.mark.parametrize(("n", "rate"), [(20, 0.3), (60, 0.3)])
+def test_a_detectable_flip_rate_is_found_in_80_percent(n: int, rate: float) -> None:
+    difference = detectable_flip_rate(n, rate)
+    total = max(rate, difference)
+    found = sum(
+        chance
+        for gained, lost, chance in outcomes(n, (total + difference) / 2, (total - difference) / 2)
+        if mcnemar_test(gained, lost) <= 0.05
+    )
+    assert found == pytest.approx(0.8, abs=0.002)
+
+
+def test_detectable_flip_rates_grow_as_samples_become_few() -> None:
+    rates = [detectable_flip_rate(n, 0.3) for n in (10, 20, 100, 400, 401, 5000)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[3] - rates[4] < 0.005  # the exact figure and the approximate one
+    assert math.isnan(detectable_flip_rate(5, 0.3))  # five flips are never significant
+
+
+# --- several seeds ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("seeds", "n", "seed_sd"), [(3, 20, 0.0), (3, 100, 0.1), (5, 20, 0.3), (10, 100, 0.02)])
+def test_over_seeds_covers_the_truth(seeds: int, n: int, seed_sd: float) -> None:
+    generator = np.random.default_rng(21)
+    held = held_here = 0
+    for _ in range(600):
+        samples = generator.normal(0, 0.3, n)
+        rows = generator.normal(0, seed_sd, seeds)[:, None] + samples + generator.normal(0, 0.3, (seeds, n))
+        summary = over_seeds(rows)
+        held += summary.interval.low <= 0 <= summary.interval.high
+        held_here += summary.seed_interval.low <= samples.mean() <= summary.seed_interval.high
+    assert 0.93 <= held / 600 <= 0.98
+    assert 0.93 <= held_here / 600 <= 0.97
+
+
+def test_over_seeds_tells_the_variances_apart() -> None:
+    generator = np.random.default_rng(22)
+    rows = (
+        generator.normal(0, 0.2, 40)[:, None]
+        + generator.normal(0, 0.5, 400)
+        + generator.normal(0, 0.3, (40, 400))
+        + 0.6
+    )
+    summary = over_seeds(rows)
+    assert summary.mean == pytest.approx(rows.mean())
+    assert (summary.seed_sd, summary.sample_sd, summary.residual_sd) == pytest.approx((0.2, 0.5, 0.3), rel=0.25)
+    grouped = over_seeds(rows, groups=[place // 4 for place in range(400)])
+    assert grouped.scores == pytest.approx(summary.scores)
+    assert grouped.sample_sd == pytest.approx(summary.sample_sd / 2, rel=0.25)  # four samples to a group
+    with pytest.raises(ValueError, match="two seeds"):
+        over_seeds([[1.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("level", "degrees", "expected"),
+    [(0.975, 1, 12.7062), (0.975, 2, 4.30265), (0.975, 19, 2.09302), (0.995, 5, 4.03214), (0.95, 1000, 1.64638)],
+)
+def test_student_as_tabled(level: float, degrees: float, expected: float) -> None:
+    assert student_quantile(level, degrees) == pytest.approx(expected, rel=2e-6)
+    assert student_cdf(expected, degrees) == pytest.approx(level, abs=1e-5)
