@@ -167,7 +167,7 @@ def tuned_run(
     samples: Samples,
     load: Callable[..., Loaded],
     files: Mapping[str, str] = MappingProxyType({}),
-    sources: Mapping[str, str] = MappingProxyType({}),
+    is_trained_data: bool = True,
 ) -> Subject:
     """Compare a finished run's base model with what came of it.
 
@@ -176,8 +176,8 @@ def tuned_run(
         trained: The run's plain config.
         samples: What to evaluate on.
         load: Loads the base model, with the run's adapter on it where the run has one.
-        files: SHA-256 of the training data's files as they are now; empty where other data is evaluated.
-        sources: SHA-256 of the files of the data that is evaluated; `files` if empty.
+        files: SHA-256 of the files of the data that is evaluated, as they are now.
+        is_trained_data: Whether that is the run's own data, divided as it was for the run.
 
     Returns:
         The subject, with arms `before` and `after`. An adapter shares one loaded model between both.
@@ -192,7 +192,7 @@ def tuned_run(
     except (ValueError, KeyError, TypeError) as error:
         path = folder / "run.json"
         raise AdapterError(f"{path} is damaged ({error!r}). Train again, or restore the file.") from error
-    record = _read_record(folder / SPLITS_FILE, set((sources or files).values()))
+    record = _read_record(folder / SPLITS_FILE, set(files.values()))
     apart = record.get("test", {}).get("sha256")
     model_name, data_name = _name(trained["model"], "path_or_id"), _name(trained["dataset"], "path")
     method_name = str(method["_target_"]).rpartition(".")[2]
@@ -237,7 +237,9 @@ def tuned_run(
             **_tested_on(samples, apart),
         },
         trained_images=frozenset(data["train_images"] or ()),
-        changed_files=[name for name, digest in files.items() if data["files"].get(name, digest) != digest],
+        changed_files=[
+            name for name, digest in files.items() if is_trained_data and data["files"].get(name, digest) != digest
+        ],
         leakage=data.get("leakage", ()),
         trained_groups=frozenset(record.get("train", {}).get("group_names", ())),
         is_other_test="test" in samples and apart is not None and fingerprint(samples["test"]) != apart,
