@@ -240,7 +240,7 @@ def test_leakage_is_refused_unless_it_is_allowed(tmp_path: Path, caplog: pytest.
     with pytest.raises(
         DataError,
         match=r"1 test samples are not independent of train: 0 groups and 1 pictures are in both "
-        r"\(first: test\.json#1\)\. Divide the data by group .* allow_leakage=true",
+        r"\(first: test\.json#1\)\. Take those samples out .* divide the data by group .* allow_leakage=true",
     ):
         splits.refuse_leakage()
     splits.refuse_leakage(allow=True)

@@ -135,9 +135,10 @@ class Splits:
             logger.warning('%s. Every report of this run will be stamped "LEAKED".', findings)
             return
         raise DataError(
-            f"{findings}. Divide the data by group (dataset.fractions={{train:0.8,validation:0.1,test:0.1}}, with"
-            " dataset.group where the groups are not those meant), or train all the same with allow_leakage=true, and"
-            ' every report will be stamped "LEAKED".'
+            f"{findings}. Take those samples out of one split; or divide the data by group (one file, and"
+            " dataset=own or dataset.fractions={train:0.8,validation:0.1,test:0.1}, with dataset.group where the groups"
+            " are not those meant); or train all the same with allow_leakage=true, and every report will be stamped"
+            ' "LEAKED".'
         )
 
     def record(self) -> dict[str, Any]:
