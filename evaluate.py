@@ -41,7 +41,7 @@ def run(cfg: DictConfig) -> Path:
     else:
         adapter = {"adapter": str(folder / "adapter")} if (folder / "adapter").is_dir() else {}
         load = partial(build, OmegaConf.merge(adapter, cfg.model))
-        subject = tuned_run(folder, trained, samples, load, splits.files if cfg.dataset == trained["dataset"] else {})
+        subject = tuned_run(folder, trained, samples, load, splits.files, cfg.dataset == trained["dataset"])
 
     output = Path(cfg.output_dir or (folder / "evaluation" if folder else f"outputs/evaluation/{subject.title}"))
     decoding = {"batch_size": cfg.batch_size, "max_new_tokens": cfg.max_new_tokens}

@@ -42,20 +42,20 @@ def run(cfg: DictConfig) -> Path:
     method, arguments = build(cfg.method), build(cfg.trainer)
     check_method(method, arguments, cfg.learning_rates, cfg.model.get("quantization"))
     splits = build(cfg.dataset)
+    splits.refuse_leakage(allow=cfg.allow_leakage)
     with open_run(Path(cfg.output_dir), resume=is_resumed) as folder, build(cfg.tracker).writing_to(folder):
         write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        write_json(folder / "splits.json", splits.record())
         set_seed(cfg.seed)
         model, processor = build(cfg.model)
         facts = describe_run(seed=cfg.seed, recipe=cfg.recipe, base_weights=hash_weights(model), splits=splits)
         sequences = TrainingSequences(splits.train, processor, max_length=cfg.max_length, answers=cfg.answers)
         model = attach(model, method)
-        scale = f", scale alpha/r {lora_scale(model)}" if lora_scale(model) else ""
-        print(f"{cfg.recipe}: {sequences.census}, {trainable_share(model)}{scale}\nrun folder: {folder}")
+        print(f"{cfg.recipe}: {sequences.census}, {trainable_share(model)}\nrun folder: {folder}")
         features = cache_features(model, processor, splits.train, arguments.device) if cfg.feature_cache else None
         collate = Collator(processor, features=features, max_length=cfg.max_length, packing=cfg.packing)
         trainer = WorkbenchTrainer(model, arguments, sequences, collate, cfg.learning_rates)
         outcome = trainer.train(resume_from_checkpoint=newest_checkpoint(folder))
-
         facts |= {"training": outcome.metrics, "scale": lora_scale(model), "sequences": vars(sequences.census)}
         write_json(folder / "run.json", facts)
         result = save(model, processor, folder)

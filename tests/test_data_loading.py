@@ -1,6 +1,9 @@
 import hashlib
 import json
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,8 +11,11 @@ from PIL import Image
 
 from vglm.data import loading
 from vglm.data.images import image_sha256
-from vglm.data.loading import load_splits
-from vglm.errors import DataError
+from vglm.data.loading import count_folds, hash_file, load_splits
+from vglm.data.sample import Sample
+from vglm.data.splits import Protocol
+from vglm.data.table import Selection
+from vglm.errors import ConfigError, DataError
 
 
 def write(root: Path, **splits: list[str | None]) -> Path:
@@ -139,3 +145,248 @@ def test_the_published_set(real_data: Path) -> None:
     assert len(splits.train) == len(splits.trained_on_test()) == 20
     assert len(splits.files) == 21
     assert len(set(splits.image_hashes.values())) == 20
+
+
+# --- dividing ---------------------------------------------------------------------------------------------------------
+
+THIRDS = {"train": 0.6, "validation": 0.2, "test": 0.2}
+
+
+def write_studies(root: Path, studies: int, views: int = 2, **fields: object) -> Path:
+    """One file about several views of each study, `<study>_<view>.png`."""
+    root.mkdir(exist_ok=True)
+    rows = []
+    for study, view in product(range(studies), range(1, views + 1)):
+        name = f"{study}_{view}.png"
+        Image.new("RGB", (2, 2), (study, view, 0)).save(root / name)
+        rows.append({"img": name, "prompt": "?", "label": f"report {study}", **fields})
+    (root / "reports.json").write_text(json.dumps(rows), encoding="utf-8")
+    return root / "reports.json"
+
+
+def studies_of(samples: Sequence[Sample]) -> set[str]:
+    return {str(sample.image).rpartition("/")[2].partition("_")[0] for sample in samples}
+
+
+def test_one_file_is_divided_by_study(tmp_path: Path) -> None:
+    path = write_studies(tmp_path, 10)
+    splits = load_splits(path, fractions=THIRDS, seed=3)
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [12, 4, 4]
+    parts = [studies_of(part) for part in (splits.train, splits.validation, splits.test)]
+    assert len(set.union(*parts)) == sum(map(len, parts)) == 10
+    assert {sample.group for sample in splits.test} == parts[2]
+    assert splits.leakage == []
+    splits.refuse_leakage()
+    assert splits.plan == {
+        "group": "inferred from the pictures' names: the part before _",
+        "left_out": {},
+        "spread": "the answer",
+        "divided": "by group",
+        "fractions": THIRDS,
+        "seed": 3,
+    }
+    again, other = load_splits(path, fractions=THIRDS, seed=3), load_splits(path, fractions=THIRDS, seed=4)
+    assert again.test == splits.test
+    assert other.test != splits.test
+    assert again.record() == splits.record() != other.record()
+
+
+def test_the_same_picture_under_two_names_is_not_divided(tmp_path: Path) -> None:
+    root = write(tmp_path, rows=["a.png", "also.png", "another.png", "b.png", "c.png", "d.png"])
+    for seed in range(8):
+        splits = load_splits(root / "rows.json", fractions={"train": 0.5, "test": 0.5}, seed=seed)
+        assert (
+            len({name for name in ("train", "test") for each in getattr(splits, name) if each.image.name[0] == "a"})
+            == 1
+        )
+        assert splits.trained_on_test() == splits.leakage == []
+
+
+def test_rows_that_name_their_split_are_believed(tmp_path: Path) -> None:
+    path = write_studies(tmp_path, 3, split="test")
+    rows = json.loads(path.read_text())
+    for row, split in zip(rows, ["train", "train", "train", "validation", "test", "test"], strict=True):
+        row["split"] = split
+    path.write_text(json.dumps(rows))
+    splits = load_splits(path, fractions=THIRDS)
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [3, 1, 2]
+    assert splits.plan["divided"] == "as the data says"
+    assert [str(each) for each in splits.leakage] == [
+        "1 validation samples are not independent of train: 1 groups and 0 pictures are in both (first: reports.json#4)"
+    ]
+    del rows[5]["split"]
+    path.write_text(json.dumps(rows))
+    with pytest.raises(DataError, match=r"1 of 6 rows do not say which split they are in \(first: reports\.json#6\)"):
+        load_splits(path)
+    path.write_text(json.dumps([{**row, "split": "test"} for row in rows]))
+    with pytest.raises(DataError, match="no row is in the split train; there are test"):
+        load_splits(path)
+
+
+def test_a_validation_file_and_a_training_file_alone(tmp_path: Path) -> None:
+    root = write(tmp_path, train=["a.png", "b.png", "c.png", "d.png", "e.png"], validation=["f.png"], test=["g.png"])
+    assert [sample.image for sample in load_splits(root).validation] == [root / "f.png"]
+    (root / "validation.json").rename(root / "dev.json")
+    assert load_splits(root).validation == []
+    assert len(load_splits(root, validation="dev.json").validation) == 1
+    (root / "test.json").unlink()
+    splits = load_splits(root, fractions=THIRDS)
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [3, 1, 1]
+
+
+def test_leakage_is_refused_unless_it_is_allowed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = write(tmp_path, train=["a.png", "b.png"], test=["also.png", "c.png"])
+    splits = load_splits(root)
+    with pytest.raises(
+        DataError,
+        match=r"1 test samples are not independent of train: 0 groups and 1 pictures are in both "
+        r"\(first: test\.json#1\)\. Take those samples out .* divide the data by group .* allow_leakage=true",
+    ):
+        splits.refuse_leakage()
+    splits.refuse_leakage(allow=True)
+    load_splits(root, allow_leakage=True).refuse_leakage()
+    assert caplog.text.count('will be stamped "LEAKED"') == 2
+
+
+def test_missing_pictures_are_counted(tmp_path: Path) -> None:
+    path = write_studies(tmp_path, 4)
+    (tmp_path / "0_1.png").unlink()
+    splits = load_splits(path, skip_missing=True, fractions={"train": 0.5, "test": 0.5})
+    assert len(splits.train) + len(splits.test) == 7
+    assert splits.plan["left_out"] == {"reports.json": 1}
+
+
+# --- protocols --------------------------------------------------------------------------------------------------------
+
+
+def test_few_shot_subsets_are_nested_and_share_the_test(tmp_path: Path) -> None:
+    path = write_studies(tmp_path, 20)
+    for shot_seed in (1, 2):
+        smaller: set[str] = set()
+        for shots in (1, 5, 10, 24):
+            splits = load_splits(path, fractions=THIRDS, protocol="few_shot", shots=shots, shot_seed=shot_seed)
+            ids = {sample.id for sample in splits.train}
+            assert len(ids) == len(splits.train) == shots
+            assert smaller <= ids
+            assert splits.test == load_splits(path, fractions=THIRDS).test
+            assert splits.leakage == []
+            smaller = ids
+        assert splits.plan["protocol"] == {"name": "few_shot", "shots": 24, "shot_seed": shot_seed}
+    with pytest.raises(ConfigError, match=r"dataset\.shots must be from 1 to 24, the training split's size, got 25"):
+        load_splits(path, fractions=THIRDS, protocol="few_shot", shots=25)
+    with pytest.raises(ConfigError, match=r"dataset\.shots: the protocol needs a value"):
+        load_splits(path, fractions=THIRDS, protocol="few_shot")
+
+
+@pytest.mark.parametrize(("protocol", "folds", "count"), [("k_fold", 3, 3), ("leave_one_out", None, 7)])
+def test_every_sample_is_tested_on_once(tmp_path: Path, protocol: Protocol, folds: int | None, count: int) -> None:
+    path = write_studies(tmp_path, 7)
+    assert count_folds(path, protocol=protocol, folds=folds) == count
+    tested: list[str] = []
+    for fold in range(count):
+        splits = load_splits(path, protocol=protocol, folds=folds, fold=fold, fractions=THIRDS)
+        assert len(splits.train) + len(splits.test) == 14
+        assert not studies_of(splits.train) & studies_of(splits.test)
+        tested += [sample.id for sample in splits.test]
+    assert sorted(tested) == sorted(sample.id for sample in load_splits(path).test)
+    with pytest.raises(ConfigError, match=rf"dataset\.fold must be from 0 to {count - 1}, got {count}"):
+        load_splits(path, protocol=protocol, folds=folds, fold=count)
+    with pytest.raises(ConfigError, match=r"dataset\.fold: the protocol needs a value"):
+        load_splits(path, protocol=protocol, folds=folds)
+
+
+def test_folds_leave_a_test_split_of_the_data_alone(tmp_path: Path) -> None:
+    root = write(tmp_path, train=["a.png", "b.png", "c.png"], test=["d.png"], probe=["e.png"])
+    splits = load_splits(root, protocol="leave_one_out", fold=1, probe="probe.json")
+    assert [sample.image.name for sample in splits.test] == ["b.png"]
+    assert [sample.image.name for sample in splits.train] == ["a.png", "c.png"]
+    assert [sample.image.name for sample in splits.probe] == ["e.png"]
+    assert count_folds(root, protocol="leave_one_out") == 3
+
+
+# --- long files -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Files of more than three rows count as long, and tables are kept here."""
+    monkeypatch.setattr(loading, "LISTED_ROWS", 3)
+    monkeypatch.setenv("VGLM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "tables"
+
+
+def test_a_long_file_is_the_same_data_as_a_short_one(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_studies(tmp_path / "data", 10)
+    long = load_splits(path, fractions=THIRDS)
+    assert isinstance(long.train, Selection)
+    monkeypatch.setattr(loading, "LISTED_ROWS", 2000)
+    monkeypatch.setenv("VGLM_CACHE", str(tmp_path / "another cache"))
+    short = load_splits(path, fractions=THIRDS)
+    assert isinstance(short.train, list)
+    for name in ("train", "validation", "test"):
+        assert list(getattr(long, name)) == getattr(short, name)
+    assert long.record() == short.record()
+    assert (long.data_hash, long.leakage) == (short.data_hash, [])
+
+
+def test_a_table_is_read_once_and_again_when_anything_changes(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_studies(tmp_path / "data", 4)
+    read: list[str] = []
+    original = loading.read
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        read.append(str(arguments[0]))
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(loading, "read", counting)
+    first = load_splits(path)
+    assert load_splits(path).train[5] == first.train[5]
+    assert (len(read), len(list(cache.iterdir()))) == (1, 1)
+
+    path.write_text(path.read_text().replace("report 0", "report zero"))
+    assert load_splits(path).train[0].answer == "report zero"
+    assert len(read) == 2
+
+    (path.parent / "3_2.png").unlink()  # not in the file's own hash
+    with pytest.raises(DataError, match=r"1 of 8 rows cannot be used.*\n.*reports\.json:8: "):
+        load_splits(path)
+    assert len(load_splits(path, skip_missing=True).train) == 7
+    Image.new("RGB", (2, 2)).save(path.parent / "3_2.png")
+    assert len(load_splits(path, skip_missing=True).train) == 8
+    assert not [each for each in cache.iterdir() if each.name.startswith(".")]
+
+    for kept in cache.iterdir():
+        kept.write_bytes(b"damaged")
+    assert len(load_splits(path).train) == 8
+
+
+def test_bad_rows_of_a_long_file_leave_nothing_behind(tmp_path: Path, cache: Path) -> None:
+    path = write_studies(tmp_path / "data", 4)
+    path.write_text(json.dumps([*json.loads(path.read_text()), {"prompt": "?"}, 3]))
+    with pytest.raises(DataError, match=r"(?s)reports\.json: 2 of 10 rows cannot be used.*json:9: .*json:10: "):
+        load_splits(path)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_to(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_studies(tmp_path / "data", 4)
+    monkeypatch.setenv("VGLM_CACHE", str(path))
+    with pytest.raises(DataError, match=r"cannot write to .*tables: .* Set VGLM_CACHE"):
+        load_splits(path)
+
+
+def test_a_large_file_is_told_apart_by_pieces(tmp_path: Path) -> None:
+    path = tmp_path / "shard.tar"
+    content = bytearray(np.random.default_rng(0).bytes(3 * 2**20))
+    path.write_bytes(content)
+    whole, pieces = hash_file(path), hash_file(path, 2**20)
+    assert whole == hashlib.sha256(content).hexdigest() != pieces
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert hash_file(path, 2**20) != pieces
+    path.write_bytes(content + b"x")
+    assert hash_file(path, 2**20) != pieces

@@ -39,6 +39,7 @@ def run_folder(random_model_folder: Path, data: Path, tmp_path_factory: pytest.T
     """A finished LoRA run of two violent steps."""
     output = tmp_path_factory.mktemp("outputs") / "lora"
     overrides = [f"model.path_or_id={random_model_folder}", f"dataset.path={data}", f"output_dir={output}"]
+    overrides += ["allow_leakage=true"]
     steps = ["trainer.max_steps=2", "trainer.learning_rate=0.5", "trainer.use_cpu=true", "trainer.disable_tqdm=true"]
     return train.run(compose("train", [*overrides, *steps]))
 
@@ -79,8 +80,9 @@ def test_the_report_says_what_was_tuned_and_that_a_test_image_was_trained_on(run
     assert (evaluation.title, evaluation.purpose) == ("background/lora", "tuning")
     assert "random_tiny tuned with LoraConfig on 4 samples" in evaluation.summary
     assert "Scored on 3 test samples and 1 probe samples" in evaluation.summary
-    assert [stamp.text for stamp in evaluation.stamps] == ["EVALUATED ON TRAINING IMAGES"]
-    assert "1 of 3 test images" in evaluation.stamps[0].detail  # the same content under another name
+    assert [stamp.text for stamp in evaluation.stamps] == ["LEAKED", "EVALUATED ON TRAINING IMAGES"]
+    assert "1 test samples are not independent of train" in evaluation.stamps[0].detail
+    assert "1 of 3 test images" in evaluation.stamps[1].detail  # the same content under another name
     assert "r 8" in evaluation.facts["method"]
     assert evaluation.decoding == {"greedy": True, "batch_size": 2, "max_new_tokens": TOKENS}
     assert yaml.safe_load(evaluation.config)["model"]["path_or_id"].endswith("random_tiny")
@@ -97,7 +99,24 @@ def test_data_changed_since_the_training_is_stamped(copied_run: Path, data: Path
     stamps = {stamp.text: stamp.detail for stamp in read_evaluation(run(f"run={copied_run}")).stamps}
     assert "red.png" in stamps["DATA CHANGED SINCE TRAINING"]
     evaluation = read_evaluation(run(f"run={copied_run}", f"dataset.path={data}", f"output_dir={tmp_path / 'other'}"))
-    assert [stamp.text for stamp in evaluation.stamps] == ["EVALUATED ON TRAINING IMAGES"]
+    assert [stamp.text for stamp in evaluation.stamps] == ["LEAKED", "EVALUATED ON TRAINING IMAGES"]
+
+
+def test_a_run_can_prove_what_it_was_tested_on(copied_run: Path, data: Path) -> None:
+    record = load_splits(data, probe="probe.json").record()
+    (copied_run / "splits.json").write_text(json.dumps(record), encoding="utf-8")
+    evaluation = read_evaluation(run(f"run={copied_run}", "splits=test"))
+    digest = record["splits"]["test"]["sha256"][:16]
+    assert evaluation.facts["test data"] == f"3 samples, sha256 {digest}, the split that the run set apart"
+    record["splits"]["test"]["sha256"] = "0" * 64
+    record["splits"]["train"]["group_names"].append("white.png")  # as if the second test picture had been trained on
+    (copied_run / "splits.json").write_text(json.dumps(record), encoding="utf-8")
+    stamps = {stamp.text: stamp.detail for stamp in read_evaluation(run(f"run={copied_run}", "splits=test")).stamps}
+    assert list(stamps) == ["LEAKED", "OTHER TEST SAMPLES", "EVALUATED ON TRAINING IMAGES"]
+    assert "; 1 of 3 test samples are of groups that were trained on." in stamps["LEAKED"]
+    (copied_run / "splits.json").write_text("{", encoding="utf-8")
+    with pytest.raises(AdapterError, match=r"splits\.json is damaged"):
+        run(f"run={copied_run}", "splits=test")
 
 
 def test_a_fully_tuned_run_compares_two_models(random_model_folder: Path, tmp_path: Path) -> None:
@@ -161,7 +180,7 @@ def test_wrong_settings_and_places_are_refused(run_folder: Path, tmp_path: Path)
         run(f"run={run_folder}", "batch_size=0", f"output_dir={tmp_path / 'a'}")
     with pytest.raises(ConfigError, match="there is no 'tests'"):
         run(f"run={run_folder}", "splits=[tests]")
-    with pytest.raises(ConfigError, match="splits must be some of test, probe, train, got 3"):
+    with pytest.raises(ConfigError, match="splits must be some of test, probe, validation, train, got 3"):
         run(f"run={run_folder}", "splits=3")
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(DataError, match="holds other files"):

@@ -141,4 +141,8 @@ def test_data_facts_tell_what_was_trained_on(few_shot_folder: Path) -> None:
     assert facts["trained_on_test"] == 6
     assert len(facts["train_images"]) == 6
     assert "dataset.json" in facts["files"]
+    assert facts["plan"]["divided"] == "not at all: train and test are the same"
+    assert facts["leakage"] == [
+        "6 test samples are not independent of train: 0 groups and 6 pictures are in both (first: dataset.json#1)"
+    ]
     json.dumps(facts)

@@ -46,7 +46,7 @@ def test_a_run_folder_tells_what_was_run(configure, tmp_path: Path, random_model
     folder = run(configure("seed=5", "method.r=2"))
     assert folder == tmp_path / "run" == latest_run(tmp_path)
     names = {path.name for path in folder.iterdir()}
-    assert names == {"config.yaml", "run.json", "log.jsonl", "adapter", "checkpoint-2", "checkpoint-3"}
+    assert names == {"config.yaml", "splits.json", "run.json", "log.jsonl", "adapter", "checkpoint-2", "checkpoint-3"}
 
     facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     base, _ = load_pretrained(random_model_folder)

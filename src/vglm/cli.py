@@ -127,6 +127,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--force", action="store_true", help="publish though the base is another or rounding erases the update")
     merge.set_defaults(command=_merge)
 
+    protocol = commands.add_parser(
+        "protocol",
+        help="take the runs of a few-shot curve or a cross-validation together",
+        description="Score what `train.py protocol=few_shot` (or k_fold, leave_one_out) has left behind, as one result."
+        " Folds are scored together, each sample by the run that did not learn from it.",
+        epilog="example: vglm protocol outputs/background/lora/few_shot/<time>",
+    )
+    protocol.add_argument("folder", metavar="DIR", type=Path, help="the folder with the runs")
+    protocol.set_defaults(command=_protocol)
+
     report = commands.add_parser(
         "report",
         help="compare runs, method by method",
@@ -218,6 +228,12 @@ def _merge(parsed: argparse.Namespace) -> int:
         print(f"problem: {problem}", file=sys.stderr)
     print(f"wrote {parsed.output}" if certificate.passed else "nothing was published")
     return 0 if certificate.passed else 1
+
+
+def _protocol(parsed: argparse.Namespace) -> None:
+    from vglm.evaluation.protocol import collect_protocol
+
+    print(collect_protocol(parsed.folder))
 
 
 def _report(parsed: argparse.Namespace) -> None:

@@ -116,12 +116,25 @@ def _cuda_available() -> bool:
     return torch.cuda.is_available()
 
 
+def _numbers(first: int, count: int) -> str:
+    return ",".join(map(str, range(first, first + count)))
+
+
+def _result_of(target: str, component: DictConfig) -> Any:
+    asked = component.copy()
+    with open_dict(asked):
+        asked["_target_"] = target
+    return build(asked)
+
+
 def register_resolvers() -> None:
     """Make the resolvers of `conf/` known to OmegaConf; calling it again changes nothing.
 
     `${repo_root:}` is the checkout, `${recipe_name:}` the chosen recipe, `${runs_root:}` where runs go, `${timestamp:}`
     now (the same wherever one config uses it), `${cuda_available:}` whether there is a GPU to train on,
-    `${share_of:0.2,<n>}` a fifth of n in whole numbers.
+    `${share_of:0.2,<n>}` a fifth of n in whole numbers. For the sweeps of `conf/protocol/`: `${numbers:1,3}` is `1,2,3`
+    (the first, and how many), and `${result_of:<function>,${dataset}}` what a function says of a component when it is
+    called with the component's own arguments.
     """
     resolvers: dict[str, tuple[Callable[..., Any], bool]] = {
         "repo_root": (lambda: str(repo_root()), False),
@@ -129,6 +142,8 @@ def register_resolvers() -> None:
         "runs_root": (_runs_root, False),
         "timestamp": (lambda: datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3], True),
         "cuda_available": (_cuda_available, False),
+        "numbers": (_numbers, False),
+        "result_of": (_result_of, False),
         "share_of": (_share_of, False),
     }
     for name, (resolver, use_cache) in resolvers.items():
@@ -327,7 +342,9 @@ def load_run_config(run_folder: Path) -> DictConfig:
 
 def anchor_paths(cfg: DictConfig) -> None:
     """Make the paths of existing models and data absolute, so that a run can be evaluated from any directory."""
-    for name in ("model.path_or_id", "model.tokenizer", "dataset.path"):
+    datasets = OmegaConf.select(cfg, "dataset.datasets") or {}
+    mixed = [f"dataset.datasets.{name}.path" for name in datasets]
+    for name in ("model.path_or_id", "model.tokenizer", "dataset.path", *mixed):
         value = OmegaConf.select(cfg, name)
         if isinstance(value, str) and Path(value).exists():
             OmegaConf.update(cfg, name, os.path.abspath(value))

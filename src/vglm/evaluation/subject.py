@@ -22,12 +22,14 @@ import yaml
 
 from vglm.data.loading import Splits
 from vglm.data.sample import Sample
+from vglm.data.splits import fingerprint
 from vglm.errors import AdapterError, ConfigError, DataError
 from vglm.evaluation.generation import shuffle_images
 from vglm.evaluation.predictions import Arm, Evaluation, Prediction, Stamp
 from vglm.tuning.run_folder import RESULTS, latest_run
 
-SPLITS = ("test", "probe", "train")
+SPLITS = ("test", "probe", "validation", "train")
+SPLITS_FILE = "splits.json"
 _PACKAGES = ("visualglm-workbench", "torch", "transformers", "peft", "rouge-score", "pillow")
 
 Samples = Mapping[str, Sequence[Sample]]
@@ -68,6 +70,9 @@ class Subject:
         facts: What to show of its configuration.
         trained_images: Content hashes of the images it was tuned on, as far as known.
         changed_files: Data files that are not what they were when it was tuned.
+        leakage: What its test and validation share with its training split, a sentence each.
+        trained_groups: Groups (studies, patients, stars) it was tuned on, where the data evaluated has the same files.
+        is_other_test: Whether the test samples are not those that the run set apart, although the data is the same.
     """
 
     title: str
@@ -78,6 +83,9 @@ class Subject:
     facts: Mapping[str, str]
     trained_images: frozenset[str] = frozenset()
     changed_files: Sequence[str] = field(default=())
+    leakage: Sequence[str] = field(default=())
+    trained_groups: frozenset[str] = frozenset()
+    is_other_test: bool = False
 
 
 def find_run(run: str, outputs: Path) -> Path:
@@ -159,6 +167,7 @@ def tuned_run(
     samples: Samples,
     load: Callable[..., Loaded],
     files: Mapping[str, str] = MappingProxyType({}),
+    is_trained_data: bool = True,
 ) -> Subject:
     """Compare a finished run's base model with what came of it.
 
@@ -167,7 +176,8 @@ def tuned_run(
         trained: The run's plain config.
         samples: What to evaluate on.
         load: Loads the base model, with the run's adapter on it where the run has one.
-        files: SHA-256 of the training data's files as they are now; empty where other data is evaluated.
+        files: SHA-256 of the files of the data that is evaluated, as they are now.
+        is_trained_data: Whether that is the run's own data, divided as it was for the run.
 
     Returns:
         The subject, with arms `before` and `after`. An adapter shares one loaded model between both.
@@ -182,6 +192,8 @@ def tuned_run(
     except (ValueError, KeyError, TypeError) as error:
         path = folder / "run.json"
         raise AdapterError(f"{path} is damaged ({error!r}). Train again, or restore the file.") from error
+    record = _read_record(folder / SPLITS_FILE, set(files.values()))
+    apart = record.get("test", {}).get("sha256")
     model_name, data_name = _name(trained["model"], "path_or_id"), _name(trained["dataset"], "path")
     method_name = str(method["_target_"]).rpartition(".")[2]
     settings = [f"{name} {value}" for name, value in method.items() if isinstance(value, int | float)]
@@ -222,10 +234,36 @@ def tuned_run(
             "training data": f"{data_name}, {data['train']:,} samples, sha256 {str(data['sha256'])[:16]}",
             "training": f"{trainer['max_steps']} steps of {trainer['per_device_train_batch_size']} samples,"
             f" learning rate {trainer['learning_rate']}, seed {seed}",
+            **_tested_on(samples, apart),
         },
         trained_images=frozenset(data["train_images"] or ()),
-        changed_files=[name for name, digest in files.items() if data["files"].get(name, digest) != digest],
+        changed_files=[
+            name for name, digest in files.items() if is_trained_data and data["files"].get(name, digest) != digest
+        ],
+        leakage=data.get("leakage", ()),
+        trained_groups=frozenset(record.get("train", {}).get("group_names", ())),
+        is_other_test="test" in samples and apart is not None and fingerprint(samples["test"]) != apart,
     )
+
+
+def _read_record(path: Path, digests: set[str]) -> Mapping[str, Any]:
+    """What the run's `splits.json` says of its splits, if it was made of some of these files; else nothing."""
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return dict(record["splits"]) if digests & set(record["files"].values()) else {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise AdapterError(f"{path} is damaged ({error!r}). Train again, or restore the file.") from error
+
+
+def _tested_on(samples: Samples, apart: str | None) -> dict[str, str]:
+    """The test split by its hash, which names every question and answer in it."""
+    if "test" not in samples:
+        return {}
+    digest = fingerprint(samples["test"])
+    origin = ", the split that the run set apart" if digest == apart else ""
+    return {"test data": f"{len(samples['test']):,} samples, sha256 {digest[:16]}{origin}"}
 
 
 def single_model(config: Mapping[str, Any], samples: Samples, load: Callable[..., Loaded], seed: int) -> Subject:
@@ -312,6 +350,15 @@ def _stamps(subject: Subject, predictions: Sequence[Prediction]) -> tuple[Stamp,
     """What a reader must know before believing the scores, from hashes of images and files."""
     hashes = {record.image_sha256 for record in predictions if record.split == "test"} - {None}
     stamps = []
+    tested = [record for record in predictions if record.split == "test"]
+    leaks = list(subject.leakage)
+    if known := sum(record.group in subject.trained_groups for record in tested):
+        leaks.append(f"{known} of {len(tested)} test samples are of groups that were trained on")
+    if leaks:
+        stamps.append(Stamp(text="LEAKED", detail=f"{'; '.join(leaks)}. The scores show memory as well as skill."))
+    if subject.is_other_test:
+        detail = "The data is the run's, but these are not the test samples that it set apart (splits.json)."
+        stamps.append(Stamp(text="OTHER TEST SAMPLES", detail=detail))
     if seen := len(hashes & subject.trained_images):
         detail = f"{seen} of {len(hashes)} test images were trained on, so the scores show memory as well as skill."
         stamps.append(Stamp(text="EVALUATED ON TRAINING IMAGES", detail=detail))

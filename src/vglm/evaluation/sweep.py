@@ -28,7 +28,10 @@ from vglm.evaluation.statistics import Interval, bootstrap_interval, wilson_inte
 
 EVALUATION_FOLDER = "evaluation"
 _RESULTS = ("adapter", "model")
-_NOT_SETTINGS = ("seed", "output_dir", "resume", "trainer.output_dir", "trainer.seed", "trainer.run_name")
+_NOT_SETTINGS = (
+    *("seed", "output_dir", "resume", "trainer.output_dir", "trainer.seed", "trainer.run_name"),
+    *("seeds", "dataset.shot_seed"),
+)
 """What may differ between runs of one row."""
 
 

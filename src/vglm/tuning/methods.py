@@ -82,13 +82,16 @@ class TrainableShare:
     Attributes:
         trainable: Number of parameters with gradients.
         total: Number of all parameters, the adapter's included.
+        scale: LoRA's, see `lora_scale`.
     """
 
     trainable: int
     total: int
+    scale: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.trainable:,} of {self.total:,} parameters train ({self.trainable / self.total:.2%})"
+        scale = f", scale alpha/r {self.scale}" if self.scale else ""
+        return f"{self.trainable:,} of {self.total:,} parameters train ({self.trainable / self.total:.2%}){scale}"
 
 
 def attach(model: VisualGlmForConditionalGeneration, method: Method) -> Tuned:
@@ -162,7 +165,8 @@ def attach(model: VisualGlmForConditionalGeneration, method: Method) -> Tuned:
 def trainable_share(model: Tuned) -> TrainableShare:
     """Count the parameters that train; tied ones count once, quantised ones as stored."""
     parameters = list(model.parameters())
-    return TrainableShare(sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters))
+    trainable = sum(each.numel() for each in parameters if each.requires_grad)
+    return TrainableShare(trainable, sum(each.numel() for each in parameters), lora_scale(model))
 
 
 def lora_scale(model: Tuned) -> str | None:

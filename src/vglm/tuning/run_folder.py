@@ -128,13 +128,14 @@ def describe_run(*, seed: int, recipe: str, base_weights: str, splits: Splits) -
 
 
 def describe_data(splits: Splits) -> dict[str, Any]:
-    """How much data there is, its hashes, and which pictures are trained on.
+    """How much data there is, how it was divided, its hashes, and which pictures are trained on.
 
     Args:
         splits: As read, or generated; `train_images` and `trained_on_test` are None where pictures were not hashed.
 
     Returns:
-        For run.json: an evaluation on other data compares `train_images` (sorted `image_sha256`) with its own pictures.
+        For run.json: an evaluation on other data compares `train_images` (sorted `image_sha256`) with its own pictures,
+        and is stamped if there is `leakage`, one sentence for each split that shares groups or pictures with training.
     """
     known = splits.image_hashes
     is_hashed = isinstance(splits.train, list) and all(
@@ -142,10 +143,13 @@ def describe_data(splits: Splits) -> dict[str, Any]:
     )
     return {
         "train": len(splits.train),
+        "validation": len(splits.validation),
         "test": len(splits.test),
         "probe": len(splits.probe),
         "sha256": splits.data_hash,
         "files": dict(splits.files),
+        "plan": dict(splits.plan),
+        "leakage": [str(each) for each in splits.leakage],
         "train_images": sorted({digest for digest in splits.hash_images(splits.train) if digest})
         if is_hashed
         else None,
