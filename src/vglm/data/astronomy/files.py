@@ -20,6 +20,8 @@ Description Document"; the quality bits that are dropped are those of lightkurve
 import csv
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,17 +71,31 @@ def read_light_curve(path: Path, *, star: str | None = None, flux: FluxColumn = 
     return _read_fits(path, star, flux) if is_fits(path) else _read_csv(path, star)
 
 
+def read_star_name(path: Path) -> str:
+    """The object that a FITS file's header names, else the file's name without suffix.
+
+    Raises:
+        ConfigError: It is a FITS file and astropy is not installed.
+        DataError: It is no FITS file although its name says so.
+    """
+    stem = path.name.split(".")[0]
+    if not is_fits(path):
+        return stem
+    with _opened(path) as units:
+        return str(units[0].header.get("OBJECT") or "").strip() or stem
+
+
 def _read_csv(path: Path, star: str | None) -> LightCurve:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"expected {path.name} to be text, found byte {error.start} that is no UTF-8; save it as CSV") from error
+        raise DataError(f"expected {path.name} to be text, found byte {error.start} that is no UTF-8; fix: save it as CSV") from error
     except OSError as error:
-        raise DataError(f"expected a file {path.name}, found: {error.strerror}; check its rights") from error
+        raise DataError(f"expected a file {path.name}, found: {error.strerror}; fix: check its rights") from error
     numbered = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
     numbered = [(number, line) for number, line in numbered if not line.lstrip().startswith("#")]
     if not numbered:
-        raise DataError(f"expected columns time and flux in {path.name}, found no line; bring the file again")
+        raise DataError(f"expected columns time and flux in {path.name}, found no line; fix: bring the file again")
     delimiter = next((mark for mark in ",;\t" if mark in numbered[0][1]), None)
     rows = [(number, _split(line, delimiter)) for number, line in numbered]
     names = [cell.lower() for cell in rows[0][1]]
@@ -97,7 +113,7 @@ def _read_csv(path: Path, star: str | None) -> LightCurve:
             shown = repr(cells[used[bad]]) if used[bad] < len(cells) else f"{len(cells)} columns"
             raise DataError(
                 f"expected a number in column {used[bad] + 1} of line {number} of {path.name}, found {shown};"
-                " correct the line, or leave the cell empty where nothing was measured"
+                " fix: correct the line, or leave the cell empty where nothing was measured"
             )
         values.append([each for each in found if each is not None])
     table = np.array(values, dtype=float).reshape(len(values), len(used))
@@ -134,28 +150,42 @@ def _columns(path: Path, names: list[str]) -> tuple[int, int, int | None, bool]:
     light = magnitude if flux is None else flux
     if time is None or light is None:
         raise DataError(
-            f"expected columns `time` and `flux` (or `mag`) in {path.name}, found {', '.join(names)}; name them so"
+            f"expected columns `time` and `flux` (or `mag`) in {path.name}, found {', '.join(names)}; fix: name them so"
         )
     return time, light, find(_ERROR), flux is None
 
 
-def _read_fits(path: Path, star: str | None, flux: FluxColumn) -> LightCurve:
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The units of a FITS file; whatever astropy makes of a damaged one becomes one kind of error."""
+    fits = _fits()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # damage is noticed when data are read, unusual headers do not matter
+            with fits.open(path, memmap=False) as units:
+                yield units
+    except DataError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise DataError(
+            f"expected {path.name} to be a FITS file, found damage: {reason}; fix: download it again"
+        ) from error
+
+
+def _fits() -> Any:
     try:
         from astropy.io import fits
     except ImportError as error:
         raise ConfigError(
             f"FITS files need astropy, which cannot be imported ({error}). Install it: pip install -e .[astronomy]"
         ) from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a truncated file is noticed below, unusual headers do not matter
-            with fits.open(path, memmap=False) as units:
-                return _from_units(path, units, star, flux)
-    except DataError:
-        raise
-    except Exception as error:  # astropy raises many kinds for damaged files
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise DataError(f"expected {path.name} to be a FITS file, found damage: {reason}; download it again") from error
+    return fits
+
+
+def _read_fits(path: Path, star: str | None, flux: FluxColumn) -> LightCurve:
+    with _opened(path) as units:
+        return _from_units(path, units, star, flux)
 
 
 def _from_units(path: Path, units: Any, star: str | None, flux: FluxColumn) -> LightCurve:
@@ -184,7 +214,7 @@ def _from_units(path: Path, units: Any, star: str | None, flux: FluxColumn) -> L
         return LightCurve.clean(name, np.array(table[time], dtype=float), light, spread)
     raise DataError(
         f"expected a table with TIME and {' or '.join(_FITS_FLUX[flux])} in {path.name},"
-        f" found {', '.join(dict.fromkeys(seen)) or 'no table'}; pass the mission's light-curve file, not pixels"
+        f" found {', '.join(dict.fromkeys(seen)) or 'no table'}; fix: pass the mission's light-curve file, not pixels"
     )
 
 
@@ -207,12 +237,7 @@ def write_fits(curve: LightCurve, path: Path, *, telescope: Literal["kepler", "t
     Raises:
         ConfigError: astropy is not installed.
     """
-    try:
-        from astropy.io import fits
-    except ImportError as error:
-        raise ConfigError(
-            f"FITS files need astropy, which cannot be imported ({error}). Install it: pip install -e .[astronomy]"
-        ) from error
+    fits = _fits()
     flux = curve.flux.astype(">f4")
     spread = np.full(len(flux), np.nan, ">f4") if curve.error is None else curve.error.astype(">f4")
     quality = np.zeros(len(flux), ">i4")

@@ -32,6 +32,9 @@ from vglm.errors import ConfigError
 View = Literal["star", "raw", "folded", "periodogram"]
 VIEWS: tuple[View, ...] = ("star", "raw", "folded", "periodogram")
 
+DRAWING = 1
+"""Number of the way of drawing, to be raised with every change: kept pictures of another number are not used."""
+
 SHORTEST_DAYS, LONGEST_DAYS = 0.02, 50.0
 """Ends of the period bar."""
 FAINTEST_MAG, BRIGHTEST_MAG = 0.0005, 2.0
