@@ -1,20 +1,21 @@
 """Read light curves from files: CSV, and the FITS files of Kepler, K2 and TESS.
 
-A CSV file names its columns, `time` in days and `flux`, or `mag` in its place, and if known `error`; other columns are left
-alone. Without a line of names the columns are time, flux and error. Lines that begin with `#` are comments.
+A CSV file names its columns, `time` in days and `flux`, or `mag` in its place, and if known `error`; other columns are
+left alone. Without a line of names the columns are time, flux and error. Lines that begin with `#` are comments.
 
     # KIC 3733346, quarter 1
     time,flux,error
     131.5122,21305.4,8.1
     131.5326,21291.0,8.1
 
-A FITS file as the missions publish it has a table extension (`LIGHTCURVE`) with `TIME` in days, `PDCSAP_FLUX` (corrected by
-the pipeline; `SAP_FLUX` is the plain sum over pixels) and `SAP_QUALITY` (Kepler, K2) or `QUALITY` (TESS), whose bits say what was
-wrong with a measurement. Files of the K2 and TESS community with `FLUX`, or `FLUX_CORR`, are read too.
+A FITS file as the missions publish it has a table extension (`LIGHTCURVE`) with `TIME` in days, `PDCSAP_FLUX`
+(corrected by the pipeline; `SAP_FLUX` is the plain sum over pixels) and `SAP_QUALITY` (Kepler, K2) or `QUALITY` (TESS),
+whose bits say what was wrong with a measurement. Files of the K2 and TESS community with `FLUX`, or `FLUX_CORR`, are
+read too.
 
-Sources: Thompson et al. 2016, "Kepler Archive Manual" (KDMC-10008-006); Tenenbaum & Jenkins 2018, "TESS Science Data Products
-Description Document"; the quality bits that are dropped are those of lightkurve's "default" (lightkurve/lightkurve:
-`src/lightkurve/utils.py`).
+Sources: Thompson et al. 2016, "Kepler Archive Manual" (KDMC-10008-006); Tenenbaum & Jenkins 2018, "TESS Science Data
+Products Description Document"; the quality bits that are dropped are those of lightkurve's "default"
+(lightkurve/lightkurve: `src/lightkurve/utils.py`).
 """
 
 import csv
@@ -88,10 +89,11 @@ def read_star_name(path: Path) -> str:
 def _read_csv(path: Path, star: str | None) -> LightCurve:
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"expected {path.name} to be text, found byte {error.start} that is no UTF-8; fix: save it as CSV") from error
-    except OSError as error:
-        raise DataError(f"expected a file {path.name}, found: {error.strerror}; fix: check its rights") from error
+    except UnicodeDecodeError as err:
+        found = f"byte {err.start} that is no UTF-8"
+        raise DataError(f"expected {path.name} to be text, found {found}; fix: save it as CSV") from err
+    except OSError as err:
+        raise DataError(f"expected a file {path.name}, found: {err.strerror}; fix: check its rights") from err
     numbered = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
     numbered = [(number, line) for number, line in numbered if not line.lstrip().startswith("#")]
     if not numbered:
@@ -107,21 +109,22 @@ def _read_csv(path: Path, star: str | None) -> LightCurve:
     used = [time, light] if error is None else [time, light, error]
     values: list[list[float]] = []
     for number, cells in rows:
-        found = [_number(cells[each]) if each < len(cells) else None for each in used]
-        if None in found:
-            bad = found.index(None)
+        numbers = [_number(cells[each]) if each < len(cells) else None for each in used]
+        if None in numbers:
+            bad = numbers.index(None)
             shown = repr(cells[used[bad]]) if used[bad] < len(cells) else f"{len(cells)} columns"
             raise DataError(
                 f"expected a number in column {used[bad] + 1} of line {number} of {path.name}, found {shown};"
                 " fix: correct the line, or leave the cell empty where nothing was measured"
             )
-        values.append([each for each in found if each is not None])
+        values.append([each for each in numbers if each is not None])
     table = np.array(values, dtype=float).reshape(len(values), len(used))
     spread = table[:, 2] if error is not None else None
     if is_magnitude:
-        reference = float(np.nanmedian(table[:, 1])) if len(table) else 0.0
-        table[:, 1] = 10 ** (-0.4 * (table[:, 1] - reference))
-        spread = None if spread is None else spread * table[:, 1] * 0.4 * math.log(10)
+        known = table[np.isfinite(table[:, 1]), 1]
+        with np.errstate(over="ignore", invalid="ignore"):  # an absurd magnitude becomes no number, and is dropped
+            table[:, 1] = 10 ** (-0.4 * (table[:, 1] - (np.median(known) if len(known) else 0.0)))
+            spread = None if spread is None else spread * table[:, 1] * 0.4 * math.log(10)
     return LightCurve.clean(star or path.name.split(".")[0], table[:, 0], table[:, 1], spread)
 
 
@@ -161,7 +164,10 @@ def _opened(path: Path) -> Iterator[Any]:
     fits = _fits()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damage is noticed when data are read, unusual headers do not matter
+            warnings.simplefilter("ignore")  # unusual headers do not matter
+            warnings.filterwarnings(
+                "error", message=".*truncated"
+            )  # but the missing end of a table would read as zeros
             with fits.open(path, memmap=False) as units:
                 yield units
     except DataError:

@@ -76,15 +76,19 @@ class LightCurve:
                 positive.
         """
         time, flux = np.asarray(time, dtype=float), np.asarray(flux, dtype=float)
-        is_measured = np.isfinite(time) & np.isfinite(flux)
+        is_measured = np.isfinite(time) & (np.abs(flux) < 1e30)
         order = np.argsort(time[is_measured], kind="stable")
         time, flux = time[is_measured][order], flux[is_measured][order]
         if error is not None:
             error = np.asarray(error, dtype=float)[is_measured][order]
         if len(time) < FEWEST_POINTS:
-            raise DataError(f"expected at least {FEWEST_POINTS} measurements, found {len(time)}; fix: bring a longer series")
+            raise DataError(
+                f"expected at least {FEWEST_POINTS} measurements, found {len(time)}; fix: bring a longer series"
+            )
         if time[-1] <= time[0]:
-            raise DataError(f"expected times in days that differ, found {time[0]:g} throughout; fix: check the time column")
+            raise DataError(
+                f"expected times in days that differ, found {time[0]:g} throughout; fix: check the time column"
+            )
         median = float(np.median(flux))
         if median <= 0:
             raise DataError(
@@ -169,7 +173,8 @@ def _outliers(flux: Numbers) -> NDArray[np.bool_]:
     steps = np.diff(flux)
     usual = 1.4826 * float(np.median(np.abs(steps)))
     before, after = np.concatenate([[0.0], steps]), np.concatenate([steps, [0.0]])
-    return (np.minimum(np.abs(before), np.abs(after)) > 8 * usual) & (before * after < 0)
+    is_alone: NDArray[np.bool_] = (np.minimum(np.abs(before), np.abs(after)) > 8 * usual) & (before * after < 0)
+    return is_alone
 
 
 def _amplitudes(curve: LightCurve, frequencies: Numbers) -> Numbers:
@@ -181,7 +186,7 @@ def _amplitudes(curve: LightCurve, frequencies: Numbers) -> Numbers:
             f"light curves need astropy, which cannot be imported ({error}). Install it: pip install -e .[astronomy]"
         ) from error
     periodogram = LombScargle(curve.time - curve.time[0], curve.flux, fit_mean=False, normalization="psd")
-    # Press & Rybicki's approximation: within one per cent of the exact spectrum's peak, and seven times faster than the default
+    # Press & Rybicki's approximation: within a per cent of the peak, and seven times faster than the default
     power = periodogram.power(
         frequencies, method="fast", assume_regular_frequency=True, method_kwds={"algorithm": "fasper"}
     )

@@ -1,4 +1,4 @@
-"""Pictures of light curves for a model that sees few pixels: thick strokes, no text, the physics as lengths and colours.
+"""Pictures of light curves for a model that sees few pixels: thick strokes, no text, physics as lengths and colours.
 
     picture = draw(curve, measure(curve), view="star", size=64)
 
@@ -9,11 +9,11 @@
 | `folded` | brightness against phase, one cycle, faintest light at a quarter |
 | `periodogram` | amplitude against the logarithm of the frequency, 0.05 to 60 cycles a day |
 
-A plot's axes are normalised to fill it, so by itself it does not say whether a star takes an hour or a month for a cycle,
-or whether it varies by a thousandth or by half: the first questions of anyone who classifies variables. An astronomer
-reads both from the axis labels; at 64 pixels no label is legible. So the period is said twice without a letter: as the
-length of a bar, and as the colour of the curve, from violet for 0.02 days through green to red for 50. The amplitude
-is the other bar, from 0.0005 to 2 magnitudes.
+A plot's axes are normalised to fill it, so by itself it does not say whether a star takes an hour or a month for a
+cycle, or whether it varies by a thousandth or by half: the first questions of anyone who classifies variables. An
+astronomer reads both from the axis labels; at 64 pixels no label is legible. So the period is said twice without a
+letter: as the length of a bar, and as the colour of the curve, from violet for 0.02 days through green to red for 50.
+The amplitude is the other bar, from 0.0005 to 2 magnitudes.
 
 The curve is a band, from the 10th to the 90th percentile of the points in each column: thin where the star repeats
 itself, broad where it has several periods or is noisy.

@@ -5,14 +5,14 @@
     period      它的光变周期大约是多少？  约0.5天。                What is its period?  About 0.5 days.
     amplitude   它的光变幅度大约是多少？  约1星等。                What is its amplitude?  About 1 mag.
 
-Periods and amplitudes are told to the nearest of 1, 2 and 5 times a power of ten: as finely as a picture of 64 pixels can be
-read, and so that exact match means something.
+Periods and amplitudes are told to the nearest of 1, 2 and 5 times a power of ten: as finely as a picture of 64 pixels
+can be read, and so that exact match means something.
 """
 
 import difflib
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,9 +63,10 @@ _WORDINGS: dict[tuple[Question, bool], tuple[str, ...]] = {
 
 
 def find_type(name: str) -> str | None:
-    """The key in `TYPES` of a type's key, English or Chinese name, or catalogue code (`RRAB`, `EA/SD`); None if unknown.
+    """Find a type by its key in `TYPES`, its English or Chinese name, or a catalogue's code (`RRAB`, `EA/SD`).
 
-    Case, blanks, hyphens and underscores do not count; behind a code's `/` or `:` may stand more.
+    Case, blanks, hyphens and underscores do not count; behind a code's `/` or `:` may stand more. The answer is the
+    key, or None.
     """
     plain = _plain(name)
     for key, each in TYPES.items():
@@ -77,7 +78,11 @@ def find_type(name: str) -> str | None:
 
 def type_fault(name: str) -> tuple[str, str, str]:
     """What was expected, found and is to be done about a type that is not in `TYPES`."""
-    known = [*TYPES, *(each.english for each in TYPES.values()), *(code for each in TYPES.values() for code in each.codes)]
+    known = [
+        *TYPES,
+        *(each.english for each in TYPES.values()),
+        *(code for each in TYPES.values() for code in each.codes),
+    ]
     close = difflib.get_close_matches(name, known, n=1)
     fix = f"write {close[0]!r}" if close else "correct it, or keep your own names with dataset.options.other_types=true"
     return f"a type among {', '.join(TYPES)} or a catalogue's code for one", repr(name), fix

@@ -1,19 +1,20 @@
-"""Read variable stars: a table of labels and, for each star, a light curve in a CSV or FITS file, which becomes a picture.
+"""Read variable stars: a table of labels, and for each star a CSV or FITS light curve, which becomes a picture.
 
     star,file,type,period,amplitude,split
     KIC 3733346,kplr003733346-2009166043257_llc.fits,RRAB,0.682,0.91,train
     TIC 31381302,tess/tic31381302.csv,eclipsing,2.451,,test
 
-`file` and `type` are needed. A type is a name of `vglm.data.astronomy.questions.TYPES` in Chinese or English, or a catalogue's code
-for one. `star` keeps a star's files on one side of a split; without it the FITS header's object, or the file's name, stands
-for the star. `period` (days) and `amplitude` (magnitudes) may be empty: then they are not asked about. `split` is
-train, validation or test. Other columns go into `Sample.meta`.
+`file` and `type` are needed. A type is a name of `vglm.data.astronomy.questions.TYPES` in Chinese or English, or a
+catalogue's code for one. `star` keeps a star's files on one side of a split; without it the FITS header's object, or
+the file's name, stands for the star. `period` (days) and `amplitude` (magnitudes) may be empty: then they are not asked
+about. `split` is train, validation or test. Other columns go into `Sample.meta`.
 
-The light curves themselves are described in `vglm.data.astronomy.files`, the pictures in `vglm.data.astronomy.plots`. Each is
-drawn once and kept as PNG in `picture_dir`, under a name made of the file's content and the settings; the data
+The light curves themselves are described in `vglm.data.astronomy.files`, the pictures in `vglm.data.astronomy.plots`.
+Each is drawn once and kept as PNG in `picture_dir`, under a name made of the file's content and the settings; the data
 are not touched.
 
-Source: the table is ours; types and codes follow the General Catalogue of Variable Stars (Samus et al. 2017, ARep 61, 80).
+Source: the table is ours; types and codes follow the General Catalogue of Variable Stars (Samus et al. 2017, ARep 61,
+80).
 """
 
 import csv
@@ -88,7 +89,8 @@ def read(
         size: Width and height of the pictures in pixels; give what the model sees.
         flux: Which flux of a mission's FITS file to take: `pdcsap`, `sap`, or the best there is.
         other_types: Whether types outside `TYPES` are taken as they are written, rather than refused.
-        picture_dir: Where to keep the pictures; a folder of the user's cache if None.
+        picture_dir: Where to keep the pictures; if None `lightcurves` in `$VGLM_CACHE`, or in
+            `vglm` in the user's cache folder.
 
     Yields:
         For each row a sample per question and language, all of one group, or a `BadRow`.
@@ -113,17 +115,23 @@ def read(
         values = {each: _positive(check, row, each) for each in _NUMBERS}
         split = _split(check, row)
         file = check.image(folders, row["file"]) if check.text(row, "file") else None
-        picture, star = None, ""
+        picture, star, trouble = None, "", ""
         if file is not None:
             try:
                 star = row.get("star") or read_star_name(file)
                 picture = _picture(file, star, pictures, view=view, size=size, flux=flux)
             except DataError as error:
-                check.note(str(error))
-        if (bad := check.bad_row()) is not None:
+                trouble = str(error)
+        bad = check.bad_row()
+        if trouble:
+            bad = BadRow(number, trouble if bad is None else f"{bad.fault}; also {trouble}")
+        if bad is not None:
             yield bad
             continue
-        known = {"type": kind, **{each: value for each, value in values.items() if value is not None}}
+        known: dict[str, str | float] = {
+            "type": kind,
+            **{each: value for each, value in values.items() if value is not None},
+        }
         meta: dict[str, Any] = {key: value for key, value in row.items() if key not in _KNOWN_COLUMNS and value} | known
         if split is not None:
             meta["split"] = split
@@ -200,7 +208,9 @@ def _split(check: RowCheck, row: dict[str, str]) -> str | None:
 
 
 def _default_picture_dir() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vglm" / "lightcurves"
+    given = os.environ.get("VGLM_CACHE")
+    cache = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vglm"
+    return cache / "lightcurves"
 
 
 def _picture(file: Path, star: str, folder: Path, *, view: View, size: int, flux: FluxColumn) -> Path:

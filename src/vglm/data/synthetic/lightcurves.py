@@ -5,19 +5,22 @@
     star.period_days, star.amplitude_mag        0.571, 0.94          the truth, which a fold may or may not find
     star.curve                                  LightCurve(star="synthetic", time=..., flux=...)
 
-| kind | share | what varies | model |
-|---|---|---|---|
-| `eclipsing` | 0.30 | two stars on a Kepler orbit, detached to nearly touching | eclipses of limb-darkened spheres (1), tides and reflection to first order (2), Roche limit (3) |
-| `delta_scuti` | 0.25 | a ladder of p modes, or the high-amplitude kind: one or two radial modes with harmonics | pulsation constant and period ratios (4), large separation (5) |
-| `gamma_doradus` | 0.17 | g modes, evenly spaced in period, split and shifted by rotation | asymptotic spacing (6), shift by rotation (7), combination frequencies (8) |
-| `rr_lyrae` | 0.16 | ab: steep rise, slow decline; c: nearly a sine; some with the Blazhko effect | Fourier phases (9), period-amplitude relation (10), modulation (11) |
-| `hybrid` | 0.07 | p modes and g modes in one star, of comparable amplitude | as the two kinds above, criterion of (12) |
-| `type_ii_cepheid` | 0.05 | BL Herculis with its travelling bump, W Virginis with alternating cycles | Fourier progression (13), period doubling (14) |
+| kind | share | what varies, and after which model |
+|---|---|---|
+| `eclipsing` | 0.30 | two stars on a Kepler orbit, detached or close: eclipses of limb-darkened spheres (1), |
+| | | tides and reflection to first order (2), inside their Roche lobes (3) |
+| `delta_scuti` | 0.25 | p modes after pulsation constant and period ratios (4) and large separation (5), or the |
+| | | high-amplitude kind: one or two radial modes with harmonics |
+| `gamma_doradus` | 0.17 | g modes, evenly spaced in period (6), shifted by rotation (7), with combinations (8) |
+| `rr_lyrae` | 0.16 | ab: steep rise, slow decline; c: nearly a sine: Fourier phases (9), period-amplitude |
+| | | relation (10), in some the Blazhko modulation (11) |
+| `hybrid` | 0.07 | p and g modes in one star, of comparable amplitude (12) |
+| `type_ii_cepheid` | 0.05 | BL Herculis with its travelling bump (13), W Virginis with alternating cycles (14) |
 
-Every star is observed by Kepler (one quarter, 29.4 minutes) or TESS (one sector, 10 minutes), whatever its kind: smeared by
-the exposure, diluted by neighbours, with photon noise by magnitude (15), slow residual drifts, cosmic rays and the gaps
-of the data downlinks. A star that varies less than its noise is given a brighter magnitude: a catalogue of variables lists
-what was detected.
+Every star is observed by Kepler (one quarter, 29.4 minutes) or TESS (one sector, 10 minutes), whatever its kind:
+smeared by the exposure, diluted by neighbours, with photon noise by magnitude (15), slow residual drifts, cosmic rays
+and the gaps of the data downlinks. A star that varies less than its noise is given a brighter magnitude: a catalogue of
+variables lists what was detected.
 
 What this world leaves out: contact binaries with a common envelope (the closest pairs here are spheres with tidal
 terms), spots, flares, stochastic oscillations, other classes, constant stars, and instrumental artefacts beyond those
@@ -25,17 +28,18 @@ named. Typical values and scatter are read off the papers' figures, not fitted: 
 
 Sources: (1) Kopal 1959, "Close Binary Systems"; Popper & Etzel 1981, AJ 86, 102; linear limb darkening. (2) Morris &
 Naftilan 1993, ApJ 419, 344. (3) Eggleton 1983, ApJ 268, 368. (4) Fitch 1981, ApJ 249, 218; Breger 2000, ASP 210, 3;
-period ratios of Stellingwerf 1979, ApJ 227, 935. (5) Garcia Hernandez et al. 2015, ApJ 811, L29. (6) Tassoul 1980, ApJS 43,
-469; Van Reeth et al. 2015, ApJS 218, 27. (7) Ledoux 1951, ApJ 114, 373; Li et al. 2020, MNRAS 491, 3586 (mostly prograde
-dipole modes). (8) Kurtz et al. 2015, MNRAS 450, 3015. (9) Jurcsik & Kovacs 1996, A&A 312, 111, for the ab type's third
-phase; Nemec et al. 2011, MNRAS 417, 1022, for the rest. (10) Cacciari, Corwin & Carney 2005, AJ 129, 267. (11) Benko et
-al. 2010, MNRAS 409, 1585. (12) Uytterhoeven et al. 2011, A&A 534, A125. (13) Soszynski et al. 2008, Acta Astron. 58, 293;
-Petersen & Diethelm 1986, A&A 156, 337. (14) Smolec et al. 2018, MNRAS 481, 3724. (15) Gilliland et al. 2011, ApJS 197, 6;
-Sullivan et al. 2015, ApJ 809, 77.
+period ratios of Stellingwerf 1979, ApJ 227, 935. (5) Garcia Hernandez et al. 2015, ApJ 811, L29. (6) Tassoul 1980, ApJS
+43, 469; Van Reeth et al. 2015, ApJS 218, 27. (7) Ledoux 1951, ApJ 114, 373; Li et al. 2020, MNRAS 491, 3586 (mostly
+prograde dipole modes). (8) Kurtz et al. 2015, MNRAS 450, 3015. (9) Jurcsik & Kovacs 1996, A&A 312, 111, for the ab
+type's third phase; Nemec et al. 2011, MNRAS 417, 1022, for the rest. (10) Cacciari, Corwin & Carney 2005, AJ 129, 267.
+(11) Benko et al. 2010, MNRAS 409, 1585. (12) Uytterhoeven et al. 2011, A&A 534, A125. (13) Soszynski et al. 2008, Acta
+Astron. 58, 293; Petersen & Diethelm 1986, A&A 156, 337. (14) Smolec et al. 2018, MNRAS 481, 3724. (15) Gilliland et al.
+2011, ApJS 197, 6; Sullivan et al. 2015, ApJ 809, 77.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -72,7 +76,7 @@ class Telescope:
         gap_days: Range of their lengths.
     """
 
-    name: str
+    name: Literal["kepler", "tess"]
     exposure_days: float
     span_days: float
     magnitudes: tuple[float, float]
@@ -104,7 +108,7 @@ class Star:
 
     kind: str
     subtype: str
-    telescope: str
+    telescope: Literal["kepler", "tess"]
     period_days: float
     amplitude_mag: float
     magnitude: float
@@ -157,9 +161,7 @@ def sample_star(rng: np.random.Generator, kind: str | None = None, name: str = "
         period_days=float(model.period_days),
         amplitude_mag=float(2.5 * np.log10(brightest / max(faintest, 0.01 * brightest))),
         magnitude=float(magnitude),
-        curve=LightCurve.clean(
-            name, time, counts * flux, np.full(len(time), counts * _noise(telescope, magnitude))
-        ),
+        curve=LightCurve.clean(name, time, counts * flux, np.full(len(time), counts * _noise(telescope, magnitude))),
     )
 
 
@@ -222,17 +224,21 @@ def _eclipsing(rng: np.random.Generator) -> _Model:
         )
         if light.min() > 0.99 * light.max():
             continue
-        start = rng.uniform(0, period)
-
-        def observe(time: Numbers, exposure: float, period: float = period, start: float = start) -> Numbers:
-            width = max(1, round(exposure / period * len(phases)))  # the exposure smears that many steps of the cycle
-            kernel = np.ones(width) / width
-            padded = np.concatenate([light[-width:], light, light[:width]])
-            smeared = np.convolve(padded, kernel, mode="same")[width:-width]
-            seen: Numbers = np.interp((time - start) / period % 1.0, phases, smeared, period=1.0)
-            return seen
-
+        observe = _repeating(phases, light, float(period), rng.uniform(0, period))
         return _Model("detached" if first + second < 0.5 else "close", float(period), observe)
+
+
+def _repeating(phases: Numbers, light: Numbers, period: float, start: float) -> Callable[[Numbers, float], Numbers]:
+    """A cycle, given at equally spaced phases, that repeats for ever, each exposure smearing it."""
+
+    def observe(time: Numbers, exposure: float) -> Numbers:
+        width = max(1, round(exposure / period * len(phases)))
+        padded = np.concatenate([light[-width:], light, light[:width]])
+        smeared = np.convolve(padded, np.ones(width) / width, mode="same")[width:-width]
+        seen: Numbers = np.interp((time - start) / period % 1.0, phases, smeared, period=1.0)
+        return seen
+
+    return observe
 
 
 def _roche_lobe(ratio: float) -> float:
@@ -295,7 +301,7 @@ def eclipsed(apart: Numbers, behind: float, before: float, darkening: float) -> 
     edges = np.sin(np.linspace(0, np.pi / 2, 65)) * behind  # finer towards the limb
     rings = (edges[1:] + edges[:-1]) / 2
     light = (1 - darkening * (1 - np.sqrt(1 - (rings / behind) ** 2))) * np.diff(edges**2)
-    distance = np.maximum(apart[near], 1e-12)[:, None]
+    distance = np.maximum(apart[near], 0.03 * behind)[:, None]  # so that a ring about the centre is hidden by degrees
     cosine = (distance**2 + rings**2 - before**2) / (2 * distance * rings)
     hidden[near] = np.arccos(np.clip(cosine, -1, 1)) @ light / np.pi / light.sum()
     return hidden
@@ -321,7 +327,8 @@ def _fourier(
         for order, ratio, phase in zip(orders, ratios, phases, strict=True):
             smearing = _smearing(order / period, exposure)
             total += smearing * ratio * np.sin(2 * np.pi * order * (time - start) / period + phase)
-        return scale * total
+        scaled: Numbers = scale * total
+        return scaled
 
     return magnitude, float(scale)
 
@@ -392,7 +399,7 @@ def _p_modes(rng: np.random.Generator, strongest: float) -> tuple[Numbers, Numbe
     radial = fundamental / np.array([1, 0.772, 0.618, 0.515])
     ladder = np.concatenate([radial + part * separation for part in (0.0, 0.25, 0.5, 0.75)])
     count = rng.integers(4, 13)
-    chosen = rng.choice(ladder, size=min(count, len(ladder)), replace=False)
+    chosen = rng.choice(ladder, size=min(int(count), len(ladder)), replace=False)
     frequencies = chosen * (1 + rng.normal(0, 0.01, len(chosen)))  # avoided crossings and rotation move them a little
     amplitudes = np.sort(rng.lognormal(0, 0.9, len(frequencies)))[::-1]
     return frequencies, strongest * amplitudes / amplitudes[0]

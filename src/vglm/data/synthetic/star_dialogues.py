@@ -96,13 +96,16 @@ class StarDialogues(Sequence[Sample]):
         if number not in self._known:
             star = _star(self.seed, number)
             pixels = draw(star.curve, measure(star.curve), view=self.view, size=self.size).tobytes()
-            self._known[number] = pixels, {
-                "type": star.kind,
-                "subtype": star.subtype,
-                "telescope": star.telescope,
-                "period_days": star.period_days,
-                "amplitude_mag": star.amplitude_mag,
-            }
+            self._known[number] = (
+                pixels,
+                {
+                    "type": star.kind,
+                    "subtype": star.subtype,
+                    "telescope": star.telescope,
+                    "period_days": star.period_days,
+                    "amplitude_mag": star.amplitude_mag,
+                },
+            )
         return self._known[number]
 
 
