@@ -11,9 +11,10 @@
 
 A plot's axes are normalised to fill it, so by itself it does not say whether a star takes an hour or a month for a
 cycle, or whether it varies by a thousandth or by half: the first questions of anyone who classifies variables. An
-astronomer reads both from the axis labels; at 64 pixels no label is legible. So the period is said twice without a
-letter: as the length of a bar, and as the colour of the curve, from violet for 0.02 days through green to red for 50.
-The amplitude is the other bar, from 0.0005 to 2 magnitudes.
+astronomer reads both from the axis labels; at 64 pixels no label is legible. So they are said without letters: the
+period by the length of a bar and by the colour of bar and curve, from violet for 0.02 days through green to red for 50,
+the amplitude by a second bar and its colour, from 0.0005 to 2 magnitudes. In the periodogram a column has the colour
+of the period it stands for.
 
 The curve is a band, from the 10th to the 90th percentile of the points in each column: thin where the star repeats
 itself, broad where it has several periods or is noisy.
@@ -44,8 +45,6 @@ LOWEST_FREQUENCY = 0.05
 
 _BACKGROUND = (10, 12, 24)
 _PANEL = (28, 32, 48)
-_SPECTRUM = (240, 240, 240)
-_AMPLITUDE = (235, 205, 60)
 _ROWS = 64  # the star view is laid out in 64ths of its height, in eighths where it matters to patches of 8 pixels
 
 
@@ -82,19 +81,22 @@ def draw(curve: LightCurve, found: Measurement, *, view: View = "star", size: in
     elif view == "periodogram":
         _draw_spectrum(pen, found, rows(0, 64), size)
     else:
-        _draw_band(pen, fold(curve, found.period_days), curve.flux, rows(0, 40), size, colour)
-        _draw_spectrum(pen, found, rows(41, 55), size)
+        _draw_band(pen, fold(curve, found.period_days), curve.flux, rows(0, 32), size, colour)
+        _draw_spectrum(pen, found, rows(32, 48), size)
         period = _place(found.period_days, SHORTEST_DAYS, LONGEST_DAYS)
         amplitude = _place(found.amplitude_mag, FAINTEST_MAG, BRIGHTEST_MAG)
-        _draw_bar(pen, period, rows(56, 60), size, colour)
-        _draw_bar(pen, amplitude, rows(60, 64), size, _AMPLITUDE)
+        _draw_bar(pen, period, rows(48, 56), size, _hue(period))
+        _draw_bar(pen, amplitude, rows(56, 64), size, _hue(amplitude))
     return picture
 
 
 def period_colour(period_days: float) -> tuple[int, int, int]:
     """The colour that stands for a period: violet for the shortest, red for the longest."""
-    hue = 0.8 * (1 - _place(period_days, SHORTEST_DAYS, LONGEST_DAYS))
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, 1.0)
+    return _hue(_place(period_days, SHORTEST_DAYS, LONGEST_DAYS))
+
+
+def _hue(share: float) -> tuple[int, int, int]:
+    red, green, blue = colorsys.hsv_to_rgb(0.8 * (1 - share), 0.85, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
@@ -125,7 +127,7 @@ def _draw_band(
 
 
 def _draw_spectrum(pen: ImageDraw.ImageDraw, found: Measurement, rows: tuple[int, int], size: int) -> None:
-    """The highest amplitude in each column, over the square root of its share in the highest of all."""
+    """The highest amplitude in each column and its neighbours: height its square root, colour that of the period."""
     top, bottom = rows
     pen.rectangle((0, top, size - 1, bottom - 1), fill=_PANEL)
     share: NDArray[np.float64] = np.log(found.frequencies / LOWEST_FREQUENCY)
@@ -133,10 +135,14 @@ def _draw_spectrum(pen: ImageDraw.ImageDraw, found: Measurement, rows: tuple[int
     highest = np.zeros(size)
     inside = (columns >= 0) & (columns < size)
     np.maximum.at(highest, columns[inside], found.spectrum[inside])
+    reach = max(1, round(size / _ROWS))  # a peak is a stroke of at least three columns
+    highest = np.max([np.roll(np.pad(highest, reach), shift) for shift in range(-reach, reach + 1)], axis=0)
+    highest = highest[reach:-reach]
     heights = np.round(np.sqrt(highest / max(highest.max(), 1e-12)) * (bottom - top)).astype(int)
     for column, height in enumerate(heights.tolist()):
         if height:
-            pen.rectangle((column, bottom - height, column, bottom - 1), fill=_SPECTRUM)
+            frequency = LOWEST_FREQUENCY * (HIGHEST_FREQUENCY / LOWEST_FREQUENCY) ** ((column + 0.5) / size)
+            pen.rectangle((column, bottom - height, column, bottom - 1), fill=period_colour(1 / frequency))
 
 
 def _draw_bar(
