@@ -140,7 +140,7 @@ def test_a_table_without_its_columns_is_refused(folder: Path) -> None:
     with pytest.raises(DataError, match=r"expected the columns file and type, found name\. Add file and type"):
         _rows(table, format="lightcurves")
     (folder / "labels.csv").write_bytes("file,type\n星.csv,EA\n".encode("gbk"))
-    with pytest.raises(DataError, match="cannot be read as a table"):
+    with pytest.raises(DataError, match="Save the file as UTF-8"):
         _rows(table, format="lightcurves")
 
 

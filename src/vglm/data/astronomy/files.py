@@ -207,15 +207,10 @@ def _from_units(path: Path, units: Any, star: str | None, flux: FluxColumn) -> L
         table = unit.data
         light = np.array(table[chosen], dtype=float)
         spread = np.array(table[f"{chosen}_ERR"], dtype=float) if f"{chosen}_ERR" in names else None
-        quality, bad = next(
-            (
-                (np.array(table[name], dtype=np.int64), mask)
-                for name, mask in (("SAP_QUALITY", KEPLER_BAD_QUALITY), ("QUALITY", TESS_BAD_QUALITY))
-                if name in names
-            ),
-            (np.zeros(len(light), dtype=np.int64), 0),
-        )
-        light[(quality & bad) != 0] = np.nan
+        is_tess = "QUALITY" in names and "KEPLER" not in str(units[0].header.get("TELESCOP")).upper()
+        for column in {"SAP_QUALITY", "QUALITY"} & set(names):
+            bad = np.array(table[column], dtype=np.int64) & (TESS_BAD_QUALITY if is_tess else KEPLER_BAD_QUALITY)
+            light[bad != 0] = np.nan
         name = star or str(units[0].header.get("OBJECT") or "").strip() or path.name.split(".")[0]
         return LightCurve.clean(name, np.array(table[time], dtype=float), light, spread)
     raise DataError(
@@ -236,7 +231,7 @@ def write_fits(curve: LightCurve, path: Path, *, telescope: Literal["kepler", "t
     """Write a light curve as a Kepler or TESS light-curve file: the columns and keywords by which such files are read.
 
     Args:
-        curve: The light curve; its flux becomes `SAP_FLUX` and `PDCSAP_FLUX`.
+        curve: The light curve; its flux, relative to the median, becomes `SAP_FLUX` and `PDCSAP_FLUX`.
         path: The file; replaced if it exists.
         telescope: Whose conventions to follow.
 
@@ -249,10 +244,10 @@ def write_fits(curve: LightCurve, path: Path, *, telescope: Literal["kepler", "t
     quality = np.zeros(len(flux), ">i4")
     columns = [
         fits.Column("TIME", "D", unit="BJD - 2454833" if telescope == "kepler" else "BJD - 2457000", array=curve.time),
-        fits.Column("SAP_FLUX", "E", unit="e-/s", array=flux),
-        fits.Column("SAP_FLUX_ERR", "E", unit="e-/s", array=spread),
-        fits.Column("PDCSAP_FLUX", "E", unit="e-/s", array=flux),
-        fits.Column("PDCSAP_FLUX_ERR", "E", unit="e-/s", array=spread),
+        fits.Column("SAP_FLUX", "E", array=flux),
+        fits.Column("SAP_FLUX_ERR", "E", array=spread),
+        fits.Column("PDCSAP_FLUX", "E", array=flux),
+        fits.Column("PDCSAP_FLUX_ERR", "E", array=spread),
         fits.Column("SAP_QUALITY" if telescope == "kepler" else "QUALITY", "J", array=quality),
     ]
     primary = fits.PrimaryHDU()

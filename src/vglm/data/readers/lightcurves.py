@@ -17,7 +17,6 @@ Source: the table is ours; types and codes follow the General Catalogue of Varia
 80).
 """
 
-import csv
 import hashlib
 import math
 import os
@@ -31,6 +30,7 @@ from vglm.data.astronomy.light_curve import measure
 from vglm.data.astronomy.plots import DRAWING, View, draw
 from vglm.data.astronomy.questions import QUESTIONS, Question, ask, find_type, type_fault
 from vglm.data.problems import BadRow
+from vglm.data.readers.csv_table import iterate_csv
 from vglm.data.readers.rows import ImageFolders, RowCheck, check_choice, quote, split_name
 from vglm.data.sample import Sample
 from vglm.errors import ConfigError, DataError
@@ -53,15 +53,14 @@ def recognises(path: Path) -> bool:
     if table.suffix.lower() not in (".csv", ".tsv"):
         return False
     try:
-        with table.open("rb") as file:
-            lines = file.read(65536).decode("utf-8-sig", errors="ignore").splitlines()
-    except OSError:
+        rows = iterate_csv(table)
+        names, (_, first) = next(rows)[1], next(rows)
+    except (DataError, StopIteration):
         return False
-    rows = list(csv.reader(lines[:2], delimiter=_delimiter(lines[0] if lines else "")))
-    if len(rows) < 2:
+    if isinstance(first, BadRow):
         return False
-    first = dict(zip((each.strip().lower() for each in rows[0]), rows[1], strict=False))
-    return "type" in first and first.get("file", "").lower().endswith((*FITS_SUFFIXES, *CSV_SUFFIXES))
+    cells = dict(zip((name.lower() for name in names), first.values(), strict=True))
+    return "type" in cells and cells.get("file", "").lower().endswith((*FITS_SUFFIXES, *CSV_SUFFIXES))
 
 
 def read(
@@ -110,6 +109,9 @@ def read(
     pictures = Path(picture_dir) if picture_dir is not None else _default_picture_dir()
     folders = ImageFolders(table.parent, image_dir)
     for number, row in _rows(table):
+        if isinstance(row, BadRow):
+            yield row
+            continue
         check = RowCheck(number)
         kind = _type(check, row, other_types)
         values = {each: _positive(check, row, each) for each in _NUMBERS}
@@ -149,30 +151,19 @@ def read(
                 )
 
 
-def _rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of the table with the number of their line."""
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            head = file.readline()
-            file.seek(0)
-            reader = csv.reader(file, delimiter=_delimiter(head))
-            columns = [each.strip().lower() for each in next(reader, [])]
-            absent = [each for each in ("file", "type") if each not in columns]
-            if absent:
-                raise DataError(
-                    f"{table}: expected the columns file and type, found {', '.join(columns) or 'an empty file'}."
-                    f" Add {' and '.join(absent)}."
-                )
-            for cells in reader:
-                if any(cell.strip() for cell in cells):
-                    padded = [*cells, *[""] * (len(columns) - len(cells))]
-                    yield reader.line_num, {key: cell.strip() for key, cell in zip(columns, padded, strict=False)}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table}: cannot be read as a table: {error}. Save it as CSV in UTF-8.") from error
-
-
-def _delimiter(head: str) -> str:
-    return "\t" if "\t" in head else ";" if ";" in head and "," not in head else ","
+def _rows(table: Path) -> Iterator[tuple[int, Any]]:
+    """The rows of the table by column, in lower case, with the number of their line."""
+    rows = iterate_csv(table)
+    columns = [each.lower() for each in next(rows)[1]]
+    if absent := [each for each in ("file", "type") if each not in columns]:
+        raise DataError(
+            f"{table}: expected the columns file and type, found {', '.join(columns)}. Add {' and '.join(absent)}."
+        )
+    for number, row in rows:
+        if isinstance(row, BadRow):
+            yield number, row
+        else:
+            yield number, {column: cell.strip() for column, cell in zip(columns, row.values(), strict=True)}
 
 
 def _type(check: RowCheck, row: dict[str, str], other_types: bool) -> str:

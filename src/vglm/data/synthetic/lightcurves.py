@@ -153,7 +153,6 @@ def sample_star(rng: np.random.Generator, kind: str | None = None, name: str = "
         magnitude = max(magnitude - 0.5, telescope.magnitudes[0])
     flux = light * (1 + _drift(rng, time)) + _noise(telescope, magnitude) * rng.standard_normal(len(time))
     flux[rng.random(len(time)) < 0.0005] += 30 * _noise(telescope, magnitude)  # cosmic rays
-    counts = 10 ** (0.4 * (12 - magnitude)) * 1e5  # electrons per second, so that files look like the real ones
     return Star(
         kind=kind,
         subtype=model.subtype,
@@ -161,7 +160,7 @@ def sample_star(rng: np.random.Generator, kind: str | None = None, name: str = "
         period_days=float(model.period_days),
         amplitude_mag=float(2.5 * np.log10(brightest / max(faintest, 0.01 * brightest))),
         magnitude=float(magnitude),
-        curve=LightCurve.clean(name, time, counts * flux, np.full(len(time), counts * _noise(telescope, magnitude))),
+        curve=LightCurve.clean(name, time, flux, np.full(len(time), _noise(telescope, magnitude))),
     )
 
 
