@@ -112,6 +112,13 @@ def test_a_laboratorys_own_types_are_taken_on_request(folder: Path) -> None:
     assert [sample.answer for sample in _rows(table, other_types=True)] == ["rotator。", "rotator."]
 
 
+def test_a_star_about_which_nothing_can_be_asked_is_not_dropped_in_silence(folder: Path) -> None:
+    table = _table(folder, "A,a_llc.fits,RRAB,0.6,,,\nB,a_llc.fits,RRAB,,0.2,,\n")
+    good, good_too, bad = _rows(table, questions=["period"])
+    assert [good.answer, good_too.answer] == ["约0.5天。", "About 0.5 days."]
+    assert bad == BadRow(3, "expected a value to ask about in period, found empty cells; fix: fill one in")
+
+
 def test_tables_of_light_curves_are_told_from_other_tables(folder: Path) -> None:
     table = _table(folder, "KIC 9,a_llc.fits,RRAB,,,,\n")
     assert recognise(table).NAME == recognise(folder).NAME == "lightcurves"

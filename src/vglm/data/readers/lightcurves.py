@@ -115,6 +115,8 @@ def read(
         check = RowCheck(number)
         kind = _type(check, row, other_types)
         values = {each: _positive(check, row, each) for each in _NUMBERS}
+        if not any(question == "type" or row.get(question) for question in questions):
+            check.fail(f"a value to ask about in {' or '.join(questions)}", "empty cells", "fill one in")
         split = _split(check, row)
         file = check.image(folders, row["file"]) if check.text(row, "file") else None
         picture, star, trouble = None, "", ""
