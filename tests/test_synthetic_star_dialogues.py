@@ -7,6 +7,7 @@ from vglm.data.astronomy.questions import TYPES
 from vglm.data.images import open_image
 from vglm.data.readers import read
 from vglm.data.sample import Sample
+from vglm.data.synthetic.lightcurves import SHARES as TYPES_IN_TURN
 from vglm.data.synthetic.star_dialogues import StarDialogues, main, star_splits, write_star_set
 from vglm.errors import ConfigError, DataError
 
@@ -41,6 +42,10 @@ def test_splits_share_no_star_and_say_what_they_are() -> None:
     groups = [{sample.group for sample in split} for split in (splits.train, splits.test)]
     assert [len(each) for each in groups] == [4, 3]
     assert not groups[0] & groups[1]
+    assert [splits.train[4 * number].meta["type"] for number in range(4)] == list(TYPES_IN_TURN)[:4]
+    natural = star_splits(train_stars=4, test_stars=3, seed=1, test_seed=2, balanced=False)
+    assert natural.data_hash != splits.data_hash
+    assert natural.test[0].turns == splits.test[0].turns  # what is tested on stays as unequal as it is
     other = star_splits(train_stars=4, test_stars=3, seed=3, test_seed=2)
     assert splits.data_hash != other.data_hash
     with pytest.raises(ConfigError, match="both 1: the test would be on training stars"):

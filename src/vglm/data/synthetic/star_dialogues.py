@@ -36,16 +36,17 @@ from vglm.data.astronomy.plots import View, draw
 from vglm.data.astronomy.questions import Question, ask
 from vglm.data.loading import Splits
 from vglm.data.sample import Sample
-from vglm.data.synthetic.lightcurves import Star, sample_star
+from vglm.data.synthetic.lightcurves import SHARES, Star, sample_star
 from vglm.errors import ConfigError, DataError, WorkbenchError
 
 _ASKED: tuple[tuple[Question, bool], ...] = (("type", False), ("type", True), ("period", False), ("amplitude", True))
 """What even stars are asked; of odd ones the period is asked in English and the amplitude in Chinese."""
 
 
-def _star(seed: int, number: int) -> Star:
-    """Star `number` of a seed: it follows from the two alone."""
-    return sample_star(np.random.default_rng([seed, number]), name=f"stars-{seed}-{number}")
+def _star(seed: int, number: int, *, balanced: bool = False) -> Star:
+    """Star `number` of a seed: it follows from the two alone. Balanced, the types take turns."""
+    kind = list(SHARES)[number % len(SHARES)] if balanced else None
+    return sample_star(np.random.default_rng([seed, number]), kind, name=f"stars-{seed}-{number}")
 
 
 class StarDialogues(Sequence[Sample]):
@@ -54,15 +55,17 @@ class StarDialogues(Sequence[Sample]):
     A star is simulated, measured and drawn when its first sample is asked for; its picture is kept, 12 kB at 64 pixels.
 
     Args:
-        stars: Number of stars, with the frequencies of `SHARES`.
+        stars: Number of stars.
         seed: Another seed gives other stars; take one for training and another for held-out stars.
+        balanced: Whether all types are equally frequent, rather than as in `SHARES`.
         view: See `vglm.data.astronomy.plots`.
         size: Width and height of the pictures in pixels.
     """
 
-    def __init__(self, stars: int, seed: int, *, view: View = "star", size: int = 64) -> None:
+    def __init__(self, stars: int, seed: int, *, balanced: bool = False, view: View = "star", size: int = 64) -> None:
         self.stars = stars
         self.seed = seed
+        self.balanced = balanced
         self.view = view
         self.size = size
         self._known: dict[int, tuple[bytes, dict[str, str | float]]] = {}
@@ -94,7 +97,7 @@ class StarDialogues(Sequence[Sample]):
 
     def _facts(self, number: int) -> tuple[bytes, dict[str, str | float]]:
         if number not in self._known:
-            star = _star(self.seed, number)
+            star = _star(self.seed, number, balanced=self.balanced)
             pixels = draw(star.curve, measure(star.curve), view=self.view, size=self.size).tobytes()
             self._known[number] = (
                 pixels,
@@ -115,6 +118,7 @@ def star_splits(
     test_stars: int,
     seed: int = 1,
     test_seed: int = 2,
+    balanced: bool = True,
     view: View = "star",
     size: int = 64,
 ) -> Splits:
@@ -125,6 +129,8 @@ def star_splits(
         test_stars: Number of held-out stars.
         seed: Seed of the training stars.
         test_seed: Seed of the held-out stars; must differ from `seed`.
+        balanced: Whether the training stars are of all types alike, so that rare ones are learned in as few steps as
+            frequent ones. The held-out stars always have the frequencies of `SHARES`.
         view: See `vglm.data.astronomy.plots`.
         size: Width and height of the pictures in pixels.
 
@@ -137,10 +143,11 @@ def star_splits(
     if seed == test_seed:
         raise ConfigError(f"dataset.seed and dataset.test_seed are both {seed}: the test would be on training stars.")
     settings = [
-        f"stars seed={s} stars={n} view={view} size={size}" for s, n in ((seed, train_stars), (test_seed, test_stars))
+        f"stars seed={s} stars={n} balanced={b} view={view} size={size}"
+        for s, n, b in ((seed, train_stars, balanced), (test_seed, test_stars, False))
     ]
     return Splits(
-        train=StarDialogues(train_stars, seed, view=view, size=size),
+        train=StarDialogues(train_stars, seed, balanced=balanced, view=view, size=size),
         test=StarDialogues(test_stars, test_seed, view=view, size=size),
         probe=[],
         files={name: hashlib.sha256(name.encode()).hexdigest() for name in settings},
