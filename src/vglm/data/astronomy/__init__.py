@@ -1,0 +1,1 @@
+"""Variable stars: their light curves, files, pictures and questions."""

@@ -1,0 +1,257 @@
+"""Read light curves from files: CSV, and the FITS files of Kepler, K2 and TESS.
+
+A CSV file names its columns, `time` in days and `flux`, or `mag` in its place, and if known `error`; other columns are
+left alone. Without a line of names the columns are time, flux and error. Lines that begin with `#` are comments.
+
+    # KIC 3733346, quarter 1
+    time,flux,error
+    131.5122,21305.4,8.1
+    131.5326,21291.0,8.1
+
+A FITS file as the missions publish it has a table extension (`LIGHTCURVE`) with `TIME` in days, `PDCSAP_FLUX`
+(corrected by the pipeline; `SAP_FLUX` is the plain sum over pixels) and `SAP_QUALITY` (Kepler, K2) or `QUALITY` (TESS),
+whose bits say what was wrong with a measurement. Files of the K2 and TESS community with `FLUX`, or `FLUX_CORR`, are
+read too.
+
+Sources: Thompson et al. 2016, "Kepler Archive Manual" (KDMC-10008-006); Tenenbaum & Jenkins 2018, "TESS Science Data
+Products Description Document"; the quality bits that are dropped are those of lightkurve's "default"
+(lightkurve/lightkurve: `src/lightkurve/utils.py`).
+"""
+
+import csv
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from vglm.data.astronomy.light_curve import LightCurve
+from vglm.errors import ConfigError, DataError
+
+FluxColumn = Literal["auto", "pdcsap", "sap"]
+
+FITS_SUFFIXES = (".fits", ".fit", ".fits.gz", ".fit.gz")
+CSV_SUFFIXES = (".csv", ".tsv", ".txt", ".dat")
+
+KEPLER_BAD_QUALITY = 1130799
+TESS_BAD_QUALITY = 175
+"""Bits of the quality column for which a measurement is dropped."""
+
+_TIME = ("time", "t", "bjd", "hjd", "jd", "mjd", "date")
+_FLUX = ("flux", "pdcsap_flux", "sap_flux", "f")
+_MAGNITUDE = ("mag", "magnitude", "vmag")
+_ERROR = ("error", "flux_err", "flux_error", "err", "e_flux", "mag_err", "magerr", "e_mag", "sigma")
+_FITS_FLUX = {
+    "auto": ("PDCSAP_FLUX", "FLUX_CORR", "FLUX", "SAP_FLUX"),
+    "pdcsap": ("PDCSAP_FLUX",),
+    "sap": ("SAP_FLUX",),
+}
+
+
+def is_fits(path: Path) -> bool:
+    """Whether a file's name is that of a FITS file."""
+    return path.name.lower().endswith(FITS_SUFFIXES)
+
+
+def read_light_curve(path: Path, *, star: str | None = None, flux: FluxColumn = "auto") -> LightCurve:
+    """Read one star's file.
+
+    Args:
+        path: A CSV or FITS file.
+        star: The star's name; if None the one in the FITS header, or the file's name without suffix.
+        flux: Which flux of a mission's FITS file to take: `pdcsap`, `sap`, or the best there is.
+
+    Raises:
+        ConfigError: It is a FITS file and astropy is not installed.
+        DataError: The file cannot be read as a light curve; the message has no file name and reads `expected ..., found
+            ...; ...`, for a row of a table.
+    """
+    return _read_fits(path, star, flux) if is_fits(path) else _read_csv(path, star)
+
+
+def read_star_name(path: Path) -> str:
+    """The object that a FITS file's header names, else the file's name without suffix.
+
+    Raises:
+        ConfigError: It is a FITS file and astropy is not installed.
+        DataError: It is no FITS file although its name says so.
+    """
+    stem = path.name.split(".")[0]
+    if not is_fits(path):
+        return stem
+    with _opened(path) as units:
+        return str(units[0].header.get("OBJECT") or "").strip() or stem
+
+
+def _read_csv(path: Path, star: str | None) -> LightCurve:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as err:
+        found = f"byte {err.start} that is no UTF-8"
+        raise DataError(f"expected {path.name} to be text, found {found}; fix: save it as CSV") from err
+    except OSError as err:
+        raise DataError(f"expected a file {path.name}, found: {err.strerror}; fix: check its rights") from err
+    numbered = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    numbered = [(number, line) for number, line in numbered if not line.lstrip().startswith("#")]
+    if not numbered:
+        raise DataError(f"expected columns time and flux in {path.name}, found no line; fix: bring the file again")
+    delimiter = next((mark for mark in ",;\t" if mark in numbered[0][1]), None)
+    rows = [(number, _split(line, delimiter)) for number, line in numbered]
+    names = [cell.lower() for cell in rows[0][1]]
+    if any(_number(cell) is None for cell in names if cell):
+        time, light, error, is_magnitude = _columns(path, names)
+        rows = rows[1:]
+    else:
+        time, light, error, is_magnitude = 0, 1, 2 if len(names) > 2 else None, False
+    used = [time, light] if error is None else [time, light, error]
+    values: list[list[float]] = []
+    for number, cells in rows:
+        numbers = [_number(cells[each]) if each < len(cells) else None for each in used]
+        if None in numbers:
+            bad = numbers.index(None)
+            shown = repr(cells[used[bad]]) if used[bad] < len(cells) else f"{len(cells)} columns"
+            raise DataError(
+                f"expected a number in column {used[bad] + 1} of line {number} of {path.name}, found {shown};"
+                " fix: correct the line, or leave the cell empty where nothing was measured"
+            )
+        values.append([each for each in numbers if each is not None])
+    table = np.array(values, dtype=float).reshape(len(values), len(used))
+    spread = table[:, 2] if error is not None else None
+    if is_magnitude:
+        known = table[np.isfinite(table[:, 1]), 1]
+        with np.errstate(over="ignore", invalid="ignore"):  # an absurd magnitude becomes no number, and is dropped
+            table[:, 1] = 10 ** (-0.4 * (table[:, 1] - (np.median(known) if len(known) else 0.0)))
+            spread = None if spread is None else spread * table[:, 1] * 0.4 * math.log(10)
+    return LightCurve.clean(star or path.name.split(".")[0], table[:, 0], table[:, 1], spread)
+
+
+def _split(line: str, delimiter: str | None) -> list[str]:
+    cells = line.split() if delimiter is None else next(csv.reader([line], delimiter=delimiter))
+    return [cell.strip() for cell in cells]
+
+
+def _number(cell: str) -> float | None:
+    """A cell's number; not-a-number where the cell is empty, None where it is something else."""
+    if not cell:
+        return math.nan
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def _columns(path: Path, names: list[str]) -> tuple[int, int, int | None, bool]:
+    """Positions of time, light and error, and whether the light is in magnitudes."""
+
+    def find(choices: tuple[str, ...]) -> int | None:
+        return next((names.index(each) for each in choices if each in names), None)
+
+    time, flux, magnitude = find(_TIME), find(_FLUX), find(_MAGNITUDE)
+    light = magnitude if flux is None else flux
+    if time is None or light is None:
+        raise DataError(
+            f"expected columns `time` and `flux` (or `mag`) in {path.name}, found {', '.join(names)}; fix: name them so"
+        )
+    return time, light, find(_ERROR), flux is None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The units of a FITS file; whatever astropy makes of a damaged one becomes one kind of error."""
+    fits = _fits()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # unusual headers do not matter
+            warnings.filterwarnings(
+                "error", message=".*truncated"
+            )  # but the missing end of a table would read as zeros
+            with fits.open(path, memmap=False) as units:
+                yield units
+    except DataError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise DataError(
+            f"expected {path.name} to be a FITS file, found damage: {reason}; fix: download it again"
+        ) from error
+
+
+def _fits() -> Any:
+    try:
+        from astropy.io import fits
+    except ImportError as error:
+        raise ConfigError(
+            f"FITS files need astropy, which cannot be imported ({error}). Install it: pip install -e .[astronomy]"
+        ) from error
+    return fits
+
+
+def _read_fits(path: Path, star: str | None, flux: FluxColumn) -> LightCurve:
+    with _opened(path) as units:
+        return _from_units(path, units, star, flux)
+
+
+def _from_units(path: Path, units: Any, star: str | None, flux: FluxColumn) -> LightCurve:
+    """The light curve in the first table that has a time and a flux."""
+    seen: list[str] = []
+    for unit in units:
+        names = [] if getattr(unit, "columns", None) is None else [name.upper() for name in unit.columns.names]
+        seen += names
+        chosen = next((name for name in _FITS_FLUX[flux] if name in names), None)
+        time = next((name for name in ("TIME", "T", "BJD") if name in names), None)
+        if chosen is None or time is None:
+            continue
+        table = unit.data
+        light = np.array(table[chosen], dtype=float)
+        spread = np.array(table[f"{chosen}_ERR"], dtype=float) if f"{chosen}_ERR" in names else None
+        is_tess = "QUALITY" in names and "KEPLER" not in str(units[0].header.get("TELESCOP")).upper()
+        for column in {"SAP_QUALITY", "QUALITY"} & set(names):
+            bad = np.array(table[column], dtype=np.int64) & (TESS_BAD_QUALITY if is_tess else KEPLER_BAD_QUALITY)
+            light[bad != 0] = np.nan
+        name = star or str(units[0].header.get("OBJECT") or "").strip() or path.name.split(".")[0]
+        return LightCurve.clean(name, np.array(table[time], dtype=float), light, spread)
+    raise DataError(
+        f"expected a table with TIME and {' or '.join(_FITS_FLUX[flux])} in {path.name},"
+        f" found {', '.join(dict.fromkeys(seen)) or 'no table'}; fix: pass the mission's light-curve file, not pixels"
+    )
+
+
+def write_csv(curve: LightCurve, path: Path) -> None:
+    """Write a light curve with columns time, flux and, if known, error."""
+    columns = [curve.time, curve.flux] + ([] if curve.error is None else [curve.error])
+    lines = (",".join(f"{value:.9g}" for value in row) for row in zip(*columns, strict=True))
+    header = ",".join(("time", "flux", "error")[: len(columns)])
+    path.write_text("\n".join([f"# {curve.star}", header, *lines]) + "\n", encoding="utf-8", newline="\n")
+
+
+def write_fits(curve: LightCurve, path: Path, *, telescope: Literal["kepler", "tess"]) -> None:
+    """Write a light curve as a Kepler or TESS light-curve file: the columns and keywords by which such files are read.
+
+    Args:
+        curve: The light curve; its flux, relative to the median, becomes `SAP_FLUX` and `PDCSAP_FLUX`.
+        path: The file; replaced if it exists.
+        telescope: Whose conventions to follow.
+
+    Raises:
+        ConfigError: astropy is not installed.
+    """
+    fits = _fits()
+    flux = curve.flux.astype(">f4")
+    spread = np.full(len(flux), np.nan, ">f4") if curve.error is None else curve.error.astype(">f4")
+    quality = np.zeros(len(flux), ">i4")
+    columns = [
+        fits.Column("TIME", "D", unit="BJD - 2454833" if telescope == "kepler" else "BJD - 2457000", array=curve.time),
+        fits.Column("SAP_FLUX", "E", array=flux),
+        fits.Column("SAP_FLUX_ERR", "E", array=spread),
+        fits.Column("PDCSAP_FLUX", "E", array=flux),
+        fits.Column("PDCSAP_FLUX_ERR", "E", array=spread),
+        fits.Column("SAP_QUALITY" if telescope == "kepler" else "QUALITY", "J", array=quality),
+    ]
+    primary = fits.PrimaryHDU()
+    primary.header["TELESCOP"] = telescope.capitalize() if telescope == "kepler" else "TESS"
+    primary.header["OBJECT"] = curve.star
+    table = fits.BinTableHDU.from_columns(columns, name="LIGHTCURVE")
+    fits.HDUList([primary, table]).writeto(path, overwrite=True)
