@@ -1,11 +1,10 @@
 """Reports on a synthetic chest, in Chinese and English, and the way back from a report to its findings.
 
     frontal  心影增大，右肺中野见片状阴影，左侧胸腔积液，未见气胸，左侧见起搏器。结论：胸片异常。
-             Enlarged heart. Patchy opacity in the right middle zone. Left pleural effusion. No pneumothorax.
-             Pacemaker on the left. Conclusion: abnormal chest.
+             Enlarged heart. Opacity in the right middle zone. Left effusion. No pneumothorax. Left pacemaker.
+             Abnormal chest.
     lateral  心影增大，中肺野见片状阴影，有胸腔积液，未见气胸，见起搏器。结论：胸片异常。
-             Enlarged heart. Patchy opacity in the middle zone. Pleural effusion. No pneumothorax. Pacemaker present.
-             Conclusion: abnormal chest.
+             Enlarged heart. Opacity in the middle zone. Effusion. No pneumothorax. Pacemaker. Abnormal chest.
 
 Every report speaks of the same five things in the same order, and says what is absent as well. There is one right
 wording for a picture, so that exact match means something. A lateral picture does not show sides, and its report names
@@ -38,7 +37,7 @@ _WORDS = {
 }
 _ABSENT = r"未见|无|不大|清晰|正常|\bno\b|normal|clear|without"
 _SENTENCES = r"[，。,.;；]"
-_CONCLUSION = r"结论|conclusion"
+_CONCLUSION = r"结论|\bchest$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +76,7 @@ def write_report(chest: Chest, view: View, english: bool) -> str:
 
 NORMAL_REPORTS = {
     False: "心影不大，双肺清晰，未见胸腔积液，未见气胸，未见导管或起搏器。结论：胸片正常。",
-    True: "Normal heart. Clear lungs. No pleural effusion. No pneumothorax. No catheter or pacemaker."
-    " Conclusion: normal chest.",
+    True: "Normal heart. Clear lungs. No effusion. No pneumothorax. No catheter or pacemaker. Normal chest.",
 }
 """The report that fits most pictures: what a model that does not look would best say."""
 
@@ -138,8 +136,8 @@ def _english(chest: Chest, view: View) -> str:
         parts.append("Clear lungs")
     else:
         side = f"{chest.opacity.side} " if is_frontal else ""
-        parts.append(f"Patchy opacity in the {side}{chest.opacity.zone} zone")
-    for name, sides in (("pleural effusion", chest.effusion), ("pneumothorax", chest.pneumothorax)):
+        parts.append(f"Opacity in the {side}{chest.opacity.zone} zone")
+    for name, sides in (("effusion", chest.effusion), ("pneumothorax", chest.pneumothorax)):
         if sides == "none":
             parts.append(f"No {name}")
         else:
@@ -148,5 +146,5 @@ def _english(chest: Chest, view: View) -> str:
     if chest.device == "none":
         parts.append("No catheter or pacemaker")
     else:
-        parts.append(f"{chest.device.capitalize()} {f'on the {chest.device_side}' if is_frontal else 'present'}")
-    return f"{'. '.join(parts)}. Conclusion: {'abnormal' if chest.is_abnormal else 'normal'} chest."
+        parts.append(f"{chest.device_side.capitalize()} {chest.device}" if is_frontal else chest.device.capitalize())
+    return f"{'. '.join(parts)}. {'Abnormal' if chest.is_abnormal else 'Normal'} chest."
