@@ -8,11 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vglm.data.readers.fewshot import read_fewshot
-from vglm.data.sample import Turn
+from vglm.data.readers import read_samples
+from vglm.data.sample import Sample, Turn
 from vglm.errors import DataError
 
 QUESTION = "这张图片的背景里有什么内容？"
+
+
+def read_fewshot(path: Path, **arguments: Any) -> list[Sample]:
+    return list(read_samples(path, format="fewshot", **arguments))
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -100,34 +104,42 @@ def test_a_linked_picture_is_inside(folder: Path, tmp_path: Path) -> None:
 
 
 BROKEN: dict[str, tuple[Any, str]] = {
-    "not an object": (["cat.png"], "expected an object, found a list"),
-    "no prompt": (without("prompt"), r"no 'prompt' \(keys: 'img', 'label'\)"),
-    "no label": (without("label"), "no 'label'"),
-    "empty object": ({}, r"no 'prompt' \(keys: none\); no 'label'"),
-    "empty label": (row(label=" \n"), "'label' is empty"),
-    "empty prompt": (row(prompt=""), "'prompt' is empty"),
-    "empty image": (row(img=""), "'img' is empty"),
-    "label of another type": (row(label=3), "'label' must be text, found a number"),
-    "prompt of another type": (row(prompt=["?"]), "'prompt' must be text, found a list"),
-    "image of another type": (row(img=False), "'img' must be text, found true or false"),
+    "not an object": (["cat.png"], r"expected an object \{.*\}, found a list; fix: write the row as an object"),
+    "no prompt": (without("prompt"), "expected 'prompt', found only 'img', 'label'; fix: add it"),
+    "no label": (without("label"), "expected 'label', found only 'img', 'prompt'; fix: add it"),
+    "empty object": ({}, "expected 'prompt', found no keys at all; fix: add it; also expected 'label', found no keys"),
+    "empty label": (row(label=" \n"), "expected 'label' to say something, found an empty text; fix: write it or"),
+    "empty prompt": (row(prompt=""), "expected 'prompt' to say something, found an empty text"),
+    "empty image": (row(img=""), "expected 'img' to say something, found an empty text"),
+    "label of another type": (row(label=3), "expected 'label' to be text, found a number; fix: write a text in quotes"),
+    "prompt of another type": (row(prompt=["?"]), "expected 'prompt' to be text, found a list"),
+    "image of another type": (row(img=False), "expected 'img' to be text, found true or false"),
     "image under another key": (
         without("img") | {"image": "cat.PNG"},
-        "no 'img', but 'image' names a picture: 'cat.PNG'",
+        "expected 'img' for the picture, found 'image': 'cat.PNG'; fix: call the key 'img'",
     ),
-    "english of another type": (row(english="yes"), "'english' must be true or false, found a text"),
-    "kind of another type": (row(kind=None), "'kind' must be text, found null"),
-    "history of another shape": (row(history=[["Hi"]]), r"'history' must be a list of \[question, answer\] pairs"),
-    "history with an empty text": (row(history=[["Hi", ""]]), "a text in 'history' is empty"),
-    "half a character": (row(label="\ud83d"), r"half a character \(an unpaired \\ud83d\)"),
-    "missing image": (row(img="bird.png"), "image 'bird.png' is missing"),
-    "over-long image": (row(img="x" * 5000), r"image 'x{80}\.\.\.' is missing"),
-    "folder as image": (row(img="pictures"), "image 'pictures' is missing"),
-    "image above": (row(img="../outside.png"), r"image path '\.\./outside\.png' leaves "),
+    "english of another type": (row(english="yes"), "expected 'english' to be true or false, found a text"),
+    "kind of another type": (row(kind=None), "expected 'kind' to be text, found null"),
+    "history of another shape": (
+        row(history=[["Hi"]]),
+        r"expected 'history' to be a list of \[question, answer\] pairs, found another shape",
+    ),
+    "history with an empty text": (row(history=[["Hi", ""]]), "expected a text in 'history' to say something"),
+    "half a character": (
+        row(label="\ud83d"),
+        r"expected 'label' to be whole characters, found half a character \(an unpaired \\ud83d\)",
+    ),
+    "half a character elsewhere": (row(note="\ud83d"), r"expected whole characters, found half .*\\ud83d\)"),
+    "missing image": (row(img="bird.png"), r"expected image 'bird\.png' in .*pets\d, found no such file; fix: add"),
+    "over-long image": (row(img="x" * 5000), r"expected image 'x{80}\.\.\.' in .*pets\d, found no such file"),
+    "folder as image": (row(img="pictures"), "expected image 'pictures' in .*, found no such file"),
+    "image above": (row(img="../outside.png"), r"expected an image in .*, found the path '\.\./outside\.png', which"),
     "image above, prefixed": (
         row(img="fewshot-data/../../outside.png"),
-        r"image path 'fewshot-data/\.\./\.\./outside\.png' leaves ",
+        r"expected an image in .*, found the path 'fewshot-data/\.\./\.\./outside\.png', which leaves it",
     ),
-    "image elsewhere": (row(img="/etc/hostname"), "image path '/etc/hostname' leaves "),
+    "image elsewhere": (row(img="/etc/hostname"), "expected an image in .*, found the path '/etc/hostname', which"),
+    "image with a null byte": (row(img="cat\0.png"), r"expected an image in .*, found the path 'cat\\x00\.png'"),
 }
 
 
@@ -136,7 +148,8 @@ def test_a_bad_row_is_named(write: Callable[[Any], Path], broken: str) -> None:
     bad, message = BROKEN[broken]
     path = write([row(), bad])
     with pytest.raises(
-        DataError, match=rf"(?s)^{re.escape(str(path))}: 1 of 2 rows cannot.*\n  row 2: {message}.*\nCorrect"
+        DataError,
+        match=rf"(?s)^{re.escape(str(path))}: 1 of 2 rows cannot.*\n  {re.escape(str(path))}:2: {message}.*\nCorrect",
     ):
         read_fewshot(path)
 
@@ -154,20 +167,23 @@ def test_all_bad_rows_are_told_at_once(write: Callable[[Any], Path], kinds: list
         read_fewshot(path)
     message = str(caught.value)
     assert f"{len(bad)} of {len(kinds)} rows cannot be used" in message
-    assert [int(number) for number in re.findall(r"^  row (\d+): ", message, re.MULTILINE)] == bad[:5]
+    assert [int(number) for number in re.findall(r"^  \S+train\.json:(\d+): ", message, re.MULTILINE)] == bad[:5]
     assert (f"... and {len(bad) - 5} more" in message) == (len(bad) > 5)
     for number in bad[:5]:
-        assert re.search(rf"^  row {number}: {BROKEN[kinds[number - 1]][1]}", message, re.MULTILINE)
+        assert re.search(rf"^  \S+train\.json:{number}: {BROKEN[kinds[number - 1]][1]}", message, re.MULTILINE)
 
 
 def test_a_row_wrong_in_two_ways_says_both(write: Callable[[Any], Path]) -> None:
-    with pytest.raises(DataError, match=r"row 1: 'label' is empty; image 'bird\.png' is missing"):
+    with pytest.raises(
+        DataError, match=r"json:1: expected 'label' to say .*; fix: .*; also expected image 'bird\.png' in .*; fix: add"
+    ):
         read_fewshot(write([row(label="", img="bird.png")]))
 
 
 def test_missing_images_say_what_to_do(folder: Path, write: Callable[[Any], Path]) -> None:
     path = write([row(img="bird.png")])
-    advice = rf"Looked for images in {re.escape(str(folder))}: set dataset\.image_dir .*dataset\.skip_missing=true"
+    place = rf"'bird\.png' in {re.escape(str(folder))}, found no such file; fix: add the file"
+    advice = rf"(?s){place}.*Set dataset\.image_dir .*dataset\.skip_missing=true"
     with pytest.raises(DataError, match=advice):
         read_fewshot(path)
 
@@ -176,7 +192,7 @@ def test_skip_missing_drops_only_missing_images(write: Callable[[Any], Path], ca
     path = write([row(img="bird.png"), row(), row(img="fish.png"), without("img")])
     assert [sample.id for sample in read_fewshot(path, skip_missing=True)] == ["train.json#2", "train.json#4"]
     assert "left out 2 of 4 rows, whose image is missing" in caplog.text
-    with pytest.raises(DataError, match=r"(?s)1 of 2 rows.*row 2: 'label' is empty\n"):
+    with pytest.raises(DataError, match=r"(?s)1 of 2 rows.*:2: expected 'label' to say"):
         read_fewshot(write([row(img="bird.png"), row(label="")]), skip_missing=True)
     with pytest.raises(DataError, match="every row's image is missing"):
         read_fewshot(write([row(img="bird.png")]), skip_missing=True)
@@ -202,7 +218,7 @@ def test_what_is_no_list_is_refused(tmp_path: Path, content: bytes, message: str
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none\.json: cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"none\.json does not exist\. Expected data in the format fewshot"):
         read_fewshot(tmp_path / "none.json")
 
 

@@ -9,12 +9,14 @@ Source: THUDM/VisualGLM-6B:model/chat.py and finetune_visualglm.py.
 """
 
 import hashlib
+import io
 import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from vglm.data.sample import ImageSlice
 from vglm.errors import DataError
 
 MAX_PIXELS = 100_000_000
@@ -24,11 +26,11 @@ MAX_PIXELS = 100_000_000
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
 
 
-def open_image(image: Path | Image.Image) -> Image.Image:
+def open_image(image: Path | ImageSlice | Image.Image) -> Image.Image:
     """Decode a picture to RGB.
 
     Args:
-        image: A file, or a picture in memory of any mode.
+        image: A file, a piece of one, or a picture in memory of any mode.
 
     Returns:
         A new picture, mode RGB, all pixels in memory.
@@ -45,26 +47,26 @@ def open_image(image: Path | Image.Image) -> Image.Image:
             return _decode(lazy, f"image {image}")
 
 
-def check_image_header(path: Path) -> None:
+def check_image_header(image: Path | ImageSlice) -> None:
     """Read only a picture's first bytes: enough to find missing files, other kinds of file and absurd sizes.
 
     Args:
-        path: The file.
+        image: A file or a piece of one.
 
     Raises:
         DataError: As `open_image`, but for damage further on.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with _open_lazily(path) as image:
-            _check_size(image, f"image {path}")
+        with _open_lazily(image) as lazy:
+            _check_size(lazy, f"image {image}")
 
 
-def image_sha256(image: Path | Image.Image) -> str:
+def image_sha256(image: Path | ImageSlice | Image.Image) -> str:
     """Identify a picture by its content, whatever its file is called and however it is compressed.
 
     Args:
-        image: A file, or a picture in memory.
+        image: A file, a piece of one, or a picture in memory.
 
     Returns:
         SHA-256 over width, height and the decoded RGB pixels, as 64 hexadecimal digits.
@@ -76,19 +78,20 @@ def image_sha256(image: Path | Image.Image) -> str:
     return hashlib.sha256(f"{rgb.width}x{rgb.height} RGB\n".encode() + rgb.tobytes()).hexdigest()
 
 
-def _open_lazily(path: Path) -> Image.Image:
-    if not path.is_file():
-        found = "is not a file" if path.exists() else "does not exist"
-        raise DataError(f"image {path} {found}. Expected a picture.")
+def _open_lazily(image: Path | ImageSlice) -> Image.Image:
+    if isinstance(image, Path) and not image.is_file():
+        found = "is not a file" if image.exists() else "does not exist"
+        raise DataError(f"image {image} {found}. Expected a picture.")
+    source = image if isinstance(image, Path) else io.BytesIO(image.read_bytes())
     Image.init()
     formats = [each for each in _FORMATS if each in Image.OPEN]  # a Pillow built without AVIF does not know the name
     try:
-        return Image.open(path, formats=formats)
+        return Image.open(source, formats=formats)
     except Image.DecompressionBombError as error:
-        raise DataError(f"image {path} is larger than {MAX_PIXELS:,} pixels. Scale it down.") from error
+        raise DataError(f"image {image} is larger than {MAX_PIXELS:,} pixels. Scale it down.") from error
     except Exception as error:  # Pillow raises many kinds for damaged data
         raise DataError(
-            f"image {path} is no picture that can be read: {error}. Expected one of {', '.join(formats)}."
+            f"image {image} is no picture that can be read: {error}. Expected one of {', '.join(formats)}."
         ) from error
 
 

@@ -17,8 +17,8 @@ from tqdm.auto import tqdm
 
 from vglm.data.images import check_image_header, image_sha256
 from vglm.data.problems import report_bad_rows
-from vglm.data.readers.fewshot import read_fewshot
-from vglm.data.sample import Sample
+from vglm.data.readers import read_samples
+from vglm.data.sample import ImageSlice, Sample
 from vglm.errors import DataError
 
 DECODED_AT_START = 2000
@@ -80,7 +80,7 @@ class Splits:
         contents = self._contents(self.test)
         return [sample for sample, content in zip(self.test, contents, strict=True) if content in seen]
 
-    def _hash_image(self, image: Path | Image.Image) -> str:
+    def _hash_image(self, image: Path | ImageSlice | Image.Image) -> str:
         known = self.image_hashes.get(image) if isinstance(image, Path) else None
         return known or image_sha256(image)
 
@@ -121,7 +121,10 @@ def load_splits(
     pictures = None if image_dir is None else root / image_dir
     names = dict.fromkeys(name for name in (train, test, probe) if name is not None)
     samples = {
-        name: read_fewshot(root / name, image_dir=pictures, skip_missing=skip_missing, name=name) for name in names
+        name: list(
+            read_samples(root / name, format="fewshot", image_dir=pictures, skip_missing=skip_missing, name=name)
+        )
+        for name in names
     }
     image_hashes = _check_images(root, samples)
     used = [*(root / name for name in names), *image_hashes]

@@ -17,6 +17,45 @@ from typing import Any
 
 from PIL import Image
 
+from vglm.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSlice:
+    """An encoded picture inside a larger file (a tar shard, an uncompressed Arrow table), left where it lies.
+
+    Attributes:
+        file: The larger file.
+        offset: Where in it the picture's first byte is.
+        size: How many bytes the picture has.
+    """
+
+    file: Path
+    offset: int
+    size: int
+
+    def read_bytes(self) -> bytes:
+        """Read the encoded picture.
+
+        Returns:
+            `size` bytes.
+
+        Raises:
+            DataError: The file cannot be read, or ends before the picture does.
+        """
+        try:
+            with self.file.open("rb") as file:
+                file.seek(self.offset)
+                content = file.read(self.size)
+        except OSError as error:
+            raise DataError(f"image {self} cannot be read: {error.strerror}. Restore {self.file}.") from error
+        if len(content) < self.size:
+            raise DataError(f"image {self} is cut off: {self.file} is shorter than when it was read first. Restore it.")
+        return content
+
+    def __str__(self) -> str:
+        return f"{self.file}[{self.offset}:{self.offset + self.size}]"
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -33,7 +72,8 @@ class Sample:
     Attributes:
         id: Unique in its dataset; stable between runs.
         group: What must not be split between train and test: a study, a patient, a star; the id if nothing is known.
-        image: Where the picture lies, or the picture itself if it was made in memory; None for a text-only sample.
+        image: Where the picture lies, as a file of its own or inside a larger one, or the picture itself if it was made
+            in memory; None for a text-only sample.
         turns: At least one. The last answer is learned and scored; the turns before it are history.
         english: Whether the prompt is written as `Q:...\nA:` rather than `问：...\\n答：`.
         meta: Whatever else is known, for slices of a report (`kind` names the sort of question).
@@ -41,7 +81,7 @@ class Sample:
 
     id: str
     group: str
-    image: Path | Image.Image | None
+    image: Path | ImageSlice | Image.Image | None
     turns: tuple[Turn, ...]
     english: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)

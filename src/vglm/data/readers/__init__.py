@@ -1,1 +1,197 @@
-"""One small module per file format; each turns a file into a list of `Sample` and names every row that it cannot."""
+"""Read a file or folder in any known format, told apart by its content, into samples and bad rows.
+
+    read("data/openi/openi-zh.json")            yields a Sample for a good row and a BadRow for another
+    read_samples("data/openi/openi-zh.json")    yields samples, and tells all bad rows in one DataError at the end
+
+A format is one module of this package with the four names of `Reader`; one that is added is found without more ado.
+"""
+
+import difflib
+import importlib
+import inspect
+import os
+import pkgutil
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from vglm.data.problems import BadRow, only_samples
+from vglm.data.readers.json_files import load_json, peek_json
+from vglm.data.readers.rows import quote
+from vglm.data.sample import Sample
+from vglm.errors import ConfigError, DataError
+
+HUB_PREFIX = "hf://"
+
+
+class Reader(Protocol):
+    """What a format's module offers.
+
+    Attributes:
+        NAME: What `dataset.format` says.
+        SHAPE: The format in one line, for messages that list the formats.
+    """
+
+    NAME: str
+    SHAPE: str
+
+    def recognises(self, path: Path) -> bool:
+        """Whether a file or folder is surely of this format: a cheap look at its first bytes; never an exception."""
+
+    def read(self, path: Path, *, image_dir: Path | None = None, name: str) -> Iterator[Sample | BadRow]:
+        """Read it row by row; the module may have further keyword arguments, its options."""
+
+
+@cache
+def formats() -> dict[str, Reader]:
+    """All known formats.
+
+    Returns:
+        The modules of this package that are readers, by name, sorted.
+    """
+    modules = (importlib.import_module(f"{__name__}.{each.name}") for each in pkgutil.iter_modules(__path__))
+    readers = {module.NAME: cast(Reader, module) for module in modules if hasattr(module, "NAME")}
+    return dict(sorted(readers.items()))
+
+
+def recognise(path: str | Path) -> Reader:
+    """Tell a file's or folder's format by what is in it.
+
+    Args:
+        path: A file, a folder, or `hf://owner/name` for a data set of the Hugging Face hub.
+
+    Returns:
+        The one reader that recognises it.
+
+    Raises:
+        DataError: Nothing is there, or no format or several recognise it; the message lists the formats.
+    """
+    if is_hub_name(path):
+        return formats()["huggingface"]
+    path = Path(path)
+    if not os.path.exists(path):
+        raise DataError(
+            f"{path} does not exist. Pass a file or a folder, or {HUB_PREFIX}owner/name for a data set of the hub."
+        )
+    matches = [reader for reader in formats().values() if reader.recognises(path)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        names = " and ".join(reader.NAME for reader in matches)
+        raise DataError(f"{path}: could be {names}. Choose with dataset.format=<name>.")
+    if peek_json(path).kind in ("list", "object"):
+        load_json(path)  # a file that is not even JSON should hear that
+    raise DataError(
+        f"{path}: expected one of the known formats, found {_describe(path)}. Correct it, or name its format with "
+        f"dataset.format=<name>:\n{_list_formats()}"
+    )
+
+
+def read(
+    path: str | Path,
+    *,
+    format: str | None = None,
+    image_dir: str | Path | None = None,
+    name: str | None = None,
+    **options: Any,
+) -> Iterator[Sample | BadRow]:
+    """Read a file or folder row by row.
+
+    Args:
+        path: As for `recognise`.
+        format: The format's name; recognised by the content if None.
+        image_dir: Where pictures lie, for formats that name files; beside the file if None.
+        name: What sample ids begin with, `<name>#<row>`; the name of the file if None.
+        **options: The format's own options, as its module describes them.
+
+    Returns:
+        What the format's reader yields: a sample for a good row and a `BadRow` for another, in order.
+
+    Raises:
+        ConfigError: There is no such format, or it has no such option.
+        DataError: As `recognise`; while reading: the file as a whole cannot be used.
+    """
+    reader = recognise(path) if format is None else _named(format)
+    if format is not None and not is_hub_name(path) and not os.path.exists(path):
+        raise DataError(f"{path} does not exist. Expected data in the format {format}: {reader.SHAPE}.")
+    _check_options(reader, options)
+    place = Path(path)
+    return reader.read(
+        place, image_dir=None if image_dir is None else Path(image_dir), name=name or place.name, **options
+    )
+
+
+def read_samples(
+    path: str | Path,
+    *,
+    format: str | None = None,
+    image_dir: str | Path | None = None,
+    name: str | None = None,
+    skip_missing: bool = False,
+    **options: Any,
+) -> Iterator[Sample]:
+    """Read a file or folder of which every row must be good.
+
+    Args:
+        path: As for `read`, and so are `format`, `image_dir`, `name` and `options`.
+        format: See there.
+        image_dir: See there.
+        name: See there.
+        skip_missing: Leave out rows whose picture is missing, with one warning that counts them.
+        **options: See there.
+
+    Returns:
+        An iterator over the samples, which raises at its end if there were bad rows.
+
+    Raises:
+        ConfigError: As `read`.
+        DataError: As `read`; after the last row: there were bad rows, all told in one message, or no sample is left.
+    """
+    rows = read(path, format=format, image_dir=image_dir, name=name, **options)
+    return only_samples(path, rows, skip_missing=skip_missing)
+
+
+def is_hub_name(path: str | Path) -> bool:
+    """Whether it is `hf://owner/name`, also after `pathlib` has taken a slash out."""
+    return str(path).startswith((HUB_PREFIX, HUB_PREFIX[:-1]))
+
+
+def _named(name: str) -> Reader:
+    if name not in formats():
+        close = difflib.get_close_matches(name, formats(), n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"dataset.format: there is no format {quote(name)}.{hint} Choose from:\n{_list_formats()}")
+    return formats()[name]
+
+
+def _check_options(reader: Reader, options: dict[str, Any]) -> None:
+    known = [name for name in inspect.signature(reader.read).parameters if name not in ("path", "image_dir", "name")]
+    for option in options:
+        if option not in known:
+            close = difflib.get_close_matches(option, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"its options: {', '.join(known) or 'none'}."
+            raise ConfigError(f"dataset.options.{option}: the format {reader.NAME} has no such option; {hint}")
+
+
+def _list_formats() -> str:
+    width = max(map(len, formats()))
+    return "\n".join(f"  {name:<{width}}  {reader.SHAPE}" for name, reader in formats().items())
+
+
+def _describe(path: Path) -> str:
+    """What there is instead of a known format."""
+    if path.is_dir():
+        names = sorted(os.listdir(path))
+        return (
+            f"a folder with {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "an empty folder"
+        )
+    peek = peek_json(path)
+    if peek.kind != "other":
+        what = {"list": "a JSON list", "object": "a JSON object", "lines": "JSON Lines"}[peek.kind]
+        keys = peek.keys if peek.kind == "object" else tuple(peek.objects[0]) if peek.objects else ()
+        of = "with" if peek.kind == "object" else "whose first row has"
+        return f"{what} {of} the keys {', '.join(map(quote, keys[:12]))}" if keys else f"{what} without objects"
+    with path.open("rb") as file:
+        head = file.read(60)
+    return f"a file that begins with {head!r}" if head else "an empty file"

@@ -1,0 +1,234 @@
+"""JSON and JSON Lines for the readers: a whole file read once, or a look at its beginning to tell what it holds.
+
+peek_json(Path("openi-zh.json"))
+Peek(kind="object", keys=("annotations",), records=({"image_id": "2882_1", "caption": "..."},))
+"""
+
+import codecs
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from vglm.data.problems import BadRow
+from vglm.data.readers.rows import fault, kind_of
+from vglm.errors import DataError
+
+_HEAD_BYTES = 1 << 16
+_LONGEST_HEAD_BYTES = 1 << 24
+_RECORDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """What the first bytes of a file show.
+
+    Attributes:
+        kind: A JSON list, one JSON object, JSON Lines (two values or more, one a line), or none of these.
+        keys: Of an object: the keys seen so far.
+        records: The first elements of the list, the first lines, or the first elements of the object's lists.
+    """
+
+    kind: Literal["list", "object", "lines", "other"]
+    keys: tuple[str, ...] = ()
+    records: tuple[Any, ...] = ()
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        """Those records that are objects."""
+        return [record for record in self.records if isinstance(record, dict)]
+
+
+def peek_json(path: Path) -> Peek:
+    """Look at a file's first 64 KB (more only if its first value is longer).
+
+    Args:
+        path: Any path.
+
+    Returns:
+        What is there; `kind="other"` for a folder, a file that cannot be read, and anything but JSON.
+    """
+    try:
+        status = os.stat(path)
+        return _peek(path, status.st_mtime_ns, status.st_size) if path.is_file() else Peek("other")
+    except (OSError, ValueError):
+        return Peek("other")
+
+
+@lru_cache(maxsize=8)
+def _peek(path: Path, modified_ns: int, size: int) -> Peek:
+    """Every format looks at the same file in turn: the stamp keeps one look for all of them."""
+    length = _HEAD_BYTES
+    while True:
+        with path.open("rb") as file:
+            head = file.read(length)
+        peek = _Beginning(codecs.getincrementaldecoder("utf-8-sig")("replace").decode(head)).peek()
+        if peek.records or peek.kind == "other" or length >= min(size, _LONGEST_HEAD_BYTES):
+            return peek
+        length *= 16
+
+
+class _Beginning:
+    """The first characters of a JSON file, parsed as far as they go."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.place = 0
+        self.decoder = json.JSONDecoder()
+
+    def peek(self) -> Peek:
+        match self._next_character():
+            case "[":
+                return Peek("list", records=tuple(self._elements()))
+            case "{":
+                return self._object_or_lines()
+            case _:
+                return Peek("other")
+
+    def _object_or_lines(self) -> Peek:
+        keys: list[str] = []
+        records: list[Any] = []
+        try:
+            first = self._value()
+        except ValueError:
+            self.place += 1
+            with contextlib.suppress(ValueError):
+                self._keys(keys, records)
+            return Peek("object", tuple(keys), tuple(records))
+        if self._next_character() == "{":
+            records = [first]
+            with contextlib.suppress(ValueError):
+                while len(records) < _RECORDS and self._next_character():
+                    records.append(self._value())
+            return Peek("lines", records=tuple(records))
+        lists = [value[:_RECORDS] for value in first.values() if isinstance(value, list)]
+        return Peek("object", tuple(first), tuple(record for value in lists for record in value) or (first,))
+
+    def _keys(self, keys: list[str], records: list[Any]) -> None:
+        """Of an object that goes on beyond the beginning: its keys so far, and the elements of its lists."""
+        while self._next_character() == '"':
+            key = self._value()
+            if self._next_character() != ":":
+                return
+            self.place += 1
+            keys.append(key)
+            if self._next_character() == "[":
+                start = self.place
+                records += self._elements()
+                self.place = start
+            self._value()
+            if self._next_character() == ",":
+                self.place += 1
+
+    def _elements(self) -> Iterator[Any]:
+        self.place += 1
+        for _ in range(_RECORDS):
+            if self._next_character() in ("", "]"):
+                return
+            try:
+                yield self._value()
+            except ValueError:
+                return
+            if self._next_character() == ",":
+                self.place += 1
+
+    def _value(self) -> Any:
+        try:
+            value, self.place = self.decoder.raw_decode(self.text, self.place)
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
+        return value
+
+    def _next_character(self) -> str:
+        """Go to the next character that is no white space; empty at the end."""
+        while self.place < len(self.text) and self.text[self.place] in " \t\r\n":
+            self.place += 1
+        return self.text[self.place : self.place + 1]
+
+
+def load_json(path: Path) -> Any:
+    """Read a JSON file whole.
+
+    Args:
+        path: The file; UTF-8, with or without byte order mark.
+
+    Returns:
+        Its value.
+
+    Raises:
+        DataError: It cannot be read, is not UTF-8 or not valid JSON; the message says at which line and column.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise DataError(f"{path}: not valid JSON at {place}: {error.msg}. Correct the file there.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not usable JSON: {error}. Expected a list of objects.") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}. Expected a JSON file.") from error
+
+
+def load_list(path: Path, shape: str) -> list[Any]:
+    """Read a JSON file that is one list.
+
+    Args:
+        path: The file.
+        shape: What the list should hold, for the message.
+
+    Returns:
+        The list, its elements unchecked.
+
+    Raises:
+        DataError: As `load_json`, or the file holds something else or an empty list.
+    """
+    rows = load_json(path)
+    if not isinstance(rows, list):
+        raise DataError(f"{path}: expected a list of {shape}, found {kind_of(rows)}. Put the rows into a list.")
+    if not rows:
+        raise DataError(f"{path}: the list is empty. Expected at least one row.")
+    return rows
+
+
+def iterate_rows(path: Path, shape: str) -> Iterator[tuple[int, Any]]:
+    """Go through a JSON list, or through JSON Lines without ever holding the file.
+
+    Args:
+        path: The file.
+        shape: What a row should be, for messages.
+
+    Yields:
+        Row number and row: for a list the element's place counting from 1, for JSON Lines the line's. A line that is
+        not JSON comes as a `BadRow`; empty lines are passed over.
+
+    Raises:
+        DataError: The file cannot be read, is not UTF-8, or a list is not valid JSON.
+    """
+    if peek_json(path).kind == "list":
+        yield from enumerate(load_list(path, shape), start=1)
+        return
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, _parse_line(number, line, shape)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8: {error.reason}. Save the file as UTF-8.") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}. Expected a JSON or JSON Lines file.") from error
+
+
+def _parse_line(number: int, line: str, shape: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        found = f"text that is not valid JSON at column {error.colno} ({error.msg})"
+    except (ValueError, RecursionError) as error:
+        found = f"JSON that cannot be used ({error})"
+    return BadRow(number, fault(f"{shape} on one line", found, "correct the line"))

@@ -1,0 +1,243 @@
+"""What every reader asks of a row: texts that are texts, a picture that is there, and all that is wrong said at once.
+
+check = RowCheck(4)
+caption = check.text(row, "caption")                        # "" if it cannot be used
+image = check.image(folders, row.get("image"))              # None if there is none or it cannot be used
+yield check.bad_row() or Sample(...)
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from vglm.data.problems import BadRow
+from vglm.data.sample import ImageSlice, Sample
+from vglm.errors import ConfigError, DataError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+SeveralImages = Literal["refuse", "first", "each"]
+"""What to make of a row with several pictures: a bad row, a sample with the first, or a sample with each."""
+
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validate": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+# CJK ideographs with extension A and the compatibility block
+_CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+
+
+@dataclass(frozen=True)
+class ImageFolders:
+    """Where the pictures of a file may lie: beside it, or in the folder that is named; nowhere else.
+
+    The check is on the path as written: a link inside a folder may point elsewhere.
+
+    Attributes:
+        beside: The file's own folder.
+        image_dir: The folder in which names are looked up, if it is not that one.
+
+    Raises:
+        DataError: `image_dir` is not a folder.
+    """
+
+    beside: Path
+    image_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.image_dir is not None and not self.image_dir.is_dir():
+            raise DataError(
+                f"{self.beside}: image_dir {self.image_dir} is not a folder. Pass the folder that holds the pictures."
+            )
+        roots = (self.beside,) if self.image_dir is None else (self.beside, self.image_dir)
+        object.__setattr__(self, "_allowed", tuple(os.path.abspath(root) for root in roots))
+
+    @property
+    def root(self) -> Path:
+        """The folder from which names start."""
+        return self.image_dir or self.beside
+
+    def inside(self, name: str) -> Path | None:
+        """The path for a name; None if that leaves the folders."""
+        path = os.path.join(self.root, name)
+        absolute = os.path.abspath(path) if "\0" not in name else ""
+        allowed: tuple[str, ...] = self._allowed  # type: ignore[attr-defined]
+        return Path(path) if any(absolute.startswith(root.rstrip(os.sep) + os.sep) for root in allowed) else None
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+
+class RowCheck:
+    """One row under examination: reads its parts and collects what is wrong.
+
+    Attributes:
+        row: The row's number or name.
+    """
+
+    def __init__(self, row: int | str) -> None:
+        self.row = row
+        self._faults: list[str] = []
+        self._absences: list[str] = []
+
+    def fail(self, expected: str, found: str, fix: str) -> None:
+        """Note a fault."""
+        self._faults.append(fault(expected, found, fix))
+
+    def bad_row(self) -> BadRow | None:
+        """The row's faults in one, or None if there are none."""
+        if not self._faults and not self._absences:
+            return None
+        return BadRow(self.row, "; also ".join(self._faults + self._absences), is_missing_image=not self._faults)
+
+    def text(self, row: Mapping[str, Any], key: str) -> str:
+        """A text that must be there; empty if it cannot be used."""
+        if key not in row:
+            keys = ", ".join(quote(each) for each in row)
+            self.fail(repr(key), f"only {keys}" if keys else "no keys at all", "add it")
+            return ""
+        return self.value(row[key], repr(key))
+
+    def value(self, value: Any, label: str) -> str:
+        """A value that must be a text with something in it; empty if it cannot be used."""
+        if not isinstance(value, str):
+            self.fail(f"{label} to be text", kind_of(value), "write a text in quotes")
+        elif not value.strip():
+            self.fail(f"{label} to say something", "an empty text", "write it or take the row out")
+        elif half := half_character(value):
+            self.fail(f"{label} to be whole characters", half, "write the text anew")
+        else:
+            return value
+        return ""
+
+    def image(self, folders: ImageFolders, *names: str) -> Path | None:
+        """The first of a picture's possible places that exists; None, and a fault, if none does.
+
+        Args:
+            folders: Where to look.
+            names: The name as the row gives it, then what else to try.
+
+        Returns:
+            The file.
+        """
+        inside = [path for path in map(folders.inside, names) if path is not None]
+        for path in inside:
+            if os.path.isfile(path):  # unlike Path.is_file it answers for over-long names too
+                return path
+        if inside:
+            self._absences.append(fault(f"image {quote(names[0])} in {folders}", "no such file", "add the file"))
+        else:
+            places = " or ".join(dict.fromkeys(map(str, filter(None, (folders.beside, folders.image_dir)))))
+            self.fail(f"an image in {places}", f"the path {quote(names[0])}, which leaves it", "name a file inside")
+        return None
+
+    def meta(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What else is known of a row; its `kind` must be text, and all of it text and numbers."""
+        if "kind" in values and not isinstance(values["kind"], str):
+            self.fail("'kind' to be text", kind_of(values["kind"]), "name the sort of question, or take the key out")
+        try:
+            written = json.dumps(values, ensure_ascii=False)
+        except (RecursionError, TypeError, ValueError) as error:
+            self.fail("further keys that JSON can hold", str(error), "take them out")
+            return {}
+        if half := half_character(written):
+            self.fail("whole characters", half, "write the text anew")
+        return dict(values)
+
+
+def not_an_object(number: int | str, row: Any, shape: str) -> BadRow:
+    """The bad row for what should be a JSON object and is none; a line that could not be read is one already."""
+    if isinstance(row, BadRow):
+        return row
+    return BadRow(number, fault(f"an object {shape}", kind_of(row), "write the row as an object"))
+
+
+def fault(expected: str, found: str, fix: str) -> str:
+    """Say what is wrong with a row, in the words all readers use."""
+    return f"expected {expected}, found {found}; fix: {fix}"
+
+
+def quote(text: str) -> str:
+    """A text from a file, short and unambiguous enough for a message."""
+    return repr(text if len(text) <= 80 else f"{text[:80]}...")
+
+
+def kind_of(value: Any) -> str:
+    """A JSON value's kind in words."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def half_character(text: str) -> str | None:
+    r"""Name the first unpaired surrogate, which JSON can write (`\ud83d`) and no file can store."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"half a character (an unpaired \\u{ord(text[error.start]):x})"
+    return None
+
+
+def is_english(*texts: str) -> bool:
+    """Whether there is no Chinese character in any of the texts."""
+    return not any(map(_CHINESE.search, texts))
+
+
+def split_name(value: Any) -> str | None:
+    """Our word for a split: train, validation or test; None if the value is none of their usual names."""
+    return _SPLITS.get(value.strip().lower()) if isinstance(value, str) else None
+
+
+def check_choice(option: str, value: str, choices: Any) -> None:
+    """Refuse an option's value that is not in its Literal.
+
+    Args:
+        option: The option's name.
+        value: What was given.
+        choices: The Literal type.
+
+    Raises:
+        ConfigError: The value is none of the choices.
+    """
+    if value not in get_args(choices):
+        raise ConfigError(f"dataset.options.{option} must be one of {', '.join(get_args(choices))}, got {value!r}.")
+
+
+def spread_images(
+    sample: Sample, images: Sequence[Path | ImageSlice], several_images: SeveralImages
+) -> Iterator[Sample]:
+    """Give a row's sample its picture or pictures; a row with several was let through by `refuse_several`.
+
+    Args:
+        sample: The row without its picture.
+        images: The row's pictures.
+        several_images: `each` makes one sample of every picture, with ids `<id>.1`, `<id>.2` and one group.
+
+    Yields:
+        One sample; under `each` as many as there are pictures.
+    """
+    if several_images == "each" and len(images) > 1:
+        for number, image in enumerate(images, start=1):
+            yield replace(sample, id=f"{sample.id}.{number}", image=image)
+    else:
+        yield replace(sample, image=images[0] if images else None)
+
+
+def refuse_several(check: RowCheck, count: int, several_images: SeveralImages) -> None:
+    """Note a fault if a row has more pictures than the model can take, and no option says what to do."""
+    if count > 1 and several_images == "refuse":
+        check.fail(
+            "one image, as the model takes no more",
+            f"{count}",
+            "keep one, or set dataset.options.several_images=first (or each, for a sample with each)",
+        )
