@@ -95,9 +95,7 @@ def score(records: Sequence[Prediction], answers: Sequence[str]) -> dict[str, Co
     return rows
 
 
-def _abnormal(
-    truths: Sequence[ReportedFindings], calls: Sequence[ReportedFindings]
-) -> Iterable[tuple[bool, bool]]:
+def _abnormal(truths: Sequence[ReportedFindings], calls: Sequence[ReportedFindings]) -> Iterable[tuple[bool, bool]]:
     return ((truth.is_abnormal, call.is_abnormal) for truth, call in zip(truths, calls, strict=True))
 
 
@@ -110,7 +108,9 @@ def main() -> int:
     try:
         arms = {
             file.parent.name: [record for record in read_predictions(file) if record.split == "test"]
-            for file in sorted(parsed.folder.glob(f"*/{PREDICTIONS_FILE}"), key=lambda file: file.parent.name != "before")
+            for file in sorted(
+                parsed.folder.glob(f"*/{PREDICTIONS_FILE}"), key=lambda file: file.parent.name != "before"
+            )
         }
         if not arms or not all(arms.values()):
             raise DataError(f"{parsed.folder} has no {PREDICTIONS_FILE} of a test split. Run evaluate.py first.")
@@ -122,7 +122,10 @@ def main() -> int:
     tables |= {label: score(rows, [record.prediction for record in rows]) for label, rows in arms.items()}
     if parsed.json:
         shown = {
-            label: {row.strip(): {"recall": counts.recall, "specificity": counts.specificity} for row, counts in rows.items()}
+            label: {
+                row.strip(): {"recall": counts.recall, "specificity": counts.specificity}
+                for row, counts in rows.items()
+            }
             for label, rows in tables.items()
         }
         print(json.dumps(shown, indent=2))

@@ -1,6 +1,6 @@
 """Show pictures of more than 8 bits, as X-ray detectors make them: which grey values become black and which white.
 
-    {"rule": "file", "center": 2048.0, "width": 4096.0, "inverted": False}       a sample's meta["window"]
+    {"rule": "file", "center": 2048.0, "width": 4096.0, "inverted": False}      a sample's meta["grey_window"]
 
 An X-ray has 10 to 16 bits of grey, a model's input 8. What is between `center - width / 2` and `center + width / 2` is
 spread over 0 to 255, what is below or above is clipped (linear window, DICOM PS3.3, C.11.2.1.3.2). `inverted` pictures
@@ -22,7 +22,7 @@ Pillow is one for baseline JPEG and JPEG 2000. VOI look-up tables are not applie
 import io
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,14 @@ WindowRule = str
 """`auto`, `file`, `full`, `percentiles` or `<center>/<width>`."""
 RULES = ("auto", "file", "full", "percentiles")
 PERCENTILES = (0.5, 99.5)
+PERCENTILE_PIXELS = 1_000_000
+"""Percentiles are taken of about so many pixels at most, evenly spaced rows and columns."""
+META_KEY = "grey_window"
+"""Where a sample's `meta` has the window that its picture is shown through."""
 MAX_BYTES = 1 << 30
 """Largest DICOM picture, decoded, that is opened."""
 
+_ALWAYS_8_BITS = (".jpg", ".jpeg", ".gif", ".bmp", ".webp")
 _GIVEN = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 _DICOM_OFFSET = 128
 _DICOM_MARK = b"DICM"
@@ -69,19 +74,34 @@ class Window:
         shown = np.clip((grey.astype(np.float64) - low) / self.width, 0, 1)
         return np.asarray(((1 - shown if self.inverted else shown) * 255).round(), dtype=np.uint8)
 
+    @classmethod
+    def recorded(cls, value: Any, name: str) -> "Window":
+        """The window of a sample's `meta`.
+
+        Raises:
+            DataError: It is none.
+        """
+        try:
+            window = cls(str(value["rule"]), float(value["center"]), float(value["width"]), bool(value["inverted"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{name}: {META_KEY!r} has to be a window as vglm.data.windowing records it.") from error
+        if not (math.isfinite(window.center) and 0 < window.width < math.inf):
+            raise DataError(f"{name}: {META_KEY!r} needs a finite center and a width above 0, found {dict(value)}.")
+        return window
+
 
 @dataclass(frozen=True, slots=True)
 class DeepGrey:
     """A picture of more than 8 bits.
 
     Attributes:
-        values: Grey values, shape (rows, columns).
+        load: Decodes the grey values, shape (rows, columns), after DICOM's rescaling.
         full: The smallest and the largest value that the format allows.
         file_window: Window of the file's header, if it names one.
         inverted: Whether low values are to be shown white.
     """
 
-    values: NDArray[Any]
+    load: Callable[[], NDArray[Any]]
     full: tuple[float, float]
     file_window: tuple[float, float] | None
     inverted: bool
@@ -133,84 +153,71 @@ def find_window(grey: DeepGrey, rule: WindowRule, name: str) -> Window:
     if rule == "full":
         return _between(rule, *grey.full, grey.inverted)
     if rule == "percentiles":
-        low, high = np.percentile(grey.values, PERCENTILES)
+        values = grey.load()
+        stride = max(1, math.ceil(math.sqrt(values.size / PERCENTILE_PIXELS)))
+        low, high = np.percentile(values[::stride, ::stride], PERCENTILES)
         return _between(rule, float(low), float(high), grey.inverted)
     given = _GIVEN.fullmatch(rule)
     assert given is not None  # check_rule
     return Window("given", float(given[1]), float(given[2]), grey.inverted)
 
 
-def read_dicom(image: Path | ImageSlice) -> DeepGrey | Image.Image:
-    """Decode a DICOM file.
+def read_dicom(image: Path | ImageSlice) -> DeepGrey | None:
+    """Read a DICOM file's header.
 
     Args:
         image: A file, or a piece of one.
 
     Returns:
-        The first frame: grey values after the header's rescaling (slope and intercept), or an RGB picture.
+        What is needed to show its first frame, which is not decoded yet; None if it is in colour.
 
     Raises:
-        DataError: pydicom is not installed; the file holds no picture, one of a kind that is not shown here, one that
-            is too large, or one that cannot be decoded.
+        DataError: pydicom is not installed; the file holds no picture, one of a kind that is not shown here, or one
+            that is too large. `load` raises it where the picture cannot be decoded.
     """
-    name = f"image {image}"
-    try:
-        import pydicom
-    except ImportError as error:
-        raise DataError(f'{name} is DICOM, which needs pydicom: pip install ".[xray]".') from error
-    try:
-        source = image if isinstance(image, Path) else io.BytesIO(image.read_bytes())
-        header = pydicom.dcmread(source)
-        rows, columns = int(header.Rows), int(header.Columns)
-        frames = int(header.get("NumberOfFrames", None) or 1)
-        if rows * columns * frames * 2 * int(header.get("SamplesPerPixel", 1)) > MAX_BYTES:
-            raise DataError(f"{name} has {frames} frames of {columns} x {rows} pixels, more than {MAX_BYTES >> 20} MB.")
-        pixels = header.pixel_array
-    except DataError:
-        raise
-    except Exception as error:  # pydicom raises many kinds for damaged data and missing decoders
-        reason = " ".join(str(error).split())
-        raise DataError(f"{name} is DICOM whose picture cannot be decoded: {reason}.") from error
-    kind = str(header.get("PhotometricInterpretation", ""))
-    pixels = pixels[0] if frames > 1 else pixels
-    if kind not in ("MONOCHROME1", "MONOCHROME2"):
-        if pixels.ndim == 3 and pixels.dtype == np.uint8 and pixels.shape[2] == 3 and kind != "PALETTE COLOR":
-            return Image.fromarray(pixels)
-        raise DataError(f"{name} is DICOM of the kind {kind or 'unknown'}. Expected MONOCHROME1, MONOCHROME2 or RGB.")
-    slope, intercept = (_number(header, key, default) for key, default in (("RescaleSlope", 1), ("RescaleIntercept", 0)))
+    header = _checked_header(image, with_pixels=False)
+    if header.SamplesPerPixel == 3:
+        return None
+    slope, intercept = _number(header, "RescaleSlope", 1), _number(header, "RescaleIntercept", 0)
     bits = int(header.get("BitsStored", 16))
-    lowest, highest = (-(1 << bits - 1), (1 << bits - 1) - 1) if header.PixelRepresentation else (0, (1 << bits) - 1)
+    is_signed = header.get("PixelRepresentation", 0) == 1
+    lowest, highest = (-(1 << bits - 1), (1 << bits - 1) - 1) if is_signed else (0, (1 << bits) - 1)
     ends = sorted((lowest * slope + intercept, highest * slope + intercept))
-    return DeepGrey(
-        values=pixels * slope + intercept if (slope, intercept) != (1, 0) else pixels,
-        full=(ends[0], ends[1]),
-        file_window=_header_window(header),
-        inverted=kind == "MONOCHROME1",
-    )
+
+    def load() -> NDArray[Any]:
+        return _pixels(image) * slope + intercept
+
+    return DeepGrey(load, (ends[0], ends[1]), _header_window(header), header.PhotometricInterpretation == "MONOCHROME1")
 
 
-def show_dicom(image: Path | ImageSlice, recorded: Mapping[str, Any] | None = None) -> Image.Image:
+def check_dicom_header(image: Path | ImageSlice) -> None:
+    """Read a DICOM file's header only.
+
+    Raises:
+        DataError: pydicom is not installed, or the header names no picture of a kind and size that is shown here.
+    """
+    _checked_header(image, with_pixels=False)
+
+
+def show_dicom(image: Path | ImageSlice, recorded: Any = None) -> Image.Image:
     """Open a DICOM file as a picture of 8 bits.
 
     Args:
         image: A file, or a piece of one.
-        recorded: The window of a sample's meta; by the rule `auto` if None.
+        recorded: The window of a sample's `meta`; by the rule `auto` if None.
 
     Returns:
         A picture of mode L or RGB.
 
     Raises:
-        DataError: As `read_dicom`.
+        DataError: As `read_dicom`, or `recorded` is no window.
     """
     grey = read_dicom(image)
-    if isinstance(grey, Image.Image):
-        return grey
-    return Image.fromarray(_window_of(grey, recorded, f"image {image}").apply(grey.values))
-
-
-def show_grey(values: NDArray[Any], recorded: Mapping[str, Any]) -> Image.Image:
-    """Apply a recorded window to the grey values of a picture of 16 bits, shape (rows, columns)."""
-    return Image.fromarray(Window(**recorded).apply(values))
+    if grey is None:
+        return Image.fromarray(_pixels(image))
+    name = f"image {image}"
+    window = find_window(grey, "auto", name) if recorded is None else Window.recorded(recorded, name)
+    return Image.fromarray(window.apply(grey.load()))
 
 
 def record_window(sample: Sample, row: int | str, rule: WindowRule = "auto") -> Sample | BadRow:
@@ -222,7 +229,7 @@ def record_window(sample: Sample, row: int | str, rule: WindowRule = "auto") -> 
         rule: One of the rules above.
 
     Returns:
-        The sample, with `meta["window"]` where it matters, or a bad row if the picture cannot be opened.
+        The sample, with `meta["grey_window"]` where it matters, or a bad row if the picture cannot be opened.
 
     Raises:
         ConfigError: `rule` is none.
@@ -237,25 +244,66 @@ def record_window(sample: Sample, row: int | str, rule: WindowRule = "auto") -> 
         window = find_window(grey, rule, f"image {sample.image}")
     except DataError as error:
         return BadRow(row, f"expected a picture that can be shown, found: {error}")
-    return replace(sample, meta={**sample.meta, "window": asdict(window)})
+    return replace(sample, meta={**sample.meta, META_KEY: asdict(window)})
 
 
 def _read_deep(image: Path | ImageSlice) -> DeepGrey | None:
     """The grey values of a picture of more than 8 bits; None for any other, which is not decoded."""
+    if isinstance(image, Path) and image.suffix.lower() in _ALWAYS_8_BITS:
+        return None
     if is_dicom(image):
-        grey = read_dicom(image)
-        return None if isinstance(grey, Image.Image) else grey
+        return read_dicom(image)
     try:
         with Image.open(image if isinstance(image, Path) else io.BytesIO(image.read_bytes())) as picture:
             if not picture.mode.startswith("I"):
                 return None
-            return DeepGrey(np.asarray(picture), (0, 65535), None, False)
+            values = np.asarray(picture)
+            return DeepGrey(lambda: values, (0, 65535), None, False)
     except Exception:  # said, with its reason, by whoever opens the picture
         return None
 
 
-def _window_of(grey: DeepGrey, recorded: Mapping[str, Any] | None, name: str) -> Window:
-    return find_window(grey, "auto", name) if recorded is None else Window(**recorded)
+def _checked_header(image: Path | ImageSlice, *, with_pixels: bool) -> Any:
+    """A DICOM file's data set, of a kind and size that can be shown."""
+    name = f"image {image}"
+    try:
+        import pydicom
+    except ImportError as error:
+        raise DataError(f'{name} is DICOM, which needs pydicom: pip install ".[xray]".') from error
+    try:
+        source = image if isinstance(image, Path) else io.BytesIO(image.read_bytes())
+        header = pydicom.dcmread(source, stop_before_pixels=not with_pixels)
+        kind = str(header.get("PhotometricInterpretation", "none"))
+        rows, columns, samples = (int(header.get(key, 0)) for key in ("Rows", "Columns", "SamplesPerPixel"))
+        bits, frames = int(header.get("BitsAllocated", 16)), _frames(header)
+    except DataError:
+        raise
+    except Exception as error:  # pydicom raises many kinds for damaged data
+        reason = " ".join(str(error).split())
+        raise DataError(f"{name} is DICOM that cannot be read: {reason}. Replace the file.") from error
+    if rows < 1 or columns < 1:
+        raise DataError(f"{name} is DICOM without a picture. Take its row out.")
+    is_grey = samples == 1 and kind in ("MONOCHROME1", "MONOCHROME2")
+    if not is_grey and not (samples == 3 and bits == 8):
+        raise DataError(f"{name} is DICOM of the kind {kind}. Expected MONOCHROME1, MONOCHROME2 or 8-bit colour.")
+    if rows * columns * samples * frames * bits // 8 > MAX_BYTES:
+        raise DataError(f"{name} has {frames} frames of {columns} x {rows} pixels, more than {MAX_BYTES >> 20} MB.")
+    return header
+
+
+def _pixels(image: Path | ImageSlice) -> NDArray[Any]:
+    """A DICOM file's first frame, (rows, columns) or (rows, columns, 3)."""
+    header = _checked_header(image, with_pixels=True)
+    try:
+        pixels: NDArray[Any] = header.pixel_array
+    except Exception as error:  # pydicom raises many kinds for damaged data and missing decoders
+        reason = " ".join(str(error).split())
+        raise DataError(f"image {image} is DICOM whose picture cannot be decoded: {reason}.") from error
+    return pixels[0] if _frames(header) > 1 else pixels
+
+
+def _frames(header: Any) -> int:
+    return int(header.get("NumberOfFrames", None) or 1)
 
 
 def _between(rule: str, low: float, high: float, inverted: bool) -> Window:

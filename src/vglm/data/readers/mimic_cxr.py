@@ -7,8 +7,8 @@
     files/p10/p10000032/s50414267/02aa804e-....jpg     the picture (or .png, .dcm)
     files/p10/p10000032/s50414267.txt                  the report, which comes with MIMIC-CXR (mimic-cxr-reports.zip)
 
-The path is the data set's folder or its split file. `train`, `validate` and `test` go into `meta["split"]`, the view into
-`meta["view"]`; the patient is the group. Rows are lines of the split file, the header being line 1.
+The path is the data set's folder or its split file. `train`, `validate` and `test` go into `meta["split"]`, the view
+into `meta["view"]`; the patient is the group. Rows are lines of the split file, the header being line 1.
 
 Source: Johnson et al. 2019, "MIMIC-CXR-JPG, a large publicly available database of labeled chest radiographs",
 https://physionet.org/content/mimic-cxr-jpg/2.0.0/.
@@ -88,7 +88,9 @@ def read(
     check_choice("several_images", several_images, SeveralImages)
     split_file = path if path.is_file() else _find(path, "split")
     if split_file is None:
-        raise DataError(f"{path}: expected mimic-cxr-2.0.0-split.csv or .csv.gz, found none. Pass the folder that has it.")
+        raise DataError(
+            f"{path}: expected mimic-cxr-2.0.0-split.csv or .csv.gz, found none. Pass the folder that has it."
+        )
     folder = split_file.parent
     view_of = _views(folder, is_needed=views is not None)
     folders = ImageFolders(folder, image_dir or (folder / "files" if (folder / "files").is_dir() else folder))

@@ -5,7 +5,7 @@
       <MedlineCitation><Article><Abstract>
         <AbstractText Label="COMPARISON">None.</AbstractText>
         <AbstractText Label="INDICATION">Positive TB test</AbstractText>
-        <AbstractText Label="FINDINGS">The cardiac silhouette and mediastinum size are within normal limits. ...</AbstractText>
+        <AbstractText Label="FINDINGS">The cardiac silhouette and mediastinum size are within ...</AbstractText>
         <AbstractText Label="IMPRESSION">Normal chest x-XXXX.</AbstractText>
       </Abstract></Article></MedlineCitation>
       <MeSH><major>normal</major></MeSH>
@@ -13,9 +13,9 @@
       <parentImage id="CXR1_1_IM-0001-4001"><caption>Xray Chest PA and Lateral</caption></parentImage>
     </eCitation>
 
-The path is a folder of such files (`ecgen-radiology/1.xml`, ...) or one of them. A picture is `<parentImage id>` with the
-suffix of a picture, under `image_dir` or beside the file. The study is the group. XXXX stands for what was taken out of
-the report to keep the patient unknown.
+The path is a folder of such files (`ecgen-radiology/1.xml`, ...) or one of them. A picture is `<parentImage id>` with
+the suffix of a picture, under `image_dir` or beside the file. The study is the group. XXXX stands for what was taken
+out of the report to keep the patient unknown.
 
 Source: the collection's files, https://openi.nlm.nih.gov/faq (Demner-Fushman et al. 2016,
 https://doi.org/10.1093/jamia/ocv080).

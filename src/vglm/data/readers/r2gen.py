@@ -5,8 +5,8 @@
      "val": [...], "test": [...]}
 
 This is the form in which IU X-Ray and MIMIC-CXR are used by R2Gen and the report generators after it; MIMIC-CXR's rows
-have `study_id` and `subject_id` besides. Pictures lie in `images/` beside the file, or under `image_dir`. The split goes
-into `meta["split"]`; a patient's or study's rows share a group. Rows count from 1 within their split: `train:17`.
+have `study_id` and `subject_id` besides. Pictures lie in `images/` beside the file, or under `image_dir`. The split
+goes into `meta["split"]`; a patient's or study's rows share a group. Rows count from 1 within their split: `train:17`.
 
 Source: cuhksz-nlp/R2Gen:modules/datasets.py (BaseDataset, IuxrayMultiImageDataset, MimiccxrSingleImageDataset).
 """

@@ -274,8 +274,11 @@ def _metal(chest: Chest, anatomy: _Anatomy, view: View, size: int) -> Floats:
         else:
             line([(-0.16, 0.12), (-0.06, 0.22), (0.0, 0.32), (0.0, 0.52)], 0.024)
     if view == "frontal":
-        draw.line([(0.93 * size, 0.03 * size), (0.93 * size, 0.1 * size), (0.97 * size, 0.1 * size)],
-                  fill=255, width=max(1, round(0.014 * size)))
+        draw.line(
+            [(0.93 * size, 0.03 * size), (0.93 * size, 0.1 * size), (0.97 * size, 0.1 * size)],
+            fill=255,
+            width=max(1, round(0.014 * size)),
+        )
     return np.asarray(picture, dtype=np.float32) * (0.4 / 255)
 
 

@@ -15,7 +15,10 @@ A study is one patient: a frontal and a lateral picture, each with a report in C
 of one group. `write_radiograph_set` writes the same as files, in XrayGLM's format, named as OpenI's are (`<study>_1` is
 the frontal picture, `<study>_2` the lateral one):
 
-    {"annotations": [{"image_id": "0_1", "caption": "心影不大，左肺上野见片状阴影，..."}, ...]}
+    {"annotations": [
+        {"image_id": "1_1", "caption": "心影不大，左肺上野见片状阴影，...", "kind": "frontal", "heart": "normal", ...},
+        ...
+    ]}
 """
 
 import argparse
@@ -25,7 +28,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, overload
 
@@ -144,10 +146,95 @@ def radiograph_splits(
     if seed == test_seed:
         raise ConfigError(f"dataset.seed and dataset.test_seed are both {seed}: the test would be on training studies.")
     kinds = f"views={','.join(views)} languages={','.join(languages)}"
-    settings = [f"radiographs seed={s} studies={n} {kinds}" for s, n in ((seed, train_studies), (test_seed, test_studies))]
+    settings = [
+        f"radiographs seed={s} studies={n} {kinds}" for s, n in ((seed, train_studies), (test_seed, test_studies))
+    ]
     return Splits(
         train=RadiographStudies(train_studies, seed, views=views, languages=languages),
         test=list(RadiographStudies(test_studies, test_seed, views=views, languages=languages)),
         probe=[],
         files={name: hashlib.sha256(name.encode()).hexdigest() for name in settings},
     )
+
+
+def write_radiograph_set(
+    folder: Path, seed: int, *, train_studies: int = 200, test_studies: int = 50, size: int = 64
+) -> None:
+    """Write `train-zh.json`, `train-en.json`, `test-zh.json`, `test-en.json` and their `images/` into a new folder.
+
+    Args:
+        folder: Where to write; it must not exist or be empty, and holds either the whole set or nothing afterwards.
+        seed: Another seed gives other patients, the same seed the same set.
+        train_studies: Training studies, of two pictures each.
+        test_studies: Test studies; they go on numbering where the training studies end.
+        size: Width and height of the pictures in pixels, at least 16.
+
+    Raises:
+        ConfigError: There is no study in a split.
+        DataError: `folder` holds something already, or cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} exists and is not an empty folder. Remove it first, or choose another.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as err:
+        raise DataError(f"{folder} cannot be written: {err}.") from err
+    try:
+        (staging / "images").mkdir()
+        first = 1
+        for split, studies in (("train", train_studies), ("test", test_studies)):
+            _write_split(staging, split, RadiographStudies(studies, seed, size), first)
+            first += studies
+        staging.chmod(0o755)
+        staging.replace(folder)
+    except OSError as err:
+        raise DataError(f"{folder} cannot be written: {err}.") from err
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write_split(folder: Path, split: str, studies: RadiographStudies, first: int) -> None:
+    """The pictures of a split, and one file of reports for each language; studies are numbered from `first`."""
+    rows: dict[str, list[dict[str, Any]]] = {language: [] for language in LANGUAGES}
+    for study in tqdm(range(first, first + studies.studies), desc=split, unit="study", delay=2):
+        chest = sample_chest(np.random.default_rng([studies.seed, study]))
+        for number, view in enumerate(VIEWS, start=1):
+            name = f"{study}_{number}"
+            render(chest, view, studies.size).save(folder / "images" / f"{name}.png", optimize=True)
+            for language in LANGUAGES:
+                caption = write_report(chest, view, language == "en")
+                rows[language].append({"image_id": name, "caption": caption, "kind": view, **describe(chest)})
+    for language, annotations in rows.items():
+        lines = ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in annotations)
+        text = f'{{"annotations": [\n{lines}\n]}}\n'
+        (folder / f"{split}-{language}.json").write_text(text, encoding="utf-8", newline="\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write a set from the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vglm.data.synthetic.radiograph_studies",
+        description="Write phantom chest radiographs with reports, in XrayGLM's format.",
+        epilog="Example: python -m vglm.data.synthetic.radiograph_studies outputs/phantoms --seed 7 --size 256",
+    )
+    parser.add_argument("folder", type=Path, help="a new or empty folder")
+    parser.add_argument("--seed", type=int, required=True, help="another seed gives another set")
+    parser.add_argument("--train-studies", type=int, default=200, help="training studies (default: 200)")
+    parser.add_argument("--test-studies", type=int, default=50, help="test studies (default: 50)")
+    parser.add_argument("--size", type=int, default=64, help="width of the pictures in pixels (default: 64)")
+    options = vars(parser.parse_args(arguments))
+    for name, least in {"seed": 0, "train_studies": 1, "test_studies": 1, "size": 16}.items():
+        if options[name] < least:
+            parser.error(f"--{name.replace('_', '-')} must be at least {least}, got {options[name]}.")
+    try:
+        write_radiograph_set(**options)
+    except WorkbenchError as err:
+        print(f"error: {err}", file=sys.stderr)
+        return 2
+    print(f"{options['folder']}: written with seed {options['seed']}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

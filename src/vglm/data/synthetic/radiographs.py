@@ -74,10 +74,7 @@ class Chest:
     def is_abnormal(self) -> bool:
         """Whether there is any finding besides a device."""
         return (
-            self.heart != "normal"
-            or self.opacity is not None
-            or self.effusion != "none"
-            or self.pneumothorax != "none"
+            self.heart != "normal" or self.opacity is not None or self.effusion != "none" or self.pneumothorax != "none"
         )
 
     def has_effusion(self, side: Side) -> bool:
