@@ -39,7 +39,13 @@ def r2gen(tmp_path: Path) -> Path:
     rows = {
         "train": [
             {"id": "CXR1_1", "report": REPORT, "image_path": ["CXR1_1/0.png", "CXR1_1/1.png"], "split": "train"},
-            {"id": "02aa", "study_id": 50414267, "subject_id": 10000032, "report": "心影不大。", "image_path": ["m.jpg"]},
+            {
+                "id": "02aa",
+                "study_id": 50414267,
+                "subject_id": 10000032,
+                "report": "心影不大。",
+                "image_path": ["m.jpg"],
+            },
         ],
         "val": [{"id": "CXR2_1", "report": REPORT, "image_path": "CXR1_1/0.png", "split": "val"}],
         "test": [],
@@ -68,7 +74,7 @@ def test_r2gen_gives_each_picture_with_its_split_and_group(r2gen):
 
 
 def test_r2gen_takes_the_first_picture_or_refuses_several(r2gen):
-    assert [each.id for each in read_samples(r2gen, several_images="first")][0] == "annotation.json#train:1"
+    assert next(each.id for each in read_samples(r2gen, several_images="first")) == "annotation.json#train:1"
     assert len(list(read_samples(r2gen, several_images="first"))) == 3
     with pytest.raises(DataError, match="train:1: expected one image"):
         list(read_samples(r2gen, several_images="refuse"))
@@ -203,9 +209,7 @@ def test_mimic_cxr_joins_split_view_and_report(mimic):
     assert [each.meta["split"] for each in samples] == ["train", "train", "validation", "test"]
     assert [each.meta["view"] for each in samples] == ["PA", "LATERAL", "AP", "PA"]
     assert [each.group for each in samples] == ["p10000032", "p10000032", "p11000011", "p12000000"]
-    assert samples[0].answer == (
-        "There is no focal consolidation, pleural effusion or pneumothorax. No acute process."
-    )
+    assert samples[0].answer == ("There is no focal consolidation, pleural effusion or pneumothorax. No acute process.")
     assert samples[0].image == mimic / "files/p10/p10000032/s501/aa-1.jpg"
 
 

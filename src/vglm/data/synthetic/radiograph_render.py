@@ -13,6 +13,7 @@ section", https://doi.org/10.1109/TNS.1974.6499235.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from PIL import Image, ImageDraw
 
 from vglm.data.synthetic.radiographs import SIDES, Chest, Side, View
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 
 SUPERSAMPLING = 2
 SOFT_TISSUE, LUNG, AIR = 1.0, 0.42, 0.0
@@ -78,7 +79,7 @@ def render(chest: Chest, view: View = "frontal", size: int = 64) -> Image.Image:
         An RGB picture of `size` x `size` pixels, all grey; the same for equal arguments.
     """
     anatomy = _anatomy(chest)
-    grid = (np.arange(size * SUPERSAMPLING, dtype=np.float32) + 0.5) / (size * SUPERSAMPLING)
+    grid: Floats = (np.arange(size * SUPERSAMPLING, dtype=np.float32) + 0.5) / (size * SUPERSAMPLING)
     shift_x, shift_z = anatomy.shift
     horizontal = ((grid - 0.5 - shift_x) / anatomy.scale)[None, :]
     vertical = ((grid - 0.5 - shift_z) / anatomy.scale + 0.5)[:, None]
@@ -106,12 +107,13 @@ def _anatomy(chest: Chest) -> _Anatomy:
     def between(low: float, high: float) -> float:
         return float(rng.uniform(low, high))
 
+    signs: tuple[tuple[Side, int], ...] = (("right", -1), ("left", 1))
     lungs = {
         side: _Ellipsoid(
             (sign * between(0.2, 0.215), 0.0, between(0.46, 0.48)),
             (between(0.16, 0.175), between(0.2, 0.22), between(0.355, 0.375)),
         )
-        for side, sign in (("right", -1), ("left", 1))
+        for side, sign in signs
     }
     inner = lungs["left"].centre[0] + lungs["left"].radii[0] - lungs["right"].centre[0] + lungs["right"].radii[0]
     ratios = {"normal": between(0.4, 0.47), "enlarged": between(0.58, 0.65)}
