@@ -14,7 +14,7 @@ import pkgutil
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, get_args, get_type_hints
 
 from vglm.data.problems import BadRow, only_samples
 from vglm.data.readers.json_files import load_json, peek_json
@@ -68,7 +68,7 @@ def recognise(path: str | Path) -> Reader:
         DataError: Nothing is there, or no format or several recognise it; the message lists the formats.
     """
     if is_hub_name(path):
-        return formats()["huggingface"]
+        return formats()["hub"]
     path = Path(path)
     if not os.path.exists(path):
         raise DataError(
@@ -166,12 +166,23 @@ def _named(name: str) -> Reader:
 
 
 def _check_options(reader: Reader, options: dict[str, Any]) -> None:
-    known = [name for name in inspect.signature(reader.read).parameters if name not in ("path", "image_dir", "name")]
+    known = _options_of(reader)
     for option in options:
         if option not in known:
             close = difflib.get_close_matches(option, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"its options: {', '.join(known) or 'none'}."
             raise ConfigError(f"dataset.options.{option}: the format {reader.NAME} has no such option; {hint}")
+
+
+def _options_of(reader: Reader) -> list[str]:
+    """The keyword arguments of a format's `read`, also those it takes as a typed dictionary."""
+    known: list[str] = []
+    for name, parameter in inspect.signature(reader.read).parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            known += (each for typed in get_args(parameter.annotation) for each in get_type_hints(typed))
+        elif name not in ("path", "image_dir", "name"):
+            known.append(name)
+    return known
 
 
 def _list_formats() -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vglm.data.problems import BadRow
+from vglm.data.readers.dialogue import read_history
 from vglm.data.readers.json_files import load_list, peek_json
 from vglm.data.readers.rows import IMAGE_SUFFIXES, ImageFolders, RowCheck, kind_of, not_an_object, quote
 from vglm.data.sample import Sample, Turn
@@ -74,7 +75,7 @@ def _read_row(row: Any, number: int, folders: ImageFolders, identity: str) -> Sa
     english = row.get("english", False)
     if not isinstance(english, bool):
         check.fail("'english' to be true or false", kind_of(english), "write true or false without quotes")
-    turns = [*_history(row.get("history"), check), Turn(question, answer)]
+    turns = [*read_history(check, row.get("history")), Turn(question, answer)]
     meta = check.meta({key: value for key, value in row.items() if key not in _KNOWN_KEYS})
     return check.bad_row() or Sample(
         id=identity,
@@ -84,14 +85,3 @@ def _read_row(row: Any, number: int, folders: ImageFolders, identity: str) -> Sa
         english=english,
         meta=meta,
     )
-
-
-def _history(history: Any, check: RowCheck) -> list[Turn]:
-    if history is None:
-        return []
-    if not isinstance(history, list) or any(not isinstance(turn, list) or len(turn) != 2 for turn in history):
-        check.fail(
-            "'history' to be a list of [question, answer] pairs", "another shape", "write [[question, answer], ...]"
-        )
-        return []
-    return [Turn(*(check.value(text, "a text in 'history'") for text in turn)) for turn in history]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vglm.data.problems import BadRow
-from vglm.data.readers.rows import fault, kind_of
+from vglm.data.readers.rows import fault, kind_of, quote
 from vglm.errors import DataError
 
 _HEAD_BYTES = 1 << 16
@@ -194,6 +194,35 @@ def load_list(path: Path, shape: str) -> list[Any]:
     if not rows:
         raise DataError(f"{path}: the list is empty. Expected at least one row.")
     return rows
+
+
+def load_annotations(path: Path, shape: str) -> list[Any]:
+    """Read a JSON file that is one object with a list `annotations`.
+
+    Args:
+        path: The file.
+        shape: What the list should hold, for the message.
+
+    Returns:
+        The list, its elements unchecked.
+
+    Raises:
+        DataError: As `load_json`, or there is no such list, or it is empty.
+    """
+    content = load_json(path)
+    rows = content.get("annotations") if isinstance(content, dict) else None
+    if isinstance(rows, list) and rows:
+        return rows
+    found = (
+        "an empty one"
+        if rows == []
+        else f"the keys {', '.join(map(quote, content))}"
+        if isinstance(content, dict)
+        else kind_of(content)
+    )
+    raise DataError(
+        f"{path}: expected an object with a list 'annotations' of {shape}, found {found}. Correct the file."
+    )
 
 
 def iterate_rows(path: Path, shape: str) -> Iterator[tuple[int, Any]]:

@@ -20,6 +20,9 @@ from vglm.errors import ConfigError, DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
+# The widest comes first: pictures of one patient belong together even if they are of several studies.
+GROUP_KEYS = ("group", "patient_id", "subject_id", "patient", "study_id", "study", "image_id")
+
 SeveralImages = Literal["refuse", "first", "each"]
 """What to make of a row with several pictures: a bad row, a sample with the first, or a sample with each."""
 
@@ -143,9 +146,12 @@ class RowCheck:
         return None
 
     def meta(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What else is known of a row; its `kind` must be text, and all of it text and numbers."""
+        """What else is known of a row: what JSON can hold, with `kind` a text and `split` one of our words."""
         if "kind" in values and not isinstance(values["kind"], str):
             self.fail("'kind' to be text", kind_of(values["kind"]), "name the sort of question, or take the key out")
+        values = {key: _as_text(value) for key, value in values.items()}
+        if values.get("split") is not None:
+            values["split"] = self.split(values["split"], "split")
         try:
             written = json.dumps(values, ensure_ascii=False)
         except (RecursionError, TypeError, ValueError) as error:
@@ -153,7 +159,22 @@ class RowCheck:
             return {}
         if half := half_character(written):
             self.fail("whole characters", half, "write the text anew")
-        return dict(values)
+        return values
+
+    def split(self, value: Any, key: str) -> str | None:
+        """Our word for a split."""
+        split = split_name(value)
+        if split is None:
+            found = quote(value) if isinstance(value, str) else kind_of(value)
+            self.fail(f"{key!r} to be train, validation or test", found, "name one of these")
+        return split
+
+
+def _as_text(value: Any) -> Any:
+    """Further pictures that a row has are told by where they lie."""
+    if isinstance(value, list):
+        return [_as_text(each) for each in value]
+    return str(value) if isinstance(value, ImageSlice | Path) else value
 
 
 def not_an_object(number: int | str, row: Any, shape: str) -> BadRow:
@@ -196,6 +217,13 @@ def is_english(*texts: str) -> bool:
 def split_name(value: Any) -> str | None:
     """Our word for a split: train, validation or test; None if the value is none of their usual names."""
     return _SPLITS.get(value.strip().lower()) if isinstance(value, str) else None
+
+
+def group_in(row: Mapping[str, Any]) -> str | None:
+    """What a row itself says about belonging together, under one of the usual names."""
+    return next(
+        (str(row[key]) for key in GROUP_KEYS if isinstance(row.get(key), str | int) and str(row[key]).strip()), None
+    )
 
 
 def check_choice(option: str, value: str, choices: Any) -> None:

@@ -1,0 +1,114 @@
+"""Read COCO captions: one file with `images` and `annotations`, and a folder of pictures.
+
+    {
+        "info": {...}, "licenses": [...],
+        "images": [{"license": 5, "file_name": "000000057870.jpg", "height": 480, "width": 640, "id": 57870}, ...],
+        "annotations": [{"image_id": 57870, "id": 787980, "caption": "A restaurant has modern wooden tables."}, ...]
+    }
+
+Every caption (five a picture, usually) makes a sample; captions of one picture share its group. White space around
+captions, of which the published files have some, is taken off.
+
+Source: https://cocodataset.org/#format-data, "Image Captioning".
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vglm.data.problems import BadRow
+from vglm.data.readers.columns import caption_question
+from vglm.data.readers.json_files import load_json, peek_json
+from vglm.data.readers.rows import ImageFolders, RowCheck, is_english, kind_of, not_an_object
+from vglm.data.sample import Sample, Turn
+from vglm.errors import DataError
+
+NAME = "coco_captions"
+SHAPE = '{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}, COCO captions'
+
+_ROW = '{"image_id", "id", "caption"}'
+
+
+def recognises(path: Path) -> bool:
+    """Whether the file is an object with `images` that have a file name, or `annotations` with COCO's three keys."""
+    peek = peek_json(path)
+    if peek.kind != "object":
+        return False
+    return ("images" in peek.keys and any("file_name" in row and "id" in row for row in peek.objects)) or (
+        "annotations" in peek.keys and any({"id", "image_id", "caption"} <= row.keys() for row in peek.objects)
+    )
+
+
+def read(
+    path: Path,
+    *,
+    image_dir: Path | None = None,
+    name: str,
+    question: str | None = None,
+    english: bool | None = None,
+) -> Iterator[Sample | BadRow]:
+    """Read COCO captions.
+
+    Args:
+        path: The JSON file, such as `captions_train2017.json`.
+        image_dir: Where the pictures lie, such as `train2017`; the file's own folder if None.
+        name: What sample ids begin with, `<name>#<row>` with annotations counting from 1.
+        question: What is asked about every picture; a plain request to describe it if None.
+        english: Whether prompts are English; told from each caption if None.
+
+    Yields:
+        One sample an annotation; `Sample.meta` holds its `id` and `image_id`.
+
+    Raises:
+        DataError: The file is not such an object, or `image_dir` is not a folder.
+    """
+    folders = ImageFolders(path.parent, image_dir)
+    annotations, file_names = _load(path)
+    for number, row in enumerate(annotations, start=1):
+        if not isinstance(row, dict):
+            yield not_an_object(number, row, _ROW)
+            continue
+        check = RowCheck(number)
+        caption = check.text(row, "caption").strip()
+        image = _find_image(check, row, file_names, folders)
+        meta = check.meta({key: value for key, value in row.items() if key != "caption"})
+        speaks_english = is_english(caption) if english is None else english
+        yield check.bad_row() or Sample(
+            id=f"{name}#{number}",
+            group=str(row["image_id"]),
+            image=image,
+            turns=(Turn(question or caption_question(speaks_english), caption),),
+            english=speaks_english,
+            meta=meta,
+        )
+
+
+def _load(path: Path) -> tuple[list[Any], dict[Any, Any]]:
+    """The annotations, and the pictures' file names by id."""
+    content = load_json(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected an object, found {kind_of(content)}. Pass COCO's caption file.")
+    lists: list[list[Any]] = []
+    for key in ("images", "annotations"):
+        rows = content.get(key)
+        if not isinstance(rows, list) or not rows:
+            found = "an empty list" if rows == [] else kind_of(rows) if key in content else "no such key"
+            raise DataError(f"{path}: expected {key!r} to be a list, found {found}. Pass COCO's caption file.")
+        lists.append(rows)
+    images, annotations = lists
+    names = {
+        image["id"]: image.get("file_name")
+        for image in images
+        if isinstance(image, dict) and isinstance(image.get("id"), int | str)
+    }
+    return annotations, names
+
+
+def _find_image(check: RowCheck, row: dict[str, Any], file_names: dict[Any, Any], folders: ImageFolders) -> Path | None:
+    image_id = row.get("image_id")
+    if not isinstance(image_id, int | str) or image_id not in file_names:
+        found = repr(image_id) if isinstance(image_id, int | str) else kind_of(image_id)
+        check.fail("'image_id' to be the 'id' of an entry of 'images'", found, "add the entry, or take the row out")
+        return None
+    name = check.value(file_names[image_id], f"'file_name' of image {image_id}")
+    return check.image(folders, name) if name else None

@@ -1,0 +1,121 @@
+"""Read CSV and TSV: a header, and in every row a picture's file name, a question and an answer.
+
+    image,question,answer,patient_id,split
+    cats/1.jpg,How many cats are there?,Two.,p7,train
+
+Commas, tabs and semicolons may separate the cells. Which column is what is told by options or guessed from the header
+(`vglm.data.readers.columns`); columns with no part of their own go into `Sample.meta`. A row whose picture's cell is
+empty is text only. In messages a row is the line where it begins, the header being line 1.
+"""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Unpack
+
+from vglm.data.problems import BadRow
+from vglm.data.readers.columns import ColumnOptions, TableReader, looks_like_samples
+from vglm.data.readers.rows import ImageFolders, fault
+from vglm.data.sample import Sample
+from vglm.errors import DataError
+
+NAME = "csv"
+SHAPE = "a header with image, question, answer and a row for each sample, CSV or TSV"
+
+_LONGEST_CELL = 1 << 20
+_LONGEST_HEADER = 1 << 16
+
+
+def recognises(path: Path) -> bool:
+    """Whether the first line is a header with an answer, and a question or a picture."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            line = file.readline(_LONGEST_HEADER)
+    except (OSError, UnicodeDecodeError):
+        return False
+    if line.lstrip()[:1] in ("{", "["):
+        return False
+    names = _split_header(line)
+    return len(names) > 1 and looks_like_samples(names)
+
+
+def read(
+    path: Path, *, image_dir: Path | None = None, name: str, **options: Unpack[ColumnOptions]
+) -> Iterator[Sample | BadRow]:
+    """Read a table row by row.
+
+    Args:
+        path: The file.
+        image_dir: Where the pictures lie; the file's own folder if None.
+        name: What sample ids begin with, `<name>#<line>`; the header is line 1.
+        **options: See `ColumnOptions`.
+
+    Yields:
+        One sample a row. A row is bad if it has more or fewer cells than the header, or as for any table.
+
+    Raises:
+        ConfigError: An option has a value that it cannot have.
+        DataError: The file cannot be read, is not UTF-8, has a quotation mark that is not closed, or columns that
+            cannot be told apart; or `image_dir` is not a folder.
+    """
+    rows = iterate_csv(path)
+    table = TableReader.start(path, ImageFolders(path.parent, image_dir), name, next(rows)[1], **options)
+    for number, row in rows:
+        yield from table.read(number, row)
+
+
+def iterate_csv(path: Path) -> Iterator[tuple[int, Any]]:
+    """Go through a CSV or TSV file without ever holding it.
+
+    Args:
+        path: The file.
+
+    Yields:
+        First 1 and the list of column names, then the line of each row and its cells by column, or a `BadRow`.
+
+    Raises:
+        DataError: As `read`.
+    """
+    csv.field_size_limit(_LONGEST_CELL)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline(_LONGEST_HEADER)
+            names = _split_header(header)
+            if not any(names):
+                raise DataError(f"{path}: expected a header in line 1, found an empty line. Write the columns' names.")
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise DataError(f"{path}: the header has {', '.join(map(repr, twice))} more than once. Rename one.")
+            yield 1, names
+            rows = csv.reader(file, delimiter=_delimiter(header), strict=True)
+            while True:
+                number = rows.line_num + 2
+                cells = next(rows, None)
+                if cells is None:
+                    return
+                if len(cells) == len(names):
+                    yield number, dict(zip(names, cells, strict=True))
+                elif cells:
+                    fix = "quote cells that contain the separator, or fill the row up"
+                    yield number, BadRow(number, fault(f"{len(names)} cells as in the header", f"{len(cells)}", fix))
+    except csv.Error as error:
+        raise DataError(
+            f"{path}:{number}: expected a row of cells, found {error}; fix: close quotation marks and double those "
+            "inside a cell."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8: {error.reason}. Save the file as UTF-8.") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}. Expected a CSV file.") from error
+
+
+def _delimiter(header: str) -> str:
+    return max(",\t;", key=header.count)
+
+
+def _split_header(header: str) -> list[str]:
+    try:
+        rows = list(csv.reader([header.rstrip("\r\n")], delimiter=_delimiter(header)))
+    except csv.Error:
+        return []
+    return [name.strip() for name in rows[0]] if rows else []

@@ -1,0 +1,59 @@
+"""Read JSON Lines: one object a line with a picture's name, a question and an answer; a JSON list of them too.
+
+    {"image": "cats/1.jpg", "question": "How many cats are there?", "answer": "Two.", "patient_id": "p7"}
+
+Which key is what is told by options or guessed as for any table (`vglm.data.readers.columns`); `"history"` may hold
+earlier `[question, answer]` pairs and `"english": true` the prompt's language. Keys with no part of their own go into
+`Sample.meta`. A row without picture is text only.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Unpack
+
+from vglm.data.problems import BadRow
+from vglm.data.readers.columns import ColumnOptions, TableReader, holds_dialogues, looks_like_samples
+from vglm.data.readers.json_files import iterate_rows, peek_json
+from vglm.data.readers.rows import ImageFolders
+from vglm.data.sample import Sample
+
+NAME = "jsonl"
+SHAPE = '{"image", "question", "answer"}, one object a line, or a list of them'
+
+
+def recognises(path: Path) -> bool:
+    """Whether the file holds objects that look like samples and belong to no format with keys of its own."""
+    peek = peek_json(path)
+    names = _names(path)
+    if peek.kind == "other" or holds_dialogues(names) or ({"img", "prompt", "label"} <= names and peek.kind == "list"):
+        return False
+    return looks_like_samples(names)
+
+
+def read(
+    path: Path, *, image_dir: Path | None = None, name: str, **options: Unpack[ColumnOptions]
+) -> Iterator[Sample | BadRow]:
+    """Read JSON Lines row by row.
+
+    Args:
+        path: The file.
+        image_dir: Where the pictures lie; the file's own folder if None.
+        name: What sample ids begin with, `<name>#<line>`; lines count from 1.
+        **options: See `ColumnOptions`.
+
+    Yields:
+        One sample a row (or one for each picture, on request).
+
+    Raises:
+        ConfigError: An option has a value that it cannot have.
+        DataError: The file cannot be read, its keys cannot be told apart, or `image_dir` is not a folder.
+    """
+    table = TableReader.start(path, ImageFolders(path.parent, image_dir), name, sorted(_names(path)), **options)
+    for number, row in iterate_rows(path, '{"image", "question", "answer"}'):
+        yield from table.read(number, row)
+
+
+def _names(path: Path) -> set[str]:
+    """The keys of the first rows."""
+    peek = peek_json(path)
+    return set(peek.keys) if peek.kind == "object" else {key for row in peek.objects for key in row}

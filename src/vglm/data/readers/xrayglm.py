@@ -1,0 +1,87 @@
+"""Read XrayGLM's format: `{"annotations": [{"image_id", "caption"}]}` and a folder with `<image_id>.png`.
+
+    {"annotations": [{"image_id": "2882_1", "caption": "X光图像显示没有巩固的区域、可疑的骨质不透明或胸腔积液。"}]}
+
+The pictures are those of OpenI, where `2882_1` is picture 1 of study 2882: what stands before the first `_` is the
+group, so that no study is split between training and test. The question is XrayGLM's own, or an English one for English
+captions.
+
+Source: WangRongsheng/XrayGLM:data/openi-zh.json and data/build_ch_prompt.py.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vglm.data.problems import BadRow
+from vglm.data.readers.json_files import load_annotations, peek_json
+from vglm.data.readers.rows import IMAGE_SUFFIXES, ImageFolders, RowCheck, is_english, not_an_object
+from vglm.data.sample import Sample, Turn
+
+NAME = "xrayglm"
+SHAPE = '{"annotations": [{"image_id", "caption"}]} and <image_id>.png, XrayGLM\'s OpenI files'
+
+QUESTION = "通过这张胸部X光影像可以诊断出什么？"
+ENGLISH_QUESTION = "What can be diagnosed from this chest X-ray?"
+
+_ROW = '{"image_id", "caption"}'
+
+
+def recognises(path: Path) -> bool:
+    """Whether the file is an object with `annotations` that have an image's id and a caption, but none of their own."""
+    peek = peek_json(path)
+    return (
+        peek.kind == "object"
+        and "annotations" in peek.keys
+        and "images" not in peek.keys
+        and any("image_id" in row and "caption" in row and "id" not in row for row in peek.objects)
+    )
+
+
+def read(
+    path: Path,
+    *,
+    image_dir: Path | None = None,
+    name: str,
+    question: str | None = None,
+    english: bool | None = None,
+) -> Iterator[Sample | BadRow]:
+    """Read XrayGLM's format.
+
+    Args:
+        path: The JSON file.
+        image_dir: Where the pictures lie; the file's own folder if None.
+        name: What sample ids begin with, `<name>#<row>` with annotations counting from 1.
+        question: What is asked about every picture; `QUESTION` or `ENGLISH_QUESTION` if None.
+        english: Whether prompts are English; told from each caption if None.
+
+    Yields:
+        One sample an annotation; `Sample.meta` holds the `image_id`.
+
+    Raises:
+        DataError: The file is not such an object, or `image_dir` is not a folder.
+    """
+    folders = ImageFolders(path.parent, image_dir)
+    for number, row in enumerate(load_annotations(path, _ROW), start=1):
+        if not isinstance(row, dict):
+            yield not_an_object(number, row, _ROW)
+            continue
+        check = RowCheck(number)
+        image_id, caption = _image_id(check, row), check.text(row, "caption")
+        image = check.image(folders, *(image_id + suffix for suffix in IMAGE_SUFFIXES)) if image_id else None
+        meta = check.meta({key: value for key, value in row.items() if key != "caption"})
+        speaks_english = is_english(caption) if english is None else english
+        yield check.bad_row() or Sample(
+            id=f"{name}#{number}",
+            group=image_id.partition("_")[0] or image_id,
+            image=image,
+            turns=(Turn(question or (ENGLISH_QUESTION if speaks_english else QUESTION), caption),),
+            english=speaks_english,
+            meta=meta,
+        )
+
+
+def _image_id(check: RowCheck, row: dict[str, Any]) -> str:
+    """The id as text; some tools write it as a number."""
+    value = row.get("image_id")
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else check.text(row, "image_id")
