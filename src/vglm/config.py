@@ -104,17 +104,29 @@ def _cuda_available() -> bool:
     return torch.cuda.is_available()
 
 
+def _fold_count(dataset: DictConfig) -> int:
+    from vglm.data.loading import count_folds
+
+    arguments = OmegaConf.to_container(dataset, resolve=True)
+    assert isinstance(arguments, dict)
+    return count_folds(**{str(name): value for name, value in arguments.items() if name not in _HYDRA_KEYS})
+
+
 def register_resolvers() -> None:
     """Make the resolvers of `conf/` known to OmegaConf; calling it again changes nothing.
 
     `${repo_root:}` is the checkout, `${recipe_name:}` the chosen recipe, `${timestamp:}` now (the same wherever one
-    config uses it), `${cuda_available:}` whether there is a GPU to train on.
+    config uses it), `${cuda_available:}` whether there is a GPU to train on. For the sweeps of `conf/protocol/`:
+    `${numbers:1,3}` is `1,2,3` (the first, and how many), and `${fold_count:${dataset}}` the number of folds of a data
+    set's protocol.
     """
     resolvers: dict[str, tuple[Callable[[], Any], bool]] = {
         "repo_root": (lambda: str(repo_root()), False),
         "recipe_name": (_recipe_name, False),
         "timestamp": (lambda: datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3], True),
         "cuda_available": (_cuda_available, False),
+        "numbers": (lambda first, count: ",".join(map(str, range(first, first + count))), False),
+        "fold_count": (_fold_count, False),
     }
     for name, (resolver, use_cache) in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, use_cache=use_cache, replace=True)
@@ -312,7 +324,9 @@ def load_run_config(run_folder: Path) -> DictConfig:
 
 def anchor_paths(cfg: DictConfig) -> None:
     """Make the paths of existing models and data absolute, so that a run can be evaluated from any directory."""
-    for name in ("model.path_or_id", "model.tokenizer", "dataset.path"):
+    datasets = OmegaConf.select(cfg, "dataset.datasets") or {}
+    mixed = [f"dataset.datasets.{name}.path" for name in datasets]
+    for name in ("model.path_or_id", "model.tokenizer", "dataset.path", *mixed):
         value = OmegaConf.select(cfg, name)
         if isinstance(value, str) and Path(value).exists():
             OmegaConf.update(cfg, name, os.path.abspath(value))

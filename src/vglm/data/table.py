@@ -1,0 +1,220 @@
+"""Samples in a memory-mapped Arrow file: any number of them takes next to no memory and opens at once.
+
+    table = write_table(path, samples)      # streams; the file appears under its name when it is whole
+    table[70_000]                           # Sample(id="openi-zh.json#70001", group="2882", image=Path("..."), ...)
+
+One row of the file:
+
+    id "openi-zh.json#1", group "2882", image "/data/openi/images/2882_1.png", offset null, size null,
+    questions ["描述这张X光片。"], answers ["心脏大小轻度增大。"], english false, meta '{"split": "train"}'
+
+Pictures stay where they are and are opened by whoever needs them. A table pickles as its path, so that the workers of a
+DataLoader map the same file instead of copying it.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+
+from vglm.data.sample import ImageSlice, Sample, Turn
+from vglm.errors import DataError
+
+_BATCH_ROWS = 512
+_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("group", pa.string()),
+        ("image", pa.string()),
+        ("offset", pa.int64()),
+        ("size", pa.int64()),
+        ("questions", pa.list_(pa.string())),
+        ("answers", pa.list_(pa.string())),
+        ("english", pa.bool_()),
+        ("meta", pa.string()),
+    ],
+    metadata={"vglm.table": f"1, batches of {_BATCH_ROWS}"},
+)
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: `$VGLM_CACHE`, else `vglm` in the user's cache folder."""
+    given = os.environ.get("VGLM_CACHE")
+    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vglm"
+
+
+class SampleTable(Sequence[Sample]):
+    """The samples of an Arrow file, each made when it is asked for.
+
+    Args:
+        path: As written by `write_table`.
+
+    Raises:
+        DataError: The file is missing, damaged or of another layout.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with pa.memory_map(os.fspath(path)) as source:
+                self._rows = pa.ipc.open_file(source).read_all()
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"table {path} cannot be read: {error}. Delete it; it is made again.") from error
+        if self._rows.schema.metadata != _SCHEMA.metadata or self._rows.schema != _SCHEMA:
+            raise DataError(f"table {path} has another layout than this version writes. Delete it; it is made again.")
+        self._batches = self._rows.to_batches()
+
+    def __len__(self) -> int:
+        return int(self._rows.num_rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Selection": ...
+    def __getitem__(self, index: int | slice) -> "Sample | Selection":
+        if isinstance(index, slice):
+            return Selection(self, np.arange(len(self))[index])
+        index = range(len(self))[index]
+        batch = self._batches[index // _BATCH_ROWS].slice(index % _BATCH_ROWS, 1)
+        return _sample(*(column[0].as_py() for column in batch.columns))
+
+    def __iter__(self) -> Iterator[Sample]:
+        for batch in self._batches:
+            yield from map(_sample, *(column.to_pylist() for column in batch.columns))
+
+    def at(self, indices: np.ndarray) -> Iterator[Sample]:
+        """The samples of these rows, shape (n,), in this order; faster than one by one."""
+        for start in range(0, len(indices), _BATCH_ROWS):
+            rows = self._rows.take(pa.array(indices[start : start + _BATCH_ROWS]))
+            yield from map(_sample, *(column.to_pylist() for column in rows.columns))
+
+    def __reduce__(self) -> tuple[Callable[[Path], "SampleTable"], tuple[Path]]:
+        return SampleTable, (self.path,)
+
+    def missing_files(self) -> set[str]:
+        """The files that hold pictures and are no longer there, by one listing of each folder that has some."""
+        names = set(self._rows.column("image").unique().to_pylist()) - {None}
+        folders: dict[str, set[str]] = {}
+        for folder in {os.path.dirname(name) for name in names}:
+            try:
+                with os.scandir(folder) as entries:
+                    folders[folder] = {entry.name for entry in entries}
+            except OSError:
+                folders[folder] = set()
+        return {name for name in names if os.path.basename(name) not in folders[os.path.dirname(name)]}
+
+
+class Selection(Sequence[Sample]):
+    """Some samples of another sequence, in an order of their own, perhaps under other groups.
+
+    Args:
+        samples: The sequence.
+        indices: Which of its samples, shape (n,), any integer type.
+        groups: The group of each selected sample; as it was if None.
+    """
+
+    def __init__(
+        self, samples: Sequence[Sample], indices: Sequence[int] | np.ndarray, groups: Sequence[str] | None = None
+    ) -> None:
+        self.samples = samples
+        self.indices = np.asarray(indices, dtype=np.int64)
+        # Arrow's text column takes a tenth of a list's memory, and is copied to workers in one piece
+        self._groups = None if groups is None else pa.array(groups, pa.string())
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Selection": ...
+    def __getitem__(self, index: int | slice) -> "Sample | Selection":
+        if isinstance(index, slice):
+            groups = None if self._groups is None else [self._groups[i].as_py() for i in range(len(self))[index]]
+            return Selection(self.samples, self.indices[index], groups)
+        index = range(len(self))[index]
+        sample = self.samples[int(self.indices[index])]
+        return sample if self._groups is None else replace(sample, group=self._groups[index].as_py())
+
+    def __iter__(self) -> Iterator[Sample]:
+        is_table = isinstance(self.samples, SampleTable)
+        samples = self.samples.at(self.indices) if is_table else (self.samples[int(index)] for index in self.indices)
+        if self._groups is None:
+            return samples
+        return (replace(sample, group=group.as_py()) for sample, group in zip(samples, self._groups, strict=True))
+
+
+def write_table(path: Path, samples: Iterable[Sample]) -> SampleTable:
+    """Write samples to a file as they come, holding a few hundred in memory.
+
+    Args:
+        path: The file; appears when it is whole, in place of any file of that name.
+        samples: Their pictures are files, pieces of files, or none.
+
+    Returns:
+        The table.
+
+    Raises:
+        DataError: A sample holds a picture in memory, or metadata that JSON cannot hold; or whatever `samples` raises.
+            Nothing is left behind then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        iterator = iter(samples)
+        with pa.OSFile(os.fspath(folder / "table"), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
+            while batch := [_row(sample) for sample in islice(iterator, _BATCH_ROWS)]:
+                writer.write_batch(pa.RecordBatch.from_pylist(batch, _SCHEMA))
+        (folder / "table").replace(path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return SampleTable(path)
+
+
+def _row(sample: Sample) -> dict[str, Any]:
+    image = sample.image
+    if image is not None and not isinstance(image, Path | ImageSlice):
+        raise DataError(f"{sample.id}: a picture in memory cannot be put into a table. Save it as a file first.")
+    is_slice = isinstance(image, ImageSlice)
+    file = image.file if isinstance(image, ImageSlice) else image
+    try:
+        meta = json.dumps(dict(sample.meta), ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{sample.id}: its metadata cannot be written as JSON: {error}. Take it out.") from error
+    return {
+        "id": sample.id,
+        "group": sample.group,
+        "image": None if file is None else os.path.abspath(file),
+        "offset": image.offset if is_slice else None,
+        "size": image.size if is_slice else None,
+        "questions": [turn.question for turn in sample.turns],
+        "answers": [turn.answer for turn in sample.turns],
+        "english": sample.english,
+        "meta": meta,
+    }
+
+
+def _sample(
+    id: str,
+    group: str,
+    image: str | None,
+    offset: int | None,
+    size: int | None,
+    questions: list[str],
+    answers: list[str],
+    english: bool,
+    meta: str,
+) -> Sample:
+    picture: Path | ImageSlice | None = None if image is None else Path(image)
+    if picture is not None and offset is not None and size is not None:
+        picture = ImageSlice(Path(picture), offset, size)
+    turns = tuple(map(Turn, questions, answers))
+    return Sample(id, group, picture, turns, english, {} if meta == "{}" else json.loads(meta))

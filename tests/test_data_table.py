@@ -1,0 +1,124 @@
+"""What goes into a table comes out again, in any order, in any process; a table is whole or not there."""
+
+import os
+import pickle
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from vglm.data.sample import ImageSlice, Sample, Turn
+from vglm.data.table import SampleTable, Selection, cache_folder, write_table
+from vglm.errors import DataError
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+IMAGES = st.one_of(
+    st.none(),
+    st.sampled_from([Path("/data/a.png"), Path("/data/深/b.jpg")]),
+    st.builds(ImageSlice, st.just(Path("/data/shard.tar")), st.integers(0, 2**40), st.integers(0, 2**31)),
+)
+SAMPLES = st.builds(
+    Sample,
+    id=TEXT,
+    group=TEXT,
+    image=IMAGES,
+    turns=st.lists(st.builds(Turn, TEXT, TEXT), min_size=1, max_size=3).map(tuple),
+    english=st.booleans(),
+    meta=st.dictionaries(TEXT, st.one_of(st.none(), st.integers(), TEXT, st.lists(TEXT, max_size=2)), max_size=2),
+)
+
+
+def numbered(count: int) -> Iterator[Sample]:
+    for number in range(count):
+        yield Sample(f"x#{number}", f"g{number // 2}", Path(f"/data/{number}.png"), (Turn("?", str(number)),))
+
+
+@given(st.lists(SAMPLES, max_size=5))
+def test_samples_survive(tmp_path_factory: pytest.TempPathFactory, samples: list[Sample]) -> None:
+    table = write_table(tmp_path_factory.mktemp("table") / "t.arrow", samples)
+    assert list(table) == [table[index] for index in range(len(table))] == samples
+    assert len(table) == len(samples)
+
+
+def test_a_long_table_is_reached_anywhere(tmp_path: Path) -> None:
+    expected = list(numbered(1300))  # more than two batches
+    table = write_table(tmp_path / "t.arrow", iter(expected))
+    assert [table[index] for index in (0, 511, 512, 1299, -1, -1300)] == [
+        expected[index] for index in (0, 511, 512, 1299, -1, -1300)
+    ]
+    for index in (1300, -1301):
+        with pytest.raises(IndexError):
+            table[index]
+    assert list(table[500:600:7]) == expected[500:600:7]
+    assert list(table.at(table[::-1].indices)) == expected[::-1]
+
+
+def test_a_selection_keeps_its_order_and_groups(tmp_path: Path) -> None:
+    table, listed = write_table(tmp_path / "t.arrow", numbered(20)), list(numbered(20))
+    for samples in (table, listed):
+        chosen = Selection(samples, [5, 3, 3], ["a", "b", "c"])
+        expected = [replace(listed[row], group=group) for row, group in ((5, "a"), (3, "b"), (3, "c"))]
+        assert list(chosen) == [chosen[0], chosen[1], chosen[-1]] == expected
+        assert list(chosen[1:]) == expected[1:]
+        assert list(Selection(samples, [7])) == [listed[7]]
+
+
+def answer_of(samples: Selection, index: int) -> str:
+    return samples[index].answer
+
+
+def test_workers_map_the_same_file(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "t.arrow", numbered(5000))
+    chosen = Selection(table, range(0, 5000, 2))
+    assert len(pickle.dumps(table)) < 300  # a path, not the rows
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert pool.submit(answer_of, chosen, 2000).result() == "4000"
+
+
+def test_a_table_is_whole_or_not_there(tmp_path: Path) -> None:
+    def broken() -> Iterator[Sample]:
+        yield from numbered(600)
+        raise DataError("row 601 is bad")
+
+    with pytest.raises(DataError, match="row 601"):
+        write_table(tmp_path / "t.arrow", broken())
+    picture = Sample("x#1", "g", Image.new("RGB", (1, 1)), (Turn("?", "!"),))
+    with pytest.raises(DataError, match="x#1: a picture in memory cannot be put into a table"):
+        write_table(tmp_path / "t.arrow", [picture])
+    assert list(tmp_path.iterdir()) == []
+    old = write_table(tmp_path / "t.arrow", numbered(3))
+    new = write_table(tmp_path / "t.arrow", numbered(2))
+    assert (len(old), old[2].id, len(new)) == (3, "x#2", 2)  # whoever has the old one open keeps it
+
+
+def test_a_damaged_table_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.arrow"
+    write_table(path, numbered(3))
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(DataError, match=r"t\.arrow cannot be read.*Delete it"):
+        SampleTable(path)
+
+
+def test_missing_pictures_are_found_by_listing_folders(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).touch()
+    images = [tmp_path / "a.png", tmp_path / "b.png", None, tmp_path / "gone" / "c.png"]
+    rows = [Sample(f"x#{row}", "g", image, (Turn("?", "!"),)) for row, image in enumerate(images)]
+    table = write_table(tmp_path / "t.arrow", rows)
+    assert table.missing_files() == {str(tmp_path / "gone" / "c.png")}
+    os.remove(tmp_path / "b.png")
+    assert table.missing_files() == {str(tmp_path / "b.png"), str(tmp_path / "gone" / "c.png")}
+
+
+def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VGLM_CACHE", "/scratch/vglm")
+    assert cache_folder() == Path("/scratch/vglm")
+    monkeypatch.delenv("VGLM_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/home/me/.cache")
+    assert cache_folder() == Path("/home/me/.cache/vglm")
