@@ -2,6 +2,7 @@ import gzip
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -110,6 +111,27 @@ def test_r2gen_collects_all_bad_rows(tmp_path):
     path.write_text('{"train": [], "extra": []}')
     with pytest.raises(DataError, match="expected train, val and test"):
         list(read(path, format="r2gen"))
+
+
+def test_deep_pictures_get_a_window_in_x_ray_formats_and_on_request_in_others(tmp_path):
+    Image.fromarray(np.arange(0, 4096, 16, dtype=np.uint16).reshape(16, 16)).save(tmp_path / "a.png")
+    row = {"report": REPORT, "caption": REPORT, "image_id": "a", "image_path": ["a.png"]}
+    (tmp_path / "annotation.json").write_text(json.dumps({"train": [row]}))
+    (tmp_path / "openi.json").write_text(json.dumps({"annotations": [row]}))
+    (tmp_path / "seed.json").write_text(json.dumps([{"img": "a.png", "prompt": "?", "label": REPORT}]))
+    for name in ("annotation.json", "openi.json"):
+        (sample,) = read_samples(tmp_path / name)
+        assert sample.meta["grey_window"]["rule"] == "percentiles"
+        (sample,) = read_samples(tmp_path / name, window="2048/4096")
+        assert sample.meta["grey_window"] == {"rule": "given", "center": 2048.0, "width": 4096.0, "inverted": False}
+    (sample,) = read_samples(tmp_path / "seed.json")
+    assert "grey_window" not in sample.meta
+    (sample,) = read_samples(tmp_path / "seed.json", window="percentiles")
+    assert sample.meta["grey_window"]["rule"] == "percentiles"
+    with pytest.raises(ConfigError, match=r"dataset\.options\.window must be one of"):
+        list(read_samples(tmp_path / "seed.json", window="bright"))
+    with pytest.raises(DataError, match=r"(?s)1 of 1 rows.*names no window"):
+        list(read_samples(tmp_path / "seed.json", window="file"))
 
 
 # --- OpenI XML --------------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def grey(picture: Image.Image) -> np.ndarray:
 
 
 def recorded(path: Path, rule: str = "auto") -> dict[str, object]:
-    sample = record_window(sample_of(path), 1, rule)
+    sample = record_window(sample_of(path), rule)
     assert isinstance(sample, Sample), sample
     json.dumps(dict(sample.meta))
     window = sample.meta[META_KEY]
@@ -86,7 +86,7 @@ def test_without_a_window_the_percentiles_decide(tmp_path):
 
 def test_what_is_recorded_is_what_is_shown(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", RAMP, WindowCenter=2048, WindowWidth=1001)
-    sample = record_window(sample_of(path), 1, "1024/512")
+    sample = record_window(sample_of(path), "1024/512")
     shown = grey(open_image(path, sample.meta[META_KEY]))
     expected = (np.clip((RAMP.astype(float) - 768) / 512, 0, 1) * 255).round()
     np.testing.assert_array_equal(shown, expected)
@@ -119,7 +119,7 @@ def test_signed_values_and_colour_are_read(tmp_path):
     colours = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     path = write_dicom(tmp_path / "b.dcm", colours)
     np.testing.assert_array_equal(np.asarray(open_image(path)), colours)
-    assert META_KEY not in record_window(sample_of(path), 1).meta
+    assert META_KEY not in record_window(sample_of(path)).meta
 
 
 def test_deep_png_is_shown_by_its_recorded_window(tmp_path):
@@ -135,7 +135,7 @@ def test_deep_png_is_shown_by_its_recorded_window(tmp_path):
 def test_pictures_of_8_bits_have_no_window(tmp_path):
     for name, mode in (("a.png", "L"), ("b.png", "RGB"), ("c.jpg", "L")):
         Image.new(mode, (4, 4)).save(tmp_path / name)
-        assert META_KEY not in record_window(sample_of(tmp_path / name), 1).meta
+        assert META_KEY not in record_window(sample_of(tmp_path / name)).meta
 
 
 def test_a_piece_of_a_larger_file_is_read_too(tmp_path):
@@ -144,7 +144,7 @@ def test_a_piece_of_a_larger_file_is_read_too(tmp_path):
     piece = ImageSlice(tmp_path / "shard", 100, len(content))
     assert is_dicom(piece)
     np.testing.assert_array_equal(np.asarray(open_image(piece)), np.asarray(open_image(tmp_path / "a.dcm")))
-    assert META_KEY in record_window(sample_of(piece), 1).meta
+    assert META_KEY in record_window(sample_of(piece)).meta
 
 
 def test_broken_files_become_messages(tmp_path):
@@ -154,16 +154,16 @@ def test_broken_files_become_messages(tmp_path):
     check_image_header(whole)
     with pytest.raises(DataError, match="cannot be decoded"):
         open_image(cut)
-    assert isinstance(record_window(sample_of(cut), 7), BadRow)
+    assert isinstance(record_window(sample_of(cut)), BadRow)
     (tmp_path / "junk.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 64)
     with pytest.raises(DataError, match=r"junk\.dcm is DICOM"):
         open_image(tmp_path / "junk.dcm")
     palette = write_dicom(tmp_path / "p.dcm", RAMP, PhotometricInterpretation="PALETTE COLOR")
     with pytest.raises(DataError, match="of the kind PALETTE COLOR"):
         check_image_header(palette)
-    row = record_window(sample_of(whole), 7, "file")
+    row = record_window(sample_of(whole), "file")
     assert isinstance(row, BadRow)
-    assert "names no window" in row.fault
+    assert (row.row, "names no window" in row.fault) == ("1", True)
 
 
 def test_rules_and_recorded_windows_are_checked():

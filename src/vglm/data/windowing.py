@@ -15,6 +15,9 @@ and applied again whenever its picture is opened.
 | `percentiles` | the picture's own 0.5 and 99.5 percentiles | likewise |
 | `<center>/<width>` | these values, such as `2048/4096`, after the rescaling | these values |
 
+The rule is `dataset.options.window`; X-ray formats have `auto` if nothing is said, others open 16-bit grey as `full`
+and DICOM as `auto`, without a record.
+
 DICOM files need pydicom: `pip install ".[xray]"`. Compressed ones (JPEG, JPEG 2000) need a decoder that pydicom finds;
 Pillow is one for baseline JPEG and JPEG 2000. VOI look-up tables are not applied.
 """
@@ -220,12 +223,11 @@ def show_dicom(image: Path | ImageSlice, recorded: Any = None) -> Image.Image:
     return Image.fromarray(window.apply(grey.load()))
 
 
-def record_window(sample: Sample, row: int | str, rule: WindowRule = "auto") -> Sample | BadRow:
+def record_window(sample: Sample, rule: WindowRule = "auto") -> Sample | BadRow:
     """Find the window for a sample's picture and write it into the sample's `meta`.
 
     Args:
         sample: As a reader made it. A picture of 8 bits, and a sample without picture, are left as they are.
-        row: The row it comes from, for a bad row.
         rule: One of the rules above.
 
     Returns:
@@ -243,7 +245,7 @@ def record_window(sample: Sample, row: int | str, rule: WindowRule = "auto") -> 
             return sample
         window = find_window(grey, rule, f"image {sample.image}")
     except DataError as error:
-        return BadRow(row, f"expected a picture that can be shown, found: {error}")
+        return BadRow(sample.id.rpartition("#")[2], f"expected a picture that can be shown, found: {error}")
     return replace(sample, meta={**sample.meta, META_KEY: asdict(window)})
 
 

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import TextIO
 
 from vglm.data.problems import BadRow
-from vglm.data.readers.r2gen import QUESTIONS
 from vglm.data.readers.rows import ImageFolders, RowCheck, SeveralImages, check_choice, split_name
+from vglm.data.readers.xrayglm import ENGLISH_QUESTION
 from vglm.data.sample import Sample, Turn
-from vglm.data.windowing import WindowRule, record_window
 from vglm.errors import DataError
 
 NAME = "mimic_cxr"
+WINDOW = "auto"
 SHAPE = "a folder with mimic-cxr-2.0.0-split.csv, ...-metadata.csv and files/p10/p.../s.../<dicom_id>.jpg"
 
 _COLUMNS = ("dicom_id", "study_id", "subject_id", "split")
@@ -62,7 +62,6 @@ def read(
     views: Sequence[str] | None = None,
     several_images: SeveralImages = "each",
     question: str | None = None,
-    window: WindowRule = "auto",
 ) -> Iterator[Sample | BadRow]:
     """Read the split file line by line.
 
@@ -76,8 +75,7 @@ def read(
         views: Which views to take, such as `[PA, AP]`, by the metadata file; all if None. Others are no rows.
         several_images: What to make of a study with several pictures of the views taken: `each` makes a sample of every
             one, `first` of the first in the file, `refuse` bad rows of the others.
-        question: What is asked; "What does this chest X-ray show?" by default.
-        window: How pictures of more than 8 bits are shown, see `vglm.data.windowing`.
+        question: What is asked; XrayGLM's question in English by default.
 
     Yields:
         A sample for each good row, and a `BadRow` for another.
@@ -132,15 +130,14 @@ def read(
         if bad := check.bad_row():
             yield bad
             continue
-        sample = Sample(
+        yield Sample(
             id=f"{name}#{line}",
             group=f"p{subject}",
             image=image,
-            turns=(Turn(question or QUESTIONS[True], report),),
+            turns=(Turn(question or ENGLISH_QUESTION, report),),
             english=True,
             meta={"split": split, "study": f"s{study}", "dicom": dicom, **({"view": view} if view else {})},
         )
-        yield record_window(sample, line, window)
 
 
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:

@@ -28,7 +28,6 @@ from pathlib import Path
 from xml.parsers import expat
 
 from vglm.data.problems import BadRow
-from vglm.data.readers.r2gen import QUESTIONS
 from vglm.data.readers.rows import (
     IMAGE_SUFFIXES,
     ImageFolders,
@@ -39,11 +38,12 @@ from vglm.data.readers.rows import (
     refuse_several,
     spread_images,
 )
+from vglm.data.readers.xrayglm import ENGLISH_QUESTION
 from vglm.data.sample import Sample, Turn
-from vglm.data.windowing import WindowRule, record_window
 from vglm.errors import DataError
 
 NAME = "openi_xml"
+WINDOW = "auto"
 SHAPE = "a folder of <eCitation> XML files, one a study"
 
 _SUFFIXES = (*IMAGE_SUFFIXES, ".dcm")
@@ -73,7 +73,6 @@ def read(
     several_images: SeveralImages = "each",
     sections: Sequence[str] = ("FINDINGS", "IMPRESSION"),
     question: str | None = None,
-    window: WindowRule = "auto",
 ) -> Iterator[Sample | BadRow]:
     """Read the studies in the order of their numbers.
 
@@ -84,8 +83,7 @@ def read(
         several_images: What to make of a study with several pictures: `each` makes a sample of every one, `first` of
             the first, `refuse` a bad row.
         sections: Labels of the sections that make up the answer, in this order; those that a report lacks are left out.
-        question: What is asked; "What does this chest X-ray show?" by default.
-        window: How pictures of more than 8 bits are shown, see `vglm.data.windowing`.
+        question: What is asked; XrayGLM's question in English by default.
 
     Yields:
         A sample for each picture of a good study, and a `BadRow` for another. A study without a picture is a bad row
@@ -129,7 +127,7 @@ def read(
             id=f"{name}#{row}",
             group=study,
             image=None,
-            turns=(Turn(question or QUESTIONS[True], " ".join(wanted)),),
+            turns=(Turn(question or ENGLISH_QUESTION, " ".join(wanted)),),
             english=True,
             meta={
                 "study": study,
@@ -137,8 +135,7 @@ def read(
                 "mesh": [text for each in root.findall(".//MeSH/major") if (text := _text(each))],
             },
         )
-        for each in spread_images(sample, [image for image in images if image is not None], several_images):
-            yield record_window(each, row, window)
+        yield from spread_images(sample, [image for image in images if image is not None], several_images)
 
 
 def _parse(file: Path) -> ElementTree.Element:

@@ -29,15 +29,13 @@ from vglm.data.readers.rows import (
     split_name,
     spread_images,
 )
+from vglm.data.readers.xrayglm import ENGLISH_QUESTION, QUESTION
 from vglm.data.sample import Sample, Turn
-from vglm.data.windowing import WindowRule, record_window
 from vglm.errors import DataError
 
 NAME = "r2gen"
+WINDOW = "auto"
 SHAPE = '{"train": [{"id", "report", "image_path": [...], "split"}], "val": [...], "test": [...]}'
-QUESTIONS = {False: "通过这张胸部X光影像可以诊断出什么？", True: "What does this chest X-ray show?"}
-"""What is asked about a picture, by whether the report is English: XrayGLM's question."""
-
 _IMAGES = "images"
 _KNOWN_KEYS = ("id", "report", "image_path", "split", "study_id", "subject_id")
 
@@ -61,7 +59,6 @@ def read(
     several_images: SeveralImages = "each",
     question: str | None = None,
     english: bool | None = None,
-    window: WindowRule = "auto",
 ) -> Iterator[Sample | BadRow]:
     """Read the file split by split.
 
@@ -73,7 +70,6 @@ def read(
             the first, `refuse` a bad row.
         question: What is asked; XrayGLM's question in the report's language by default.
         english: Whether the prompt is English; by the report's words if None.
-        window: How pictures of more than 8 bits are shown, see `vglm.data.windowing`.
 
     Yields:
         A sample for each picture of a good row, and a `BadRow` for another.
@@ -113,12 +109,11 @@ def read(
                 id=f"{name}#{place}",
                 group=str(row.get("subject_id") or row.get("study_id") or row.get("id") or f"{name}#{place}"),
                 image=None,
-                turns=(Turn(question or QUESTIONS[is_asked_in_english], report.strip()),),
+                turns=(Turn(question or (ENGLISH_QUESTION if is_asked_in_english else QUESTION), report.strip()),),
                 english=is_asked_in_english,
                 meta={"split": split, "study": str(row.get("study_id") or row.get("id") or place), **meta},
             )
-            for each in spread_images(sample, [image for image in images if image is not None], several_images):
-                yield record_window(each, check.row, window)
+            yield from spread_images(sample, [image for image in images if image is not None], several_images)
 
 
 def _default_folder(folder: Path) -> Path | None:

@@ -9,18 +9,17 @@
 Every report speaks of the same five things in the same order, and says what is absent as well. There is one right
 wording for a picture, so that exact match means something. A lateral picture does not show sides, and its report names
 none. The question is XrayGLM's.
-
-Source: the Chinese question of WangRongsheng/XrayGLM:data/build_ch_prompt.py.
 """
 
 import re
 from dataclasses import dataclass
 
+from vglm.data.readers.xrayglm import ENGLISH_QUESTION, QUESTION
 from vglm.data.sample import Turn
 from vglm.data.synthetic.radiographs import Chest, View
 
-QUESTIONS = {False: "通过这张胸部X光影像可以诊断出什么？", True: "What does this chest X-ray show?"}
-"""By whether it is asked in English."""
+QUESTIONS = {False: QUESTION, True: ENGLISH_QUESTION}
+"""XrayGLM's, by whether it is asked in English."""
 
 FINDINGS = ("heart", "opacity", "effusion", "pneumothorax")
 """What makes a chest abnormal."""

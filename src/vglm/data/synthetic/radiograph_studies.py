@@ -5,7 +5,7 @@ studies[1]  ->  Sample(
     id="chest-1-0_1#en",
     group="chest-1-0",
     image=<RGB picture of 64 x 64 pixels>,
-    turns=(Turn("What does this chest X-ray show?", "Normal heart. Patchy opacity in the left upper zone. ..."),),
+    turns=(Turn("What can be diagnosed from this chest X-ray?", "Normal heart. Opacity in the left upper zone..."),),
     english=True,
     meta={"kind": "frontal", "language": "en", "is_abnormal": True, "heart": "normal", "opacity": "left upper",
           "effusion": "none", "pneumothorax": "none", "device": "none", "cardiothoracic_ratio": 0.44},
