@@ -21,6 +21,7 @@ from PIL import Image
 from vglm.data.images import open_image
 from vglm.data.packing import pack
 from vglm.data.sample import Sample
+from vglm.data.windowing import META_KEY
 from vglm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -124,6 +125,6 @@ def open_image_of(sample: Sample) -> Image.Image | None:
     if sample.image is None:
         return None
     try:
-        return open_image(sample.image)
+        return open_image(sample.image, sample.meta.get(META_KEY))
     except DataError as error:
         raise DataError(f"{sample.id}: {error}") from error

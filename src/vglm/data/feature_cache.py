@@ -38,6 +38,7 @@ from tqdm.auto import tqdm
 from vglm.data.collator import open_image_of
 from vglm.data.images import image_sha256
 from vglm.data.sample import Sample
+from vglm.data.windowing import META_KEY
 from vglm.errors import DataError
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 VARIABLE = "VGLM_CACHE"
 """Environment variable that names another folder for caches than ~/.cache/vglm."""
 
-_SHOWN_AS = "grey_window"  # what a sample's `meta` may say of how its picture is to be opened
 _ENCODER = "encoder.json"
 _INDEX = "pictures.sqlite"
 _SETTLED_SECONDS = 2.0  # a file this young may change again within the resolution of its time stamps
@@ -335,7 +335,7 @@ def _describe_source(sample: Sample) -> bytes | None:
     facts = (
         os.path.abspath(path),
         repr(sample.image),
-        repr(sample.meta.get(_SHOWN_AS)),
+        repr(sample.meta.get(META_KEY)),
         state.st_dev,
         state.st_ino,
         state.st_size,

@@ -2,8 +2,9 @@
 
 The pixels are what VisualGLM's own `Image.open(path).convert("RGB")` makes: transparency is dropped, not blended;
 an EXIF orientation is ignored, so a photograph that relies on it arrives lying on its side; of an animation the first
-frame counts. One thing differs: 16-bit grey is scaled (65535 becomes 255), where `convert` would clip everything above
-255 to white.
+frame counts. Two things differ: 16-bit grey is scaled (65535 becomes 255), where `convert` would clip everything above
+255 to white, unless the sample has a window of its own; and DICOM is read, through the window of its header
+(`vglm.data.windowing`).
 
 Source: THUDM/VisualGLM-6B:model/chat.py and finetune_visualglm.py.
 """
@@ -13,11 +14,13 @@ import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
 
 from vglm.data.sample import ImageSlice
+from vglm.data.windowing import Window, check_dicom_header, is_dicom, show_dicom
 from vglm.errors import DataError
 
 MAX_PIXELS = 100_000_000
@@ -27,11 +30,13 @@ MAX_PIXELS = 100_000_000
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
 
 
-def open_image(image: Path | ImageSlice | Image.Image) -> Image.Image:
+def open_image(image: Path | ImageSlice | Image.Image, grey_window: Any = None) -> Image.Image:
     """Decode a picture to RGB.
 
     Args:
         image: A file, a piece of one, or a picture in memory of any mode.
+        grey_window: For grey of more than 8 bits, the window in a sample's `meta["grey_window"]`; None shows all values
+            of a 16-bit picture, and of a DICOM file those that its header names.
 
     Returns:
         A new picture, mode RGB, all pixels in memory.
@@ -43,9 +48,9 @@ def open_image(image: Path | ImageSlice | Image.Image) -> Image.Image:
     with warnings.catch_warnings():  # what Pillow warns of is either checked below or without effect on RGB
         warnings.simplefilter("ignore")
         if isinstance(image, Image.Image):
-            return _decode(image, "the image in memory")
-        with _open_lazily(image) as lazy:
-            return _decode(lazy, f"image {image}")
+            return _decode(image, "the image in memory", grey_window)
+        with _open_lazily(image, grey_window) as lazy:
+            return _decode(lazy, f"image {image}", grey_window)
 
 
 def check_image_header(image: Path | ImageSlice) -> None:
@@ -59,6 +64,9 @@ def check_image_header(image: Path | ImageSlice) -> None:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        if is_dicom(image):
+            check_dicom_header(image)
+            return
         with _open_lazily(image) as lazy:
             _check_size(lazy, f"image {image}")
 
@@ -121,7 +129,7 @@ def image_sha256(image: Path | ImageSlice | Image.Image) -> str:
     return hashlib.sha256(f"{rgb.width}x{rgb.height} RGB\n".encode() + rgb.tobytes()).hexdigest()
 
 
-def _open_lazily(image: Path | ImageSlice) -> Image.Image:
+def _open_lazily(image: Path | ImageSlice, grey_window: Any = None) -> Image.Image:
     if isinstance(image, Path) and not image.is_file():
         found = "is not a file" if image.exists() else "does not exist"
         raise DataError(f"image {image} {found}. Expected a picture.")
@@ -133,19 +141,21 @@ def _open_lazily(image: Path | ImageSlice) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise DataError(f"image {image} is larger than {MAX_PIXELS:,} pixels. Scale it down.") from error
     except Exception as error:  # Pillow raises many kinds for damaged data
+        if is_dicom(image):
+            return show_dicom(image, grey_window)
         raise DataError(
-            f"image {image} is no picture that can be read: {error}. Expected one of {', '.join(formats)}."
+            f"image {image} is no picture that can be read: {error}. Expected one of {', '.join(formats)}, DICOM."
         ) from error
 
 
-def _decode(image: Image.Image, name: str) -> Image.Image:
+def _decode(image: Image.Image, name: str, grey_window: Any = None) -> Image.Image:
     _check_size(image, name)
     try:
         image.load()
     except Exception as error:  # as above
         raise DataError(f"{name} is damaged or cut off: {error}. Replace the file.") from error
     if image.mode == "F" or image.mode.startswith("I"):
-        image = _scale_to_8_bits(image, name)
+        image = _scale_to_8_bits(image, name, grey_window)
     return image.convert("RGB")
 
 
@@ -156,8 +166,10 @@ def _check_size(image: Image.Image, name: str) -> None:
         raise DataError(f"{name} has {image.width} x {image.height} pixels, so there is nothing to see. Replace it.")
 
 
-def _scale_to_8_bits(image: Image.Image, name: str) -> Image.Image:
+def _scale_to_8_bits(image: Image.Image, name: str, grey_window: Any) -> Image.Image:
     grey = np.asarray(image)
+    if grey_window is not None:
+        return Image.fromarray(Window.recorded(grey_window, name).apply(grey))
     if image.mode == "F" or grey.min() < 0 or grey.max() > 65535:
         raise DataError(
             f"{name} holds {grey.dtype} grey values from {grey.min()} to {grey.max()}, "

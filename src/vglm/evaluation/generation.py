@@ -22,6 +22,7 @@ from vglm.data.collator import Collator, Processor
 from vglm.data.feature_cache import FeatureCache
 from vglm.data.images import image_sha256, open_image
 from vglm.data.sample import Sample
+from vglm.data.windowing import META_KEY
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.predictions import Prediction
 from vglm.tuning.features import open_features
@@ -157,7 +158,7 @@ def _open(sample: Sample, split: str, images: Path | None) -> tuple[Sample | Non
     if sample.image is None:
         return sample, record
     try:
-        image = open_image(sample.image)
+        image = open_image(sample.image, sample.meta.get(META_KEY))
     except DataError as error:
         return None, replace(record, error=str(error))
     sha256 = image_sha256(image)

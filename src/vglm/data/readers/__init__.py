@@ -20,9 +20,11 @@ from vglm.data.problems import BadRow, only_samples
 from vglm.data.readers.json_files import load_json, peek_json
 from vglm.data.readers.rows import quote
 from vglm.data.sample import Sample
+from vglm.data.windowing import check_rule, record_window
 from vglm.errors import ConfigError, DataError
 
 HUB_PREFIX = "hf://"
+_WINDOW = "window"
 
 
 class Reader(Protocol):
@@ -31,6 +33,8 @@ class Reader(Protocol):
     Attributes:
         NAME: What `dataset.format` says.
         SHAPE: The format in one line, for messages that list the formats.
+
+    A module of X-ray formats also has `WINDOW = "auto"`: how pictures of more than 8 bits are shown if no option says.
     """
 
     NAME: str
@@ -103,7 +107,8 @@ def read(
         format: The format's name; recognised by the content if None.
         image_dir: Where pictures lie, for formats that name files; beside the file if None.
         name: What sample ids begin with, `<name>#<row>`; the name of the file if None.
-        **options: The format's own options, as its module describes them.
+        **options: The format's own options, as its module describes them; and `window`, which every format has: how
+            pictures of more than 8 bits are shown, see `vglm.data.windowing`.
 
     Returns:
         What the format's reader yields: a sample for a good row and a `BadRow` for another, in order.
@@ -117,9 +122,14 @@ def read(
         raise DataError(f"{path} does not exist. Expected data in the format {format}: {reader.SHAPE}.")
     _check_options(reader, options)
     place = Path(path)
-    return reader.read(
+    rule = options.pop(_WINDOW, getattr(reader, "WINDOW", None))
+    rows = reader.read(
         place, image_dir=None if image_dir is None else Path(image_dir), name=name or place.name, **options
     )
+    if rule is None:
+        return rows
+    check_rule(rule)
+    return (record_window(row, rule) if isinstance(row, Sample) else row for row in rows)
 
 
 def read_samples(
@@ -166,7 +176,7 @@ def _named(name: str) -> Reader:
 
 
 def _check_options(reader: Reader, options: dict[str, Any]) -> None:
-    known = _options_of(reader)
+    known = [*_options_of(reader), _WINDOW]
     for option in options:
         if option not in known:
             close = difflib.get_close_matches(option, known, n=1)

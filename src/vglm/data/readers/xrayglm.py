@@ -20,6 +20,7 @@ from vglm.data.readers.rows import IMAGE_SUFFIXES, ImageFolders, RowCheck, is_en
 from vglm.data.sample import Sample, Turn
 
 NAME = "xrayglm"
+WINDOW = "auto"
 SHAPE = '{"annotations": [{"image_id", "caption"}]} and <image_id>.png, XrayGLM\'s OpenI files'
 
 QUESTION = "通过这张胸部X光影像可以诊断出什么？"

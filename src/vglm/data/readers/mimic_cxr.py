@@ -1,0 +1,211 @@
+"""Read MIMIC-CXR-JPG by its split file: radiographs, their reports and what the metadata file says of them.
+
+    mimic-cxr-2.0.0-split.csv[.gz]     dicom_id,study_id,subject_id,split
+                                       02aa804e-bde0afdd-112c0b34-7bc16630-4e384014,50414267,10000032,train
+    mimic-cxr-2.0.0-metadata.csv[.gz]  dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,...
+                                       02aa804e-...,10000032,50414267,CHEST (PA AND LAT),PA,...
+    files/p10/p10000032/s50414267/02aa804e-....jpg     the picture (or .png, .dcm)
+    files/p10/p10000032/s50414267.txt                  the report, which comes with MIMIC-CXR (mimic-cxr-reports.zip)
+
+The path is the data set's folder or its split file. `train`, `validate` and `test` go into `meta["split"]`, the view
+into `meta["view"]`; the patient is the group. Rows are lines of the split file, the header being line 1.
+
+Source: Johnson et al. 2019, "MIMIC-CXR-JPG, a large publicly available database of labeled chest radiographs",
+https://physionet.org/content/mimic-cxr-jpg/2.0.0/.
+"""
+
+import csv
+import gzip
+import io
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TextIO
+
+from vglm.data.problems import BadRow
+from vglm.data.readers.rows import ImageFolders, RowCheck, SeveralImages, check_choice, split_name
+from vglm.data.readers.xrayglm import ENGLISH_QUESTION
+from vglm.data.sample import Sample, Turn
+from vglm.errors import DataError
+
+NAME = "mimic_cxr"
+WINDOW = "auto"
+SHAPE = "a folder with mimic-cxr-2.0.0-split.csv, ...-metadata.csv and files/p10/p.../s.../<dicom_id>.jpg"
+
+_COLUMNS = ("dicom_id", "study_id", "subject_id", "split")
+_META_COLUMNS = ("dicom_id", "ViewPosition")
+_SUFFIXES = (".jpg", ".png", ".dcm", ".jpeg")
+_HEADING = re.compile(r"^[ \t]*([A-Z][A-Z /&,()-]{2,})[ \t]*:[ \t]*", re.MULTILINE)
+_SAFE = re.compile(r"[\w-]+")
+
+
+def recognises(path: Path) -> bool:
+    """Whether a CSV file has the columns of the split file, or a folder has such a file of the usual name."""
+    try:
+        file = path if path.is_file() else _find(path, "split")
+        if file is None or not file.name.lower().endswith((".csv", ".csv.gz")):
+            return False
+        with _open(file) as lines:
+            return set(_COLUMNS) <= set(next(csv.reader(lines), []))
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error):
+        return False
+
+
+def read(
+    path: Path,
+    *,
+    image_dir: Path | None = None,
+    name: str,
+    reports_dir: str | None = None,
+    sections: Sequence[str] = ("FINDINGS", "IMPRESSION"),
+    views: Sequence[str] | None = None,
+    several_images: SeveralImages = "each",
+    question: str | None = None,
+) -> Iterator[Sample | BadRow]:
+    """Read the split file line by line.
+
+    Args:
+        path: The folder, or the split file in it.
+        image_dir: Folder that holds `p10`, `p11`, ...; `files` beside the split file by default, or its own folder.
+        name: What sample ids begin with: `<name>#<line>`.
+        reports_dir: Folder that holds the reports' `p10`, `p11`, ..., if they do not lie among the pictures.
+        sections: Headings of the parts of the report that make up the answer. A report with none of them is taken
+            whole, without its headings.
+        views: Which views to take, such as `[PA, AP]`, by the metadata file; all if None. Others are no rows.
+        several_images: What to make of a study with several pictures of the views taken: `each` makes a sample of every
+            one, `first` of the first in the file, `refuse` bad rows of the others.
+        question: What is asked; XrayGLM's question in English by default.
+
+    Yields:
+        A sample for each good row, and a `BadRow` for another.
+
+    Raises:
+        DataError: There is no split file, it lacks a column, or `views` are asked for and there is no metadata file.
+    """
+    check_choice("several_images", several_images, SeveralImages)
+    split_file = path if path.is_file() else _find(path, "split")
+    if split_file is None:
+        raise DataError(
+            f"{path}: expected mimic-cxr-2.0.0-split.csv or .csv.gz, found none. Pass the folder that has it."
+        )
+    folder = split_file.parent
+    view_of = _views(folder, is_needed=views is not None)
+    folders = ImageFolders(folder, image_dir or (folder / "files" if (folder / "files").is_dir() else folder))
+    reports = folders.root if reports_dir is None else Path(reports_dir)
+    if not reports.is_dir():
+        raise DataError(f"{path}: reports_dir {reports} is not a folder. Pass the folder that holds p10, p11, ...")
+    load = lru_cache(maxsize=64)(lambda file: _report(file, tuple(sections)))
+    seen: set[str] = set()
+    for line, row in _rows(split_file):
+        check = RowCheck(line)
+        if None in row or None in row.values():
+            check.fail(f"{len(_COLUMNS)} columns as in line 1", "another number", "correct the line")
+            bad = check.bad_row()
+            assert bad is not None
+            yield bad
+            continue
+        dicom, study, subject = (_identifier(check, row, key) for key in _COLUMNS[:3])
+        split = split_name(row["split"])
+        if split is None:
+            check.fail("'split' to be train, validate or test", repr(row["split"]), "correct it")
+        if bad := check.bad_row():
+            yield bad
+            continue
+        view = view_of.get(dicom, "")
+        if views is not None and view not in views:
+            continue
+        if study in seen and several_images == "first":
+            continue
+        if study in seen and several_images == "refuse":
+            check.fail("one picture a study", f"another one of s{study}", "set dataset.options.several_images=each")
+        seen.add(study)
+        place = f"p{subject[:2]}/p{subject}/s{study}"
+        image = check.image(folders, *(f"{place}/{dicom}{suffix}" for suffix in _SUFFIXES))
+        try:
+            report = load(reports / f"{place}.txt")
+        except DataError as error:
+            check.fail("a report", str(error), "unpack mimic-cxr-reports.zip there, or set dataset.options.reports_dir")
+            report = ""
+        if bad := check.bad_row():
+            yield bad
+            continue
+        yield Sample(
+            id=f"{name}#{line}",
+            group=f"p{subject}",
+            image=image,
+            turns=(Turn(question or ENGLISH_QUESTION, report),),
+            english=True,
+            meta={"split": split, "study": f"s{study}", "dicom": dicom, **({"view": view} if view else {})},
+        )
+
+
+def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Lines of the split file by the names of their columns."""
+    try:
+        with _open(file) as lines:
+            reader = csv.DictReader(lines)
+            absent = [each for each in _COLUMNS if each not in (reader.fieldnames or [])]
+            if absent:
+                found = ", ".join(reader.fieldnames or []) or "an empty file"
+                raise DataError(f"{file}: expected the columns {', '.join(_COLUMNS)}, found {found}.")
+            for row in reader:
+                yield reader.line_num, row
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file} cannot be read: {error}. Restore the file.") from error
+
+
+def _views(folder: Path, *, is_needed: bool) -> dict[str, str]:
+    """View position of each picture; empty if there is no metadata file and none is needed."""
+    file = _find(folder, "metadata")
+    if file is None:
+        if is_needed:
+            raise DataError(f"{folder}: dataset.options.views needs mimic-cxr-2.0.0-metadata.csv, found none. Add it.")
+        return {}
+    try:
+        with _open(file) as lines:
+            reader = csv.DictReader(lines)
+            if not set(_META_COLUMNS) <= set(reader.fieldnames or []):
+                raise DataError(f"{file}: expected the columns {', '.join(_META_COLUMNS)}, found others.")
+            return {row["dicom_id"]: row["ViewPosition"] or "" for row in reader}
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file} cannot be read: {error}. Restore the file.") from error
+
+
+def _identifier(check: RowCheck, row: dict[str, str], key: str) -> str:
+    """A cell that becomes part of a path."""
+    value = row[key].strip()
+    if not _SAFE.fullmatch(value):
+        check.fail(f"{key!r} of letters, digits and dashes", repr(value), "correct it")
+    return value
+
+
+def _report(file: Path, sections: tuple[str, ...]) -> str:
+    """The wanted sections of a report in one line.
+
+    Raises:
+        DataError: The file is missing or says nothing.
+    """
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror}") from error
+    first, *pieces = _HEADING.split(text)
+    found = {title.strip(): " ".join(part.split()) for title, part in zip(pieces[::2], pieces[1::2], strict=True)}
+    wanted = [found[each.upper()] for each in sections if found.get(each.upper())]
+    answer = " ".join(wanted) or " ".join([" ".join(first.split()), *found.values()]).strip()
+    if not answer:
+        raise DataError(f"{file} says nothing")
+    return answer
+
+
+def _find(folder: Path, part: str) -> Path | None:
+    """The folder's split or metadata file, plain or packed, of any version."""
+    files = [each for ending in ("csv", "csv.gz") for each in folder.glob(f"mimic-cxr-*-{part}.{ending}")]
+    return min(files, default=None)
+
+
+def _open(file: Path) -> TextIO:
+    if file.name.lower().endswith(".gz"):
+        return io.TextIOWrapper(gzip.open(file), encoding="utf-8-sig", newline="")
+    return file.open(encoding="utf-8-sig", newline="")

@@ -1,0 +1,35 @@
+"""Learning the findings before learning to report."""
+
+from pathlib import Path
+
+import torch
+from test_initialization import SIZES
+
+from vglm.model.initialization import initialize_model
+from vglm.tuning.finding_pretraining import SENTENCES, load_with_findings, pretrain_findings
+
+SETTINGS = {"studies": 10, "steps": 3, "batch_size": 4, "learning_rate": 1e-3}
+
+
+def test_only_the_q_former_is_trained(reference: Path) -> None:
+    model, processor = initialize_model(reference / "hf_layout", **SIZES)
+    before = {name: tensor.clone() for name, tensor in model.named_parameters()}
+    right = pretrain_findings(model.model, processor, seed=1, **SETTINGS)
+    changed = {name.split(".")[1] for name, tensor in model.named_parameters() if not torch.equal(before[name], tensor)}
+    assert changed == {"query_tokens", "qformer"}
+    assert all(
+        tensor.grad is None
+        for name, tensor in model.named_parameters()
+        if "qformer" not in name.split(".")[1:2] and "query_tokens" not in name
+    )
+    assert tuple(right) == SENTENCES
+    assert all(0 <= share <= 1 for share in right.values())
+
+
+def test_equal_arguments_give_the_same_model(random_model_folder: Path) -> None:
+    first, second, other = (
+        load_with_findings(random_model_folder, finding_pretraining=SETTINGS, seed=seed)[0].state_dict()
+        for seed in (3, 3, 4)
+    )
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    assert any(not torch.equal(tensor, other[name]) for name, tensor in first.items())

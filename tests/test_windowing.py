@@ -1,0 +1,188 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vglm.data.images import check_image_header, open_image
+from vglm.data.problems import BadRow
+from vglm.data.sample import ImageSlice, Sample, Turn
+from vglm.data.windowing import META_KEY, Window, check_rule, is_dicom, record_window
+from vglm.errors import ConfigError, DataError
+
+pydicom = pytest.importorskip("pydicom")
+
+RAMP = np.arange(0, 4096, 16, dtype=np.uint16).reshape(16, 16)
+
+
+def write_dicom(path: Path, pixels: np.ndarray, **tags: object) -> Path:
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"  # Digital X-Ray Image Storage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    header = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    header.SOPClassUID, header.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    header.Rows, header.Columns = pixels.shape[:2]
+    header.SamplesPerPixel = 1 if pixels.ndim == 2 else 3
+    header.PhotometricInterpretation = "MONOCHROME2" if pixels.ndim == 2 else "RGB"
+    if pixels.ndim == 3:
+        header.PlanarConfiguration = 0
+    header.BitsAllocated = 8 * pixels.dtype.itemsize
+    header.BitsStored = 12 if pixels.dtype.itemsize == 2 else 8
+    header.HighBit = header.BitsStored - 1
+    header.PixelRepresentation = int(pixels.dtype.kind == "i")
+    header.PixelData = pixels.tobytes()
+    for tag, value in tags.items():
+        setattr(header, tag, value)
+    header.save_as(path, enforce_file_format=True)
+    return path
+
+
+def sample_of(image: Path | ImageSlice) -> Sample:
+    return Sample("x#1", "x", image, (Turn("q", "a"),))
+
+
+def grey(picture: Image.Image) -> np.ndarray:
+    assert picture.mode == "RGB"
+    return np.asarray(picture)[..., 0]
+
+
+def recorded(path: Path, rule: str = "auto") -> dict[str, object]:
+    sample = record_window(sample_of(path), rule)
+    assert isinstance(sample, Sample), sample
+    json.dumps(dict(sample.meta))
+    window = sample.meta[META_KEY]
+    assert isinstance(window, dict)
+    return window
+
+
+def test_the_headers_window_is_applied_as_the_standard_defines_it(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", RAMP, WindowCenter=["2048", "100"], WindowWidth=["1001", "10"])
+    # PS3.3 C.11.2.1.2.1: ((x - (c - 0.5)) / (w - 1) + 0.5) * 255 between c - 0.5 +- (w - 1) / 2
+    expected = np.clip((RAMP - 2047.5) / 1000 + 0.5, 0, 1) * 255
+    np.testing.assert_array_equal(grey(open_image(path)), expected.round().astype(np.uint8))
+    assert recorded(path) == {"rule": "file", "center": 2047.5, "width": 1000.0, "inverted": False}
+
+
+def test_exact_linear_windows_are_taken_as_they_stand(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", RAMP, WindowCenter=2048, WindowWidth=1000, VOILUTFunction="LINEAR_EXACT")
+    assert recorded(path) == {"rule": "file", "center": 2048.0, "width": 1000.0, "inverted": False}
+
+
+def test_without_a_window_the_percentiles_decide(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", RAMP)
+    low, high = np.percentile(RAMP, (0.5, 99.5))
+    window = recorded(path)
+    assert (window["rule"], window["center"], window["width"]) == ("percentiles", (low + high) / 2, high - low)
+    shown = grey(open_image(path))
+    assert (shown.min(), shown.max()) == (0, 255)
+
+
+def test_what_is_recorded_is_what_is_shown(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", RAMP, WindowCenter=2048, WindowWidth=1001)
+    sample = record_window(sample_of(path), "1024/512")
+    shown = grey(open_image(path, sample.meta[META_KEY]))
+    expected = (np.clip((RAMP.astype(float) - 768) / 512, 0, 1) * 255).round()
+    np.testing.assert_array_equal(shown, expected)
+    assert not np.array_equal(shown, grey(open_image(path)))
+
+
+def test_rescaling_comes_before_the_window_and_full_means_the_stored_bits(tmp_path):
+    tags = {"RescaleSlope": "2", "RescaleIntercept": "-1000"}
+    path = write_dicom(tmp_path / "a.dcm", RAMP, **tags)
+    window = recorded(path, "full")
+    assert window["center"] - window["width"] / 2 == -1000
+    assert window["center"] + window["width"] / 2 == 4095 * 2 - 1000
+    shown = grey(open_image(path, window))
+    np.testing.assert_array_equal(shown, (RAMP / 4095 * 255).round())
+
+
+def test_monochrome1_is_turned_round(tmp_path):
+    plain = write_dicom(tmp_path / "a.dcm", RAMP, WindowCenter=2048, WindowWidth=4097)
+    inverted = write_dicom(
+        tmp_path / "b.dcm", RAMP, WindowCenter=2048, WindowWidth=4097, PhotometricInterpretation="MONOCHROME1"
+    )
+    difference = grey(open_image(plain)).astype(int) + grey(open_image(inverted)) - 255
+    assert abs(difference).max() <= 1
+    assert recorded(inverted)["inverted"] is True
+
+
+def test_signed_values_and_colour_are_read(tmp_path):
+    signed = write_dicom(tmp_path / "a.dcm", RAMP.astype(np.int16) - 2048)
+    assert recorded(signed, "full")["center"] == -0.5
+    colours = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    path = write_dicom(tmp_path / "b.dcm", colours)
+    np.testing.assert_array_equal(np.asarray(open_image(path)), colours)
+    assert META_KEY not in record_window(sample_of(path)).meta
+
+
+def test_deep_png_is_shown_by_its_recorded_window(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(RAMP).save(path)
+    assert grey(open_image(path)).max() == 16  # all of 0 to 65535 is shown: 12 bits of it are nearly black
+    window = recorded(path)
+    assert window["rule"] == "percentiles"
+    assert grey(open_image(path, window)).max() == 255
+    assert recorded(path, "full")["width"] == 65535
+
+
+def test_pictures_of_8_bits_have_no_window(tmp_path):
+    for name, mode in (("a.png", "L"), ("b.png", "RGB"), ("c.jpg", "L")):
+        Image.new(mode, (4, 4)).save(tmp_path / name)
+        assert META_KEY not in record_window(sample_of(tmp_path / name)).meta
+
+
+def test_a_piece_of_a_larger_file_is_read_too(tmp_path):
+    content = write_dicom(tmp_path / "a.dcm", RAMP, WindowCenter=2048, WindowWidth=4096).read_bytes()
+    (tmp_path / "shard").write_bytes(b"x" * 100 + content)
+    piece = ImageSlice(tmp_path / "shard", 100, len(content))
+    assert is_dicom(piece)
+    np.testing.assert_array_equal(np.asarray(open_image(piece)), np.asarray(open_image(tmp_path / "a.dcm")))
+    assert META_KEY in record_window(sample_of(piece)).meta
+
+
+def test_broken_files_become_messages(tmp_path):
+    whole = write_dicom(tmp_path / "a.dcm", RAMP)
+    cut = tmp_path / "cut.dcm"
+    cut.write_bytes(whole.read_bytes()[:-200])
+    check_image_header(whole)
+    with pytest.raises(DataError, match="cannot be decoded"):
+        open_image(cut)
+    assert isinstance(record_window(sample_of(cut)), BadRow)
+    (tmp_path / "junk.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 64)
+    with pytest.raises(DataError, match=r"junk\.dcm is DICOM"):
+        open_image(tmp_path / "junk.dcm")
+    palette = write_dicom(tmp_path / "p.dcm", RAMP, PhotometricInterpretation="PALETTE COLOR")
+    with pytest.raises(DataError, match="of the kind PALETTE COLOR"):
+        check_image_header(palette)
+    row = record_window(sample_of(whole), "file")
+    assert isinstance(row, BadRow)
+    assert (row.row, "names no window" in row.fault) == ("1", True)
+
+
+def test_rules_and_recorded_windows_are_checked():
+    for rule in ("auto", "2048/4096", "-500/1500.5"):
+        check_rule(rule)
+    for rule in ("Auto", "2048", "2048/0", "a/b"):
+        with pytest.raises(ConfigError, match=r"dataset\.options\.window must be one of auto, file"):
+            check_rule(rule)
+    for value in ("bright", {"rule": "full"}, {"rule": "full", "center": 0, "width": 0, "inverted": False}):
+        with pytest.raises(DataError, match="grey_window"):
+            Window.recorded(value, "image x")
+
+
+def test_without_pydicom_the_message_names_the_extra(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", RAMP)
+    code = (
+        "import sys; sys.modules['pydicom'] = None\n"
+        "from pathlib import Path; from vglm.data.images import open_image\n"
+        f"open_image(Path({str(path)!r}))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert 'is DICOM, which needs pydicom: pip install ".[xray]".' in result.stderr
