@@ -36,7 +36,7 @@ from vglm.data.sample import Sample
 from vglm.errors import ConfigError, DataError
 
 NAME = "lightcurves"
-SHAPE = "a CSV table with the columns file (light curves in CSV or FITS) and type, or a folder with such a labels.csv"
+SHAPE = "a CSV table with columns file (CSV or FITS light curves) and type, or a folder with such labels.csv"
 
 TABLE = "labels.csv"
 """The table that is looked for in a folder."""
