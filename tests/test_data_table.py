@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from vglm.data.caching import cache_folder
 from vglm.data.sample import ImageSlice, Sample, Turn
-from vglm.data.table import SampleTable, Selection, cache_folder, write_table
+from vglm.data.table import SampleTable, Selection, write_table
 from vglm.errors import DataError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from vglm.cli import main
-from vglm.data.feature_cache import VARIABLE, FeatureCache, clear_cache, default_folder, list_cache
+from vglm.data.caching import VARIABLE, cache_folder
+from vglm.data.feature_cache import FeatureCache, clear_cache, list_cache
 from vglm.data.sample import Sample, Turn
 from vglm.errors import DataError
 
@@ -222,7 +223,7 @@ def test_the_command_lists_and_clears(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path / "kept"))
-    folder = default_folder()
+    folder = cache_folder("features")
     assert folder == tmp_path / "kept" / "features"
     assert main(["cache"]) == 0
     assert "0.0 MB in all" in capsys.readouterr().out

@@ -9,8 +9,8 @@ from PIL import Image
 from transformers import TrainingArguments, set_seed
 
 from vglm.config import build, compose, repo_root
+from vglm.data.caching import VARIABLE
 from vglm.data.collator import Collator
-from vglm.data.feature_cache import VARIABLE
 from vglm.data.loading import load_splits
 from vglm.data.sample import Sample, Turn
 from vglm.data.sequences import TrainingSequences

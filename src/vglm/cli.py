@@ -191,19 +191,26 @@ def _convert(parsed: argparse.Namespace) -> None:
 
 
 def _cache(parsed: argparse.Namespace) -> None:
-    from vglm.data.feature_cache import clear_cache, default_folder, list_cache
+    from vglm.data.caching import cache_folder, clear_folder, folder_bytes
+    from vglm.data.feature_cache import clear_cache, list_cache
 
-    folder = default_folder()
+    features, others = cache_folder("features"), [cache_folder("tables"), cache_folder("lightcurves")]
     if parsed.clear:
-        print(f"{folder}: {clear_cache(folder) / 1e6:,.1f} MB freed")
+        freed = clear_cache(features) + sum(map(clear_folder, others))
+        print(f"{cache_folder()}: {freed / 1e6:,.1f} MB freed")
         return
-    parts = list_cache(folder)
+    parts = list_cache(features)
     for part in parts:
         encoder = part.encoder
         made_by = f"{encoder.get('name') or 'unnamed'} (weights {str(encoder.get('weights_sha256'))[:12]})"
         made_by += f", {'/'.join(map(str, encoder.get('dtypes', [])))}, {encoder.get('device')}"
         print(f"{part.size_bytes / 1e6:10,.1f} MB {part.pictures:9,} pictures  {made_by}")
-    print(f"{folder}: {sum(part.size_bytes for part in parts) / 1e6:,.1f} MB in all")
+    sizes = {folder.name: folder_bytes(folder) for folder in others}
+    for name, size in sizes.items():
+        if size:
+            print(f"{size / 1e6:10,.1f} MB {name}")
+    total = sum(part.size_bytes for part in parts) + sum(sizes.values())
+    print(f"{cache_folder()}: {total / 1e6:,.1f} MB in all")
 
 
 def _merge(parsed: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
 """What a frozen vision tower made of each picture, kept on disk so that it looks at every picture once.
 
-    features = FeatureCache(default_folder(), {"weights_sha256": "91c4...", "device": "cpu", ...}, (16, 128), encode)
+    features = FeatureCache(cache_folder("features"), {"weights_sha256": "91c4...", ...}, (16, 128), encode)
     features.fill(samples)              encodes the pictures that no run has met before
     features[sample]                    a tensor of shape (16, 128), mapped from its file
 
@@ -44,21 +44,12 @@ from vglm.errors import DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
-VARIABLE = "VGLM_CACHE"
-"""Environment variable that names another folder for caches than ~/.cache/vglm."""
-
 _ENCODER = "encoder.json"
 _INDEX = "pictures.sqlite"
 _SETTLED_SECONDS = 2.0  # a file this young may change again within the resolution of its time stamps
 
 Encode = Callable[[Sequence[Image.Image]], "Tensor"]
 """Turns RGB pictures into features, shape (pictures, image tokens, D)."""
-
-
-def default_folder() -> Path:
-    """Where features are kept: `$VGLM_CACHE/features`, or `~/.cache/vglm/features`."""
-    base = os.environ.get(VARIABLE)
-    return (Path(base).expanduser() if base else Path.home() / ".cache" / "vglm") / "features"
 
 
 @dataclass(frozen=True)

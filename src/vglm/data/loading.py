@@ -26,6 +26,7 @@ from typing import Any
 from PIL import Image
 from tqdm.auto import tqdm
 
+from vglm.data.caching import cache_folder
 from vglm.data.images import check_image_header, image_sha256
 from vglm.data.problems import BadRow, only_samples, report_bad_rows
 from vglm.data.readers import is_hub_name, read, recognise
@@ -45,7 +46,7 @@ from vglm.data.splits import (
     shot_order,
     split_by_group,
 )
-from vglm.data.table import SampleTable, Selection, cache_folder, write_table
+from vglm.data.table import SampleTable, Selection, write_table
 from vglm.errors import ConfigError, DataError
 
 DECODED_AT_START = 2000
@@ -562,7 +563,7 @@ class _Reader:
             for file in files
         }
         key = self._key(name)
-        kept = cache_folder() / "tables" / f"{key}.arrow"
+        kept = cache_folder("tables") / f"{key}.arrow"
         if kept.is_file():
             try:
                 table = SampleTable(kept)
@@ -590,7 +591,7 @@ class _Reader:
         listed = list(islice(samples, LISTED_ROWS + 1))
         if len(listed) <= LISTED_ROWS:
             return listed
-        folder = cache_folder() / "tables"
+        folder = cache_folder("tables")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(prefix=".", suffix=".arrow", dir=folder)

@@ -45,12 +45,6 @@ _SCHEMA = pa.schema(
 )
 
 
-def cache_folder() -> Path:
-    """Where what can be made again is kept: `$VGLM_CACHE`, else `vglm` in the user's cache folder."""
-    given = os.environ.get("VGLM_CACHE")
-    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vglm"
-
-
 class SampleTable(Sequence[Sample]):
     """The samples of an Arrow file, each made when it is asked for.
 

@@ -20,7 +20,8 @@ from peft import PeftModel
 from PIL import Image
 from torch import Tensor, nn
 
-from vglm.data.feature_cache import FeatureCache, default_folder
+from vglm.data.caching import cache_folder
+from vglm.data.feature_cache import FeatureCache
 from vglm.data.sample import Sample
 from vglm.model import image_processing, modeling
 from vglm.model.checkpoint import hash_tensors
@@ -52,7 +53,7 @@ def cache_features(
         processor: The model's processor.
         samples: What will be trained on; a set that makes its samples on demand (`dialogues()`) is not cached.
         device: Where to encode; by default where the vision parts are.
-        folder: Where features are kept; `default_folder()` if not given.
+        folder: Where features are kept; `cache_folder("features")` if not given.
 
     Returns:
         For the collator; None where pictures must be encoded in every step: something in vision transformer, Q-Former
@@ -92,7 +93,7 @@ def open_features(
         model: A VisualGLM, or a `PeftModel` of one.
         processor: Its processor.
         device: Where to encode; by default where the vision parts are.
-        folder: Where features are kept; `default_folder()` if not given.
+        folder: Where features are kept; `cache_folder("features")` if not given.
 
     Returns:
         The cache; None where the model's own features are not those of its plain vision parts, or where the cache
@@ -115,7 +116,9 @@ def open_features(
 
     shape = (core.config.num_image_tokens, core.config.text_config.hidden_size)
     try:
-        return FeatureCache(folder or default_folder(), describe_encoder(model, processor, device), shape, encode)
+        return FeatureCache(
+            folder or cache_folder("features"), describe_encoder(model, processor, device), shape, encode
+        )
     except OSError as error:
         logger.warning("features of pictures are not cached: %s", error)
         return None

@@ -29,6 +29,7 @@ from vglm.data.astronomy.files import CSV_SUFFIXES, FITS_SUFFIXES, FluxColumn, i
 from vglm.data.astronomy.light_curve import measure
 from vglm.data.astronomy.plots import DRAWING, View, draw
 from vglm.data.astronomy.questions import QUESTIONS, Question, ask, find_type, type_fault
+from vglm.data.caching import cache_folder
 from vglm.data.problems import BadRow
 from vglm.data.readers.csv_table import iterate_csv
 from vglm.data.readers.rows import ImageFolders, RowCheck, check_choice, quote, split_name
@@ -106,7 +107,7 @@ def read(
     check_choice("view", view, View)
     check_choice("flux", flux, FluxColumn)
     table = path / TABLE if path.is_dir() else path
-    pictures = Path(picture_dir) if picture_dir is not None else _default_picture_dir()
+    pictures = Path(picture_dir) if picture_dir is not None else cache_folder("lightcurves")
     folders = ImageFolders(table.parent, image_dir)
     for number, row in _rows(table):
         if isinstance(row, BadRow):
@@ -198,12 +199,6 @@ def _split(check: RowCheck, row: dict[str, str]) -> str | None:
     if text and split is None:
         check.fail("split to be train, validation or test", quote(text), "correct it, or leave it empty")
     return split
-
-
-def _default_picture_dir() -> Path:
-    given = os.environ.get("VGLM_CACHE")
-    cache = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vglm"
-    return cache / "lightcurves"
 
 
 def _picture(file: Path, star: str, folder: Path, *, view: View, size: int, flux: FluxColumn) -> Path:
