@@ -302,6 +302,7 @@ class Comparison:
             self.candidate: values.pop("after"),
             "points": 100 * result.difference if metric.is_share and math.isfinite(result.difference) else None,
             **values,
+            "interval": values["interval"] if has_interval(result) else [None, None],
             "p_value_holm": None if adjusted is None or math.isnan(adjusted) else adjusted,
             "flips": flips and {"gained": len(flips.wrong_to_right), "lost": len(flips.right_to_wrong)},
             "signature": metric.signature,
@@ -324,6 +325,12 @@ class Verdict:
     metric: Metric
 
 
+def has_interval(result: PairedComparison) -> bool:
+    """Whether an interval says anything: resampling groups that all changed alike shows no doubt, but there is some."""
+    low, high = result.interval
+    return not (math.isnan(low) or math.isnan(high)) and low < high
+
+
 def judge(result: PairedComparison, metric: Metric) -> Verdict:
     """Say what a paired comparison shows.
 
@@ -332,7 +339,7 @@ def judge(result: PairedComparison, metric: Metric) -> Verdict:
         metric: What was compared; of errors less is better.
     """
     low, high = result.interval
-    if result.groups < FEW_GROUPS or math.isnan(low) or math.isnan(high):
+    if result.groups < FEW_GROUPS or math.isnan(result.difference) or math.isnan(low) or math.isnan(high):
         return Verdict("too few", result, metric)
     if low <= 0 <= high or not result.p_value < LEVEL:
         return Verdict("open", result, metric)

@@ -29,6 +29,7 @@ from vglm.evaluation.comparison import (
     VisualGain,
     compare_folder,
     conventions_of,
+    has_interval,
     judge,
     read_baselines,
     read_visual_gains,
@@ -191,8 +192,10 @@ def _difference(value: float, metric: Metric) -> Text:
 
 
 def _ends(result: PairedComparison, metric: Metric) -> Text:
+    if not has_interval(result):
+        return Text("–", "–")
     low, high = (_number(end, metric) for end in result.interval)
-    return Text("–", "–") if low == high == "–" else say("range", low=low, high=high)
+    return say("range", low=low, high=high)
 
 
 def _interval(result: PairedComparison, metric: Metric) -> Text:
@@ -251,13 +254,12 @@ def _answers(count: int) -> str:
 
 
 def _forgotten(probe: Summary) -> Text:
-    """What the probe's loss is called; only a loss is forgetting."""
+    """What the probe's loss is called; only a loss that is told from chance is forgetting."""
     if probe.scores[EXACT_MATCH.name][0] == 0:
-        return Text("there was nothing to forget", "原本就没有可遗忘的")
-    loss, n = -probe.points(), probe.n
-    if loss > 0.05:
-        return Text(f"{loss:.1f} points were forgotten", f"遗忘 {loss:.1f} 个百分点")
-    return Text("on balance nothing was forgotten", f"{n} 条中总体没有遗忘")
+        return STRINGS["nothing_to_forget"]
+    found = judge(probe.primary, probe.primary_metric)
+    loss = _signed(100 * found.result.difference).lstrip("−+")
+    return say(f"forgot_{found.finding}", loss=loss, interval=_interval(found.result, found.metric))
 
 
 def _rows(comparison: Comparison) -> list[tuple[str, str | None, Summary]]:
@@ -363,11 +365,11 @@ def _bars(content: _Content) -> list[tuple[str, str, float, str, str]]:
 def _forest(result: PairedComparison, reach: float) -> Markup:
     """An interval around its difference, drawn against zero; `reach` is the largest absolute end."""
     low, high = result.interval
-    if math.isnan(low) or math.isnan(high) or reach == 0:
+    if not has_interval(result) or reach == 0:
         return Markup("")
     left, right, dot = (60 + 56 * end / reach for end in (low, high, result.difference))
     return Markup(
-        '<svg class="forest" viewBox="0 0 120 14" width="120" height="14" aria-hidden="true">'
+        '<svg class="forest" viewBox="0 0 120 14" width="100" height="12" aria-hidden="true">'
         '<line x1="60" x2="60" y1="0" y2="14" class="zero"/>'
         f'<line x1="{left:.1f}" x2="{right:.1f}" y1="7" y2="7"/><circle cx="{dot:.1f}" cy="7" r="3.5"/></svg>'
     )

@@ -139,7 +139,7 @@ STRINGS = {
         "image_better": (
             "It uses the image: with the true image {metric} is {after}, with {control} {before}, {diff} ({interval}) "
             "on {n} samples{grouped}.",
-            "利用了图像：{metric}在真实图像下为 {after}，{control}下为 {before}，{diff}（{interval}），n = {n}{grouped}。",
+            "利用了图像：{metric}在真实图像下 {after}，{control}下 {before}，{diff}（{interval}），n = {n}{grouped}。",
         ),
         "image_worse": (
             "The true image makes it worse: {metric} is {after}, with {control} {before}, {diff} ({interval}).",
@@ -158,7 +158,21 @@ STRINGS = {
         "grouped": (" in {groups} independent groups", "，{groups} 个独立组"),
         "power": (
             "with {n} items{grouped} a difference under {least} cannot be detected",
-            "{n} 个样本{grouped}检测不出小于 {least} 的差异",
+            "{n} 个样本{grouped}检测不出小于 {least}的差异",
+        ),
+        "nothing_to_forget": ("there was nothing to forget", "原本就没有可遗忘的"),
+        "forgot_worse": ("{loss} points were forgotten ({interval})", "遗忘 {loss} 个百分点（{interval}）"),
+        "forgot_better": (
+            "nothing was forgotten, {loss} points were gained ({interval})",
+            "没有遗忘，反而提高 {loss} 个百分点（{interval}）",
+        ),
+        "forgot_open": (
+            "a change of {loss} points is not told from chance ({interval})",
+            "{loss} 个百分点的变化与偶然无法区分（{interval}）",
+        ),
+        "forgot_too few": (
+            "too few questions to tell what was forgotten",
+            "问题太少，无法判断遗忘",
         ),
         "power_unknown": (
             "the differences do not vary, so the power is unknown",
