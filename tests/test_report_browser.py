@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_report import EVALUATION, record
 
-from tests.test_report import EVALUATION, record
 from vglm.evaluation.predictions import Prediction, write_evaluation, write_predictions
 from vglm.evaluation.report import render
 

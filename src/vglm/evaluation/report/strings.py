@@ -195,7 +195,7 @@ STRINGS = {
         "no_image": ("no image", "无图像"),
         "image_elsewhere": ("image not embedded", "图像未嵌入"),
         "reference": ("reference", "参考答案"),
-        "search": ("Search questions and answers", "搜索问题和回答"),
+        "search": ("Search", "搜索"),
         "shown": ("{n} of {total} shown", "显示 {n} / {total}"),
         "none_fits": ("No answer fits.", "没有符合的回答。"),
         "more": ("Show more", "显示更多"),
