@@ -225,7 +225,7 @@ def test_the_verdict_claims_no_more_than_the_data(
     report = json.loads((render(folder).parent / "report.json").read_text(encoding="utf-8"))
     assert report["verdict"]["en"].startswith(expected)
     if "No difference" in expected:
-        assert "with 40 items a difference under" in report["verdict"]["en"]
+        assert "with 40 items whose differences vary as these do, one under" in report["verdict"]["en"]
     text = (folder / "report/report.md").read_text(encoding="utf-8")
     assert f"**{expected[:30]}" in text
 
@@ -255,6 +255,27 @@ def test_a_model_that_ignores_its_image_is_told_so(make_folder: Callable[..., Pa
     assert [(each["arm"], each["finding"]) for each in report["image_use"]] == [("before", "open"), ("after", "better")]
     assert report["image_use"][1]["true_image"] == 0.9
     assert report["baselines"][0]["scores"] == {"exact_match": 0.55}
+
+
+def test_a_gain_that_owes_nothing_to_the_image_and_a_rule_that_does_as_well_are_part_of_the_verdict(
+    make_folder: Callable[..., Path],
+) -> None:
+    after = answers(36, 40)
+    folder = make_folder(answers(4, 40), after, replace(EVALUATION, stamps=()))
+    write_predictions(after, folder / "after_shuffled/predictions.jsonl")
+    baselines = [{"name": "constant answer", "meaning": "", "scores": {"exact_match": 0.95}}]
+    (folder / "baselines.json").write_text(json.dumps(baselines), encoding="utf-8")
+    report = json.loads((render(folder).parent / "report.json").read_text(encoding="utf-8"))
+    assert report["verdict"]["en"].endswith(
+        "on 40 samples. It is not shown to come from the image. A simple rule does as well: constant answer, 95.0%."
+    )
+    output = StringIO()
+    print_summary(folder, Console(file=output, width=80))
+    assert "A simple rule does as well" in " ".join(output.getvalue().split())
+    write_predictions(answers(4, 40), folder / "after_shuffled/predictions.jsonl")
+    (folder / "baselines.json").unlink()
+    report = json.loads((render(folder).parent / "report.json").read_text(encoding="utf-8"))
+    assert report["verdict"]["en"].endswith("on 40 samples.")
 
 
 def test_what_was_not_measured_is_said(make_folder: Callable[..., Path]) -> None:

@@ -23,12 +23,14 @@ it. The p-values are Holm-corrected over all metrics of a split; intervals of sl
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import yaml
 
 from vglm.errors import DataError
@@ -52,7 +54,7 @@ from vglm.evaluation.predictions import (
     read_predictions,
     write_text,
 )
-from vglm.evaluation.statistics import PairedComparison, holm
+from vglm.evaluation.statistics import PairedComparison, compare_paired, holm
 
 METRICS_FILE = "metrics.json"
 BASELINES_FILE = "baselines.json"
@@ -144,13 +146,12 @@ class Summary:
     @property
     def primary(self) -> PairedComparison:
         """The comparison by the first metric that could be computed."""
-        return next(iter(self._found[0].values()))
+        return self._first[1]
 
     @property
     def primary_metric(self) -> Metric:
         """The first metric that could be computed."""
-        name = next(iter(self._found[0]))
-        return next(metric for metric in self.metrics if metric.name == name)
+        return self._first[0]
 
     @property
     def paired(self) -> dict[str, tuple[PairedComparison, float | None]]:
@@ -168,22 +169,41 @@ class Summary:
         return self._found[1]
 
     @cached_property
-    def _found(self) -> tuple[dict[str, PairedComparison], dict[str, str]]:
+    def _first(self) -> tuple[Metric, PairedComparison]:
+        for metric in self.metrics:
+            with suppress(DataError):
+                return metric, self._compare([metric])[metric.name]
+        raise DataError("none of the metrics can be computed on these answers; choose others with metrics=<group>.")
+
+    def _compare(self, metrics: Sequence[Metric]) -> dict[str, PairedComparison]:
+        """By several metrics; those of every report from the pairs' own scores, which slices share."""
+        groups = [(pair.candidate.split, pair.candidate.group) for pair in self.pairs]
+        found = {}
+        for metric in METRICS:
+            if metric in metrics:
+                columns = np.array([pair.scores[metric.name] for pair in self.pairs])
+                found[metric.name] = compare_paired(columns[:, 0], columns[:, 1], groups=groups)
         arms = [pair.baseline for pair in self.pairs], [pair.candidate for pair in self.pairs]
+        if others := [metric for metric in metrics if metric not in METRICS]:
+            found |= {name: each[0] for name, each in compare_all(*arms, others).items()}
+        return found
+
+    @cached_property
+    def _found(self) -> tuple[dict[str, PairedComparison], dict[str, str]]:
         reasons: dict[str, str] = {}
         try:
-            found = {name: each[0] for name, each in compare_all(*arms, self.metrics).items()}
+            found = self._compare(self.metrics)
         except DataError:  # of some metric: those that apply stay
             found = {}
             for metric in self.metrics:
                 try:
-                    found |= {name: each[0] for name, each in compare_all(*arms, [metric]).items()}
+                    found |= self._compare([metric])
                 except DataError as error:
                     reasons[metric.name] = str(error)
         order = [metric.name for metric in self.metrics if metric.name in found]
         return {name: found[name] for name in order}, reasons
 
-    @property
+    @cached_property
     def kinds(self) -> dict[str, "Summary"]:
         """The same for each kind of question, by name; empty where the data names no kinds."""
         names = sorted({pair.candidate.kind for pair in self.pairs if pair.candidate.kind is not None})
@@ -201,7 +221,7 @@ class Summary:
             pairs = {pair.candidate.id: pair for pair in self.pairs}
             values["study"] = {name: [pairs[each.id] for each in rows] for name, rows in parts.items()}
         return {
-            name: {value: self.part(pairs) for value, pairs in sorted(parts.items())}
+            name: self.kinds if name == "kind" else {value: self.part(pairs) for value, pairs in sorted(parts.items())}
             for name, parts in values.items()
             if 2 <= len(parts) <= MAX_SLICES
         }
@@ -264,6 +284,10 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `metrics.json`."""
+        return self._content
+
+    @cached_property
+    def _content(self) -> dict[str, Any]:
         splits = {
             name: {
                 **self._row(summary),

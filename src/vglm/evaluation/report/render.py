@@ -126,17 +126,30 @@ def print_summary(folder: Path | str, console: Console | None = None) -> None:
     console.print(table)
     for stamp in evaluation.stamps:
         console.print(f"{stamp.text}: {stamp.detail}", style="bold yellow", markup=False)
-    console.print(verdict(evaluation, comparison).en, style="bold", markup=False)
+    gains = read_visual_gains(folder, evaluation, comparison)
+    console.print(verdict(evaluation, comparison, gains, read_baselines(folder)).en, style="bold", markup=False)
     for sentence in findings(evaluation, comparison):
         console.print(sentence.en, markup=False)
-    for gain in read_visual_gains(folder, evaluation, comparison):
-        if evaluation.purpose == "tuning":
+    if evaluation.purpose == "tuning":
+        for gain in gains:
             console.print(_gain_sentence(gain, comparison.verdict.metric).en, markup=False)
     console.print(f"Report: {folder / 'report' / 'index.html'}", soft_wrap=True, markup=False)
 
 
-def verdict(evaluation: Evaluation, comparison: Comparison) -> Text:
-    """What the primary metric shows, in one sentence that claims no more than its interval and power allow."""
+def verdict(
+    evaluation: Evaluation,
+    comparison: Comparison,
+    gains: Sequence[VisualGain] = (),
+    baselines: Sequence[Baseline] = (),
+) -> Text:
+    """What the primary metric shows, claiming no more than its interval and power allow, and what takes from it.
+
+    Args:
+        evaluation: What was evaluated.
+        comparison: Of its arms.
+        gains: A gain in score without one over shuffled images is not of seeing, which is said.
+        baselines: A simple rule that scores as well as the candidate is named.
+    """
     found = comparison.verdict
     result, metric = found.result, found.metric
     sentence = say(
@@ -151,10 +164,20 @@ def verdict(evaluation: Evaluation, comparison: Comparison) -> Text:
         grouped=_grouped(result),
         power=_power(result, metric),
     )
-    if not evaluation.stamps:
-        return sentence
-    stamps = say("stamped", stamps=", ".join(stamp.text for stamp in evaluation.stamps))
-    return Text(sentence.en + stamps.en, sentence.zh + stamps.zh)
+    parts = [sentence]
+    if evaluation.purpose == "tuning" and found.finding == "better":
+        shuffled = [each for each in gains if each.arm == comparison.candidate and each.control == "shuffled"]
+        if shuffled and judge(shuffled[0].result, metric).finding != "better":
+            parts.append(STRINGS["not_seeing"])
+    rules = [each for each in baselines if metric.name in each.scores]
+    sign = -1 if metric.is_better_higher is False else 1
+    if rules:
+        best = max(rules, key=lambda rule: sign * rule.scores[metric.name])
+        if sign * best.scores[metric.name] >= sign * result.after:
+            parts.append(say("rule_as_good", name=best.name, score=_value(best.scores[metric.name], metric)))
+    if evaluation.stamps:
+        parts.append(say("stamped", stamps=", ".join(stamp.text for stamp in evaluation.stamps)))
+    return Text("".join(part.en for part in parts), "".join(part.zh for part in parts))
 
 
 def _gain_sentence(gain: VisualGain, metric: Metric) -> Text:
@@ -322,7 +345,7 @@ def _context(content: _Content) -> dict[str, Any]:
     return {
         "evaluation": evaluation,
         "comparison": comparison,
-        "verdict": verdict(evaluation, comparison),
+        "verdict": verdict(evaluation, comparison, content.gains, content.baselines),
         "found": primary.finding,
         "findings": findings(evaluation, comparison),
         "gain_sentences": [_gain_sentence(gain, primary.metric) for gain in content.gains],
@@ -482,7 +505,7 @@ def _markdown(content: _Content) -> str:
 def _json(content: _Content) -> str:
     """`report.json`: what `metrics.json` holds, and what was said of it."""
     evaluation, comparison = content.evaluation, content.comparison
-    text = verdict(evaluation, comparison)
+    text = verdict(evaluation, comparison, content.gains, content.baselines)
     report = {
         "evaluation": asdict(evaluation),
         "verdict": {"finding": comparison.verdict.finding, "en": text.en, "zh": text.zh},

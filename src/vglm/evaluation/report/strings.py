@@ -157,8 +157,9 @@ STRINGS = {
         ),
         "grouped": (" in {groups} independent groups", "，{groups} 个独立组"),
         "power": (
-            "with {n} items{grouped} a difference under {least} cannot be detected",
-            "{n} 个样本{grouped}检测不出小于 {least}的差异",
+            "with {n} items{grouped} whose differences vary as these do, one under {least} cannot be detected "
+            "(80 % power at the 5 % level)",
+            "{n} 个样本{grouped}、差值波动如此时，检测不出小于 {least}的差异（功效 80%，显著性水平 5%）",
         ),
         "nothing_to_forget": ("there was nothing to forget", "原本就没有可遗忘的"),
         "forgot_worse": ("{loss} points were forgotten ({interval})", "遗忘 {loss} 个百分点（{interval}）"),
@@ -178,9 +179,17 @@ STRINGS = {
             "the differences do not vary, so the power is unknown",
             "差值没有变化，检验功效未知",
         ),
+        "not_seeing": (
+            " It is not shown to come from the image.",
+            "未显示这一提升来自图像。",
+        ),
+        "rule_as_good": (
+            " A simple rule does as well: {name}, {score}.",
+            "简单规则也能做到：{name}，{score}。",
+        ),
         "stamped": (
             " But see the warning: {stamps}.",
-            " 但请注意警告：{stamps}。",
+            "但请注意警告：{stamps}。",
         ),
         "all": ("All", "全部"),
         "changed": ("Changed", "有变化"),
