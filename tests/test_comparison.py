@@ -195,7 +195,7 @@ EVALUATION = Evaluation(
 
 def test_a_folder_with_controls_and_baselines(tmp_path: Path) -> None:
     write_evaluation(EVALUATION, tmp_path)
-    arms = {"before": 12, "after": 36, "before_shuffled": 12, "after_shuffled": 10, "after_blank": 8, "before_blank": 9}
+    arms = {"before": 12, "after": 36, "before-shuffled": 12, "after-shuffled": 10, "after-blank": 8, "before-blank": 9}
     for label, right in arms.items():
         write_predictions(many(right, 40), tmp_path / label / "predictions.jsonl")
     baselines = [{"name": "constant", "meaning": "always 对", "scores": {"exact_match": 0.5, "chrf": {"value": 0.4}}}]
@@ -212,7 +212,7 @@ def test_a_folder_with_controls_and_baselines(tmp_path: Path) -> None:
     write_metrics(comparison, tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))["primary"] == "chrf"
 
-    write_predictions([*many(9, 39), record("x", "")], tmp_path / "after_blank/predictions.jsonl")
+    write_predictions([*many(9, 39), record("x", "")], tmp_path / "after-blank/predictions.jsonl")
     with pytest.raises(DataError, match="not about the samples of after"):
         read_visual_gains(tmp_path, EVALUATION, comparison)
     (tmp_path / "baselines.json").write_text("[1]", encoding="utf-8")

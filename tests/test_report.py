@@ -241,8 +241,8 @@ def test_a_model_that_ignores_its_image_is_told_so(make_folder: Callable[..., Pa
     """The blind arm answers the same whatever the image is; the other one is right with its own image alone."""
     before, after = answers(20, 40), answers(36, 40)
     folder = make_folder(before, after, replace(EVALUATION, stamps=()))
-    write_predictions(before, folder / "before_shuffled/predictions.jsonl")
-    write_predictions(answers(3, 40), folder / "after_shuffled/predictions.jsonl")
+    write_predictions(before, folder / "before-shuffled/predictions.jsonl")
+    write_predictions(answers(3, 40), folder / "after-shuffled/predictions.jsonl")
     baselines = [{"name": "majority class", "meaning": "the commonest label", "scores": {"exact_match": 0.55}}]
     (folder / "baselines.json").write_text(json.dumps(baselines), encoding="utf-8")
     path = render(folder)
@@ -262,7 +262,7 @@ def test_a_gain_that_owes_nothing_to_the_image_and_a_rule_that_does_as_well_are_
 ) -> None:
     after = answers(36, 40)
     folder = make_folder(answers(4, 40), after, replace(EVALUATION, stamps=()))
-    write_predictions(after, folder / "after_shuffled/predictions.jsonl")
+    write_predictions(after, folder / "after-shuffled/predictions.jsonl")
     baselines = [{"name": "constant answer", "meaning": "", "scores": {"exact_match": 0.95}}]
     (folder / "baselines.json").write_text(json.dumps(baselines), encoding="utf-8")
     report = json.loads((render(folder).parent / "report.json").read_text(encoding="utf-8"))
@@ -272,7 +272,7 @@ def test_a_gain_that_owes_nothing_to_the_image_and_a_rule_that_does_as_well_are_
     output = StringIO()
     print_summary(folder, Console(file=output, width=80))
     assert "A simple rule does as well" in " ".join(output.getvalue().split())
-    write_predictions(answers(4, 40), folder / "after_shuffled/predictions.jsonl")
+    write_predictions(answers(4, 40), folder / "after-shuffled/predictions.jsonl")
     (folder / "baselines.json").unlink()
     report = json.loads((render(folder).parent / "report.json").read_text(encoding="utf-8"))
     assert report["verdict"]["en"].endswith("on 40 samples.")

@@ -61,7 +61,7 @@ BASELINES_FILE = "baselines.json"
 PROBE = "probe"
 MAX_SLICES = 30
 """A field with more different values is no way to slice."""
-CONTROLS = ("shuffled", "blank", "neighbour")
+CONTROLS = ("shuffled", "blank", "neighbour", "text-only")
 CLASSIFICATION = ("accuracy", "balanced_accuracy", "macro_f1")
 LEVEL = 0.05
 FEW_GROUPS = 10
@@ -475,7 +475,7 @@ class VisualGain:
 
     Attributes:
         arm: The arm, as `after`.
-        control: The other image: `shuffled`, `blank` or `neighbour`.
+        control: The other image: `shuffled`, `blank` or `neighbour`; `text-only` for none.
         label: The folder of the control's predictions.
         meaning: What the control stands for; empty where `evaluation.json` does not say.
         result: `before` is the score with the other image, `after` with the true one.
@@ -492,7 +492,7 @@ def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: Comparis
     """Compare both arms with their control arms, by the primary metric.
 
     A control is a folder with predictions beside the arms, whose name holds the sort of image and the arm's label:
-    `before_shuffled`, `after_blank`. A name without an arm's label belongs to the candidate.
+    `before-shuffled`, `after-blank`. A name without an arm's label belongs to the candidate.
 
     Args:
         folder: The evaluation folder.

@@ -131,7 +131,7 @@ def print_summary(folder: Path | str, console: Console | None = None) -> None:
     for sentence in findings(evaluation, comparison):
         console.print(sentence.en, markup=False)
     if evaluation.purpose == "tuning":
-        for gain in gains:
+        for gain in _foremost(gains):
             console.print(_gain_sentence(gain, comparison.verdict.metric).en, markup=False)
     console.print(f"Report: {folder / 'report' / 'index.html'}", soft_wrap=True, markup=False)
 
@@ -178,6 +178,11 @@ def verdict(
     if evaluation.stamps:
         parts.append(say("stamped", stamps=", ".join(stamp.text for stamp in evaluation.stamps)))
     return Text("".join(part.en for part in parts), "".join(part.zh for part in parts))
+
+
+def _foremost(gains: Sequence[VisualGain]) -> list[VisualGain]:
+    """Both arms' gains over the first control, shuffled images where there are any; a table shows the others."""
+    return [gain for gain in gains if gain.control == gains[0].control]
 
 
 def _gain_sentence(gain: VisualGain, metric: Metric) -> Text:
@@ -281,8 +286,9 @@ def _forgotten(probe: Summary) -> Text:
     if probe.scores[EXACT_MATCH.name][0] == 0:
         return STRINGS["nothing_to_forget"]
     found = judge(probe.primary, probe.primary_metric)
-    loss = _signed(100 * found.result.difference).lstrip("−+")
-    return say(f"forgot_{found.finding}", loss=loss, interval=_interval(found.result, found.metric))
+    change = _signed(100 * found.result.difference)
+    interval = _interval(found.result, found.metric)
+    return say(f"forgot_{found.finding}", change=change, loss=change.lstrip("−+"), interval=interval)
 
 
 def _rows(comparison: Comparison) -> list[tuple[str, str | None, Summary]]:
@@ -348,7 +354,7 @@ def _context(content: _Content) -> dict[str, Any]:
         "verdict": verdict(evaluation, comparison, content.gains, content.baselines),
         "found": primary.finding,
         "findings": findings(evaluation, comparison),
-        "gain_sentences": [_gain_sentence(gain, primary.metric) for gain in content.gains],
+        "gain_sentences": [_gain_sentence(gain, primary.metric) for gain in _foremost(content.gains)],
         "gains": content.gains,
         "baselines": _bars(content),
         "conventions": content.conventions or {},

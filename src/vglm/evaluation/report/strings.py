@@ -50,6 +50,7 @@ STRINGS = {
         "shuffled": ("another sample's image", "其他样本的图像"),
         "blank": ("a blank image", "空白图像"),
         "neighbour": ("a neighbour of the same class", "同类的相近图像"),
+        "text-only": ("no image at all", "没有图像"),
         "gain_better": (
             "Image use, {arm}: the true image is worth {diff} over {control} ({interval}).",
             "图像利用（{arm}）：与{control}相比，真实图像带来 {diff}（{interval}）。",
@@ -168,8 +169,8 @@ STRINGS = {
             "没有遗忘，反而提高 {loss} 个百分点（{interval}）",
         ),
         "forgot_open": (
-            "a change of {loss} points is not told from chance ({interval})",
-            "{loss} 个百分点的变化与偶然无法区分（{interval}）",
+            "neither a loss nor a gain is shown: {change} points ({interval})",
+            "未显示下降或上升：{change} 个百分点（{interval}）",
         ),
         "forgot_too few": (
             "too few questions to tell what was forgotten",
