@@ -189,7 +189,8 @@ def _gain_sentence(gain: VisualGain, metric: Metric) -> Text:
     found = judge(gain.result, metric).finding
     difference = _difference(gain.result.difference, metric)
     interval, control = _interval(gain.result, metric), _control(gain.control)
-    return say(f"gain_{found}", arm=gain.arm, diff=difference, interval=interval, control=control)
+    n = f"{gain.result.n:,}"
+    return say(f"gain_{found}", arm=gain.arm, diff=difference, interval=interval, control=control, n=n)
 
 
 def _control(name: str) -> Text:

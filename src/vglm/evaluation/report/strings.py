@@ -52,20 +52,20 @@ STRINGS = {
         "neighbour": ("a neighbour of the same class", "同类的相近图像"),
         "text-only": ("no image at all", "没有图像"),
         "gain_better": (
-            "Image use, {arm}: the true image is worth {diff} over {control} ({interval}).",
-            "图像利用（{arm}）：与{control}相比，真实图像带来 {diff}（{interval}）。",
+            "Image use, {arm}: the true image is worth {diff} over {control} ({interval}, n = {n}).",
+            "图像利用（{arm}）：与{control}相比，真实图像带来 {diff}（{interval}，n = {n}）。",
         ),
         "gain_worse": (
-            "Image use, {arm}: the true image does worse than {control}, by {diff} ({interval}).",
-            "图像利用（{arm}）：真实图像反而不如{control}，相差 {diff}（{interval}）。",
+            "Image use, {arm}: the true image does worse than {control}, by {diff} ({interval}, n = {n}).",
+            "图像利用（{arm}）：真实图像反而不如{control}，相差 {diff}（{interval}，n = {n}）。",
         ),
         "gain_open": (
-            "Image use, {arm}: no gain of the true image over {control} is shown: {diff} ({interval}).",
-            "图像利用（{arm}）：未能显示真实图像优于{control}：{diff}（{interval}）。",
+            "Image use, {arm}: no gain of the true image over {control} is shown: {diff} ({interval}, n = {n}).",
+            "图像利用（{arm}）：未能显示真实图像优于{control}：{diff}（{interval}，n = {n}）。",
         ),
         "gain_too few": (
-            "Image use, {arm}: too few samples to judge the gain over {control}: {diff}.",
-            "图像利用（{arm}）：样本太少，无法判断相对{control}的增益：{diff}。",
+            "Image use, {arm}: too few samples to judge the gain over {control}: {diff}, n = {n}.",
+            "图像利用（{arm}）：样本太少，无法判断相对{control}的增益：{diff}，n = {n}。",
         ),
         "visual_gain": ("Visual gain", "视觉增益"),
         "visual_about": (
