@@ -5,6 +5,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
@@ -307,3 +308,14 @@ def test_a_classification_shows_its_confusion(make_folder: Callable[..., Path]) 
     assert report["primary"] == "accuracy"
     assert "Better: Accuracy went from 0.0% to 100.0%" in report["verdict"]["en"]
     assert report["splits"]["test"]["slices"]["kind"]["a"]["accuracy"]["n"] == 12
+
+
+def test_the_plot_is_a_file_of_its_own(make_folder: Callable[..., Path]) -> None:
+    evaluation = replace(EVALUATION, title=ATTACK)
+    plot = (render(make_folder(answers(4, 40), answers(30, 40), evaluation)).parent / "scores.svg").read_text("utf-8")
+    root = ElementTree.fromstring(plot)
+    texts = ["".join(each.itertext()) for each in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts[0] == f"{ATTACK}: after − before, points, 95% interval, n = 40"
+    assert texts[texts.index("Exact match") + 1] == "+65.0"
+    circles = list(root.iter("{http://www.w3.org/2000/svg}circle"))
+    assert float(circles[0].attrib["cx"]) == pytest.approx(360 + 160 * 0.65)

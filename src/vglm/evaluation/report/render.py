@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,8 @@ def render(folder: Path | str) -> Path:
         folder: What `evaluate.py` wrote: `evaluation.json`, both arms' `predictions.jsonl`, `images/`.
 
     Returns:
-        The page's path, `<folder>/report/index.html`; `metrics.json`, `report/report.md` and
-        `report/report.json` are written too.
+        The page's path, `<folder>/report/index.html`; `metrics.json`, `report/report.md`,
+        `report/report.json` and the plot `report/scores.svg` are written too.
 
     Raises:
         ConfigError: The evaluation's config names an unknown metric or convention.
@@ -85,6 +86,7 @@ def render(folder: Path | str) -> Path:
         (report / "index.html").write_text(_html(content, folder / IMAGES_FOLDER), encoding="utf-8")
         (report / "report.md").write_text(_markdown(content), encoding="utf-8")
         (report / "report.json").write_text(_json(content), encoding="utf-8")
+        (report / "scores.svg").write_text(_plot(content), encoding="utf-8")
     return folder / "report" / "index.html"
 
 
@@ -496,6 +498,38 @@ def _data(content: _Content, images: Path) -> tuple[str, bool]:
         "rows": rows,
     }
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"), left_out
+
+
+def _plot(content: _Content) -> str:
+    """The main split's differences with their intervals, from -100 to 100 points, as a file for slides and papers."""
+    part = content.comparison.splits[content.comparison.main]
+    metrics = {metric.name: metric for metric in part.metrics}
+    rows = [(metrics[name], result) for name, (result, _) in part.paired.items() if metrics[name].is_share]
+    height = 26 * len(rows) + 70
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="640" height="{height}" viewBox="0 0 640 {height}"'
+        ' font-family="system-ui, sans-serif" font-size="13">',
+        f'<rect width="640" height="{height}" fill="#fff"/>',
+        f'<text x="14" y="24" font-weight="600">{escape(content.evaluation.title)}:'
+        f" {escape(content.comparison.candidate)} − {escape(content.comparison.baseline)}, points,"
+        f" 95% interval, n = {part.n:,}</text>",
+    ]
+    for points in (-100, -50, 0, 50, 100):
+        x = 360 + 1.6 * points
+        lines.append(
+            f'<line x1="{x}" x2="{x}" y1="36" y2="{height - 26}" stroke="{"#777" if points == 0 else "#ddd"}"/>'
+        )
+        lines.append(f'<text x="{x}" y="{height - 10}" text-anchor="middle" fill="#555">{points}</text>')
+    for place, (metric, result) in enumerate(rows):
+        y = 52 + 26 * place
+        lines.append(f'<text x="14" y="{y + 4}">{escape(metric.title)}</text>')
+        lines.append(f'<text x="626" y="{y + 4}" text-anchor="end">{_number(result.difference, metric)}</text>')
+        if has_interval(result):
+            low, high = (360 + 160 * end for end in result.interval)
+            lines.append(f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}" stroke="#1f5f8b" stroke-width="2"/>')
+        if not math.isnan(result.difference):
+            lines.append(f'<circle cx="{360 + 160 * result.difference:.1f}" cy="{y}" r="4" fill="#1f5f8b"/>')
+    return "\n".join([*lines, "</svg>"]) + "\n"
 
 
 def _source(environment: Environment, name: str) -> str:
