@@ -7,8 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vglm.errors import DataError
-from vglm.evaluation.comparison import compare
-from vglm.evaluation.predictions import Prediction
+from vglm.evaluation.comparison import (
+    compare,
+    compare_folder,
+    conventions_of,
+    judge,
+    read_baselines,
+    read_visual_gains,
+    write_metrics,
+)
+from vglm.evaluation.metrics import ALL_METRICS, METRICS, compare_all
+from vglm.evaluation.predictions import Arm, Evaluation, Prediction, write_evaluation, write_predictions
+from vglm.evaluation.statistics import compare_paired
 
 
 def record(name: str, prediction: str, *, split: str = "test", kind: str | None = None, **values: str) -> Prediction:
@@ -62,7 +72,11 @@ def test_the_order_of_the_baseline_does_not_matter() -> None:
 def test_metrics_json_names_the_arms_as_they_are_called() -> None:
     content = json.loads(json.dumps(compare(BEFORE, AFTER, labels=("shuffled", "true")).as_dict()))
     assert content["arms"] == {"baseline": "shuffled", "candidate": "true"}
-    assert content["splits"]["test"]["exact_match"] == {"shuffled": 0.5, "true": 0.5, "points": 0.0}
+    exact = content["splits"]["test"]["exact_match"]
+    assert (exact["shuffled"], exact["true"], exact["points"], exact["n"], exact["groups"]) == (0.5, 0.5, 0.0, 4, 4)
+    assert (exact["p_value"], exact["p_value_holm"], exact["flips"]) == (1.0, 1.0, {"gained": 1, "lost": 1})
+    assert exact["interval"][0] < 0 < exact["interval"][1]
+    assert "before" not in exact
     assert content["splits"]["test"]["wrong_to_right"] == ["a"]
     assert content["splits"]["test"]["kinds"]["count"]["n"] == 3
     assert content["probe_loss_points"] == pytest.approx(50.0)
@@ -95,6 +109,115 @@ def test_arms_about_other_samples_are_refused() -> None:
         compare(BEFORE, [replace(AFTER[0], reference="错"), *AFTER[1:]])
     with pytest.raises(DataError, match="nothing to compare"):
         compare([], [])
+
+
+def many(right: int, n: int, **values: str) -> list[Prediction]:
+    """So many records, the first ones right."""
+    return [record(f"{row:03}", "对" if row < right else "错", **values) for row in range(n)]
+
+
+def test_every_metric_has_its_statistics_and_holm_counts_them_all() -> None:
+    before, after = many(10, 40), many(24, 40)
+    test = compare(before, after, metrics=["chrf", "contains"]).as_dict()["splits"]["test"]
+    names = ["chrf", "contains", "exact_match", "rouge_l_characters"]
+    expected = compare_all(before, after, names)
+    for name in names:
+        assert test[name]["p_value_holm"] == pytest.approx(expected[name][1])
+        assert test[name]["p_value_holm"] >= test[name]["p_value"]
+        assert test[name]["interval"] == pytest.approx(list(expected[name][0].interval))
+        assert test[name]["signature"] == ALL_METRICS[name].signature
+    assert test["exact_match"]["p_value"] == pytest.approx(2 / 2**14)  # 14 gains and no loss
+    assert test["answer_length"]["p_value_holm"] is None
+    assert test["power_line"].startswith("With 40 test items a difference under")
+
+
+def test_samples_of_one_group_do_not_count_as_independent() -> None:
+    before, after = many(0, 40), many(20, 40)
+    grouped = [[replace(each, group=f"study{int(each.id) // 4}") for each in arm] for arm in (before, after)]
+    alone = compare(before, after).splits["test"].primary
+    result = compare(*grouped).splits["test"].primary
+    assert (result.n, result.groups) == (40, 10)
+    assert result.difference == alone.difference == 0.5
+    assert result.interval.high - result.interval.low > 1.5 * (alone.interval.high - alone.interval.low)
+    assert result.p_value > alone.p_value
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "n", "finding"),
+    [(5, 30, 40, "better"), (30, 5, 40, "worse"), (20, 22, 40, "open"), (0, 8, 8, "too few")],
+)
+def test_the_verdict_says_what_the_data_allow(before: int, after: int, n: int, finding: str) -> None:
+    assert compare(many(before, n), many(after, n)).verdict.finding == finding
+
+
+def test_of_errors_less_is_better() -> None:
+    result = compare_paired([0.5 + row / 100 for row in range(20)], [row / 100 for row in range(20)][::-1])
+    assert judge(result, replace(METRICS[0], is_better_higher=False)).finding == "better"
+    assert judge(result, METRICS[0]).finding == "worse"
+
+
+def test_metrics_that_do_not_apply_are_named_and_the_others_stay() -> None:
+    before = [replace(each, reference=f"对{row}") for row, each in enumerate(many(0, 120))]
+    comparison = compare(before, before, metrics=["accuracy", "exact_match"])
+    test = comparison.splits["test"]
+    assert list(test.not_computed) == ["accuracy"]
+    assert "they are no classes" in test.not_computed["accuracy"]
+    assert test.primary_metric.name == "exact_match"
+    assert comparison.confusion == {}
+
+
+def test_classes_have_a_confusion_matrix() -> None:
+    before = [replace(each, reference="对" if row % 2 else "错") for row, each in enumerate(many(0, 20))]
+    comparison = compare(before, [replace(each, prediction=each.reference) for each in before], metrics=["accuracy"])
+    assert comparison.confusion["before"]["confusion"] == [[0, 10, 0], [0, 10, 0]] or comparison.confusion["before"][
+        "confusion"
+    ] == [[10, 0, 0], [10, 0, 0]]
+    assert sorted(map(max, comparison.confusion["after"]["confusion"])) == [10, 10]
+    assert comparison.verdict.metric.name == "accuracy"
+
+
+def test_slices_by_kind_and_language() -> None:
+    rows = [replace(each, kind=["a", "b"][row % 2], english=row < 5) for row, each in enumerate(many(0, 20))]
+    slices = compare(rows, [replace(each, prediction="对") for each in rows]).as_dict()["splits"]["test"]["slices"]
+    assert {name: {value: part["n"] for value, part in parts.items()} for name, parts in slices.items()} == {
+        "kind": {"a": 10, "b": 10},
+        "language": {"en": 5, "zh": 15},
+    }
+    assert slices["kind"]["a"]["exact_match"]["points"] == 100.0
+
+
+EVALUATION = Evaluation(
+    title="t", summary="s", purpose="tuning", baseline=Arm(label="before", meaning="b"),
+    candidate=Arm(label="after", meaning="a"), facts={}, decoding={}, command="", versions={}, created="",
+    config="metrics: {names: [chrf], labels: null, convention: sacrebleu}\n",
+)  # fmt: skip
+
+
+def test_a_folder_with_controls_and_baselines(tmp_path: Path) -> None:
+    write_evaluation(EVALUATION, tmp_path)
+    arms = {"before": 12, "after": 36, "before-shuffled": 12, "after-shuffled": 10, "after-blank": 8, "before-blank": 9}
+    for label, right in arms.items():
+        write_predictions(many(right, 40), tmp_path / label / "predictions.jsonl")
+    baselines = [{"name": "constant", "meaning": "always 对", "scores": {"exact_match": 0.5, "chrf": {"value": 0.4}}}]
+    (tmp_path / "baselines.json").write_text(json.dumps(baselines), encoding="utf-8")
+    comparison = compare_folder(tmp_path, EVALUATION)
+    assert comparison.splits["test"].primary_metric.name == "chrf"
+    gains = read_visual_gains(tmp_path, EVALUATION, comparison)
+    assert [(gain.control, gain.arm) for gain in gains] == [
+        ("shuffled", "before"), ("shuffled", "after"), ("blank", "before"), ("blank", "after"),
+    ]  # fmt: skip
+    assert [gain.result.difference for gain in gains] == pytest.approx([0, 26 / 40, 3 / 40, 28 / 40])
+    assert read_baselines(tmp_path)[0].scores == {"exact_match": 0.5, "chrf": 0.4}
+    assert list(conventions_of(EVALUATION, comparison)) == ["sacrebleu"]
+    write_metrics(comparison, tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))["primary"] == "chrf"
+
+    write_predictions([*many(9, 39), record("x", "")], tmp_path / "after-blank/predictions.jsonl")
+    with pytest.raises(DataError, match="not about the samples of after"):
+        read_visual_gains(tmp_path, EVALUATION, comparison)
+    (tmp_path / "baselines.json").write_text("[1]", encoding="utf-8")
+    with pytest.raises(DataError, match="expected a list of name, meaning and scores"):
+        read_baselines(tmp_path)
 
 
 def test_scoring_needs_no_torch() -> None:

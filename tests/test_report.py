@@ -1,9 +1,11 @@
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
@@ -67,30 +69,25 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
 
 
 class Page(HTMLParser):
-    """The page as a browser reads it: its tags, and the text of its cards."""
+    """The page as a browser reads it: its tags, the text that is shown, and the data of its script."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.cards: list[str] = []
         self.text = ""
-        self._in_card = False
+        self.raw = ""
         self.feed(text)
+        self.data = json.loads(self.raw)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attributes)))
-        if tag == "article":
-            self.cards.append("")
-            self._in_card = True
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == "article":
-            self._in_card = False
 
     def handle_data(self, data: str) -> None:
-        self.text += data
-        if self._in_card:
-            self.cards[-1] = " ".join((self.cards[-1] + " " + data).split())
+        tag, attributes = self.tags[-1] if self.tags else ("", {})
+        if tag == "script" and attributes.get("type") == "application/json" and not self.raw:
+            self.raw = data
+        else:
+            self.text += data
 
 
 def test_the_page_says_what_changed(make_folder: Callable[..., Path]) -> None:
@@ -102,7 +99,8 @@ def test_the_page_says_what_changed(make_folder: Callable[..., Path]) -> None:
         "On 3 test samples, exact match went from 33.3% before to 66.7% after: 1 answer became right, 0 became" in text
     )
     assert (
-        "from 100.0% before to 50.0% after: 0 answers became right, 1 became wrong; 50.0 points were forgotten." in text
+        "from 100.0% before to 50.0% after: 0 answers became right, 1 became wrong; too few questions to tell what was"
+        in text
     )
     assert "EVALUATED ON TRAINING IMAGES 1 of 3 test images were trained on." in text
     assert "1 could not be answered and count as wrong" in text
@@ -111,21 +109,21 @@ def test_the_page_says_what_changed(make_folder: Callable[..., Path]) -> None:
 
 
 def test_changed_answers_come_first_and_in_the_probe_those_that_were_lost(make_folder: Callable[..., Path]) -> None:
-    cards = Page(render(make_folder()).read_text(encoding="utf-8")).cards
-    assert [re.search(r"gain|error|same|lost|kept", card)[0] for card in cards] == [  # type: ignore[index]
-        "gain", "error", "same", "lost", "kept",
-    ]  # fmt: skip
-    assert "reference 沙滩。 before ✗ wrong 一只猫。 after ✓ right 沙滩。" in cards[0]
-    assert "no answer: image broken.png is damaged" in cards[1]
-    assert "before ✓ right Red. after ✗ wrong 沙滩。" in cards[3]
+    data = Page(render(make_folder()).read_text(encoding="utf-8")).data
+    assert [row[1] for row in data["rows"]] == ["gain", "error", "same", "lost", "kept"]
+    assert data["rows"][0][3:6] == ["沙滩。", "一只猫。", "沙滩。"]
+    assert data["rows"][1][6:8] == ["image broken.png is damaged"] * 2
+    assert [row[8] for row in data["rows"]] == [0, 2, 3, 1, 3]  # as in FLIP_TITLES
+    assert data["rows"][0][11] == 0
+    assert data["images"][0].startswith("data:image/webp;base64,")
 
 
 def test_the_page_loads_nothing(make_folder: Callable[..., Path]) -> None:
     page = Page(render(make_folder()).read_text(encoding="utf-8"))
     assert not [tag for tag, _ in page.tags if tag in ("link", "iframe", "object", "base")]
-    sources = [attributes["src"] for _, attributes in page.tags if "src" in attributes]
-    assert sources
-    assert all(str(source).startswith("data:image/webp;base64,") for source in sources)
+    assert not [attributes for _, attributes in page.tags if "src" in attributes or "href" in attributes]
+    assert page.data["images"]
+    assert all(source.startswith("data:image/webp;base64,") for source in page.data["images"])
     policies = [attributes["content"] for tag, attributes in page.tags if tag == "meta" and "http-equiv" in attributes]
     assert str(policies[0]).startswith("default-src 'none'; img-src data:;")
 
@@ -141,13 +139,15 @@ def test_text_stays_text(make_folder: Callable[..., Path]) -> None:
     path = render(make_folder(before, after, evaluation))
     page = Page(path.read_text(encoding="utf-8"))
     harmless = Page(render(make_folder()).read_text(encoding="utf-8"))
-    assert [tag for tag, _ in page.tags].count("script") == [tag for tag, _ in harmless.tags].count("script") == 1
+    assert [tag for tag, _ in page.tags].count("script") == [tag for tag, _ in harmless.tags].count("script") == 2
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
-    assert page.text.count(ATTACK) >= 10
+    assert page.text.count(ATTACK) >= 6
+    assert "<" not in page.raw
+    assert page.data["rows"][0][1:4] == [ATTACK] * 3
     markdown = (path.parent / "report.md").read_text(encoding="utf-8").partition("```")[0]
     assert "<script" not in markdown
     rows = [line for line in markdown.splitlines() if line.startswith("| ") and "b" in line]
-    assert all(len(re.findall(r"(?<!\\)\|", row)) in (6, 10) for row in rows)
+    assert all(len(re.findall(r"(?<!\\)\|", row)) in (6, 9, 10) for row in rows)
 
 
 def test_markdown_is_a_table_and_a_few_changed_examples(make_folder: Callable[..., Path]) -> None:
@@ -172,7 +172,8 @@ def test_labels_and_purpose_are_data(make_folder: Callable[..., Path]) -> None:
         "Of 3 test samples, 33.3% are answered right with shuffled images and 66.7% with true ones: "
         "looking at the image is worth 33.3 points." in text
     )
-    assert "forgotten" not in text
+    assert "Too few samples to judge: Exact match is 66.7% with the true image, 33.3% with another sample" in text
+    assert "forgotten" not in Page(text).text
     assert 'class="stamp"' not in text
 
 
@@ -203,3 +204,118 @@ def test_the_terminal_table_fits_80_columns(make_folder: Callable[..., Path]) ->
     assert lines[-1].endswith("index.html")
     table = [line for line in lines if line.startswith("│")]
     assert len({cell_len(line) for line in table}) == 1
+
+
+def answers(right: int, n: int, **values: object) -> list[Prediction]:
+    return [record(f"{row:03}", "沙滩。" if row < right else "猫。", **values) for row in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "n", "expected"),
+    [
+        (4, 30, 40, "Better: Exact match went from 10.0% to 75.0%, +65.0 points (95% interval +4"),
+        (30, 4, 40, "Worse: Exact match went from 75.0% to 10.0%, −65.0 points (95% interval −"),
+        (20, 21, 40, "No difference is shown: Exact match went from 50.0% to 52.5%, +2.5 points (95% interval −"),
+        (0, 4, 4, "Too few samples to judge: Exact match went from 0.0% to 100.0% on 4 samples."),
+    ],
+)
+def test_the_verdict_claims_no_more_than_the_data(
+    make_folder: Callable[..., Path], before: int, after: int, n: int, expected: str
+) -> None:
+    folder = make_folder(answers(before, n), answers(after, n), replace(EVALUATION, stamps=()))
+    report = json.loads((render(folder).parent / "report.json").read_text(encoding="utf-8"))
+    assert report["verdict"]["en"].startswith(expected)
+    if "No difference" in expected:
+        assert "with 40 items whose differences vary as these do, one under" in report["verdict"]["en"]
+    text = (folder / "report/report.md").read_text(encoding="utf-8")
+    assert f"**{expected[:30]}" in text
+
+
+def test_a_stamp_is_part_of_the_verdict(make_folder: Callable[..., Path]) -> None:
+    report = render(make_folder(answers(4, 40), answers(30, 40))).parent / "report.json"
+    verdict = json.loads(report.read_text(encoding="utf-8"))["verdict"]
+    assert verdict["en"].endswith("But see the warning: EVALUATED ON TRAINING IMAGES.")
+    assert verdict["zh"].endswith("但请注意警告：EVALUATED ON TRAINING IMAGES。")
+
+
+def test_a_model_that_ignores_its_image_is_told_so(make_folder: Callable[..., Path]) -> None:
+    """The blind arm answers the same whatever the image is; the other one is right with its own image alone."""
+    before, after = answers(20, 40), answers(36, 40)
+    folder = make_folder(before, after, replace(EVALUATION, stamps=()))
+    write_predictions(before, folder / "before-shuffled/predictions.jsonl")
+    write_predictions(answers(3, 40), folder / "after-shuffled/predictions.jsonl")
+    baselines = [{"name": "majority class", "meaning": "the commonest label", "scores": {"exact_match": 0.55}}]
+    (folder / "baselines.json").write_text(json.dumps(baselines), encoding="utf-8")
+    path = render(folder)
+    text = " ".join(Page(path.read_text(encoding="utf-8")).text.split())
+    assert "Image use, before: no gain of the true image over another sample's image is shown: 0.0 points" in text
+    assert "Image use, after: the true image is worth +82.5 points over another sample's image" in text
+    assert "majority classthe commonest label" in text
+    assert "55.0%" in text
+    report = json.loads((path.parent / "report.json").read_text(encoding="utf-8"))
+    assert [(each["arm"], each["finding"]) for each in report["image_use"]] == [("before", "open"), ("after", "better")]
+    assert report["image_use"][1]["true_image"] == 0.9
+    assert report["baselines"][0]["scores"] == {"exact_match": 0.55}
+
+
+def test_a_gain_that_owes_nothing_to_the_image_and_a_rule_that_does_as_well_are_part_of_the_verdict(
+    make_folder: Callable[..., Path],
+) -> None:
+    after = answers(36, 40)
+    folder = make_folder(answers(4, 40), after, replace(EVALUATION, stamps=()))
+    write_predictions(after, folder / "after-shuffled/predictions.jsonl")
+    baselines = [{"name": "constant answer", "meaning": "", "scores": {"exact_match": 0.95}}]
+    (folder / "baselines.json").write_text(json.dumps(baselines), encoding="utf-8")
+    report = json.loads((render(folder).parent / "report.json").read_text(encoding="utf-8"))
+    assert report["verdict"]["en"].endswith(
+        "on 40 samples. It is not shown to come from the image. A simple rule does as well: constant answer, 95.0%."
+    )
+    output = StringIO()
+    print_summary(folder, Console(file=output, width=80))
+    assert "A simple rule does as well" in " ".join(output.getvalue().split())
+    write_predictions(answers(4, 40), folder / "after-shuffled/predictions.jsonl")
+    (folder / "baselines.json").unlink()
+    report = json.loads((render(folder).parent / "report.json").read_text(encoding="utf-8"))
+    assert report["verdict"]["en"].endswith("on 40 samples.")
+
+
+def test_what_was_not_measured_is_said(make_folder: Callable[..., Path]) -> None:
+    text = Page(render(make_folder(answers(4, 40), answers(30, 40))).read_text(encoding="utf-8")).text
+    assert text.count("Not measured") == 2  # image use and forgetting
+    assert "There are no baselines in this evaluation" in text
+
+
+def test_forgetting_that_is_told_from_chance(make_folder: Callable[..., Path]) -> None:
+    before = answers(4, 40) + answers(38, 40, split="probe")
+    after = answers(30, 40) + answers(10, 40, split="probe")
+    text = Page(render(make_folder(before, after)).read_text(encoding="utf-8")).text
+    assert "70.0 points were forgotten (95% interval −8" in text
+
+
+def test_a_classification_shows_its_confusion(make_folder: Callable[..., Path]) -> None:
+    before = [
+        record(f"{row}", "wolf", reference="cat" if row % 2 else "dog", kind="ab"[row % 2], english=True)
+        for row in range(24)
+    ]
+    after = [replace(each, prediction=each.reference) for each in before]
+    config = "metrics: {names: [accuracy, macro_f1], labels: null, convention: null}"
+    path = render(make_folder(before, after, replace(EVALUATION, config=config, stamps=())))
+    page = Page(path.read_text(encoding="utf-8"))
+    assert len([attributes for _, attributes in page.tags if attributes.get("class") == "heat hit"]) == 4
+    report = json.loads((path.parent / "report.json").read_text(encoding="utf-8"))
+    assert report["confusion"]["after"]["confusion"] == [[12, 0, 0], [0, 12, 0]]
+    assert report["confusion"]["before"]["unparsed"] == 24
+    assert report["primary"] == "accuracy"
+    assert "Better: Accuracy went from 0.0% to 100.0%" in report["verdict"]["en"]
+    assert report["splits"]["test"]["slices"]["kind"]["a"]["accuracy"]["n"] == 12
+
+
+def test_the_plot_is_a_file_of_its_own(make_folder: Callable[..., Path]) -> None:
+    evaluation = replace(EVALUATION, title=ATTACK)
+    plot = (render(make_folder(answers(4, 40), answers(30, 40), evaluation)).parent / "scores.svg").read_text("utf-8")
+    root = ElementTree.fromstring(plot)
+    texts = ["".join(each.itertext()) for each in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts[0] == f"{ATTACK}: after − before, points, 95% interval, n = 40"
+    assert texts[texts.index("Exact match") + 1] == "+65.0"
+    circles = list(root.iter("{http://www.w3.org/2000/svg}circle"))
+    assert float(circles[0].attrib["cx"]) == pytest.approx(360 + 160 * 0.65)

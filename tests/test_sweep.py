@@ -11,7 +11,7 @@ import train
 from vglm.cli import main
 from vglm.config import compose
 from vglm.errors import ConfigError, DataError
-from vglm.evaluation.sweep import as_markdown, find_runs, tabulate
+from vglm.evaluation.sweep import as_markdown, compare_methods, find_runs, tabulate
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,10 @@ def test_the_command_evaluates_and_writes_a_table(sweep: Path) -> None:
     assert [line.split(" | ")[1] for line in lines[2:4]] == ["2", "1"]
     assert "method.r=8" in lines[2]
     assert "method.r=2" in lines[3]
-    assert "6 held-out samples" in lines[-1]
+    assert "6 held-out samples" in lines[5]
+    assert lines[7].startswith("| methods | points |")
+    assert "method.r=2 − " in lines[9]
+    assert "the same 6 samples" in lines[-1]
 
 
 def test_where_all_answers_are_right_the_interval_still_has_a_width(copied: Path) -> None:
@@ -74,6 +77,27 @@ def test_a_row_takes_the_seeds_of_a_method_together(copied: Path) -> None:
     assert first.peak_memory is not None
     assert first.peak_memory > 100e6  # PyTorch alone takes more
     assert "| 75.0 |" in as_markdown([first, second])
+
+
+def test_methods_are_tested_against_each_other_sample_by_sample(copied: Path) -> None:
+    for name, right in {"a1": 0, "a2": 0, "b1": 6}.items():
+        _answer(copied / name, right)
+    (test,) = compare_methods(find_runs([copied]))
+    assert (test.result.difference, test.result.n) == (1.0, 6)
+    assert test.p_value == test.result.p_value == pytest.approx(2 / 2**6)  # six gains of six
+    assert "r=8" in test.first
+    assert "r=2" in test.second
+
+    shutil.copytree(copied / "b1", copied / "c1")
+    config = (copied / "c1/config.yaml").read_text(encoding="utf-8")
+    (copied / "c1/config.yaml").write_text(config.replace("r: 2", "r: 3"), encoding="utf-8")
+    _answer(copied / "c1", 6)
+    runs = find_runs([copied])
+    tests = compare_methods(runs)
+    assert [test.result.difference for test in tests] == [1.0, 1.0, 0.0]
+    assert [test.p_value for test in tests] == pytest.approx([3 * 2 / 2**6, 3 * 2 / 2**6, 1.0])  # Holm over three
+    assert as_markdown(tabulate(runs), tests).count("not told apart") == 4  # and once in the legend
+    assert compare_methods([run for run in runs if run.folder.name == "a1"]) == []
 
 
 def test_runs_that_cannot_be_compared_are_refused(copied: Path, tmp_path: Path) -> None:

@@ -141,7 +141,8 @@ def _parser() -> argparse.ArgumentParser:
         "report",
         help="compare runs, method by method",
         description="Put finished runs side by side, one row for each method with its seeds together: held-out score"
-        " with interval, what was forgotten, memory, seconds and size. Runs without an evaluation are evaluated first.",
+        " with interval, what was forgotten, memory, seconds and size; and each method tested against each other on the"
+        " same samples. Runs without an evaluation are evaluated first.",
         epilog="example: vglm report outputs/sweeps/<time> --markdown table.md",
     )
     add = report.add_argument
@@ -246,7 +247,7 @@ def _protocol(parsed: argparse.Namespace) -> None:
 def _report(parsed: argparse.Namespace) -> None:
     from vglm.config import repo_root
     from vglm.evaluation.predictions import write_text
-    from vglm.evaluation.sweep import as_markdown, find_runs, print_rows, tabulate
+    from vglm.evaluation.sweep import as_markdown, compare_methods, find_runs, print_rows, tabulate
 
     runs = find_runs(parsed.runs)
     for run in runs:
@@ -255,10 +256,10 @@ def _report(parsed: argparse.Namespace) -> None:
             command = [sys.executable, str(repo_root() / "evaluate.py"), f"run={run.folder}"]
             if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
                 raise WorkbenchError(f"{run.folder} could not be evaluated; its own message stands above.")
-    rows = tabulate(runs)
-    print_rows(rows)
+    rows, tests = tabulate(runs), compare_methods(runs)
+    print_rows(rows, tests=tests)
     if parsed.markdown is not None:
-        write_text(parsed.markdown, as_markdown(rows))
+        write_text(parsed.markdown, as_markdown(rows, tests))
 
 
 def _doctor(parsed: argparse.Namespace) -> int:

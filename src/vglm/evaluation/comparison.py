@@ -1,30 +1,71 @@
-"""Two arms of predictions on the same samples, side by side: scores, differences and the answers that flipped.
+"""Two arms of predictions on the same samples, side by side: scores, differences, how sure they are, and what flipped.
 
 `metrics.json`, for one split:
 
     {"arms": {"baseline": "before", "candidate": "after"},
+     "primary": "exact_match",
      "metrics": {"exact_match": "nfkc|strip|one blank|case kept", …},
      "splits": {"test": {"n": 120, "errors": 0, "changed": 118,
-                         "exact_match": {"before": 0.0, "after": 0.925, "points": 92.5}, …,
+                         "exact_match": {"before": 0.0, "after": 0.925, "points": 92.5, "difference": 0.925,
+                                         "interval": [0.86, 0.96], "p_value": 1e-33, "p_value_holm": 2e-33,
+                                         "effect_size": 3.5, "n": 120, "groups": 120, "detectable": 0.03, …}, …,
                          "wrong_to_right": ["test.json#0", …], "right_to_wrong": [],
-                         "kinds": {"background": {"n": 120, …}}}},
+                         "power_line": "With 120 test items a difference under 3.1 points cannot be detected (…).",
+                         "not_computed": {},
+                         "kinds": {"background": {"n": 120, …}},
+                         "slices": {"kind": {"background": {"n": 120, …}, …}}}},
      "probe_loss_points": 1.5}
+
+The first metric that was asked for is the primary one: it was named before anyone saw a score, and the verdict rests on
+it. The p-values are Holm-corrected over all metrics of a split; intervals of slices are not corrected for their number.
 """
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+import yaml
+
 from vglm.errors import DataError
-from vglm.evaluation.metrics import EXACT_MATCH, METRICS, normalise, score
-from vglm.evaluation.predictions import PREDICTIONS_FILE, Evaluation, Prediction, read_predictions, write_text
+from vglm.evaluation.metrics import (
+    EXACT_MATCH,
+    METRICS,
+    Metric,
+    classify,
+    compare_all,
+    normalise,
+    score,
+    score_conventions,
+    select_metrics,
+)
+from vglm.evaluation.metrics.findings import by_abnormality
+from vglm.evaluation.predictions import (
+    EVALUATION_FILE,
+    PREDICTIONS_FILE,
+    Evaluation,
+    Prediction,
+    read_predictions,
+    write_text,
+)
+from vglm.evaluation.statistics import PairedComparison, compare_paired, holm
 
 METRICS_FILE = "metrics.json"
+BASELINES_FILE = "baselines.json"
 PROBE = "probe"
+MAX_SLICES = 30
+"""A field with more different values is no way to slice."""
+CONTROLS = ("shuffled", "blank", "neighbour", "text-only")
+CLASSIFICATION = ("accuracy", "balanced_accuracy", "macro_f1")
+LEVEL = 0.05
+FEW_GROUPS = 10
+"""With fewer independent groups no interval can be trusted."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +104,11 @@ class Summary:
 
     Attributes:
         pairs: The pairs, in the order of the predictions.
+        metrics: What `paired` compares, the primary one first.
     """
 
     pairs: tuple[Pair, ...]
+    metrics: tuple[Metric, ...] = METRICS
 
     @property
     def n(self) -> int:
@@ -101,10 +144,92 @@ class Summary:
         return [pair for pair in self.pairs if pair.right == (was_right, is_right)]
 
     @property
+    def primary(self) -> PairedComparison:
+        """The comparison by the first metric that could be computed."""
+        return self._first[1]
+
+    @property
+    def primary_metric(self) -> Metric:
+        """The first metric that could be computed."""
+        return self._first[0]
+
+    @property
+    def paired(self) -> dict[str, tuple[PairedComparison, float | None]]:
+        """Metric name -> (its comparison, its p-value by Holm over these metrics; None for lengths)."""
+        found = self._found[0]
+        tested = [
+            metric.name for metric in self.metrics if metric.name in found and metric.is_better_higher is not None
+        ]
+        adjusted = holm({name: found[name].p_value for name in tested})
+        return {name: (result, adjusted.get(name)) for name, result in found.items()}
+
+    @property
+    def not_computed(self) -> dict[str, str]:
+        """Metric name -> why it does not apply to these answers."""
+        return self._found[1]
+
+    @cached_property
+    def _first(self) -> tuple[Metric, PairedComparison]:
+        for metric in self.metrics:
+            with suppress(DataError):
+                return metric, self._compare([metric])[metric.name]
+        raise DataError("none of the metrics can be computed on these answers; choose others with metrics=<group>.")
+
+    def _compare(self, metrics: Sequence[Metric]) -> dict[str, PairedComparison]:
+        """By several metrics; those of every report from the pairs' own scores, which slices share."""
+        groups = [(pair.candidate.split, pair.candidate.group) for pair in self.pairs]
+        found = {}
+        for metric in METRICS:
+            if metric in metrics:
+                columns = np.array([pair.scores[metric.name] for pair in self.pairs])
+                found[metric.name] = compare_paired(columns[:, 0], columns[:, 1], groups=groups)
+        arms = [pair.baseline for pair in self.pairs], [pair.candidate for pair in self.pairs]
+        if others := [metric for metric in metrics if metric not in METRICS]:
+            found |= {name: each[0] for name, each in compare_all(*arms, others).items()}
+        return found
+
+    @cached_property
+    def _found(self) -> tuple[dict[str, PairedComparison], dict[str, str]]:
+        reasons: dict[str, str] = {}
+        try:
+            found = self._compare(self.metrics)
+        except DataError:  # of some metric: those that apply stay
+            found = {}
+            for metric in self.metrics:
+                try:
+                    found |= self._compare([metric])
+                except DataError as error:
+                    reasons[metric.name] = str(error)
+        order = [metric.name for metric in self.metrics if metric.name in found]
+        return {name: found[name] for name in order}, reasons
+
+    @cached_property
     def kinds(self) -> dict[str, "Summary"]:
         """The same for each kind of question, by name; empty where the data names no kinds."""
         names = sorted({pair.candidate.kind for pair in self.pairs if pair.candidate.kind is not None})
-        return {name: Summary(tuple(pair for pair in self.pairs if pair.candidate.kind == name)) for name in names}
+        return {name: self.part([pair for pair in self.pairs if pair.candidate.kind == name]) for name in names}
+
+    @cached_property
+    def slices(self) -> dict[str, dict[str, "Summary"]]:
+        """Field -> value -> the same for the samples with it; fields with 2 to `MAX_SLICES` different values."""
+        values: dict[str, dict[str, list[Pair]]] = {}
+        for pair in self.pairs:
+            for name, value in slice_values(pair.candidate).items():
+                values.setdefault(name, {}).setdefault(value, []).append(pair)
+        if any(metric.name.startswith("findings") for metric in self.metrics):
+            parts = by_abnormality([pair.candidate for pair in self.pairs])
+            pairs = {pair.candidate.id: pair for pair in self.pairs}
+            values["study"] = {name: [pairs[each.id] for each in rows] for name, rows in parts.items()}
+        return {
+            name: self.kinds if name == "kind" else {value: self.part(pairs) for value, pairs in sorted(parts.items())}
+            for name, parts in values.items()
+            if 2 <= len(parts) <= MAX_SLICES
+        }
+
+    def part(self, pairs: Sequence[Pair]) -> "Summary":
+        """The same for some of the pairs, by the primary metric and those of every report."""
+        metrics = {metric.name: metric for metric in (self.metrics[0], *METRICS)}
+        return Summary(tuple(pairs), tuple(metrics.values()))
 
 
 @dataclass(frozen=True)
@@ -115,11 +240,42 @@ class Comparison:
         baseline: Label of the arm to compare with.
         candidate: Label of the arm that is judged.
         splits: Split name -> its pairs' summary, in the order of the predictions.
+        labels: The closed set of classes; None for the different references.
     """
 
     baseline: str
     candidate: str
     splits: dict[str, Summary]
+    labels: tuple[str, ...] | None = None
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """All metrics of any split."""
+        return tuple({metric.name: metric for part in self.splits.values() for metric in part.metrics}.values())
+
+    @property
+    def main(self) -> str:
+        """The split that is judged: the first that is no probe, or else the probe."""
+        return next((name for name in self.splits if name != PROBE), PROBE)
+
+    @property
+    def verdict(self) -> "Verdict":
+        """What the primary metric on the main split allows to say."""
+        return judge(self.splits[self.main].primary, self.splits[self.main].primary_metric)
+
+    @property
+    def confusion(self) -> dict[str, dict[str, Any]]:
+        """Arm -> counts per class of the main split; empty where nothing was to be classified."""
+        part = self.splits[self.main]
+        if not {metric.name for metric in part.metrics} & set(CLASSIFICATION):
+            return {}
+        try:
+            return {
+                self.baseline: classify([pair.baseline for pair in part.pairs], self.labels).as_dict(),
+                self.candidate: classify([pair.candidate for pair in part.pairs], self.labels).as_dict(),
+            }
+        except DataError:  # said in `not_computed`
+            return {}
 
     @property
     def probe_loss_points(self) -> float | None:
@@ -128,33 +284,108 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `metrics.json`."""
+        return self._content
+
+    @cached_property
+    def _content(self) -> dict[str, Any]:
         splits = {
             name: {
                 **self._row(summary),
                 "wrong_to_right": [pair.candidate.id for pair in summary.flips(False, True)],
                 "right_to_wrong": [pair.candidate.id for pair in summary.flips(True, False)],
+                "power_line": summary.primary.power_line,
+                "not_computed": summary.not_computed,
                 "kinds": {kind: self._row(part) for kind, part in summary.kinds.items()},
+                "slices": {
+                    field: {value: self._row(part) for value, part in parts.items()}
+                    for field, parts in summary.slices.items()
+                },
             }
             for name, summary in self.splits.items()
         }
         return {
             "arms": {"baseline": self.baseline, "candidate": self.candidate},
-            "metrics": {metric.name: metric.signature for metric in METRICS},
+            "primary": self.splits[self.main].primary_metric.name,
+            "metrics": {metric.name: metric.signature for metric in self.metrics},
             "splits": splits,
             "probe_loss_points": self.probe_loss_points,
         }
 
     def _row(self, summary: Summary) -> dict[str, Any]:
         """Counts and scores of one row of the tables."""
-        scores = {
-            name: {self.baseline: baseline, self.candidate: candidate, "points": summary.points(name)}
-            for name, (baseline, candidate) in summary.scores.items()
-        }
+        metrics = {metric.name: metric for metric in summary.metrics}
+        scores = {name: self._score(metrics[name], *each) for name, each in summary.paired.items()}
         return {"n": summary.n, "errors": summary.errors, "changed": summary.changed, **scores}
+
+    def _score(self, metric: Metric, result: PairedComparison, adjusted: float | None) -> dict[str, Any]:
+        """All that is known of one metric; what is not finite becomes None."""
+        values = result.as_dict()
+        flips = result.flips
+        return {
+            self.baseline: values.pop("before"),
+            self.candidate: values.pop("after"),
+            "points": 100 * result.difference if metric.is_share and math.isfinite(result.difference) else None,
+            **values,
+            "interval": values["interval"] if has_interval(result) else [None, None],
+            "p_value_holm": None if adjusted is None or math.isnan(adjusted) else adjusted,
+            "flips": flips and {"gained": len(flips.wrong_to_right), "lost": len(flips.right_to_wrong)},
+            "signature": metric.signature,
+        }
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a comparison allows to say, and no more.
+
+    Attributes:
+        finding: `better` or `worse` where the interval excludes no difference and the test agrees; `open` where either
+            does not; `too few` where there are fewer than `FEW_GROUPS` independent groups or no interval.
+        result: What it rests on.
+        metric: Likewise.
+    """
+
+    finding: str
+    result: PairedComparison
+    metric: Metric
+
+
+def has_interval(result: PairedComparison) -> bool:
+    """Whether an interval says anything: resampling groups that all changed alike shows no doubt, but there is some."""
+    low, high = result.interval
+    return not (math.isnan(low) or math.isnan(high)) and low < high
+
+
+def judge(result: PairedComparison, metric: Metric) -> Verdict:
+    """Say what a paired comparison shows.
+
+    Args:
+        result: Of the two arms.
+        metric: What was compared; of errors less is better.
+    """
+    low, high = result.interval
+    if result.groups < FEW_GROUPS or math.isnan(result.difference) or math.isnan(low) or math.isnan(high):
+        return Verdict("too few", result, metric)
+    if low <= 0 <= high or not result.p_value < LEVEL:
+        return Verdict("open", result, metric)
+    is_better = (result.difference > 0) == (metric.is_better_higher is not False)
+    return Verdict("better" if is_better else "worse", result, metric)
+
+
+def slice_values(record: Prediction) -> dict[str, str]:
+    """Field -> value of what a record can be sliced by: its kind, the prompt's language, and text of its metadata."""
+    values = {} if record.kind is None else {"kind": record.kind}
+    values["language"] = "en" if record.english else "zh"
+    meta: Mapping[str, Any] = getattr(record, "meta", None) or {}
+    return values | {str(name): str(value) for name, value in meta.items() if isinstance(value, str | bool | int)}
 
 
 def compare(
-    baseline: Sequence[Prediction], candidate: Sequence[Prediction], *, labels: tuple[str, str] = ("before", "after")
+    baseline: Sequence[Prediction],
+    candidate: Sequence[Prediction],
+    *,
+    labels: tuple[str, str] = ("before", "after"),
+    metrics: Sequence[str] = (),
+    classes: Sequence[str] | None = None,
 ) -> Comparison:
     """Join two arms of predictions by split and id.
 
@@ -162,13 +393,18 @@ def compare(
         baseline: The records to compare with.
         candidate: The records of the same samples that are judged; their order is kept.
         labels: The arms' names, two different ones.
+        metrics: Names of metrics for the splits other than the probe, the primary one first; exact match and ROUGE-L
+            are always there.
+        classes: The closed set of labels, where metrics are of a classification; None for the different references.
 
     Returns:
         The comparison, with at least one pair.
 
     Raises:
+        ConfigError: There is no such metric.
         DataError: The arms are empty, or are not about the same questions and references.
     """
+    chosen = {metric.name: metric for metric in (*select_metrics(metrics, classes), *METRICS)}
     if not candidate and not baseline:
         raise DataError(f"{labels[0]} and {labels[1]} hold no predictions; there is nothing to compare.")
     before = {(record.split, record.id): record for record in baseline}
@@ -184,23 +420,181 @@ def compare(
             f"(first: {'; '.join(problems[:3])}). Evaluate both arms on the same data."
         )
     pairs = [Pair(before[key], record) for key, record in after.items()]
-    splits = dict.fromkeys(pair.candidate.split for pair in pairs)
+    splits: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        splits.setdefault(pair.candidate.split, []).append(pair)
     return Comparison(
-        *labels, {name: Summary(tuple(pair for pair in pairs if pair.candidate.split == name)) for name in splits}
+        *labels,
+        {
+            name: Summary(tuple(rows), METRICS if name == PROBE else tuple(chosen.values()))
+            for name, rows in splits.items()
+        },
+        None if classes is None else tuple(classes),
     )
 
 
-def compare_folder(folder: Path, evaluation: Evaluation) -> Comparison:
-    """Compare the two arms' `predictions.jsonl` of an evaluation folder.
+def read_metrics(evaluation: Evaluation) -> Mapping[str, Any]:
+    """The `metrics` of the config that an evaluation ran with: `names`, `labels` and `convention`, as far as given.
 
     Raises:
+        DataError: The config is no YAML.
+    """
+    try:
+        config = yaml.safe_load(evaluation.config)
+    except yaml.YAMLError as error:
+        raise DataError(f"the config in {EVALUATION_FILE} is no YAML ({error}). Run evaluate.py again.") from error
+    metrics = config.get("metrics") if isinstance(config, dict) else None
+    return metrics if isinstance(metrics, dict) else {}
+
+
+def compare_folder(folder: Path, evaluation: Evaluation) -> Comparison:
+    """Compare the two arms' `predictions.jsonl` of an evaluation folder, by the metrics that its config names.
+
+    Raises:
+        ConfigError: The config names an unknown metric.
         DataError: The predictions are missing, damaged, or not about the same samples.
     """
     labels = evaluation.baseline.label, evaluation.candidate.label
     baseline, candidate = (read_predictions(folder / label / PREDICTIONS_FILE) for label in labels)
-    return compare(baseline, candidate, labels=labels)
+    metrics = read_metrics(evaluation)
+    names, classes = metrics.get("names") or (), metrics.get("labels")
+    return compare(baseline, candidate, labels=labels, metrics=names, classes=classes)
 
 
 def write_metrics(comparison: Comparison, folder: Path) -> None:
     """Write `metrics.json` into the evaluation folder."""
     write_text(folder / METRICS_FILE, json.dumps(comparison.as_dict(), ensure_ascii=False, indent=2) + "\n")
+
+
+# --- what the score rests on -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class VisualGain:
+    """How much of an arm's score on the main split rests on the image: its own image minus another one.
+
+    Attributes:
+        arm: The arm, as `after`.
+        control: The other image: `shuffled`, `blank` or `neighbour`; `text-only` for none.
+        label: The folder of the control's predictions.
+        meaning: What the control stands for; empty where `evaluation.json` does not say.
+        result: `before` is the score with the other image, `after` with the true one.
+    """
+
+    arm: str
+    control: str
+    label: str
+    meaning: str
+    result: PairedComparison
+
+
+def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: Comparison) -> list[VisualGain]:
+    """Compare both arms with their control arms, by the primary metric.
+
+    A control is a folder with predictions beside the arms, whose name holds the sort of image and the arm's label:
+    `before-shuffled`, `after-blank`. A name without an arm's label belongs to the candidate.
+
+    Args:
+        folder: The evaluation folder.
+        evaluation: Its description.
+        comparison: Of its arms.
+
+    Returns:
+        The gains, shuffled images first; empty without controls. An evaluation of image use is such a gain itself.
+
+    Raises:
+        DataError: A control's predictions are damaged or not about samples of the arm.
+    """
+    part = comparison.splits[comparison.main]
+    arms = {comparison.baseline: [each.baseline for each in part.pairs]}
+    arms[comparison.candidate] = [each.candidate for each in part.pairs]
+    meanings = _control_meanings(folder)
+    gains = []
+    if evaluation.purpose == "image use":
+        result = part.primary
+        label, meaning = comparison.baseline, evaluation.baseline.meaning
+        gains.append(VisualGain(comparison.candidate, label, label, meaning, result))
+    for path in sorted(folder.glob(f"*/{PREDICTIONS_FILE}")):
+        label = path.parent.name
+        control = next((name for name in CONTROLS if name in label), None)
+        if label in arms or control is None:
+            continue
+        arm = next((name for name in arms if name in label.replace(control, "")), comparison.candidate)
+        answers = {each.id: each for each in read_predictions(path) if each.split == comparison.main}
+        truth = [each for each in arms[arm] if each.id in answers]
+        if not truth:
+            continue
+        others = [answers[each.id] for each in truth]
+        if len(others) != len(answers) or any(
+            (one.question, one.reference) != (two.question, two.reference)
+            for one, two in zip(truth, others, strict=True)
+        ):
+            raise DataError(f"{path} is not about the samples of {arm}. Evaluate again, or remove the folder.")
+        try:
+            result = compare_all(others, truth, [part.primary_metric])[part.primary_metric.name][0]
+        except DataError:  # a part of the samples without all classes
+            continue
+        gains.append(VisualGain(arm, control, label, meanings.get(label, ""), result))
+    rank = {name: place for place, name in enumerate(CONTROLS)}
+    return sorted(gains, key=lambda gain: (rank.get(gain.control, -1), list(arms).index(gain.arm)))
+
+
+def _control_meanings(folder: Path) -> dict[str, str]:
+    try:
+        controls = json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8")).get("controls") or []
+        return {str(each["label"]): str(each["meaning"]) for each in controls}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{folder / EVALUATION_FILE} has damaged controls ({error!r}). Evaluate again.") from error
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a simple rule scores on the main split.
+
+    Attributes:
+        name: As `majority class`.
+        meaning: How it answers.
+        scores: Metric name -> score.
+    """
+
+    name: str
+    meaning: str
+    scores: Mapping[str, float]
+
+
+def read_baselines(folder: Path) -> list[Baseline]:
+    """The baselines in `baselines.json`; none where there is no such file.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    path = folder / BASELINES_FILE
+    if not path.is_file():
+        return []
+    try:
+        return [
+            Baseline(str(each["name"]), str(each["meaning"]), _plain_scores(each["scores"]))
+            for each in json.loads(path.read_text(encoding="utf-8"))
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} is damaged ({error!r}); expected a list of name, meaning and scores. Evaluate again, or remove it."
+        ) from error
+
+
+def _plain_scores(scores: Mapping[str, Any]) -> dict[str, float]:
+    plain = {name: each.get("value") if isinstance(each, dict) else each for name, each in scores.items()}
+    return {str(name): float(value) for name, value in plain.items() if value is not None}
+
+
+def conventions_of(evaluation: Evaluation, comparison: Comparison) -> dict[str, Any]:
+    """The main split's candidate by other projects' conventions, where the config asks for them.
+
+    Raises:
+        ConfigError: There is no such convention, or its packages are not installed.
+    """
+    convention = read_metrics(evaluation).get("convention")
+    if convention is None:
+        return {}
+    records = [pair.candidate for pair in comparison.splits[comparison.main].pairs]
+    return dict(score_conventions(records, None if convention == "all" else [convention]))

@@ -2,16 +2,20 @@
 
     runs = find_runs([Path("outputs/sweeps/2026-11-22_20-00-00")])
     rows = tabulate(runs)           # every run needs its evaluation
-    print(as_markdown(rows))
+    tests = compare_methods(runs)   # every method with every other, on the same samples
+    print(as_markdown(rows, tests))
 
 Runs belong together when their configs differ in nothing but the seed. The interval is of the mean over the seeds: test
 samples are drawn anew, each with its answers of all seeds, so it says what other samples would do to the score; how far
-the seeds lie apart stands beside it.
+the seeds lie apart stands beside it. Two methods are compared sample by sample, each sample with its mean over the
+method's seeds; the p-values are Holm-corrected for all pairs of methods.
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,10 +25,17 @@ from rich.console import Console
 from rich.table import Table
 
 from vglm.errors import ConfigError, DataError
-from vglm.evaluation.comparison import PROBE, Comparison, compare_folder
+from vglm.evaluation.comparison import LEVEL, PROBE, Comparison, compare_folder, has_interval
 from vglm.evaluation.metrics import EXACT_MATCH
 from vglm.evaluation.predictions import EVALUATION_FILE, Prediction, read_evaluation
-from vglm.evaluation.statistics import Interval, bootstrap_interval, wilson_interval
+from vglm.evaluation.statistics import (
+    Interval,
+    PairedComparison,
+    bootstrap_interval,
+    compare_paired,
+    holm,
+    wilson_interval,
+)
 
 EVALUATION_FOLDER = "evaluation"
 _RESULTS = ("adapter", "model")
@@ -135,14 +146,10 @@ def tabulate(runs: Sequence[FinishedRun]) -> list[Row]:
     Raises:
         DataError: The runs were not tested on the same samples, or a run is there twice with one seed.
     """
-    comparisons = {run.folder: compare_folder(run.evaluation, read_evaluation(run.evaluation)) for run in runs}
-    _check_same_samples(comparisons)
-    groups: dict[str, list[FinishedRun]] = {}
-    for run in runs:
-        settings = {name: value for name, value in run.settings.items() if name not in _NOT_SETTINGS}
-        groups.setdefault(json.dumps([run.recipe, settings], sort_keys=True, default=str), []).append(run)
+    comparisons = _comparisons(runs)
+    groups = _methods(runs)
     rows = []
-    for name, group in zip(_names(list(groups.values())), groups.values(), strict=True):
+    for name, group in zip(_names(groups), groups, strict=True):
         seeds = [run.seed for run in group]
         if twice := {seed for seed in seeds if seeds.count(seed) > 1}:
             folders = ", ".join(run.folder.as_posix() for run in group if run.seed in twice)
@@ -151,25 +158,139 @@ def tabulate(runs: Sequence[FinishedRun]) -> list[Row]:
     return rows
 
 
-def as_markdown(rows: Sequence[Row]) -> str:
-    """The table for a README or a pull request, with a line that says how to read it."""
-    header, cells = _cells(rows)
-    lines = [header, ["---"] * len(header), *cells]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{table}\n\n{_legend(rows)}\n"
+@dataclass(frozen=True)
+class MethodTest:
+    """Two methods on the same samples.
+
+    Attributes:
+        first: Name of a row.
+        second: Name of another; the difference is its score minus the first's.
+        result: Of exact match on the test split, each sample's mean over the seeds.
+        p_value: Corrected by Holm for all pairs of methods.
+    """
+
+    first: str
+    second: str
+    result: PairedComparison
+    p_value: float
 
 
-def print_rows(rows: Sequence[Row], console: Console | None = None) -> None:
-    """Print the table on the terminal."""
-    header, cells = _cells(rows)
+def compare_methods(runs: Sequence[FinishedRun]) -> list[MethodTest]:
+    """Test every method against every other.
+
+    Args:
+        runs: As for `tabulate`.
+
+    Returns:
+        A test for each pair, in the order of the methods; none for a single method.
+
+    Raises:
+        DataError: The runs were not tested on the same samples.
+    """
+    comparisons = _comparisons(runs)
+    methods = _methods(runs)
+    scores: dict[str, list[float]] = {}
+    for name, group in zip(_names(methods), methods, strict=True):
+        by_seed = [
+            [pair.scores[EXACT_MATCH.name][1] for pair in comparisons[run.folder].splits["test"].pairs] for run in group
+        ]
+        scores[name] = [fmean(column) for column in zip(*by_seed, strict=True)]
+    clusters = [_cluster(pair.candidate) for pair in next(iter(comparisons.values())).splits["test"].pairs]
+    results = {
+        (first, second): compare_paired(scores[first], scores[second], groups=clusters)
+        for first, second in combinations(scores, 2)
+    }
+    keys = {f"{place}": pair for place, pair in enumerate(results)}
+    adjusted = holm({key: results[pair].p_value for key, pair in keys.items()})
+    return [MethodTest(*pair, results[pair], adjusted[key]) for key, pair in keys.items()]
+
+
+def as_markdown(rows: Sequence[Row], tests: Sequence[MethodTest] = ()) -> str:
+    """The tables for a README or a pull request, each with a line that says how to read it."""
+    text = f"{_markdown_table(*_cells(rows))}\n\n{_legend(rows)}\n"
+    return f"{text}\n{_markdown_table(*_test_cells(tests))}\n\n{_test_legend(tests)}\n" if tests else text
+
+
+def print_rows(rows: Sequence[Row], console: Console | None = None, tests: Sequence[MethodTest] = ()) -> None:
+    """Print the tables on the terminal."""
+    console = console or Console()
+    _print_table(console, *_cells(rows))
+    console.print(_legend(rows), style="dim")
+    if tests:
+        console.print()
+        _print_table(console, *_test_cells(tests))
+        console.print(_test_legend(tests), style="dim")
+
+
+def _markdown_table(header: list[str], cells: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *cells])
+
+
+def _print_table(console: Console, header: list[str], cells: list[list[str]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     for index, name in enumerate(header):
         table.add_column(name, justify="right" if index else "left", overflow="fold")
     for line in cells:
         table.add_row(*line)
-    console = console or Console()
     console.print(table)
-    console.print(_legend(rows), style="dim")
+
+
+def _test_cells(tests: Sequence[MethodTest]) -> tuple[list[str], list[list[str]]]:
+    header = ["methods", "points", "95% interval", "p", "p, Holm", "effect size", ""]
+    shared = _shared_prefix(name for test in tests for name in (test.first, test.second))
+    cells = []
+    for test in tests:
+        result = test.result
+        low, high = (f"{100 * end:+.1f}" for end in result.interval)
+        cells.append(
+            [
+                f"{test.second.removeprefix(shared)} − {test.first.removeprefix(shared)}",
+                f"{100 * result.difference:+.1f}",
+                f"{low} to {high}" if has_interval(result) else "-",
+                _p(result.p_value),
+                _p(test.p_value),
+                "-" if math.isnan(result.effect_size) else f"{result.effect_size:.2f}",
+                "differ" if test.p_value < LEVEL else "not told apart",
+            ]
+        )
+    return header, cells
+
+
+def _test_legend(tests: Sequence[MethodTest]) -> str:
+    result = tests[0].result
+    groups = "" if result.groups == result.n else f" in {result.groups} independent groups"
+    return (
+        f"exact match of two methods on the same {result.n} samples{groups}, each sample with its mean over the seeds;"
+        f" p, Holm: corrected for the number of pairs, {len(tests)};"
+        " effect size: the difference in standard deviations. Methods that are not told apart are not shown to be"
+        " equal. The seeds count as they are; another seed's luck is in the column by seed."
+    )
+
+
+def _p(value: float) -> str:
+    return "-" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _shared_prefix(names: Iterable[str]) -> str:
+    """The domain that all names begin with."""
+    domains = {name.partition("/")[0] for name in names}
+    return f"{domains.pop()}/" if len(domains) == 1 else ""
+
+
+def _comparisons(runs: Sequence[FinishedRun]) -> dict[Path, Comparison]:
+    """By run; a DataError where they are not about the same samples."""
+    comparisons = {run.folder: compare_folder(run.evaluation, read_evaluation(run.evaluation)) for run in runs}
+    _check_same_samples(comparisons)
+    return comparisons
+
+
+def _methods(runs: Sequence[FinishedRun]) -> list[list[FinishedRun]]:
+    """The runs of each method, in order."""
+    groups: dict[str, list[FinishedRun]] = {}
+    for run in runs:
+        settings = {name: value for name, value in run.settings.items() if name not in _NOT_SETTINGS}
+        groups.setdefault(json.dumps([run.recipe, settings], sort_keys=True, default=str), []).append(run)
+    return list(groups.values())
 
 
 def _row(name: str, runs: Sequence[FinishedRun], comparisons: Sequence[Comparison]) -> Row:
@@ -235,8 +356,7 @@ def _names(groups: Sequence[Sequence[FinishedRun]]) -> Iterable[str]:
 
 def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     header = ["method", "seeds", "before", "after", "95% interval", "by seed", "forgot", "MB", "s", "size MB"]
-    domains = {row.name.partition("/")[0] for row in rows}
-    shared = f"{domains.pop()}/" if len(domains) == 1 else ""
+    shared = _shared_prefix(row.name for row in rows)
     cells = [
         [
             row.name.removeprefix(shared),

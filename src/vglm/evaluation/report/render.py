@@ -1,14 +1,18 @@
-"""Turn an evaluation folder into `report/index.html`, `report/report.md` and a table for the terminal, without torch.
+"""Turn an evaluation folder into `report/index.html`, `report.md`, `report.json` and a table for the terminal.
 
     python -c "from vglm.evaluation.report import render; print(render('outputs/…/evaluation'))"
 
-The page holds its images and needs no network: a policy in its head lets it load nothing and run only its own script.
+No torch is needed. The page holds its images and answers and needs no network: a policy in its head lets it load
+nothing and run only its own script, which builds the answers' cards as they are asked for.
 """
 
 import base64
 import hashlib
+import json
+import math
 from collections.abc import Sequence
-from functools import cache
+from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +21,34 @@ from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table
 
-from vglm.evaluation.comparison import PROBE, Comparison, Pair, Summary, compare_folder, write_metrics
-from vglm.evaluation.metrics import EXACT_MATCH, METRICS, ROUGE_L
+from vglm.evaluation.comparison import (
+    PROBE,
+    Baseline,
+    Comparison,
+    Pair,
+    Summary,
+    VisualGain,
+    compare_folder,
+    conventions_of,
+    has_interval,
+    judge,
+    read_baselines,
+    read_visual_gains,
+    slice_values,
+    write_metrics,
+)
+from vglm.evaluation.metrics import EXACT_MATCH, ROUGE_L, Metric
 from vglm.evaluation.predictions import (
     IMAGES_FOLDER,
     Evaluation,
-    Prediction,
     read_evaluation,
     replaced_folder,
 )
+from vglm.evaluation.report.strings import METRIC_TITLES, STRINGS, Text, both, say
+from vglm.evaluation.statistics import PairedComparison
 
-MAX_CARDS = 600
+MAX_IMAGES = 600
 MAX_EXAMPLES = 5
-SPLIT_TITLES = {"test": "Test set", PROBE: "General probe"}
 FLIP_TITLES = {
     (False, True): "wrong → right",
     (True, False): "right → wrong",
@@ -45,19 +64,41 @@ def render(folder: Path | str) -> Path:
         folder: What `evaluate.py` wrote: `evaluation.json`, both arms' `predictions.jsonl`, `images/`.
 
     Returns:
-        The page's path, `<folder>/report/index.html`; `metrics.json` and `report/report.md` are written too.
+        The page's path, `<folder>/report/index.html`; `metrics.json`, `report/report.md`,
+        `report/report.json` and the plot `report/scores.svg` are written too.
 
     Raises:
+        ConfigError: The evaluation's config names an unknown metric or convention.
         DataError: A file of the folder is missing or damaged, or the report cannot be written.
     """
     folder = Path(folder)
     evaluation = read_evaluation(folder)
     comparison = compare_folder(folder, evaluation)
+    content = _Content(
+        evaluation,
+        comparison,
+        read_visual_gains(folder, evaluation, comparison),
+        read_baselines(folder),
+        conventions_of(evaluation, comparison),
+    )
     write_metrics(comparison, folder)
     with replaced_folder(folder / "report", marker="index.html") as report:
-        (report / "index.html").write_text(_html(evaluation, comparison, folder / IMAGES_FOLDER), encoding="utf-8")
-        (report / "report.md").write_text(_markdown(evaluation, comparison), encoding="utf-8")
+        (report / "index.html").write_text(_html(content, folder / IMAGES_FOLDER), encoding="utf-8")
+        (report / "report.md").write_text(_markdown(content), encoding="utf-8")
+        (report / "report.json").write_text(_json(content), encoding="utf-8")
+        (report / "scores.svg").write_text(_plot(content), encoding="utf-8")
     return folder / "report" / "index.html"
+
+
+@dataclass(frozen=True)
+class _Content:
+    """All that a report shows."""
+
+    evaluation: Evaluation
+    comparison: Comparison
+    gains: Sequence[VisualGain] = ()
+    baselines: Sequence[Baseline] = ()
+    conventions: dict[str, Any] | None = None
 
 
 def print_summary(folder: Path | str, console: Console | None = None) -> None:
@@ -82,50 +123,175 @@ def print_summary(folder: Path | str, console: Console | None = None) -> None:
     table.add_column("ROUGE-L (char.)", justify="right", no_wrap=True)
     for split, kind, summary in _rows(comparison):
         exact, rouge = ([_percent(value) for value in summary.scores[name.name]] for name in (EXACT_MATCH, ROUGE_L))
-        name = f"  {kind}" if kind else f"[bold]{_split_title(split)}[/bold]"
+        name = f"  {kind}" if kind else f"[bold]{_split_title(split).en}[/bold]"
         table.add_row(name, str(summary.n), " → ".join(exact), _signed(summary.points()), " → ".join(rouge))
     console.print(table)
     for stamp in evaluation.stamps:
         console.print(f"{stamp.text}: {stamp.detail}", style="bold yellow", markup=False)
+    gains = read_visual_gains(folder, evaluation, comparison)
+    console.print(verdict(evaluation, comparison, gains, read_baselines(folder)).en, style="bold", markup=False)
     for sentence in findings(evaluation, comparison):
-        console.print(sentence, markup=False)
+        console.print(sentence.en, markup=False)
+    if evaluation.purpose == "tuning":
+        for gain in _foremost(gains):
+            console.print(_gain_sentence(gain, comparison.verdict.metric).en, markup=False)
     console.print(f"Report: {folder / 'report' / 'index.html'}", soft_wrap=True, markup=False)
 
 
-def findings(evaluation: Evaluation, comparison: Comparison) -> list[str]:
-    """Say in a sentence per split what the numbers say, no more."""
+def verdict(
+    evaluation: Evaluation,
+    comparison: Comparison,
+    gains: Sequence[VisualGain] = (),
+    baselines: Sequence[Baseline] = (),
+) -> Text:
+    """What the primary metric shows, claiming no more than its interval and power allow, and what takes from it.
+
+    Args:
+        evaluation: What was evaluated.
+        comparison: Of its arms.
+        gains: A gain in score without one over shuffled images is not of seeing, which is said.
+        baselines: A simple rule that scores as well as the candidate is named.
+    """
+    found = comparison.verdict
+    result, metric = found.result, found.metric
+    sentence = say(
+        f"{'image' if evaluation.purpose == 'image use' else 'verdict'}_{found.finding}",
+        metric=_title(metric),
+        control=_control(comparison.baseline),
+        before=_value(result.before, metric),
+        after=_value(result.after, metric),
+        diff=_difference(result.difference, metric),
+        interval=_interval(result, metric),
+        n=f"{result.n:,}",
+        grouped=_grouped(result),
+        power=_power(result, metric),
+    )
+    parts = [sentence]
+    if evaluation.purpose == "tuning" and found.finding == "better":
+        shuffled = [each for each in gains if each.arm == comparison.candidate and each.control == "shuffled"]
+        if shuffled and judge(shuffled[0].result, metric).finding != "better":
+            parts.append(STRINGS["not_seeing"])
+    rules = [each for each in baselines if metric.name in each.scores]
+    sign = -1 if metric.is_better_higher is False else 1
+    if rules:
+        best = max(rules, key=lambda rule: sign * rule.scores[metric.name])
+        if sign * best.scores[metric.name] >= sign * result.after:
+            parts.append(say("rule_as_good", name=best.name, score=_value(best.scores[metric.name], metric)))
+    if evaluation.stamps:
+        parts.append(say("stamped", stamps=", ".join(stamp.text for stamp in evaluation.stamps)))
+    return Text("".join(part.en for part in parts), "".join(part.zh for part in parts))
+
+
+def _foremost(gains: Sequence[VisualGain]) -> list[VisualGain]:
+    """Both arms' gains over the first control, shuffled images where there are any; a table shows the others."""
+    return [gain for gain in gains if gain.control == gains[0].control]
+
+
+def _gain_sentence(gain: VisualGain, metric: Metric) -> Text:
+    found = judge(gain.result, metric).finding
+    difference = _difference(gain.result.difference, metric)
+    interval, control = _interval(gain.result, metric), _control(gain.control)
+    n = f"{gain.result.n:,}"
+    return say(f"gain_{found}", arm=gain.arm, diff=difference, interval=interval, control=control, n=n)
+
+
+def _control(name: str) -> Text:
+    return STRINGS.get(name, Text(name, name))
+
+
+def _title(metric: Metric) -> Text:
+    return Text(metric.title, METRIC_TITLES.get(metric.name, metric.title))
+
+
+def _value(value: float, metric: Metric) -> str:
+    """A score with its unit: percent, or as its signature says."""
+    if math.isnan(value):
+        return "–"
+    return f"{100 * value:.1f}%" if metric.is_share else f"{value:.3g}"
+
+
+def _number(value: float, metric: Metric) -> str:
+    """A difference without unit."""
+    if math.isnan(value):
+        return "–"
+    return _signed(100 * value) if metric.is_share else f"{value:+.3g}".replace("-", "−")
+
+
+def _difference(value: float, metric: Metric) -> Text:
+    unit = STRINGS["points"] if metric.is_share else Text("", "")
+    return Text(*(f"{_number(value, metric)}{each}" for each in unit))
+
+
+def _ends(result: PairedComparison, metric: Metric) -> Text:
+    if not has_interval(result):
+        return Text("–", "–")
+    low, high = (_number(end, metric) for end in result.interval)
+    return say("range", low=low, high=high)
+
+
+def _interval(result: PairedComparison, metric: Metric) -> Text:
+    return Text(*(f"{name} {ends}" for name, ends in zip(STRINGS["interval"], _ends(result, metric), strict=True)))
+
+
+def _grouped(result: PairedComparison) -> Text:
+    return Text("", "") if result.groups == result.n else say("grouped", groups=f"{result.groups:,}")
+
+
+def _power(result: PairedComparison, metric: Metric) -> Text:
+    if math.isnan(result.detectable):
+        return STRINGS["power_unknown"]
+    least = _difference(result.detectable, metric)
+    least = Text(*(each.removeprefix("+") for each in least))
+    return say("power", n=f"{result.n:,}", grouped=_grouped(result), least=least)
+
+
+def _p(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def findings(evaluation: Evaluation, comparison: Comparison) -> list[Text]:
+    """Say in a sentence per split what the answers say, no more."""
     return [_finding(evaluation, comparison, name) for name in comparison.splits]
 
 
-def _finding(evaluation: Evaluation, comparison: Comparison, split: str) -> str:
+def _finding(evaluation: Evaluation, comparison: Comparison, split: str) -> Text:
     summary = comparison.splits[split]
     baseline, candidate = (_percent(value) for value in summary.scores[EXACT_MATCH.name])
     samples = f"{summary.n} {'general questions' if split == PROBE else f'{split} samples'}"
+    where = f"{_split_title(split).zh}（{summary.n} 条）"
     if evaluation.purpose == "image use":
-        return (
+        return Text(
             f"Of {samples}, {baseline}% are answered right with {comparison.baseline} images and {candidate}% with "
-            f"{comparison.candidate} ones: looking at the image is worth {summary.points():.1f} points."
+            f"{comparison.candidate} ones: looking at the image is worth {summary.points():.1f} points.",
+            f"{where}中，{comparison.baseline} 图像答对 {baseline}%，{comparison.candidate} 图像答对 {candidate}%："
+            f"看图带来 {summary.points():.1f} 个百分点。",
         )
     gained, lost = len(summary.flips(False, True)), len(summary.flips(True, False))
     sentence = (
         f"On {samples}, exact match went from {baseline}% {comparison.baseline} to {candidate}% "
         f"{comparison.candidate}: {gained} {_answers(gained)} became right, {lost} became wrong"
     )
+    chinese = f"{where}：完全匹配由 {baseline}% 变为 {candidate}%；{gained} 条变对，{lost} 条变错"
     if split != PROBE:
-        return f"{sentence}."
-    return f"{sentence}; {_forgotten(summary)}."
+        return Text(f"{sentence}.", f"{chinese}。")
+    forgotten = _forgotten(summary)
+    return Text(f"{sentence}; {forgotten.en}.", f"{chinese}；{forgotten.zh}。")
 
 
 def _answers(count: int) -> str:
     return "answer" if count == 1 else "answers"
 
 
-def _forgotten(probe: Summary) -> str:
-    """What the probe's loss is called; only a loss is forgetting."""
+def _forgotten(probe: Summary) -> Text:
+    """What the probe's loss is called; only a loss that is told from chance is forgetting."""
     if probe.scores[EXACT_MATCH.name][0] == 0:
-        return "there was nothing to forget"
-    loss = -probe.points()
-    return f"{loss:.1f} points were forgotten" if loss > 0.05 else "on balance nothing was forgotten"
+        return STRINGS["nothing_to_forget"]
+    found = judge(probe.primary, probe.primary_metric)
+    change = _signed(100 * found.result.difference)
+    interval = _interval(found.result, found.metric)
+    return say(f"forgot_{found.finding}", change=change, loss=change.lstrip("−+"), interval=interval)
 
 
 def _rows(comparison: Comparison) -> list[tuple[str, str | None, Summary]]:
@@ -138,8 +304,8 @@ def _rows(comparison: Comparison) -> list[tuple[str, str | None, Summary]]:
     return rows
 
 
-def _split_title(split: str) -> str:
-    return SPLIT_TITLES.get(split, split.capitalize())
+def _split_title(split: str) -> Text:
+    return STRINGS[split] if split in ("test", PROBE) else Text(split.capitalize(), split)
 
 
 def _percent(value: float) -> str:
@@ -167,60 +333,203 @@ def _environment(*, autoescape: bool) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"percent": _percent, "signed": _signed, "cell": _markdown_cell}
+    environment.filters |= {"percent": _percent, "signed": _signed, "cell": _markdown_cell, "both": both, "p": _p}
+    environment.globals |= {
+        "t": lambda key, **values: both(say(key, **values)),
+        "value": _value,
+        "number": _number,
+        "ends": _ends,
+        "title": _title,
+        "control": _control,
+        "field": lambda name: STRINGS.get(name, Text(name, name)),
+    }
     return environment
 
 
-def _context(evaluation: Evaluation, comparison: Comparison) -> dict[str, Any]:
+def _context(content: _Content) -> dict[str, Any]:
     """What both templates show."""
+    evaluation, comparison = content.evaluation, content.comparison
+    primary = comparison.verdict
+    probe = comparison.splits.get(PROBE) if comparison.main != PROBE else None
     return {
         "evaluation": evaluation,
         "comparison": comparison,
+        "verdict": verdict(evaluation, comparison, content.gains, content.baselines),
+        "found": primary.finding,
         "findings": findings(evaluation, comparison),
-        "metrics": METRICS,
+        "gain_sentences": [_gain_sentence(gain, primary.metric) for gain in _foremost(content.gains)],
+        "gains": content.gains,
+        "baselines": _bars(content),
+        "conventions": content.conventions or {},
+        "primary": primary,
+        "power": _power(primary.result, primary.metric),
+        "probe": probe,
+        "forgotten": _forgotten(probe) if probe is not None else None,
+        "splits": {name: _split_title(name) for name in comparison.splits},
+        "metrics": {metric.name: metric for metric in comparison.metrics},
         "exact_match": EXACT_MATCH,
         "rouge_l": ROUGE_L,
-        "rows": [(_split_title(split), kind, summary) for split, kind, summary in _rows(comparison)],
+        "rows": [(_split_title(split).en, kind, summary) for split, kind, summary in _rows(comparison)],
         "flip_titles": FLIP_TITLES,
+        "forest": _forest,
     }
 
 
-def _html(evaluation: Evaluation, comparison: Comparison, images: Path) -> str:
+def _bars(content: _Content) -> list[tuple[str, str, float, str, str]]:
+    """(name, meaning, score, score as text, class) of the baselines and both arms, best first."""
+    found = content.comparison.verdict
+    if not content.baselines or not found.metric.is_share:
+        return []
+    rows = [
+        (each.name, each.meaning, each.scores[found.metric.name], "rule")
+        for each in content.baselines
+        if found.metric.name in each.scores
+    ]
+    if not rows:
+        return []
+    arms = content.evaluation.baseline, content.evaluation.candidate
+    rows += [(arms[0].label, arms[0].meaning, found.result.before, "before")]
+    rows += [(arms[1].label, arms[1].meaning, found.result.after, "after")]
+    rows.sort(key=lambda row: -row[2])
+    return [(name, meaning, score, _value(score, found.metric), kind) for name, meaning, score, kind in rows]
+
+
+def _forest(result: PairedComparison, reach: float) -> Markup:
+    """An interval around its difference, drawn against zero; `reach` is the largest absolute end."""
+    low, high = result.interval
+    if not has_interval(result) or reach == 0:
+        return Markup("")
+    left, right, dot = (60 + 56 * end / reach for end in (low, high, result.difference))
+    return Markup(
+        '<svg class="forest" viewBox="0 0 120 14" width="100" height="12" aria-hidden="true">'
+        '<line x1="60" x2="60" y1="0" y2="14" class="zero"/>'
+        f'<line x1="{left:.1f}" x2="{right:.1f}" y1="7" y2="7"/><circle cx="{dot:.1f}" cy="7" r="3.5"/></svg>'
+    )
+
+
+def _html(content: _Content, images: Path) -> str:
     environment = _environment(autoescape=True)
     script = _source(environment, "report.js")
     script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-    @cache
-    def image_uri(sha256: str | None) -> str | None:
-        path = images / f"{sha256}.webp"
-        if sha256 is None or not path.is_file():
-            return None
-        return "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode()
-
-    sections = []
-    for split, summary in comparison.splits.items():
-        pairs = _ordered(summary.pairs, losses_first=split == PROBE)
-        sections.append(
-            {
-                "id": split,
-                "title": _split_title(split),
-                "is_probe": split == PROBE,
-                "summary": summary,
-                "kinds": list(summary.kinds),
-                "pairs": pairs[:MAX_CARDS],
-                "left_out": max(0, len(pairs) - MAX_CARDS),
-                "forgotten": _forgotten(summary) if split == PROBE and evaluation.purpose == "tuning" else None,
-            }
-        )
+    data, left_out = _data(content, images)
+    reaches = {}
+    for name, summary in content.comparison.splits.items():
+        ends = [
+            abs(end)
+            for metric, (result, _) in summary.paired.items()
+            for end in result.interval
+            if _is_share(summary, metric) and not math.isnan(end)
+        ]
+        reaches[name] = max(ends, default=0.0)
     return environment.get_template("index.html.j2").render(
-        **_context(evaluation, comparison),
-        sections=sections,
-        image_uri=image_uri,
-        language=_language,
+        **_context(content),
+        reaches=reaches,
+        confusion=content.comparison.confusion,
+        images_left=left_out,
+        max_images=MAX_IMAGES,
+        data=Markup(data),
         style=Markup(_source(environment, "report.css")),
         script=Markup(script),
         script_hash=script_hash,
     )
+
+
+def _is_share(summary: Summary, name: str) -> bool:
+    return next(metric.is_share for metric in summary.metrics if metric.name == name)
+
+
+def _data(content: _Content, images: Path) -> tuple[str, bool]:
+    """The answers as JSON for the script, changed ones first; and whether images were left out."""
+    comparison = content.comparison
+    places: dict[str, int] = {}
+    uris: list[str] = []
+    left_out = False
+
+    def place(sha256: str | None) -> int:
+        """Of the image in the page: -1 for none, -2 for one that is not embedded."""
+        nonlocal left_out
+        if sha256 is None or not (path := images / f"{sha256}.webp").is_file():
+            return -1
+        if sha256 not in places:
+            if len(uris) >= MAX_IMAGES:
+                left_out = True
+                return -2
+            places[sha256] = len(uris)
+            uris.append("data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode())
+        return places[sha256]
+
+    fields = list(dict.fromkeys(name for part in comparison.splits.values() for name in part.slices))
+    rows = []
+    flips = list(FLIP_TITLES)
+    for number, (split, summary) in enumerate(comparison.splits.items()):
+        study = {
+            pair.candidate.id: value for value, part in summary.slices.get("study", {}).items() for pair in part.pairs
+        }
+        for pair in _ordered(summary.pairs, losses_first=split == PROBE):
+            record, other = pair.candidate, pair.baseline
+            values = slice_values(record) | ({"study": study[record.id]} if record.id in study else {})
+            first = place(record.image_sha256)
+            rows.append(
+                [
+                    number,
+                    record.id,
+                    record.question,
+                    record.reference,
+                    other.prediction,
+                    record.prediction,
+                    other.error,
+                    record.error,
+                    flips.index(pair.right),
+                    int(pair.is_changed),
+                    int(record.english),
+                    first,
+                    place(other.image_sha256) if other.image_sha256 != record.image_sha256 else None,
+                    record.history,
+                    record.image or record.id,
+                    [values.get(name, "") for name in fields],
+                ]
+            )
+    data = {
+        "labels": [comparison.baseline, comparison.candidate],
+        "splits": [_split_title(name) for name in comparison.splits],
+        "fields": fields,
+        "strings": STRINGS,
+        "images": uris,
+        "rows": rows,
+    }
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"), left_out
+
+
+def _plot(content: _Content) -> str:
+    """The main split's differences with their intervals, from -100 to 100 points, as a file for slides and papers."""
+    part = content.comparison.splits[content.comparison.main]
+    metrics = {metric.name: metric for metric in part.metrics}
+    rows = [(metrics[name], result) for name, (result, _) in part.paired.items() if metrics[name].is_share]
+    height = 26 * len(rows) + 70
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="640" height="{height}" viewBox="0 0 640 {height}"'
+        ' font-family="system-ui, sans-serif" font-size="13">',
+        f'<rect width="640" height="{height}" fill="#fff"/>',
+        f'<text x="14" y="24" font-weight="600">{escape(content.evaluation.title)}:'
+        f" {escape(content.comparison.candidate)} − {escape(content.comparison.baseline)}, points,"
+        f" 95% interval, n = {part.n:,}</text>",
+    ]
+    for points in (-100, -50, 0, 50, 100):
+        x = 360 + 1.6 * points
+        lines.append(
+            f'<line x1="{x}" x2="{x}" y1="36" y2="{height - 26}" stroke="{"#777" if points == 0 else "#ddd"}"/>'
+        )
+        lines.append(f'<text x="{x}" y="{height - 10}" text-anchor="middle" fill="#555">{points}</text>')
+    for place, (metric, result) in enumerate(rows):
+        y = 52 + 26 * place
+        lines.append(f'<text x="14" y="{y + 4}">{escape(metric.title)}</text>')
+        lines.append(f'<text x="626" y="{y + 4}" text-anchor="end">{_number(result.difference, metric)}</text>')
+        if has_interval(result):
+            low, high = (360 + 160 * end for end in result.interval)
+            lines.append(f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}" stroke="#1f5f8b" stroke-width="2"/>')
+        if not math.isnan(result.difference):
+            lines.append(f'<circle cx="{360 + 160 * result.difference:.1f}" cy="{y}" r="4" fill="#1f5f8b"/>')
+    return "\n".join([*lines, "</svg>"]) + "\n"
 
 
 def _source(environment: Environment, name: str) -> str:
@@ -228,18 +537,42 @@ def _source(environment: Environment, name: str) -> str:
     return environment.loader.get_source(environment, name)[0]
 
 
-def _language(record: Prediction) -> str:
-    """The language that chooses between the Chinese, Japanese and Latin forms of a character."""
-    return "en" if record.english else "zh-Hans"
+def _markdown(content: _Content) -> str:
+    pairs = [pair for summary in content.comparison.splits.values() for pair in summary.pairs if pair.is_changed]
+    environment = _environment(autoescape=False)
+    return environment.get_template("report.md.j2").render(**_context(content), examples=pairs[:MAX_EXAMPLES])
 
 
-def _markdown(evaluation: Evaluation, comparison: Comparison) -> str:
-    pairs = [pair for summary in comparison.splits.values() for pair in summary.pairs if pair.is_changed]
-    return (
-        _environment(autoescape=False)
-        .get_template("report.md.j2")
-        .render(**_context(evaluation, comparison), examples=pairs[:MAX_EXAMPLES])
-    )
+def _json(content: _Content) -> str:
+    """`report.json`: what `metrics.json` holds, and what was said of it."""
+    evaluation, comparison = content.evaluation, content.comparison
+    text = verdict(evaluation, comparison, content.gains, content.baselines)
+    report = {
+        "evaluation": asdict(evaluation),
+        "verdict": {"finding": comparison.verdict.finding, "en": text.en, "zh": text.zh},
+        "findings": [{"en": each.en, "zh": each.zh} for each in findings(evaluation, comparison)],
+        **comparison.as_dict(),
+        "image_use": [
+            {
+                "arm": gain.arm,
+                "control": gain.control,
+                "label": gain.label,
+                "meaning": gain.meaning,
+                "metric": comparison.verdict.metric.name,
+                "finding": judge(gain.result, comparison.verdict.metric).finding,
+                **{
+                    {"before": "other_image", "after": "true_image"}.get(name, name): each
+                    for name, each in gain.result.as_dict().items()
+                    if name != "flips"
+                },
+            }
+            for gain in content.gains
+        ],
+        "baselines": [asdict(each) for each in content.baselines],
+        "confusion": comparison.confusion,
+        "conventions": content.conventions or {},
+    }
+    return json.dumps(report, ensure_ascii=False, indent=2, default=dict) + "\n"
 
 
 def _markdown_cell(text: str) -> str:

@@ -1,0 +1,256 @@
+"""Every text of the report's interface, in English and Chinese: key -> (English, Chinese)."""
+
+from html import escape
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+
+class Text(NamedTuple):
+    """The same in both languages of the interface."""
+
+    en: str
+    zh: str
+
+
+STRINGS = {
+    key: Text(*texts)
+    for key, texts in {
+        "report": ("Evaluation report", "评测报告"),
+        "to": ("to", "到"),
+        "points": (" points", " 个百分点"),
+        "interval": ("95% interval", "95% 区间"),
+        "range": ("{low} to {high}", "{low} 至 {high}"),
+        "test": ("Test set", "测试集"),
+        "probe": ("General probe", "通用探针"),
+        "metrics": ("Scores", "指标"),
+        "metric": ("Metric", "指标"),
+        "difference": ("difference", "差值"),
+        "p": ("p", "p 值"),
+        "p_holm": ("p, Holm", "p（Holm 校正）"),
+        "effect": ("effect size", "效应量"),
+        "groups": ("groups", "独立组"),
+        "samples": ("Samples", "样本"),
+        "signatures": ("How each score is computed", "各指标如何计算"),
+        "metrics_about": (
+            "Paired on the same samples, by independent group. The first metric is the primary one; Holm corrects its "
+            "p-value for all the metrics of a split. Effect size: the difference in standard deviations.",
+            "同一批样本配对比较，按独立组计算。第一个为主指标；Holm 法按全部指标校正 p 值。效应量：差值除以其标准差。",
+        ),
+        "not_computed": ("not computed: {reason}", "未计算：{reason}"),
+        "gain": ("Gain", "增益"),
+        "image_use": ("Did it use the image?", "是否利用了图像？"),
+        "not_measured": ("Not measured", "未测量"),
+        "image_missing": (
+            "There are no answers to shuffled images in this evaluation.",
+            "本次评测没有使用打乱图像的回答。",
+        ),
+        "forgetting": ("What it forgot", "遗忘"),
+        "probe_missing": ("There is no general probe in this evaluation.", "本次评测没有通用探针。"),
+        "shuffled": ("another sample's image", "其他样本的图像"),
+        "blank": ("a blank image", "空白图像"),
+        "neighbour": ("a neighbour of the same class", "同类的相近图像"),
+        "text-only": ("no image at all", "没有图像"),
+        "gain_better": (
+            "Image use, {arm}: the true image is worth {diff} over {control} ({interval}, n = {n}).",
+            "图像利用（{arm}）：与{control}相比，真实图像带来 {diff}（{interval}，n = {n}）。",
+        ),
+        "gain_worse": (
+            "Image use, {arm}: the true image does worse than {control}, by {diff} ({interval}, n = {n}).",
+            "图像利用（{arm}）：真实图像反而不如{control}，相差 {diff}（{interval}，n = {n}）。",
+        ),
+        "gain_open": (
+            "Image use, {arm}: no gain of the true image over {control} is shown: {diff} ({interval}, n = {n}).",
+            "图像利用（{arm}）：未能显示真实图像优于{control}：{diff}（{interval}，n = {n}）。",
+        ),
+        "gain_too few": (
+            "Image use, {arm}: too few samples to judge the gain over {control}: {diff}, n = {n}.",
+            "图像利用（{arm}）：样本太少，无法判断相对{control}的增益：{diff}，n = {n}。",
+        ),
+        "visual_gain": ("Visual gain", "视觉增益"),
+        "visual_about": (
+            "The same questions with the true image and with another one; the gain is true minus other, paired.",
+            "同样的问题分别配真实图像与其他图像；增益为真实减其他，配对计算。",
+        ),
+        "arm": ("Arm", "模型"),
+        "other_image": ("other image", "其他图像"),
+        "true_image": ("true image", "真实图像"),
+        "baselines": ("Against simple rules", "与简单基线比较"),
+        "baselines_about": ("{metric} on the split that is judged.", "所评部分上的{metric}。"),
+        "no_baselines": (
+            "There are no baselines in this evaluation, so a score cannot be held against a constant answer here.",
+            "本次评测没有基线，因此无法与恒定回答等比较。",
+        ),
+        "slices": ("Slices", "切片"),
+        "slices_about": (
+            "Intervals are not corrected for the number of slices: a striking one among many is a hint, no finding.",
+            "区间未按切片数量校正：众多切片中个别突出的只是线索，不是结论。",
+        ),
+        "slice": ("Slice", "切片"),
+        "confusion": ("Confusion matrices", "混淆矩阵"),
+        "confusion_about": (
+            "Rows: the true class. Columns: the class that was named.",
+            "行：真实类别。列：回答的类别。",
+        ),
+        "unparsed": ("unparsed", "无法解析"),
+        "true_class": ("true class", "真实类别"),
+        "recall": ("recall", "召回率"),
+        "precision": ("precision", "精确率"),
+        "conventions": ("As other projects count", "按其他项目的算法"),
+        "answers": ("Answers side by side", "逐条对照"),
+        "answers_about": (
+            "Right means an exact match. In the answers, what the reference does not say is marked.",
+            "“正确”指完全一致。回答中参考答案没有的部分会标出。",
+        ),
+        "answers_split": (
+            "{split}: {changed} of {n} answers differ; {gained} wrong → right, {lost} right → wrong.",
+            "{split}：{n} 条回答中 {changed} 条不同；{gained} 条由错变对，{lost} 条由对变错。",
+        ),
+        "errors": ("{errors} could not be answered and count as wrong.", "{errors} 条无法回答，按错误计。"),
+        "images_left": (
+            "Images are embedded for the first {n} only; the folder images/ beside the report holds them all.",
+            "仅嵌入前 {n} 张图像；全部图像在报告旁的 images/ 文件夹中。",
+        ),
+        "needs_script": (
+            "The answers are shown by a script; without one, read predictions.jsonl.",
+            "逐条回答由脚本显示；若已禁用脚本，请查看 predictions.jsonl。",
+        ),
+        "configuration": ("Configuration", "配置"),
+        "decoding": ("decoding", "解码"),
+        "versions": ("versions", "版本"),
+        "evaluated": ("evaluated", "评测时间"),
+        "repeat": ("Repeat it", "复现命令"),
+        "full_config": ("Full configuration", "完整配置"),
+        "verdict_better": (
+            "Better: {metric} went from {before} to {after}, {diff} ({interval}) on {n} samples{grouped}.",
+            "有提升：{metric}由 {before} 变为 {after}，{diff}（{interval}），共 {n} 个样本{grouped}。",
+        ),
+        "verdict_worse": (
+            "Worse: {metric} went from {before} to {after}, {diff} ({interval}) on {n} samples{grouped}.",
+            "变差：{metric}由 {before} 变为 {after}，{diff}（{interval}），共 {n} 个样本{grouped}。",
+        ),
+        "verdict_open": (
+            "No difference is shown: {metric} went from {before} to {after}, {diff} ({interval}); {power}.",
+            "未显示出差异：{metric}由 {before} 变为 {after}，{diff}（{interval}）；{power}。",
+        ),
+        "verdict_too few": (
+            "Too few samples to judge: {metric} went from {before} to {after} on {n} samples{grouped}.",
+            "样本太少，无法下结论：{metric}由 {before} 变为 {after}，共 {n} 个样本{grouped}。",
+        ),
+        "image_better": (
+            "It uses the image: with the true image {metric} is {after}, with {control} {before}, {diff} ({interval}) "
+            "on {n} samples{grouped}.",
+            "利用了图像：{metric}在真实图像下 {after}，{control}下 {before}，{diff}（{interval}），n = {n}{grouped}。",
+        ),
+        "image_worse": (
+            "The true image makes it worse: {metric} is {after}, with {control} {before}, {diff} ({interval}).",
+            "真实图像反而更差：{metric}为 {after}，{control}下为 {before}，{diff}（{interval}）。",
+        ),
+        "image_open": (
+            "No use of the image is shown: {metric} is {after} with the true image, {before} with {control}, {diff} "
+            "({interval}); {power}.",
+            "未显示对图像的利用：真实图像下{metric}为 {after}，{control}下为 {before}，{diff}（{interval}）；{power}。",
+        ),
+        "image_too few": (
+            "Too few samples to judge: {metric} is {after} with the true image, {before} with {control}, on {n} "
+            "samples{grouped}.",
+            "样本太少，无法下结论：真实图像下{metric}为 {after}，{control}下为 {before}，共 {n} 个样本{grouped}。",
+        ),
+        "grouped": (" in {groups} independent groups", "，{groups} 个独立组"),
+        "power": (
+            "with {n} items{grouped} whose differences vary as these do, one under {least} cannot be detected "
+            "(80 % power at the 5 % level)",
+            "{n} 个样本{grouped}、差值波动如此时，检测不出小于 {least}的差异（功效 80%，显著性水平 5%）",
+        ),
+        "nothing_to_forget": ("there was nothing to forget", "原本就没有可遗忘的"),
+        "forgot_worse": ("{loss} points were forgotten ({interval})", "遗忘 {loss} 个百分点（{interval}）"),
+        "forgot_better": (
+            "nothing was forgotten, {loss} points were gained ({interval})",
+            "没有遗忘，反而提高 {loss} 个百分点（{interval}）",
+        ),
+        "forgot_open": (
+            "neither a loss nor a gain is shown: {change} points ({interval})",
+            "未显示下降或上升：{change} 个百分点（{interval}）",
+        ),
+        "forgot_too few": (
+            "too few questions to tell what was forgotten",
+            "问题太少，无法判断遗忘",
+        ),
+        "power_unknown": (
+            "the differences do not vary, so the power is unknown",
+            "差值没有变化，检验功效未知",
+        ),
+        "not_seeing": (
+            " It is not shown to come from the image.",
+            "未显示这一提升来自图像。",
+        ),
+        "rule_as_good": (
+            " A simple rule does as well: {name}, {score}.",
+            "简单规则也能做到：{name}，{score}。",
+        ),
+        "stamped": (
+            " But see the warning: {stamps}.",
+            "但请注意警告：{stamps}。",
+        ),
+        "all": ("All", "全部"),
+        "changed": ("Changed", "有变化"),
+        "flip0": ("wrong → right", "错 → 对"),
+        "flip1": ("right → wrong", "对 → 错"),
+        "flip2": ("wrong in both", "都错"),
+        "flip3": ("right in both", "都对"),
+        "right": ("✓ right", "✓ 正确"),
+        "wrong": ("✗ wrong", "✗ 错误"),
+        "empty": ("(empty)", "（空）"),
+        "no_answer": ("no answer: ", "无回答："),
+        "no_image": ("no image", "无图像"),
+        "image_elsewhere": ("image not embedded", "图像未嵌入"),
+        "reference": ("reference", "参考答案"),
+        "search": ("Search", "搜索"),
+        "shown": ("{n} of {total} shown", "显示 {n} / {total}"),
+        "none_fits": ("No answer fits.", "没有符合的回答。"),
+        "more": ("Show more", "显示更多"),
+        "split": ("split", "部分"),
+        "kind": ("kind", "类型"),
+        "language": ("language", "语言"),
+        "study": ("study", "检查"),
+        "any": ("{field}: all", "{field}：全部"),
+    }.items()
+}
+METRIC_TITLES = {
+    "exact_match": "完全匹配",
+    "normalised_match": "归一化匹配",
+    "contains": "包含参考答案",
+    "accuracy": "准确率",
+    "balanced_accuracy": "平衡准确率",
+    "macro_f1": "宏平均 F1",
+    "parsed": "可解析的回答",
+    "rouge_l_characters": "ROUGE-L（字）",
+    "rouge_l_words": "ROUGE-L（词）",
+    "answer_length": "回答长度",
+    "length_ratio": "长度比",
+    "vqa_accuracy": "VQA 准确率",
+    "findings_micro_f1": "征象微平均 F1",
+    "findings_macro_f1": "征象宏平均 F1",
+    "abnormal_recall": "异常检出率",
+    "normal_recall": "正常识别率",
+}
+"""Where a metric's own title is no name in Chinese too."""
+
+
+def say(key: str, **values: "object | Text") -> Text:
+    """A text with its places filled; a value that is a `Text` goes in by language."""
+    return Text(
+        *(
+            text.format(**{name: each[side] if isinstance(each, Text) else each for name, each in values.items()})
+            for side, text in enumerate(STRINGS[key])
+        )
+    )
+
+
+def both(text: Text) -> Markup:
+    """A text as markup that shows one language, by the page's switch."""
+    if text.en == text.zh:
+        return Markup(escape(text.en))
+    return Markup(
+        f'<span class="en" lang="en">{escape(text.en)}</span><span class="zh" lang="zh-Hans">{escape(text.zh)}</span>'
+    )

@@ -1,0 +1,206 @@
+"""The report in a real browser: it filters, searches, speaks Chinese, fits a phone, prints no error, loads nothing."""
+
+import base64
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_report import EVALUATION, record
+
+from vglm.evaluation.predictions import Prediction, write_evaluation, write_predictions
+from vglm.evaluation.report import render
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not on this machine")
+
+
+class Browser:
+    """Headless Chromium, spoken to through its DevTools pipe: one JSON message after another, each closed by a zero."""
+
+    def __init__(self, profile: Path) -> None:
+        there, self._writer = os.pipe()
+        self._reader, back = os.pipe()
+
+        def connect() -> None:
+            for place, end in ((3, fcntl.fcntl(there, fcntl.F_DUPFD, 30)), (4, fcntl.fcntl(back, fcntl.F_DUPFD, 30))):
+                os.dup2(end, place)
+
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe"]
+        assert CHROMIUM is not None
+        self._process = subprocess.Popen(
+            [CHROMIUM, *flags, f"--user-data-dir={profile}", "about:blank"],
+            preexec_fn=connect, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        os.close(there)
+        os.close(back)
+        self._buffer, self._number, self._session = b"", 0, ""
+        self.events: list[dict[str, Any]] = []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def _receive(self) -> dict[str, Any]:
+        while b"\0" not in self._buffer:
+            part = os.read(self._reader, 1 << 20)
+            assert part, "Chromium went away"
+            self._buffer += part
+        message, _, self._buffer = self._buffer.partition(b"\0")
+        return dict(json.loads(message))
+
+    def call(self, method: str, **parameters: Any) -> Any:
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._writer, json.dumps(message).encode() + b"\0")
+        while (answer := self._receive()).get("id") != self._number:
+            self.events.append(answer)
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def open(self, page: Path) -> float:
+        """Load a page; the seconds until it is shown."""
+        self.events.clear()
+        start = time.perf_counter()
+        self.call("Page.navigate", url=page.as_uri())
+        while not any(each.get("method") == "Page.loadEventFired" for each in self.events):
+            self.events.append(self._receive())
+        self.run("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+        return time.perf_counter() - start
+
+    def run(self, script: str) -> Any:
+        found = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    def screenshot(self, path: Path) -> None:
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
+
+    def requests(self) -> list[str]:
+        """What was asked for, besides what is written in the page."""
+        urls = [
+            each["params"]["request"]["url"] for each in self.events if each["method"] == "Network.requestWillBeSent"
+        ]
+        return [url for url in urls if not url.startswith("data:")]
+
+    def complaints(self) -> list[dict[str, Any]]:
+        names = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
+        return [each["params"] for each in self.events if each["method"] in names]
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._writer)
+        os.close(self._reader)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def make_page(tmp_path: Path) -> Callable[[int], Path]:
+    def make(n: int) -> Path:
+        """So many samples: every second one right before, all but every fifth right after."""
+        kinds = ["colour", "count", "place"]
+        before: list[Prediction] = []
+        for row in range(n):
+            before.append(
+                record(
+                    f"row{row}", "沙滩。" if row % 2 else "森林里的猫。", kind=kinds[row % 3], english=row % 4 == 0,
+                    question=f"第{row}张图片的背景里有什么？",
+                )
+            )  # fmt: skip
+        after = [replace(each, prediction="雪山。" if row % 5 == 0 else "沙滩。") for row, each in enumerate(before)]
+        write_evaluation(replace(EVALUATION, stamps=()), tmp_path)
+        write_predictions(before, tmp_path / "before/predictions.jsonl")
+        write_predictions(after, tmp_path / "after/predictions.jsonl")
+        return render(tmp_path)
+
+    return make
+
+
+def test_it_filters_searches_and_loads_nothing(browser: Browser, make_page: Callable[[int], Path]) -> None:
+    page = make_page(60)
+    browser.open(page)
+    count = "document.querySelector('.count').textContent"
+    cards = "document.querySelectorAll('article').length"
+    assert (browser.run(count), browser.run(cards)) == ("24 of 60 shown", 24)
+    browser.run("document.querySelector('[data-show=flip1]').click()")
+    assert browser.run(count) == "6 of 6 shown"  # odd rows that 5 divides
+    assert browser.run(
+        "[...document.querySelectorAll('article .flip')].every((e) => e.textContent === 'right → wrong')"
+    )
+    assert browser.run("document.querySelector('article mark').textContent") == "雪山"
+    browser.run("document.querySelector('[data-show=all]').click()")
+    browser.run(
+        "{const s = [...document.querySelectorAll('.tools select')].find((e) => [...e.options].some((o) => o.value ==="
+        " 'count')); s.value = 'count'; s.dispatchEvent(new Event('input'));}"
+    )
+    assert browser.run(count) == "20 of 20 shown"
+    browser.run("{const i = document.querySelector('input'); i.value = '第7张'; i.dispatchEvent(new Event('input'));}")
+    browser.run("new Promise((done) => setTimeout(done, 200))")
+    assert browser.run(count) == "1 of 1 shown"
+    assert browser.run("document.querySelector('article .id').textContent") == "row7"
+    assert browser.requests() == [page.as_uri()]
+    assert browser.complaints() == []
+
+
+def test_it_speaks_chinese(browser: Browser, make_page: Callable[[int], Path]) -> None:
+    browser.open(make_page(30))
+    shown = "document.querySelector('.verdict').innerText"
+    assert browser.run(shown).startswith("Better: Exact match went from 50.0% to 80.0%")
+    browser.run("document.getElementById('switch').click()")
+    assert browser.run(shown).startswith("有提升：完全匹配由 50.0% 变为 80.0%")
+    assert browser.run("document.documentElement.lang") == "zh-Hans"
+    assert browser.run("document.querySelector('.count').textContent") == "显示 24 / 30"
+    assert not browser.run("/Show more|wrong →|Configuration/.test(document.body.innerText)")
+    assert browser.complaints() == []
+
+
+def test_it_fits_a_phone_and_follows_the_dark_scheme(browser: Browser, make_page: Callable[[int], Path]) -> None:
+    browser.call("Emulation.setDeviceMetricsOverride", width=400, height=800, deviceScaleFactor=1, mobile=True)
+    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    try:
+        browser.open(make_page(30))
+        assert browser.run("document.scrollingElement.scrollWidth") <= 400
+        colours = browser.run(
+            "(({color, backgroundColor}) => [color, backgroundColor])(getComputedStyle(document.body))"
+        )
+        light, dark = (sum(map(int, each[4:-1].split(","))) for each in colours)
+        assert light > 600 > 100 > dark
+    finally:
+        browser.call("Emulation.clearDeviceMetricsOverride")
+        browser.call("Emulation.setEmulatedMedia", features=[])
+
+
+def test_it_prints(browser: Browser, make_page: Callable[[int], Path]) -> None:
+    browser.open(make_page(60))
+    pdf = base64.b64decode(browser.call("Page.printToPDF")["data"])
+    assert pdf.startswith(b"%PDF")
+    assert browser.run("document.querySelectorAll('article').length") == 60  # all are on paper
+
+
+def test_ten_thousand_answers_open_and_filter_at_once(browser: Browser, make_page: Callable[[int], Path]) -> None:
+    seconds = browser.open(make_page(10_000))
+    took = browser.run(
+        "{const start = performance.now(); document.querySelector('[data-show=flip0]').click();"
+        " performance.now() - start}"
+    )
+    assert browser.run("document.querySelector('.count').textContent") == "24 of 4,000 shown"
+    assert browser.run("document.querySelectorAll('article').length") == 24
+    print(f"10,000 answers: {seconds:.2f} s to open, {took:.0f} ms to filter")
+    assert seconds < 5
+    assert took < 1000
