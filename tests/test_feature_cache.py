@@ -236,7 +236,7 @@ def test_the_command_lists_and_clears(
     assert main(["cache"]) == 0
     listed = capsys.readouterr().out.splitlines()
     assert "2 pictures  mean (weights 000000000000), float32, cpu" in listed[0]
-    assert listed[-1].startswith(str(folder))
+    assert listed[-1].startswith(str(cache_folder()))
 
     size = sum(file.stat().st_size for file in folder.glob("**/*") if file.is_file())
     assert main(["cache", "--clear"]) == 0
