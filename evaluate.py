@@ -49,7 +49,7 @@ def run(cfg: DictConfig) -> Path:
     output = Path(cfg.output_dir or (folder / "evaluation" if folder else f"outputs/evaluation/{subject.title}"))
     decoding = {"batch_size": cfg.batch_size, "max_new_tokens": cfg.max_new_tokens}
     config = OmegaConf.to_yaml(cfg, resolve=True)
-    key = subjects.work_key(config, splits.data_hash, cfg.model.get("path_or_id"), folder)
+    key = subjects.work_key(OmegaConf.to_container(cfg), splits.data_hash, folder)
     with files.resumable_folder(output, marker=files.EVALUATION_FILE, key=key) as new:
         answers = subjects.answer(subject, new, decoding, train=splits.train if cfg.baselines else ())
         write_baselines(collect_baselines(splits.train, answers, cfg.get("metrics")) if cfg.baselines else [], new)

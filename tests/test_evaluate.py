@@ -173,8 +173,9 @@ def test_a_killed_evaluation_goes_on_where_it_was(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = [f"run={run_folder}", "dataset=background_synthetic", "splits=[test]", "image_use=false"]
-    overrides += ["baselines=false", "batch_size=1", f"max_new_tokens={TOKENS}"]
-    whole = run(*overrides, f"output_dir={tmp_path / 'whole'}")
+    overrides += ["baselines=false", "max_new_tokens=2"]
+    whole = run(*overrides, "batch_size=60", f"output_dir={tmp_path / 'whole'}")
+    overrides.append("batch_size=1")
 
     root = Path(evaluate.__file__).parent
     command = [sys.executable, str(root / "evaluate.py"), *overrides, f"output_dir={tmp_path / 'killed'}"]

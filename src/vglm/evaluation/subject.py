@@ -376,20 +376,22 @@ def _stamps(subject: Subject, predictions: Sequence[Prediction]) -> tuple[Stamp,
     return tuple(stamps)
 
 
-def work_key(config: str, data_hash: str, path_or_id: str | None, folder: Path | None) -> list[Any]:
+def work_key(config: Mapping[str, Any], data_hash: str, folder: Path | None) -> list[Any]:
     """All that the answers depend on, for `resumable_folder`.
 
     Args:
-        config: The resolved configuration, as YAML.
+        config: The evaluation's plain config; how the answers are scored and where they go plays no role.
         data_hash: Of the data's files.
-        path_or_id: The base model; if it is a folder, its files count with size and time of change.
-        folder: The run; what came of it counts likewise.
+        folder: The run; what came of it, and the base model if that is a folder, count with their files' size and time
+            of change.
     """
+    path_or_id = config["model"].get("path_or_id")
     places = [] if path_or_id is None else [Path(path_or_id)]
     places += [] if folder is None else [folder / name for name in RESULTS]
     found = [(path, path.stat()) for place in places for path in sorted(place.rglob("*")) if path.is_file()]
     state = {str(path.resolve()): [stat.st_size, stat.st_mtime_ns] for path, stat in found}
-    return [config, data_hash, state, _versions()]
+    settings = {name: value for name, value in config.items() if name not in ("metrics", "output_dir", "run")}
+    return [settings, data_hash, state, _versions()]
 
 
 def _name(component: Mapping[str, Any], path_key: str) -> str:
