@@ -34,6 +34,7 @@ RECORD = Prediction(
     prediction='line one\nline \u2028 two \x00 \\ " <b>',
     image="images/3.png",
     image_sha256="ab" * 32,
+    meta={"place": "beach", "flipped": True, "stars": 3},
 )
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
@@ -63,7 +64,7 @@ def test_a_record_is_one_line_of_plain_json(tmp_path: Path) -> None:
     assert "这张图片的背景是金色的沙滩。" in text
     assert list(json.loads(text)) == [
         "id", "group", "split", "kind", "english", "question", "history", "reference", "prediction", "image",
-        "image_sha256", "error",
+        "image_sha256", "error", "meta",
     ]  # fmt: skip
 
 
@@ -90,6 +91,16 @@ def test_all_bad_lines_are_named(tmp_path: Path) -> None:
     assert "line 5: has unknown score" in message
     assert "line 6: prediction must be text, found NoneType" in message
     assert "and 2 more" in message
+
+
+def test_records_from_before_there_was_metadata_are_read_and_other_things_are_not(tmp_path: Path) -> None:
+    values = asdict(RECORD)
+    del values["meta"]
+    (tmp_path / "p.jsonl").write_text(json.dumps(values), encoding="utf-8")
+    assert read_predictions(tmp_path / "p.jsonl") == [replace(RECORD, meta={})]
+    (tmp_path / "p.jsonl").write_text(json.dumps(values | {"meta": {"place": ["beach"]}}), encoding="utf-8")
+    with pytest.raises(DataError, match="line 1: meta must be an object"):
+        read_predictions(tmp_path / "p.jsonl")
 
 
 def test_an_id_twice_is_an_error_but_splits_have_their_own_ids(tmp_path: Path) -> None:

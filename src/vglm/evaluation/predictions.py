@@ -16,7 +16,7 @@ A record, on one line:
     {"id": "test.json#3", "group": "test.json#3", "split": "test", "kind": "background", "english": false,
      "question": "这张图片的背景里有什么内容？", "history": [], "reference": "这张图片的背景是金色的沙滩。",
      "prediction": "这张图片的背景是沙滩。", "image": "data/background_synthetic/images/test_003.png",
-     "image_sha256": "9f86d081…", "error": null}
+     "image_sha256": "9f86d081…", "error": null, "meta": {"kind": "background", "place": "beach"}}
 """
 
 import errno
@@ -67,6 +67,7 @@ class Prediction:
         image: Where the image was read from; None for text-only samples and images made in memory.
         image_sha256: Hash of the image's content; None for text-only samples and images that cannot be read.
         error: Why there is no prediction; None where there is one.
+        meta: What else the data tells of the sample in texts, whole numbers and yes or no, for slices.
     """
 
     id: str
@@ -81,6 +82,7 @@ class Prediction:
     image: str | None
     image_sha256: str | None
     error: str | None = None
+    meta: Mapping[str, str | int | bool] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +184,7 @@ def unanswered(sample: Sample, split: str) -> Prediction:
         prediction="",
         image=_shown(sample.image) if isinstance(sample.image, Path) else None,
         image_sha256=None,
+        meta={str(name): value for name, value in sample.meta.items() if isinstance(value, str | int)},
     )
 
 
@@ -269,7 +272,7 @@ def _parse(values: Any) -> Prediction:
     if not isinstance(values, dict):
         raise ValueError(f"expected an object, found {type(values).__name__}")
     names = {item.name for item in fields(Prediction)}
-    if missing := names - values.keys():
+    if missing := names - values.keys() - {"meta"}:  # older files have none
         raise ValueError(f"lacks {', '.join(sorted(missing))}")
     if unknown := values.keys() - names:
         raise ValueError(f"has unknown {', '.join(sorted(unknown))}")
@@ -281,6 +284,9 @@ def _parse(values: Any) -> Prediction:
             raise ValueError(f"{name} must be text or null, found {type(values[name]).__name__}")
     if not isinstance(values["english"], bool):
         raise ValueError(f"english must be true or false, found {values['english']!r}")
+    meta = values.get("meta", {})
+    if not isinstance(meta, dict) or not all(isinstance(value, str | int) for value in meta.values()):
+        raise ValueError("meta must be an object of texts, whole numbers, true and false")
     try:
         history = tuple((str(question), str(answer)) for question, answer in values["history"])
     except (TypeError, ValueError) as error:
