@@ -141,9 +141,9 @@ def test_no_more_images_are_in_memory_than_a_batch_has(
     opened: list[weakref.ref[Image.Image]] = []
     most = 0
 
-    def watched(image: Any) -> Image.Image:
+    def watched(image: Any, *options: Any) -> Image.Image:
         nonlocal most
-        picture = open_image(image)
+        picture = open_image(image, *options)
         opened.append(weakref.ref(picture))
         most = max(most, sum(reference() is not None for reference in opened))
         return picture
