@@ -15,45 +15,45 @@ from vglm.errors import ConfigError
 
 
 def run(cfg: DictConfig) -> Path:
-    """Evaluate as the config says.
+    """Evaluate as the config says; the same command after a kill goes on where it was.
 
     Args:
         cfg: Composed from conf/evaluate.yaml and the command line.
 
     Returns:
-        The evaluation folder: both arms' predictions.jsonl, metrics.json, report/index.html and report/report.md.
+        The evaluation folder: every arm's predictions.jsonl, baselines.json, metrics.json, report/.
     """
     from vglm.evaluation import predictions as files
-    from vglm.evaluation.generation import generate_predictions
+    from vglm.evaluation import subject as subjects
+    from vglm.evaluation.baselines import collect_baselines, write_baselines
+    from vglm.evaluation.image_use import make_controls
+    from vglm.evaluation.metrics import select_metrics
     from vglm.evaluation.report import print_summary, render
-    from vglm.evaluation.subject import describe, find_run, read_run_config, select_samples, single_model, tuned_run
 
-    folder = None if cfg.run is None else find_run(cfg.run, Path("outputs"))
-    trained = {} if folder is None else read_run_config(folder)
+    folder = None if cfg.run is None else subjects.find_run(cfg.run, Path("outputs"))
+    trained = {} if folder is None else subjects.read_run_config(folder)
     take_from_run(cfg, trained)
     check_config(cfg, "evaluate")  # every mistake at once, before any weights load
-
+    select_metrics(cfg.metrics.names, cfg.metrics.labels)
     OmegaConf.resolve(cfg)
     splits = build(cfg.dataset)
-    samples = select_samples(splits, cfg.splits)
+    samples = subjects.select_samples(splits, cfg.splits)
+    controls = make_controls(samples, cfg.image_use_samples if cfg.image_use else 0, cfg.baselines, cfg.seed)
+    adapter = {"adapter": str(folder / "adapter")} if folder and (folder / "adapter").is_dir() else {}
+    load = partial(build, OmegaConf.merge(adapter, cfg.model))
     if folder is None:
-        subject = single_model(OmegaConf.to_container(cfg), samples, partial(build, cfg.model), seed=cfg.seed)
+        subject = subjects.single_model(OmegaConf.to_container(cfg), samples, load, cfg.seed, controls)
     else:
-        adapter = {"adapter": str(folder / "adapter")} if (folder / "adapter").is_dir() else {}
-        load = partial(build, OmegaConf.merge(adapter, cfg.model))
-        subject = tuned_run(folder, trained, samples, load, splits.files, cfg.dataset == trained["dataset"])
+        about = [splits.files, cfg.dataset == trained["dataset"], controls, cfg.model.get("dtype")]
+        subject = subjects.tuned_run(folder, trained, samples, load, *about)
 
     output = Path(cfg.output_dir or (folder / "evaluation" if folder else f"outputs/evaluation/{subject.title}"))
     decoding = {"batch_size": cfg.batch_size, "max_new_tokens": cfg.max_new_tokens}
-    with files.replaced_folder(output, marker=files.EVALUATION_FILE) as new:
-        for arm in (subject.baseline, subject.candidate):
-            answers = []
-            with arm.open() as (model, processor):
-                generate = partial(generate_predictions, model, processor, feature_cache=cfg.feature_cache, **decoding)
-                for split, rows in arm.samples.items():
-                    answers += generate(rows, split=split, title=f"{arm.label}, {split}", images=new / "images")
-            files.write_predictions(answers, new / arm.label / files.PREDICTIONS_FILE)
-        files.write_evaluation(describe(subject, answers, decoding, OmegaConf.to_yaml(cfg, resolve=True)), new)
+    key = subjects.work_key(OmegaConf.to_container(cfg), splits.data_hash, folder)
+    with files.resumable_folder(output, marker=files.EVALUATION_FILE, key=key) as new:
+        answers = subjects.answer(subject, new, decoding, splits.train if cfg.baselines else (), cfg.feature_cache)
+        write_baselines(collect_baselines(splits.train, answers, cfg.metrics) if cfg.baselines else [], new)
+        files.write_evaluation(subjects.describe(subject, answers, decoding, OmegaConf.to_yaml(cfg)), new)
         render(new)
     print_summary(output)
     return output

@@ -1,6 +1,12 @@
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,9 +18,11 @@ from vglm.config import compose
 from vglm.data.loading import load_splits
 from vglm.data.synthetic.pretraining import scene_splits
 from vglm.errors import AdapterError, ConfigError, DataError, WorkbenchError
-from vglm.evaluation.generation import generate_predictions, shuffle_images
+from vglm.evaluation.generation import generate_predictions
+from vglm.evaluation.image_use import shuffle_images
 from vglm.evaluation.predictions import read_evaluation, read_predictions
 from vglm.model.loading import load_pretrained
+from vglm.model.modeling import VisualGlmForConditionalGeneration
 
 TOKENS = 6
 
@@ -84,7 +92,7 @@ def test_the_report_says_what_was_tuned_and_that_a_test_image_was_trained_on(run
     assert "1 test samples are not independent of train" in evaluation.stamps[0].detail
     assert "1 of 3 test images" in evaluation.stamps[1].detail  # the same content under another name
     assert "r 8" in evaluation.facts["method"]
-    assert evaluation.decoding == {"greedy": True, "batch_size": 2, "max_new_tokens": TOKENS}
+    assert evaluation.decoding == {"greedy": True, "batch_size": 2, "max_new_tokens": TOKENS, "dtype": "float32"}
     assert yaml.safe_load(evaluation.config)["model"]["path_or_id"].endswith("random_tiny")
     assert "EVALUATED ON TRAINING IMAGES" in (folder / "report" / "index.html").read_text(encoding="utf-8")
     assert "EVALUATED ON TRAINING IMAGES" in (folder / "report" / "report.md").read_text(encoding="utf-8")
@@ -137,14 +145,93 @@ def test_a_model_alone_is_asked_with_shuffled_and_true_images(
     model = ["model=visualglm_tiny", f"model.path_or_id={random_model_folder}"]
     dataset = ["dataset=background_synthetic", f"dataset.path={data}"]
     folder = run(*model, *dataset, "seed=3", f"output_dir={tmp_path / 'alone'}", "splits=[test]")
-    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["images", "report", "shuffled", "true"]
+    folders = ["blank", "images", "report", "shuffled", "text-only", "true"]  # each answer is the only one of its class
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == folders
     evaluation = read_evaluation(folder)
+    assert [arm.label for arm in evaluation.controls] == ["blank", "text-only"]
     assert (evaluation.purpose, evaluation.stamps) == ("image use", ())
     samples = load_splits(data).test
     loaded = load_pretrained(random_model_folder)
     for arm, rows in (("shuffled", shuffle_images(samples, seed=3)), ("true", samples)):
         expected = generate_predictions(*loaded, rows, max_new_tokens=TOKENS)
         assert read_predictions(folder / arm / "predictions.jsonl") == expected
+
+
+def test_controls_and_baselines_are_written_and_declared(run_folder: Path, data: Path, tmp_path: Path) -> None:
+    folder = run(f"run={run_folder}", f"output_dir={tmp_path / 'a'}", "image_use_samples=2")
+    evaluation = read_evaluation(folder)
+    labels = [f"{arm}-{control}" for arm in ("before", "after") for control in ("blank", "shuffled")]
+    assert [arm.label for arm in evaluation.controls] == [*labels, "after-text-only"]
+    samples = load_splits(data).test
+    for label in labels:
+        records = read_predictions(folder / label / "predictions.jsonl")
+        assert len(records) == 2
+        assert {record.id for record in records} <= {sample.id for sample in samples}
+        images = {record.image_sha256 for record in records}
+        assert len(images) == (1 if "blank" in label else 2)
+    text_only = read_predictions(folder / "after-text-only" / "predictions.jsonl")
+    assert [(record.id, record.image) for record in text_only] == [(sample.id, None) for sample in samples]
+    baselines = json.loads((folder / "baselines.json").read_text(encoding="utf-8"))
+    names = ["constant answer", "majority class", "random training answer", "nearest neighbour", "text only"]
+    assert [each["name"] for each in baselines] == names
+    assert {name: each for each in baselines for name in each["scores"]}.keys() >= {"exact_match"}
+    nearest = baselines[3]["scores"]["exact_match"]
+    assert nearest == pytest.approx(
+        1 / 3
+    )  # the copy of a training image; the two other answers are in no training sample
+
+    folder = run(f"run={run_folder}", f"output_dir={tmp_path / 'b'}", "image_use=false", "baselines=false")
+    folders = ["after", "before", "images", "report"]
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == folders
+    assert read_evaluation(folder).controls == ()
+    with pytest.raises(ConfigError, match="image_use_samples must be a positive integer, got -3"):
+        run(f"run={run_folder}", "image_use_samples=-3")
+
+
+def test_a_killed_evaluation_goes_on_where_it_was(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = [f"run={run_folder}", "dataset=background_synthetic", "splits=[test]", "image_use=false"]
+    overrides += ["baselines=false", "max_new_tokens=2"]
+    whole = run(*overrides, "batch_size=60", f"output_dir={tmp_path / 'whole'}")
+    overrides.append("batch_size=1")
+
+    root = Path(evaluate.__file__).parent
+    command = [sys.executable, str(root / "evaluate.py"), *overrides, f"output_dir={tmp_path / 'killed'}"]
+    path = os.pathsep.join([str(root / "src"), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not (finished := count_lines(tmp_path)) >= 10:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    finished = count_lines(tmp_path)
+    assert 10 <= finished < 240
+    assert not (tmp_path / "killed").exists()
+
+    asked = 0
+    generate = VisualGlmForConditionalGeneration.generate
+
+    def counting(self: object, **inputs: Any) -> object:
+        nonlocal asked
+        asked += 1
+        return generate(self, **inputs)
+
+    monkeypatch.setattr(VisualGlmForConditionalGeneration, "generate", counting)
+    folder = run(*overrides, f"output_dir={tmp_path / 'killed'}")
+    assert asked == 240 - finished  # nothing that was finished was asked again
+    for arm in ("before", "after"):
+        assert (folder / arm / "predictions.jsonl").read_bytes() == (whole / arm / "predictions.jsonl").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
+
+
+def count_lines(folder: Path) -> int:
+    """Whole records in the work folder of the killed evaluation."""
+    return sum(path.read_bytes().count(b"\n") for path in folder.glob(".killed.*.work/*/predictions.jsonl"))
 
 
 def test_a_damaged_adapter_is_refused_and_the_last_evaluation_stays(copied_run: Path) -> None:

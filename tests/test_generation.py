@@ -1,16 +1,19 @@
+import gc
+import math
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from vglm.data.images import image_sha256, open_image
 from vglm.data.sample import Sample, Turn
-from vglm.errors import DataError
-from vglm.evaluation.generation import generate_predictions, shuffle_images
+from vglm.errors import ConfigError, DataError
+from vglm.evaluation import generation
+from vglm.evaluation.generation import answer_splits, check_precision, generate_predictions, precision_of, score_choices
+from vglm.evaluation.predictions import read_predictions, write_predictions
 from vglm.model.loading import load_pretrained
 
 
@@ -91,27 +94,120 @@ def test_an_unreadable_image_is_a_record_and_not_the_end(
     assert records[2:] == generate_predictions(*loaded, samples, max_new_tokens=4)
 
 
-def colours(names: list[int]) -> list[Sample]:
-    return [sample(str(row), Image.new("RGB", (1, 1), (name, 0, 0)), f"{row}?") for row, name in enumerate(names)]
+class Counting:
+    """Passes everything on to a model and counts the rows it is asked to continue."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.rows = model, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def generate(self, **inputs: Any) -> torch.Tensor:
+        self.rows += len(inputs["input_ids"])
+        answer: torch.Tensor = self.model.generate(**inputs)
+        return answer
 
 
-@given(names=st.lists(st.integers(0, 5), min_size=2, max_size=12), seed=st.integers(0, 5))
-def test_shuffled_images_are_always_other_images(names: list[int], seed: int) -> None:
-    before = colours(names)
-    if 2 * max(map(names.count, names)) > len(names):
-        with pytest.raises(DataError, match="cannot be shuffled"):
-            shuffle_images(before, seed)
-        return
-    after = shuffle_images(before, seed)
-    pixels = [[each.image.getpixel((0, 0)) for each in rows] for rows in (before, after)]  # type: ignore[union-attr]
-    assert all(old != new for old, new in zip(*pixels, strict=True))
-    assert sorted(pixels[0]) == sorted(pixels[1])
-    assert [each.turns for each in before] == [each.turns for each in after]
-    assert [id(each.image) for each in after] == [id(each.image) for each in shuffle_images(before, seed)]
+def test_finished_samples_are_not_asked_again(loaded: tuple[Any, Any], samples: list[Sample], tmp_path: Path) -> None:
+    whole = answer_splits(*loaded, {"test": samples, "probe": samples[:2]}, tmp_path, "before", max_new_tokens=8)
+    path = tmp_path / "before" / "predictions.jsonl"
+    text = path.read_bytes()
+    assert read_predictions(path) == whole
+    lines = text.splitlines(keepends=True)
+    path.write_bytes(lines[3] + lines[0] + lines[5] + lines[1][:-10])  # out of order, the last one cut off by a kill
+    model = Counting(loaded[0])
+    again = answer_splits(
+        model, loaded[1], {"test": samples, "probe": samples[:2]}, tmp_path, "before", batch_size=2, max_new_tokens=8
+    )
+    assert again == whole
+    assert path.read_bytes() == text
+    assert model.rows == 4  # of seven
 
 
-def test_shuffling_follows_the_seed_and_leaves_text_alone(tmp_path: Path) -> None:
-    rows = [*colours(list(range(20))), sample("text", None, "你好"), sample("absent", tmp_path / "no.png", "？")]
-    orders = {tuple(id(each.image) for each in shuffle_images(rows, seed)) for seed in range(5)}
-    assert len(orders) > 1
-    assert shuffle_images(rows, 0)[20:] == rows[20:]
+def test_a_record_of_another_question_is_not_taken_for_an_answer(
+    loaded: tuple[Any, Any], samples: list[Sample], tmp_path: Path
+) -> None:
+    records = generate_predictions(*loaded, samples[:2], max_new_tokens=2)
+    write_predictions([*records[:1], generation.replace(records[1], question="？", prediction="old")], tmp_path / "p")
+    model = Counting(loaded[0])
+    assert generate_predictions(model, loaded[1], samples[:2], max_new_tokens=2, records=tmp_path / "p") == records
+    assert model.rows == 1
+
+
+def test_no_more_images_are_in_memory_than_a_batch_has(
+    loaded: tuple[Any, Any], samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[weakref.ref[Image.Image]] = []
+    most = 0
+
+    def watched(image: Any, *options: Any) -> Image.Image:
+        nonlocal most
+        picture = open_image(image, *options)
+        opened.append(weakref.ref(picture))
+        most = max(most, sum(reference() is not None for reference in opened))
+        return picture
+
+    monkeypatch.setattr(generation, "open_image", watched)
+    rows = [generation.replace(samples[0], id=str(index)) for index in range(40)]
+    generate_predictions(*loaded, rows, batch_size=4, max_new_tokens=1)
+    gc.collect()
+    assert len(opened) == 40
+    assert most <= 8  # a batch, and the one before it until it is replaced
+
+
+def test_what_a_checkpoint_says_of_decoding_changes_nothing(reference: Path, samples: list[Sample]) -> None:
+    plain = generate_predictions(*load_pretrained(reference / "hf_layout", dtype="float32"), samples, max_new_tokens=8)
+    model, processor = load_pretrained(reference / "hf_layout", dtype="float32")
+    model.generation_config.update(repetition_penalty=5.0, no_repeat_ngram_size=1, num_beams=3, min_length=200)
+    assert generate_predictions(model, processor, samples, max_new_tokens=8) == plain
+
+
+def test_arms_of_different_precision_are_refused(loaded: tuple[Any, Any], reference: Path) -> None:
+    first = check_precision(loaded[0], "before", {})
+    assert first == precision_of(loaded[0]) == {"dtype": "float32"}
+    assert check_precision(loaded[0], "after", first) == first
+    half, _ = load_pretrained(reference / "hf_layout", dtype="bfloat16")
+    with pytest.raises(ConfigError, match=r"after in \{'dtype': 'bfloat16'\}, the arm before it in .*float32"):
+        check_precision(half, "after", first)
+
+
+def test_choices_score_as_their_tokens_one_by_one(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
+    model, processor = loaded
+    choices = ["是", "否。", "这张图片的背景是一片森林。", ""]
+    scores = score_choices(model, processor, samples, choices, batch_size=3)
+    assert [[score.choice for score in row] for row in scores] == [choices] * len(samples)
+    for asked, row in zip(samples, scores, strict=True):
+        for score in row:
+            expected = one_by_one(model, processor, asked, score.choice)
+            assert score.tokens == len(expected)
+            assert score.log_likelihood == pytest.approx(math.fsum(expected), abs=1e-4)
+            assert score.per_token == pytest.approx(math.fsum(expected) / len(expected), abs=1e-4)
+
+
+def one_by_one(model: Any, processor: Any, asked: Sample, choice: str) -> list[float]:
+    """The log-probability of each token after everything before it, each from a call of its own without padding."""
+    image = None if asked.image is None else open_image(asked.image)
+    inputs = processor(
+        images=image, text=asked.question, history=asked.history, english=asked.english, return_tensors="pt"
+    )
+    ids = inputs.pop("input_ids")
+    inputs.pop("attention_mask")
+    found = []
+    for token in [*processor.tokenizer.encode_plain(choice), processor.tokenizer.eos_token_id]:
+        with torch.inference_mode():
+            logits = model(input_ids=ids, **inputs).logits[0, -1].double()
+        found.append(float(logits.log_softmax(-1)[token]))
+        ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
+    return found
+
+
+def test_choices_may_differ_between_questions(loaded: tuple[Any, Any], samples: list[Sample], tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG")
+    rows = [samples[1], sample("broken", tmp_path / "broken.png", "？"), samples[0]]
+    scores = score_choices(*loaded, rows, [["甲", "乙"], ["甲"], ["丙"]])
+    assert [[score.choice for score in row] for row in scores] == [["甲", "乙"], [], ["丙"]]
+    alone = score_choices(*loaded, rows[2:], ["丙"])
+    assert alone[0][0].log_likelihood == pytest.approx(scores[2][0].log_likelihood, abs=1e-4)
+    with pytest.raises(DataError, match=r"for each of 3 samples; found 2 lists, 1 of them empty"):
+        score_choices(*loaded, rows, [["甲"], []])

@@ -12,9 +12,12 @@ from vglm.evaluation.predictions import (
     Evaluation,
     Prediction,
     Stamp,
+    append_predictions,
     read_evaluation,
     read_predictions,
+    recover_predictions,
     replaced_folder,
+    resumable_folder,
     write_evaluation,
     write_predictions,
 )
@@ -31,6 +34,7 @@ RECORD = Prediction(
     prediction='line one\nline \u2028 two \x00 \\ " <b>',
     image="images/3.png",
     image_sha256="ab" * 32,
+    meta={"place": "beach", "flipped": True, "stars": 3},
 )
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
@@ -60,7 +64,7 @@ def test_a_record_is_one_line_of_plain_json(tmp_path: Path) -> None:
     assert "这张图片的背景是金色的沙滩。" in text
     assert list(json.loads(text)) == [
         "id", "group", "split", "kind", "english", "question", "history", "reference", "prediction", "image",
-        "image_sha256", "error",
+        "image_sha256", "error", "meta",
     ]  # fmt: skip
 
 
@@ -87,6 +91,16 @@ def test_all_bad_lines_are_named(tmp_path: Path) -> None:
     assert "line 5: has unknown score" in message
     assert "line 6: prediction must be text, found NoneType" in message
     assert "and 2 more" in message
+
+
+def test_records_from_before_there_was_metadata_are_read_and_other_things_are_not(tmp_path: Path) -> None:
+    values = asdict(RECORD)
+    del values["meta"]
+    (tmp_path / "p.jsonl").write_text(json.dumps(values), encoding="utf-8")
+    assert read_predictions(tmp_path / "p.jsonl") == [replace(RECORD, meta={})]
+    (tmp_path / "p.jsonl").write_text(json.dumps(values | {"meta": {"place": ["beach"]}}), encoding="utf-8")
+    with pytest.raises(DataError, match="line 1: meta must be an object"):
+        read_predictions(tmp_path / "p.jsonl")
 
 
 def test_an_id_twice_is_an_error_but_splits_have_their_own_ids(tmp_path: Path) -> None:
@@ -121,9 +135,65 @@ def test_the_description_survives_the_file(tmp_path: Path) -> None:
     )
     write_evaluation(evaluation, tmp_path)
     assert read_evaluation(tmp_path) == evaluation
+    with_controls = replace(evaluation, controls=(Arm(label="after-blank", meaning="after, each image blank"),))
+    write_evaluation(with_controls, tmp_path)
+    assert read_evaluation(tmp_path) == with_controls
     (tmp_path / "evaluation.json").write_text('{"title": "half"}', encoding="utf-8")
     with pytest.raises(DataError, match=r"evaluation\.json is not an evaluation's description"):
         read_evaluation(tmp_path)
+
+
+def test_a_description_from_before_there_were_controls_is_read(tmp_path: Path) -> None:
+    arm = {"label": "before", "meaning": ""}
+    texts = {"title": "t", "summary": "s", "purpose": "tuning", "command": "c", "config": "", "created": "now"}
+    values = {**texts, "baseline": arm, "candidate": arm, "facts": {}, "decoding": {}, "versions": {}, "stamps": []}
+    (tmp_path / "evaluation.json").write_text(json.dumps(values), encoding="utf-8")
+    assert read_evaluation(tmp_path).controls == ()
+
+
+@given(cut=st.integers(0, 400))
+def test_records_before_a_cut_are_recovered(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+    path = tmp_path_factory.mktemp("records") / "arm" / "predictions.jsonl"
+    assert recover_predictions(path) == []
+    records = [replace(RECORD, id=name) for name in "abc"]
+    append_predictions(records[:2], path)
+    append_predictions(records[2:], path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: max(0, len(whole) - cut)])
+    left = path.read_bytes().count(b"\n")
+    assert recover_predictions(path) == records[:left]
+    append_predictions(records[left:], path)
+    assert path.read_bytes() == whole
+
+
+def test_work_is_taken_up_by_the_same_key_only_and_gone_when_done(tmp_path: Path) -> None:
+    target = tmp_path / "evaluation"
+
+    def stop(key: str, *, writes: bool = True) -> list[str]:
+        with pytest.raises(KeyboardInterrupt), resumable_folder(target, marker="done", key=key) as folder:  # noqa: PT012
+            found = sorted(path.name for path in folder.iterdir())
+            if writes:
+                append_predictions([RECORD], folder / f"{key}.jsonl")
+            raise KeyboardInterrupt
+        return found
+
+    assert stop("a") == []
+    assert stop("b", writes=False) == []
+    assert len(list(tmp_path.iterdir())) == 1  # b had nothing to keep
+    assert stop("b") == []
+    assert stop("a") == ["a.jsonl"]
+    with resumable_folder(target, marker="done", key="a") as folder:
+        assert [path.name for path in folder.iterdir()] == ["a.jsonl"]
+        (folder / "done").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["evaluation"]
+    assert sorted(path.name for path in target.iterdir()) == ["a.jsonl", "done"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    with (
+        pytest.raises(DataError, match="holds other files"),
+        resumable_folder(tmp_path / "other", marker="done", key="a"),
+    ):
+        pass
 
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import vglm
 from vglm.config import build, compose, repo_root
 from vglm.data.sample import Sample
 from vglm.data.synthetic.pretraining import SceneDialogues
-from vglm.evaluation.generation import generate_predictions, shuffle_images
+from vglm.evaluation.generation import generate_predictions
+from vglm.evaluation.image_use import shuffle_images
 from vglm.evaluation.metrics import exact_match
 from vglm.model.identity import hash_weights
 

@@ -508,7 +508,7 @@ def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: Comparis
     part = comparison.splits[comparison.main]
     arms = {comparison.baseline: [each.baseline for each in part.pairs]}
     arms[comparison.candidate] = [each.candidate for each in part.pairs]
-    meanings = _control_meanings(folder)
+    meanings = {each.label: each.meaning for each in evaluation.controls}
     gains = []
     if evaluation.purpose == "image use":
         result = part.primary
@@ -539,14 +539,6 @@ def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: Comparis
     return sorted(gains, key=lambda gain: (rank.get(gain.control, -1), list(arms).index(gain.arm)))
 
 
-def _control_meanings(folder: Path) -> dict[str, str]:
-    try:
-        controls = json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8")).get("controls") or []
-        return {str(each["label"]): str(each["meaning"]) for each in controls}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{folder / EVALUATION_FILE} has damaged controls ({error!r}). Evaluate again.") from error
-
-
 @dataclass(frozen=True)
 class Baseline:
     """What a simple rule scores on the main split.
@@ -554,7 +546,7 @@ class Baseline:
     Attributes:
         name: As `majority class`.
         meaning: How it answers.
-        scores: Metric name -> score.
+        scores: Metric name -> score, of those that are defined.
     """
 
     name: str

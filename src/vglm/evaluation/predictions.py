@@ -5,6 +5,8 @@ evaluation/
   evaluation.json                what was compared with what: arms, decoding, versions, command, stamps
   <baseline>/predictions.jsonl   one record per sample, e.g. before/ or shuffled/
   <candidate>/predictions.jsonl  the same samples, e.g. after/ or true/
+  <control>/predictions.jsonl    with other images or none: before-blank/, after-text-only/; see `image_use`
+  baselines.json                 what answers without a tuned model are worth on the test split; see `baselines`
   images/<sha256>.webp           a small copy of every image, so that the report can be rebuilt anywhere
   metrics.json  report/          made from the files above by `vglm.evaluation.comparison` and `vglm.evaluation.report`
 ```
@@ -14,10 +16,12 @@ A record, on one line:
     {"id": "test.json#3", "group": "test.json#3", "split": "test", "kind": "background", "english": false,
      "question": "这张图片的背景里有什么内容？", "history": [], "reference": "这张图片的背景是金色的沙滩。",
      "prediction": "这张图片的背景是沙滩。", "image": "data/background_synthetic/images/test_003.png",
-     "image_sha256": "9f86d081…", "error": null}
+     "image_sha256": "9f86d081…", "error": null, "meta": {"kind": "background", "place": "beach"}}
 """
 
 import errno
+import glob
+import hashlib
 import json
 import shutil
 import tempfile
@@ -27,6 +31,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from vglm.data.sample import Sample
 from vglm.errors import DataError
 
 EVALUATION_FILE = "evaluation.json"
@@ -62,6 +67,7 @@ class Prediction:
         image: Where the image was read from; None for text-only samples and images made in memory.
         image_sha256: Hash of the image's content; None for text-only samples and images that cannot be read.
         error: Why there is no prediction; None where there is one.
+        meta: What else the data tells of the sample in texts, whole numbers and yes or no, for slices.
     """
 
     id: str
@@ -76,6 +82,7 @@ class Prediction:
     image: str | None
     image_sha256: str | None
     error: str | None = None
+    meta: Mapping[str, str | int | bool] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +123,7 @@ class Evaluation:
         config: The resolved configuration, as YAML.
         created: When, as ISO 8601.
         stamps: Warnings on the front page.
+        controls: Arms that answer test questions with other images or none, see `vglm.evaluation.image_use`.
     """
 
     title: str
@@ -130,6 +138,7 @@ class Evaluation:
     config: str
     created: str
     stamps: tuple[Stamp, ...] = field(default=())
+    controls: tuple[Arm, ...] = field(default=())
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
@@ -147,16 +156,75 @@ def read_evaluation(folder: Path) -> Evaluation:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         values |= {name: Arm(**values[name]) for name in ("baseline", "candidate")}
-        return Evaluation(**{**values, "stamps": tuple(Stamp(**stamp) for stamp in values["stamps"])})
+        values["stamps"] = tuple(Stamp(**stamp) for stamp in values["stamps"])
+        values["controls"] = tuple(Arm(**arm) for arm in values.get("controls", ()))  # older files have none
+        return Evaluation(**values)
     except FileNotFoundError as error:
         raise DataError(f"{folder} has no {EVALUATION_FILE}: pass the folder that evaluate.py wrote.") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"{path} is not an evaluation's description ({error}). Run evaluate.py again.") from error
 
 
+def unanswered(sample: Sample, split: str) -> Prediction:
+    """The record of a sample that nobody has answered yet, and whose image nobody has opened.
+
+    Args:
+        sample: A sample.
+        split: The list of samples it comes from.
+    """
+    return Prediction(
+        id=sample.id,
+        group=sample.group,
+        split=split,
+        kind=sample.meta.get("kind"),
+        english=sample.english,
+        question=sample.question,
+        history=tuple((question, answer) for question, answer in sample.history),
+        reference=sample.answer,
+        prediction="",
+        image=_shown(sample.image) if isinstance(sample.image, Path) else None,
+        image_sha256=None,
+        meta={str(name): value for name, value in sample.meta.items() if isinstance(value, str | int)},
+    )
+
+
+def _shown(path: Path) -> str:
+    """The path as a reader of the records can follow it: from the working directory where it lies below that."""
+    resolved = path.resolve()
+    return (resolved.relative_to(Path.cwd()) if resolved.is_relative_to(Path.cwd()) else resolved).as_posix()
+
+
+def append_predictions(predictions: Iterable[Prediction], path: Path) -> None:
+    """Add records to a file that `recover_predictions` can read even if this is killed half-way."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8", newline="\n") as file:
+        file.write("".join(_line(record) for record in predictions))
+
+
+def recover_predictions(path: Path) -> list[Prediction]:
+    """Read what an interrupted generation has written; a line that was cut off is taken out of the file.
+
+    Args:
+        path: Filled by `append_predictions`; it need not exist.
+
+    Raises:
+        DataError: Whole lines are not records.
+    """
+    if not path.is_file():
+        return []
+    with path.open("rb+") as file:
+        whole = file.read().rfind(b"\n") + 1
+        file.truncate(whole)
+    return read_predictions(path)
+
+
+def _line(record: Prediction) -> str:
+    return json.dumps(asdict(record), ensure_ascii=False) + "\n"
+
+
 def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:
     """Write one record a line; the file appears under its name only when it is whole."""
-    write_text(path, "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in predictions))
+    write_text(path, "".join(map(_line, predictions)))
 
 
 def read_predictions(path: Path) -> list[Prediction]:
@@ -204,7 +272,7 @@ def _parse(values: Any) -> Prediction:
     if not isinstance(values, dict):
         raise ValueError(f"expected an object, found {type(values).__name__}")
     names = {item.name for item in fields(Prediction)}
-    if missing := names - values.keys():
+    if missing := names - values.keys() - {"meta"}:  # older files have none
         raise ValueError(f"lacks {', '.join(sorted(missing))}")
     if unknown := values.keys() - names:
         raise ValueError(f"has unknown {', '.join(sorted(unknown))}")
@@ -216,6 +284,9 @@ def _parse(values: Any) -> Prediction:
             raise ValueError(f"{name} must be text or null, found {type(values[name]).__name__}")
     if not isinstance(values["english"], bool):
         raise ValueError(f"english must be true or false, found {values['english']!r}")
+    meta = values.get("meta", {})
+    if not isinstance(meta, dict) or not all(isinstance(value, str | int) for value in meta.values()):
+        raise ValueError("meta must be an object of texts, whole numbers, true and false")
     try:
         history = tuple((str(question), str(answer)) for question, answer in values["history"])
     except (TypeError, ValueError) as error:
@@ -245,6 +316,53 @@ def replaced_folder(path: Path, *, marker: str) -> Iterator[Path]:
     Raises:
         DataError: `path` is a file or a folder of other things, or its place cannot be written to.
     """
+    _check_replaceable(path, marker)
+    partial = None
+    try:
+        with _writing(path):
+            partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+            partial.chmod(0o755)
+            yield partial
+            _put_in_place(partial, path)
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def resumable_folder(path: Path, *, marker: str, key: object) -> Iterator[Path]:
+    """As `replaced_folder`, but what was answered before an exception or a kill is there again at the next try.
+
+    The folder to write into is `.<name>.<hash of key>.work` beside `path`. After an exception it stays if it holds
+    records. It is for one process at a time. Once one is complete, those left by other keys are removed.
+
+    Args:
+        path: The folder to make or to replace.
+        marker: A file that every such folder holds.
+        key: All that the content depends on, JSON-able: only a try with an equal key finds the work of an earlier one.
+
+    Yields:
+        The folder to write into: empty, or as an earlier try left it.
+
+    Raises:
+        DataError: As `replaced_folder`.
+    """
+    _check_replaceable(path, marker)
+    digest = hashlib.sha256(json.dumps(key, ensure_ascii=False, sort_keys=True, default=str).encode()).hexdigest()
+    work = path.with_name(f".{path.name}.{digest[:16]}.work")
+    try:
+        with _writing(path):
+            work.mkdir(exist_ok=True)
+            yield work
+            _put_in_place(work, path)
+        for stale in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 16}.work"):
+            shutil.rmtree(stale, ignore_errors=True)
+    finally:
+        if not any(work.rglob("*.jsonl")):
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _check_replaceable(path: Path, marker: str) -> None:
     if path.exists() and not path.is_dir():
         raise DataError(f"{path} is a file; the output must be a folder. Pass another folder.")
     if path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
@@ -253,20 +371,22 @@ def replaced_folder(path: Path, *, marker: str) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror}: {path.parent}). Pass another folder.") from error
-    partial = None
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Say which folder it is that cannot be written."""
     try:
-        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-        partial.chmod(0o755)
-        yield partial
-        old = partial.with_suffix(".old")
-        if path.exists():
-            path.replace(old)
-        partial.replace(path)
-        shutil.rmtree(old, ignore_errors=True)
+        yield
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
             raise
         raise DataError(f"{path} cannot be written ({error.strerror}). Make room, or pass another folder.") from error
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _put_in_place(new: Path, path: Path) -> None:
+    old = new.with_suffix(".old")
+    if path.exists():
+        path.replace(old)
+    new.replace(path)
+    shutil.rmtree(old, ignore_errors=True)

@@ -2,6 +2,8 @@
 
 a finished run     `before` (the base model) and `after` (with the adapter, or the tuned model)
 a model alone      `shuffled` (each question with another sample's image) and `true`
+
+Beside its own samples an arm answers controls: some test questions with other images (`vglm.evaluation.image_use`).
 """
 
 import json
@@ -12,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
@@ -24,7 +27,9 @@ from vglm.data.loading import Splits
 from vglm.data.sample import Sample
 from vglm.data.splits import fingerprint
 from vglm.errors import AdapterError, ConfigError, DataError
-from vglm.evaluation.generation import shuffle_images
+from vglm.evaluation.baselines import Answers, nearest_answers
+from vglm.evaluation.generation import answer_splits, check_precision
+from vglm.evaluation.image_use import Control, shuffle_images
 from vglm.evaluation.predictions import Arm, Evaluation, Prediction, Stamp
 from vglm.tuning.run_folder import RESULTS, latest_run
 
@@ -45,16 +50,23 @@ class ModelArm:
         arm: Its label and meaning.
         samples: Split name -> the samples as this arm sees them.
         open: Gives the model and its processor for the time of a `with` block.
+        controls: Test questions to answer with other images.
     """
 
     arm: Arm
     samples: Samples
     open: Callable[[], AbstractContextManager[Loaded]]
+    controls: Sequence[Control] = ()
 
     @property
     def label(self) -> str:
         """The arm's label."""
         return self.arm.label
+
+    @property
+    def asked(self) -> list[tuple[str, Samples]]:
+        """What it answers, each with a label: its own samples, then its controls'."""
+        return [(self.label, self.samples), *((each.arm.label, {"test": each.samples}) for each in self.controls)]
 
 
 @dataclass(frozen=True)
@@ -168,6 +180,8 @@ def tuned_run(
     load: Callable[..., Loaded],
     files: Mapping[str, str] = MappingProxyType({}),
     is_trained_data: bool = True,
+    controls: Sequence[Control] = (),
+    dtype: str | None = None,
 ) -> Subject:
     """Compare a finished run's base model with what came of it.
 
@@ -178,6 +192,8 @@ def tuned_run(
         load: Loads the base model, with the run's adapter on it where the run has one.
         files: SHA-256 of the files of the data that is evaluated, as they are now.
         is_trained_data: Whether that is the run's own data, divided as it was for the run.
+        controls: Test questions with other images, for both arms.
+        dtype: What a model that was tuned as a whole is loaded in, as the base is.
 
     Returns:
         The subject, with arms `before` and `after`. An adapter shares one loaded model between both.
@@ -198,6 +214,8 @@ def tuned_run(
     method_name = str(method["_target_"]).rpartition(".")[2]
     settings = [f"{name} {value}" for name, value in method.items() if isinstance(value, int | float)]
     before = Arm(label="before", meaning=f"{model_name} as it was")
+    earlier = [control.of("before") for control in controls if not control.is_for_candidate]
+    later = [control.of("after") for control in controls]
     if (folder / "adapter").is_dir():
         model, processor = load()
         to_accelerator(model)
@@ -209,16 +227,16 @@ def tuned_run(
                 yield model, processor
 
         arms = (
-            ModelArm(before, samples, without_adapter),
-            ModelArm(after, samples, lambda: nullcontext((model, processor))),
+            ModelArm(before, samples, without_adapter, earlier),
+            ModelArm(after, samples, lambda: nullcontext((model, processor)), later),
         )
     else:
         from vglm.model.loading import load_pretrained  # takes seconds to import
 
         after = Arm(label="after", meaning="the model that the run tuned as a whole")
         arms = (
-            ModelArm(before, samples, lambda: _opened(load)),
-            ModelArm(after, samples, lambda: _opened(load_pretrained, folder / "model")),
+            ModelArm(before, samples, lambda: _opened(load), earlier),
+            ModelArm(after, samples, lambda: _opened(partial(load_pretrained, dtype=dtype), folder / "model"), later),
         )
     return Subject(
         title=title,
@@ -266,7 +284,13 @@ def _tested_on(samples: Samples, apart: str | None) -> dict[str, str]:
     return {"test data": f"{len(samples['test']):,} samples, sha256 {digest[:16]}{origin}"}
 
 
-def single_model(config: Mapping[str, Any], samples: Samples, load: Callable[..., Loaded], seed: int) -> Subject:
+def single_model(
+    config: Mapping[str, Any],
+    samples: Samples,
+    load: Callable[..., Loaded],
+    seed: int,
+    controls: Sequence[Control] = (),
+) -> Subject:
     """Compare a model's answers to the true images with its answers to other samples' images.
 
     Args:
@@ -274,6 +298,7 @@ def single_model(config: Mapping[str, Any], samples: Samples, load: Callable[...
         samples: What to evaluate on.
         load: Loads the model.
         seed: Seed of the shuffling.
+        controls: Test questions with other images; `shuffled` is an arm by itself.
 
     Returns:
         The subject, with arms `shuffled` and `true` and one loaded model for both.
@@ -298,22 +323,60 @@ def single_model(config: Mapping[str, Any], samples: Samples, load: Callable[...
             Arm(label="true", meaning="each question with its own image"),
             samples,
             lambda: nullcontext((model, processor)),
+            [control for control in controls if control.arm.label != "shuffled"],
         ),
         facts={"model": model_name, "data": data_name, "seed of the shuffling": str(seed)},
     )
 
 
-def describe(
-    subject: Subject, predictions: Sequence[Prediction], decoding: Mapping[str, Any], config: str
-) -> Evaluation:
+def answer(
+    subject: Subject,
+    folder: Path,
+    decoding: Mapping[str, Any],
+    train: Sequence[Sample] = (),
+    feature_cache: bool = False,
+) -> Answers:
+    """Let both arms answer all they are asked, one model in memory at a time, with the same settings.
+
+    Args:
+        subject: What is evaluated.
+        folder: The evaluation folder to write into; what lies there from a run that was stopped is not asked again.
+        decoding: `batch_size` and `max_new_tokens`.
+        train: The training samples among which the untuned model looks for the nearest images; none if empty.
+        feature_cache: See `generate_predictions`.
+
+    Returns:
+        The records of all arms, and what was found beside them.
+
+    Raises:
+        ConfigError: The arms differ in precision, or a setting is wrong.
+    """
+    records: dict[str, list[Prediction]] = {}
+    nearest: list[str] = []
+    precision: dict[str, Any] = {}
+    for arm in (subject.baseline, subject.candidate):
+        with arm.open() as (model, processor):
+            precision = check_precision(model, arm.label, precision)
+            for label, splits in arm.asked:
+                records[label] = answer_splits(
+                    model, processor, splits, folder, label, feature_cache=feature_cache, **decoding
+                )
+            if arm is subject.baseline and len(train):
+                test = subject.candidate.samples.get("test", ())
+                nearest = nearest_answers(model, processor, train, test, batch_size=decoding["batch_size"])
+    return Answers(subject.candidate.label, records, nearest, precision)
+
+
+def describe(subject: Subject, answers: Answers, decoding: Mapping[str, Any], config: str) -> Evaluation:
     """Say what was evaluated and how, for the report.
 
     Args:
         subject: What was evaluated.
-        predictions: The candidate's records.
+        answers: What the arms answered.
         decoding: The settings of generation.
         config: The resolved configuration, as YAML.
     """
+    predictions = answers.candidate
     counts = Counter(record.split for record in predictions)
     scored = " and ".join(f"{count:,} {name} samples" for name, count in counts.items())
     return Evaluation(
@@ -323,12 +386,13 @@ def describe(
         baseline=subject.baseline.arm,
         candidate=subject.candidate.arm,
         facts=subject.facts,
-        decoding={"greedy": True, **decoding},
+        decoding={"greedy": True, **decoding, **answers.precision},
         command=shlex.join(["python", *(_resolved(each, subject) for each in sys.argv)]),
         versions=_versions(),
         config=config,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         stamps=_stamps(subject, predictions),
+        controls=tuple(each.arm for arm in (subject.baseline, subject.candidate) for each in arm.controls),
     )
 
 
@@ -366,6 +430,26 @@ def _stamps(subject: Subject, predictions: Sequence[Prediction]) -> tuple[Stamp,
         detail = f"{len(changed)} files of the data set are not what the run was trained with, {changed[0]} for one."
         stamps.append(Stamp(text="DATA CHANGED SINCE TRAINING", detail=detail))
     return tuple(stamps)
+
+
+def work_key(config: Mapping[str, Any], data_hash: str, folder: Path | None) -> list[Any]:
+    """All that the answers depend on, for `resumable_folder`.
+
+    Args:
+        config: The evaluation's plain config; how the answers are scored and where they go plays no role.
+        data_hash: Of the data's files.
+        folder: The run; what came of it, and the base model if that is a folder, count with their files' size and time
+            of change.
+    """
+    path_or_id = config["model"].get("path_or_id")
+    places = [] if path_or_id is None else [Path(path_or_id)]
+    places += [] if folder is None else [folder / name for name in RESULTS]
+    found = [(path, path.stat()) for place in places for path in sorted(place.rglob("*")) if path.is_file()]
+    state = {str(path.resolve()): [stat.st_size, stat.st_mtime_ns] for path, stat in found}
+    settings = {
+        name: value for name, value in config.items() if name not in ("metrics", "output_dir", "run", "feature_cache")
+    }
+    return [settings, data_hash, state, _versions()]
 
 
 def _name(component: Mapping[str, Any], path_key: str) -> str:

@@ -1,0 +1,149 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from vglm.data.sample import Sample, Turn
+from vglm.errors import ConfigError
+from vglm.evaluation.baselines import (
+    Answers,
+    Baseline,
+    collect_baselines,
+    nearest_answers,
+    vision_features,
+    write_baselines,
+)
+from vglm.evaluation.predictions import Prediction, unanswered
+from vglm.model.loading import load_pretrained
+
+
+def sample(name: str, answer: str, question: str = "背景？", image: Path | Image.Image | None = None) -> Sample:
+    return Sample(id=name, group=name, image=image, turns=(Turn(question, answer),))
+
+
+TRAIN = [
+    sample("0", "海上"),
+    *(sample(str(row), answer) for row, answer in enumerate(("沙漠", "沙滩", "沙滩", "沙地"), 1)),
+]
+TRAIN += [sample(name, "是", "有人吗？") for name in ("5", "6", "7")]
+TEST = [unanswered(sample("a", "沙滩"), "test"), unanswered(sample("b", "海上"), "test")]
+TEST += [unanswered(sample("c", "是", "有人吗？"), "test"), unanswered(sample("d", "否", "还有吗？"), "test")]
+PROBE = unanswered(sample("p", "海"), "probe")
+
+
+def scores(train: list[Sample], answers: Answers, **options: Any) -> dict[str, dict[str, float | None]]:
+    return {each.name: dict(each.scores) for each in collect_baselines(train, answers, **options)}
+
+
+def test_each_baseline_is_what_it_says() -> None:
+    text_only = [replace(TEST[0], prediction="沙滩"), *TEST[1:]]
+    records = {"after": [*TEST, PROBE], "after-text-only": text_only}
+    found = scores(TRAIN, Answers("after", records, nearest=["沙滩", "海上", "是", "是"]))
+    assert list(found) == [
+        "constant answer",
+        "majority class",
+        "random training answer",
+        "nearest neighbour",
+        "text only",
+    ]
+    assert found["constant answer"]["exact_match"] == 0.25  # 是, three of eight
+    assert found["constant answer"]["rouge_l_characters"] == pytest.approx(0.25)
+    assert found["majority class"]["exact_match"] == 0.5  # 沙滩 here, 是 there and where the question is new
+    assert found["nearest neighbour"]["exact_match"] == 0.75
+    assert found["text only"]["exact_match"] == 0.25
+
+
+def test_the_constant_answer_is_chosen_for_each_metric_on_the_training_split() -> None:
+    train = [
+        sample(str(row), answer) for row, answer in enumerate(("沙漠沙漠天空", "沙漠沙漠海", "沙漠沙漠山", "森", "森"))
+    ]
+    test = [unanswered(sample("a", "森"), "test"), unanswered(sample("b", "沙漠沙漠山"), "test")]
+    (constant, *_) = collect_baselines(train, Answers("true", {"true": test}))
+    assert constant.scores["exact_match"] == 0.5
+    # On the training split 沙漠沙漠海 and 沙漠沙漠山 score (0.727 + 1 + 0.8) / 5, 森 0.4: by ROUGE-L the first of them
+    assert constant.scores["rouge_l_characters"] == pytest.approx(0.4)
+    assert "exact_match: 森; rouge_l_characters: 沙漠沙漠海" in constant.meaning
+
+
+def test_random_answers_come_near_to_their_expectation_and_follow_the_seed() -> None:
+    train = [sample("0", "甲"), sample("1", "乙"), sample("2", "乙"), sample("3", "乙")]
+    test = [unanswered(sample(str(row), "甲"), "test") for row in range(100)]
+    found = [scores(train, Answers("true", {"true": test}), seed=seed) for seed in (1, 1, 2)]
+    values = [each["random training answer"]["exact_match"] for each in found]
+    assert values[0] == pytest.approx(0.25, abs=0.04)  # of 2,000 draws: four standard errors
+    assert values[0] == values[1] != values[2]
+
+
+def test_metrics_are_those_of_the_config_and_undefined_scores_are_left_out() -> None:
+    metrics = {"names": ["vqa_accuracy", "accuracy"], "labels": ["沙滩", "海上", "是"]}
+    found = scores(TRAIN, Answers("after", {"after": TEST}), metrics=metrics)  # 否 is no such label
+    assert found["majority class"] == {"vqa_accuracy": 0.5}
+    with pytest.raises(ConfigError, match="did you mean 'accuracy'"):
+        scores(TRAIN, Answers("after", {"after": TEST}), metrics={"names": ["acuracy"], "labels": None})
+
+
+def test_several_accepted_answers_teach_the_most_frequent_one() -> None:
+    train = [sample("0", '["是", "否", "是"]')]
+    test = [unanswered(sample("a", "是"), "test")]
+    assert scores(train, Answers("true", {"true": test}))["majority class"]["exact_match"] == 1.0
+
+
+def test_without_what_it_needs_a_baseline_is_left_out(tmp_path: Path) -> None:
+    assert collect_baselines(TRAIN, Answers("after", {"after": [PROBE]})) == []
+    assert collect_baselines([], Answers("after", {"after": TEST})) == []
+    write_baselines([Baseline(name="text only", meaning="没有图片", scores={"exact_match": 0.5})], tmp_path)
+    assert json.loads((tmp_path / "baselines.json").read_text(encoding="utf-8")) == [
+        {"name": "text only", "meaning": "没有图片", "scores": {"exact_match": 0.5}}
+    ]
+
+
+@pytest.fixture(scope="module")
+def loaded(reference: Path) -> tuple[Any, Any]:
+    return load_pretrained(reference / "hf_layout", dtype="float32")
+
+
+@pytest.fixture
+def pictures(reference: Path) -> list[Image.Image]:
+    return [Image.open(path).convert("RGB") for path in sorted((reference / "images").glob("*.png"))[:3]]
+
+
+def test_features_are_the_mean_of_the_qformers_slots(
+    loaded: tuple[Any, Any], pictures: list[Image.Image], tmp_path: Path
+) -> None:
+    model, processor = loaded
+    samples = [sample(str(row), "甲", image=picture) for row, picture in enumerate(pictures)]
+    samples[1:1] = [sample("text", "甲"), sample("absent", "甲", image=tmp_path / "no.png")]
+    features = vision_features(model, processor, samples, batch_size=2)
+    assert sorted(features) == [0, 3, 4]
+    pixels = processor.image_processor([pictures[1]], return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        patches = model.model.vision_model(pixels).last_hidden_state
+        slots = model.model.qformer(query_embeds=model.model.query_tokens, encoder_hidden_states=patches)
+    expected = slots.last_hidden_state[0].mean(0)
+    torch.testing.assert_close(features[3], expected / expected.norm(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_nearest_image_of_the_same_question_answers(
+    loaded: tuple[Any, Any], pictures: list[Image.Image], tmp_path: Path
+) -> None:
+    train = [sample(str(row), f"第{row}张", image=picture) for row, picture in enumerate(pictures)]
+    train.append(sample("other", "别的", "别的问题？", image=pictures[0]))
+    bright = pictures[1].point(lambda value: min(255, value + 2))
+    test = [
+        sample("a", "", image=bright),
+        sample("b", "", "别的问题？", image=pictures[2]),
+        sample("c", "", "新问题？", image=pictures[2]),
+        sample("d", "", "别的问题？", image=tmp_path / "no.png"),
+    ]
+    assert nearest_answers(*loaded, train, test) == ["第1张", "别的", "第2张", "别的"]
+    assert nearest_answers(*loaded, [sample("text", "甲")], test) == []
+
+
+def test_the_same_predictions_give_the_same_baselines() -> None:
+    records: dict[str, list[Prediction]] = {"true": TEST, "text-only": TEST}
+    first, second = (collect_baselines(TRAIN, Answers("true", records)) for _ in range(2))
+    assert first == second

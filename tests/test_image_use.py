@@ -1,0 +1,162 @@
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from vglm.config import repo_root
+from vglm.data.loading import load_splits
+from vglm.data.sample import Sample, Turn
+from vglm.errors import ConfigError, DataError
+from vglm.evaluation.generation import generate_predictions
+from vglm.evaluation.image_use import (
+    BLANK_COLOUR,
+    Control,
+    blank_images,
+    image_controls,
+    make_controls,
+    neighbour_images,
+    shuffle_images,
+    visual_gain,
+)
+from vglm.evaluation.metrics import EXACT_MATCH, ROUGE_L
+from vglm.evaluation.predictions import Prediction, unanswered
+from vglm.model.loading import load_pretrained
+
+
+def sample(
+    name: str, image: Path | Image.Image | None, question: str = "？", answer: str = "答案", **meta: str
+) -> Sample:
+    return Sample(id=name, group=name, image=image, turns=(Turn(question, answer),), meta=meta)
+
+
+def red(value: int) -> Image.Image:
+    return Image.new("RGB", (1, 1), (value, 0, 0))
+
+
+def reds(samples: Sequence[Sample]) -> list[int]:
+    return [each.image.getpixel((0, 0))[0] for each in samples]  # type: ignore[union-attr, index, misc]
+
+
+def colours(names: list[int]) -> list[Sample]:
+    return [sample(str(row), red(name), f"{row}?") for row, name in enumerate(names)]
+
+
+@given(names=st.lists(st.integers(0, 5), min_size=2, max_size=12), seed=st.integers(0, 5))
+def test_shuffled_images_are_always_other_images(names: list[int], seed: int) -> None:
+    before = colours(names)
+    if 2 * max(map(names.count, names)) > len(names):
+        with pytest.raises(DataError, match="cannot be shuffled"):
+            shuffle_images(before, seed)
+        return
+    after = shuffle_images(before, seed)
+    pixels = [[each.image.getpixel((0, 0)) for each in rows] for rows in (before, after)]  # type: ignore[union-attr]
+    assert all(old != new for old, new in zip(*pixels, strict=True))
+    assert sorted(pixels[0]) == sorted(pixels[1])
+    assert [each.turns for each in before] == [each.turns for each in after]
+    assert [id(each.image) for each in after] == [id(each.image) for each in shuffle_images(before, seed)]
+
+
+def test_shuffling_follows_the_seed_and_leaves_text_alone(tmp_path: Path) -> None:
+    rows = [*colours(list(range(20))), sample("text", None, "你好"), sample("absent", tmp_path / "no.png", "？")]
+    orders = {tuple(id(each.image) for each in shuffle_images(rows, seed)) for seed in range(5)}
+    assert len(orders) > 1
+    assert shuffle_images(rows, 0)[20:] == rows[20:]
+
+
+def test_a_blank_image_is_zero_to_the_model(reference: Path) -> None:
+    blank = blank_images([sample("a", red(9)), sample("text", None)])
+    assert blank[0].image.getcolors() == [(224 * 224, BLANK_COLOUR)]  # type: ignore[union-attr]
+    assert blank[1].image is None
+    _, processor = load_pretrained(reference / "hf_layout")
+    pixels = processor.image_processor([blank[0].image], return_tensors="pt")["pixel_values"]
+    assert float(pixels.abs().max()) < 0.01
+
+
+def test_a_neighbour_has_the_same_answer_and_another_image_of_another_group(tmp_path: Path) -> None:
+    rows = [
+        sample("a", red(1), answer="海"),
+        sample("b", red(2), answer=" 海 "),
+        sample("c", red(1), answer="海"),  # the image of a
+        sample("d", red(4), answer="山"),
+        sample("e", red(5), answer="海", kind="other"),
+        sample("f", tmp_path / "no.png", answer="海"),
+        sample("text", None, answer="海"),
+    ]
+    found = neighbour_images(rows, rows, seed=1)
+    assert [each.id for each in found] == ["a", "b", "c"]
+    assert reds(found) == [2, 1, 2]
+    twins = [replace(each, group="one patient") for each in rows[:2]]
+    assert neighbour_images(twins, twins, seed=1) == []
+
+
+def test_controls_are_drawn_by_seed_and_only_from_questions_about_images() -> None:
+    rows = [sample(str(index), red(index), answer=str(index % 2)) for index in range(30)] + [sample("text", None)]
+    controls = image_controls(rows, max_samples=8, seed=1)
+    assert [control.arm.label for control in controls] == ["blank", "shuffled", "neighbour"]
+    names = [[each.id for each in control.samples] for control in controls]
+    assert len(names[0]) == 8
+    assert "text" not in names[0]
+    assert names[0] == names[1] == names[2]
+    assert names[0] == sorted(names[0], key=int)
+    assert image_controls(rows, max_samples=8, seed=1)[2] == controls[2]
+    assert [each.id for each in image_controls(rows, max_samples=8, seed=2)[0].samples] != names[0]
+    assert controls[0].of("before").arm.label == "before-blank"
+
+
+def test_controls_that_the_data_does_not_allow_are_left_out() -> None:
+    same = [sample(str(index), red(1), answer=str(index)) for index in range(3)]
+    assert [control.arm.label for control in image_controls(same, max_samples=9, seed=1)] == ["blank"]
+    assert image_controls([sample("text", None)], max_samples=9, seed=1) == ()
+    assert make_controls({"probe": same}, 9, True, 1) == ()
+    (text_only,) = make_controls({"test": same}, 0, True, 1)
+    assert (text_only.arm.label, text_only.is_for_candidate) == ("text-only", True)
+    assert [each.image for each in text_only.samples] == [None] * 3
+    with pytest.raises(ConfigError, match="image_use_samples must be a positive integer, got -1"):
+        make_controls({"test": same}, -1, True, 1)
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Sample]:
+    """Twenty questions about images that the tiny model answers well."""
+    probe = load_splits(repo_root() / "data" / "background_synthetic", probe="probe.json").probe
+    return [each for each in probe if each.image is not None and each.meta["kind"] in ("place", "colour")][:20]
+
+
+def answers(loaded: tuple[Any, Any], scenes: list[Sample]) -> tuple[list[Prediction], dict[str, list[Prediction]]]:
+    controls: tuple[Control, ...] = image_controls(scenes, max_samples=12, seed=1)
+    asked = {control.arm.label: generate_predictions(*loaded, control.samples) for control in controls}
+    return generate_predictions(*loaded, scenes), asked
+
+
+def test_a_model_that_looks_gains_by_the_image_and_one_that_does_not_gains_nothing(scenes: list[Sample]) -> None:
+    model, processor = load_pretrained(repo_root() / "data" / "visualglm_tiny", dtype="float32")
+    true, controls = answers((model, processor), scenes)
+    for label in ("shuffled", "blank"):
+        gain = visual_gain(true, controls[label])
+        assert gain.difference > 0.4
+        assert gain.interval[0] > 0
+        assert gain.n == 12
+    with torch.no_grad():
+        model.model.language_projection.weight.zero_()  # every image is now the same to the language model
+    true, controls = answers((model, processor), scenes)
+    assert any(record.prediction for record in true)
+    for label in ("shuffled", "blank"):
+        for metric in (EXACT_MATCH, ROUGE_L):
+            gain = visual_gain(true, controls[label], metric)
+            assert gain.difference == 0.0
+            assert gain.interval[0] <= 0.0 <= gain.interval[1]
+            assert gain.p_value == 1.0
+
+
+def test_a_control_of_other_questions_is_refused() -> None:
+    records = [unanswered(sample(name, None), "test") for name in "ab"]
+    with pytest.raises(DataError, match=r"found 1 that the arm was not asked, 'b' first"):
+        visual_gain(records[:1], records)
+    with pytest.raises(DataError, match="found none"):
+        visual_gain(records, [])
