@@ -16,7 +16,8 @@ from vglm.data.sample import Sample, Turn
 from vglm.data.sequences import TrainingSequences
 from vglm.data.synthetic.pretraining import SceneDialogues
 from vglm.errors import ConfigError
-from vglm.evaluation.generation import generate_predictions, shuffle_images
+from vglm.evaluation.generation import generate_predictions
+from vglm.evaluation.image_use import shuffle_images
 from vglm.model.identity import hash_weights
 from vglm.model.loading import load_pretrained
 from vglm.model.modeling import VISION_PARTS
