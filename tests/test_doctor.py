@@ -108,7 +108,7 @@ def test_rows_that_cannot_be_used(write: Callable[..., Path]) -> None:
         ]
         assert [example.where for each in found for example in each.examples] == [
             "dataset.json:2",
-            "dataset.json:3",
+            "dataset.json#3",
             "dataset.json#4",
             "dataset.json#5",
         ]
@@ -120,6 +120,17 @@ def test_nothing_left_is_unusable(write: Callable[..., Path]) -> None:
         assert diagnosis.severity is Severity.UNUSABLE
         assert diagnosis.usable == 0
         assert diagnosis.verdict == "Unusable: no row is left to train on."
+
+
+@pytest.mark.parametrize("with_pictures", [True, False])
+def test_texts_of_rows_without_their_picture_are_looked_at_too(write: Callable[..., Path], with_pictures: bool) -> None:
+    path = write([row(1), row(2, "XXXX", img="lost.png"), row(3, "无异常。", img="gone.png")])
+    with examine(path, with_pictures=with_pictures, workers=1) as diagnosis:
+        assert (len(diagnosis.survey), diagnosis.usable) == (3, 1)
+        assert diagnosis.facts["pictures"].startswith("1")
+        titles = [each.title for each in diagnosis.findings]
+    assert "2 of 3 rows name a picture that is not there" in titles
+    assert any("unresolved" in title for title in titles)
 
 
 def test_repeated_rows_and_conflicts_go_by_pixels(write: Callable[..., Path]) -> None:
@@ -390,10 +401,10 @@ def test_the_cleaned_copy_is_clean_and_the_source_untouched(write: Callable[...,
     assert counts == {"left out": 4, "picture replaced": 1, "group changed": 1, "white space cut": 1}
     changes = [json.loads(line) for line in (tmp_path / "cleaned" / "changes.jsonl").read_text("utf-8").splitlines()]
     assert [each["row"] for each in changes if each["change"] == "left out"] == [
-        "dataset.json:9",
         "dataset.json:12",
         "dataset.json#7",
         "dataset.json#8",
+        "dataset.json#9",
     ]
     samples = [each for each in read(tmp_path / "cleaned" / "data.jsonl") if isinstance(each, Sample)]
     originals = {each.id: each for each in read(path) if isinstance(each, Sample)}
@@ -465,6 +476,6 @@ def test_the_command(write: Callable[..., Path], tmp_path: Path, capsys: pytest.
 def test_openi_without_most_of_its_pictures(real_data: Path, name: str) -> None:
     with examine(real_data / "openi-sample" / name, workers=1) as diagnosis:
         assert diagnosis.facts["rows"] == "405"
-        assert (diagnosis.usable, diagnosis.survey.missing, diagnosis.survey.bad_rows) == (5, 400, 0)
+        assert (diagnosis.usable, len(diagnosis.survey.absent), diagnosis.survey.bad_rows) == (5, 400, 0)
         assert diagnosis.severity is Severity.WARNING
         assert diagnosis.findings[0].title == "400 of 405 rows name a picture that is not there"

@@ -92,7 +92,7 @@ def unreadable_rows(survey: Survey) -> Iterator[Finding]:
 
 def missing_pictures(survey: Survey) -> Iterator[Finding]:
     """Rows whose picture is not there."""
-    lost = _rows_of_pictures(survey, MISSING)
+    lost = _rows_of_pictures(survey, MISSING) if survey.was_decoded else survey.absent.tolist()
     count = survey.missing + len(lost)
     if not count:
         return
@@ -105,7 +105,8 @@ def missing_pictures(survey: Survey) -> Iterator[Finding]:
         WARNING,
         f"{count:,} of {_rows(total)} {_verb('name', count)} a picture that is not there",
         "Training refuses them. Add the pictures, say where they lie (--image-dir, dataset.image_dir), or leave these"
-        " rows out with dataset.skip_missing=true; --fix does so too. The text checks below know only the other rows.",
+        " rows out with dataset.skip_missing=true; --fix does so too."
+        + (" The text checks below know only the other rows." if survey.missing else ""),
         tuple(examples[:EXAMPLES]),
     )
 

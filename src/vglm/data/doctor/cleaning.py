@@ -110,6 +110,8 @@ def _reasons_to_leave_out(survey: Survey) -> dict[int, str]:
         faulty = np.isin(survey.image_of_row, np.fromiter(survey.faults, np.intp))
         for row in np.flatnonzero(faulty).tolist():
             reasons[row] = survey.faults[int(survey.image_of_row[row])]
+    if not survey.was_decoded:
+        leave_out(survey.absent, "the picture is not there")
     for mark, why in _MARKS.items():
         leave_out(np.flatnonzero(survey.rows["marks"] & mark), why)
     leave_out(repeated_rows(survey), "picture, question and answer are those of an earlier row")

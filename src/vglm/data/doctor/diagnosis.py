@@ -10,7 +10,7 @@ import numpy as np
 
 from vglm.data.doctor.checks import CHECKS, PROBE, Check, truncation
 from vglm.data.doctor.finding import Finding, Severity
-from vglm.data.doctor.pictures import READABLE
+from vglm.data.doctor.pictures import MISSING, READABLE
 from vglm.data.doctor.survey import Lengths, Part, Source, Survey, survey_rows
 from vglm.data.readers import formats, is_hub_name, read, recognise
 from vglm.data.readers.rows import split_name
@@ -58,7 +58,7 @@ class Diagnosis:
             "format": survey.source.format,
             "rows": f"{len(survey) + unreadable:,}",
             "usable rows": f"{self.usable:,}",
-            "pictures": f"{len(survey.images):,}" + ("" if survey.was_decoded else ", not decoded"),
+            "pictures": f"{self._pictures_there():,}" + ("" if survey.was_decoded else ", not decoded"),
         }
         text_only = int((survey.rows["image"] == 0).sum())
         dialogues = int((survey.rows["turns"] > 1).sum())
@@ -67,6 +67,12 @@ class Diagnosis:
         if dialogues:
             facts["dialogues of several turns"] = f"{dialogues:,}"
         return facts
+
+    def _pictures_there(self) -> int:
+        survey = self.survey
+        if survey.was_decoded and len(survey.pictures):
+            return int((survey.pictures["status"] != MISSING).sum())
+        return len(survey.images) - len(np.unique(survey.image_of_row[survey.absent]))
 
     @property
     def verdict(self) -> str:
@@ -127,6 +133,8 @@ def examine(
         if survey.was_decoded and len(survey.pictures):
             pictured = survey.image_of_row >= 0
             is_usable[pictured] = survey.pictures["status"][survey.image_of_row[pictured]] == READABLE
+        else:
+            is_usable[survey.absent] = False
         usable = int(is_usable.sum())
         checks = [*CHECKS]
         if max_length is not None:

@@ -82,6 +82,8 @@ def find_look_alikes(cells: NDArray[np.uint8]) -> list[list[int]]:
     Returns:
         Indices of each group of at least two, ascending; the groups in the order of their first pictures.
     """
+    if len(cells) < 2:
+        return []
     bits = hash_bits(cells)
     packed = _pack(bits)
     bands = np.ascontiguousarray(np.packbits(bits[:, _ORDER], axis=1)).view(np.uint16)  # (N, 9)

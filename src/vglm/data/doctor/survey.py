@@ -110,7 +110,8 @@ class Survey:
         kinds: Names of the sorts of question; "" where a row names none.
         rows: Shape (usable rows,), dtype `ROW`.
         bad_rows: Number of rows that no sample could be made of, but for a missing picture.
-        missing: Number of rows of which only the picture is missing.
+        missing: Number of rows of which only the picture is missing, and which are not among `rows` for that.
+        absent: The rows whose picture their reader did not find.
         images: For each distinct picture the first row that shows it, shape (pictures,).
         image_of_row: For each row the index into `images`, or -1, shape (usable rows,).
         pictures: What decoding showed, shape (pictures,), dtype `PICTURE`; empty before, or if it was left out.
@@ -124,6 +125,7 @@ class Survey:
     rows: NDArray[Any]
     bad_rows: int
     missing: int
+    absent: NDArray[np.intp]
     images: NDArray[np.intp]
     image_of_row: NDArray[np.intp]
     _samples: "_Spool"
@@ -218,10 +220,14 @@ def survey_rows(
             chunks: list[NDArray[Any]] = []
             pending: list[tuple[Any, ...]] = []
             missing = 0
+            absent: list[int] = []
             progress = tqdm(desc="reading rows", unit="row", delay=2)
             for part in source.parts:
                 for row in part.rows:
                     progress.update()
+                    if isinstance(row, BadRow) and row.is_missing_image and row.sample is not None:
+                        absent.append(len(samples))
+                        row = row.sample
                     if isinstance(row, BadRow):
                         missing += row.is_missing_image
                         fault = {"row": row.row, "fault": row.fault, "is_missing_image": row.is_missing_image}
@@ -250,6 +256,7 @@ def survey_rows(
                 rows=rows,
                 bad_rows=len(bad) - missing,
                 missing=missing,
+                absent=np.array(absent, np.intp),
                 images=pictured[first[order]],
                 image_of_row=image_of_row,
                 _samples=samples,

@@ -73,13 +73,15 @@ def read(
         image = _find_image(check, row, file_names, folders)
         meta = check.meta({key: value for key, value in row.items() if key != "caption"})
         speaks_english = is_english(caption) if english is None else english
-        yield check.bad_row() or Sample(
-            id=f"{name}#{number}",
-            group=str(row["image_id"]),
-            image=image,
-            turns=(Turn(question or caption_question(speaks_english), caption),),
-            english=speaks_english,
-            meta=meta,
+        yield check.outcome(
+            Sample(
+                id=f"{name}#{number}",
+                group=str(row.get("image_id")),
+                image=image,
+                turns=(Turn(question or caption_question(speaks_english), caption),),
+                english=speaks_english,
+                meta=meta,
+            )
         )
 
 

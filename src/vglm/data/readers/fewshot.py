@@ -64,6 +64,7 @@ def _read_row(row: Any, number: int, folders: ImageFolders, identity: str) -> Sa
     check = RowCheck(number)
     question, answer = check.text(row, "prompt"), check.text(row, "label")
     image: Path | None = None
+    written = ""
     if row.get("img") is not None:
         written = check.value(row["img"], "'img'")
         if written:
@@ -77,11 +78,13 @@ def _read_row(row: Any, number: int, folders: ImageFolders, identity: str) -> Sa
         check.fail("'english' to be true or false", kind_of(english), "write true or false without quotes")
     turns = [*read_history(check, row.get("history")), Turn(question, answer)]
     meta = check.meta({key: value for key, value in row.items() if key not in _KNOWN_KEYS})
-    return check.bad_row() or Sample(
-        id=identity,
-        group=identity if image is None else os.path.normpath(row["img"].removeprefix(PUBLISHED_PREFIX)),
-        image=image,
-        turns=tuple(turns),
-        english=english,
-        meta=meta,
+    return check.outcome(
+        Sample(
+            id=identity,
+            group=os.path.normpath(written.removeprefix(PUBLISHED_PREFIX)) if written else identity,
+            image=image,
+            turns=tuple(turns),
+            english=english,
+            meta=meta,
+        )
     )

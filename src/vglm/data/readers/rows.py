@@ -3,7 +3,7 @@
 check = RowCheck(4)
 caption = check.text(row, "caption")                        # "" if it cannot be used
 image = check.image(folders, row.get("image"))              # None if there is none or it cannot be used
-yield check.bad_row() or Sample(...)
+yield check.outcome(Sample(...))
 """
 
 import json
@@ -93,6 +93,7 @@ class RowCheck:
         self.row = row
         self._faults: list[str] = []
         self._absences: list[str] = []
+        self._absent: Path | None = None
 
     def fail(self, expected: str, found: str, fix: str) -> None:
         """Note a fault."""
@@ -103,6 +104,13 @@ class RowCheck:
         if not self._faults and not self._absences:
             return None
         return BadRow(self.row, "; also ".join(self._faults + self._absences), is_missing_image=not self._faults)
+
+    def outcome(self, sample: Sample) -> Sample | BadRow:
+        """The sample, or what is wrong with it; where that is its picture alone, with the sample as it would be."""
+        bad = self.bad_row()
+        if bad is None:
+            return sample
+        return replace(bad, sample=replace(sample, image=self._absent)) if bad.is_missing_image else bad
 
     def text(self, row: Mapping[str, Any], key: str) -> str:
         """A text that must be there; empty if it cannot be used."""
@@ -139,6 +147,7 @@ class RowCheck:
             if os.path.isfile(path):  # unlike Path.is_file it answers for over-long names too
                 return path
         if inside:
+            self._absent = inside[0]
             self._absences.append(fault(f"image {quote(names[0])} in {folders}", "no such file", "add the file"))
         else:
             places = " or ".join(dict.fromkeys(map(str, filter(None, (folders.beside, folders.image_dir)))))

@@ -92,13 +92,15 @@ def read(
         meta = check.meta(
             {key: value for key, value in row.items() if key != "question"} | rest | ({"split": split} if split else {})
         )
-        yield check.bad_row() or Sample(
-            id=f"{name}#{number}",
-            group=str(image_id),
-            image=image,
-            turns=(Turn(question, answer),),
-            english=is_english(question, answer) if english is None else english,
-            meta=meta,
+        yield check.outcome(
+            Sample(
+                id=f"{name}#{number}",
+                group=str(image_id),
+                image=image,
+                turns=(Turn(question, answer),),
+                english=is_english(question, answer) if english is None else english,
+                meta=meta,
+            )
         )
 
 

@@ -81,13 +81,15 @@ def read(
         image = check.image(folders, *(there or names[:1])) if image_id else None
         meta = check.meta({key: value for key, value in row.items() if key != "caption"})
         speaks_english = is_english(caption) if english is None else english
-        yield check.bad_row() or Sample(
-            id=f"{name}#{number}",
-            group=image_id.partition("_")[0] or image_id,
-            image=image,
-            turns=(Turn(question or (ENGLISH_QUESTION if speaks_english else QUESTION), caption),),
-            english=speaks_english,
-            meta=meta,
+        yield check.outcome(
+            Sample(
+                id=f"{name}#{number}",
+                group=image_id.partition("_")[0] or image_id,
+                image=image,
+                turns=(Turn(question or (ENGLISH_QUESTION if speaks_english else QUESTION), caption),),
+                english=speaks_english,
+                meta=meta,
+            )
         )
 
 
