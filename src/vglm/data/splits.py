@@ -23,11 +23,11 @@ SPLITS = ("train", "validation", "test")
 Protocol = Literal["few_shot", "k_fold", "leave_one_out"]
 """Experiments of several runs: subsets of the training split by size and seed, or every part held out once."""
 
-_INFERRED_SHARE = 0.9
+INFERRED_SHARE = 0.9
 """So many of the pictures must be named `<study>_<view>` before the name decides what belongs together."""
 
 # One view of a study: OpenI's 2_1 and CXR2384_IM-0942-1001, Kaggle's 1_IM-0001-4001.dcm; not IMG_2031 or train_003.
-_VIEW_OF_STUDY = re.compile(r"([A-Za-z]{0,4}\d+)_(?:\d{1,2}|(?:\d+_)?IM-.*)")
+VIEW_OF_STUDY = re.compile(r"([A-Za-z]{0,4}\d+)_(?:\d{1,2}|(?:\d+_)?IM-.*)")
 _CLASSES_AT_MOST = 200
 _ROWS_SHOWN = 5
 
@@ -348,8 +348,8 @@ def _studies(outline: Outline) -> list[str] | None:
     pictured = [row for row, picture in enumerate(outline.pictures) if picture is not None]
     if not pictured or not all(is_own_group(outline, row) for row in pictured):
         return None
-    matches = {row: _VIEW_OF_STUDY.fullmatch(stem(outline, row)) for row in pictured}
-    if sum(match is not None for match in matches.values()) < _INFERRED_SHARE * len(pictured):
+    matches = {row: VIEW_OF_STUDY.fullmatch(stem(outline, row)) for row in pictured}
+    if sum(match is not None for match in matches.values()) < INFERRED_SHARE * len(pictured):
         return None
     return [
         match.group(1) if (match := matches.get(row)) is not None else group for row, group in enumerate(outline.groups)

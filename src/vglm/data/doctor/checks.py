@@ -4,7 +4,6 @@ A check looks at a survey and yields what it found: notes are facts to know, war
 A new one is a function here and a line in `CHECKS`.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from vglm.data.doctor.survey import Survey, hash_text
 from vglm.data.doctor.texts import LANGUAGE_NAMES, Language, Mark, evidence, marks_of, normalise
 from vglm.data.problems import BadRow
 from vglm.data.sample import Sample
+from vglm.data.splits import INFERRED_SHARE, VIEW_OF_STUDY
 
 NOTE, WARNING, UNUSABLE = Severity
 
@@ -52,9 +52,6 @@ _FEWEST_ROWS = 10  # of fewer nothing can be said about classes
 _IMBALANCE = 10
 _CONSTANT_SHARE = 0.3
 _STRAY_SHARE = 0.05
-_NAMED_SHARE = 0.9
-# One view of a study: OpenI's 2_1 and CXR2384_IM-0942-1001; not IMG_2031 or train_003.
-_VIEW_OF_STUDY = re.compile(r"([A-Za-z]{0,4}\d+)_(?:\d{1,2}|(?:\d+_)?IM-.*)")
 _SEVERAL_REFERENCES = 3
 _LENGTHS = (128, 320, 512, 1024, 2048)
 
@@ -708,10 +705,10 @@ def infer_groups(survey: Survey) -> NDArray[np.uint64] | None:
     for picture in range(len(studies)):
         image = survey.image(picture)
         stem = image.stem if isinstance(image, Path) else str(image)
-        match = _VIEW_OF_STUDY.fullmatch(stem)
+        match = VIEW_OF_STUDY.fullmatch(stem)
         named += match is not None
         studies[picture] = hash_text(match.group(1) if match else stem)
-    is_told = 0 < named >= _NAMED_SHARE * len(studies) and len(np.unique(studies)) < len(studies)
+    is_told = 0 < named >= INFERRED_SHARE * len(studies) and len(np.unique(studies)) < len(studies)
     return studies if is_told else None
 
 

@@ -15,7 +15,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +29,7 @@ from vglm.data.doctor.checks import leaks, repeated_rows
 from vglm.data.doctor.diagnosis import Diagnosis
 from vglm.data.doctor.survey import Survey
 from vglm.data.doctor.texts import Mark
+from vglm.data.new_folder import check_new, new_folder
 from vglm.data.sample import ImageSlice, Sample
 from vglm.errors import DataError
 
@@ -73,29 +73,15 @@ def write_cleaned_copy(diagnosis: Diagnosis, folder: Path) -> dict[str, int]:
     survey = diagnosis.survey
     if not survey.was_decoded:
         raise DataError("--fix has to see the pictures. Run it without --no-images.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} exists and is not an empty folder. Remove it first, or choose another.")
+    check_new(folder)
     source = Path(survey.source.path)
     if source.is_dir() and Path(os.path.abspath(folder)).is_relative_to(os.path.abspath(source)):
         raise DataError(f"{folder} lies in {source}, which is not to be touched. Choose another folder.")
     reasons = _reasons_to_leave_out(survey)
     if len(reasons) == len(survey):
         raise DataError(f"{source}: no row would be left, so nothing was written.")
-    staging = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        staging.chmod(0o755)
-        counts = _write(survey, reasons, staging)
-        if folder.exists():
-            folder.rmdir()
-        staging.replace(folder)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be written: {error.strerror}. Make room, or choose another.") from error
-    finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
-    return counts
+    with new_folder(folder) as staging:
+        return _write(survey, reasons, staging)
 
 
 def _reasons_to_leave_out(survey: Survey) -> dict[int, str]:
@@ -110,8 +96,6 @@ def _reasons_to_leave_out(survey: Survey) -> dict[int, str]:
         faulty = np.isin(survey.image_of_row, np.fromiter(survey.faults, np.intp))
         for row in np.flatnonzero(faulty).tolist():
             reasons[row] = survey.faults[int(survey.image_of_row[row])]
-    if not survey.was_decoded:
-        leave_out(survey.absent, "the picture is not there")
     for mark, why in _MARKS.items():
         leave_out(np.flatnonzero(survey.rows["marks"] & mark), why)
     leave_out(repeated_rows(survey), "picture, question and answer are those of an earlier row")

@@ -1,6 +1,7 @@
-"""A small world of drawn scenes, made by seed: the tiny model's pre-training data and the demo's few-shot task.
+"""Drawn worlds, made by seed: scenes for the tiny model and its few-shot task, phantom radiographs, variable stars.
 
-`scenes` says what is in a picture, `render` draws it, `questions` asks about it in Chinese and English, `pretraining`
-puts the three together as an endless supply of samples, and `background` writes the few-shot set. Needs numpy and
-Pillow only.
+Scenes: `scenes` says what is in a picture, `render` draws it, `questions` asks about it in Chinese and English,
+`pretraining` puts the three together as an endless supply of samples, and `background` writes the few-shot set.
+Radiographs: `radiographs`, `radiograph_render`, `radiograph_reports`, `radiograph_studies` in the same parts.
+Stars: `lightcurves` simulates them, `star_dialogues` asks about them. `command` is what the command lines share.
 """

@@ -16,9 +16,7 @@ Source: the question and form of answer of THUDM/VisualGLM-6B:fewshot-data/datas
 
 import argparse
 import json
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,10 +24,11 @@ from typing import Any
 
 import numpy as np
 
+from vglm.data.new_folder import new_folder
+from vglm.data.synthetic.command import write_set
 from vglm.data.synthetic.questions import QUESTION_KINDS, TEXT_ONLY_KINDS, ask
 from vglm.data.synthetic.render import render
 from vglm.data.synthetic.scenes import PLACES, sample_scene
-from vglm.errors import DataError, WorkbenchError
 
 QUESTION = "这张图片的背景里有什么内容？"
 ANSWERS = {
@@ -69,26 +68,13 @@ def write_background_set(
     Raises:
         DataError: `folder` holds something already, or cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} exists and is not an empty folder. Remove it first, or choose another.")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as err:
-        raise DataError(f"{folder} cannot be written: {err}.") from err
-    try:
+    with new_folder(folder) as staging:
         (staging / "images").mkdir()
         for number, (split, per_place) in enumerate(
             {"train": train_per_place, "test": test_per_place}.items(), start=1
         ):
             _write_rows(staging / f"{split}.json", _background_rows(staging, split, [seed, number], per_place, size))
         _write_rows(staging / "probe.json", _probe_rows(staging, [seed, 3], probe_per_kind, size))
-        staging.chmod(0o755)
-        staging.replace(folder)
-    except OSError as err:
-        raise DataError(f"{folder} cannot be written: {err}.") from err
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _background_rows(folder: Path, split: str, seed: list[int], per_place: int, size: int) -> list[dict[str, Any]]:
@@ -144,17 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--test-per-place", type=int, default=12, help="test pictures of each place (default: 12)")
     parser.add_argument("--probe-per-kind", type=int, default=9, help="scenes per probe question kind (default: 9)")
     parser.add_argument("--size", type=int, default=64, help="width of the pictures in pixels (default: 64)")
-    options = vars(parser.parse_args(arguments))
-    for name, least in {"seed": 0, "train_per_place": 1, "test_per_place": 1, "probe_per_kind": 1, "size": 16}.items():
-        if options[name] < least:
-            parser.error(f"--{name.replace('_', '-')} must be at least {least}, got {options[name]}.")
-    try:
-        write_background_set(**options)
-    except WorkbenchError as err:
-        print(f"error: {err}", file=sys.stderr)
-        return 2
-    print(f"{options['folder']}: written with seed {options['seed']}.")
-    return 0
+    least = {"seed": 0, "train_per_place": 1, "test_per_place": 1, "probe_per_kind": 1, "size": 16}
+    return write_set(parser, arguments, least, write_background_set)
 
 
 if __name__ == "__main__":

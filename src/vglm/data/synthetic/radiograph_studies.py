@@ -24,9 +24,7 @@ the frontal picture, `<study>_2` the lateral one):
 import argparse
 import hashlib
 import json
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -35,11 +33,13 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from vglm.data.loading import Splits
+from vglm.data.new_folder import new_folder
 from vglm.data.sample import Sample
+from vglm.data.synthetic.command import write_set
 from vglm.data.synthetic.radiograph_render import cardiothoracic_ratio, render
 from vglm.data.synthetic.radiograph_reports import report_turn, write_report
 from vglm.data.synthetic.radiographs import VIEWS, Chest, View, sample_chest
-from vglm.errors import ConfigError, DataError, WorkbenchError
+from vglm.errors import ConfigError
 
 LANGUAGES = ("zh", "en")
 
@@ -173,25 +173,12 @@ def write_radiograph_set(
         ConfigError: There is no study in a split.
         DataError: `folder` holds something already, or cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} exists and is not an empty folder. Remove it first, or choose another.")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as err:
-        raise DataError(f"{folder} cannot be written: {err}.") from err
-    try:
+    with new_folder(folder) as staging:
         (staging / "images").mkdir()
         first = 1
         for split, studies in (("train", train_studies), ("test", test_studies)):
             _write_split(staging, split, RadiographStudies(studies, seed, size), first)
             first += studies
-        staging.chmod(0o755)
-        staging.replace(folder)
-    except OSError as err:
-        raise DataError(f"{folder} cannot be written: {err}.") from err
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _write_split(folder: Path, split: str, studies: RadiographStudies, first: int) -> None:
@@ -223,17 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--train-studies", type=int, default=200, help="training studies (default: 200)")
     parser.add_argument("--test-studies", type=int, default=50, help="test studies (default: 50)")
     parser.add_argument("--size", type=int, default=64, help="width of the pictures in pixels (default: 64)")
-    options = vars(parser.parse_args(arguments))
-    for name, least in {"seed": 0, "train_studies": 1, "test_studies": 1, "size": 16}.items():
-        if options[name] < least:
-            parser.error(f"--{name.replace('_', '-')} must be at least {least}, got {options[name]}.")
-    try:
-        write_radiograph_set(**options)
-    except WorkbenchError as err:
-        print(f"error: {err}", file=sys.stderr)
-        return 2
-    print(f"{options['folder']}: written with seed {options['seed']}.")
-    return 0
+    least = {"seed": 0, "train_studies": 1, "test_studies": 1, "size": 16}
+    return write_set(parser, arguments, least, write_radiograph_set)
 
 
 if __name__ == "__main__":

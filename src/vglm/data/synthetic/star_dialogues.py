@@ -20,9 +20,7 @@ stars[0]  ->  Sample(
 import argparse
 import csv
 import hashlib
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, overload
@@ -35,9 +33,11 @@ from vglm.data.astronomy.light_curve import measure
 from vglm.data.astronomy.plots import View, draw
 from vglm.data.astronomy.questions import Question, ask
 from vglm.data.loading import Splits
+from vglm.data.new_folder import new_folder
 from vglm.data.sample import Sample
+from vglm.data.synthetic.command import write_set
 from vglm.data.synthetic.lightcurves import SHARES, Star, sample_star
-from vglm.errors import ConfigError, DataError, WorkbenchError
+from vglm.errors import ConfigError
 
 _ASKED: tuple[tuple[Question, bool], ...] = (("type", False), ("type", True), ("period", False), ("amplitude", True))
 """What even stars are asked; of odd ones the period is asked in English and the amplitude in Chinese."""
@@ -167,32 +167,18 @@ def write_star_set(folder: Path, *, stars: int, seed: int, file_format: Literal[
         ConfigError: FITS files are asked for and astropy is not installed.
         DataError: `folder` holds something already, or cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} exists and is not an empty folder. Remove it first, or choose another.")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as err:
-        raise DataError(f"{folder} cannot be written: {err}.") from err
-    try:
-        with (staging / "labels.csv").open("w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(["star", "file", "type", "period", "amplitude"])
-            for number in range(stars):
-                star = _star(seed, number)
-                name = f"{star.curve.star}.{file_format}"
-                if file_format == "fits":
-                    write_fits(star.curve, staging / name, telescope=star.telescope)
-                else:
-                    write_csv(star.curve, staging / name)
-                numbers = [f"{star.period_days:.6g}", f"{star.amplitude_mag:.4g}"]
-                table.writerow([star.curve.star, name, star.kind, *numbers])
-        staging.chmod(0o755)
-        staging.replace(folder)
-    except OSError as err:
-        raise DataError(f"{folder} cannot be written: {err}.") from err
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with new_folder(folder) as staging, (staging / "labels.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["star", "file", "type", "period", "amplitude"])
+        for number in range(stars):
+            star = _star(seed, number)
+            name = f"{star.curve.star}.{file_format}"
+            if file_format == "fits":
+                write_fits(star.curve, staging / name, telescope=star.telescope)
+            else:
+                write_csv(star.curve, staging / name)
+            numbers = [f"{star.period_days:.6g}", f"{star.amplitude_mag:.4g}"]
+            table.writerow([star.curve.star, name, star.kind, *numbers])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -205,17 +191,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="a new or empty folder")
     parser.add_argument("--stars", type=int, default=100, help="number of stars (default: 100)")
     parser.add_argument("--seed", type=int, required=True, help="another seed gives other stars")
-    parser.add_argument("--format", choices=["csv", "fits"], default="csv", help="of the files (default: csv)")
-    options = parser.parse_args(arguments)
-    if options.stars < 1 or options.seed < 0:
-        parser.error(f"--stars must be at least 1 and --seed at least 0, got {options.stars} and {options.seed}.")
-    try:
-        write_star_set(options.folder, stars=options.stars, seed=options.seed, file_format=options.format)
-    except WorkbenchError as err:
-        print(f"error: {err}", file=sys.stderr)
-        return 2
-    print(f"{options.folder}: {options.stars} stars written with seed {options.seed}.")
-    return 0
+    parser.add_argument(
+        "--format", dest="file_format", choices=["csv", "fits"], default="csv", help="of the files (default: csv)"
+    )
+    return write_set(parser, arguments, {"stars": 1, "seed": 0}, write_star_set)
 
 
 if __name__ == "__main__":
