@@ -64,7 +64,7 @@ def test_a_record_is_one_line_of_plain_json(tmp_path: Path) -> None:
     assert "这张图片的背景是金色的沙滩。" in text
     assert list(json.loads(text)) == [
         "id", "group", "split", "kind", "english", "question", "history", "reference", "prediction", "image",
-        "image_sha256", "error", "meta",
+        "image_sha256", "error", "meta", "draw", "likelihoods",
     ]  # fmt: skip
 
 
@@ -79,18 +79,20 @@ def test_all_bad_lines_are_named(tmp_path: Path) -> None:
         json.dumps(good | {"id": "c", "prediction": None}),
         json.dumps(good | {"id": "d", "english": "no"}),
         json.dumps(good | {"id": "e", "history": [["only a question"]]}),
+        json.dumps(good | {"id": "f", "draw": "first"}),
+        json.dumps(good | {"id": "g", "likelihoods": {"yes": "very"}}),
     ]
     (tmp_path / "p.jsonl").write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(DataError) as caught:
         read_predictions(tmp_path / "p.jsonl")
     message = str(caught.value)
-    assert "p.jsonl: 7 of 8 lines are no prediction records" in message
+    assert "p.jsonl: 9 of 10 lines are no prediction records" in message
     assert "line 2:" in message
     assert "line 3: expected an object, found list" in message
     assert "line 4: lacks reference" in message
     assert "line 5: has unknown score" in message
     assert "line 6: prediction must be text, found NoneType" in message
-    assert "and 2 more" in message
+    assert "and 4 more" in message
 
 
 def test_records_from_before_there_was_metadata_are_read_and_other_things_are_not(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ A record, on one line:
     {"id": "test.json#3", "group": "test.json#3", "split": "test", "kind": "background", "english": false,
      "question": "这张图片的背景里有什么内容？", "history": [], "reference": "这张图片的背景是金色的沙滩。",
      "prediction": "这张图片的背景是沙滩。", "image": "data/background_synthetic/images/test_003.png",
-     "image_sha256": "9f86d081…", "error": null, "meta": {"kind": "background", "place": "beach"}}
+     "image_sha256": "9f86d081…", "error": null, "meta": {"kind": "background", "place": "beach"},
+     "draw": 0, "likelihoods": {}}
 """
 
 import errno
@@ -68,6 +69,9 @@ class Prediction:
         image_sha256: Hash of the image's content; None for text-only samples and images that cannot be read.
         error: Why there is no prediction; None where there is one.
         meta: What else the data tells of the sample in texts, whole numbers and yes or no, for slices.
+        draw: Which of several sampled answers to the same question this is, from 0; 0 for greedy ones.
+        likelihoods: Given answer, such as "yes" -> natural logarithm of the probability that the model says exactly
+            this and ends; empty where none were scored.
     """
 
     id: str
@@ -83,6 +87,8 @@ class Prediction:
     image_sha256: str | None
     error: str | None = None
     meta: Mapping[str, str | int | bool] = field(default_factory=dict, hash=False)
+    draw: int = 0
+    likelihoods: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,7 +253,7 @@ def read_predictions(path: Path) -> list[Prediction]:
         raise DataError(f"{path} is not UTF-8 text ({error}).") from error
     predictions: list[Prediction] = []
     problems: list[str] = []
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str, int]] = set()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -256,9 +262,9 @@ def read_predictions(path: Path) -> list[Prediction]:
         except ValueError as error:
             problems.append(f"line {number}: {error}")
             continue
-        if (record.split, record.id) in seen:
+        if (record.split, record.id, record.draw) in seen:
             problems.append(f"line {number}: id {record.id!r} appears twice in split {record.split!r}")
-        seen.add((record.split, record.id))
+        seen.add((record.split, record.id, record.draw))
         predictions.append(record)
     if problems:
         shown = "; ".join(problems[:MAX_ERRORS_SHOWN])
@@ -272,7 +278,7 @@ def _parse(values: Any) -> Prediction:
     if not isinstance(values, dict):
         raise ValueError(f"expected an object, found {type(values).__name__}")
     names = {item.name for item in fields(Prediction)}
-    if missing := names - values.keys() - {"meta"}:  # older files have none
+    if missing := names - values.keys() - {"meta", "draw", "likelihoods"}:  # older files have none
         raise ValueError(f"lacks {', '.join(sorted(missing))}")
     if unknown := values.keys() - names:
         raise ValueError(f"has unknown {', '.join(sorted(unknown))}")
@@ -287,6 +293,11 @@ def _parse(values: Any) -> Prediction:
     meta = values.get("meta", {})
     if not isinstance(meta, dict) or not all(isinstance(value, str | int) for value in meta.values()):
         raise ValueError("meta must be an object of texts, whole numbers, true and false")
+    if not isinstance(values.get("draw", 0), int):
+        raise ValueError(f"draw must be a whole number, found {values['draw']!r}")
+    likelihoods = values.get("likelihoods", {})
+    if not isinstance(likelihoods, dict) or not all(isinstance(value, float | int) for value in likelihoods.values()):
+        raise ValueError("likelihoods must be an object of numbers")
     try:
         history = tuple((str(question), str(answer)) for question, answer in values["history"])
     except (TypeError, ValueError) as error:
