@@ -3,15 +3,15 @@
 python evaluate.py run=latest                                        before and after the newest run
 python evaluate.py run=<run folder> dataset=... max_new_tokens=32    on other data, with other settings
 python evaluate.py model=visualglm_tiny dataset=<data>               a model alone: true against shuffled images
+torchrun --nproc_per_node 2 evaluate.py run=latest                   the same, shared by two processes
 """
 
 from functools import partial
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
-from vglm.config import build, check_config, entry_point
-from vglm.errors import ConfigError
+from vglm.config import build, check_config, entry_point, take_from_run
 
 
 def run(cfg: DictConfig) -> Path:
@@ -26,8 +26,10 @@ def run(cfg: DictConfig) -> Path:
     from vglm.evaluation import predictions as files
     from vglm.evaluation import subject as subjects
     from vglm.evaluation.baselines import collect_baselines, write_baselines
+    from vglm.evaluation.decoding import read_decoding
     from vglm.evaluation.image_use import make_controls
     from vglm.evaluation.metrics import select_metrics
+    from vglm.evaluation.processes import Processes
     from vglm.evaluation.report import print_summary, render
 
     folder = None if cfg.run is None else subjects.find_run(cfg.run, Path("outputs"))
@@ -36,6 +38,7 @@ def run(cfg: DictConfig) -> Path:
     check_config(cfg, "evaluate")  # every mistake at once, before any weights load
     select_metrics(cfg.metrics.names, cfg.metrics.labels)
     OmegaConf.resolve(cfg)
+    decoding, processes = read_decoding(cfg), Processes()
     splits = build(cfg.dataset)
     samples = subjects.select_samples(splits, cfg.splits)
     controls = make_controls(samples, cfg.image_use_samples if cfg.image_use else 0, cfg.baselines, cfg.seed)
@@ -48,26 +51,17 @@ def run(cfg: DictConfig) -> Path:
         subject = subjects.tuned_run(folder, trained, samples, load, *about)
 
     output = Path(cfg.output_dir or (folder / "evaluation" if folder else f"outputs/evaluation/{subject.title}"))
-    decoding = {"batch_size": cfg.batch_size, "max_new_tokens": cfg.max_new_tokens}
     key = subjects.work_key(OmegaConf.to_container(cfg), splits.data_hash, folder)
-    with files.resumable_folder(output, marker=files.EVALUATION_FILE, key=key) as new:
-        answers = subjects.answer(subject, new, decoding, splits.train if cfg.baselines else (), cfg.feature_cache)
+    with processes.folder(output, marker=files.EVALUATION_FILE, key=key) as new:
+        train = splits.train if cfg.baselines else ()
+        answers = subjects.answer(subject, new, decoding, train, cfg.feature_cache, processes)
+        if not processes.is_main:  # it has done its part
+            return output
         write_baselines(collect_baselines(splits.train, answers, cfg.metrics) if cfg.baselines else [], new)
         files.write_evaluation(subjects.describe(subject, answers, decoding, OmegaConf.to_yaml(cfg)), new)
         render(new)
     print_summary(output)
     return output
-
-
-def take_from_run(cfg: DictConfig, trained: dict[str, object]) -> None:
-    """Evaluate the run's model on the run's data, except for what the command line says of them."""
-    with open_dict(cfg):
-        for name in ("model", "dataset"):
-            given = cfg.get(name) or {}
-            if "_target_" not in given and name in trained:
-                cfg[name] = OmegaConf.merge(trained[name], given)
-            if "_target_" not in (cfg.get(name) or {}):
-                raise ConfigError(f"there is no {name}: pass run=<run folder>, or model=<name> and dataset=<name>.")
 
 
 @entry_point("evaluate")

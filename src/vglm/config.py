@@ -21,8 +21,9 @@ import re
 import sys
 import types
 import typing
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
@@ -158,7 +159,7 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
 
     Overrides of fields need no `+`: whatever a component's class takes can be given (`method.use_dora=true`), and a
     name that it does not take reaches `check_config`, which reports it together with every other problem. Programming
-    mistakes keep their traceback.
+    mistakes keep their traceback. Of the processes that `torchrun` starts, one prints for all.
 
     Args:
         config_name: Name of the config in `conf/`, without suffix.
@@ -183,6 +184,7 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
                 register_resolvers()
                 conf = repo_root() / "conf"
                 quiet_libraries()
+                _quiet_other_processes()
                 arguments[:] = sys.argv[1:]
                 sys.argv[1:] = loosen(arguments, config_name)
                 os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let Hydra's own errors come through to here
@@ -206,8 +208,38 @@ def quiet_libraries() -> None:
 
 def _exit(error: Exception) -> typing.NoReturn:
     """Print one message and leave with 2."""
-    print(f"error: {error if isinstance(error, WorkbenchError) else _explain(error)}", file=sys.stderr)
+    if _is_first_to_fail():
+        print(f"error: {error if isinstance(error, WorkbenchError) else _explain(error)}", file=sys.stderr, flush=True)
     raise SystemExit(2)
+
+
+def _is_one_of_several() -> bool:
+    """Whether `torchrun` or `accelerate launch` started several processes, of which this is one."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+def _quiet_other_processes() -> None:
+    """Let one of several processes speak for all: in the others nothing is printed but what makes them fail."""
+    if _is_one_of_several() and os.environ["RANK"] != "0":
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
+        os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported, later
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+
+
+def _is_first_to_fail() -> bool:
+    """Whether no other of several processes said already what went wrong; most mistakes are met by all at once."""
+    if not _is_one_of_several():
+        return True
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # documented all the same
+
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    try:  # what the launcher lets its processes find each other by
+        address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = TCPStore(*address, timeout=timedelta(seconds=10), wait_for_workers=False)
+        return store.add(f"vglm/failures/{attempt}", 1) == 1
+    except (LookupError, ValueError, RuntimeError):
+        return os.environ["RANK"] == "0"
 
 
 def _explain(error: Exception) -> str:
@@ -338,6 +370,25 @@ def load_run_config(run_folder: Path) -> DictConfig:
         raise ConfigError(f"{path} is no config of train.py: it has no `trainer`. Restore the file.")
     cfg.output_dir = cfg.trainer.output_dir = cfg.resume = str(run_folder)
     return cfg
+
+
+def take_from_run(cfg: DictConfig, trained: Mapping[str, object]) -> None:
+    """Evaluate the run's model on the run's data, except for what the command line says of them.
+
+    Args:
+        cfg: The config of evaluate.py, which is changed.
+        trained: The run's config, with `model` and `dataset`; empty without a run.
+
+    Raises:
+        ConfigError: Neither names a model, or data.
+    """
+    with open_dict(cfg):
+        for name in ("model", "dataset"):
+            given = cfg.get(name) or {}
+            if "_target_" not in given and name in trained:
+                cfg[name] = OmegaConf.merge(trained[name], given)
+            if "_target_" not in (cfg.get(name) or {}):
+                raise ConfigError(f"there is no {name}: pass run=<run folder>, or model=<name> and dataset=<name>.")
 
 
 def anchor_paths(cfg: DictConfig) -> None:

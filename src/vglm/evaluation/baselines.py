@@ -101,7 +101,7 @@ def collect_baselines(
     Raises:
         ConfigError: A metric is unknown.
     """
-    test = [record for record in answers.candidate if record.split == "test"]
+    test = [record for record in answers.candidate if record.split == "test" and record.draw == 0]
     if not test:
         return []
     score = _Scorer(METRICS if metrics is None else select_metrics(list(metrics["names"]), metrics.get("labels")))

@@ -14,10 +14,16 @@
                          "not_computed": {},
                          "kinds": {"background": {"n": 120, …}},
                          "slices": {"kind": {"background": {"n": 120, …}, …}}}},
+     "draws": {"n": 5, "metric": "exact_match", "scores": {"before": [0.0, …], "after": [0.925, …]},
+               "mean": {"before": 0.0, "after": 0.923}, "sd": {"before": 0.0, "after": 0.004}},
      "probe_loss_points": 1.5}
 
 The first metric that was asked for is the primary one: it was named before anyone saw a score, and the verdict rests on
 it. The p-values are Holm-corrected over all metrics of a split; intervals of slices are not corrected for their number.
+
+Where several answers to each question were drawn, answers are paired draw by draw, and a sample with its mean over the
+draws counts as one: `n`, `errors` and `changed` are samples, and nothing takes draws for independent. `draws` has the
+main split's score of each draw alone, and how far these lie apart.
 """
 
 import json
@@ -27,7 +33,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -40,6 +46,7 @@ from vglm.evaluation.metrics import (
     Metric,
     classify,
     compare_all,
+    join_draws,
     normalise,
     score,
     score_conventions,
@@ -70,7 +77,7 @@ FEW_GROUPS = 10
 
 @dataclass(frozen=True)
 class Pair:
-    """One sample's answers in both arms."""
+    """One sample's answers in both arms, of one draw."""
 
     baseline: Prediction
     candidate: Prediction
@@ -97,6 +104,11 @@ class Pair:
         """Whether an arm has no answer."""
         return self.baseline.error is not None or self.candidate.error is not None
 
+    @property
+    def sample(self) -> tuple[str, str]:
+        """Which sample it is, whatever the draw."""
+        return self.candidate.split, self.candidate.id
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -113,17 +125,22 @@ class Summary:
     @property
     def n(self) -> int:
         """Number of samples."""
-        return len(self.pairs)
+        return len({pair.sample for pair in self.pairs})
+
+    @cached_property
+    def draws(self) -> tuple[int, ...]:
+        """Which draws there are; only 0 for greedy answers."""
+        return tuple(sorted({pair.candidate.draw for pair in self.pairs}))
 
     @property
     def errors(self) -> int:
         """Samples without an answer in one of the arms; they count as wrong."""
-        return sum(pair.has_error for pair in self.pairs)
+        return len({pair.sample for pair in self.pairs if pair.has_error})
 
     @property
     def changed(self) -> int:
-        """Samples whose answers differ."""
-        return sum(pair.is_changed for pair in self.pairs)
+        """Samples whose answers differ, in some draw."""
+        return len({pair.sample for pair in self.pairs if pair.is_changed})
 
     @cached_property
     def scores(self) -> dict[str, tuple[float, float]]:
@@ -142,6 +159,13 @@ class Summary:
     def flips(self, was_right: bool, is_right: bool) -> list[Pair]:
         """The pairs that went from `was_right` in the baseline to `is_right` in the candidate."""
         return [pair for pair in self.pairs if pair.right == (was_right, is_right)]
+
+    @property
+    def power_line(self) -> str:
+        """What these samples can and cannot show by the primary metric, in a sentence or two."""
+        if len(self.draws) == 1:
+            return self.primary.power_line
+        return f"{self.primary.power_line} Each item was answered {len(self.draws)} times and counts once."
 
     @property
     def primary(self) -> PairedComparison:
@@ -177,12 +201,14 @@ class Summary:
 
     def _compare(self, metrics: Sequence[Metric]) -> dict[str, PairedComparison]:
         """By several metrics; those of every report from the pairs' own scores, which slices share."""
-        groups = [(pair.candidate.split, pair.candidate.group) for pair in self.pairs]
         found = {}
+        records = [pair.candidate for pair in self.pairs]
         for metric in METRICS:
             if metric in metrics:
                 columns = np.array([pair.scores[metric.name] for pair in self.pairs])
-                found[metric.name] = compare_paired(columns[:, 0], columns[:, 1], groups=groups)
+                (before, _), (after, samples) = (join_draws(columns[:, arm], records) for arm in (0, 1))
+                groups = [(record.split, record.group) for record in samples]
+                found[metric.name] = compare_paired(before, after, groups=groups)
         arms = [pair.baseline for pair in self.pairs], [pair.candidate for pair in self.pairs]
         if others := [metric for metric in metrics if metric not in METRICS]:
             found |= {name: each[0] for name, each in compare_all(*arms, others).items()}
@@ -218,8 +244,8 @@ class Summary:
                 values.setdefault(name, {}).setdefault(value, []).append(pair)
         if any(metric.name.startswith("findings") for metric in self.metrics):
             parts = by_abnormality([pair.candidate for pair in self.pairs])
-            pairs = {pair.candidate.id: pair for pair in self.pairs}
-            values["study"] = {name: [pairs[each.id] for each in rows] for name, rows in parts.items()}
+            pairs = {pair.candidate.key: pair for pair in self.pairs}
+            values["study"] = {name: [pairs[each.key] for each in rows] for name, rows in parts.items()}
         return {
             name: self.kinds if name == "kind" else {value: self.part(pairs) for value, pairs in sorted(parts.items())}
             for name, parts in values.items()
@@ -269,13 +295,36 @@ class Comparison:
         part = self.splits[self.main]
         if not {metric.name for metric in part.metrics} & set(CLASSIFICATION):
             return {}
+        pairs = [pair for pair in part.pairs if pair.candidate.draw == part.draws[0]]  # counts need independent answers
         try:
             return {
-                self.baseline: classify([pair.baseline for pair in part.pairs], self.labels).as_dict(),
-                self.candidate: classify([pair.candidate for pair in part.pairs], self.labels).as_dict(),
+                self.baseline: classify([pair.baseline for pair in pairs], self.labels).as_dict(),
+                self.candidate: classify([pair.candidate for pair in pairs], self.labels).as_dict(),
             }
         except DataError:  # said in `not_computed`
             return {}
+
+    @property
+    def draws(self) -> dict[str, Any]:
+        """The main split's score in each draw alone by the primary metric, their mean and standard deviation.
+
+        JSON-able; the standard deviation, between draws of all samples, is None where there is only one.
+        """
+        part = self.splits[self.main]
+        metric, labels = part.primary_metric, (self.baseline, self.candidate)
+        scores: dict[str, list[float]] = {label: [] for label in labels}
+        for draw in part.draws:
+            pairs = [pair for pair in part.pairs if pair.candidate.draw == draw]
+            scores[self.baseline].append(metric.score([pair.baseline for pair in pairs]))
+            scores[self.candidate].append(metric.score([pair.candidate for pair in pairs]))
+        known = {label: [each for each in values if math.isfinite(each)] for label, values in scores.items()}
+        return {
+            "n": len(part.draws),
+            "metric": metric.name,
+            "scores": {name: [each if math.isfinite(each) else None for each in scores[name]] for name in labels},
+            "mean": {name: fmean(values) if values else None for name, values in known.items()},
+            "sd": {name: stdev(values) if len(values) > 1 else None for name, values in known.items()},
+        }
 
     @property
     def probe_loss_points(self) -> float | None:
@@ -291,9 +340,9 @@ class Comparison:
         splits = {
             name: {
                 **self._row(summary),
-                "wrong_to_right": [pair.candidate.id for pair in summary.flips(False, True)],
-                "right_to_wrong": [pair.candidate.id for pair in summary.flips(True, False)],
-                "power_line": summary.primary.power_line,
+                "wrong_to_right": _names(summary, summary.flips(False, True)),
+                "right_to_wrong": _names(summary, summary.flips(True, False)),
+                "power_line": summary.power_line,
                 "not_computed": summary.not_computed,
                 "kinds": {kind: self._row(part) for kind, part in summary.kinds.items()},
                 "slices": {
@@ -308,6 +357,7 @@ class Comparison:
             "primary": self.splits[self.main].primary_metric.name,
             "metrics": {metric.name: metric.signature for metric in self.metrics},
             "splits": splits,
+            "draws": self.draws,
             "probe_loss_points": self.probe_loss_points,
         }
 
@@ -331,6 +381,13 @@ class Comparison:
             "flips": flips and {"gained": len(flips.wrong_to_right), "lost": len(flips.right_to_wrong)},
             "signature": metric.signature,
         }
+
+
+def _names(summary: Summary, pairs: Sequence[Pair]) -> list[str]:
+    """The samples' ids, with the draw where there are several."""
+    if len(summary.draws) == 1:
+        return [pair.candidate.id for pair in pairs]
+    return [f"{pair.candidate.id} (draw {pair.candidate.draw})" for pair in pairs]
 
 
 @dataclass(frozen=True)
@@ -387,7 +444,7 @@ def compare(
     metrics: Sequence[str] = (),
     classes: Sequence[str] | None = None,
 ) -> Comparison:
-    """Join two arms of predictions by split and id.
+    """Join two arms of predictions by split, id and draw.
 
     Args:
         baseline: The records to compare with.
@@ -407,13 +464,13 @@ def compare(
     chosen = {metric.name: metric for metric in (*select_metrics(metrics, classes), *METRICS)}
     if not candidate and not baseline:
         raise DataError(f"{labels[0]} and {labels[1]} hold no predictions; there is nothing to compare.")
-    before = {(record.split, record.id): record for record in baseline}
-    after = {(record.split, record.id): record for record in candidate}
-    problems = [f"{split} {name!r} is only in {labels[0]}" for split, name in before if (split, name) not in after]
-    problems += [f"{split} {name!r} is only in {labels[1]}" for split, name in after if (split, name) not in before]
+    before = {record.key: record for record in baseline}
+    after = {record.key: record for record in candidate}
+    problems = [f"{_shown(key)} is only in {labels[0]}" for key in before if key not in after]
+    problems += [f"{_shown(key)} is only in {labels[1]}" for key in after if key not in before]
     for key in after.keys() & before.keys():
         if (before[key].question, before[key].reference) != (after[key].question, after[key].reference):
-            problems.append(f"{key[0]} {key[1]!r} has another question or reference")
+            problems.append(f"{_shown(key)} has another question or reference")
     if problems:
         raise DataError(
             f"{labels[0]} and {labels[1]} are not about the same samples: {len(problems)} differ "
@@ -431,6 +488,11 @@ def compare(
         },
         None if classes is None else tuple(classes),
     )
+
+
+def _shown(key: tuple[str, str, int]) -> str:
+    split, name, draw = key
+    return f"{split} {name!r}" + (f", draw {draw}," if draw else "")
 
 
 def read_metrics(evaluation: Evaluation) -> Mapping[str, Any]:
@@ -520,11 +582,11 @@ def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: Comparis
         if label in arms or control is None:
             continue
         arm = next((name for name in arms if name in label.replace(control, "")), comparison.candidate)
-        answers = {each.id: each for each in read_predictions(path) if each.split == comparison.main}
-        truth = [each for each in arms[arm] if each.id in answers]
+        answers = {each.key: each for each in read_predictions(path) if each.split == comparison.main}
+        truth = [each for each in arms[arm] if each.key in answers]
         if not truth:
             continue
-        others = [answers[each.id] for each in truth]
+        others = [answers[each.key] for each in truth]
         if len(others) != len(answers) or any(
             (one.question, one.reference) != (two.question, two.reference)
             for one, two in zip(truth, others, strict=True)

@@ -1,13 +1,18 @@
-"""Ask a model every question of a list of samples, greedily and in batches, and keep the answers as records.
+"""Ask a model every question of a list of samples, in batches, and keep the answers as records.
 
-predictions = generate_predictions(model, processor, splits.test, batch_size=16, max_new_tokens=64)
+predictions = generate_predictions(model, processor, splits.test, batch_size=16, max_new_tokens=64)     greedily
 predictions[0].prediction == "这张图片的背景是沙滩。"
+
+predictions = generate_predictions(model, processor, splits.test, sampling=Sampling(temperature=0.7, draws=5))
+[each.draw for each in predictions[:5]] == [0, 1, 2, 3, 4]                                              five for each
 
 scores = score_choices(model, processor, splits.test, ["是", "否"])      # how likely it is to answer with each
 max(scores[0], key=lambda score: score.log_likelihood).choice == "是"
 """
 
 import logging
+import os
+import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,15 +28,19 @@ from vglm.data.images import image_sha256, open_image
 from vglm.data.sample import Sample, Turn
 from vglm.data.windowing import META_KEY
 from vglm.errors import ConfigError, DataError
+from vglm.evaluation.decoding import Sampling
 from vglm.evaluation.predictions import (
     IMAGES_FOLDER,
     PREDICTIONS_FILE,
     Prediction,
     append_predictions,
+    merge_parts,
+    part_file,
+    recover_parts,
     recover_predictions,
     unanswered,
-    write_predictions,
 )
+from vglm.evaluation.processes import Processes
 from vglm.tuning.features import open_features
 
 logger = logging.getLogger(__name__)
@@ -67,7 +76,6 @@ class AnsweringProcessor(Processor, Protocol):
         """Turn one answer's ids into its text."""
 
 
-@torch.inference_mode()
 def generate_predictions(
     model: GenerativeModel,
     processor: AnsweringProcessor,
@@ -76,9 +84,10 @@ def generate_predictions(
     split: str = "test",
     batch_size: int = 16,
     max_new_tokens: int = 64,
+    sampling: Sampling | None = None,
     images: Path | None = None,
     title: str | None = None,
-    feature_cache: bool = False,
+    feature_cache: bool | FeatureCache = False,
     records: Path | None = None,
 ) -> list[Prediction]:
     """Answer the last question of every sample.
@@ -92,61 +101,44 @@ def generate_predictions(
         processor: The model's processor.
         samples: Their references are kept in the records and never shown to the model.
         split: What the records call this list of samples.
-        batch_size: Samples per call of `generate`.
+        batch_size: Answers per call of `generate`.
         max_new_tokens: Longest answer, in tokens.
+        sampling: How to draw answers at random, and how many to each question; None for greedy ones.
         images: Folder for a small copy of each image, `<sha256>.webp`; none are kept if not given.
         title: What the progress bar shows; the split if not given.
         feature_cache: Whether to keep, and reuse, what the model's vision parts make of each picture, see
-            `vglm.tuning.features`.
+            `vglm.tuning.features`; or a cache that is open, for a model that has let go of its vision parts.
         records: A file to which each batch's records are added. Samples that have a record there are not asked again,
             so a call that was killed goes on where it was; the model and the settings must be the same.
 
     Returns:
-        One record per sample, in the order of `samples`.
+        One record per sample and draw, in the order of `samples` and for each of them of the draws.
 
     Raises:
         ConfigError: `batch_size` or `max_new_tokens` is not a positive integer.
         DataError: `records` holds other things than records.
     """
-    for name, value in (("batch_size", batch_size), ("max_new_tokens", max_new_tokens)):
-        if not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{name} must be a positive integer, got {value!r}.")
-    model.eval()
-    features = open_features(model, processor) if feature_cache else None
-    collate = Collator(processor, with_answers=False, features=features)
-    if images is not None:
-        images.mkdir(parents=True, exist_ok=True)
-    found = {} if records is None else {each.id: each for each in recover_predictions(records) if each.split == split}
-    finished = {
-        index: found[sample.id]
-        for index, sample in enumerate(samples)
-        if sample.id in found and _asks_the_same(found[sample.id], sample)
-    }
-    lengths = {index: _length(sample) for index, sample in enumerate(samples) if index not in finished}
-    order = sorted(lengths, key=lengths.__getitem__, reverse=True)
-    progress = tqdm(total=len(samples), initial=len(finished), desc=title or split, unit="answer", delay=2)
-    with progress:
-        for start in range(0, len(order), batch_size):
-            indices = order[start : start + batch_size]
-            answered: dict[int, Prediction] = {}
-            opened: dict[int, Sample] = {}
-            for index in indices:
-                sample, answered[index] = _open(samples[index], split, images)
-                if sample is not None:
-                    opened[index] = sample
-            if opened:
-                if collate.features is not None and not _fill(features, opened.values()):
-                    collate.features = None
-                batch = {name: tensor.to(model.device) for name, tensor in collate(list(opened.values())).items()}
-                output = model.generate(**batch, **GREEDY, max_new_tokens=max_new_tokens)
-                answers = output[:, batch["input_ids"].shape[1] :].tolist()
-                for index, answer in zip(opened, answers, strict=True):
-                    answered[index] = replace(answered[index], prediction=processor.decode(answer))
-            if records is not None:
-                append_predictions(answered.values(), records)
-            finished |= answered
-            progress.update(len(indices))
-    return [finished[index] for index in range(len(samples))]
+    known = {} if records is None else {each.key: each for each in recover_predictions(records)}
+    wanted = list(_rows({split: samples}, sampling, known))
+    finished = {row: record for row, record in wanted if record is not None}
+    batches = _answer(
+        model,
+        processor,
+        {split: samples},
+        [row for row, record in wanted if record is None],
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        images=images,
+        title=title or split,
+        feature_cache=feature_cache,
+        finished=len(finished),
+    )
+    for batch in batches:
+        if records is not None:
+            append_predictions(batch.values(), records)
+        finished |= batch
+    return [finished[row] for row, _ in wanted]
 
 
 def answer_splits(
@@ -158,9 +150,14 @@ def answer_splits(
     *,
     batch_size: int = 16,
     max_new_tokens: int = 64,
+    sampling: Sampling | None = None,
     feature_cache: bool = False,
+    processes: Processes | None = None,
 ) -> list[Prediction]:
     """Let a model answer an arm's questions into an evaluation folder, where it goes on if it was stopped there.
+
+    The main process finds what has no answer yet, whoever answered the rest. Of that, ordered by length, every process
+    takes an equal part, and keeps its records in a file of its own until all are done.
 
     Args:
         model: A VisualGLM, or a `PeftModel` of one.
@@ -170,38 +167,136 @@ def answer_splits(
         label: The arm's name.
         batch_size: See `generate_predictions`.
         max_new_tokens: Likewise.
+        sampling: Likewise.
         feature_cache: Likewise.
+        processes: Who shares the work; this one alone if not given.
 
     Returns:
-        The records in the order of the samples, as the file has them in the end.
+        In the main process the records, in the order of the samples and draws, as the file has them in the end; in
+        others none.
 
     Raises:
         ConfigError: See `generate_predictions`.
         DataError: Likewise.
+        WorkbenchError: Another process ended.
     """
+    processes = processes or Processes.alone()
     path = folder / label / PREDICTIONS_FILE
-    answers = []
+    rows: list[_Row] = []
+    count = 0
+    if processes.is_main:
+        for unfinished in (folder / IMAGES_FOLDER).glob(".*"):
+            unfinished.unlink()
+        wanted = list(_rows(splits, sampling, recover_parts(path)))
+        rows, count = [row for row, record in wanted if record is None], len(wanted)
+    rows, count = processes.share((rows, count))
+    asked = processes.part(list(dict.fromkeys((split, place) for split, place, _ in _by_length(splits, rows))))
+    own = set(asked)  # all draws of a sample, so that its image is opened once
+    mine = [row for row in rows if row[:2] in own]
+    answers = _answer(
+        model,
+        processor,
+        splits,
+        mine,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        images=folder / IMAGES_FOLDER,
+        title=label if processes.count == 1 else f"{label}, 1 of {processes.count} processes",
+        feature_cache=feature_cache,
+        finished=(count - len(rows)) // processes.count,
+    )
+    for batch in answers:
+        append_predictions(batch.values(), part_file(path, processes.rank))
+    processes.wait()
+    if not processes.is_main:
+        return []
+    found = [record for _, record in _rows(splits, sampling, recover_parts(path)) if record is not None]
+    merge_parts(found, path)
+    return found
+
+
+_Row = tuple[str, int, int]
+"""An answer that is wanted: (split, place of the sample in it, draw)."""
+
+
+def _rows(
+    splits: Mapping[str, Sequence[Sample]],
+    sampling: Sampling | None,
+    known: Mapping[tuple[str, str, int], Prediction],
+) -> Iterator[tuple[_Row, Prediction | None]]:
+    """All answers that are wanted, in the order of samples and draws, each with its record if that is known."""
     for split, samples in splits.items():
-        answers += generate_predictions(
-            model,
-            processor,
-            samples,
-            split=split,
-            batch_size=batch_size,
-            max_new_tokens=max_new_tokens,
-            images=folder / IMAGES_FOLDER,
-            title=f"{label}, {split}",
-            records=path,
-            feature_cache=feature_cache,
-        )
-    write_predictions(answers, path)
-    return answers
+        for place, sample in enumerate(samples):
+            for draw in range(1 if sampling is None else sampling.draws):
+                record = known.get((split, sample.id, draw))
+                is_known = record is not None and _asks_the_same(record, sample)
+                yield (split, place, draw), record if is_known else None
+
+
+def _by_length(splits: Mapping[str, Sequence[Sample]], rows: Sequence[_Row]) -> list[_Row]:
+    """The longest prompts first; the draws of a sample stay together."""
+    lengths = {(split, place): _length(splits[split][place]) for split, place, _ in rows}
+    return sorted(rows, key=lambda row: lengths[row[:2]], reverse=True)
+
+
+@torch.inference_mode()
+def _answer(
+    model: GenerativeModel,
+    processor: AnsweringProcessor,
+    splits: Mapping[str, Sequence[Sample]],
+    rows: Sequence[_Row],
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    sampling: Sampling | None,
+    images: Path | None,
+    title: str,
+    feature_cache: bool | FeatureCache,
+    finished: int,
+) -> Iterator[dict[_Row, Prediction]]:
+    """Answer rows, batch by batch; a batch's records are complete when they are given out, and nothing is kept."""
+    for name, value in (("batch_size", batch_size), ("max_new_tokens", max_new_tokens)):
+        if not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{name} must be a positive integer, got {value!r}.")
+    model.eval()
+    features = feature_cache if isinstance(feature_cache, FeatureCache) else None
+    if feature_cache is True and rows:
+        features = open_features(model, processor)
+    collate = Collator(processor, with_answers=False, features=features)
+    if images is not None:
+        images.mkdir(parents=True, exist_ok=True)
+    order = _by_length(splits, rows)
+    with tqdm(total=finished + len(order), initial=finished, desc=title, unit="answer", delay=2) as progress:
+        for start in range(0, len(order), batch_size):
+            batch_rows = order[start : start + batch_size]
+            opened: dict[tuple[str, int], tuple[Sample | None, Prediction]] = {}
+            for split, place, _ in batch_rows:
+                if (split, place) not in opened:
+                    opened[split, place] = _open(splits[split][place], split, images)
+            answered = {row: replace(opened[row[:2]][1], draw=row[2]) for row in batch_rows}
+            asked = [(row, sample) for row in batch_rows if (sample := opened[row[:2]][0]) is not None]
+            if asked:
+                if collate.features is not None and not _fill(features, [sample for _, sample in asked]):
+                    collate.features = None
+                batch = {name: each.to(model.device) for name, each in collate([each for _, each in asked]).items()}
+                settings: dict[str, Any] = {**GREEDY, "max_new_tokens": max_new_tokens}
+                if sampling is not None:
+                    keys = [answered[row].key for row, _ in asked]
+                    settings["logits_processor"] = sampling.processors(keys)
+                output = model.generate(**batch, **settings)
+                answers = output[:, batch["input_ids"].shape[1] :].tolist()
+                for (row, _), answer in zip(asked, answers, strict=True):
+                    answered[row] = replace(answered[row], prediction=processor.decode(answer))
+            yield answered
+            progress.update(len(batch_rows))
 
 
 def _asks_the_same(record: Prediction, sample: Sample) -> bool:
     """Whether a record found in a file is about this sample."""
+    kept = ("prediction", "image_sha256", "error", "draw", "likelihoods")
     now = unanswered(sample, record.split)
-    return replace(now, prediction=record.prediction, image_sha256=record.image_sha256, error=record.error) == record
+    return replace(now, **{name: getattr(record, name) for name in kept}) == record
 
 
 def _fill(features: FeatureCache | None, samples: Iterable[Sample]) -> bool:
@@ -243,7 +338,7 @@ def _save_copy(image: Image.Image, path: Path) -> None:
     if not path.exists():
         small = image.copy()
         small.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
-        partial = path.with_suffix(".partial")
+        partial = path.with_name(f".{path.stem}.{platform.node()}-{os.getpid()}")  # others may be saving the same one
         small.save(partial, format="WEBP", quality=85)
         partial.replace(path)
 

@@ -25,7 +25,7 @@ from vglm.data.sample import Sample
 from vglm.data.windowing import META_KEY
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.metrics import EXACT_MATCH, Metric
-from vglm.evaluation.metrics.base import normalise
+from vglm.evaluation.metrics.base import join_draws, normalise
 from vglm.evaluation.predictions import Arm, Prediction
 from vglm.evaluation.statistics import PairedComparison, compare_paired
 
@@ -220,13 +220,14 @@ def visual_gain(
     Raises:
         DataError: The control has no records, or records of questions that the arm was not asked.
     """
-    known = {(record.split, record.id): record for record in true}
-    strangers = [record.id for record in control if (record.split, record.id) not in known]
+    known = {record.key: record for record in true}
+    strangers = [record.id for record in control if record.key not in known]
     if strangers or not control:
         found = f"{len(strangers)} that the arm was not asked, {strangers[0]!r} first" if strangers else "none"
         raise DataError(f"the control must hold questions of the arm, found {found}. Evaluate again.")
-    rows = [metric.rows([known[record.split, record.id] for record in control]), metric.rows(control)]
-    groups = [(record.split, record.group) for record in control]
+    rows = [metric.rows(control), metric.rows([known[record.key] for record in control])]
     if metric.table is None:  # the scores of single answers
-        return compare_paired(rows[1][:, 0], rows[0][:, 0], groups=groups)
-    return compare_paired(rows[1], rows[0], groups=groups, statistic=metric.statistic)
+        rows = [each[:, 0] for each in rows]
+    (other, _), (own, samples) = (join_draws(each, control) for each in rows)
+    groups = [(record.split, record.group) for record in samples]
+    return compare_paired(other, own, groups=groups, statistic=None if metric.table is None else metric.statistic)

@@ -3,7 +3,7 @@
 ```
 evaluation/
   evaluation.json                what was compared with what: arms, decoding, versions, command, stamps
-  <baseline>/predictions.jsonl   one record per sample, e.g. before/ or shuffled/
+  <baseline>/predictions.jsonl   one record per sample and draw, e.g. before/ or shuffled/
   <candidate>/predictions.jsonl  the same samples, e.g. after/ or true/
   <control>/predictions.jsonl    with other images or none: before-blank/, after-text-only/; see `image_use`
   baselines.json                 what answers without a tuned model are worth on the test split; see `baselines`
@@ -18,6 +18,9 @@ A record, on one line:
      "prediction": "这张图片的背景是沙滩。", "image": "data/background_synthetic/images/test_003.png",
      "image_sha256": "9f86d081…", "error": null, "meta": {"kind": "background", "place": "beach"},
      "draw": 0, "likelihoods": {}}
+
+While an arm is answering, each process adds its records to a part of its own, `predictions.<rank>.jsonl`; when all are
+done the parts become `predictions.jsonl`, in the order of the samples.
 """
 
 import errno
@@ -32,12 +35,16 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock, Timeout
+
 from vglm.data.sample import Sample
 from vglm.errors import DataError
 
 EVALUATION_FILE = "evaluation.json"
 PREDICTIONS_FILE = "predictions.jsonl"
 IMAGES_FOLDER = "images"
+LOCK_FILE = ".lock"
+"""In a work folder; the system lets go of it when its process ends, however it ends."""
 MAX_ERRORS_SHOWN = 5
 CANNOT_WRITE = {
     errno.EACCES,
@@ -89,6 +96,11 @@ class Prediction:
     meta: Mapping[str, str | int | bool] = field(default_factory=dict, hash=False)
     draw: int = 0
     likelihoods: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What no two records of an arm share: split, id and draw."""
+        return self.split, self.id, self.draw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,6 +236,37 @@ def recover_predictions(path: Path) -> list[Prediction]:
     return read_predictions(path)
 
 
+def part_file(path: Path, rank: int) -> Path:
+    """Where one of several processes adds its records of what will be `path`."""
+    return path.with_name(f"{path.stem}.{rank}{path.suffix}")
+
+
+def recover_parts(path: Path) -> dict[tuple[str, str, int], Prediction]:
+    """Read what interrupted generations have written, by one process or several.
+
+    Args:
+        path: The file that the parts are to become; what is in it counts too. None of them need exist.
+
+    Returns:
+        The records by their keys.
+
+    Raises:
+        DataError: Whole lines are not records.
+    """
+    return {record.key: record for part in (*_parts(path), path) for record in recover_predictions(part)}
+
+
+def merge_parts(predictions: Iterable[Prediction], path: Path) -> None:
+    """Put the records of all parts into one file, and remove the parts."""
+    write_predictions(predictions, path)
+    for part in _parts(path):
+        part.unlink()
+
+
+def _parts(path: Path) -> list[Path]:
+    return [each for each in sorted(path.parent.glob(f"{path.stem}.*{path.suffix}")) if each.is_file()]
+
+
 def _line(record: Prediction) -> str:
     return json.dumps(asdict(record), ensure_ascii=False) + "\n"
 
@@ -262,9 +305,10 @@ def read_predictions(path: Path) -> list[Prediction]:
         except ValueError as error:
             problems.append(f"line {number}: {error}")
             continue
-        if (record.split, record.id, record.draw) in seen:
-            problems.append(f"line {number}: id {record.id!r} appears twice in split {record.split!r}")
-        seen.add((record.split, record.id, record.draw))
+        if record.key in seen:
+            draw = f" as draw {record.draw}" if record.draw else ""
+            problems.append(f"line {number}: id {record.id!r} appears twice in split {record.split!r}{draw}")
+        seen.add(record.key)
         predictions.append(record)
     if problems:
         shown = "; ".join(problems[:MAX_ERRORS_SHOWN])
@@ -330,7 +374,7 @@ def replaced_folder(path: Path, *, marker: str) -> Iterator[Path]:
     _check_replaceable(path, marker)
     partial = None
     try:
-        with _writing(path):
+        with writing(path):
             partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
             partial.chmod(0o755)
             yield partial
@@ -345,7 +389,8 @@ def resumable_folder(path: Path, *, marker: str, key: object) -> Iterator[Path]:
     """As `replaced_folder`, but what was answered before an exception or a kill is there again at the next try.
 
     The folder to write into is `.<name>.<hash of key>.work` beside `path`. After an exception it stays if it holds
-    records. It is for one process at a time. Once one is complete, those left by other keys are removed.
+    records. It is locked for as long as it is written to. Once one is complete, those left by other keys are removed,
+    except where another process is writing to them.
 
     Args:
         path: The folder to make or to replace.
@@ -353,24 +398,50 @@ def resumable_folder(path: Path, *, marker: str, key: object) -> Iterator[Path]:
         key: All that the content depends on, JSON-able: only a try with an equal key finds the work of an earlier one.
 
     Yields:
-        The folder to write into: empty, or as an earlier try left it.
+        The folder to write into: empty but for its lock, or as an earlier try left it.
 
     Raises:
-        DataError: As `replaced_folder`.
+        DataError: As `replaced_folder`; or another process is making the same folder with an equal key right now.
     """
     _check_replaceable(path, marker)
     digest = hashlib.sha256(json.dumps(key, ensure_ascii=False, sort_keys=True, default=str).encode()).hexdigest()
     work = path.with_name(f".{path.name}.{digest[:16]}.work")
+    with writing(path):
+        lock = _lock(work)
+    if lock is None:
+        raise DataError(
+            f"{path} is being made by another process right now, with the same settings. Wait until that one is done,"
+            " or pass another folder. (Several processes share the work if one torchrun starts them.)"
+        )
     try:
-        with _writing(path):
-            work.mkdir(exist_ok=True)
+        with writing(path):
             yield work
             _put_in_place(work, path)
-        for stale in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 16}.work"):
-            shutil.rmtree(stale, ignore_errors=True)
-    finally:
+            (path / LOCK_FILE).unlink(missing_ok=True)
+    except BaseException:
         if not any(work.rglob("*.jsonl")):
             shutil.rmtree(work, ignore_errors=True)
+        raise
+    finally:
+        lock.release()
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 16}.work"):
+        if (other := _lock(stale)) is not None:
+            shutil.rmtree(stale, ignore_errors=True)
+            other.release()
+
+
+def _lock(folder: Path) -> FileLock | None:
+    """Make a folder and lock it; None where another process has."""
+    while True:
+        folder.mkdir(exist_ok=True)
+        lock = FileLock(folder / LOCK_FILE)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return None
+        except FileNotFoundError:  # another process finished meanwhile and took the folder away
+            continue
+        return lock
 
 
 def _check_replaceable(path: Path, marker: str) -> None:
@@ -385,8 +456,15 @@ def _check_replaceable(path: Path, marker: str) -> None:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Say which folder it is that cannot be written."""
+def writing(path: Path) -> Iterator[None]:
+    """Say which folder it is that cannot be written.
+
+    Args:
+        path: The folder as the user knows it.
+
+    Raises:
+        DataError: In place of an OSError that says so.
+    """
     try:
         yield
     except OSError as error:

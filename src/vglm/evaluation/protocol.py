@@ -126,7 +126,7 @@ def join_folds(comparisons: Sequence[Comparison]) -> Comparison:
         DataError: Two folds were tested on the same sample.
     """
     pairs = [pair for each in comparisons for pair in each.splits["test"].pairs]
-    ids = [pair.candidate.id for pair in pairs]
+    ids = [pair.candidate.id for pair in pairs if pair.candidate.draw == 0]
     if twice := [name for name in ids if ids.count(name) > 1] if len(set(ids)) < len(ids) else []:
         raise DataError(f"{twice[0]} was tested in more than one fold. Pass the runs of one cross-validation.")
     return compare([pair.baseline for pair in pairs], [pair.candidate for pair in pairs])

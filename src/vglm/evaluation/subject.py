@@ -28,9 +28,11 @@ from vglm.data.sample import Sample
 from vglm.data.splits import fingerprint
 from vglm.errors import AdapterError, ConfigError, DataError
 from vglm.evaluation.baselines import Answers, nearest_answers
+from vglm.evaluation.decoding import describe_decoding
 from vglm.evaluation.generation import answer_splits, check_precision
 from vglm.evaluation.image_use import Control, shuffle_images
 from vglm.evaluation.predictions import Arm, Evaluation, Prediction, Stamp
+from vglm.evaluation.processes import Processes
 from vglm.tuning.run_folder import RESULTS, latest_run
 
 SPLITS = ("test", "probe", "validation", "train")
@@ -335,22 +337,28 @@ def answer(
     decoding: Mapping[str, Any],
     train: Sequence[Sample] = (),
     feature_cache: bool = False,
+    processes: Processes | None = None,
 ) -> Answers:
     """Let both arms answer all they are asked, one model in memory at a time, with the same settings.
+
+    Where answers are sampled, controls get as many draws as the arms, of the same random numbers.
 
     Args:
         subject: What is evaluated.
         folder: The evaluation folder to write into; what lies there from a run that was stopped is not asked again.
-        decoding: `batch_size` and `max_new_tokens`.
+        decoding: `batch_size`, `max_new_tokens` and `sampling`, see `vglm.evaluation.decoding`.
         train: The training samples among which the untuned model looks for the nearest images; none if empty.
         feature_cache: See `generate_predictions`.
+        processes: Who shares the work; this one alone if not given.
 
     Returns:
-        The records of all arms, and what was found beside them.
+        The records of all arms, and what was found beside them; without records in other processes than the main one.
 
     Raises:
         ConfigError: The arms differ in precision, or a setting is wrong.
+        WorkbenchError: Another process ended.
     """
+    processes = processes or Processes.alone()
     records: dict[str, list[Prediction]] = {}
     nearest: list[str] = []
     precision: dict[str, Any] = {}
@@ -358,10 +366,11 @@ def answer(
         with arm.open() as (model, processor):
             precision = check_precision(model, arm.label, precision)
             for label, splits in arm.asked:
+                where = (folder, label)
                 records[label] = answer_splits(
-                    model, processor, splits, folder, label, feature_cache=feature_cache, **decoding
+                    model, processor, splits, *where, feature_cache=feature_cache, processes=processes, **decoding
                 )
-            if arm is subject.baseline and len(train):
+            if arm is subject.baseline and len(train) and processes.is_main:
                 test = subject.candidate.samples.get("test", ())
                 nearest = nearest_answers(model, processor, train, test, batch_size=decoding["batch_size"])
     return Answers(subject.candidate.label, records, nearest, precision)
@@ -373,20 +382,21 @@ def describe(subject: Subject, answers: Answers, decoding: Mapping[str, Any], co
     Args:
         subject: What was evaluated.
         answers: What the arms answered.
-        decoding: The settings of generation.
+        decoding: The settings of generation, as for `answer`.
         config: The resolved configuration, as YAML.
     """
     predictions = answers.candidate
-    counts = Counter(record.split for record in predictions)
+    counts = Counter(record.split for record in predictions if record.draw == 0)
     scored = " and ".join(f"{count:,} {name} samples" for name, count in counts.items())
+    draws = 1 + max((record.draw for record in predictions), default=0)
     return Evaluation(
         title=subject.title,
-        summary=f"{subject.summary}. Scored on {scored}.",
+        summary=f"{subject.summary}. Scored on {scored}{f', each answered {draws} times' if draws > 1 else ''}.",
         purpose=subject.purpose,
         baseline=subject.baseline.arm,
         candidate=subject.candidate.arm,
         facts=subject.facts,
-        decoding={"greedy": True, **decoding, **answers.precision},
+        decoding={**describe_decoding(decoding), **answers.precision},
         command=shlex.join(["python", *(_resolved(each, subject) for each in sys.argv)]),
         versions=_versions(),
         config=config,
@@ -414,7 +424,7 @@ def _stamps(subject: Subject, predictions: Sequence[Prediction]) -> tuple[Stamp,
     """What a reader must know before believing the scores, from hashes of images and files."""
     hashes = {record.image_sha256 for record in predictions if record.split == "test"} - {None}
     stamps = []
-    tested = [record for record in predictions if record.split == "test"]
+    tested = [record for record in predictions if record.split == "test" and record.draw == 0]
     leaks = list(subject.leakage)
     if known := sum(record.group in subject.trained_groups for record in tested):
         leaks.append(f"{known} of {len(tested)} test samples are of groups that were trained on")

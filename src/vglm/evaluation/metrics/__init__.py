@@ -25,7 +25,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vglm.errors import ConfigError, DataError
-from vglm.evaluation.metrics.base import Metric, Score, measure, normalise
+from vglm.evaluation.metrics.base import Metric, Score, join_draws, measure, normalise
 from vglm.evaluation.metrics.conventions import CONVENTIONS, score_conventions
 from vglm.evaluation.metrics.findings import (
     ABNORMAL_RECALL,
@@ -71,6 +71,7 @@ __all__ = [
     "classify",
     "compare_all",
     "exact_match",
+    "join_draws",
     "label_report",
     "measure",
     "normalise",
@@ -195,22 +196,25 @@ def compare_all(
         ConfigError: A name is unknown.
         DataError: There are no records, or the arms are not about the same samples in the same order.
     """
-    keys = [[(record.split, record.id) for record in arm] for arm in (baseline, candidate)]
+    keys = [[record.key for record in arm] for arm in (baseline, candidate)]
     if not candidate or keys[0] != keys[1]:
         raise DataError(
             f"the arms must hold the same samples in the same order, at least one; found {len(baseline)} and"
             f" {len(candidate)} records. Evaluate both on the same data."
         )
-    groups = [(record.split, record.group) for record in candidate]
     found = {}
     chosen = _metrics(metrics, labels)
     for metric in chosen:
         rows = [metric.rows(arm) for arm in (baseline, candidate)]
         if metric.table is None:  # the scores of single answers
-            found[metric.name] = compare_paired(rows[0][:, 0], rows[1][:, 0], groups=groups)
+            rows = [each[:, 0] for each in rows]
+        (before, _), (after, samples) = (join_draws(each, candidate) for each in rows)
+        groups = [(record.split, record.group) for record in samples]
+        if metric.table is None:
+            found[metric.name] = compare_paired(before, after, groups=groups)
         else:
             with np.errstate(invalid="ignore", divide="ignore"):
-                found[metric.name] = compare_paired(*rows, groups=groups, statistic=metric.statistic)
+                found[metric.name] = compare_paired(before, after, groups=groups, statistic=metric.statistic)
     tested = [metric.name for metric in chosen if metric.is_better_higher is not None]
     adjusted = holm({name: found[name].p_value for name in tested})
     return {name: (result, adjusted.get(name)) for name, result in found.items()}

@@ -6,7 +6,8 @@ a slice all come from the same rows (`vglm.evaluation.statistics`):
     rows(records)      one row of additive numbers per record, shape (n, k)
     statistic(sums)    from summed rows to the score
 
-Where each answer has a score of its own, a row is (score, 1) and the statistic their mean.
+Where each answer has a score of its own, a row is (score, 1) and the statistic their mean. Several draws of an answer
+to the same question are one sample: their rows are joined before anything is counted (`join_draws`).
 """
 
 import math
@@ -79,7 +80,7 @@ class Score:
     Attributes:
         metric: The metric.
         value: The score; NaN where nothing could be counted.
-        n: Number of records.
+        n: Number of samples, however many answers to each were drawn.
         interval: Of the value, with 95 % confidence, by group.
         interval_method: How the interval was made.
     """
@@ -109,14 +110,38 @@ def measure(metric: Metric, records: Sequence[Prediction]) -> Score:
         metric: The metric.
         records: At least one; their `group` says which of them belong together.
     """
-    rows, groups = metric.rows(records), [(record.split, record.group) for record in records]
+    rows, samples = join_draws(metric.rows(records), records)
+    groups = [(record.split, record.group) for record in samples]
     value = float(metric.statistic(rows.sum(axis=0)))
     independent = len(set(groups)) == len(groups)
-    if independent and metric.table is None and bool(np.all((rows[:, 0] == 0) | (rows[:, 0] == 1))):
-        return Score(metric, value, len(rows), wilson_interval(rows[:, 0].sum(), len(rows)), "Wilson score interval")
+    if independent and metric.table is None and bool(np.all((rows[:, 0] == 0) | (rows[:, 0] == rows[:, 1]))):
+        right = int(np.count_nonzero(rows[:, 0]))
+        return Score(metric, value, len(rows), wilson_interval(right, len(rows)), "Wilson score interval")
     interval = bootstrap_interval(rows, groups=groups, statistic=metric.statistic)
     method = "expanded percentile bootstrap" + ("" if independent else ", by group")
     return Score(metric, value, len(rows), interval, method)
+
+
+def join_draws(rows: Rows, records: Sequence[Prediction]) -> tuple[Rows, list[Prediction]]:
+    """Take all draws of a sample as one, for they are not independent of each other.
+
+    Args:
+        rows: Of each record: additive numbers, shape (n, k); or scores, shape (n,).
+        records: The records, shape (n,).
+
+    Returns:
+        For each sample the sum of its rows, or the mean of its scores; and its first record.
+    """
+    if all(record.draw == 0 for record in records):
+        return rows, list(records)
+    places: dict[tuple[str, str], int] = {}
+    index = np.array([places.setdefault((each.split, each.id), len(places)) for each in records])
+    joined = np.zeros((len(places), *rows.shape[1:]))
+    np.add.at(joined, index, rows)
+    if rows.ndim == 1:
+        joined /= np.bincount(index)
+    firsts = np.unique(index, return_index=True)[1]
+    return joined, [records[place] for place in firsts]
 
 
 def normalise(text: str) -> str:
