@@ -12,8 +12,10 @@ from vglm.data.images import image_sha256, open_image
 from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation import generation
+from vglm.evaluation.decoding import Sampling
 from vglm.evaluation.generation import answer_splits, check_precision, generate_predictions, precision_of, score_choices
-from vglm.evaluation.predictions import read_predictions, write_predictions
+from vglm.evaluation.predictions import append_predictions, part_file, read_predictions, write_predictions
+from vglm.evaluation.processes import Processes
 from vglm.model.loading import load_pretrained
 
 
@@ -92,6 +94,79 @@ def test_an_unreadable_image_is_a_record_and_not_the_end(
     assert "no.png does not exist" in str(records[1].error)
     assert (records[0].prediction, records[0].image_sha256) == ("", None)
     assert records[2:] == generate_predictions(*loaded, samples, max_new_tokens=4)
+
+
+def test_draws_do_not_depend_on_the_batch(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
+    sampling = Sampling(temperature=1.0, draws=3)
+    whole = generate_predictions(*loaded, samples, batch_size=4, max_new_tokens=8, sampling=sampling)
+    assert [(each.id, each.draw) for each in whole] == [(each.id, draw) for each in samples for draw in range(3)]
+    assert len({each.prediction for each in whole}) > 10  # of 15: it is no greedy model
+    for batch_size in (1, 15):
+        again = generate_predictions(*loaded, samples, batch_size=batch_size, max_new_tokens=8, sampling=sampling)
+        assert again == whole
+    alone = generate_predictions(*loaded, samples[3:], max_new_tokens=8, sampling=Sampling(temperature=1.0))
+    assert alone == [each for each in whole if each.draw == 0][3:]
+    other = Sampling(temperature=1.0, draws=3, seed=2)
+    assert generate_predictions(*loaded, samples, max_new_tokens=8, sampling=other) != whole
+
+
+def test_a_draw_is_the_likeliest_token_after_noise(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
+    """Token by token, without `generate`, its cache and its batches."""
+    model, processor = loaded
+    asked, sampling = samples[1], Sampling(temperature=0.8, top_k=50)
+    record = generate_predictions(model, processor, [asked], split="probe", max_new_tokens=6, sampling=sampling)[0]
+    inputs = processor(text=asked.question, return_tensors="pt")
+    ids, noise = inputs["input_ids"], sampling.processors([("probe", asked.id, 0)])
+    for _ in range(6):
+        with torch.inference_mode():
+            logits = model(input_ids=ids).logits[:, -1].float()
+        ids = torch.cat([ids, noise(ids, logits).argmax(-1, keepdim=True)], dim=1)
+        if ids[0, -1] == processor.tokenizer.eos_token_id:
+            break
+    assert record.prediction == processor.decode(ids[0, inputs["input_ids"].shape[1] :].tolist())
+
+
+def test_towards_temperature_0_draws_are_the_greedy_answers(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
+    greedy = generate_predictions(*loaded, samples, max_new_tokens=8)
+    cold = Sampling(temperature=1e-6, draws=2)
+    found = generate_predictions(*loaded, samples, max_new_tokens=8, sampling=cold)
+    assert [each for each in found if each.draw == 0] == greedy
+    assert [each.prediction for each in found if each.draw == 1] == [each.prediction for each in greedy]
+
+
+def test_processes_divide_what_no_earlier_call_has_answered(
+    loaded: tuple[Any, Any], samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of three processes one after the other, for a wait cannot end here; what they leave is found by one alone."""
+    settings: dict[str, Any] = {"max_new_tokens": 4, "sampling": Sampling(temperature=1.0, draws=2)}
+    splits = {"test": samples, "probe": samples[:2]}
+    whole = answer_splits(*loaded, splits, tmp_path / "whole", "after", **settings)
+    path = tmp_path / "parts" / "after" / "predictions.jsonl"
+    append_predictions(whole[:3], part_file(path, 0))  # of an earlier call
+    shared: list[Any] = []
+
+    class OneOfThree(Processes):
+        def __init__(self, rank: int) -> None:
+            self.rank, self.count = rank, 3
+
+        def share(self, value: Any) -> Any:
+            shared[:] = shared or [value]
+            return shared[0]
+
+        def wait(self) -> None:
+            raise KeyboardInterrupt
+
+    for rank in (0, 1):
+        with pytest.raises(KeyboardInterrupt):
+            answer_splits(*loaded, splits, path.parents[1], "after", **settings, processes=OneOfThree(rank))
+    first, second = (read_predictions(part_file(path, rank)) for rank in (0, 1))
+    assert first[:3] == whole[:3]
+    assert {len(first[3:]), len(second)} <= {3, 4}  # of two samples each, one of which may lack one answer only
+    assert len({each.key for each in [*first, *second]}) == len(first) + len(second)
+    model = Counting(loaded[0])
+    assert answer_splits(model, loaded[1], splits, path.parents[1], "after", **settings) == whole
+    assert model.rows == 14 - len(first) - len(second)
+    assert [each.name for each in path.parent.iterdir()] == ["predictions.jsonl"]
 
 
 class Counting:

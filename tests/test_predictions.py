@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,8 +16,11 @@ from vglm.evaluation.predictions import (
     Prediction,
     Stamp,
     append_predictions,
+    merge_parts,
+    part_file,
     read_evaluation,
     read_predictions,
+    recover_parts,
     recover_predictions,
     replaced_folder,
     resumable_folder,
@@ -111,6 +117,9 @@ def test_an_id_twice_is_an_error_but_splits_have_their_own_ids(tmp_path: Path) -
     write_predictions([RECORD, RECORD], tmp_path / "p.jsonl")
     with pytest.raises(DataError, match=r"line 2: id 'test.json#3' appears twice in split 'test'"):
         read_predictions(tmp_path / "p.jsonl")
+    write_predictions([replace(RECORD, draw=draw) for draw in (0, 1, 1)], tmp_path / "p.jsonl")
+    with pytest.raises(DataError, match=r"line 3: id 'test.json#3' appears twice in split 'test' as draw 1"):
+        read_predictions(tmp_path / "p.jsonl")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -173,7 +182,7 @@ def test_work_is_taken_up_by_the_same_key_only_and_gone_when_done(tmp_path: Path
 
     def stop(key: str, *, writes: bool = True) -> list[str]:
         with pytest.raises(KeyboardInterrupt), resumable_folder(target, marker="done", key=key) as folder:  # noqa: PT012
-            found = sorted(path.name for path in folder.iterdir())
+            found = sorted(path.name for path in folder.iterdir() if path.name != ".lock")
             if writes:
                 append_predictions([RECORD], folder / f"{key}.jsonl")
             raise KeyboardInterrupt
@@ -185,7 +194,7 @@ def test_work_is_taken_up_by_the_same_key_only_and_gone_when_done(tmp_path: Path
     assert stop("b") == []
     assert stop("a") == ["a.jsonl"]
     with resumable_folder(target, marker="done", key="a") as folder:
-        assert [path.name for path in folder.iterdir()] == ["a.jsonl"]
+        assert sorted(path.name for path in folder.iterdir()) == [".lock", "a.jsonl"]
         (folder / "done").touch()
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation"]
     assert sorted(path.name for path in target.iterdir()) == ["a.jsonl", "done"]
@@ -196,6 +205,55 @@ def test_work_is_taken_up_by_the_same_key_only_and_gone_when_done(tmp_path: Path
         resumable_folder(tmp_path / "other", marker="done", key="a"),
     ):
         pass
+
+
+def test_a_folder_is_made_by_one_process_at_a_time(tmp_path: Path) -> None:
+    target = tmp_path / "evaluation"
+    script = (
+        "import sys, time; from pathlib import Path; from vglm.evaluation.predictions import resumable_folder\n"
+        "with resumable_folder(Path(sys.argv[1]), marker='done', key='a') as folder:\n"
+        "    (folder / 'p.jsonl').touch(); print('made', flush=True); time.sleep(60)"
+    )
+    source = os.pathsep.join([str(Path(__file__).parents[1] / "src"), os.environ.get("PYTHONPATH", "")])
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, str(target)],
+        env={**os.environ, "PYTHONPATH": source},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "made\n"
+        with (
+            pytest.raises(DataError, match=r"evaluation is being made by another process right now"),
+            resumable_folder(target, marker="done", key="a"),
+        ):
+            pass
+        with resumable_folder(target, marker="done", key="b") as folder:  # other settings
+            (folder / "done").touch()
+        assert len(list(tmp_path.glob(".evaluation.*.work/p.jsonl"))) == 1  # of the other process, left alone
+    finally:
+        other.kill()
+        other.communicate()
+    with resumable_folder(target, marker="done", key="a") as folder:  # the lock is gone with its process
+        (folder / "done").touch()
+    assert sorted(path.name for path in target.iterdir()) == ["done", "p.jsonl"]
+    assert [path.name for path in tmp_path.iterdir()] == ["evaluation"]
+
+
+def test_parts_of_several_processes_become_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "after" / "predictions.jsonl"
+    assert recover_parts(path) == {}
+    records = [replace(RECORD, id=name, draw=draw) for name in "abc" for draw in range(2)]
+    append_predictions(records[4:1:-1], part_file(path, 1))
+    append_predictions([records[0], records[5]], part_file(path, 11))
+    with part_file(path, 1).open("a", encoding="utf-8") as file:
+        file.write('{"id": "cut o')
+    found = recover_parts(path)
+    assert found == {each.key: each for each in records if each != records[1]}
+    merge_parts(found.values(), path)
+    assert [each.name for each in path.parent.iterdir()] == ["predictions.jsonl"]
+    assert recover_parts(path) == found
 
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:

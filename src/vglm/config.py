@@ -213,14 +213,14 @@ def _exit(error: Exception) -> typing.NoReturn:
     raise SystemExit(2)
 
 
-def _is_one_of_several() -> bool:
+def is_one_of_several() -> bool:
     """Whether `torchrun` or `accelerate launch` started several processes, of which this is one."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
 
 def _quiet_other_processes() -> None:
     """Let one of several processes speak for all: in the others nothing is printed but what makes them fail."""
-    if _is_one_of_several() and os.environ["RANK"] != "0":
+    if is_one_of_several() and os.environ["RANK"] != "0":
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
         os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported, later
         warnings.simplefilter("ignore")
@@ -229,7 +229,7 @@ def _quiet_other_processes() -> None:
 
 def _is_first_to_fail() -> bool:
     """Whether no other of several processes said already what went wrong; most mistakes are met by all at once."""
-    if not _is_one_of_several():
+    if not is_one_of_several():
         return True
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # documented all the same
 

@@ -10,7 +10,6 @@ A process that fails ends at once, and the launcher ends the others; one that wa
 What went wrong is said once, see `vglm.config.entry_point`.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,11 +18,14 @@ from typing import TypeVar
 
 import torch
 
+from vglm.config import is_one_of_several
 from vglm.errors import WorkbenchError
 from vglm.evaluation.predictions import resumable_folder, writing
 
 T = TypeVar("T")
 
+BACKEND = "gloo"
+"""Little is sent, and no tensors; unlike NCCL it notices at once when a process has ended, and lets two share a GPU."""
 PATIENCE = timedelta(days=30)
 """How long processes wait for each other; half an hour by default, which is less than some samples take."""
 
@@ -38,11 +40,11 @@ class Processes:
 
     def __init__(self) -> None:
         self.rank, self.count = 0, 1
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if is_one_of_several():
             from accelerate import PartialState
 
-            has_accelerator = torch.accelerator.is_available()
-            state = _together(lambda: PartialState(cpu=not has_accelerator, timeout=PATIENCE))
+            has_gpu = torch.cuda.is_available()
+            state = _together(lambda: PartialState(cpu=not has_gpu, backend=BACKEND, timeout=PATIENCE))
             self.rank, self.count = state.process_index, state.num_processes
 
     @classmethod
@@ -81,9 +83,7 @@ class Processes:
             WorkbenchError: Another process ended.
         """
         if self.count > 1:
-            from accelerate import PartialState
-
-            _together(PartialState().wait_for_everyone)
+            _together(torch.distributed.barrier)
 
     def part(self, items: Sequence[T]) -> Sequence[T]:
         """This process's part of a list: every so-manieth, so that sorted lists are divided evenly."""
