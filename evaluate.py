@@ -37,7 +37,7 @@ def run(cfg: DictConfig) -> Path:
     select_metrics(cfg.metrics.names, cfg.metrics.labels)
     OmegaConf.resolve(cfg)
     splits = build(cfg.dataset)
-    samples = subjects.select_samples(splits, cfg.splits)
+    samples = subjects.select_samples(splits, cfg.splits, cfg.choices)
     controls = make_controls(samples, cfg.image_use_samples if cfg.image_use else 0, cfg.baselines, cfg.seed)
     adapter = {"adapter": str(folder / "adapter")} if folder and (folder / "adapter").is_dir() else {}
     load = partial(build, OmegaConf.merge(adapter, cfg.model))
@@ -48,7 +48,7 @@ def run(cfg: DictConfig) -> Path:
         subject = subjects.tuned_run(folder, trained, samples, load, *about)
 
     output = Path(cfg.output_dir or (folder / "evaluation" if folder else f"outputs/evaluation/{subject.title}"))
-    decoding = {"batch_size": cfg.batch_size, "max_new_tokens": cfg.max_new_tokens}
+    decoding = {name: OmegaConf.to_container(cfg)[name] for name in ("batch_size", "max_new_tokens", "choices")}
     key = subjects.work_key(OmegaConf.to_container(cfg), splits.data_hash, folder)
     with files.resumable_folder(output, marker=files.EVALUATION_FILE, key=key) as new:
         answers = subjects.answer(subject, new, decoding, splits.train if cfg.baselines else (), cfg.feature_cache)

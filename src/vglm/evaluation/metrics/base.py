@@ -18,7 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vglm.evaluation.predictions import Prediction
-from vglm.evaluation.statistics import Interval, Statistic, bootstrap_interval, mean_of_sums, wilson_interval
+from vglm.evaluation.statistics import (
+    Interval,
+    PairedComparison,
+    Statistic,
+    bootstrap_interval,
+    compare_paired,
+    mean_of_sums,
+    wilson_interval,
+)
 
 Rows = NDArray[np.float64]
 """Additive numbers, one row per record, shape (n, k)."""
@@ -79,7 +87,7 @@ class Score:
     Attributes:
         metric: The metric.
         value: The score; NaN where nothing could be counted.
-        n: Number of records.
+        n: Number of records; of those that are counted where the score is a proportion.
         interval: Of the value, with 95 % confidence, by group.
         interval_method: How the interval was made.
     """
@@ -112,11 +120,49 @@ def measure(metric: Metric, records: Sequence[Prediction]) -> Score:
     rows, groups = metric.rows(records), [(record.split, record.group) for record in records]
     value = float(metric.statistic(rows.sum(axis=0)))
     independent = len(set(groups)) == len(groups)
-    if independent and metric.table is None and bool(np.all((rows[:, 0] == 0) | (rows[:, 0] == 1))):
-        return Score(metric, value, len(rows), wilson_interval(rows[:, 0].sum(), len(rows)), "Wilson score interval")
+    if independent and _counts_alike(metric, rows) and _is_right_or_wrong(rows):
+        n = int(rows[:, 1].sum())
+        return Score(metric, value, n, wilson_interval(rows[:, 0].sum(), n), "Wilson score interval")
     interval = bootstrap_interval(rows, groups=groups, statistic=metric.statistic)
     method = "expanded percentile bootstrap" + ("" if independent else ", by group")
     return Score(metric, value, len(rows), interval, method)
+
+
+def compare_arms(metric: Metric, baseline: Sequence[Prediction], candidate: Sequence[Prediction]) -> PairedComparison:
+    """Compare two arms by one metric: single answers' scores as such, others by their sums.
+
+    Args:
+        metric: The metric.
+        baseline: The records to compare with, at least one.
+        candidate: The records of the same samples in the same order. Where the metric is a mean and leaves the same
+            ones out of both arms, the comparison is of the others, and so is its `n`.
+
+    Raises:
+        DataError: The metric cannot be computed on these records.
+    """
+    old, new = metric.rows(baseline), metric.rows(candidate)
+    groups = [(record.split, record.group) for record in candidate]
+    counted = old[:, -1] > 0
+    if _counts_alike(metric, old, new) and counted.any():
+        chosen = [group for group, is_counted in zip(groups, counted, strict=True) if is_counted]
+        return compare_paired(old[counted, 0], new[counted, 0], groups=chosen)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return compare_paired(old, new, groups=groups, statistic=metric.statistic)
+
+
+def _counts_alike(metric: Metric, *arms: Rows) -> bool:
+    """Whether rows are (score, 1 or 0), so that the score is a mean over the same samples in all arms."""
+    first = arms[0]
+    return (
+        metric.statistic is mean_of_sums
+        and first.shape[1] == 2
+        and bool(np.isin(first[:, 1], (0, 1)).all())
+        and all(np.array_equal(first[:, 1], other[:, 1]) for other in arms)
+    )
+
+
+def _is_right_or_wrong(rows: Rows) -> bool:
+    return bool(np.all((rows[:, 0] == 0) | (rows[:, 0] == 1)))
 
 
 def normalise(text: str) -> str:
