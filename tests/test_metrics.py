@@ -1,6 +1,7 @@
 import json
 import math
 import random
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
@@ -247,7 +248,8 @@ def test_unknown_names_are_all_reported() -> None:
 
 
 def test_every_metric_takes_records_with_errors_and_has_a_signature() -> None:
-    arm = [record("It is a cat", "cat", 0), record("", "dog", 1, error="unreadable")]
+    first = replace(record("It is a cat", "cat", 0), likelihoods={"cat": -1.0, "dog": -2.0})
+    arm = [first, record("", "dog", 1, error="unreadable")]
     for metric in ALL_METRICS.values():
         assert metric.rows(arm).shape[0] == 2
         assert metric.signature

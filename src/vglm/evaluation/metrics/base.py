@@ -87,7 +87,7 @@ class Score:
     Attributes:
         metric: The metric.
         value: The score; NaN where nothing could be counted.
-        n: Number of records; of those that are counted where the score is a proportion.
+        n: Number of records that are counted: not those for which the metric's row is all zeros.
         interval: Of the value, with 95 % confidence, by group.
         interval_method: How the interval was made.
     """
@@ -119,10 +119,12 @@ def measure(metric: Metric, records: Sequence[Prediction]) -> Score:
     """
     rows, groups = metric.rows(records), [(record.split, record.group) for record in records]
     value = float(metric.statistic(rows.sum(axis=0)))
+    if (counted := rows.any(axis=1)).any():
+        rows = rows[counted]
+        groups = [group for group, is_counted in zip(groups, counted, strict=True) if is_counted]
     independent = len(set(groups)) == len(groups)
-    if independent and _counts_alike(metric, rows) and _is_right_or_wrong(rows):
-        n = int(rows[:, 1].sum())
-        return Score(metric, value, n, wilson_interval(rows[:, 0].sum(), n), "Wilson score interval")
+    if independent and _counts_alike(metric, rows) and bool(np.isin(rows[:, 0], (0, 1)).all()):
+        return Score(metric, value, len(rows), wilson_interval(rows[:, 0].sum(), len(rows)), "Wilson score interval")
     interval = bootstrap_interval(rows, groups=groups, statistic=metric.statistic)
     method = "expanded percentile bootstrap" + ("" if independent else ", by group")
     return Score(metric, value, len(rows), interval, method)
@@ -134,35 +136,28 @@ def compare_arms(metric: Metric, baseline: Sequence[Prediction], candidate: Sequ
     Args:
         metric: The metric.
         baseline: The records to compare with, at least one.
-        candidate: The records of the same samples in the same order. Where the metric is a mean and leaves the same
-            ones out of both arms, the comparison is of the others, and so is its `n`.
+        candidate: The records of the same samples in the same order. Those that the metric counts in neither arm, all
+            zeros in its rows, are left out, and so they are of `n`.
 
     Raises:
         DataError: The metric cannot be computed on these records.
     """
     old, new = metric.rows(baseline), metric.rows(candidate)
     groups = [(record.split, record.group) for record in candidate]
-    counted = old[:, -1] > 0
-    if _counts_alike(metric, old, new) and counted.any():
-        chosen = [group for group, is_counted in zip(groups, counted, strict=True) if is_counted]
-        return compare_paired(old[counted, 0], new[counted, 0], groups=chosen)
+    if (counted := old.any(axis=1) | new.any(axis=1)).any():
+        groups = [group for group, is_counted in zip(groups, counted, strict=True) if is_counted]
+        old, new = old[counted], new[counted]
+    if _counts_alike(metric, old, new):
+        return compare_paired(old[:, 0], new[:, 0], groups=groups)
     with np.errstate(invalid="ignore", divide="ignore"):
         return compare_paired(old, new, groups=groups, statistic=metric.statistic)
 
 
 def _counts_alike(metric: Metric, *arms: Rows) -> bool:
-    """Whether rows are (score, 1 or 0), so that the score is a mean over the same samples in all arms."""
-    first = arms[0]
-    return (
-        metric.statistic is mean_of_sums
-        and first.shape[1] == 2
-        and bool(np.isin(first[:, 1], (0, 1)).all())
-        and all(np.array_equal(first[:, 1], other[:, 1]) for other in arms)
+    """Whether all rows are (score, 1), so that the score is a mean over the same samples in all arms."""
+    return metric.statistic is mean_of_sums and all(
+        rows.shape[1] == 2 and bool((rows[:, 1] == 1).all()) for rows in arms
     )
-
-
-def _is_right_or_wrong(rows: Rows) -> bool:
-    return bool(np.all((rows[:, 0] == 0) | (rows[:, 0] == 1)))
 
 
 def normalise(text: str) -> str:

@@ -89,8 +89,8 @@ def _confidences(records: Sequence[Prediction]) -> tuple[NDArray[np.float64], ND
     found = _scored(records)
     for row, scored in zip(table, found, strict=True):
         if scored is not None:
-            shares = softmax(scored[1])
-            row[:] = shares.max(), np.argmax(shares) == scored[2]
+            _, values, true = scored
+            row[:] = softmax(values).max(), np.argmax(values) == true
     return table[:, 0], table[:, 1], np.array([scored is not None for scored in found])
 
 

@@ -123,7 +123,8 @@ _CHOSEN = re.compile(
 _WORD = re.compile(r"(?<=[AI])\s+(?!(?:and|or|nor|but|because|since|as|is|was|for|with|in)\b)[A-Za-z]")
 """What follows a capital letter that is a word: "A red circle", "I see"."""
 _NEXT = re.compile(rf"""[\s,，、/&+()\[\]*"']*(?:and|or|和|或|与|跟)?[\s()\[\]*"']*{_ALONE}""")
-"""Another letter right behind the first."""
+_LAST = re.compile(rf"""{_ALONE}[\s,，、/&+()\[\]*"']*(?:and|or|和|或|与|跟)?[\s()\[\]*"']*$""")
+"""Another letter right behind one, or right before it."""
 
 
 def _read_letter(text: str, letters: Sequence[str]) -> str | None:
@@ -141,9 +142,8 @@ def _read_letter(text: str, letters: Sequence[str]) -> str | None:
         place = 1 if match[1] else 2
         if match[place] in letters and not _is_word(text, match, place) and not _is_denied_letter(text, match, place):
             found.append(match[place])
-            following = _NEXT.match(text, match.end())
-            if following and following[1] in letters and not _WORD.match(text, following.end()):
-                found.append(following[1])
+            beside = _NEXT.match(text, match.end()), _LAST.search(text[: match.start(place)])
+            found += [each[1] for each in beside if each and each[1] in letters and not _WORD.match(text, each.end())]
     return found[0] if len(set(found)) == 1 else None
 
 
