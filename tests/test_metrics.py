@@ -243,6 +243,8 @@ def test_compare_all() -> None:
 def test_unknown_names_are_all_reported() -> None:
     with pytest.raises(ConfigError, match=r"'bleu_zn' \(did you mean 'bleu_zh'\?\), 'xyz'"):
         select_metrics(["bleu_zn", "exact_match", "xyz"])
+    with pytest.raises(ConfigError, match=r"must be a list of texts, got \[True, False\].*quotes"):
+        select_metrics(["accuracy"], [True, False])  # type: ignore[list-item]
     with pytest.raises(DataError, match="no predictions"):
         score_all([])
 

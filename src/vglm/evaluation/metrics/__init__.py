@@ -146,8 +146,12 @@ def select_metrics(names: Sequence[str], labels: Sequence[str] | None = None) ->
         labels: The closed set of classes for accuracy and its like; None for the different references.
 
     Raises:
-        ConfigError: Names are unknown; all of them are named.
+        ConfigError: Names are unknown; all of them are named. Or labels are no texts.
     """
+    if labels is not None and not all(isinstance(label, str) for label in labels):
+        raise ConfigError(
+            f"metrics.labels must be a list of texts, got {list(labels)}. In YAML put yes, no and numbers into quotes."
+        )
     known = ALL_METRICS | ({} if labels is None else {each.name: each for each in classification_metrics(labels)})
     problems = []
     for name in names:
