@@ -40,7 +40,7 @@ def run(cfg: DictConfig) -> Path:
     OmegaConf.resolve(cfg)
     decoding, processes = read_decoding(cfg), Processes()
     splits = build(cfg.dataset)
-    samples = subjects.select_samples(splits, cfg.splits)
+    samples = subjects.select_samples(splits, cfg.splits, cfg.choices)
     controls = make_controls(samples, cfg.image_use_samples if cfg.image_use else 0, cfg.baselines, cfg.seed)
     adapter = {"adapter": str(folder / "adapter")} if folder and (folder / "adapter").is_dir() else {}
     load = partial(build, OmegaConf.merge(adapter, cfg.model))

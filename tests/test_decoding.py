@@ -80,12 +80,12 @@ def test_towards_temperature_0_the_largest_logit_wins() -> None:
 
 
 SETTINGS = {"batch_size": 16, "max_new_tokens": 64, "temperature": None, "top_p": None, "top_k": None, "draws": 1}
-CONFIG = SETTINGS | {"seed": 1}
+CONFIG = SETTINGS | {"seed": 1, "choices": None}
 
 
 def test_settings_are_read_and_described() -> None:
     greedy = read_decoding(CONFIG)
-    assert greedy == {"batch_size": 16, "max_new_tokens": 64, "sampling": None}
+    assert greedy == {"batch_size": 16, "max_new_tokens": 64, "sampling": None, "choices": None}
     assert describe_decoding(greedy) == {"greedy": True, "batch_size": 16, "max_new_tokens": 64}
     sampled = read_decoding(CONFIG | {"temperature": 0.7, "top_p": 0.9, "draws": 5, "seed": 3})
     assert sampled["sampling"] == Sampling(temperature=0.7, top_p=0.9, draws=5, seed=3)

@@ -1,5 +1,4 @@
 import gc
-import math
 import weakref
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,10 @@ from PIL import Image
 
 from vglm.data.images import image_sha256, open_image
 from vglm.data.sample import Sample, Turn
-from vglm.errors import ConfigError, DataError
+from vglm.errors import ConfigError
 from vglm.evaluation import generation
 from vglm.evaluation.decoding import Sampling
-from vglm.evaluation.generation import answer_splits, check_precision, generate_predictions, precision_of, score_choices
+from vglm.evaluation.generation import answer_splits, check_precision, generate_predictions, precision_of
 from vglm.evaluation.predictions import append_predictions, part_file, read_predictions, write_predictions
 from vglm.evaluation.processes import Processes
 from vglm.model.loading import load_pretrained
@@ -245,44 +244,3 @@ def test_arms_of_different_precision_are_refused(loaded: tuple[Any, Any], refere
     half, _ = load_pretrained(reference / "hf_layout", dtype="bfloat16")
     with pytest.raises(ConfigError, match=r"after in \{'dtype': 'bfloat16'\}, the arm before it in .*float32"):
         check_precision(half, "after", first)
-
-
-def test_choices_score_as_their_tokens_one_by_one(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
-    model, processor = loaded
-    choices = ["是", "否。", "这张图片的背景是一片森林。", ""]
-    scores = score_choices(model, processor, samples, choices, batch_size=3)
-    assert [[score.choice for score in row] for row in scores] == [choices] * len(samples)
-    for asked, row in zip(samples, scores, strict=True):
-        for score in row:
-            expected = one_by_one(model, processor, asked, score.choice)
-            assert score.tokens == len(expected)
-            assert score.log_likelihood == pytest.approx(math.fsum(expected), abs=1e-4)
-            assert score.per_token == pytest.approx(math.fsum(expected) / len(expected), abs=1e-4)
-
-
-def one_by_one(model: Any, processor: Any, asked: Sample, choice: str) -> list[float]:
-    """The log-probability of each token after everything before it, each from a call of its own without padding."""
-    image = None if asked.image is None else open_image(asked.image)
-    inputs = processor(
-        images=image, text=asked.question, history=asked.history, english=asked.english, return_tensors="pt"
-    )
-    ids = inputs.pop("input_ids")
-    inputs.pop("attention_mask")
-    found = []
-    for token in [*processor.tokenizer.encode_plain(choice), processor.tokenizer.eos_token_id]:
-        with torch.inference_mode():
-            logits = model(input_ids=ids, **inputs).logits[0, -1].double()
-        found.append(float(logits.log_softmax(-1)[token]))
-        ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
-    return found
-
-
-def test_choices_may_differ_between_questions(loaded: tuple[Any, Any], samples: list[Sample], tmp_path: Path) -> None:
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG")
-    rows = [samples[1], sample("broken", tmp_path / "broken.png", "？"), samples[0]]
-    scores = score_choices(*loaded, rows, [["甲", "乙"], ["甲"], ["丙"]])
-    assert [[score.choice for score in row] for row in scores] == [["甲", "乙"], [], ["丙"]]
-    alone = score_choices(*loaded, rows[2:], ["丙"])
-    assert alone[0][0].log_likelihood == pytest.approx(scores[2][0].log_likelihood, abs=1e-4)
-    with pytest.raises(DataError, match=r"for each of 3 samples; found 2 lists, 1 of them empty"):
-        score_choices(*loaded, rows, [["甲"], []])

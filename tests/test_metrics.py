@@ -1,6 +1,7 @@
 import json
 import math
 import random
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
@@ -242,12 +243,15 @@ def test_compare_all() -> None:
 def test_unknown_names_are_all_reported() -> None:
     with pytest.raises(ConfigError, match=r"'bleu_zn' \(did you mean 'bleu_zh'\?\), 'xyz'"):
         select_metrics(["bleu_zn", "exact_match", "xyz"])
+    with pytest.raises(ConfigError, match=r"must be a list of texts, got \[True, False\].*quotes"):
+        select_metrics(["accuracy"], [True, False])  # type: ignore[list-item]
     with pytest.raises(DataError, match="no predictions"):
         score_all([])
 
 
 def test_every_metric_takes_records_with_errors_and_has_a_signature() -> None:
-    arm = [record("It is a cat", "cat", 0), record("", "dog", 1, error="unreadable")]
+    first = replace(record("It is a cat", "cat", 0), likelihoods={"cat": -1.0, "dog": -2.0})
+    arm = [first, record("", "dog", 1, error="unreadable")]
     for metric in ALL_METRICS.values():
         assert metric.rows(arm).shape[0] == 2
         assert metric.signature

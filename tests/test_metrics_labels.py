@@ -1,5 +1,6 @@
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,11 +11,10 @@ from vglm.errors import DataError
 from vglm.evaluation.metrics import ALL_METRICS, select_metrics
 from vglm.evaluation.metrics.labels import (
     as_table,
-    calibrate,
     class_f1_intervals,
     classify,
+    f1_interval,
     normalise_vqa,
-    parse_label,
     reference_answers,
     vqa_accuracy,
 )
@@ -32,22 +32,6 @@ def arm(*pairs: tuple[str, str | None]) -> list[Prediction]:
         )
         for place, (reference, prediction) in enumerate(pairs)
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("Nova", "nova"),
-        ("It is a nova.", "nova"),
-        ("a dwarf nova", "dwarf nova"),
-        ("a supernova", None),
-        ("a nova, or a mira", None),
-        ("这是米拉变星。", "米拉"),
-        ("", None),
-    ],
-)
-def test_parse_label(text: str, expected: str | None) -> None:
-    assert parse_label(text, ("nova", "dwarf nova", "mira", "米拉")) == expected
 
 
 # Three classes: a with 4, b with 3 and c with 1 reference; worked by hand.
@@ -118,24 +102,50 @@ def test_class_f1_intervals_are_wide_where_a_class_is_rare() -> None:
     assert n == 12
     assert interval.low < value < interval.high
     assert interval.high - interval.low > 2 * (found["common"][1].high - found["common"][1].low)
-    assert [row["class"] for row in as_table(found)] == ["rare", "common"]
+    rows = as_table(classify(arm(*pairs)).as_dict()["classes"], found)
+    assert [row["label"] for row in rows] == ["rare", "common"]
+    assert rows[0]["f1"] == pytest.approx(value)
+    assert rows[0]["interval"] == list(interval)
 
 
-def test_calibration_by_hand() -> None:
-    # bins (0.1, 0.2]: 0.2 wrong; (0.8, 0.9]: 0.9 right, 0.85 wrong; (0.9, 1]: 1.0 right
-    found = calibrate([0.2, 0.9, 0.85, 1.0], [False, True, False, True])
-    assert found.expected_error == pytest.approx((0.2 + 2 * abs(0.5 - 0.875) + 0) / 4)
-    assert found.brier == pytest.approx((0.04 + 0.01 + 0.7225 + 0) / 4)
-    assert [row[:2] for row in found.bins] == [(0.1, 1), (0.8, 2), (0.9, 1)]
-    with pytest.raises(ValueError, match="from 0 to 1"):
-        calibrate([1.2], [True])
-
-
-def test_a_calibrated_answerer_has_little_error() -> None:
+def test_f1_interval_holds_the_truth_for_rare_classes() -> None:
     generator = np.random.default_rng(1)
-    chance = generator.random(20000)
-    assert calibrate(chance, generator.random(20000) < chance).expected_error < 0.015
-    assert calibrate(chance, generator.random(20000) < chance**3).expected_error > 0.2
+    for shares in ((0.04, 0.02, 0.03, 0.91), (0.06, 0.0, 0.005, 0.935), (0.3, 0.1, 0.1, 0.5)):  # hit, missed, false
+        truth = 2 * shares[0] / (2 * shares[0] + shares[1] + shares[2])
+        draws = generator.multinomial(100, shares, size=1000)
+        ends = [f1_interval(hit, hit + missed, hit + false) for hit, missed, false, _ in draws.tolist()]
+        assert 0.93 <= np.mean([low <= truth <= high for low, high in ends]) <= 0.99
+    assert f1_interval(0, 3, 0).high > 0.5  # none of three says little
+    assert f1_interval(0, 0, 0) == (0.0, 1.0)
+
+
+def test_intervals_of_classes_know_groups() -> None:
+    records = arm(*[("a", "a"), ("b", "a"), ("a", "b"), ("b", "b")] * 10)
+    clustered = [replace(record, group=str(place % 4)) for place, record in enumerate(records)]
+    alone, grouped = class_f1_intervals(records)["a"], class_f1_intervals(clustered)["a"]
+    assert alone[0] == grouped[0] == 0.5
+    assert grouped[1].high - grouped[1].low > 1.5 * (alone[1].high - alone[1].low)
+    perfect = class_f1_intervals([replace(each, prediction=each.reference) for each in clustered])["a"]
+    assert all(map(math.isnan, perfect[1]))  # four groups that are all right show no spread
+
+
+def test_questions_with_their_own_choices_are_parsed_against_these() -> None:
+    choices = {"zh": '["是的。", "不是。"]', "en": '["Yes.", "No."]'}
+    pairs = [
+        ("是的。", "对，图中有猫。", "zh"),
+        ("不是。", "图中没有猫。", "zh"),
+        ("No.", "不知道", "en"),
+        ("Yes.", "yes", "en"),
+    ]
+    records = [
+        replace(record, meta={"choices": choices[language]})
+        for record, (_, _, language) in zip(arm(*(pair[:2] for pair in pairs)), pairs, strict=True)
+    ]
+    found = classify(records)
+    assert found.labels == ("No.", "Yes.", "不是。", "是的。")
+    assert np.diag(found.confusion).tolist() == [0, 1, 1, 1]
+    assert found.confusion[0, -1] == 1
+    assert ALL_METRICS["accuracy"].score(records) == 0.75
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,17 @@
                          "wrong_to_right": ["test.json#0", …], "right_to_wrong": [],
                          "power_line": "With 120 test items a difference under 3.1 points cannot be detected (…).",
                          "not_computed": {},
+                         "classes": {"after": [{"label": "beach", "n": 12, "named": 13, "precision": 0.92,
+                                                "recall": 1.0, "f1": 0.96, "interval": [0.81, 0.99]}, …], …},
+                         "calibration": {"after": {"n": 120, "expected_calibration_error": 0.04, "brier_score": 0.11,
+                                                   "bins": [{"from": 0.9, "to": 1.0, "n": 80, …}, …], …}, …},
                          "kinds": {"background": {"n": 120, …}},
                          "slices": {"kind": {"background": {"n": 120, …}, …}}}},
      "draws": {"n": 5, "metric": "exact_match", "scores": {"before": [0.0, …], "after": [0.925, …]},
                "mean": {"before": 0.0, "after": 0.923}, "sd": {"before": 0.0, "after": 0.004}},
      "probe_loss_points": 1.5}
+
+`classes` and `calibration` are of the main split only, and empty where there are no classes or no likelihoods.
 
 The first metric that was asked for is the primary one: it was named before anyone saw a score, and the verdict rests on
 it. The p-values are Holm-corrected over all metrics of a split; intervals of slices are not corrected for their number.
@@ -44,6 +50,9 @@ from vglm.evaluation.metrics import (
     EXACT_MATCH,
     METRICS,
     Metric,
+    as_table,
+    calibration,
+    class_f1_intervals,
     classify,
     compare_all,
     join_draws,
@@ -289,19 +298,37 @@ class Comparison:
         """What the primary metric on the main split allows to say."""
         return judge(self.splits[self.main].primary, self.splits[self.main].primary_metric)
 
-    @property
+    @cached_property
     def confusion(self) -> dict[str, dict[str, Any]]:
-        """Arm -> counts per class of the main split; empty where nothing was to be classified."""
+        """Arm -> counts per class of the main split, F1 with intervals; empty where nothing was to be classified."""
         part = self.splits[self.main]
         if not {metric.name for metric in part.metrics} & set(CLASSIFICATION):
             return {}
-        pairs = [pair for pair in part.pairs if pair.candidate.draw == part.draws[0]]  # counts need independent answers
         try:
-            return {
-                self.baseline: classify([pair.baseline for pair in pairs], self.labels).as_dict(),
-                self.candidate: classify([pair.candidate for pair in pairs], self.labels).as_dict(),
-            }
+            return {label: self._classes(records) for label, records in self._arms.items()}
         except DataError:  # said in `not_computed`
+            return {}
+
+    def _classes(self, records: Sequence[Prediction]) -> dict[str, Any]:
+        counts, f1 = classify(records, self.labels).as_dict(), class_f1_intervals(records, self.labels)
+        rows = as_table(counts["classes"], f1)
+        for row in rows:
+            counts["classes"][row["label"]]["f1_interval"] = row["interval"]
+        return {**counts, "rows": rows}
+
+    @property
+    def _arms(self) -> dict[str, list[Prediction]]:
+        """Arm -> its records of the main split; of several draws the first, for counts need independent answers."""
+        part = self.splits[self.main]
+        pairs = [pair for pair in part.pairs if pair.candidate.draw == part.draws[0]]
+        return {self.baseline: [each.baseline for each in pairs], self.candidate: [each.candidate for each in pairs]}
+
+    @cached_property
+    def calibration(self) -> dict[str, dict[str, Any]]:
+        """Arm -> how well its likelihoods on the main split are calibrated; empty where none were scored."""
+        try:
+            return {label: calibration(records) for label, records in self._arms.items()}
+        except DataError:
             return {}
 
     @property
@@ -352,6 +379,8 @@ class Comparison:
             }
             for name, summary in self.splits.items()
         }
+        splits[self.main]["classes"] = {arm: counts["rows"] for arm, counts in self.confusion.items()}
+        splits[self.main]["calibration"] = self.calibration
         return {
             "arms": {"baseline": self.baseline, "candidate": self.candidate},
             "primary": self.splits[self.main].primary_metric.name,
@@ -433,7 +462,11 @@ def slice_values(record: Prediction) -> dict[str, str]:
     values = {} if record.kind is None else {"kind": record.kind}
     values["language"] = "en" if record.english else "zh"
     meta: Mapping[str, Any] = getattr(record, "meta", None) or {}
-    return values | {str(name): str(value) for name, value in meta.items() if isinstance(value, str | bool | int)}
+    return values | {
+        str(name): str(value)
+        for name, value in meta.items()
+        if isinstance(value, str | bool | int) and name != "choices"
+    }
 
 
 def compare(

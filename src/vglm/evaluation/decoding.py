@@ -1,6 +1,6 @@
 """How answers are decoded: greedily, or drawn at random in a way that gives the same draws anywhere.
 
-    read_decoding(cfg)                       {"batch_size": 16, "max_new_tokens": 64, "sampling": None}       greedy
+    read_decoding(cfg)                       {"batch_size": 16, "max_new_tokens": 64, "sampling": None, …}    greedy
     Sampling(temperature=0.7, draws=5)       five answers to every question, drawn from softmax(logits / 0.7)
 
 A draw is made by the Gumbel-max trick: the token with the largest logit + noise, where the noise of each token is
@@ -137,10 +137,12 @@ def read_decoding(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of generation, as `vglm.evaluation.subject.answer` takes them.
 
     Args:
-        config: Of evaluate.py: `batch_size`, `max_new_tokens`, `draws`, `temperature`, `top_p`, `top_k`, `seed`.
+        config: Of evaluate.py: `batch_size`, `max_new_tokens`, `draws`, `temperature`, `top_p`, `top_k`, `seed`,
+            `choices`.
 
     Returns:
-        `batch_size`, `max_new_tokens` and `sampling`, a `Sampling` or None for greedy answers.
+        `batch_size`, `max_new_tokens`, `sampling`, a `Sampling` or None for greedy answers, and `choices`, the answers
+        to score by likelihood (`vglm.evaluation.likelihoods`).
 
     Raises:
         ConfigError: A value cannot work, or others need a temperature; all of them are named.
@@ -173,7 +175,13 @@ def read_decoding(config: Mapping[str, Any]) -> dict[str, Any]:
             problems.append(str(error))
     if problems:
         raise ConfigError("\n".join(problems))
-    return {"batch_size": config["batch_size"], "max_new_tokens": config["max_new_tokens"], "sampling": sampling}
+    choices = config["choices"]
+    return {
+        "batch_size": config["batch_size"],
+        "max_new_tokens": config["max_new_tokens"],
+        "sampling": sampling,
+        "choices": choices if choices is None or isinstance(choices, str) else list(choices),
+    }
 
 
 def describe_decoding(decoding: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,7 +191,7 @@ def describe_decoding(decoding: Mapping[str, Any]) -> dict[str, Any]:
         decoding: As `read_decoding` gives them.
     """
     sampling: Sampling | None = decoding.get("sampling")
-    plain = {name: value for name, value in decoding.items() if name != "sampling"}
+    plain = {name: value for name, value in decoding.items() if name != "sampling" and value is not None}
     return {"greedy": sampling is None, **plain, **({} if sampling is None else sampling.as_dict())}
 
 

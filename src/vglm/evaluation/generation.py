@@ -5,16 +5,13 @@ predictions[0].prediction == "这张图片的背景是沙滩。"
 
 predictions = generate_predictions(model, processor, splits.test, sampling=Sampling(temperature=0.7, draws=5))
 [each.draw for each in predictions[:5]] == [0, 1, 2, 3, 4]                                              five for each
-
-scores = score_choices(model, processor, splits.test, ["是", "否"])      # how likely it is to answer with each
-max(scores[0], key=lambda score: score.log_likelihood).choice == "是"
 """
 
 import logging
 import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,10 +22,11 @@ from tqdm import tqdm
 from vglm.data.collator import Collator, Processor
 from vglm.data.feature_cache import FeatureCache
 from vglm.data.images import image_sha256, open_image
-from vglm.data.sample import Sample, Turn
+from vglm.data.sample import Sample
 from vglm.data.windowing import META_KEY
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.decoding import Sampling
+from vglm.evaluation.likelihoods import Choices, ScoringModel, add_likelihoods, remove_likelihoods
 from vglm.evaluation.predictions import (
     IMAGES_FOLDER,
     PREDICTIONS_FILE,
@@ -52,21 +50,11 @@ GREEDY = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_rep
 """Said in every call: what is left unsaid is taken from a file of the checkpoint, which may differ between arms."""
 
 
-class GenerativeModel(Protocol):
+class GenerativeModel(ScoringModel, Protocol):
     """What is asked of a model; a VisualGLM and a `PeftModel` of one answer it."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where its inputs must lie."""
-
-    def eval(self) -> Any:
-        """Turn dropout off."""
 
     def generate(self, **inputs: Any) -> torch.Tensor:
         """Continue `input_ids` (B, L); returns (B, L + new tokens), int64."""
-
-    def __call__(self, **inputs: Any) -> Any:
-        """Give `logits` (B, `logits_to_keep`, V)."""
 
 
 class AnsweringProcessor(Processor, Protocol):
@@ -152,6 +140,7 @@ def answer_splits(
     max_new_tokens: int = 64,
     sampling: Sampling | None = None,
     feature_cache: bool = False,
+    choices: Choices = None,
     processes: Processes | None = None,
 ) -> list[Prediction]:
     """Let a model answer an arm's questions into an evaluation folder, where it goes on if it was stopped there.
@@ -169,6 +158,7 @@ def answer_splits(
         max_new_tokens: Likewise.
         sampling: Likewise.
         feature_cache: Likewise.
+        choices: Answers whose likelihood is scored too, see `add_likelihoods`.
         processes: Who shares the work; this one alone if not given.
 
     Returns:
@@ -209,10 +199,29 @@ def answer_splits(
     for batch in answers:
         append_predictions(batch.values(), part_file(path, processes.rank))
     processes.wait()
-    if not processes.is_main:
-        return []
-    found = [record for _, record in _rows(splits, sampling, recover_parts(path)) if record is not None]
-    merge_parts(found, path)
+    found = []
+    if processes.is_main:
+        found = [record for _, record in _rows(splits, sampling, recover_parts(path)) if record is not None]
+    if choices is not None:
+        found = [
+            record
+            for split, samples in splits.items()
+            for record in add_likelihoods(
+                model,
+                processor,
+                samples,
+                [record for record in found if record.split == split],
+                choices,
+                path=path,
+                batch_size=batch_size,
+                title=f"{label}, {split}, choices",
+                feature_cache=feature_cache,
+                processes=processes,
+            )
+        ]
+    if processes.is_main:
+        merge_parts(found, path)
+        remove_likelihoods(path)
     return found
 
 
@@ -341,115 +350,6 @@ def _save_copy(image: Image.Image, path: Path) -> None:
         partial = path.with_name(f".{path.stem}.{platform.node()}-{os.getpid()}")  # others may be saving the same one
         small.save(partial, format="WEBP", quality=85)
         partial.replace(path)
-
-
-# --- how likely given answers are -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ChoiceScore:
-    """How likely a model is to answer with exactly one text.
-
-    Attributes:
-        choice: The text.
-        log_likelihood: Natural logarithm of the probability of its tokens and of the end after them.
-        tokens: How many tokens these are, the end included.
-    """
-
-    choice: str
-    log_likelihood: float
-    tokens: int
-
-    @property
-    def per_token(self) -> float:
-        """The mean over the tokens, for choices of different lengths."""
-        return self.log_likelihood / self.tokens
-
-
-@torch.inference_mode()
-def score_choices(
-    model: GenerativeModel,
-    processor: AnsweringProcessor,
-    samples: Sequence[Sample],
-    choices: Sequence[str] | Sequence[Sequence[str]],
-    *,
-    batch_size: int = 16,
-    title: str = "choices",
-) -> list[list[ChoiceScore]]:
-    """Score given answers to the last question of every sample, such as "yes" and "no", by their likelihood.
-
-    Args:
-        model: A VisualGLM, or a `PeftModel` of one.
-        processor: The model's processor.
-        samples: The questions; the answers they have play no role.
-        choices: The answers to score: the same for all questions, or a list for each.
-        batch_size: Choices per call of the model.
-        title: What the progress bar shows.
-
-    Returns:
-        For each sample its choices' scores, in the order of the choices; none where its image cannot be opened.
-
-    Raises:
-        ConfigError: `batch_size` is not a positive integer.
-        DataError: The lists of choices are not one for each sample, or one has no choices.
-    """
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ConfigError(f"batch_size must be a positive integer, got {batch_size!r}.")
-    lists: list[list[str]] = [list(each) for each in choices]
-    if all(isinstance(each, str) for each in choices):
-        lists = [[str(each) for each in choices]] * len(samples)
-    if len(lists) != len(samples) or not all(map(len, lists)):
-        raise DataError(
-            f"choices must be texts, or a list of texts for each of {len(samples)} samples; found {len(lists)} lists,"
-            f" {sum(not each for each in lists)} of them empty."
-        )
-    model.eval()
-    collate = Collator(processor)
-    scores: dict[tuple[int, int], ChoiceScore] = {}
-    rows = sum(map(len, lists))
-    with tqdm(total=rows, desc=title, unit="choice", delay=2) as progress:
-        for batch in _choice_batches(samples, lists, batch_size):
-            if batch:
-                found = _log_likelihoods(model, collate([sample for _, sample in batch]))
-                for (place, sample), (log_likelihood, tokens) in zip(batch, found, strict=True):
-                    scores[place] = ChoiceScore(sample.answer, log_likelihood, tokens)
-            progress.update(len(batch))
-    return [
-        [scores[row, column] for column in range(len(each)) if (row, column) in scores]
-        for row, each in enumerate(lists)
-    ]
-
-
-def _choice_batches(
-    samples: Sequence[Sample], lists: Sequence[Sequence[str]], batch_size: int
-) -> Iterator[list[tuple[tuple[int, int], Sample]]]:
-    """(sample, choice) -> the sample with that answer; an image is decoded once, and is gone with its batches."""
-    batch: list[tuple[tuple[int, int], Sample]] = []
-    for row in sorted(range(len(samples)), key=lambda index: _length(samples[index]), reverse=True):
-        sample, record = _open(samples[row], "", None)
-        if sample is None or record.error is not None:
-            continue
-        for column, choice in enumerate(lists[row]):
-            batch.append(((row, column), replace(sample, turns=(*sample.turns[:-1], Turn(sample.question, choice)))))
-            if len(batch) == batch_size:
-                yield batch
-                batch = []
-    if batch:
-        yield batch
-
-
-def _log_likelihoods(model: GenerativeModel, batch: dict[str, torch.Tensor]) -> list[tuple[float, int]]:
-    """Log-likelihood and number of the tokens behind `<sop>`, for each row; these stand at the end of the rows."""
-    labels = batch.pop("labels")
-    counts = (labels >= 0).sum(-1) - 1  # the first label is <sop>, which belongs to the prompt
-    width = int(counts.max())
-    batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-    logits = model(**batch, logits_to_keep=width + 1).logits[:, :-1].float()
-    targets = batch["input_ids"][:, -width:].to(logits.device)
-    likelihoods = logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0].double().cpu()
-    is_counted = torch.arange(width) >= width - counts[:, None]
-    sums = torch.where(is_counted, likelihoods, 0.0).sum(-1)
-    return list(zip(sums.tolist(), counts.tolist(), strict=True))
 
 
 # --- the same settings in both arms -----------------------------------------------------------------------------------

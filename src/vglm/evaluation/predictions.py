@@ -75,7 +75,8 @@ class Prediction:
         image: Where the image was read from; None for text-only samples and images made in memory.
         image_sha256: Hash of the image's content; None for text-only samples and images that cannot be read.
         error: Why there is no prediction; None where there is one.
-        meta: What else the data tells of the sample in texts, whole numbers and yes or no, for slices.
+        meta: What else the data tells of the sample in texts, whole numbers and yes or no, for slices. `choices` are
+            the answers that its question offers, as a JSON list of texts.
         draw: Which of several sampled answers to the same question this is, from 0; 0 for greedy ones.
         likelihoods: Given answer, such as "yes" -> natural logarithm of the probability that the model says exactly
             this and ends; empty where none were scored.
@@ -202,8 +203,17 @@ def unanswered(sample: Sample, split: str) -> Prediction:
         prediction="",
         image=_shown(sample.image) if isinstance(sample.image, Path) else None,
         image_sha256=None,
-        meta={str(name): value for name, value in sample.meta.items() if isinstance(value, str | int)},
+        meta=_plain_meta(sample.meta),
     )
+
+
+def _plain_meta(meta: Mapping[str, Any]) -> dict[str, str | int | bool]:
+    plain: dict[str, str | int | bool] = {
+        str(name): value for name, value in meta.items() if isinstance(value, str | int)
+    }
+    if isinstance(meta.get("choices"), list | tuple):
+        plain["choices"] = json.dumps(meta["choices"], ensure_ascii=False)
+    return plain
 
 
 def _shown(path: Path) -> str:

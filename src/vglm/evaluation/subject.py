@@ -31,6 +31,7 @@ from vglm.evaluation.baselines import Answers, nearest_answers
 from vglm.evaluation.decoding import describe_decoding
 from vglm.evaluation.generation import answer_splits, check_precision
 from vglm.evaluation.image_use import Control, shuffle_images
+from vglm.evaluation.likelihoods import Choices, check_choices
 from vglm.evaluation.predictions import Arm, Evaluation, Prediction, Stamp
 from vglm.evaluation.processes import Processes
 from vglm.tuning.run_folder import RESULTS, latest_run
@@ -151,16 +152,17 @@ def read_run_config(folder: Path) -> dict[str, Any]:
     return dict(config)
 
 
-def select_samples(splits: Splits, names: str | Sequence[str]) -> dict[str, Sequence[Sample]]:
+def select_samples(splits: Splits, names: str | Sequence[str], choices: Choices = None) -> dict[str, Sequence[Sample]]:
     """The splits to evaluate on.
 
     Args:
         splits: The data.
         names: One or some of `SPLITS`; those without samples are left out.
+        choices: What is to be scored by likelihood; checked against the samples.
 
     Raises:
-        ConfigError: A name is unknown.
-        DataError: None of the splits has samples.
+        ConfigError: A name is unknown, or the choices are none.
+        DataError: None of the splits has samples, or they lack choices of their own.
     """
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, Sequence):
@@ -172,7 +174,9 @@ def select_samples(splits: Splits, names: str | Sequence[str]) -> dict[str, Sequ
         raise DataError(
             f"the data has no samples in {', '.join(names) or 'no splits'}. Name a dataset or splits that do."
         )
-    return {name: rows for name, rows in samples.items() if len(rows)}
+    samples = {name: rows for name, rows in samples.items() if len(rows)}
+    check_choices(choices, samples)
+    return samples
 
 
 def tuned_run(
@@ -346,7 +350,7 @@ def answer(
     Args:
         subject: What is evaluated.
         folder: The evaluation folder to write into; what lies there from a run that was stopped is not asked again.
-        decoding: `batch_size`, `max_new_tokens` and `sampling`, see `vglm.evaluation.decoding`.
+        decoding: `batch_size`, `max_new_tokens`, `sampling` and `choices`, see `vglm.evaluation.decoding`.
         train: The training samples among which the untuned model looks for the nearest images; none if empty.
         feature_cache: See `generate_predictions`.
         processes: Who shares the work; this one alone if not given.

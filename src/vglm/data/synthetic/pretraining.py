@@ -20,7 +20,7 @@ import numpy as np
 
 from vglm.data.loading import Splits
 from vglm.data.sample import Sample, Turn
-from vglm.data.synthetic.questions import QUESTION_KINDS, TEXT_ONLY_KINDS, ask
+from vglm.data.synthetic.questions import QUESTION_KINDS, TEXT_ONLY_KINDS, YES_NO, ask
 from vglm.data.synthetic.render import render
 from vglm.data.synthetic.scenes import Scene, sample_scene
 from vglm.errors import ConfigError
@@ -92,6 +92,8 @@ class SceneDialogues(Sequence[Sample]):
         item = self._item(index)
         name = f"scenes-{self.seed}-{index}"
         meta: dict[str, Any] = {"kind": item.kind, "language": "en" if item.english else "zh"}
+        if item.kind == "yes_no":
+            meta["choices"] = list(YES_NO[item.english])
         if item.kind in TEXT_ONLY_KINDS:
             return Sample(name, name, None, item.turns, item.english, meta)
         scene = item.scene

@@ -36,6 +36,8 @@ TEXT_ONLY_KINDS = ("plain", "repeat")
 ATTRIBUTE_KINDS = ("subject", "colour", "count", "place")
 FOLLOW_UP_KINDS = ("colour", "count", "place")
 """What the second turn of a dialogue asks about; never the subject, which the first turn may name."""
+YES_NO = {False: ("是的。", "不是。"), True: ("Yes.", "No.")}
+"""The answers to questions of the kind "yes_no", in Chinese and (True) in English."""
 _VALUES: dict[str, tuple[str, Sequence[Any]]] = {
     "subject": ("kind", KINDS),
     "colour": ("colour", COLOURS),
@@ -509,8 +511,7 @@ def _yes_no(scene: Scene, english: bool, rng: np.random.Generator) -> tuple[str,
         ),
         "place": (_ZH_PLACES[supposed.place], _EN_PLACES[supposed.place]),
     }
-    answers = ("是的。", "Yes.") if right else ("不是。", "No.")
-    return template, guesses[attribute][english], answers[english]
+    return template, guesses[attribute][english], YES_NO[english][0 if right else 1]
 
 
 def _text_to_repeat(rng: np.random.Generator, english: bool) -> str:

@@ -10,7 +10,9 @@ score_conventions(records)                            the same predictions, as o
 | module | metrics |
 |---|---|
 | `text` | matches, BLEU, chrF, ROUGE-L, CIDEr-D, METEOR, BERTScore, lengths |
-| `labels` | accuracy, macro-F1, confusion, calibration; VQA accuracy |
+| `labels` | accuracy, macro-F1, confusion, intervals of classes; VQA accuracy |
+| `parsing` | which label, option, yes or no an answer names |
+| `likelihood` | choices by likelihood, calibration; choices by what the answer names |
 | `findings` | 14 findings in chest radiographs, by rules |
 | `lightcurves` | period and amplitude |
 | `judge` | a language model behind an endpoint of the user's, never by default |
@@ -22,10 +24,8 @@ A config file in conf/metrics/ lists names. A new metric is a `Metric` in `ALL_M
 import difflib
 from collections.abc import Sequence
 
-import numpy as np
-
 from vglm.errors import ConfigError, DataError
-from vglm.evaluation.metrics.base import Metric, Score, join_draws, measure, normalise
+from vglm.evaluation.metrics.base import Metric, Score, compare_arms, join_draws, measure, normalise
 from vglm.evaluation.metrics.conventions import CONVENTIONS, score_conventions
 from vglm.evaluation.metrics.findings import (
     ABNORMAL_RECALL,
@@ -34,8 +34,16 @@ from vglm.evaluation.metrics.findings import (
     NORMAL_RECALL,
     label_report,
 )
-from vglm.evaluation.metrics.labels import VQA_ACCURACY, calibrate, classification_metrics, classify, vqa_accuracy
+from vglm.evaluation.metrics.labels import (
+    VQA_ACCURACY,
+    as_table,
+    class_f1_intervals,
+    classification_metrics,
+    classify,
+    vqa_accuracy,
+)
 from vglm.evaluation.metrics.lightcurves import AMPLITUDE_ERROR, AMPLITUDE_WITHIN, PERIOD_ERROR, PERIOD_WITHIN
+from vglm.evaluation.metrics.likelihood import LIKELIHOOD_METRICS, calibrate, calibration
 from vglm.evaluation.metrics.text import (
     ANSWER_LENGTH,
     BLEU_13A,
@@ -56,7 +64,7 @@ from vglm.evaluation.metrics.text import (
     rouge_l_words,
 )
 from vglm.evaluation.predictions import Prediction
-from vglm.evaluation.statistics import PairedComparison, compare_paired, holm
+from vglm.evaluation.statistics import PairedComparison, holm
 
 __all__ = [
     "ALL_METRICS",
@@ -67,7 +75,10 @@ __all__ = [
     "CharacterTokenizer",
     "Metric",
     "Score",
+    "as_table",
     "calibrate",
+    "calibration",
+    "class_f1_intervals",
     "classify",
     "compare_all",
     "exact_match",
@@ -103,6 +114,7 @@ ALL_METRICS = {
         METEOR,
         VQA_ACCURACY,
         *classification_metrics(),
+        *LIKELIHOOD_METRICS,
         FINDINGS_MICRO_F1,
         FINDINGS_MACRO_F1,
         ABNORMAL_RECALL,
@@ -135,8 +147,12 @@ def select_metrics(names: Sequence[str], labels: Sequence[str] | None = None) ->
         labels: The closed set of classes for accuracy and its like; None for the different references.
 
     Raises:
-        ConfigError: Names are unknown; all of them are named.
+        ConfigError: Names are unknown; all of them are named. Or labels are no texts.
     """
+    if labels is not None and not all(isinstance(label, str) for label in labels):
+        raise ConfigError(
+            f"metrics.labels must be a list of texts, got {list(labels)}. In YAML put yes, no and numbers into quotes."
+        )
     known = ALL_METRICS | ({} if labels is None else {each.name: each for each in classification_metrics(labels)})
     problems = []
     for name in names:
@@ -202,19 +218,8 @@ def compare_all(
             f"the arms must hold the same samples in the same order, at least one; found {len(baseline)} and"
             f" {len(candidate)} records. Evaluate both on the same data."
         )
-    found = {}
     chosen = _metrics(metrics, labels)
-    for metric in chosen:
-        rows = [metric.rows(arm) for arm in (baseline, candidate)]
-        if metric.table is None:  # the scores of single answers
-            rows = [each[:, 0] for each in rows]
-        (before, _), (after, samples) = (join_draws(each, candidate) for each in rows)
-        groups = [(record.split, record.group) for record in samples]
-        if metric.table is None:
-            found[metric.name] = compare_paired(before, after, groups=groups)
-        else:
-            with np.errstate(invalid="ignore", divide="ignore"):
-                found[metric.name] = compare_paired(before, after, groups=groups, statistic=metric.statistic)
+    found = {metric.name: compare_arms(metric, baseline, candidate) for metric in chosen}
     tested = [metric.name for metric in chosen if metric.is_better_higher is not None]
     adjusted = holm({name: found[name].p_value for name in tested})
     return {name: (result, adjusted.get(name)) for name, result in found.items()}

@@ -19,7 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vglm.evaluation.predictions import Prediction
-from vglm.evaluation.statistics import Interval, Statistic, bootstrap_interval, mean_of_sums, wilson_interval
+from vglm.evaluation.statistics import (
+    Interval,
+    PairedComparison,
+    Statistic,
+    bootstrap_interval,
+    compare_paired,
+    mean_of_sums,
+    wilson_interval,
+)
 
 Rows = NDArray[np.float64]
 """Additive numbers, one row per record, shape (n, k)."""
@@ -80,7 +88,8 @@ class Score:
     Attributes:
         metric: The metric.
         value: The score; NaN where nothing could be counted.
-        n: Number of samples, however many answers to each were drawn.
+        n: Number of samples that are counted, however many answers to each were drawn: not those for which the
+            metric's row is all zeros.
         interval: Of the value, with 95 % confidence, by group.
         interval_method: How the interval was made.
     """
@@ -113,8 +122,11 @@ def measure(metric: Metric, records: Sequence[Prediction]) -> Score:
     rows, samples = join_draws(metric.rows(records), records)
     groups = [(record.split, record.group) for record in samples]
     value = float(metric.statistic(rows.sum(axis=0)))
+    if (counted := rows.any(axis=1)).any():
+        rows = rows[counted]
+        groups = [group for group, is_counted in zip(groups, counted, strict=True) if is_counted]
     independent = len(set(groups)) == len(groups)
-    if independent and metric.table is None and bool(np.all((rows[:, 0] == 0) | (rows[:, 0] == rows[:, 1]))):
+    if independent and _counts_alike(metric, rows) and bool(np.all((rows[:, 0] == 0) | (rows[:, 0] == rows[:, 1]))):
         right = int(np.count_nonzero(rows[:, 0]))
         return Score(metric, value, len(rows), wilson_interval(right, len(rows)), "Wilson score interval")
     interval = bootstrap_interval(rows, groups=groups, statistic=metric.statistic)
@@ -142,6 +154,36 @@ def join_draws(rows: Rows, records: Sequence[Prediction]) -> tuple[Rows, list[Pr
         joined /= np.bincount(index)
     firsts = np.unique(index, return_index=True)[1]
     return joined, [records[place] for place in firsts]
+
+
+def compare_arms(metric: Metric, baseline: Sequence[Prediction], candidate: Sequence[Prediction]) -> PairedComparison:
+    """Compare two arms by one metric: single answers' scores as such, others by their sums.
+
+    Args:
+        metric: The metric.
+        baseline: The records to compare with, at least one.
+        candidate: The records of the same samples in the same order; several draws of an answer are one sample. Samples
+            that the metric counts in neither arm, all zeros in its rows, are left out, and so they are of `n`.
+
+    Raises:
+        DataError: The metric cannot be computed on these records.
+    """
+    (old, _), (new, samples) = (join_draws(metric.rows(arm), candidate) for arm in (baseline, candidate))
+    groups = [(record.split, record.group) for record in samples]
+    if (counted := old.any(axis=1) | new.any(axis=1)).any():
+        groups = [group for group, is_counted in zip(groups, counted, strict=True) if is_counted]
+        old, new = old[counted], new[counted]
+    if _counts_alike(metric, old, new):
+        return compare_paired(old[:, 0] / old[:, 1], new[:, 0] / new[:, 1], groups=groups)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return compare_paired(old, new, groups=groups, statistic=metric.statistic)
+
+
+def _counts_alike(metric: Metric, *arms: Rows) -> bool:
+    """Whether all rows are (score, number of draws), so that the score is a mean over the same samples in all arms."""
+    return metric.statistic is mean_of_sums and all(
+        rows.shape[1] == 2 and bool((rows[:, 1] == arms[0][0, 1]).all()) and rows[0, 1] >= 1 for rows in arms
+    )
 
 
 def normalise(text: str) -> str:

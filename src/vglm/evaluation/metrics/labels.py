@@ -1,8 +1,8 @@
 """Scores of answers that name one of a closed set of labels, and of short answers to questions.
 
 ```
-parse_label("It is an RR Lyrae star.", ("rr lyrae", "cepheid")) == "rr lyrae"
-parse_label("either a cepheid or an rr lyrae", …) is None      counted as "unparsed", which is wrong
+classify(records).as_dict()["confusion"]        rows are the true labels, the last column is "unparsed", which is wrong
+class_f1_intervals(records)["cepheid"]          (0.67, (0.21, 0.92), 4): F1, its interval, how many are of the class
 vqa_accuracy("two cats", ["2 cats"] * 4 + ["cats"] * 6) == 1.0
 ```
 """
@@ -12,13 +12,14 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from vglm.errors import DataError
 from vglm.evaluation.metrics.base import Metric, Rows
-from vglm.evaluation.metrics.text import contains, simplify
+from vglm.evaluation.metrics.parsing import parse_choice as parse_choice
+from vglm.evaluation.metrics.parsing import parse_label as parse_label
 from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.statistics import Interval, Statistic, bootstrap_interval, wilson_interval
 
@@ -32,37 +33,26 @@ MAX_LABELS = 100
 # --- classification --------------------------------------------------------------------------------------------------
 
 
-def parse_label(text: str, labels: Sequence[str]) -> str | None:
-    """Find the one label that an answer names.
-
-    Args:
-        text: The answer.
-        labels: The closed set. Case, punctuation and full-width signs do not count.
-
-    Returns:
-        The label that the answer equals; else the only one it contains, where a label inside a longer one that is there
-        too does not count ("nova" in "supernova" never does, "dwarf nova" hides "nova"); else None. Negation is not
-        understood: "not a nova" names a nova.
-    """
-    answer = simplify(text)
-    if exact := [label for label in labels if simplify(label) == answer]:
-        return exact[0]
-    found = [label for label in labels if contains(answer, label)]
-    found = [label for label in found if not any(other != label and contains(other, label) for other in found)]
-    return found[0] if len(found) == 1 else None
+def own_choices(record: Prediction) -> tuple[str, ...]:
+    """The answers that a record's own question offers, `Sample.meta["choices"]`; none where the data names none."""
+    try:
+        choices = json.loads(str(record.meta.get("choices", "")))
+    except ValueError:
+        return ()
+    return tuple(choices) if isinstance(choices, list) and all(isinstance(each, str) for each in choices) else ()
 
 
 def collect_labels(records: Sequence[Prediction]) -> tuple[str, ...]:
-    """The different references, sorted, as the closed set of labels.
+    """The different references, or the choices of questions that have their own, sorted, as the closed set of labels.
 
     Raises:
         DataError: There are more than `MAX_LABELS`, so the references are no labels.
     """
-    labels = tuple(sorted({record.reference for record in records}))
+    labels = tuple(sorted({each for record in records for each in own_choices(record) or (record.reference,)}))
     if len(labels) > MAX_LABELS:
         raise DataError(
-            f"the references are {len(labels)} different texts, so they are no classes (first: {labels[0]!r}). Name the"
-            " classes with metrics.labels=[...], or choose metrics for free text."
+            f"the references and choices are {len(labels)} different texts, so they are no classes (first:"
+            f" {labels[0]!r}). Name the classes with metrics.labels=[...], or choose metrics for free text."
         )
     return labels
 
@@ -79,7 +69,7 @@ class Classes:
     labels: tuple[str, ...]
     confusion: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Any]:
         """Per class: n, precision and recall with Wilson's intervals, F1; and the confusion matrix. JSON-able."""
         rows = {}
         for place, label in enumerate(self.labels):
@@ -126,12 +116,14 @@ def _parsed(
     places = {name: place for place, name in enumerate(names)}
     pairs, problems = np.full((len(records), 2), len(names), dtype=np.int64), []
     for row, record in zip(pairs, records, strict=True):
-        true = record.reference if labels is None else parse_label(record.reference, names)
+        choices = own_choices(record) if labels is None else ()
+        parse, options = (parse_choice, choices) if choices else (parse_label, names)
+        true = record.reference if record.reference in options else parse(record.reference, options)
         if true is None:
             problems.append(f"{record.split} {record.id!r}: {record.reference!r}")
             continue
         row[0] = places[true]
-        if record.error is None and (named := parse_label(record.prediction, names)) is not None:
+        if record.error is None and (named := parse(record.prediction, options)) is not None:
             row[1] = places[named]
     if problems:
         raise DataError(
@@ -190,7 +182,8 @@ def classification_metrics(labels: Sequence[str] | None = None) -> tuple[Metric,
         labels: The closed set; None for the different references of the records that are scored.
     """
     how = (
-        f"labels: {'the references' if labels is None else '/'.join(labels)}|equal or the only one named|unparsed wrong"
+        f"labels: {'the references, or own choices' if labels is None else '/'.join(labels)}|equal, or the only one"
+        " named and not denied|unparsed wrong"
     )
     table = lambda records: _class_rows(records, labels)  # noqa: E731 - one line says it
     kinds: list[tuple[str, str, Statistic]] = [
@@ -207,7 +200,7 @@ def classification_metrics(labels: Sequence[str] | None = None) -> tuple[Metric,
 def class_f1_intervals(
     records: Sequence[Prediction], labels: Sequence[str] | None = None, *, confidence: float = 0.95
 ) -> dict[str, tuple[float, Interval, int]]:
-    """The F1 of each class with an interval, by group: for rare classes, whose figures rest on a few samples.
+    """The F1 of each class with an interval: for rare classes, whose figures rest on a few samples.
 
     Args:
         records: Predictions with references.
@@ -215,60 +208,65 @@ def class_f1_intervals(
         confidence: Of the intervals.
 
     Returns:
-        Label -> (F1, bootstrap interval, how many references are of the class). With fewer than 10 of a class the
-        interval is only indicative, and too narrow where F1 is 0 or 1.
+        Label -> (F1, interval, how many references are of the class). The interval is `f1_interval` where each sample
+        is a group of its own, else the bootstrap's by group: NaN where that sees no spread, and only indicative with
+        fewer than 10 groups that have the class. F1 is NaN where a class was neither true nor named.
     """
     rows, names = _class_rows(records, labels), collect_labels(records) if labels is None else tuple(labels)
     groups = [(record.split, record.group) for record in records]
     found = {}
     for place, name in enumerate(names):
         columns = rows[:, [place, place + len(names), place + 2 * len(names)]]
-        interval = bootstrap_interval(columns, groups=groups, statistic=_f1, confidence=confidence)
-        found[name] = float(_f1(columns.sum(axis=0))), interval, int(columns[:, 0].sum())
+        n, named, hits = (int(each) for each in columns.sum(axis=0))
+        if len(set(groups)) == len(groups):
+            interval = f1_interval(hits, n, named, confidence)
+        else:
+            interval = bootstrap_interval(columns, groups=groups, statistic=_f1, confidence=confidence)
+            if not interval.low < interval.high:
+                interval = Interval(math.nan, math.nan)
+        found[name] = float(_f1(columns.sum(axis=0))), interval, n
     return found
+
+
+def f1_interval(hits: int, n: int, named: int, confidence: float = 0.95) -> Interval:
+    """The interval of one class's F1 for independent samples.
+
+    F1 = 2 F* / (1 + F*) with F* = hits / (n + named - hits), which is a proportion of those samples that are of the
+    class, are called so, or both; Wilson's interval of that proportion, carried over, is one of F1. Unlike the
+    bootstrap's it stays honest for a handful of samples and for an F1 of 0 or 1.
+
+    Args:
+        hits: How many samples of the class were called so.
+        n: How many samples are of the class.
+        named: How many samples were called so.
+        confidence: How often such intervals hold the truth.
+
+    Source: Hand, Christen & Kirielle 2021, "F*: an interpretable transformation of the F-measure".
+    """
+    low, high = wilson_interval(hits, n + named - hits, confidence)
+    return Interval(2 * low / (1 + low), 2 * high / (1 + high))
+
+
+def as_table(
+    classes: Mapping[str, Mapping[str, Any]], f1: Mapping[str, tuple[float, Interval, int]]
+) -> list[dict[str, Any]]:
+    """Per class n, precision, recall and F1 with its interval, JSON-able, the rarest class first.
+
+    Args:
+        classes: `classes` of `Classes.as_dict`.
+        f1: From `class_f1_intervals`, of the same records.
+    """
+    rows = []
+    for label, facts in sorted(classes.items(), key=lambda item: int(item[1]["n"])):
+        ends = [None if math.isnan(end) else end for end in f1[label][1]]
+        row = {name: facts[name] for name in ("n", "named", "precision", "recall", "f1")}
+        rows.append({"label": label, **row, "interval": ends})
+    return rows
 
 
 def _f1(sums: Rows) -> Rows:
     with np.errstate(invalid="ignore"):
         return np.asarray(2 * sums[..., 2] / (sums[..., 0] + sums[..., 1]))
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """How well confidences tell what is right.
-
-    Attributes:
-        expected_error: Mean |share right - mean confidence| over bins, weighted by their samples (ECE).
-        brier: Mean squared difference of confidence and right (1) or wrong (0).
-        bins: (lower edge, n, mean confidence, share right) of each bin with samples.
-    """
-
-    expected_error: float
-    brier: float
-    bins: tuple[tuple[float, int, float, float], ...]
-
-
-def calibrate(confidences: ArrayLike, is_right: ArrayLike, *, bins: int = 10) -> Calibration:
-    """Measure the calibration of answers scored by likelihood.
-
-    Args:
-        confidences: Probability of the answer that was given, shape (n,), 0.0 to 1.0.
-        is_right: Whether it was right, shape (n,).
-        bins: Number of bins of equal width; a confidence on an edge belongs to the bin below, as in the source.
-
-    Source: Guo et al. 2017, "On calibration of modern neural networks", equation 3.
-    """
-    chance, right = np.asarray(confidences, dtype=np.float64), np.asarray(is_right, dtype=np.float64)
-    if chance.shape != right.shape or not len(chance) or np.any((chance < 0) | (chance > 1)):
-        raise ValueError("calibration needs as many confidences from 0 to 1 as answers, and at least one.")
-    place = np.clip(np.ceil(chance * bins).astype(int) - 1, 0, bins - 1)
-    rows, error = [], 0.0
-    for each in np.unique(place):
-        inside = place == each
-        confidence, share = float(chance[inside].mean()), float(right[inside].mean())
-        rows.append((float(each / bins), int(inside.sum()), confidence, share))
-        error += inside.mean() * abs(share - confidence)
-    return Calibration(float(error), float(np.mean((chance - right) ** 2)), tuple(rows))
 
 
 # --- visual question answering ---------------------------------------------------------------------------------------
@@ -360,9 +358,3 @@ VQA_ACCURACY = Metric(
     "soft, min(1, matches/3), one person left out|VQA v2 normal form on both sides|several answers: a JSON list",
     lambda prediction, reference: vqa_accuracy(prediction, reference_answers(reference)),
 )
-
-
-def as_table(classes: Mapping[str, tuple[float, Interval, int]]) -> list[dict[str, object]]:
-    """`class_f1_intervals` as JSON-able rows, the rarest class first."""
-    rows = sorted(classes.items(), key=lambda item: item[1][2])
-    return [{"class": name, "n": n, "f1": value, "interval": list(ends)} for name, (value, ends, n) in rows]

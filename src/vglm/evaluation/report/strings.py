@@ -96,6 +96,19 @@ STRINGS = {
         "true_class": ("true class", "真实类别"),
         "recall": ("recall", "召回率"),
         "precision": ("precision", "精确率"),
+        "calibration": ("How sure it is", "置信度校准"),
+        "calibration_about": (
+            "Of questions with choices: how sure the model is of the likeliest one, against how often that is right, "
+            "with 95% intervals. On the dashed line confidence is earned; below it the model is too sure.",
+            "对有选项的问题：模型对最可能选项的置信度与其正确率，附 95% 区间。虚线上表示置信度恰当，线下表示过于自信。",
+        ),
+        "calibration_facts": (
+            "right {right}%, mean confidence {confidence}%, expected calibration error {error}%, Brier score {brier}",
+            "正确率 {right}%，平均置信度 {confidence}%，期望校准误差 {error}%，Brier 分数 {brier}",
+        ),
+        "confidence": ("confidence", "置信度"),
+        "mean_confidence": ("mean, %", "平均（%）"),
+        "share_right": ("right, %", "正确率（%）"),
         "conventions": ("As other projects count", "按其他项目的算法"),
         "answers": ("Answers side by side", "逐条对照"),
         "answers_about": (
@@ -224,6 +237,12 @@ METRIC_TITLES = {
     "balanced_accuracy": "平衡准确率",
     "macro_f1": "宏平均 F1",
     "parsed": "可解析的回答",
+    "choice_accuracy": "选择准确率",
+    "choice_parsed": "选出选项的回答",
+    "likelihood_accuracy": "按似然的准确率",
+    "likelihood_accuracy_per_character": "按每字似然的准确率",
+    "expected_calibration_error": "期望校准误差",
+    "brier_score": "Brier 分数",
     "rouge_l_characters": "ROUGE-L（字）",
     "rouge_l_words": "ROUGE-L（词）",
     "answer_length": "回答长度",

@@ -1,0 +1,393 @@
+"""How likely a model is to give each of some known answers, such as yes and no, or the options of a question.
+
+scores = score_choices(model, processor, splits.test, ["是", "否"])
+max(scores[0], key=lambda score: score.log_likelihood).choice == "是"
+
+records = add_likelihoods(model, processor, splits.test, records, "sample")      each question's own choices
+records[0].likelihoods == {"是的。": -0.11, "不是。": -2.3}
+
+A sample's own choices are `meta["choices"]`: a list of texts, exactly as the model would answer them.
+"""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from vglm.data.collator import Collator, Processor, open_image_of
+from vglm.data.feature_cache import FeatureCache
+from vglm.data.sample import Sample, Turn
+from vglm.errors import ConfigError, DataError
+from vglm.evaluation.predictions import Prediction, part_file
+from vglm.evaluation.processes import Processes
+from vglm.tuning.features import open_features
+
+logger = logging.getLogger(__name__)
+
+Choices = Sequence[str] | Literal["sample"] | None
+"""The answers to score, in every question; or `sample` for each question's own; None for none."""
+
+UNSCORED = ("probe",)
+"""Splits whose questions are no test of choosing."""
+
+
+class ScoringModel(Protocol):
+    """What is asked of a model; a VisualGLM and a `PeftModel` of one answer it."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its inputs must lie."""
+
+    def eval(self) -> Any:
+        """Turn dropout off."""
+
+    def get_image_features(self, pixel_values: Tensor) -> Tensor:
+        """Turn pictures (N, 3, H, W) into the vectors that fill their slots."""
+
+    def __call__(self, **inputs: Any) -> Any:
+        """Give `logits` (B, `logits_to_keep`, V)."""
+
+
+def check_choices(choices: Choices, splits: Mapping[str, Sequence[Sample]]) -> None:
+    """Refuse choices that cannot be scored, before any weights load.
+
+    Args:
+        choices: As configured.
+        splits: Split name -> samples; each is looked at where it is to have choices of its own.
+
+    Raises:
+        ConfigError: They are neither two different texts or more, nor `sample`, nor None.
+        DataError: They are to be the samples' own, and no sample has any, or some are not two different texts or more.
+    """
+    if choices is None:
+        return
+    if choices != "sample":
+        if not _are_choices(choices):
+            raise ConfigError(
+                "choices must be null, sample (each question's own) or a list of two different texts or more, got"
+                f' {choices!r}. On a command line write choices=\'["是","否"]\'; in YAML put yes and no into quotes.'
+            )
+        return
+    problems, found = [], 0
+    for split, samples in splits.items():
+        for sample in samples if split not in UNSCORED else ():
+            own = sample.meta.get("choices")
+            found += own is not None
+            if own is not None and not _are_choices(own):
+                problems.append(f"{split} {sample.id!r}: {own!r}")
+    if problems:
+        raise DataError(
+            f"the choices of {len(problems)} samples are not lists of two different texts or more (first:"
+            f" {'; '.join(problems[:3])}). Correct them, or evaluate with choices=null."
+        )
+    if not found:
+        raise DataError(
+            f"choices=sample, but no sample of {', '.join(splits)} has choices. Name them in the data (a list of texts"
+            " under 'choices'), or for all questions with choices=[...]."
+        )
+
+
+def _are_choices(value: object) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str)
+        and all(isinstance(each, str) and each.strip() for each in value)
+        and len(set(value)) == len(value) >= 2
+    )
+
+
+def _choices_of(sample: Sample, choices: Choices) -> list[str]:
+    if choices == "sample":
+        return list(sample.meta.get("choices") or ())
+    return list(choices or ())
+
+
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+def add_likelihoods(
+    model: ScoringModel,
+    processor: Processor,
+    samples: Sequence[Sample],
+    records: Sequence[Prediction],
+    choices: Choices,
+    *,
+    path: Path | None = None,
+    batch_size: int = 16,
+    title: str = "choices",
+    feature_cache: bool = False,
+    processes: Processes | None = None,
+) -> list[Prediction]:
+    """Give records the likelihoods of their questions' choices.
+
+    Args:
+        model: A VisualGLM, or a `PeftModel` of one.
+        processor: The model's processor.
+        samples: The questions.
+        records: Of one split; other processes than the main one need none. Several draws of an answer to a question
+            share its likelihoods; what cannot be answered gets none.
+        choices: See `Choices`; with None, and for samples without choices of their own, the records stay as they are.
+        path: Of the records. What is scored is kept beside them, in `likelihoods_file(path)`, so that a call that was
+            killed goes on where it was; the model and the settings must be the same.
+        batch_size: Choices per call of the model.
+        title: What the progress bar shows.
+        feature_cache: See `generate_predictions`.
+        processes: Who shares the work, which needs a `path`; this one alone if not given.
+
+    Returns:
+        In the main process the records in their order; in others none.
+
+    Raises:
+        DataError: The kept file is damaged.
+        WorkbenchError: Another process ended.
+    """
+    processes = processes or Processes.alone()
+    split, missing = "", list[int]()
+    if processes.is_main and choices is not None and records and records[0].split not in UNSCORED:
+        split = records[0].split
+        known = _known(samples, records, choices, path)
+        asked = {record.id for record in records if record.error is None}
+        missing = [
+            place
+            for place, sample in enumerate(samples)
+            if sample.id in asked and sample.id not in known and _choices_of(sample, choices)
+        ]
+    split, missing = processes.share((split, missing))
+    own = [samples[place] for place in processes.part(missing)]
+    lists = [_choices_of(sample, choices) for sample in own]
+    fresh: dict[str, Mapping[str, float]] = {}
+    for place, scores in _score(model, processor, own, lists, batch_size, title, feature_cache):
+        fresh[own[place].id] = {score.choice: score.log_likelihood for score in scores}
+        if path is not None:
+            line = {"split": split, "id": own[place].id, "likelihoods": fresh[own[place].id]}
+            with likelihoods_file(path, processes.rank).open("a", encoding="utf-8", newline="\n") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    processes.wait()
+    if not processes.is_main:
+        return []
+    if not split:
+        return list(records)
+    found = _known(samples, records, choices, path) | fresh
+    return [replace(record, likelihoods=found.get(record.id, {})) for record in records]
+
+
+def likelihoods_file(path: Path, rank: int = 0) -> Path:
+    """Where a process keeps the likelihoods of a file of records until they are in it: `likelihoods.jsonl`."""
+    kept = path.with_name("likelihoods.jsonl")
+    return kept if rank == 0 else part_file(kept, rank)
+
+
+def remove_likelihoods(path: Path) -> None:
+    """Remove what all processes kept beside a file of records, which has it by now."""
+    for kept in _kept(path):
+        kept.unlink()
+
+
+def _kept(path: Path) -> list[Path]:
+    first = likelihoods_file(path)
+    return sorted(first.parent.glob(f"{first.stem}*{first.suffix}"))
+
+
+def _known(
+    samples: Sequence[Sample], records: Sequence[Prediction], choices: Choices, path: Path | None
+) -> dict[str, Mapping[str, float]]:
+    """Id -> likelihoods of the choices that are asked for, in their order, as far as they are scored."""
+    found: dict[str, Mapping[str, float]] = {}
+    for kept in () if path is None else _kept(path):
+        found |= _recover(kept, records[0].split)
+    found |= {record.id: record.likelihoods for record in records if record.likelihoods}
+    lists = {sample.id: _choices_of(sample, choices) for sample in samples if sample.id in found}
+    return {
+        name: {choice: found[name][choice] for choice in each}
+        for name, each in lists.items()
+        if each and set(each) == set(found[name])
+    }
+
+
+def _recover(path: Path, split: str) -> dict[str, Mapping[str, float]]:
+    """Id -> likelihoods, as far as an interrupted call has written them; a line that was cut off is taken out."""
+    with path.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+    try:
+        rows = [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+        return {row["id"]: row["likelihoods"] for row in rows if row["split"] == split}
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path} is damaged ({error}). Remove it, and the command scores these anew.") from error
+
+
+# --- scores -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceScore:
+    """How likely a model is to answer with exactly one text.
+
+    Attributes:
+        choice: The text.
+        log_likelihood: Natural logarithm of the probability of its tokens and of the end after them.
+        tokens: How many tokens these are, the end included.
+    """
+
+    choice: str
+    log_likelihood: float
+    tokens: int
+
+    @property
+    def per_token(self) -> float:
+        """The mean over the tokens, for choices of different lengths."""
+        return self.log_likelihood / self.tokens
+
+
+def score_choices(
+    model: ScoringModel,
+    processor: Processor,
+    samples: Sequence[Sample],
+    choices: Sequence[str] | Sequence[Sequence[str]],
+    *,
+    batch_size: int = 16,
+    title: str = "choices",
+    feature_cache: bool = False,
+) -> list[list[ChoiceScore]]:
+    """Score given answers to the last question of every sample, such as "yes" and "no", by their likelihood.
+
+    Each picture is encoded once, whatever the number of choices.
+
+    Args:
+        model: A VisualGLM, or a `PeftModel` of one.
+        processor: The model's processor.
+        samples: The questions; the answers they have play no role.
+        choices: The answers to score: the same for all questions, or a list for each.
+        batch_size: Choices per call of the model.
+        title: What the progress bar shows.
+        feature_cache: See `generate_predictions`.
+
+    Returns:
+        For each sample its choices' scores, in the order of the choices; none where its image cannot be opened.
+
+    Raises:
+        ConfigError: `batch_size` is not a positive integer.
+        DataError: The lists of choices are not one for each sample, or one has no choices.
+    """
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ConfigError(f"batch_size must be a positive integer, got {batch_size!r}.")
+    lists: list[list[str]] = [list(each) for each in choices]
+    if all(isinstance(each, str) for each in choices):
+        lists = [[str(each) for each in choices]] * len(samples)
+    if len(lists) != len(samples) or not all(map(len, lists)):
+        raise DataError(
+            f"choices must be texts, or a list of texts for each of {len(samples)} samples; found {len(lists)} lists,"
+            f" {sum(not each for each in lists)} of them empty."
+        )
+    found = dict(_score(model, processor, samples, lists, batch_size, title, feature_cache))
+    return [found.get(place, []) for place in range(len(samples))]
+
+
+def _score(
+    model: ScoringModel,
+    processor: Processor,
+    samples: Sequence[Sample],
+    lists: Sequence[Sequence[str]],
+    batch_size: int,
+    title: str,
+    feature_cache: bool,
+) -> Iterator[tuple[int, list[ChoiceScore]]]:
+    """(place of a sample, its choices' scores) as soon as these are complete; not where its image cannot be opened."""
+    model.eval()
+    encoded = _Encoded(model, processor, open_features(model, processor) if feature_cache and samples else None)
+    collate = Collator(processor, features=encoded)
+    waiting: dict[int, list[ChoiceScore]] = {}
+    with tqdm(total=sum(map(len, lists)), desc=title, unit="choice", delay=2) as progress:
+        for batch in _batches(samples, lists, batch_size):
+            with torch.inference_mode():
+                encoded.fill([sample for _, sample in batch])
+                found = _log_likelihoods(model, collate([sample for _, sample in batch]))
+            for (place, sample), (log_likelihood, tokens) in zip(batch, found, strict=True):
+                scores = waiting.setdefault(place, [])
+                scores.append(ChoiceScore(sample.answer, log_likelihood, tokens))
+                if len(scores) == len(lists[place]):
+                    yield place, waiting.pop(place)
+            progress.update(len(batch))
+
+
+def _batches(
+    samples: Sequence[Sample], lists: Sequence[Sequence[str]], batch_size: int
+) -> Iterator[list[tuple[int, Sample]]]:
+    """(place, the sample with one choice as its answer), similar lengths together.
+
+    An image is decoded once, and is gone with its batches.
+    """
+    batch: list[tuple[int, Sample]] = []
+    for place in sorted(range(len(samples)), key=lambda index: _length(samples[index], lists[index]), reverse=True):
+        sample = samples[place]
+        try:
+            sample = replace(sample, image=open_image_of(sample))
+        except DataError:
+            continue
+        for choice in lists[place]:
+            batch.append((place, replace(sample, turns=(*sample.turns[:-1], Turn(sample.question, choice)))))
+            if len(batch) == batch_size:
+                yield batch
+                batch = []
+    if batch:
+        yield batch
+
+
+def _length(sample: Sample, choices: Sequence[str]) -> int:
+    """A measure of a row's length, in characters."""
+    turns = sum(len(turn.question) + len(turn.answer) for turn in sample.turns[:-1])
+    return turns + len(sample.question) + max(map(len, choices)) + (0 if sample.image is None else 64)
+
+
+class _Encoded:
+    """The features of the pictures of one batch, for the collator: each picture is encoded once for all its rows."""
+
+    def __init__(self, model: ScoringModel, processor: Any, cache: FeatureCache | None) -> None:
+        self.model, self.processor, self.cache = model, processor, cache
+        self.pictures: dict[int, tuple[Image.Image, Tensor]] = {}  # holds the pictures, or their ids could come again
+
+    def __getitem__(self, sample: Sample) -> Tensor:
+        return self.pictures[id(sample.image)][1]
+
+    def fill(self, samples: Sequence[Sample]) -> None:
+        """Encode the opened pictures of a batch, and forget those of the batches before it."""
+        asked = {id(sample.image): sample for sample in samples if sample.image is not None}
+        self.pictures = {key: each for key, each in self.pictures.items() if key in asked}
+        new = [sample for key, sample in asked.items() if key not in self.pictures]
+        if new:
+            for sample, features in zip(new, self._encode(new), strict=True):
+                assert isinstance(sample.image, Image.Image)
+                self.pictures[id(sample.image)] = sample.image, features
+
+    def _encode(self, samples: Sequence[Sample]) -> Sequence[Tensor]:
+        if self.cache is not None:
+            try:
+                self.cache.fill(samples)
+                return [self.cache[sample] for sample in samples]
+            except OSError as error:
+                logger.warning("features of pictures are not cached any further: %s", error)
+                self.cache = None
+        pictures = [sample.image for sample in samples]
+        pixels = self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
+        return list(self.model.get_image_features(pixels.to(self.model.device)))
+
+
+def _log_likelihoods(model: ScoringModel, batch: dict[str, Tensor]) -> list[tuple[float, int]]:
+    """Log-likelihood and number of the tokens behind `<sop>`, for each row; these stand at the end of the rows."""
+    labels = batch.pop("labels")
+    counts = (labels >= 0).sum(-1) - 1  # the first label is <sop>, which belongs to the prompt
+    width = int(counts.max())
+    batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+    logits = model(**batch, logits_to_keep=width + 1).logits[:, :-1].float()
+    targets = batch["input_ids"][:, -width:].to(logits.device)
+    likelihoods = logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0].double().cpu()
+    is_counted = torch.arange(width) >= width - counts[:, None]
+    sums = torch.where(is_counted, likelihoods, 0.0).sum(-1)
+    return list(zip(sums.tolist(), counts.tolist(), strict=True))
