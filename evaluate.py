@@ -25,7 +25,7 @@ def run(cfg: DictConfig) -> Path:
     """
     from vglm.evaluation import predictions as files
     from vglm.evaluation import subject as subjects
-    from vglm.evaluation.baselines import collect_baselines, write_baselines
+    from vglm.evaluation.baselines import collect_baselines, draw_examples, write_baselines
     from vglm.evaluation.image_use import make_controls
     from vglm.evaluation.metrics import select_metrics
     from vglm.evaluation.report import print_summary, render
@@ -39,6 +39,7 @@ def run(cfg: DictConfig) -> Path:
     splits = build(cfg.dataset)
     samples = subjects.select_samples(splits, cfg.splits)
     controls = make_controls(samples, cfg.image_use_samples if cfg.image_use else 0, cfg.baselines, cfg.seed)
+    few = draw_examples(splits.train if cfg.baselines else (), cfg.shots_in_context, cfg.seed)
     adapter = {"adapter": str(folder / "adapter")} if folder and (folder / "adapter").is_dir() else {}
     load = partial(build, OmegaConf.merge(adapter, cfg.model))
     if folder is None:
@@ -46,12 +47,11 @@ def run(cfg: DictConfig) -> Path:
     else:
         about = [splits.files, cfg.dataset == trained["dataset"], controls, cfg.model.get("dtype")]
         subject = subjects.tuned_run(folder, trained, samples, load, *about)
-
     output = Path(cfg.output_dir or (folder / "evaluation" if folder else f"outputs/evaluation/{subject.title}"))
     decoding = {"batch_size": cfg.batch_size, "max_new_tokens": cfg.max_new_tokens}
     key = subjects.work_key(OmegaConf.to_container(cfg), splits.data_hash, folder)
     with files.resumable_folder(output, marker=files.EVALUATION_FILE, key=key) as new:
-        answers = subjects.answer(subject, new, decoding, splits.train if cfg.baselines else (), cfg.feature_cache)
+        answers = subjects.answer(subject, new, decoding, splits.train if cfg.baselines else (), cfg.feature_cache, few)
         write_baselines(collect_baselines(splits.train, answers, cfg.metrics) if cfg.baselines else [], new)
         files.write_evaluation(subjects.describe(subject, answers, decoding, OmegaConf.to_yaml(cfg)), new)
         render(new)
