@@ -142,7 +142,8 @@ def collect_baselines(
         meaning = "what the evaluated model answers to the question without the image"
         baselines.append(Baseline("text only", meaning, _defined(score(answers.text_only))))
     if answers.shots is not None:
-        name, scores = f"{answers.shots.count}-shot in context", _defined(score(answers.in_context))
+        name = f"{answers.shots.count or 'k'}-shot in context"
+        scores = _defined(score(answers.in_context)) if answers.in_context else {}
         baselines.append(Baseline(name, answers.shots.arm.meaning, scores))
     return baselines
 
