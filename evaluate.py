@@ -25,7 +25,7 @@ def run(cfg: DictConfig) -> Path:
     """
     from vglm.evaluation import predictions as files
     from vglm.evaluation import subject as subjects
-    from vglm.evaluation.baselines import collect_baselines, write_baselines
+    from vglm.evaluation.baselines import collect_baselines, draw_examples, write_baselines
     from vglm.evaluation.decoding import read_decoding
     from vglm.evaluation.image_use import make_controls
     from vglm.evaluation.metrics import select_metrics
@@ -42,6 +42,7 @@ def run(cfg: DictConfig) -> Path:
     splits = build(cfg.dataset)
     samples = subjects.select_samples(splits, cfg.splits, cfg.choices)
     controls = make_controls(samples, cfg.image_use_samples if cfg.image_use else 0, cfg.baselines, cfg.seed)
+    few = draw_examples(splits.train if cfg.baselines else (), cfg.shots_in_context, cfg.seed)
     adapter = {"adapter": str(folder / "adapter")} if folder and (folder / "adapter").is_dir() else {}
     load = partial(build, OmegaConf.merge(adapter, cfg.model))
     if folder is None:
@@ -49,12 +50,11 @@ def run(cfg: DictConfig) -> Path:
     else:
         about = [splits.files, cfg.dataset == trained["dataset"], controls, cfg.model.get("dtype")]
         subject = subjects.tuned_run(folder, trained, samples, load, *about)
-
     output = Path(cfg.output_dir or (folder / "evaluation" if folder else f"outputs/evaluation/{subject.title}"))
     key = subjects.work_key(OmegaConf.to_container(cfg), splits.data_hash, folder)
     with processes.folder(output, marker=files.EVALUATION_FILE, key=key) as new:
         train = splits.train if cfg.baselines else ()
-        answers = subjects.answer(subject, new, decoding, train, cfg.feature_cache, processes)
+        answers = subjects.answer(subject, new, decoding, train, cfg.feature_cache, processes, few)
         if not processes.is_main:  # it has done its part
             return output
         write_baselines(collect_baselines(splits.train, answers, cfg.metrics) if cfg.baselines else [], new)

@@ -12,12 +12,15 @@ from vglm.errors import ConfigError
 from vglm.evaluation.baselines import (
     Answers,
     Baseline,
+    Shots,
     collect_baselines,
+    draw_examples,
     nearest_answers,
+    put_in_context,
     vision_features,
     write_baselines,
 )
-from vglm.evaluation.predictions import Prediction, unanswered
+from vglm.evaluation.predictions import Arm, Prediction, unanswered
 from vglm.model.loading import load_pretrained
 
 
@@ -147,3 +150,82 @@ def test_the_same_predictions_give_the_same_baselines() -> None:
     records: dict[str, list[Prediction]] = {"true": TEST, "text-only": TEST}
     first, second = (collect_baselines(TRAIN, Answers("true", records)) for _ in range(2))
     assert first == second
+
+
+# --- examples in the context ------------------------------------------------------------------------------------------
+
+
+def test_examples_are_drawn_by_seed_and_a_wrong_number_is_refused() -> None:
+    drawn = [[each.id for each in draw_examples(TRAIN, 3, seed)] for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert len(set(drawn[0])) == 3
+    assert sorted(each.id for each in draw_examples(TRAIN, 99, 1)) == sorted(each.id for each in TRAIN)
+    assert draw_examples(TRAIN, 0, 1) == draw_examples([], 4, 1) == []
+    for wrong in (-1, 2.5, True):
+        with pytest.raises(ConfigError, match="shots_in_context must be a positive integer, or 0 for none, got"):
+            draw_examples(TRAIN, wrong, 1)  # type: ignore[arg-type]
+
+
+def test_examples_stand_before_every_question_in_text(loaded: tuple[Any, Any], pictures: list[Image.Image]) -> None:
+    dialogue = Sample("x", "x", pictures[0], (Turn("几个人？", "两个"), Turn("他们呢？", '["坐着", "站着", "坐着"]')))
+    test = [sample("a", "沙滩", image=pictures[1]), replace(dialogue, id="b", image=None)]
+    shots = put_in_context([TRAIN[0], dialogue], test, *loaded, max_new_tokens=8, label="before")
+    assert shots is not None
+    assert (shots.arm.label, shots.count) == ("before-in-context", 2)
+    before = (Turn("几个人？", "两个"), Turn("他们呢？", "坐着"), Turn("背景？", "海上"))
+    assert [each.turns for each in shots.samples] == [(*before, *each.turns) for each in test]
+    assert [each.image for each in shots.samples] == [pictures[1], None]
+    assert "the examples' images are not shown" in shots.arm.meaning
+    assert put_in_context([], test, *loaded, max_new_tokens=8) is None
+    assert put_in_context(TRAIN, [], *loaded, max_new_tokens=8) is None
+
+
+def test_as_many_examples_are_shown_as_fit_and_none_is_cut(
+    loaded: tuple[Any, Any], pictures: list[Image.Image]
+) -> None:
+    model, processor = loaded
+    test = [sample("a", "沙滩", image=pictures[0]), sample("b", "沙滩", "他们在哪里？" * 9, image=pictures[0])]
+    examples = [sample(str(row), f"第{row}张" * 40) for row in range(30)]
+
+    def longest(shots: Shots) -> int:
+        """Tokens of the longest prompt, its answer's room included."""
+        rows = [
+            processor(images=each.image, text=each.question, history=each.history, return_tensors="pt").input_ids
+            for each in shots.samples
+        ]
+        return max(int(row.shape[1]) for row in rows) + 20
+
+    limit = model.config.text_config.max_position_embeddings
+    shots = put_in_context(examples, test, model, processor, 20)
+    assert shots is not None
+    assert 0 < shots.count < 30
+    turns = shots.samples[0].turns
+    assert [turn.answer for turn in turns[:-1]] == [each.answer for each in reversed(examples[: shots.count])]
+    assert longest(shots) <= limit
+    one_more = [
+        replace(each, turns=(Turn("背景？", examples[shots.count].answer), *each.turns)) for each in shots.samples
+    ]
+    assert longest(Shots(shots.arm, 0, one_more)) > limit
+    assert f"of 30 no more fit into its {limit:,} tokens" in shots.arm.meaning
+
+
+def test_where_no_example_fits_there_is_no_baseline_and_that_is_said(
+    loaded: tuple[Any, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    long = [sample("long", "长" * 3000), sample("short", "短")]
+    shots = put_in_context(long, [sample("a", "沙滩")], *loaded, max_new_tokens=8)
+    assert shots is not None
+    assert (shots.count, list(shots.samples)) == (0, [])
+    assert "not one of 2 training examples fits" in caplog.text
+    named = collect_baselines([], Answers("true", {"true": TEST}, shots=shots))
+    assert [(each.name, dict(each.scores)) for each in named] == [("k-shot in context", {})]
+    assert named[0].meaning.startswith("not asked: beside 8 tokens for the answer")
+
+
+def test_answers_after_examples_are_a_baseline_of_their_own() -> None:
+    shots = Shots(Arm(label="before-in-context", meaning="after two"), 2, ())
+    records = {"after": TEST, "before-in-context": [replace(each, prediction=each.reference) for each in TEST]}
+    found = collect_baselines([], Answers("after", records, shots=shots))
+    assert [(each.name, each.meaning, each.scores["exact_match"]) for each in found] == [
+        ("2-shot in context", "after two", 1.0)
+    ]

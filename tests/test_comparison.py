@@ -74,7 +74,10 @@ def test_metrics_json_names_the_arms_as_they_are_called() -> None:
     assert content["arms"] == {"baseline": "shuffled", "candidate": "true"}
     exact = content["splits"]["test"]["exact_match"]
     assert (exact["shuffled"], exact["true"], exact["points"], exact["n"], exact["groups"]) == (0.5, 0.5, 0.0, 4, 4)
-    assert (exact["p_value"], exact["p_value_holm"], exact["flips"]) == (1.0, 1.0, {"gained": 1, "lost": 1})
+    # mid-p: of four ways in which two samples flip, two are what was observed, and count by half
+    assert (exact["p_value"], exact["p_value_exact"], exact["flips"]) == (0.75, 1.0, {"gained": 1, "lost": 1})
+    assert exact["p_value_holm"] == 1.0
+    assert exact["test"] == "mid-p McNemar test, two-sided"
     assert exact["interval"][0] < 0 < exact["interval"][1]
     assert "before" not in exact
     assert content["splits"]["test"]["wrong_to_right"] == ["a"]
@@ -126,7 +129,8 @@ def test_every_metric_has_its_statistics_and_holm_counts_them_all() -> None:
         assert test[name]["p_value_holm"] >= test[name]["p_value"]
         assert test[name]["interval"] == pytest.approx(list(expected[name][0].interval))
         assert test[name]["signature"] == ALL_METRICS[name].signature
-    assert test["exact_match"]["p_value"] == pytest.approx(2 / 2**14)  # 14 gains and no loss
+    assert test["exact_match"]["p_value_exact"] == pytest.approx(2 / 2**14)  # 14 gains and no loss
+    assert test["exact_match"]["p_value"] == pytest.approx(1 / 2**14)
     assert test["answer_length"]["p_value_holm"] is None
     assert test["power_line"].startswith("With 40 test items a difference under")
 

@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 import evaluate
 import train
-from vglm.config import compose
+from vglm.config import compose, repo_root
 from vglm.data.loading import load_splits
 from vglm.data.synthetic.pretraining import scene_splits
 from vglm.errors import AdapterError, ConfigError, DataError, WorkbenchError
 from vglm.evaluation.generation import generate_predictions
 from vglm.evaluation.image_use import shuffle_images
 from vglm.evaluation.predictions import read_evaluation, read_predictions
-from vglm.model.loading import load_pretrained
+from vglm.model.loading import load_pretrained, save_native
 from vglm.model.modeling import VisualGlmForConditionalGeneration
 
 TOKENS = 6
@@ -98,6 +99,16 @@ def test_the_report_says_what_was_tuned_and_that_a_test_image_was_trained_on(run
     assert "EVALUATED ON TRAINING IMAGES" in (folder / "report" / "report.md").read_text(encoding="utf-8")
 
 
+def test_a_run_that_is_tested_on_its_training_samples_is_stamped(run_folder: Path, tmp_path: Path) -> None:
+    quick = ["splits=test", "image_use=false", "baselines=false", f"output_dir={tmp_path / 'seen'}"]
+    folder = run(f"run={run_folder}", "dataset.test=train.json", *quick)
+    stamps = {stamp.text: stamp.detail for stamp in read_evaluation(folder).stamps}
+    assert stamps["EVALUATED ON TRAINING IMAGES"].startswith("4 of 4 test images were trained on")
+    report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
+    assert "But see the warning: " in report["verdict"]["en"]
+    assert "EVALUATED ON TRAINING IMAGES" in report["verdict"]["en"]
+
+
 def test_data_changed_since_the_training_is_stamped(copied_run: Path, data: Path, tmp_path: Path) -> None:
     changed = shutil.copytree(data, tmp_path / "changed")
     Image.new("RGB", (9, 9), "pink").save(changed / "red.png")
@@ -145,10 +156,10 @@ def test_a_model_alone_is_asked_with_shuffled_and_true_images(
     model = ["model=visualglm_tiny", f"model.path_or_id={random_model_folder}"]
     dataset = ["dataset=background_synthetic", f"dataset.path={data}"]
     folder = run(*model, *dataset, "seed=3", f"output_dir={tmp_path / 'alone'}", "splits=[test]")
-    folders = ["blank", "images", "report", "shuffled", "text-only", "true"]  # each answer is the only one of its class
+    folders = ["blank", "images", "in-context", "report", "shuffled", "text-only", "true"]  # no answer is there twice
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == folders
     evaluation = read_evaluation(folder)
-    assert [arm.label for arm in evaluation.controls] == ["blank", "text-only"]
+    assert [arm.label for arm in evaluation.controls] == ["blank", "text-only", "in-context"]
     assert (evaluation.purpose, evaluation.stamps) == ("image use", ())
     samples = load_splits(data).test
     loaded = load_pretrained(random_model_folder)
@@ -161,7 +172,7 @@ def test_controls_and_baselines_are_written_and_declared(run_folder: Path, data:
     folder = run(f"run={run_folder}", f"output_dir={tmp_path / 'a'}", "image_use_samples=2")
     evaluation = read_evaluation(folder)
     labels = [f"{arm}-{control}" for arm in ("before", "after") for control in ("blank", "shuffled")]
-    assert [arm.label for arm in evaluation.controls] == [*labels, "after-text-only"]
+    assert [arm.label for arm in evaluation.controls] == [*labels, "after-text-only", "before-in-context"]
     samples = load_splits(data).test
     for label in labels:
         records = read_predictions(folder / label / "predictions.jsonl")
@@ -173,7 +184,12 @@ def test_controls_and_baselines_are_written_and_declared(run_folder: Path, data:
     assert [(record.id, record.image) for record in text_only] == [(sample.id, None) for sample in samples]
     baselines = json.loads((folder / "baselines.json").read_text(encoding="utf-8"))
     names = ["constant answer", "majority class", "random training answer", "nearest neighbour", "text only"]
-    assert [each["name"] for each in baselines] == names
+    assert [each["name"] for each in baselines] == [*names, "4-shot in context"]
+    shown = read_predictions(folder / "before-in-context" / "predictions.jsonl")
+    assert [(record.id, len(record.history)) for record in shown] == [(sample.id, 4) for sample in samples]
+    examples = {(sample.question, sample.answer) for sample in load_splits(data).train}
+    assert set(shown[0].history) == examples  # all four training samples
+    assert "4-shot in context" in (folder / "report" / "index.html").read_text(encoding="utf-8")
     assert {name: each for each in baselines for name in each["scores"]}.keys() >= {"exact_match"}
     nearest = baselines[3]["scores"]["exact_match"]
     assert nearest == pytest.approx(
@@ -186,6 +202,65 @@ def test_controls_and_baselines_are_written_and_declared(run_folder: Path, data:
     assert read_evaluation(folder).controls == ()
     with pytest.raises(ConfigError, match="image_use_samples must be a positive integer, got -3"):
         run(f"run={run_folder}", "image_use_samples=-3")
+
+
+@pytest.fixture(scope="module")
+def blind_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped model with its image projection set to zero: every image is the same to its language model."""
+    model, processor = load_pretrained(repo_root() / "data" / "visualglm_tiny", dtype="float32")
+    with torch.no_grad():
+        model.model.language_projection.weight.zero_()
+    folder = tmp_path_factory.mktemp("blind") / "model"
+    save_native(model, processor, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Questions that the shipped model answers well, and a training split with one answer to everything."""
+    source, folder = repo_root() / "data" / "background_synthetic", tmp_path_factory.mktemp("scenes")
+    rows = json.loads((source / "probe.json").read_text(encoding="utf-8"))
+    test = [row for row in rows if row["kind"] in ("place", "colour")][:24]
+    for row in test:
+        shutil.copy(source / row["img"], folder / Path(row["img"]).name)
+        row["img"] = Path(row["img"]).name
+    (folder / "test.json").write_text(json.dumps(test, ensure_ascii=False), encoding="utf-8")
+    answer = {"prompt": "这是哪里？", "label": "在月亮上。"}
+    pictures = [{"img": f"{place}.png", **answer} for place in range(32)]
+    for place, row in enumerate(pictures):
+        Image.new("RGB", (32, 32), (8 * place, 255 - 8 * place, 99)).save(folder / row["img"])
+    for name, part in {"train": pictures[:12], "moon": pictures[12:]}.items():
+        (folder / f"{name}.json").write_text(json.dumps(part, ensure_ascii=False), encoding="utf-8")
+    return folder
+
+
+def test_a_model_that_ignores_its_image_is_told_from_one_that_looks(
+    blind_model: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = ["dataset=background_synthetic", f"dataset.path={scenes}", "dataset.probe=null", "max_new_tokens=12"]
+    said = {}
+    for name, path in {"looks": repo_root() / "data" / "visualglm_tiny", "blind": blind_model}.items():
+        model = ["model=visualglm_tiny", f"model.path_or_id={path}", "batch_size=8", "shots_in_context=0"]
+        folder = run(*model, *dataset, f"output_dir={tmp_path / name}")
+        said[name] = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))["verdict"]["en"]
+    assert said["looks"].startswith("It uses the image: with the true image Exact match is")
+    same = "The answers do not rest on the image: with another sample's image all 24 stay the same"
+    assert said["blind"].startswith(same)
+    assert same in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_run_that_learned_without_its_image_is_told(blind_model: Path, scenes: Path, tmp_path: Path) -> None:
+    model = ["recipes=background/lora", f"model.path_or_id={blind_model}", f"output_dir={tmp_path / 'run'}"]
+    dataset = [f"dataset.path={scenes}", "dataset.probe=null", "dataset.test=moon.json"]
+    steps = ["trainer.max_steps=40", "trainer.learning_rate=3e-3", "trainer.use_cpu=true", "trainer.disable_tqdm=true"]
+    trained = train.run(compose("train", [*model, *dataset, *steps]))
+    folder = run(f"run={trained}", "max_new_tokens=12", "batch_size=8", "shots_in_context=0")
+    report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
+    assert report["verdict"]["en"].startswith("Better:")
+    assert "It is not shown to come from the image." in report["verdict"]["en"]
+    assert "A simple rule does as well: constant answer, 100.0%." in report["verdict"]["en"]
+    page = (folder / "report" / "index.html").read_text(encoding="utf-8")
+    assert "Image use, after: the answers do not rest on the image" in page
 
 
 def test_a_killed_evaluation_goes_on_where_it_was(

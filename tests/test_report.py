@@ -248,12 +248,14 @@ def test_a_model_that_ignores_its_image_is_told_so(make_folder: Callable[..., Pa
     (folder / "baselines.json").write_text(json.dumps(baselines), encoding="utf-8")
     path = render(folder)
     text = " ".join(Page(path.read_text(encoding="utf-8")).text.split())
-    assert "Image use, before: no gain of the true image over another sample's image is shown: 0.0 points" in text
+    same = "Image use, before: the answers do not rest on the image; with another sample's image all 40 stay the same."
+    assert same in text
     assert "Image use, after: the true image is worth +82.5 points over another sample's image" in text
     assert "majority classthe commonest label" in text
     assert "55.0%" in text
     report = json.loads((path.parent / "report.json").read_text(encoding="utf-8"))
     assert [(each["arm"], each["finding"]) for each in report["image_use"]] == [("before", "open"), ("after", "better")]
+    assert [each["changed"] for each in report["image_use"]] == [0, 33]
     assert report["image_use"][1]["true_image"] == 0.9
     assert report["baselines"][0]["scores"] == {"exact_match": 0.55}
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks.statistical_tests import CASES, groups_of, right_or_wrong, simulate
 from vglm.evaluation.statistics import (
     Interval,
     bootstrap_interval,
@@ -161,15 +162,38 @@ def test_tango_covers_the_truth(gain: float, loss: float) -> None:
     assert 0.93 <= held <= 0.972
 
 
-@pytest.mark.parametrize(("n", "rate"), [(20, 0.3), (20, 0.6), (60, 0.2), (60, 0.6)])
-def test_mcnemar_rejects_a_true_null_as_often_as_it_says(n: int, rate: float) -> None:
-    exact = mid = 0.0
-    for gained, lost, chance in outcomes(n, rate / 2, rate / 2):
-        exact += chance * (mcnemar_test(gained, lost) <= 0.05)
-        mid += chance * (mcnemar_test(gained, lost, is_mid=True) <= 0.05)
-    assert exact <= 0.05
-    assert 0.03 <= mid <= 0.055
-    assert exact < mid
+@pytest.mark.parametrize(
+    ("n", "rate"), [(20, 0.3), (20, 0.4), (20, 0.6), (30, 0.2), (50, 0.15), (50, 0.6), (200, 0.05)]
+)
+def test_right_or_wrong_a_true_null_is_rejected_in_3_to_7_percent_from_6_flips_on(n: int, rate: float) -> None:
+    rates = right_or_wrong(n, rate)
+    assert rates.flips >= 5.99
+    assert 0.03 <= rates.mid <= 0.07
+    assert rates.verdict == rates.mid  # Tango's interval never takes back what the test finds
+    assert rates.exact < rates.mid
+    assert 0.93 <= rates.held <= 0.97
+    assert 0.93 <= rates.held_gain <= 0.97
+
+
+@pytest.mark.parametrize(("n", "rate"), [(20, 0.05), (20, 0.2), (50, 0.1), (200, 0.02)])
+def test_with_fewer_than_6_flips_expected_nothing_is_claimed_too_often(n: int, rate: float) -> None:
+    rates = right_or_wrong(n, rate)
+    assert rates.exact < rates.mid < 0.03
+    assert rates.held > 0.95
+
+
+@pytest.mark.parametrize(("name", "n"), [*((name, 20) for name in CASES), ("right/wrong, by group", 50)])
+def test_simulated_arms_are_held_in_93_to_97_and_rejected_in_3_to_7_percent(name: str, n: int) -> None:
+    make, is_grouped = CASES[name]
+    rates = simulate(make(), groups_of(n, is_grouped), repeats=400, resamples=400, seed=3)
+    error = 0.0109  # of 400 repeats at 95 %
+    assert 0.93 - 2 * error <= rates.held <= 0.97 + 2 * error
+    assert 0.93 - 2 * error <= rates.held_null <= 0.97 + 2 * error
+    assert rates.mid <= 0.07 + 2 * error
+    assert rates.verdict <= rates.mid
+    assert rates.exact <= rates.mid
+    if (name, n) != ("macro-F1, by group", 20):  # ten groups, one of the rarest class: few exchanges make a difference
+        assert rates.mid >= 0.03 - 2 * error
 
 
 @pytest.mark.parametrize(
@@ -231,12 +255,18 @@ def test_randomisation_takes_all_exchanges_where_they_are_few() -> None:
     signs = np.array(np.meshgrid(*[[-1, 1]] * 5)).reshape(5, -1).T
     expected = float(np.mean(np.abs(signs @ steps) >= abs(steps.sum()) - 1e-12))
     assert randomisation_test(before, after) == pytest.approx(expected)
-    assert randomisation_test(before, before) == 1.0
+    assert randomisation_test(before, after, is_mid=True) == pytest.approx(
+        expected - float(np.mean(np.abs(np.abs(signs @ steps) - abs(steps.sum())) < 1e-12)) / 2
+    )
+    assert randomisation_test(before, before) == randomisation_test(before, before, is_mid=True) == 1.0
 
 
 def test_randomisation_of_right_and_wrong_is_mcnemar() -> None:
     before, after = [0] * 8 + [1] * 4, [1] * 7 + [0] + [0] + [1] * 3
-    assert randomisation_test(before, after) == pytest.approx(mcnemar_test(7, 1))
+    for is_mid in (False, True):
+        assert randomisation_test(before, after, is_mid=is_mid) == pytest.approx(mcnemar_test(7, 1, is_mid=is_mid))
+    drawn = randomisation_test(np.repeat(before, 2), np.repeat(after, 2), is_mid=True)  # 18 flips: 4,000 of 262,144
+    assert drawn == pytest.approx(mcnemar_test(14, 2, is_mid=True), abs=0.003)
 
 
 def test_holm_by_hand() -> None:
@@ -255,7 +285,7 @@ def test_undefined_scores_are_no_finding() -> None:
     result = compare_paired(before, after, statistic=ratio)
     assert result.difference == pytest.approx(0.6)
     # of 8 exchanges two are the observed one and its mirror, and two leave an arm without a number
-    assert result.p_value == 4 / 8
+    assert (result.p_value_exact, result.p_value) == (4 / 8, 3 / 8)
     nothing = compare_paired([[0.0, 0.0]] * 3, after, statistic=ratio)
     assert math.isnan(nothing.p_value)
     assert json.loads(json.dumps(nothing.as_dict()))["difference"] is None
@@ -276,7 +306,8 @@ def test_compare_paired_of_right_and_wrong() -> None:
     assert result.flips is not None
     assert (result.flips.wrong_to_right, result.flips.right_to_wrong) == (tuple(range(8)), (19,))
     assert result.flips.odds == 8
-    assert result.p_value == mcnemar_test(8, 1)
+    assert (result.p_value, result.p_value_exact) == (mcnemar_test(8, 1, is_mid=True), mcnemar_test(8, 1))
+    assert result.test == "mid-p McNemar test, two-sided"
     assert result.interval == paired_proportion_interval(8, 1, 20)
     assert result.effect_size == pytest.approx(effect_size(np.subtract(after, before)))
     assert result.power_line.startswith("With 20 test items a difference under 4")
@@ -293,8 +324,9 @@ def test_compare_paired_by_group_and_without_any_change() -> None:
     result = compare_paired(before, after, groups=groups)
     assert (result.n, result.groups, result.flips) == (30, 10, None)
     assert result.interval.low < result.difference < result.interval.high
-    assert result.p_value == randomisation_test(before, after, groups=groups)
-    assert "by group" in result.test
+    assert result.p_value_exact == randomisation_test(before, after, groups=groups)
+    assert result.p_value == randomisation_test(before, after, groups=groups, is_mid=True) < result.p_value_exact
+    assert result.test == "mid-p paired randomisation test, two-sided, 4000 draws, by group"
     assert "30 test items in 10 independent groups" in result.power_line
     same = compare_paired(before, before)
     assert (same.difference, same.p_value, same.interval) == (0.0, 1.0, (0.0, 0.0))
@@ -324,7 +356,7 @@ def test_a_detectable_flip_rate_is_found_in_80_percent(n: int, rate: float) -> N
     found = sum(
         chance
         for gained, lost, chance in outcomes(n, (total + difference) / 2, (total - difference) / 2)
-        if mcnemar_test(gained, lost) <= 0.05
+        if mcnemar_test(gained, lost, is_mid=True) <= 0.05
     )
     assert found == pytest.approx(0.8, abs=0.002)
 
@@ -333,7 +365,7 @@ def test_detectable_flip_rates_grow_as_samples_become_few() -> None:
     rates = [detectable_flip_rate(n, 0.3) for n in (10, 20, 100, 400, 401, 5000)]
     assert rates == sorted(rates, reverse=True)
     assert rates[3] - rates[4] < 0.005  # the exact figure and the approximate one
-    assert math.isnan(detectable_flip_rate(5, 0.3))  # five flips are never significant
+    assert math.isnan(detectable_flip_rate(4, 0.3))  # four flips are never significant
 
 
 # --- several seeds ---------------------------------------------------------------------------------------------------

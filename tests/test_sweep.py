@@ -1,17 +1,21 @@
 """Runs side by side: what belongs together is one row, what cannot be compared is refused."""
 
+import io
 import json
+import math
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
 import train
 from vglm.cli import main
 from vglm.config import compose
 from vglm.errors import ConfigError, DataError
-from vglm.evaluation.sweep import as_markdown, compare_methods, find_runs, tabulate
+from vglm.evaluation.statistics import bootstrap_interval
+from vglm.evaluation.sweep import as_markdown, compare_methods, find_runs, print_rows, tabulate
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +72,6 @@ def test_a_row_takes_the_seeds_of_a_method_together(copied: Path) -> None:
     assert len(runs) == 3
     first, second = tabulate(runs)
     assert (first.seeds, first.by_seed, first.after) == ((1, 2), (0.5, 1.0), 0.75)
-    assert 0.5 <= first.interval.low < 0.75 < first.interval.high <= 1.0
     assert (second.after, second.samples, second.forgotten) == (0.0, 6, None)
     assert first.size == max(
         (copied / name / "adapter/adapter_model.safetensors").stat().st_size for name in ("a1", "a2")
@@ -76,7 +79,43 @@ def test_a_row_takes_the_seeds_of_a_method_together(copied: Path) -> None:
     assert first.size > second.size
     assert first.peak_memory is not None
     assert first.peak_memory > 100e6  # PyTorch alone takes more
-    assert "| 75.0 |" in as_markdown([first, second])
+    # right in both seeds, or in one: by the analysis of variance of [1 1 1 0 0 0] and [1 1 1 1 1 1]
+    assert first.seed_sd == pytest.approx(math.sqrt((0.75 - 0.15) / 6))
+    assert first.sample_se == pytest.approx(math.sqrt(0.075 / 6))
+    assert (first.interval.low, first.interval.high) == (0.0, 1.0)  # two seeds that far apart say next to nothing
+    assert second.seed_sd is None
+    table = as_markdown([first, second])
+    assert "| 2 | 0.0 | 75.0 | 0.0-100.0 | 31.6 | 11.2 |" in table
+    assert "| 1 | 0.0 | 0.0 | 0.0-39.0 | ? | - |" in table
+    assert "?: one seed, so what another would do is unknown" in table
+    assert "what another seed would do is unknown (seed sd: ?)" in as_markdown([second])
+
+
+def test_the_interval_of_one_seed_is_of_other_samples_alone(copied: Path) -> None:
+    _answer(copied / "b1", 3)
+    (row,) = tabulate(find_runs([copied / "b1"]))
+    assert row.interval == bootstrap_interval([1, 1, 1, 0, 0, 0])
+    assert (row.seed_sd, row.sample_se) == (None, pytest.approx(math.sqrt(0.3 / 6)))
+
+
+def test_the_tables_fit_a_terminal_of_80_columns(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(copied / "b1", copied / "b2")
+    config = (copied / "b2/config.yaml").read_text(encoding="utf-8")
+    (copied / "b2/config.yaml").write_text(config.replace("seed: 1", "seed: 2"), encoding="utf-8")
+    facts = json.loads((copied / "b2/run.json").read_text(encoding="utf-8"))
+    (copied / "b2/run.json").write_text(json.dumps(facts | {"seed": 2}), encoding="utf-8")
+    for name, right in {"a1": 3, "a2": 5, "b1": 1, "b2": 2}.items():
+        _answer(copied / name, right)
+    runs = find_runs([copied])
+    tests = compare_methods(runs)
+    assert tests[0].over_seeds is not None
+    assert (tests[0].over_seeds.mean, tests[0].result.difference) == pytest.approx((-2.5 / 6, -2.5 / 6))
+    output = io.StringIO()
+    print_rows(tabulate(runs), Console(file=output, width=80), tests)
+    lines = output.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert all(word in lines[1] for word in ("interval", "seed sd", "sample se", "size MB"))
+    assert any(line.startswith("methods") and "seeds too" in line for line in lines)
 
 
 def test_methods_are_tested_against_each_other_sample_by_sample(copied: Path) -> None:
@@ -84,7 +123,9 @@ def test_methods_are_tested_against_each_other_sample_by_sample(copied: Path) ->
         _answer(copied / name, right)
     (test,) = compare_methods(find_runs([copied]))
     assert (test.result.difference, test.result.n) == (1.0, 6)
-    assert test.p_value == test.result.p_value == pytest.approx(2 / 2**6)  # six gains of six
+    assert test.p_value == test.result.p_value == pytest.approx(1 / 2**6)  # six gains of six, mid-p
+    assert test.result.p_value_exact == pytest.approx(2 / 2**6)
+    assert test.over_seeds is None  # the methods have not the same seeds
     assert "r=8" in test.first
     assert "r=2" in test.second
 
@@ -95,8 +136,8 @@ def test_methods_are_tested_against_each_other_sample_by_sample(copied: Path) ->
     runs = find_runs([copied])
     tests = compare_methods(runs)
     assert [test.result.difference for test in tests] == [1.0, 1.0, 0.0]
-    assert [test.p_value for test in tests] == pytest.approx([3 * 2 / 2**6, 3 * 2 / 2**6, 1.0])  # Holm over three
-    assert as_markdown(tabulate(runs), tests).count("not told apart") == 4  # and once in the legend
+    assert [test.p_value for test in tests] == pytest.approx([3 / 2**6, 3 / 2**6, 1.0])  # Holm over three
+    assert as_markdown(tabulate(runs), tests).count("not told apart") == 2  # and once in the legend
     assert compare_methods([run for run in runs if run.folder.name == "a1"]) == []
 
 

@@ -12,9 +12,14 @@ One of `baselines.json`:
 | random training answer | the answer of a training sample drawn at random | the range of answers |
 | nearest neighbour | the answer of the training sample whose image looks most alike to the untuned model | to look up |
 | text only | what the tuned model answers without the image | what questions give away |
+| k-shot in context | what the untuned model answers after k training examples | what showing examples brings, untuned |
+
+The examples of the last one are earlier turns of the dialogue, in text: the prompt holds one image, that of the
+question, so the examples' own pictures cannot be shown. They are drawn by seed once, the same for all questions.
 """
 
 import json
+import logging
 import math
 import random
 from collections import Counter
@@ -30,16 +35,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vglm.data.images import open_image
-from vglm.data.sample import Sample
+from vglm.data.sample import Sample, Turn
 from vglm.data.windowing import META_KEY
-from vglm.errors import DataError
+from vglm.errors import ConfigError, DataError
 from vglm.evaluation.comparison import BASELINES_FILE, Baseline
 from vglm.evaluation.image_use import TEXT_ONLY
 from vglm.evaluation.metrics import METRICS, Metric, select_metrics
 from vglm.evaluation.metrics.base import normalise
 from vglm.evaluation.metrics.labels import reference_answers
-from vglm.evaluation.predictions import Prediction, unanswered, write_text
+from vglm.evaluation.predictions import Arm, Prediction, unanswered, write_text
 
+logger = logging.getLogger(__name__)
+
+IN_CONTEXT = "in-context"
 MAX_CONSTANTS = 20
 """Training answers, the most frequent ones, that are tried as the constant answer."""
 MAX_TRAIN = 200
@@ -60,12 +68,14 @@ class Answers:
         records: The name of every arm and control -> its records.
         nearest: For each test sample the answer of `nearest_answers`; empty where nobody looked.
         precision: How the models computed, see `precision_of`.
+        shots: What the untuned model was shown before each test question; None where it was not asked so.
     """
 
     label: str
     records: Mapping[str, Sequence[Prediction]]
     nearest: Sequence[str] = ()
     precision: Mapping[str, Any] = field(default_factory=dict)
+    shots: "Shots | None" = None
 
     @property
     def candidate(self) -> Sequence[Prediction]:
@@ -76,6 +86,11 @@ class Answers:
     def text_only(self) -> Sequence[Prediction]:
         """Its records of the test questions without their images; empty where they were not asked."""
         return self.records.get(TEXT_ONLY) or self.records.get(f"{self.label}-{TEXT_ONLY}") or ()
+
+    @property
+    def in_context(self) -> Sequence[Prediction]:
+        """The untuned model's records of the test questions after examples; empty where none were asked so."""
+        return () if self.shots is None else self.records.get(self.shots.arm.label, ())
 
 
 def write_baselines(baselines: Iterable[Baseline], folder: Path) -> None:
@@ -126,6 +141,10 @@ def collect_baselines(
     if answers.text_only:
         meaning = "what the evaluated model answers to the question without the image"
         baselines.append(Baseline("text only", meaning, _defined(score(answers.text_only))))
+    if answers.shots is not None:
+        name = f"{answers.shots.count or 'k'}-shot in context"
+        scores = _defined(score(answers.in_context)) if answers.in_context else {}
+        baselines.append(Baseline(name, answers.shots.arm.meaning, scores))
     return baselines
 
 
@@ -229,6 +248,102 @@ def _random_answer(
         meaning=f"the answer of a training sample drawn at random, the mean of {count} draws",
         scores={name: fmean(values) for name, values in means.items() if values},
     )
+
+
+# --- examples in the context ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shots:
+    """Test questions with training examples before them.
+
+    Attributes:
+        arm: Label and meaning.
+        count: How many examples each question has; 0 where none fit.
+        samples: The questions as they are asked; none where no example fits.
+    """
+
+    arm: Arm
+    count: int
+    samples: Sequence[Sample]
+
+
+def draw_examples(train: Sequence[Sample], count: int, seed: int) -> list[Sample]:
+    """Draw the training examples that are put before every question.
+
+    Args:
+        train: The training split.
+        count: How many to draw, or all where there are fewer; 0 for none.
+        seed: Of the draw.
+
+    Raises:
+        ConfigError: `count` is not a positive integer or 0.
+    """
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise ConfigError(f"shots_in_context must be a positive integer, or 0 for none, got {count!r}.")
+    return [train[place] for place in random.Random(seed).sample(range(len(train)), min(len(train), count))]
+
+
+def put_in_context(
+    examples: Sequence[Sample], test: Sequence[Sample], model: Any, processor: Any, max_new_tokens: int, label: str = ""
+) -> Shots | None:
+    """Put examples before each question, as many as fit before all of them; none is ever cut.
+
+    Args:
+        examples: Training samples, the ones to keep first; their questions and answers become earlier turns.
+        test: The questions.
+        model: Whose sequence length counts: a VisualGLM, or a `PeftModel` of one.
+        processor: The model's processor.
+        max_new_tokens: Room for the answer.
+        label: The arm that is asked, `before`; empty for a model alone.
+
+    Returns:
+        The questions with the examples; None where there are no examples or no questions.
+    """
+    if not examples or not len(test):
+        return None
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    limit = int(base.config.text_config.max_position_embeddings)
+    count = _count_fitting(examples, test, processor, limit - max_new_tokens)
+    name = f"{label}-{IN_CONTEXT}" if label else IN_CONTEXT
+    if count == 0:
+        meaning = (
+            f"not asked: beside {max_new_tokens} tokens for the answer not one of {len(examples)} training examples"
+            f" fits into the model's {limit:,} tokens before every test question"
+        )
+        logger.warning("k-shot in context is %s", meaning)
+        return Shots(Arm(label=name, meaning=meaning), 0, ())
+    shown = f"{count} training examples" if count > 1 else "one training example"
+    fewer = f"; of {len(examples)} no more fit into its {limit:,} tokens" if count < len(examples) else ""
+    meaning = (
+        f"what the untuned model answers after {shown} drawn by seed, the same for all questions, as earlier turns in"
+        f" text (the prompt holds one image, that of the question, so the examples' images are not shown{fewer})"
+    )
+    turns = _example_turns(examples[:count])
+    asked = [replace(sample, turns=(*turns, *sample.turns)) for sample in test]
+    return Shots(Arm(label=name, meaning=meaning), count, asked)
+
+
+def _example_turns(examples: Sequence[Sample]) -> list[Turn]:
+    """The examples as turns, the first one nearest to the question."""
+    return [turn for each in reversed(examples) for turn in (*each.turns[:-1], Turn(each.question, _label(each)))]
+
+
+def _count_fitting(examples: Sequence[Sample], test: Sequence[Sample], processor: Any, max_length: int) -> int:
+    """How many of the examples, from the first on, fit into so many tokens before every question."""
+    turns = [(turn.question, turn.answer) for turn in _example_turns(examples)]
+    prompts = {(each.question, tuple(each.history), each.image is not None, each.english) for each in test}
+    left_out = 0
+    for question, history, has_image, english in prompts:
+        about = {"has_image": has_image, "english": english, "answer": "", "max_length": max_length}
+        try:
+            cut = processor.measure_cut(question, history=[*turns, *history], **about)
+        except ValueError:  # not even without examples
+            return 0
+        left_out = max(left_out, cut.turns)
+    kept = len(turns) - left_out
+    sizes = [len(each.turns) for each in examples]
+    return sum(sum(sizes[: place + 1]) <= kept for place in range(len(sizes)))
 
 
 # --- the nearest image ------------------------------------------------------------------------------------------------

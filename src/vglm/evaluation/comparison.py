@@ -574,6 +574,7 @@ class VisualGain:
         label: The folder of the control's predictions.
         meaning: What the control stands for; empty where `evaluation.json` does not say.
         result: `before` is the score with the other image, `after` with the true one.
+        changed: Questions that are answered otherwise with the other image; with none, the image plays no role.
     """
 
     arm: str
@@ -581,6 +582,7 @@ class VisualGain:
     label: str
     meaning: str
     result: PairedComparison
+    changed: int
 
 
 def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: Comparison) -> list[VisualGain]:
@@ -608,7 +610,7 @@ def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: Comparis
     if evaluation.purpose == "image use":
         result = part.primary
         label, meaning = comparison.baseline, evaluation.baseline.meaning
-        gains.append(VisualGain(comparison.candidate, label, label, meaning, result))
+        gains.append(VisualGain(comparison.candidate, label, label, meaning, result, part.changed))
     for path in sorted(folder.glob(f"*/{PREDICTIONS_FILE}")):
         label = path.parent.name
         control = next((name for name in CONTROLS if name in label), None)
@@ -629,7 +631,8 @@ def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: Comparis
             result = compare_all(others, truth, [part.primary_metric])[part.primary_metric.name][0]
         except DataError:  # a part of the samples without all classes
             continue
-        gains.append(VisualGain(arm, control, label, meanings.get(label, ""), result))
+        changed = sum(Pair(*pair).is_changed for pair in zip(others, truth, strict=True))
+        gains.append(VisualGain(arm, control, label, meanings.get(label, ""), result, changed))
     rank = {name: place for place, name in enumerate(CONTROLS)}
     return sorted(gains, key=lambda gain: (rank.get(gain.control, -1), list(arms).index(gain.arm)))
 

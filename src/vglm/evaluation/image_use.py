@@ -8,9 +8,9 @@ shuffled    这张图片的背景是森林。      这张图片的背景是沙�
 neighbour   这张图片的背景是沙滩。      这张图片的背景是沙滩。     of another sample with the same reference
 ```
 
-What the image is worth is the score with the true image minus that with another sample's: the visual gain. Where the
-neighbour scores like the true image, the answers rest on what the images of a class share; where it scores lower, they
-rest on this very image. No torch is needed here.
+What the image is worth is the score with the true image minus that with another sample's: the visual gain, see
+`vglm.evaluation.comparison.read_visual_gains`. Where the neighbour scores like the true image, the answers rest on what
+the images of a class share; where it scores lower, they rest on this very image. No torch is needed here.
 """
 
 import random
@@ -24,10 +24,8 @@ from vglm.data.images import image_sha256
 from vglm.data.sample import Sample
 from vglm.data.windowing import META_KEY
 from vglm.errors import ConfigError, DataError
-from vglm.evaluation.metrics import EXACT_MATCH, Metric
-from vglm.evaluation.metrics.base import join_draws, normalise
-from vglm.evaluation.predictions import Arm, Prediction
-from vglm.evaluation.statistics import PairedComparison, compare_paired
+from vglm.evaluation.metrics.base import normalise
+from vglm.evaluation.predictions import Arm
 
 BLANK_COLOUR = (123, 117, 104)
 """The mean colour that the model's image processor subtracts, so that a blank image is all zeros to the model."""
@@ -202,32 +200,3 @@ def _with_image_of(sample: Sample, other: Sample) -> Sample:
 
 def _class_of(sample: Sample) -> tuple[object, str]:
     return sample.meta.get("kind"), normalise(sample.answer)
-
-
-def visual_gain(
-    true: Sequence[Prediction], control: Sequence[Prediction], metric: Metric = EXACT_MATCH
-) -> PairedComparison:
-    """What the true image is worth: the score with it minus the score with a control's image, on the same questions.
-
-    Args:
-        true: An arm's records; those of other questions than the control's are left out.
-        control: The same arm's records with other images.
-        metric: What to score by.
-
-    Returns:
-        `difference` with its interval by group and its p-value; 0 for a model that ignores the image.
-
-    Raises:
-        DataError: The control has no records, or records of questions that the arm was not asked.
-    """
-    known = {record.key: record for record in true}
-    strangers = [record.id for record in control if record.key not in known]
-    if strangers or not control:
-        found = f"{len(strangers)} that the arm was not asked, {strangers[0]!r} first" if strangers else "none"
-        raise DataError(f"the control must hold questions of the arm, found {found}. Evaluate again.")
-    rows = [metric.rows(control), metric.rows([known[record.key] for record in control])]
-    if metric.table is None:  # the scores of single answers
-        rows = [each[:, 0] for each in rows]
-    (other, _), (own, samples) = (join_draws(each, control) for each in rows)
-    groups = [(record.split, record.group) for record in samples]
-    return compare_paired(other, own, groups=groups, statistic=None if metric.table is None else metric.statistic)

@@ -27,7 +27,7 @@ from vglm.data.loading import Splits
 from vglm.data.sample import Sample
 from vglm.data.splits import fingerprint
 from vglm.errors import AdapterError, ConfigError, DataError
-from vglm.evaluation.baselines import Answers, nearest_answers
+from vglm.evaluation.baselines import Answers, nearest_answers, put_in_context
 from vglm.evaluation.decoding import describe_decoding
 from vglm.evaluation.generation import answer_splits, check_precision
 from vglm.evaluation.image_use import Control, shuffle_images
@@ -342,6 +342,7 @@ def answer(
     train: Sequence[Sample] = (),
     feature_cache: bool = False,
     processes: Processes | None = None,
+    examples: Sequence[Sample] = (),
 ) -> Answers:
     """Let both arms answer all they are asked, one model in memory at a time, with the same settings.
 
@@ -354,6 +355,7 @@ def answer(
         train: The training samples among which the untuned model looks for the nearest images; none if empty.
         feature_cache: See `generate_predictions`.
         processes: Who shares the work; this one alone if not given.
+        examples: Training samples that the untuned model is shown before each test question, see `put_in_context`.
 
     Returns:
         The records of all arms, and what was found beside them; without records in other processes than the main one.
@@ -366,18 +368,24 @@ def answer(
     records: dict[str, list[Prediction]] = {}
     nearest: list[str] = []
     precision: dict[str, Any] = {}
+    shots = None
+    test = subject.candidate.samples.get("test", ())
     for arm in (subject.baseline, subject.candidate):
         with arm.open() as (model, processor):
             precision = check_precision(model, arm.label, precision)
-            for label, splits in arm.asked:
+            asked = arm.asked
+            if arm is subject.baseline:
+                name = arm.label if subject.purpose == "tuning" else ""
+                shots = put_in_context(examples, test, model, processor, decoding["max_new_tokens"], name)
+                asked += [] if shots is None or not shots.samples else [(shots.arm.label, {"test": shots.samples})]
+            for label, splits in asked:
                 where = (folder, label)
                 records[label] = answer_splits(
                     model, processor, splits, *where, feature_cache=feature_cache, processes=processes, **decoding
                 )
             if arm is subject.baseline and len(train) and processes.is_main:
-                test = subject.candidate.samples.get("test", ())
                 nearest = nearest_answers(model, processor, train, test, batch_size=decoding["batch_size"])
-    return Answers(subject.candidate.label, records, nearest, precision)
+    return Answers(subject.candidate.label, records, nearest, precision, shots)
 
 
 def describe(subject: Subject, answers: Answers, decoding: Mapping[str, Any], config: str) -> Evaluation:
@@ -406,7 +414,10 @@ def describe(subject: Subject, answers: Answers, decoding: Mapping[str, Any], co
         config=config,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         stamps=_stamps(subject, predictions),
-        controls=tuple(each.arm for arm in (subject.baseline, subject.candidate) for each in arm.controls),
+        controls=(
+            *(each.arm for arm in (subject.baseline, subject.candidate) for each in arm.controls),
+            *([answers.shots.arm] if answers.shots is not None and answers.shots.samples else ()),
+        ),
     )
 
 

@@ -5,10 +5,12 @@
     tests = compare_methods(runs)   # every method with every other, on the same samples
     print(as_markdown(rows, tests))
 
-Runs belong together when their configs differ in nothing but the seed. The interval is of the mean over the seeds: test
-samples are drawn anew, each with its answers of all seeds, so it says what other samples would do to the score; how far
-the seeds lie apart stands beside it. Two methods are compared sample by sample, each sample with its mean over the
-method's seeds; the p-values are Holm-corrected for all pairs of methods.
+Runs belong together when their configs differ in nothing but the seed. A row has the mean over the seeds, with an
+interval that says what other seeds and other samples would do to it, and beside it how much the seeds vary and how much
+the samples (`vglm.evaluation.statistics.over_seeds`). Of a method with one seed nobody knows what another would do; its
+interval is of other samples alone. Two methods are compared sample by sample, each sample with its mean over the
+method's seeds; the p-values are Holm-corrected for all pairs of methods. Where both have the same seeds, their
+difference has an interval over other seeds, too.
 """
 
 import json
@@ -20,20 +22,24 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.comparison import LEVEL, PROBE, Comparison, compare_folder, has_interval
 from vglm.evaluation.metrics import EXACT_MATCH
-from vglm.evaluation.predictions import EVALUATION_FILE, Prediction, read_evaluation
+from vglm.evaluation.predictions import EVALUATION_FILE, read_evaluation
 from vglm.evaluation.statistics import (
     Interval,
     PairedComparison,
+    SeedSummary,
     bootstrap_interval,
     compare_paired,
     holm,
+    over_seeds,
     wilson_interval,
 )
 
@@ -88,8 +94,13 @@ class Row:
         seeds: Of the runs, in order.
         before: Exact match on the test split before tuning, mean over the runs.
         after: Likewise after.
-        interval: 95% interval of `after`, see the module's description.
+        interval: 95% interval of `after`: for other seeds and other samples; for other samples alone where `seed_sd` is
+            None.
         by_seed: `after` of each run.
+        seed_sd: Standard deviation of `after` between seeds, without what the choice of samples does to it; None for
+            one seed.
+        sample_se: Standard error of `after` that comes of the finite test set, seeds as they are; NaN where the samples
+            do not tell: all answered alike, or all of one group.
         forgotten: Exact match lost on the probe, in points, mean over the runs; None without a probe.
         samples: Number of test samples.
         seconds: Of training, mean.
@@ -103,6 +114,8 @@ class Row:
     after: float
     interval: Interval
     by_seed: tuple[float, ...]
+    seed_sd: float | None
+    sample_se: float
     forgotten: float | None
     samples: int
     seconds: float
@@ -167,12 +180,15 @@ class MethodTest:
         second: Name of another; the difference is its score minus the first's.
         result: Of exact match on the test split, each sample's mean over the seeds.
         p_value: Corrected by Holm for all pairs of methods.
+        over_seeds: Of the difference seed by seed, other seeds and other samples counted; None unless both methods have
+            the same two seeds or more.
     """
 
     first: str
     second: str
     result: PairedComparison
     p_value: float
+    over_seeds: SeedSummary | None
 
 
 def compare_methods(runs: Sequence[FinishedRun]) -> list[MethodTest]:
@@ -189,20 +205,21 @@ def compare_methods(runs: Sequence[FinishedRun]) -> list[MethodTest]:
     """
     comparisons = _comparisons(runs)
     methods = _methods(runs)
-    scores: dict[str, list[float]] = {}
-    for name, group in zip(_names(methods), methods, strict=True):
-        by_seed = [
-            [pair.scores[EXACT_MATCH.name][1] for pair in comparisons[run.folder].splits["test"].pairs] for run in group
-        ]
-        scores[name] = [fmean(column) for column in zip(*by_seed, strict=True)]
-    clusters = [_cluster(pair.candidate) for pair in next(iter(comparisons.values())).splits["test"].pairs]
-    results = {
-        (first, second): compare_paired(scores[first], scores[second], groups=clusters)
-        for first, second in combinations(scores, 2)
+    scores = {
+        name: {run.seed: _scores(comparisons[run.folder]) for run in group}
+        for name, group in zip(_names(methods), methods, strict=True)
     }
+    clusters = _clusters(next(iter(comparisons.values())))
+    results, summaries = {}, {}
+    for first, second in combinations(scores, 2):
+        one, two = scores[first], scores[second]
+        means = (np.mean(list(each.values()), axis=0) for each in (one, two))
+        results[first, second] = compare_paired(*means, groups=clusters)
+        if len(one) > 1 and one.keys() == two.keys():
+            summaries[first, second] = over_seeds([two[seed] - one[seed] for seed in one], groups=clusters)
     keys = {f"{place}": pair for place, pair in enumerate(results)}
     adjusted = holm({key: results[pair].p_value for key, pair in keys.items()})
-    return [MethodTest(*pair, results[pair], adjusted[key]) for key, pair in keys.items()]
+    return [MethodTest(*pair, results[pair], adjusted[key], summaries.get(pair)) for key, pair in keys.items()]
 
 
 def as_markdown(rows: Sequence[Row], tests: Sequence[MethodTest] = ()) -> str:
@@ -236,17 +253,18 @@ def _print_table(console: Console, header: list[str], cells: list[list[str]]) ->
 
 
 def _test_cells(tests: Sequence[MethodTest]) -> tuple[list[str], list[list[str]]]:
-    header = ["methods", "points", "95% interval", "p", "p, Holm", "effect size", ""]
+    header = ["methods", "points", "95% interval", "seeds too", "p", "p, Holm", "effect", ""]
     shared = _shared_prefix(name for test in tests for name in (test.first, test.second))
     cells = []
     for test in tests:
         result = test.result
-        low, high = (f"{100 * end:+.1f}" for end in result.interval)
+        low, high = (f"{end:+.1f}" for end in _points(result.interval))
         cells.append(
             [
                 f"{test.second.removeprefix(shared)} − {test.first.removeprefix(shared)}",
                 f"{100 * result.difference:+.1f}",
                 f"{low} to {high}" if has_interval(result) else "-",
+                "-" if test.over_seeds is None else "{:+.1f} to {:+.1f}".format(*_points(test.over_seeds.interval)),
                 _p(result.p_value),
                 _p(test.p_value),
                 "-" if math.isnan(result.effect_size) else f"{result.effect_size:.2f}",
@@ -262,9 +280,16 @@ def _test_legend(tests: Sequence[MethodTest]) -> str:
     return (
         f"exact match of two methods on the same {result.n} samples{groups}, each sample with its mean over the seeds;"
         f" p, Holm: corrected for the number of pairs, {len(tests)};"
-        " effect size: the difference in standard deviations. Methods that are not told apart are not shown to be"
-        " equal. The seeds count as they are; another seed's luck is in the column by seed."
+        " effect: the difference in standard deviations. Methods that are not told apart are not shown to be"
+        f" equal. 95% interval and p ({result.test}): what other samples would do, the seeds as they are; seeds too:"
+        " the interval of the difference for other seeds and other samples, where both methods have the same seeds, -"
+        " where they have not, so that the seeds' part is unknown."
     )
+
+
+def _points(interval: Interval) -> tuple[float, float]:
+    """In hundredths, and no further than a difference can go."""
+    return max(-100.0, 100 * interval.low), min(100.0, 100 * interval.high)
 
 
 def _p(value: float) -> str:
@@ -295,18 +320,19 @@ def _methods(runs: Sequence[FinishedRun]) -> list[list[FinishedRun]]:
 
 def _row(name: str, runs: Sequence[FinishedRun], comparisons: Sequence[Comparison]) -> Row:
     tests = [each.splits["test"] for each in comparisons]
-    pairs = [pair for test in tests for pair in test.pairs]
-    scores = [pair.scores[EXACT_MATCH.name][1] for pair in pairs]
-    by_seed = [test.scores[EXACT_MATCH.name][1] for test in tests]
+    table, clusters = np.array([_scores(each) for each in comparisons]), _clusters(comparisons[0])
+    summary = over_seeds(table, groups=clusters) if len(table) > 1 and len(set(clusters)) > 1 else None
     losses = [loss for each in comparisons if (loss := each.probe_loss_points) is not None]
     peaks = [run.peak_memory for run in runs if run.peak_memory is not None]
     return Row(
         name=name,
         seeds=tuple(run.seed for run in runs),
         before=fmean(test.scores[EXACT_MATCH.name][0] for test in tests),
-        after=fmean(scores),
-        interval=_interval(scores, [_cluster(pair.candidate) for pair in pairs]),
-        by_seed=tuple(by_seed),
+        after=float(table.mean()),
+        interval=_interval(table, clusters, summary),
+        by_seed=tuple(table.mean(axis=1).tolist()),
+        seed_sd=None if summary is None else summary.seed_sd,
+        sample_se=_standard_error(table.mean(axis=0), clusters),
         forgotten=fmean(losses) if losses else None,
         samples=tests[0].n,
         seconds=fmean(run.seconds for run in runs),
@@ -315,16 +341,34 @@ def _row(name: str, runs: Sequence[FinishedRun], comparisons: Sequence[Compariso
     )
 
 
-def _interval(scores: Sequence[float], clusters: Sequence[str]) -> Interval:
-    """By bootstrap; where all answers are right, or all wrong, Wilson's method, for resampling sees no doubt there."""
+def _scores(comparison: Comparison) -> NDArray[np.float64]:
+    """Right or wrong of each test sample, as the candidate answered, shape (n,)."""
+    return np.array([pair.scores[EXACT_MATCH.name][1] for pair in comparison.splits["test"].pairs])
+
+
+def _clusters(comparison: Comparison) -> list[str]:
+    """The group of each test sample."""
+    return [pair.candidate.group or pair.candidate.id for pair in comparison.splits["test"].pairs]
+
+
+def _interval(table: NDArray[np.float64], clusters: Sequence[str], summary: SeedSummary | None) -> Interval:
+    """Of the mean; where all answers are right, or all wrong, Wilson's method, for no other sees a doubt there."""
     count = len(set(clusters))
-    if len(set(scores)) == 1:
-        return wilson_interval(scores[0] * count, count)
-    return bootstrap_interval(scores, groups=clusters)
+    if np.ptp(table) == 0:
+        return wilson_interval(float(table[0, 0]) * count, count)
+    if summary is None:
+        return bootstrap_interval(table.mean(axis=0), groups=clusters)
+    return Interval(max(0.0, summary.interval.low), min(1.0, summary.interval.high))
 
 
-def _cluster(record: Prediction) -> str:
-    return record.group or record.id
+def _standard_error(scores: NDArray[np.float64], clusters: Sequence[str]) -> float:
+    """Of the mean of scores, shape (n,), from what each group's sum is off by; NaN where nothing varies."""
+    index = np.unique(clusters, return_inverse=True)[1]
+    sums = np.bincount(index, weights=scores - scores.mean())
+    count = len(sums)
+    if count < 2 or np.ptp(scores) == 0:
+        return math.nan
+    return math.sqrt(float(np.sum(sums**2)) * count / (count - 1)) / len(scores)
 
 
 def _check_same_samples(comparisons: Mapping[Path, Comparison]) -> None:
@@ -355,7 +399,8 @@ def _names(groups: Sequence[Sequence[FinishedRun]]) -> Iterable[str]:
 
 
 def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    header = ["method", "seeds", "before", "after", "95% interval", "by seed", "forgot", "MB", "s", "size MB"]
+    header = ["method", "seeds", "before", "after", "95% interval", "seed sd", "sample se"]
+    header += ["forgot", "MB", "s", "size MB"]
     shared = _shared_prefix(row.name for row in rows)
     cells = [
         [
@@ -364,7 +409,8 @@ def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
             f"{100 * row.before:.1f}",
             f"{100 * row.after:.1f}",
             _range(row.interval),
-            _range((min(row.by_seed), max(row.by_seed))),
+            "?" if row.seed_sd is None else f"{100 * row.seed_sd:.1f}",
+            "-" if math.isnan(row.sample_se) else f"{100 * row.sample_se:.1f}",
             "-" if row.forgotten is None else f"{row.forgotten:.1f}",
             "-" if row.peak_memory is None else f"{row.peak_memory / 1e6:.0f}",
             f"{row.seconds:.0f}",
@@ -380,10 +426,23 @@ def _range(ends: tuple[float, float]) -> str:
 
 
 def _legend(rows: Sequence[Row]) -> str:
+    alone = [row for row in rows if row.seed_sd is None]
+    seeds = (
+        "95% interval: what other seeds and other samples would do to the mean; seed sd: standard deviation between"
+        " seeds beyond what the choice of samples explains; sample se: standard error of the mean from the finite test"
+        " set;"
+    )
+    if len(alone) == len(rows):
+        seeds = (
+            "one seed each, so what another seed would do is unknown (seed sd: ?); 95% interval and sample se, its"
+            " standard error: what other samples would do;"
+        )
+    elif alone:
+        seeds += " ?: one seed, so what another would do is unknown, and the interval is of other samples alone;"
     return (
-        f"before, after: exact match on {rows[0].samples} held-out samples in percent, mean over the seeds; by seed:"
-        " the lowest and the highest; 95% interval: what other samples would do to the mean; forgot: points of exact"
-        " match lost on the probe; MB and s: peak memory and seconds of training; size: of the trained weights on disk."
+        f"before, after: exact match on {rows[0].samples} held-out samples in percent, mean over the seeds; {seeds}"
+        " forgot: points of exact match lost on the probe; MB and s: peak memory and seconds of training; size: of the"
+        " trained weights on disk."
     )
 
 

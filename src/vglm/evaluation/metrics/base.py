@@ -122,7 +122,8 @@ def measure(metric: Metric, records: Sequence[Prediction]) -> Score:
     rows, samples = join_draws(metric.rows(records), records)
     groups = [(record.split, record.group) for record in samples]
     value = float(metric.statistic(rows.sum(axis=0)))
-    if (counted := rows.any(axis=1)).any():
+    counted = np.any(rows, axis=1).tolist()
+    if any(counted):
         rows = rows[counted]
         groups = [group for group, is_counted in zip(groups, counted, strict=True) if is_counted]
     independent = len(set(groups)) == len(groups)
@@ -170,7 +171,8 @@ def compare_arms(metric: Metric, baseline: Sequence[Prediction], candidate: Sequ
     """
     (old, _), (new, samples) = (join_draws(metric.rows(arm), candidate) for arm in (baseline, candidate))
     groups = [(record.split, record.group) for record in samples]
-    if (counted := old.any(axis=1) | new.any(axis=1)).any():
+    counted = (np.any(old, axis=1) | np.any(new, axis=1)).tolist()
+    if any(counted):
         groups = [group for group, is_counted in zip(groups, counted, strict=True) if is_counted]
         old, new = old[counted], new[counted]
     if _counts_alike(metric, old, new):

@@ -154,8 +154,11 @@ def verdict(
     """
     found = comparison.verdict
     result, metric = found.result, found.metric
+    key = f"verdict_{found.finding}"
+    if evaluation.purpose == "image use":
+        key = "image_none" if comparison.splits[comparison.main].changed == 0 else f"image_{found.finding}"
     sentence = say(
-        f"{'image' if evaluation.purpose == 'image use' else 'verdict'}_{found.finding}",
+        key,
         metric=_title(metric),
         control=_control(comparison.baseline),
         before=_value(result.before, metric),
@@ -188,7 +191,7 @@ def _foremost(gains: Sequence[VisualGain]) -> list[VisualGain]:
 
 
 def _gain_sentence(gain: VisualGain, metric: Metric) -> Text:
-    found = judge(gain.result, metric).finding
+    found = "none" if gain.changed == 0 else judge(gain.result, metric).finding
     difference = _difference(gain.result.difference, metric)
     interval, control = _interval(gain.result, metric), _control(gain.control)
     n = f"{gain.result.n:,}"
@@ -558,6 +561,7 @@ def _json(content: _Content) -> str:
                 "control": gain.control,
                 "label": gain.label,
                 "meaning": gain.meaning,
+                "changed": gain.changed,
                 "metric": comparison.verdict.metric.name,
                 "finding": judge(gain.result, comparison.verdict.metric).finding,
                 **{

@@ -63,6 +63,10 @@ STRINGS = {
             "Image use, {arm}: no gain of the true image over {control} is shown: {diff} ({interval}, n = {n}).",
             "图像利用（{arm}）：未能显示真实图像优于{control}：{diff}（{interval}，n = {n}）。",
         ),
+        "gain_none": (
+            "Image use, {arm}: the answers do not rest on the image; with {control} all {n} stay the same.",
+            "图像利用（{arm}）：回答不依赖图像；换成{control}后，{n} 条回答全部不变。",
+        ),
         "gain_too few": (
             "Image use, {arm}: too few samples to judge the gain over {control}: {diff}, n = {n}.",
             "图像利用（{arm}）：样本太少，无法判断相对{control}的增益：{diff}，n = {n}。",
@@ -163,6 +167,10 @@ STRINGS = {
             "No use of the image is shown: {metric} is {after} with the true image, {before} with {control}, {diff} "
             "({interval}); {power}.",
             "未显示对图像的利用：真实图像下{metric}为 {after}，{control}下为 {before}，{diff}（{interval}）；{power}。",
+        ),
+        "image_none": (
+            "The answers do not rest on the image: with {control} all {n} stay the same ({metric} {after}).",
+            "回答不依赖图像：换成{control}后，{n} 条回答全部不变（{metric} {after}）。",
         ),
         "image_too few": (
             "Too few samples to judge: {metric} is {after} with the true image, {before} with {control}, on {n} "
