@@ -199,9 +199,10 @@ def test_likelihoods_are_those_of_the_choices(
 
 def test_only_the_whole_greedy_answer_is_greedy(loaded: tuple[Any, Any], questions: list[Question]) -> None:
     answer = answer_questions(*loaded, questions[:1], [{}])[0]
-    given = [answer, answer[:-2], f"{answer}再见。", "是"]
-    found = score_continuations(*loaded, questions[:1] * 4, given)
-    assert [each.is_greedy for each in found] == [True, False, False, False]
+    given = [answer, answer[:-2], f"{answer}再见。", "是", answer]
+    found = score_continuations(*loaded, questions[:1] * 5, given)
+    assert [each.is_greedy for each in found] == [True, False, False, False, True]
+    assert found[-1] == found[0]
     assert max(each.log_likelihood for each in found) == found[0].log_likelihood
 
 

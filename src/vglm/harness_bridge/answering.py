@@ -167,7 +167,8 @@ def score_continuations(
     for asked in _chunks(list(places), batch_size):
         samples, more = _open(asked, several_images)
         title = f"questions {done + 1} to {done + len(asked)} of {len(places)}"
-        lists = [[continuations[index].strip() for index in places[question]] for question in asked]
+        texts = [[continuations[index].strip() for index in places[question]] for question in asked]
+        lists = [list(dict.fromkeys(each)) for each in texts]
         scores = score_choices(model, processor, samples, lists, batch_size=batch_size, title=title)
         if unread := [question.name for question, each in zip(asked, scores, strict=True) if not each]:
             raise DataError(
@@ -178,10 +179,12 @@ def score_continuations(
         greedy = generate_predictions(
             model, processor, samples, batch_size=batch_size, max_new_tokens=longest, title=f"{title}, greedy"
         )
-        for question, each, record in zip(asked, scores, greedy, strict=True):
-            for index, score in zip(places[question], each, strict=True):
-                is_greedy = record.prediction == clean_response(score.choice)
-                found[index] = Likelihood(score.log_likelihood, is_greedy)
+        for question, given, each, record in zip(asked, texts, scores, greedy, strict=True):
+            known = {
+                score.choice: Likelihood(score.log_likelihood, record.prediction == clean_response(score.choice))
+                for score in each
+            }
+            found |= {index: known[text] for index, text in zip(places[question], given, strict=True)}
         cut, done = cut + more, done + len(asked)
     _warn_of_images(cut, len(places))
     return [found[index] for index in range(len(questions))]
