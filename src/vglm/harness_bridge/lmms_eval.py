@@ -80,7 +80,12 @@ class VisualGlm(lmms):
         )
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
-        """Answer each request greedily, see `answer_questions`."""
+        """Answer each request greedily, see `answer_questions`.
+
+        Raises:
+            ConfigError: See `answer_questions`.
+            DataError: Likewise.
+        """
         rows = [request.args for request in requests]
         return answer_questions(
             self.model,
@@ -102,12 +107,15 @@ class VisualGlm(lmms):
             compares: 0.6 and 0.7 take the choice with the smallest number, so it is minus the log-likelihood there.
 
         Raises:
-            ConfigError: The task asks how likely choices are without their question.
+            ConfigError: The task asks how likely choices are without their question, or this lmms-eval compares choices
+                in a way that is not known.
+            DataError: See `score_continuations`.
         """
         rows = [request.args for request in requests]
         if any(len(row) < 6 for row in rows):
             raise ConfigError("acc_mutual_info asks for answers without a question, which the model is not made for.")
         is_choice = [isinstance(row[1], str) for row in rows]
+        sign = -1.0 if any(is_choice) and _takes_smallest() else 1.0
         questions = [self._question(context, *rest) for context, _, *rest in rows]
         scores = score_continuations(
             self.model,
@@ -117,7 +125,6 @@ class VisualGlm(lmms):
             batch_size=self.batch_size,
             several_images=self.several_images,
         )
-        sign = -1.0 if any(is_choice) and _takes_smallest() else 1.0
         pairs = [
             (sign * score.log_likelihood if is_one else score.log_likelihood, score.is_greedy)
             for score, is_one in zip(scores, is_choice, strict=True)
