@@ -1,0 +1,25 @@
+"""A VisualGLM, with or without an adapter, as a model of a public evaluation harness, whose tasks then run on it.
+
+Where this package and lmms-eval (0.6 or newer) are installed together, lmms-eval finds `manifest` through the entry
+point group `lmms_eval.models` and knows the model as `vglm`:
+
+    python -m lmms_eval eval --model vglm --model_args pretrained=visualglm-6b,adapter=<run folder>/adapter --tasks pope
+
+`lmms_eval` is the model class that it is given, `answering` what the class does: a harness's questions to this
+package's own generation and likelihoods, whose numbers they therefore are.
+"""
+
+from typing import Any
+
+
+def manifest() -> Any:
+    """Tell lmms-eval under which name to find which class; nothing heavy is imported yet.
+
+    Returns:
+        A `lmms_eval.models.registry_v2.ModelManifest`.
+    """
+    from lmms_eval.models.registry_v2 import ModelManifest
+
+    return ModelManifest(
+        model_id="vglm", simple_class_path="vglm.harness_bridge.lmms_eval.VisualGlm", aliases=("visualglm",)
+    )
