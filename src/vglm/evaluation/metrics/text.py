@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
 
-from vglm.errors import ConfigError
 from vglm.evaluation.metrics.base import Metric, Rows, normalise
 from vglm.evaluation.predictions import Prediction
 
@@ -253,7 +252,7 @@ def _cider_rows(records: Sequence[Prediction]) -> Rows:
     return np.stack([np.array(cider_d(given, wanted)), np.ones(len(records))], axis=1)
 
 
-# --- METEOR and BERTScore --------------------------------------------------------------------------------------------
+# --- METEOR ----------------------------------------------------------------------------------------------------------
 
 
 class _NoSynonyms:
@@ -283,35 +282,6 @@ def meteor(prediction: str, reference: str) -> float:
     if not given or not wanted:
         return 0.0
     return float(_meteor()(wanted, given, wordnet=_NoSynonyms()))
-
-
-def bert_score(model: str, *, num_layers: int) -> Metric:
-    """BERTScore's F1 with a model that the user has.
-
-    Args:
-        model: A folder with the weights of a BERT-like model.
-        num_layers: The layer whose states are compared; which is best depends on the model.
-
-    Raises:
-        ConfigError: The package `bert-score` is not installed.
-
-    Source: Zhang et al. 2020, "BERTScore: evaluating text generation with BERT".
-    """
-    try:
-        from bert_score import BERTScorer
-    except ImportError as error:
-        raise ConfigError(
-            "BERTScore needs the package bert-score: pip install bert-score, and a folder with a model's weights."
-        ) from error
-    scorer = BERTScorer(model_type=model, num_layers=num_layers)
-
-    def table(records: Sequence[Prediction]) -> Rows:
-        _, _, f1 = scorer.score([each.prediction for each in records], [each.reference for each in records])
-        answered = np.array([each.error is None for each in records])
-        return np.stack([np.asarray(f1, dtype=np.float64) * answered, np.ones(len(records))], axis=1)
-
-    signature = f"F1|{model}|layer {num_layers}|no idf|not rescaled|version:{metadata.version('bert-score')}"
-    return Metric("bert_score", "BERTScore", signature, table=table)
 
 
 # --- the metrics -----------------------------------------------------------------------------------------------------
