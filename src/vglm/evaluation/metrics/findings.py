@@ -300,7 +300,7 @@ def by_abnormality(records: Sequence[Prediction]) -> dict[str, list[Prediction]]
     return {name: rows for name, rows in slices.items() if rows}
 
 
-_HOW = "rule-based labeller 1, zh and en|14 CheXpert classes|uncertain counts as positive|not CheXbert"
+_HOW = "rule-based labeller 1, zh and en|14 CheXpert classes|uncertain counts as positive|any case|not cut|not CheXbert"
 FINDINGS_MICRO_F1 = Metric("findings_micro_f1", "Findings, micro-F1", _HOW, table=finding_rows, statistic=micro_f1)
 FINDINGS_MACRO_F1 = Metric(
     "findings_macro_f1",
