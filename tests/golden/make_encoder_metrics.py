@@ -1,9 +1,9 @@
-"""Golden values of BERTScore and CheXbert, by the packages of their authors: python tests/golden/make_encoder_metrics.py
+"""Golden values of BERTScore and CheXbert by their own packages: python tests/golden/make_encoder_metrics.py
 
-Needs bert-score 0.3.13 (with matplotlib), f1chexbert 0.0.2 (with scikit-learn 1.6, appdirs, pandas) and transformers < 5,
-which none of the two has followed; none is a dependency of the workbench. Their published weights are not needed: both
-run on the miniature that `write_miniature` makes, in the layout of the published files, with weights drawn by NumPy's
-legacy generator, whose numbers are the same everywhere.
+Needs bert-score 0.3.13 (with matplotlib), f1chexbert 0.0.2 (with scikit-learn 1.6, appdirs, pandas) and transformers 4,
+as neither works with 5; none is a dependency of the workbench. The published weights are not needed: both run on the
+miniature that `write_miniature` makes, in the layout of the published files, with weights drawn by NumPy's legacy
+generator, whose numbers are the same everywhere.
 """
 
 import json
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-WORDS = (
+WORDS = (  # noqa: SIM905 - as a list it would fill a page
     "[PAD] [UNK] [CLS] [SEP] [MASK] a the heart is are large small normal size lungs clear no not seen possible left"
-    " right effusion pneumothorax pneumonia opacity with and of in dog cat man ##s ##ly rides horse . , 心 影 增 大 小 肺"
-    " 未 见 积 液 双 清 晰 。 ，"
+    " right effusion pneumothorax pneumonia opacity with and of in dog cat man ##s ##ly rides horse . , 心 影"
+    " 增 大 小 肺 未 见 积 液 双 清 晰 。 ，"
 ).split()
 HIDDEN, LAYERS, INTERMEDIATE, POSITIONS = 64, 3, 96, 24
 SCORED_LAYER = 2

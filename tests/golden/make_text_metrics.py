@@ -1,7 +1,7 @@
 """Golden values of the text metrics, by the packages that others use: python tests/golden/make_text_metrics.py
 
-Needs pycocoevalcap (100 MB, no dependency of the workbench; its METEOR 1.5 runs in Java), nltk, jieba, rouge-chinese and
-rouge. The loops over answers are those of hiyouga/LLaMA-Factory:src/llamafactory/train/sft/metric.py
+Needs pycocoevalcap (100 MB, no dependency of the workbench; its METEOR 1.5 runs in Java), nltk, jieba, rouge-chinese
+and rouge. The loops over answers are those of hiyouga/LLaMA-Factory:src/llamafactory/train/sft/metric.py
 and modelscope/ms-swift:swift/plugin/metric.py.
 """
 

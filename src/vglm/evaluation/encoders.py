@@ -8,6 +8,7 @@ Neither needs another package. Weights are read from the folders given and never
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -252,9 +253,10 @@ def _read_chexbert(file: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise CheckpointError(
-            f"{file} asks for more than tensors and plain values, so it was not read. Do not use it unless you know"
-            f" where it comes from ({str(error).splitlines()[0]})."
+            f"{file} holds no weights: {repr(refused[1]) if refused else 'what it asks for'} is no part of weights,"
+            " so it was not read. Do not use it unless you know where it comes from."
         ) from error
     except (OSError, EOFError, RuntimeError, ValueError, LookupError) as error:
         raise CheckpointError(f"{file} cannot be read ({error}); it may be truncated. Fetch it again.") from error

@@ -8,6 +8,7 @@ What was stored with the same signature is not computed again. See `vglm.evaluat
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from vglm.evaluation.metrics import select_metrics
 from vglm.evaluation.metrics.base import Rows
 from vglm.evaluation.metrics.external import (
     CHEXBERT_TITLES,
+    DESCRIPTION_FILE,
     BertScoreSettings,
     ChexbertSettings,
     ImportSettings,
@@ -89,15 +91,19 @@ def rescore(folder: Path, settings: Sequence[str]) -> None:
             if not isinstance(node.get(key), dict):
                 node[key] = {}
             node = node[key]
-        try:
-            node[keys[-1]] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{setting!r}: the value cannot be read ({error}).") from error
+        node[keys[-1]] = _value(value)
     metrics = {"names": [], "labels": None} | (config.get("metrics") or {})
     check_metrics(metrics)
     score_arms(folder, metrics)
     told = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
     write_evaluation(replace(read_evaluation(folder), config=told), folder)
+
+
+def _value(text: str) -> Any:
+    """A number, list, true, false, null or text; a path may begin with a brace."""
+    with suppress(yaml.YAMLError):
+        return text if isinstance(found := yaml.safe_load(text), dict) else found
+    return text
 
 
 def score_arms(folder: Path, metrics: Mapping[str, Any]) -> None:
@@ -114,7 +120,7 @@ def score_arms(folder: Path, metrics: Mapping[str, Any]) -> None:
         DataError: Scores of another program do not fit the answers, or a judge did not answer.
     """
     external = parse_settings(metrics.get("external"))
-    if not external:
+    if not external and not (folder / DESCRIPTION_FILE).is_file():
         return
     evaluation = read_evaluation(folder)
     main = (evaluation.baseline.label, evaluation.candidate.label)

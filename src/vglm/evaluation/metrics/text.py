@@ -307,7 +307,10 @@ _WORDS = "nfkc|lower case|words, Han characters singly|punctuation dropped|not c
 
 EXACT_MATCH = Metric("exact_match", "Exact match", f"nfkc|strip|one blank|case kept|not cut|{OWN}", exact_match)
 NORMALISED_MATCH = Metric(
-    "normalised_match", "Normalised match", f"nfkc|lower case|punctuation dropped|one blank|not cut|{OWN}", normalised_match
+    "normalised_match",
+    "Normalised match",
+    f"nfkc|lower case|punctuation dropped|one blank|not cut|{OWN}",
+    normalised_match,
 )
 CONTAINS = Metric(
     "contains",
