@@ -245,7 +245,13 @@ def test_scoring_again_without_torch(evaluation: Path, green: dict[str, object])
     assert written["splits"]["test"]["green"]["before"] == 0.25
     assert "seed: 1" in read_evaluation(evaluation).config
     assert "GREEN-RadLlama2-7b" in (evaluation / "report" / "report.json").read_text(encoding="utf-8")
-    rescore(evaluation, ["metrics.external.green=null"])
+    for file in evaluation.parent.glob("green_*.jsonl"):
+        file.unlink()
+    rescore(evaluation, ["metrics.names=[green]"])  # what is stored needs no file
+    assert compare_folder(evaluation, read_evaluation(evaluation)).as_dict()["primary"] == "green"
+    with pytest.raises(ConfigError, match="there is no file of such a name"):
+        rescore(evaluation, ["metrics.external.green.signature=another"])
+    rescore(evaluation, ["metrics.names=[exact_match]", "metrics.external.green=null"])
     assert not (evaluation / "after" / SCORES_FILE).read_text(encoding="utf-8")
 
 

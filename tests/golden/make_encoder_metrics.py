@@ -1,7 +1,7 @@
 """Golden values of BERTScore and CheXbert by their own packages: python tests/golden/make_encoder_metrics.py
 
 Needs bert-score 0.3.13 (with matplotlib), f1chexbert 0.0.2 (with scikit-learn 1.6, appdirs, pandas) and transformers 4,
-as neither works with 5; none is a dependency of the workbench. The published weights are not needed: both run on the
+as f1chexbert does not work with 5, nor bert-score on empty texts. The published weights are not needed: both run on the
 miniature that `write_miniature` makes, in the layout of the published files, with weights drawn by NumPy's legacy
 generator, whose numbers are the same everywhere.
 """

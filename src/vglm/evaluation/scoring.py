@@ -7,7 +7,7 @@ What was stored with the same signature is not computed again. See `vglm.evaluat
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 from vglm.errors import ConfigError
-from vglm.evaluation.comparison import PROBE, read_config
+from vglm.evaluation.comparison import PROBE, read_config, read_metrics
 from vglm.evaluation.metrics import select_metrics
 from vglm.evaluation.metrics.base import Rows
 from vglm.evaluation.metrics.external import (
@@ -55,16 +55,17 @@ Compute = Callable[[Sequence[Prediction]], Rows]
 """Records -> their additive numbers in the same order, shape (n, k)."""
 
 
-def check_metrics(metrics: Mapping[str, Any]) -> None:
+def check_metrics(metrics: Mapping[str, Any], *, stored: Collection[str] = ()) -> None:
     """Find every mistake in a metrics config before anything is computed.
 
     Args:
         metrics: `names`, `labels` and `external`, as a file of conf/metrics/ has them.
+        stored: Names of `external` whose scores are there already, so that their files need not be.
 
     Raises:
         ConfigError: Names, labels or settings are wrong, or files that they name are not there.
     """
-    select_metrics(metrics["names"], metrics.get("labels"), declare(metrics.get("external")))
+    select_metrics(metrics["names"], metrics.get("labels"), declare(metrics.get("external"), stored=stored))
 
 
 def rescore(folder: Path, settings: Sequence[str]) -> None:
@@ -80,7 +81,7 @@ def rescore(folder: Path, settings: Sequence[str]) -> None:
         DataError: As `score_arms`, or the folder holds no evaluation.
     """
     evaluation = read_evaluation(folder)
-    config = read_config(evaluation)
+    config, earlier = read_config(evaluation), read_metrics(evaluation)
     for setting in settings:
         path, equals, value = setting.partition("=")
         keys = path.split(".")
@@ -93,10 +94,23 @@ def rescore(folder: Path, settings: Sequence[str]) -> None:
             node = node[key]
         node[keys[-1]] = _value(value)
     metrics = {"names": [], "labels": None} | (config.get("metrics") or {})
-    check_metrics(metrics)
-    score_arms(folder, metrics)
+    stored = _unchanged(folder, earlier, metrics)
+    check_metrics(metrics, stored=stored)
+    score_arms(folder, metrics, stored=stored)
     told = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
     write_evaluation(replace(read_evaluation(folder), config=told), folder)
+
+
+def _unchanged(folder: Path, earlier: Mapping[str, Any], metrics: Mapping[str, Any]) -> set[str]:
+    """Names of `external` that were scored before, with these settings, where needed the controls' answers too."""
+    described = read_store(folder).metrics.values()
+    before, after = earlier.get("external") or {}, metrics.get("external") or {}
+    names = {each.rows for each in described if after.get(each.rows) and before.get(each.rows) == after[each.rows]}
+    primary = metrics["names"][:1]
+    if (earlier.get("names") or [])[:1] != primary:
+        of_arms = {each.rows for each in described if each.name in primary}  # the controls have none of it
+        names -= {name for name in of_arms & names if "scores" not in after[name]}
+    return names
 
 
 def _value(text: str) -> Any:
@@ -106,20 +120,21 @@ def _value(text: str) -> Any:
     return text
 
 
-def score_arms(folder: Path, metrics: Mapping[str, Any]) -> None:
+def score_arms(folder: Path, metrics: Mapping[str, Any], *, stored: Collection[str] = ()) -> None:
     """Compute the external metrics of both arms, and of the controls if one of them is the primary metric.
 
     Args:
         folder: The evaluation folder with `evaluation.json` and every arm's predictions; each arm gets a
             `scores.jsonl`, the folder `external.json`, and the description a stamp if answers were left unscored.
         metrics: As in `check_metrics`.
+        stored: As in `check_metrics`; these are kept as they are.
 
     Raises:
         ConfigError: The settings are wrong.
         CheckpointError: A model's weights cannot be used.
         DataError: Scores of another program do not fit the answers, or a judge did not answer.
     """
-    external = parse_settings(metrics.get("external"))
+    external = parse_settings(metrics.get("external"), stored=stored)
     if not external and not (folder / DESCRIPTION_FILE).is_file():
         return
     evaluation = read_evaluation(folder)
@@ -130,13 +145,15 @@ def score_arms(folder: Path, metrics: Mapping[str, Any]) -> None:
     primary = next(iter(metrics["names"]), None)
     store = read_store(folder)
     for name, settings in external.items():
+        if name in stored:
+            continue
         if isinstance(settings, ImportSettings):
             _import(settings, {arm: arms[arm] for arm in main}, store)
         else:
             wanted = arms if primary in settings.metrics else {arm: arms[arm] for arm in main}
             described, compute = _open(settings, folder)
-            stored = [store.metrics.get(each.name) for each in described]
-            is_same = described == [each and replace(each, unscored=None) for each in stored]
+            earlier = [store.metrics.get(each.name) for each in described]
+            is_same = described == [each and replace(each, unscored=None) for each in earlier]
             known = store.rows.get(name, {}) if is_same else {}
             store.rows[name] = _complete(known, wanted, compute)
             store.metrics.update({each.name: _with_gaps(each, store.rows[name], wanted) for each in described})

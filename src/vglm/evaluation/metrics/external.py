@@ -220,12 +220,12 @@ _KINDS: dict[str, type[Settings]] = {
 }
 
 
-def parse_settings(external: Mapping[str, Any] | None, *, is_checked: bool = True) -> dict[str, Settings]:
+def parse_settings(external: Mapping[str, Any] | None, *, stored: Collection[str] = ()) -> dict[str, Settings]:
     """Read the `external` of a metrics config.
 
     Args:
         external: Name -> settings; None for none.
-        is_checked: Whether files are looked for as well; they need not be there to render a report.
+        stored: Names whose files need not be there any more, for their scores are stored.
 
     Returns:
         Name -> settings, in the config's order.
@@ -254,7 +254,7 @@ def parse_settings(external: Mapping[str, Any] | None, *, is_checked: bool = Tru
             problems += wrong
             continue
         settings = kind(**values)
-        problems += [f"{where}: {each}" for each in settings.problems()] if is_checked else []
+        problems += [f"{where}: {each}" for each in settings.problems()] if name not in stored else []
         found[str(name)] = settings
     if problems:
         lines = "".join(f"\n  {problem}" for problem in problems)
@@ -349,13 +349,13 @@ def look_up(name: str, known: Mapping[str, Sequence[float]], records: Sequence[P
     return np.array(rows, dtype=np.float64)
 
 
-def declare(external: Mapping[str, Any] | None) -> dict[str, Metric]:
+def declare(external: Mapping[str, Any] | None, *, stored: Collection[str] = ()) -> dict[str, Metric]:
     """The metrics that a config asks for, by name, before anything was scored; their rows raise a DataError.
 
     Raises:
-        ConfigError: As `parse_settings`; files are looked for.
+        ConfigError: As `parse_settings`.
     """
-    return _unscored(parse_settings(external).values())
+    return _unscored(parse_settings(external, stored=stored).values())
 
 
 def _unscored(settings: Iterable[Settings]) -> dict[str, Metric]:
@@ -451,7 +451,7 @@ def stored_metrics(folder: Path, external: Mapping[str, Any] | None) -> dict[str
         ConfigError: The config's settings are wrong.
         DataError: A file is damaged.
     """
-    asked = _unscored(parse_settings(external, is_checked=False).values())
+    asked = _unscored(parse_settings(external, stored=tuple(external or ())).values())
     if not asked:
         return {}
     store = read_store(folder)

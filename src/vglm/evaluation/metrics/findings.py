@@ -17,6 +17,7 @@ radiograph dataset with uncertainty labels and expert comparison". The lists of 
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -131,6 +132,12 @@ def label_report(report: str) -> dict[str, Certainty]:
         differ, positive wins over uncertain, and that over negative. "No Finding" is positive where no other class but
         the devices is positive or uncertain, and left out otherwise; an empty text has no labels at all.
     """
+    return dict(_label(report))
+
+
+@lru_cache(maxsize=20_000)
+def _label(report: str) -> Mapping[str, Certainty]:
+    """The same; several metrics and slices ask for the same report."""
     text = normalise(report)
     found: dict[str, Certainty] = {}
     for sentence in _SENTENCE.split(text):
