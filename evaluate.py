@@ -1,7 +1,6 @@
 """Evaluate a run or a model: both arms of a comparison answer the same questions, and a report shows what differs.
 
 python evaluate.py run=latest                                        before and after the newest run
-python evaluate.py run=<run folder> dataset=... max_new_tokens=32    on other data, with other settings
 python evaluate.py model=visualglm_tiny dataset=<data>               a model alone: true against shuffled images
 torchrun --nproc_per_node 2 evaluate.py run=latest                   the same, shared by two processes
 """
@@ -28,15 +27,15 @@ def run(cfg: DictConfig) -> Path:
     from vglm.evaluation.baselines import collect_baselines, draw_examples, write_baselines
     from vglm.evaluation.decoding import read_decoding
     from vglm.evaluation.image_use import make_controls
-    from vglm.evaluation.metrics import select_metrics
     from vglm.evaluation.processes import Processes
     from vglm.evaluation.report import print_summary, render
+    from vglm.evaluation.scoring import check_metrics, score_arms
 
     folder = None if cfg.run is None else subjects.find_run(cfg.run, Path("outputs"))
     trained = {} if folder is None else subjects.read_run_config(folder)
     take_from_run(cfg, trained)
     check_config(cfg, "evaluate")  # every mistake at once, before any weights load
-    select_metrics(cfg.metrics.names, cfg.metrics.labels)
+    check_metrics(cfg.metrics)
     OmegaConf.resolve(cfg)
     decoding, processes = read_decoding(cfg), Processes()
     splits = build(cfg.dataset)
@@ -59,6 +58,7 @@ def run(cfg: DictConfig) -> Path:
             return output
         write_baselines(collect_baselines(splits.train, answers, cfg.metrics) if cfg.baselines else [], new)
         files.write_evaluation(subjects.describe(subject, answers, decoding, OmegaConf.to_yaml(cfg)), new)
+        score_arms(new, cfg.metrics)  # those of metrics.external
         render(new)
     print_summary(output)
     return output

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from golden.make_encoder_metrics import write_miniature
 from PIL import Image
 
 import evaluate
@@ -22,6 +23,7 @@ from vglm.errors import AdapterError, ConfigError, DataError, WorkbenchError
 from vglm.evaluation.generation import generate_predictions
 from vglm.evaluation.image_use import shuffle_images
 from vglm.evaluation.predictions import read_evaluation, read_predictions
+from vglm.evaluation.report import render
 from vglm.model.loading import load_pretrained, save_native
 from vglm.model.modeling import VisualGlmForConditionalGeneration
 
@@ -370,3 +372,25 @@ def test_mistakes_on_the_command_line_end_with_2(
         evaluate.main()
     assert caught.value.code == 2
     assert "there is no such folder" in capsys.readouterr().err
+
+
+def test_metrics_of_models_of_the_user_s_own(copied_run: Path, tmp_path: Path) -> None:
+    bert, output = tmp_path / "bert-base-uncased", tmp_path / "evaluation"
+    write_miniature(bert)
+    settings = {
+        "bert_score.model": bert, "bert_score.num_layers": 2,
+        "chexbert.weights": bert / "chexbert.pth", "chexbert.tokenizer": bert,
+    }  # fmt: skip
+    asked = [f"metrics.external.{name}={value}" for name, value in settings.items()]
+    quick = ["image_use=false", "baselines=false", f"output_dir={output}", "metrics.names=[bert_score,exact_match]"]
+    run(f"run={copied_run}", *quick, *asked)
+    found = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+    assert found["primary"] == "bert_score"
+    assert set(found["splits"]["test"]) >= {"bert_score", "exact_match", "chexbert_micro_f1", "chexbert_macro_f1_5"}
+    assert "bert_score" not in found["splits"]["probe"]  # by exact match alone
+    shutil.rmtree(bert)  # a report needs no weights
+    before = (output / "metrics.json").read_bytes()
+    render(output)
+    assert (output / "metrics.json").read_bytes() == before
+    with pytest.raises(ConfigError, match=r"is no folder with a model's config\.json"):  # before anything is loaded
+        run(f"run={copied_run}", *quick, *asked)

@@ -1,8 +1,8 @@
 import json
 import math
 import random
+import re
 from dataclasses import replace
-from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
@@ -18,6 +18,7 @@ from vglm.errors import ConfigError, DataError
 from vglm.evaluation.metrics import (
     ALL_METRICS,
     METRICS,
+    Metric,
     compare_all,
     exact_match,
     normalise,
@@ -27,7 +28,7 @@ from vglm.evaluation.metrics import (
     score_all,
     select_metrics,
 )
-from vglm.evaluation.metrics.text import bert_score, cider_d, contains, meteor, normalised_match
+from vglm.evaluation.metrics.text import cider_d, contains, meteor, normalised_match
 from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.statistics import wilson_interval
 
@@ -143,7 +144,7 @@ def test_bleu_and_chrf_equal_sacrebleu(pairs: list[list[str]]) -> None:
         metric, original = ALL_METRICS[f"bleu_{name}"], sacrebleu.BLEU(tokenize=name)
         expected = original.corpus_score(predictions, [references])
         assert 100 * metric.score(records(pairs)) == pytest.approx(expected.score, abs=1e-9)
-        assert metric.signature == original.get_signature().format().replace("#:1|", "nrefs:1|")
+        assert metric.signature == original.get_signature().format().replace("#:1|", "nrefs:1|") + "|not cut"
     expected_chrf = sacrebleu.CHRF().corpus_score(predictions, [references]).score
     assert 100 * ALL_METRICS["chrf"].score(records(pairs)) == pytest.approx(expected_chrf, abs=1e-9)
 
@@ -195,11 +196,14 @@ def test_meteor_by_hand(prediction: str, reference: str, expected: float) -> Non
     assert meteor(prediction, reference) == pytest.approx(expected)
 
 
-def test_bert_score_says_what_it_needs() -> None:
-    if find_spec("bert_score"):
-        pytest.skip("bert-score is installed")
-    with pytest.raises(ConfigError, match="pip install bert-score"):
-        bert_score("folder", num_layers=9)
+@pytest.mark.parametrize("name", ["english", "chinese"])
+def test_meteor_ranks_answers_as_java_does_but_scores_higher(name: str) -> None:
+    ours = [meteor(*pair) for pair in GOLDEN["pairs"][name]]
+    java = GOLDEN["meteor_1.5"][name]["sentences"]
+    places = range(len(java))
+    assert sorted(places, key=ours.__getitem__) == sorted(places, key=java.__getitem__)
+    assert all(1.5 * theirs < mine < 2.5 * theirs for mine, theirs in zip(ours, java, strict=True))
+    assert "not Java's METEOR 1.5" in ALL_METRICS["meteor"].signature
 
 
 def test_score_all_adds_lengths_and_intervals() -> None:
@@ -259,8 +263,19 @@ def test_every_metric_takes_records_with_errors_and_has_a_signature() -> None:
         assert not metric.is_share or math.isnan(value) or 0 <= value <= 1
 
 
+VERSION = r"(version:|vglm |nltk |rouge-score |sacrebleu |pycocoevalcap |labeller )\d"
+STATED = {"case": r"case", "truncation": r"not cut", "version": VERSION}
+STATED_OF_NGRAMS = {"tokens": r"tok:|characters|words", "smoothing": r"smooth"} | STATED
+
+
+@pytest.mark.parametrize("metric", ALL_METRICS.values(), ids=ALL_METRICS)
+def test_a_signature_states_all_that_a_score_depends_on(metric: Metric) -> None:
+    wanted = STATED_OF_NGRAMS if metric.is_ngram and metric.name != "length_ratio" else STATED
+    assert [what for what, words in wanted.items() if re.search(words, metric.signature) is None] == []
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_config_files_name_metrics(path: Path) -> None:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert set(content) == {"names", "labels", "convention"}
+    assert set(content) == {"names", "labels", "convention", "external"}
     assert len(select_metrics(content["names"])) >= len(content["names"]) > 0

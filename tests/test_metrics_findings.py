@@ -1,9 +1,23 @@
+import json
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
-from vglm.errors import ConfigError
+from vglm.evaluation.comparison import compare
 from vglm.evaluation.metrics import ALL_METRICS, label_report
-from vglm.evaluation.metrics.findings import FINDINGS, by_abnormality, finding_counts, is_abnormal, need_external
+from vglm.evaluation.metrics.findings import (
+    FINDINGS,
+    FIVE,
+    by_abnormality,
+    count_labels,
+    finding_table,
+    is_abnormal,
+    macro_f1,
+    micro_f1,
+)
 from vglm.evaluation.predictions import Prediction
+from vglm.evaluation.statistics import wilson_interval
 
 HEART, EFFUSION, AIR, OPACITY = "Cardiomegaly", "Pleural Effusion", "Pneumothorax", "Lung Opacity"
 
@@ -93,8 +107,6 @@ def test_scores_by_hand() -> None:
     assert ALL_METRICS["findings_macro_f1"].score(STUDIES) == pytest.approx((2 / 3 + 2 / 3 + 2 / 3) / 3)
     assert ALL_METRICS["abnormal_recall"].score(STUDIES) == 1.0
     assert ALL_METRICS["normal_recall"].score(STUDIES) == 0.5
-    assert finding_counts(STUDIES)[EFFUSION] == {"n": 1, "named": 2, "precision": 0.5, "recall": 1.0, "f1": 2 / 3}
-    assert finding_counts(STUDIES)["Edema"]["recall"] is None
     assert {name: len(part) for name, part in by_abnormality(STUDIES).items()} == {"normal": 2, "abnormal": 2}
 
 
@@ -104,6 +116,54 @@ def test_a_report_that_is_always_normal_finds_nothing_abnormal() -> None:
     assert ALL_METRICS["normal_recall"].score(same) == 1.0
 
 
-def test_the_original_labellers_are_named() -> None:
-    with pytest.raises(ConfigError, match="radgraph is no metric of the workbench"):
-        need_external("radgraph")
+def test_table_of_findings_by_hand() -> None:
+    table = finding_table(STUDIES)
+    assert list(table) == list(FINDINGS)
+    effusion = table[EFFUSION]
+    assert {name: effusion[name] for name in ("n", "named", "precision", "recall", "f1")} == {
+        "n": 1, "named": 2, "precision": 0.5, "recall": 1.0, "f1": 2 / 3,
+    }  # fmt: skip
+    assert effusion["precision_interval"] == list(wilson_interval(1, 2))
+    assert effusion["recall_interval"] == list(wilson_interval(1, 1))
+    edema = {"n": 0, "named": 0, "precision": None, "recall": None, "f1": None}
+    assert table["Edema"] == edema | {f"{name}_interval": [None, None] for name in ("precision", "recall", "f1")}
+    json.dumps(table, allow_nan=False)
+
+
+def test_pictures_of_one_study_are_no_independent_findings() -> None:
+    alone = [replace(STUDIES[place % 2], id=str(place), group=str(place)) for place in range(20)]
+    together = [replace(record, group=f"{place % 2} {place // 4}") for place, record in enumerate(alone)]
+    narrow, wide = (finding_table(records)["Cardiomegaly"]["recall_interval"] for records in (alone, together))
+    assert narrow == list(wilson_interval(10, 20))
+    assert wide[1] - wide[0] > 1.2 * (narrow[1] - narrow[0])
+
+
+def test_metrics_file_has_the_table_where_findings_are_scored() -> None:
+    before = [replace(record, prediction="心肺未见异常。", error=None) for record in STUDIES]
+    found = compare(before, STUDIES, metrics=["findings_micro_f1"]).as_dict()["splits"]["test"]["findings"]
+    assert found["before"]["Cardiomegaly"] | {"n": 2, "named": 0, "recall": 0.0} == found["before"]["Cardiomegaly"]
+    assert found["after"] == finding_table(STUDIES)
+    assert "findings" not in compare(before, STUDIES).as_dict()["splits"]["test"]
+
+
+def test_f1_of_fourteen_and_of_five_against_a_loop() -> None:
+    generator = np.random.default_rng(5)
+    states = [None, "positive", "negative", "uncertain"]
+    pairs = [
+        tuple({name: state for name in FINDINGS if (state := states[generator.integers(4)])} for _ in range(2))
+        for _ in range(30)
+    ]
+    for uncertain, there in (("positive", {"positive", "uncertain"}), ("negative", {"positive"})):
+        sums = count_labels(pairs, uncertain).sum(axis=0)
+        for names in (FINDINGS, FIVE):
+            totals, scores = np.zeros(3), []
+            for name in names:
+                true = [pair[0].get(name) in there for pair in pairs]
+                named = [pair[1].get(name) in there for pair in pairs]
+                counts = np.array([sum(true), sum(named), sum(a and b for a, b in zip(true, named, strict=True))])
+                scores.append(2 * counts[2] / (counts[0] + counts[1]))
+                totals += counts
+            assert micro_f1(sums, names) == pytest.approx(2 * totals[2] / (totals[0] + totals[1]))
+            assert macro_f1(sums, names) == pytest.approx(np.mean(scores))
+    nothing = count_labels([({"Edema": "positive"}, {"Edema": "positive"})])[0]
+    assert macro_f1(nothing) == pytest.approx(1 / 14)  # as scikit-learn: a class that nobody has scores 0

@@ -1,30 +1,39 @@
+import base64
 import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from vglm.errors import ConfigError, DataError
-from vglm.evaluation.metrics import score_all
-from vglm.evaluation.metrics.judge import judge
+from vglm.errors import DataError
+from vglm.evaluation.metrics.judge import ATTEMPTS, Judge, find_prompt_problem
 from vglm.evaluation.predictions import Prediction
 
 
 class Grader(BaseHTTPRequestHandler):
     """Gives 10 to an answer that equals its reference and 3 to others; says nothing useful about `mute`."""
 
-    asked: list[dict[str, object]] = []
+    asked: list[dict[str, Any]] = []
+    failures: list[int] = []
+    """Status codes to reply with first."""
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.asked.append(body | {"key": self.headers["Authorization"], "path": self.path})
-        lines = dict(line.split(": ", 1) for line in body["messages"][0]["content"].splitlines() if ": " in line)
+        if self.failures:
+            self.send_error(self.failures.pop(0))
+            return
+        content = body["messages"][0]["content"]
+        text = content if isinstance(content, str) else content[0]["text"]
+        lines = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
         reply = f"Score: {10 if lines['Answer'] == lines['Reference'] else 3}"
-        content = "I would rather not." if lines["Answer"] == "mute" else reply
+        reply = "I would rather not." if lines["Answer"] == "mute" else reply
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(json.dumps({"choices": [{"message": {"content": content}}]}).encode())
+        self.wfile.write(json.dumps({"choices": [{"message": {"content": reply}}]}).encode())
 
     def log_message(self, *_: object) -> None:
         pass
@@ -33,6 +42,7 @@ class Grader(BaseHTTPRequestHandler):
 @pytest.fixture
 def endpoint() -> Iterator[str]:
     Grader.asked.clear()
+    Grader.failures.clear()
     with HTTPServer(("127.0.0.1", 0), Grader) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -41,40 +51,85 @@ def endpoint() -> Iterator[str]:
         thread.join()
 
 
-def arm(*pairs: tuple[str, str | None]) -> list[Prediction]:
+def arm(*pairs: tuple[str, str | None], image: str | None = None) -> list[Prediction]:
     """Records of (reference, prediction); no prediction is an error."""
     return [
         Prediction(
             id=str(place), group=str(place), split="test", kind=None, english=True, question="what is it?", history=(),
-            reference=reference, prediction=prediction or "", image=None, image_sha256=None,
+            reference=reference, prediction=prediction or "", image=None, image_sha256=image,
             error="unreadable" if prediction is None else None,
         )
         for place, (reference, prediction) in enumerate(pairs)
     ]  # fmt: skip
 
 
-def test_a_judge_scores_each_different_answer_once(endpoint: str) -> None:
-    metric = judge(endpoint, "grader-1", api_key="secret")
-    found = score_all(arm(("cat", "cat"), ("cat", "{reference}"), ("cat", "cat"), ("cat", None)), [metric])["judge"]
-    assert found.value == pytest.approx((1 + 0.3 + 1 + 0) / 4)
+def test_a_judge_scores_each_different_answer_once(endpoint: str, tmp_path: Path) -> None:
+    judge = Judge(base_url=endpoint, model="grader-1", api_key="secret")
+    records = arm(("cat", "cat"), ("cat", "{reference}"), ("cat", "cat"), ("cat", None))
+    assert judge.scores(records, tmp_path / "verdicts.jsonl") == [1.0, 0.3, 1.0, 0.0]
     assert [(each["model"], each["temperature"], each["path"]) for each in Grader.asked] == 2 * [
         ("grader-1", 0, "/v1/chat/completions")
     ]
     assert Grader.asked[0]["key"] == "Bearer secret"
-    assert "grader-1" in metric.signature
-    assert "You grade an answer" in metric.signature
-    assert "secret" not in metric.signature
+    assert "grader-1" in judge.signature
+    assert "You grade an answer" in judge.signature
+    kept = (tmp_path / "verdicts.jsonl").read_text(encoding="utf-8")
+    assert "secret" not in judge.signature + kept + repr(judge)
 
 
-def test_an_answer_without_a_score_is_an_error(endpoint: str) -> None:
-    with pytest.raises(DataError, match=r"no score for 1 answers.*test '1': no score in the reply 'I would"):
-        judge(endpoint, "grader-1").score(arm(("cat", "cat"), ("cat", "mute")))
+def test_a_judging_that_was_stopped_goes_on(endpoint: str, tmp_path: Path) -> None:
+    judge, verdicts = Judge(base_url=endpoint, model="grader-1"), tmp_path / "verdicts.jsonl"
+    records = arm(("cat", "cat"), ("cat", "dog"), ("cat", "a\u2028cat"))
+    scores = judge.scores(records, verdicts)
+    with verdicts.open("a", encoding="utf-8") as file:
+        file.write('{"key": "cut o')
+    Grader.asked.clear()
+    assert judge.scores(records, verdicts) == scores == [1.0, 0.3, 0.3]
+    assert Grader.asked == []
+    assert [json.loads(line)["id"] for line in verdicts.read_text("utf-8").split("\n") if line] == ["0", "1", "2"]
+    other = Judge(base_url=endpoint, model="grader-1", prompt=judge.prompt + " Be strict.")
+    other.scores(records[:1], verdicts)
+    assert len(Grader.asked) == 1  # another prompt is another judge
 
 
-def test_an_endpoint_that_is_not_there() -> None:
-    with pytest.raises(DataError, match="the judge 'x' gave no score"):
-        judge("http://127.0.0.1:9/v1", "x", timeout_seconds=2).score(arm(("cat", "cat")))
-    with pytest.raises(ConfigError, match="http://"):
-        judge("localhost", "x")
-    with pytest.raises(ConfigError, match=r"lacks \{reference\}"):
-        judge("http://localhost", "x", prompt="{prediction}")
+def test_the_image_is_sent_where_it_is_wanted(endpoint: str, tmp_path: Path) -> None:
+    (tmp_path / "abc.webp").write_bytes(b"picture")
+    seeing = Judge(base_url=endpoint, model="grader-1", images=tmp_path)
+    assert seeing.scores(arm(("cat", "cat"), image="abc"), tmp_path / "verdicts.jsonl") == [1.0]
+    parts = Grader.asked[0]["messages"][0]["content"]
+    uri = "data:image/webp;base64," + base64.b64encode(b"picture").decode()
+    assert parts[1] == {"type": "image_url", "image_url": {"url": uri}}
+    blind = Judge(base_url=endpoint, model="grader-1")
+    blind.scores(arm(("cat", "cat"), image="abc"), tmp_path / "verdicts.jsonl")
+    assert isinstance(Grader.asked[1]["messages"][0]["content"], str)
+    assert seeing.signature != blind.signature
+
+
+def test_a_request_that_failed_for_the_moment_is_made_again(endpoint: str, tmp_path: Path) -> None:
+    judge = Judge(base_url=endpoint, model="grader-1", wait_seconds=0.01)
+    Grader.failures[:] = [503, 429]
+    assert judge.scores(arm(("cat", "cat")), tmp_path / "verdicts.jsonl") == [1.0]
+    assert len(Grader.asked) == ATTEMPTS
+    Grader.failures[:] = [401, 503]
+    with pytest.raises(DataError, match=r"did not answer for 1 answers.*test '0': HTTP Error 401"):
+        judge.scores(arm(("cat", "dog")), tmp_path / "verdicts.jsonl")
+    assert Grader.failures == [503]  # a wrong key stays wrong
+
+
+def test_replies_without_a_score_are_none_and_few(endpoint: str, tmp_path: Path) -> None:
+    judge, verdicts = Judge(base_url=endpoint, model="grader-1"), tmp_path / "verdicts.jsonl"
+    assert judge.scores(arm(*[("cat", "cat")] * 9, ("cat", "mute")), verdicts) == [1.0] * 9 + [None]
+    with pytest.raises(DataError, match=r"1 of 2 replies of the judge 'grader-1' hold no \"Score"):
+        judge.scores(arm(("cat", "cat"), ("cat", "mute")), verdicts)
+    assert "I would rather not." in verdicts.read_text(encoding="utf-8")
+
+
+def test_an_endpoint_that_is_not_there(tmp_path: Path) -> None:
+    judge = Judge(base_url="http://127.0.0.1:9/v1", model="x", timeout_seconds=2, wait_seconds=0.01)
+    with pytest.raises(DataError, match=r"the judge 'x' did not answer.*goes on where it stopped"):
+        judge.scores(arm(("cat", "cat")), tmp_path / "verdicts.jsonl")
+
+
+def test_a_prompt_without_the_answer_is_none() -> None:
+    assert find_prompt_problem("{prediction} {reference}") is None
+    assert find_prompt_problem("{prediction}") == "the judge's prompt lacks {reference}"

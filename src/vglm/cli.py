@@ -150,6 +150,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--markdown", metavar="FILE", type=Path, help="write the table to this file as well")
     report.set_defaults(command=_report)
 
+    score = commands.add_parser(
+        "score",
+        help="score an evaluation's stored answers again",
+        description="Score the answers in an evaluation folder by other metrics than it was made with, or by scores"
+        " that another program has given them since, and make its report anew. No answer is generated.",
+        epilog="example: vglm score outputs/xray/lora/<time>/evaluation"
+        " metrics.external.green.scores='green/{arm}.jsonl' metrics.external.green.signature='GREEN-RadLlama2-7b'",
+    )
+    add = score.add_argument
+    add("folder", metavar="DIR", type=Path, help="the evaluation folder")
+    add("settings", metavar="SETTING", nargs="*", help="metrics.<key>=<value>; see conf/metrics/")
+    score.set_defaults(command=_score)
+
     doctor = commands.add_parser(
         "doctor",
         help="look a data set over before any training",
@@ -260,6 +273,15 @@ def _report(parsed: argparse.Namespace) -> None:
     print_rows(rows, tests=tests)
     if parsed.markdown is not None:
         write_text(parsed.markdown, as_markdown(rows, tests))
+
+
+def _score(parsed: argparse.Namespace) -> None:
+    from vglm.evaluation.report import print_summary, render
+    from vglm.evaluation.scoring import rescore
+
+    rescore(parsed.folder, parsed.settings)
+    render(parsed.folder)
+    print_summary(parsed.folder)
 
 
 def _doctor(parsed: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """Golden values of the text metrics, by the packages that others use: python tests/golden/make_text_metrics.py
 
-Needs pycocoevalcap (100 MB, no dependency of the workbench; its parts used here are pure Python), nltk, jieba,
-rouge-chinese and rouge. The loops over answers are those of hiyouga/LLaMA-Factory:src/llamafactory/train/sft/metric.py
+Needs pycocoevalcap (100 MB, no dependency of the workbench; its METEOR 1.5 runs in Java), nltk, jieba, rouge-chinese
+and rouge. The loops over answers are those of hiyouga/LLaMA-Factory:src/llamafactory/train/sft/metric.py
 and modelscope/ms-swift:swift/plugin/metric.py.
 """
 
@@ -14,6 +14,7 @@ import jieba
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.rouge.rouge import Rouge as CocoRouge
 from rouge import Rouge
 from rouge_chinese import Rouge as ChineseRouge
@@ -41,6 +42,13 @@ def coco(pairs: list[list[str]]) -> dict[str, float]:
     scores = {f"Bleu_{n}": 100 * value for n, value in enumerate(bleu, start=1)}
     scores["ROUGE_L"] = 100 * CocoRouge().compute_score(references, answers)[0]
     return scores | {"CIDEr": 100 * Cider().compute_score(references, answers)[0]}
+
+
+def java_meteor(pairs: list[list[str]]) -> dict[str, object]:
+    answers = {place: [pair[0]] for place, pair in enumerate(pairs)}
+    references = {place: [pair[1]] for place, pair in enumerate(pairs)}
+    corpus, sentences = Meteor().compute_score(references, answers)
+    return {"corpus": corpus, "sentences": sentences}
 
 
 def sentence(prediction: str, reference: str) -> float:
@@ -75,6 +83,7 @@ def main() -> None:
         "packages": {name: metadata.version(name) for name in packages},
         "pairs": sets | {"chinese, spaced": spaced},
         "pycocoevalcap": {name: coco(pairs) for name, pairs in {**sets, "chinese, spaced": spaced}.items()},
+        "meteor_1.5": {name: java_meteor(pairs) for name, pairs in sets.items()},
         "llama_factory": {name: llama_factory(pairs) for name, pairs in sets.items()},
         "ms_swift": {name: ms_swift(pairs) for name, pairs in sets.items()},
     }

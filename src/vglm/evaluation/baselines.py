@@ -42,6 +42,7 @@ from vglm.evaluation.comparison import BASELINES_FILE, Baseline
 from vglm.evaluation.image_use import TEXT_ONLY
 from vglm.evaluation.metrics import METRICS, Metric, select_metrics
 from vglm.evaluation.metrics.base import normalise
+from vglm.evaluation.metrics.external import declare
 from vglm.evaluation.metrics.labels import reference_answers
 from vglm.evaluation.predictions import Arm, Prediction, unanswered, write_text
 
@@ -119,7 +120,7 @@ def collect_baselines(
     test = [record for record in answers.candidate if record.split == "test" and record.draw == 0]
     if not test:
         return []
-    score = _Scorer(METRICS if metrics is None else select_metrics(list(metrics["names"]), metrics.get("labels")))
+    score = _Scorer(METRICS if metrics is None else _own_metrics(metrics))
     baselines = []
     if len(train):
         generator = random.Random(seed)
@@ -146,6 +147,13 @@ def collect_baselines(
         scores = _defined(score(answers.in_context)) if answers.in_context else {}
         baselines.append(Baseline(name, answers.shots.arm.meaning, scores))
     return baselines
+
+
+def _own_metrics(metrics: Mapping[str, Any]) -> list[Metric]:
+    """The metrics of a config but those that need more than texts: nobody asks a judge about a rule's answers."""
+    external = declare(metrics.get("external"))
+    chosen = select_metrics(list(metrics["names"]), metrics.get("labels"), external)
+    return [metric for metric in chosen if metric.name not in external]
 
 
 class _Scorer:

@@ -11,7 +11,7 @@
                                          "effect_size": 3.5, "n": 120, "groups": 120, "detectable": 0.03, …}, …,
                          "wrong_to_right": ["test.json#0", …], "right_to_wrong": [],
                          "power_line": "With 120 test items a difference under 3.1 points cannot be detected (…).",
-                         "not_computed": {},
+                         "not_computed": {},                         (with metrics of findings also "findings": …)
                          "classes": {"after": [{"label": "beach", "n": 12, "named": 13, "precision": 0.92,
                                                 "recall": 1.0, "f1": 0.96, "interval": [0.81, 0.99]}, …], …},
                          "calibration": {"after": {"n": 120, "expected_calibration_error": 0.04, "brier_score": 0.11,
@@ -61,7 +61,8 @@ from vglm.evaluation.metrics import (
     score_conventions,
     select_metrics,
 )
-from vglm.evaluation.metrics.findings import by_abnormality
+from vglm.evaluation.metrics.external import stored_metrics
+from vglm.evaluation.metrics.findings import by_abnormality, finding_table
 from vglm.evaluation.predictions import (
     EVALUATION_FILE,
     PREDICTIONS_FILE,
@@ -371,6 +372,7 @@ class Comparison:
                 "right_to_wrong": _names(summary, summary.flips(True, False)),
                 "power_line": summary.power_line,
                 "not_computed": summary.not_computed,
+                **self._findings(summary),
                 "kinds": {kind: self._row(part) for kind, part in summary.kinds.items()},
                 "slices": {
                     field: {value: self._row(part) for value, part in parts.items()}
@@ -389,6 +391,14 @@ class Comparison:
             "draws": self.draws,
             "probe_loss_points": self.probe_loss_points,
         }
+
+    def _findings(self, summary: Summary) -> dict[str, Any]:
+        """`findings`: arm -> finding -> n, precision, recall and F1 with intervals; nothing without such a metric."""
+        if not any(metric.name.startswith("findings") for metric in summary.metrics):
+            return {}
+        arms = {self.baseline: [pair.baseline for pair in summary.pairs]}
+        arms[self.candidate] = [pair.candidate for pair in summary.pairs]
+        return {"findings": {arm: finding_table(records) for arm, records in arms.items()}}
 
     def _row(self, summary: Summary) -> dict[str, Any]:
         """Counts and scores of one row of the tables."""
@@ -476,6 +486,7 @@ def compare(
     labels: tuple[str, str] = ("before", "after"),
     metrics: Sequence[str] = (),
     classes: Sequence[str] | None = None,
+    external: Mapping[str, Metric] | None = None,
 ) -> Comparison:
     """Join two arms of predictions by split, id and draw.
 
@@ -486,6 +497,7 @@ def compare(
         metrics: Names of metrics for the splits other than the probe, the primary one first; exact match and ROUGE-L
             are always there.
         classes: The closed set of labels, where metrics are of a classification; None for the different references.
+        external: Further metrics by name, whose numbers were computed before.
 
     Returns:
         The comparison, with at least one pair.
@@ -494,7 +506,7 @@ def compare(
         ConfigError: There is no such metric.
         DataError: The arms are empty, or are not about the same questions and references.
     """
-    chosen = {metric.name: metric for metric in (*select_metrics(metrics, classes), *METRICS)}
+    chosen = {metric.name: metric for metric in (*select_metrics(metrics, classes, external), *METRICS)}
     if not candidate and not baseline:
         raise DataError(f"{labels[0]} and {labels[1]} hold no predictions; there is nothing to compare.")
     before = {record.key: record for record in baseline}
@@ -528,17 +540,26 @@ def _shown(key: tuple[str, str, int]) -> str:
     return f"{split} {name!r}" + (f", draw {draw}," if draw else "")
 
 
-def read_metrics(evaluation: Evaluation) -> Mapping[str, Any]:
-    """The `metrics` of the config that an evaluation ran with: `names`, `labels` and `convention`, as far as given.
+def read_config(evaluation: Evaluation) -> dict[str, Any]:
+    """The config that an evaluation ran with.
 
     Raises:
-        DataError: The config is no YAML.
+        DataError: It is no YAML.
     """
     try:
         config = yaml.safe_load(evaluation.config)
     except yaml.YAMLError as error:
         raise DataError(f"the config in {EVALUATION_FILE} is no YAML ({error}). Run evaluate.py again.") from error
-    metrics = config.get("metrics") if isinstance(config, dict) else None
+    return config if isinstance(config, dict) else {}
+
+
+def read_metrics(evaluation: Evaluation) -> Mapping[str, Any]:
+    """The `metrics` of that config: `names`, `labels`, `convention` and `external`, as far as given.
+
+    Raises:
+        DataError: The config is no YAML.
+    """
+    metrics = read_config(evaluation).get("metrics")
     return metrics if isinstance(metrics, dict) else {}
 
 
@@ -553,7 +574,8 @@ def compare_folder(folder: Path, evaluation: Evaluation) -> Comparison:
     baseline, candidate = (read_predictions(folder / label / PREDICTIONS_FILE) for label in labels)
     metrics = read_metrics(evaluation)
     names, classes = metrics.get("names") or (), metrics.get("labels")
-    return compare(baseline, candidate, labels=labels, metrics=names, classes=classes)
+    external = stored_metrics(folder, metrics.get("external"))
+    return compare(baseline, candidate, labels=labels, metrics=names, classes=classes, external=external)
 
 
 def write_metrics(comparison: Comparison, folder: Path) -> None:

@@ -7,6 +7,7 @@ evaluation/
   <candidate>/predictions.jsonl  the same samples, e.g. after/ or true/
   <control>/predictions.jsonl    with other images or none: before-blank/, after-text-only/; see `image_use`
   baselines.json                 what answers without a tuned model are worth on the test split; see `baselines`
+  <arm>/scores.jsonl             what its answers score by `metrics.external`, computed once; external.json says how
   images/<sha256>.webp           a small copy of every image, so that the report can be rebuilt anywhere
   metrics.json  report/          made from the files above by `vglm.evaluation.comparison` and `vglm.evaluation.report`
 ```

@@ -24,7 +24,8 @@ from PIL import Image
 
 from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError, DataError
-from vglm.evaluation.generation import AnsweringProcessor, GenerativeModel, generate_predictions, score_choices
+from vglm.evaluation.generation import AnsweringProcessor, GenerativeModel, generate_predictions
+from vglm.evaluation.likelihoods import score_choices
 from vglm.model.prompt import clean_response
 
 logger = logging.getLogger(__name__)

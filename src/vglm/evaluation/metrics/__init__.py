@@ -9,24 +9,26 @@ score_conventions(records)                            the same predictions, as o
 
 | module | metrics |
 |---|---|
-| `text` | matches, BLEU, chrF, ROUGE-L, CIDEr-D, METEOR, BERTScore, lengths |
+| `text` | matches, BLEU, chrF, ROUGE-L, CIDEr-D, METEOR, lengths |
 | `labels` | accuracy, macro-F1, confusion, intervals of classes; VQA accuracy |
 | `parsing` | which label, option, yes or no an answer names |
 | `likelihood` | choices by likelihood, calibration; choices by what the answer names |
 | `findings` | 14 findings in chest radiographs, by rules |
 | `lightcurves` | period and amplitude |
-| `judge` | a language model behind an endpoint of the user's, never by default |
+| `external` | BERTScore, CheXbert, a judge, other programs' scores: computed once, read from files, off by default |
+| `judge` | a language model behind an endpoint of the user's |
 | `conventions` | LLaMA-Factory, ms-swift, R2Gen, pycocoevalcap, sacrebleu |
 
 A config file in conf/metrics/ lists names. A new metric is a `Metric` in `ALL_METRICS`.
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.metrics.base import Metric, Score, compare_arms, join_draws, measure, normalise
 from vglm.evaluation.metrics.conventions import CONVENTIONS, score_conventions
+from vglm.evaluation.metrics.external import EXTERNAL_NAMES, WHY_NOT
 from vglm.evaluation.metrics.findings import (
     ABNORMAL_RECALL,
     FINDINGS_MACRO_F1,
@@ -139,29 +141,41 @@ def score(record: Prediction) -> dict[str, float]:
     return {metric.name: metric.score([record]) for metric in METRICS}
 
 
-def select_metrics(names: Sequence[str], labels: Sequence[str] | None = None) -> tuple[Metric, ...]:
+def select_metrics(
+    names: Sequence[str], labels: Sequence[str] | None = None, external: Mapping[str, Metric] | None = None
+) -> tuple[Metric, ...]:
     """The metrics of a list of names, with the answer's length beside n-gram scores, which depend on it.
 
     Args:
-        names: Of `ALL_METRICS`.
+        names: Of `ALL_METRICS` and `external`.
         labels: The closed set of classes for accuracy and its like; None for the different references.
+        external: Metrics of `vglm.evaluation.metrics.external` by name; those that are not named follow the others.
 
     Raises:
-        ConfigError: Names are unknown; all of them are named. Or labels are no texts.
+        ConfigError: Names are unknown; all of them are named. Or labels are no texts, or an external metric has the
+            name of another.
     """
     if labels is not None and not all(isinstance(label, str) for label in labels):
         raise ConfigError(
             f"metrics.labels must be a list of texts, got {list(labels)}. In YAML put yes, no and numbers into quotes."
         )
     known = ALL_METRICS | ({} if labels is None else {each.name: each for each in classification_metrics(labels)})
+    external = external or {}
+    if taken := known.keys() & external.keys():
+        raise ConfigError(f"metrics.external: {', '.join(sorted(taken))} is a metric of the workbench; name it anew.")
+    known |= external
     problems = []
     for name in names:
-        if name not in known:
+        if name in WHY_NOT and name not in known:
+            problems.append(f"{name!r}: {WHY_NOT[name]}")
+        elif name in EXTERNAL_NAMES and name not in known:
+            problems.append(f"{name!r} without metrics.external.{EXTERNAL_NAMES[name]}")
+        elif name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             problems.append(f"{name!r}{f' (did you mean {near[0]!r}?)' if near else ''}")
     if problems:
         raise ConfigError(f"metrics.names: there is no {', '.join(problems)}. Known: {', '.join(known)}.")
-    chosen = {name: known[name] for name in names}
+    chosen = {name: known[name] for name in (*names, *external)}
     if any(metric.is_ngram for metric in chosen.values()):
         chosen |= {ANSWER_LENGTH.name: ANSWER_LENGTH, LENGTH_RATIO.name: LENGTH_RATIO}
     return tuple(chosen.values())

@@ -9,7 +9,7 @@ label_report("心影增大，双肺未见实变，右侧胸腔积液可能。")
 
 A report is cut into clauses; in each, a finding's words are looked for, then words of negation and of doubt around
 them. These are rules, not a clinician and not CheXbert: they miss wordings that are not listed, and the signature says
-so. For comparison with published figures use the original labellers, which need weights of their own.
+so. For comparison with published figures use CheXbert on your copy of its weights (`metrics.external.chexbert`).
 
 Source: the classes and the order mention -> negation -> uncertainty of Irvin et al. 2019, "CheXpert: a large chest
 radiograph dataset with uncertainty labels and expert comparison". The lists of words are this project's own.
@@ -17,14 +17,14 @@ radiograph dataset with uncertainty labels and expert comparison". The lists of 
 
 import re
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
-from typing import Literal, NoReturn
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 
-from vglm.errors import ConfigError
 from vglm.evaluation.metrics.base import Metric, Rows, normalise
 from vglm.evaluation.predictions import Prediction
+from vglm.evaluation.statistics import Interval, bootstrap_interval, mean_of_sums, wilson_interval
 
 Certainty = Literal["positive", "negative", "uncertain"]
 
@@ -74,6 +74,8 @@ _MENTIONS = {
 }
 FINDINGS = (NO_FINDING, *_MENTIONS)
 """CheXpert's 14 classes."""
+FIVE = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
+"""Those that CheXpert's leaderboard, and the "5" of published F1 scores, is about."""
 
 _PATTERNS = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in _MENTIONS.items()}
 
@@ -130,6 +132,12 @@ def label_report(report: str) -> dict[str, Certainty]:
         differ, positive wins over uncertain, and that over negative. "No Finding" is positive where no other class but
         the devices is positive or uncertain, and left out otherwise; an empty text has no labels at all.
     """
+    return dict(_label(report))
+
+
+@lru_cache(maxsize=20_000)
+def _label(report: str) -> Mapping[str, Certainty]:
+    """The same; several metrics and slices ask for the same report."""
     text = normalise(report)
     found: dict[str, Certainty] = {}
     for sentence in _SENTENCE.split(text):
@@ -176,34 +184,57 @@ def is_abnormal(report: str) -> bool:
     return label_report(report).get(NO_FINDING) is None and bool(report.strip())
 
 
-def _is_there(labels: Mapping[str, Certainty], name: str) -> bool:
-    """Uncertain counts as positive, as in F1-CheXbert."""
-    return labels.get(name) in ("positive", "uncertain")
+def is_there(labels: Mapping[str, Certainty], name: str, uncertain: Certainty = "positive") -> bool:
+    """Whether a finding counts as there; uncertain ones count as positive, as in F1-CheXbert, or as negative."""
+    return labels.get(name) == "positive" or (labels.get(name) == "uncertain" and uncertain == "positive")
+
+
+def count_labels(
+    pairs: Sequence[tuple[Mapping[str, Certainty], Mapping[str, Certainty]]], uncertain: Certainty = "positive"
+) -> Rows:
+    """The additive counts that every F1 of findings is made of.
+
+    Args:
+        pairs: (what the reference says, what the prediction says) of each study.
+        uncertain: What uncertain findings count as.
+
+    Returns:
+        For each of `FINDINGS` (in the reference), then (in the prediction), then (in both), shape (n, 42).
+    """
+    rows = np.zeros((len(pairs), 3, len(FINDINGS)))
+    for row, (true, named) in zip(rows, pairs, strict=True):
+        row[0] = [is_there(true, name, uncertain) for name in FINDINGS]
+        row[1] = [is_there(named, name, uncertain) for name in FINDINGS]
+        row[2] = row[0] * row[1]
+    return rows.reshape(len(pairs), -1)
 
 
 def finding_rows(records: Sequence[Prediction]) -> Rows:
-    """For each of 14 findings (in the reference, in the prediction, in both), shape (n, 42); an error has none."""
-    rows = np.zeros((len(records), 3, len(FINDINGS)))
-    for row, record in zip(rows, records, strict=True):
-        true = label_report(record.reference)
-        named = label_report(record.prediction) if record.error is None else {}
-        row[0] = [_is_there(true, name) for name in FINDINGS]
-        row[1] = [_is_there(named, name) for name in FINDINGS]
-        row[2] = row[0] * row[1]
-    return rows.reshape(len(records), -1)
+    """`count_labels` of records by the rules; an error has no findings."""
+    answers = [label_report(each.prediction) if each.error is None else {} for each in records]
+    return count_labels([(label_report(each.reference), named) for each, named in zip(records, answers, strict=True)])
 
 
-def _parts(sums: Rows) -> tuple[Rows, Rows, Rows]:
-    size = len(FINDINGS)
-    return sums[..., :size], sums[..., size : 2 * size], sums[..., 2 * size :]
+def _parts(sums: Rows, names: Sequence[str] = FINDINGS) -> tuple[Rows, Rows, Rows]:
+    """(true, named, both) of some of the findings, each of shape (..., len(names))."""
+    places = [FINDINGS.index(name) for name in names]
+    true, named, both = np.split(sums, 3, axis=-1)
+    return true[..., places], named[..., places], both[..., places]
 
 
-def _micro_f1(sums: Rows) -> Rows:
-    true, named, both = (part.sum(axis=-1) for part in _parts(sums))
+def micro_f1(sums: Rows, names: Sequence[str] = FINDINGS) -> Rows:
+    """F1 of all findings' counts together; 0 where nothing is there and nothing named."""
+    true, named, both = (part.sum(axis=-1) for part in _parts(sums, names))
     return np.asarray(2 * both / np.maximum(true + named, 1))
 
 
-def _macro_f1(sums: Rows) -> Rows:
+def macro_f1(sums: Rows, names: Sequence[str] = FINDINGS) -> Rows:
+    """The mean F1 over all these classes, 0 for one that nobody has: as scikit-learn, and so F1-CheXbert, counts."""
+    true, named, both = _parts(sums, names)
+    return np.asarray((2 * both / np.maximum(true + named, 1)).mean(axis=-1))
+
+
+def _macro_f1_of_references(sums: Rows) -> Rows:
     """Over the classes that references have; a class that only predictions have lowers the micro F1."""
     true, named, both = _parts(sums)
     scores = np.where(true > 0, 2 * both / np.maximum(true + named, 1), 0.0)
@@ -225,19 +256,47 @@ def _normal_rows(records: Sequence[Prediction]) -> Rows:
     return np.stack([true * named, true], axis=1)
 
 
-def finding_counts(records: Sequence[Prediction]) -> dict[str, dict[str, float | int | None]]:
-    """Per finding: n in references and in predictions, precision, recall, F1; None where undefined. JSON-able."""
-    true, named, both = _parts(finding_rows(records).sum(axis=0))
-    return {
-        name: {
-            "n": int(true[place]),
-            "named": int(named[place]),
-            "precision": float(both[place] / named[place]) if named[place] else None,
-            "recall": float(both[place] / true[place]) if true[place] else None,
-            "f1": float(2 * both[place] / (true[place] + named[place])) if true[place] + named[place] else None,
-        }
-        for place, name in enumerate(FINDINGS)
-    }
+def finding_table(records: Sequence[Prediction]) -> dict[str, dict[str, object]]:
+    """How well each finding is reported, by the rules.
+
+    Args:
+        records: At least one; their `group` says which of them belong together.
+
+    Returns:
+        Finding -> `n` (in references), `named` (in predictions), and `precision`, `recall` and `f1`, each with its
+        `…_interval`, 95 %: Wilson's for shares of independent records, else the bootstrap's by group. None where
+        undefined, an interval also where all resamples agree, which shows no doubt though there is some. JSON-able.
+    """
+    rows, groups = finding_rows(records), [(record.split, record.group) for record in records]
+    is_independent = len(set(groups)) == len(groups)
+    table = {}
+    for name in FINDINGS:
+        columns = np.stack([part[:, 0] for part in _parts(rows, [name])], axis=1)
+        true, named, both = (int(each) for each in columns.sum(axis=0))
+        shares = {"precision": ([2, 1], both, named), "recall": ([2, 0], both, true)}
+        entry: dict[str, object] = {"n": true, "named": named}
+        for share, (places, hits, count) in shares.items():
+            entry[share] = hits / count if count else None
+            ends = (
+                wilson_interval(hits, count)
+                if is_independent and count
+                else bootstrap_interval(columns[:, places], groups=groups, statistic=mean_of_sums)
+            )
+            entry[f"{share}_interval"] = _shown(ends) if count else [None, None]
+        entry["f1"] = 2 * both / (true + named) if true + named else None
+        ends = bootstrap_interval(columns, groups=groups, statistic=_f1)
+        entry["f1_interval"] = _shown(ends) if true + named else [None, None]
+        table[name] = entry
+    return table
+
+
+def _f1(sums: Rows) -> Rows:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(2 * sums[..., 2] / (sums[..., 0] + sums[..., 1]))
+
+
+def _shown(ends: Interval) -> list[float | None]:
+    return [float(ends.low), float(ends.high)] if ends.low < ends.high else [None, None]
 
 
 def by_abnormality(records: Sequence[Prediction]) -> dict[str, list[Prediction]]:
@@ -248,14 +307,14 @@ def by_abnormality(records: Sequence[Prediction]) -> dict[str, list[Prediction]]
     return {name: rows for name, rows in slices.items() if rows}
 
 
-_HOW = "rule-based labeller 1, zh and en|14 CheXpert classes|uncertain counts as positive|not CheXbert"
-FINDINGS_MICRO_F1 = Metric("findings_micro_f1", "Findings, micro-F1", _HOW, table=finding_rows, statistic=_micro_f1)
+_HOW = "rule-based labeller 1, zh and en|14 CheXpert classes|uncertain counts as positive|any case|not cut|not CheXbert"
+FINDINGS_MICRO_F1 = Metric("findings_micro_f1", "Findings, micro-F1", _HOW, table=finding_rows, statistic=micro_f1)
 FINDINGS_MACRO_F1 = Metric(
     "findings_macro_f1",
     "Findings, macro-F1",
     f"{_HOW}|classes of the references",
     table=finding_rows,
-    statistic=_macro_f1,
+    statistic=_macro_f1_of_references,
 )
 ABNORMAL_RECALL = Metric(
     "abnormal_recall", "Abnormal studies found", f"{_HOW}|abnormal: any but devices", table=_abnormal_rows
@@ -263,16 +322,3 @@ ABNORMAL_RECALL = Metric(
 NORMAL_RECALL = Metric(
     "normal_recall", "Normal studies called normal", f"{_HOW}|normal: none but devices", table=_normal_rows
 )
-
-
-def need_external(name: Literal["radgraph", "f1chexbert", "green_score"]) -> NoReturn:
-    """Say how to score with the original labellers, which are other people's models with weights of their own.
-
-    Raises:
-        ConfigError: Always; it names the package and whether it is there.
-    """
-    state = "is installed" if find_spec(name) else f"is not installed: pip install {name.replace('_', '-')}"
-    raise ConfigError(
-        f"{name} is no metric of the workbench. The package {state}; run it with its own weights on predictions.jsonl,"
-        " columns prediction and reference. Without it, take findings_micro_f1 and findings_macro_f1, by rules."
-    )

@@ -1,96 +1,181 @@
 """A language model as judge, over any OpenAI-compatible endpoint; off unless asked for, and it sends the answers there.
 
 ```
-metric = judge("http://localhost:8000/v1", "qwen2.5-72b-instruct")
-score_all(records, [metric])
+python evaluate.py run=latest metrics.external.judge.base_url=http://localhost:8000/v1 metrics.external.judge.model=<id>
 ```
 
 A judge's scores depend on its model and its prompt, so both stand in the signature. They are no measurement like the
-others: compare them only where both are the same, and check some of them by eye.
+others: compare them only where both are the same, and check some of them by eye, in `verdicts.jsonl`:
+
+    {"key": "0c1f…", "split": "test", "id": "2882_1", "score": 0.3, "reply": "Score: 3"}
 """
 
+import base64
+import hashlib
 import json
 import re
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 from tqdm.auto import tqdm
 
-from vglm.errors import ConfigError, DataError
-from vglm.evaluation.metrics.base import Metric, Rows
+from vglm.errors import DataError
 from vglm.evaluation.predictions import MAX_ERRORS_SHOWN, Prediction
 
-PROMPT = """You grade an answer about an image that you cannot see. Compare it with the reference, which is right.
+PROMPT = """You grade an answer about an image. Compare it with the reference, which is right.
 Question: {question}
 Reference: {reference}
 Answer: {prediction}
 Is what the answer says true according to the reference, and does it say all that the reference does? Wording and \
 language do not matter. Reply with one line: "Score: " and a whole number from 0 (all wrong) to 10 (all right)."""
 
+VERDICTS_FILE = "verdicts.jsonl"
+ATTEMPTS = 3
+MAX_UNPARSED = 0.1
+"""With a larger share of replies without a score, a mean of the others says nothing."""
+
 _SCORE = re.compile(r"score\W{0,5}(10|\d)\b(?![./]\d)", re.IGNORECASE)
 
 
-def judge(
-    endpoint: str, model: str, *, prompt: str = PROMPT, api_key: str | None = None, timeout_seconds: float = 60.0
-) -> Metric:
-    """A metric that asks a model for each answer's score.
+def find_prompt_problem(prompt: str) -> str | None:
+    """What a prompt lacks; None where it will do."""
+    missing = [name for name in ("{reference}", "{prediction}") if name not in prompt]
+    return f"the judge's prompt lacks {' and '.join(missing)}" if missing else None
 
-    Args:
-        endpoint: Base address, such as http://localhost:8000/v1; `/chat/completions` is added.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judge:
+    """A model that gives answers a score.
+
+    Attributes:
+        base_url: Base address, such as http://localhost:8000/v1; `/chat/completions` is added.
         model: The judge's name there.
         prompt: With {question}, {reference} and {prediction}; the reply must have "Score: <0 to 10>" in it.
+        images: Folder with the small copies of images, `<sha256>.webp`, to send along; None to send texts only.
         api_key: Sent as a bearer token; never stored.
         timeout_seconds: Of one request.
-
-    Returns:
-        The metric, 0.0 to 1.0. Scoring raises a DataError where the endpoint fails or replies without a score: a mean
-        over those that happened to succeed would be another metric. The same answer is asked for once.
-
-    Raises:
-        ConfigError: The address is no HTTP address, or the prompt lacks a field.
+        wait_seconds: Before a request that failed is made again; doubled each time.
     """
-    if not endpoint.startswith(("http://", "https://")):
-        raise ConfigError(f"the judge's endpoint must start with http:// or https://, got {endpoint!r}.")
-    if missing := [name for name in ("{reference}", "{prediction}") if name not in prompt]:
-        raise ConfigError(f"the judge's prompt lacks {' and '.join(missing)}.")
-    address = endpoint.rstrip("/") + "/chat/completions"
-    known: dict[str, float] = {}
 
-    def ask(text: str) -> float:
-        body = {"model": model, "temperature": 0, "messages": [{"role": "user", "content": text}]}
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
-        request = urllib.request.Request(address, json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=timeout_seconds) as response:
-            reply = json.load(response)["choices"][0]["message"]["content"]
-        if (found := _SCORE.search(reply)) is None:
-            raise ValueError(f"no score in the reply {reply[:80]!r}")
-        return int(found[1]) / 10
+    base_url: str
+    model: str
+    prompt: str = PROMPT
+    images: Path | None = None
+    api_key: str | None = field(default=None, repr=False)
+    timeout_seconds: float = 60.0
+    wait_seconds: float = 2.0
 
-    def table(records: Sequence[Prediction]) -> Rows:
-        scores, problems = np.zeros(len(records)), []
-        for place, record in enumerate(tqdm(records, desc=f"judge {model}", delay=2)):
-            if record.error is not None:
-                continue
-            text = _fill(prompt, record)
-            try:
-                if text not in known:
-                    known[text] = ask(text)
-            except (OSError, ValueError, LookupError, TypeError) as error:
-                problems.append(f"{record.split} {record.id!r}: {error}")
-                if len(problems) == MAX_ERRORS_SHOWN:
-                    break
-                continue
-            scores[place] = known[text]
+    @property
+    def signature(self) -> str:
+        """What the scores depend on."""
+        sight = "sees the report's copy of the image" if self.images is not None else "sees no image"
+        how = "temperature 0|0 to 10, divided by 10|texts as they are, not cut|replies without a score left out"
+        return f"judge {self.model}|{how}|{sight}|prompt {self.prompt!r}"
+
+    @property
+    def address(self) -> str:
+        """Where requests go."""
+        return self.base_url.rstrip("/") + "/chat/completions"
+
+    def scores(self, records: Sequence[Prediction], verdicts: Path) -> list[float | None]:
+        """Ask for each different answer's score once.
+
+        Args:
+            records: The answers.
+            verdicts: A JSON-lines file of replies. What it has is not asked for again; new replies are added as they
+                come, so that a judging that was stopped goes on.
+
+        Returns:
+            Scores from 0.0 to 1.0; 0.0 for a record with an error, which nobody is asked about; None where the reply
+            held no score.
+
+        Raises:
+            DataError: The endpoint failed, several times in a row; or more than `MAX_UNPARSED` of the replies hold no
+                score. What was replied is kept.
+        """
+        known = _read_verdicts(verdicts)
+        scores: list[float | None] = []
+        problems: list[str] = []
+        with verdicts.open("a", encoding="utf-8", newline="\n") as file:
+            for record in tqdm(records, desc=f"judge {self.model}", delay=2):
+                if record.error is not None:
+                    scores.append(0.0)
+                    continue
+                content = self._content(record)
+                key = hashlib.sha256(json.dumps([self.address, self.model, content]).encode()).hexdigest()
+                if key not in known:
+                    try:
+                        reply = self._ask(content)
+                    except (OSError, ValueError, LookupError, TypeError) as error:
+                        problems.append(f"{record.split} {record.id!r}: {error}")
+                        if len(problems) == MAX_ERRORS_SHOWN:
+                            break
+                        continue
+                    found = _SCORE.search(reply)
+                    known[key] = None if found is None else int(found[1]) / 10
+                    place = {"key": key, "split": record.split, "id": record.id}
+                    line = place | {"score": known[key], "reply": reply}
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    file.flush()
+                scores.append(known[key])
         if problems:
             raise DataError(
-                f"{address}: the judge {model!r} gave no score for {len(problems)} answers or more"
-                f" ({'; '.join(problems)}). Check the endpoint, the model's name and the prompt, then score again."
+                f"{self.address}: the judge {self.model!r} did not answer for {len(problems)} answers or more"
+                f" ({'; '.join(problems)}). Check the endpoint and the model's name, then give the same command again:"
+                " it goes on where it stopped."
             )
-        return np.stack([scores, np.ones(len(records))], axis=1)
+        unparsed = sum(score is None for score in scores)
+        if unparsed > MAX_UNPARSED * len(scores):
+            raise DataError(
+                f"{self.address}: {unparsed} of {len(scores)} replies of the judge {self.model!r} hold no"
+                f' "Score: <0 to 10>". Look at them in {verdicts}, then change the prompt or the model.'
+            )
+        return scores
 
-    signature = f"judge {model}|temperature 0|0 to 10, divided by 10|prompt {prompt!r}"
-    return Metric("judge", f"Judged by {model}", signature, table=table)
+    def _content(self, record: Prediction) -> str | list[dict[str, Any]]:
+        """The message: the prompt, and the image's copy where it is sent along."""
+        text = _fill(self.prompt, record)
+        path = None if self.images is None else self.images / f"{record.image_sha256}.webp"
+        if path is None or not path.is_file():
+            return text
+        uri = "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode()
+        return [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": uri}}]
+
+    def _ask(self, content: str | list[dict[str, Any]]) -> str:
+        """The reply; a request that failed for the moment is made again."""
+        body = {"model": self.model, "temperature": 0, "messages": [{"role": "user", "content": content}]}
+        headers = {"Content-Type": "application/json"}
+        headers |= {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        request = urllib.request.Request(self.address, json.dumps(body).encode(), headers)
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                with urllib.request.urlopen(request, timeout=self.timeout_seconds) as response:
+                    return str(json.load(response)["choices"][0]["message"]["content"])
+            except OSError as error:
+                is_final = isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code != 429
+                if is_final or attempt == ATTEMPTS:
+                    raise
+            time.sleep(self.wait_seconds * 2 ** (attempt - 1))
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _read_verdicts(path: Path) -> dict[str, float | None]:
+    """Key -> score of what was replied before; a line that was cut off is taken out of the file."""
+    if not path.is_file():
+        return {}
+    with path.open("rb+") as file:
+        whole = file.read().rfind(b"\n") + 1
+        file.truncate(whole)
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        return {str(row["key"]): None if row["score"] is None else float(row["score"]) for row in rows}
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path} is damaged ({error!r}). Remove it; the judge is then asked again.") from error
 
 
 def _fill(prompt: str, record: Prediction) -> str:

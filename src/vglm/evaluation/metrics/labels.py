@@ -20,6 +20,7 @@ from vglm.errors import DataError
 from vglm.evaluation.metrics.base import Metric, Rows
 from vglm.evaluation.metrics.parsing import parse_choice as parse_choice
 from vglm.evaluation.metrics.parsing import parse_label as parse_label
+from vglm.evaluation.metrics.text import OWN
 from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.statistics import Interval, Statistic, bootstrap_interval, wilson_interval
 
@@ -183,7 +184,7 @@ def classification_metrics(labels: Sequence[str] | None = None) -> tuple[Metric,
     """
     how = (
         f"labels: {'the references, or own choices' if labels is None else '/'.join(labels)}|equal, or the only one"
-        " named and not denied|unparsed wrong"
+        f" named and not denied|unparsed wrong|lower case|not cut|{OWN}"
     )
     table = lambda records: _class_rows(records, labels)  # noqa: E731 - one line says it
     kinds: list[tuple[str, str, Statistic]] = [
@@ -355,6 +356,7 @@ def reference_answers(reference: str) -> list[str]:
 VQA_ACCURACY = Metric(
     "vqa_accuracy",
     "VQA accuracy",
-    "soft, min(1, matches/3), one person left out|VQA v2 normal form on both sides|several answers: a JSON list",
+    "soft, min(1, matches/3), one person left out|VQA v2 normal form on both sides, lower case|several answers: a JSON"
+    f" list|not cut|{OWN}",
     lambda prediction, reference: vqa_accuracy(prediction, reference_answers(reference)),
 )

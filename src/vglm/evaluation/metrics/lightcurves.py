@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from vglm.evaluation.metrics.base import Metric, Rows, normalise
+from vglm.evaluation.metrics.text import OWN
 from vglm.evaluation.predictions import Prediction
 
 _NUMBER = r"(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)"
@@ -98,7 +99,7 @@ def _error(name: str, title: str, read: Callable[[str], float | None], unit: str
     return Metric(
         f"{name}_error",
         f"{title}: relative error",
-        f"mean |named - true| / true|{unit}|only where both name one",
+        f"mean |named - true| / true|{unit}|only where both name one|any case|not cut|{OWN}",
         table=lambda records: _error_rows(records, read),
         is_share=False,
         is_better_higher=False,
@@ -109,7 +110,7 @@ def _within(name: str, title: str, read: Callable[[str], float | None], unit: st
     return Metric(
         f"{name}_within_{tolerance:.0%}".replace("%", "_percent"),
         f"{title} within {tolerance:.0%}",
-        f"share of references with one|{unit}|no value in the answer is wrong",
+        f"share of references with one|{unit}|no value in the answer is wrong|any case|not cut|{OWN}",
         table=lambda records: _within_rows(records, read, tolerance),
     )
 

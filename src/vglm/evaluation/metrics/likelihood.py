@@ -21,6 +21,7 @@ from vglm.errors import DataError
 from vglm.evaluation.metrics.base import Metric, Rows
 from vglm.evaluation.metrics.labels import own_choices
 from vglm.evaluation.metrics.parsing import parse_choice
+from vglm.evaluation.metrics.text import OWN
 from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.statistics import wilson_interval
 
@@ -239,18 +240,20 @@ def _choice_rows(records: Sequence[Prediction], wants_right: bool) -> Rows:
 # --- the metrics ------------------------------------------------------------------------------------------------------
 
 _SOFTMAX = "softmax over the choices of ln p(choice and its end)"
+_EXACTLY = f"case kept|not cut|{OWN}"
 
 LIKELIHOOD_ACCURACY = Metric(
     "likelihood_accuracy",
     "Accuracy by likelihood",
-    "the choice of highest ln p(choice and its end)|summed over tokens, not normalised|of equal ones the first",
+    "the choice of highest ln p(choice and its end)|summed over tokens, not normalised|of equal ones the first"
+    f"|{_EXACTLY}",
     table=lambda records: _hit_rows(records, lambda choice: 1.0),
 )
 LIKELIHOOD_ACCURACY_PER_CHARACTER = Metric(
     "likelihood_accuracy_per_character",
     "Accuracy by likelihood per character",
     "the choice of highest ln p(choice and its end) / characters of the choice|as acc_norm of lm-evaluation-harness,"
-    " which leaves out the end",
+    f" which leaves out the end|{_EXACTLY}",
     table=lambda records: _hit_rows(records, lambda choice: float(max(1, len(choice)))),
 )
 """For choices of different lengths. Source: EleutherAI/lm-evaluation-harness:lm_eval/api/task.py, which divides by the
@@ -258,7 +261,7 @@ characters of a choice."""
 CALIBRATION_ERROR = Metric(
     "expected_calibration_error",
     "Expected calibration error",
-    f"{_SOFTMAX}|highest against right|{BINS} bins of equal width|L1",
+    f"{_SOFTMAX}|highest against right|{BINS} bins of equal width|L1|{_EXACTLY}",
     table=_calibration_rows,
     statistic=_expected_error,
     is_better_higher=False,
@@ -267,7 +270,7 @@ CALIBRATION_ERROR = Metric(
 BRIER_SCORE = Metric(
     "brier_score",
     "Brier score",
-    f"0 to 2|{_SOFTMAX}|sum over the choices of (p - is right)^2",
+    f"0 to 2|{_SOFTMAX}|sum over the choices of (p - is right)^2|{_EXACTLY}",
     table=_brier_rows,
     is_share=False,
     is_better_higher=False,
@@ -276,7 +279,8 @@ BRIER_SCORE = Metric(
 CHOICE_ACCURACY = Metric(
     "choice_accuracy",
     "Accuracy of the chosen answer",
-    "own choices, or those scored by likelihood|named or chosen by letter, not denied|unparsed wrong",
+    f"own choices, or those scored by likelihood|named or chosen by letter, not denied|unparsed wrong|lower case|not cut"
+    f"|{OWN}",
     table=lambda records: _choice_rows(records, wants_right=True),
 )
 CHOICE_PARSED = Metric(

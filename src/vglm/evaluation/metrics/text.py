@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
 
-from vglm.errors import ConfigError
 from vglm.evaluation.metrics.base import Metric, Rows, normalise
 from vglm.evaluation.predictions import Prediction
 
 Tokens = Callable[[str], Sequence[str]]
+
+OWN = "vglm 1"
+"""The version of definitions that are this project's own; it rises when one of them changes."""
 
 # --- matches ---------------------------------------------------------------------------------------------------------
 
@@ -166,7 +168,7 @@ def _bleu(tokenizer: str, title: str) -> Metric:
     return Metric(
         f"bleu_{tokenizer}",
         f"BLEU ({title})",
-        f"nrefs:1|case:mixed|eff:no|tok:{tokenizer}|smooth:exp|version:{metadata.version('sacrebleu')}",
+        f"nrefs:1|case:mixed|eff:no|tok:{tokenizer}|smooth:exp|version:{metadata.version('sacrebleu')}|not cut",
         table=lambda records: bleu_rows(records, split),
         statistic=bleu_statistic,
         is_ngram=True,
@@ -253,7 +255,7 @@ def _cider_rows(records: Sequence[Prediction]) -> Rows:
     return np.stack([np.array(cider_d(given, wanted)), np.ones(len(records))], axis=1)
 
 
-# --- METEOR and BERTScore --------------------------------------------------------------------------------------------
+# --- METEOR ----------------------------------------------------------------------------------------------------------
 
 
 class _NoSynonyms:
@@ -285,35 +287,6 @@ def meteor(prediction: str, reference: str) -> float:
     return float(_meteor()(wanted, given, wordnet=_NoSynonyms()))
 
 
-def bert_score(model: str, *, num_layers: int) -> Metric:
-    """BERTScore's F1 with a model that the user has.
-
-    Args:
-        model: A folder with the weights of a BERT-like model.
-        num_layers: The layer whose states are compared; which is best depends on the model.
-
-    Raises:
-        ConfigError: The package `bert-score` is not installed.
-
-    Source: Zhang et al. 2020, "BERTScore: evaluating text generation with BERT".
-    """
-    try:
-        from bert_score import BERTScorer
-    except ImportError as error:
-        raise ConfigError(
-            "BERTScore needs the package bert-score: pip install bert-score, and a folder with a model's weights."
-        ) from error
-    scorer = BERTScorer(model_type=model, num_layers=num_layers)
-
-    def table(records: Sequence[Prediction]) -> Rows:
-        _, _, f1 = scorer.score([each.prediction for each in records], [each.reference for each in records])
-        answered = np.array([each.error is None for each in records])
-        return np.stack([np.asarray(f1, dtype=np.float64) * answered, np.ones(len(records))], axis=1)
-
-    signature = f"F1|{model}|layer {num_layers}|no idf|not rescaled|version:{metadata.version('bert-score')}"
-    return Metric("bert_score", "BERTScore", signature, table=table)
-
-
 # --- the metrics -----------------------------------------------------------------------------------------------------
 
 
@@ -329,30 +302,33 @@ def length_ratio_rows(records: Sequence[Prediction]) -> Rows:
     )
 
 
-_TOKENS = "nfkc|without blanks"
-_WORDS = "nfkc|lower case|words, Han characters singly|punctuation dropped"
+_TOKENS = f"nfkc|without blanks|case kept|not cut|{OWN}"
+_WORDS = "nfkc|lower case|words, Han characters singly|punctuation dropped|not cut"
 
-EXACT_MATCH = Metric("exact_match", "Exact match", "nfkc|strip|one blank|case kept", exact_match)
+EXACT_MATCH = Metric("exact_match", "Exact match", f"nfkc|strip|one blank|case kept|not cut|{OWN}", exact_match)
 NORMALISED_MATCH = Metric(
-    "normalised_match", "Normalised match", "nfkc|lower case|punctuation dropped|one blank", normalised_match
+    "normalised_match",
+    "Normalised match",
+    f"nfkc|lower case|punctuation dropped|one blank|not cut|{OWN}",
+    normalised_match,
 )
 CONTAINS = Metric(
     "contains",
     "Contains the reference",
-    "nfkc|lower case|punctuation dropped|word boundaries in Latin script",
+    f"nfkc|lower case|punctuation dropped|word boundaries in Latin script|not cut|{OWN}",
     contains,
 )
 ROUGE_L = Metric(
     "rouge_l_characters",
     "ROUGE-L (characters)",
-    f"rouge-score {metadata.version('rouge-score')}|F1|characters without blanks|nfkc|case kept",
+    f"rouge-score {metadata.version('rouge-score')}|F1|characters without blanks|nfkc|case kept|smooth:none|not cut",
     rouge_l_characters,
     is_ngram=True,
 )
 ROUGE_L_WORDS = Metric(
     "rouge_l_words",
     "ROUGE-L (words)",
-    f"rouge-score {metadata.version('rouge-score')}|F1|{_WORDS}|no stemming",
+    f"rouge-score {metadata.version('rouge-score')}|F1|{_WORDS}|no stemming|smooth:none",
     rouge_l_words,
     is_ngram=True,
 )
@@ -360,7 +336,7 @@ BLEU_ZH, BLEU_CHAR, BLEU_13A = _bleu("zh", "zh"), _bleu("char", "characters"), _
 CHRF = Metric(
     "chrf",
     "chrF2",
-    "nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|as sacrebleu 2.6",
+    "nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|tok:characters|smooth:none|not cut|as sacrebleu 2.6",
     table=chrf_rows,
     statistic=chrf_statistic,
     is_ngram=True,
@@ -368,7 +344,7 @@ CHRF = Metric(
 CIDER_D = Metric(
     "cider_d",
     "CIDEr-D",
-    f"0 to 10|n 1-4|sigma 6|df of these references|{_WORDS}|as pycocoevalcap",
+    f"0 to 10|n 1-4|sigma 6|df of these references|smooth:none|{_WORDS}|as pycocoevalcap 1.2",
     table=_cider_rows,
     is_share=False,
     is_ngram=True,
@@ -376,7 +352,8 @@ CIDER_D = Metric(
 METEOR = Metric(
     "meteor",
     "METEOR (exact and stem)",
-    f"nltk {metadata.version('nltk')}|alpha 0.9, beta 3, gamma 0.5|Porter stems|no synonyms|{_WORDS}",
+    f"nltk {metadata.version('nltk')}|alpha 0.9, beta 3, gamma 0.5|Porter stems|no synonyms|smooth:none|{_WORDS}"
+    "|not Java's METEOR 1.5, whose scores are about half as high",
     meteor,
     is_ngram=True,
 )

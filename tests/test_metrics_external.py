@@ -1,0 +1,318 @@
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vglm.errors import ConfigError, DataError
+from vglm.evaluation.baselines import Answers, collect_baselines
+from vglm.evaluation.comparison import compare, compare_folder
+from vglm.evaluation.metrics import ALL_METRICS, select_metrics
+from vglm.evaluation.metrics.external import (
+    SCORES_FILE,
+    ImportSettings,
+    Store,
+    StoredMetric,
+    declare,
+    import_scores,
+    key_of,
+    parse_settings,
+    read_store,
+    stored_metrics,
+    write_store,
+)
+from vglm.evaluation.predictions import (
+    PREDICTIONS_FILE,
+    Arm,
+    Evaluation,
+    Prediction,
+    read_evaluation,
+    write_evaluation,
+    write_predictions,
+)
+from vglm.evaluation.report import render
+from vglm.evaluation.scoring import STAMP, check_metrics, rescore, score_arms
+
+N = 12
+JUDGE = {"base_url": "http://127.0.0.1:9/v1", "model": "x"}
+
+
+def record(place: int, prediction: str, **others: Any) -> Prediction:
+    values = {
+        "id": f"study {place}", "group": str(place), "split": "test", "kind": None, "english": True, "question": "?",
+        "history": (), "reference": f"finding {place}", "prediction": prediction, "image": None, "image_sha256": None,
+    }  # fmt: skip
+    return Prediction(**(values | others))
+
+
+BEFORE = [record(place, "nothing") for place in range(N)]
+AFTER = [record(place, "nothing" if place < 2 else f"finding {place % 5}") for place in range(N)]
+ARMS = {"before": BEFORE, "after": AFTER}
+SCORES = {"before": [0.25] * N, "after": [0.25, 0.25, *(0.5 + 0.04 * place for place in range(2, N))]}
+"""Equal answers have equal scores."""
+
+
+def lines(arm: str) -> list[dict[str, Any]]:
+    return [{"id": f"study {place}", "score": score} for place, score in enumerate(SCORES[arm])]
+
+
+def write_lines(path: Path, rows: list[Any]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def green(tmp_path: Path) -> dict[str, object]:
+    """The settings of a metric whose scores lie in two files."""
+    for arm in ARMS:
+        write_lines(tmp_path / f"green_{arm}.jsonl", lines(arm))
+    return {"scores": f"{tmp_path}/green_{{arm}}.jsonl", "signature": "GREEN-RadLlama2-7b, green-score 0.0.12"}
+
+
+@pytest.fixture
+def evaluation(tmp_path: Path) -> Path:
+    folder = tmp_path / "evaluation"
+    for arm, records in ARMS.items():
+        write_predictions(records, folder / arm / PREDICTIONS_FILE)
+    about = Evaluation(
+        title="run", summary="A run.", purpose="tuning", baseline=Arm(label="before", meaning="b"),
+        candidate=Arm(label="after", meaning="a"), facts={}, decoding={}, command="", versions={}, created="",
+        config="seed: 1\nmetrics:\n  names: [exact_match]\n",
+    )  # fmt: skip
+    write_evaluation(about, folder)
+    return folder
+
+
+# --- settings --------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_asked_for_by_default() -> None:
+    assert parse_settings(None) == parse_settings({}) == parse_settings({"judge": None}) == {}
+    assert declare(None) == {}
+
+
+def test_all_mistakes_of_the_settings_at_once(tmp_path: Path) -> None:
+    wrong = {
+        "bert_score": {"model": str(tmp_path), "num_layers": 0},
+        "chexbert": {"weights": "none.pth", "tokenizer": str(tmp_path), "uncertain": "maybe"},
+        "judge": {"base_url": "localhost", "modle": "x", "timeout_seconds": True},
+        "green": {"scores": "none.jsonl"},
+        "plain": 3,
+    }
+    with pytest.raises(ConfigError) as raised:
+        parse_settings(wrong)
+    expected = """9 problems in metrics.external:
+  metrics.external.bert_score.num_layers must be positive, got 0
+  metrics.external.chexbert: weights 'none.pth' is no file; expected chexbert.pth
+  metrics.external.chexbert: tokenizer '{folder}' has no vocab.txt; expected a folder with that of bert-base-uncased
+  metrics.external.chexbert: uncertain must be positive or negative, got 'maybe'
+  metrics.external.judge.modle: no such key; did you mean `model`?
+  metrics.external.judge.timeout_seconds: expected float, got True
+  metrics.external.judge.model: a value is required
+  metrics.external.green.signature: a value is required
+  metrics.external.plain: expected settings such as metrics.external.plain.scores=<file>, got 3"""
+    assert str(raised.value) == expected.format(folder=tmp_path)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("radgraph", "encode_plus"), ("green", "transformers 4.40.0")])
+def test_what_cannot_be_computed_here_says_why_and_what_to_do(name: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{reason}.*metrics.external.{name}.scores=<file>"):
+        parse_settings({name: {"model": "x"}})
+    with pytest.raises(ConfigError, match=rf"{reason}.*metrics.external.{name}.scores=<file>"):
+        select_metrics([name])
+
+
+def test_names() -> None:
+    external = declare({"judge": JUDGE})
+    assert [each.name for each in select_metrics(["exact_match"], external=external)] == ["exact_match", "judge"]
+    assert next(each.name for each in select_metrics(["judge", "exact_match"], external=external)) == "judge"
+    with pytest.raises(ConfigError, match=r"there is no 'chexbert_micro_f1' without metrics.external.chexbert"):
+        select_metrics(["chexbert_micro_f1"])
+    with pytest.raises(ConfigError, match=r"metrics.external: chrf is a metric of the workbench"):
+        select_metrics([], external={"chrf": ALL_METRICS["chrf"]})
+    with pytest.raises(ConfigError, match="base_url must start with http"):
+        check_metrics({"names": ["exact_match"], "external": {"judge": JUDGE | {"base_url": "ftp://x"}}})
+
+
+# --- numbers of other programs ---------------------------------------------------------------------------------------
+
+
+def imported(settings: dict[str, object], arms: dict[str, list[Prediction]] = ARMS) -> dict[str, list[float]]:
+    return import_scores(ImportSettings(name="green", **settings), arms)  # type: ignore[arg-type]
+
+
+def test_scores_of_two_files_or_of_one(green: dict[str, object], tmp_path: Path) -> None:
+    found = imported(green)
+    for arm, records in ARMS.items():
+        assert [found[key_of(each)] for each in records] == [[score, 1.0] for score in SCORES[arm]]
+    both = [row for arm in ARMS for row in (each | {"arm": arm} for each in lines(arm))]
+    assert imported(green | {"scores": write_lines(tmp_path / "both.jsonl", both)}) == found
+
+
+def test_an_answer_that_failed_needs_no_score(green: dict[str, object], tmp_path: Path) -> None:
+    failed = [replace(AFTER[0], prediction="", error="unreadable"), *AFTER[1:]]
+    write_lines(tmp_path / "green_after.jsonl", lines("after")[1:])
+    assert imported(green, {"before": BEFORE, "after": failed})[key_of(failed[0])] == [0.0, 1.0]
+
+
+def test_all_mistakes_of_a_file_at_once(green: dict[str, object], tmp_path: Path) -> None:
+    rows = lines("after")
+    rows[3]["score"] = "high"
+    rows[4]["score"] = 1.5
+    rows[5] = rows[6]
+    rows[11]["id"] = "study 99"
+    write_lines(tmp_path / "green_after.jsonl", rows)
+    with pytest.raises(DataError) as raised:
+        imported(green)
+    text = str(raised.value)
+    assert "8 problems with the scores of after" in text  # and of each row also that its answer has none
+    assert "line 4: score must be a number, found 'high'" in text
+    assert "line 5: score must be from 0 to 1, found 1.5; of another scale, set is_share=false" in text
+    assert "line 7: test 'study 6' appears twice" in text
+    assert "test 'study 99' is no answer of after" in text
+
+
+def test_one_answer_cannot_have_two_scores(green: dict[str, object], tmp_path: Path) -> None:
+    rows = lines("after")
+    rows[0]["score"] = 0.75
+    write_lines(tmp_path / "green_after.jsonl", rows)
+    with pytest.raises(
+        DataError, match=r"test 'study 0' has another score in another arm, though the answer is the same"
+    ):
+        imported(green)
+
+
+def test_other_scales(green: dict[str, object], tmp_path: Path) -> None:
+    for arm in ARMS:
+        write_lines(tmp_path / f"green_{arm}.jsonl", [row | {"score": 40 * row["score"]} for row in lines(arm)])
+    assert imported(green | {"is_share": False})[key_of(BEFORE[0])] == [10.0, 1.0]
+
+
+# --- in an evaluation folder -----------------------------------------------------------------------------------------
+
+
+def test_stored_scores_take_part_like_any_other(evaluation: Path, green: dict[str, object]) -> None:
+    score_arms(evaluation, {"names": ["exact_match"], "external": {"green": green}})
+    about = read_evaluation(evaluation)
+    about = replace(about, config=json.dumps({"metrics": {"names": ["green"], "external": {"green": green}}}))
+    found = compare_folder(evaluation, about).as_dict()
+    row = found["splits"]["test"]["green"]
+    assert found["primary"] == "green"
+    assert row["before"] == 0.25
+    assert row["after"] == pytest.approx(np.mean(SCORES["after"]))
+    assert row["interval"][0] > 0
+    assert row["p_value"] < 0.01
+    assert row["p_value_holm"] is not None
+    assert found["metrics"]["green"] == "computed elsewhere|GREEN-RadLlama2-7b, green-score 0.0.12"
+
+
+def test_a_changed_answer_has_no_score(evaluation: Path, green: dict[str, object]) -> None:
+    score_arms(evaluation, {"names": [], "external": {"green": green}})
+    changed = [replace(AFTER[0], prediction="something else"), *AFTER[1:]]
+    found = compare(BEFORE, changed, metrics=["green"], external=stored_metrics(evaluation, {"green": green}))
+    assert (
+        "1 of 12 answers have no green in scores.jsonl (first: test 'study 0')"
+        in (found.splits["test"].not_computed["green"])
+    )
+
+
+def test_a_report_says_what_was_not_computed(evaluation: Path) -> None:
+    about = read_evaluation(evaluation)
+    metrics = {"names": ["exact_match"], "external": {"judge": JUDGE}}
+    write_evaluation(replace(about, config=json.dumps({"metrics": metrics})), evaluation)
+    render(evaluation)
+    written = json.loads((evaluation / "metrics.json").read_text(encoding="utf-8"))["splits"]["test"]
+    assert "answers have no judge in scores.jsonl" in written["not_computed"]["judge"]
+    assert "exact_match" in written
+
+
+def test_scoring_again_without_torch(evaluation: Path, green: dict[str, object]) -> None:
+    settings = [f"metrics.external.green.{name}={value}" for name, value in green.items()]
+    code = (
+        "import sys, atexit\n"
+        "for name in ('torch', 'transformers', 'peft'): sys.modules[name] = None\n"
+        "from vglm.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "score", str(evaluation), "metrics.names=[exact_match,chrf]", *settings]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    written = json.loads((evaluation / "metrics.json").read_text(encoding="utf-8"))
+    assert list(written["metrics"])[:2] == ["exact_match", "chrf"]
+    assert written["splits"]["test"]["green"]["before"] == 0.25
+    assert "seed: 1" in read_evaluation(evaluation).config
+    assert "GREEN-RadLlama2-7b" in (evaluation / "report" / "report.json").read_text(encoding="utf-8")
+    for file in evaluation.parent.glob("green_*.jsonl"):
+        file.unlink()
+    rescore(evaluation, ["metrics.names=[green]"])  # what is stored needs no file
+    assert compare_folder(evaluation, read_evaluation(evaluation)).as_dict()["primary"] == "green"
+    with pytest.raises(ConfigError, match="there is no file of such a name"):
+        rescore(evaluation, ["metrics.external.green.signature=another"])
+    rescore(evaluation, ["metrics.names=[exact_match]", "metrics.external.green=null"])
+    assert not (evaluation / "after" / SCORES_FILE).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("setting", ["names=[chrf]", "metrics.names", "metrics=x"])
+def test_a_setting_that_is_none_of_the_metrics(evaluation: Path, setting: str) -> None:
+    before = (evaluation / "evaluation.json").read_bytes()
+    with pytest.raises(ConfigError, match="is no setting of the metrics"):
+        rescore(evaluation, [setting])
+    assert (evaluation / "evaluation.json").read_bytes() == before
+
+
+def test_the_store_reads_what_it_wrote(tmp_path: Path) -> None:
+    metric = StoredMetric(name="m", title="M", signature="s", rows="r", statistic="micro_f1", unscored={"after": 1})
+    rows = {"r": {key_of(each): [0.1, 1 / 3, 1e-17] for each in AFTER[:5]}}
+    assert read_store(tmp_path) == Store({}, {})
+    write_store(Store({"m": metric}, rows), ARMS, tmp_path)
+    assert read_store(tmp_path) == Store({"m": metric}, rows)
+    (tmp_path / "after" / SCORES_FILE).write_text('{"r": [1]}\nno JSON\n')
+    with pytest.raises(DataError, match=r"after/scores.jsonl: 2 lines are no scores \(line 1: KeyError\('key'\)"):
+        read_store(tmp_path)
+    (tmp_path / "external.json").write_text('{"metrics": [{"name": "m"}]}')
+    with pytest.raises(DataError, match=r"external.json is damaged.*vglm score"):
+        read_store(tmp_path)
+
+
+def test_the_key_is_of_all_that_a_score_depends_on() -> None:
+    changes = [
+        {"id": "x"}, {"split": "x"}, {"draw": 1}, {"question": "x"}, {"history": (("a", "b"),)}, {"reference": "x"},
+        {"prediction": "x"}, {"error": "x"}, {"image_sha256": "x"},
+    ]  # fmt: skip
+    keys = [key_of(BEFORE[0]), *(key_of(replace(BEFORE[0], **each)) for each in changes)]
+    assert len(set(keys)) == len(keys)
+    assert key_of(replace(BEFORE[0], group="other", meta={"a": 1}, error=None)) == keys[0]
+
+
+def test_no_baseline_is_asked_of_a_judge() -> None:
+    answers = Answers("after", {"after": AFTER})
+    assert collect_baselines((), answers, {"names": ["judge", "exact_match"], "external": {"judge": JUDGE}}) == []
+
+
+# --- a judge ---------------------------------------------------------------------------------------------------------
+
+
+def test_answers_that_a_judge_leaves_unscored_are_counted(evaluation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def scores(self: object, records: list[Prediction], verdicts: Path) -> list[float | None]:
+        asked.extend(each.id for each in records)
+        return [None if each.id == "study 3" and each.prediction != "nothing" else 0.5 for each in records]
+
+    monkeypatch.setattr("vglm.evaluation.metrics.judge.Judge.scores", scores)
+    metrics = {"names": ["exact_match"], "external": {"judge": JUDGE}}
+    score_arms(evaluation, metrics)
+    assert len(asked) == 2 * N - 2  # equal answers once
+    stamp = read_evaluation(evaluation).stamps[-1]
+    assert (stamp.text, stamp.detail) == (STAMP, "Left out of the mean: Judged by x: 1 of after.")
+    metric = stored_metrics(evaluation, metrics["external"])["judge"]  # type: ignore[arg-type]
+    assert metric.rows(AFTER).sum(axis=0).tolist() == [0.5 * (N - 1), N - 1]
+    score_arms(evaluation, metrics)  # known by now
+    assert len(asked) == 2 * N - 2
+    assert read_evaluation(evaluation).stamps == (stamp,)
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    with pytest.raises(ConfigError, match="the variable NO_SUCH_KEY is not set"):
+        score_arms(evaluation, {"names": [], "external": {"judge": JUDGE | {"api_key_env": "NO_SUCH_KEY"}}})
