@@ -154,6 +154,14 @@ def test_a_model_that_looks_gains_by_the_image_and_one_that_does_not_gains_nothi
             assert gain.p_value == 1.0
 
 
+def test_draws_are_paired_and_a_question_counts_once() -> None:
+    asked = [replace(unanswered(sample(name, None), "test"), draw=draw) for name in "ab" for draw in range(2)]
+    true = [replace(each, prediction=each.reference) for each in asked]
+    control = [replace(each, prediction=each.reference if each.key == ("test", "a", 1) else "?") for each in asked]
+    gain = visual_gain(true, control[::-1])
+    assert (gain.n, gain.groups, gain.before, gain.after, gain.difference) == (2, 2, 0.25, 1.0, 0.75)
+
+
 def test_a_control_of_other_questions_is_refused() -> None:
     records = [unanswered(sample(name, None), "test") for name in "ab"]
     with pytest.raises(DataError, match=r"found 1 that the arm was not asked, 'b' first"):
