@@ -114,9 +114,8 @@ def measure(metric: Metric, records: Sequence[Prediction]) -> Score:
     groups = [(record.split, record.group) for record in samples]
     value = float(metric.statistic(rows.sum(axis=0)))
     independent = len(set(groups)) == len(groups)
-    if independent and metric.table is None and bool(np.all((rows[:, 0] == 0) | (rows[:, 0] == rows[:, 1]))):
-        right = int(np.count_nonzero(rows[:, 0]))
-        return Score(metric, value, len(rows), wilson_interval(right, len(rows)), "Wilson score interval")
+    if independent and metric.table is None and bool(np.all((rows[:, 0] == 0) | (rows[:, 0] == 1))):
+        return Score(metric, value, len(rows), wilson_interval(rows[:, 0].sum(), len(rows)), "Wilson score interval")
     interval = bootstrap_interval(rows, groups=groups, statistic=metric.statistic)
     method = "expanded percentile bootstrap" + ("" if independent else ", by group")
     return Score(metric, value, len(rows), interval, method)
@@ -126,11 +125,11 @@ def join_draws(rows: Rows, records: Sequence[Prediction]) -> tuple[Rows, list[Pr
     """Take all draws of a sample as one, for they are not independent of each other.
 
     Args:
-        rows: Of each record: additive numbers, shape (n, k); or scores, shape (n,).
-        records: The records, shape (n,).
+        rows: Of each record: additive numbers, shape (n, k), or one score, shape (n,).
+        records: The records.
 
     Returns:
-        For each sample the sum of its rows, or the mean of its scores; and its first record.
+        For each sample the mean of its rows, so that a sample weighs as much as with one answer; and its first record.
     """
     if all(record.draw == 0 for record in records):
         return rows, list(records)
@@ -138,10 +137,8 @@ def join_draws(rows: Rows, records: Sequence[Prediction]) -> tuple[Rows, list[Pr
     index = np.array([places.setdefault((each.split, each.id), len(places)) for each in records])
     joined = np.zeros((len(places), *rows.shape[1:]))
     np.add.at(joined, index, rows)
-    if rows.ndim == 1:
-        joined /= np.bincount(index)
-    firsts = np.unique(index, return_index=True)[1]
-    return joined, [records[place] for place in firsts]
+    firsts, draws = np.unique(index, return_index=True, return_counts=True)[1:]
+    return (joined.T / draws).T, [records[place] for place in firsts]
 
 
 def normalise(text: str) -> str:
