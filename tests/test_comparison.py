@@ -234,3 +234,79 @@ def test_scoring_needs_no_torch() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(source)}
     )
     assert result.stdout.strip() == "False"
+
+
+# --- several draws of an answer --------------------------------------------------------------------------------------
+
+ANSWERS = st.lists(st.tuples(*[st.lists(st.booleans(), min_size=3, max_size=3)] * 2), min_size=2, max_size=8)
+
+
+def drawn(arm: int, answers: list[tuple[list[bool], list[bool]]]) -> list[Prediction]:
+    """Three draws of each sample, right or wrong."""
+    return [
+        replace(record(f"s{place}", "对" if is_right else "错"), draw=draw)
+        for place, arms in enumerate(answers)
+        for draw, is_right in enumerate(arms[arm])
+    ]
+
+
+@given(answers=ANSWERS)
+def test_draws_are_paired_and_a_sample_counts_once_with_their_mean(
+    answers: list[tuple[list[bool], list[bool]]],
+) -> None:
+    before, after = drawn(0, answers), drawn(1, answers)
+    comparison = compare(before[::-1], after, metrics=["exact_match", "answer_length", "contains"])
+    part = comparison.splits["test"]
+    means = [[sum(arms[arm]) / 3 for arms in answers] for arm in (0, 1)]
+    expected = compare_paired(*means)
+    for name in ("exact_match", "contains"):
+        found = part.paired[name][0]
+        assert replace(found, flips=None) == replace(expected, flips=None)
+    assert (part.n, part.primary.n, part.primary.groups) == (len(answers),) * 3
+    assert part.changed == sum(arms[0] != arms[1] for arms in answers)
+    assert len(part.flips(False, True)) == sum(not a and b for arms in answers for a, b in zip(*arms, strict=True))
+
+    content = json.loads(json.dumps(comparison.as_dict()))["draws"]
+    columns = {
+        label: [sum(arms[arm][draw] for arms in answers) / len(answers) for draw in range(3)]
+        for arm, label in enumerate(("before", "after"))
+    }
+    assert (content["n"], content["metric"]) == (3, "exact_match")
+    for label, column in columns.items():
+        mean = sum(column) / 3
+        assert content["scores"][label] == pytest.approx(column)
+        assert content["mean"][label] == pytest.approx(mean)
+        assert content["sd"][label] == pytest.approx((sum((each - mean) ** 2 for each in column) / 2) ** 0.5, abs=1e-9)
+
+
+def test_an_answer_drawn_again_and_again_proves_no_more_than_once() -> None:
+    names = ["exact_match", "bleu_char", "accuracy", "macro_f1"]
+    once = compare(BEFORE, AFTER, metrics=names, classes=["对", "错"])
+    thrice = compare(
+        *([replace(each, draw=draw) for each in arm for draw in range(3)] for arm in (BEFORE, AFTER)),
+        metrics=names,
+        classes=["对", "错"],
+    )
+    first, second = once.splits["test"], thrice.splits["test"]
+    assert (first.n, first.errors, first.changed) == (second.n, second.errors, second.changed)
+    for name, (result, p_value) in first.paired.items():
+        again, p_again = second.paired[name]
+        assert again.interval == pytest.approx(result.interval, nan_ok=True)
+        assert (again.n, again.groups, again.p_value, p_again) == (result.n, result.groups, result.p_value, p_value)
+    assert second.primary == first.primary  # McNemar's test, on samples
+    assert thrice.confusion == once.confusion
+    assert {name: part.n for name, part in second.kinds.items()} == {name: part.n for name, part in first.kinds.items()}
+    assert second.power_line == f"{first.power_line} Each item was answered 3 times and counts once."
+    content = thrice.as_dict()
+    assert content["splits"]["test"]["wrong_to_right"] == ["a (draw 0)", "a (draw 1)", "a (draw 2)"]
+    assert content["draws"]["sd"] == {"before": 0.0, "after": 0.0}
+    assert once.as_dict()["draws"] == {
+        "n": 1, "metric": "exact_match", "scores": {"before": [0.5], "after": [0.5]},
+        "mean": {"before": 0.5, "after": 0.5}, "sd": {"before": None, "after": None},
+    }  # fmt: skip
+
+
+def test_arms_with_other_draws_are_refused() -> None:
+    more = [*AFTER, replace(AFTER[0], draw=1)]
+    with pytest.raises(DataError, match=r"1 differ \(first: test 'a', draw 1, is only in after\)"):
+        compare(BEFORE, more)

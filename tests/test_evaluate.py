@@ -308,7 +308,90 @@ def test_a_killed_evaluation_goes_on_where_it_was(
 
 def count_lines(folder: Path) -> int:
     """Whole records in the work folder of the killed evaluation."""
-    return sum(path.read_bytes().count(b"\n") for path in folder.glob(".killed.*.work/*/predictions.jsonl"))
+    return sum(path.read_bytes().count(b"\n") for path in folder.glob(".killed.*.work/*/predictions*.jsonl"))
+
+
+def torchrun(*overrides: str) -> subprocess.CompletedProcess[str]:
+    """What two processes say of an evaluation that they share."""
+    root = Path(evaluate.__file__).parent
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    path = os.pathsep.join([str(root / "src"), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [*launcher, str(root / "evaluate.py"), *overrides],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, which is a full disk")
+def test_two_processes_share_the_samples_and_end_together(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = [f"run={run_folder}", "dataset=background_synthetic", "splits=[test]", "image_use=false"]
+    overrides += ["baselines=false", "max_new_tokens=2", "temperature=0.8", "draws=2"]
+    whole = run(*overrides, "batch_size=60", f"output_dir={tmp_path / 'whole'}")
+    overrides += ["batch_size=7", f"output_dir={tmp_path / 'shared'}"]
+
+    generate = VisualGlmForConditionalGeneration.generate
+    calls = iter(range(5))
+
+    def stopping(self: object, **inputs: Any) -> object:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return generate(self, **inputs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VisualGlmForConditionalGeneration, "generate", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate.run(compose("evaluate", overrides))
+    (work,) = tmp_path.glob(".shared.*.work")
+    assert len(read_predictions(work / "before" / "predictions.0.jsonl")) == 35
+
+    full = work / "after" / "predictions.1.jsonl"  # the second process fails in the second arm
+    full.parent.mkdir()
+    full.symlink_to("/dev/full")
+    failed = torchrun(*overrides)
+    assert failed.returncode != 0
+    assert failed.stderr.count("error: ") == 1
+    assert f"error: {tmp_path / 'shared'} cannot be written (No space left on device)." in failed.stderr
+    assert "exitcode  : 2" in failed.stderr
+    assert failed.stdout == ""
+    before = Path("before", "predictions.jsonl")
+    assert (work / before).read_bytes() == (whole / before).read_bytes()
+    full.unlink()
+
+    shared = torchrun(*overrides)
+    assert shared.returncode == 0, shared.stderr
+    assert shared.stdout.count("Report: ") == 1
+    for arm in ("before", "after"):
+        found = tmp_path / "shared" / arm / "predictions.jsonl"
+        assert found.read_bytes() == (whole / arm / "predictions.jsonl").read_bytes()
+    metrics = [json.loads((folder / "metrics.json").read_text("utf-8")) for folder in (whole, tmp_path / "shared")]
+    assert metrics[0] == metrics[1]
+    assert (metrics[0]["draws"]["n"], metrics[0]["splits"]["test"]["n"]) == (2, 120)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["shared", "whole"]
+
+
+def test_sampled_answers_say_how_they_were_drawn(run_folder: Path, tmp_path: Path) -> None:
+    sampled = ["temperature=0.9", "top_p=0.95", "top_k=40", "draws=3", "seed=5", "image_use_samples=2"]
+    folder = run(f"run={run_folder}", *sampled, f"output_dir={tmp_path / 'a'}")
+    evaluation = read_evaluation(folder)
+    assert evaluation.decoding == {
+        "greedy": False, "batch_size": 2, "max_new_tokens": TOKENS, "draws": 3, "temperature": 0.9, "top_p": 0.95,
+        "top_k": 40, "seed": 5, "dtype": "float32",
+    }  # fmt: skip
+    assert "Scored on 3 test samples and 1 probe samples, each answered 3 times." in evaluation.summary
+    assert "1 of 3 test images" in evaluation.stamps[1].detail
+    for arm, count in (("before", 12), ("after", 12), ("after-blank", 6), ("after-text-only", 9)):
+        records = read_predictions(folder / arm / "predictions.jsonl")
+        assert [record.draw for record in records] == [0, 1, 2] * (count // 3)
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert (metrics["draws"]["n"], metrics["splits"]["test"]["n"]) == (3, 3)
+    report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
+    assert {gain["n"] for gain in report["image_use"] if gain["control"] == "blank"} == {2}
 
 
 def test_a_damaged_adapter_is_refused_and_the_last_evaluation_stays(copied_run: Path) -> None:
@@ -342,6 +425,8 @@ def test_wrong_settings_and_places_are_refused(run_folder: Path, tmp_path: Path)
         run(f"run={run_folder}", "max_new_token=4")
     with pytest.raises(ConfigError, match="batch_size must be a positive integer, got 0"):
         run(f"run={run_folder}", "batch_size=0", f"output_dir={tmp_path / 'a'}")
+    with pytest.raises(ConfigError, match="draws is 2, but answers are greedy"):
+        run(f"run={run_folder}", "draws=2")
     with pytest.raises(ConfigError, match="there is no 'tests'"):
         run(f"run={run_folder}", "splits=[tests]")
     with pytest.raises(ConfigError, match="splits must be some of test, probe, validation, train, got 3"):

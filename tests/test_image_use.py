@@ -170,3 +170,11 @@ def test_a_model_that_looks_gains_by_the_image_and_one_that_does_not_gains_nothi
             assert gains[label].difference == 0.0
             assert gains[label].interval[0] <= 0.0 <= gains[label].interval[1]
             assert gains[label].p_value == 1.0
+
+
+def test_draws_are_paired_and_a_question_counts_once(tmp_path: Path) -> None:
+    asked = [replace(unanswered(sample(name, None), "test"), draw=draw) for name in "ab" for draw in range(2)]
+    true = [replace(each, prediction=each.reference) for each in asked]
+    control = [replace(each, prediction=each.reference if each.key == ("test", "a", 1) else "?") for each in asked]
+    gain = visual_gains(true, {"shuffled": control[::-1]}, "exact_match", tmp_path)["shuffled"]
+    assert (gain.n, gain.groups, gain.before, gain.after, gain.difference) == (2, 2, 0.25, 1.0, 0.75)

@@ -30,7 +30,7 @@ from vglm.evaluation.metrics import (
 )
 from vglm.evaluation.metrics.text import cider_d, contains, meteor, normalised_match
 from vglm.evaluation.predictions import Prediction
-from vglm.evaluation.statistics import wilson_interval
+from vglm.evaluation.statistics import bootstrap_interval, wilson_interval
 
 TEXTS = st.text(alphabet="ab 图的。", max_size=8)
 
@@ -227,6 +227,20 @@ def test_groups_widen_an_interval() -> None:
     assert narrow.value == wide.value == 0.5
     assert wide.interval.high - wide.interval.low > 1.2 * (narrow.interval.high - narrow.interval.low)
     assert wide.interval_method.endswith("by group")
+
+
+def test_draws_of_an_answer_do_not_narrow_an_interval() -> None:
+    pairs = [["right" if place % 4 < 3 else "wrong", "right"] for place in range(40)]
+    once = records(pairs)
+    thrice = [replace(each, draw=draw) for each in once for draw in range(3)]
+    first, second = (score_all(arm, ["exact_match", "bleu_13a"]) for arm in (once, thrice))
+    assert first["exact_match"].interval == wilson_interval(30, 40)
+    assert second["exact_match"] == first["exact_match"]
+    assert (second["bleu_13a"].n, second["bleu_13a"].interval) == (40, pytest.approx(first["bleu_13a"].interval))
+    thrice[0] = replace(thrice[0], prediction="wrong")  # of the first sample two of three draws are right
+    mixed = score_all(thrice, ["exact_match"])["exact_match"]
+    assert (mixed.n, mixed.value) == (40, pytest.approx((29 + 2 / 3) / 40))
+    assert mixed.interval == pytest.approx(bootstrap_interval([2 / 3, 1, 1, 0, *[1, 1, 1, 0] * 9]))
 
 
 def test_compare_all() -> None:

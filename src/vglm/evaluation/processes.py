@@ -119,6 +119,6 @@ def _together(act: Callable[[], T]) -> T:
         return act()
     except RuntimeError as error:  # that of torch.distributed, and its subclasses
         raise WorkbenchError(
-            f"a process of this command ended or cannot be reached ({' '.join(str(error).split())[:200]}); what it said"
-            " stands above. The same command goes on where this one was."
+            f"another process of this command ended or cannot be reached ({str(error).partition('. ')[0]}). If it said"
+            " why, that stands above. The same command goes on where this one was."
         ) from error

@@ -127,9 +127,8 @@ def measure(metric: Metric, records: Sequence[Prediction]) -> Score:
         rows = rows[counted]
         groups = [group for group, is_counted in zip(groups, counted, strict=True) if is_counted]
     independent = len(set(groups)) == len(groups)
-    if independent and _counts_alike(metric, rows) and bool(np.all((rows[:, 0] == 0) | (rows[:, 0] == rows[:, 1]))):
-        right = int(np.count_nonzero(rows[:, 0]))
-        return Score(metric, value, len(rows), wilson_interval(right, len(rows)), "Wilson score interval")
+    if independent and _counts_alike(metric, rows) and bool(np.isin(rows[:, 0], (0, 1)).all()):
+        return Score(metric, value, len(rows), wilson_interval(rows[:, 0].sum(), len(rows)), "Wilson score interval")
     interval = bootstrap_interval(rows, groups=groups, statistic=metric.statistic)
     method = "expanded percentile bootstrap" + ("" if independent else ", by group")
     return Score(metric, value, len(rows), interval, method)
@@ -139,11 +138,11 @@ def join_draws(rows: Rows, records: Sequence[Prediction]) -> tuple[Rows, list[Pr
     """Take all draws of a sample as one, for they are not independent of each other.
 
     Args:
-        rows: Of each record: additive numbers, shape (n, k); or scores, shape (n,).
-        records: The records, shape (n,).
+        rows: Of each record: additive numbers, shape (n, k), or one score, shape (n,).
+        records: The records.
 
     Returns:
-        For each sample the sum of its rows, or the mean of its scores; and its first record.
+        For each sample the mean of its rows, so that a sample weighs as much as with one answer; and its first record.
     """
     if all(record.draw == 0 for record in records):
         return rows, list(records)
@@ -151,10 +150,8 @@ def join_draws(rows: Rows, records: Sequence[Prediction]) -> tuple[Rows, list[Pr
     index = np.array([places.setdefault((each.split, each.id), len(places)) for each in records])
     joined = np.zeros((len(places), *rows.shape[1:]))
     np.add.at(joined, index, rows)
-    if rows.ndim == 1:
-        joined /= np.bincount(index)
-    firsts = np.unique(index, return_index=True)[1]
-    return joined, [records[place] for place in firsts]
+    firsts, draws = np.unique(index, return_index=True, return_counts=True)[1:]
+    return (joined.T / draws).T, [records[place] for place in firsts]
 
 
 def compare_arms(metric: Metric, baseline: Sequence[Prediction], candidate: Sequence[Prediction]) -> PairedComparison:
@@ -176,15 +173,15 @@ def compare_arms(metric: Metric, baseline: Sequence[Prediction], candidate: Sequ
         groups = [group for group, is_counted in zip(groups, counted, strict=True) if is_counted]
         old, new = old[counted], new[counted]
     if _counts_alike(metric, old, new):
-        return compare_paired(old[:, 0] / old[:, 1], new[:, 0] / new[:, 1], groups=groups)
+        return compare_paired(old[:, 0], new[:, 0], groups=groups)
     with np.errstate(invalid="ignore", divide="ignore"):
         return compare_paired(old, new, groups=groups, statistic=metric.statistic)
 
 
 def _counts_alike(metric: Metric, *arms: Rows) -> bool:
-    """Whether all rows are (score, number of draws), so that the score is a mean over the same samples in all arms."""
+    """Whether all rows are (score, 1), so that the score is a mean over the same samples in all arms."""
     return metric.statistic is mean_of_sums and all(
-        rows.shape[1] == 2 and bool((rows[:, 1] == arms[0][0, 1]).all()) and rows[0, 1] >= 1 for rows in arms
+        rows.shape[1] == 2 and bool((rows[:, 1] == 1).all()) for rows in arms
     )
 
 

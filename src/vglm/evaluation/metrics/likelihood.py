@@ -279,8 +279,8 @@ BRIER_SCORE = Metric(
 CHOICE_ACCURACY = Metric(
     "choice_accuracy",
     "Accuracy of the chosen answer",
-    f"own choices, or those scored by likelihood|named or chosen by letter, not denied|unparsed wrong|lower case|not cut"
-    f"|{OWN}",
+    f"own choices, or those scored by likelihood|named or chosen by letter, not denied|unparsed wrong"
+    f"|lower case|not cut|{OWN}",
     table=lambda records: _choice_rows(records, wants_right=True),
 )
 CHOICE_PARSED = Metric(
