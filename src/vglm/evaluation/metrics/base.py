@@ -119,7 +119,7 @@ def measure(metric: Metric, records: Sequence[Prediction]) -> Score:
     """
     rows, groups = metric.rows(records), [(record.split, record.group) for record in records]
     value = float(metric.statistic(rows.sum(axis=0)))
-    if (counted := rows.any(axis=1)).any():
+    if (counted := _counted(rows)).any():
         rows = rows[counted]
         groups = [group for group, is_counted in zip(groups, counted, strict=True) if is_counted]
     independent = len(set(groups)) == len(groups)
@@ -144,13 +144,18 @@ def compare_arms(metric: Metric, baseline: Sequence[Prediction], candidate: Sequ
     """
     old, new = metric.rows(baseline), metric.rows(candidate)
     groups = [(record.split, record.group) for record in candidate]
-    if (counted := old.any(axis=1) | new.any(axis=1)).any():
+    if (counted := _counted(old, new)).any():
         groups = [group for group, is_counted in zip(groups, counted, strict=True) if is_counted]
         old, new = old[counted], new[counted]
     if _counts_alike(metric, old, new):
         return compare_paired(old[:, 0], new[:, 0], groups=groups)
     with np.errstate(invalid="ignore", divide="ignore"):
         return compare_paired(old, new, groups=groups, statistic=metric.statistic)
+
+
+def _counted(*arms: Rows) -> NDArray[np.bool_]:
+    """Which records the metric counts in some arm, shape (n,): those whose rows are not all zeros."""
+    return np.asarray(np.concatenate(arms, axis=1).any(axis=1))
 
 
 def _counts_alike(metric: Metric, *arms: Rows) -> bool:
