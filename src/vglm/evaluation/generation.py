@@ -20,7 +20,7 @@ from vglm.data.images import image_sha256, open_image
 from vglm.data.sample import Sample
 from vglm.data.windowing import META_KEY
 from vglm.errors import ConfigError, DataError
-from vglm.evaluation.likelihoods import Choices, ScoringModel, add_likelihoods, likelihoods_file
+from vglm.evaluation.likelihoods import Choices, ScoringModel, add_likelihoods, forget_likelihoods
 from vglm.evaluation.predictions import (
     IMAGES_FOLDER,
     PREDICTIONS_FILE,
@@ -172,7 +172,7 @@ def answer_splits(
     path = folder / label / PREDICTIONS_FILE
     answers = []
     for split, samples in splits.items():
-        found = generate_predictions(
+        answers += generate_predictions(
             model,
             processor,
             samples,
@@ -184,19 +184,19 @@ def answer_splits(
             records=path,
             feature_cache=feature_cache,
         )
-        answers += add_likelihoods(
-            model,
-            processor,
-            samples,
-            found,
-            choices,
-            path=path,
-            batch_size=batch_size,
-            title=f"{label}, {split}, choices",
-            feature_cache=feature_cache,
-        )
+    answers = add_likelihoods(
+        model,
+        processor,
+        splits,
+        answers,
+        choices,
+        path=path,
+        batch_size=batch_size,
+        title=f"{label}, choices",
+        feature_cache=feature_cache,
+    )
     write_predictions(answers, path)
-    likelihoods_file(path).unlink(missing_ok=True)
+    forget_likelihoods(path)
     return answers
 
 

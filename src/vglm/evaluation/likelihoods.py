@@ -3,7 +3,7 @@
 scores = score_choices(model, processor, splits.test, ["是", "否"])
 max(scores[0], key=lambda score: score.log_likelihood).choice == "是"
 
-records = add_likelihoods(model, processor, splits.test, records, "sample")      each question's own choices
+records = add_likelihoods(model, processor, {"test": splits.test}, records, "sample")    each question's own choices
 records[0].likelihoods == {"是的。": -0.11, "不是。": -2.3}
 
 A sample's own choices are `meta["choices"]`: a list of texts, exactly as the model would answer them.
@@ -11,6 +11,7 @@ A sample's own choices are `meta["choices"]`: a list of texts, exactly as the mo
 
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -114,7 +115,7 @@ def _choices_of(sample: Sample, choices: Choices) -> list[str]:
 def add_likelihoods(
     model: ScoringModel,
     processor: Processor,
-    samples: Sequence[Sample],
+    splits: Mapping[str, Sequence[Sample]],
     records: Sequence[Prediction],
     choices: Choices,
     *,
@@ -128,12 +129,14 @@ def add_likelihoods(
     Args:
         model: A VisualGLM, or a `PeftModel` of one.
         processor: The model's processor.
-        samples: The questions. Those without a record are left out, so each process may score its own part.
-        records: Of one split. Several draws of an answer to a question share its likelihoods; what cannot be answered
-            gets none.
+        splits: Split name -> the questions. Those without a record are left out, so each process may score its part.
+        records: Of any of these splits. Several draws of an answer to a question share its likelihoods; what cannot be
+            answered gets none.
         choices: See `Choices`; with None, and for samples without choices of their own, the records stay as they are.
-        path: Of the records. What is scored is kept beside them, in `likelihoods_file(path)`, so that a call that was
-            killed goes on where it was; the model and the settings must be the same.
+        path: Of the records, as `predictions.jsonl`. What is scored is kept beside it, in `likelihoods.jsonl`, until
+            `forget_likelihoods`, so that a call that was killed goes on where it was; the model and the settings must
+            be the same. With `predictions.1.jsonl`, it is kept in `likelihoods.1.jsonl`, and what other processes
+            keep there is known too.
         batch_size: Choices per call of the model.
         title: What the progress bar shows.
         feature_cache: See `generate_predictions`.
@@ -142,46 +145,75 @@ def add_likelihoods(
         The records in their order.
 
     Raises:
-        DataError: The kept file is damaged.
+        DataError: A kept file is damaged.
     """
-    if choices is None or not records or records[0].split in UNSCORED:
+    if choices is None:
         return list(records)
-    split, asked = records[0].split, {record.id for record in records if record.error is None}
-    lists = {sample.id: _choices_of(sample, choices) for sample in samples if sample.id in asked}
-    kept = None if path is None else likelihoods_file(path)
-    found = _recover(kept, split) if kept is not None else {}
-    found |= {record.id: record.likelihoods for record in records if record.likelihoods}
-    found = {name: dict(each) for name, each in found.items() if set(each) == set(lists.get(name, ()))}
-    missing = [sample for sample in samples if lists.get(sample.id) and sample.id not in found]
-    rows = [lists[sample.id] for sample in missing]
-    for place, scores in _score(model, processor, missing, rows, batch_size, title, feature_cache):
-        name = missing[place].id
-        found[name] = {score.choice: score.log_likelihood for score in scores}
+    asked = {(record.split, record.id) for record in records if record.error is None and record.split not in UNSCORED}
+    lists = {
+        (split, sample.id): _choices_of(sample, choices)
+        for split, samples in splits.items()
+        for sample in samples
+        if (split, sample.id) in asked
+    }
+    kept = None if path is None else _kept_file(path)
+    known: dict[_Key, Mapping[str, float]] = {} if path is None else _recover(path)
+    known |= {(record.split, record.id): record.likelihoods for record in records if record.likelihoods}
+    found = {
+        key: {choice: each[choice] for choice in lists[key]}
+        for key, each in known.items()
+        if set(each) == set(lists.get(key, ()))
+    }
+    missing = [
+        (split, sample)
+        for split, samples in splits.items()
+        for sample in samples
+        if lists.get((split, sample.id)) and (split, sample.id) not in found
+    ]
+    rows = [lists[split, sample.id] for split, sample in missing]
+    asked_samples = [sample for _, sample in missing]
+    for place, scores in _score(model, processor, asked_samples, rows, batch_size, title, feature_cache):
+        split, sample = missing[place]
+        found[split, sample.id] = {score.choice: score.log_likelihood for score in scores}
         if kept is not None:
-            line = {"split": split, "id": name, "likelihoods": found[name]}
+            line = {"split": split, "id": sample.id, "likelihoods": found[split, sample.id]}
             with kept.open("a", encoding="utf-8", newline="\n") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    ordered = {name: {choice: each[choice] for choice in lists[name]} for name, each in found.items()}
-    return [replace(record, likelihoods=ordered.get(record.id, {})) for record in records]
+    return [replace(record, likelihoods=found.get((record.split, record.id), {})) for record in records]
 
 
-def likelihoods_file(path: Path) -> Path:
-    """Where the likelihoods of a file of records are kept until they are in it: `predictions.likelihoods.jsonl`."""
-    return path.with_suffix(".likelihoods.jsonl")
+def forget_likelihoods(path: Path) -> None:
+    """Remove what is kept beside a file of records, once they hold it."""
+    for kept in _kept_files(path):
+        kept.unlink()
 
 
-def _recover(path: Path, split: str) -> dict[str, Mapping[str, float]]:
-    """Id -> likelihoods, as far as an interrupted call has written them; a line that was cut off is taken out."""
-    if not path.is_file():
-        return {}
-    with path.open("rb+") as file:
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
-    try:
-        rows = [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
-        return {row["id"]: row["likelihoods"] for row in rows if row["split"] == split}
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path} is damaged ({error}). Remove it, and the command scores these anew.") from error
+_Key = tuple[str, str]
+"""(split, id) of a question."""
+
+
+def _kept_file(path: Path) -> Path:
+    return path.with_name(path.name.replace("predictions", "likelihoods", 1))
+
+
+def _kept_files(path: Path) -> list[Path]:
+    return sorted(path.parent.glob("likelihoods*.jsonl"))
+
+
+def _recover(path: Path) -> dict[_Key, Mapping[str, float]]:
+    """What interrupted calls have scored; a line that was cut off is no line, and is taken out of one's own file."""
+    found: dict[_Key, Mapping[str, float]] = {}
+    for kept in _kept_files(path):
+        content = kept.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content) and kept == _kept_file(path):
+            os.truncate(kept, whole)
+        try:
+            for row in map(json.loads, content[:whole].splitlines()):
+                found[str(row["split"]), str(row["id"])] = dict(row["likelihoods"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{kept} is damaged ({error}). Remove it, and the command scores these anew.") from error
+    return found
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------
