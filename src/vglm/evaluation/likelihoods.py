@@ -12,7 +12,7 @@ A sample's own choices are `meta["choices"]`: a list of texts, exactly as the mo
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -164,19 +164,22 @@ def add_likelihoods(
         for key, each in known.items()
         if set(each) == set(lists.get(key, ()))
     }
-    missing = [
-        (split, sample)
+    missing = [  # places, not samples: those that are made on demand hold their pictures
+        (split, place, sample.id)
         for split, samples in splits.items()
-        for sample in samples
+        for place, sample in enumerate(samples)
         if lists.get((split, sample.id)) and (split, sample.id) not in found
     ]
-    rows = [lists[split, sample.id] for split, sample in missing]
-    asked_samples = [sample for _, sample in missing]
-    for place, scores in _score(model, processor, asked_samples, rows, batch_size, title, feature_cache):
-        split, sample = missing[place]
-        found[split, sample.id] = {score.choice: score.log_likelihood for score in scores}
+
+    def sample_at(index: int) -> Sample:
+        return splits[missing[index][0]][missing[index][1]]
+
+    rows = [lists[split, name] for split, _, name in missing]
+    for index, scores in _score(model, processor, sample_at, rows, batch_size, title, feature_cache):
+        split, _, name = missing[index]
+        found[split, name] = {score.choice: score.log_likelihood for score in scores}
         if kept is not None:
-            line = {"split": split, "id": sample.id, "likelihoods": found[split, sample.id]}
+            line = {"split": split, "id": name, "likelihoods": found[split, name]}
             with kept.open("a", encoding="utf-8", newline="\n") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
     return [replace(record, likelihoods=found.get((record.split, record.id), {})) for record in records]
@@ -279,14 +282,14 @@ def score_choices(
             f"choices must be texts, or a list of texts for each of {len(samples)} samples; found {len(lists)} lists,"
             f" {sum(not each for each in lists)} of them empty."
         )
-    found = dict(_score(model, processor, samples, lists, batch_size, title, feature_cache))
+    found = dict(_score(model, processor, samples.__getitem__, lists, batch_size, title, feature_cache))
     return [found.get(place, []) for place in range(len(samples))]
 
 
 def _score(
     model: ScoringModel,
     processor: Processor,
-    samples: Sequence[Sample],
+    sample_at: Callable[[int], Sample],
     lists: Sequence[Sequence[str]],
     batch_size: int,
     title: str,
@@ -294,11 +297,11 @@ def _score(
 ) -> Iterator[tuple[int, list[ChoiceScore]]]:
     """(place of a sample, its choices' scores) as soon as these are complete; not where its image cannot be opened."""
     model.eval()
-    encoded = _Encoded(model, processor, open_features(model, processor) if feature_cache and samples else None)
+    encoded = _Encoded(model, processor, open_features(model, processor) if feature_cache and lists else None)
     collate = Collator(processor, features=encoded)
     waiting: dict[int, list[ChoiceScore]] = {}
     with tqdm(total=sum(map(len, lists)), desc=title, unit="choice", delay=2) as progress:
-        for batch in _batches(samples, lists, batch_size):
+        for batch in _batches(sample_at, lists, batch_size):
             with torch.inference_mode():
                 encoded.fill([sample for _, sample in batch])
                 found = _log_likelihoods(model, collate([sample for _, sample in batch]))
@@ -311,15 +314,16 @@ def _score(
 
 
 def _batches(
-    samples: Sequence[Sample], lists: Sequence[Sequence[str]], batch_size: int
+    sample_at: Callable[[int], Sample], lists: Sequence[Sequence[str]], batch_size: int
 ) -> Iterator[list[tuple[int, Sample]]]:
     """(place, the sample with one choice as its answer), similar lengths together.
 
     An image is decoded once, and is gone with its batches.
     """
     batch: list[tuple[int, Sample]] = []
-    for place in sorted(range(len(samples)), key=lambda index: _length(samples[index], lists[index]), reverse=True):
-        sample = samples[place]
+    lengths = [_length(sample_at(place), choices) for place, choices in enumerate(lists)]
+    for place in sorted(range(len(lists)), key=lengths.__getitem__, reverse=True):
+        sample = sample_at(place)
         try:
             sample = replace(sample, image=open_image_of(sample))
         except DataError:
