@@ -24,7 +24,7 @@ from vglm.evaluation.image_use import (
     neighbour_images,
     shuffle_images,
 )
-from vglm.evaluation.predictions import Arm, Evaluation, Prediction, write_predictions
+from vglm.evaluation.predictions import Arm, Evaluation, Prediction, unanswered, write_predictions
 from vglm.evaluation.statistics import PairedComparison
 from vglm.model.loading import load_pretrained
 

@@ -16,7 +16,7 @@ from vglm.data.sample import Sample, Turn
 from vglm.data.synthetic.pretraining import SceneDialogues
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.generation import answer_splits, generate_predictions
-from vglm.evaluation.likelihoods import add_likelihoods, check_choices, likelihoods_file, score_choices
+from vglm.evaluation.likelihoods import add_likelihoods, check_choices, forget_likelihoods, score_choices
 from vglm.evaluation.predictions import Prediction, read_predictions, unanswered
 from vglm.model.loading import load_pretrained
 
@@ -145,24 +145,24 @@ def records_of(samples: Sequence[Sample]) -> list[Prediction]:
 
 def test_records_get_what_their_questions_offer(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
     records = records_of(samples)
-    scored = add_likelihoods(*loaded, samples, records, "sample")
+    scored = add_likelihoods(*loaded, {"test": samples, "probe": samples}, records, "sample")
     assert [list(each.likelihoods) for each in scored] == [list(each.meta.get("choices", ())) for each in samples]
     assert scored[0].meta["choices"] == '["沙滩。", "一片森林。", "雪"]'
     assert [replace(each, likelihoods={}) for each in scored] == records
     for choice, value in scored[0].likelihoods.items():
         assert value == pytest.approx(math.fsum(one_by_one(*loaded, samples[0], choice)), abs=1e-4)
-    everyone = add_likelihoods(*loaded, samples, records, ["是", "否"])
+    everyone = add_likelihoods(*loaded, {"test": samples, "probe": samples}, records, ["是", "否"])
     assert all(list(each.likelihoods) == ["是", "否"] for each in everyone)
-    assert add_likelihoods(*loaded, samples, records, None) == records
+    assert add_likelihoods(*loaded, {"test": samples, "probe": samples}, records, None) == records
     probe = [replace(each, split="probe") for each in records]
-    assert add_likelihoods(*loaded, samples, probe, ["是", "否"]) == probe
+    assert add_likelihoods(*loaded, {"test": samples, "probe": samples}, probe, ["是", "否"]) == probe
 
 
 def test_a_part_of_the_records_errors_and_several_draws(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
     model = Counting(loaded[0])
     one, two = records_of(samples[1:3])
     mine = [one, replace(one, draw=1, prediction="再见"), replace(two, error="unreadable", prediction="")]
-    scored = add_likelihoods(model, loaded[1], samples, mine, "sample")
+    scored = add_likelihoods(model, loaded[1], {"test": samples, "probe": samples}, mine, "sample")
     assert model.rows == 2  # once for both draws, and nothing for other processes' samples
     assert scored[0].likelihoods == scored[1].likelihoods != {}
     assert scored[2] == mine[2]
@@ -173,7 +173,6 @@ def test_scored_records_are_not_scored_again(loaded: tuple[Any, Any], samples: l
     whole = answer_splits(*loaded, splits, tmp_path, "before", max_new_tokens=2, choices="sample")
     path = tmp_path / "before" / "predictions.jsonl"
     assert read_predictions(path) == whole
-    assert not likelihoods_file(path).exists()
     text = path.read_bytes()
     plain = [json.loads(line) | {"likelihoods": {}} for line in text.splitlines()]
     path.write_text("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in plain), encoding="utf-8")
@@ -181,19 +180,38 @@ def test_scored_records_are_not_scored_again(loaded: tuple[Any, Any], samples: l
         json.dumps({"split": "test", "id": each.id, "likelihoods": dict(each.likelihoods)}, ensure_ascii=False) + "\n"
         for each in whole[:3]
     ]
-    likelihoods_file(path).write_text("".join(kept)[:-9], encoding="utf-8")  # the third was cut off by a kill
+    own, other = path.with_name("likelihoods.jsonl"), path.with_name("likelihoods.1.jsonl")
+    own.write_text(kept[0] + kept[2][:-9], encoding="utf-8")  # the last line was cut off by a kill
+    other.write_text(kept[1], encoding="utf-8")  # of another process
     model = Counting(loaded[0])
     again = answer_splits(model, loaded[1], splits, tmp_path, "before", max_new_tokens=2, choices="sample")
     assert model.rows == 4  # those of the third and of the last question; nothing is generated
     assert [each.likelihoods.keys() for each in again] == [each.likelihoods.keys() for each in whole]
     assert [each.likelihoods for each in again[:2]] == [each.likelihoods for each in whole[:2]]
-    assert not likelihoods_file(path).exists()
+    assert [each.name for each in path.parent.iterdir()] == ["predictions.jsonl"]
     model = Counting(loaded[0])
     assert answer_splits(model, loaded[1], splits, tmp_path, "before", max_new_tokens=2, choices="sample") == again
     assert model.rows == 0
-    likelihoods_file(path).write_text("[]\n", encoding="utf-8")
+    own.write_text("[]\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"likelihoods\.jsonl is damaged"):
         answer_splits(*loaded, splits, tmp_path, "before", max_new_tokens=2, choices="sample")
+
+
+def test_processes_keep_what_they_score_apart(loaded: tuple[Any, Any], samples: list[Sample], tmp_path: Path) -> None:
+    records = records_of(samples)
+    whole = add_likelihoods(*loaded, {"test": samples}, records, "sample")
+    for rank, part in enumerate((records[:2], records[2:])):
+        path = tmp_path / f"predictions.{rank}.jsonl"
+        add_likelihoods(*loaded, {"test": samples}, part, "sample", path=path)
+        assert path.with_name(f"likelihoods.{rank}.jsonl").is_file()
+    model = Counting(loaded[0])
+    path = tmp_path / "predictions.jsonl"
+    found = add_likelihoods(model, loaded[1], {"test": samples}, records, "sample", path=path)
+    assert model.rows == 0  # the main process reads what all have scored
+    for one, two in zip(found, whole, strict=True):
+        assert one.likelihoods == pytest.approx(two.likelihoods, abs=1e-4)
+    forget_likelihoods(path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_bad_choices_are_refused(samples: list[Sample]) -> None:

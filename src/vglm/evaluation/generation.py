@@ -12,6 +12,7 @@ import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +27,7 @@ from vglm.data.sample import Sample
 from vglm.data.windowing import META_KEY
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.decoding import Sampling
-from vglm.evaluation.likelihoods import Choices, ScoringModel, add_likelihoods, remove_likelihoods
+from vglm.evaluation.likelihoods import Choices, ScoringModel, add_likelihoods, forget_likelihoods
 from vglm.evaluation.predictions import (
     IMAGES_FOLDER,
     PREDICTIONS_FILE,
@@ -199,29 +200,28 @@ def answer_splits(
     for batch in answers:
         append_predictions(batch.values(), part_file(path, processes.rank))
     processes.wait()
-    found = []
-    if processes.is_main:
-        found = [record for _, record in _rows(splits, sampling, recover_parts(path)) if record is not None]
-    if choices is not None:
-        found = [
-            record
-            for split, samples in splits.items()
-            for record in add_likelihoods(
-                model,
-                processor,
-                samples,
-                [record for record in found if record.split == split],
-                choices,
-                path=path,
-                batch_size=batch_size,
-                title=f"{label}, {split}, choices",
-                feature_cache=feature_cache,
-                processes=processes,
-            )
-        ]
-    if processes.is_main:
-        merge_parts(found, path)
-        remove_likelihoods(path)
+    if not (processes.is_main or choices):
+        return []
+    found = [record for _, record in _rows(splits, sampling, recover_parts(path)) if record is not None]
+    score = partial(
+        add_likelihoods,
+        model,
+        processor,
+        splits,
+        choices=choices,
+        batch_size=batch_size,
+        title=f"{label}, choices",
+        feature_cache=feature_cache,
+    )
+    if choices is not None and processes.count > 1:
+        to_score = set(processes.part(list(dict.fromkeys((record.split, record.id) for record in found))))
+        score([each for each in found if (each.split, each.id) in to_score], path=part_file(path, processes.rank))
+        processes.wait()
+    if not processes.is_main:
+        return []
+    found = score(found, path=path)  # with several processes, all is kept by now
+    merge_parts(found, path)
+    forget_likelihoods(path)
     return found
 
 

@@ -3,7 +3,7 @@
 scores = score_choices(model, processor, splits.test, ["是", "否"])
 max(scores[0], key=lambda score: score.log_likelihood).choice == "是"
 
-records = add_likelihoods(model, processor, splits.test, records, "sample")      each question's own choices
+records = add_likelihoods(model, processor, {"test": splits.test}, records, "sample")    each question's own choices
 records[0].likelihoods == {"是的。": -0.11, "不是。": -2.3}
 
 A sample's own choices are `meta["choices"]`: a list of texts, exactly as the model would answer them.
@@ -11,7 +11,8 @@ A sample's own choices are `meta["choices"]`: a list of texts, exactly as the mo
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -25,8 +26,7 @@ from vglm.data.collator import Collator, Processor, open_image_of
 from vglm.data.feature_cache import FeatureCache
 from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError, DataError
-from vglm.evaluation.predictions import Prediction, part_file
-from vglm.evaluation.processes import Processes
+from vglm.evaluation.predictions import Prediction
 from vglm.tuning.features import open_features
 
 logger = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ def _choices_of(sample: Sample, choices: Choices) -> list[str]:
 def add_likelihoods(
     model: ScoringModel,
     processor: Processor,
-    samples: Sequence[Sample],
+    splits: Mapping[str, Sequence[Sample]],
     records: Sequence[Prediction],
     choices: Choices,
     *,
@@ -123,104 +123,100 @@ def add_likelihoods(
     batch_size: int = 16,
     title: str = "choices",
     feature_cache: bool = False,
-    processes: Processes | None = None,
 ) -> list[Prediction]:
     """Give records the likelihoods of their questions' choices.
 
     Args:
         model: A VisualGLM, or a `PeftModel` of one.
         processor: The model's processor.
-        samples: The questions.
-        records: Of one split; other processes than the main one need none. Several draws of an answer to a question
-            share its likelihoods; what cannot be answered gets none.
+        splits: Split name -> the questions. Those without a record are left out, so each process may score its part.
+        records: Of any of these splits. Several draws of an answer to a question share its likelihoods; what cannot be
+            answered gets none.
         choices: See `Choices`; with None, and for samples without choices of their own, the records stay as they are.
-        path: Of the records. What is scored is kept beside them, in `likelihoods_file(path)`, so that a call that was
-            killed goes on where it was; the model and the settings must be the same.
+        path: Of the records, as `predictions.jsonl`. What is scored is kept beside it, in `likelihoods.jsonl`, until
+            `forget_likelihoods`, so that a call that was killed goes on where it was; the model and the settings must
+            be the same. With `predictions.1.jsonl`, it is kept in `likelihoods.1.jsonl`, and what other processes
+            keep there is known too.
         batch_size: Choices per call of the model.
         title: What the progress bar shows.
         feature_cache: See `generate_predictions`.
-        processes: Who shares the work, which needs a `path`; this one alone if not given.
 
     Returns:
-        In the main process the records in their order; in others none.
+        The records in their order.
 
     Raises:
-        DataError: The kept file is damaged.
-        WorkbenchError: Another process ended.
+        DataError: A kept file is damaged.
     """
-    processes = processes or Processes.alone()
-    split, missing = "", list[int]()
-    if processes.is_main and choices is not None and records and records[0].split not in UNSCORED:
-        split = records[0].split
-        known = _known(samples, records, choices, path)
-        asked = {record.id for record in records if record.error is None}
-        missing = [
-            place
-            for place, sample in enumerate(samples)
-            if sample.id in asked and sample.id not in known and _choices_of(sample, choices)
-        ]
-    split, missing = processes.share((split, missing))
-    own = [samples[place] for place in processes.part(missing)]
-    lists = [_choices_of(sample, choices) for sample in own]
-    fresh: dict[str, Mapping[str, float]] = {}
-    for place, scores in _score(model, processor, own, lists, batch_size, title, feature_cache):
-        fresh[own[place].id] = {score.choice: score.log_likelihood for score in scores}
-        if path is not None:
-            line = {"split": split, "id": own[place].id, "likelihoods": fresh[own[place].id]}
-            with likelihoods_file(path, processes.rank).open("a", encoding="utf-8", newline="\n") as file:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    processes.wait()
-    if not processes.is_main:
-        return []
-    if not split:
+    if choices is None:
         return list(records)
-    found = _known(samples, records, choices, path) | fresh
-    return [replace(record, likelihoods=found.get(record.id, {})) for record in records]
+    asked = {(record.split, record.id) for record in records if record.error is None and record.split not in UNSCORED}
+    lists = {
+        (split, sample.id): _choices_of(sample, choices)
+        for split, samples in splits.items()
+        for sample in samples
+        if (split, sample.id) in asked
+    }
+    kept = None if path is None else _kept_file(path)
+    known: dict[_Key, Mapping[str, float]] = {} if path is None else _recover(path)
+    known |= {(record.split, record.id): record.likelihoods for record in records if record.likelihoods}
+    found = {
+        key: {choice: each[choice] for choice in lists[key]}
+        for key, each in known.items()
+        if set(each) == set(lists.get(key, ()))
+    }
+    missing = [  # places, not samples: those that are made on demand hold their pictures
+        (split, place, sample.id)
+        for split, samples in splits.items()
+        for place, sample in enumerate(samples)
+        if lists.get((split, sample.id)) and (split, sample.id) not in found
+    ]
+
+    def sample_at(index: int) -> Sample:
+        return splits[missing[index][0]][missing[index][1]]
+
+    rows = [lists[split, name] for split, _, name in missing]
+    for index, scores in _score(model, processor, sample_at, rows, batch_size, title, feature_cache):
+        split, _, name = missing[index]
+        found[split, name] = {score.choice: score.log_likelihood for score in scores}
+        if kept is not None:
+            line = {"split": split, "id": name, "likelihoods": found[split, name]}
+            with kept.open("a", encoding="utf-8", newline="\n") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    return [replace(record, likelihoods=found.get((record.split, record.id), {})) for record in records]
 
 
-def likelihoods_file(path: Path, rank: int = 0) -> Path:
-    """Where a process keeps the likelihoods of a file of records until they are in it: `likelihoods.jsonl`."""
-    kept = path.with_name("likelihoods.jsonl")
-    return kept if rank == 0 else part_file(kept, rank)
-
-
-def remove_likelihoods(path: Path) -> None:
-    """Remove what all processes kept beside a file of records, which has it by now."""
-    for kept in _kept(path):
+def forget_likelihoods(path: Path) -> None:
+    """Remove what is kept beside a file of records, once they hold it."""
+    for kept in _kept_files(path):
         kept.unlink()
 
 
-def _kept(path: Path) -> list[Path]:
-    first = likelihoods_file(path)
-    return sorted(first.parent.glob(f"{first.stem}*{first.suffix}"))
+_Key = tuple[str, str]
+"""(split, id) of a question."""
 
 
-def _known(
-    samples: Sequence[Sample], records: Sequence[Prediction], choices: Choices, path: Path | None
-) -> dict[str, Mapping[str, float]]:
-    """Id -> likelihoods of the choices that are asked for, in their order, as far as they are scored."""
-    found: dict[str, Mapping[str, float]] = {}
-    for kept in () if path is None else _kept(path):
-        found |= _recover(kept, records[0].split)
-    found |= {record.id: record.likelihoods for record in records if record.likelihoods}
-    lists = {sample.id: _choices_of(sample, choices) for sample in samples if sample.id in found}
-    return {
-        name: {choice: found[name][choice] for choice in each}
-        for name, each in lists.items()
-        if each and set(each) == set(found[name])
-    }
+def _kept_file(path: Path) -> Path:
+    return path.with_name(path.name.replace("predictions", "likelihoods", 1))
 
 
-def _recover(path: Path, split: str) -> dict[str, Mapping[str, float]]:
-    """Id -> likelihoods, as far as an interrupted call has written them; a line that was cut off is taken out."""
-    with path.open("rb+") as file:
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
-    try:
-        rows = [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
-        return {row["id"]: row["likelihoods"] for row in rows if row["split"] == split}
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path} is damaged ({error}). Remove it, and the command scores these anew.") from error
+def _kept_files(path: Path) -> list[Path]:
+    return sorted(path.parent.glob("likelihoods*.jsonl"))
+
+
+def _recover(path: Path) -> dict[_Key, Mapping[str, float]]:
+    """What interrupted calls have scored; a line that was cut off is no line, and is taken out of one's own file."""
+    found: dict[_Key, Mapping[str, float]] = {}
+    for kept in _kept_files(path):
+        content = kept.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content) and kept == _kept_file(path):
+            os.truncate(kept, whole)
+        try:
+            for row in map(json.loads, content[:whole].splitlines()):
+                found[str(row["split"]), str(row["id"])] = dict(row["likelihoods"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{kept} is damaged ({error}). Remove it, and the command scores these anew.") from error
+    return found
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------
@@ -286,14 +282,14 @@ def score_choices(
             f"choices must be texts, or a list of texts for each of {len(samples)} samples; found {len(lists)} lists,"
             f" {sum(not each for each in lists)} of them empty."
         )
-    found = dict(_score(model, processor, samples, lists, batch_size, title, feature_cache))
+    found = dict(_score(model, processor, samples.__getitem__, lists, batch_size, title, feature_cache))
     return [found.get(place, []) for place in range(len(samples))]
 
 
 def _score(
     model: ScoringModel,
     processor: Processor,
-    samples: Sequence[Sample],
+    sample_at: Callable[[int], Sample],
     lists: Sequence[Sequence[str]],
     batch_size: int,
     title: str,
@@ -301,11 +297,11 @@ def _score(
 ) -> Iterator[tuple[int, list[ChoiceScore]]]:
     """(place of a sample, its choices' scores) as soon as these are complete; not where its image cannot be opened."""
     model.eval()
-    encoded = _Encoded(model, processor, open_features(model, processor) if feature_cache and samples else None)
+    encoded = _Encoded(model, processor, open_features(model, processor) if feature_cache and lists else None)
     collate = Collator(processor, features=encoded)
     waiting: dict[int, list[ChoiceScore]] = {}
     with tqdm(total=sum(map(len, lists)), desc=title, unit="choice", delay=2) as progress:
-        for batch in _batches(samples, lists, batch_size):
+        for batch in _batches(sample_at, lists, batch_size):
             with torch.inference_mode():
                 encoded.fill([sample for _, sample in batch])
                 found = _log_likelihoods(model, collate([sample for _, sample in batch]))
@@ -318,15 +314,16 @@ def _score(
 
 
 def _batches(
-    samples: Sequence[Sample], lists: Sequence[Sequence[str]], batch_size: int
+    sample_at: Callable[[int], Sample], lists: Sequence[Sequence[str]], batch_size: int
 ) -> Iterator[list[tuple[int, Sample]]]:
     """(place, the sample with one choice as its answer), similar lengths together.
 
     An image is decoded once, and is gone with its batches.
     """
     batch: list[tuple[int, Sample]] = []
-    for place in sorted(range(len(samples)), key=lambda index: _length(samples[index], lists[index]), reverse=True):
-        sample = samples[place]
+    lengths = [_length(sample_at(place), choices) for place, choices in enumerate(lists)]
+    for place in sorted(range(len(lists)), key=lengths.__getitem__, reverse=True):
+        sample = sample_at(place)
         try:
             sample = replace(sample, image=open_image_of(sample))
         except DataError:

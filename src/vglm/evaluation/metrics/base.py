@@ -122,8 +122,7 @@ def measure(metric: Metric, records: Sequence[Prediction]) -> Score:
     rows, samples = join_draws(metric.rows(records), records)
     groups = [(record.split, record.group) for record in samples]
     value = float(metric.statistic(rows.sum(axis=0)))
-    counted = np.any(rows, axis=1).tolist()
-    if any(counted):
+    if (counted := _counted(rows)).any():
         rows = rows[counted]
         groups = [group for group, is_counted in zip(groups, counted, strict=True) if is_counted]
     independent = len(set(groups)) == len(groups)
@@ -168,14 +167,18 @@ def compare_arms(metric: Metric, baseline: Sequence[Prediction], candidate: Sequ
     """
     (old, _), (new, samples) = (join_draws(metric.rows(arm), candidate) for arm in (baseline, candidate))
     groups = [(record.split, record.group) for record in samples]
-    counted = (np.any(old, axis=1) | np.any(new, axis=1)).tolist()
-    if any(counted):
+    if (counted := _counted(old, new)).any():
         groups = [group for group, is_counted in zip(groups, counted, strict=True) if is_counted]
         old, new = old[counted], new[counted]
     if _counts_alike(metric, old, new):
         return compare_paired(old[:, 0], new[:, 0], groups=groups)
     with np.errstate(invalid="ignore", divide="ignore"):
         return compare_paired(old, new, groups=groups, statistic=metric.statistic)
+
+
+def _counted(*arms: Rows) -> NDArray[np.bool_]:
+    """Which records the metric counts in some arm, shape (n,): those whose rows are not all zeros."""
+    return np.asarray(np.concatenate(arms, axis=1).any(axis=1))
 
 
 def _counts_alike(metric: Metric, *arms: Rows) -> bool:

@@ -276,22 +276,22 @@ BRIER_SCORE = Metric(
     is_better_higher=False,
 )
 """Source: Brier 1950, "Verification of forecasts expressed in terms of probability"."""
-CHOICE_ACCURACY = Metric(
-    "choice_accuracy",
-    "Accuracy of the chosen answer",
+PARSING_ACCURACY = Metric(
+    "parsing_accuracy",
+    "Accuracy by parsing",
     f"own choices, or those scored by likelihood|named or chosen by letter, not denied|unparsed wrong"
     f"|lower case|not cut|{OWN}",
     table=lambda records: _choice_rows(records, wants_right=True),
 )
-CHOICE_PARSED = Metric(
-    "choice_parsed",
+PARSING_SHARE = Metric(
+    "parsing_share",
     "Answers that name a choice",
-    CHOICE_ACCURACY.signature,
+    PARSING_ACCURACY.signature,
     table=lambda records: _choice_rows(records, wants_right=False),
 )
 LIKELIHOOD_METRICS = (
-    CHOICE_ACCURACY,
-    CHOICE_PARSED,
+    PARSING_ACCURACY,
+    PARSING_SHARE,
     LIKELIHOOD_ACCURACY,
     LIKELIHOOD_ACCURACY_PER_CHARACTER,
     CALIBRATION_ERROR,
