@@ -1,8 +1,8 @@
 """Evaluate a run or a model: both arms of a comparison answer the same questions, and a report shows what differs.
 
-python evaluate.py run=latest                                        before and after the newest run
-python evaluate.py run=<run folder> dataset=... max_new_tokens=32    on other data, with other settings
-python evaluate.py model=visualglm_tiny dataset=<data>               a model alone: true against shuffled images
+python evaluate.py run=latest [dataset=... max_new_tokens=32]     before and after the newest run, on its data or others
+python evaluate.py task=mme dataset.path=<folder> run=latest      on a benchmark: data, prompt and metrics in one file
+python evaluate.py model=visualglm_tiny dataset=<data>            a model alone: true against shuffled images
 """
 
 from functools import partial
@@ -36,8 +36,8 @@ def run(cfg: DictConfig) -> Path:
     check_config(cfg, "evaluate")  # every mistake at once, before any weights load
     select_metrics(cfg.metrics.names, cfg.metrics.labels)
     OmegaConf.resolve(cfg)
-    splits = build(cfg.dataset)
-    samples = subjects.select_samples(splits, cfg.splits)
+    splits, task = build(cfg.dataset), build(cfg.task)
+    samples = task.check(subjects.select_samples(splits, cfg.splits))
     controls = make_controls(samples, cfg.image_use_samples if cfg.image_use else 0, cfg.baselines, cfg.seed)
     adapter = {"adapter": str(folder / "adapter")} if folder and (folder / "adapter").is_dir() else {}
     load = partial(build, OmegaConf.merge(adapter, cfg.model))
@@ -46,8 +46,8 @@ def run(cfg: DictConfig) -> Path:
     else:
         about = [splits.files, cfg.dataset == trained["dataset"], controls, cfg.model.get("dtype")]
         subject = subjects.tuned_run(folder, trained, samples, load, *about)
-
-    output = Path(cfg.output_dir or (folder / "evaluation" if folder else f"outputs/evaluation/{subject.title}"))
+    subject = task.ask(subject)
+    output = Path(cfg.output_dir or task.output_dir(folder, subject))
     decoding = {"batch_size": cfg.batch_size, "max_new_tokens": cfg.max_new_tokens}
     key = subjects.work_key(OmegaConf.to_container(cfg), splits.data_hash, folder)
     with files.resumable_folder(output, marker=files.EVALUATION_FILE, key=key) as new:
