@@ -1,12 +1,12 @@
 r"""Ask the same questions in other words: a task's prompt, filled in with what the data knows of each sample.
 
-    fill_template(samples, "Hint: {hint}\n{question}\n{options}\nAnswer with the option's letter.")
+fill_template(samples, "Hint: {hint}\n{question}\n{options}\nAnswer with the option's letter.")
 
-    Hint: These rock pools are on the coast.            (this line is left out where there is no hint)
-    Which of these animals lives in them?
-    A. a limpet
-    B. a camel
-    Answer with the option's letter.
+Hint: These rock pools are on the coast.            (this line is left out where there is no hint)
+Which of these animals lives in them?
+A. a limpet
+B. a camel
+Answer with the option's letter.
 """
 
 import string
@@ -22,12 +22,13 @@ QUESTION = "{question}"
 
 
 def fill_template(samples: Sequence[Sample], template: str) -> Sequence[Sample]:
-    """Write the last question of every sample anew.
+    r"""Write the last question of every sample anew.
 
     Args:
         samples: The samples, as they were read; they stay as they are.
         template: Text with fields in braces: `{question}`, and the names of what the samples' `meta` holds, lists being
-            joined by commas. A line whose fields are all empty for a sample is left out; `{{` and `}}` are braces.
+            joined by commas. A line whose fields are all empty for a sample is left out; `{{` and `}}` are braces, and
+            `\n`, as written on a command line, breaks the line.
 
     Returns:
         The samples in their order, each with its new question. With `QUESTION`, what came in.
@@ -72,11 +73,13 @@ def parse_template(template: str) -> list[list[tuple[str, str | None]]]:
         ConfigError: A brace is not closed, or a field is no plain name.
     """
     lines = []
-    for line in template.split("\n"):
+    for line in template.replace("\\n", "\n").split("\n"):
         try:
             pieces = list(string.Formatter().parse(line))
         except ValueError as error:
-            raise ConfigError(f"task.prompt: {line!r} cannot be read: {error}. Write braces as {{{{ and }}}}.") from error
+            raise ConfigError(
+                f"task.prompt: {line!r} cannot be read: {error}. Write braces as {{{{ and }}}}."
+            ) from error
         for _, field, form, conversion in pieces:
             if field is not None and (not field or form or conversion or any(sign in field for sign in ".[]")):
                 raise ConfigError(f"task.prompt: {line!r} has a field {{{field}}} that is no plain name. Correct it.")

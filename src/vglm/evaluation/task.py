@@ -1,15 +1,15 @@
 """A task: which data to ask about, in which words, decoded and scored how, all in one file with a version.
 
-    conf/task/mme.yaml
-        # @package _global_
-        defaults:
-          - override /dataset: mme
-          - override /metrics: mme
-        task: {_target_: vglm.evaluation.task.Task, name: mme, version: 1, prompt: "{question}"}
-        splits: [test]
-        max_new_tokens: 16
+conf/task/mme.yaml
+    # @package _global_
+    defaults:
+      - override /dataset: mme
+      - override /metrics: mme
+    task: {_target_: vglm.evaluation.task.Task, name: mme, version: 1, prompt: "{question}"}
+    splits: [test]
+    max_new_tokens: 16
 
-    python evaluate.py task=mme dataset.path=<folder> run=latest
+python evaluate.py task=mme dataset.path=<folder> run=latest
 """
 
 import re
@@ -76,7 +76,9 @@ class Task:
         Args:
             subject: What is evaluated, with samples as they were read: what it says of their origin stays true.
         """
-        title = subject.title if self.name is None else f"{subject.title}, {self.name}"
+        title = subject.title
+        if self.name is not None:
+            title = f"{subject.facts['model']} on {self.name}" if "model" in subject.facts else f"{title}, {self.name}"
         return replace(
             subject,
             title=title,

@@ -13,6 +13,7 @@ score_conventions(records)                            the same predictions, as o
 | `labels` | accuracy, macro-F1, confusion, calibration; VQA accuracy |
 | `findings` | 14 findings in chest radiographs, by rules |
 | `lightcurves` | period and amplitude |
+| `benchmarks` | MME, POPE, MMBench and other multiple choice |
 | `judge` | a language model behind an endpoint of the user's, never by default |
 | `conventions` | LLaMA-Factory, ms-swift, R2Gen, pycocoevalcap, sacrebleu |
 
@@ -26,6 +27,7 @@ import numpy as np
 
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.metrics.base import Metric, Score, measure, normalise
+from vglm.evaluation.metrics.benchmarks import BENCHMARK_METRICS
 from vglm.evaluation.metrics.conventions import CONVENTIONS, score_conventions
 from vglm.evaluation.metrics.findings import (
     ABNORMAL_RECALL,
@@ -110,6 +112,7 @@ ALL_METRICS = {
         PERIOD_WITHIN,
         AMPLITUDE_ERROR,
         AMPLITUDE_WITHIN,
+        *BENCHMARK_METRICS,
         ANSWER_LENGTH,
         LENGTH_RATIO,
     )
