@@ -13,6 +13,7 @@ whole groups (a picture's questions, a question's rotations). An answer from whi
 be read counts as wrong: MME's tool does the same, POPE's takes it for "yes", MMBench's asks a language model first.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -31,6 +32,10 @@ PERCEPTION = (
 )
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 """MME's categories, as eval_tool/calculation.py sorts them."""
+
+
+_ARTICLE = re.compile(r"\b[Aa]\s+(?=[a-z])")
+"""An article, which is no letter of an option."""
 
 
 # --- multiple choice -------------------------------------------------------------------------------------------------
@@ -68,7 +73,7 @@ def chosen_option(prediction: str, options: str) -> str | None:
     same = [letter for letter, text in letters.items() if plain and simplify(text) == plain]
     if len(same) == 1:
         return same[0]
-    if (letter := parse_label(prediction, tuple(letters))) is not None:
+    if (letter := parse_label(_ARTICLE.sub("", prediction), tuple(letters))) is not None:
         return letter
     text = parse_label(prediction, tuple(letters.values()))
     named = [letter for letter, option in letters.items() if option == text]
