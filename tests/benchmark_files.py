@@ -72,7 +72,7 @@ def problem(**changes: Any) -> dict[str, Any]:
 
 
 def scienceqa_set(folder: Path) -> Path:
-    """A training problem, two test problems: one with a picture, one without."""
+    """A training problem and three to test on, one of them without a picture."""
     root = folder / "ScienceQA"
     problems = {
         "1": problem(split="train"),
@@ -80,12 +80,13 @@ def scienceqa_set(folder: Path) -> Path:
         "5": problem(
             image=None, hint="Mona will print her name.\nWith care.", grade="grade8", choices=["past", "future"]
         ),
+        "7": problem(question="Which is the largest?", hint="A map."),
     }
-    for split, pid in (("train", "1"), ("test", "2")):
+    for split, pid, colour in (("train", "1", "red"), ("test", "2", "blue"), ("test", "7", "green")):
         (root / "images" / split / pid).mkdir(parents=True)
-        Image.new("RGB", (20, 30), "red" if pid == "1" else "blue").save(root / "images" / split / pid / "image.png")
+        Image.new("RGB", (20, 30), colour).save(root / "images" / split / pid / "image.png")
     (root / "problems.json").write_text(json.dumps(problems), encoding="utf-8")
-    splits = {"train": ["1"], "val": [], "test": ["2", "5"], "trainval": ["1"], "minitest": ["2"]}
+    splits = {"train": ["1"], "val": [], "test": ["2", "5", "7"], "trainval": ["1"], "minitest": ["2"]}
     (root / "pid_splits.json").write_text(json.dumps(splits), encoding="utf-8")
     return root
 

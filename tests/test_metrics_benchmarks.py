@@ -67,6 +67,8 @@ def test_all_are_selectable_and_signed() -> None:
         ("vitamin D", "C"),
         ("It shows a dog.", "B"),
         ("It is a horse, not a cow.", None),
+        ("A and B", None),
+        ("A is right", "A"),
         ("", None),
         ("a horse", None),
     ],

@@ -233,7 +233,7 @@ def test_mme_all_bad_lines_are_told(tmp_path: Path) -> None:
 
 def test_scienceqa_keeps_its_splits_and_text_only_problems(tmp_path: Path) -> None:
     root = scienceqa_set(tmp_path)
-    train, test, text_only = samples_of(root)
+    train, test, text_only, both = samples_of(root)
     assert (test.id, test.question, test.answer) == ("ScienceQA#2", "Which is farthest north?", "B")
     assert test.meta == {
         "options": "A. Ohio\nB. Utah\nC. Iowa",
@@ -252,9 +252,10 @@ def test_scienceqa_keeps_its_splits_and_text_only_problems(tmp_path: Path) -> No
     assert text_only.image is None
     assert (text_only.meta["context"], text_only.meta["grades"]) == ("text", "7-12")
     assert text_only.meta["hint"] == "Mona will print her name. With care."
-    assert colour_of(train) == (255, 0, 0)
+    assert both.meta["context"] == "text and image"
+    assert [colour_of(train), colour_of(both)] == [(255, 0, 0), (0, 128, 0)]
     splits = load_splits(root, format="scienceqa")
-    assert [len(splits.train), len(splits.test)] == [1, 2]
+    assert [len(splits.train), len(splits.test)] == [1, 3]
     assert "lecture" not in test.meta
     assert samples_of(root / "problems.json", lecture=True)[0].meta["lecture"] == "Maps have"
 

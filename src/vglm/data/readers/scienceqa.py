@@ -38,9 +38,7 @@ from vglm.data.sample import Sample, Turn
 from vglm.errors import DataError
 
 NAME = "scienceqa"
-SHAPE = (
-    "problems.json: {id: {question, choices, answer, hint, image, ...}}, with pid_splits.json and images/, ScienceQA"
-)
+SHAPE = "problems.json: {id: {question, choices, answer, ...}}, with pid_splits.json and images/, ScienceQA"
 
 _PROBLEMS, _SPLITS = "problems.json", "pid_splits.json"
 _ROW = '{"question", "choices", "answer"}'

@@ -33,8 +33,11 @@ PERCEPTION = (
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 """MME's categories, as eval_tool/calculation.py sorts them."""
 
+_REMEMBERED = 1 << 16
+"""Answers that are read once only, for all metrics, arms and slices."""
 
-_ARTICLE = re.compile(r"\b[Aa]\s+(?=[a-z])")
+
+_ARTICLE = re.compile(r"\b[Aa]\s+(?=[a-z])(?!(?:and|or|is|was|as|because|since|for)\b)")
 """An article, which is no letter of an option."""
 
 
@@ -56,7 +59,7 @@ def read_options(text: str) -> dict[str, str]:
     return options
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=_REMEMBERED)
 def chosen_option(prediction: str, options: str) -> str | None:
     """The letter of the option that an answer takes.
 
@@ -138,16 +141,21 @@ open-compass/VLMEvalKit:vlmeval/dataset/utils/multiple_choice.py (`mcq_circular_
 # --- yes and no ------------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=_REMEMBERED)
+def _said(text: str) -> str | None:
+    return parse_label(text, YES_NO)
+
+
 def _yes_no(records: Sequence[Prediction]) -> tuple[Rows, Rows, Rows]:
     """Whether each reference is yes, each answer says yes, each answer says no, shapes (n,)."""
-    true = [parse_label(record.reference, YES_NO) for record in records]
+    true = [_said(record.reference) for record in records]
     wrong = [record for record, label in zip(records, true, strict=True) if label is None]
     if wrong:
         raise DataError(
             f"{len(wrong)} of {len(records)} references are neither yes nor no (first: {wrong[0].id!r},"
             f" {wrong[0].reference!r}); these metrics are for yes-or-no questions."
         )
-    named = [None if record.error is not None else parse_label(record.prediction, YES_NO) for record in records]
+    named = [None if record.error is not None else _said(record.prediction) for record in records]
     return (
         np.array([label == "yes" for label in true], dtype=np.float64),
         np.array([label == "yes" for label in named], dtype=np.float64),
