@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from vglm.errors import DataError
 from vglm.evaluation.metrics import ALL_METRICS, compare_all, score_all, select_metrics
+from vglm.evaluation.metrics.base import Metric
 from vglm.evaluation.metrics.benchmarks import (
     BENCHMARK_METRICS,
     COGNITION,
@@ -50,6 +51,17 @@ def test_all_are_selectable_and_signed() -> None:
     assert [metric.name for metric in select_metrics(names)] == names
     assert all(metric.signature for metric in BENCHMARK_METRICS)
     assert len(PERCEPTION) + len(COGNITION) == 14
+
+
+@pytest.mark.parametrize("metric", BENCHMARK_METRICS, ids=lambda metric: metric.name)
+def test_a_record_with_an_error_is_a_wrong_answer(metric: Metric) -> None:
+    category = "color" if metric.name == "mme_perception" else "code_reasoning"
+    meta = {"options": "A. yes\nB. no", "question_index": 1, "category": category, "pair": "1"}
+    right, wrong = ("A", "B") if "mme" not in metric.name and "pope" not in metric.name else ("yes", "no")
+    first = record(right, right, id="1", **meta)
+    with_error = [first, record(right, right, id="2", error="unreadable", **meta)]
+    assert metric.score(with_error) == metric.score([first, record(wrong, right, id="2", **meta)])
+    assert metric.score([first, first]) != metric.score(with_error) or metric.name == "pope_precision"
 
 
 # --- multiple choice --------------------------------------------------------------------------------------------------
