@@ -228,6 +228,26 @@ def test_mme_all_bad_lines_are_told(tmp_path: Path) -> None:
         samples_of(root)
 
 
+LINES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), max_size=12)
+
+
+@given(st.lists(st.tuples(LINES, st.sampled_from(["Yes", "no ", "maybe", ""])), min_size=1, max_size=5))
+def test_mme_any_text_is_read_or_refused(rows: list[tuple[str, str]]) -> None:
+    lines = "\n".join(f"{question}\t{answer}" for question, answer in rows).split("\n")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "1.png").touch()
+        (Path(folder) / "1.txt").write_text("\n".join(lines), encoding="utf-8", newline="")
+        written = [line for line in lines if line.strip()]
+        parts = [line.rpartition("\t") for line in written]
+        good = [tab != "" and question.strip() and answer.strip() in ("Yes", "no") for question, tab, answer in parts]
+        if written and all(good):
+            samples = samples_of(Path(folder), format="mme")
+            assert [sample.question for sample in samples] == [question.strip() for question, _, _ in parts]
+        else:
+            with pytest.raises(DataError):
+                samples_of(Path(folder), format="mme")
+
+
 # --- ScienceQA --------------------------------------------------------------------------------------------------------
 
 

@@ -28,19 +28,21 @@ SHAPE = "a folder for each category with pictures and .txt files of questions, a
 
 _QUESTIONS, _IMAGES = "questions_answers_YN", "images"
 _ANSWERS = {"yes": "Yes", "no": "No"}
-_LOOKED_AT = 3
+_LOOKED_AT = 20
 _HEAD_BYTES = 1 << 12
 
 
 def recognises(path: Path) -> bool:
     """Whether it is a folder of categories (or one category) whose first questions end in a tab and yes or no."""
     try:
-        for folder in _categories(path)[:_LOOKED_AT]:
-            with _question_files(folder)[0].open("rb") as file:
-                head = file.read(_HEAD_BYTES).decode("utf-8-sig", errors="replace")
-            line = next((line for line in head.splitlines() if line.strip()), "")
-            if line.rpartition("\t")[2].strip().lower() in _ANSWERS and "\t" in line:
-                return True
+        if not path.is_dir():
+            return False
+        for folder in [*_folders(path)[:_LOOKED_AT], path]:
+            if files := _question_files(folder):
+                with files[0].open("rb") as file:
+                    head = file.read(_HEAD_BYTES).decode("utf-8-sig", errors="replace")
+                line = next((line for line in head.splitlines() if line.strip()), "")
+                return "\t" in line and line.rpartition("\t")[2].strip().lower() in _ANSWERS
     except OSError:
         pass
     return False
@@ -102,8 +104,13 @@ def _categories(path: Path) -> list[Path]:
     """The folders with questions: those below the path, or else the path itself."""
     if not path.is_dir():
         return []
-    below = sorted(each for each in path.iterdir() if each.is_dir() and not each.name.startswith("."))
-    return [each for each in below if _question_files(each)] or ([path] if _question_files(path) else [])
+    return [each for each in _folders(path) if _question_files(each)] or ([path] if _question_files(path) else [])
+
+
+def _folders(path: Path) -> list[Path]:
+    with os.scandir(path) as entries:
+        names = [each.name for each in entries if each.is_dir() and not each.name.startswith(".")]
+    return [path / name for name in sorted(names)]
 
 
 def _question_files(folder: Path) -> list[Path]:
