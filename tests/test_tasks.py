@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from benchmark_files import mmbench_set, mme_set, pope_set, scienceqa_set
+from benchmark_files import mmbench_set, mme_set, pope_set, scienceqa_set, write_lines
 
 import evaluate
 import train
@@ -150,3 +150,18 @@ def test_mistakes_in_a_task_are_told_before_weights_load(random_model_folder: Pa
         evaluate.run(compose("evaluate", ["task=general_probe", *nowhere, "task.prompt={options}"]))
     with pytest.raises(ConfigError, match="task=mm: no such choice; did you mean `mme`"):
         compose("evaluate", ["task=mm"])
+
+
+def test_the_example_is_a_whole_task_wherever_its_file_lies(random_model_folder: Path, tmp_path: Path) -> None:
+    example = (FOLDER / "README.md").read_text(encoding="utf-8").partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "my_benchmark.yaml").write_text(example, encoding="utf-8")
+    rows = [{"question": f"How many {name}?", "answer": "two"} for name in ("cats", "dogs")]
+    write_lines(tmp_path / "my_benchmark.jsonl", rows)
+    here = [f"hydra.searchpath=[file://{tmp_path}]", "task=my_benchmark", f"dataset.path={tmp_path}/my_benchmark.jsonl"]
+    model = ["model=visualglm_tiny", f"model.path_or_id={random_model_folder}", "max_new_tokens=2"]
+    folder = evaluate.run(compose("evaluate", [*here, *model, f"output_dir={tmp_path / 'out'}", "baselines=false"]))
+    records = read_predictions(folder / "true" / "predictions.jsonl")
+    asked = [record.question for record in records]
+    assert asked == [f"How many {name}?\nAnswer in one word." for name in ("cats", "dogs")]
+    assert read_evaluation(folder).facts["task"] == "my_benchmark, version 1"
