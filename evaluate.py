@@ -1,8 +1,9 @@
 """Evaluate a run or a model: both arms of a comparison answer the same questions, and a report shows what differs.
 
-python evaluate.py run=latest                                        before and after the newest run
-python evaluate.py model=visualglm_tiny dataset=<data>               a model alone: true against shuffled images
-torchrun --nproc_per_node 2 evaluate.py run=latest                   the same, shared by two processes
+python evaluate.py run=latest [dataset=... max_new_tokens=32]     before and after the newest run, on its data or others
+python evaluate.py task=mme dataset.path=<folder> run=latest      on a benchmark: data, prompt and metrics in one file
+python evaluate.py model=visualglm_tiny dataset=<data>            a model alone: true against shuffled images
+torchrun --nproc_per_node 2 evaluate.py run=latest                shared by two processes
 """
 
 from functools import partial
@@ -38,8 +39,8 @@ def run(cfg: DictConfig) -> Path:
     check_metrics(cfg.metrics)
     OmegaConf.resolve(cfg)
     decoding, processes = read_decoding(cfg), Processes()
-    splits = build(cfg.dataset)
-    samples = subjects.select_samples(splits, cfg.splits, cfg.choices)
+    splits, task = build(cfg.dataset), build(cfg.task)
+    samples = task.check(subjects.select_samples(splits, cfg.splits, cfg.choices))
     controls = make_controls(samples, cfg.image_use_samples if cfg.image_use else 0, cfg.baselines, cfg.seed)
     few = draw_examples(splits.train if cfg.baselines else (), cfg.shots_in_context, cfg.seed)
     adapter = {"adapter": str(folder / "adapter")} if folder and (folder / "adapter").is_dir() else {}
@@ -49,7 +50,8 @@ def run(cfg: DictConfig) -> Path:
     else:
         about = [splits.files, cfg.dataset == trained["dataset"], controls, cfg.model.get("dtype")]
         subject = subjects.tuned_run(folder, trained, samples, load, *about)
-    output = Path(cfg.output_dir or (folder / "evaluation" if folder else f"outputs/evaluation/{subject.title}"))
+    subject = task.ask(subject)
+    output = Path(cfg.output_dir or task.output_dir(folder, subject))
     key = subjects.work_key(OmegaConf.to_container(cfg), splits.data_hash, folder)
     with processes.folder(output, marker=files.EVALUATION_FILE, key=key) as new:
         train = splits.train if cfg.baselines else ()

@@ -315,7 +315,8 @@ def _quoted(argument: str) -> str:
         return argument
     escaped = value.replace("'", "\\'")
     quoted = f"{key}='{escaped}'"
-    return quoted if value[:1] not in "[{'\"$" and _is_readable(quoted) else argument
+    is_prompt = re.match(r"\{\w+\}", value) is not None  # such as task.prompt={question} Answer in one word.
+    return quoted if (is_prompt or value[:1] not in "[{'\"$") and _is_readable(quoted) else argument
 
 
 def _is_readable(argument: str) -> bool:

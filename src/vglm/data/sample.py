@@ -10,6 +10,7 @@ Sample(
 )
 """
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,26 +23,28 @@ from vglm.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class ImageSlice:
-    """An encoded picture inside a larger file (a tar shard, an uncompressed Arrow table), left where it lies.
+    """An encoded picture inside a larger file (a tar shard, an Arrow table, a cell of a TSV), left where it lies.
 
     Attributes:
         file: The larger file.
         offset: Where in it the picture's first byte is.
-        size: How many bytes the picture has.
+        size: How many bytes the picture has there.
+        is_base64: Whether these bytes are the picture written in base64.
     """
 
     file: Path
     offset: int
     size: int
+    is_base64: bool = False
 
     def read_bytes(self) -> bytes:
         """Read the encoded picture.
 
         Returns:
-            `size` bytes.
+            The `size` bytes; if they are base64, what they stand for.
 
         Raises:
-            DataError: The file cannot be read, or ends before the picture does.
+            DataError: The file cannot be read, or ends before the picture does, or the bytes are no base64.
         """
         try:
             with self.file.open("rb") as file:
@@ -51,7 +54,12 @@ class ImageSlice:
             raise DataError(f"image {self} cannot be read: {error.strerror}. Restore {self.file}.") from error
         if len(content) < self.size:
             raise DataError(f"image {self} is cut off: {self.file} is shorter than when it was read first. Restore it.")
-        return content
+        if not self.is_base64:
+            return content
+        try:
+            return base64.b64decode(content, validate=True)
+        except ValueError as error:
+            raise DataError(f"image {self} is not base64: {error}. Restore {self.file}.") from error
 
     def __str__(self) -> str:
         return f"{self.file}[{self.offset}:{self.offset + self.size}]"

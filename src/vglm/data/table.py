@@ -5,7 +5,7 @@
 
 One row of the file:
 
-    id "openi-zh.json#1", group "2882", image "/data/openi/images/2882_1.png", offset null, size null,
+    id "openi-zh.json#1", group "2882", image "/data/openi/images/2882_1.png", offset null, size null, base64 null,
     questions ["描述这张X光片。"], answers ["心脏大小轻度增大。"], english false, meta '{"split": "train"}'
 
 Pictures stay where they are and are opened by whoever needs them. A table pickles as its path, so that the workers of a
@@ -36,12 +36,13 @@ _SCHEMA = pa.schema(
         ("image", pa.string()),
         ("offset", pa.int64()),
         ("size", pa.int64()),
+        ("base64", pa.bool_()),
         ("questions", pa.list_(pa.string())),
         ("answers", pa.list_(pa.string())),
         ("english", pa.bool_()),
         ("meta", pa.string()),
     ],
-    metadata={"vglm.table": f"1, batches of {_BATCH_ROWS}"},
+    metadata={"vglm.table": f"2, batches of {_BATCH_ROWS}"},
 )
 
 
@@ -210,6 +211,7 @@ def _row(sample: Sample) -> dict[str, Any]:
         "image": None if file is None else os.path.abspath(file),
         "offset": None if piece is None else piece.offset,
         "size": None if piece is None else piece.size,
+        "base64": None if piece is None else piece.is_base64,
         "questions": [turn.question for turn in sample.turns],
         "answers": [turn.answer for turn in sample.turns],
         "english": sample.english,
@@ -223,13 +225,16 @@ def _sample(
     image: str | None,
     offset: int | None,
     size: int | None,
+    is_base64: bool | None,
     questions: list[str],
     answers: list[str],
     english: bool,
     meta: str,
 ) -> Sample:
     file = None if image is None else Path(image)
-    picture = file if file is None or offset is None or size is None else ImageSlice(file, offset, size)
+    picture = (
+        file if file is None or offset is None or size is None else ImageSlice(file, offset, size, bool(is_base64))
+    )
     turns = tuple(map(Turn, questions, answers))
     return Sample(id, group, picture, turns, english, _parsed(meta))
 

@@ -494,8 +494,8 @@ def compare(
         baseline: The records to compare with.
         candidate: The records of the same samples that are judged; their order is kept.
         labels: The arms' names, two different ones.
-        metrics: Names of metrics for the splits other than the probe, the primary one first; exact match and ROUGE-L
-            are always there.
+        metrics: Names of metrics for the splits other than the probe (for the probe too where it is the only split),
+            the primary one first; exact match and ROUGE-L are always there.
         classes: The closed set of labels, where metrics are of a classification; None for the different references.
         external: Further metrics by name, whose numbers were computed before.
 
@@ -528,7 +528,7 @@ def compare(
     return Comparison(
         *labels,
         {
-            name: Summary(tuple(rows), METRICS if name == PROBE else tuple(chosen.values()))
+            name: Summary(tuple(rows), METRICS if name == PROBE and len(splits) > 1 else tuple(chosen.values()))
             for name, rows in splits.items()
         },
         None if classes is None else tuple(classes),

@@ -337,7 +337,7 @@ def _pack(sample: Sample, split: str | None) -> dict[str, Any]:
     image = sample.image
     place: Any = str(image) if isinstance(image, Path) else None
     if isinstance(image, ImageSlice):
-        place = [str(image.file), image.offset, image.size]
+        place = [str(image.file), image.offset, image.size, image.is_base64]
     meta = {**sample.meta, "split": split} if split else dict(sample.meta)
     turns = [[turn.question, turn.answer] for turn in sample.turns]
     return {"id": sample.id, "group": sample.group, "image": place, "turns": turns, "en": sample.english, "meta": meta}
@@ -347,7 +347,7 @@ def _unpack(record: Mapping[str, Any]) -> Sample:
     place = record["image"]
     image: Path | ImageSlice | None = None if place is None else Path(place) if isinstance(place, str) else None
     if isinstance(place, list):
-        image = ImageSlice(Path(place[0]), place[1], place[2])
+        image = ImageSlice(Path(place[0]), *place[1:])
     turns = tuple(Turn(question, answer) for question, answer in record["turns"])
     return Sample(record["id"], record["group"], image, turns, record["en"], record["meta"])
 

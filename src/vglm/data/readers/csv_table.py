@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from vglm.data.problems import BadRow
+from vglm.data.readers import mmbench
 from vglm.data.readers.columns import ColumnOptions, TableReader, looks_like_samples
 from vglm.data.readers.rows import ImageFolders, fault
 from vglm.data.sample import Sample
@@ -27,7 +28,7 @@ _LONGEST_HEADER = 1 << 16
 
 
 def recognises(path: Path) -> bool:
-    """Whether the first line is a header with an answer, and a question or a picture."""
+    """Whether the first line is a header with an answer, and a question or a picture, and is not MMBench's."""
     try:
         with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             line = file.readline(_LONGEST_HEADER)
@@ -36,7 +37,7 @@ def recognises(path: Path) -> bool:
     if line.lstrip()[:1] in ("{", "["):
         return False
     names = _split_header(line)
-    return len(names) > 1 and looks_like_samples(names)
+    return len(names) > 1 and looks_like_samples(names) and not mmbench.recognises(path)
 
 
 def read(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Unpack
 
 from vglm.data.problems import BadRow
-from vglm.data.readers import fewshot, llava, messages
+from vglm.data.readers import fewshot, llava, messages, pope
 from vglm.data.readers.columns import ColumnOptions, TableReader, looks_like_samples
 from vglm.data.readers.json_files import iterate_rows, peek_json
 from vglm.data.readers.rows import ImageFolders
@@ -24,7 +24,9 @@ SHAPE = '{"image", "question", "answer"}, one object a line, or a list of them'
 
 def recognises(path: Path) -> bool:
     """Whether the file holds objects that look like samples and belong to no format with keys of its own."""
-    return looks_like_samples(_names(path)) and not any(each.recognises(path) for each in (fewshot, llava, messages))
+    return looks_like_samples(_names(path)) and not any(
+        each.recognises(path) for each in (fewshot, llava, messages, pope)
+    )
 
 
 def read(

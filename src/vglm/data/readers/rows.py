@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any, Literal, get_args
 
 from vglm.data.problems import BadRow
@@ -233,6 +234,15 @@ def group_in(row: Mapping[str, Any]) -> str | None:
     return next(
         (str(row[key]) for key in GROUP_KEYS if isinstance(row.get(key), str | int) and str(row[key]).strip()), None
     )
+
+
+def list_options(options: Sequence[str]) -> str:
+    """Options as a question shows them, one a line: `A. a cat`, `B. a dog`.
+
+    Args:
+        options: At most 26 texts without line breaks.
+    """
+    return "\n".join(f"{letter}. {text}" for letter, text in zip(ascii_uppercase, options, strict=False))
 
 
 def check_choice(option: str, value: str, choices: Any) -> None:

@@ -17,6 +17,7 @@ score_conventions(records)                            the same predictions, as o
 | `lightcurves` | period and amplitude |
 | `external` | BERTScore, CheXbert, a judge, other programs' scores: computed once, read from files, off by default |
 | `judge` | a language model behind an endpoint of the user's |
+| `benchmarks` | MME, POPE, MMBench and other multiple choice |
 | `conventions` | LLaMA-Factory, ms-swift, R2Gen, pycocoevalcap, sacrebleu |
 
 A config file in conf/metrics/ lists names. A new metric is a `Metric` in `ALL_METRICS`.
@@ -27,6 +28,7 @@ from collections.abc import Mapping, Sequence
 
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.metrics.base import Metric, Score, compare_arms, join_draws, measure, normalise
+from vglm.evaluation.metrics.benchmarks import BENCHMARK_METRICS
 from vglm.evaluation.metrics.conventions import CONVENTIONS, score_conventions
 from vglm.evaluation.metrics.external import EXTERNAL_NAMES, WHY_NOT
 from vglm.evaluation.metrics.findings import (
@@ -125,6 +127,7 @@ ALL_METRICS = {
         PERIOD_WITHIN,
         AMPLITUDE_ERROR,
         AMPLITUDE_WITHIN,
+        *BENCHMARK_METRICS,
         ANSWER_LENGTH,
         LENGTH_RATIO,
     )

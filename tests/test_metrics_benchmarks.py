@@ -1,0 +1,227 @@
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vglm.errors import DataError
+from vglm.evaluation.metrics import ALL_METRICS, compare_all, score_all, select_metrics
+from vglm.evaluation.metrics.base import Metric
+from vglm.evaluation.metrics.benchmarks import (
+    BENCHMARK_METRICS,
+    COGNITION,
+    PERCEPTION,
+    chosen_option,
+    read_options,
+)
+from vglm.evaluation.predictions import Prediction
+
+OPTIONS = "A. a cat\nB. a dog\nC. vitamin D"
+
+
+def record(
+    prediction: str, reference: str, *, id: str = "1", error: str | None = None, **meta: str | int
+) -> Prediction:
+    return Prediction(
+        id=id,
+        group=str(meta.get("pair", meta.get("question_index", id))),
+        split="test",
+        kind=None,
+        english=True,
+        question="?",
+        history=(),
+        reference=reference,
+        prediction=prediction,
+        image=None,
+        image_sha256=None,
+        error=error,
+        meta=meta,
+    )
+
+
+def value(name: str, records: Sequence[Prediction]) -> float:
+    return ALL_METRICS[name].score(records)
+
+
+def test_all_are_selectable_and_signed() -> None:
+    names = [metric.name for metric in BENCHMARK_METRICS]
+    assert [metric.name for metric in select_metrics(names)] == names
+    assert all(metric.signature for metric in BENCHMARK_METRICS)
+    assert len(PERCEPTION) + len(COGNITION) == 14
+
+
+@pytest.mark.parametrize("metric", BENCHMARK_METRICS, ids=lambda metric: metric.name)
+def test_a_record_with_an_error_is_a_wrong_answer(metric: Metric) -> None:
+    category = "color" if metric.name == "mme_perception" else "code_reasoning"
+    meta = {"options": "A. yes\nB. no", "question_index": 1, "category": category, "pair": "1"}
+    right, wrong = ("A", "B") if "mme" not in metric.name and "pope" not in metric.name else ("yes", "no")
+    first = record(right, right, id="1", **meta)
+    with_error = [first, record(right, right, id="2", error="unreadable", **meta)]
+    assert metric.score(with_error) == metric.score([first, record(wrong, right, id="2", **meta)])
+    assert metric.score([first, first]) != metric.score(with_error) or metric.name == "pope_precision"
+
+
+# --- multiple choice --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prediction", "letter"),
+    [
+        ("B", "B"),
+        ("b.", "B"),
+        ("(B)", "B"),
+        ("A. a cat", "A"),
+        ("a dog", "B"),
+        ("A dog.", "B"),
+        ("vitamin D", "C"),
+        ("It shows a dog.", "B"),
+        ("It is a horse, not a cow.", None),
+        ("A and B", None),
+        ("A is right", "A"),
+        ("", None),
+        ("a horse", None),
+    ],
+)
+def test_an_option_is_taken_by_letter_or_by_text(prediction: str, letter: str | None) -> None:
+    assert chosen_option(prediction, OPTIONS) == letter
+
+
+def test_options_are_read_line_by_line() -> None:
+    assert read_options(OPTIONS) == {"A": "a cat", "B": "a dog", "C": "vitamin D"}
+    with pytest.raises(DataError, match="expected options like"):
+        read_options("a cat")
+
+
+def test_circular_accuracy_wants_all_rotations() -> None:
+    rows = [("B", "B", 3), ("A", "B", 4), ("A", "A", 3), ("B", "B", 4), ("C", "C", 5)]
+    records = [
+        record(given, right, id=str(place), options=OPTIONS, question_index=question)
+        for place, (given, right, question) in enumerate(rows)
+    ]
+    assert value("choice_accuracy", records) == 4 / 5
+    assert value("circular_accuracy", records) == 2 / 3
+    scores = score_all(records, ["circular_accuracy"])
+    assert scores["circular_accuracy"].interval_method == "Wilson score interval"  # a question counts once
+    failed = [*records[:-1], record("", "C", id="4", error="unreadable", options=OPTIONS, question_index=5)]
+    assert value("circular_accuracy", failed) == 1 / 3
+
+
+def test_circular_accuracy_against_a_brute_force_twin() -> None:
+    generator = np.random.default_rng(1)
+    records = []
+    for place in range(200):
+        right, given = generator.choice(list("ABC"), 2)
+        records.append(record(str(given), str(right), id=str(place), options=OPTIONS, question_index=place % 60))
+    questions = defaultdict(list)
+    for each in records:
+        questions[each.meta["question_index"]].append(each.prediction == each.reference)
+    expected = sum(all(hits) for hits in questions.values()) / len(questions)
+    assert value("circular_accuracy", records) == pytest.approx(expected)
+
+
+def test_what_has_no_options_or_rotations_says_so() -> None:
+    with pytest.raises(DataError, match="1 of 1 samples have no options"):
+        value("choice_accuracy", [record("A", "A")])
+    alone = [record("A", "A", id=str(place), options=OPTIONS, question_index=place) for place in range(3)]
+    with pytest.raises(DataError, match="no question comes with its options rotated"):
+        value("circular_accuracy", alone)
+
+
+# --- POPE -------------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
+def test_pope_equals_its_own_tool(rows: list[tuple[bool, bool]]) -> None:
+    """Counts and formulas of RUCAIBox/POPE:evaluate.py, for answers that are just yes or no."""
+    words = {True: "yes", False: "no"}
+    records = [record(words[given], words[right], id=str(place)) for place, (given, right) in enumerate(rows)]
+    both, said, true = (sum(each) for each in zip(*((g and r, g, r) for g, r in rows), strict=True))
+    precision, recall = (both / n if n else math.nan for n in (said, true))
+    assert value("pope_accuracy", records) == pytest.approx(sum(g == r for g, r in rows) / len(rows))
+    assert value("pope_yes_ratio", records) == pytest.approx(said / len(rows))
+    assert value("pope_precision", records) == pytest.approx(precision, nan_ok=True)
+    assert value("pope_recall", records) == pytest.approx(recall, nan_ok=True)
+    if both:
+        assert value("pope_f1", records) == pytest.approx(2 * precision * recall / (precision + recall))
+
+
+def test_pope_takes_no_answer_for_neither() -> None:
+    records = [record(text, "yes", id=text) for text in ("Yes, there is.", "Perhaps.", "No.")]
+    assert [value(f"pope_{name}", records) for name in ("accuracy", "recall", "yes_ratio")] == [1 / 3] * 3
+    assert value("pope_precision", records) == 1.0
+    with pytest.raises(DataError, match="1 of 1 references are neither yes nor no"):
+        value("pope_f1", [record("yes", "a dog")])
+
+
+# --- MME --------------------------------------------------------------------------------------------------------------
+
+
+def mme(category: str, pair: int, given: tuple[str, str]) -> list[Prediction]:
+    return [
+        record(answer, right, id=f"{category}{pair}{right}", category=category, pair=f"{category}/{pair}")
+        for answer, right in zip(given, ("Yes", "No"), strict=True)
+    ]
+
+
+def test_mme_by_hand() -> None:
+    """color: 3 of 4 right, 1 of 2 pairs -> 75 + 50; OCR: 1 of 2, 0 of 1 -> 50 + 0; code_reasoning: all -> 200."""
+    records = [
+        *mme("color", 1, ("Yes", "No")),
+        *mme("color", 2, ("yes.", "Yes")),
+        *mme("OCR", 1, ("It is.", "no")),
+        *mme("code_reasoning", 1, ("Yes", "No")),
+    ]
+    assert value("mme_score", records) == 125 + 50 + 200
+    assert value("mme_perception", records) == 175
+    assert value("mme_cognition", records) == 200
+    assert value("mme_accuracy", records) == 6 / 8
+    assert value("mme_accuracy_plus", records) == 2 / 4
+    with pytest.raises(DataError, match="no sample is of the categories commonsense_reasoning"):
+        value("mme_cognition", records[:4])
+    with pytest.raises(DataError, match="have no category and pair"):
+        value("mme_score", [record("yes", "yes")])
+
+
+def official_mme(records: Sequence[Prediction]) -> float:
+    """The sum of scores as eval_tool/calculation.py has it, question by question."""
+    by_category = defaultdict(list)
+    for each in records:
+        by_category[each.meta["category"]].append(each)
+    total = 0.0
+    for rows in by_category.values():
+        chunks = list(zip(rows[::2], rows[1::2], strict=True))
+        right = [[each.prediction.lower() == each.reference.lower() for each in chunk] for chunk in chunks]
+        total += 100 * (sum(map(sum, right)) / len(rows) + sum(map(all, right)) / len(chunks))
+    return total
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["color", "count", "OCR"]), *[st.sampled_from(["Yes", "No", "other"])] * 2),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_mme_equals_its_own_tool(rows: list[tuple[str, str, str]]) -> None:
+    records = [
+        each for place, (category, *given) in enumerate(rows) for each in mme(category, place, (given[0], given[1]))
+    ]
+    assert value("mme_score", records) == pytest.approx(official_mme(records))
+
+
+def test_mme_arms_are_compared_by_picture() -> None:
+    before = [each for pair in range(20) for each in mme("color", pair, ("No", "No"))]
+    after = [each for pair in range(20) for each in mme("color", pair, ("Yes", "No") if pair % 2 else ("No", "No"))]
+    result, adjusted = compare_all(before, after, ["mme_score"])["mme_score"]
+    assert (result.before, result.after, result.groups) == (50.0, 125.0, 20)
+    assert result.interval[0] > 0
+    assert adjusted is not None
+    assert adjusted < 0.05
+
+
+def test_a_resample_without_a_category_is_scaled_up() -> None:
+    sums = np.array([[3.0, 4, 1, 2, 0, 0, 0, 0], [3.0, 4, 1, 2, 2, 2, 1, 1]])
+    assert list(ALL_METRICS["mme_score"].statistic(sums)) == [250.0, 325.0]
