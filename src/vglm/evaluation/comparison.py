@@ -292,8 +292,10 @@ class Comparison:
 
     @property
     def _arms(self) -> dict[str, list[Prediction]]:
-        """Arm -> its records of the main split."""
+        """Arm -> its records of the main split; of several draws the first, for counts need independent answers."""
         pairs = self.splits[self.main].pairs
+        first = min(each.candidate.draw for each in pairs)
+        pairs = tuple(each for each in pairs if each.candidate.draw == first)
         return {self.baseline: [each.baseline for each in pairs], self.candidate: [each.candidate for each in pairs]}
 
     @cached_property
