@@ -126,8 +126,10 @@ def measure(metric: Metric, records: Sequence[Prediction]) -> Score:
         rows = rows[counted]
         groups = [group for group, is_counted in zip(groups, counted, strict=True) if is_counted]
     independent = len(set(groups)) == len(groups)
-    if independent and _counts_alike(metric, rows) and bool(np.isin(rows[:, 0], (0, 1)).all()):
-        return Score(metric, value, len(rows), wilson_interval(rows[:, 0].sum(), len(rows)), "Wilson score interval")
+    if independent and _counts_alike(metric, rows):
+        scores = rows[:, 0] / rows[:, 1]
+        if np.isin(scores, (0, 1)).all():
+            return Score(metric, value, len(rows), wilson_interval(scores.sum(), len(rows)), "Wilson score interval")
     interval = bootstrap_interval(rows, groups=groups, statistic=metric.statistic)
     method = "expanded percentile bootstrap" + ("" if independent else ", by group")
     return Score(metric, value, len(rows), interval, method)
@@ -171,7 +173,7 @@ def compare_arms(metric: Metric, baseline: Sequence[Prediction], candidate: Sequ
         groups = [group for group, is_counted in zip(groups, counted, strict=True) if is_counted]
         old, new = old[counted], new[counted]
     if _counts_alike(metric, old, new):
-        return compare_paired(old[:, 0], new[:, 0], groups=groups)
+        return compare_paired(old[:, 0] / old[:, 1], new[:, 0] / new[:, 1], groups=groups)
     with np.errstate(invalid="ignore", divide="ignore"):
         return compare_paired(old, new, groups=groups, statistic=metric.statistic)
 
@@ -182,10 +184,11 @@ def _counted(*arms: Rows) -> NDArray[np.bool_]:
 
 
 def _counts_alike(metric: Metric, *arms: Rows) -> bool:
-    """Whether all rows are (score, 1), so that the score is a mean over the same samples in all arms."""
-    return metric.statistic is mean_of_sums and all(
-        rows.shape[1] == 2 and bool((rows[:, 1] == 1).all()) for rows in arms
-    )
+    """Whether all rows are (score, the same count), so that the score is a mean over the same samples in all arms."""
+    if metric.statistic is not mean_of_sums or any(rows.shape[1] != 2 for rows in arms):
+        return False
+    counts = np.concatenate([rows[:, 1] for rows in arms])
+    return bool(counts[0] > 0 and (counts == counts[0]).all())
 
 
 def normalise(text: str) -> str:
