@@ -1,6 +1,6 @@
 """How often does the 95 % interval hold the truth, and how often does the test reject a true null hypothesis?
 
-    python benchmarks/statistical_tests.py                       4 minutes on one core
+    python benchmarks/statistical_tests.py                       3 minutes on one core
     python benchmarks/statistical_tests.py --repeats 200         a quick look
 
 Right/wrong on independent samples is computed without chance. For everything else a population of 3,000 groups of
@@ -26,8 +26,8 @@ asymptotic McNemar test, which no report uses. Computed, right/wrong on n indepe
       200   40.0     4.8     3.5     4.9      4.8    95.1       94.9
       200  120.0     4.9     4.0     4.9      4.9    95.1       95.0
 
-From 6 expected flips on the mid-p value does what is wanted. With fewer it rejects less often, and so does any test that
-lets the flips alone speak: 4 gains of 4 flips come by chance in 1 of 8 cases. The score test counts that as a finding.
+From 6 expected flips on the mid-p value does what is wanted. With fewer it rejects less often, for so few flips say
+little: 4 of them all go one way in 1 of 8 cases, which the score test counts as a finding and the mid-p test does not.
 
 Simulated on 2026-11-22 with --repeats 2000 (standard error 0.5), a group having 1 to 6 samples that are answered alike:
 
