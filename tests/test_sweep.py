@@ -6,6 +6,7 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from rich.console import Console
@@ -14,8 +15,8 @@ import train
 from vglm.cli import main
 from vglm.config import compose
 from vglm.errors import ConfigError, DataError
-from vglm.evaluation.statistics import bootstrap_interval
-from vglm.evaluation.sweep import as_markdown, compare_methods, find_runs, print_rows, tabulate
+from vglm.evaluation.statistics import Interval, bootstrap_interval, compare_paired, over_seeds
+from vglm.evaluation.sweep import MethodTest, Row, as_markdown, compare_methods, find_runs, print_rows, tabulate
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +140,25 @@ def test_methods_are_tested_against_each_other_sample_by_sample(copied: Path) ->
     assert [test.p_value for test in tests] == pytest.approx([3 / 2**6, 3 / 2**6, 1.0])  # Holm over three
     assert as_markdown(tabulate(runs), tests).count("not told apart") == 2  # and once in the legend
     assert compare_methods([run for run in runs if run.folder.name == "a1"]) == []
+
+
+def row_of_nothing() -> Row:
+    return Row("a", (1,), 0.0, 0.0, Interval(0.0, 1.0), (0.0,), None, 0.0, None, 60, 1.0, None, 1)
+
+
+def test_a_difference_that_other_seeds_might_not_show_is_called_so() -> None:
+    generator = np.random.default_rng(5)
+    first, wins = (generator.random((3, 60)) < 0.5) * 1.0, np.zeros((3, 60))
+    said = []
+    for shift in ((0.3, 0.3, 0.3), (0.0, 0.0, 1.0)):  # every seed wins alike; or one alone
+        for row, share in zip(wins, shift, strict=True):
+            row[:] = generator.random(60) < share
+        second = np.maximum(first, wins)
+        result = compare_paired(first.mean(axis=0), second.mean(axis=0))
+        test = MethodTest("a", "b", result, result.p_value, over_seeds(second - first))
+        assert result.p_value < 0.05
+        said.append(as_markdown([row_of_nothing()], [test]).splitlines()[-3].split(" | ")[-1])
+    assert said == ["differ |", "in these seeds |"]
 
 
 def test_runs_that_cannot_be_compared_are_refused(copied: Path, tmp_path: Path) -> None:

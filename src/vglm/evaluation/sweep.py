@@ -245,8 +245,10 @@ def _markdown_table(header: list[str], cells: list[list[str]]) -> str:
 
 def _print_table(console: Console, header: list[str], cells: list[list[str]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    longest = max((len(line[0]) for line in cells), default=0)
     for index, name in enumerate(header):
-        table.add_column(name, justify="right" if index else "left", overflow="fold")
+        width = None if index else min(16, longest)  # the names of methods break last
+        table.add_column(name, justify="right" if index else "left", overflow="fold", min_width=width)
     for line in cells:
         table.add_row(*line)
     console.print(table)
@@ -268,10 +270,18 @@ def _test_cells(tests: Sequence[MethodTest]) -> tuple[list[str], list[list[str]]
                 _p(result.p_value),
                 _p(test.p_value),
                 "-" if math.isnan(result.effect_size) else f"{result.effect_size:.2f}",
-                "differ" if test.p_value < LEVEL else "not told apart",
+                _finding(test),
             ]
         )
     return header, cells
+
+
+def _finding(test: MethodTest) -> str:
+    """What may be said of two methods."""
+    if not test.p_value < LEVEL:
+        return "not told apart"
+    seeds = test.over_seeds
+    return "differ" if seeds is None or not seeds.interval.low <= 0 <= seeds.interval.high else "in these seeds"
 
 
 def _test_legend(tests: Sequence[MethodTest]) -> str:
@@ -283,7 +293,8 @@ def _test_legend(tests: Sequence[MethodTest]) -> str:
         " effect: the difference in standard deviations. Methods that are not told apart are not shown to be"
         f" equal. 95% interval and p ({result.test}): what other samples would do, the seeds as they are; seeds too:"
         " the interval of the difference for other seeds and other samples, where both methods have the same seeds, -"
-        " where they have not, so that the seeds' part is unknown."
+        " where they have not, so that the seeds' part is unknown; in these seeds: they differ, but with other seeds"
+        " they might not."
     )
 
 
