@@ -10,7 +10,7 @@ import pytest
 
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.baselines import Answers, collect_baselines
-from vglm.evaluation.comparison import compare, compare_folder
+from vglm.evaluation.comparison import compare, compare_folder, read_visual_gains
 from vglm.evaluation.metrics import ALL_METRICS, select_metrics
 from vglm.evaluation.metrics.external import (
     SCORES_FILE,
@@ -316,3 +316,25 @@ def test_answers_that_a_judge_leaves_unscored_are_counted(evaluation: Path, monk
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     with pytest.raises(ConfigError, match="the variable NO_SUCH_KEY is not set"):
         score_arms(evaluation, {"names": [], "external": {"judge": JUDGE | {"api_key_env": "NO_SUCH_KEY"}}})
+
+
+@pytest.mark.parametrize(("names", "is_asked"), [(["exact_match"], False), (["judge", "exact_match"], True)])
+def test_controls_are_scored_by_the_primary_metric_only(
+    evaluation: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], is_asked: bool
+) -> None:
+    shuffled = [replace(each, prediction=f"with another image {each.id}") for each in AFTER]
+    write_predictions(shuffled, evaluation / "after-shuffled" / PREDICTIONS_FILE)
+    asked: list[str] = []
+
+    def scores(self: object, records: list[Prediction], verdicts: Path) -> list[float | None]:
+        asked.extend(each.prediction for each in records)
+        return [0.1 if each.prediction.startswith("with") else 0.2 + 0.01 * len(each.prediction) for each in records]
+
+    monkeypatch.setattr("vglm.evaluation.metrics.judge.Judge.scores", scores)
+    metrics = {"names": names, "external": {"judge": JUDGE}}
+    score_arms(evaluation, metrics)
+    assert any(each.startswith("with") for each in asked) == is_asked
+    about = replace(read_evaluation(evaluation), config=json.dumps({"metrics": metrics}))
+    gains = read_visual_gains(evaluation, about, compare_folder(evaluation, about))
+    assert [each.control for each in gains] == ["shuffled"]
+    assert (gains[0].result.before == pytest.approx(0.1)) == is_asked
