@@ -320,14 +320,8 @@ class Comparison:
     @property
     def _arms(self) -> dict[str, list[Prediction]]:
         """Arm -> its records of the main split; of several draws the first, for counts need independent answers."""
-<<<<<<< HEAD
         part = self.splits[self.main]
         pairs = [pair for pair in part.pairs if pair.candidate.draw == part.draws[0]]
-=======
-        pairs = self.splits[self.main].pairs
-        first = min(each.candidate.draw for each in pairs)
-        pairs = tuple(each for each in pairs if each.candidate.draw == first)
->>>>>>> likelihood
         return {self.baseline: [each.baseline for each in pairs], self.candidate: [each.candidate for each in pairs]}
 
     @cached_property
