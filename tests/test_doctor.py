@@ -84,7 +84,7 @@ def test_a_clean_set(write: Callable[..., Path]) -> None:
 def test_the_set_that_ships_is_clean() -> None:
     with examine(BACKGROUND, workers=1) as diagnosis:
         assert [each.title for each in diagnosis.findings if each.severity is not Severity.NOTE] == []
-        assert diagnosis.survey.splits == ["probe", "test", "train"]
+        assert diagnosis.survey.splits == ["probe", "test", "train", "validation"]
         assert len(diagnosis.survey) == 302
 
 
