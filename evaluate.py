@@ -53,7 +53,7 @@ def run(cfg: DictConfig) -> Path:
     with files.resumable_folder(output, marker=files.EVALUATION_FILE, key=key) as new:
         answers = subjects.answer(subject, new, decoding, splits.train if cfg.baselines else (), cfg.feature_cache)
         write_baselines(collect_baselines(splits.train, answers, cfg.metrics) if cfg.baselines else [], new)
-        files.write_evaluation(subjects.describe(subject, answers, decoding, OmegaConf.to_yaml(cfg)), new)
+        files.write_evaluation(subjects.describe(subject, answers, decoding, OmegaConf.to_yaml(cfg)), new, subject.log)
         render(new)
     print_summary(output)
     return output

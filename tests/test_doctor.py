@@ -85,7 +85,7 @@ def test_the_set_that_ships_is_clean() -> None:
     with examine(BACKGROUND, workers=1) as diagnosis:
         assert [each.title for each in diagnosis.findings if each.severity is not Severity.NOTE] == []
         assert diagnosis.survey.splits == ["probe", "test", "train", "validation"]
-        assert len(diagnosis.survey) == 302
+        assert len(diagnosis.survey) == 342
 
 
 def test_rows_that_cannot_be_used(write: Callable[..., Path]) -> None:

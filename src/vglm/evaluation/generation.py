@@ -78,7 +78,7 @@ def generate_predictions(
     max_new_tokens: int = 64,
     images: Path | None = None,
     title: str | None = None,
-    feature_cache: bool = False,
+    feature_cache: bool | FeatureCache = False,
     records: Path | None = None,
 ) -> list[Prediction]:
     """Answer the last question of every sample.
@@ -97,7 +97,7 @@ def generate_predictions(
         images: Folder for a small copy of each image, `<sha256>.webp`; none are kept if not given.
         title: What the progress bar shows; the split if not given.
         feature_cache: Whether to keep, and reuse, what the model's vision parts make of each picture, see
-            `vglm.tuning.features`.
+            `vglm.tuning.features`; or a cache that is open, for a model that has let go of its vision parts.
         records: A file to which each batch's records are added. Samples that have a record there are not asked again,
             so a call that was killed goes on where it was; the model and the settings must be the same.
 
@@ -112,7 +112,7 @@ def generate_predictions(
         if not isinstance(value, int) or value < 1:
             raise ConfigError(f"{name} must be a positive integer, got {value!r}.")
     model.eval()
-    features = open_features(model, processor) if feature_cache else None
+    features = open_features(model, processor) if feature_cache is True else feature_cache or None
     collate = Collator(processor, with_answers=False, features=features)
     if images is not None:
         images.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ evaluation/
   <control>/predictions.jsonl    with other images or none: before-blank/, after-text-only/; see `image_use`
   baselines.json                 what answers without a tuned model are worth on the test split; see `baselines`
   images/<sha256>.webp           a small copy of every image, so that the report can be rebuilt anywhere
+  curves.json                    of a run: its loss by step, what each checkpoint gained and forgot; see `forgetting`
   metrics.json  report/          made from the files above by `vglm.evaluation.comparison` and `vglm.evaluation.report`
 ```
 
@@ -37,6 +38,7 @@ from vglm.errors import DataError
 
 EVALUATION_FILE = "evaluation.json"
 PREDICTIONS_FILE = "predictions.jsonl"
+CURVES_FILE = "curves.json"
 IMAGES_FOLDER = "images"
 MAX_ERRORS_SHOWN = 5
 CANNOT_WRITE = {
@@ -147,8 +149,10 @@ class Evaluation:
     controls: tuple[Arm, ...] = field(default=())
 
 
-def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    """Write `evaluation.json` into the evaluation folder."""
+def write_evaluation(evaluation: Evaluation, folder: Path, curves: Mapping[str, Any] | None = None) -> None:
+    """Write `evaluation.json` and, of a run, `curves.json` into the evaluation folder."""
+    if curves is not None:
+        write_text(folder / CURVES_FILE, json.dumps(curves, ensure_ascii=False, indent=1) + "\n")
     write_text(folder / EVALUATION_FILE, json.dumps(asdict(evaluation), ensure_ascii=False, indent=2) + "\n")
 
 
