@@ -40,8 +40,10 @@ def test_the_best_on_the_domain_within_the_budget_is_kept() -> None:
     scores = _scores((0.0, 0.80), (0.3, 0.79), (0.6, 0.76), (0.9, 0.70))
     assert lost_points(scores) == {0: 0.0, 10: 1.0, 20: 4.0, 30: 10.0}
     assert [choose(scores, budget).step for budget in (1, 4, 9.9, 10)] == [10, 20, 20, 30]
-    assert choose(scores, 4).is_within_budget
-    assert "kept step 20 of 3 checkpoints" in str(choose(scores, 4))
+    assert choose(scores, 4).warning is None
+    assert str(choose(scores, 4)).startswith(
+        "kept step 20 of 3 checkpoints (60.0 on the domain, 0.0 before; 4.0 points"
+    )
     assert choose(scores[:1], 4) is None
 
 
@@ -51,8 +53,14 @@ def test_of_equal_ones_that_which_forgot_less_and_then_the_earlier_is_kept() -> 
 
 def test_where_all_forgot_too_much_the_one_that_forgot_least_is_kept_and_it_is_said() -> None:
     choice = choose(_scores((0.0, 0.8), (0.2, 0.6), (0.9, 0.5)), 5)
-    assert (choice.step, choice.lost_points, choice.is_within_budget) == (10, 20.0, False)
-    assert str(choice).startswith("FORGETTING BUDGET EXCEEDED: none of 2 checkpoints stays within 5 points.")
+    assert (choice.step, choice.lost_points, choice.warning) == (10, 20.0, "FORGETTING BUDGET EXCEEDED")
+    assert str(choice).startswith("FORGETTING BUDGET EXCEEDED: no checkpoint lost 5 points at most; kept the one that")
+
+
+def test_that_nothing_was_learned_within_the_budget_is_said() -> None:
+    choice = choose(_scores((0.1, 0.8), (0.1, 0.8), (0.9, 0.5)), 5)
+    assert (choice.step, choice.warning) == (10, "NOTHING LEARNED WITHIN THE FORGETTING BUDGET")
+    assert "is better than before; kept one, step 10" in str(choice)
 
 
 share = st.integers(0, 20).map(lambda right: right / 20)
@@ -307,7 +315,7 @@ def test_the_chosen_checkpoint_is_saved_and_stands_the_contract(
     budget = ["training.forgetting_budget=5", "training.validation_share=0.3", "trainer.save_total_limit=1"]
     folder = run(configure(*METHODS[method], *budget))
     facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))["forgetting"]
-    assert (facts["chosen_step"], facts["is_within_budget"], facts["stopped_early"]) == (2, True, False)
+    assert (facts["chosen_step"], facts["warning"], facts["stopped_early"]) == (2, None, False)
     assert (facts["metric"], facts["domain_split"], facts["probe"]) == (
         "exact_match",
         "validation",
@@ -331,7 +339,7 @@ def test_a_report_says_what_was_chosen_and_that_the_budget_was_exceeded(
     budget = ["training.forgetting_budget=5", "training.validation_share=0.3"]
     folder = run(configure(*budget))
     facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))["forgetting"]
-    assert (facts["chosen_step"], facts["is_within_budget"], facts["stopped_early"]) == (1, False, True)
+    assert (facts["chosen_step"], facts["stopped_early"]) == (1, True)
     assert facts["reason"].startswith("FORGETTING BUDGET EXCEEDED")
     switches = ["splits=train", "image_use=false", "baselines=false", "max_new_tokens=4"]
     report = evaluate.run(compose("evaluate", [f"run={folder}", *switches]))
@@ -378,7 +386,7 @@ def test_the_report_admits_that_its_probe_was_chosen_by(few_shot_folder: Path) -
         "domain_split": "validation",
         "probe": asked.probe_source,
     }
-    choice = {"chosen_step": 2, "is_within_budget": True, "stopped_early": False, "probe_sha256": asked.probe_sha256}
+    choice = {"chosen_step": 2, "warning": None, "stopped_early": False, "probe_sha256": asked.probe_sha256}
     facts, stamps = describe_choice({"forgetting": reason | choice}, {"probe": probe})
     assert "the probe of this report" in facts["checkpoint"]
     assert stamps == ()

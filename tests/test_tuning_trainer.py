@@ -174,7 +174,7 @@ def test_training_stops_when_too_much_is_forgotten(make_trainer, tmp_path: Path)
     trainer = make_trainer(tmp_path, scores=scores)
     outcome = trainer.train()
     assert trainer.state.global_step == 4
-    assert (scores.is_stopped, scores.choice.step, scores.choice.is_within_budget) == (True, 2, False)
+    assert (scores.is_stopped, scores.choice.step, scores.choice.lost_points) == (True, 2, 10.0)
     assert trainer.facts(outcome)["forgetting"]["stopped_early"]
     kept = load_file(tmp_path / "checkpoint-2" / "trainable.safetensors")
     assert all(torch.equal(kept[name], each) for name, each in _trained(trainer).items())

@@ -254,7 +254,7 @@ def describe_choice(
         samples: Split name -> what the report evaluates on.
 
     Returns:
-        Facts, and a stamp where no checkpoint kept to the budget. Nothing where none was chosen.
+        Facts, and a stamp where no checkpoint that kept to the budget has learned. Nothing where none was chosen.
     """
     facts = run_facts.get("forgetting") or {}
     if facts.get("chosen_step") is None:
@@ -266,5 +266,5 @@ def describe_choice(
         chosen += ", the probe of this report: its loss is that of a checkpoint chosen by it, a little too good"
     if facts["stopped_early"]:
         chosen += "; training was stopped early"
-    stamp = Stamp(text="FORGETTING BUDGET EXCEEDED", detail=str(facts["reason"]))
-    return {"checkpoint": chosen}, () if facts["is_within_budget"] else (stamp,)
+    warning = facts.get("warning")
+    return {"checkpoint": chosen}, () if warning is None else (Stamp(text=warning, detail=f"{facts['reason']}."),)

@@ -72,7 +72,7 @@ class CheckpointScores(TrainerCallback):
             facts |= {
                 "chosen_step": choice.step,
                 "lost_points": choice.lost_points,
-                "is_within_budget": choice.is_within_budget,
+                "warning": choice.warning,
                 "reason": str(choice),
                 "stopped_early": self.is_stopped,
             }

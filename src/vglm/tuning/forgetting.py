@@ -6,7 +6,7 @@
 
 `domain` is the score on what is being learned, `probe` that on general questions; both from 0 to 1.
 
-    choose(scores, budget_points=5)      step 50 of 3 scored: 92.5 on the domain, 1.2 points lost on the probe
+    choose(scores, budget_points=5)      Choice(step=50, domain=0.925, lost_points=1.2, ...)
 
 Pure functions over these lines; who scores, and when, is `vglm.tuning.checkpoint_scores`.
 """
@@ -48,6 +48,7 @@ class Choice:
     Attributes:
         step: Its step.
         domain: Its score on the domain, 0.0 to 1.0.
+        domain_before: That before training.
         lost_points: Hundredths lost on the probe since before training; negative where it gained.
         budget_points: How many might be lost.
         candidates: Number of checkpoints it was chosen from.
@@ -55,26 +56,32 @@ class Choice:
 
     step: int
     domain: float
+    domain_before: float
     lost_points: float
     budget_points: float
     candidates: int
 
     @property
-    def is_within_budget(self) -> bool:
-        """False where all checkpoints lost more; then this is the one that lost least."""
-        return self.lost_points <= self.budget_points
+    def warning(self) -> str | None:
+        """What a reader must know before all: that no checkpoint kept to the budget, or none that did has learned."""
+        if self.lost_points > self.budget_points:
+            return "FORGETTING BUDGET EXCEEDED"
+        return None if self.domain > self.domain_before else "NOTHING LEARNED WITHIN THE FORGETTING BUDGET"
 
     def __str__(self) -> str:
-        facts = f"{100 * self.domain:.1f} on the domain, {self.lost_points:.1f} points lost on the probe"
-        if self.is_within_budget:
-            return (
-                f"forgetting budget of {self.budget_points:g} points: kept step {self.step} of {self.candidates}"
-                f" checkpoints, the best on the domain within it ({facts})"
-            )
+        facts = (
+            f"step {self.step} of {self.candidates} checkpoints ({100 * self.domain:.1f} on the domain,"
+            f" {100 * self.domain_before:.1f} before; {self.lost_points:.1f} points lost on the probe)"
+        )
+        if self.warning is None:
+            return f"kept {facts}: the best on the domain within a forgetting budget of {self.budget_points:g} points"
+        if self.lost_points > self.budget_points:
+            found = f"no checkpoint lost {self.budget_points:g} points at most; kept the one that lost least"
+        else:
+            found = f"no checkpoint that lost {self.budget_points:g} points at most is better than before; kept one"
         return (
-            f"FORGETTING BUDGET EXCEEDED: none of {self.candidates} checkpoints stays within {self.budget_points:g}"
-            f" points. Kept step {self.step}, which forgot least ({facts}). Save more often (trainer.save_steps), lower"
-            " trainer.learning_rate, or mix other questions in (dataset=with_replay)."
+            f"{self.warning}: {found}, {facts}. Save more often (trainer.save_steps), lower trainer.learning_rate, mix"
+            " other questions in (dataset=with_replay), or allow more"
         )
 
 
@@ -101,7 +108,8 @@ def choose(scores: Sequence[CheckpointScore], budget_points: float) -> Choice | 
         return False, -lost[each.step], each.domain, -each.step
 
     best = max(candidates, key=key)
-    return Choice(best.step, best.domain, lost[best.step], budget_points, len(candidates))
+    before = next(each.domain for each in scores if each.step == 0)
+    return Choice(best.step, best.domain, before, lost[best.step], budget_points, len(candidates))
 
 
 def is_lost(scores: Sequence[CheckpointScore], budget_points: float, patience: int | None) -> bool:
