@@ -59,7 +59,7 @@ def run(cfg: DictConfig) -> Path:
         if not processes.is_main:  # it has done its part
             return output
         write_baselines(collect_baselines(splits.train, answers, cfg.metrics) if cfg.baselines else [], new)
-        files.write_evaluation(subjects.describe(subject, answers, decoding, OmegaConf.to_yaml(cfg)), new)
+        files.write_evaluation(subjects.describe(subject, answers, decoding, OmegaConf.to_yaml(cfg)), new, subject.log)
         score_arms(new, cfg.metrics)  # those of metrics.external
         render(new)
     print_summary(output)

@@ -39,10 +39,11 @@ def run(cfg: DictConfig) -> Path:
     from vglm.tuning.run_folder import describe_run, newest_checkpoint, open_run, write_json, write_text
     from vglm.tuning.trainer import WorkbenchTrainer
 
-    method, arguments = build(cfg.method), build(cfg.trainer)
-    check_method(method, arguments, cfg.learning_rates, cfg.model.get("quantization"))
-    splits = build(cfg.dataset)
+    method, args, scoring = build(cfg.method), build(cfg.trainer), build(cfg.training)
+    check_method(method, args, cfg.learning_rates, cfg.model.get("quantization"))
+    splits = scoring.divide(build(cfg.dataset))
     splits.refuse_leakage(allow=cfg.allow_leakage)
+    asked = scoring.select(splits)  # of every checkpoint
     with open_run(Path(cfg.output_dir), resume=is_resumed) as folder, build(cfg.tracker).writing_to(folder):
         write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         write_json(folder / "splits.json", splits.record())
@@ -52,21 +53,20 @@ def run(cfg: DictConfig) -> Path:
         sequences = TrainingSequences(splits.train, processor, max_length=cfg.max_length, answers=cfg.answers)
         model = attach(model, method)
         print(f"{cfg.recipe}: {sequences.census}, {trainable_share(model)}\nrun folder: {folder}")
-        features = cache_features(model, processor, splits.train, arguments.device) if cfg.feature_cache else None
+        features = cache_features(model, processor, splits.train, args.device, asked) if cfg.feature_cache else None
         collate = Collator(processor, features=features, max_length=cfg.max_length, packing=cfg.packing)
-        trainer = WorkbenchTrainer(model, arguments, sequences, collate, cfg.learning_rates)
+        scores = scoring.watch(asked, collate, args)
+        trainer = WorkbenchTrainer(model, args, sequences, collate, cfg.learning_rates, scores)
         outcome = trainer.train(resume_from_checkpoint=newest_checkpoint(folder))
-        facts |= {"training": outcome.metrics, "scale": lora_scale(model), "sequences": vars(sequences.census)}
+        facts |= trainer.facts(outcome) | {"scale": lora_scale(model), "sequences": vars(sequences.census)}
         write_json(folder / "run.json", facts)
         result = save(model, processor, folder)
-
         expected = answer_logits(trainer.trained_model(), collate(sequences[:1]))
         batch = Collator(processor, max_length=cfg.max_length)(sequences[:1])  # from pixels, whatever was cached
         del model, trainer  # what was saved must stand without them
-        report = check_saved(result, partial(build, cfg.model), batch, expected, arguments.device)
+        report = check_saved(result, partial(build, cfg.model), batch, expected, args.device)
         write_json(folder / "run.json", facts | report.as_dict())
-        print(report)
-    print(f"saved: {result}\nnext: python evaluate.py {shlex.quote(f'run={folder}')}")
+    print(f"{report}\nsaved: {result}\nnext: python evaluate.py {shlex.quote(f'run={folder}')}")
     return folder
 
 

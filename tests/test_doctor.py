@@ -84,8 +84,8 @@ def test_a_clean_set(write: Callable[..., Path]) -> None:
 def test_the_set_that_ships_is_clean() -> None:
     with examine(BACKGROUND, workers=1) as diagnosis:
         assert [each.title for each in diagnosis.findings if each.severity is not Severity.NOTE] == []
-        assert diagnosis.survey.splits == ["probe", "test", "train"]
-        assert len(diagnosis.survey) == 302
+        assert diagnosis.survey.splits == ["probe", "test", "train", "validation"]
+        assert len(diagnosis.survey) == 342
 
 
 def test_rows_that_cannot_be_used(write: Callable[..., Path]) -> None:

@@ -26,6 +26,7 @@ def sweep(random_model_folder: Path, few_shot_folder: Path, tmp_path_factory: py
     for name, overrides in {"a1": ["seed=1"], "a2": ["seed=2"], "b1": ["seed=1", "method.r=2"]}.items():
         fixed = [f"model.path_or_id={random_model_folder}", "dataset=fewshot_background", "trainer=debug"]
         fixed += [f"dataset.path={few_shot_folder}", f"output_dir={folder / name}", "trainer.disable_tqdm=true"]
+        fixed += ["training.score_checkpoints=false"]
         train.run(compose(overrides=[*fixed, *overrides]))
     assert main(["report", str(folder), "--markdown", str(folder / "table.md")]) == 0
     return folder

@@ -29,7 +29,7 @@ def _digests(folder: Path, split: str) -> set[str]:
 def test_the_committed_set_is_what_its_seed_gives(tmp_path: Path) -> None:
     """Rows are equal; pixels may differ by rounding between machines, and files by their compression."""
     write_background_set(tmp_path / "set", COMMITTED_SEED)
-    for split in ("train", "test", "probe"):
+    for split in ("train", "validation", "test", "probe"):
         assert (tmp_path / "set" / f"{split}.json").read_text() == (COMMITTED / f"{split}.json").read_text()
     names = sorted(path.name for path in (COMMITTED / "images").iterdir())
     assert names == sorted(path.name for path in (tmp_path / "set" / "images").iterdir())
@@ -39,7 +39,7 @@ def test_the_committed_set_is_what_its_seed_gives(tmp_path: Path) -> None:
 
 
 def test_the_committed_set_is_balanced_and_small() -> None:
-    for split, per_place in (("train", 2), ("test", 12)):
+    for split, per_place in (("train", 2), ("validation", 4), ("test", 12)):
         rows = _rows(COMMITTED, split)
         assert Counter(row["place"] for row in rows) == dict.fromkeys(PLACES, per_place)
         assert all(row["prompt"] == QUESTION and row["label"] == ANSWERS[row["place"]] for row in rows)
@@ -55,9 +55,9 @@ def test_the_committed_set_is_balanced_and_small() -> None:
 
 
 def test_no_picture_is_in_two_splits() -> None:
-    train, test, probe = (_digests(COMMITTED, split) for split in ("train", "test", "probe"))
-    assert (len(train), len(test), len(probe)) == (20, 120, 63)
-    assert len(train | test | probe) == 203
+    pictures = [_digests(COMMITTED, split) for split in ("train", "validation", "test", "probe")]
+    assert list(map(len, pictures)) == [20, 40, 120, 63]
+    assert len(set().union(*pictures)) == 243
 
 
 def test_every_place_has_its_own_answer() -> None:
@@ -78,7 +78,7 @@ def test_a_seed_gives_the_same_bytes_and_another_gives_other_pictures(
         for name in "abc"
     }
     assert contents["a"] == contents["b"]
-    assert len(contents["a"]) == 3 + 10 + 20 + 7
+    assert len(contents["a"]) == 4 + 10 + 40 + 20 + 7
     assert not _digests(tmp_path / "a", "test") & _digests(tmp_path / "c", "test")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
 

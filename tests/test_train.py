@@ -34,6 +34,7 @@ def configure(random_model_folder: Path, few_shot_folder: Path, tmp_path: Path):
                 "trainer=debug",
                 "trainer.max_steps=3",
                 "trainer.per_device_train_batch_size=2",
+                "training.score_checkpoints=false",
                 f"output_dir={tmp_path / folder}",
                 *overrides,
             ]

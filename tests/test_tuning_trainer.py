@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from vglm.data.collator import Collator
 from vglm.data.loading import load_splits
 from vglm.errors import CheckpointError
 from vglm.model.loading import load_pretrained
+from vglm.tuning.checkpoint_scores import CheckpointScores
 from vglm.tuning.components import ComponentTuning
+from vglm.tuning.forgetting import read_scores
 from vglm.tuning.methods import attach
 from vglm.tuning.run_folder import newest_checkpoint
 from vglm.tuning.trainer import Tracker, WorkbenchTrainer
@@ -26,7 +29,9 @@ STEPS = 6
 def make_trainer(random_model_folder: Path, few_shot_folder: Path):
     """A trainer for the random model: LoRA with dropout, or full tuning; same seed, same run."""
 
-    def make(folder: Path, method: ComponentTuning | list[str] | None = None) -> WorkbenchTrainer:
+    def make(
+        folder: Path, method: ComponentTuning | list[str] | None = None, scores: CheckpointScores | None = None
+    ) -> WorkbenchTrainer:
         set_seed(3)
         model, processor = load_pretrained(random_model_folder)
         if not isinstance(method, ComponentTuning):
@@ -48,7 +53,7 @@ def make_trainer(random_model_folder: Path, few_shot_folder: Path):
         )
         samples = load_splits(few_shot_folder).train
         rates = {"projection": 0.001, "lora_B": "2x"}
-        return WorkbenchTrainer(attach(model, method), arguments, samples, Collator(processor), rates)
+        return WorkbenchTrainer(attach(model, method), arguments, samples, Collator(processor), rates, scores)
 
     return make
 
@@ -122,6 +127,78 @@ def test_a_checkpoint_holds_exactly_the_trainable_tensors(make_trainer, tmp_path
 
     moved = {name for name, each in trainer.model.named_parameters() if not torch.equal(each, before[name])}
     assert moved == trained.keys()
+
+
+def _scoring(folder: Path, probe: dict[int, float], **options: Any) -> CheckpointScores:
+    """Scores by the number of the call, of a function that disturbs what it can."""
+    calls = iter(probe.values())
+
+    def score(model: Any) -> dict[str, Any]:
+        model.eval()
+        model.requires_grad_(False)
+        torch.rand(9)
+        return {"domain": 0.5, "probe": next(calls), "domain_n": 3, "probe_n": 4}
+
+    return CheckpointScores(folder / "forgetting.jsonl", score, **options)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        None,
+        ComponentTuning(projection="full", language_model="full"),
+        ["method=adalora", "trainer.max_steps=6", "method.tinit=1", "method.tfinal=1"],
+        ["method=pissa"],
+        ["method=p_tuning_v2_projection"],
+    ],
+    ids=["lora", "full", "adalora", "pissa", "p_tuning_v2_projection"],
+)
+def test_training_ends_with_the_chosen_checkpoint(
+    make_trainer, method: ComponentTuning | list[str] | None, tmp_path: Path
+) -> None:
+    scores = _scoring(tmp_path / "chosen", {0: 0.9, 2: 0.8, 4: 0.88, 6: 0.2}, budget_points=5)
+    trainer = make_trainer(tmp_path / "chosen", method, scores)
+    outcome = trainer.train()
+    plain = make_trainer(tmp_path / "plain", method)
+    plain.train()
+    assert _log(tmp_path / "chosen") == _log(tmp_path / "plain")
+    kept = load_file(tmp_path / "plain" / "checkpoint-4" / "trainable.safetensors")
+    trained = _trained(trainer)
+    assert kept.keys() == trained.keys()
+    assert all(torch.equal(kept[name], trained[name]) for name in kept)
+    assert trainer.facts(outcome)["forgetting"]["chosen_step"] == 4
+
+
+def test_training_stops_when_too_much_is_forgotten(make_trainer, tmp_path: Path) -> None:
+    scores = _scoring(tmp_path, {0: 0.9, 2: 0.8, 4: 0.7}, budget_points=5, patience=2)
+    trainer = make_trainer(tmp_path, scores=scores)
+    outcome = trainer.train()
+    assert trainer.state.global_step == 4
+    assert (scores.is_stopped, scores.choice.step, scores.choice.lost_points) == (True, 2, 10.0)
+    assert trainer.facts(outcome)["forgetting"]["stopped_early"]
+    kept = load_file(tmp_path / "checkpoint-2" / "trainable.safetensors")
+    assert all(torch.equal(kept[name], each) for name, each in _trained(trainer).items())
+
+    resumed = make_trainer(tmp_path, scores=_scoring(tmp_path, {}, budget_points=5, patience=2))  # nothing is scored
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    assert resumed.scores.is_stopped
+    assert all(torch.equal(kept[name], each) for name, each in _trained(resumed).items())
+    assert [each.step for each in read_scores(tmp_path / "forgetting.jsonl")] == [0, 2, 4]
+
+
+def test_a_resumed_run_whose_scores_are_lost_is_refused(make_trainer, tmp_path: Path) -> None:
+    make_trainer(tmp_path).train()
+    scores = _scoring(tmp_path, {})
+    with pytest.raises(CheckpointError, match="has no score of the model before training"):
+        make_trainer(tmp_path, scores=scores).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+
+
+def test_the_last_state_is_scored_though_it_is_not_saved(make_trainer, tmp_path: Path) -> None:
+    scores = _scoring(tmp_path, {0: 0.9, 6: 0.8})
+    trainer = make_trainer(tmp_path, scores=scores)
+    trainer.args.save_strategy = "no"
+    trainer.train()
+    assert [each.step for each in scores.scores] == [0, 6]
 
 
 def test_a_checkpoint_of_another_method_is_refused(make_trainer, tmp_path: Path) -> None:

@@ -369,6 +369,8 @@ def load_run_config(run_folder: Path) -> DictConfig:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     if not isinstance(cfg, DictConfig) or not isinstance(cfg.get("trainer"), DictConfig):
         raise ConfigError(f"{path} is no config of train.py: it has no `trainer`. Restore the file.")
+    if "training" not in cfg:  # begun before checkpoints were scored
+        cfg.training = {"_target_": "vglm.evaluation.forgetting.CheckpointScoring", "score_checkpoints": False}
     cfg.output_dir = cfg.trainer.output_dir = cfg.resume = str(run_folder)
     return cfg
 
@@ -396,7 +398,7 @@ def anchor_paths(cfg: DictConfig) -> None:
     """Make the paths of existing models and data absolute, so that a run can be evaluated from any directory."""
     datasets = OmegaConf.select(cfg, "dataset.datasets") or {}
     mixed = [f"dataset.datasets.{name}.path" for name in datasets]
-    for name in ("model.path_or_id", "model.tokenizer", "dataset.path", *mixed):
+    for name in ("model.path_or_id", "model.tokenizer", "dataset.path", "training.probe.path", *mixed):
         value = OmegaConf.select(cfg, name)
         if isinstance(value, str) and Path(value).exists():
             OmegaConf.update(cfg, name, os.path.abspath(value))

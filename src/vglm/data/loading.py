@@ -142,6 +142,36 @@ class Splits:
             ' "LEAKED".'
         )
 
+    def hold_out_validation(self, share: float, seed: int = 1) -> "Splits":
+        """Take a validation split out of the training split, by group, where the data has none.
+
+        Args:
+            share: Of the training samples, between 0 and 1.
+            seed: Of the division.
+
+        Returns:
+            The same data if it has a validation split, else with one; the plan says so.
+
+        Raises:
+            ConfigError: The training samples are a mixture, or made on demand, so that there are no groups to divide.
+            DataError: There are fewer than two groups.
+        """
+        if len(self.validation):
+            return self
+        if not _is_listed(self.train) or hasattr(self.train, "parts"):
+            raise ConfigError(
+                "the data has no validation split, and of a mixture, or of samples made on demand, none can be held"
+                " out. Bring one: validation.json, dataset.validation, or dataset.fractions."
+            )
+        outline = Outline.of(self.train, "kind")
+        contents = {str(image): digest for image, digest in self.image_hashes.items()}
+        groups = merge_groups(outline.groups, [name and contents.get(name, name) for name in outline.pictures])
+        shares = {"train": 1 - share, "validation": share}
+        rows = split_by_group(groups, shares, strata=find_strata(outline)[0], seed=seed)
+        held_out = f"{len(rows['validation'])} of {len(self.train)} training samples, by group, seed {seed}"
+        train, validation = (_at(self.train, rows[name]) for name in shares)
+        return replace(self, train=train, validation=validation, plan={**self.plan, "validation": held_out})
+
     def record(self) -> dict[str, Any]:
         """How the data was divided, for `splits.json`: a later evaluation can prove by it what it was tested on.
 
@@ -728,6 +758,16 @@ def hash_file(path: Path, whole_bytes: int = HASHED_BYTES) -> str:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _at(samples: Sequence[Sample], rows: Sequence[int]) -> Sequence[Sample]:
+    """Some samples of a split."""
+    if isinstance(samples, list):
+        return [samples[row] for row in rows]
+    if isinstance(samples, Selection):
+        groups = samples.groups
+        return Selection(samples.samples, samples.indices[rows], groups and [groups[row] for row in rows])
+    return Selection(samples, rows)
 
 
 def _is_listed(samples: Sequence[Sample]) -> bool:

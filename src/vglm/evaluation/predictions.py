@@ -9,6 +9,7 @@ evaluation/
   baselines.json                 what answers without a tuned model are worth on the test split; see `baselines`
   <arm>/scores.jsonl             what its answers score by `metrics.external`, computed once; external.json says how
   images/<sha256>.webp           a small copy of every image, so that the report can be rebuilt anywhere
+  curves.json                    of a run: its loss by step, what each checkpoint gained and forgot; see `forgetting`
   metrics.json  report/          made from the files above by `vglm.evaluation.comparison` and `vglm.evaluation.report`
 ```
 
@@ -43,6 +44,7 @@ from vglm.errors import DataError
 
 EVALUATION_FILE = "evaluation.json"
 PREDICTIONS_FILE = "predictions.jsonl"
+CURVES_FILE = "curves.json"
 IMAGES_FOLDER = "images"
 LOCK_FILE = ".lock"
 """In a work folder; the system lets go of it when its process ends, however it ends."""
@@ -161,8 +163,10 @@ class Evaluation:
     controls: tuple[Arm, ...] = field(default=())
 
 
-def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    """Write `evaluation.json` into the evaluation folder."""
+def write_evaluation(evaluation: Evaluation, folder: Path, curves: Mapping[str, Any] | None = None) -> None:
+    """Write `evaluation.json` and, of a run, `curves.json` into the evaluation folder."""
+    if curves is not None:
+        write_text(folder / CURVES_FILE, json.dumps(curves, ensure_ascii=False, indent=1) + "\n")
     write_text(folder / EVALUATION_FILE, json.dumps(asdict(evaluation), ensure_ascii=False, indent=2) + "\n")
 
 

@@ -29,6 +29,7 @@ from vglm.data.splits import fingerprint
 from vglm.errors import AdapterError, ConfigError, DataError
 from vglm.evaluation.baselines import Answers, nearest_answers, put_in_context
 from vglm.evaluation.decoding import describe_decoding
+from vglm.evaluation.forgetting import describe_choice, read_curves
 from vglm.evaluation.generation import answer_splits, check_precision
 from vglm.evaluation.image_use import Control, shuffle_images
 from vglm.evaluation.likelihoods import Choices, check_choices
@@ -88,6 +89,8 @@ class Subject:
         leakage: What its test and validation share with its training split, a sentence each.
         trained_groups: Groups (studies, patients, stars) it was tuned on, where the data evaluated has the same files.
         is_other_test: Whether the test samples are not those that the run set apart, although the data is the same.
+        stamps: What the run itself has to say before all.
+        log: How the run went, see `vglm.evaluation.forgetting.read_curves`; None for a model alone.
     """
 
     title: str
@@ -101,6 +104,8 @@ class Subject:
     leakage: Sequence[str] = field(default=())
     trained_groups: frozenset[str] = frozenset()
     is_other_test: bool = False
+    stamps: Sequence[Stamp] = field(default=())
+    log: Mapping[str, Any] | None = None
 
 
 def find_run(run: str, outputs: Path) -> Path:
@@ -219,6 +224,7 @@ def tuned_run(
     model_name, data_name = _name(trained["model"], "path_or_id"), _name(trained["dataset"], "path")
     method_name = str(method["_target_"]).rpartition(".")[2]
     settings = [f"{name} {value}" for name, value in method.items() if isinstance(value, int | float)]
+    kept, stamps = describe_choice(facts, samples)
     before = Arm(label="before", meaning=f"{model_name} as it was")
     earlier = [control.of("before") for control in controls if not control.is_for_candidate]
     later = [control.of("after") for control in controls]
@@ -258,6 +264,7 @@ def tuned_run(
             "training data": f"{data_name}, {data['train']:,} samples, sha256 {str(data['sha256'])[:16]}",
             "training": f"{trainer['max_steps']} steps of {trainer['per_device_train_batch_size']} samples,"
             f" learning rate {trainer['learning_rate']}, seed {seed}",
+            **kept,
             **_tested_on(samples, apart),
         },
         trained_images=frozenset(data["train_images"] or ()),
@@ -267,6 +274,8 @@ def tuned_run(
         leakage=data.get("leakage", ()),
         trained_groups=frozenset(record.get("train", {}).get("group_names", ())),
         is_other_test="test" in samples and apart is not None and fingerprint(samples["test"]) != apart,
+        stamps=stamps,
+        log=read_curves(folder),
     )
 
 
@@ -438,7 +447,7 @@ def _resolved(argument: str, subject: Subject) -> str:
 def _stamps(subject: Subject, predictions: Sequence[Prediction]) -> tuple[Stamp, ...]:
     """What a reader must know before believing the scores, from hashes of images and files."""
     hashes = {record.image_sha256 for record in predictions if record.split == "test"} - {None}
-    stamps = []
+    stamps = list(subject.stamps)
     tested = [record for record in predictions if record.split == "test" and record.draw == 0]
     leaks = list(subject.leakage)
     if known := sum(record.group in subject.trained_groups for record in tested):

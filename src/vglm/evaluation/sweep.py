@@ -468,7 +468,7 @@ def _read_run(folder: Path) -> FinishedRun:
             recipe=facts["recipe"],
             seed=facts["seed"],
             settings=dict(_flatten(config)),
-            seconds=facts["training"]["train_runtime"],
+            seconds=facts["training"]["train_runtime"] - facts["training"].get("scoring_seconds", 0),
             peak_memory=facts["training"].get("peak_memory_bytes"),
             size=sum(each.stat().st_size for each in result.rglob("*.safetensors")),
         )

@@ -10,8 +10,9 @@ adapter or drops out. The features are those that the model would compute itself
 import gc
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def cache_features(
     processor: VisualGlmProcessor,
     samples: Sequence[Sample],
     device: torch.device | None = None,
+    others: Iterable[Sample] = (),
     folder: Path | None = None,
 ) -> FeatureCache | None:
     """Encode the pictures of a training set that were not encoded before, and let go of the vision parts.
@@ -53,6 +55,7 @@ def cache_features(
         processor: The model's processor.
         samples: What will be trained on; a set that makes its samples on demand (`dialogues()`) is not cached.
         device: Where to encode; by default where the vision parts are.
+        others: Whose pictures the model will be asked about while it trains.
         folder: Where features are kept; `cache_folder("features")` if not given.
 
     Returns:
@@ -70,7 +73,7 @@ def cache_features(
     if features is None:
         return None
     try:
-        filled = features.fill(samples)
+        filled = features.fill(chain(samples, others))
     except OSError as error:
         logger.warning("features of pictures are not cached: %s", error)
         return None

@@ -9,7 +9,8 @@ Both sides of the contract are checked when the method is attached: what is decl
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -160,6 +161,20 @@ def attach(model: VisualGlmForConditionalGeneration, method: Method) -> Tuned:
             f" (differing: {', '.join(odd[:3]) or 'none'}). A method trains exactly what it declares."
         )
     return tuned
+
+
+@contextmanager
+def untuned(model: Tuned) -> Iterator[None]:
+    """Use a model that no step was made with as it was before `attach`.
+
+    An adapter is switched off: not every one starts as nothing, virtual tokens least of all. Where it was taken out of
+    the base's weights, only both together are the base.
+    """
+    if isinstance(model, PeftModel) and model not in _start_of:
+        with model.disable_adapter():
+            yield
+    else:
+        yield
 
 
 def trainable_share(model: Tuned) -> TrainableShare:

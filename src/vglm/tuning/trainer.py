@@ -24,11 +24,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import SaveStrategy, TrainOutput
 
 from vglm.data.collator import Collator
 from vglm.data.sample import Sample
 from vglm.errors import CheckpointError, ConfigError
 from vglm.tuning.adalora import RankAllocation, is_adalora, load_allocation, save_allocation
+from vglm.tuning.checkpoint_scores import CheckpointScores
 from vglm.tuning.components import learning_rate_of
 from vglm.tuning.memory import peak_memory, reset_peak_memory
 from vglm.tuning.run_folder import write_text
@@ -103,6 +105,7 @@ class WorkbenchTrainer(Trainer):
         data_collator: Makes a batch of some samples.
         learning_rates: For parts of the model that learn at another rate than `args.learning_rate`, see
             `learning_rate_of`.
+        scores: Scores checkpoints, and may choose the one that training ends with; none if not given.
     """
 
     def __init__(
@@ -112,8 +115,10 @@ class WorkbenchTrainer(Trainer):
         train_dataset: Sequence[Sample],
         data_collator: Collator,
         learning_rates: Mapping[str, float | str] = MappingProxyType({}),
+        scores: CheckpointScores | None = None,
     ) -> None:
         self.learning_rates = learning_rates
+        self.scores = scores
         try:
             super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=data_collator)
         except (ValueError, ImportError) as error:
@@ -129,13 +134,46 @@ class WorkbenchTrainer(Trainer):
         self.add_callback(_LogFile(Path(str(args.output_dir)) / "log.jsonl"))
         if is_adalora(model):
             self.add_callback(RankAllocation())
+        if scores is not None:
+            self._check_scores(scores)
+            self.add_callback(scores)
 
     def train(self, *arguments: Any, **options: Any) -> Any:
-        """Train as `Trainer.train`; the metrics of the outcome say besides how much memory it took at its peak."""
+        """Train as `Trainer.train`, to the checkpoint that `scores` chooses if it does.
+
+        Returns:
+            The outcome. Its metrics say besides how much memory training took at its peak, and what part of the time
+            went into scoring checkpoints.
+        """
         reset_peak_memory()
         outcome = super().train(*arguments, **options)
         outcome.metrics["peak_memory_bytes"] = peak_memory()
+        if self.scores is not None:
+            outcome.metrics["scoring_seconds"] = round(self.scores.seconds, 4)
+            if (choice := self.scores.choice) is not None:
+                print(choice)
+                if choice.step != self.state.global_step:
+                    self._load_from_checkpoint(str(Path(str(self.args.output_dir)) / f"checkpoint-{choice.step}"))
         return outcome
+
+    def facts(self, outcome: TrainOutput) -> dict[str, Any]:
+        """What came of training, for run.json.
+
+        Args:
+            outcome: As returned by `train`.
+        """
+        return {"training": outcome.metrics, "forgetting": None if self.scores is None else self.scores.as_dict()}
+
+    def _check_scores(self, scores: CheckpointScores) -> None:
+        """Refuse what cannot be scored, or chosen from."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise ConfigError(
+                "training: a model in shards cannot be scored while it trains. Set training.score_checkpoints=false."
+            )
+        if scores.budget_points is not None and self.args.save_strategy == SaveStrategy.NO:
+            raise ConfigError(
+                "training.forgetting_budget chooses among saved checkpoints, and trainer.save_strategy=no saves none."
+            )
 
     def trained_model(self) -> Any:
         """The model as it will be used: without the autocast that mixed precision wraps around it for training."""

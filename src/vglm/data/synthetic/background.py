@@ -51,16 +51,18 @@ def write_background_set(
     seed: int,
     *,
     train_per_place: int = 2,
+    validation_per_place: int = 4,
     test_per_place: int = 12,
     probe_per_kind: int = 9,
     size: int = 64,
 ) -> None:
-    """Write `train.json`, `test.json`, `probe.json` and their `images/` into a new folder.
+    """Write `train.json`, `validation.json`, `test.json`, `probe.json` and their `images/` into a new folder.
 
     Args:
         folder: Where to write; it must not exist or be empty, and holds either the whole set or nothing afterwards.
         seed: Another seed gives other pictures and probe questions, the same seed the same set.
         train_per_place: Training pictures of each place.
+        validation_per_place: Pictures of each place to choose settings and checkpoints by.
         test_per_place: Test pictures of each place.
         probe_per_kind: Scenes for each pre-training question kind; each is asked about in Chinese and in English.
         size: Width and height of the pictures in pixels, at least 16.
@@ -70,9 +72,8 @@ def write_background_set(
     """
     with new_folder(folder) as staging:
         (staging / "images").mkdir()
-        for number, (split, per_place) in enumerate(
-            {"train": train_per_place, "test": test_per_place}.items(), start=1
-        ):
+        splits = {"train": (1, train_per_place), "test": (2, test_per_place), "validation": (4, validation_per_place)}
+        for split, (number, per_place) in splits.items():
             _write_rows(staging / f"{split}.json", _background_rows(staging, split, [seed, number], per_place, size))
         _write_rows(staging / "probe.json", _probe_rows(staging, [seed, 3], probe_per_kind, size))
 
@@ -127,10 +128,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="a new or empty folder")
     parser.add_argument("--seed", type=int, required=True, help="another seed gives another set")
     parser.add_argument("--train-per-place", type=int, default=2, help="training pictures of each place (default: 2)")
+    parser.add_argument("--validation-per-place", type=int, default=4, help="those of validation (default: 4)")
     parser.add_argument("--test-per-place", type=int, default=12, help="test pictures of each place (default: 12)")
     parser.add_argument("--probe-per-kind", type=int, default=9, help="scenes per probe question kind (default: 9)")
     parser.add_argument("--size", type=int, default=64, help="width of the pictures in pixels (default: 64)")
-    least = {"seed": 0, "train_per_place": 1, "test_per_place": 1, "probe_per_kind": 1, "size": 16}
+    numbers = ("train_per_place", "validation_per_place", "test_per_place", "probe_per_kind")
+    least = {"seed": 0, **dict.fromkeys(numbers, 1), "size": 16}
     return write_set(parser, arguments, least, write_background_set)
 
 

@@ -1,0 +1,424 @@
+"""Which checkpoint is kept, that looking at checkpoints changes nothing, and what a report says of it."""
+
+import dataclasses
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import DictConfig
+from safetensors.torch import load_file
+
+import evaluate
+from train import run
+from vglm.config import build, check_config, compose
+from vglm.data.loading import load_splits
+from vglm.data.synthetic.pretraining import SceneDialogues, scene_splits
+from vglm.errors import CheckpointError, ConfigError, DataError
+from vglm.evaluation.forgetting import CheckpointScoring, describe_choice, pick, read_curves
+from vglm.evaluation.generation import generate_predictions
+from vglm.evaluation.predictions import read_evaluation
+from vglm.model.loading import load_pretrained
+from vglm.tuning.checkpoint_scores import undisturbed
+from vglm.tuning.forgetting import CheckpointScore, choose, is_lost, lost_points, read_scores, write_scores
+from vglm.tuning.methods import attach
+from vglm.tuning.trainer import WorkbenchTrainer
+
+# --- choosing ---------------------------------------------------------------------------------------------------------
+
+
+def _scores(*values: tuple[float, float | None], every: int = 10) -> list[CheckpointScore]:
+    return [CheckpointScore(index * every, domain, probe, 40, 64) for index, (domain, probe) in enumerate(values)]
+
+
+def test_the_best_on_the_domain_within_the_budget_is_kept() -> None:
+    scores = _scores((0.0, 0.80), (0.3, 0.79), (0.6, 0.76), (0.9, 0.70))
+    assert lost_points(scores) == {0: 0.0, 10: 1.0, 20: 4.0, 30: 10.0}
+    assert [choose(scores, budget).step for budget in (1, 4, 9.9, 10)] == [10, 20, 20, 30]
+    assert choose(scores, 4).warning is None
+    assert str(choose(scores, 4)).startswith(
+        "kept step 20 of 3 checkpoints (60.0 on the domain, 0.0 before; 4.0 points"
+    )
+    assert choose(scores[:1], 4) is None
+
+
+def test_of_equal_ones_that_which_forgot_less_and_then_the_earlier_is_kept() -> None:
+    assert choose(_scores((0.0, 0.8), (0.9, 0.78), (0.9, 0.79), (0.9, 0.79)), 5).step == 20
+
+
+def test_where_all_forgot_too_much_the_one_that_forgot_least_is_kept_and_it_is_said() -> None:
+    choice = choose(_scores((0.0, 0.8), (0.2, 0.6), (0.9, 0.5)), 5)
+    assert (choice.step, choice.lost_points, choice.warning) == (10, 20.0, "FORGETTING BUDGET EXCEEDED")
+    assert str(choice).startswith("FORGETTING BUDGET EXCEEDED: no checkpoint lost 5 points at most; kept the one that")
+
+
+def test_that_nothing_was_learned_within_the_budget_is_said() -> None:
+    choice = choose(_scores((0.1, 0.8), (0.1, 0.8), (0.9, 0.5)), 5)
+    assert (choice.step, choice.warning) == (10, "NOTHING LEARNED WITHIN THE FORGETTING BUDGET")
+    assert "is better than before; kept one, step 10" in str(choice)
+
+
+share = st.integers(0, 20).map(lambda right: right / 20)
+
+
+@given(st.lists(st.tuples(share, share), min_size=2, max_size=6), st.integers(0, 100))
+def test_the_choice_is_what_looking_at_all_of_them_gives(values: list[tuple[float, float]], budget: int) -> None:
+    scores = _scores(*values)
+    lost = [round(100 * (values[0][1] - probe)) for _, probe in values]
+    within = [index for index in range(1, len(values)) if lost[index] <= budget]
+    choice = choose(scores, budget)
+    if within:
+        best = max(values[index][0] for index in within)
+        least = min(lost[index] for index in within if values[index][0] == best)
+        assert choice.step == 10 * next(i for i in within if values[i][0] == best and lost[i] == least)
+    else:
+        assert lost[choice.step // 10] == min(lost[1:])
+    kept = scores[0]  # one after the other, as a training sees them: what is chosen then needs no earlier one again
+    for end in range(2, len(scores) + 1):
+        chosen = choose(scores[:end], budget)
+        assert chosen.step in (kept.step, scores[end - 1].step)
+        kept = next(each for each in scores if each.step == chosen.step)
+
+
+def test_training_is_lost_after_so_many_checkpoints_over_the_budget_in_a_row() -> None:
+    scores = _scores((0.0, 0.8), (0.1, 0.7), (0.2, 0.79), (0.3, 0.7), (0.4, 0.6))
+    assert [is_lost(scores[:end], 5, 2) for end in range(1, 6)] == [False, False, False, False, True]
+    assert is_lost(scores[:2], 5, 1)
+    assert not is_lost(scores, 5, None)
+
+
+def test_the_file_reads_back_up_to_half_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "forgetting.jsonl"
+    assert read_scores(path) == []
+    scores = _scores((0.0, None), (0.1, None))
+    write_scores(path, scores)
+    with path.open("a") as file:
+        file.write('{"step": 20, "dom')
+    assert read_scores(path) == scores
+    path.write_text('{"step": 1}\n')
+    with pytest.raises(CheckpointError, match="line 1 is no score of a checkpoint"):
+        read_scores(path)
+
+
+# --- what is asked ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.forgetting_budget=-1", "forgetting_budget must be 0 to 100 points, or null, got -1"),
+        ("training.forgetting_budget=little", "training.forgetting_budget: expected float | null, got 'little'"),
+        ("training.patience=0", "patience must be at least 1, or null, got 0"),
+        ("training.score_samples=0", "score_samples must be at least 1, or null, got 0"),
+        ("training.metric=bleu", "metric must be one that scores single answers (exact_match"),
+        ("training.validation_share=1", "validation_share must be between 0 and 1"),
+        ("training.forgeting_budget=3", "did you mean `forgetting_budget`?"),
+        ("dataset@training.probe=own", "training.probe.path: a value is required"),
+    ],
+)
+def test_bad_settings_are_named_before_anything_loads(override: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_config(compose(overrides=[override]))
+    assert expected in str(caught.value)
+
+
+def test_a_budget_needs_scores() -> None:
+    with pytest.raises(ConfigError, match="score_checkpoints must be true"):
+        CheckpointScoring(score_checkpoints=False, forgetting_budget=5)
+
+
+def test_the_validation_split_is_asked_and_never_the_test() -> None:
+    cfg = compose()
+    splits = build(cfg.dataset)
+    asked = build(cfg.training).select(splits)
+    assert asked.domain_split == "validation"
+    assert {each.id for each in asked.domain} == {each.id for each in splits.validation}
+    assert {each.meta["kind"] for each in asked.probe} == {each.meta["kind"] for each in splits.probe}
+    assert len(asked.probe) == 64
+    assert len(build(compose(overrides=["training.forgetting_budget=5"]).training).select(splits).probe) == 162
+
+
+def test_without_validation_training_samples_are_asked_and_a_budget_holds_some_out(few_shot_folder: Path) -> None:
+    splits = load_splits(few_shot_folder)
+    plain = CheckpointScoring(probe=lambda: scene_splits(train_samples=1, test_samples=9))
+    assert plain.divide(splits) is splits
+    asked = plain.select(splits)
+    assert (asked.domain_split, len(asked.domain), asked.probe_source, len(asked.probe)) == (
+        "train",
+        6,
+        "the general probe",
+        9,
+    )
+    budget = dataclasses.replace(plain, forgetting_budget=5, validation_share=0.3)
+    divided = budget.divide(splits)
+    assert (len(divided.train), len(divided.validation)) == (4, 2)
+    assert not {each.id for each in divided.train} & {each.id for each in divided.validation}
+    assert {each.id for each in (*divided.train, *divided.validation)} == {each.id for each in splits.train}
+    assert divided.plan["validation"] == "2 of 6 training samples, by group, seed 1"
+    assert budget.select(divided).domain_split == "validation"
+
+
+def test_groups_and_copies_stay_together_when_some_are_held_out(few_shot_folder: Path) -> None:
+    splits = load_splits(few_shot_folder)
+    twice = [dataclasses.replace(each, id=f"{each.id}-{n}") for each in splits.train for n in "ab"]
+    divided = dataclasses.replace(splits, train=twice).hold_out_validation(0.25)
+    pictures = [{each.image for each in samples} for samples in (divided.train, divided.validation)]
+    assert not pictures[0] & pictures[1]
+    assert divided.hold_out_validation(0.5) is divided
+    with pytest.raises(ConfigError, match="made on demand"):
+        scene_splits(train_samples=9, test_samples=1).hold_out_validation(0.2)
+    with pytest.raises(DataError, match="1 groups cannot be divided"):
+        dataclasses.replace(splits, train=splits.train[:1]).hold_out_validation(0.2)
+
+
+def test_a_budget_without_a_probe_is_refused(few_shot_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="needs a probe, and the data has none"):
+        CheckpointScoring(forgetting_budget=5).select(load_splits(few_shot_folder))
+    asked = CheckpointScoring().select(load_splits(few_shot_folder))
+    assert (list(asked.probe), asked.probe_source) == ([], "none")
+
+
+def test_picked_samples_are_of_all_kinds() -> None:
+    scenes = SceneDialogues(300, seed=5)
+    assert [each.id for each in pick(scenes, 3)] == ["scenes-5-0", "scenes-5-100", "scenes-5-200"]
+    listed = list(scenes[:120])
+    picked = pick(listed, 18)
+    assert {each.meta["kind"] for each in picked} == {each.meta["kind"] for each in listed}
+    assert len(picked) == 18
+    assert set(map(id, pick(listed, 9))) < set(map(id, picked))
+    assert pick(listed, 500) == listed
+
+
+# --- in training ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def configure(random_model_folder: Path, few_shot_folder: Path, tmp_path: Path) -> Callable[..., DictConfig]:
+    """Four violent steps with dropout on the random model, each step saved; scored on two samples of each kind."""
+
+    def configure(*overrides: str, folder: str = "run") -> DictConfig:
+        return compose(
+            overrides=[
+                f"model.path_or_id={random_model_folder}",
+                "dataset=fewshot_background",
+                f"dataset.path={few_shot_folder}",
+                "trainer=debug",
+                "trainer.max_steps=4",
+                "trainer.per_device_train_batch_size=2",
+                "trainer.learning_rate=0.1",
+                "trainer.disable_tqdm=true",
+                "training.score_samples=2",
+                "dataset@training.probe=scenes",
+                "training.probe.test_samples=2",
+                f"output_dir={tmp_path / folder}",
+                *overrides,
+            ]
+        )
+
+    return configure
+
+
+def _tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(next(folder.glob("[am]*/*model.safetensors")))
+
+
+def _assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+METHODS = {
+    "lora": ["method.lora_dropout=0.3"],
+    "checkpointing": ["method.lora_dropout=0.3", "trainer.activation_checkpointing=true", "feature_cache=false"],
+    "adalora": ["method=adalora", "method.total_step=4", "method.tinit=1", "method.tfinal=1"],
+    "pissa": ["method=pissa"],
+    "prompt_tuning": ["method=prompt_tuning"],
+    "p_tuning_v2": ["method=p_tuning_v2"],
+    "full": ["method=components", "method.qformer=frozen", "method.language_model=frozen"],
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_looking_changes_nothing(configure, method: str) -> None:
+    overrides = METHODS[method]
+    silent = run(configure(*overrides, "training.score_checkpoints=false", folder="silent"))
+    watched = run(configure(*overrides, folder="watched"))
+    _assert_equal(_tensors(silent), _tensors(watched))
+    assert not (silent / "forgetting.jsonl").exists()
+    scores = read_scores(watched / "forgetting.jsonl")
+    assert [each.step for each in scores] == [0, 1, 2, 3, 4]
+    assert {(each.domain_n, each.probe_n) for each in scores} == {(2, 2)}
+    losses = [
+        [json.loads(line)["loss"] for line in (each / "log.jsonl").read_text().splitlines()[:4]]
+        for each in (silent, watched)
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_random_states_modes_and_what_trains_are_put_back(random_model_folder: Path) -> None:
+    model, _ = load_pretrained(random_model_folder)
+    model = attach(model, build(compose(overrides=["method.lora_dropout=0.3"]).method))
+    model.train()
+    model.get_base_model().lm_head.eval()
+    expected = [module.training for module in model.modules()], [each.requires_grad for each in model.parameters()]
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    with undisturbed(model):
+        model.eval()
+        model.requires_grad_(False)
+        torch.rand(3), random.random(), np.random.rand()
+    assert ([module.training for module in model.modules()], [each.requires_grad for each in model.parameters()]) == (
+        expected
+    )
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states[1:]
+
+
+@pytest.mark.parametrize("method", ["lora", "pissa", "prompt_tuning"])
+def test_the_first_score_is_the_base_models_and_the_last_the_saved_ones(
+    configure, method: str, random_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[list[str]] = []
+
+    def remember(*arguments, **options):
+        records = generate_predictions(*arguments, **options)
+        answers.append([each.prediction for each in records])
+        return records
+
+    monkeypatch.setattr("vglm.evaluation.forgetting.generate_predictions", remember)
+    cfg = configure(*METHODS[method])
+    folder = run(cfg)
+    asked = build(cfg.training).select(build(cfg.dataset))
+    for adapter, (domain, probe) in ((None, answers[:2]), (folder / "adapter", answers[-2:])):
+        model, processor = load_pretrained(random_model_folder, adapter=adapter)
+        for samples, found in ((asked.domain, domain), (asked.probe, probe)):
+            longest = max(len(processor.tokenizer(each.answer)["input_ids"]) for each in samples)
+            expected = generate_predictions(model, processor, samples, max_new_tokens=longest + 4)
+            assert [each.prediction for each in expected] == found
+
+
+def _rig(monkeypatch: pytest.MonkeyPatch, domain: list[float], probe: list[float]) -> None:
+    """Scores as said, at one checkpoint after another."""
+    values = iter([value for pair in zip(domain, probe, strict=True) for value in pair])
+    monkeypatch.setattr(CheckpointScoring, "_score", lambda *_: next(values))
+
+
+@pytest.mark.parametrize("method", ["lora", "adalora", "pissa", "full"])
+def test_the_chosen_checkpoint_is_saved_and_stands_the_contract(
+    configure, method: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _rig(monkeypatch, domain=[0.0, 0.2, 0.6, 0.9, 0.5], probe=[0.8, 0.8, 0.78, 0.7, 0.8])
+    budget = ["training.forgetting_budget=5", "training.validation_share=0.3", "trainer.save_total_limit=1"]
+    folder = run(configure(*METHODS[method], *budget))
+    facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))["forgetting"]
+    assert (facts["chosen_step"], facts["warning"], facts["stopped_early"]) == (2, None, False)
+    assert (facts["metric"], facts["domain_split"], facts["probe"]) == (
+        "exact_match",
+        "validation",
+        "the general probe",
+    )
+    assert f"{facts['reason']}\n" in capsys.readouterr().out
+    assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-2"]  # the limit of one spared it
+    plan = json.loads((folder / "splits.json").read_text(encoding="utf-8"))
+    assert plan["plan"]["validation"] == "2 of 6 training samples, by group, seed 1"
+    if method in ("lora", "full"):  # the others are saved in another form than they are trained in
+        kept = load_file(folder / "checkpoint-2" / "trainable.safetensors")
+        saved = _tensors(folder)
+        for name, tensor in kept.items():
+            assert torch.equal(saved[name.replace(".default", "")], tensor)
+
+
+def test_a_report_says_what_was_chosen_and_that_the_budget_was_exceeded(
+    configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _rig(monkeypatch, domain=[0.0, 0.2, 0.6], probe=[0.8, 0.7, 0.5])
+    budget = ["training.forgetting_budget=5", "training.validation_share=0.3"]
+    folder = run(configure(*budget))
+    facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))["forgetting"]
+    assert (facts["chosen_step"], facts["stopped_early"]) == (1, True)
+    assert facts["reason"].startswith("FORGETTING BUDGET EXCEEDED")
+    switches = ["splits=train", "image_use=false", "baselines=false", "max_new_tokens=4"]
+    report = evaluate.run(compose("evaluate", [f"run={folder}", *switches]))
+    evaluation = read_evaluation(report)
+    assert "FORGETTING BUDGET EXCEEDED" in [stamp.text for stamp in evaluation.stamps]
+    assert evaluation.facts["checkpoint"].endswith("and the general probe; training was stopped early")
+    assert "FORGETTING BUDGET EXCEEDED" in (report / "report" / "index.html").read_text(encoding="utf-8")
+    curves = json.loads((report / "curves.json").read_text(encoding="utf-8"))
+    assert curves["forgetting"] == [
+        {"step": 0, "domain": 0.0, "probe": 0.8, "domain_n": 2, "probe_n": 2},
+        {"step": 1, "domain": 0.2, "probe": 0.7, "domain_n": 2, "probe_n": 2},
+        {"step": 2, "domain": 0.6, "probe": 0.5, "domain_n": 2, "probe_n": 2},
+    ]
+    assert [sorted(each) for each in curves["learning"]] == 2 * [["learning_rate", "loss", "step"]]
+    del curves["learning"], curves["forgetting"]
+    assert curves == {
+        "metric": "exact_match",
+        "domain_split": "validation",
+        "budget_points": 5,
+        "chosen_step": 1,
+        "stopped_early": True,
+    }
+
+
+def test_a_run_that_was_not_scored_has_a_learning_curve_only(tmp_path: Path) -> None:
+    log = [{"step": 5, "loss": 1.5, "learning_rate": 0.1, "epoch": 1.0}, {"step": 5, "train_runtime": 3.0}]
+    (tmp_path / "log.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in log))
+    (tmp_path / "run.json").write_text("{}")
+    curves = read_curves(tmp_path)
+    assert curves["learning"] == [{"step": 5, "loss": 1.5, "learning_rate": 0.1}]
+    assert (curves["forgetting"], curves["chosen_step"], curves["budget_points"]) == ([], None, None)
+    assert describe_choice({}, {}) == ({}, ())
+    (tmp_path / "log.jsonl").write_text("{")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        read_curves(tmp_path)
+
+
+def test_the_report_admits_that_its_probe_was_chosen_by(few_shot_folder: Path) -> None:
+    probe = load_splits(few_shot_folder).train
+    asked = CheckpointScoring().select(dataclasses.replace(load_splits(few_shot_folder), probe=probe))
+    reason = {
+        "reason": "kept step 2",
+        "metric": "exact_match",
+        "domain_split": "validation",
+        "probe": asked.probe_source,
+    }
+    choice = {"chosen_step": 2, "warning": None, "stopped_early": False, "probe_sha256": asked.probe_sha256}
+    facts, stamps = describe_choice({"forgetting": reason | choice}, {"probe": probe})
+    assert "the probe of this report" in facts["checkpoint"]
+    assert stamps == ()
+    assert "the probe of this report" not in describe_choice({"forgetting": reason | choice}, {})[0]["checkpoint"]
+
+
+def test_a_resumed_run_has_the_curve_and_the_adapter_of_an_uninterrupted_one(
+    configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(configure(*METHODS["lora"], folder="whole"))
+    step = WorkbenchTrainer.training_step
+
+    def fail_in_step_4(self, *arguments, **options):
+        if self.state.global_step == 3:
+            raise KeyboardInterrupt
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(WorkbenchTrainer, "training_step", fail_in_step_4)
+    with pytest.raises(KeyboardInterrupt):
+        run(configure(*METHODS["lora"], folder="broken"))
+    monkeypatch.undo()
+    curve = tmp_path / "broken" / "forgetting.jsonl"
+    lines = curve.read_text(encoding="utf-8").splitlines(keepends=True)
+    curve.write_text("".join(lines[:3]) + lines[3][:9], encoding="utf-8")  # killed while it scored step 3
+    resumed = run(compose(overrides=[f"resume={tmp_path / 'broken'}"]))
+    _assert_equal(_tensors(whole), _tensors(resumed))
+    assert (resumed / "forgetting.jsonl").read_bytes() == (whole / "forgetting.jsonl").read_bytes()
+    assert [each.step for each in read_scores(resumed / "forgetting.jsonl")] == [0, 1, 2, 3, 4]
+
+
+def test_a_budget_needs_checkpoints(configure, tmp_path: Path) -> None:
+    budget = ["training.forgetting_budget=5", "training.validation_share=0.3", "trainer.save_strategy='no'"]
+    with pytest.raises(ConfigError, match="save_strategy=no saves none"):
+        run(configure(*budget))
+    assert list(tmp_path.iterdir()) == []
