@@ -69,24 +69,29 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
 
 
 class Page(HTMLParser):
-    """The page as a browser reads it: its tags, the text that is shown, and the data of its script."""
+    """The page as a browser reads it: its tags, the English text that is shown, and the data of its script."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
         self.raw = ""
+        self._is_chinese = False
         self.feed(text)
         self.data = json.loads(self.raw)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attributes)))
+        self._is_chinese = dict(attributes).get("lang") == "zh-Hans"
+
+    def handle_endtag(self, tag: str) -> None:
+        self._is_chinese = False
 
     def handle_data(self, data: str) -> None:
         tag, attributes = self.tags[-1] if self.tags else ("", {})
         if tag == "script" and attributes.get("type") == "application/json" and not self.raw:
             self.raw = data
-        else:
+        elif not self._is_chinese:
             self.text += data
 
 
@@ -235,7 +240,7 @@ def test_a_stamp_is_part_of_the_verdict(make_folder: Callable[..., Path]) -> Non
     report = render(make_folder(answers(4, 40), answers(30, 40))).parent / "report.json"
     verdict = json.loads(report.read_text(encoding="utf-8"))["verdict"]
     assert verdict["en"].endswith("But see the warning: EVALUATED ON TRAINING IMAGES.")
-    assert verdict["zh"].endswith("但请注意警告：EVALUATED ON TRAINING IMAGES。")
+    assert verdict["zh"].endswith("但请注意警告：用训练图像评测。")
 
 
 def test_a_model_that_ignores_its_image_is_told_so(make_folder: Callable[..., Path]) -> None:

@@ -447,17 +447,24 @@ def read_metrics(evaluation: Evaluation) -> Mapping[str, Any]:
     return metrics if isinstance(metrics, dict) else {}
 
 
-def compare_folder(folder: Path, evaluation: Evaluation) -> Comparison:
+def compare_folder(folder: Path, evaluation: Evaluation, metrics: Sequence[str] = ()) -> Comparison:
     """Compare the two arms' `predictions.jsonl` of an evaluation folder, by the metrics that its config names.
 
+    Args:
+        folder: The evaluation folder.
+        evaluation: Its description.
+        metrics: Metrics to take instead of the config's; its first one stays the primary one.
+
     Raises:
-        ConfigError: The config names an unknown metric.
+        ConfigError: There is no such metric.
         DataError: The predictions are missing, damaged, or not about the same samples.
     """
     labels = evaluation.baseline.label, evaluation.candidate.label
     baseline, candidate = (read_predictions(folder / label / PREDICTIONS_FILE) for label in labels)
-    metrics = read_metrics(evaluation)
-    names, classes = metrics.get("names") or (), metrics.get("labels")
+    config = read_metrics(evaluation)
+    names, classes = config.get("names") or [EXACT_MATCH.name], config.get("labels")
+    if metrics:
+        names = [names[0], *metrics]
     return compare(baseline, candidate, labels=labels, metrics=names, classes=classes)
 
 

@@ -34,8 +34,10 @@ STRINGS = {
         "signatures": ("How each score is computed", "各指标如何计算"),
         "metrics_about": (
             "Paired on the same samples, by independent group. The first metric is the primary one; Holm corrects its "
-            "p-value for all the metrics of a split. Effect size: the difference in standard deviations.",
-            "同一批样本配对比较，按独立组计算。第一个为主指标；Holm 法按全部指标校正 p 值。效应量：差值除以其标准差。",
+            "p-value for all the metrics of a split. Effect size: the difference in standard deviations. A dash: no interval, "
+            "for the groups all changed alike.",
+            "同一批样本配对比较，按独立组计算。第一个为主指标；Holm 法按全部指标校正 p 值。效应量：差值除以其标准差。"
+            "短横线：各组变化相同，无法给出区间。",
         ),
         "not_computed": ("not computed: {reason}", "未计算：{reason}"),
         "gain": ("Gain", "增益"),
@@ -192,6 +194,109 @@ STRINGS = {
             " But see the warning: {stamps}.",
             "但请注意警告：{stamps}。",
         ),
+        "summary": ("Summary", "摘要"),
+        "one_seed": (
+            "One training run: the intervals are over test samples, not over training seeds.",
+            "仅一次训练：区间只反映测试样本的随机性，不反映训练随机种子的差异。",
+        ),
+        "how_tested": (
+            "How p and interval were made, all draws with seed 1:",
+            "p 值与区间的算法（随机抽取的种子均为 1）：",
+        ),
+        "colon": (": ", "："),
+        "multiplicity": (
+            "Holm corrects over the {k} tests of this table; the verdict rests on the primary metric's own p and interval, "
+            "and the tables of this page are not corrected for each other.",
+            "Holm 校正覆盖本表的 {k} 个检验；结论只依据主指标自身的 p 值与区间，页面各表之间不作校正。",
+        ),
+        "uncorrected": (
+            "These p-values are not corrected for the number of rows.",
+            "这些 p 值未按行数校正。",
+        ),
+        "added_later": (
+            "{metric} was added when the stored answers were scored again, after the scores had been seen.",
+            "{metric}是在已看到得分之后、对保存的回答重新评分时加入的。",
+        ),
+        "rescore_about": (
+            "From the stored answers alone, without model or torch: vglm report <this evaluation's folder>",
+            "仅用保存的回答重新评分与生成（无需模型和 torch）：vglm report <本次评测的文件夹>",
+        ),
+        "curves": ("Learning and forgetting", "学习与遗忘曲线"),
+        "step": ("step", "步数"),
+        "loss": ("loss", "损失"),
+        "learning_title": ("Loss in training", "训练损失"),
+        "learning_about": (
+            "Loss of each of {n} logged steps, from {first} to {last}.",
+            "{n} 个记录步的损失，由 {first} 到 {last}。",
+        ),
+        "loss_broken": (
+            "The loss was no finite number in {n} of {total} logged steps.",
+            "{total} 个记录步中有 {n} 个的损失不是有限数。",
+        ),
+        "scores_curve_title": ("Domain and general ability over the steps", "领域得分与通用能力随步数的变化"),
+        "scores_curve_about": (
+            "{metric} at every checkpoint, on the split {split} (solid) and on the general probe (dashed), with 95% "
+            "Wilson intervals.",
+            "各检查点的{metric}：{split}（实线）与通用探针（虚线），附 95% Wilson 区间。",
+        ),
+        "path_title": ("Domain gain against general ability lost", "领域增益与通用能力损失"),
+        "path_about": (
+            "A path through the checkpoints, in points of {metric} since before training, the domain on the split "
+            "{split}. Up is better, right is worse.",
+            "依次经过各检查点，均为相对训练前的{metric}百分点，领域得分取自{split}。越高越好，越靠右越差。",
+        ),
+        "path_about_budget": (
+            "A path through the checkpoints, in points of {metric} since before training, the domain on the split "
+            "{split}. Up is better, right is worse; right of the line more than {budget} points were forgotten.",
+            "依次经过各检查点，均为相对训练前的{metric}百分点，领域得分取自{split}。越高越好，越靠右越差；虚线右侧表示遗忘超过"
+            " {budget} 个百分点。",
+        ),
+        "ability_lost": ("general ability lost, points", "通用能力损失（百分点）"),
+        "domain_gain": ("domain gain, points", "领域增益（百分点）"),
+        "budget_label": ("budget: {budget}", "预算：{budget}"),
+        "step_label": ("{step}", "{step}"),
+        "step_chosen": ("{step}, chosen", "{step}，选定"),
+        "curve_over": (
+            "Over the forgetting budget: at step {step} the general probe went from {before} to {after}, {loss} points "
+            "lost against {budget} allowed, for {domain} points on {split}.",
+            "超出遗忘预算：第 {step} 步时通用探针由 {before} 变为 {after}，损失 {loss} 个百分点（预算 {budget}）；"
+            "{split}变化 {domain} 个百分点。",
+        ),
+        "curve_within": (
+            "Within the forgetting budget of {budget} points: at step {step} the general probe went from {before} to "
+            "{after} ({change} points, n = {n}), {split} changed by {domain} points.",
+            "在遗忘预算（{budget} 个百分点）之内：第 {step} 步时通用探针由 {before} 变为 {after}（{change}，n = {n}），"
+            "{split}变化 {domain} 个百分点。",
+        ),
+        "curve_forgot": (
+            "General ability was forgotten: at step {step} the general probe went from {before} to {after}, {loss} "
+            "points lost (n = {n}), for {domain} points on {split}.",
+            "通用能力被遗忘：第 {step} 步时通用探针由 {before} 变为 {after}，损失 {loss} 个百分点（n = {n}）；"
+            "{split}变化 {domain} 个百分点。",
+        ),
+        "curve_open": (
+            "At step {step} the general probe went from {before} to {after} ({change} points, n = {n}), which chance "
+            "may explain; {split} changed by {domain} points.",
+            "第 {step} 步时通用探针由 {before} 变为 {after}（{change}，n = {n}），可能出于偶然；{split}变化 {domain} "
+            "个百分点。",
+        ),
+        "curve_other": (
+            "At step {step} the probe was down to {after}, {loss} points lost: that checkpoint was not taken.",
+            "第 {step} 步时通用探针降至 {after}，损失 {loss} 个百分点：该检查点未被采用。",
+        ),
+        "comma": (", ", "，"),
+        "stop": (".", "。"),
+        "curve_stopped": (
+            "The training was stopped early, when the budget was used up.",
+            "遗忘预算用尽，训练提前停止。",
+        ),
+        "curve_chosen_by": (
+            "The checkpoint was chosen by these very scores, so they flatter it; the scores above are of other samples "
+            "where the split is another one.",
+            "检查点正是按这些得分选出的，因此会偏高；若上文所用部分不同，则上文得分来自其他样本。",
+        ),
+        "numbers": ("The numbers", "数据"),
+        "thinned": ("{shown} of {n} steps.", "{n} 步中的 {shown} 步。"),
         "all": ("All", "全部"),
         "changed": ("Changed", "有变化"),
         "flip0": ("wrong → right", "错 → 对"),
@@ -216,6 +321,20 @@ STRINGS = {
         "any": ("{field}: all", "{field}：全部"),
     }.items()
 }
+ARM_TITLES = {
+    "before": Text("before", "调优前"),
+    "after": Text("after", "调优后"),
+    "shuffled": Text("shuffled", "打乱图像"),
+    "true": Text("true", "真实图像"),
+}
+"""Labels of arms that the workbench itself gives; others are names."""
+LANGUAGES = {"en": Text("English", "英文"), "zh": Text("Chinese", "中文")}
+SPLIT_TITLES = {
+    "test": STRINGS["test"],
+    "probe": STRINGS["probe"],
+    "validation": Text("Validation", "验证集"),
+    "train": Text("Training set", "训练集"),
+}
 METRIC_TITLES = {
     "exact_match": "完全匹配",
     "normalised_match": "归一化匹配",
@@ -224,6 +343,8 @@ METRIC_TITLES = {
     "balanced_accuracy": "平衡准确率",
     "macro_f1": "宏平均 F1",
     "parsed": "可解析的回答",
+    "bleu_char": "BLEU（字）",
+    "meteor": "METEOR（原形与词干）",
     "rouge_l_characters": "ROUGE-L（字）",
     "rouge_l_words": "ROUGE-L（词）",
     "answer_length": "回答长度",
@@ -233,6 +354,11 @@ METRIC_TITLES = {
     "findings_macro_f1": "征象宏平均 F1",
     "abnormal_recall": "异常检出率",
     "normal_recall": "正常识别率",
+    "period_error": "周期：相对误差",
+    "period_within_10_percent": "周期误差不超过 10%",
+    "amplitude_error": "振幅：相对误差",
+    "amplitude_within_10_percent": "振幅误差不超过 10%",
+    "judge": "模型裁判评分",
 }
 """Where a metric's own title is no name in Chinese too."""
 
@@ -245,6 +371,22 @@ def say(key: str, **values: "object | Text") -> Text:
             for side, text in enumerate(STRINGS[key])
         )
     )
+
+
+def metric_title(name: str, title: str) -> Text:
+    """A metric's name, which in Chinese too may be its own."""
+    return Text(title, METRIC_TITLES.get(name, title))
+
+
+def split_title(split: str) -> Text:
+    """What a list of samples is called."""
+    return SPLIT_TITLES.get(split, Text(split.capitalize(), split))
+
+
+def signed(points: float) -> str:
+    """Points with a sign that is as wide as a plus, and none before zero."""
+    text = f"{points:+.1f}"
+    return text[1:] if text in ("+0.0", "-0.0") else text.replace("-", "−")
 
 
 def both(text: Text) -> Markup:

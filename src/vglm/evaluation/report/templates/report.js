@@ -14,6 +14,7 @@ let chosen = { split: "", fields: data.fields.map(() => "") };
 
 const say = (key, values = {}) => data.strings[key][side].replace(/\{(\w+)\}/g, (_, name) => values[name]);
 const name = (key) => (key in data.strings ? data.strings[key][side] : key);
+const word = (value) => (Object.hasOwn(data.words, value) ? data.words[value][side] : value);
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
@@ -69,7 +70,7 @@ function picture(place, path) {
 function answer(row, arm) {
   const isRight = RIGHT[row[FLIP]][arm], error = row[arm ? NO_AFTER : NO_BEFORE], text = row[arm ? AFTER : BEFORE];
   const box = element("div", `answer ${isRight ? "right" : "wrong"}`);
-  const head = element("p", "arm", data.labels[arm]);
+  const head = element("p", "arm", data.labels[arm][side]);
   head.append(element("span", "mark", say(isRight ? "right" : "wrong")));
   const body = element("p", "text");
   if (error !== null) body.append(say("no_answer") + error);
@@ -89,13 +90,13 @@ function card(row) {
   left.append(picture(row[IMAGE], row[PATH]));
   if (row[OTHER] !== null) {
     const figure = element("figure", "other");
-    figure.append(picture(row[OTHER], ""), element("figcaption", "", data.labels[0]));
+    figure.append(picture(row[OTHER], ""), element("figcaption", "", data.labels[0][side]));
     left.append(figure);
   }
   const asked = element("div", "asked"), tags = element("p", "tags");
   tags.append(element("span", "flip", say(`flip${row[FLIP]}`)));
   if (data.splits.length > 1) tags.append(element("span", "", data.splits[row[SPLIT]][side]));
-  row[VALUES].forEach((value) => value && tags.append(element("span", "", value)));
+  row[VALUES].forEach((value) => value && tags.append(element("span", "", word(value))));
   tags.append(element("span", "id", row[ID]));
   asked.append(tags);
   for (const [question, reply] of row[HISTORY]) {
@@ -170,7 +171,7 @@ function controls() {
   if (data.splits.length > 1) selects.append(choice(say("split"), data.splits.map((each, place) => [String(place), each[side]]), chosen.split, (value) => { chosen.split = value; }));
   data.fields.forEach((field, place) => {
     const values = [...new Set(data.rows.map((row) => row[VALUES][place]))].filter(Boolean).sort();
-    selects.append(choice(name(field), values.map((value) => [value, value]), chosen.fields[place], (value) => { chosen.fields[place] = value; }));
+    selects.append(choice(name(field), values.map((value) => [value, word(value)]), chosen.fields[place], (value) => { chosen.fields[place] = value; }));
   });
   search.placeholder = say("search");
   search.setAttribute("aria-label", say("search"));
@@ -182,6 +183,11 @@ function speak(zh) {
   root.lang = zh ? "zh-Hans" : "en";
   root.classList.toggle("in-zh", zh);
   button.textContent = zh ? "English" : "中文";
+  for (const each of document.querySelectorAll("[data-zh]")) {
+    const text = each.dataset[zh ? "zh" : "en"];
+    if (each.dataset.attribute) each.setAttribute(each.dataset.attribute, text);
+    else each.textContent = text;
+  }
   controls();
   update();
 }
