@@ -7,8 +7,8 @@
      "metric": "exact_match", "domain_split": "validation", "budget_points": 5.0, "chosen_step": 100,
      "stopped_early": false}
 
-Step 0 is the model before training; scores are from 0 to 1, `budget_points` and `chosen_step` may be null. Every plot is
-SVG with a title, a description and its numbers in a table beside it.
+Step 0 is the model before training; scores are from 0 to 1, `budget_points` and `chosen_step` may be null. Every plot
+is SVG with a title, a description and its numbers in a table beside it.
 """
 
 import json
@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -205,7 +206,7 @@ class Plot:
     about: Text
     shapes: Callable[[Language | None], str]
     header: tuple[Text, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
     def inline(self) -> Markup:
         """As an element of the page, styled by its style sheet; texts in both languages, shown by the switch."""
@@ -350,7 +351,7 @@ def _path(curves: Curves) -> Plot:
             end = "end" if is_left else "start"
             parts.append(_text(x + (-6 if is_left else 6), HEIGHT - BOTTOM - 8, label, language, end, "bad"))
         at = [(axes.across(loss), axes.up(gain), each) for loss, gain, each in points]
-        for (x1, y1, _), (x2, y2, each) in zip(at, at[1:], strict=False):
+        for (x1, y1, _), (x2, y2, each) in pairwise(at):
             kind = " lost" if curves.is_forgetful(each) else ""
             parts.append(f'<line class="line{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>')
         result = curves.result

@@ -305,10 +305,11 @@ def _finding(evaluation: Evaluation, comparison: Comparison, split: str) -> Text
     samples = f"{summary.n} {'general questions' if split == PROBE else f'{split} samples'}"
     where = f"{split_title(split).zh}（{summary.n} 条）"
     if evaluation.purpose == "image use":
+        arms = [_arm(label).zh for label in (comparison.baseline, comparison.candidate)]
         return Text(
             f"Of {samples}, {baseline}% are answered right with {comparison.baseline} images and {candidate}% with "
             f"{comparison.candidate} ones: looking at the image is worth {summary.points():.1f} points.",
-            f"{where}中，{_arm(comparison.baseline).zh}下答对 {baseline}%，{_arm(comparison.candidate).zh}下答对 {candidate}%："
+            f"{where}中，{arms[0]}下答对 {baseline}%，{arms[1]}下答对 {candidate}%："
             f"看图带来 {summary.points():.1f} 个百分点。",
         )
     gained, lost = len(summary.flips(False, True)), len(summary.flips(True, False))
@@ -537,7 +538,8 @@ def _data(content: _Content, images: Path) -> tuple[str, bool]:
         return places[sha256]
 
     fields = list(dict.fromkeys(name for part in comparison.splits.values() for name in part.slices))
-    rows = []
+    rows: list[list[Any]] = []
+    words: set[str] = set()
     flips = list(FLIP_TITLES)
     for number, (split, summary) in enumerate(comparison.splits.items()):
         study = {
@@ -546,6 +548,7 @@ def _data(content: _Content, images: Path) -> tuple[str, bool]:
         for pair in _ordered(summary.pairs, losses_first=split == PROBE):
             record, other = pair.candidate, pair.baseline
             values = slice_values(record) | ({"study": study[record.id]} if record.id in study else {})
+            words |= set(values.values())
             first = place(record.image_sha256)
             rows.append(
                 [
@@ -567,7 +570,6 @@ def _data(content: _Content, images: Path) -> tuple[str, bool]:
                     [values.get(name, "") for name in fields],
                 ]
             )
-    words = {value for row in rows for value in row[-1]}  # of the slices
     data = {
         "labels": [_arm(comparison.baseline), _arm(comparison.candidate)],
         "words": LANGUAGES | {value: translate(value) for value in sorted(words) if translate(value).zh != value},

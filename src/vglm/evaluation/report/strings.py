@@ -34,8 +34,8 @@ STRINGS = {
         "signatures": ("How each score is computed", "各指标如何计算"),
         "metrics_about": (
             "Paired on the same samples, by independent group. The first metric is the primary one; Holm corrects its "
-            "p-value for all the metrics of a split. Effect size: the difference in standard deviations. A dash: no interval, "
-            "for the groups all changed alike.",
+            "p-value for all the metrics of a split. Effect size: the difference in standard deviations. A dash: no "
+            "interval, for the groups all changed alike.",
             "同一批样本配对比较，按独立组计算。第一个为主指标；Holm 法按全部指标校正 p 值。效应量：差值除以其标准差。"
             "短横线：各组变化相同，无法给出区间。",
         ),
@@ -205,8 +205,8 @@ STRINGS = {
         ),
         "colon": (": ", "："),
         "multiplicity": (
-            "Holm corrects over the {k} tests of this table; the verdict rests on the primary metric's own p and interval, "
-            "and the tables of this page are not corrected for each other.",
+            "Holm corrects over the {k} tests of this table; the verdict rests on the primary metric's own p and "
+            "interval, and the tables of this page are not corrected for each other.",
             "Holm 校正覆盖本表的 {k} 个检验；结论只依据主指标自身的 p 值与区间，页面各表之间不作校正。",
         ),
         "uncorrected": (

@@ -2,8 +2,8 @@
 
     translate("visualglm_tiny as it was")      Text("visualglm_tiny as it was", "原始的 visualglm_tiny")
 
-`evaluation.json` and `baselines.json` are written, and quoted elsewhere, in English. Each kind of sentence in them has a
-template here, whose places stand for names and numbers; a place's content is translated in turn. A sentence that fits
+`evaluation.json` and `baselines.json` are written, and quoted elsewhere, in English. Each kind of sentence in them has
+a template here, whose places stand for names and numbers; a place's content is translated in turn. A sentence that fits
 none stays as it is.
 """
 
@@ -16,7 +16,9 @@ TEMPLATES = {
     # what was evaluated
     "{subject}. Scored on {counts}.": "{subject}。评分数据：{counts}。",
     "{model} tuned with {method} on {n} samples of {data}": "{model}，用 {method} 在 {data} 的 {n} 条样本上调优",
-    "{n} {split} samples and {rest}": "{n} {split} samples、{rest}",
+    "{n} test samples and {rest}": "{n} 条测试样本、{rest}",
+    "{n} validation samples and {rest}": "{n} 条验证样本、{rest}",
+    "{n} train samples and {rest}": "{n} 条训练样本、{rest}",
     "{n} test samples": "{n} 条测试样本",
     "{n} probe samples": "{n} 条通用探针样本",
     "{n} validation samples": "{n} 条验证样本",
@@ -97,10 +99,13 @@ TEMPLATES = {
     "the most frequent answer to the same question in the {n} training samples": (
         "{n} 条训练样本中同一问题最常见的回答"
     ),
-    "the answer of a training sample drawn at random, the mean of {n} draws": "随机抽取一条训练样本的回答，{n} 次的平均",
+    "the answer of a training sample drawn at random, the mean of {n} draws": (
+        "随机抽取一条训练样本的回答，{n} 次的平均"
+    ),
     "the answer of the training sample whose image is nearest in the untuned model's vision features (Q-Former output, "
     "mean over slots, cosine), among those with the same question where there are any": (
-        "图像最相近的训练样本的回答（未调优模型的视觉特征：Q-Former 输出按槽平均，余弦相似度），有同一问题时只在其中查找"
+        "图像最相近的训练样本的回答（未调优模型的视觉特征：Q-Former 输出按槽平均，余弦相似度），"
+        "有同一问题时只在其中查找"
     ),
     "what the evaluated model answers to the question without the image": "被评测模型在没有图像时的回答",
     # how it was computed
@@ -114,7 +119,8 @@ TEMPLATES = {
     "expanded percentile bootstrap of paired differences, {n} draws": "配对差值的扩展百分位自助法，{n} 次",
     "the references are {n} different texts, so they are no classes (first: {first}). Name the classes with "
     "metrics.labels=[...], or choose metrics for free text.": (
-        "参考答案是 {n} 种不同的文本，不是类别（首个：{first}）。请用 metrics.labels=[...] 指明类别，或改用自由文本指标。"
+        "参考答案是 {n} 种不同的文本，不是类别（首个：{first}）。"
+        "请用 metrics.labels=[...] 指明类别，或改用自由文本指标。"
     ),
     "{n} of {total} references name none, or several, of the {labels} labels {names}, ... (first: {first}). Correct "
     "metrics.labels or the data.": (
@@ -131,6 +137,8 @@ TEMPLATES = {
 _PLACE = re.compile(r"\{(\w+)\}")
 _WORDS = {"n", "total", "steps", "batch", "rate", "seed", "hash", "commit", "labels", "split", "other"}
 """Places for one word."""
+_NAMES = {"model", "method", "data"}
+"""Places for what is no whole sentence."""
 
 
 @cache
@@ -139,7 +147,7 @@ def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
     found = []
     for english, chinese in sorted(TEMPLATES.items(), key=lambda pair: -len(_PLACE.sub("", pair[0]))):
         parts = _PLACE.split(english)
-        kinds = [r"\S+?" if part in _WORDS else ".+?" for part in parts]
+        kinds = [r"\S+?" if part in _WORDS else r"(?:(?!\. ).)+?" if part in _NAMES else ".+?" for part in parts]
         pattern = "".join(
             f"(?P<{part}>{kinds[place]})" if place % 2 else re.escape(part) for place, part in enumerate(parts)
         )
