@@ -29,6 +29,7 @@ def run(cfg: DictConfig) -> Path:
     from vglm.evaluation.image_use import make_controls
     from vglm.evaluation.metrics import select_metrics
     from vglm.evaluation.report import print_summary, render
+    from vglm.evaluation.tracking import track_evaluation
 
     folder = None if cfg.run is None else subjects.find_run(cfg.run, Path("outputs"))
     trained = {} if folder is None else subjects.read_run_config(folder)
@@ -46,7 +47,6 @@ def run(cfg: DictConfig) -> Path:
     else:
         about = [splits.files, cfg.dataset == trained["dataset"], controls, cfg.model.get("dtype")]
         subject = subjects.tuned_run(folder, trained, samples, load, *about)
-
     output = Path(cfg.output_dir or (folder / "evaluation" if folder else f"outputs/evaluation/{subject.title}"))
     decoding = {"batch_size": cfg.batch_size, "max_new_tokens": cfg.max_new_tokens}
     key = subjects.work_key(OmegaConf.to_container(cfg), splits.data_hash, folder)
@@ -55,7 +55,7 @@ def run(cfg: DictConfig) -> Path:
         write_baselines(collect_baselines(splits.train, answers, cfg.metrics) if cfg.baselines else [], new)
         files.write_evaluation(subjects.describe(subject, answers, decoding, OmegaConf.to_yaml(cfg)), new)
         render(new)
-    print_summary(output)
+    print_summary(output, tracked=track_evaluation(output, folder, trained))
     return output
 
 

@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -313,6 +315,44 @@ def test_a_classification_shows_its_confusion(make_folder: Callable[..., Path]) 
     assert report["primary"] == "accuracy"
     assert "Better: Accuracy went from 0.0% to 100.0%" in report["verdict"]["en"]
     assert report["splits"]["test"]["slices"]["kind"]["a"]["accuracy"]["n"] == 12
+
+
+def test_stored_answers_are_scored_again_without_torch(make_folder: Callable[..., Path]) -> None:
+    """In a process of its own, in which no heavy library can be imported."""
+    config = "metrics: {names: [exact_match, bleu_zh], labels: null, convention: null}"
+    folder = make_folder(answers(4, 40), answers(30, 40), replace(EVALUATION, config=config))
+    script = (
+        "import sys\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in ('torch', 'transformers', 'peft', 'accelerate', 'hydra'):\n"
+        "            raise ImportError('refused: ' + name)\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        "from vglm.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", script, "report", str(folder)]
+    done = subprocess.run([*command, "--metrics", "chrf,bleu_zh"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Better: Exact match went from 10.0% to 75.0%" in " ".join(done.stdout.split())
+    report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
+    assert report["primary"] == "exact_match"  # chosen before anyone saw a score
+    assert report["metrics_added_later"] == ["chrf"]
+    assert 0.1 < report["splits"]["test"]["chrf"]["before"] < report["splits"]["test"]["chrf"]["after"] < 1
+    text = Page((folder / "report" / "index.html").read_text(encoding="utf-8")).text
+    assert "chrF2 was added when the stored answers were scored again" in text
+    assert "BLEU (zh) was added" not in text
+    strange = subprocess.run([*command, str(folder / "images")], capture_output=True, text=True, check=False)
+    assert strange.returncode == 2
+    assert "is no evaluation folder: it has no evaluation.json" in strange.stderr
+
+
+def test_the_page_says_how_each_p_value_was_made(make_folder: Callable[..., Path]) -> None:
+    text = Page(render(make_folder(answers(4, 40), answers(30, 40))).read_text(encoding="utf-8")).text
+    assert "Exact match: exact McNemar test, two-sided; Tango's score interval of paired proportions" in text
+    assert "ROUGE-L (characters): paired randomisation test, two-sided, 4000 draws; expanded percentile" in text
+    assert "Holm corrects over the 2 tests of this table; the verdict rests on the primary metric's own p" in text
+    assert "One training run: the intervals are over test samples, not over training seeds." in text
 
 
 def test_the_plot_is_a_file_of_its_own(make_folder: Callable[..., Path]) -> None:

@@ -180,6 +180,8 @@ def describe_curves(curves: Curves) -> list[tuple[Text, str]]:
     if curves.is_forgetful(worst) and not curves.is_forgetful(point):
         after, loss = f"{100 * worst.probe:.1f}%", curves.loss(worst)
         said.append((say("curve_other", step=f"{worst.step:,}", after=after, loss=f"{loss:.1f}"), "worse"))
+    if curves.domain_split == "train":
+        said.append((STRINGS["curve_memorised"], ""))
     if curves.stopped_early:
         said.append((STRINGS["curve_stopped"], ""))
     return said

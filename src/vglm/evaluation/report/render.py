@@ -125,12 +125,13 @@ class _Content:
     added_metrics: tuple[str, ...] = ()
 
 
-def print_summary(folder: Path | str, console: Console | None = None) -> None:
+def print_summary(folder: Path | str, console: Console | None = None, *, tracked: str | None = None) -> None:
     """Print an evaluation's scores, what they say in words, its stamps and where the report lies.
 
     Args:
         folder: An evaluation folder.
         console: Where to print; 80 columns of standard output if not given.
+        tracked: Where the evaluation was uploaded, see `vglm.evaluation.tracking`.
 
     Raises:
         DataError: A file of the folder is missing or damaged.
@@ -161,6 +162,8 @@ def print_summary(folder: Path | str, console: Console | None = None) -> None:
     if evaluation.purpose == "tuning":
         for gain in _foremost(gains):
             console.print(_gain_sentence(gain, comparison.verdict.metric).en, markup=False)
+    if tracked is not None:
+        console.print(f"Tracked: {tracked}", soft_wrap=True, markup=False)
     console.print(f"Report: {folder / 'report' / 'index.html'}", soft_wrap=True, markup=False)
 
 
@@ -313,11 +316,14 @@ def _finding(evaluation: Evaluation, comparison: Comparison, split: str) -> Text
             f"看图带来 {summary.points():.1f} 个百分点。",
         )
     gained, lost = len(summary.flips(False, True)), len(summary.flips(True, False))
+    drawn, drawn_zh = "", ""
+    if len(summary.pairs) > summary.n:
+        drawn, drawn_zh = f" of {len(summary.pairs)} drawn ones", f"（共抽取 {len(summary.pairs)} 条回答）"
     sentence = (
         f"On {samples}, exact match went from {baseline}% {comparison.baseline} to {candidate}% "
-        f"{comparison.candidate}: {gained} {_answers(gained)} became right, {lost} became wrong"
+        f"{comparison.candidate}: {gained} {_answers(gained)} became right, {lost} became wrong{drawn}"
     )
-    chinese = f"{where}：完全匹配由 {baseline}% 变为 {candidate}%；{gained} 条变对，{lost} 条变错"
+    chinese = f"{where}：完全匹配由 {baseline}% 变为 {candidate}%；{gained} 条变对，{lost} 条变错{drawn_zh}"
     if split != PROBE:
         return Text(f"{sentence}.", f"{chinese}。")
     forgotten = _forgotten(summary)
@@ -352,10 +358,14 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def _ordered(pairs: Sequence[Pair], *, losses_first: bool) -> list[Pair]:
-    """Changed answers first, among them the flips; then what stayed wrong, then what stayed right."""
+def _ordered(pairs: Sequence[Pair], *, losses_first: bool) -> list[list[Pair]]:
+    """Samples, each with its draws: changed answers first, among them the flips; then what stayed wrong, then right."""
     rank = {(False, True): 1, (True, False): 0 if losses_first else 2, (False, False): 3, (True, True): 4}
-    return sorted(pairs, key=lambda pair: (not pair.is_changed, rank[pair.right]))
+    samples: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        samples.setdefault(pair.candidate.id, []).append(pair)
+    draws = [sorted(each, key=lambda pair: pair.candidate.draw) for each in samples.values()]
+    return sorted(draws, key=lambda each: min((not pair.is_changed, rank[pair.right]) for pair in each))
 
 
 def _environment(*, autoescape: bool) -> Environment:
@@ -411,6 +421,7 @@ def _context(content: _Content) -> dict[str, Any]:
         "plots": [] if content.curves is None else plots(content.curves),
         "added_metrics": [_title(metric) for metric in comparison.metrics if metric.name in content.added_metrics],
         "judge": judge,
+        "draws": _draws(comparison),
         "languages": LANGUAGES,
         "strings": STRINGS,
         "methods": {name: _methods(part.paired, part.metrics) for name, part in comparison.splits.items()},
@@ -431,6 +442,20 @@ def _context(content: _Content) -> dict[str, Any]:
         "flip_titles": FLIP_TITLES,
         "forest": _forest,
     }
+
+
+def _draws(comparison: Comparison) -> Text | None:
+    """How far single draws of the answers lie apart; None where each question was answered once."""
+    draws = comparison.as_dict().get("draws")
+    if not draws or draws["n"] < 2:
+        return None
+    metric = next(metric for metric in comparison.metrics if metric.name == draws["metric"])
+    arms = []
+    for label in (comparison.baseline, comparison.candidate):
+        mean, spread = (math.nan if draws[name][label] is None else draws[name][label] for name in ("mean", "sd"))
+        arms.append(say("draws_arm", arm=_arm(label), mean=_value(mean, metric), sd=_value(spread, metric)))
+    names = Text("; ".join(each.en for each in arms), "；".join(each.zh for each in arms))
+    return say("draws_about", n=draws["n"], metric=_title(metric), arms=names)
 
 
 def _methods(
@@ -517,6 +542,12 @@ def _is_share(summary: Summary, name: str) -> bool:
     return next(metric.is_share for metric in summary.metrics if metric.name == name)
 
 
+def _draw(pair: Pair) -> list[Any]:
+    """A further draw of a sample: both answers or why there are none, whether they are right, whether they differ."""
+    texts = [pair.baseline.prediction, pair.candidate.prediction, pair.baseline.error, pair.candidate.error]
+    return [*texts, list(FLIP_TITLES).index(pair.right), int(pair.is_changed)]
+
+
 def _data(content: _Content, images: Path) -> tuple[str, bool]:
     """The answers as JSON for the script, changed ones first; and whether images were left out."""
     comparison = content.comparison
@@ -545,7 +576,7 @@ def _data(content: _Content, images: Path) -> tuple[str, bool]:
         study = {
             pair.candidate.id: value for value, part in summary.slices.get("study", {}).items() for pair in part.pairs
         }
-        for pair in _ordered(summary.pairs, losses_first=split == PROBE):
+        for pair, *more in _ordered(summary.pairs, losses_first=split == PROBE):
             record, other = pair.candidate, pair.baseline
             values = slice_values(record) | ({"study": study[record.id]} if record.id in study else {})
             words |= set(values.values())
@@ -568,6 +599,7 @@ def _data(content: _Content, images: Path) -> tuple[str, bool]:
                     record.history,
                     record.image or record.id,
                     [values.get(name, "") for name in fields],
+                    *([[_draw(each) for each in more]] if more else []),
                 ]
             )
     data = {

@@ -105,8 +105,8 @@ STRINGS = {
             "“正确”指完全一致。回答中参考答案没有的部分会标出。",
         ),
         "answers_split": (
-            "{split}: {changed} of {n} answers differ; {gained} wrong → right, {lost} right → wrong.",
-            "{split}：{n} 条回答中 {changed} 条不同；{gained} 条由错变对，{lost} 条由对变错。",
+            "{split}: the answers to {changed} of {n} samples differ; {gained} wrong → right, {lost} right → wrong.",
+            "{split}：{n} 条样本中 {changed} 条的回答不同；{gained} 条由错变对，{lost} 条由对变错。",
         ),
         "errors": ("{errors} could not be answered and count as wrong.", "{errors} 条无法回答，按错误计。"),
         "images_left": (
@@ -193,6 +193,17 @@ STRINGS = {
         "stamped": (
             " But see the warning: {stamps}.",
             "但请注意警告：{stamps}。",
+        ),
+        "draw": ("draw {n} of {total}", "第 {n} 次抽取，共 {total} 次"),
+        "draws_arm": ("{arm} {mean}, standard deviation {sd}", "{arm} {mean}，标准差 {sd}"),
+        "draws_about": (
+            "Each question was answered {n} times, by random draws; a sample counts once, with the mean of its draws. "
+            "{metric} of the single draws, mean: {arms}.",
+            "每个问题随机抽取 {n} 次回答；每个样本取各次的平均，只计一次。单次抽取的{metric}，均值：{arms}。",
+        ),
+        "curve_memorised": (
+            "The domain was scored on training samples, so its curve shows what was memorised.",
+            "领域得分取自训练样本，曲线反映的是记忆。",
         ),
         "summary": ("Summary", "摘要"),
         "one_seed": (
@@ -359,6 +370,12 @@ METRIC_TITLES = {
     "amplitude_error": "振幅：相对误差",
     "amplitude_within_10_percent": "振幅误差不超过 10%",
     "judge": "模型裁判评分",
+    "likelihood_accuracy": "按似然的准确率",
+    "likelihood_accuracy_per_character": "按每字似然的准确率",
+    "expected_calibration_error": "期望校准误差",
+    "brier_score": "Brier 分数",
+    "choice_accuracy": "所选答案的准确率",
+    "choice_parsed": "指明选项的回答",
 }
 """Where a metric's own title is no name in Chinese too."""
 
