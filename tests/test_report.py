@@ -135,6 +135,20 @@ def test_the_page_loads_nothing(make_folder: Callable[..., Path]) -> None:
     assert str(policies[0]).startswith("default-src 'none'; img-src data:;")
 
 
+def test_images_beyond_the_limit_stay_beside_the_page(
+    make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder()
+    path = folder / "images" / "abc.webp"
+    monkeypatch.setattr(sys.modules["vglm.evaluation.report.render"], "MAX_IMAGE_BYTES", path.stat().st_size)
+    assert "images are in this page" not in render(folder).read_text(encoding="utf-8").partition("<script")[0]
+    monkeypatch.setattr(sys.modules["vglm.evaluation.report.render"], "MAX_IMAGE_BYTES", path.stat().st_size - 1)
+    page = Page(render(folder).read_text(encoding="utf-8"))
+    assert page.data["images"] == []
+    assert page.data["rows"][0][11] == -2
+    assert "Of 1 images 0 are in this page, which would be too large with all" in page.text
+
+
 def test_text_stays_text(make_folder: Callable[..., Path]) -> None:
     values = dict.fromkeys(("question", "reference", "kind", "image"), ATTACK)
     before = [record(ATTACK, ATTACK, image_sha256="abc", **values), record("b", "b", kind="b")]

@@ -303,6 +303,7 @@ def test_it_prints(browser: Browser, make_page: Callable[[int], Path]) -> None:
     pdf = base64.b64decode(browser.call("Page.printToPDF")["data"])
     assert pdf.startswith(b"%PDF")
     assert browser.run("document.querySelectorAll('article').length") == 60  # all are on paper
+    assert browser.run("document.querySelector('#scores details').open")
 
 
 def test_ten_thousand_answers_open_and_filter_at_once(browser: Browser, make_page: Callable[[int], Path]) -> None:

@@ -41,7 +41,6 @@ from vglm.evaluation.metrics import (
     classify,
     compare_all,
     normalise,
-    score,
     score_conventions,
     select_metrics,
 )
@@ -78,16 +77,15 @@ class Pair:
     @cached_property
     def scores(self) -> dict[str, tuple[float, float]]:
         """Metric name -> (baseline, candidate), 0.0 to 1.0."""
-        baseline, candidate = score(self.baseline), score(self.candidate)
-        return {name: (baseline[name], candidate[name]) for name in baseline}
+        return {metric.name: (_score(metric, self.baseline), _score(metric, self.candidate)) for metric in METRICS}
 
-    @property
+    @cached_property
     def right(self) -> tuple[bool, bool]:
         """Whether the (baseline, candidate) answers match exactly."""
         baseline, candidate = self.scores[EXACT_MATCH.name]
         return baseline == 1.0, candidate == 1.0
 
-    @property
+    @cached_property
     def is_changed(self) -> bool:
         """Whether the two answers differ after normalisation."""
         return normalise(self.baseline.prediction) != normalise(self.candidate.prediction)
@@ -96,6 +94,12 @@ class Pair:
     def has_error(self) -> bool:
         """Whether an arm has no answer."""
         return self.baseline.error is not None or self.candidate.error is not None
+
+
+def _score(metric: Metric, record: Prediction) -> float:
+    """One record by one of the metrics of every report; one with an error scores 0."""
+    assert metric.function is not None
+    return 0.0 if record.error is not None else metric.function(record.prediction, record.reference)
 
 
 @dataclass(frozen=True)

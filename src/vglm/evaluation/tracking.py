@@ -18,7 +18,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vglm.evaluation.comparison import METRICS_FILE
 
@@ -46,7 +46,7 @@ def track_evaluation(evaluation: Path, run: Path | None, trained: Mapping[str, A
     from vglm.tuning.trainer import Tracker  # takes seconds to import
 
     assert isinstance(settings, Mapping)
-    mode = os.environ.get("WANDB_MODE") or settings.get("mode")
+    mode: Any = os.environ.get("WANDB_MODE") or settings.get("mode")
     tracker = Tracker(kind, settings.get("project"), mode)
     try:
         report = json.loads((evaluation / "report" / "report.json").read_text(encoding="utf-8"))
@@ -91,7 +91,7 @@ def _to_wandb(evaluation: Path, run: Path, report: Mapping[str, Any]) -> str:
     import wandb
 
     folder, known = evaluation / "report", find_run_id(run)
-    resume = None if known is None else "allow"
+    resume: Literal["allow"] | None = None if known is None else "allow"
     with wandb.init(id=known, resume=resume, job_type="evaluation", settings=wandb.Settings(silent=True)) as tracked:
         content: dict[str, Any] = {"evaluation/metrics": wandb.Table(columns=list(COLUMNS), data=table_rows(report))}
         for name in ("index.html", "scores.svg", "curves.svg"):

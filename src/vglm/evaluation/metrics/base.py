@@ -13,6 +13,7 @@ import math
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,6 +120,7 @@ def measure(metric: Metric, records: Sequence[Prediction]) -> Score:
     return Score(metric, value, len(rows), interval, method)
 
 
+@lru_cache(20_000)  # every metric asks again
 def normalise(text: str) -> str:
     """Bring a text into the form in which answers are compared.
 

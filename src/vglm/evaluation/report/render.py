@@ -62,7 +62,8 @@ from vglm.evaluation.report.translation import translate
 from vglm.evaluation.statistics import PairedComparison
 
 CURVES_PLOT = "curves.svg"
-MAX_IMAGES = 600
+MAX_IMAGE_BYTES = 20_000_000
+"""So much of the images is in the page, those of changed answers first, so that it opens in seconds."""
 MAX_EXAMPLES = 5
 FLIP_TITLES = {
     (False, True): "wrong → right",
@@ -515,7 +516,7 @@ def _html(content: _Content, images: Path) -> str:
     environment = _environment(autoescape=True)
     script = _source(environment, "report.js")
     script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    data, left_out = _data(content, images)
+    data, embedded, total = _data(content, images)
     reaches = {}
     for name, summary in content.comparison.splits.items():
         ends = [
@@ -529,8 +530,8 @@ def _html(content: _Content, images: Path) -> str:
         **_context(content),
         reaches=reaches,
         confusion=content.comparison.confusion,
-        images_left=left_out,
-        max_images=MAX_IMAGES,
+        embedded=embedded,
+        total_images=total,
         data=Markup(data),
         style=Markup(_source(environment, "report.css")),
         script=Markup(script),
@@ -548,24 +549,23 @@ def _draw(pair: Pair) -> list[Any]:
     return [*texts, list(FLIP_TITLES).index(pair.right), int(pair.is_changed)]
 
 
-def _data(content: _Content, images: Path) -> tuple[str, bool]:
-    """The answers as JSON for the script, changed ones first; and whether images were left out."""
+def _data(content: _Content, images: Path) -> tuple[str, int, int]:
+    """The answers as JSON for the script, changed ones first; how many images are in it, and how many there are."""
     comparison = content.comparison
     places: dict[str, int] = {}
     uris: list[str] = []
-    left_out = False
+    room = MAX_IMAGE_BYTES
 
     def place(sha256: str | None) -> int:
         """Of the image in the page: -1 for none, -2 for one that is not embedded."""
-        nonlocal left_out
+        nonlocal room
         if sha256 is None or not (path := images / f"{sha256}.webp").is_file():
             return -1
         if sha256 not in places:
-            if len(uris) >= MAX_IMAGES:
-                left_out = True
-                return -2
-            places[sha256] = len(uris)
-            uris.append("data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode())
+            room -= path.stat().st_size
+            places[sha256] = len(uris) if room >= 0 else -2
+            if room >= 0:
+                uris.append("data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode())
         return places[sha256]
 
     fields = list(dict.fromkeys(name for part in comparison.splits.values() for name in part.slices))
@@ -611,7 +611,7 @@ def _data(content: _Content, images: Path) -> tuple[str, bool]:
         "images": uris,
         "rows": rows,
     }
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"), left_out
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"), len(uris), len(places)
 
 
 def _plot(content: _Content) -> str:

@@ -110,8 +110,9 @@ STRINGS = {
         ),
         "errors": ("{errors} could not be answered and count as wrong.", "{errors} 条无法回答，按错误计。"),
         "images_left": (
-            "Images are embedded for the first {n} only; the folder images/ beside the report holds them all.",
-            "仅嵌入前 {n} 张图像；全部图像在报告旁的 images/ 文件夹中。",
+            "Of {total} images {n} are in this page, which would be too large with all; the folder images/ beside the "
+            "report holds the others.",
+            "共 {total} 张图像，页面只嵌入 {n} 张，以免过大；其余图像在报告旁的 images/ 文件夹中。",
         ),
         "needs_script": (
             "The answers are shown by a script; without one, read predictions.jsonl.",

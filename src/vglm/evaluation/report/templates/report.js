@@ -206,5 +206,8 @@ button.addEventListener("click", () => speak(side === 0));
 search.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(update, 80); });
 next.addEventListener("click", () => { limit += PAGE; extend(limit); });
 find("form").addEventListener("submit", (event) => event.preventDefault());
-addEventListener("beforeprint", () => extend(PRINTED));
+addEventListener("beforeprint", () => {
+  extend(PRINTED);
+  document.querySelector("#scores details").open = true; // how each score is computed belongs on paper
+});
 speak((navigator.language || "").toLowerCase().startsWith("zh") || location.hash === "#zh");
