@@ -122,6 +122,10 @@ def test_the_page_shows_the_curves_and_the_files_lie_beside_it(make_folder: Call
     drawn = [attributes for tag, attributes in page.tags if tag == "svg" and attributes.get("class") == "plot"]
     assert len(drawn) == 3
     assert "Domain gain against general ability lost" in page.text
+    assert (
+        "chosen by these very scores on Validation, so they flatter it; the verdict rests on other samples (Test"
+        in (" ".join(page.text.split()))
+    )
     file = (folder / "report" / "curves.svg").read_text(encoding="utf-8")
     texts = ["".join(each.itertext()) for each in ElementTree.fromstring(file).iter(f"{SVG}text")]
     assert {"50, chosen", "budget: 5", "Loss in training"} <= set(texts)

@@ -396,6 +396,7 @@ def _environment(*, autoescape: bool) -> Environment:
         "number": _number,
         "ends": _ends,
         "title": _title,
+        "split_title": split_title,
         "control": _control,
         "field": lambda name: STRINGS.get(name, Text(name, name)),
     }

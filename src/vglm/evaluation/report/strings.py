@@ -78,7 +78,7 @@ STRINGS = {
         "other_image": ("other image", "其他图像"),
         "true_image": ("true image", "真实图像"),
         "baselines": ("Against simple rules", "与简单基线比较"),
-        "baselines_about": ("{metric} on the split that is judged.", "所评部分上的{metric}。"),
+        "baselines_about": ("{metric} on the split that is judged, n = {n}.", "所评部分上的{metric}，n = {n}。"),
         "no_baselines": (
             "There are no baselines in this evaluation, so a score cannot be held against a constant answer here.",
             "本次评测没有基线，因此无法与恒定回答等比较。",
@@ -303,9 +303,13 @@ STRINGS = {
             "遗忘预算用尽，训练提前停止。",
         ),
         "curve_chosen_by": (
-            "The checkpoint was chosen by these very scores, so they flatter it; the scores above are of other samples "
-            "where the split is another one.",
-            "检查点正是按这些得分选出的，因此会偏高；若上文所用部分不同，则上文得分来自其他样本。",
+            "The checkpoint was chosen by these very scores on {split}, so they flatter it; the verdict rests on other "
+            "samples ({main}).",
+            "检查点正是按这些{split}得分选出的，因此偏高；结论依据的是其他样本（{main}）。",
+        ),
+        "curve_chosen_same": (
+            "The checkpoint was chosen by its scores on {split}, on which the verdict rests too: both flatter it.",
+            "检查点按{split}得分选出，而结论也依据同一部分，因此两者都偏高。",
         ),
         "numbers": ("The numbers", "数据"),
         "thinned": ("{shown} of {n} steps.", "{n} 步中的 {shown} 步。"),
