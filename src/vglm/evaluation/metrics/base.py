@@ -120,11 +120,15 @@ def measure(metric: Metric, records: Sequence[Prediction]) -> Score:
     return Score(metric, value, len(rows), interval, method)
 
 
-@lru_cache(20_000)  # every metric asks again
 def normalise(text: str) -> str:
     """Bring a text into the form in which answers are compared.
 
     Unicode NFKC (full-width signs and letters become half-width); white space is dropped at the ends and made one blank
     inside. Case, accents and punctuation count.
     """
+    return _normalised(text)
+
+
+@lru_cache(20_000)  # every metric asks again
+def _normalised(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).split())
