@@ -31,6 +31,7 @@ def run(cfg: DictConfig) -> Path:
     from vglm.evaluation.processes import Processes
     from vglm.evaluation.report import print_summary, render
     from vglm.evaluation.scoring import check_metrics, score_arms
+    from vglm.evaluation.tracking import track_evaluation
 
     folder = None if cfg.run is None else subjects.find_run(cfg.run, Path("outputs"))
     trained = {} if folder is None else subjects.read_run_config(folder)
@@ -62,7 +63,7 @@ def run(cfg: DictConfig) -> Path:
         files.write_evaluation(subjects.describe(subject, answers, decoding, OmegaConf.to_yaml(cfg)), new, subject.log)
         score_arms(new, cfg.metrics)  # those of metrics.external
         render(new)
-    print_summary(output)
+    print_summary(output, tracked=track_evaluation(output, folder, trained))
     return output
 
 

@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -69,24 +71,29 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
 
 
 class Page(HTMLParser):
-    """The page as a browser reads it: its tags, the text that is shown, and the data of its script."""
+    """The page as a browser reads it: its tags, the English text that is shown, and the data of its script."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
         self.raw = ""
+        self._is_chinese = False
         self.feed(text)
         self.data = json.loads(self.raw)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attributes)))
+        self._is_chinese = dict(attributes).get("lang") == "zh-Hans"
+
+    def handle_endtag(self, tag: str) -> None:
+        self._is_chinese = False
 
     def handle_data(self, data: str) -> None:
         tag, attributes = self.tags[-1] if self.tags else ("", {})
         if tag == "script" and attributes.get("type") == "application/json" and not self.raw:
             self.raw = data
-        else:
+        elif not self._is_chinese:
             self.text += data
 
 
@@ -126,6 +133,20 @@ def test_the_page_loads_nothing(make_folder: Callable[..., Path]) -> None:
     assert all(source.startswith("data:image/webp;base64,") for source in page.data["images"])
     policies = [attributes["content"] for tag, attributes in page.tags if tag == "meta" and "http-equiv" in attributes]
     assert str(policies[0]).startswith("default-src 'none'; img-src data:;")
+
+
+def test_images_beyond_the_limit_stay_beside_the_page(
+    make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder()
+    path = folder / "images" / "abc.webp"
+    monkeypatch.setattr(sys.modules["vglm.evaluation.report.render"], "MAX_IMAGE_BYTES", path.stat().st_size)
+    assert "images are in this page" not in render(folder).read_text(encoding="utf-8").partition("<script")[0]
+    monkeypatch.setattr(sys.modules["vglm.evaluation.report.render"], "MAX_IMAGE_BYTES", path.stat().st_size - 1)
+    page = Page(render(folder).read_text(encoding="utf-8"))
+    assert page.data["images"] == []
+    assert page.data["rows"][0][11] == -2
+    assert "Of 1 images 0 are in this page, which would be too large with all" in page.text
 
 
 def test_text_stays_text(make_folder: Callable[..., Path]) -> None:
@@ -235,7 +256,7 @@ def test_a_stamp_is_part_of_the_verdict(make_folder: Callable[..., Path]) -> Non
     report = render(make_folder(answers(4, 40), answers(30, 40))).parent / "report.json"
     verdict = json.loads(report.read_text(encoding="utf-8"))["verdict"]
     assert verdict["en"].endswith("But see the warning: EVALUATED ON TRAINING IMAGES.")
-    assert verdict["zh"].endswith("但请注意警告：EVALUATED ON TRAINING IMAGES。")
+    assert verdict["zh"].endswith("但请注意警告：用训练图像评测。")
 
 
 def test_a_model_that_ignores_its_image_is_told_so(make_folder: Callable[..., Path]) -> None:
@@ -310,6 +331,45 @@ def test_a_classification_shows_its_confusion(make_folder: Callable[..., Path]) 
     assert report["primary"] == "accuracy"
     assert "Better: Accuracy went from 0.0% to 100.0%" in report["verdict"]["en"]
     assert report["splits"]["test"]["slices"]["kind"]["a"]["accuracy"]["n"] == 12
+
+
+def test_stored_answers_are_scored_again_without_torch(make_folder: Callable[..., Path]) -> None:
+    """In a process of its own, in which no heavy library can be imported."""
+    config = "metrics: {names: [exact_match, bleu_zh], labels: null, convention: null}"
+    folder = make_folder(answers(4, 40), answers(30, 40), replace(EVALUATION, config=config))
+    script = (
+        "import sys\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in ('torch', 'transformers', 'peft', 'accelerate', 'hydra'):\n"
+        "            raise ImportError('refused: ' + name)\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        "from vglm.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", script, "report", str(folder)]
+    again = [sys.executable, "-c", script, "score", str(folder), "metrics.names=[exact_match,chrf,bleu_zh]"]
+    done = subprocess.run(again, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Better: Exact match went from 10.0% to 75.0%" in " ".join(done.stdout.split())
+    report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
+    assert report["primary"] == "exact_match"  # chosen before anyone saw a score
+    assert report["metrics_added_later"] == ["chrf"]
+    assert 0.1 < report["splits"]["test"]["chrf"]["before"] < report["splits"]["test"]["chrf"]["after"] < 1
+    text = Page((folder / "report" / "index.html").read_text(encoding="utf-8")).text
+    assert "chrF2 was added when the stored answers were scored again" in text
+    assert "BLEU (zh) was added" not in text
+    strange = subprocess.run([*command, str(folder / "images")], capture_output=True, text=True, check=False)
+    assert strange.returncode == 2
+    assert "is no evaluation folder: it has no evaluation.json" in strange.stderr
+
+
+def test_the_page_says_how_each_p_value_was_made(make_folder: Callable[..., Path]) -> None:
+    text = Page(render(make_folder(answers(4, 40), answers(30, 40))).read_text(encoding="utf-8")).text
+    assert "Exact match: mid-p McNemar test, two-sided; Tango's score interval of paired proportions" in text
+    assert "ROUGE-L (characters): paired randomisation test, two-sided, 4000 draws; expanded percentile" in text
+    assert "Holm corrects over the 2 tests of this table; the verdict rests on the primary metric's own p" in text
+    assert "One training run: the intervals are over test samples, not over training seeds." in text
 
 
 def test_the_plot_is_a_file_of_its_own(make_folder: Callable[..., Path]) -> None:

@@ -4,8 +4,10 @@ import base64
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report import EVALUATION, record
+from test_report import EVALUATION, answers, record
+from test_report_curves import write
 
-from vglm.evaluation.predictions import Prediction, write_evaluation, write_predictions
+from vglm.evaluation.comparison import Comparison, Pair, Summary
+from vglm.evaluation.predictions import Arm, Evaluation, Prediction, Stamp, write_evaluation, write_predictions
 from vglm.evaluation.report import render
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -132,6 +136,29 @@ def make_page(tmp_path: Path) -> Callable[[int], Path]:
     return make
 
 
+def full_page(folder: Path, evaluation: Evaluation) -> Path:
+    """A report with everything in it: curves, controls, baselines, slices, classes, a probe, stamps."""
+    config = "metrics: {names: [accuracy, macro_f1, bleu_13a, rouge_l_characters], labels: null, convention: null}"
+    kinds = {
+        name: [replace(each, kind="ab"[row % 2]) for row, each in enumerate(rows)]
+        for name, rows in (
+            ("before", answers(4, 40) + answers(38, 40, split="probe")),
+            ("after", answers(30, 40) + answers(10, 40, split="probe")),
+            ("before-shuffled", answers(4, 40)),
+            ("after-shuffled", answers(6, 40)),
+            ("after-text-only", answers(2, 40)),
+        )
+    }
+    for name, rows in kinds.items():
+        write_predictions(rows, folder / name / "predictions.jsonl")
+    controls = (Arm(label="after-shuffled", meaning="after, each image replaced by that of another sample"),)
+    write_evaluation(replace(evaluation, config=config, controls=controls), folder)
+    meaning = "the answer of a training sample drawn at random, the mean of 20 draws"
+    baselines = [{"name": "random training answer", "meaning": meaning, "scores": {"accuracy": 0.8}}]
+    (folder / "baselines.json").write_text(json.dumps(baselines), encoding="utf-8")
+    return render(write(folder))
+
+
 def test_it_filters_searches_and_loads_nothing(browser: Browser, make_page: Callable[[int], Path]) -> None:
     page = make_page(60)
     browser.open(page)
@@ -170,6 +197,91 @@ def test_it_speaks_chinese(browser: Browser, make_page: Callable[[int], Path]) -
     assert browser.complaints() == []
 
 
+def test_the_chinese_page_has_no_english_sentence(browser: Browser, tmp_path: Path) -> None:
+    """Three lower-case words in a row are one, but for those of the data, of code and of paths."""
+    stamp = Stamp(
+        text="LEAKED",
+        detail="1 of 60 test samples are of groups that were trained on. The scores show memory as well as skill.",
+    )
+    facts = {
+        "base model": "tiny",
+        "training": "5 steps of 8 samples, learning rate 0.1, seed 1",
+        "code": "sources sha256 0",
+    }
+    summary = "tiny tuned with LoraConfig on 20 samples of scenes. Scored on 40 test samples and 40 probe samples."
+    page = full_page(tmp_path, replace(EVALUATION, summary=summary, stamps=(stamp,), facts=facts))
+    browser.open(page)
+    assert len(browser.run("document.body.innerText.match(/[a-z]+ [a-z]+ [a-z]+/g)")) > 50
+    browser.run("document.getElementById('switch').click()")
+    assert (
+        browser.run(
+            "document.querySelectorAll('code, .asked, .answers').forEach((e) => e.remove());"
+            " document.body.innerText.match(/.*[a-z]+ [a-z]+ [a-z]+.*/g)"
+        )
+        is None
+    )
+    spoken = browser.run(
+        "[...document.querySelectorAll('title, desc, [title], [aria-label]')].map((e) => e.getAttribute('title') ||"
+        " e.getAttribute('aria-label') || e.textContent)"
+    )
+    assert len(spoken) > 8
+    assert not [text for text in spoken if re.search("[a-z]+ [a-z]+ [a-z]+", text)]
+    assert browser.complaints() == []
+
+
+def test_curves_are_drawn_and_their_numbers_unfold(browser: Browser, tmp_path: Path) -> None:
+    page = full_page(tmp_path, EVALUATION)
+    browser.open(page)
+    assert browser.run("document.querySelectorAll('svg.plot').length") == 3
+    shown = (
+        "[...document.querySelectorAll('.plot text')].filter((e) => e.getBBox().width > 0).map((e) => e.textContent)"
+    )
+    assert "budget: 5" in browser.run(shown)
+    assert "预算：5" not in browser.run(shown)
+    inside = (
+        "[...document.querySelectorAll('.plot text')].every((e) => {const t = e.getBoundingClientRect(), f ="
+        " e.closest('figure').getBoundingClientRect(); return !t.width || (t.left >= f.left && t.right <= f.right);})"
+    )
+    assert browser.run(inside)
+    browser.run("document.querySelector('.plots summary').click()")
+    assert browser.run("document.querySelector('.plots details').innerText").split()[-3:] == ["100", "+90.0", "+40.0"]
+    browser.run("document.getElementById('switch').click()")
+    assert "预算：5" in browser.run(shown)
+    assert browser.run("document.querySelector('svg.plot title').textContent") == "领域增益与通用能力损失"
+    assert browser.requests() == [page.as_uri()]
+    assert browser.complaints() == []
+
+
+def test_draws_of_a_sample_stand_together(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three draws of two samples: the first flips in one draw, the second is always right."""
+    pairs = [
+        Pair(
+            replace(record(name, "猫。" if name == "a" else "沙滩。"), draw=draw),
+            replace(record(name, answer), draw=draw),
+        )
+        for draw in range(3)
+        for name, answer in (("a", "沙滩。" if draw == 1 else "狗。"), ("b", "沙滩。"))
+    ]
+    comparison = Comparison("before", "after", {"test": Summary(tuple(pairs))})
+    monkeypatch.setattr(sys.modules["vglm.evaluation.report.render"], "compare_folder", lambda *_: comparison)
+    write_evaluation(replace(EVALUATION, stamps=()), tmp_path)
+    browser.open(render(tmp_path))
+    assert browser.run("document.querySelectorAll('article').length") == 2
+    assert browser.run("document.querySelector('.count').textContent") == "2 of 2 shown"
+    first = "document.querySelector('article')"
+    assert browser.run(f"{first}.querySelectorAll('.answer').length") == 6
+    assert browser.run(f"[...{first}.querySelectorAll('.arm')].map((e) => e.firstChild.textContent)")[3] == (
+        "after · draw 2 of 3"
+    )
+    assert browser.run(f"[...{first}.querySelectorAll('.flip')].map((e) => e.textContent)") == [
+        "wrong in both",
+        "wrong → right",
+    ]
+    browser.run("document.querySelector('[data-show=flip0]').click()")
+    assert browser.run("document.querySelector('.count').textContent") == "1 of 1 shown"
+    assert browser.complaints() == []
+
+
 def test_it_fits_a_phone_and_follows_the_dark_scheme(browser: Browser, make_page: Callable[[int], Path]) -> None:
     browser.call("Emulation.setDeviceMetricsOverride", width=400, height=800, deviceScaleFactor=1, mobile=True)
     browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
@@ -191,6 +303,7 @@ def test_it_prints(browser: Browser, make_page: Callable[[int], Path]) -> None:
     pdf = base64.b64decode(browser.call("Page.printToPDF")["data"])
     assert pdf.startswith(b"%PDF")
     assert browser.run("document.querySelectorAll('article').length") == 60  # all are on paper
+    assert browser.run("document.querySelector('#scores details').open")
 
 
 def test_ten_thousand_answers_open_and_filter_at_once(browser: Browser, make_page: Callable[[int], Path]) -> None:

@@ -70,6 +70,7 @@ def test_stars_written_to_files_and_read_look_the_same(tmp_path: Path, file_form
 def test_the_command_line_writes_all_or_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "set"), "--stars", "2", "--seed", "3"]) == 0
     assert sorted(path.name for path in (tmp_path / "set").iterdir()) == [
+        "SYNTHETIC",  # by which a report on them is stamped
         "labels.csv",
         "stars-3-0.csv",
         "stars-3-1.csv",

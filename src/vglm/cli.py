@@ -139,14 +139,16 @@ def _parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser(
         "report",
-        help="compare runs, method by method",
+        help="compare runs, method by method; or make an evaluation's report again",
         description="Put finished runs side by side, one row for each method with its seeds together: held-out score"
         " with interval, what was forgotten, memory, seconds and size; and each method tested against each other on the"
-        " same samples. Runs without an evaluation are evaluated first.",
-        epilog="example: vglm report outputs/sweeps/<time> --markdown table.md",
+        " same samples. Runs without an evaluation are evaluated first. Given evaluation folders instead, write their"
+        " reports again from the stored answers, without model or torch.",
+        epilog="examples: vglm report outputs/sweeps/<time> --markdown table.md;"
+        " vglm report outputs/background/lora/<time>/evaluation",
     )
     add = report.add_argument
-    add("runs", metavar="RUN", nargs="+", type=Path, help="run folders, or folders with runs below, as of a sweep")
+    add("runs", metavar="RUN", nargs="+", type=Path, help="run folders, or folders with runs below; or an evaluation")
     add("--markdown", metavar="FILE", type=Path, help="write the table to this file as well")
     report.set_defaults(command=_report)
 
@@ -258,6 +260,9 @@ def _protocol(parsed: argparse.Namespace) -> None:
 
 
 def _report(parsed: argparse.Namespace) -> None:
+    if any((folder / "evaluation.json").is_file() for folder in parsed.runs):
+        _render_again(parsed.runs)
+        return
     from vglm.config import repo_root
     from vglm.evaluation.predictions import write_text
     from vglm.evaluation.sweep import as_markdown, compare_methods, find_runs, print_rows, tabulate
@@ -282,6 +287,21 @@ def _score(parsed: argparse.Namespace) -> None:
     rescore(parsed.folder, parsed.settings)
     render(parsed.folder)
     print_summary(parsed.folder)
+
+
+def _render_again(folders: Sequence[Path]) -> None:
+    """Write reports again, from the files alone."""
+    from vglm.errors import ConfigError
+    from vglm.evaluation.report import print_summary, render
+
+    if strangers := [str(folder) for folder in folders if not (folder / "evaluation.json").is_file()]:
+        raise ConfigError(
+            f"{strangers[0]} is no evaluation folder: it has no evaluation.json. Pass folders that evaluate.py wrote"
+            " (<run>/evaluation), or runs alone."
+        )
+    for folder in folders:
+        render(folder)
+        print_summary(folder)
 
 
 def _doctor(parsed: argparse.Namespace) -> int:

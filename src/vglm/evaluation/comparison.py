@@ -57,7 +57,6 @@ from vglm.evaluation.metrics import (
     compare_all,
     join_draws,
     normalise,
-    score,
     score_conventions,
     select_metrics,
 )
@@ -95,16 +94,15 @@ class Pair:
     @cached_property
     def scores(self) -> dict[str, tuple[float, float]]:
         """Metric name -> (baseline, candidate), 0.0 to 1.0."""
-        baseline, candidate = score(self.baseline), score(self.candidate)
-        return {name: (baseline[name], candidate[name]) for name in baseline}
+        return {metric.name: (_score(metric, self.baseline), _score(metric, self.candidate)) for metric in METRICS}
 
-    @property
+    @cached_property
     def right(self) -> tuple[bool, bool]:
         """Whether the (baseline, candidate) answers match exactly."""
         baseline, candidate = self.scores[EXACT_MATCH.name]
         return baseline == 1.0, candidate == 1.0
 
-    @property
+    @cached_property
     def is_changed(self) -> bool:
         """Whether the two answers differ after normalisation."""
         return normalise(self.baseline.prediction) != normalise(self.candidate.prediction)
@@ -118,6 +116,12 @@ class Pair:
     def sample(self) -> tuple[str, str]:
         """Which sample it is, whatever the draw."""
         return self.candidate.split, self.candidate.id
+
+
+def _score(metric: Metric, record: Prediction) -> float:
+    """One record by one of the metrics of every report; one with an error scores 0."""
+    assert metric.function is not None
+    return 0.0 if record.error is not None else metric.function(record.prediction, record.reference)
 
 
 @dataclass(frozen=True)
@@ -567,7 +571,7 @@ def compare_folder(folder: Path, evaluation: Evaluation) -> Comparison:
     """Compare the two arms' `predictions.jsonl` of an evaluation folder, by the metrics that its config names.
 
     Raises:
-        ConfigError: The config names an unknown metric.
+        ConfigError: There is no such metric.
         DataError: The predictions are missing, damaged, or not about the same samples.
     """
     labels = evaluation.baseline.label, evaluation.candidate.label

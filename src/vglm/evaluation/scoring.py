@@ -50,6 +50,7 @@ from vglm.evaluation.predictions import (
 )
 
 STAMP = "ANSWERS LEFT UNSCORED"
+LATE_STAMP = "PRIMARY METRIC CHOSEN AFTERWARDS"
 
 Compute = Callable[[Sequence[Prediction]], Rows]
 """Records -> their additive numbers in the same order, shape (n, k)."""
@@ -72,7 +73,8 @@ def rescore(folder: Path, settings: Sequence[str]) -> None:
     """Score an evaluation again, with its stored answers and its own metrics but for some settings; no report is made.
 
     Args:
-        folder: The evaluation folder; its description is replaced.
+        folder: The evaluation folder; its description is replaced, and keeps the names of the metrics it was made with
+            under `metrics.asked_first`.
         settings: As on the command line, such as `metrics.names=[bleu_zh,green]` or `metrics.external.green.scores=…`.
 
     Raises:
@@ -97,8 +99,19 @@ def rescore(folder: Path, settings: Sequence[str]) -> None:
     stored = _unchanged(folder, earlier, metrics)
     check_metrics(metrics, stored=stored)
     score_arms(folder, metrics, stored=stored)
+    asked_first = list(earlier.get("asked_first") or earlier.get("names") or ())
+    if asked_first and isinstance(config.get("metrics"), dict):
+        config["metrics"]["asked_first"] = asked_first  # for the page to say which ones came after the answers
     told = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
-    write_evaluation(replace(read_evaluation(folder), config=told), folder)
+    evaluation = read_evaluation(folder)
+    stamps = [stamp for stamp in evaluation.stamps if stamp.text != LATE_STAMP]
+    if asked_first and metrics["names"][:1] != asked_first[:1]:
+        detail = (
+            f"The verdict rests on {next(iter(metrics['names']), 'exact_match')}; before anyone saw an answer it was to"
+            f" rest on {asked_first[0]}."
+        )
+        stamps.append(Stamp(text=LATE_STAMP, detail=detail))
+    write_evaluation(replace(evaluation, config=told, stamps=tuple(stamps)), folder)
 
 
 def _unchanged(folder: Path, earlier: Mapping[str, Any], metrics: Mapping[str, Any]) -> set[str]:

@@ -35,6 +35,7 @@ from vglm.evaluation.image_use import Control, shuffle_images
 from vglm.evaluation.likelihoods import Choices, check_choices
 from vglm.evaluation.predictions import Arm, Evaluation, Prediction, Stamp
 from vglm.evaluation.processes import Processes
+from vglm.evaluation.provenance import provenance, synthetic_stamps
 from vglm.tuning.run_folder import RESULTS, latest_run
 
 SPLITS = ("test", "probe", "validation", "train")
@@ -416,13 +417,13 @@ def describe(subject: Subject, answers: Answers, decoding: Mapping[str, Any], co
         purpose=subject.purpose,
         baseline=subject.baseline.arm,
         candidate=subject.candidate.arm,
-        facts=subject.facts,
+        facts={**subject.facts, **provenance(config, subject.facts.get("run"))},
         decoding={**describe_decoding(decoding), **answers.precision},
         command=shlex.join(["python", *(_resolved(each, subject) for each in sys.argv)]),
         versions=_versions(),
         config=config,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        stamps=_stamps(subject, predictions),
+        stamps=(*_stamps(subject, predictions), *synthetic_stamps(config)),
         controls=(
             *(each.arm for arm in (subject.baseline, subject.candidate) for each in arm.controls),
             *([answers.shots.arm] if answers.shots is not None and answers.shots.samples else ()),

@@ -5,3 +5,6 @@ Scenes: `scenes` says what is in a picture, `render` draws it, `questions` asks 
 Radiographs: `radiographs`, `radiograph_render`, `radiograph_reports`, `radiograph_studies` in the same parts.
 Stars: `lightcurves` simulates them, `star_dialogues` asks about them. `command` is what the command lines share.
 """
+
+MARKER = "SYNTHETIC"
+"""A file of this name says that the folder's samples were generated; reports are stamped so."""

@@ -3,8 +3,10 @@
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from vglm.data.synthetic import MARKER
 from vglm.errors import WorkbenchError
 
 
@@ -34,5 +36,6 @@ def write_set(
     except WorkbenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    (Path(options["folder"]) / MARKER).write_text(f"{parser.prog}, seed {options['seed']}\n", encoding="utf-8")
     print(f"{options['folder']}: written with seed {options['seed']}.")
     return 0

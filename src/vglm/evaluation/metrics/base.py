@@ -14,6 +14,7 @@ import math
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,4 +198,9 @@ def normalise(text: str) -> str:
     Unicode NFKC (full-width signs and letters become half-width); white space is dropped at the ends and made one blank
     inside. Case, accents and punctuation count.
     """
+    return _normalised(text)
+
+
+@lru_cache(20_000)  # every metric asks again
+def _normalised(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).split())

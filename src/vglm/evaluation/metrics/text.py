@@ -17,7 +17,6 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
-from rouge_score.rouge_scorer import RougeScorer
 
 from vglm.evaluation.metrics.base import Metric, Rows, normalise
 from vglm.evaluation.predictions import Prediction
@@ -89,8 +88,28 @@ characters, words = CharacterTokenizer().tokenize, WordTokenizer().tokenize
 
 # --- ROUGE-L ---------------------------------------------------------------------------------------------------------
 
-_ROUGE_L = RougeScorer(["rougeL"], tokenizer=CharacterTokenizer())
-_ROUGE_L_WORDS = RougeScorer(["rougeL"], tokenizer=WordTokenizer())
+
+def common_length(first: Sequence[str], second: Sequence[str]) -> int:
+    """The length of the longest common subsequence, a row of the table at a time as bits of one number.
+
+    Source: Hyyrö 2004, "Bit-parallel LCS-length computation revisited".
+    """
+    places: dict[str, int] = {}
+    for place, token in enumerate(first):
+        places[token] = places.get(token, 0) | 1 << place
+    everything = row = (1 << len(first)) - 1
+    for token in second:
+        matches = row & places.get(token, 0)
+        row = (row + matches | row - matches) & everything
+    return len(first) - row.bit_count()
+
+
+def _rouge_l(prediction: Sequence[str], reference: Sequence[str]) -> float:
+    if not prediction or not reference:
+        return 0.0
+    common = common_length(prediction, reference)
+    precision, recall = common / len(prediction), common / len(reference)
+    return 2 * precision * recall / (precision + recall) if common else 0.0
 
 
 def rouge_l_characters(prediction: str, reference: str) -> float:
@@ -102,12 +121,12 @@ def rouge_l_characters(prediction: str, reference: str) -> float:
     Source: Lin 2004, "ROUGE: a package for automatic evaluation of summaries", as google-research's `rouge_score`
     computes it; its own tokenizer drops everything but a-z and 0-9, so Chinese would always score 0.
     """
-    return float(_ROUGE_L.score(target=reference, prediction=prediction)["rougeL"].fmeasure)
+    return _rouge_l(characters(prediction), characters(reference))
 
 
 def rouge_l_words(prediction: str, reference: str) -> float:
     """The same on the words of `WordTokenizer`."""
-    return float(_ROUGE_L_WORDS.score(target=reference, prediction=prediction)["rougeL"].fmeasure)
+    return _rouge_l(words(prediction), words(reference))
 
 
 # --- BLEU and chrF, as sacrebleu computes them -----------------------------------------------------------------------
@@ -119,6 +138,11 @@ CHRF_ORDERS = 6
 def count_ngrams(tokens: Sequence[str], orders: int) -> list[Counter[tuple[str, ...]]]:
     """The n-grams of each order from 1 to `orders`, with how often they occur."""
     return [Counter(zip(*(tokens[start:] for start in range(n)), strict=False)) for n in range(1, orders + 1)]
+
+
+def _shared(first: Counter[tuple[str, ...]], second: Counter[tuple[str, ...]]) -> int:
+    """How many n-grams two texts have in common, each as often as in the one that has fewer."""
+    return sum(min(first[ngram], second[ngram]) for ngram in first.keys() & second.keys())
 
 
 @cache
@@ -138,7 +162,7 @@ def bleu_rows(records: Sequence[Prediction], tokens: Tokens) -> Rows:
         for order, (found, true) in enumerate(
             zip(count_ngrams(given, ORDERS), count_ngrams(wanted, ORDERS), strict=True)
         ):
-            row[2 + order], row[2 + ORDERS + order] = (found & true).total(), found.total()
+            row[2 + order], row[2 + ORDERS + order] = _shared(found, true), found.total()
     return rows
 
 
@@ -182,7 +206,7 @@ def chrf_rows(records: Sequence[Prediction]) -> Rows:
         given, wanted = ("".join(text.split()) for text in (record.prediction, record.reference))
         counts = zip(count_ngrams(given, CHRF_ORDERS), count_ngrams(wanted, CHRF_ORDERS), strict=True)
         for order, (found, true) in enumerate(counts):
-            row[3 * order : 3 * order + 3] = found.total() if true else 0, true.total(), (found & true).total()
+            row[3 * order : 3 * order + 3] = found.total() if true else 0, true.total(), _shared(found, true)
     return rows
 
 
@@ -230,9 +254,10 @@ def cider_d(
     for counts in wanted:
         frequency.update(ngram for order in counts for ngram in order)
     largest = math.log(len(references)) if references else 0.0
+    rarity = {ngram: largest - math.log(times) for ngram, times in frequency.items()}
 
     def weigh(counts: Counter[tuple[str, ...]]) -> dict[tuple[str, ...], float]:
-        return {ngram: times * (largest - math.log(max(1, frequency[ngram]))) for ngram, times in counts.items()}
+        return {ngram: times * rarity.get(ngram, largest) for ngram, times in counts.items()}
 
     scores = []
     for found, true in zip(given, wanted, strict=True):

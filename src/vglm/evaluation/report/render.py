@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
@@ -33,21 +33,37 @@ from vglm.evaluation.comparison import (
     has_interval,
     judge,
     read_baselines,
+    read_metrics,
     read_visual_gains,
     slice_values,
     write_metrics,
 )
-from vglm.evaluation.metrics import EXACT_MATCH, ROUGE_L, Metric
+from vglm.evaluation.metrics import EXACT_MATCH, METRICS, ROUGE_L, Metric
 from vglm.evaluation.predictions import (
     IMAGES_FOLDER,
     Evaluation,
     read_evaluation,
     replaced_folder,
 )
-from vglm.evaluation.report.strings import METRIC_TITLES, STRINGS, Text, both, say
+from vglm.evaluation.report.curves import Curves, describe_curves, plots, read_curves
+from vglm.evaluation.report.curves import as_file as curves_as_file
+from vglm.evaluation.report.strings import (
+    ARM_TITLES,
+    LANGUAGES,
+    STRINGS,
+    Text,
+    both,
+    metric_title,
+    say,
+    signed,
+    split_title,
+)
+from vglm.evaluation.report.translation import translate
 from vglm.evaluation.statistics import PairedComparison
 
-MAX_IMAGES = 600
+CURVES_PLOT = "curves.svg"
+MAX_IMAGE_BYTES = 20_000_000
+"""So much of the images is in the page, those of changed answers first, so that it opens in seconds."""
 MAX_EXAMPLES = 5
 FLIP_TITLES = {
     (False, True): "wrong → right",
@@ -64,8 +80,8 @@ def render(folder: Path | str) -> Path:
         folder: What `evaluate.py` wrote: `evaluation.json`, both arms' `predictions.jsonl`, `images/`.
 
     Returns:
-        The page's path, `<folder>/report/index.html`; `metrics.json`, `report/report.md`,
-        `report/report.json` and the plot `report/scores.svg` are written too.
+        The page's path, `<folder>/report/index.html`; `metrics.json`, `report/report.md`, `report/report.json` and the
+        plots `report/scores.svg` and, where there is a `curves.json`, `report/curves.svg` are written too.
 
     Raises:
         ConfigError: The evaluation's config names an unknown metric or convention.
@@ -74,12 +90,17 @@ def render(folder: Path | str) -> Path:
     folder = Path(folder)
     evaluation = read_evaluation(folder)
     comparison = compare_folder(folder, evaluation)
+    metrics = read_metrics(evaluation)
+    names = metrics.get("names") or ()
+    asked = {*metrics.get("asked_first", names), *(metric.name for metric in METRICS)}
     content = _Content(
         evaluation,
         comparison,
         read_visual_gains(folder, evaluation, comparison),
         read_baselines(folder),
         conventions_of(evaluation, comparison),
+        read_curves(folder),
+        tuple(name for name in names if name not in asked),
     )
     write_metrics(comparison, folder)
     with replaced_folder(folder / "report", marker="index.html") as report:
@@ -87,6 +108,8 @@ def render(folder: Path | str) -> Path:
         (report / "report.md").write_text(_markdown(content), encoding="utf-8")
         (report / "report.json").write_text(_json(content), encoding="utf-8")
         (report / "scores.svg").write_text(_plot(content), encoding="utf-8")
+        if content.curves is not None and (drawn := curves_as_file(content.curves, evaluation.title)):
+            (report / CURVES_PLOT).write_text(drawn, encoding="utf-8")
     return folder / "report" / "index.html"
 
 
@@ -99,14 +122,17 @@ class _Content:
     gains: Sequence[VisualGain] = ()
     baselines: Sequence[Baseline] = ()
     conventions: dict[str, Any] | None = None
+    curves: Curves | None = None
+    added_metrics: tuple[str, ...] = ()
 
 
-def print_summary(folder: Path | str, console: Console | None = None) -> None:
+def print_summary(folder: Path | str, console: Console | None = None, *, tracked: str | None = None) -> None:
     """Print an evaluation's scores, what they say in words, its stamps and where the report lies.
 
     Args:
         folder: An evaluation folder.
         console: Where to print; 80 columns of standard output if not given.
+        tracked: Where the evaluation was uploaded, see `vglm.evaluation.tracking`.
 
     Raises:
         DataError: A file of the folder is missing or damaged.
@@ -123,18 +149,22 @@ def print_summary(folder: Path | str, console: Console | None = None) -> None:
     table.add_column("ROUGE-L (char.)", justify="right", no_wrap=True)
     for split, kind, summary in _rows(comparison):
         exact, rouge = ([_percent(value) for value in summary.scores[name.name]] for name in (EXACT_MATCH, ROUGE_L))
-        name = f"  {kind}" if kind else f"[bold]{_split_title(split).en}[/bold]"
-        table.add_row(name, str(summary.n), " → ".join(exact), _signed(summary.points()), " → ".join(rouge))
+        name = f"  {kind}" if kind else f"[bold]{split_title(split).en}[/bold]"
+        table.add_row(name, str(summary.n), " → ".join(exact), signed(summary.points()), " → ".join(rouge))
     console.print(table)
     for stamp in evaluation.stamps:
         console.print(f"{stamp.text}: {stamp.detail}", style="bold yellow", markup=False)
     gains = read_visual_gains(folder, evaluation, comparison)
     console.print(verdict(evaluation, comparison, gains, read_baselines(folder)).en, style="bold", markup=False)
-    for sentence in findings(evaluation, comparison):
+    curves = read_curves(folder)
+    said = [] if curves is None else [text for text, _ in describe_curves(curves)]
+    for sentence in [*findings(evaluation, comparison), *said]:
         console.print(sentence.en, markup=False)
     if evaluation.purpose == "tuning":
         for gain in _foremost(gains):
             console.print(_gain_sentence(gain, comparison.verdict.metric).en, markup=False)
+    if tracked is not None:
+        console.print(f"Tracked: {tracked}", soft_wrap=True, markup=False)
     console.print(f"Report: {folder / 'report' / 'index.html'}", soft_wrap=True, markup=False)
 
 
@@ -179,9 +209,11 @@ def verdict(
     if rules:
         best = max(rules, key=lambda rule: sign * rule.scores[metric.name])
         if sign * best.scores[metric.name] >= sign * result.after:
-            parts.append(say("rule_as_good", name=best.name, score=_value(best.scores[metric.name], metric)))
+            parts.append(say("rule_as_good", name=translate(best.name), score=_value(best.scores[metric.name], metric)))
     if evaluation.stamps:
-        parts.append(say("stamped", stamps=", ".join(stamp.text for stamp in evaluation.stamps)))
+        stamps = [translate(stamp.text) for stamp in evaluation.stamps]
+        names = Text(", ".join(each.en for each in stamps), "、".join(each.zh for each in stamps))
+        parts.append(say("stamped", stamps=names))
     return Text("".join(part.en for part in parts), "".join(part.zh for part in parts))
 
 
@@ -195,15 +227,30 @@ def _gain_sentence(gain: VisualGain, metric: Metric) -> Text:
     difference = _difference(gain.result.difference, metric)
     interval, control = _interval(gain.result, metric), _control(gain.control)
     n = f"{gain.result.n:,}"
-    return say(f"gain_{found}", arm=gain.arm, diff=difference, interval=interval, control=control, n=n)
+    return say(f"gain_{found}", arm=_arm(gain.arm), diff=difference, interval=interval, control=control, n=n)
+
+
+def _arm(label: str) -> Text:
+    return ARM_TITLES.get(label, Text(label, label))
 
 
 def _control(name: str) -> Text:
     return STRINGS.get(name, Text(name, name))
 
 
+def _effect(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−")
+
+
+def _spoken(attribute: str, text: Text) -> Markup:
+    """An attribute of a tag, which the page's script puts into the language that is chosen."""
+    return Markup('{}="{}" data-attribute="{}" data-en="{}" data-zh="{}"').format(
+        attribute, text.en, attribute, text.en, text.zh
+    )
+
+
 def _title(metric: Metric) -> Text:
-    return Text(metric.title, METRIC_TITLES.get(metric.name, metric.title))
+    return metric_title(metric.name, metric.title)
 
 
 def _value(value: float, metric: Metric) -> str:
@@ -217,7 +264,7 @@ def _number(value: float, metric: Metric) -> str:
     """A difference without unit."""
     if math.isnan(value):
         return "–"
-    return _signed(100 * value) if metric.is_share else f"{value:+.3g}".replace("-", "−")
+    return signed(100 * value) if metric.is_share else f"{value:+.3g}".replace("-", "−")
 
 
 def _difference(value: float, metric: Metric) -> Text:
@@ -263,20 +310,24 @@ def _finding(evaluation: Evaluation, comparison: Comparison, split: str) -> Text
     summary = comparison.splits[split]
     baseline, candidate = (_percent(value) for value in summary.scores[EXACT_MATCH.name])
     samples = f"{summary.n} {'general questions' if split == PROBE else f'{split} samples'}"
-    where = f"{_split_title(split).zh}（{summary.n} 条）"
+    where = f"{split_title(split).zh}（{summary.n} 条）"
     if evaluation.purpose == "image use":
+        arms = [_arm(label).zh for label in (comparison.baseline, comparison.candidate)]
         return Text(
             f"Of {samples}, {baseline}% are answered right with {comparison.baseline} images and {candidate}% with "
             f"{comparison.candidate} ones: looking at the image is worth {summary.points():.1f} points.",
-            f"{where}中，{comparison.baseline} 图像答对 {baseline}%，{comparison.candidate} 图像答对 {candidate}%："
+            f"{where}中，{arms[0]}下答对 {baseline}%，{arms[1]}下答对 {candidate}%："
             f"看图带来 {summary.points():.1f} 个百分点。",
         )
     gained, lost = len(summary.flips(False, True)), len(summary.flips(True, False))
+    drawn, drawn_zh = "", ""
+    if len(summary.pairs) > summary.n:
+        drawn, drawn_zh = f" of {len(summary.pairs)} drawn ones", f"（共抽取 {len(summary.pairs)} 条回答）"
     sentence = (
         f"On {samples}, exact match went from {baseline}% {comparison.baseline} to {candidate}% "
-        f"{comparison.candidate}: {gained} {_answers(gained)} became right, {lost} became wrong"
+        f"{comparison.candidate}: {gained} {_answers(gained)} became right, {lost} became wrong{drawn}"
     )
-    chinese = f"{where}：完全匹配由 {baseline}% 变为 {candidate}%；{gained} 条变对，{lost} 条变错"
+    chinese = f"{where}：完全匹配由 {baseline}% 变为 {candidate}%；{gained} 条变对，{lost} 条变错{drawn_zh}"
     if split != PROBE:
         return Text(f"{sentence}.", f"{chinese}。")
     forgotten = _forgotten(summary)
@@ -292,7 +343,7 @@ def _forgotten(probe: Summary) -> Text:
     if probe.scores[EXACT_MATCH.name][0] == 0:
         return STRINGS["nothing_to_forget"]
     found = judge(probe.primary, probe.primary_metric)
-    change = _signed(100 * found.result.difference)
+    change = signed(100 * found.result.difference)
     interval = _interval(found.result, found.metric)
     return say(f"forgot_{found.finding}", change=change, loss=change.lstrip("−+"), interval=interval)
 
@@ -307,24 +358,18 @@ def _rows(comparison: Comparison) -> list[tuple[str, str | None, Summary]]:
     return rows
 
 
-def _split_title(split: str) -> Text:
-    return STRINGS[split] if split in ("test", PROBE) else Text(split.capitalize(), split)
-
-
 def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def _signed(points: float) -> str:
-    """Points with a sign that is as wide as a plus, and none before zero."""
-    text = f"{points:+.1f}"
-    return text[1:] if text in ("+0.0", "-0.0") else text.replace("-", "−")
-
-
-def _ordered(pairs: Sequence[Pair], *, losses_first: bool) -> list[Pair]:
-    """Changed answers first, among them the flips; then what stayed wrong, then what stayed right."""
+def _ordered(pairs: Sequence[Pair], *, losses_first: bool) -> list[list[Pair]]:
+    """Samples, each with its draws: changed answers first, among them the flips; then what stayed wrong, then right."""
     rank = {(False, True): 1, (True, False): 0 if losses_first else 2, (False, False): 3, (True, True): 4}
-    return sorted(pairs, key=lambda pair: (not pair.is_changed, rank[pair.right]))
+    samples: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        samples.setdefault(pair.candidate.id, []).append(pair)
+    draws = [sorted(each, key=lambda pair: pair.candidate.draw) for each in samples.values()]
+    return sorted(draws, key=lambda each: min((not pair.is_changed, rank[pair.right]) for pair in each))
 
 
 def _environment(*, autoescape: bool) -> Environment:
@@ -336,13 +381,25 @@ def _environment(*, autoescape: bool) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"percent": _percent, "signed": _signed, "cell": _markdown_cell, "both": both, "p": _p}
+    environment.filters |= {
+        "percent": _percent,
+        "signed": signed,
+        "cell": _markdown_cell,
+        "both": both,
+        "p": _p,
+        "effect": _effect,
+    }
     environment.globals |= {
+        "arm": _arm,
+        "tr": translate,
+        "spoken": lambda attribute, key: _spoken(attribute, STRINGS[key]),
+        "hover": lambda text: _spoken("title", text),
         "t": lambda key, **values: both(say(key, **values)),
         "value": _value,
         "number": _number,
         "ends": _ends,
         "title": _title,
+        "split_title": split_title,
         "control": _control,
         "field": lambda name: STRINGS.get(name, Text(name, name)),
     }
@@ -364,35 +421,84 @@ def _context(content: _Content) -> dict[str, Any]:
         "gains": content.gains,
         "baselines": _bars(content),
         "conventions": content.conventions or {},
+        "curves": content.curves,
+        "curve_sentences": [] if content.curves is None else describe_curves(content.curves),
+        "plots": [] if content.curves is None else plots(content.curves),
+        "added_metrics": [_title(metric) for metric in comparison.metrics if metric.name in content.added_metrics],
+        "judge": judge,
+        "draws": _draws(comparison),
+        "languages": LANGUAGES,
+        "strings": STRINGS,
+        "methods": {name: _methods(part.paired, part.metrics) for name, part in comparison.splits.items()},
+        "tests": {
+            name: sum(adjusted is not None for _, adjusted in part.paired.values())
+            for name, part in comparison.splits.items()
+        },
+        "gain_methods": _grouped_methods([(gain.result, _control(gain.control)) for gain in content.gains]),
         "primary": primary,
         "power": _power(primary.result, primary.metric),
         "probe": probe,
         "forgotten": _forgotten(probe) if probe is not None else None,
-        "splits": {name: _split_title(name) for name in comparison.splits},
+        "splits": {name: split_title(name) for name in comparison.splits},
         "metrics": {metric.name: metric for metric in comparison.metrics},
         "exact_match": EXACT_MATCH,
         "rouge_l": ROUGE_L,
-        "rows": [(_split_title(split).en, kind, summary) for split, kind, summary in _rows(comparison)],
+        "rows": [(split_title(split).en, kind, summary) for split, kind, summary in _rows(comparison)],
         "flip_titles": FLIP_TITLES,
         "forest": _forest,
     }
 
 
-def _bars(content: _Content) -> list[tuple[str, str, float, str, str]]:
+def _draws(comparison: Comparison) -> Text | None:
+    """How far single draws of the answers lie apart; None where each question was answered once."""
+    draws = comparison.as_dict().get("draws")
+    if not draws or draws["n"] < 2:
+        return None
+    metric = next(metric for metric in comparison.metrics if metric.name == draws["metric"])
+    arms = []
+    for label in (comparison.baseline, comparison.candidate):
+        mean, spread = (math.nan if draws[name][label] is None else draws[name][label] for name in ("mean", "sd"))
+        arms.append(say("draws_arm", arm=_arm(label), mean=_value(mean, metric), sd=_value(spread, metric)))
+    names = Text("; ".join(each.en for each in arms), "；".join(each.zh for each in arms))
+    return say("draws_about", n=draws["n"], metric=_title(metric), arms=names)
+
+
+def _methods(
+    paired: Mapping[str, tuple[PairedComparison, float | None]], metrics: Sequence[Metric]
+) -> list[tuple[Text, Text]]:
+    titles = {metric.name: _title(metric) for metric in metrics}
+    return _grouped_methods([(result, titles[name]) for name, (result, _) in paired.items()])
+
+
+def _grouped_methods(results: Sequence[tuple[PairedComparison, Text]]) -> list[tuple[Text, Text]]:
+    """(how p-value and interval were made, what of), each way once."""
+    ways: dict[tuple[str, str], list[Text]] = {}
+    for result, title in results:
+        names = ways.setdefault((result.test, result.interval_method), [])
+        names += [title] if title not in names else []
+    found = []
+    for way, names in ways.items():
+        test, interval = map(translate, way)
+        how = Text(f"{test.en}; {interval.en}", f"{test.zh}；{interval.zh}")
+        found.append((how, Text(", ".join(each.en for each in names), "、".join(each.zh for each in names))))
+    return found
+
+
+def _bars(content: _Content) -> list[tuple[Text, Text, float, str, str]]:
     """(name, meaning, score, score as text, class) of the baselines and both arms, best first."""
     found = content.comparison.verdict
     if not content.baselines or not found.metric.is_share:
         return []
     rows = [
-        (each.name, each.meaning, each.scores[found.metric.name], "rule")
+        (translate(each.name), translate(each.meaning), each.scores[found.metric.name], "rule")
         for each in content.baselines
         if found.metric.name in each.scores
     ]
     if not rows:
         return []
     arms = content.evaluation.baseline, content.evaluation.candidate
-    rows += [(arms[0].label, arms[0].meaning, found.result.before, "before")]
-    rows += [(arms[1].label, arms[1].meaning, found.result.after, "after")]
+    rows += [(_arm(arms[0].label), translate(arms[0].meaning), found.result.before, "before")]
+    rows += [(_arm(arms[1].label), translate(arms[1].meaning), found.result.after, "after")]
     rows.sort(key=lambda row: -row[2])
     return [(name, meaning, score, _value(score, found.metric), kind) for name, meaning, score, kind in rows]
 
@@ -414,7 +520,7 @@ def _html(content: _Content, images: Path) -> str:
     environment = _environment(autoescape=True)
     script = _source(environment, "report.js")
     script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    data, left_out = _data(content, images)
+    data, embedded, total = _data(content, images)
     reaches = {}
     for name, summary in content.comparison.splits.items():
         ends = [
@@ -428,8 +534,8 @@ def _html(content: _Content, images: Path) -> str:
         **_context(content),
         reaches=reaches,
         confusion=content.comparison.confusion,
-        images_left=left_out,
-        max_images=MAX_IMAGES,
+        embedded=embedded,
+        total_images=total,
         data=Markup(data),
         style=Markup(_source(environment, "report.css")),
         script=Markup(script),
@@ -441,36 +547,43 @@ def _is_share(summary: Summary, name: str) -> bool:
     return next(metric.is_share for metric in summary.metrics if metric.name == name)
 
 
-def _data(content: _Content, images: Path) -> tuple[str, bool]:
-    """The answers as JSON for the script, changed ones first; and whether images were left out."""
+def _draw(pair: Pair) -> list[Any]:
+    """A further draw of a sample: both answers or why there are none, whether they are right, whether they differ."""
+    texts = [pair.baseline.prediction, pair.candidate.prediction, pair.baseline.error, pair.candidate.error]
+    return [*texts, list(FLIP_TITLES).index(pair.right), int(pair.is_changed)]
+
+
+def _data(content: _Content, images: Path) -> tuple[str, int, int]:
+    """The answers as JSON for the script, changed ones first; how many images are in it, and how many there are."""
     comparison = content.comparison
     places: dict[str, int] = {}
     uris: list[str] = []
-    left_out = False
+    room = MAX_IMAGE_BYTES
 
     def place(sha256: str | None) -> int:
         """Of the image in the page: -1 for none, -2 for one that is not embedded."""
-        nonlocal left_out
+        nonlocal room
         if sha256 is None or not (path := images / f"{sha256}.webp").is_file():
             return -1
         if sha256 not in places:
-            if len(uris) >= MAX_IMAGES:
-                left_out = True
-                return -2
-            places[sha256] = len(uris)
-            uris.append("data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode())
+            room -= path.stat().st_size
+            places[sha256] = len(uris) if room >= 0 else -2
+            if room >= 0:
+                uris.append("data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode())
         return places[sha256]
 
     fields = list(dict.fromkeys(name for part in comparison.splits.values() for name in part.slices))
-    rows = []
+    rows: list[list[Any]] = []
+    words: set[str] = set()
     flips = list(FLIP_TITLES)
     for number, (split, summary) in enumerate(comparison.splits.items()):
         study = {
             pair.candidate.id: value for value, part in summary.slices.get("study", {}).items() for pair in part.pairs
         }
-        for pair in _ordered(summary.pairs, losses_first=split == PROBE):
+        for pair, *more in _ordered(summary.pairs, losses_first=split == PROBE):
             record, other = pair.candidate, pair.baseline
             values = slice_values(record) | ({"study": study[record.id]} if record.id in study else {})
+            words |= set(values.values())
             first = place(record.image_sha256)
             rows.append(
                 [
@@ -490,17 +603,19 @@ def _data(content: _Content, images: Path) -> tuple[str, bool]:
                     record.history,
                     record.image or record.id,
                     [values.get(name, "") for name in fields],
+                    *([[_draw(each) for each in more]] if more else []),
                 ]
             )
     data = {
-        "labels": [comparison.baseline, comparison.candidate],
-        "splits": [_split_title(name) for name in comparison.splits],
+        "labels": [_arm(comparison.baseline), _arm(comparison.candidate)],
+        "words": LANGUAGES | {value: translate(value) for value in sorted(words) if translate(value).zh != value},
+        "splits": [split_title(name) for name in comparison.splits],
         "fields": fields,
         "strings": STRINGS,
         "images": uris,
         "rows": rows,
     }
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"), left_out
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"), len(uris), len(places)
 
 
 def _plot(content: _Content) -> str:
@@ -575,6 +690,8 @@ def _json(content: _Content) -> str:
         "baselines": [asdict(each) for each in content.baselines],
         "confusion": comparison.confusion,
         "conventions": content.conventions or {},
+        "curves": [] if content.curves is None else [text._asdict() for text, _ in describe_curves(content.curves)],
+        "metrics_added_later": list(content.added_metrics),
     }
     return json.dumps(report, ensure_ascii=False, indent=2, default=dict) + "\n"
 

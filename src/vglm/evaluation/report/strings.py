@@ -34,8 +34,10 @@ STRINGS = {
         "signatures": ("How each score is computed", "各指标如何计算"),
         "metrics_about": (
             "Paired on the same samples, by independent group. The first metric is the primary one; Holm corrects its "
-            "p-value for all the metrics of a split. Effect size: the difference in standard deviations.",
-            "同一批样本配对比较，按独立组计算。第一个为主指标；Holm 法按全部指标校正 p 值。效应量：差值除以其标准差。",
+            "p-value for all the metrics of a split. Effect size: the difference in standard deviations. A dash: no "
+            "interval, for the groups all changed alike.",
+            "同一批样本配对比较，按独立组计算。第一个为主指标；Holm 法按全部指标校正 p 值。效应量：差值除以其标准差。"
+            "短横线：各组变化相同，无法给出区间。",
         ),
         "not_computed": ("not computed: {reason}", "未计算：{reason}"),
         "gain": ("Gain", "增益"),
@@ -80,7 +82,7 @@ STRINGS = {
         "other_image": ("other image", "其他图像"),
         "true_image": ("true image", "真实图像"),
         "baselines": ("Against simple rules", "与简单基线比较"),
-        "baselines_about": ("{metric} on the split that is judged.", "所评部分上的{metric}。"),
+        "baselines_about": ("{metric} on the split that is judged, n = {n}.", "所评部分上的{metric}，n = {n}。"),
         "no_baselines": (
             "There are no baselines in this evaluation, so a score cannot be held against a constant answer here.",
             "本次评测没有基线，因此无法与恒定回答等比较。",
@@ -120,13 +122,14 @@ STRINGS = {
             "“正确”指完全一致。回答中参考答案没有的部分会标出。",
         ),
         "answers_split": (
-            "{split}: {changed} of {n} answers differ; {gained} wrong → right, {lost} right → wrong.",
-            "{split}：{n} 条回答中 {changed} 条不同；{gained} 条由错变对，{lost} 条由对变错。",
+            "{split}: the answers to {changed} of {n} samples differ; {gained} wrong → right, {lost} right → wrong.",
+            "{split}：{n} 条样本中 {changed} 条的回答不同；{gained} 条由错变对，{lost} 条由对变错。",
         ),
         "errors": ("{errors} could not be answered and count as wrong.", "{errors} 条无法回答，按错误计。"),
         "images_left": (
-            "Images are embedded for the first {n} only; the folder images/ beside the report holds them all.",
-            "仅嵌入前 {n} 张图像；全部图像在报告旁的 images/ 文件夹中。",
+            "Of {total} images {n} are in this page, which would be too large with all; the folder images/ beside the "
+            "report holds the others.",
+            "共 {total} 张图像，页面只嵌入 {n} 张，以免过大；其余图像在报告旁的 images/ 文件夹中。",
         ),
         "needs_script": (
             "The answers are shown by a script; without one, read predictions.jsonl.",
@@ -213,6 +216,124 @@ STRINGS = {
             " But see the warning: {stamps}.",
             "但请注意警告：{stamps}。",
         ),
+        "draw": ("draw {n} of {total}", "第 {n} 次抽取，共 {total} 次"),
+        "draws_arm": ("{arm} {mean}, standard deviation {sd}", "{arm} {mean}，标准差 {sd}"),
+        "draws_about": (
+            "Each question was answered {n} times, by random draws; a sample counts once, with the mean of its draws. "
+            "{metric} of the single draws, mean: {arms}.",
+            "每个问题随机抽取 {n} 次回答；每个样本取各次的平均，只计一次。单次抽取的{metric}，均值：{arms}。",
+        ),
+        "curve_memorised": (
+            "The domain was scored on training samples, so its curve shows what was memorised.",
+            "领域得分取自训练样本，曲线反映的是记忆。",
+        ),
+        "summary": ("Summary", "摘要"),
+        "one_seed": (
+            "One training run: the intervals are over test samples, not over training seeds.",
+            "仅一次训练：区间只反映测试样本的随机性，不反映训练随机种子的差异。",
+        ),
+        "how_tested": (
+            "How p and interval were made, all draws with seed 1:",
+            "p 值与区间的算法（随机抽取的种子均为 1）：",
+        ),
+        "colon": (": ", "："),
+        "multiplicity": (
+            "Holm corrects over the {k} tests of this table; the verdict rests on the primary metric's own p and "
+            "interval, and the tables of this page are not corrected for each other.",
+            "Holm 校正覆盖本表的 {k} 个检验；结论只依据主指标自身的 p 值与区间，页面各表之间不作校正。",
+        ),
+        "uncorrected": (
+            "These p-values are not corrected for the number of rows.",
+            "这些 p 值未按行数校正。",
+        ),
+        "added_later": (
+            "{metric} was added when the stored answers were scored again, after the scores had been seen.",
+            "{metric}是在已看到得分之后、对保存的回答重新评分时加入的。",
+        ),
+        "rescore_about": (
+            "From the stored answers alone, without model or torch: vglm report <this evaluation's folder>",
+            "仅用保存的回答重新评分与生成（无需模型和 torch）：vglm report <本次评测的文件夹>",
+        ),
+        "curves": ("Learning and forgetting", "学习与遗忘曲线"),
+        "step": ("step", "步数"),
+        "loss": ("loss", "损失"),
+        "learning_title": ("Loss in training", "训练损失"),
+        "learning_about": (
+            "Loss of each of {n} logged steps, from {first} to {last}.",
+            "{n} 个记录步的损失，由 {first} 到 {last}。",
+        ),
+        "loss_broken": (
+            "The loss was no finite number in {n} of {total} logged steps.",
+            "{total} 个记录步中有 {n} 个的损失不是有限数。",
+        ),
+        "scores_curve_title": ("Domain and general ability over the steps", "领域得分与通用能力随步数的变化"),
+        "scores_curve_about": (
+            "{metric} at every checkpoint, on the split {split} (solid) and on the general probe (dashed), with 95% "
+            "Wilson intervals.",
+            "各检查点的{metric}：{split}（实线）与通用探针（虚线），附 95% Wilson 区间。",
+        ),
+        "path_title": ("Domain gain against general ability lost", "领域增益与通用能力损失"),
+        "path_about": (
+            "A path through the checkpoints, in points of {metric} since before training, the domain on the split "
+            "{split}. Up is better, right is worse.",
+            "依次经过各检查点，均为相对训练前的{metric}百分点，领域得分取自{split}。越高越好，越靠右越差。",
+        ),
+        "path_about_budget": (
+            "A path through the checkpoints, in points of {metric} since before training, the domain on the split "
+            "{split}. Up is better, right is worse; right of the line more than {budget} points were forgotten.",
+            "依次经过各检查点，均为相对训练前的{metric}百分点，领域得分取自{split}。越高越好，越靠右越差；虚线右侧表示遗忘超过"
+            " {budget} 个百分点。",
+        ),
+        "ability_lost": ("general ability lost, points", "通用能力损失（百分点）"),
+        "domain_gain": ("domain gain, points", "领域增益（百分点）"),
+        "budget_label": ("budget: {budget}", "预算：{budget}"),
+        "step_label": ("{step}", "{step}"),
+        "step_chosen": ("{step}, chosen", "{step}，选定"),
+        "curve_over": (
+            "Over the forgetting budget: at step {step} the general probe went from {before} to {after}, {loss} points "
+            "lost against {budget} allowed, for {domain} points on {split}.",
+            "超出遗忘预算：第 {step} 步时通用探针由 {before} 变为 {after}，损失 {loss} 个百分点（预算 {budget}）；"
+            "{split}变化 {domain} 个百分点。",
+        ),
+        "curve_within": (
+            "Within the forgetting budget of {budget} points: at step {step} the general probe went from {before} to "
+            "{after} ({change} points, n = {n}), {split} changed by {domain} points.",
+            "在遗忘预算（{budget} 个百分点）之内：第 {step} 步时通用探针由 {before} 变为 {after}（{change}，n = {n}），"
+            "{split}变化 {domain} 个百分点。",
+        ),
+        "curve_forgot": (
+            "General ability was forgotten: at step {step} the general probe went from {before} to {after}, {loss} "
+            "points lost (n = {n}), for {domain} points on {split}.",
+            "通用能力被遗忘：第 {step} 步时通用探针由 {before} 变为 {after}，损失 {loss} 个百分点（n = {n}）；"
+            "{split}变化 {domain} 个百分点。",
+        ),
+        "curve_open": (
+            "At step {step} the general probe went from {before} to {after} ({change} points, n = {n}), which chance "
+            "may explain; {split} changed by {domain} points.",
+            "第 {step} 步时通用探针由 {before} 变为 {after}（{change}，n = {n}），可能出于偶然；{split}变化 {domain} "
+            "个百分点。",
+        ),
+        "curve_other": (
+            "At step {step} the probe was down to {after}, {loss} points lost: that checkpoint was not taken.",
+            "第 {step} 步时通用探针降至 {after}，损失 {loss} 个百分点：该检查点未被采用。",
+        ),
+        "comma": (", ", "，"),
+        "stop": (".", "。"),
+        "curve_stopped": (
+            "The training was stopped early, when the budget was used up.",
+            "遗忘预算用尽，训练提前停止。",
+        ),
+        "curve_chosen_by": (
+            "The checkpoint was chosen by these very scores on {split}, so they flatter it; the verdict rests on other "
+            "samples ({main}).",
+            "检查点正是按这些{split}得分选出的，因此偏高；结论依据的是其他样本（{main}）。",
+        ),
+        "curve_chosen_same": (
+            "The checkpoint was chosen by its scores on {split}, on which the verdict rests too: both flatter it.",
+            "检查点按{split}得分选出，而结论也依据同一部分，因此两者都偏高。",
+        ),
+        "numbers": ("The numbers", "数据"),
+        "thinned": ("{shown} of {n} steps.", "{n} 步中的 {shown} 步。"),
         "all": ("All", "全部"),
         "changed": ("Changed", "有变化"),
         "flip0": ("wrong → right", "错 → 对"),
@@ -237,6 +358,20 @@ STRINGS = {
         "any": ("{field}: all", "{field}：全部"),
     }.items()
 }
+ARM_TITLES = {
+    "before": Text("before", "调优前"),
+    "after": Text("after", "调优后"),
+    "shuffled": Text("shuffled", "打乱图像"),
+    "true": Text("true", "真实图像"),
+}
+"""Labels of arms that the workbench itself gives; others are names."""
+LANGUAGES = {"en": Text("English", "英文"), "zh": Text("Chinese", "中文")}
+SPLIT_TITLES = {
+    "test": STRINGS["test"],
+    "probe": STRINGS["probe"],
+    "validation": Text("Validation", "验证集"),
+    "train": Text("Training set", "训练集"),
+}
 METRIC_TITLES = {
     "exact_match": "完全匹配",
     "normalised_match": "归一化匹配",
@@ -251,6 +386,14 @@ METRIC_TITLES = {
     "likelihood_accuracy_per_character": "按每字似然的准确率",
     "expected_calibration_error": "期望校准误差",
     "brier_score": "Brier 分数",
+    "bleu_char": "BLEU（字）",
+    "meteor": "METEOR（原形与词干）",
+    "bert_score": "BERTScore",
+    "judge": "大模型评分",
+    "chexbert_micro_f1": "CheXbert 微平均 F1（14 类）",
+    "chexbert_macro_f1": "CheXbert 宏平均 F1（14 类）",
+    "chexbert_micro_f1_5": "CheXbert 微平均 F1（5 类）",
+    "chexbert_macro_f1_5": "CheXbert 宏平均 F1（5 类）",
     "rouge_l_characters": "ROUGE-L（字）",
     "rouge_l_words": "ROUGE-L（词）",
     "answer_length": "回答长度",
@@ -260,6 +403,12 @@ METRIC_TITLES = {
     "findings_macro_f1": "征象宏平均 F1",
     "abnormal_recall": "异常检出率",
     "normal_recall": "正常识别率",
+    "period_error": "周期：相对误差",
+    "period_within_10_percent": "周期误差不超过 10%",
+    "amplitude_error": "振幅：相对误差",
+    "amplitude_within_10_percent": "振幅误差不超过 10%",
+    "choice_accuracy": "所选答案的准确率",
+    "choice_parsed": "指明选项的回答",
 }
 """Where a metric's own title is no name in Chinese too."""
 
@@ -272,6 +421,22 @@ def say(key: str, **values: "object | Text") -> Text:
             for side, text in enumerate(STRINGS[key])
         )
     )
+
+
+def metric_title(name: str, title: str) -> Text:
+    """A metric's name, which in Chinese too may be its own."""
+    return Text(title, METRIC_TITLES.get(name, title))
+
+
+def split_title(split: str) -> Text:
+    """What a list of samples is called."""
+    return SPLIT_TITLES.get(split, Text(split.capitalize(), split))
+
+
+def signed(points: float) -> str:
+    """Points with a sign that is as wide as a plus, and none before zero."""
+    text = f"{points:+.1f}"
+    return text[1:] if text in ("+0.0", "-0.0") else text.replace("-", "−")
 
 
 def both(text: Text) -> Markup:

@@ -3,7 +3,7 @@ const root = document.documentElement;
 const data = JSON.parse(document.getElementById("data").textContent);
 const PAGE = 24;
 const PRINTED = 200;
-const [SPLIT, ID, QUESTION, REFERENCE, BEFORE, AFTER, NO_BEFORE, NO_AFTER, FLIP, CHANGED, ENGLISH, IMAGE, OTHER, HISTORY, PATH, VALUES] = Array(16).keys();
+const [SPLIT, ID, QUESTION, REFERENCE, BEFORE, AFTER, NO_BEFORE, NO_AFTER, FLIP, CHANGED, ENGLISH, IMAGE, OTHER, HISTORY, PATH, VALUES, DRAWS] = Array(17).keys();
 const RIGHT = [[0, 1], [1, 0], [0, 0], [1, 1]];
 const gallery = document.getElementById("answers");
 const find = (selector) => gallery.querySelector(selector);
@@ -14,6 +14,7 @@ let chosen = { split: "", fields: data.fields.map(() => "") };
 
 const say = (key, values = {}) => data.strings[key][side].replace(/\{(\w+)\}/g, (_, name) => values[name]);
 const name = (key) => (key in data.strings ? data.strings[key][side] : key);
+const word = (value) => (Object.hasOwn(data.words, value) ? data.words[value][side] : value);
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
@@ -66,10 +67,13 @@ function picture(place, path) {
   return image;
 }
 
-function answer(row, arm) {
-  const isRight = RIGHT[row[FLIP]][arm], error = row[arm ? NO_AFTER : NO_BEFORE], text = row[arm ? AFTER : BEFORE];
+// Both answers of each draw: [before, after, why no before, why no after, flip, changed]; one draw but for sampled ones.
+const draws = (row) => [[row[BEFORE], row[AFTER], row[NO_BEFORE], row[NO_AFTER], row[FLIP], row[CHANGED]], ...(row[DRAWS] || [])];
+
+function answer(row, draw, arm, label) {
+  const isRight = RIGHT[draw[4]][arm], error = draw[2 + arm], text = draw[arm];
   const box = element("div", `answer ${isRight ? "right" : "wrong"}`);
-  const head = element("p", "arm", data.labels[arm]);
+  const head = element("p", "arm", data.labels[arm][side] + label);
   head.append(element("span", "mark", say(isRight ? "right" : "wrong")));
   const body = element("p", "text");
   if (error !== null) body.append(say("no_answer") + error);
@@ -89,13 +93,14 @@ function card(row) {
   left.append(picture(row[IMAGE], row[PATH]));
   if (row[OTHER] !== null) {
     const figure = element("figure", "other");
-    figure.append(picture(row[OTHER], ""), element("figcaption", "", data.labels[0]));
+    figure.append(picture(row[OTHER], ""), element("figcaption", "", data.labels[0][side]));
     left.append(figure);
   }
   const asked = element("div", "asked"), tags = element("p", "tags");
-  tags.append(element("span", "flip", say(`flip${row[FLIP]}`)));
+  const all = draws(row);
+  for (const flip of new Set(all.map((draw) => draw[4]))) tags.append(element("span", "flip", say(`flip${flip}`)));
   if (data.splits.length > 1) tags.append(element("span", "", data.splits[row[SPLIT]][side]));
-  row[VALUES].forEach((value) => value && tags.append(element("span", "", value)));
+  row[VALUES].forEach((value) => value && tags.append(element("span", "", word(value))));
   tags.append(element("span", "id", row[ID]));
   asked.append(tags);
   for (const [question, reply] of row[HISTORY]) {
@@ -108,17 +113,20 @@ function card(row) {
   asked.append(element("p", "question", row[QUESTION]), reference);
   for (const part of asked.querySelectorAll(".history, .question, .reference")) part.lang = lang;
   const answers = element("div", "answers");
-  answers.append(answer(row, 0), answer(row, 1));
+  all.forEach((draw, place) => {
+    const label = all.length > 1 ? ` · ${say("draw", { n: place + 1, total: all.length })}` : "";
+    answers.append(answer(row, draw, 0, label), answer(row, draw, 1, label));
+  });
   made.append(left, asked, answers);
   return made;
 }
 
-const belongs = (row, key) => key === "all" || (key === "changed" ? row[CHANGED] === 1 : `flip${row[FLIP]}` === key);
+const belongs = (row, key) => key === "all" || draws(row).some((draw) => (key === "changed" ? draw[5] === 1 : `flip${draw[4]}` === key));
 
 function textOf(place) {
   if (texts[place] === null) {
     const row = data.rows[place];
-    texts[place] = [row[ID], row[QUESTION], row[REFERENCE], row[BEFORE], row[AFTER], row[NO_AFTER], ...row[VALUES], ...row[HISTORY].flat()].join("\n").toLowerCase();
+    texts[place] = [row[ID], row[QUESTION], row[REFERENCE], ...draws(row).flatMap((draw) => draw.slice(0, 4)), ...row[VALUES], ...row[HISTORY].flat()].join("\n").toLowerCase();
   }
   return texts[place];
 }
@@ -170,7 +178,7 @@ function controls() {
   if (data.splits.length > 1) selects.append(choice(say("split"), data.splits.map((each, place) => [String(place), each[side]]), chosen.split, (value) => { chosen.split = value; }));
   data.fields.forEach((field, place) => {
     const values = [...new Set(data.rows.map((row) => row[VALUES][place]))].filter(Boolean).sort();
-    selects.append(choice(name(field), values.map((value) => [value, value]), chosen.fields[place], (value) => { chosen.fields[place] = value; }));
+    selects.append(choice(name(field), values.map((value) => [value, word(value)]), chosen.fields[place], (value) => { chosen.fields[place] = value; }));
   });
   search.placeholder = say("search");
   search.setAttribute("aria-label", say("search"));
@@ -182,6 +190,11 @@ function speak(zh) {
   root.lang = zh ? "zh-Hans" : "en";
   root.classList.toggle("in-zh", zh);
   button.textContent = zh ? "English" : "中文";
+  for (const each of document.querySelectorAll("[data-zh]")) {
+    const text = each.dataset[zh ? "zh" : "en"];
+    if (each.dataset.attribute) each.setAttribute(each.dataset.attribute, text);
+    else each.textContent = text;
+  }
   controls();
   update();
 }
@@ -193,5 +206,8 @@ button.addEventListener("click", () => speak(side === 0));
 search.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(update, 80); });
 next.addEventListener("click", () => { limit += PAGE; extend(limit); });
 find("form").addEventListener("submit", (event) => event.preventDefault());
-addEventListener("beforeprint", () => extend(PRINTED));
+addEventListener("beforeprint", () => {
+  extend(PRINTED);
+  document.querySelector("#scores details").open = true; // how each score is computed belongs on paper
+});
 speak((navigator.language || "").toLowerCase().startsWith("zh") || location.hash === "#zh");

@@ -1,0 +1,120 @@
+"""Put an evaluation beside the curves of its run, where the run was tracked: Weights & Biases, or TensorBoard.
+
+A run that was trained with `tracker=wandb` has its id in its folder, `wandb/run-<time>-<id>/`; the evaluation goes to
+the same run, or, where there is no id, to a new one of the same project:
+
+    evaluation/metrics                  a table: split, metric, both arms, difference, interval, p-values, n
+    evaluation/verdict                  the sentence
+    evaluation/test/exact_match         the candidate's score; .../difference
+    evaluation/report, evaluation/scores, evaluation/curves      the page and the plots
+    artifact evaluation-<id>            metrics.json and the folder report/, as they are
+
+Nothing here can cost the report: it is written already, and what goes wrong is a line on stderr.
+"""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from vglm.evaluation.comparison import METRICS_FILE
+
+MAX_PAGE_BYTES = 30_000_000
+"""A larger page is in the artifact only."""
+COLUMNS = ("split", "metric", "baseline", "candidate", "difference", "low", "high", "p_value", "p_value_holm", "n")
+_RUN_NAME = re.compile(r"(?:offline-)?run-(\d{8}_\d{6})-(\w+)")
+
+
+def track_evaluation(evaluation: Path, run: Path | None, trained: Mapping[str, Any]) -> str | None:
+    """Upload a finished evaluation to where its run was tracked.
+
+    Args:
+        evaluation: The evaluation folder, with its report.
+        run: The run's folder; None for a model alone, which nobody tracked.
+        trained: The run's plain config; its `tracker` says where.
+
+    Returns:
+        Where it went, in words; None where nothing was tracked or it failed, which is said on stderr.
+    """
+    settings = trained.get("tracker")
+    kind = settings.get("report_to") if isinstance(settings, Mapping) else None
+    if run is None or kind not in ("wandb", "tensorboard"):
+        return None
+    from vglm.tuning.trainer import Tracker  # takes seconds to import
+
+    assert isinstance(settings, Mapping)
+    mode: Any = os.environ.get("WANDB_MODE") or settings.get("mode")
+    tracker = Tracker(kind, settings.get("project"), mode)
+    try:
+        report = json.loads((evaluation / "report" / "report.json").read_text(encoding="utf-8"))
+        with tracker.writing_to(run):
+            return _to_wandb(evaluation, run, report) if kind == "wandb" else _to_tensorboard(run, report)
+    except Exception as error:  # of a library, a network, a full disk: the report is there all the same
+        reason = " ".join(str(error).split())
+        print(f"warning: the evaluation was not uploaded ({reason}); its report is complete.", file=sys.stderr)
+        return None
+
+
+def find_run_id(run: Path) -> str | None:
+    """The id that Weights & Biases gave to a run, the newest one; None where its folder tells of none."""
+    names = [_RUN_NAME.fullmatch(path.name) for path in (run / "wandb").glob("*run-*")]
+    found = sorted((name[1], name[2]) for name in names if name is not None)
+    return found[-1][1] if found else None
+
+
+def table_rows(report: Mapping[str, Any]) -> list[list[Any]]:
+    """The scores of `report.json`, one row for each metric of each split, in the order of `COLUMNS`."""
+    arms = report["arms"]["baseline"], report["arms"]["candidate"]
+    rows = []
+    for split, content in report["splits"].items():
+        for name in report["metrics"]:
+            if name in content:
+                score = content[name]
+                values = [score[arm] for arm in arms] + [score["difference"], *score["interval"]]
+                rows.append([split, name, *values, score["p_value"], score["p_value_holm"], score["n"]])
+    return rows
+
+
+def _scalars(report: Mapping[str, Any]) -> dict[str, float]:
+    """Name -> number, of what is defined."""
+    found = {}
+    for split, name, _, after, difference, *_ in table_rows(report):
+        found[f"evaluation/{split}/{name}"] = after
+        found[f"evaluation/{split}/{name}/difference"] = difference
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _to_wandb(evaluation: Path, run: Path, report: Mapping[str, Any]) -> str:
+    import wandb
+
+    folder, known = evaluation / "report", find_run_id(run)
+    resume: Literal["allow"] | None = None if known is None else "allow"
+    with wandb.init(id=known, resume=resume, job_type="evaluation", settings=wandb.Settings(silent=True)) as tracked:
+        content: dict[str, Any] = {"evaluation/metrics": wandb.Table(columns=list(COLUMNS), data=table_rows(report))}
+        for name in ("index.html", "scores.svg", "curves.svg"):
+            path = folder / name
+            if path.is_file() and path.stat().st_size <= MAX_PAGE_BYTES:
+                key = "report" if name == "index.html" else path.stem
+                content[f"evaluation/{key}"] = wandb.Html(path.read_text(encoding="utf-8"), inject=False)
+        tracked.log(content)
+        tracked.summary.update(_scalars(report) | {"evaluation/verdict": report["verdict"]["en"]})
+        artifact = wandb.Artifact(f"evaluation-{tracked.id}", type="evaluation")
+        artifact.add_file(str(evaluation / METRICS_FILE))
+        artifact.add_dir(str(folder), name="report")
+        tracked.log_artifact(artifact)
+        place = f"{Path(tracked.dir).parent} (offline: wandb sync uploads it)" if tracked.offline else tracked.url
+    return f"Weights & Biases, run {tracked.id}: {place}"
+
+
+def _to_tensorboard(run: Path, report: Mapping[str, Any]) -> str:
+    from torch.utils.tensorboard import SummaryWriter
+
+    folder = run / "tensorboard" / "evaluation"
+    with SummaryWriter(str(folder)) as writer:
+        for name, value in _scalars(report).items():
+            writer.add_scalar(name, value)
+        writer.add_text("evaluation/verdict", report["verdict"]["en"])
+    return f"TensorBoard: {folder}"

@@ -1,0 +1,78 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_report import AFTER, BEFORE, EVALUATION
+
+from vglm.evaluation.predictions import write_evaluation, write_predictions
+from vglm.evaluation.report import render
+from vglm.evaluation.tracking import COLUMNS, find_run_id, table_rows, track_evaluation
+
+TRACKER = {"_target_": "vglm.tuning.trainer.Tracker", "report_to": "wandb", "project": "test", "mode": "offline"}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run that was tracked twice, with an evaluation."""
+    for name in ("run-20260101_000000-first1", "offline-run-20260102_000000-second2", "debug"):
+        (tmp_path / "run" / "wandb" / name).mkdir(parents=True)
+    folder = tmp_path / "run" / "evaluation"
+    write_evaluation(EVALUATION, folder)
+    write_predictions(BEFORE, folder / "before" / "predictions.jsonl")
+    write_predictions(AFTER, folder / "after" / "predictions.jsonl")
+    render(folder)
+    return tmp_path / "run"
+
+
+def test_the_newest_id_of_a_run_is_found(run: Path, tmp_path: Path) -> None:
+    assert find_run_id(run) == "second2"
+    assert find_run_id(tmp_path) is None
+
+
+def test_an_offline_evaluation_goes_to_the_run_that_was_trained(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    said = track_evaluation(run / "evaluation", run, {"tracker": TRACKER})
+    assert said is not None
+    assert said.startswith("Weights & Biases, run second2:")
+    (folder,) = [each for each in (run / "wandb").glob("offline-run-*-second2") if (each / "files").is_dir()]
+    assert list(folder.glob("run-second2.wandb"))
+    (table,) = folder.glob("files/media/table/evaluation/metrics_*.table.json")
+    report = json.loads((run / "evaluation/report/report.json").read_text(encoding="utf-8"))
+    content = json.loads(table.read_text(encoding="utf-8"))
+    assert content["columns"] == list(COLUMNS)
+    assert content["data"] == table_rows(report)
+    assert content["data"][0][:4] == ["test", "exact_match", pytest.approx(1 / 3), pytest.approx(2 / 3)]
+    (page,) = folder.glob("files/media/html/evaluation/report_*.html")
+    assert page.read_text("utf-8") == (run / "evaluation/report/index.html").read_text("utf-8")
+    assert list(folder.glob("files/media/html/evaluation/scores_*.html"))
+
+
+def test_a_failed_upload_is_a_warning(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import wandb
+
+    def refuse(**_: Any) -> None:
+        raise OSError("no way out")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    assert track_evaluation(run / "evaluation", run, {"tracker": TRACKER}) is None
+    assert "warning: the evaluation was not uploaded (no way out); its report is complete." in capsys.readouterr().err
+
+
+def test_tensorboard_gets_scores_and_the_verdict(run: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    said = track_evaluation(run / "evaluation", run, {"tracker": {**TRACKER, "report_to": "tensorboard"}})
+    assert said is not None
+    events = EventAccumulator(str(run / "tensorboard" / "evaluation"))
+    events.Reload()
+    assert events.Scalars("evaluation/test/exact_match")[0].value == pytest.approx(2 / 3)
+    assert "evaluation/verdict/text_summary" in events.Tags()["tensors"]
+
+
+@pytest.mark.parametrize("trained", [{}, {"tracker": {"report_to": "none"}}, {"tracker": None}])
+def test_what_was_not_tracked_stays_here(run: Path, trained: dict[str, Any]) -> None:
+    assert track_evaluation(run / "evaluation", run, trained) is None
+    assert track_evaluation(run / "evaluation", None, {"tracker": TRACKER}) is None
