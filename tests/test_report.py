@@ -367,7 +367,7 @@ def test_stored_answers_are_scored_again_without_torch(make_folder: Callable[...
 def test_the_page_says_how_each_p_value_was_made(make_folder: Callable[..., Path]) -> None:
     text = Page(render(make_folder(answers(4, 40), answers(30, 40))).read_text(encoding="utf-8")).text
     assert "Exact match: mid-p McNemar test, two-sided; Tango's score interval of paired proportions" in text
-    assert "ROUGE-L (characters): paired randomisation test, two-sided, 4000 draws; expanded percentile" in text
+    assert "ROUGE-L (characters): mid-p paired randomisation test, two-sided, 4000 draws; expanded percentile" in text
     assert "Holm corrects over the 2 tests of this table; the verdict rests on the primary metric's own p" in text
     assert "One training run: the intervals are over test samples, not over training seeds." in text
 
