@@ -54,7 +54,7 @@ def run(cfg: DictConfig) -> Path:
     key = subjects.work_key(OmegaConf.to_container(cfg), splits.data_hash, folder)
     with processes.folder(output, marker=files.EVALUATION_FILE, key=key) as new:
         train = splits.train if cfg.baselines else ()
-        answers = subjects.answer(subject, new, decoding, train, cfg.feature_cache, processes)
+        answers = subjects.answer(subject, new, decoding, train, cfg.feature_cache, processes=processes)
         if not processes.is_main:  # it has done its part
             return output
         write_baselines(collect_baselines(splits.train, answers, cfg.metrics) if cfg.baselines else [], new)
