@@ -43,7 +43,8 @@ def run(cfg: DictConfig) -> Path:
     splits, task = build(cfg.dataset), build(cfg.task)
     samples = task.check(subjects.select_samples(splits, cfg.splits, cfg.choices))
     controls = make_controls(samples, cfg.image_use_samples if cfg.image_use else 0, cfg.baselines, cfg.seed)
-    few = draw_examples(splits.train if cfg.baselines else (), cfg.shots_in_context, cfg.seed)
+    train = task.reword(splits.train) if cfg.baselines else ()
+    few = draw_examples(train, cfg.shots_in_context, cfg.seed)
     adapter = {"adapter": str(folder / "adapter")} if folder and (folder / "adapter").is_dir() else {}
     load = partial(build, OmegaConf.merge(adapter, cfg.model))
     if folder is None:
@@ -55,11 +56,10 @@ def run(cfg: DictConfig) -> Path:
     output = Path(cfg.output_dir or task.output_dir(folder, subject))
     key = subjects.work_key(OmegaConf.to_container(cfg), splits.data_hash, folder)
     with processes.folder(output, marker=files.EVALUATION_FILE, key=key) as new:
-        train = splits.train if cfg.baselines else ()
         answers = subjects.answer(subject, new, decoding, train, cfg.feature_cache, processes, few)
         if not processes.is_main:  # it has done its part
             return output
-        write_baselines(collect_baselines(splits.train, answers, cfg.metrics) if cfg.baselines else [], new)
+        write_baselines(collect_baselines(train, answers, cfg.metrics) if cfg.baselines else [], new)
         files.write_evaluation(subjects.describe(subject, answers, decoding, OmegaConf.to_yaml(cfg)), new, subject.log)
         score_arms(new, cfg.metrics)  # those of metrics.external
         render(new)

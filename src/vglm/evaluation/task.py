@@ -67,8 +67,12 @@ class Task:
             ConfigError: The prompt has a field that not all samples have.
         """
         for rows in samples.values():
-            fill_template(rows, self.prompt)
+            self.reword(rows)
         return samples
+
+    def reword(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        """Samples with their last questions in the task's words, see `fill_template`."""
+        return fill_template(samples, self.prompt)
 
     def ask(self, subject: "Subject") -> "Subject":
         """The same subject, asked in the task's words, with the task among its facts.
@@ -101,6 +105,6 @@ class Task:
     def _asked(self, arm: "ModelArm") -> "ModelArm":
         return replace(
             arm,
-            samples={name: fill_template(rows, self.prompt) for name, rows in arm.samples.items()},
-            controls=[replace(each, samples=fill_template(each.samples, self.prompt)) for each in arm.controls],
+            samples={name: self.reword(rows) for name, rows in arm.samples.items()},
+            controls=[replace(each, samples=self.reword(each.samples)) for each in arm.controls],
         )
