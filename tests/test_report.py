@@ -16,6 +16,7 @@ from rich.console import Console
 
 from vglm.errors import DataError
 from vglm.evaluation.predictions import Arm, Evaluation, Prediction, Stamp, write_evaluation, write_predictions
+from vglm.evaluation.provenance import code_state
 from vglm.evaluation.report import print_summary, render
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'`|{{ 7 * 7 }}"
@@ -370,6 +371,14 @@ def test_the_page_says_how_each_p_value_was_made(make_folder: Callable[..., Path
     assert "ROUGE-L (characters): mid-p paired randomisation test, two-sided, 4000 draws; expanded percentile" in text
     assert "Holm corrects over the 2 tests of this table; the verdict rests on the primary metric's own p" in text
     assert "One training run: the intervals are over test samples, not over training seeds." in text
+
+
+def test_code_that_scores_again_is_told_from_the_code_that_answered(make_folder: Callable[..., Path]) -> None:
+    for code, count in ((code_state(), 0), ("sources sha256 0123456789abcdef", 1)):
+        folder = make_folder(evaluation=replace(EVALUATION, facts={"code": code}))
+        text = Page(render(folder).read_text(encoding="utf-8")).text
+        assert code in text
+        assert text.count(f"scored again with code{code_state()}") == count
 
 
 def test_the_plot_is_a_file_of_its_own(make_folder: Callable[..., Path]) -> None:

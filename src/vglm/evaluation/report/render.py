@@ -45,6 +45,7 @@ from vglm.evaluation.predictions import (
     read_evaluation,
     replaced_folder,
 )
+from vglm.evaluation.provenance import code_state
 from vglm.evaluation.report.curves import Curves, describe_curves, plots, read_curves
 from vglm.evaluation.report.curves import as_file as curves_as_file
 from vglm.evaluation.report.strings import (
@@ -426,6 +427,7 @@ def _context(content: _Content) -> dict[str, Any]:
         "plots": [] if content.curves is None else plots(content.curves),
         "added_metrics": [_title(metric) for metric in comparison.metrics if metric.name in content.added_metrics],
         "judge": judge,
+        "scored_by": code_state(),
         "draws": _draws(comparison),
         "languages": LANGUAGES,
         "strings": STRINGS,

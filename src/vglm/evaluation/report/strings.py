@@ -139,6 +139,7 @@ STRINGS = {
         "decoding": ("decoding", "解码"),
         "versions": ("versions", "版本"),
         "evaluated": ("evaluated", "评测时间"),
+        "scored_by": ("scored again with code", "重新评分所用代码"),
         "repeat": ("Repeat it", "复现命令"),
         "full_config": ("Full configuration", "完整配置"),
         "verdict_better": (
@@ -408,7 +409,6 @@ METRIC_TITLES = {
     "amplitude_error": "振幅：相对误差",
     "amplitude_within_10_percent": "振幅误差不超过 10%",
     "choice_accuracy": "所选答案的准确率",
-    "choice_parsed": "指明选项的回答",
 }
 """Where a metric's own title is no name in Chinese too."""
 

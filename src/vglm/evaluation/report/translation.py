@@ -51,6 +51,7 @@ TEMPLATES = {
     "training": "训练",
     "test data": "测试数据",
     "code": "代码",
+    "config": "配置",
     "tuned weights": "调优权重",
     "data files": "数据文件",
     "{data}, {n} samples, sha256 {hash}": "{data}，{n} 条样本，sha256 {hash}",
