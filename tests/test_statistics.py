@@ -317,6 +317,13 @@ def test_compare_paired_of_right_and_wrong() -> None:
     }
 
 
+def test_where_nothing_differs_nothing_is_found() -> None:
+    assert compare_paired([0, 1, 1], [0, 1, 1]).p_value == 1.0
+    counts = np.array([[0.0, 4.0], [0.0, 5.0], [0.0, 9.0]])  # other lengths, but no match in either arm
+    result = compare_paired(counts, counts[::-1], statistic=lambda sums: np.asarray(sums[..., 0] / sums[..., 1]))
+    assert (result.difference, result.p_value, result.p_value_exact) == (0.0, 1.0, 1.0)
+
+
 def test_compare_paired_by_group_and_without_any_change() -> None:
     generator = np.random.default_rng(2)
     before, after = generator.random(30), generator.random(30)
@@ -352,7 +359,7 @@ def test_a_detectable_difference_is_found_in_80_percent() -> None:
 @pytest.mark.parametrize(("n", "rate"), [(20, 0.3), (60, 0.3)])
 def test_a_detectable_flip_rate_is_found_in_80_percent(n: int, rate: float) -> None:
     difference = detectable_flip_rate(n, rate)
-    total = max(rate, difference)
+    total = rate + difference
     found = sum(
         chance
         for gained, lost, chance in outcomes(n, (total + difference) / 2, (total - difference) / 2)

@@ -299,7 +299,8 @@ def compare_paired(
         interval = paired_proportion_interval(gained, lost, count, confidence)
         p_value, exact = mcnemar_test(gained, lost, is_mid=True), mcnemar_test(gained, lost)
         test = "mid-p McNemar test, two-sided"
-        detectable = detectable_flip_rate(count, (gained + lost + 2) / (count + 2), confidence)
+        both_ways = (2 * min(gained, lost) + 2) / (count + 2)  # flips that are no difference
+        detectable = detectable_flip_rate(count, both_ways, confidence)
         method = "Tango's score interval of paired proportions"
     else:
         interval = bootstrap_interval(
@@ -464,7 +465,9 @@ def _exchange(
         equal += int(np.sum(np.abs(found - observed) <= slack))
     if not is_complete:  # what was observed is one of the exchanges
         extreme, equal, draws = extreme + 1, equal + 1, draws + 1
-    return extreme / draws, (extreme - equal / 2) / draws if count else 1.0
+    if equal == draws:  # no exchange makes a difference
+        return 1.0, 1.0
+    return extreme / draws, (extreme - equal / 2) / draws
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -532,8 +535,8 @@ def detectable_flip_rate(n: int, flip_rate: float, confidence: float = 0.95, pow
 
     Args:
         n: Number of independent samples.
-        flip_rate: Share of samples that change between wrong and right in either direction; a difference is never
-            larger than that, so it grows with the difference where it must.
+        flip_rate: Share of samples that change between wrong and right beside those that make the difference, as many
+            in one direction as in the other.
         confidence: 1 minus the level of the test.
         power: The chance.
 
@@ -543,7 +546,7 @@ def detectable_flip_rate(n: int, flip_rate: float, confidence: float = 0.95, pow
     if n > 400:
         guess = detectable_difference(math.sqrt(flip_rate), n, confidence, power)
         for _ in range(20):  # the spread depends on the difference itself
-            spread = math.sqrt(max(flip_rate, guess) - guess**2)
+            spread = math.sqrt(min(1.0, flip_rate + guess) - guess**2)
             guess = detectable_difference(spread, n, confidence, power)
         return guess
     bounds = [-1] * (n + 1)  # with that many flips, the largest number of the rarer kind that is significant
@@ -554,7 +557,7 @@ def detectable_flip_rate(n: int, flip_rate: float, confidence: float = 0.95, pow
 
     def chance(difference: float) -> float:
         """Of a significant result, where that is the true difference."""
-        rate = max(flip_rate, difference)
+        rate = max(difference, min(1.0, flip_rate + difference))
         upward = (rate + difference) / 2 / rate
         found = 0.0
         for flips, weight in enumerate(_binomial(n, rate)):
