@@ -191,8 +191,8 @@ def test_labels_and_purpose_are_data(make_folder: Callable[..., Path]) -> None:
     )
     text = render(make_folder(BEFORE[:3], AFTER[:3], evaluation)).read_text(encoding="utf-8")
     assert (
-        "Of 3 test samples, 33.3% are answered right with shuffled images and 66.7% with true ones: "
-        "looking at the image is worth 33.3 points." in text
+        "Of 3 test samples, 33.3% are answered right with shuffled images and 66.7% with true ones, "
+        "a difference of +33.3 points." in text
     )
     assert "Too few samples to judge: Exact match is 66.7% with the true image, 33.3% with another sample" in text
     assert "forgotten" not in Page(text).text
@@ -292,11 +292,11 @@ def test_a_gain_that_owes_nothing_to_the_image_and_a_rule_that_does_as_well_are_
     (folder / "baselines.json").write_text(json.dumps(baselines), encoding="utf-8")
     report = json.loads((render(folder).parent / "report.json").read_text(encoding="utf-8"))
     assert report["verdict"]["en"].endswith(
-        "on 40 samples. It is not shown to come from the image. A simple rule does as well: constant answer, 95.0%."
+        "on 40 samples. It is not shown to come from the image. A simple rule scores higher: constant answer, 95.0%."
     )
     output = StringIO()
     print_summary(folder, Console(file=output, width=80))
-    assert "A simple rule does as well" in " ".join(output.getvalue().split())
+    assert "A simple rule scores higher" in " ".join(output.getvalue().split())
     write_predictions(answers(4, 40), folder / "after-shuffled/predictions.jsonl")
     (folder / "baselines.json").unlink()
     report = json.loads((render(folder).parent / "report.json").read_text(encoding="utf-8"))
@@ -314,6 +314,7 @@ def test_forgetting_that_is_told_from_chance(make_folder: Callable[..., Path]) -
     after = answers(30, 40) + answers(10, 40, split="probe")
     text = Page(render(make_folder(before, after)).read_text(encoding="utf-8")).text
     assert "70.0 points were forgotten (95% interval −8" in text
+    assert "on 40 samples. General ability was lost: −70.0 points on the probe." in text
 
 
 def test_a_classification_shows_its_confusion(make_folder: Callable[..., Path]) -> None:

@@ -139,7 +139,7 @@ def test_the_page_shows_the_curves_and_the_files_lie_beside_it(make_folder: Call
 @pytest.mark.parametrize(
     "values",
     [
-        {"learning": [], "forgetting": []},
+        {"learning": [], "forgetting": [], "metric": None, "domain_split": None},
         {"forgetting": [{"step": 0, "domain": None, "probe": 0.5, "domain_n": 0, "probe_n": 9}]},
         {"learning": [{"step": 0, "loss": 0.0}], "forgetting": []},
         {"forgetting": [{"step": step, "domain": 0.0, "probe": 0.0, "domain_n": 1, "probe_n": 1} for step in (0, 1)]},

@@ -124,8 +124,8 @@ def read_curves(folder: Path) -> Curves | None:
         return Curves(
             learning=tuple(sorted(learning)),
             forgetting=tuple(forgetting) if forgetting and forgetting[0].step == 0 else (),
-            metric=str(values.get("metric", "exact_match")),
-            domain_split=str(values.get("domain_split", "validation")),
+            metric=str(values.get("metric") or "exact_match"),
+            domain_split=str(values.get("domain_split") or "validation"),
             budget_points=None if budget is None else float(budget),
             chosen_step=None if chosen is None else int(chosen),
             stopped_early=bool(values.get("stopped_early", False)),

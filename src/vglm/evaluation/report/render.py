@@ -205,12 +205,23 @@ def verdict(
         shuffled = [each for each in gains if each.arm == comparison.candidate and each.control == "shuffled"]
         if shuffled and judge(shuffled[0].result, metric).finding != "better":
             parts.append(STRINGS["not_seeing"])
+    if evaluation.purpose == "tuning" and PROBE in comparison.splits and comparison.main != PROBE:
+        probe = comparison.splits[PROBE]
+        if judge(probe.primary, probe.primary_metric).finding == "worse":
+            parts.append(say("but_forgot", diff=_difference(probe.primary.difference, probe.primary_metric)))
     rules = [each for each in baselines if metric.name in each.scores]
     sign = -1 if metric.is_better_higher is False else 1
     if rules:
         best = max(rules, key=lambda rule: sign * rule.scores[metric.name])
         if sign * best.scores[metric.name] >= sign * result.after:
-            parts.append(say("rule_as_good", name=translate(best.name), score=_value(best.scores[metric.name], metric)))
+            is_better = sign * best.scores[metric.name] > sign * result.after
+            parts.append(
+                say(
+                    "rule_better" if is_better else "rule_as_good",
+                    name=translate(best.name),
+                    score=_value(best.scores[metric.name], metric),
+                )
+            )
     if evaluation.stamps:
         stamps = [translate(stamp.text) for stamp in evaluation.stamps]
         names = Text(", ".join(each.en for each in stamps), "、".join(each.zh for each in stamps))
@@ -316,9 +327,9 @@ def _finding(evaluation: Evaluation, comparison: Comparison, split: str) -> Text
         arms = [_arm(label).zh for label in (comparison.baseline, comparison.candidate)]
         return Text(
             f"Of {samples}, {baseline}% are answered right with {comparison.baseline} images and {candidate}% with "
-            f"{comparison.candidate} ones: looking at the image is worth {summary.points():.1f} points.",
+            f"{comparison.candidate} ones, a difference of {signed(summary.points())} points.",
             f"{where}中，{arms[0]}下答对 {baseline}%，{arms[1]}下答对 {candidate}%："
-            f"看图带来 {summary.points():.1f} 个百分点。",
+            f"相差 {signed(summary.points())} 个百分点。",
         )
     gained, lost = len(summary.flips(False, True)), len(summary.flips(True, False))
     drawn, drawn_zh = "", ""

@@ -209,6 +209,14 @@ STRINGS = {
             " It is not shown to come from the image.",
             "未显示这一提升来自图像。",
         ),
+        "but_forgot": (
+            " General ability was lost: {diff} on the probe.",
+            "通用能力下降：探针 {diff}。",
+        ),
+        "rule_better": (
+            " A simple rule scores higher: {name}, {score}.",
+            "简单规则得分更高：{name}，{score}。",
+        ),
         "rule_as_good": (
             " A simple rule does as well: {name}, {score}.",
             "简单规则也能做到：{name}，{score}。",
