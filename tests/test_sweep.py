@@ -100,7 +100,7 @@ def test_the_interval_of_one_seed_is_of_other_samples_alone(copied: Path) -> Non
     assert (row.seed_sd, row.sample_se) == (None, pytest.approx(math.sqrt(0.3 / 6)))
 
 
-def test_the_tables_fit_a_terminal_of_80_columns(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_methods_with_the_same_seeds_are_compared_over_the_seeds_too(copied: Path) -> None:
     shutil.copytree(copied / "b1", copied / "b2")
     config = (copied / "b2/config.yaml").read_text(encoding="utf-8")
     (copied / "b2/config.yaml").write_text(config.replace("seed: 1", "seed: 2"), encoding="utf-8")
@@ -112,12 +112,22 @@ def test_the_tables_fit_a_terminal_of_80_columns(copied: Path, monkeypatch: pyte
     tests = compare_methods(runs)
     assert tests[0].over_seeds is not None
     assert (tests[0].over_seeds.mean, tests[0].result.difference) == pytest.approx((-2.5 / 6, -2.5 / 6))
+    assert "| -81.2 to -2.2 |" in as_markdown(tabulate(runs), tests)
+
+
+@pytest.mark.parametrize("name", ["lora", "lora method.r=8", "p_tuning_v2_projection"])
+def test_the_tables_fit_a_terminal_of_80_columns_and_no_figure_is_cut(name: str) -> None:
+    figures = {"before": 0.0, "after": 0.944, "interval": Interval(0.0, 1.0), "by_seed": (0.94,), "sample_se": 0.104}
+    costs = {"forgotten": 35.2, "samples": 120, "seconds": 20.0, "peak_memory": 650_000_000, "size": 270_000}
+    row = Row(name=f"background/{name}", seeds=(1, 2, 3), seed_sd=0.2, **figures, **costs)
+    result = compare_paired(np.repeat([0, 1], [60, 60]), np.repeat([1, 0], [100, 20]))
+    seeds = over_seeds(np.random.default_rng(1).random((3, 120)))
     output = io.StringIO()
-    print_rows(tabulate(runs), Console(file=output, width=80), tests)
+    print_rows([row], Console(file=output, width=80), [MethodTest(row.name, "background/qlora", result, 0.04, seeds)])
     lines = output.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
-    assert all(word in lines[1] for word in ("interval", "seed sd", "sample se", "size MB"))
-    assert any(line.startswith("methods") and "seeds too" in line for line in lines)
+    assert any(" ".join(line.split()).endswith("3 0.0 94.4 0.0-100.0 20.0 10.4 35.2 650 20 0.27") for line in lines)
+    assert {"seeds", "interval", "sd", "se", "forgot", "MB"} <= {*lines[0].split(), *lines[1].split()}
 
 
 def test_methods_are_tested_against_each_other_sample_by_sample(copied: Path) -> None:

@@ -245,10 +245,15 @@ def _markdown_table(header: list[str], cells: list[list[str]]) -> str:
 
 def _print_table(console: Console, header: list[str], cells: list[list[str]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    longest = max((len(line[0]) for line in cells), default=0)
-    for index, name in enumerate(header):
-        width = None if index else min(16, longest)  # the names of methods break last
-        table.add_column(name, justify="right" if index else "left", overflow="fold", min_width=width)
+    columns = [list(column) for column in zip(header, *cells, strict=True)]
+    least = [max(len(word) for text in column for word in text.split() or [""]) for column in columns]
+    least[0] = min(least[0], 16)  # the name of a method may be broken, a figure may not
+    widths = [max(map(len, column)) for column in columns]
+    while sum(widths) + len(widths) > console.width and widths != least:
+        widest = max(range(len(widths)), key=lambda place: widths[place] - least[place])
+        widths[widest] -= 1
+    for index, (name, width) in enumerate(zip(header, widths, strict=True)):
+        table.add_column(name, justify="right" if index else "left", overflow="fold", width=width)
     for line in cells:
         table.add_row(*line)
     console.print(table)
