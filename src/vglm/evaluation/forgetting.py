@@ -24,6 +24,7 @@ from vglm.data.collator import Collator
 from vglm.data.loading import Splits
 from vglm.data.sample import Sample
 from vglm.data.splits import Outline, find_strata, fingerprint, shot_order
+from vglm.data.table import SampleTable, Selection
 from vglm.errors import CheckpointError, ConfigError
 from vglm.evaluation.generation import generate_predictions
 from vglm.evaluation.metrics import ALL_METRICS
@@ -192,12 +193,12 @@ def pick(samples: Sequence[Sample], limit: int) -> list[Sample]:
     """At most so many samples, in order: kinds and answers take turns, so that each is among them.
 
     Args:
-        samples: Of a split. From samples made on demand every n-th is taken.
+        samples: Of a split. From samples that are made or mixed on demand every n-th is taken.
         limit: How many.
     """
     if len(samples) <= limit:
         return list(samples)
-    if hasattr(samples, "dialogues") or hasattr(samples, "parts"):
+    if not isinstance(samples, list | SampleTable | Selection):
         return [samples[number * len(samples) // limit] for number in range(limit)]
     outline = Outline.of(samples, "kind")
     kinds = find_strata(outline, "kind")[0] if any(outline.fields["kind"]) else find_strata(outline)[0]
