@@ -506,7 +506,7 @@ def slice_values(record: Prediction) -> dict[str, str]:
     return values | {
         str(name): str(value)
         for name, value in meta.items()
-        if isinstance(value, str | bool | int) and name != "choices"
+        if isinstance(value, str | bool | int) and name not in ("choices", "options")
     }
 
 

@@ -413,14 +413,14 @@ def _right_by(comparison: Comparison) -> Text | None:
     """Say which metric calls an answer right; None where it is exact match throughout."""
     if all(part.decisive is EXACT_MATCH for part in comparison.splits.values()):
         return None
-    parts = [(split_title(name), _title(part.decisive)) for name, part in comparison.splits.items()]
+    parts = [(split_title(name), _in_sentence(part.decisive)) for name, part in comparison.splits.items()]
     if len({metric for _, metric in parts}) == 1:
         return say("right_by", metric=parts[0][1])
-    splits = Text(
-        ", ".join(f"{split.en}: {metric.en}" for split, metric in parts),
-        "、".join(f"{split.zh}为{metric.zh}" for split, metric in parts),
+    metrics = Text(
+        ", ".join(f"{metric.en} ({split.en})" for split, metric in parts),
+        "、".join(f"{metric.zh}（{split.zh}）" for split, metric in parts),
     )
-    return say("right_by_split", splits=splits)
+    return say("right_by", metric=metrics)
 
 
 def _answers(count: int) -> str:

@@ -140,7 +140,6 @@ STRINGS = {
             "“正确”指完全一致。回答中参考答案没有的部分会标出。",
         ),
         "right_by": ("Right or wrong goes by {metric}.", "对错按{metric}判定。"),
-        "right_by_split": ("Right or wrong goes by: {splits}.", "对错的判定：{splits}。"),
         "right_share": ("right", "答对"),
         "answers_marked": (
             "In the answers, what the reference does not say is marked.",
