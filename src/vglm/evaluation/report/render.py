@@ -409,16 +409,17 @@ def _right_title(comparison: Comparison) -> Text:
     return _in_sentence(decisive.pop()) if len(decisive) == 1 else STRINGS["right_share"]
 
 
-def _right_by(comparison: Comparison) -> Text | None:
-    """Say which metric calls an answer right; None where it is exact match throughout."""
-    if all(part.decisive is EXACT_MATCH for part in comparison.splits.values()):
+def _right_by(comparison: Comparison, *, beside_primary: bool = False) -> Text | None:
+    """Say which metric calls an answer right; None where it is exact match, or the primary metric, throughout."""
+    parts = comparison.splits.values()
+    if all(part.decisive is (part.primary_metric if beside_primary else EXACT_MATCH) for part in parts):
         return None
-    parts = [(split_title(name), _in_sentence(part.decisive)) for name, part in comparison.splits.items()]
-    if len({metric for _, metric in parts}) == 1:
-        return say("right_by", metric=parts[0][1])
+    names = [(split_title(name), _in_sentence(part.decisive)) for name, part in comparison.splits.items()]
+    if len({metric for _, metric in names}) == 1:
+        return say("right_by", metric=names[0][1])
     metrics = Text(
-        ", ".join(f"{metric.en} ({split.en})" for split, metric in parts),
-        "、".join(f"{metric.zh}（{split.zh}）" for split, metric in parts),
+        ", ".join(f"{metric.en} ({split.en})" for split, metric in names),
+        "、".join(f"{metric.zh}（{split.zh}）" for split, metric in names),
     )
     return say("right_by", metric=metrics)
 
@@ -510,6 +511,7 @@ def _context(content: _Content) -> dict[str, Any]:
         "finding_tables": _finding_tables(comparison),
         "confusion": comparison.confusion,
         "right_by": _right_by(comparison),
+        "flips_by": _right_by(comparison, beside_primary=True),
         "right_title": _right_title(comparison),
         "points": _points,
         "share": lambda value: "–" if value is None else f"{100 * value:.1f}",

@@ -105,9 +105,9 @@ STRINGS = {
         "findings_title": ("Findings in the reports", "报告中的征象"),
         "findings_about": (
             "Read out of references and answers by rules, a possible finding counted as there. n: in references; "
-            "named: in answers; below each percentage its 95% interval.",
+            "named: in answers; below each percentage its 95% interval, a dash where all groups agree.",
             "按规则从参考报告与回答中读出，“可能存在”按存在计。n：参考报告中的数量；提及：回答中的数量；"
-            "各百分数下方为 95% 区间。",
+            "各百分数下方为 95% 区间，各组一致时为短横线。",
         ),
         "finding": ("Finding", "征象"),
         "named": ("named", "提及"),
