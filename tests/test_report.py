@@ -451,3 +451,24 @@ def test_page_and_terminal_call_right_what_the_primary_metric_does(make_folder: 
     assert "POPE accuracy" in output.getvalue()
     assert "50.0 → 100.0" in output.getvalue()
     assert "Right or wrong goes by POPE accuracy." in output.getvalue()
+
+
+def test_rules_stand_with_their_intervals_and_another_n(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder(answers(4, 40), answers(30, 40), replace(EVALUATION, stamps=()))
+    rules = [
+        {"name": "majority class", "meaning": "often", "scores": {"exact_match": 0.4}, "n": 40}
+        | {"intervals": {"exact_match": [0.26, 0.55]}},
+        {"name": "text only", "meaning": "blind", "scores": {"exact_match": 0.3}, "n": 20},
+        {"name": "nearest neighbour", "meaning": "near", "scores": {"exact_match": 0.2}},  # as older files have it
+    ]
+    (folder / "baselines.json").write_text(json.dumps(rules), encoding="utf-8")
+    text = (render(folder).parent / "report.md").read_text(encoding="utf-8")
+    rows = [
+        line.split(" | ")[1:]
+        for line in text.splitlines()
+        if re.match(r"\| (after|maj|text|nearest|before):? ?.*%", line)
+    ]
+    assert rows == [["75.0%", "59.8 to 85.8 |"], ["40.0%", "26.0 to 55.0 |"], ["30.0%", "n = 20 |"], ["20.0%", "– |"],
+                    ["10.0%", "4.0 to 23.1 |"]]  # Wilson of 30 and of 4 of 40  # fmt: skip
+    page = Page((folder / "report/index.html").read_text(encoding="utf-8"))
+    assert "40.0%26.0 to 55.0" in page.text

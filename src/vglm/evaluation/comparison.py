@@ -40,7 +40,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
@@ -728,11 +728,15 @@ class Baseline:
         name: As `majority class`.
         meaning: How it answers.
         scores: Metric name -> score, of those that are defined.
+        n: Number of samples that the primary metric counts; None where nobody noted it.
+        intervals: Metric name -> 95 % interval of the score; of the primary metric only, and not of a mean over draws.
     """
 
     name: str
     meaning: str
     scores: Mapping[str, float]
+    n: int | None = None
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def read_baselines(folder: Path) -> list[Baseline]:
@@ -746,7 +750,13 @@ def read_baselines(folder: Path) -> list[Baseline]:
         return []
     try:
         return [
-            Baseline(str(each["name"]), str(each["meaning"]), _plain_scores(each["scores"]))
+            Baseline(
+                str(each["name"]),
+                str(each["meaning"]),
+                _plain_scores(each["scores"]),
+                None if each.get("n") is None else int(each["n"]),
+                {str(name): (float(low), float(high)) for name, (low, high) in each.get("intervals", {}).items()},
+            )
             for each in json.loads(path.read_text(encoding="utf-8"))
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -38,7 +38,7 @@ from vglm.evaluation.comparison import (
     slice_values,
     write_metrics,
 )
-from vglm.evaluation.metrics import EXACT_MATCH, METRICS, ROUGE_L, Metric
+from vglm.evaluation.metrics import EXACT_MATCH, METRICS, ROUGE_L, Metric, measure
 from vglm.evaluation.predictions import (
     IMAGES_FOLDER,
     Evaluation,
@@ -387,7 +387,11 @@ def _absent(arms: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Text | None:
 def _span(ends: Sequence[float | None]) -> Text:
     """An interval of a share, in percent."""
     low, high = ends
-    return Text("–", "–") if low is None or high is None else say("range", low=_percent(low), high=_percent(high))
+    return (
+        Text("–", "–")
+        if low is None or high is None or not low < high
+        else say("range", low=_percent(low), high=_percent(high))
+    )
 
 
 def _points(summary: Summary) -> float:
@@ -585,23 +589,39 @@ def _grouped_methods(results: Sequence[tuple[PairedComparison, Text]]) -> list[t
     return found
 
 
-def _bars(content: _Content) -> list[tuple[Text, Text, float, str, str]]:
-    """(name, meaning, score, score as text, class) of the baselines and both arms, best first."""
+def _bars(content: _Content) -> list[tuple[Text, Text, float, str, str, Text | None]]:
+    """(name, meaning, score, score as text, class, interval) of the baselines and both arms, best first."""
     found = content.comparison.verdict
     if not content.baselines or not found.metric.is_share:
         return []
     rows = [
-        (translate(each.name), translate(each.meaning), each.scores[found.metric.name], "rule")
+        (translate(each.name), translate(each.meaning), each.scores[found.metric.name], "rule", _doubt(content, each))
         for each in content.baselines
         if found.metric.name in each.scores
     ]
     if not rows:
         return []
     arms = content.evaluation.baseline, content.evaluation.candidate
-    rows += [(_arm(arms[0].label), translate(arms[0].meaning), found.result.before, "before")]
-    rows += [(_arm(arms[1].label), translate(arms[1].meaning), found.result.after, "after")]
+    pairs = content.comparison.splits[content.comparison.main].pairs
+    ends = [
+        _span(measure(found.metric, records).interval)
+        for records in ([pair.baseline for pair in pairs], [pair.candidate for pair in pairs])
+    ]
+    rows += [(_arm(arms[0].label), translate(arms[0].meaning), found.result.before, "before", ends[0])]
+    rows += [(_arm(arms[1].label), translate(arms[1].meaning), found.result.after, "after", ends[1])]
     rows.sort(key=lambda row: -row[2])
-    return [(name, meaning, score, _value(score, found.metric), kind) for name, meaning, score, kind in rows]
+    return [(*row[:3], _value(row[2], found.metric), *row[3:]) for row in rows]
+
+
+def _doubt(content: _Content, baseline: Baseline) -> Text | None:
+    """A baseline's interval, and its n where that is another one than the arms'; None where neither is known."""
+    found = content.comparison.verdict
+    ends = baseline.intervals.get(found.metric.name)
+    span = None if ends is None else _span(ends)
+    if baseline.n in (None, found.result.n):
+        return span
+    n = f"n = {baseline.n:,}"
+    return Text(n, n) if span is None else Text(f"{span.en}, {n}", f"{span.zh}，{n}")
 
 
 def _forest(result: PairedComparison, reach: float) -> Markup:

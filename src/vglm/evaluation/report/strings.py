@@ -82,7 +82,10 @@ STRINGS = {
         "other_image": ("other image", "其他图像"),
         "true_image": ("true image", "真实图像"),
         "baselines": ("Against simple rules", "与简单基线比较"),
-        "baselines_about": ("{metric} on the split that is judged, n = {n}.", "所评部分上的{metric}，n = {n}。"),
+        "baselines_about": (
+            "{metric} on the split that is judged, n = {n}; below each figure its 95% interval, where it is known.",
+            "所评部分上的{metric}，n = {n}；各数值下为 95% 区间（如已知）。",
+        ),
         "no_baselines": (
             "There are no baselines in this evaluation, so a score cannot be held against a constant answer here.",
             "本次评测没有基线，因此无法与恒定回答等比较。",
