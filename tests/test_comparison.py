@@ -357,3 +357,13 @@ def test_findings_count_samples_not_draws() -> None:
     found = compare(drawn_twice, drawn_twice, metrics=["findings_micro_f1"]).as_dict()["splits"]["test"]["findings"]
     assert found["after"]["Pneumothorax"]["n"] == found["after"]["Pneumothorax"]["named"] == 1
     assert (found["before"]["Cardiomegaly"]["n"], found["before"]["Cardiomegaly"]["named"]) == (1, 0)
+
+
+def test_a_score_of_pairs_leaves_right_and_wrong_to_the_accuracy_beside_it() -> None:
+    meta = {"category": "count", "pair": "1.jpg"}
+    before = [yes_no("a", "No", "no", meta=meta), yes_no("b", "No.", "yes", meta=meta)]
+    after = [replace(each, prediction="Yes.") for each in before]
+    part = compare(before, after, metrics=["mme_score", "mme_accuracy"]).splits["test"]
+    assert part.primary_metric.name == "mme_score"
+    assert part.decisive.name == "mme_accuracy"
+    assert [pair.right for pair in part.pairs] == [(True, False), (False, True)]

@@ -331,6 +331,10 @@ def test_a_classification_shows_its_confusion(make_folder: Callable[..., Path]) 
     assert report["confusion"]["after"]["confusion"] == [[12, 0, 0], [0, 12, 0]]
     assert report["confusion"]["before"]["unparsed"] == 24
     assert report["primary"] == "accuracy"
+    row = page.text[page.text.index("F195% interval") :].split("dog", 2)[1]
+    assert "120.0–0.00.0 to 39.0" in row  # n 12, recall 0, no precision, F1 0: F* of 0 of 12, carried over
+    text = (path.parent / "report.md").read_text(encoding="utf-8")
+    assert "| cat | 12 | 0.0 | 0.0 to 39.0 | 100.0 | 86.2 to 100.0 |" in text
     assert "Better: Accuracy went from 0.0% to 100.0%" in report["verdict"]["en"]
     assert report["splits"]["test"]["slices"]["kind"]["a"]["accuracy"]["n"] == 12
 
