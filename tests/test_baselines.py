@@ -20,6 +20,7 @@ from vglm.evaluation.baselines import (
     vision_features,
     write_baselines,
 )
+from vglm.evaluation.comparison import read_baselines
 from vglm.evaluation.predictions import Arm, Prediction, unanswered
 from vglm.model.loading import load_pretrained
 
@@ -100,8 +101,20 @@ def test_without_what_it_needs_a_baseline_is_left_out(tmp_path: Path) -> None:
     assert collect_baselines([], Answers("after", {"after": TEST})) == []
     write_baselines([Baseline(name="text only", meaning="没有图片", scores={"exact_match": 0.5})], tmp_path)
     assert json.loads((tmp_path / "baselines.json").read_text(encoding="utf-8")) == [
-        {"name": "text only", "meaning": "没有图片", "scores": {"exact_match": 0.5}}
+        {"name": "text only", "meaning": "没有图片", "scores": {"exact_match": 0.5}, "n": None, "intervals": {}}
     ]
+
+
+def test_a_rule_has_its_n_and_the_interval_of_the_primary_metric(tmp_path: Path) -> None:
+    train = [sample(str(row), "甲" if row < 3 else "乙") for row in range(5)]
+    test = [unanswered(sample(f"test{row}", "甲" if row < 4 else "乙"), "test") for row in range(10)]
+    found = {each.name: each for each in collect_baselines(train, Answers("after", {"after": test}))}
+    for name in ("majority class", "constant answer"):  # Wilson's interval of 4 of 10
+        assert found[name].n == 10
+        assert found[name].intervals == {"exact_match": pytest.approx((0.168180, 0.687326), abs=1e-6)}
+    assert (found["random training answer"].n, found["random training answer"].intervals) == (10, {})
+    write_baselines(found.values(), tmp_path)
+    assert {each.name: each for each in read_baselines(tmp_path)} == found
 
 
 @pytest.fixture(scope="module")

@@ -310,3 +310,60 @@ def test_arms_with_other_draws_are_refused() -> None:
     more = [*AFTER, replace(AFTER[0], draw=1)]
     with pytest.raises(DataError, match=r"1 differ \(first: test 'a', draw 1, is only in after\)"):
         compare(BEFORE, more)
+
+
+def yes_no(name: str, prediction: str, reference: str, **values: object) -> Prediction:
+    return replace(record(name, prediction, reference=reference), english=True, **values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "names", [["pope_accuracy"], ["pope_f1", "pope_accuracy"], ["accuracy"], ["macro_f1", "accuracy"]]
+)
+def test_right_and_wrong_go_by_the_primary_metric_or_its_accuracy(names: list[str]) -> None:
+    before = [yes_no("a", "No.", "no"), yes_no("b", "No.", "yes"), yes_no("c", "yes", "yes", kind="x")]
+    after = [yes_no("a", "no", "no"), yes_no("b", "Yes, it is.", "yes"), yes_no("c", "No", "yes", kind="x")]
+    part = compare(before, after, metrics=names).splits["test"]
+    assert [pair.right for pair in part.pairs] == [(True, True), (False, True), (True, False)]
+    assert part.decisive.name == names[-1]
+    result = part.paired[names[-1]][0]
+    assert part.right == pytest.approx((result.before, result.after))
+    content = compare(before, after, metrics=names).as_dict()["splits"]["test"]
+    assert (content["right_by"], content["wrong_to_right"], content["right_to_wrong"]) == (names[-1], ["b"], ["c"])
+    assert part.part([part.pairs[2]]).flips(True, False) == [part.pairs[2]]  # a slice goes by the same
+
+
+@pytest.mark.parametrize(
+    "names", [[], ["bleu_zh"], ["pope_f1"], ["findings_micro_f1"], ["rouge_l_characters", "contains"]]
+)
+def test_exact_match_decides_where_nothing_asked_for_calls_each_answer_right_or_wrong(names: list[str]) -> None:
+    before = [yes_no("a", "No.", "no"), yes_no("b", "yes", "yes")]
+    part = compare(before, [yes_no("a", "no", "no"), yes_no("b", "Yes!", "yes")], metrics=names).splits["test"]
+    assert part.decisive.name == "exact_match"
+    assert [pair.right for pair in part.pairs] == [(False, True), (True, False)]
+
+
+def test_an_answer_that_failed_is_wrong_and_the_probe_goes_by_exact_match() -> None:
+    before = [yes_no("a", "", "no", error="no picture"), yes_no("p", "No.", "no", split="probe")]
+    after = [yes_no("a", "No!", "no"), yes_no("p", "no", "no", split="probe")]
+    splits = compare(before, after, metrics=["pope_accuracy"]).splits
+    assert [pair.right for pair in splits["test"].pairs] == [(False, True)]
+    assert splits["test"].right == (0.0, 1.0)
+    assert (splits["probe"].decisive.name, splits["probe"].right) == ("exact_match", (0.0, 1.0))
+
+
+def test_findings_count_samples_not_draws() -> None:
+    reports = [record("a", "右侧气胸。", reference="右侧气胸。"), record("b", "双肺清晰。", reference="心影增大。")]
+    drawn_twice = [replace(each, draw=draw) for each in reports for draw in (0, 1)]
+    found = compare(drawn_twice, drawn_twice, metrics=["findings_micro_f1"]).as_dict()["splits"]["test"]["findings"]
+    assert found["after"]["Pneumothorax"]["n"] == found["after"]["Pneumothorax"]["named"] == 1
+    assert (found["before"]["Cardiomegaly"]["n"], found["before"]["Cardiomegaly"]["named"]) == (1, 0)
+
+
+def test_a_score_of_pairs_leaves_right_and_wrong_to_the_accuracy_beside_it() -> None:
+    meta = {"category": "count", "pair": "1.jpg"}
+    before = [yes_no("a", "No", "no", meta=meta), yes_no("b", "No.", "yes", meta=meta)]
+    after = [replace(each, prediction="Yes.") for each in before]
+    part = compare(before, after, metrics=["mme_score", "mme_accuracy"]).splits["test"]
+    assert part.primary_metric.name == "mme_score"
+    assert part.decisive.name == "mme_accuracy"
+    assert [pair.right for pair in part.pairs] == [(True, False), (False, True)]

@@ -331,6 +331,10 @@ def test_a_classification_shows_its_confusion(make_folder: Callable[..., Path]) 
     assert report["confusion"]["after"]["confusion"] == [[12, 0, 0], [0, 12, 0]]
     assert report["confusion"]["before"]["unparsed"] == 24
     assert report["primary"] == "accuracy"
+    row = page.text[page.text.index("F195% interval") :].split("dog", 2)[1]
+    assert "120.0–0.00.0 to 39.0" in row  # n 12, recall 0, no precision, F1 0: F* of 0 of 12, carried over
+    text = (path.parent / "report.md").read_text(encoding="utf-8")
+    assert "| cat | 12 | 0.0 | 0.0 to 39.0 | 100.0 | 86.2 to 100.0 |" in text
     assert "Better: Accuracy went from 0.0% to 100.0%" in report["verdict"]["en"]
     assert report["splits"]["test"]["slices"]["kind"]["a"]["accuracy"]["n"] == 12
 
@@ -391,3 +395,84 @@ def test_the_plot_is_a_file_of_its_own(make_folder: Callable[..., Path]) -> None
     assert texts[texts.index("Exact match") + 1] == "+65.0"
     circles = list(root.iter("{http://www.w3.org/2000/svg}circle"))
     assert float(circles[0].attrib["cx"]) == pytest.approx(360 + 160 * 0.65)
+
+
+def test_findings_of_reports_stand_side_by_side_and_one_that_is_never_named_is_said(
+    make_folder: Callable[..., Path],
+) -> None:
+    effusion, opacity, normal = "右侧胸腔积液。", "右肺中野见片状阴影。", "心影不大，双肺清晰。"
+    references = [effusion] * 12 + [opacity] * 5 + [normal] * 13
+    before = [record(f"{row:03}", normal, reference=text) for row, text in enumerate(references)]
+    after = [replace(each, prediction=effusion if row < 9 else normal) for row, each in enumerate(before)]
+    config = "metrics: {names: [findings_micro_f1], labels: null, convention: null}"
+    path = render(make_folder(before, after, replace(EVALUATION, config=config, stamps=())))
+    page = path.read_text(encoding="utf-8")
+    rows = re.findall(r"<tr><th scope=\"row\">(.*?)</tr>", page[page.index('id="findings"') :], re.DOTALL)
+    rows = [" ".join(re.sub(r"<[^>]+>", " ", row).split()) for row in rows[:3]]
+    assert rows[0].startswith("No Finding 未见异常 13 30 43.3 27.4 to 60.8 27.4 至 60.8 100.0")  # Wilson of 13 of 30
+    assert rows[1].startswith("Lung Opacity 肺部阴影 5 never 从未 – 0.0 0.0 to 43.4")
+    assert rows[2].startswith(
+        "Pleural Effusion 胸腔积液 12 never 从未 – 0.0 0.0 to 24.2 0.0 至 24.2 0.0 – 9 100.0 70.1"
+    )
+    said = "Test set, after: never named in any answer, though in references: Lung Opacity (n = 5)."
+    assert said in Page(page).text
+    assert "In no reference and no answer: Enlarged Cardiomediastinum, Cardiomegaly, Lung Lesion, Edema" in page
+    report = json.loads((path.parent / "report.json").read_text(encoding="utf-8"))
+    assert report["never_named"][0]["en"] == said
+    found = report["splits"]["test"]["findings"]["after"]["Pleural Effusion"]
+    assert (found["n"], found["named"], found["precision"], found["recall"]) == (12, 9, 1.0, 0.75)
+    text = (path.parent / "report.md").read_text(encoding="utf-8")
+    assert "| Lung Opacity | 5 | **never** | – | 0.0 | 0.0 | – | **never** | – | 0.0 | 0.0 | – |" in text
+    assert f"- {said}" in text
+    output = StringIO()
+    print_summary(path.parents[1], Console(file=output, width=80))
+    assert said in " ".join(output.getvalue().split())
+
+
+def test_without_findings_there_is_no_such_section(make_folder: Callable[..., Path]) -> None:
+    assert 'id="findings"' not in render(make_folder()).read_text(encoding="utf-8")
+
+
+def test_page_and_terminal_call_right_what_the_primary_metric_does(make_folder: Callable[..., Path]) -> None:
+    before = [record(f"{row:03}", "No.", reference="yes" if row % 2 else "no", english=True) for row in range(40)]
+    after = [replace(each, prediction="Yes." if each.reference == "yes" else "No.") for each in before]
+    config = "metrics: {names: [pope_accuracy], labels: null, convention: null}"
+    folder = make_folder(before, after, replace(EVALUATION, config=config, stamps=()))
+    path = render(folder)
+    page = Page(path.read_text(encoding="utf-8"))
+    assert (
+        "On 40 test samples, POPE accuracy went from 50.0% before to 100.0% after: 20 answers became right" in page.text
+    )
+    assert "Right or wrong goes by POPE accuracy." in page.text
+    assert "20 wrong → right, 0 right → wrong." in page.text
+    assert "Right means an exact match" not in page.text
+    assert [row[8] for row in page.data["rows"]] == [0] * 20 + [3] * 20
+    text = (path.parent / "report.md").read_text(encoding="utf-8")
+    assert "| **Test set** | 40 | 50.0% | 100.0% | +50.0 |" in text
+    assert "Right or wrong goes by POPE accuracy." in text
+    output = StringIO()
+    print_summary(folder, Console(file=output, width=80))
+    assert "POPE accuracy" in output.getvalue()
+    assert "50.0 → 100.0" in output.getvalue()
+    assert "Right or wrong goes by POPE accuracy." in output.getvalue()
+
+
+def test_rules_stand_with_their_intervals_and_another_n(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder(answers(4, 40), answers(30, 40), replace(EVALUATION, stamps=()))
+    rules = [
+        {"name": "majority class", "meaning": "often", "scores": {"exact_match": 0.4}, "n": 40}
+        | {"intervals": {"exact_match": [0.26, 0.55]}},
+        {"name": "text only", "meaning": "blind", "scores": {"exact_match": 0.3}, "n": 20},
+        {"name": "nearest neighbour", "meaning": "near", "scores": {"exact_match": 0.2}},  # as older files have it
+    ]
+    (folder / "baselines.json").write_text(json.dumps(rules), encoding="utf-8")
+    text = (render(folder).parent / "report.md").read_text(encoding="utf-8")
+    rows = [
+        line.split(" | ")[1:]
+        for line in text.splitlines()
+        if re.match(r"\| (after|maj|text|nearest|before):? ?.*%", line)
+    ]
+    assert rows == [["75.0%", "59.8 to 85.8 |"], ["40.0%", "26.0 to 55.0 |"], ["30.0%", "n = 20 |"], ["20.0%", "– |"],
+                    ["10.0%", "4.0 to 23.1 |"]]  # Wilson of 30 and of 4 of 40  # fmt: skip
+    page = Page((folder / "report/index.html").read_text(encoding="utf-8"))
+    assert "40.0%26.0 to 55.0" in page.text

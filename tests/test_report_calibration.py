@@ -36,6 +36,11 @@ def test_the_page_says_how_sure_each_arm_is(page: Path) -> None:
     assert "right 50.0%, mean confidence 95.0%, expected calibration error 45.0%, Brier score 0.905" in text
     assert "right 75.0%, mean confidence 75.0%, expected calibration error 0.0%, Brier score 0.375" in text
     assert text.count('<svg class="reliability"') == 2
+    section = text[text.index('id="calibration"') :]
+    assert '<h3><span class="en" lang="en">before</span><span class="zh" lang="zh-Hans">调优前</span>' in section
+    summary = (page.parent / "report.md").read_text(encoding="utf-8")
+    line = "- How sure after is, n = 20: right 75.0%, mean confidence 75.0%, expected calibration error 0.0%, Brier"
+    assert line in summary
 
 
 def test_without_likelihoods_there_is_no_such_section(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 One of `baselines.json`:
 
     {"name": "majority class", "meaning": "the most frequent answer to the same question in the 20 training samples",
-     "scores": {"exact_match": 0.1, "rouge_l_characters": 0.71}}
+     "scores": {"exact_match": 0.1, "rouge_l_characters": 0.71}, "n": 120, "intervals": {"exact_match": [0.06, 0.17]}}
 
 | baseline | answers with | what a model that is no better has learned |
 |---|---|---|
@@ -41,7 +41,7 @@ from vglm.errors import ConfigError, DataError
 from vglm.evaluation.comparison import BASELINES_FILE, Baseline
 from vglm.evaluation.image_use import TEXT_ONLY
 from vglm.evaluation.metrics import METRICS, Metric, select_metrics
-from vglm.evaluation.metrics.base import normalise
+from vglm.evaluation.metrics.base import measure, normalise
 from vglm.evaluation.metrics.external import declare
 from vglm.evaluation.metrics.labels import reference_answers
 from vglm.evaluation.predictions import Arm, Prediction, unanswered, write_text
@@ -129,7 +129,7 @@ def collect_baselines(
             f"the most frequent answer to the same question in the {len(train):,} training samples, or to any question"
             " where that one is new"
         )
-        baselines.append(Baseline("majority class", meaning, _defined(score(_answer_with(test, _majority(train))))))
+        baselines.append(score.judge("majority class", meaning, _answer_with(test, _majority(train))))
         baselines.append(_random_answer(train, test, score, generator))
     if answers.nearest:
         pairs = zip(test, answers.nearest, strict=True)
@@ -138,14 +138,15 @@ def collect_baselines(
             "the answer of the training sample whose image is nearest in the untuned model's vision features"
             " (Q-Former output, mean over slots, cosine), among those with the same question where there are any"
         )
-        baselines.append(Baseline("nearest neighbour", meaning, _defined(score(rows))))
+        baselines.append(score.judge("nearest neighbour", meaning, rows))
     if answers.text_only:
         meaning = "what the evaluated model answers to the question without the image"
-        baselines.append(Baseline("text only", meaning, _defined(score(answers.text_only))))
+        baselines.append(score.judge("text only", meaning, answers.text_only))
     if answers.shots is not None:
         name = f"{answers.shots.count or 'k'}-shot in context"
-        scores = _defined(score(answers.in_context)) if answers.in_context else {}
-        baselines.append(Baseline(name, answers.shots.arm.meaning, scores))
+        meaning = answers.shots.arm.meaning
+        shown = answers.in_context
+        baselines.append(score.judge(name, meaning, shown) if shown else Baseline(name, meaning, {}))
     return baselines
 
 
@@ -166,6 +167,22 @@ class _Scorer:
     def __call__(self, records: Sequence[Prediction]) -> dict[str, float | None]:
         """Metric -> score; None where it is undefined."""
         return {name: self.score(metric, records) for name, metric in self.metrics.items()}
+
+    def judge(self, name: str, meaning: str, records: Sequence[Prediction]) -> Baseline:
+        """A rule by its answers."""
+        return Baseline(name, meaning, _defined(self(records)), *self.doubt(records))
+
+    def doubt(self, records: Sequence[Prediction]) -> tuple[int, dict[str, tuple[float, float]]]:
+        """How many samples the primary metric counts, and its interval where there is one."""
+        primary = next(iter(self.metrics.values()), None)
+        if primary is None:
+            return len(records), {}
+        try:
+            found = measure(primary, records)
+        except DataError:  # the references are no labels
+            return len(records), {}
+        low, high = found.interval
+        return found.n, {primary.name: (float(low), float(high))} if low < high else {}
 
     def score(self, metric: Metric, records: Sequence[Prediction]) -> float | None:
         """One metric's score."""
@@ -230,7 +247,9 @@ def _constant_answer(train: Sequence[Sample], test: Sequence[Prediction], score:
     if len(set(chosen.values())) == 1:
         answers = next(iter(chosen.values()))
     meaning = f"one answer to everything, the one that scores best on {len(train):,} training samples ({answers})"
-    return Baseline("constant answer", meaning, _defined(scores))
+    primary = next(iter(score.metrics), None)
+    doubt = score.doubt(_always(test, chosen[primary])) if primary in chosen else (len(test), {})
+    return Baseline("constant answer", meaning, _defined(scores), *doubt)
 
 
 def _majority(train: Sequence[Sample]) -> Callable[[Prediction], str]:
@@ -255,6 +274,7 @@ def _random_answer(
         name="random training answer",
         meaning=f"the answer of a training sample drawn at random, the mean of {count} draws",
         scores={name: fmean(values) for name, values in means.items() if values},
+        n=len(test),
     )
 
 

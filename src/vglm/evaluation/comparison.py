@@ -9,6 +9,7 @@
                          "exact_match": {"before": 0.0, "after": 0.925, "points": 92.5, "difference": 0.925,
                                          "interval": [0.86, 0.96], "p_value": 1e-33, "p_value_holm": 2e-33,
                                          "effect_size": 3.5, "n": 120, "groups": 120, "detectable": 0.03, …}, …,
+                         "right_by": "exact_match",
                          "wrong_to_right": ["test.json#0", …], "right_to_wrong": [],
                          "power_line": "With 120 test items a difference under 3.1 points cannot be detected (…).",
                          "not_computed": {},                         (with metrics of findings also "findings": …)
@@ -27,6 +28,9 @@
 The first metric that was asked for is the primary one: it was named before anyone saw a score, and the verdict rests on
 it. The p-values are Holm-corrected over all metrics of a split; intervals of slices are not corrected for their number.
 
+`right_by` names the metric that calls an answer right or wrong, and so decides what flipped: the primary one where it
+is a share of right answers, else an accuracy that was asked for, else exact match.
+
 Where several answers to each question were drawn, answers are paired draw by draw, and a sample with its mean over the
 draws counts as one: `n`, `errors` and `changed` are samples, and nothing takes draws for independent. `draws` has the
 main split's score of each draw alone, and how far these lie apart.
@@ -36,7 +40,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
@@ -82,14 +86,23 @@ CLASSIFICATION = ("accuracy", "balanced_accuracy", "macro_f1")
 LEVEL = 0.05
 FEW_GROUPS = 10
 """With fewer independent groups no interval can be trusted."""
+SHARES_OF_RIGHT = ("accuracy", "choice_accuracy", "mme_accuracy", "pope_accuracy", "parsing_accuracy")
+"""Metrics that call each answer right or wrong, for sets whose primary metric does not."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One sample's answers in both arms, of one draw."""
+    """One sample's answers in both arms, of one draw.
+
+    Attributes:
+        baseline: The answer to compare with.
+        candidate: The answer that is judged.
+        judged: Whether the (baseline, candidate) answers are right by another metric than exact match; else None.
+    """
 
     baseline: Prediction
     candidate: Prediction
+    judged: tuple[bool, bool] | None = None
 
     @cached_property
     def scores(self) -> dict[str, tuple[float, float]]:
@@ -98,7 +111,9 @@ class Pair:
 
     @cached_property
     def right(self) -> tuple[bool, bool]:
-        """Whether the (baseline, candidate) answers match exactly."""
+        """Whether the (baseline, candidate) answers are right, by the metric that decides it (`Summary.decisive`)."""
+        if self.judged is not None:
+            return self.judged
         baseline, candidate = self.scores[EXACT_MATCH.name]
         return baseline == 1.0, candidate == 1.0
 
@@ -131,10 +146,12 @@ class Summary:
     Attributes:
         pairs: The pairs, in the order of the predictions.
         metrics: What `paired` compares, the primary one first.
+        decisive: By which metric an answer is right or wrong: the primary one where it is a share of right answers.
     """
 
     pairs: tuple[Pair, ...]
     metrics: tuple[Metric, ...] = METRICS
+    decisive: Metric = EXACT_MATCH
 
     @property
     def n(self) -> int:
@@ -169,6 +186,12 @@ class Summary:
         """Candidate minus baseline, in points (hundredths)."""
         baseline, candidate = self.scores[metric]
         return 100 * (candidate - baseline)
+
+    @cached_property
+    def right(self) -> tuple[float, float]:
+        """Share of (baseline, candidate) answers that are right by the decisive metric."""
+        before, after = zip(*(pair.right for pair in self.pairs), strict=True)
+        return fmean(before), fmean(after)
 
     def flips(self, was_right: bool, is_right: bool) -> list[Pair]:
         """The pairs that went from `was_right` in the baseline to `is_right` in the candidate."""
@@ -269,7 +292,7 @@ class Summary:
     def part(self, pairs: Sequence[Pair]) -> "Summary":
         """The same for some of the pairs, by the primary metric and those of every report."""
         metrics = {metric.name: metric for metric in (self.metrics[0], *METRICS)}
-        return Summary(tuple(pairs), tuple(metrics.values()))
+        return Summary(tuple(pairs), tuple(metrics.values()), self.decisive)
 
 
 @dataclass(frozen=True)
@@ -372,6 +395,7 @@ class Comparison:
         splits = {
             name: {
                 **self._row(summary),
+                "right_by": summary.decisive.name,
                 "wrong_to_right": _names(summary, summary.flips(False, True)),
                 "right_to_wrong": _names(summary, summary.flips(True, False)),
                 "power_line": summary.power_line,
@@ -397,11 +421,14 @@ class Comparison:
         }
 
     def _findings(self, summary: Summary) -> dict[str, Any]:
-        """`findings`: arm -> finding -> n, precision, recall and F1 with intervals; nothing without such a metric."""
+        """`findings`: arm -> finding -> n, precision, recall and F1 with intervals; nothing without such a metric.
+
+        Of several draws the first, for n are samples.
+        """
         if not any(metric.name.startswith("findings") for metric in summary.metrics):
             return {}
-        arms = {self.baseline: [pair.baseline for pair in summary.pairs]}
-        arms[self.candidate] = [pair.candidate for pair in summary.pairs]
+        pairs = [pair for pair in summary.pairs if pair.candidate.draw == summary.draws[0]]
+        arms = {self.baseline: [pair.baseline for pair in pairs], self.candidate: [pair.candidate for pair in pairs]}
         return {"findings": {arm: finding_table(records) for arm, records in arms.items()}}
 
     def _row(self, summary: Summary) -> dict[str, Any]:
@@ -479,7 +506,7 @@ def slice_values(record: Prediction) -> dict[str, str]:
     return values | {
         str(name): str(value)
         for name, value in meta.items()
-        if isinstance(value, str | bool | int) and name != "choices"
+        if isinstance(value, str | bool | int) and name not in ("choices", "options")
     }
 
 
@@ -525,18 +552,48 @@ def compare(
             f"{labels[0]} and {labels[1]} are not about the same samples: {len(problems)} differ "
             f"(first: {'; '.join(problems[:3])}). Evaluate both arms on the same data."
         )
-    pairs = [Pair(before[key], record) for key, record in after.items()]
-    splits: dict[str, list[Pair]] = {}
-    for pair in pairs:
-        splits.setdefault(pair.candidate.split, []).append(pair)
-    return Comparison(
-        *labels,
-        {
-            name: Summary(tuple(rows), METRICS if name == PROBE and len(splits) > 1 else tuple(chosen.values()))
-            for name, rows in splits.items()
-        },
-        None if classes is None else tuple(classes),
-    )
+    splits: dict[str, list[Prediction]] = {}
+    for record in after.values():
+        splits.setdefault(record.split, []).append(record)
+    summaries = {}
+    for name, records in splits.items():
+        own = METRICS if name == PROBE and len(splits) > 1 else tuple(chosen.values())
+        others = [before[record.key] for record in records]
+        decisive, right = _decide(others, records, own)
+        summaries[name] = Summary(tuple(map(Pair, others, records, right)), own, decisive)
+    return Comparison(*labels, summaries, None if classes is None else tuple(classes))
+
+
+def _decide(
+    baseline: Sequence[Prediction], candidate: Sequence[Prediction], metrics: Sequence[Metric]
+) -> tuple[Metric, list[tuple[bool, bool] | None]]:
+    """The metric by which answers are right or wrong, and whether each pair's are; None for exact match.
+
+    It is the primary metric where that is a mean over answers that score 0 or 1 each; else, as for MME's score or an
+    F1, the first of the accuracies that were asked for; else exact match.
+    """
+    for metric in (metrics[0], *(each for each in metrics[1:] if each.name in SHARES_OF_RIGHT)):
+        if metric is EXACT_MATCH:
+            break
+        with suppress(DataError):
+            arms = [_right(metric, records) for records in (baseline, candidate)]
+            if arms[0] is not None and arms[1] is not None:
+                return metric, list(zip(*arms, strict=True))
+    return EXACT_MATCH, [None] * len(candidate)
+
+
+def _right(metric: Metric, records: Sequence[Prediction]) -> list[bool] | None:
+    """Whether each answer is right; None where the metric is no share of right answers."""
+    if not metric.is_share or not metric.is_better_higher:
+        return None
+    rows = metric.rows(records)
+    if metric.name not in SHARES_OF_RIGHT and (rows.shape[1] != 2 or not (rows[:, 1] == 1).all()):
+        return None
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scores, score = metric.statistic(rows), float(metric.statistic(rows.sum(axis=0)))
+    if not np.isin(scores, (0, 1)).all() or not math.isclose(fmean(scores), score, abs_tol=1e-9):
+        return None
+    return [bool(each) for each in scores == 1]
 
 
 def _shown(key: tuple[str, str, int]) -> str:
@@ -671,11 +728,15 @@ class Baseline:
         name: As `majority class`.
         meaning: How it answers.
         scores: Metric name -> score, of those that are defined.
+        n: Number of samples that the primary metric counts; None where nobody noted it.
+        intervals: Metric name -> 95 % interval of the score; of the primary metric only, and not of a mean over draws.
     """
 
     name: str
     meaning: str
     scores: Mapping[str, float]
+    n: int | None = None
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def read_baselines(folder: Path) -> list[Baseline]:
@@ -689,7 +750,13 @@ def read_baselines(folder: Path) -> list[Baseline]:
         return []
     try:
         return [
-            Baseline(str(each["name"]), str(each["meaning"]), _plain_scores(each["scores"]))
+            Baseline(
+                str(each["name"]),
+                str(each["meaning"]),
+                _plain_scores(each["scores"]),
+                None if each.get("n") is None else int(each["n"]),
+                {str(name): (float(low), float(high)) for name, (low, high) in each.get("intervals", {}).items()},
+            )
             for each in json.loads(path.read_text(encoding="utf-8"))
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -38,7 +38,7 @@ from vglm.evaluation.comparison import (
     slice_values,
     write_metrics,
 )
-from vglm.evaluation.metrics import EXACT_MATCH, METRICS, ROUGE_L, Metric
+from vglm.evaluation.metrics import EXACT_MATCH, METRICS, ROUGE_L, Metric, measure
 from vglm.evaluation.predictions import (
     IMAGES_FOLDER,
     Evaluation,
@@ -54,6 +54,7 @@ from vglm.evaluation.report.strings import (
     STRINGS,
     Text,
     both,
+    finding_title,
     metric_title,
     say,
     signed,
@@ -145,21 +146,23 @@ def print_summary(folder: Path | str, console: Console | None = None, *, tracked
     table = Table(title=f"{evaluation.title}: {comparison.baseline} → {comparison.candidate}", title_justify="left")
     table.add_column("samples", overflow="fold")
     table.add_column("n", justify="right", no_wrap=True)
-    table.add_column("exact match", justify="right", no_wrap=True)
+    table.add_column(_right_title(comparison).en, justify="right", overflow="fold")
     table.add_column("points", justify="right", no_wrap=True)
     table.add_column("ROUGE-L (char.)", justify="right", no_wrap=True)
     for split, kind, summary in _rows(comparison):
-        exact, rouge = ([_percent(value) for value in summary.scores[name.name]] for name in (EXACT_MATCH, ROUGE_L))
+        right, rouge = ([_percent(value) for value in each] for each in (summary.right, summary.scores[ROUGE_L.name]))
         name = f"  {kind}" if kind else f"[bold]{split_title(split).en}[/bold]"
-        table.add_row(name, str(summary.n), " → ".join(exact), signed(summary.points()), " → ".join(rouge))
+        table.add_row(name, str(summary.n), " → ".join(right), signed(_points(summary)), " → ".join(rouge))
     console.print(table)
+    if (how := _right_by(comparison)) is not None:
+        console.print(how.en, markup=False)
     for stamp in evaluation.stamps:
         console.print(f"{stamp.text}: {stamp.detail}", style="bold yellow", markup=False)
     gains = read_visual_gains(folder, evaluation, comparison)
     console.print(verdict(evaluation, comparison, gains, read_baselines(folder)).en, style="bold", markup=False)
     curves = read_curves(folder)
     said = [] if curves is None else [text for text, _ in describe_curves(curves)]
-    for sentence in [*findings(evaluation, comparison), *said]:
+    for sentence in [*findings(evaluation, comparison), *never_named(comparison), *said]:
         console.print(sentence.en, markup=False)
     if evaluation.purpose == "tuning":
         for gain in _foremost(gains):
@@ -320,30 +323,109 @@ def findings(evaluation: Evaluation, comparison: Comparison) -> list[Text]:
 
 def _finding(evaluation: Evaluation, comparison: Comparison, split: str) -> Text:
     summary = comparison.splits[split]
-    baseline, candidate = (_percent(value) for value in summary.scores[EXACT_MATCH.name])
+    baseline, candidate = (_percent(value) for value in summary.right)
+    metric, points = _in_sentence(summary.decisive), signed(_points(summary))
     samples = f"{summary.n} {'general questions' if split == PROBE else f'{split} samples'}"
     where = f"{split_title(split).zh}（{summary.n} 条）"
     if evaluation.purpose == "image use":
         arms = [_arm(label).zh for label in (comparison.baseline, comparison.candidate)]
         return Text(
             f"Of {samples}, {baseline}% are answered right with {comparison.baseline} images and {candidate}% with "
-            f"{comparison.candidate} ones, a difference of {signed(summary.points())} points.",
-            f"{where}中，{arms[0]}下答对 {baseline}%，{arms[1]}下答对 {candidate}%："
-            f"相差 {signed(summary.points())} 个百分点。",
+            f"{comparison.candidate} ones, a difference of {points} points.",
+            f"{where}中，{arms[0]}下答对 {baseline}%，{arms[1]}下答对 {candidate}%：相差 {points} 个百分点。",
         )
     gained, lost = len(summary.flips(False, True)), len(summary.flips(True, False))
     drawn, drawn_zh = "", ""
     if len(summary.pairs) > summary.n:
         drawn, drawn_zh = f" of {len(summary.pairs)} drawn ones", f"（共抽取 {len(summary.pairs)} 条回答）"
     sentence = (
-        f"On {samples}, exact match went from {baseline}% {comparison.baseline} to {candidate}% "
+        f"On {samples}, {metric.en} went from {baseline}% {comparison.baseline} to {candidate}% "
         f"{comparison.candidate}: {gained} {_answers(gained)} became right, {lost} became wrong{drawn}"
     )
-    chinese = f"{where}：完全匹配由 {baseline}% 变为 {candidate}%；{gained} 条变对，{lost} 条变错{drawn_zh}"
+    chinese = f"{where}：{metric.zh}由 {baseline}% 变为 {candidate}%；{gained} 条变对，{lost} 条变错{drawn_zh}"
     if split != PROBE:
         return Text(f"{sentence}.", f"{chinese}。")
     forgotten = _forgotten(summary)
     return Text(f"{sentence}; {forgotten.en}.", f"{chinese}；{forgotten.zh}。")
+
+
+def never_named(comparison: Comparison) -> list[Text]:
+    """Say of each split which findings of its references the candidate's reports never name, by the rules."""
+    said = []
+    for split, arms in _finding_tables(comparison).items():
+        missed = [
+            (finding_title(name), facts["n"])
+            for name, facts in arms[comparison.candidate].items()
+            if facts["n"] and not facts["named"]
+        ]
+        if missed:
+            names = Text(
+                ", ".join(f"{title.en} (n = {n:,})" for title, n in missed),
+                "、".join(f"{title.zh}（n = {n:,}）" for title, n in missed),
+            )
+            said.append(say("never_named", arm=_arm(comparison.candidate), split=split_title(split), names=names))
+    return said
+
+
+def _finding_tables(comparison: Comparison) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
+    """Split -> arm -> finding -> its counts and scores, as in `metrics.json`; only where findings were asked for."""
+    splits = comparison.as_dict()["splits"]
+    return {name: part["findings"] for name, part in splits.items() if "findings" in part}
+
+
+def _absent(arms: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Text | None:
+    """The findings that neither references nor answers of a split have; None where there are all."""
+    names = [
+        name
+        for name in next(iter(arms.values()))
+        if not any(arm[name]["n"] + arm[name]["named"] for arm in arms.values())
+    ]
+    titles = [finding_title(name) for name in names]
+    return Text(", ".join(each.en for each in titles), "、".join(each.zh for each in titles)) if titles else None
+
+
+def _span(ends: Sequence[float | None]) -> Text:
+    """An interval of a share, in percent."""
+    low, high = ends
+    return (
+        Text("–", "–")
+        if low is None or high is None or not low < high
+        else say("range", low=_percent(low), high=_percent(high))
+    )
+
+
+def _points(summary: Summary) -> float:
+    """Share of right answers, candidate minus baseline, in points."""
+    before, after = summary.right
+    return 100 * (after - before)
+
+
+def _in_sentence(metric: Metric) -> Text:
+    """A metric's name inside a sentence, where only names and abbreviations begin with a capital."""
+    title = _title(metric)
+    is_word = title.en[1:2].islower()
+    return Text(title.en[:1].lower() + title.en[1:] if is_word else title.en, title.zh)
+
+
+def _right_title(comparison: Comparison) -> Text:
+    """What a column of shares of right answers is called: by the metric, where it is the same for all splits."""
+    decisive = {part.decisive for part in comparison.splits.values()}
+    return _in_sentence(decisive.pop()) if len(decisive) == 1 else STRINGS["right_share"]
+
+
+def _right_by(comparison: Comparison, *, beside_primary: bool = False) -> Text | None:
+    """Say which metric calls an answer right; None where it is exact match, or the primary metric, throughout."""
+    parts = comparison.splits.values()
+    if all(part.decisive is (part.primary_metric if beside_primary else EXACT_MATCH) for part in parts):
+        return None
+    names = [(split_title(name), _in_sentence(part.decisive)) for name, part in comparison.splits.items()]
+    if len({metric for _, metric in names}) == 1:
+        return say("right_by", metric=names[0][1])
+    metrics = Text(
+        ", ".join(f"{metric.en} ({split.en})" for split, metric in names),
+        "、".join(f"{metric.zh}（{split.zh}）" for split, metric in names),
+    )
+    return say("right_by", metric=metrics)
 
 
 def _answers(count: int) -> str:
@@ -429,6 +511,17 @@ def _context(content: _Content) -> dict[str, Any]:
         "verdict": verdict(evaluation, comparison, content.gains, content.baselines),
         "found": primary.finding,
         "findings": findings(evaluation, comparison),
+        "never_named": never_named(comparison),
+        "finding_tables": _finding_tables(comparison),
+        "confusion": comparison.confusion,
+        "right_by": _right_by(comparison),
+        "flips_by": _right_by(comparison, beside_primary=True),
+        "right_title": _right_title(comparison),
+        "points": _points,
+        "share": lambda value: "–" if value is None else f"{100 * value:.1f}",
+        "span": _span,
+        "absent_findings": {name: _absent(arms) for name, arms in _finding_tables(comparison).items()},
+        "finding_title": finding_title,
         "gain_sentences": [_gain_sentence(gain, primary.metric) for gain in _foremost(content.gains)],
         "gains": content.gains,
         "baselines": _bars(content),
@@ -454,7 +547,6 @@ def _context(content: _Content) -> dict[str, Any]:
         "forgotten": _forgotten(probe) if probe is not None else None,
         "splits": {name: split_title(name) for name in comparison.splits},
         "metrics": {metric.name: metric for metric in comparison.metrics},
-        "exact_match": EXACT_MATCH,
         "rouge_l": ROUGE_L,
         "rows": [(split_title(split).en, kind, summary) for split, kind, summary in _rows(comparison)],
         "flip_titles": FLIP_TITLES,
@@ -497,23 +589,39 @@ def _grouped_methods(results: Sequence[tuple[PairedComparison, Text]]) -> list[t
     return found
 
 
-def _bars(content: _Content) -> list[tuple[Text, Text, float, str, str]]:
-    """(name, meaning, score, score as text, class) of the baselines and both arms, best first."""
+def _bars(content: _Content) -> list[tuple[Text, Text, float, str, str, Text | None]]:
+    """(name, meaning, score, score as text, class, interval) of the baselines and both arms, best first."""
     found = content.comparison.verdict
     if not content.baselines or not found.metric.is_share:
         return []
     rows = [
-        (translate(each.name), translate(each.meaning), each.scores[found.metric.name], "rule")
+        (translate(each.name), translate(each.meaning), each.scores[found.metric.name], "rule", _doubt(content, each))
         for each in content.baselines
         if found.metric.name in each.scores
     ]
     if not rows:
         return []
     arms = content.evaluation.baseline, content.evaluation.candidate
-    rows += [(_arm(arms[0].label), translate(arms[0].meaning), found.result.before, "before")]
-    rows += [(_arm(arms[1].label), translate(arms[1].meaning), found.result.after, "after")]
+    pairs = content.comparison.splits[content.comparison.main].pairs
+    ends = [
+        _span(measure(found.metric, records).interval)
+        for records in ([pair.baseline for pair in pairs], [pair.candidate for pair in pairs])
+    ]
+    rows += [(_arm(arms[0].label), translate(arms[0].meaning), found.result.before, "before", ends[0])]
+    rows += [(_arm(arms[1].label), translate(arms[1].meaning), found.result.after, "after", ends[1])]
     rows.sort(key=lambda row: -row[2])
-    return [(name, meaning, score, _value(score, found.metric), kind) for name, meaning, score, kind in rows]
+    return [(*row[:3], _value(row[2], found.metric), *row[3:]) for row in rows]
+
+
+def _doubt(content: _Content, baseline: Baseline) -> Text | None:
+    """A baseline's interval, and its n where that is another one than the arms'; None where neither is known."""
+    found = content.comparison.verdict
+    ends = baseline.intervals.get(found.metric.name)
+    span = None if ends is None else _span(ends)
+    if baseline.n in (None, found.result.n):
+        return span
+    n = f"n = {baseline.n:,}"
+    return Text(n, n) if span is None else Text(f"{span.en}, {n}", f"{span.zh}，{n}")
 
 
 def _forest(result: PairedComparison, reach: float) -> Markup:
@@ -546,7 +654,6 @@ def _html(content: _Content, images: Path) -> str:
     return environment.get_template("index.html.j2").render(
         **_context(content),
         reaches=reaches,
-        confusion=content.comparison.confusion,
         embedded=embedded,
         total_images=total,
         data=Markup(data),
@@ -682,6 +789,7 @@ def _json(content: _Content) -> str:
         "evaluation": asdict(evaluation),
         "verdict": {"finding": comparison.verdict.finding, "en": text.en, "zh": text.zh},
         "findings": [{"en": each.en, "zh": each.zh} for each in findings(evaluation, comparison)],
+        "never_named": [{"en": each.en, "zh": each.zh} for each in never_named(comparison)],
         **comparison.as_dict(),
         "image_use": [
             {

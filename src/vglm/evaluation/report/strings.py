@@ -82,7 +82,10 @@ STRINGS = {
         "other_image": ("other image", "其他图像"),
         "true_image": ("true image", "真实图像"),
         "baselines": ("Against simple rules", "与简单基线比较"),
-        "baselines_about": ("{metric} on the split that is judged, n = {n}.", "所评部分上的{metric}，n = {n}。"),
+        "baselines_about": (
+            "{metric} on the split that is judged, n = {n}; below each figure its 95% interval, where it is known.",
+            "所评部分上的{metric}，n = {n}；各数值下为 95% 区间（如已知）。",
+        ),
         "no_baselines": (
             "There are no baselines in this evaluation, so a score cannot be held against a constant answer here.",
             "本次评测没有基线，因此无法与恒定回答等比较。",
@@ -102,6 +105,24 @@ STRINGS = {
         "true_class": ("true class", "真实类别"),
         "recall": ("recall", "召回率"),
         "precision": ("precision", "精确率"),
+        "findings_title": ("Findings in the reports", "报告中的征象"),
+        "findings_about": (
+            "Read out of references and answers by rules, a possible finding counted as there. n: in references; "
+            "named: in answers; below each percentage its 95% interval, a dash where all groups agree.",
+            "按规则从参考报告与回答中读出，“可能存在”按存在计。n：参考报告中的数量；提及：回答中的数量；"
+            "各百分数下方为 95% 区间，各组一致时为短横线。",
+        ),
+        "finding": ("Finding", "征象"),
+        "named": ("named", "提及"),
+        "never": ("never", "从未"),
+        "absent_findings": (
+            "In no reference and no answer: {names}.",
+            "参考报告与回答中均未出现：{names}。",
+        ),
+        "never_named": (
+            "{split}, {arm}: never named in any answer, though in references: {names}.",
+            "{split}，{arm}：参考报告中有、回答却从未提及：{names}。",
+        ),
         "calibration": ("How sure it is", "置信度校准"),
         "calibration_about": (
             "Of questions with choices: how sure the model is of the likeliest one, against how often that is right, "
@@ -120,6 +141,12 @@ STRINGS = {
         "answers_about": (
             "Right means an exact match. In the answers, what the reference does not say is marked.",
             "“正确”指完全一致。回答中参考答案没有的部分会标出。",
+        ),
+        "right_by": ("Right or wrong goes by {metric}.", "对错按{metric}判定。"),
+        "right_share": ("right", "答对"),
+        "answers_marked": (
+            "In the answers, what the reference does not say is marked.",
+            "回答中参考答案没有的部分会标出。",
         ),
         "answers_split": (
             "{split}: the answers to {changed} of {n} samples differ; {gained} wrong → right, {lost} right → wrong.",
@@ -419,6 +446,23 @@ METRIC_TITLES = {
     "choice_accuracy": "所选答案的准确率",
 }
 """Where a metric's own title is no name in Chinese too."""
+FINDING_TITLES = {
+    "No Finding": "未见异常",
+    "Enlarged Cardiomediastinum": "纵隔增宽",
+    "Cardiomegaly": "心影增大",
+    "Lung Lesion": "肺部结节或肿块",
+    "Lung Opacity": "肺部阴影",
+    "Edema": "肺水肿",
+    "Consolidation": "实变",
+    "Pneumonia": "肺炎",
+    "Atelectasis": "肺不张",
+    "Pneumothorax": "气胸",
+    "Pleural Effusion": "胸腔积液",
+    "Pleural Other": "其他胸膜病变",
+    "Fracture": "骨折",
+    "Support Devices": "植入物或导管",
+}
+"""CheXpert's classes."""
 
 
 def say(key: str, **values: "object | Text") -> Text:
@@ -434,6 +478,11 @@ def say(key: str, **values: "object | Text") -> Text:
 def metric_title(name: str, title: str) -> Text:
     """A metric's name, which in Chinese too may be its own."""
     return Text(title, METRIC_TITLES.get(name, title))
+
+
+def finding_title(name: str) -> Text:
+    """One of CheXpert's classes."""
+    return Text(name, FINDING_TITLES.get(name, name))
 
 
 def split_title(split: str) -> Text:
