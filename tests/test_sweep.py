@@ -103,7 +103,7 @@ def test_the_interval_of_one_seed_is_of_other_samples_alone(copied: Path) -> Non
 def test_methods_with_the_same_seeds_are_compared_over_the_seeds_too(copied: Path) -> None:
     shutil.copytree(copied / "b1", copied / "b2")
     config = (copied / "b2/config.yaml").read_text(encoding="utf-8")
-    (copied / "b2/config.yaml").write_text(config.replace("seed: 1", "seed: 2"), encoding="utf-8")
+    (copied / "b2/config.yaml").write_text(config.replace("\nseed: 1", "\nseed: 2"), encoding="utf-8")
     facts = json.loads((copied / "b2/run.json").read_text(encoding="utf-8"))
     (copied / "b2/run.json").write_text(json.dumps(facts | {"seed": 2}), encoding="utf-8")
     for name, right in {"a1": 3, "a2": 5, "b1": 1, "b2": 2}.items():
