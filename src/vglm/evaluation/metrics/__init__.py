@@ -11,13 +11,14 @@ score_conventions(records)                            the same predictions, as o
 |---|---|
 | `text` | matches, BLEU, chrF, ROUGE-L, CIDEr-D, METEOR, lengths |
 | `labels` | accuracy, macro-F1, confusion, intervals of classes; VQA accuracy |
-| `parsing` | which label, option, yes or no an answer names |
-| `likelihood` | choices by likelihood, calibration; choices by what the answer names |
+| `parsing` | which label, choice, yes or no an answer names |
+| `choices` | multiple choice by what the answer takes, rotations together (MMBench) |
+| `likelihood` | choices by likelihood, calibration |
 | `findings` | 14 findings in chest radiographs, by rules |
 | `lightcurves` | period and amplitude |
 | `external` | BERTScore, CheXbert, a judge, other programs' scores: computed once, read from files, off by default |
 | `judge` | a language model behind an endpoint of the user's |
-| `benchmarks` | MME, POPE, MMBench and other multiple choice |
+| `benchmarks` | MME, POPE |
 | `conventions` | LLaMA-Factory, ms-swift, R2Gen, pycocoevalcap, sacrebleu |
 
 A config file in conf/metrics/ lists names. A new metric is a `Metric` in `ALL_METRICS`.
@@ -29,6 +30,7 @@ from collections.abc import Mapping, Sequence
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.metrics.base import Metric, Score, compare_arms, join_draws, measure, normalise
 from vglm.evaluation.metrics.benchmarks import BENCHMARK_METRICS
+from vglm.evaluation.metrics.choices import CHOICE_METRICS
 from vglm.evaluation.metrics.conventions import CONVENTIONS, score_conventions
 from vglm.evaluation.metrics.external import EXTERNAL_NAMES, WHY_NOT
 from vglm.evaluation.metrics.findings import (
@@ -118,6 +120,7 @@ ALL_METRICS = {
         METEOR,
         VQA_ACCURACY,
         *classification_metrics(),
+        *CHOICE_METRICS,
         *LIKELIHOOD_METRICS,
         FINDINGS_MICRO_F1,
         FINDINGS_MACRO_F1,

@@ -7,6 +7,7 @@ parse_label("not a cepheid", …) is None
 parse_label("不是，图中没有猫。", ("是。", "否。")) == "否。"
 parse_label("答案是B，因为A是红色的", ("A", "B", "C", "D")) == "B"
 parse_choice("(B) a blue square", ("a red circle", "a blue square")) == "a blue square"
+parse_choice("It is a dog.", ("A", "B"), ("a cat", "a dog")) == "B"
 ```
 """
 
@@ -66,17 +67,25 @@ def parse_label(text: str, labels: Sequence[str]) -> str | None:
     return names[0] if len(names) == 1 else None
 
 
-def parse_choice(text: str, choices: Sequence[str]) -> str | None:
+def parse_choice(text: str, choices: Sequence[str], meanings: Sequence[str] = ()) -> str | None:
     """Find which of a question's own choices an answer takes: by its name, as `parse_label`, or by its letter.
 
     Args:
         text: The answer.
         choices: In the order in which the question offers them: the first is option A, unless each begins with a letter
             of its own, as "B. a red circle" does.
+        meanings: Where the choices are letters, what each stands for, different texts; an answer may name them instead.
 
     Returns:
         The choice; None where there is none, or where name and letter are of different ones.
     """
+    if set(choices) <= set(_LETTERS) and len(set(meanings)) == len(choices):
+        meaning = parse_label(text, meanings)
+        named = None if meaning is None else choices[list(meanings).index(meaning)]
+        if simplify(text) in map(simplify, meanings):
+            return named
+        letter = parse_label(text, choices)
+        return letter or named if None in (letter, named) or letter == named else None
     name = parse_label(text, choices)
     if set(choices) <= set(_LETTERS) or simplify(text) in map(simplify, choices):
         return name

@@ -389,8 +389,8 @@ METRIC_TITLES = {
     "balanced_accuracy": "平衡准确率",
     "macro_f1": "宏平均 F1",
     "parsed": "可解析的回答",
-    "parsing_accuracy": "按解析的准确率",
-    "parsing_share": "选出选项的回答",
+    "choice_accuracy": "所选答案的准确率",
+    "choice_parsed": "选出选项的回答",
     "likelihood_accuracy": "按似然的准确率",
     "likelihood_accuracy_per_character": "按每字似然的准确率",
     "expected_calibration_error": "期望校准误差",
@@ -416,7 +416,6 @@ METRIC_TITLES = {
     "period_within_10_percent": "周期误差不超过 10%",
     "amplitude_error": "振幅：相对误差",
     "amplitude_within_10_percent": "振幅误差不超过 10%",
-    "choice_accuracy": "所选答案的准确率",
 }
 """Where a metric's own title is no name in Chinese too."""
 
