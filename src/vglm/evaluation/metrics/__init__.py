@@ -28,7 +28,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 
 from vglm.errors import ConfigError, DataError
-from vglm.evaluation.metrics.base import Metric, Score, compare_arms, join_draws, measure, normalise
+from vglm.evaluation.metrics.base import Metric, Score, compare_arms, measure, normalise
 from vglm.evaluation.metrics.benchmarks import BENCHMARK_METRICS
 from vglm.evaluation.metrics.choices import CHOICE_METRICS
 from vglm.evaluation.metrics.conventions import CONVENTIONS, score_conventions
@@ -81,14 +81,15 @@ __all__ = [
     "CharacterTokenizer",
     "Metric",
     "Score",
+    "adjust",
     "as_table",
     "calibrate",
     "calibration",
     "class_f1_intervals",
     "classify",
     "compare_all",
+    "compare_arms",
     "exact_match",
-    "join_draws",
     "label_report",
     "measure",
     "normalise",
@@ -240,7 +241,19 @@ def compare_all(
         )
     chosen = _metrics(metrics, labels)
     found = {metric.name: compare_arms(metric, baseline, candidate) for metric in chosen}
-    tested = [metric.name for metric in chosen if metric.is_better_higher is not None]
+    return adjust(found, chosen)
+
+
+def adjust(
+    found: Mapping[str, PairedComparison], metrics: Sequence[Metric]
+) -> dict[str, tuple[PairedComparison, float | None]]:
+    """Put beside each comparison its p-value by Holm over all of them; None for lengths, which are no hypothesis.
+
+    Args:
+        found: Metric name -> comparison.
+        metrics: Of these names, and maybe others.
+    """
+    tested = [metric.name for metric in metrics if metric.name in found and metric.is_better_higher is not None]
     adjusted = holm({name: found[name].p_value for name in tested})
     return {name: (result, adjusted.get(name)) for name, result in found.items()}
 
