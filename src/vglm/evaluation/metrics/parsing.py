@@ -14,6 +14,7 @@ parse_choice("It is a dog.", ("A", "B"), ("a cat", "a dog")) == "B"
 import re
 import unicodedata
 from collections.abc import Sequence
+from string import ascii_uppercase
 
 from vglm.evaluation.metrics.base import normalise
 from vglm.evaluation.metrics.text import simplify
@@ -61,7 +62,7 @@ def parse_label(text: str, labels: Sequence[str]) -> str | None:
         is_yes = read_yes_no(text)
         if is_yes is not None or _is_unsure(text) or any("是" in label for label in labels):
             return None if is_yes is None else pair[0 if is_yes else 1]
-    if labels and set(labels) <= set(_LETTERS):
+    if labels and set(labels) <= set(ascii_uppercase):
         return _read_letter(text, labels) or _lone_letter(text, labels)
     names = _named(text, labels)
     return names[0] if len(names) == 1 else None
@@ -79,7 +80,7 @@ def parse_choice(text: str, choices: Sequence[str], meanings: Sequence[str] = ()
     Returns:
         The choice; None where there is none, or where name and letter are of different ones.
     """
-    if set(choices) <= set(_LETTERS) and len(set(meanings)) == len(choices):
+    if set(choices) <= set(ascii_uppercase) and len(set(meanings)) == len(choices):
         meaning = parse_label(text, meanings)
         named = None if meaning is None else choices[list(meanings).index(meaning)]
         if simplify(text) in map(simplify, meanings):
@@ -87,12 +88,12 @@ def parse_choice(text: str, choices: Sequence[str], meanings: Sequence[str] = ()
         letter = parse_label(text, choices)
         return letter or named if None in (letter, named) or letter == named else None
     name = parse_label(text, choices)
-    if set(choices) <= set(_LETTERS) or simplify(text) in map(simplify, choices):
+    if set(choices) <= set(ascii_uppercase) or simplify(text) in map(simplify, choices):
         return name
     given = [_OPTION.match(normalise(choice)) for choice in choices]
     letters = [match[1].upper() for match in given if match]
     if len(set(letters)) < len(choices):
-        letters = list(_LETTERS[: len(choices)])
+        letters = list(ascii_uppercase[: len(choices)])
     letter = _read_letter(text, letters)
     chosen = None if letter is None else choices[letters.index(letter)]
     return name or chosen if name is None or chosen in (None, name) else None
@@ -121,7 +122,6 @@ def _edge(character: str) -> str:
 
 # --- letters of options -----------------------------------------------------------------------------------------------
 
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _OPTION = re.compile(r"""[\s"'*(\[<【「]*([A-Za-z])\s*[)\]>】」.:、。*]+(?![A-Za-z]\.)""")
 """A letter with the sign of an option behind it, where a text begins."""
 _ALONE = r"(?<![A-Za-z0-9'’.\-])([A-Z])(?![A-Za-z0-9'’]|-(?!type|class))"

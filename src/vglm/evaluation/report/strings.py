@@ -40,7 +40,6 @@ STRINGS = {
             "短横线：各组变化相同，无法给出区间。",
         ),
         "not_computed": ("not computed: {reason}", "未计算：{reason}"),
-        "gain": ("Gain", "增益"),
         "image_use": ("Did it use the image?", "是否利用了图像？"),
         "not_measured": ("Not measured", "未测量"),
         "image_missing": (
