@@ -21,8 +21,9 @@ A record, on one line:
      "image_sha256": "9f86d081…", "error": null, "meta": {"kind": "background", "place": "beach"},
      "draw": 0, "likelihoods": {}}
 
-While an arm is answering, each process adds its records to a part of its own, `predictions.<rank>.jsonl`; when all are
-done the parts become `predictions.jsonl`, in the order of the samples.
+While an arm is answering, each process adds its records to a part of its own, `predictions.<rank>.jsonl`, and what it
+scores by likelihood to `likelihoods.<rank>.jsonl`; when all are done the parts become `predictions.jsonl`, in the order
+of the samples.
 """
 
 import errno

@@ -25,7 +25,7 @@ A config file in conf/metrics/ lists names. A new metric is a `Metric` in `ALL_M
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.metrics.base import Metric, Score, compare_arms, measure, normalise
@@ -182,10 +182,7 @@ def select_metrics(
             problems.append(f"{name!r}{f' (did you mean {near[0]!r}?)' if near else ''}")
     if problems:
         raise ConfigError(f"metrics.names: there is no {', '.join(problems)}. Known: {', '.join(known)}.")
-    chosen = {name: known[name] for name in (*names, *external)}
-    if any(metric.is_ngram for metric in chosen.values()):
-        chosen |= {ANSWER_LENGTH.name: ANSWER_LENGTH, LENGTH_RATIO.name: LENGTH_RATIO}
-    return tuple(chosen.values())
+    return _with_lengths(known[name] for name in (*names, *external))
 
 
 def score_all(
@@ -262,7 +259,12 @@ def _metrics(metrics: Sequence[Metric | str], labels: Sequence[str] | None) -> t
     """Names looked up, in the order given."""
     names = select_metrics([each for each in metrics if isinstance(each, str)], labels)
     by_name = {each.name: each for each in names}
-    chosen = {each.name: each for each in (by_name[each] if isinstance(each, str) else each for each in metrics)}
+    return _with_lengths(by_name[each] if isinstance(each, str) else each for each in metrics)
+
+
+def _with_lengths(metrics: Iterable[Metric]) -> tuple[Metric, ...]:
+    """Each metric once, and behind n-gram scores the answer's length."""
+    chosen = {each.name: each for each in metrics}
     if any(metric.is_ngram for metric in chosen.values()):
         chosen |= {ANSWER_LENGTH.name: ANSWER_LENGTH, LENGTH_RATIO.name: LENGTH_RATIO}
     return tuple(chosen.values())
