@@ -23,44 +23,43 @@ def run(cfg: DictConfig) -> Path:
     Returns:
         The evaluation folder: every arm's predictions.jsonl, baselines.json, metrics.json, report/.
     """
-    from vglm.evaluation import predictions as files
-    from vglm.evaluation import subject as subjects
     from vglm.evaluation.baselines import collect_baselines, draw_examples, write_baselines
     from vglm.evaluation.decoding import read_decoding
     from vglm.evaluation.image_use import make_controls
+    from vglm.evaluation.predictions import EVALUATION_FILE, write_evaluation
     from vglm.evaluation.processes import Processes
     from vglm.evaluation.report import print_summary, render
     from vglm.evaluation.scoring import check_metrics, score_arms
+    from vglm.evaluation.subject import answer, describe, open_subject, read_run, select_samples, work_key
     from vglm.evaluation.tracking import track_evaluation
 
-    folder = None if cfg.run is None else subjects.find_run(cfg.run, Path("outputs"))
-    trained = {} if folder is None else subjects.read_run_config(folder)
+    folder, trained = read_run(cfg.run, Path("outputs"))
     take_from_run(cfg, trained)
     check_config(cfg, "evaluate")  # every mistake at once, before any weights load
     check_metrics(cfg.metrics)
     OmegaConf.resolve(cfg)
-    decoding, processes = read_decoding(cfg), Processes()
+    config, decoding, processes = OmegaConf.to_container(cfg), read_decoding(cfg), Processes()
+
+    # what is asked
     splits, task = build(cfg.dataset), build(cfg.task)
-    samples = task.check(subjects.select_samples(splits, cfg.splits, cfg.choices))
+    samples = task.check(select_samples(splits, cfg.splits, cfg.choices))
     controls = make_controls(samples, cfg.image_use_samples if cfg.image_use else 0, cfg.baselines, cfg.seed)
     train = task.reword(splits.train) if cfg.baselines else ()
     few = draw_examples(train, cfg.shots_in_context, cfg.seed)
-    adapter = {"adapter": str(folder / "adapter")} if folder and (folder / "adapter").is_dir() else {}
-    load = partial(build, OmegaConf.merge(adapter, cfg.model))
-    if folder is None:
-        subject = subjects.single_model(OmegaConf.to_container(cfg), samples, load, cfg.seed, controls)
-    else:
-        about = [splits.files, cfg.dataset == trained["dataset"], controls, cfg.model.get("dtype")]
-        subject = subjects.tuned_run(folder, trained, samples, load, *about)
-    subject = task.ask(subject)
+
+    # who is asked
+    load = partial(build, cfg.model)
+    subject = task.ask(open_subject(config, folder, trained, samples, splits.files, controls, load))
+
+    # ask, score and report; the folder appears when all of it is there
     output = Path(cfg.output_dir or task.output_dir(folder, subject))
-    key = subjects.work_key(OmegaConf.to_container(cfg), splits.data_hash, folder)
-    with processes.folder(output, marker=files.EVALUATION_FILE, key=key) as new:
-        answers = subjects.answer(subject, new, decoding, train, cfg.feature_cache, processes, few)
+    key = work_key(config, splits.data_hash, folder)
+    with processes.folder(output, marker=EVALUATION_FILE, key=key) as new:
+        answers = answer(subject, new, decoding, train, cfg.feature_cache, processes, few)
         if not processes.is_main:  # it has done its part
             return output
         write_baselines(collect_baselines(train, answers, cfg.metrics) if cfg.baselines else [], new)
-        files.write_evaluation(subjects.describe(subject, answers, decoding, OmegaConf.to_yaml(cfg)), new, subject.log)
+        write_evaluation(describe(subject, answers, decoding, OmegaConf.to_yaml(cfg)), new, subject.log)
         score_arms(new, cfg.metrics)  # those of metrics.external
         render(new)
     print_summary(output, tracked=track_evaluation(output, folder, trained))

@@ -213,8 +213,7 @@ def configure(random_model_folder: Path, few_shot_folder: Path, tmp_path: Path) 
                 "trainer.learning_rate=0.1",
                 "trainer.disable_tqdm=true",
                 "training.score_samples=2",
-                "dataset@training.probe=scenes",
-                "training.probe.test_samples=2",
+                "training.probe.per_kind=1",
                 f"output_dir={tmp_path / folder}",
                 *overrides,
             ]

@@ -8,18 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vglm.errors import DataError
-from vglm.evaluation.metrics import ALL_METRICS, compare_all, score_all, select_metrics
+from vglm.evaluation.metrics import ALL_METRICS, compare_all, select_metrics
 from vglm.evaluation.metrics.base import Metric
 from vglm.evaluation.metrics.benchmarks import (
     BENCHMARK_METRICS,
     COGNITION,
     PERCEPTION,
-    chosen_option,
-    read_options,
 )
 from vglm.evaluation.predictions import Prediction
-
-OPTIONS = "A. a cat\nB. a dog\nC. vitamin D"
 
 
 def record(
@@ -27,7 +23,7 @@ def record(
 ) -> Prediction:
     return Prediction(
         id=id,
-        group=str(meta.get("pair", meta.get("question_index", id))),
+        group=str(meta.get("pair", id)),
         split="test",
         kind=None,
         english=True,
@@ -56,78 +52,11 @@ def test_all_are_selectable_and_signed() -> None:
 @pytest.mark.parametrize("metric", BENCHMARK_METRICS, ids=lambda metric: metric.name)
 def test_a_record_with_an_error_is_a_wrong_answer(metric: Metric) -> None:
     category = "color" if metric.name == "mme_perception" else "code_reasoning"
-    meta = {"options": "A. yes\nB. no", "question_index": 1, "category": category, "pair": "1"}
-    right, wrong = ("A", "B") if "mme" not in metric.name and "pope" not in metric.name else ("yes", "no")
-    first = record(right, right, id="1", **meta)
-    with_error = [first, record(right, right, id="2", error="unreadable", **meta)]
-    assert metric.score(with_error) == metric.score([first, record(wrong, right, id="2", **meta)])
+    meta = {"category": category, "pair": "1"}
+    first = record("yes", "yes", id="1", **meta)
+    with_error = [first, record("yes", "yes", id="2", error="unreadable", **meta)]
+    assert metric.score(with_error) == metric.score([first, record("no", "yes", id="2", **meta)])
     assert metric.score([first, first]) != metric.score(with_error) or metric.name == "pope_precision"
-
-
-# --- multiple choice --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("prediction", "letter"),
-    [
-        ("B", "B"),
-        ("b.", "B"),
-        ("(B)", "B"),
-        ("A. a cat", "A"),
-        ("a dog", "B"),
-        ("A dog.", "B"),
-        ("vitamin D", "C"),
-        ("It shows a dog.", "B"),
-        ("It is a horse, not a cow.", None),
-        ("A and B", None),
-        ("A is right", "A"),
-        ("", None),
-        ("a horse", None),
-    ],
-)
-def test_an_option_is_taken_by_letter_or_by_text(prediction: str, letter: str | None) -> None:
-    assert chosen_option(prediction, OPTIONS) == letter
-
-
-def test_options_are_read_line_by_line() -> None:
-    assert read_options(OPTIONS) == {"A": "a cat", "B": "a dog", "C": "vitamin D"}
-    with pytest.raises(DataError, match="expected options like"):
-        read_options("a cat")
-
-
-def test_circular_accuracy_wants_all_rotations() -> None:
-    rows = [("B", "B", 3), ("A", "B", 4), ("A", "A", 3), ("B", "B", 4), ("C", "C", 5)]
-    records = [
-        record(given, right, id=str(place), options=OPTIONS, question_index=question)
-        for place, (given, right, question) in enumerate(rows)
-    ]
-    assert value("choice_accuracy", records) == 4 / 5
-    assert value("circular_accuracy", records) == 2 / 3
-    scores = score_all(records, ["circular_accuracy"])
-    assert scores["circular_accuracy"].interval_method == "Wilson score interval"  # a question counts once
-    failed = [*records[:-1], record("", "C", id="4", error="unreadable", options=OPTIONS, question_index=5)]
-    assert value("circular_accuracy", failed) == 1 / 3
-
-
-def test_circular_accuracy_against_a_brute_force_twin() -> None:
-    generator = np.random.default_rng(1)
-    records = []
-    for place in range(200):
-        right, given = generator.choice(list("ABC"), 2)
-        records.append(record(str(given), str(right), id=str(place), options=OPTIONS, question_index=place % 60))
-    questions = defaultdict(list)
-    for each in records:
-        questions[each.meta["question_index"]].append(each.prediction == each.reference)
-    expected = sum(all(hits) for hits in questions.values()) / len(questions)
-    assert value("circular_accuracy", records) == pytest.approx(expected)
-
-
-def test_what_has_no_options_or_rotations_says_so() -> None:
-    with pytest.raises(DataError, match="1 of 1 samples have no options"):
-        value("choice_accuracy", [record("A", "A")])
-    alone = [record("A", "A", id=str(place), options=OPTIONS, question_index=place) for place in range(3)]
-    with pytest.raises(DataError, match="no question comes with its options rotated"):
-        value("circular_accuracy", alone)
 
 
 # --- POPE -------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from vglm.evaluation.metrics.likelihood import LIKELIHOOD_METRICS, softmax
 from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.statistics import wilson_interval
 
-NAMES = [metric.name for metric in LIKELIHOOD_METRICS]
+NAMES = ["choice_accuracy", "choice_parsed", *(metric.name for metric in LIKELIHOOD_METRICS)]
 
 
 def record(
@@ -37,7 +37,7 @@ BY_HAND = [
 def test_by_hand() -> None:
     scores = {name: ALL_METRICS[name].score(BY_HAND) for name in NAMES}
     assert scores["likelihood_accuracy"] == 1 / 3
-    assert scores["parsing_accuracy"] == scores["parsing_share"] == 2 / 3
+    assert scores["choice_accuracy"] == scores["choice_parsed"] == 2 / 3
     # confidences 3/4, right, and 7/9, wrong, in one bin; 1/2, wrong
     assert scores["expected_calibration_error"] == pytest.approx((abs(1 - 3 / 4 - 7 / 9) + 1 / 2) / 3)
     assert scores["brier_score"] == pytest.approx((2 * (1 / 4) ** 2 + 2 * (7 / 9) ** 2 + 2 * (1 / 2) ** 2) / 3)
@@ -111,7 +111,7 @@ def test_questions_without_choices_are_left_out_and_errors_are_wrong() -> None:
     assert scores["brier_score"].value == ALL_METRICS["brier_score"].score(BY_HAND)
     assert scores["brier_score"].n == 3
     own = [replace(each, meta={"choices": '["yes", "no"]'}) for each in (*BY_HAND, failed)]
-    assert score_all([*own, text], NAMES)["parsing_accuracy"].value == 2 / 4
+    assert score_all([*own, text], NAMES)["choice_accuracy"].value == 2 / 4
     mixed = [*own[:3], text, replace(failed, id="f", reference="a dog")]  # an error where no choices were offered
     assert score_all(mixed, NAMES)["likelihood_accuracy"].n == 3
 
@@ -126,7 +126,7 @@ def test_paired_comparisons_count_what_was_scored() -> None:
     assert (error.n, error.before, error.after) == (30, pytest.approx(share), pytest.approx(1 - share))
     assert error.p_value < 0.05
     summary = compare(before, after, metrics=NAMES)
-    assert summary.verdict.metric.name == "parsing_accuracy"
+    assert summary.verdict.metric.name == "choice_accuracy"
     content = summary.as_dict()["splits"]["test"]
     assert {arm: table["n"] for arm, table in content["calibration"].items()} == {"before": 30, "after": 30}
 

@@ -25,8 +25,7 @@ def test_recipe_trains_two_steps(recipe: str, random_model_folder: Path, few_sho
         "trainer.per_device_train_batch_size=2",
         "trainer.logging_steps=1",
         "training.score_samples=2",
-        "dataset@training.probe=scenes",
-        "training.probe.test_samples=2",
+        "training.probe.per_kind=1",
         f"output_dir={tmp_path / 'run'}",
     ]
     if compose(overrides=[f"recipes={recipe}"]).dataset._target_ == "vglm.data.loading.load_splits":

@@ -281,12 +281,10 @@ def _report(parsed: argparse.Namespace) -> None:
 
 
 def _score(parsed: argparse.Namespace) -> None:
-    from vglm.evaluation.report import print_summary, render
     from vglm.evaluation.scoring import rescore
 
     rescore(parsed.folder, parsed.settings)
-    render(parsed.folder)
-    print_summary(parsed.folder)
+    _render_again([parsed.folder])
 
 
 def _render_again(folders: Sequence[Path]) -> None:

@@ -327,10 +327,10 @@ def _is_readable(argument: str) -> bool:
     return True
 
 
-def build(component: Mapping[str, Any] | DictConfig) -> Any:
-    """Call a component's `_target_` with its keys, as `hydra.utils.instantiate`, but let its own exceptions through."""
+def build(component: Mapping[str, Any] | DictConfig, **keys: Any) -> Any:
+    """Call a component's `_target_` with its keys and these, as `hydra.utils.instantiate`; exceptions are its own."""
     try:
-        return hydra.utils.instantiate(component)
+        return hydra.utils.instantiate(component, **keys)
     except InstantiationException as error:
         raise (error.__cause__ or error) from None
 

@@ -46,7 +46,6 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import numpy as np
 import yaml
 
 from vglm.errors import DataError
@@ -54,12 +53,12 @@ from vglm.evaluation.metrics import (
     EXACT_MATCH,
     METRICS,
     Metric,
+    adjust,
     as_table,
     calibration,
     class_f1_intervals,
     classify,
-    compare_all,
-    join_draws,
+    compare_arms,
     normalise,
     score_conventions,
     select_metrics,
@@ -74,7 +73,7 @@ from vglm.evaluation.predictions import (
     read_predictions,
     write_text,
 )
-from vglm.evaluation.statistics import PairedComparison, compare_paired, holm
+from vglm.evaluation.statistics import PairedComparison
 
 METRICS_FILE = "metrics.json"
 BASELINES_FILE = "baselines.json"
@@ -217,12 +216,7 @@ class Summary:
     @property
     def paired(self) -> dict[str, tuple[PairedComparison, float | None]]:
         """Metric name -> (its comparison, its p-value by Holm over these metrics; None for lengths)."""
-        found = self._found[0]
-        tested = [
-            metric.name for metric in self.metrics if metric.name in found and metric.is_better_higher is not None
-        ]
-        adjusted = holm({name: found[name].p_value for name in tested})
-        return {name: (result, adjusted.get(name)) for name, result in found.items()}
+        return adjust(self._found[0], self.metrics)
 
     @property
     def not_computed(self) -> dict[str, str]:
@@ -233,38 +227,22 @@ class Summary:
     def _first(self) -> tuple[Metric, PairedComparison]:
         for metric in self.metrics:
             with suppress(DataError):
-                return metric, self._compare([metric])[metric.name]
+                return metric, self._compare(metric)
         raise DataError("none of the metrics can be computed on these answers; choose others with metrics=<group>.")
 
-    def _compare(self, metrics: Sequence[Metric]) -> dict[str, PairedComparison]:
-        """By several metrics; those of every report from the pairs' own scores, which slices share."""
-        found = {}
-        records = [pair.candidate for pair in self.pairs]
-        for metric in METRICS:
-            if metric in metrics:
-                columns = np.array([pair.scores[metric.name] for pair in self.pairs])
-                (before, _), (after, samples) = (join_draws(columns[:, arm], records) for arm in (0, 1))
-                groups = [(record.split, record.group) for record in samples]
-                found[metric.name] = compare_paired(before, after, groups=groups)
-        arms = [pair.baseline for pair in self.pairs], [pair.candidate for pair in self.pairs]
-        if others := [metric for metric in metrics if metric not in METRICS]:
-            found |= {name: each[0] for name, each in compare_all(*arms, others).items()}
-        return found
+    def _compare(self, metric: Metric) -> PairedComparison:
+        return compare_arms(metric, [pair.baseline for pair in self.pairs], [pair.candidate for pair in self.pairs])
 
     @cached_property
     def _found(self) -> tuple[dict[str, PairedComparison], dict[str, str]]:
-        reasons: dict[str, str] = {}
-        try:
-            found = self._compare(self.metrics)
-        except DataError:  # of some metric: those that apply stay
-            found = {}
-            for metric in self.metrics:
-                try:
-                    found |= self._compare([metric])
-                except DataError as error:
-                    reasons[metric.name] = str(error)
-        order = [metric.name for metric in self.metrics if metric.name in found]
-        return {name: found[name] for name in order}, reasons
+        """Metric name -> its comparison, and of those that do not apply why."""
+        found, reasons = {}, {}
+        for metric in self.metrics:
+            try:
+                found[metric.name] = self._compare(metric)
+            except DataError as error:
+                reasons[metric.name] = str(error)
+        return found, reasons
 
     @cached_property
     def kinds(self) -> dict[str, "Summary"]:
@@ -711,7 +689,7 @@ def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: Comparis
         ):
             raise DataError(f"{path} is not about the samples of {arm}. Evaluate again, or remove the folder.")
         try:
-            result = compare_all(others, truth, [part.primary_metric])[part.primary_metric.name][0]
+            result = compare_arms(part.primary_metric, others, truth)
         except DataError:  # a part of the samples without all classes
             continue
         changed = sum(Pair(*pair).is_changed for pair in zip(others, truth, strict=True))

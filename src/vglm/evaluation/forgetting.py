@@ -131,7 +131,7 @@ class CheckpointScoring:
         if not len(probe) and self.forgetting_budget is not None:
             raise ConfigError(
                 "training.forgetting_budget needs a probe, and the data has none. Name one: dataset.probe=<file>, or"
-                " dataset@training.probe=scenes."
+                " dataset@training.probe=general_probe."
             )
         domain_split = "validation" if len(splits.validation) else "train"
         return Asked(

@@ -7,10 +7,9 @@ predictions = generate_predictions(model, processor, splits.test, sampling=Sampl
 [each.draw for each in predictions[:5]] == [0, 1, 2, 3, 4]                                              five for each
 """
 
-import logging
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,7 @@ from vglm.data.sample import Sample
 from vglm.data.windowing import META_KEY
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.decoding import Sampling
-from vglm.evaluation.likelihoods import Choices, ScoringModel, add_likelihoods, forget_likelihoods
+from vglm.evaluation.likelihoods import Choices, ScoringModel, add_likelihoods, forget_likelihoods, prompt_length
 from vglm.evaluation.predictions import (
     IMAGES_FOLDER,
     PREDICTIONS_FILE,
@@ -40,9 +39,7 @@ from vglm.evaluation.predictions import (
     unanswered,
 )
 from vglm.evaluation.processes import Processes
-from vglm.tuning.features import open_features
-
-logger = logging.getLogger(__name__)
+from vglm.tuning.features import fill_features, open_features
 
 MAX_SIDE_PX = 224
 """Longest side of the copies of images that an evaluation folder keeps for its report."""
@@ -245,7 +242,7 @@ def _rows(
 
 def _by_length(splits: Mapping[str, Sequence[Sample]], rows: Sequence[_Row]) -> list[_Row]:
     """The longest prompts first; the draws of a sample stay together."""
-    lengths = {(split, place): _length(splits[split][place]) for split, place, _ in rows}
+    lengths = {(split, place): prompt_length(splits[split][place]) for split, place, _ in rows}
     return sorted(rows, key=lambda row: lengths[row[:2]], reverse=True)
 
 
@@ -286,7 +283,7 @@ def _answer(
             answered = {row: replace(opened[row[:2]][1], draw=row[2]) for row in batch_rows}
             asked = [(row, sample) for row in batch_rows if (sample := opened[row[:2]][0]) is not None]
             if asked:
-                if collate.features is not None and not _fill(features, [sample for _, sample in asked]):
+                if collate.features is not None and not fill_features(features, [sample for _, sample in asked]):
                     collate.features = None
                 batch = {name: each.to(model.device) for name, each in collate([each for _, each in asked]).items()}
                 settings: dict[str, Any] = {**GREEDY, "max_new_tokens": max_new_tokens}
@@ -306,26 +303,6 @@ def _asks_the_same(record: Prediction, sample: Sample) -> bool:
     kept = ("prediction", "image_sha256", "error", "draw", "likelihoods")
     now = unanswered(sample, record.split)
     return replace(now, **{name: getattr(record, name) for name in kept}) == record
-
-
-def _fill(features: FeatureCache | None, samples: Iterable[Sample]) -> bool:
-    """Encode what the cache does not know yet; False where it cannot be written."""
-    try:
-        if features is not None:
-            features.fill(samples)
-    except OSError as error:
-        logger.warning("features of pictures are not cached any further: %s", error)
-        return False
-    return features is not None
-
-
-def _length(sample: Sample) -> int:
-    """A measure of the prompt's length: characters, and an image's slots as so many."""
-    return (
-        sum(len(turn.question) + len(turn.answer) for turn in sample.turns[:-1])
-        + len(sample.question)
-        + (0 if sample.image is None else 64)
-    )
 
 
 def _open(sample: Sample, split: str, images: Path | None) -> tuple[Sample | None, Prediction]:

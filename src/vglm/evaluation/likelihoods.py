@@ -10,7 +10,6 @@ A sample's own choices are `meta["choices"]`: a list of texts, exactly as the mo
 """
 
 import json
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,9 +26,7 @@ from vglm.data.feature_cache import FeatureCache
 from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.predictions import Prediction
-from vglm.tuning.features import open_features
-
-logger = logging.getLogger(__name__)
+from vglm.tuning.features import fill_features, open_features
 
 Choices = Sequence[str] | Literal["sample"] | None
 """The answers to score, in every question; or `sample` for each question's own; None for none."""
@@ -321,7 +318,7 @@ def _batches(
     An image is decoded once, and is gone with its batches.
     """
     batch: list[tuple[int, Sample]] = []
-    lengths = [_length(sample_at(place), choices) for place, choices in enumerate(lists)]
+    lengths = [prompt_length(sample_at(place)) + max(map(len, choices)) for place, choices in enumerate(lists)]
     for place in sorted(range(len(lists)), key=lengths.__getitem__, reverse=True):
         sample = sample_at(place)
         try:
@@ -337,10 +334,10 @@ def _batches(
         yield batch
 
 
-def _length(sample: Sample, choices: Sequence[str]) -> int:
-    """A measure of a row's length, in characters."""
+def prompt_length(sample: Sample) -> int:
+    """A measure of the prompt's length: characters, and an image's slots as so many."""
     turns = sum(len(turn.question) + len(turn.answer) for turn in sample.turns[:-1])
-    return turns + len(sample.question) + max(map(len, choices)) + (0 if sample.image is None else 64)
+    return turns + len(sample.question) + (0 if sample.image is None else 64)
 
 
 class _Encoded:
@@ -364,13 +361,9 @@ class _Encoded:
                 self.pictures[id(sample.image)] = sample.image, features
 
     def _encode(self, samples: Sequence[Sample]) -> Sequence[Tensor]:
-        if self.cache is not None:
-            try:
-                self.cache.fill(samples)
-                return [self.cache[sample] for sample in samples]
-            except OSError as error:
-                logger.warning("features of pictures are not cached any further: %s", error)
-                self.cache = None
+        if self.cache is not None and fill_features(self.cache, samples):
+            return [self.cache[sample] for sample in samples]
+        self.cache = None
         pictures = [sample.image for sample in samples]
         pixels = self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
         return list(self.model.get_image_features(pixels.to(self.model.device)))

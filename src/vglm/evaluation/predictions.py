@@ -8,6 +8,7 @@ evaluation/
   <control>/predictions.jsonl    with other images or none: before-blank/, after-text-only/; see `image_use`
   baselines.json                 what answers without a tuned model are worth on the test split; see `baselines`
   <arm>/scores.jsonl             what its answers score by `metrics.external`, computed once; external.json says how
+  verdicts.jsonl                 with `metrics.external.judge`: what the judge was asked and said
   images/<sha256>.webp           a small copy of every image, so that the report can be rebuilt anywhere
   curves.json                    of a run: its loss by step, what each checkpoint gained and forgot; see `forgetting`
   metrics.json  report/          made from the files above by `vglm.evaluation.comparison` and `vglm.evaluation.report`
@@ -21,8 +22,9 @@ A record, on one line:
      "image_sha256": "9f86d081…", "error": null, "meta": {"kind": "background", "place": "beach"},
      "draw": 0, "likelihoods": {}}
 
-While an arm is answering, each process adds its records to a part of its own, `predictions.<rank>.jsonl`; when all are
-done the parts become `predictions.jsonl`, in the order of the samples.
+While an arm is answering, each process adds its records to a part of its own, `predictions.<rank>.jsonl`, and what it
+scores by likelihood to `likelihoods.<rank>.jsonl`; when all are done the parts become `predictions.jsonl`, in the order
+of the samples.
 """
 
 import errno

@@ -83,35 +83,49 @@ def rescore(folder: Path, settings: Sequence[str]) -> None:
         DataError: As `score_arms`, or the folder holds no evaluation.
     """
     evaluation = read_evaluation(folder)
-    config, earlier = read_config(evaluation), read_metrics(evaluation)
-    for setting in settings:
-        path, equals, value = setting.partition("=")
-        keys = path.split(".")
-        if not equals or keys[0] != "metrics" or len(keys) < 2:
-            raise ConfigError(f"{setting!r} is no setting of the metrics; expected metrics.<key>=<value>.")
-        node = config
-        for key in keys[:-1]:
-            if not isinstance(node.get(key), dict):
-                node[key] = {}
-            node = node[key]
-        node[keys[-1]] = _value(value)
+    earlier, config = read_metrics(evaluation), _with_settings(read_config(evaluation), settings)
     metrics = {"names": [], "labels": None} | (config.get("metrics") or {})
     stored = _unchanged(folder, earlier, metrics)
     check_metrics(metrics, stored=stored)
     score_arms(folder, metrics, stored=stored)
-    asked_first = list(earlier.get("asked_first") or earlier.get("names") or ())
-    if asked_first and isinstance(config.get("metrics"), dict):
-        config["metrics"]["asked_first"] = asked_first  # for the page to say which ones came after the answers
-    told = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
     evaluation = read_evaluation(folder)
+    if asked_first := list(earlier.get("asked_first") or earlier.get("names") or ()):
+        config["metrics"] = metrics | {"asked_first": asked_first}  # the page says which ones came after the answers
+        evaluation = _with_late_stamp(evaluation, [*metrics["names"], "exact_match"][0], asked_first[0])
+    told = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
+    write_evaluation(replace(evaluation, config=told), folder)
+
+
+def _with_settings(config: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """A config with some settings of its metrics."""
+    for setting in settings:
+        path, equals, value = setting.partition("=")
+        *keys, last = path.split(".")
+        if not equals or keys[:1] != ["metrics"]:
+            raise ConfigError(f"{setting!r} is no setting of the metrics; expected metrics.<key>=<value>.")
+        node = config
+        for key in keys:
+            if not isinstance(node.get(key), dict):
+                node[key] = {}
+            node = node[key]
+        node[last] = _value(value)
+    return config
+
+
+def _value(text: str) -> Any:
+    """A number, list, true, false, null or text; a path may begin with a brace."""
+    with suppress(yaml.YAMLError):
+        return text if isinstance(found := yaml.safe_load(text), dict) else found
+    return text
+
+
+def _with_late_stamp(evaluation: Evaluation, primary: str, asked_first: str) -> Evaluation:
+    """The description with a stamp if the verdict rests on another metric than it was to."""
     stamps = [stamp for stamp in evaluation.stamps if stamp.text != LATE_STAMP]
-    if asked_first and metrics["names"][:1] != asked_first[:1]:
-        detail = (
-            f"The verdict rests on {next(iter(metrics['names']), 'exact_match')}; before anyone saw an answer it was to"
-            f" rest on {asked_first[0]}."
-        )
+    if primary != asked_first:
+        detail = f"The verdict rests on {primary}; before anyone saw an answer it was to rest on {asked_first}."
         stamps.append(Stamp(text=LATE_STAMP, detail=detail))
-    write_evaluation(replace(evaluation, config=told, stamps=tuple(stamps)), folder)
+    return replace(evaluation, stamps=tuple(stamps))
 
 
 def _unchanged(folder: Path, earlier: Mapping[str, Any], metrics: Mapping[str, Any]) -> set[str]:
@@ -124,13 +138,6 @@ def _unchanged(folder: Path, earlier: Mapping[str, Any], metrics: Mapping[str, A
         of_arms = {each.rows for each in described if each.name in primary}  # the controls have none of it
         names -= {name for name in of_arms & names if "scores" not in after[name]}
     return names
-
-
-def _value(text: str) -> Any:
-    """A number, list, true, false, null or text; a path may begin with a brace."""
-    with suppress(yaml.YAMLError):
-        return text if isinstance(found := yaml.safe_load(text), dict) else found
-    return text
 
 
 def score_arms(folder: Path, metrics: Mapping[str, Any], *, stored: Collection[str] = ()) -> None:

@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -158,6 +157,18 @@ def read_run_config(folder: Path) -> dict[str, Any]:
     return dict(config)
 
 
+def read_run(run: str | None, outputs: Path) -> tuple[Path | None, dict[str, Any]]:
+    """The folder and the plain config of a finished run; None and nothing where no run is named.
+
+    Raises:
+        ConfigError: As `find_run` and `read_run_config`.
+    """
+    if run is None:
+        return None, {}
+    folder = find_run(run, outputs)
+    return folder, read_run_config(folder)
+
+
 def select_samples(splits: Splits, names: str | Sequence[str], choices: Choices = None) -> dict[str, Sequence[Sample]]:
     """The splits to evaluate on.
 
@@ -185,34 +196,47 @@ def select_samples(splits: Splits, names: str | Sequence[str], choices: Choices 
     return samples
 
 
-def tuned_run(
-    folder: Path,
+def open_subject(
+    config: Mapping[str, Any],
+    run: Path | None,
     trained: Mapping[str, Any],
     samples: Samples,
+    files: Mapping[str, str],
+    controls: Sequence[Control],
     load: Callable[..., Loaded],
-    files: Mapping[str, str] = MappingProxyType({}),
-    is_trained_data: bool = True,
-    controls: Sequence[Control] = (),
-    dtype: str | None = None,
 ) -> Subject:
-    """Compare a finished run's base model with what came of it.
+    """Put together what is evaluated: a finished run, or where there is none a model alone.
 
     Args:
-        folder: The run, as found by `find_run`.
-        trained: The run's plain config.
+        config: The evaluation's plain config.
+        run: The run's folder, as found by `find_run`.
+        trained: The run's plain config; empty without a run.
         samples: What to evaluate on.
-        load: Loads the base model, with the run's adapter on it where the run has one.
-        files: SHA-256 of the files of the data that is evaluated, as they are now.
-        is_trained_data: Whether that is the run's own data, divided as it was for the run.
-        controls: Test questions with other images, for both arms.
-        dtype: What a model that was tuned as a whole is loaded in, as the base is.
-
-    Returns:
-        The subject, with arms `before` and `after`. An adapter shares one loaded model between both.
+        files: SHA-256 of the data's files, as they are now.
+        controls: Test questions with other images.
+        load: Loads the model that `config` names; takes `adapter`, a folder, where there is one to put on it.
 
     Raises:
         AdapterError: The run's description or its adapter cannot be read, or does not fit the base model.
+        DataError: The images of a split cannot be shuffled.
     """
+    if run is None:
+        return _single_model(config, samples, controls, load)
+    is_trained_data = config["dataset"] == trained["dataset"]  # divided as it was for the run
+    return _tuned_run(run, trained, samples, files, is_trained_data, controls, load, config["model"].get("dtype"))
+
+
+def _tuned_run(
+    folder: Path,
+    trained: Mapping[str, Any],
+    samples: Samples,
+    files: Mapping[str, str],
+    is_trained_data: bool,
+    controls: Sequence[Control],
+    load: Callable[..., Loaded],
+    dtype: str | None,
+) -> Subject:
+    """Arms `before` and `after`; an adapter shares one loaded model between both, else `dtype` is that of the base."""
     try:
         facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         data, trainer, method = facts["data"], trained["trainer"], trained["method"]
@@ -230,7 +254,7 @@ def tuned_run(
     earlier = [control.of("before") for control in controls if not control.is_for_candidate]
     later = [control.of("after") for control in controls]
     if (folder / "adapter").is_dir():
-        model, processor = load()
+        model, processor = load(adapter=str(folder / "adapter"))
         to_accelerator(model)
         after = Arm(label="after", meaning="the same model with the run's adapter")
 
@@ -300,28 +324,11 @@ def _tested_on(samples: Samples, apart: str | None) -> dict[str, str]:
     return {"test data": f"{len(samples['test']):,} samples, sha256 {digest[:16]}{origin}"}
 
 
-def single_model(
-    config: Mapping[str, Any],
-    samples: Samples,
-    load: Callable[..., Loaded],
-    seed: int,
-    controls: Sequence[Control] = (),
+def _single_model(
+    config: Mapping[str, Any], samples: Samples, controls: Sequence[Control], load: Callable[..., Loaded]
 ) -> Subject:
-    """Compare a model's answers to the true images with its answers to other samples' images.
-
-    Args:
-        config: The evaluation's plain config.
-        samples: What to evaluate on.
-        load: Loads the model.
-        seed: Seed of the shuffling.
-        controls: Test questions with other images; `shuffled` is an arm by itself.
-
-    Returns:
-        The subject, with arms `shuffled` and `true` and one loaded model for both.
-
-    Raises:
-        DataError: The images of a split cannot be shuffled.
-    """
+    """Arms `shuffled` (no control of it is needed) and `true`, and one loaded model for both."""
+    seed = config["seed"]
     shuffled = {name: shuffle_images(rows, seed) for name, rows in samples.items()}
     model_name, data_name = _name(config["model"], "path_or_id"), _name(config["dataset"], "path")
     model, processor = load()

@@ -127,6 +127,25 @@ def open_features(
         return None
 
 
+def fill_features(features: FeatureCache | None, samples: Iterable[Sample]) -> bool:
+    """Encode the pictures that an open cache does not know yet.
+
+    Args:
+        features: From `open_features`.
+        samples: With pictures that can be opened.
+
+    Returns:
+        Whether the cache has them all now; False, and a warning, where it cannot be written any further.
+    """
+    try:
+        if features is not None:
+            features.fill(samples)
+    except OSError as error:
+        logger.warning("features of pictures are not cached any further: %s", error)
+        return False
+    return features is not None
+
+
 def describe_encoder(model: Any, processor: Any, device: torch.device) -> dict[str, Any]:
     """All that decides what the vision parts make of a picture's pixels.
 

@@ -20,6 +20,7 @@ import csv
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 from vglm.data.problems import BadRow
@@ -33,7 +34,6 @@ SHAPE = "a TSV with index, question, the options A, B, ..., answer and image (ba
 ROTATION = 1_000_000
 """What the index of a rotation is higher by, once or several times."""
 
-_LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _NEEDED = ("index", "question", "A", "B", "image")
 _LONGEST_CELL = 1 << 27
 _LONGEST_HEADER = 1 << 16
@@ -112,11 +112,11 @@ def read(
 def _sample(check: RowCheck, cells: dict[str, str], id: str, english: bool | None) -> Sample:
     """A row without its picture."""
     question = check.text(cells, "question")
-    given = {letter: " ".join(cells.get(letter, "").split()) for letter in _LETTERS if letter in cells}
+    given = {letter: " ".join(cells.get(letter, "").split()) for letter in ascii_uppercase if letter in cells}
     options = {letter: text for letter, text in given.items() if text}
     if len(options) < 2:
         check.fail("two options or more", f"{len(options)}", "fill in the cells A, B, ...")
-    elif tuple(options) != _LETTERS[: len(options)]:
+    elif "".join(options) != ascii_uppercase[: len(options)]:
         check.fail("options without a gap", ", ".join(options), "fill in the empty cell or move the options up")
     answer = cells["answer"].strip()
     if answer not in options:

@@ -20,6 +20,7 @@ Source: lupantech/ScienceQA:README.md, models/base_prompt.py, tools/evaluate_acc
 
 from collections.abc import Iterator
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 from vglm.data.problems import BadRow
@@ -42,7 +43,6 @@ SHAPE = "problems.json: {id: {question, choices, answer, ...}}, with pid_splits.
 
 _PROBLEMS, _SPLITS = "problems.json", "pid_splits.json"
 _ROW = '{"question", "choices", "answer"}'
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _FIELDS = ("task", "grade", "subject", "topic", "category", "skill")
 _PRIMARY = tuple(f"grade{number}" for number in range(1, 7))
 
@@ -106,7 +106,7 @@ def _read_problem(
     check = RowCheck(pid)
     question = check.text(row, "question")
     options = _read_options(check, row.get("choices"))
-    letters = list(_LETTERS[: len(options)])
+    letters = list(ascii_uppercase[: len(options)])
     answer = row.get("answer")
     right = ""
     if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(options):
@@ -139,8 +139,8 @@ def _read_options(check: RowCheck, choices: Any) -> list[str]:
         check.fail("'choices' to be a list", kind_of(choices), "list the options")
         return []
     options = [" ".join(check.value(each, f"choice {number}").split()) for number, each in enumerate(choices)]
-    if not 2 <= len(options) <= len(_LETTERS):
-        check.fail(f"2 to {len(_LETTERS)} choices", f"{len(options)}", "list the options")
+    if not 2 <= len(options) <= len(ascii_uppercase):
+        check.fail(f"2 to {len(ascii_uppercase)} choices", f"{len(options)}", "list the options")
         return []
     return options
 

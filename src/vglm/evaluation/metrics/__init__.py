@@ -11,24 +11,26 @@ score_conventions(records)                            the same predictions, as o
 |---|---|
 | `text` | matches, BLEU, chrF, ROUGE-L, CIDEr-D, METEOR, lengths |
 | `labels` | accuracy, macro-F1, confusion, intervals of classes; VQA accuracy |
-| `parsing` | which label, option, yes or no an answer names |
-| `likelihood` | choices by likelihood, calibration; choices by what the answer names |
+| `parsing` | which label, choice, yes or no an answer names |
+| `choices` | multiple choice by what the answer takes, rotations together (MMBench) |
+| `likelihood` | choices by likelihood, calibration |
 | `findings` | 14 findings in chest radiographs, by rules |
 | `lightcurves` | period and amplitude |
 | `external` | BERTScore, CheXbert, a judge, other programs' scores: computed once, read from files, off by default |
 | `judge` | a language model behind an endpoint of the user's |
-| `benchmarks` | MME, POPE, MMBench and other multiple choice |
+| `benchmarks` | MME, POPE |
 | `conventions` | LLaMA-Factory, ms-swift, R2Gen, pycocoevalcap, sacrebleu |
 
 A config file in conf/metrics/ lists names. A new metric is a `Metric` in `ALL_METRICS`.
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from vglm.errors import ConfigError, DataError
-from vglm.evaluation.metrics.base import Metric, Score, compare_arms, join_draws, measure, normalise
+from vglm.evaluation.metrics.base import Metric, Score, compare_arms, measure, normalise
 from vglm.evaluation.metrics.benchmarks import BENCHMARK_METRICS
+from vglm.evaluation.metrics.choices import CHOICE_METRICS
 from vglm.evaluation.metrics.conventions import CONVENTIONS, score_conventions
 from vglm.evaluation.metrics.external import EXTERNAL_NAMES, WHY_NOT
 from vglm.evaluation.metrics.findings import (
@@ -79,14 +81,15 @@ __all__ = [
     "CharacterTokenizer",
     "Metric",
     "Score",
+    "adjust",
     "as_table",
     "calibrate",
     "calibration",
     "class_f1_intervals",
     "classify",
     "compare_all",
+    "compare_arms",
     "exact_match",
-    "join_draws",
     "label_report",
     "measure",
     "normalise",
@@ -118,6 +121,7 @@ ALL_METRICS = {
         METEOR,
         VQA_ACCURACY,
         *classification_metrics(),
+        *CHOICE_METRICS,
         *LIKELIHOOD_METRICS,
         FINDINGS_MICRO_F1,
         FINDINGS_MACRO_F1,
@@ -178,10 +182,7 @@ def select_metrics(
             problems.append(f"{name!r}{f' (did you mean {near[0]!r}?)' if near else ''}")
     if problems:
         raise ConfigError(f"metrics.names: there is no {', '.join(problems)}. Known: {', '.join(known)}.")
-    chosen = {name: known[name] for name in (*names, *external)}
-    if any(metric.is_ngram for metric in chosen.values()):
-        chosen |= {ANSWER_LENGTH.name: ANSWER_LENGTH, LENGTH_RATIO.name: LENGTH_RATIO}
-    return tuple(chosen.values())
+    return _with_lengths(known[name] for name in (*names, *external))
 
 
 def score_all(
@@ -237,7 +238,19 @@ def compare_all(
         )
     chosen = _metrics(metrics, labels)
     found = {metric.name: compare_arms(metric, baseline, candidate) for metric in chosen}
-    tested = [metric.name for metric in chosen if metric.is_better_higher is not None]
+    return adjust(found, chosen)
+
+
+def adjust(
+    found: Mapping[str, PairedComparison], metrics: Sequence[Metric]
+) -> dict[str, tuple[PairedComparison, float | None]]:
+    """Put beside each comparison its p-value by Holm over all of them; None for lengths, which are no hypothesis.
+
+    Args:
+        found: Metric name -> comparison.
+        metrics: Of these names, and maybe others.
+    """
+    tested = [metric.name for metric in metrics if metric.name in found and metric.is_better_higher is not None]
     adjusted = holm({name: found[name].p_value for name in tested})
     return {name: (result, adjusted.get(name)) for name, result in found.items()}
 
@@ -246,7 +259,12 @@ def _metrics(metrics: Sequence[Metric | str], labels: Sequence[str] | None) -> t
     """Names looked up, in the order given."""
     names = select_metrics([each for each in metrics if isinstance(each, str)], labels)
     by_name = {each.name: each for each in names}
-    chosen = {each.name: each for each in (by_name[each] if isinstance(each, str) else each for each in metrics)}
+    return _with_lengths(by_name[each] if isinstance(each, str) else each for each in metrics)
+
+
+def _with_lengths(metrics: Iterable[Metric]) -> tuple[Metric, ...]:
+    """Each metric once, and behind n-gram scores the answer's length."""
+    chosen = {each.name: each for each in metrics}
     if any(metric.is_ngram for metric in chosen.values()):
         chosen |= {ANSWER_LENGTH.name: ANSWER_LENGTH, LENGTH_RATIO.name: LENGTH_RATIO}
     return tuple(chosen.values())

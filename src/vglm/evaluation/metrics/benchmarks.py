@@ -1,19 +1,15 @@
-"""Scores of published benchmarks, as their own tools count: MME, POPE, and multiple choice (MMBench, ScienceQA).
+"""Scores of published benchmarks of yes-or-no questions, as their own tools count: MME and POPE.
 
 ```
-choice_accuracy     the option that an answer takes, by its letter or its text, is the right one
-circular_accuracy   ... in all rotations of the question's options
 mme_score           sum over categories of 100 x (accuracy + accuracy+), accuracy+ = both questions on a picture right
 pope_f1             of "yes", from precision and recall
 ```
 
-They read what the readers of these formats (`vglm.data.readers`) put into a sample's metadata: `options` and
-`question_index`, `category` and `pair`. All are functions of sums over samples, so that intervals and tests resample
-whole groups (a picture's questions, a question's rotations). An answer from which no option, or neither yes nor no, can
-be read counts as wrong: MME's tool does the same, POPE's takes it for "yes", MMBench's asks a language model first.
+They read what the readers of these formats (`vglm.data.readers`) put into a sample's metadata: `category` and `pair`.
+All are functions of sums over samples, so that intervals and tests resample whole groups (a picture's questions). An
+answer from which neither yes nor no can be read counts as wrong: MME's tool does the same, POPE's takes it for "yes".
 """
 
-import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -21,8 +17,9 @@ import numpy as np
 
 from vglm.errors import DataError
 from vglm.evaluation.metrics.base import Metric, Rows
-from vglm.evaluation.metrics.labels import parse_label
-from vglm.evaluation.metrics.text import OWN, simplify
+from vglm.evaluation.metrics.choices import all_right
+from vglm.evaluation.metrics.parsing import parse_label
+from vglm.evaluation.metrics.text import OWN
 from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.statistics import Statistic
 
@@ -33,115 +30,11 @@ PERCEPTION = (
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 """MME's categories, as eval_tool/calculation.py sorts them."""
 
-_REMEMBERED = 1 << 16
-"""Answers that are read once only, for all metrics, arms and slices."""
-
-
-_ARTICLE = re.compile(r"\b[Aa]\s+(?=[a-z])(?!(?:and|or|is|was|as|because|since|for)\b)")
-"""An article, which is no letter of an option."""
-
-
-# --- multiple choice -------------------------------------------------------------------------------------------------
-
-
-def read_options(text: str) -> dict[str, str]:
-    """Options as the readers write them, by letter: "A. a cat" and "B. a dog", on two lines, are {"A": "a cat", ...}.
-
-    Raises:
-        DataError: A line is no option.
-    """
-    options = {}
-    for line in text.split("\n"):
-        letter, point, option = line.partition(". ")
-        if not point or len(letter) != 1:
-            raise DataError(f"expected options like 'A. a cat', one a line, found {line!r}. Read the data again.")
-        options[letter] = option
-    return options
-
-
-@lru_cache(maxsize=_REMEMBERED)
-def chosen_option(prediction: str, options: str) -> str | None:
-    """The letter of the option that an answer takes.
-
-    Args:
-        prediction: The answer.
-        options: As for `read_options`.
-
-    Returns:
-        The letter of the option whose text the answer equals; else the letter that it names, else that of the only
-        option whose text it names, see `parse_label`; else None.
-    """
-    letters = read_options(options)
-    plain = simplify(prediction)
-    same = [letter for letter, text in letters.items() if plain and simplify(text) == plain]
-    if len(same) == 1:
-        return same[0]
-    if (letter := parse_label(_ARTICLE.sub("", prediction), tuple(letters))) is not None:
-        return letter
-    text = parse_label(prediction, tuple(letters.values()))
-    named = [letter for letter, option in letters.items() if option == text]
-    return named[0] if len(named) == 1 else None
-
-
-def _choice_hits(records: Sequence[Prediction]) -> Rows:
-    """1.0 for each record whose option is the right one, shape (n,)."""
-    lacking = [record for record in records if not isinstance(record.meta.get("options"), str)]
-    if lacking:
-        raise DataError(
-            f"{len(lacking)} of {len(records)} samples have no options (first: {lacking[0].id!r}); these metrics are"
-            " for multiple-choice questions as the readers of mmbench and scienceqa make them."
-        )
-    return np.array(
-        [
-            float(
-                record.error is None
-                and chosen_option(record.prediction, str(record.meta["options"])) == record.reference
-            )
-            for record in records
-        ]
-    )
-
-
-def _choice_rows(records: Sequence[Prediction]) -> Rows:
-    hits = _choice_hits(records)
-    return np.stack([hits, np.ones(len(hits))], axis=1)
-
-
-def _circular_rows(records: Sequence[Prediction]) -> Rows:
-    """(all rotations right, 1) at each question's first record and zeros at its others, shape (n, 2)."""
-    hits = _choice_hits(records)
-    questions = [(record.split, record.meta.get("question_index", record.id)) for record in records]
-    if len(set(questions)) == len(questions):
-        raise DataError("no question comes with its options rotated, so there is no circular evaluation.")
-    return _together(hits, questions)
-
-
-def _together(hits: Rows, keys: Sequence[object]) -> Rows:
-    """(all hits of a key are 1, 1) at the key's first row and zeros at its others, shape (n, 2)."""
-    first: dict[object, int] = {}
-    rows = np.zeros((len(hits), 2))
-    for place, (key, hit) in enumerate(zip(keys, hits, strict=True)):
-        start = first.setdefault(key, place)
-        rows[start] = (rows[start, 0] * hit, 1) if start != place else (hit, 1)
-    return rows
-
-
-_CHOICE = f"letter or text of one option|unparsed wrong|lower case but for letters|not cut|{OWN}"
-CHOICE_ACCURACY = Metric("choice_accuracy", "Accuracy (choices)", _CHOICE, table=_choice_rows)
-CIRCULAR_ACCURACY = Metric(
-    "circular_accuracy",
-    "Circular accuracy",
-    f"{_CHOICE}|a question counts where all its rotations are right|index modulo 1,000,000",
-    table=_circular_rows,
-)
-"""Source: Liu et al. 2023, "MMBench: is your multi-modal model an all-around player?", section 4.1, and
-open-compass/VLMEvalKit:vlmeval/dataset/utils/multiple_choice.py (`mcq_circular_eval`)."""
-
 
 # --- yes and no ------------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=_REMEMBERED)
+@lru_cache(maxsize=1 << 16)  # all metrics, arms and slices ask again
 def _said(text: str) -> str | None:
     return parse_label(text, YES_NO)
 
@@ -228,7 +121,7 @@ def _mme_rows(records: Sequence[Prediction]) -> Rows:
 
 def _mme_plus_rows(records: Sequence[Prediction]) -> Rows:
     _, pairs = _mme_labels(records)
-    return _together(_yes_no_hits(records), pairs)
+    return all_right(_yes_no_hits(records), pairs)
 
 
 def _mme_score_rows(records: Sequence[Prediction], wanted: Sequence[str] | None) -> Rows:
@@ -238,7 +131,7 @@ def _mme_score_rows(records: Sequence[Prediction], wanted: Sequence[str] | None)
     if not names:
         raise DataError(f"no sample is of the categories {', '.join(wanted or ())}.")
     hits = _yes_no_hits(records)
-    both = _together(hits, pairs)
+    both = all_right(hits, pairs)
     rows = np.zeros((len(records), 4 * len(names)))
     for place, category in enumerate(categories):
         if category in names:
@@ -287,8 +180,6 @@ MME_SCORE, MME_PERCEPTION, MME_COGNITION = (
 2.3, and eval_tool/calculation.py in BradyFU/Awesome-Multimodal-Large-Language-Models, branch Evaluation."""
 
 BENCHMARK_METRICS = (
-    CHOICE_ACCURACY,
-    CIRCULAR_ACCURACY,
     MME_SCORE,
     MME_PERCEPTION,
     MME_COGNITION,

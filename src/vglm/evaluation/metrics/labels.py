@@ -18,8 +18,8 @@ import numpy as np
 
 from vglm.errors import DataError
 from vglm.evaluation.metrics.base import Metric, Rows
-from vglm.evaluation.metrics.parsing import parse_choice as parse_choice
-from vglm.evaluation.metrics.parsing import parse_label as parse_label
+from vglm.evaluation.metrics.choices import own_choices, taken_choice
+from vglm.evaluation.metrics.parsing import parse_label
 from vglm.evaluation.metrics.text import OWN
 from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.statistics import Interval, Statistic, bootstrap_interval, wilson_interval
@@ -32,15 +32,6 @@ MAX_LABELS = 100
 
 
 # --- classification --------------------------------------------------------------------------------------------------
-
-
-def own_choices(record: Prediction) -> tuple[str, ...]:
-    """The answers that a record's own question offers, `Sample.meta["choices"]`; none where the data names none."""
-    try:
-        choices = json.loads(str(record.meta.get("choices", "")))
-    except ValueError:
-        return ()
-    return tuple(choices) if isinstance(choices, list) and all(isinstance(each, str) for each in choices) else ()
 
 
 def collect_labels(records: Sequence[Prediction]) -> tuple[str, ...]:
@@ -118,13 +109,12 @@ def _parsed(
     pairs, problems = np.full((len(records), 2), len(names), dtype=np.int64), []
     for row, record in zip(pairs, records, strict=True):
         choices = own_choices(record) if labels is None else ()
-        parse, options = (parse_choice, choices) if choices else (parse_label, names)
-        true = record.reference if record.reference in options else parse(record.reference, options)
+        true = _read(record.reference, record, choices, names)
         if true is None:
             problems.append(f"{record.split} {record.id!r}: {record.reference!r}")
             continue
         row[0] = places[true]
-        if record.error is None and (named := parse(record.prediction, options)) is not None:
+        if record.error is None and (named := _read(record.prediction, record, choices, names)) is not None:
             row[1] = places[named]
     if problems:
         raise DataError(
@@ -132,6 +122,13 @@ def _parsed(
             f"{', '.join(names[:5])}, ... (first: {'; '.join(problems[:3])}). Correct metrics.labels or the data."
         )
     return pairs, names
+
+
+def _read(text: str, record: Prediction, choices: Sequence[str], names: Sequence[str]) -> str | None:
+    """The label that an answer or a reference names: of the question's own choices, or else of the closed set."""
+    if choices:
+        return taken_choice(text, record, choices)
+    return text if text in names else parse_label(text, names)
 
 
 def _class_rows(records: Sequence[Prediction], labels: Sequence[str] | None) -> Rows:

@@ -1,4 +1,4 @@
-"""Scores of questions whose possible answers are known, from how likely each is to the model, and of chosen answers.
+"""Scores of questions whose possible answers are known, from how likely each is to the model.
 
 ```
 record.likelihoods == {"是的。": -0.11, "不是。": -2.3}      natural logarithms; the first is the model's choice
@@ -19,8 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vglm.errors import DataError
 from vglm.evaluation.metrics.base import Metric, Rows
-from vglm.evaluation.metrics.labels import own_choices
-from vglm.evaluation.metrics.parsing import parse_choice
+from vglm.evaluation.metrics.choices import own_choices, true_place
 from vglm.evaluation.metrics.text import OWN
 from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.statistics import wilson_interval
@@ -30,14 +29,6 @@ BINS = 10
 
 
 # --- which choice the model takes -------------------------------------------------------------------------------------
-
-
-def _true_place(record: Prediction, choices: Sequence[str]) -> int | None:
-    """The place of the choice that the reference is or names."""
-    if record.reference in choices:
-        return choices.index(record.reference)
-    true = parse_choice(record.reference, choices)
-    return None if true is None else choices.index(true)
 
 
 def _scored(records: Sequence[Prediction]) -> list[tuple[tuple[str, ...], NDArray[np.float64], int] | None]:
@@ -53,7 +44,7 @@ def _scored(records: Sequence[Prediction]) -> list[tuple[tuple[str, ...], NDArra
             found.append(None)
             continue
         choices, values = tuple(record.likelihoods), np.array(list(record.likelihoods.values()), dtype=np.float64)
-        true = _true_place(record, choices)
+        true = true_place(record, choices)
         if true is None:
             problems.append(f"{record.split} {record.id!r}: {record.reference!r} is none of {'/'.join(choices)}")
         elif not np.isfinite(values).all():
@@ -208,35 +199,6 @@ def calibration(records: Sequence[Prediction]) -> dict[str, Any]:
     }
 
 
-# --- which choice the answer names ------------------------------------------------------------------------------------
-
-
-def _choice_rows(records: Sequence[Prediction], wants_right: bool) -> Rows:
-    """(the choice that the answer names is right, or there is one; the question has choices), shape (n, 2)."""
-    rows, problems = np.zeros((len(records), 2)), []
-    for row, record in zip(rows, records, strict=True):
-        choices = own_choices(record) or tuple(record.likelihoods)
-        if not choices:
-            continue
-        true = _true_place(record, choices)
-        if true is None:
-            problems.append(f"{record.split} {record.id!r}: {record.reference!r} is none of {'/'.join(choices)}")
-            continue
-        named = None if record.error is not None else parse_choice(record.prediction, choices)
-        row[:] = named == choices[true] if wants_right else named is not None, 1
-    if problems:
-        raise DataError(
-            f"{len(problems)} of {len(records)} questions have no right choice (first: {'; '.join(problems[:3])})."
-            " Correct the choices or the references."
-        )
-    if not rows[:, 1].any():
-        raise DataError(
-            f"none of {len(records)} questions has choices. Choose other metrics, or name choices in the data or with"
-            " choices=[...]."
-        )
-    return rows
-
-
 # --- the metrics ------------------------------------------------------------------------------------------------------
 
 _SOFTMAX = "softmax over the choices of ln p(choice and its end)"
@@ -276,22 +238,7 @@ BRIER_SCORE = Metric(
     is_better_higher=False,
 )
 """Source: Brier 1950, "Verification of forecasts expressed in terms of probability"."""
-PARSING_ACCURACY = Metric(
-    "parsing_accuracy",
-    "Accuracy by parsing",
-    f"own choices, or those scored by likelihood|named or chosen by letter, not denied|unparsed wrong"
-    f"|lower case|not cut|{OWN}",
-    table=lambda records: _choice_rows(records, wants_right=True),
-)
-PARSING_SHARE = Metric(
-    "parsing_share",
-    "Answers that name a choice",
-    PARSING_ACCURACY.signature,
-    table=lambda records: _choice_rows(records, wants_right=False),
-)
 LIKELIHOOD_METRICS = (
-    PARSING_ACCURACY,
-    PARSING_SHARE,
     LIKELIHOOD_ACCURACY,
     LIKELIHOOD_ACCURACY_PER_CHARACTER,
     CALIBRATION_ERROR,

@@ -7,12 +7,14 @@ parse_label("not a cepheid", …) is None
 parse_label("不是，图中没有猫。", ("是。", "否。")) == "否。"
 parse_label("答案是B，因为A是红色的", ("A", "B", "C", "D")) == "B"
 parse_choice("(B) a blue square", ("a red circle", "a blue square")) == "a blue square"
+parse_choice("It is a dog.", ("A", "B"), ("a cat", "a dog")) == "B"
 ```
 """
 
 import re
 import unicodedata
 from collections.abc import Sequence
+from string import ascii_uppercase
 
 from vglm.evaluation.metrics.base import normalise
 from vglm.evaluation.metrics.text import simplify
@@ -60,30 +62,38 @@ def parse_label(text: str, labels: Sequence[str]) -> str | None:
         is_yes = read_yes_no(text)
         if is_yes is not None or _is_unsure(text) or any("是" in label for label in labels):
             return None if is_yes is None else pair[0 if is_yes else 1]
-    if labels and set(labels) <= set(_LETTERS):
+    if labels and set(labels) <= set(ascii_uppercase):
         return _read_letter(text, labels) or _lone_letter(text, labels)
     names = _named(text, labels)
     return names[0] if len(names) == 1 else None
 
 
-def parse_choice(text: str, choices: Sequence[str]) -> str | None:
+def parse_choice(text: str, choices: Sequence[str], meanings: Sequence[str] = ()) -> str | None:
     """Find which of a question's own choices an answer takes: by its name, as `parse_label`, or by its letter.
 
     Args:
         text: The answer.
         choices: In the order in which the question offers them: the first is option A, unless each begins with a letter
             of its own, as "B. a red circle" does.
+        meanings: Where the choices are letters, what each stands for, different texts; an answer may name them instead.
 
     Returns:
         The choice; None where there is none, or where name and letter are of different ones.
     """
+    if set(choices) <= set(ascii_uppercase) and len(set(meanings)) == len(choices):
+        meaning = parse_label(text, meanings)
+        named = None if meaning is None else choices[list(meanings).index(meaning)]
+        if simplify(text) in map(simplify, meanings):
+            return named
+        letter = parse_label(text, choices)
+        return letter or named if None in (letter, named) or letter == named else None
     name = parse_label(text, choices)
-    if set(choices) <= set(_LETTERS) or simplify(text) in map(simplify, choices):
+    if set(choices) <= set(ascii_uppercase) or simplify(text) in map(simplify, choices):
         return name
     given = [_OPTION.match(normalise(choice)) for choice in choices]
     letters = [match[1].upper() for match in given if match]
     if len(set(letters)) < len(choices):
-        letters = list(_LETTERS[: len(choices)])
+        letters = list(ascii_uppercase[: len(choices)])
     letter = _read_letter(text, letters)
     chosen = None if letter is None else choices[letters.index(letter)]
     return name or chosen if name is None or chosen in (None, name) else None
@@ -112,7 +122,6 @@ def _edge(character: str) -> str:
 
 # --- letters of options -----------------------------------------------------------------------------------------------
 
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _OPTION = re.compile(r"""[\s"'*(\[<【「]*([A-Za-z])\s*[)\]>】」.:、。*]+(?![A-Za-z]\.)""")
 """A letter with the sign of an option behind it, where a text begins."""
 _ALONE = r"(?<![A-Za-z0-9'’.\-])([A-Z])(?![A-Za-z0-9'’]|-(?!type|class))"

@@ -40,7 +40,6 @@ STRINGS = {
             "短横线：各组变化相同，无法给出区间。",
         ),
         "not_computed": ("not computed: {reason}", "未计算：{reason}"),
-        "gain": ("Gain", "增益"),
         "image_use": ("Did it use the image?", "是否利用了图像？"),
         "not_measured": ("Not measured", "未测量"),
         "image_missing": (
@@ -416,8 +415,8 @@ METRIC_TITLES = {
     "balanced_accuracy": "平衡准确率",
     "macro_f1": "宏平均 F1",
     "parsed": "可解析的回答",
-    "parsing_accuracy": "按解析的准确率",
-    "parsing_share": "选出选项的回答",
+    "choice_accuracy": "所选答案的准确率",
+    "choice_parsed": "选出选项的回答",
     "likelihood_accuracy": "按似然的准确率",
     "likelihood_accuracy_per_character": "按每字似然的准确率",
     "expected_calibration_error": "期望校准误差",
@@ -443,7 +442,6 @@ METRIC_TITLES = {
     "period_within_10_percent": "周期误差不超过 10%",
     "amplitude_error": "振幅：相对误差",
     "amplitude_within_10_percent": "振幅误差不超过 10%",
-    "choice_accuracy": "所选答案的准确率",
 }
 """Where a metric's own title is no name in Chinese too."""
 FINDING_TITLES = {

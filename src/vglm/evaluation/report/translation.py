@@ -53,7 +53,6 @@ TEMPLATES = {
     "code": "代码",
     "config": "配置",
     "tuned weights": "调优权重",
-    "data files": "数据文件",
     "{data}, {n} samples, sha256 {hash}": "{data}，{n} 条样本，sha256 {hash}",
     "{n} samples, sha256 {hash}, the split that the run set apart": "{n} 条样本，sha256 {hash}，训练时预留的部分",
     "{n} samples, sha256 {hash}": "{n} 条样本，sha256 {hash}",
@@ -160,14 +159,7 @@ TEMPLATES = {
     "expanded percentile bootstrap of paired differences, or jackknife where wider, {n} draws": (
         "配对差值的扩展百分位自助法（刀切法更宽时取后者），{n} 次"
     ),
-    "exact McNemar test, two-sided": "精确 McNemar 检验，双侧",
-    "paired randomisation test, two-sided, {n} draws, by group": "配对随机化检验，双侧，{n} 次，按组",
-    "paired randomisation test, two-sided, {n} draws": "配对随机化检验，双侧，{n} 次",
     "Tango's score interval of paired proportions": "Tango 配对比例得分区间",
-    "expanded percentile bootstrap of paired differences, {n} draws, by group": (
-        "配对差值的扩展百分位自助法，{n} 次，按组"
-    ),
-    "expanded percentile bootstrap of paired differences, {n} draws": "配对差值的扩展百分位自助法，{n} 次",
     "the references are {n} different texts, so they are no classes (first: {first}). Name the classes with "
     "metrics.labels=[...], or choose metrics for free text.": (
         "参考答案是 {n} 种不同的文本，不是类别（首个：{first}）。"
