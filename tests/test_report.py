@@ -335,6 +335,30 @@ def test_a_classification_shows_its_confusion(make_folder: Callable[..., Path]) 
     assert report["splits"]["test"]["slices"]["kind"]["a"]["accuracy"]["n"] == 12
 
 
+def test_slices_to_which_the_primary_metric_does_not_apply_are_by_another_one_which_is_named(
+    make_folder: Callable[..., Path],
+) -> None:
+    choices = {"kind": "yes_no", "meta": {"choices": '["Yes.", "No."]'}, "reference": "Yes.", "english": True}
+    before = [record(f"{row}", "No.", **choices) for row in range(12)]
+    before += [record(f"c{row}", "A cat.", kind="caption", reference="A dog.", english=True) for row in range(15)]
+    after = [replace(each, prediction=each.reference) for each in before]
+    config = "metrics: {names: [parsing_accuracy], labels: null, convention: null}"
+    path = render(make_folder(before, after, replace(EVALUATION, config=config, stamps=())))
+    text = " ".join(Page(path.read_text(encoding="utf-8")).text.split())
+    assert "caption Exact match" in text
+    assert "yes_no Exact match" not in text
+    markdown = (path.parent / "report.md").read_text(encoding="utf-8")
+    assert "| Accuracy by parsing, n = 12 | 0.0% | 100.0% |" in markdown
+    assert "| Exact match | 0.0% | 100.0% |" in markdown
+
+
+def test_examples_show_one_draw_of_a_sample(make_folder: Callable[..., Path]) -> None:
+    before = [record(name, "一只猫。", draw=draw) for name in "abcdef" for draw in range(3)]
+    after = [replace(each, prediction=f"沙滩{each.id}{each.draw}。") for each in before]
+    markdown = (render(make_folder(before, after)).parent / "report.md").read_text(encoding="utf-8")
+    assert [name for name in "abcdef" for draw in range(3) if f"沙滩{name}{draw}。" in markdown] == list("abcde")
+
+
 def test_stored_answers_are_scored_again_without_torch(make_folder: Callable[..., Path]) -> None:
     """In a process of its own, in which no heavy library can be imported."""
     config = "metrics: {names: [exact_match, bleu_zh], labels: null, convention: null}"

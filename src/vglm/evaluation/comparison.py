@@ -268,7 +268,7 @@ class Summary:
 
     def part(self, pairs: Sequence[Pair]) -> "Summary":
         """The same for some of the pairs, by the primary metric and those of every report."""
-        metrics = {metric.name: metric for metric in (self.metrics[0], *METRICS)}
+        metrics = {metric.name: metric for metric in (self.primary_metric, *METRICS)}
         return Summary(tuple(pairs), tuple(metrics.values()))
 
 

@@ -669,9 +669,14 @@ def _source(environment: Environment, name: str) -> str:
 
 
 def _markdown(content: _Content) -> str:
-    pairs = [pair for summary in content.comparison.splits.values() for pair in summary.pairs if pair.is_changed]
+    changed: dict[tuple[str, str], Pair] = {}  # one draw of each sample
+    for part in content.comparison.splits.values():
+        for pair in part.pairs:
+            if pair.is_changed:
+                changed.setdefault(pair.sample, pair)
+    examples = list(changed.values())[:MAX_EXAMPLES]
     environment = _environment(autoescape=False)
-    return environment.get_template("report.md.j2").render(**_context(content), examples=pairs[:MAX_EXAMPLES])
+    return environment.get_template("report.md.j2").render(**_context(content), examples=examples)
 
 
 def _json(content: _Content) -> str:
