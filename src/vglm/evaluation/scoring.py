@@ -18,7 +18,7 @@ import yaml
 
 from vglm.errors import ConfigError
 from vglm.evaluation.comparison import PROBE, read_config, read_metrics
-from vglm.evaluation.metrics import select_metrics
+from vglm.evaluation.metrics import EXACT_MATCH, select_metrics
 from vglm.evaluation.metrics.base import Rows
 from vglm.evaluation.metrics.external import (
     CHEXBERT_TITLES,
@@ -99,17 +99,15 @@ def rescore(folder: Path, settings: Sequence[str]) -> None:
     stored = _unchanged(folder, earlier, metrics)
     check_metrics(metrics, stored=stored)
     score_arms(folder, metrics, stored=stored)
-    asked_first = list(earlier.get("asked_first") or earlier.get("names") or ())
-    if asked_first and isinstance(config.get("metrics"), dict):
+    asked_first = list(earlier.get("asked_first", earlier.get("names")) or ())
+    if isinstance(config.get("metrics"), dict):
         config["metrics"]["asked_first"] = asked_first  # for the page to say which ones came after the answers
     told = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
     evaluation = read_evaluation(folder)
     stamps = [stamp for stamp in evaluation.stamps if stamp.text != LATE_STAMP]
-    if asked_first and metrics["names"][:1] != asked_first[:1]:
-        detail = (
-            f"The verdict rests on {next(iter(metrics['names']), 'exact_match')}; before anyone saw an answer it was to"
-            f" rest on {asked_first[0]}."
-        )
+    primary, first = (next(iter(names), EXACT_MATCH.name) for names in (metrics["names"], asked_first))
+    if primary != first:
+        detail = f"The verdict rests on {primary}; before anyone saw an answer it was to rest on {first}."
         stamps.append(Stamp(text=LATE_STAMP, detail=detail))
     write_evaluation(replace(evaluation, config=told, stamps=tuple(stamps)), folder)
 
