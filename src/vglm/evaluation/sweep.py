@@ -248,7 +248,7 @@ def _print_table(console: Console, header: list[str], cells: list[list[str]]) ->
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     longest = max((len(line[0]) for line in cells), default=0)
     for index, name in enumerate(header):
-        width = None if index else min(16, longest)  # the names of methods break last
+        width = None if index else min(10, longest)  # the names of methods break last
         table.add_column(name, justify="right" if index else "left", overflow="fold", min_width=width)
     for line in cells:
         table.add_row(*line)
