@@ -14,10 +14,19 @@ from PIL import Image
 from rich.cells import cell_len
 from rich.console import Console
 
-from vglm.errors import DataError
-from vglm.evaluation.predictions import Arm, Evaluation, Prediction, Stamp, write_evaluation, write_predictions
+from vglm.errors import ConfigError, DataError
+from vglm.evaluation.predictions import (
+    Arm,
+    Evaluation,
+    Prediction,
+    Stamp,
+    read_evaluation,
+    write_evaluation,
+    write_predictions,
+)
 from vglm.evaluation.provenance import code_state
 from vglm.evaluation.report import print_summary, render
+from vglm.evaluation.scoring import rescore
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'`|{{ 7 * 7 }}"
 STAMP = Stamp(text="EVALUATED ON TRAINING IMAGES", detail="1 of 3 test images were trained on.")
@@ -282,6 +291,22 @@ def test_a_model_that_ignores_its_image_is_told_so(make_folder: Callable[..., Pa
     assert report["baselines"][0]["scores"] == {"exact_match": 0.55}
 
 
+def test_one_unchanged_answer_is_no_proof_that_the_image_is_ignored(make_folder: Callable[..., Path]) -> None:
+    before, after = answers(20, 40), answers(36, 40)
+    folder = make_folder(before, after, replace(EVALUATION, stamps=()))
+    write_predictions(before[:1], folder / "before-shuffled/predictions.jsonl")
+    text = Page(render(folder).read_text(encoding="utf-8")).text
+    assert "Image use, before: too few samples to judge the gain over another sample's image" in " ".join(text.split())
+
+
+def test_a_verdict_by_another_metric_than_the_one_asked_for_says_so(make_folder: Callable[..., Path]) -> None:
+    config = "metrics: {names: [likelihood_accuracy], labels: null, convention: null}"
+    path = render(make_folder(answers(20, 40), answers(36, 40), replace(EVALUATION, config=config, stamps=())))
+    said = json.loads((path.parent / "report.json").read_text(encoding="utf-8"))["verdict"]["en"]
+    assert "Better: Exact match went from 50.0% to 90.0%" in said
+    assert "Accuracy by likelihood was asked for first, but does not apply to these answers" in said
+
+
 def test_a_gain_that_owes_nothing_to_the_image_and_a_rule_that_does_as_well_are_part_of_the_verdict(
     make_folder: Callable[..., Path],
 ) -> None:
@@ -339,6 +364,31 @@ def test_a_classification_shows_its_confusion(make_folder: Callable[..., Path]) 
     assert report["splits"]["test"]["slices"]["kind"]["a"]["accuracy"]["n"] == 12
 
 
+def test_slices_to_which_the_primary_metric_does_not_apply_are_by_another_one_which_is_named(
+    make_folder: Callable[..., Path],
+) -> None:
+    choices = {"kind": "yes_no", "meta": {"choices": '["Yes.", "No."]'}, "reference": "Yes.", "english": True}
+    before = [record(f"{row}", "No.", **choices) for row in range(12)]
+    before += [record(f"c{row}", "A cat.", kind="caption", reference="A dog.", english=True) for row in range(15)]
+    after = [replace(each, prediction=each.reference) for each in before]
+    config = "metrics: {names: [choice_accuracy], labels: null, convention: null}"
+    path = render(make_folder(before, after, replace(EVALUATION, config=config, stamps=())))
+    text = " ".join(Page(path.read_text(encoding="utf-8")).text.split())
+    assert "caption Exact match" in text
+    assert "+100.0 points (95% interval +51.5 to +100.0) on 12 of 27 samples." in text
+    assert "yes_no Exact match" not in text
+    markdown = (path.parent / "report.md").read_text(encoding="utf-8")
+    assert "| Accuracy by parsing, n = 12 | 0.0% | 100.0% |" in markdown
+    assert "| Exact match | 0.0% | 100.0% |" in markdown
+
+
+def test_examples_show_one_draw_of_a_sample(make_folder: Callable[..., Path]) -> None:
+    before = [record(name, "一只猫。", draw=draw) for name in "abcdef" for draw in range(3)]
+    after = [replace(each, prediction=f"沙滩{each.id}{each.draw}。") for each in before]
+    markdown = (render(make_folder(before, after)).parent / "report.md").read_text(encoding="utf-8")
+    assert [name for name in "abcdef" for draw in range(3) if f"沙滩{name}{draw}。" in markdown] == list("abcde")
+
+
 def test_stored_answers_are_scored_again_without_torch(make_folder: Callable[..., Path]) -> None:
     """In a process of its own, in which no heavy library can be imported."""
     config = "metrics: {names: [exact_match, bleu_zh], labels: null, convention: null}"
@@ -368,6 +418,23 @@ def test_stored_answers_are_scored_again_without_torch(make_folder: Callable[...
     strange = subprocess.run([*command, str(folder / "images")], capture_output=True, text=True, check=False)
     assert strange.returncode == 2
     assert "is no evaluation folder: it has no evaluation.json" in strange.stderr
+
+
+def test_a_primary_metric_that_is_chosen_afterwards_is_stamped(make_folder: Callable[..., Path]) -> None:
+    """Also where none was named before, so that the verdict rested on exact match."""
+    for names in ("[exact_match, chrf]", "[]"):
+        config = f"metrics: {{names: {names}, labels: null, convention: null}}"
+        folder = make_folder(evaluation=replace(EVALUATION, config=config, stamps=()))
+        for setting in ("[]", "[exact_match]", "[chrf]", "[chrf, exact_match]", "[exact_match, bleu_zh]"):
+            rescore(folder, [f"metrics.names={setting}"])
+            stamps = [(stamp.text, stamp.detail) for stamp in read_evaluation(folder).stamps]
+            detail = "The verdict rests on chrf; before anyone saw an answer it was to rest on exact_match."
+            assert stamps == ([("PRIMARY METRIC CHOSEN AFTERWARDS", detail)] if "[chrf" in setting else [])
+
+
+def test_metrics_that_are_no_list_are_refused(make_folder: Callable[..., Path]) -> None:
+    with pytest.raises(ConfigError, match=r"metrics.names must be a list, such as \[chrf\], got 'chrf'"):
+        rescore(make_folder(), ["metrics.names=chrf"])
 
 
 def test_the_page_says_how_each_p_value_was_made(make_folder: Callable[..., Path]) -> None:

@@ -7,11 +7,13 @@ from test_report import EVALUATION, record
 
 from vglm.data.sample import Sample, Turn
 from vglm.evaluation.baselines import Answers, collect_baselines
+from vglm.evaluation.forgetting import describe_choice
 from vglm.evaluation.image_use import make_controls
 from vglm.evaluation.provenance import provenance, synthetic_stamps
 from vglm.evaluation.report.strings import STRINGS
 from vglm.evaluation.report.translation import TEMPLATES, translate
 from vglm.evaluation.statistics import compare_paired
+from vglm.tuning.forgetting import CheckpointScore, choose
 
 SENTENCE = re.compile(r"[a-z]+ [a-z]+ [a-z]+")
 """Three English words in a row."""
@@ -69,6 +71,20 @@ def test_all_that_the_workbench_says_of_arms_and_baselines_has_chinese() -> None
     said += [text for each in stamps for text in (each.text, each.detail)]
     for text in said:
         assert not SENTENCE.search(translate(text).zh), text
+
+
+@pytest.mark.parametrize(("domain", "probe"), [((0, 0.9), (0.8, 0.5)), ((0, 0), (0.8, 0.8)), ((0, 1), (0.8, 0.8))])
+def test_what_is_said_of_a_chosen_checkpoint_has_chinese(domain: tuple[float, ...], probe: tuple[float, ...]) -> None:
+    scores = [CheckpointScore(10 * row, *pair, 40, 162) for row, pair in enumerate(zip(domain, probe, strict=True))]
+    choice = choose(scores, 5)
+    assert choice is not None
+    facts = {"chosen_step": choice.step, "reason": str(choice), "metric": "exact_match", "domain_split": "validation"}
+    facts |= {"probe": "the general probe", "stopped_early": True, "warning": choice.warning}
+    said, stamps = describe_choice({"forgetting": facts}, {})
+    for text in (*said.values(), *(text for each in stamps for text in (each.text, each.detail))):
+        assert not SENTENCE.search(translate(text).zh), translate(text).zh
+    for stamp in stamps:
+        assert stamp.text not in stamp.detail
 
 
 def test_generated_data_is_stamped(tmp_path: Path) -> None:

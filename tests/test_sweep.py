@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -93,6 +94,15 @@ def test_a_row_takes_the_seeds_of_a_method_together(copied: Path) -> None:
     assert "what another seed would do is unknown (seed sd: ?)" in as_markdown([second])
 
 
+def test_seeds_that_were_tracked_elsewhere_are_of_one_method(copied: Path) -> None:
+    path = copied / "a2" / "config.yaml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config["tracker"] |= {"report_to": "wandb", "project": "mine", "mode": "offline"}
+    config["trainer"]["report_to"] = "wandb"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    assert [row.seeds for row in tabulate(find_runs([copied]))] == [(1, 2), (1,)]
+
+
 def test_the_interval_of_one_seed_is_of_other_samples_alone(copied: Path) -> None:
     _answer(copied / "b1", 3)
     (row,) = tabulate(find_runs([copied / "b1"]))
@@ -103,7 +113,8 @@ def test_the_interval_of_one_seed_is_of_other_samples_alone(copied: Path) -> Non
 def test_methods_with_the_same_seeds_are_compared_over_the_seeds_too(copied: Path) -> None:
     shutil.copytree(copied / "b1", copied / "b2")
     config = (copied / "b2/config.yaml").read_text(encoding="utf-8")
-    (copied / "b2/config.yaml").write_text(config.replace("\nseed: 1", "\nseed: 2"), encoding="utf-8")
+    changed = re.sub("^seed: 1$", "seed: 2", config, flags=re.MULTILINE)
+    (copied / "b2/config.yaml").write_text(changed, encoding="utf-8")
     facts = json.loads((copied / "b2/run.json").read_text(encoding="utf-8"))
     (copied / "b2/run.json").write_text(json.dumps(facts | {"seed": 2}), encoding="utf-8")
     for name, right in {"a1": 3, "a2": 5, "b1": 1, "b2": 2}.items():

@@ -46,6 +46,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
 import yaml
 
 from vglm.errors import DataError
@@ -85,7 +86,7 @@ CLASSIFICATION = ("accuracy", "balanced_accuracy", "macro_f1")
 LEVEL = 0.05
 FEW_GROUPS = 10
 """With fewer independent groups no interval can be trusted."""
-SHARES_OF_RIGHT = ("accuracy", "choice_accuracy", "mme_accuracy", "pope_accuracy", "parsing_accuracy")
+SHARES_OF_RIGHT = ("accuracy", "choice_accuracy", "mme_accuracy", "pope_accuracy")
 """Metrics that call each answer right or wrong, for sets whose primary metric does not."""
 
 
@@ -269,7 +270,7 @@ class Summary:
 
     def part(self, pairs: Sequence[Pair]) -> "Summary":
         """The same for some of the pairs, by the primary metric and those of every report."""
-        metrics = {metric.name: metric for metric in (self.metrics[0], *METRICS)}
+        metrics = {metric.name: metric for metric in (self.primary_metric, *METRICS)}
         return Summary(tuple(pairs), tuple(metrics.values()), self.decisive)
 
 

@@ -268,4 +268,7 @@ def describe_choice(
     if facts["stopped_early"]:
         chosen += "; training was stopped early"
     warning = facts.get("warning")
-    return {"checkpoint": chosen}, () if warning is None else (Stamp(text=warning, detail=f"{facts['reason']}."),)
+    if warning is None:
+        return {"checkpoint": chosen}, ()
+    detail = facts["reason"].removeprefix(f"{warning}: ")
+    return {"checkpoint": chosen}, (Stamp(text=warning, detail=detail),)

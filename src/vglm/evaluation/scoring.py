@@ -18,7 +18,7 @@ import yaml
 
 from vglm.errors import ConfigError
 from vglm.evaluation.comparison import PROBE, read_config, read_metrics
-from vglm.evaluation.metrics import select_metrics
+from vglm.evaluation.metrics import EXACT_MATCH, select_metrics
 from vglm.evaluation.metrics.base import Rows
 from vglm.evaluation.metrics.external import (
     CHEXBERT_TITLES,
@@ -89,9 +89,10 @@ def rescore(folder: Path, settings: Sequence[str]) -> None:
     check_metrics(metrics, stored=stored)
     score_arms(folder, metrics, stored=stored)
     evaluation = read_evaluation(folder)
-    if asked_first := list(earlier.get("asked_first") or earlier.get("names") or ()):
-        config["metrics"] = metrics | {"asked_first": asked_first}  # the page says which ones came after the answers
-        evaluation = _with_late_stamp(evaluation, [*metrics["names"], "exact_match"][0], asked_first[0])
+    asked_first = list(earlier.get("asked_first", earlier.get("names")) or ())
+    config["metrics"] = metrics | {"asked_first": asked_first}  # the page says which ones came after the answers
+    primary, first = (next(iter(names), EXACT_MATCH.name) for names in (metrics["names"], asked_first))
+    evaluation = _with_late_stamp(evaluation, primary, first)
     told = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
     write_evaluation(replace(evaluation, config=told), folder)
 

@@ -48,6 +48,7 @@ _RESULTS = ("adapter", "model")
 _NOT_SETTINGS = (
     *("seed", "output_dir", "resume", "trainer.output_dir", "trainer.seed", "trainer.run_name"),
     *("seeds", "dataset.shot_seed"),
+    *("tracker._target_", "tracker.report_to", "tracker.project", "tracker.mode", "trainer.report_to"),
 )
 """What may differ between runs of one row."""
 

@@ -166,6 +166,8 @@ def select_metrics(
         raise ConfigError(
             f"metrics.labels must be a list of texts, got {list(labels)}. In YAML put yes, no and numbers into quotes."
         )
+    if isinstance(names, str):
+        raise ConfigError(f"metrics.names must be a list, such as [{names}], got {names!r}.")
     known = ALL_METRICS | ({} if labels is None else {each.name: each for each in classification_metrics(labels)})
     external = external or {}
     if taken := known.keys() & external.keys():

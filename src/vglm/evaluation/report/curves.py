@@ -318,8 +318,9 @@ def _scores(curves: Curves) -> Plot:
             ends.append((axes.up(values[-1][1]), label, "bad" if kind else "mark"))
         (one, _, _), (two, _, _) = ends
         apart = 0 if abs(one - two) > 15 else (15 - abs(one - two)) / 2
+        inside = max(0.0, TOP + apart + 3 - min(one, two))  # labels of full marks stay below the edge
         for y, label, css in ends:
-            y += apart if y >= max(one, two) and (one != two or css == "bad") else -apart
+            y += inside + (apart if y >= max(one, two) and (one != two or css == "bad") else -apart)
             parts.append(_text(WIDTH - RIGHT - 6, y - 8, label, language, "end", css))
         if curves.chosen_step is not None:
             parts.append(_chosen_line(axes, curves.chosen_step, language))

@@ -190,7 +190,7 @@ def verdict(
     result, metric = found.result, found.metric
     key = f"verdict_{found.finding}"
     if evaluation.purpose == "image use":
-        key = "image_none" if comparison.splits[comparison.main].changed == 0 else f"image_{found.finding}"
+        key = f"image_{_use(found.finding, comparison.splits[comparison.main].changed)}"
     sentence = say(
         key,
         metric=_title(metric),
@@ -199,7 +199,7 @@ def verdict(
         after=_value(result.after, metric),
         diff=_difference(result.difference, metric),
         interval=_interval(result, metric),
-        n=f"{result.n:,}",
+        n=_counted(result, comparison.splits[comparison.main]),
         grouped=_grouped(result),
         power=_power(result, metric),
     )
@@ -225,6 +225,8 @@ def verdict(
                     score=_value(best.scores[metric.name], metric),
                 )
             )
+    if (asked := comparison.splits[comparison.main].metrics[0]) is not metric:
+        parts.append(say("not_asked", asked=_title(asked), metric=_title(metric)))
     if evaluation.stamps:
         stamps = [translate(stamp.text) for stamp in evaluation.stamps]
         names = Text(", ".join(each.en for each in stamps), "、".join(each.zh for each in stamps))
@@ -237,8 +239,13 @@ def _foremost(gains: Sequence[VisualGain]) -> list[VisualGain]:
     return [gain for gain in gains if gain.control == gains[0].control]
 
 
+def _use(finding: str, changed: int) -> str:
+    """What a gain over other images shows: `none` where no answer changes with the image, or as `judge` says."""
+    return "none" if changed == 0 and finding != "too few" else finding
+
+
 def _gain_sentence(gain: VisualGain, metric: Metric) -> Text:
-    found = "none" if gain.changed == 0 else judge(gain.result, metric).finding
+    found = _use(judge(gain.result, metric).finding, gain.changed)
     difference = _difference(gain.result.difference, metric)
     interval, control = _interval(gain.result, metric), _control(gain.control)
     n = f"{gain.result.n:,}"
@@ -296,6 +303,13 @@ def _ends(result: PairedComparison, metric: Metric) -> Text:
 
 def _interval(result: PairedComparison, metric: Metric) -> Text:
     return Text(*(f"{name} {ends}" for name, ends in zip(STRINGS["interval"], _ends(result, metric), strict=True)))
+
+
+def _counted(result: PairedComparison, summary: Summary) -> Text:
+    """How many samples a metric counts, of how many."""
+    if result.n == summary.n:
+        return Text(f"{result.n:,}", f"{result.n:,}")
+    return say("counted", n=f"{result.n:,}", all=f"{summary.n:,}")
 
 
 def _grouped(result: PairedComparison) -> Text:
@@ -776,9 +790,14 @@ def _source(environment: Environment, name: str) -> str:
 
 
 def _markdown(content: _Content) -> str:
-    pairs = [pair for summary in content.comparison.splits.values() for pair in summary.pairs if pair.is_changed]
+    changed: dict[tuple[str, str], Pair] = {}  # one draw of each sample
+    for part in content.comparison.splits.values():
+        for pair in part.pairs:
+            if pair.is_changed:
+                changed.setdefault(pair.sample, pair)
+    examples = list(changed.values())[:MAX_EXAMPLES]
     environment = _environment(autoescape=False)
-    return environment.get_template("report.md.j2").render(**_context(content), examples=pairs[:MAX_EXAMPLES])
+    return environment.get_template("report.md.j2").render(**_context(content), examples=examples)
 
 
 def _json(content: _Content) -> str:

@@ -207,6 +207,11 @@ STRINGS = {
             "samples{grouped}.",
             "样本太少，无法下结论：真实图像下{metric}为 {after}，{control}下为 {before}，共 {n} 个样本{grouped}。",
         ),
+        "counted": ("{n} of {all}", "{all} 个中的 {n}"),
+        "not_asked": (
+            " {asked} was asked for first, but does not apply to these answers, so this rests on {metric}.",
+            "首先要求的指标是{asked}，但不适用于这些回答，因此结论依据{metric}。",
+        ),
         "grouped": (" in {groups} independent groups", "，{groups} 个独立组"),
         "power": (
             "with {n} items{grouped} whose differences vary as these do, one under {least} cannot be detected "

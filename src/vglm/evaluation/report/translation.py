@@ -91,17 +91,25 @@ TEMPLATES = {
     "{reason}; scored by {metric} on {split} samples and {probe}": (
         "{reason}；按 {split} 样本与{probe}上的 {metric} 评分"
     ),
-    "forgetting budget of {n} points: kept step {seed} of {total} checkpoints, the best on the domain within it ({one} "
-    "on the domain, {two} points lost on the probe)": (
-        "遗忘预算 {n} 个百分点：{total} 个检查点中取预算内领域得分最高的第 {seed} 步"
-        "（领域 {one}，探针损失 {two} 个百分点）"
+    "NOTHING LEARNED WITHIN THE FORGETTING BUDGET": "遗忘预算内未学到任何东西",
+    "FORGETTING BUDGET EXCEEDED: {rest}": "超出遗忘预算：{rest}",
+    "NOTHING LEARNED WITHIN THE FORGETTING BUDGET: {rest}": "遗忘预算内未学到任何东西：{rest}",
+    "kept {facts}: the best on the domain within a forgetting budget of {n} points": (
+        "取{facts}：遗忘预算 {n} 个百分点内领域得分最高的检查点"
     ),
-    "FORGETTING BUDGET EXCEEDED: none of {total} checkpoints stays within {n} points. Kept step {seed}, which forgot "
-    "least ({one} on the domain, {two} points lost on the probe). Save more often (trainer.save_steps), lower "
-    "trainer.learning_rate, or mix other questions in (dataset=with_replay).": (
-        "超出遗忘预算：{total} 个检查点都超出 {n} 个百分点。保留遗忘最少的第 {seed} 步"
-        "（领域 {one}，探针损失 {two} 个百分点）。"
-        "可更频繁地保存（trainer.save_steps）、降低 trainer.learning_rate，或混入其他问题（dataset=with_replay）。"
+    "step {seed} of {total} checkpoints ({n} on the domain, {rate} before; {steps} points lost on the probe)": (
+        "第 {seed} 步（共 {total} 个检查点；领域 {n}，之前 {rate}；探针损失 {steps} 个百分点）"
+    ),
+    "no checkpoint lost {n} points at most; kept the one that lost least": (
+        "所有检查点的损失都超过 {n} 个百分点；保留损失最少的一个"
+    ),
+    "no checkpoint that lost {n} points at most is better than before; kept one": (
+        "损失不超过 {n} 个百分点的检查点都不比之前好；保留其中一个"
+    ),
+    "{found}, {facts}. Save more often (trainer.save_steps), lower trainer.learning_rate, mix other questions in "
+    "(dataset=with_replay), or allow more": (
+        "{found}：{facts}。可更频繁地保存（trainer.save_steps）、降低 trainer.learning_rate、"
+        "混入其他问题（dataset=with_replay），或放宽预算"
     ),
     "{probe}, the probe of this report: its loss is that of a checkpoint chosen by it, a little too good": (
         "{probe}（即本报告的探针：检查点由它选出，损失略显偏小）"
