@@ -378,7 +378,7 @@ def test_slices_to_which_the_primary_metric_does_not_apply_are_by_another_one_wh
     assert "+100.0 points (95% interval +51.5 to +100.0) on 12 of 27 samples." in text
     assert "yes_no Exact match" not in text
     markdown = (path.parent / "report.md").read_text(encoding="utf-8")
-    assert "| Accuracy by parsing, n = 12 | 0.0% | 100.0% |" in markdown
+    assert "| Accuracy \\(choices\\), n = 12 | 0.0% | 100.0% |" in markdown
     assert "| Exact match | 0.0% | 100.0% |" in markdown
 
 
