@@ -168,7 +168,8 @@ def describe_curves(curves: Curves) -> list[tuple[Text, str]]:
         "before": f"{100 * first.probe:.1f}%",
         "after": f"{100 * point.probe:.1f}%",
         "n": f"{point.probe_n:,}",
-        "split": split_title(curves.domain_split),
+        "split": Text(split_title(curves.domain_split).en.lower(), split_title(curves.domain_split).zh),
+        "domain_n": f"{point.domain_n:,}",
         "budget": "" if curves.budget_points is None else f"{curves.budget_points:g}",
     }
     if curves.budget_points is not None:

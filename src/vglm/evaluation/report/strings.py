@@ -190,8 +190,9 @@ STRINGS = {
             "利用了图像：{metric}在真实图像下 {after}，{control}下 {before}，{diff}（{interval}），n = {n}{grouped}。",
         ),
         "image_worse": (
-            "The true image makes it worse: {metric} is {after}, with {control} {before}, {diff} ({interval}).",
-            "真实图像反而更差：{metric}为 {after}，{control}下为 {before}，{diff}（{interval}）。",
+            "The true image makes it worse: {metric} is {after}, with {control} {before}, {diff} ({interval}) "
+            "on {n} samples{grouped}.",
+            "真实图像反而更差：{metric}为 {after}，{control}下为 {before}，{diff}（{interval}），n = {n}{grouped}。",
         ),
         "image_open": (
             "No use of the image is shown: {metric} is {after} with the true image, {before} with {control}, {diff} "
@@ -331,27 +332,27 @@ STRINGS = {
         "step_chosen": ("{step}, chosen", "{step}，选定"),
         "curve_over": (
             "Over the forgetting budget: at step {step} the general probe went from {before} to {after}, {loss} points "
-            "lost against {budget} allowed, for {domain} points on {split}.",
+            "lost against {budget} allowed, for {domain} points on the {split} samples (n = {domain_n}).",
             "超出遗忘预算：第 {step} 步时通用探针由 {before} 变为 {after}，损失 {loss} 个百分点（预算 {budget}）；"
-            "{split}变化 {domain} 个百分点。",
+            "{split}（n = {domain_n}）变化 {domain} 个百分点。",
         ),
         "curve_within": (
             "Within the forgetting budget of {budget} points: at step {step} the general probe went from {before} to "
-            "{after} ({change} points, n = {n}), {split} changed by {domain} points.",
+            "{after} ({change} points, n = {n}), the {split} samples (n = {domain_n}) changed by {domain} points.",
             "在遗忘预算（{budget} 个百分点）之内：第 {step} 步时通用探针由 {before} 变为 {after}（{change}，n = {n}），"
-            "{split}变化 {domain} 个百分点。",
+            "{split}（n = {domain_n}）变化 {domain} 个百分点。",
         ),
         "curve_forgot": (
             "General ability was forgotten: at step {step} the general probe went from {before} to {after}, {loss} "
-            "points lost (n = {n}), for {domain} points on {split}.",
+            "points lost (n = {n}), for {domain} points on the {split} samples (n = {domain_n}).",
             "通用能力被遗忘：第 {step} 步时通用探针由 {before} 变为 {after}，损失 {loss} 个百分点（n = {n}）；"
-            "{split}变化 {domain} 个百分点。",
+            "{split}（n = {domain_n}）变化 {domain} 个百分点。",
         ),
         "curve_open": (
             "At step {step} the general probe went from {before} to {after} ({change} points, n = {n}), which chance "
-            "may explain; {split} changed by {domain} points.",
-            "第 {step} 步时通用探针由 {before} 变为 {after}（{change}，n = {n}），可能出于偶然；{split}变化 {domain} "
-            "个百分点。",
+            "may explain; the {split} samples (n = {domain_n}) changed by {domain} points.",
+            "第 {step} 步时通用探针由 {before} 变为 {after}（{change}，n = {n}），可能出于偶然；"
+            "{split}（n = {domain_n}）变化 {domain} 个百分点。",
         ),
         "curve_other": (
             "At step {step} the probe was down to {after}, {loss} points lost: that checkpoint was not taken.",
