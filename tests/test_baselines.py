@@ -242,3 +242,28 @@ def test_answers_after_examples_are_a_baseline_of_their_own() -> None:
     assert [(each.name, each.meaning, each.scores["exact_match"]) for each in found] == [
         ("2-shot in context", "after two", 1.0)
     ]
+
+
+class OnDemand(list[Sample]):
+    """A training set that is made as it is read, and counts how often that happens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made = 0
+
+    def __len__(self) -> int:
+        return 400_000
+
+    def __getitem__(self, index: Any) -> Any:
+        self.made += 1
+        return sample(str(index), "沙滩" if index % 3 else "海上")
+
+
+def test_a_training_set_that_is_made_on_demand_is_not_made_whole() -> None:
+    train = OnDemand()
+    (majority,) = [
+        each for each in collect_baselines(train, Answers("after", {"after": TEST})) if each.name == "majority class"
+    ]
+    assert majority.scores["exact_match"] == 0.25
+    assert "in the 5,000/400,000 training samples" in majority.meaning
+    assert train.made < 6000

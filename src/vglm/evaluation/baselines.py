@@ -56,6 +56,8 @@ MAX_TRAIN = 200
 DRAWS = 20
 MAX_DRAWN = 5000
 """The random answers are drawn `DRAWS` times, or as often as makes no more than so many answers, but at least once."""
+MAX_COUNTED = 5000
+"""Training samples whose answers are counted; of more, which may be made on demand, so many are drawn."""
 MAX_FEATURES = 5000
 """Training images that are compared with a test image; of more, so many are drawn."""
 
@@ -125,11 +127,13 @@ def collect_baselines(
     if len(train):
         generator = random.Random(seed)
         baselines.append(_constant_answer(_drawn(train, MAX_TRAIN, generator), test, score))
+        counted = _drawn(train, MAX_COUNTED, generator)
+        shown = f"{len(counted):,}" + (f"/{len(train):,}" if len(counted) < len(train) else "")
         meaning = (
-            f"the most frequent answer to the same question in the {len(train):,} training samples, or to any question"
-            " where that one is new"
+            f"the most frequent answer to the same question in the {shown} training samples, or to any question where"
+            " that one is new"
         )
-        baselines.append(score.judge("majority class", meaning, _answer_with(test, _majority(train))))
+        baselines.append(score.judge("majority class", meaning, _answer_with(test, _majority(counted))))
         baselines.append(_random_answer(train, test, score, generator))
     if answers.nearest:
         pairs = zip(test, answers.nearest, strict=True)
