@@ -128,9 +128,9 @@ def collect_baselines(
         generator = random.Random(seed)
         baselines.append(_constant_answer(_drawn(train, MAX_TRAIN, generator), test, score))
         counted = _drawn(train, MAX_COUNTED, generator)
-        shown = f"{len(counted):,}" + (f"/{len(train):,}" if len(counted) < len(train) else "")
+        size = f"{len(counted):,}" + (f"/{len(train):,}" if len(counted) < len(train) else "")
         meaning = (
-            f"the most frequent answer to the same question in the {shown} training samples, or to any question where"
+            f"the most frequent answer to the same question in the {size} training samples, or to any question where"
             " that one is new"
         )
         baselines.append(score.judge("majority class", meaning, _answer_with(test, _majority(counted))))
