@@ -11,6 +11,9 @@ WorkbenchError              anything a user can put right; the command line prin
 A message says where, what was expected, what was found and what to do. Programming mistakes stay Python's own.
 """
 
+LONGEST_MESSAGE = 990
+"""Characters of a message on the command line; a damaged file of megabytes must not be quoted in full."""
+
 
 class WorkbenchError(Exception):
     """Base class: something in the input is wrong, and its message says how to mend it."""
@@ -30,3 +33,16 @@ class CheckpointError(WorkbenchError):
 
 class AdapterError(WorkbenchError):
     """An adapter folder that cannot be read, or that does not fit the base model."""
+
+
+def message_of(error: BaseException) -> str:
+    """What the command line prints of an error, at most `LONGEST_MESSAGE` characters that any terminal can show."""
+    text = str(error).encode("utf-8", errors="replace").decode("utf-8")
+    text = "".join(each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in text)
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 40]}... ({len(text):,} characters)"
+
+
+def brief(error: BaseException, length: int = 200) -> str:
+    """A library's reason on one line without a full stop, to be quoted in a message."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return (text if len(text) <= length else f"{text[:length]}...").rstrip(".")

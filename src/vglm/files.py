@@ -1,0 +1,405 @@
+"""Read, write, lock and hash files: what is written appears whole, what is read is checked first.
+
+    write_json(folder / "run.json", facts)               the file is there with all of it, or as it was before
+    with whole_file(path) as partial: ...                the same for what some library writes
+    with new_folder(path) as partial: ...                a folder that must not exist yet
+    with replaced_folder(path, marker="x.json") as partial: ...     a folder that may be there already
+    with locked(folder, "another process trains there"): ...
+    facts = read_json(path, error=ConfigError)           an object, or one message that names the file
+
+Everything is written below a hidden folder `.<name>.<random>.partial` beside its destination and renamed at the end.
+That folder is locked while it is in use, so what a killed process left behind is told from what another process is
+writing, and is removed by whoever writes to the same destination next.
+"""
+
+import errno
+import glob
+import hashlib
+import json
+import secrets
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from vglm.errors import DataError, WorkbenchError, brief
+
+LOCK_FILE = ".lock"
+
+LARGEST_TEXT_BYTES = 2**30
+"""Text files above this size are refused; none that the workbench writes comes near it."""
+
+_CONTENT = "content"
+_WRITE_ERRORS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.EIO,
+}
+_WRITE_MESSAGES = ("No space left", "File too large", "file write failed", "PytorchStreamWriter", "iostream error")
+
+
+# --- writing files ----------------------------------------------------------------------------------------------------
+
+
+def write_text(path: Path, text: str, *, error: type[WorkbenchError] = WorkbenchError) -> None:
+    """Write a text file in UTF-8 with Unix line ends; its folder is made if it is not there.
+
+    Args:
+        path: The file; one that is there is replaced.
+        text: Its content. Lone surrogates, which UTF-8 cannot hold, become question marks.
+        error: What to raise.
+
+    Raises:
+        WorkbenchError: Or `error`: the file cannot be written.
+    """
+    write_bytes(path, text.encode("utf-8", errors="replace"), error=error)
+
+
+def write_bytes(path: Path, content: bytes, *, error: type[WorkbenchError] = WorkbenchError) -> None:
+    """Write a file; see `write_text`."""
+    with whole_file(path, error=error) as partial:
+        partial.write_bytes(content)
+
+
+def write_json(path: Path, value: Any, *, error: type[WorkbenchError] = WorkbenchError) -> None:
+    """Write a value as indented JSON, characters beyond ASCII as they are; see `write_text`."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n", error=error)
+
+
+def write_json_lines(path: Path, rows: Iterable[Any], *, error: type[WorkbenchError] = WorkbenchError) -> None:
+    """Write values as JSON, one a line; see `write_text`."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), error=error)
+
+
+@contextmanager
+def whole_file(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> Iterator[Path]:
+    """Have a file appear when it is whole, in place of any file of that name.
+
+    Args:
+        path: The file; its folder is made if it is not there.
+        error: What to raise.
+
+    Yields:
+        Another path to write to, in an empty folder. After an exception nothing of it is left and `path` is as it was.
+
+    Raises:
+        WorkbenchError: Or `error`: the file cannot be written.
+    """
+    with explained(path, error=error), _workplace(path) as place:
+        partial = place / path.name
+        yield partial
+        partial.chmod(stat.S_IMODE(place.stat().st_mode) & 0o666)  # some libraries make files for their owner alone
+        partial.replace(path)
+
+
+# --- writing folders --------------------------------------------------------------------------------------------------
+
+
+def check_vacant(path: Path, *, error: type[WorkbenchError] = DataError) -> None:
+    """Refuse a place that holds something.
+
+    Raises:
+        DataError: Or `error`: `path` is a file, or a folder with something in it.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise error(f"{path} exists already and is not an empty folder. Name a new folder, or remove it first.")
+
+
+@contextmanager
+def new_folder(path: Path, *, error: type[WorkbenchError] = DataError) -> Iterator[Path]:
+    """Have a folder appear when it is whole.
+
+    Args:
+        path: The folder, which must not exist or be empty; its parents are made.
+        error: What to raise.
+
+    Yields:
+        The folder to write to; after an exception nothing of it is left.
+
+    Raises:
+        DataError: Or `error`: `path` holds something already, or cannot be written.
+    """
+    check_vacant(path, error=error)
+    with explained(path, error=error), _workplace(path) as place:
+        content = place / _CONTENT
+        content.mkdir()
+        yield content
+        check_vacant(path, error=error)  # another process may have been quicker
+        if path.exists():
+            path.rmdir()
+        content.rename(path)
+
+
+@contextmanager
+def replaced_folder(path: Path, *, marker: str, error: type[WorkbenchError] = DataError) -> Iterator[Path]:
+    """Have a folder appear when it is whole, in place of an earlier one.
+
+    Args:
+        path: The folder to make or to replace.
+        marker: A file that every such folder holds; a folder with other things in it is never replaced.
+        error: What to raise.
+
+    Yields:
+        The folder to write to. After an exception nothing of it is left and `path` is as it was.
+
+    Raises:
+        DataError: Or `error`: `path` is a file or a folder of other things, or cannot be written.
+    """
+    _check_replaceable(path, marker, error)
+    with explained(path, error=error), _workplace(path) as place:
+        content = place / _CONTENT
+        content.mkdir()
+        yield content
+        _put_in_place(content, path)
+
+
+@contextmanager
+def resumable_folder(
+    path: Path, *, marker: str, key: object, error: type[WorkbenchError] = DataError
+) -> Iterator[Path]:
+    """As `replaced_folder`, but what was written before an exception or a kill is there again at the next try.
+
+    The folder to write to is `.<name>.<hash of key>.work` beside `path`. After an exception it stays if it holds
+    records. It is locked for as long as it is written to. Once one is complete, those left by other keys are removed,
+    except where another process is writing to them.
+
+    Args:
+        path: The folder to make or to replace.
+        marker: A file that every such folder holds.
+        key: All that the content depends on, JSON-able: only a try with an equal key finds the work of an earlier one.
+        error: What to raise.
+
+    Yields:
+        The folder to write to: empty but for its lock, or as an earlier try left it.
+
+    Raises:
+        DataError: Or `error`: as `replaced_folder`; or another process is making the same folder with an equal key.
+    """
+    _check_replaceable(path, marker, error)
+    digest = hashlib.sha256(json.dumps(key, ensure_ascii=False, sort_keys=True, default=str).encode()).hexdigest()
+    work = path.with_name(f".{path.name}.{digest[:16]}.work")
+    with explained(path, error=error):
+        lock = _lock(work)
+    if lock is None:
+        raise error(
+            f"{path} is being made by another process right now, with the same settings. Wait until that one is done,"
+            " or pass another folder. (Several processes share the work if one torchrun starts them.)"
+        )
+    try:
+        with explained(path, error=error):
+            _recover(path)
+            yield work
+            _put_in_place(work, path)
+            (path / LOCK_FILE).unlink(missing_ok=True)
+    except BaseException:
+        if not any(work.rglob("*.jsonl")):
+            shutil.rmtree(work, ignore_errors=True)
+        raise
+    finally:
+        lock.release()
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 16}.work"):
+        _remove_unless_locked(stale)
+
+
+@contextmanager
+def locked(folder: Path, message: str, *, error: type[WorkbenchError] = WorkbenchError) -> Iterator[None]:
+    """Keep other processes from doing the same in a folder at the same time.
+
+    Args:
+        folder: An existing folder; it holds the file `.lock` meanwhile.
+        message: What to say where another process is at it.
+        error: What to raise.
+
+    Raises:
+        WorkbenchError: Or `error`, with `message`: another process holds the lock; or the folder cannot be written.
+    """
+    with explained(folder, error=error):
+        lock = _lock(folder)
+    if lock is None:
+        raise error(message)
+    try:
+        yield
+    finally:
+        (folder / LOCK_FILE).unlink(missing_ok=True)  # while it is held, so that nobody else can be holding it
+        lock.release()
+
+
+def is_write_failure(error: BaseException) -> bool:
+    """Whether an exception says that something cannot be written: no space, no permission."""
+    if isinstance(error, OSError) and error.errno in _WRITE_ERRORS:
+        return True
+    return any(text in str(error) for text in _WRITE_MESSAGES)
+
+
+@contextmanager
+def explained(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> Iterator[None]:
+    """Say which file or folder it is that cannot be written, in place of a library's own exception.
+
+    Args:
+        path: As the user knows it.
+        error: What to raise.
+
+    Raises:
+        WorkbenchError: Or `error`.
+    """
+    try:
+        yield
+    except WorkbenchError:
+        raise
+    except Exception as failure:
+        if not is_write_failure(failure):
+            raise
+        reason = getattr(failure, "strerror", None) or brief(failure)
+        raise error(f"{path} cannot be written: {reason}. Make room, or choose another place.") from failure
+
+
+@contextmanager
+def _workplace(path: Path) -> Iterator[Path]:
+    """A locked folder beside `path` that holds what is not whole yet; what killed processes left there is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _recover(path)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        _remove_unless_locked(left)
+    lock = None
+    while lock is None:  # None: swept away by another process before it was locked
+        place = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+        lock = _lock(place)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        lock.release()
+
+
+def _lock(folder: Path) -> FileLock | None:
+    """Make a folder and lock it; None where another process has."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK_FILE)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return None
+        except FileNotFoundError:  # another process finished meanwhile and took the folder away
+            continue
+        if (folder / LOCK_FILE).exists():
+            return lock
+        lock.release()  # of a file that another process removed
+
+
+def _remove_unless_locked(folder: Path) -> None:
+    if folder.is_dir() and (lock := _lock(folder)) is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+
+
+def _check_replaceable(path: Path, marker: str, error: type[WorkbenchError]) -> None:
+    if path.exists() and not path.is_dir():
+        raise error(f"{path} is a file; the output must be a folder. Pass another folder.")
+    if path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
+        raise error(f"{path} holds other files and no {marker}, so it is not replaced. Pass a new folder.")
+    with explained(path, error=error):
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _put_in_place(new: Path, path: Path) -> None:
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        path.replace(old)
+    new.replace(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _recover(path: Path) -> None:
+    """Undo half of an exchange: a process was killed between its two renames."""
+    old = path.with_name(f".{path.name}.old")
+    if old.is_dir() and not path.exists():
+        old.replace(path)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_text(
+    path: Path,
+    *,
+    error: type[WorkbenchError] = DataError,
+    advice: str = "Restore the file.",
+    limit: int = LARGEST_TEXT_BYTES,
+) -> str:
+    """Read a text file in UTF-8, with or without byte order mark.
+
+    Args:
+        path: The file. Pipes and devices, which may never end, are refused.
+        error: What to raise.
+        advice: What the message tells the user to do.
+        limit: How many bytes it may have.
+
+    Raises:
+        DataError: Or `error`: the file is missing, too large, no regular file or no UTF-8.
+    """
+    try:
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode):
+            raise error(f"{path} is no regular file. {advice}")
+        if state.st_size > limit:
+            raise error(f"{path} has {state.st_size:,} bytes; at most {limit:,} were expected. {advice}")
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as failure:
+        raise error(f"{path} is damaged: byte {failure.start:,} is no UTF-8 text. {advice}") from failure
+    except (OSError, ValueError) as failure:
+        reason = getattr(failure, "strerror", None) or brief(failure)
+        raise error(f"{path} cannot be read: {reason}. {advice}") from failure
+
+
+def read_json(
+    path: Path, *, error: type[WorkbenchError] = DataError, advice: str = "Restore the file."
+) -> dict[str, Any]:
+    """Read a JSON object; see `read_text`.
+
+    Raises:
+        DataError: Or `error`: as `read_text`, or it is no JSON, or something else than an object.
+    """
+    return parse_json_object(read_text(path, error=error, advice=advice), str(path), error=error, advice=advice)
+
+
+def parse_json_object(
+    text: str, source: str, *, error: type[WorkbenchError] = DataError, advice: str = "Restore the file."
+) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Args:
+        text: JSON.
+        source: Where it stands, for the message.
+        error: What to raise.
+        advice: What the message tells the user to do.
+
+    Raises:
+        DataError: Or `error`: it is no JSON, is nested too deeply, or is something else than an object.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as failure:
+        raise error(f"{source} is damaged: {brief(failure)}. {advice}") from failure
+    if not isinstance(value, dict):
+        raise error(f"{source} must hold a JSON object, found {type(value).__name__}. {advice}")
+    return value
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
