@@ -5,7 +5,8 @@ WorkbenchError              anything a user can put right; the command line prin
 ├── ConfigError             a config key, value or combination
 ├── DataError               a dataset file, row or image
 ├── CheckpointError         a base model's folder, file or tensor
-└── AdapterError            an adapter folder, or an adapter and a base that do not fit each other
+├── AdapterError            an adapter folder, or an adapter and a base that do not fit each other
+└── BusyError               more requests at once than a server takes; the same request may go through later
 ```
 
 A message says where, what was expected, what was found and what to do. Programming mistakes stay Python's own.
@@ -33,6 +34,10 @@ class CheckpointError(WorkbenchError):
 
 class AdapterError(WorkbenchError):
     """An adapter folder that cannot be read, or that does not fit the base model."""
+
+
+class BusyError(WorkbenchError):
+    """More requests than the engine takes at once."""
 
 
 def message_of(error: BaseException) -> str:

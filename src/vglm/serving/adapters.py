@@ -1,0 +1,142 @@
+"""Several adapters beside one base model, each switched in and out in a moment; the base stays the base.
+
+    shelf = AdapterShelf(model)
+    shelf.add("xray", Path("outputs/xray/lora/<time>/adapter"))
+    with shelf.using("xray") as tuned: tuned(**inputs)
+    with shelf.using(BASE) as base: base(**inputs)           bit for bit what a freshly loaded base computes
+
+peft puts an adapter on a model by replacing some of its modules with wrappers around them. Here each adapter is put on
+the untouched base, its wrappers are taken off again and kept, and using the adapter means hanging them into their
+places. So adapters of any kinds go together, none can leave a trace in another, and the base's weights exist once.
+
+peft also marks the base's parameters as frozen, and PyTorch picks another kernel for frozen ones, which rounds
+otherwise. So the marks are part of what is switched.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from vglm.errors import AdapterError
+from vglm.model.loading import attach_adapter
+from vglm.model.modeling import VisualGlmForConditionalGeneration
+
+BASE = "base"
+"""The name of the model without any adapter."""
+
+
+@dataclass(frozen=True)
+class _Shelved:
+    """An adapter that was taken off.
+
+    Attributes:
+        model: What to call for the first step: a `PeftModel`, which brings virtual tokens, or the base itself.
+        wrappers: Module of the base, by name -> what stands in its place.
+        folder: Where the adapter came from.
+    """
+
+    model: Any
+    wrappers: dict[str, nn.Module] = field(default_factory=dict)
+    folder: Path | None = None
+
+
+class AdapterShelf:
+    """A base model and the adapters that may be put on it.
+
+    Args:
+        base: The model, without adapters; only this shelf changes it from now on.
+    """
+
+    def __init__(self, base: VisualGlmForConditionalGeneration) -> None:
+        self.base = base
+        self._shelved: dict[str, _Shelved] = {BASE: _Shelved(base)}
+        self._originals: dict[str, nn.Module] = {}
+        self._unfrozen = [each for each in base.parameters() if each.requires_grad]
+        self._active = BASE
+
+    @property
+    def names(self) -> list[str]:
+        """What can be used, the base first."""
+        return list(self._shelved)
+
+    def folder(self, name: str) -> Path | None:
+        """Where an adapter came from; None for the base."""
+        return self._shelved[name].folder
+
+    def add(self, name: str, folder: Path, *, is_checked: bool = True) -> None:
+        """Read an adapter.
+
+        Args:
+            name: What it is called from now on.
+            folder: A peft adapter of any kind.
+            is_checked: Whether to refuse an adapter that was made for another base.
+
+        Raises:
+            AdapterError: The name is taken, or the adapter cannot be put on this base.
+        """
+        if name in self._shelved:
+            raise AdapterError(
+                f"adapter {name!r} is there already; there are {', '.join(self.names)}. Name it otherwise."
+            )
+        self._activate(BASE)
+        before = dict(self.base.named_modules())
+        try:
+            tuned = attach_adapter(self.base, folder, is_checked=is_checked).eval()
+        finally:
+            wrappers = self._take_off(before)
+        is_prompt = bool(getattr(tuned.active_peft_config, "is_prompt_learning", False))
+        self._shelved[name] = _Shelved(tuned if is_prompt else self.base, wrappers, folder)
+
+    @contextmanager
+    def using(self, name: str) -> Iterator[Any]:
+        """Put an adapter on, or take all off.
+
+        Args:
+            name: One of `names`.
+
+        Yields:
+            What to call with a prompt's inputs: the base, or around it a `PeftModel` that brings virtual tokens.
+
+        Raises:
+            AdapterError: There is no such adapter.
+        """
+        if name not in self._shelved:
+            raise AdapterError(f"there is no adapter {name!r}; there are {', '.join(self.names)}.")
+        self._activate(name)
+        yield self._shelved[name].model
+
+    def _activate(self, name: str) -> None:
+        if name == self._active:
+            return
+        for place in self._shelved[self._active].wrappers:
+            self._hang(place, self._originals[place])
+        for place, wrapper in self._shelved[name].wrappers.items():
+            self._hang(place, wrapper)
+        self._freeze(name != BASE)
+        self._active = name
+
+    def _take_off(self, before: dict[str, nn.Module]) -> dict[str, nn.Module]:
+        """Restore the base; returns the outermost modules that had come into it."""
+        wrappers: dict[str, nn.Module] = {}
+        for place, module in list(self.base.named_modules()):
+            if place in before and before[place] is not module:
+                wrappers[place] = module
+        for place in wrappers:
+            self._originals[place] = before[place]
+            self._hang(place, before[place])
+        if hasattr(self.base, "peft_config"):
+            del self.base.peft_config
+        self._freeze(False)
+        return wrappers
+
+    def _freeze(self, is_frozen: bool) -> None:
+        for parameter in self._unfrozen:
+            parameter.requires_grad_(not is_frozen)
+
+    def _hang(self, place: str, module: nn.Module) -> None:
+        parent, _, name = place.rpartition(".")
+        setattr(self.base.get_submodule(parent), name, module)

@@ -1,0 +1,474 @@
+"""One model, any number of adapters, many questions at once: the engine behind the terminal, the web page and the API.
+
+    engine = Engine(model, processor, adapters={"xray": Path("outputs/xray/lora/<time>/adapter")})
+    answer = engine.ask(Question("描述这张图片。", image=picture), adapter="xray", sampling=Sampling(seed=1))
+    for piece in answer: print(piece, end="")            or: async for piece in answer
+    answer.text, answer.finish_reason                    ("肺野清晰。", "stop")
+    answer.cancel()
+
+A thread of its own owns the model. Questions to the same adapter grow together in one batch; rows end, are cancelled
+and are joined by others between any two steps. Batches of different adapters take turns, a step each, so that base and
+tuned model answer side by side.
+"""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from vglm.errors import AdapterError, BusyError, ConfigError, WorkbenchError, brief
+from vglm.model.modeling import VisualGlmForConditionalGeneration
+from vglm.model.processing import VisualGlmProcessor
+from vglm.serving.adapters import BASE, AdapterShelf
+from vglm.serving.decoding import DecodingBatch, prefill
+from vglm.serving.sampling import Sampler, Sampling
+from vglm.serving.streaming import GrowingText
+
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+
+MEMORY_SHARE = 0.5
+"""What part of the memory that is free at the start may go into keys and values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked.
+
+    Attributes:
+        text: The question.
+        image: The picture it is about; None for a dialogue without one.
+        history: Earlier (question, answer) pairs of the same dialogue, oldest first.
+        english: Whether the turns are written in the English form of the prompt.
+    """
+
+    text: str
+    image: Image.Image | None = None
+    history: Sequence[tuple[str, str]] = ()
+    english: bool = False
+
+
+class Answer:
+    """An answer that is on its way; iterate over it for its pieces, in a thread or in a coroutine.
+
+    Attributes:
+        text: What came so far.
+        token_ids: Likewise, without the token that ended it.
+        prompt_tokens: Tokens of the question with its history and image slots.
+        finish_reason: `stop` (the model ended it, or a stop text came), `length`, `cancelled`, `error`; None before.
+        error: Why there is no more of it.
+        seconds_to_first_token: From the request on; None before.
+        seconds: Likewise to the end.
+    """
+
+    def __init__(self, prompt_tokens: int) -> None:
+        self.prompt_tokens = prompt_tokens
+        self.text = ""
+        self.token_ids: list[int] = []
+        self.finish_reason: FinishReason | None = None
+        self.error: str | None = None
+        self.seconds_to_first_token: float | None = None
+        self.seconds: float | None = None
+        self.is_cancelled = False
+        self._asked = time.monotonic()
+        self._changed = threading.Condition()
+        self._listeners: list[Callable[[], None]] = []
+
+    def cancel(self) -> None:
+        """Ask for no more of it; it ends before its next token."""
+        self.is_cancelled = True
+
+    def wait(self, timeout_seconds: float | None = None) -> "Answer":
+        """Wait for the end.
+
+        Raises:
+            WorkbenchError: The answer failed.
+            TimeoutError: It is not there in time.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.finish_reason is not None, timeout_seconds):
+                raise TimeoutError(f"no answer within {timeout_seconds} s")
+        self._check()
+        return self
+
+    def __iter__(self) -> Iterator[str]:
+        shown = 0
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: len(self.text) > shown or self.finish_reason is not None)
+                piece, is_done = self.text[shown:], self.finish_reason is not None
+            shown += len(piece)
+            if piece:
+                yield piece
+            if is_done:
+                self._check()
+                return
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        loop, news = asyncio.get_running_loop(), asyncio.Event()
+
+        def notify() -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+                loop.call_soon_threadsafe(news.set)
+
+        self._listeners.append(notify)
+        shown = 0
+        try:
+            while True:
+                news.clear()
+                piece, is_done = self.text[shown:], self.finish_reason is not None
+                if is_done:
+                    piece = self.text[shown:]  # what came between the two reads
+                shown += len(piece)
+                if piece:
+                    yield piece
+                if is_done:
+                    self._check()
+                    return
+                await news.wait()
+        finally:
+            self._listeners.remove(notify)
+
+    def _check(self) -> None:
+        if self.finish_reason == "error":
+            raise WorkbenchError(f"the model could not answer: {self.error}.")
+
+    def _grow(self, piece: str) -> None:
+        """Take what the engine has for it."""
+        with self._changed:
+            if self.seconds_to_first_token is None:
+                self.seconds_to_first_token = time.monotonic() - self._asked
+            self.text += piece
+            self._changed.notify_all()
+        self._tell()
+
+    def _finish(self, reason: FinishReason, piece: str = "", error: str | None = None) -> None:
+        with self._changed:
+            self.text += piece
+            self.seconds = time.monotonic() - self._asked
+            self.error, self.finish_reason = error, reason
+            self._changed.notify_all()
+        self._tell()
+
+    def _tell(self) -> None:
+        for listener in list(self._listeners):
+            listener()
+
+
+@dataclass
+class _Row:
+    """A question that waits or is being answered."""
+
+    adapter: str
+    answer: Answer
+    inputs: Mapping[str, Tensor]
+    limit: int
+    sampler: Sampler
+    text: GrowingText
+    tokens: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tokens = self.inputs["input_ids"][0]
+
+    @property
+    def reserved(self) -> int:
+        """Columns of the cache that it may come to take."""
+        return self.answer.prompt_tokens + self.limit
+
+
+@dataclass
+class _Group:
+    """The rows of one adapter and their state, in the same order."""
+
+    rows: list[_Row]
+    batch: DecodingBatch
+
+
+@dataclass(frozen=True)
+class Load:
+    """How busy an engine is.
+
+    Attributes:
+        waiting: Questions that were not begun.
+        running: Questions that are being answered.
+        answered: Questions that ended, for whatever reason.
+        generated_tokens: Tokens of answers so far.
+        steps: Steps so far; tokens by steps is the mean batch.
+    """
+
+    waiting: int
+    running: int
+    answered: int
+    generated_tokens: int
+    steps: int
+
+
+class Engine:
+    """Answers questions with one base model and its adapters.
+
+    Args:
+        model: The base model, without adapters; the engine alone uses it from now on.
+        processor: Its processor.
+        adapters: Name -> folder of a peft adapter, see `AdapterShelf.add`.
+        max_rows: Most questions that are answered at once.
+        max_waiting: Most questions that wait beside them.
+        max_cached_tokens: Most tokens whose keys and values are kept, prompts and answers at their longest; None: as
+            many as fit into half of the memory that is free.
+        adapter_check: Whether to refuse an adapter that was made for another base.
+
+    Raises:
+        AdapterError: An adapter cannot be read, or does not fit.
+    """
+
+    def __init__(
+        self,
+        model: VisualGlmForConditionalGeneration,
+        processor: VisualGlmProcessor,
+        *,
+        adapters: Mapping[str, Path] | None = None,
+        max_rows: int = 32,
+        max_waiting: int = 256,
+        max_cached_tokens: int | None = None,
+        adapter_check: bool = True,
+    ) -> None:
+        self.base, self.processor = model.eval(), processor
+        self.shelf = AdapterShelf(model)
+        for name, folder in (adapters or {}).items():
+            self.shelf.add(name, folder, is_checked=adapter_check)
+        self.max_rows, self.max_waiting = max_rows, max_waiting
+        self.max_cached_tokens = _fitting_tokens(model) if max_cached_tokens is None else max_cached_tokens
+        self._waiting: deque[_Row] = deque()
+        self._groups: dict[str, _Group] = {}
+        self._changed = threading.Condition()
+        self._is_closing = False
+        self._answered = self._generated = self._steps = 0
+        self._thread = threading.Thread(target=self._run, name="vglm-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def names(self) -> list[str]:
+        """What can answer: the base, then the adapters."""
+        return self.shelf.names
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a prompt with its answer that the model was made for."""
+        return int(self.base.config.text_config.max_position_embeddings)
+
+    def ask(self, question: Question, *, adapter: str = BASE, sampling: Sampling | None = None) -> Answer:
+        """Put a question.
+
+        Args:
+            question: What is asked.
+            adapter: One of `names`.
+            sampling: How the answer is drawn; by default as the original's demos do.
+
+        Returns:
+            The answer, which comes in pieces.
+
+        Raises:
+            AdapterError: There is no such adapter.
+            BusyError: Too many questions wait.
+            ConfigError: The question leaves no room for an answer.
+        """
+        sampling = sampling or Sampling()
+        if adapter not in self.names:
+            raise AdapterError(f"there is no adapter {adapter!r}; there are {', '.join(self.names)}.")
+        inputs = self.processor(
+            images=[question.image],
+            text=[question.text],
+            history=[list(question.history)],
+            english=question.english,
+            return_tensors="pt",
+        )
+        length = inputs["input_ids"].shape[1]
+        whole = min(sampling.max_length, self.max_length, self.max_cached_tokens)
+        if length >= whole:
+            raise ConfigError(
+                f"the question takes {length} tokens with its history, and at most {whole} of question and answer"
+                " together are possible. Shorten it, or leave older turns out."
+            )
+        row = _Row(
+            adapter=adapter,
+            answer=Answer(length),
+            inputs=dict(inputs),
+            limit=min(whole - length, sampling.max_new_tokens or whole),
+            sampler=Sampler(sampling, self.processor.tokenizer, length, self.base.device),
+            text=GrowingText(self.processor, sampling.stop),
+        )
+        with self._changed:
+            if self._is_closing:
+                raise BusyError("the server is shutting down and takes no more questions.")
+            if len(self._waiting) >= self.max_waiting:
+                raise BusyError(
+                    f"{len(self._waiting)} questions wait already; at most {self.max_waiting} may. Try again."
+                )
+            self._waiting.append(row)
+            self._changed.notify_all()
+        return row.answer
+
+    @property
+    def load(self) -> Load:
+        """How busy the engine is."""
+        running = sum(len(group.rows) for group in list(self._groups.values()))
+        return Load(len(self._waiting), running, self._answered, self._generated, self._steps)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether questions are taken and answered."""
+        return self._thread.is_alive() and not self._is_closing
+
+    def close(self, *, cancel: bool = False) -> None:
+        """Answer what was asked, take nothing more, and end.
+
+        Args:
+            cancel: Whether to end running answers at once instead.
+        """
+        with self._changed:
+            self._is_closing = True
+            if cancel:
+                groups = [row for group in list(self._groups.values()) for row in group.rows]
+                for row in (*self._waiting, *groups):
+                    row.answer.cancel()
+            self._changed.notify_all()
+        self._thread.join()
+
+    # --- in the engine's thread ---------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._groups or self._is_closing)
+                if self._is_closing and not self._waiting and not self._groups:
+                    return
+            self._admit()
+            for name in list(self._groups):
+                self._guarded(self._groups[name].rows, self._advance, name)
+
+    def _admit(self) -> None:
+        """Begin what waits, as far as there is room: the first in line first, whatever it asks."""
+        running = [row for group in self._groups.values() for row in group.rows]
+        rows, tokens = len(running), sum(row.reserved for row in running)
+        begun: dict[str, list[_Row]] = {}
+        with self._changed:
+            while self._waiting and rows < self.max_rows:
+                row = self._waiting[0]
+                if rows and tokens + row.reserved > self.max_cached_tokens:
+                    break
+                self._waiting.popleft()
+                if row.answer.is_cancelled:
+                    self._end(row, "cancelled")
+                    continue
+                rows, tokens = rows + 1, tokens + row.reserved
+                begun.setdefault(row.adapter, []).append(row)
+        for name, new in begun.items():
+            self._guarded(new, self._begin, name, new)
+
+    def _guarded(self, rows: list[_Row], act: Callable[..., None], *arguments: Any) -> None:
+        """Let a failure end the answers that it is about, and nothing else."""
+        try:
+            act(*arguments)
+        except Exception as error:  # whatever a kernel or a library raises
+            rows = list(rows)
+            for name, group in list(self._groups.items()):
+                if group.rows and group.rows[0] in rows:
+                    del self._groups[name]
+            for row in rows:
+                if row.answer.finish_reason is None:
+                    self._end(row, "error", error=brief(error))
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _begin(self, name: str, rows: list[_Row]) -> None:
+        with self.shelf.using(name) as call:
+            batch = prefill(call, self.base, _collate(rows, self.processor, self.base.device))
+        if (group := self._groups.get(name)) is None:
+            self._groups[name] = _Group(rows, batch)
+        else:
+            group.batch.join(batch)
+            group.rows += rows
+
+    def _advance(self, name: str) -> None:
+        """Choose each row's next token; those that go on take it in."""
+        group = self._groups[name]
+        tokens = self._choose(group)
+        going = [index for index, token in enumerate(tokens) if token is not None]
+        if not going:
+            del self._groups[name]
+            return
+        if len(going) < len(group.rows):
+            group.batch.keep(going)
+            group.rows = [group.rows[index] for index in going]
+        with self.shelf.using(name):
+            group.batch.step(self.base, [token for token in tokens if token is not None])
+        self._steps += 1
+
+    def _choose(self, group: _Group) -> list[int | None]:
+        is_finite = torch.isfinite(group.batch.logits).all(-1).tolist()
+        chosen: list[int | None] = []
+        for row, logits, is_right in zip(group.rows, group.batch.logits, is_finite, strict=True):
+            token = None
+            if row.answer.is_cancelled:
+                self._end(row, "cancelled")
+            elif not is_right:
+                self._end(row, "error", error="its logits are not finite numbers")
+            else:
+                token = self._take(row, row.sampler(row.tokens.to(logits.device), logits))
+            chosen.append(token)
+        return chosen
+
+    def _take(self, row: _Row, token: int) -> int | None:
+        """Add a token to an answer; None if that ended it."""
+        if token == self.processor.tokenizer.eos_token_id:
+            self._end(row, "stop", row.text.close())
+            return None
+        self._generated += 1
+        row.answer.token_ids.append(token)
+        row.tokens = F.pad(row.tokens, (0, 1), value=token)
+        piece = row.text.add(token)
+        if row.text.is_stopped:
+            self._end(row, "stop", piece)
+        elif len(row.answer.token_ids) >= row.limit:
+            self._end(row, "length", piece + row.text.close())
+        else:
+            row.answer._grow(piece)
+            return token
+        return None
+
+    def _end(self, row: _Row, reason: FinishReason, piece: str = "", error: str | None = None) -> None:
+        self._answered += 1
+        row.answer._finish(reason, piece, error)
+
+
+def _collate(rows: Sequence[_Row], processor: VisualGlmProcessor, device: torch.device) -> dict[str, Tensor]:
+    """Put prompts into one batch, padded on the left."""
+    width = max(row.answer.prompt_tokens for row in rows)
+    filler = processor.tokenizer.pad_token_id
+
+    def padded(name: str, value: int) -> Tensor:
+        tensors = [row.inputs[name] for row in rows]
+        return torch.cat([F.pad(each, (width - each.shape[1], 0), value=value) for each in tensors])
+
+    batch = {"input_ids": padded("input_ids", filler), "attention_mask": padded("attention_mask", 0)}
+    if pictures := [row.inputs["pixel_values"] for row in rows if "pixel_values" in row.inputs]:
+        batch["pixel_values"] = torch.cat(pictures)
+    return {name: each.to(device) for name, each in batch.items()}
+
+
+def _fitting_tokens(model: VisualGlmForConditionalGeneration) -> int:
+    """Tokens whose keys and values fit into half of the memory that is free now, at least one full context."""
+    config, device = model.config.text_config, model.device
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    token_bytes: int = 2 * config.num_hidden_layers * config.hidden_size * model.dtype.itemsize
+    return max(int(MEMORY_SHARE * free) // token_bytes, config.max_position_embeddings)

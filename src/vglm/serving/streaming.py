@@ -1,0 +1,81 @@
+"""An answer's text while it grows: what can be shown already, and where a stop text ends it.
+
+    text = GrowingText(processor, stop=["\n问："])
+    for token in tokens:
+        piece = text.add(token)          "" where nothing can be shown yet
+        if text.is_stopped: break
+    piece = text.close()                 the rest; all pieces together are `processor.decode(tokens)`
+
+Decoding is not additive: bytes join to characters, blanks before punctuation vanish, half-width punctuation beside
+Chinese characters becomes full-width. So the end of the text is held back as long as the next token may still change it.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Protocol
+
+_MAY_CHANGE = re.compile(
+    r"(?:[\s,!:;?.'\ufffd]+(?:[a-z]{1,2}'?)?"  # blanks vanish before punctuation, 's, n't, 've; punctuation turns wide
+    r"|\[\[?训?练?时?间?\]?)\Z"  # a mark that the original replaces
+)
+
+
+class Decoder(Protocol):
+    """What is asked of a processor; `VisualGlmProcessor` answers it."""
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Turn one answer's ids into its text."""
+
+
+class GrowingText:
+    """The text of one answer.
+
+    Args:
+        processor: Decodes it.
+        stop: Texts before whose first appearance it ends.
+
+    Attributes:
+        tokens: What was added.
+        shown: What was given out.
+        is_stopped: Whether a stop text was found.
+    """
+
+    def __init__(self, processor: Decoder, stop: Sequence[str] = ()) -> None:
+        self.processor = processor
+        self.stop = tuple(stop)
+        self.tokens: list[int] = []
+        self.shown = ""
+        self.is_stopped = False
+
+    def add(self, token: int) -> str:
+        """Take a token; returns what can be shown of the answer beyond what was."""
+        self.tokens.append(token)
+        text = self._until_stop(self.processor.decode(self.tokens))
+        return self._show(text if self.is_stopped else text[: self._settled(text)])
+
+    def close(self) -> str:
+        """The rest of the text, when no token follows."""
+        return self._show(self._until_stop(self.processor.decode(self.tokens)))
+
+    def _until_stop(self, text: str) -> str:
+        places = [place for each in self.stop if (place := text.find(each)) >= 0]
+        self.is_stopped = bool(places)
+        return text[: min(places)] if places else text
+
+    def _settled(self, text: str) -> int:
+        """How much of a text no later token can change, and no stop text can begin in."""
+        found = _MAY_CHANGE.search(text)
+        end = len(text) if found is None else found.start()
+        for each in self.stop:
+            for length in range(min(len(each) - 1, len(text)), 0, -1):
+                if text.endswith(each[:length]):
+                    end = min(end, len(text) - length)
+                    break
+        return end
+
+    def _show(self, text: str) -> str:
+        if not text.startswith(self.shown):
+            return ""  # a later token changed what was shown: nothing can be taken back
+        piece = text[len(self.shown) :]
+        self.shown += piece
+        return piece

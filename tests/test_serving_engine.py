@@ -1,0 +1,249 @@
+"""The engine: the base stays the base, company changes no answer, rows come, stream, stop and go one by one."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from vglm.config import build, compose, repo_root
+from vglm.errors import AdapterError, BusyError, ConfigError, WorkbenchError
+from vglm.model.loading import load_pretrained
+from vglm.serving.adapters import BASE, AdapterShelf
+from vglm.serving.decoding import prefill
+from vglm.serving.engine import Engine, Question
+from vglm.serving.sampling import Sampling, chinese_tokens, is_chinese
+from vglm.tuning.methods import attach, save
+
+PICTURE = Image.linear_gradient("L").convert("RGB")
+METHODS = ["lora", "dora", "ia3", "components", "p_tuning_v2", "p_tuning", "prompt_tuning"]
+GREEDY = Sampling(temperature=0.0, repetition_penalty=1.0, max_new_tokens=12)
+QUESTIONS = [
+    Question("图中有什么？", PICTURE),
+    Question("你好"),
+    Question("图片的背景里有什么内容，是什么颜色？", PICTURE.rotate(90), history=[("你好", "你好。")]),
+    Question("What is in the picture?", PICTURE.rotate(180), english=True),
+]
+
+
+@pytest.fixture(scope="module")
+def adapters(random_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """An adapter of each kind, moved away from where it starts."""
+    folders = {}
+    for method in METHODS:
+        torch.manual_seed(0)
+        cfg = compose(overrides=[f"method={method}", f"model.path_or_id={random_model_folder}"])
+        model, processor = build(cfg.model)
+        tuned = attach(model, build(cfg.method))
+        with torch.no_grad():
+            for parameter in tuned.parameters():
+                if parameter.requires_grad:
+                    parameter += torch.randn_like(parameter)
+        folders[method] = save(tuned, processor, tmp_path_factory.mktemp(method))
+    return folders
+
+
+@pytest.fixture(scope="module")
+def engine(random_model_folder: Path, adapters: dict[str, Path]) -> Iterator[Engine]:
+    engine = Engine(*load_pretrained(random_model_folder), adapters=adapters)
+    yield engine
+    engine.close(cancel=True)
+
+
+def _logits(call, base, processor) -> torch.Tensor:  # type: ignore[no-untyped-def]
+    inputs = processor(images=[PICTURE, None], text=["图中有什么？", "你好"], return_tensors="pt")
+    with torch.inference_mode():
+        batch = prefill(call, base, inputs)
+        first = batch.logits
+        batch.step(base, [7, 8])
+    return torch.stack((first, batch.logits))
+
+
+def test_the_base_is_the_base_bit_for_bit_beside_every_kind_of_adapter(
+    random_model_folder: Path, adapters: dict[str, Path]
+) -> None:
+    fresh, processor = load_pretrained(random_model_folder)
+    expected = _logits(fresh, fresh, processor)
+    base, _ = load_pretrained(random_model_folder)
+    shelf = AdapterShelf(base)
+    for name, folder in adapters.items():
+        shelf.add(name, folder)
+    assert shelf.names == [BASE, *METHODS]
+    for order in (METHODS, METHODS[::-1]):
+        for name in order:
+            with shelf.using(BASE) as call:
+                assert torch.equal(_logits(call, base, processor), expected)
+            with shelf.using(name) as call:
+                assert not torch.allclose(_logits(call, base, processor), expected, atol=1e-3)
+    with shelf.using(BASE) as call:
+        assert torch.equal(_logits(call, base, processor), expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_adapter_computes_what_it_computes_alone(
+    method: str, random_model_folder: Path, adapters: dict[str, Path]
+) -> None:
+    base, processor = load_pretrained(random_model_folder)
+    shelf = AdapterShelf(base)
+    for name, folder in adapters.items():
+        shelf.add(name, folder)
+    tuned, _ = load_pretrained(random_model_folder, adapter=adapters[method])
+    inputs = processor(images=[PICTURE, None], text=["图中有什么？", "你好"], return_tensors="pt")
+    with torch.inference_mode(), shelf.using(method) as call:
+        batch = prefill(call, base, inputs)
+        alone = tuned(**inputs, layout_ids=inputs["input_ids"], logits_to_keep=1).logits[:, -1]
+    assert torch.equal(batch.logits, alone)
+
+
+@pytest.mark.parametrize("method", [BASE, *METHODS])
+def test_a_greedy_answer_is_that_of_generate(
+    method: str, engine: Engine, random_model_folder: Path, adapters: dict[str, Path]
+) -> None:
+    model, processor = load_pretrained(random_model_folder, adapter=adapters.get(method))
+    for question in QUESTIONS:
+        inputs = processor(
+            images=[question.image],
+            text=[question.text],
+            history=[list(question.history)],
+            english=question.english,
+            return_tensors="pt",
+        )
+        with torch.inference_mode():
+            output = model.generate(**inputs, max_new_tokens=12, do_sample=False)
+        expected = output[0, inputs["input_ids"].shape[1] :].tolist()
+        eos = processor.tokenizer.eos_token_id
+        answer = engine.ask(question, adapter=method, sampling=GREEDY).wait()
+        assert answer.token_ids == [token for token in expected if token != eos]
+        assert answer.text == processor.decode(expected)
+        assert answer.finish_reason == ("stop" if eos in expected else "length")
+
+
+def test_an_answer_with_a_seed_is_the_same_alone_and_in_company(engine: Engine) -> None:
+    def drawn(seed: int) -> Sampling:
+        return Sampling(seed=seed, temperature=1.5, top_p=1.0, top_k=0, max_new_tokens=10 + seed % 7)
+
+    asked = [(QUESTIONS[seed % 4], [BASE, *METHODS][seed % 3], drawn(seed)) for seed in range(32)]
+    alone = [engine.ask(question, adapter=name, sampling=how).wait() for question, name, how in asked]
+    together = [engine.ask(question, adapter=name, sampling=how) for question, name, how in asked]
+    assert [each.wait().token_ids for each in together] == [each.token_ids for each in alone]
+    assert len({tuple(each.token_ids) for each in alone}) > 20  # so the seeds matter
+
+
+def test_pieces_are_the_answer_in_a_thread_and_in_a_coroutine(engine: Engine) -> None:
+    async def listen() -> str:
+        return "".join([piece async for piece in engine.ask(QUESTIONS[0], sampling=GREEDY)])
+
+    answer = engine.ask(QUESTIONS[0], sampling=GREEDY)
+    assert "".join(answer) == answer.text == asyncio.run(listen())
+    assert answer.seconds_to_first_token is not None
+    assert answer.seconds is not None
+
+
+def test_a_cancelled_answer_ends_and_the_others_are_as_without_it(engine: Engine) -> None:
+    long = Sampling(temperature=0.0, min_new_tokens=400, max_new_tokens=400, repetition_penalty=1.0)
+    cancelled, kept = (engine.ask(QUESTIONS[1], sampling=long) for _ in range(2))
+    while cancelled.seconds_to_first_token is None:
+        pass
+    cancelled.cancel()
+    assert cancelled.wait(60).finish_reason == "cancelled"
+    assert len(cancelled.token_ids) < 400
+    assert kept.wait(60).finish_reason == "length"
+    assert kept.token_ids == engine.ask(QUESTIONS[1], sampling=long).wait().token_ids
+
+
+def test_a_stop_text_ends_the_answer_before_it(engine: Engine) -> None:
+    drawn = {"seed": 1, "temperature": 1.5, "top_p": 1.0, "top_k": 0, "max_new_tokens": 20}
+    whole = engine.ask(QUESTIONS[1], sampling=Sampling(**drawn)).wait()
+    stop = whole.text[len(whole.text) // 2 :][:2]
+    answer = engine.ask(QUESTIONS[1], sampling=Sampling(**drawn, stop=(stop,)))
+    assert "".join(answer) == answer.text == whole.text[: whole.text.find(stop)]
+    assert answer.finish_reason == "stop"
+    assert len(answer.token_ids) < len(whole.token_ids)
+
+
+def test_english_mode_bars_chinese_characters(engine: Engine) -> None:
+    barred = chinese_tokens(engine.processor.tokenizer)
+    for seed in range(5):
+        how = Sampling(seed=seed, temperature=2.0, top_p=1.0, top_k=0, max_new_tokens=30, bars_chinese=True)
+        answer = engine.ask(QUESTIONS[1], sampling=how).wait()
+        assert not set(answer.token_ids) & set(barred)
+        assert not any(map(is_chinese, answer.text))
+        assert answer.token_ids
+
+
+def test_what_cannot_be_asked_is_refused_at_once(engine: Engine) -> None:
+    with pytest.raises(AdapterError, match="there is no adapter 'x'; there are base, lora"):
+        engine.ask(QUESTIONS[0], adapter="x")
+    with pytest.raises(ConfigError, match="takes .* tokens with its history, and at most 20"):
+        engine.ask(QUESTIONS[2], sampling=Sampling(max_length=20))
+    with pytest.raises(ConfigError, match="takes .* tokens with its history"):
+        engine.ask(Question("长" * 5000))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"temperature": -1}, "temperature must be a number from 0 to 5, got -1"),
+        ({"temperature": float("nan")}, "temperature must be"),
+        ({"top_p": 0}, "top_p must be a number above 0, at most 1, got 0"),
+        ({"top_k": 1.5}, "top_k must be a whole number, 0 or more, got 1.5"),
+        ({"max_length": 0}, "max_length must be a whole number above 0, got 0"),
+        ({"max_new_tokens": True}, "max_new_tokens must be"),
+        ({"seed": 2**64}, "seed must be a whole number of 64 bits"),
+        ({"stop": ("",)}, "stop must be at most 4 texts, none of them empty"),
+        ({"stop": "a"}, "stop must be"),
+        ({"repetition_penalty": 0}, "repetition_penalty must be a number above 0"),
+        ({"bars_chinese": 1}, "bars_chinese must be true or false"),
+    ],
+)
+def test_impossible_settings_are_refused(values: dict, message: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(ConfigError, match=message):
+        Sampling(**values)
+
+
+def test_more_than_may_wait_is_refused_and_the_rest_is_answered(random_model_folder: Path) -> None:
+    engine = Engine(*load_pretrained(random_model_folder), max_rows=1, max_waiting=2)
+    long = Sampling(temperature=0.0, min_new_tokens=200, max_new_tokens=200)
+    first = engine.ask(QUESTIONS[1], sampling=long)
+    while first.seconds_to_first_token is None:
+        pass
+    waiting = [engine.ask(QUESTIONS[1], sampling=GREEDY) for _ in range(2)]
+    with pytest.raises(BusyError, match="2 questions wait already"):
+        engine.ask(QUESTIONS[1], sampling=GREEDY)
+    assert engine.load.waiting == 2
+    engine.close()
+    assert [each.finish_reason for each in (first, *waiting)] == ["length", "length", "length"]
+    with pytest.raises(BusyError, match="shutting down"):
+        engine.ask(QUESTIONS[1])
+
+
+def test_room_for_keys_and_values_bounds_what_runs_at_once(random_model_folder: Path) -> None:
+    engine = Engine(*load_pretrained(random_model_folder), max_cached_tokens=100)
+    how = Sampling(temperature=0.0, min_new_tokens=30, max_new_tokens=30)
+    answers = [engine.ask(Question("你好"), sampling=how) for _ in range(6)]
+    seen = set()
+    while answers[-1].finish_reason is None:
+        seen.add(engine.load.running)
+    engine.close()
+    assert max(seen) <= 2
+    assert all(each.finish_reason == "length" for each in answers)
+
+
+def test_a_failure_ends_the_answers_it_is_about_and_no_other(engine: Engine, adapters: dict[str, Path]) -> None:
+    base = engine.base
+    with torch.no_grad():
+        head, weight = base.lm_head, base.lm_head.weight.clone()
+        head.weight.fill_(float("nan"))
+        answer = engine.ask(QUESTIONS[1], sampling=GREEDY)
+        with pytest.raises(WorkbenchError, match="its logits are not finite numbers"):
+            answer.wait()
+        head.weight.copy_(weight)
+    assert engine.ask(QUESTIONS[1], sampling=GREEDY).wait().finish_reason in ("stop", "length")
+    assert engine.is_alive
+
+
+def test_an_adapter_of_another_base_is_refused(adapters: dict[str, Path]) -> None:
+    with pytest.raises(AdapterError, match="belongs to another base model"):
+        Engine(*load_pretrained(repo_root() / "data/visualglm_tiny"), adapters={"lora": adapters["lora"]})

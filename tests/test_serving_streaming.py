@@ -1,0 +1,75 @@
+"""An answer's pieces put together are the answer, whatever its tokens are."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vglm.config import repo_root
+from vglm.model.prompt import clean_response
+from vglm.model.tokenization import VisualGlmTokenizer
+from vglm.serving.streaming import GrowingText
+
+TOKENIZER = VisualGlmTokenizer.from_pretrained(str(repo_root() / "data/visualglm_tiny"))
+
+
+class Texts:
+    """Decodes as the processor does."""
+
+    @staticmethod
+    def decode(token_ids) -> str:  # type: ignore[no-untyped-def]
+        return clean_response(TOKENIZER.decode(list(token_ids), skip_special_tokens=True))
+
+
+TOKENS = st.integers(min_value=3, max_value=len(TOKENIZER) - 1).filter(
+    lambda token: token not in (*TOKENIZER.all_special_ids, TOKENIZER.gmask_token_id)
+)
+TEXTS = st.text(alphabet="ab 't.,!?:;n've[]训练时间海\n滩é😀 s", max_size=30)
+
+
+def _pieces(tokens: list[int], stop: tuple[str, ...] = ()) -> list[str]:
+    text = GrowingText(Texts(), stop)
+    pieces = []
+    for token in tokens:
+        pieces.append(text.add(token))
+        if text.is_stopped:
+            return pieces
+    return [*pieces, text.close()]
+
+
+@given(st.lists(TOKENS, max_size=30))
+def test_pieces_of_any_tokens_are_the_decoded_answer(tokens: list[int]) -> None:
+    assert "".join(_pieces(tokens)) == Texts.decode(tokens)
+
+
+@given(TEXTS)
+def test_pieces_of_any_text_are_the_decoded_answer(text: str) -> None:
+    tokens = TOKENIZER.encode_plain(text)
+    assert "".join(_pieces(tokens)) == Texts.decode(tokens)
+
+
+@given(TEXTS, st.text(alphabet="ab .海\n", min_size=1, max_size=3))
+def test_nothing_of_a_stop_text_is_shown(text: str, stop: str) -> None:
+    tokens = TOKENIZER.encode_plain(text)
+    whole, shown = Texts.decode(tokens), "".join(_pieces(tokens, (stop,)))
+    assert stop not in shown
+    if stop not in whole:
+        assert shown == whole
+
+
+def test_text_comes_as_soon_as_it_is_settled() -> None:
+    tokens = TOKENIZER.encode_plain("沙滩上有四只猫")
+    pieces = _pieces(tokens)
+    assert pieces[-1] == ""
+    assert sum(map(bool, pieces)) > 1
+
+
+def test_half_width_punctuation_waits_for_its_neighbour() -> None:
+    text = GrowingText(Texts())
+    shown = [text.add(token) for token in TOKENIZER.encode_plain("a,海")]
+    assert "," not in "".join(shown)
+    assert "".join(shown) + text.close() == "a，海"
+
+
+@pytest.mark.parametrize("tokens", [[], [TOKENIZER.pad_token_id]])
+def test_nothing_gives_nothing(tokens: list[int]) -> None:
+    assert "".join(_pieces(tokens)) == ""
