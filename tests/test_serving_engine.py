@@ -176,9 +176,9 @@ def test_english_mode_bars_chinese_characters(engine: Engine) -> None:
 def test_what_cannot_be_asked_is_refused_at_once(engine: Engine) -> None:
     with pytest.raises(AdapterError, match="there is no adapter 'x'; there are base, lora"):
         engine.ask(QUESTIONS[0], adapter="x")
-    with pytest.raises(ConfigError, match="takes .* tokens with its history, and at most 20"):
+    with pytest.raises(ConfigError, match=r"takes .* tokens with its history, and at most 20"):
         engine.ask(QUESTIONS[2], sampling=Sampling(max_length=20))
-    with pytest.raises(ConfigError, match="takes .* tokens with its history"):
+    with pytest.raises(ConfigError, match=r"takes .* tokens with its history"):
         engine.ask(Question("长" * 5000))
 
 

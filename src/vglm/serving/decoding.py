@@ -87,6 +87,8 @@ class DecodingBatch:
         self.logits = torch.cat((self.logits, other.logits))
 
     def _replace(self, change: Callable[[Tensor, Tensor], Tensor], other: "DecodingBatch") -> None:
+        layer: Any
+        beside: Any
         for layer, beside in zip(self.cache.layers, other.cache.layers, strict=True):
             layer.keys, layer.values = change(layer.keys, beside.keys), change(layer.values, beside.values)
 

@@ -105,7 +105,8 @@ class Answer:
         shown = 0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: len(self.text) > shown or self.finish_reason is not None)
+                while len(self.text) == shown and self.finish_reason is None:
+                    self._changed.wait()
                 piece, is_done = self.text[shown:], self.finish_reason is not None
             shown += len(piece)
             if piece:

@@ -29,7 +29,7 @@ from transformers import (
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
-from transformers.generation import SuppressTokensLogitsProcessor
+from transformers.generation.logits_process import SuppressTokensLogitsProcessor
 
 from vglm.errors import ConfigError
 from vglm.model.tokenization import VisualGlmTokenizer

@@ -1,4 +1,4 @@
-"""An answer's text while it grows: what can be shown already, and where a stop text ends it.
+r"""An answer's text while it grows: what can be shown already, and where a stop text ends it.
 
     text = GrowingText(processor, stop=["\n问："])
     for token in tokens:
@@ -7,7 +7,7 @@
     piece = text.close()                 the rest; all pieces together are `processor.decode(tokens)`
 
 Decoding is not additive: bytes join to characters, blanks before punctuation vanish, half-width punctuation beside
-Chinese characters becomes full-width. So the end of the text is held back as long as the next token may still change it.
+Chinese characters becomes full-width. So the end of the text is held back while the next token may still change it.
 """
 
 import re
