@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vglm.errors import WorkbenchError
+from vglm.serving.command import add_commands as add_serving
 
 if TYPE_CHECKING:
     from vglm.data.doctor import Lengths
@@ -185,6 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-images", action="store_true", help="check only what the rows say; no picture is decoded")
     add("--workers", metavar="N", type=int, help="processes that decode pictures (default: one a core)")
     doctor.set_defaults(command=_doctor)
+    add_serving(commands)
     return parser
 
 

@@ -472,4 +472,4 @@ def _fitting_tokens(model: VisualGlmForConditionalGeneration) -> int:
     config, device = model.config.text_config, model.device
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     token_bytes: int = 2 * config.num_hidden_layers * config.hidden_size * model.dtype.itemsize
-    return max(int(MEMORY_SHARE * free) // token_bytes, config.max_position_embeddings)
+    return max(int(MEMORY_SHARE * free) // token_bytes, int(config.max_position_embeddings))

@@ -1,0 +1,341 @@
+"""`vglm chat`: a dialogue in the terminal, about a picture or about nothing but text.
+
+    请输入图像路径或URL（回车进入纯文本对话）： cat.png
+    VisualGLM-6B：一只猫。
+    用户：它是什么颜色的？                     clear begins anew, stop ends; /help names the other commands
+
+Typed lines go through prompt-toolkit, which brings editing and history; what comes through a pipe is answered line by
+line.
+"""
+
+import asyncio
+import json
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from PIL import Image
+
+from vglm.errors import ConfigError, DataError, WorkbenchError, message_of
+from vglm.files import write_json
+from vglm.serving.adapters import BASE
+from vglm.serving.engine import Answer, Engine, Question
+from vglm.serving.remote_images import fetch_picture
+from vglm.serving.requests import Limits, read_picture
+from vglm.serving.sampling import Sampling, is_chinese
+
+PROMPTS = {"zh": "描述这张图片。", "en": "Describe the image."}
+
+_WORDS = {
+    "zh": {
+        "welcome": "欢迎使用 VisualGLM 模型，输入图像URL或本地路径读图，继续输入内容对话，"
+        "clear 重新开始，stop 终止程序，/help 查看命令",
+        "image": "请输入图像路径或URL（回车进入纯文本对话）： ",
+        "user": "用户：",
+        "model": "VisualGLM-6B：",
+        "stopped": "（已停止）",
+        "cut": "（已达长度上限）",
+        "leave": "输入 stop 终止程序。",
+        "before": "微调前：",
+        "after": "微调后：",
+    },
+    "en": {
+        "welcome": "Welcome to VisualGLM. Enter an image path or URL, then go on asking."
+        ' "clear" begins anew, "stop" ends the program, "/help" names the commands.',
+        "image": "Image path or URL (Enter for a dialogue without one): ",
+        "user": "User: ",
+        "model": "VisualGLM-6B: ",
+        "stopped": "(stopped)",
+        "cut": "(cut at the length limit)",
+        "leave": 'Type "stop" to end the program.',
+        "before": "before: ",
+        "after": "after: ",
+    },
+}
+
+HELP = """\
+  /image PATH|URL   ask about another picture (a new dialogue)
+  /adapter NAME     answer with this adapter; /adapter alone lists them
+  /before           answer with the base alone
+  /after            answer with the adapter
+  /both             answer with both, one below the other
+  /save FILE        write the dialogue as JSON
+  clear             begin anew        stop   end the program
+  Ctrl-C            stop the answer   Ctrl-D end the program"""
+
+
+@dataclass
+class Dialogue:
+    """What was said, and by whom the next question is answered.
+
+    Attributes:
+        engine: Answers.
+        sampling: How.
+        adapter: The adapter that `/after` and `/both` mean; `base` where there is none.
+        arms: Who answers: the base, the adapter, or both.
+        image: The picture, None for a dialogue without one.
+        image_name: Where it came from.
+        histories: Turns so far, for each arm its own.
+    """
+
+    engine: Engine
+    sampling: Sampling
+    adapter: str = BASE
+    arms: tuple[str, ...] = (BASE,)
+    image: Image.Image | None = None
+    image_name: str | None = None
+    histories: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+
+    def begin(self, image: str | None = None) -> None:
+        """Forget what was said.
+
+        Args:
+            image: Path or address of the picture that the new dialogue is about; None for none.
+
+        Raises:
+            DataError: It cannot be had; then nothing is forgotten.
+        """
+        picture = None if image is None else open_picture(image)
+        self.image, self.image_name, self.histories = picture, image, {}
+
+    def ask(self, text: str) -> dict[str, Answer]:
+        """Put a question to each arm; `keep` takes their answers into the dialogue."""
+        english = not any(map(is_chinese, text)) if not self.sampling.bars_chinese else True
+        return {
+            arm: self.engine.ask(
+                Question(text, self.image, self.histories.get(arm, []), english), adapter=arm, sampling=self.sampling
+            )
+            for arm in self.arms
+        }
+
+    def keep(self, text: str, answers: dict[str, Answer]) -> None:
+        """Remember a turn."""
+        for arm, answer in answers.items():
+            self.histories.setdefault(arm, []).append((text, answer.text))
+
+    def choose(self, command: str, name: str = "") -> None:
+        """Change who answers.
+
+        Args:
+            command: `adapter`, `before`, `after` or `both`.
+            name: Of an adapter.
+
+        Raises:
+            ConfigError: There is no such adapter, or none at all.
+        """
+        if command == "adapter":
+            if name not in self.engine.names:
+                raise ConfigError(f"there is no adapter {name!r}; there are {', '.join(self.engine.names)}.")
+            self.adapter, self.arms = name, (name,)
+        elif command != "before" and self.adapter == BASE:
+            raise ConfigError("there is no adapter to compare with. Start with --adapter <run folder>.")
+        else:
+            self.arms = {"before": (BASE,), "after": (self.adapter,), "both": (BASE, self.adapter)}[command]
+
+    def record(self) -> dict[str, Any]:
+        """What `/save` writes."""
+        return {
+            "image": self.image_name,
+            "sampling": {name: getattr(self.sampling, name) for name in Sampling.__slots__},
+            "dialogues": {
+                arm: [{"question": question, "answer": answer} for question, answer in turns]
+                for arm, turns in self.histories.items()
+            },
+        }
+
+
+def open_picture(place: str) -> Image.Image:
+    """A picture from a path or a web address.
+
+    Raises:
+        DataError: It cannot be had, or is no picture.
+    """
+    limits = Limits(pixels=100_000_000, body_bytes=200 * 2**20)
+    if place.lower().startswith(("http://", "https://")):
+        return read_picture(
+            asyncio.run(fetch_picture(place, max_bytes=limits.body_bytes, timeout_seconds=30, is_trusted=True)), limits
+        )
+    from vglm.data.images import open_image
+
+    try:
+        return open_image(Path(place).expanduser())
+    except ValueError as error:
+        raise DataError(f"{place!r} is no path of a picture: {error}.") from error
+
+
+class Terminal:
+    """The dialogue on a screen or in a pipe.
+
+    Args:
+        dialogue: What is talked about.
+        language: Of the words around the dialogue, "zh" or "en".
+        first_question: What is asked of a new picture.
+        as_json: Whether each turn is printed as a line of JSON.
+        output: Where to print.
+    """
+
+    def __init__(
+        self, dialogue: Dialogue, language: str, first_question: str, as_json: bool = False, output: TextIO = sys.stdout
+    ) -> None:
+        self.dialogue, self.words, self.first_question = dialogue, _WORDS[language], first_question
+        self.as_json, self.output = as_json, output
+
+    def run(self, read: Callable[[str], str]) -> None:
+        """Talk until `stop` or the end of the input.
+
+        Args:
+            read: Shows a prompt and returns a line; raises EOFError at the end and KeyboardInterrupt on Ctrl-C.
+        """
+        self._print(self.words["welcome"])
+        begins = self.dialogue.image is None
+        while True:
+            try:
+                if begins:
+                    begins = not self._begin(read(self.words["image"]).strip())
+                    continue
+                if not self.take(read(self.words["user"]).strip()):
+                    begins = True
+            except KeyboardInterrupt:
+                self._print(self.words["leave"])
+            except (EOFError, _Stop):
+                return
+
+    def _begin(self, place: str) -> bool:
+        """Start a dialogue; whether it was."""
+        if place == "stop":
+            raise _Stop
+        try:
+            self.dialogue.begin(place.strip("'\"") or None)
+        except WorkbenchError as error:
+            self._print(f"error: {message_of(error)}")
+            return False
+        if place:
+            self.answer(self.first_question)
+        return True
+
+    def take(self, line: str) -> bool:
+        """Answer a line or carry out a command; False where a new dialogue is to begin."""
+        if line == "stop":
+            raise _Stop
+        if line == "clear":
+            self.dialogue.begin()
+            return False
+        try:
+            if line.startswith("/"):
+                self._command(*_split(line[1:]))
+            elif line:
+                self.answer(line)
+        except WorkbenchError as error:
+            self._print(f"error: {message_of(error)}")
+        return True
+
+    def _command(self, name: str, *rest: str) -> None:
+        argument = " ".join(rest)
+        if name == "image" and argument:
+            self.dialogue.begin(argument)
+            self.answer(self.first_question)
+        elif name == "adapter" and not argument:
+            self._print(", ".join(self.dialogue.engine.names))
+        elif name in ("adapter", "before", "after", "both"):
+            self.dialogue.choose(name, argument)
+            self._print(" + ".join(self.dialogue.arms))
+        elif name == "save" and argument:
+            write_json(Path(argument).expanduser(), self.dialogue.record())
+            self._print(argument)
+        else:
+            self._print(HELP)
+
+    def answer(self, text: str) -> None:
+        """Print the answers to a question as they come."""
+        answers = self.dialogue.ask(text)
+        if self.as_json:
+            for arm, answer in answers.items():
+                print(json.dumps(describe(text, self.dialogue.image_name, arm, answer.wait()), ensure_ascii=False))
+            self.dialogue.keep(text, answers)
+            return
+        try:
+            for arm, answer in answers.items():
+                self._type(self._heading(arm, len(answers)), answer)
+        except KeyboardInterrupt:
+            for answer in answers.values():
+                answer.cancel()
+            self._print(self.words["stopped"])
+        for answer in answers.values():
+            answer.wait()
+        self.dialogue.keep(text, answers)
+
+    def _heading(self, arm: str, arms: int) -> str:
+        if arms == 1:
+            return self.words["model"]
+        return self.words["before"] if arm == BASE else self.words["after"]
+
+    def _type(self, heading: str, answer: Answer) -> None:
+        print(heading, end="", file=self.output, flush=True)
+        for piece in answer:
+            print(piece, end="", file=self.output, flush=True)
+        self._print(self.words["cut"] if answer.finish_reason == "length" else "")
+
+    def _print(self, text: str) -> None:
+        if not self.as_json:
+            print(text, file=self.output, flush=True)
+
+
+class _Stop(Exception):
+    """The user ends the program."""
+
+
+def describe(question: str, image: str | None, adapter: str, answer: Answer) -> dict[str, Any]:
+    """One turn, as `--json` prints it."""
+    return {
+        "question": question,
+        "image": image,
+        "adapter": adapter,
+        "answer": answer.text,
+        "finish_reason": answer.finish_reason,
+        "prompt_tokens": answer.prompt_tokens,
+        "completion_tokens": len(answer.token_ids),
+        "seconds": None if answer.seconds is None else round(answer.seconds, 3),
+    }
+
+
+def line_reader() -> Callable[[str], str]:
+    """What reads a typed line, with editing and history; plain lines where nobody types."""
+    if not sys.stdin.isatty():
+        return _read_plain
+    from prompt_toolkit import PromptSession
+
+    session: Any = PromptSession()
+
+    def read(prompt: str) -> str:
+        line: str = session.prompt(prompt)
+        return line
+
+    return read
+
+
+def _read_plain(_: str) -> str:
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text) or [""]
+    except ValueError:  # a quote that is not closed
+        return text.split() or [""]
+
+
+def with_english(sampling: Sampling, english: bool) -> Sampling:
+    """The settings of an English dialogue: no Chinese characters in answers."""
+    return replace(sampling, bars_chinese=True) if english else sampling
+
+
+def first_question(english: bool, prompt_zh: str | None, prompt_en: str | None) -> str:
+    """What is asked of a new picture."""
+    given: Sequence[str | None] = (prompt_en, PROMPTS["en"]) if english else (prompt_zh, PROMPTS["zh"])
+    return next(each for each in given if each)

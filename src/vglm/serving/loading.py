@@ -1,0 +1,92 @@
+"""From what a user names on the command line to an engine: a checkpoint, its precision, adapters by name.
+
+engine = load_engine("visualglm-6b", quant=4, adapters=["xray=outputs/xray/qlora/<time>", "latest"])
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vglm.config import repo_root
+from vglm.errors import AdapterError, ConfigError
+from vglm.model.loading import load_pretrained
+from vglm.serving.adapters import BASE
+from vglm.serving.engine import Engine
+from vglm.tuning.run_folder import latest_run
+
+_QUANTIZATIONS = {None: None, 8: "int8", 4: "nf4"}
+_NAME = re.compile(r"[\w.-]{1,64}")
+
+
+def default_checkpoint() -> Path:
+    """The tiny model that comes with the workbench."""
+    return repo_root() / "data/visualglm_tiny"
+
+
+def load_engine(
+    checkpoint: str | Path | None = None,
+    *,
+    adapters: Sequence[str] = (),
+    quant: int | None = None,
+    dtype: str | None = None,
+    device_map: Any = None,
+    tokenizer: str | Path | None = None,
+    **settings: Any,
+) -> Engine:
+    """Load a model and its adapters, ready to be asked.
+
+    Args:
+        checkpoint: As in `load_pretrained`; None: the tiny model.
+        adapters: Each a run folder, a peft folder or `latest`, with `<name>=` before it or named by its folder.
+        quant: 8 or 4 bits (nf4) for the language model; None as stored.
+        dtype: As in `load_pretrained`.
+        device_map: Likewise.
+        tokenizer: Likewise.
+        settings: Of `Engine`.
+
+    Raises:
+        AdapterError: An adapter cannot be read, or does not fit the model.
+        CheckpointError: The model cannot be read.
+        ConfigError: A value is not possible.
+    """
+    if quant not in _QUANTIZATIONS:
+        raise ConfigError(f"quant must be 8 or 4, got {quant!r}.")
+    named = dict(map(name_adapter, adapters))
+    if len(named) < len(adapters):
+        raise ConfigError("two adapters have the same name. Write <name>=<folder>.")
+    if BASE in named:
+        raise ConfigError(f"an adapter cannot be called {BASE!r}, which is the model without any.")
+    model, processor = load_pretrained(
+        checkpoint or default_checkpoint(),
+        dtype=dtype,
+        device_map=device_map,
+        quantization=_QUANTIZATIONS[quant],  # type: ignore[arg-type]
+        tokenizer=tokenizer,
+    )
+    return Engine(model, processor, adapters=named, **settings)
+
+
+def name_adapter(text: str) -> tuple[str, Path]:
+    """The name and the folder of an adapter.
+
+    Args:
+        text: `<folder>` or `<name>=<folder>`; the folder is a run's, a peft adapter's, or `latest`.
+
+    Raises:
+        AdapterError: There is no adapter.
+    """
+    name, equals, place = text.partition("=")
+    if not equals or not _NAME.fullmatch(name):
+        name, place = "", text
+    folder = latest_run(Path("outputs")) if place == "latest" else Path(place)
+    run = folder if (folder / "adapter").is_dir() else None
+    adapter = folder if run is None else folder / "adapter"
+    if not (adapter / "adapter_config.json").is_file():
+        raise AdapterError(
+            f"{text!r} names no adapter: {adapter} has no adapter_config.json. Pass a run folder or a peft folder."
+        )
+    if not name:
+        parts = (run or adapter).resolve().parts
+        name = re.sub(r"[^\w.-]", "-", "-".join(parts[-3:] if run else parts[-1:]))[-64:]
+    return name, adapter
