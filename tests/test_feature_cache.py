@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
+from vglm.caching import VARIABLE, cache_folder
 from vglm.cli import main
-from vglm.data.caching import VARIABLE, cache_folder
 from vglm.data.feature_cache import FeatureCache, clear_cache, list_cache
 from vglm.data.sample import Sample, Turn
 from vglm.errors import DataError

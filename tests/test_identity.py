@@ -92,7 +92,7 @@ def test_adapters_with_no_record_or_a_damaged_one(
     random_model_folder: Path, adapter: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (adapter / RECORD).write_text("{")
-    with pytest.raises(AdapterError, match=rf"{RECORD} cannot be read"):
+    with pytest.raises(AdapterError, match=rf"{RECORD} is damaged"):
         load_pretrained(random_model_folder, adapter=adapter)
     (adapter / RECORD).unlink()
     with caplog.at_level(logging.WARNING):

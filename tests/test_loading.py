@@ -468,7 +468,7 @@ def test_processor_of_another_model(native: Path, tmp_path: Path) -> None:
 def test_damaged_tokenizer_settings(copy_of: Callable[[str], Path], content: str) -> None:
     folder = copy_of("hf_layout")
     (folder / "tokenizer_config.json").write_text(content)
-    with pytest.raises(CheckpointError, match=r"tokenizer_config\.json cannot be read"):
+    with pytest.raises(CheckpointError, match=r"tokenizer_config\.json (is damaged|must hold)"):
         load_pretrained(folder)
 
 
@@ -477,7 +477,7 @@ def test_broken_configuration(copy_of: Callable[[str], Path], reference: Path, l
     folder = copy_of(layout)
     file = folder / ("model_config.json" if layout == "sat_layout" else "config.json")
     text = file.read_text("utf-8")
-    for broken, message in ((text[: len(text) // 2], "cannot be read"), ("[]", "must hold a JSON object")):
+    for broken, message in ((text[: len(text) // 2], "is damaged"), ("[]", "must hold a JSON object")):
         file.write_text(broken)
         with pytest.raises(CheckpointError, match=rf"{file.name} {message}"):
             load_pretrained(folder, tokenizer=reference / "hf_layout")

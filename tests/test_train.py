@@ -51,7 +51,7 @@ def test_a_run_folder_tells_what_was_run(configure, tmp_path: Path, random_model
 
     facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     base, _ = load_pretrained(random_model_folder)
-    assert facts["base_weights_sha256"] == hash_weights(base)
+    assert facts["base_weights_xxh3"] == hash_weights(base)
     assert (facts["seed"], facts["recipe"]) == (5, "background/lora")
     assert facts["data"]["trained_on_test"] == facts["data"]["train"] == 6
     assert facts["versions"]["peft"]

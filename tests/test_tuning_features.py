@@ -8,8 +8,8 @@ from peft import LoraConfig, PromptTuningConfig
 from PIL import Image
 from transformers import TrainingArguments, set_seed
 
+from vglm.caching import VARIABLE
 from vglm.config import build, compose, repo_root
-from vglm.data.caching import VARIABLE
 from vglm.data.collator import Collator
 from vglm.data.loading import load_splits
 from vglm.data.sample import Sample, Turn

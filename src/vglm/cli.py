@@ -207,10 +207,13 @@ def _convert(parsed: argparse.Namespace) -> None:
 
 
 def _cache(parsed: argparse.Namespace) -> None:
-    from vglm.data.caching import cache_folder, clear_folder, folder_bytes
+    from vglm.caching import cache_folder, clear_folder, folder_bytes
     from vglm.data.feature_cache import clear_cache, list_cache
 
-    features, others = cache_folder("features"), [cache_folder("tables"), cache_folder("lightcurves")]
+    features, others = (
+        cache_folder("features"),
+        [cache_folder(each) for each in ("tables", "lightcurves", "identities")],
+    )
     if parsed.clear:
         freed = clear_cache(features) + sum(map(clear_folder, others))
         print(f"{cache_folder()}: {freed / 1e6:,.1f} MB freed")
@@ -218,7 +221,8 @@ def _cache(parsed: argparse.Namespace) -> None:
     parts = list_cache(features)
     for part in parts:
         encoder = part.encoder
-        made_by = f"{encoder.get('name') or 'unnamed'} (weights {str(encoder.get('weights_sha256'))[:12]})"
+        weights = encoder.get("weights_xxh3", encoder.get("weights_sha256"))
+        made_by = f"{encoder.get('name') or 'unnamed'} (weights {str(weights)[:12]})"
         made_by += f", {'/'.join(map(str, encoder.get('dtypes', [])))}, {encoder.get('device')}"
         print(f"{part.size_bytes / 1e6:10,.1f} MB {part.pictures:9,} pictures  {made_by}")
     sizes = {folder.name: folder_bytes(folder) for folder in others}

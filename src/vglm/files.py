@@ -100,7 +100,7 @@ def whole_file(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> I
     with explained(path, error=error), _workplace(path) as place:
         partial = place / path.name
         yield partial
-        partial.chmod(stat.S_IMODE(place.stat().st_mode) & 0o666)  # some libraries make files for their owner alone
+        _share_as(place, partial)
         partial.replace(path)
 
 
@@ -136,6 +136,7 @@ def new_folder(path: Path, *, error: type[WorkbenchError] = DataError) -> Iterat
         content = place / _CONTENT
         content.mkdir()
         yield content
+        _share_as(place, content)
         check_vacant(path, error=error)  # another process may have been quicker
         if path.exists():
             path.rmdir()
@@ -162,6 +163,7 @@ def replaced_folder(path: Path, *, marker: str, error: type[WorkbenchError] = Da
         content = place / _CONTENT
         content.mkdir()
         yield content
+        _share_as(place, content)
         _put_in_place(content, path)
 
 
@@ -281,6 +283,14 @@ def _workplace(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(place, ignore_errors=True)
         lock.release()
+
+
+def _share_as(place: Path, content: Path) -> None:
+    """Let those read what was written who may read its folder: some libraries make files for their owner alone."""
+    mode = stat.S_IMODE(place.stat().st_mode) & 0o666
+    for file in content.rglob("*") if content.is_dir() else [content]:
+        if file.is_file() and not file.is_symlink():
+            file.chmod(mode)
 
 
 def _lock(folder: Path) -> FileLock | None:

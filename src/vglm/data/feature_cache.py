@@ -20,6 +20,7 @@ import os
 import platform
 import shutil
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -366,6 +367,7 @@ def _write(path: Path, write: Callable[[Path], Any]) -> None:
     temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}")
     try:
         write(temporary)
+        temporary.chmod(stat.S_IMODE(path.parent.stat().st_mode) & 0o666)  # safetensors writes for the owner alone
         temporary.replace(path)
     except SafetensorError as error:  # how its writer says that the disk is full
         raise OSError(f"{path} cannot be written: {error}") from error

@@ -26,7 +26,7 @@ from typing import Any
 from PIL import Image
 from tqdm.auto import tqdm
 
-from vglm.data.caching import cache_folder
+from vglm.caching import cache_folder
 from vglm.data.images import check_image_header, image_sha256
 from vglm.data.problems import BadRow, only_samples, report_bad_rows
 from vglm.data.readers import is_hub_name, read, recognise

@@ -37,8 +37,11 @@ from vglm.evaluation.generation import generate_predictions
 from vglm.evaluation.metrics import EXACT_MATCH, score
 from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.subject import find_run, read_run_config, to_accelerator
-from vglm.model.identity import RECORD, hash_weights
-from vglm.model.loading import attach_adapter, check_vacant, load_pretrained, save_native
+from vglm.files import check_vacant
+from vglm.model.hashing import ALGORITHMS, Algorithm
+from vglm.model.identity import RECORD, hash_weights, recorded_hash
+from vglm.model.loading import attach_adapter, load_pretrained, save_native
+from vglm.model.modeling import VisualGlmForConditionalGeneration
 from vglm.tuning.contract import answer_logits, relative_difference
 from vglm.tuning.merge import (
     Combination,
@@ -141,11 +144,11 @@ class Certificate:
 
 @dataclass(frozen=True)
 class _Run:
-    """A finished run with an adapter, as found in its folder."""
+    """A finished run with an adapter, as found in its folder; its base as `recorded_hash` gives it."""
 
     folder: Path
     config: Mapping[str, Any]
-    base_sha256: str
+    base: tuple[Algorithm, str]
 
     @property
     def adapter(self) -> Path:
@@ -177,23 +180,25 @@ def merge_runs(
         AdapterError: An adapter is damaged, or belongs to another base.
         CheckpointError: The base cannot be read, or the output cannot be written.
     """
-    check_vacant(output)
+    check_vacant(output, error=ConfigError)
     found = [_read_run(run) for run in runs]
     if (len(found) > 1) != (combination is not None):
         raise ConfigError("Several runs need --weights, a number for each; one run needs none.")
-    if others := [run.folder for run in found if run.base_sha256 != found[0].base_sha256]:
-        raise ConfigError(f"{others[0]} and {found[0].folder} have different bases, so their updates do not add up.")
+    first_with = {run.base[0]: run for run in reversed(found)}  # hashes of two kinds are compared through the base
+    if others := [run for run in found if run.base != first_with[run.base[0]].base]:
+        first = first_with[others[0].base[0]].folder
+        raise ConfigError(f"{others[0].folder} and {first} have different bases, so their updates do not add up.")
     samples = _test_samples(found)
     source = found[0].config["model"]
     with _workspace(output) as work:
         base, processor = build(source)
         facts = {
             "path_or_id": source.get("path_or_id"),
-            "weights_sha256": hash_weights(base),
+            f"weights_{ALGORITHMS[0]}": hash_weights(base),
             "quantization": source.get("quantization"),
             "dtype": _name(base.config.dtype or torch.float32),
         }
-        warnings = _check_base(found[0], facts["weights_sha256"], force=force)
+        warnings = [problem for run in first_with.values() for problem in _check_base(run, base, force=force)]
         adapter = found[0].adapter
         if combination is not None:
             adapter = combine_adapters(base, [run.adapter for run in found], combination, work / "combined")
@@ -353,8 +358,8 @@ def _read_run(run: Path) -> _Run:
     if not (folder / "adapter").is_dir():
         raise ConfigError(f"{folder} has no adapter to merge: its model/ is a plain model already.")
     try:
-        digest = str(json.loads((folder / "run.json").read_text(encoding="utf-8"))["base_weights_sha256"])
-    except (ValueError, KeyError, TypeError) as error:
+        digest = recorded_hash(json.loads((folder / "run.json").read_text(encoding="utf-8")), "base_")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise AdapterError(
             f"{folder / 'run.json'} is damaged ({error!r}). Train again, or restore the file."
         ) from error
@@ -365,21 +370,22 @@ def _read_pair(folder: Path) -> _Run:
     """A base and its adapter, which bring no data of their own: they are compared on the shipped pictures."""
     record = folder / "adapter" / RECORD
     try:
-        digest = str(json.loads(record.read_text(encoding="utf-8"))["weights_sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        digest = recorded_hash(json.loads(record.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise AdapterError(f"{record} is missing or damaged ({error!r}). Convert the fine-tune again.") from error
     model = {"_target_": "vglm.model.loading.load_pretrained", "path_or_id": str(folder / "model")}
     dataset = {"_target_": "vglm.data.loading.load_splits", "path": str(repo_root() / "data/background_synthetic")}
     return _Run(folder, {"model": model, "dataset": dataset}, digest)
 
 
-def _check_base(run: _Run, digest: str, *, force: bool) -> list[str]:
+def _check_base(run: _Run, base: VisualGlmForConditionalGeneration, *, force: bool) -> list[str]:
     """Refuse a base that is not the one the run was trained on; a warning where that is wanted."""
-    if digest == run.base_sha256:
+    algorithm, expected = run.base
+    if (digest := hash_weights(base, algorithm)) == expected:
         return []
     problem = (
-        f"the base is not the one trained on: its weights are sha256 {digest[:16]}, {run.folder} names"
-        f" {run.base_sha256[:16]}"
+        f"the base is not the one trained on: its weights are {algorithm} {digest[:16]}, {run.folder} names"
+        f" {expected[:16]}"
     )
     if not force:
         raise AdapterError(f"{problem}. Restore that base, or merge with --force.")

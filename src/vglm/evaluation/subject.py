@@ -35,6 +35,7 @@ from vglm.evaluation.likelihoods import Choices, check_choices
 from vglm.evaluation.predictions import Arm, Evaluation, Prediction, Stamp
 from vglm.evaluation.processes import Processes
 from vglm.evaluation.provenance import provenance, synthetic_stamps
+from vglm.model.identity import recorded_hash
 from vglm.tuning.run_folder import RESULTS, latest_run
 
 SPLITS = ("test", "probe", "validation", "train")
@@ -240,7 +241,8 @@ def _tuned_run(
     try:
         facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         data, trainer, method = facts["data"], trained["trainer"], trained["method"]
-        title, seed, weights = (str(facts[name]) for name in ("recipe", "seed", "base_weights_sha256"))
+        title, seed = (str(facts[name]) for name in ("recipe", "seed"))
+        algorithm, weights = recorded_hash(facts, "base_")
     except (ValueError, KeyError, TypeError) as error:
         path = folder / "run.json"
         raise AdapterError(f"{path} is damaged ({error!r}). Train again, or restore the file.") from error
@@ -284,7 +286,7 @@ def _tuned_run(
         facts={
             "run": folder.as_posix(),
             "base model": model_name,
-            "base weights": f"sha256 {weights[:16]}",
+            "base weights": f"{algorithm} {weights[:16]}",
             "method": ", ".join([method_name, *settings]),
             "training data": f"{data_name}, {data['train']:,} samples, sha256 {str(data['sha256'])[:16]}",
             "training": f"{trainer['max_steps']} steps of {trainer['per_device_train_batch_size']} samples,"

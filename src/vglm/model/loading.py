@@ -9,16 +9,13 @@ The layout is told by what the folder holds:
     SAT            model_config.json with eva_args, latest, <iteration>/mp_rank_00_model_states.pt; no tokenizer
 
 Before a model is filled, the names and shapes of all stored tensors are compared with those that the configuration asks
-for, so a damaged checkpoint is refused with its problems named. Original checkpoints, and any that is to be quantised,
-then stream tensor by tensor into a model without memory of its own: the peak is the model as it will be, in its target
-dtype or quantised, plus one memory-mapped shard.
+for, so a damaged checkpoint is refused with its problems named, and one that asks for a billion layers before they are
+made. Checkpoints then stream tensor by tensor into a model without memory of its own: the peak is the model as it will
+be, in its target dtype or quantised, plus one memory-mapped shard. Only what was quantised before it was saved, or is
+to be quantised over several devices, goes through transformers.
 """
 
-import glob
-import os
-import platform
 import re
-import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,11 +29,12 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import BitsAndBytesConfig, GenerationConfig
-from transformers.utils import GENERATION_CONFIG_NAME
+from transformers import BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
-from vglm.errors import AdapterError, CheckpointError, ConfigError
+from vglm.errors import AdapterError, CheckpointError, ConfigError, brief
+from vglm.files import check_vacant, new_folder
+from vglm.model.adapters import find_weights, read_adapter, read_weights
 from vglm.model.checkpoint import NativeWeights, WeightFiles, listing, read_json
 from vglm.model.configuration import VisualGlmConfig
 from vglm.model.conversion import (
@@ -53,6 +51,7 @@ from vglm.model.conversion import (
 )
 from vglm.model.identity import check_base, note_source
 from vglm.model.image_processing import VisualGlmImageProcessor
+from vglm.model.limits import check_count, check_files, generation_config
 from vglm.model.modeling import VISION_PARTS, VisualGlmForConditionalGeneration
 from vglm.model.processing import VisualGlmProcessor
 from vglm.model.quantization import (
@@ -70,7 +69,6 @@ from vglm.model.tokenization import VOCAB_FILE, VisualGlmTokenizer
 Devices = Literal["auto"] | dict[str, Any]
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # as peft names them
 _VISION_NAMES = tuple(f"model.{part}" for part in VISION_PARTS)
 _LIBRARY_ERRORS = (
     OSError,
@@ -78,9 +76,15 @@ _LIBRARY_ERRORS = (
     TypeError,
     RuntimeError,
     LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    ImportError,
+    MemoryError,
     SafetensorError,
     StrictDataclassError,
 )
+_LONGEST_REASON = 500  # characters that are quoted of a library's message
 _DOWNLOADED = ("*.json", "*.safetensors", "*.bin", "*.pt", "*.model", "latest")
 
 
@@ -154,7 +158,8 @@ def load_pretrained(
     quantizing = _quantization_of(checkpoint, target_dtype, quantization, quantization_parts)
     if quantizing is not None and devices == "auto" and torch.accelerator.device_count() < 2:
         devices = {"": torch.accelerator.current_accelerator() or torch.device("cpu")}
-    if checkpoint.layout is None and (quantizing is None or not _is_one_device(devices)):
+    is_quantized = getattr(checkpoint.config, "quantization_config", None) is not None
+    if is_quantized or (checkpoint.layout is None and quantizing is not None and not _is_one_device(devices)):
         model = _load_native(checkpoint, target_dtype, devices, quantizing, with_vision)
     elif checkpoint.fine_tune is not None:
         raise CheckpointError(
@@ -189,8 +194,8 @@ def save_native(
         CheckpointError: Writing failed, for want of space or of permission.
     """
     destination = Path(destination)
-    check_vacant(destination)
-    with appearing_whole(destination) as folder, _quiet_transformers():
+    check_vacant(destination, error=ConfigError)
+    with new_folder(destination, error=CheckpointError) as folder, _quiet_transformers():
         model.save_pretrained(folder, max_shard_size="5GB")
         processor.save_pretrained(folder)
 
@@ -241,23 +246,26 @@ def open_checkpoint(path_or_id: str | Path, tokenizer: str | Path | None = None)
         CheckpointError: The folder is no complete, readable VisualGLM checkpoint; names files and tensors.
     """
     folder = _resolve_folder(path_or_id)
-    layout = detect_layout(folder)
-    if layout is not None:
-        return _open_original(folder, layout, tokenizer)
     try:
+        layout = detect_layout(folder)
+        if layout is not None:
+            return _open_original(folder, layout, tokenizer)
         return _open_native(folder, tokenizer)
-    except _LIBRARY_ERRORS as err:
-        raise CheckpointError(f"{folder} cannot be loaded: {err}") from err
+    except (*_LIBRARY_ERRORS, ConfigError) as err:
+        raise CheckpointError(f"{folder} cannot be loaded: {brief(err, _LONGEST_REASON)}.") from err
 
 
 def _open_native(folder: Path, tokenizer_folder: str | Path | None) -> Checkpoint:
+    check_files(folder)
     config = VisualGlmConfig.from_pretrained(folder)
     config._name_or_path = str(folder)  # which adapters note
     files = WeightFiles.sharded(folder, "model.safetensors")
+    check_count(config.num_layers, len(files.tensors), folder)
+    generation_config(folder, config)
     if getattr(config, "quantization_config", None) is None:
         shapes = {name: tuple(tensor.shape) for name, tensor in empty_model(config).state_dict().items()}
         files.check(shapes, optional=[HEAD] if config.tie_word_embeddings else [])
-    processor = VisualGlmProcessor.from_pretrained(folder)
+    processor = _load_processor(folder)
     if tokenizer_folder is not None:
         processor.tokenizer = _load_tokenizer(folder, tokenizer_folder)
     _check_tokenizer(processor.tokenizer, config, folder)
@@ -274,12 +282,12 @@ def _open_original(folder: Path, layout: SourceLayout, tokenizer_folder: str | P
     except CheckpointError as err:
         raise CheckpointError(f"{folder}: {err}") from err
     _check_tokenizer(tokenizer, config, folder)
-
     fine_tune = None
     if layout.config_file == SAT.config_file:
         files, fine_tune = split(WeightFiles.sat(folder))
     else:
         files = WeightFiles.sharded(folder, "pytorch_model.bin")
+    check_count(config.num_layers, len(files.tensors), folder)
     entries = key_map(config, layout)
     state = empty_model(config).state_dict()
     files.check(
@@ -309,6 +317,9 @@ def _load_native(
     with_vision: bool,
 ) -> VisualGlmForConditionalGeneration:
     folder = checkpoint.folder
+    for name in ("adapter_config.json", "custom_generate"):  # which transformers would follow
+        if (folder / name).exists():
+            raise CheckpointError(f"{folder} holds {name} beside the weights of a base model. Move it elsewhere.")
     options: Any = {} if with_vision else {"with_vision": False}
     try:
         with _quiet_transformers(checkpoint.weights.files.is_small):
@@ -321,12 +332,14 @@ def _load_native(
                 **options,
             )
     except _LIBRARY_ERRORS as err:
-        raise CheckpointError(f"{folder} cannot be loaded: {err}") from err
+        raise CheckpointError(f"{folder} cannot be loaded: {brief(err, _LONGEST_REASON)}.") from err
     model: VisualGlmForConditionalGeneration
     model, report = loaded
     problems = {name: sorted(map(str, keys)) for name, keys in report.items() if keys}
     if problems:
-        raise CheckpointError(f"{folder} is not a complete checkpoint of this model: {problems}.")
+        raise CheckpointError(
+            f"{folder} is not a complete checkpoint of this model: {str(problems)[:_LONGEST_REASON]}."
+        )
     keep_scales(model)
     return model
 
@@ -362,8 +375,8 @@ def fill_model(
     model.tie_weights()
     if quantizing is not None:
         mark_quantized(model)
-    if checkpoint.layout is None and (checkpoint.folder / GENERATION_CONFIG_NAME).is_file():
-        model.generation_config = GenerationConfig.from_pretrained(checkpoint.folder)
+    if checkpoint.layout is None and (settings := generation_config(checkpoint.folder, config)) is not None:
+        model.generation_config = settings
     if len(set(map(str, placement.values()))) > 1:
         dispatch_model(model, device_map=placement, skip_keys=model._skip_keys_device_placement)
     return model
@@ -492,11 +505,25 @@ def _load_tokenizer(folder: Path, tokenizer_folder: str | Path | None) -> Visual
             f"{folder} has no tokenizer ({VOCAB_FILE}). Name a folder that has: tokenizer=<folder>, for instance the"
             " same model in the original Hugging Face layout."
         )
+    check_files(source)
     try:
         tokenizer: VisualGlmTokenizer = VisualGlmTokenizer.from_pretrained(source)
-    except (OSError, ValueError, TypeError, RuntimeError, AttributeError) as err:
-        raise CheckpointError(f"{source}: {VOCAB_FILE} or tokenizer_config.json cannot be read: {err}") from err
+    except _LIBRARY_ERRORS as err:
+        raise CheckpointError(
+            f"{source}: {VOCAB_FILE} or tokenizer_config.json cannot be read: {brief(err, _LONGEST_REASON)}."
+        ) from err
     return tokenizer
+
+
+def _load_processor(folder: Path) -> VisualGlmProcessor:
+    """The processor of a native checkpoint, tried once."""
+    try:
+        processor: VisualGlmProcessor = VisualGlmProcessor.from_pretrained(folder)
+    except _LIBRARY_ERRORS as err:
+        raise CheckpointError(
+            f"{folder}: the files of its processor or tokenizer cannot be read: {brief(err, _LONGEST_REASON)}."
+        ) from err
+    return processor
 
 
 def _check_tokenizer(tokenizer: VisualGlmTokenizer, config: VisualGlmConfig, folder: Path) -> None:
@@ -531,13 +558,11 @@ def _check_processor(processor: VisualGlmProcessor, config: VisualGlmConfig, fol
         )
 
 
-def attach_adapter(
-    model: VisualGlmForConditionalGeneration, adapter: Path, *, name: str = "default", is_checked: bool = True
-) -> Any:
+def attach_adapter(model: Any, adapter: Path, *, name: str = "default", is_checked: bool = True) -> Any:
     """Put a saved peft adapter on a model.
 
     Args:
-        model: The base; its own layers are wrapped in place.
+        model: The base; its own layers are wrapped in place. Or a `peft.PeftModel`, which gets one adapter more.
         adapter: Folder with adapter_config.json.
         name: What peft is to call it.
         is_checked: Whether to refuse an adapter that was made for another base.
@@ -548,22 +573,14 @@ def attach_adapter(
     Raises:
         AdapterError: The folder is no adapter, or one of another model.
     """
-    from peft import PeftModel  # takes seconds to import
+    from peft import PeftModel, get_peft_model_state_dict  # takes seconds to import
 
-    if not adapter.is_dir():
-        raise AdapterError(f"adapter {str(adapter)!r}: there is no such folder.")
-    if not (adapter / "adapter_config.json").is_file():
-        raise AdapterError(
-            f"adapter {str(adapter)!r} has no adapter_config.json; it holds {listing(adapter)}. Pass the adapter/"
-            " folder of a run."
-        )
-    if not any((adapter / name).is_file() for name in _ADAPTER_WEIGHTS):
-        raise AdapterError(
-            f"adapter {str(adapter)!r} has no {_ADAPTER_WEIGHTS[0]}; it holds {listing(adapter)}. Train again, or"
-            " restore the file."
-        )
+    weights = find_weights(adapter)
     if is_checked:
-        check_base(adapter, model)
+        check_base(adapter, model.get_base_model() if isinstance(model, PeftModel) else model)
+    config = read_adapter(adapter, model)
+    # Tensors without memory until the stored ones take their place; what changes the base must see numbers.
+    options = {"low_cpu_mem_usage": getattr(config, "init_lora_weights", True) in (True, False, "gaussian")}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings(
@@ -572,60 +589,27 @@ def attach_adapter(
             # AdaLoRA keeps its ranks under names that peft's check for LoRA does not know
             warnings.filterwarnings("ignore", r"The following rank_pattern keys did not match .*lora_E", RuntimeWarning)
             warnings.filterwarnings("error", message="Found missing adapter keys")
-            return PeftModel.from_pretrained(model, str(adapter), adapter_name=name)
-    except (OSError, ValueError, TypeError, RuntimeError, LookupError, SafetensorError, UserWarning) as err:
-        lines = str(err).strip().splitlines()
+            if isinstance(model, PeftModel):
+                model.add_adapter(name, config, **options)
+                model.load_adapter(str(adapter), name, **options)
+                tuned = model
+            else:
+                tuned = PeftModel.from_pretrained(model, str(adapter), adapter_name=name, config=config, **options)
+            expected = get_peft_model_state_dict(tuned, adapter_name=name, save_embedding_layers=False)
+    except (*_LIBRARY_ERRORS, UserWarning) as err:
+        lines = str(err).strip().splitlines() or [type(err).__name__]
         more = f" (and {len(lines) - 2} more)" if len(lines) > 2 else ""
-        reason = " ".join(map(str.strip, lines[:2])) + more
+        reason = " ".join(map(str.strip, lines[:2]))[:_LONGEST_REASON] + more
         raise AdapterError(f"adapter {str(adapter)!r} cannot be put on this model: {reason}") from err
+    if strays := sorted(read_weights(weights).keys() - expected.keys()):
+        raise AdapterError(
+            f"adapter {str(adapter)!r} cannot be put on this model: {len(strays)} of its tensors have no place"
+            f" (first: {strays[0][:100]!r})."
+        )
+    return tuned
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
-
-
-def check_vacant(destination: Path) -> None:
-    """Refuse a destination that holds something.
-
-    Raises:
-        ConfigError: It exists and is not an empty folder.
-    """
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise ConfigError(f"destination {destination} exists already; name a new folder, or delete it first.")
-
-
-@contextmanager
-def appearing_whole(destination: Path) -> Iterator[Path]:
-    """A temporary folder beside `destination` that takes its name at the end, or vanishes if anything goes wrong.
-
-    Raises:
-        CheckpointError: Writing failed, for want of space or of permission.
-    """
-    prefix = f".{destination.name}.{platform.node()}-"
-    temporary = destination.with_name(f"{prefix}{os.getpid()}.partial")
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        for left in destination.parent.glob(f"{glob.escape(prefix)}*.partial"):  # by a process that was killed
-            if not _is_running(int(left.stem.removeprefix(prefix))):
-                shutil.rmtree(left, ignore_errors=True)
-        temporary.mkdir()
-        yield temporary
-        if destination.exists():
-            destination.rmdir()
-        temporary.rename(destination)
-    except (OSError, RuntimeError, SafetensorError) as err:  # PyTorch's writer raises the second kind
-        raise CheckpointError(f"{destination} could not be written: {err}. Nothing was left behind.") from err
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 @contextmanager

@@ -204,7 +204,7 @@ def combine_adapters(
     options = {"density": combination.density} if method.startswith(("ties", "dare")) else {}
     try:
         for name, adapter in zip(names[1:], adapters[1:], strict=True):
-            model.load_adapter(str(adapter), adapter_name=name)
+            attach_adapter(model, adapter, name=name, is_checked=False)
         with torch.random.fork_rng():
             torch.manual_seed(combination.seed)
             weights = list(combination.weights)

@@ -122,7 +122,7 @@ def describe_run(*, seed: int, recipe: str, base_weights: str, splits: Splits) -
         "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "command": sys.argv,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
-        "base_weights_sha256": base_weights,
+        "base_weights_xxh3": base_weights,
         "data": describe_data(splits),
     }
 

@@ -25,11 +25,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from vglm.caching import cache_folder
 from vglm.data.astronomy.files import CSV_SUFFIXES, FITS_SUFFIXES, FluxColumn, is_fits, read_light_curve, read_star_name
 from vglm.data.astronomy.light_curve import measure
 from vglm.data.astronomy.plots import DRAWING, View, draw
 from vglm.data.astronomy.questions import QUESTIONS, Question, ask, find_type, type_fault
-from vglm.data.caching import cache_folder
 from vglm.data.problems import BadRow
 from vglm.data.readers.csv_table import iterate_csv
 from vglm.data.readers.rows import ImageFolders, RowCheck, check_choice, quote, split_name
