@@ -193,7 +193,7 @@ def _without_patterns(given: Mapping[str, Any], modules: list[str], file: Path) 
                     raise AdapterError(f"{file}: {name} must name modules, got {_short(each)}.")
         elif isinstance(value, dict):
             is_pattern = name.endswith("_pattern")
-            rows = {}
+            rows: dict[str, Any] = {}
             for key, each in value.items():
                 if PLAIN_NAME.fullmatch(key):
                     rows.setdefault(key, each)

@@ -8,6 +8,7 @@ without looking whether they are compressed, and no tensor may have more numbers
 
 import re
 import stat
+import warnings
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -354,8 +355,8 @@ def read_tensors(
     inside = "module" if file.suffix == ".pt" else inside
     if inside is not None:
         if not isinstance(content, dict) or not isinstance(content.get(inside), dict):
-            kind = "not a SAT checkpoint" if file.suffix == ".pt" else "another kind of file"
-            raise CheckpointError(f"{file} is {kind}: it has no entry `{inside}` with the weights.")
+            found = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
+            raise CheckpointError(f"{file} has no entry `{inside}` of tensors, found {_short(found) or 'nothing'}.")
         content = content[inside]
     if not isinstance(content, dict):
         raise CheckpointError(f"{file} must hold a dictionary of tensors, found {type(content).__name__}.")
@@ -400,7 +401,8 @@ def _unpickle(file: Path) -> Any:
         is_zip = stream.read(4) == b"PK\x03\x04"  # PyTorch's format since 1.6; only that can be mapped
     if is_zip:
         _check_stored_plain(file)
-    with torch.serialization.safe_globals(_SAFE_GLOBALS):
+    with warnings.catch_warnings(), torch.serialization.safe_globals(_SAFE_GLOBALS):
+        warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
         return torch.load(file, map_location="cpu", mmap=is_zip, weights_only=True)
 
 

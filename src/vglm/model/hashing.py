@@ -3,8 +3,9 @@
     hash_tensors({"weight": torch.ones(2).half()}.items()) == hash_tensors({"weight": torch.ones(2)}.items())
 
 A tensor counts as the narrowest of bfloat16, float16 and float32 that holds all of its numbers exactly, so what is
-stored in half precision is hashed as it lies there, and its exact copy in another type is the same. SHA-256 over
-float32 copies, ten times slower, is what records named before; it is computed where such a record is to be checked.
+stored in half precision is hashed as it lies there, and its exact copy in another type is the same (but for NaN, of
+which there are many). SHA-256 over float32 copies, ten times slower, is what records named before; it is computed where
+such a record is to be checked.
 """
 
 import hashlib

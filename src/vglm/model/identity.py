@@ -120,8 +120,12 @@ def recorded_hash(record: Mapping[str, Any], prefix: str = "") -> tuple[Algorith
 
 def _base_parameters(model: nn.Module, *, is_all: bool = False) -> Iterator[tuple[str, nn.Parameter]]:
     """The base's parameters without peft's own, by the base's names; those with numbers to compare, or all."""
-    for name, each in model.named_parameters():
-        if not _ADDED.search(f".{name}") and (is_all or (each.is_floating_point() and not each.is_meta)):
+    rows = dict(model.named_parameters())
+    wrapped = {name[: found.start()] for name in rows if (found := _WRAPPER.search(name))}
+    for name, each in rows.items():
+        if not _WRAPPER.search(name) and any(name[: dot.start()] in wrapped for dot in re.finditer(r"\.", name)):
+            continue  # of the adapter, which stands beside what it wraps
+        if is_all or (each.is_floating_point() and not each.is_meta):
             yield _WRAPPER.sub("", name), each
 
 
@@ -140,7 +144,7 @@ def _unchanged_source(model: nn.Module, prefixes: tuple[str, ...] = ("",)) -> Na
     source = model.__dict__.get("source_weights")
     if not isinstance(source, _Source):
         return None
-    if any(_ADDED.search(f".{name}") for name, _ in model.named_parameters()):
+    if any(is_adapted(name) for name, _ in model.named_parameters()):
         return source.weights
     for name, each in _base_parameters(model):
         if not name.startswith(prefixes):

@@ -35,6 +35,7 @@ _PROCESSOR_FILES = (
     "added_tokens.json",
     "tokenizer.json",
 )
+_CONFIGS = ("config.json", "processor_config.json", "preprocessor_config.json")
 _OTHER_WEIGHTS = "transformers_weights"
 _PATTERNS = "llm_int8_skip_modules"
 _SKIPPED_AT_MOST = 10_000
@@ -54,9 +55,12 @@ def check_files(folder: Path) -> None:
     for name in _PROCESSOR_FILES:
         if (folder / name).exists():
             read_json(folder / name)
-    file = folder / "config.json"
-    if not file.exists():
-        return
+    for name in _CONFIGS:
+        if (folder / name).exists():
+            _check_config(folder / name)
+
+
+def _check_config(file: Path) -> None:
     for path, value in _settings(read_json(file)):
         name = path[-1]
         where = f"{file}: {'.'.join(path)[:_LONGEST_PATH]}"
@@ -143,6 +147,6 @@ def generation_config(folder: Path, config: VisualGlmConfig) -> GenerationConfig
         if value is not None and not (type(value) is int and 0 <= value <= most):
             raise CheckpointError(f"{file}: {name} must be an integer from 0 to {most:,}, got {str(value)[:100]}.")
     try:
-        return GenerationConfig.from_dict(settings)  # type: ignore[no-any-return]
+        return GenerationConfig.from_dict(settings)
     except Exception as err:  # of whatever kind: its settings are checked by hand, one by one
         raise CheckpointError(f"{file} is no setting of generation: {brief(err)}.") from err

@@ -27,6 +27,7 @@ import torch
 from accelerate import dispatch_model, infer_auto_device_map
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
+from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
@@ -516,7 +517,7 @@ def _load_tokenizer(folder: Path, tokenizer_folder: str | Path | None) -> Visual
 
 
 def _load_processor(folder: Path) -> VisualGlmProcessor:
-    """The processor of a native checkpoint, tried once."""
+    """The processor of a native checkpoint."""
     try:
         processor: VisualGlmProcessor = VisualGlmProcessor.from_pretrained(folder)
     except _LIBRARY_ERRORS as err:
@@ -548,6 +549,7 @@ def _check_tokenizer(tokenizer: VisualGlmTokenizer, config: VisualGlmConfig, fol
 
 
 def _check_processor(processor: VisualGlmProcessor, config: VisualGlmConfig, folder: Path) -> None:
+    """Compare the sizes of processor and model, and try the processor once."""
     side = config.vision_config.image_size
     size = processor.image_processor.size
     if processor.num_image_tokens != config.num_image_tokens or (size["height"], size["width"]) != (side, side):
@@ -555,6 +557,11 @@ def _check_processor(processor: VisualGlmProcessor, config: VisualGlmConfig, fol
             f"{folder}: processor_config.json and config.json do not belong together:"
             f" {processor.num_image_tokens} and {config.num_image_tokens} image tokens,"
             f" images of {size['height']} x {size['width']} and {side} x {side}."
+        )
+    pixels = processor.image_processor(Image.new("RGB", (2, 2), "red"), return_tensors="pt").pixel_values
+    if tuple(pixels.shape) != (1, 3, side, side) or not pixels.isfinite().all():
+        raise CheckpointError(
+            f"{folder}: as processor_config.json says, a picture becomes {tuple(pixels.shape)} numbers."
         )
 
 
@@ -580,14 +587,14 @@ def attach_adapter(model: Any, adapter: Path, *, name: str = "default", is_check
         check_base(adapter, model.get_base_model() if isinstance(model, PeftModel) else model)
     config = read_adapter(adapter, model)
     # Tensors without memory until the stored ones take their place; what changes the base must see numbers.
-    options = {"low_cpu_mem_usage": getattr(config, "init_lora_weights", True) in (True, False, "gaussian")}
+    options: Any = {"low_cpu_mem_usage": getattr(config, "init_lora_weights", True) in (True, False, "gaussian")}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings(
                 "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
             )
-            # AdaLoRA keeps its ranks under names that peft's check for LoRA does not know
-            warnings.filterwarnings("ignore", r"The following rank_pattern keys did not match .*lora_E", RuntimeWarning)
+            # A pattern may match more modules than have an adapter, and AdaLoRA keeps its ranks under other names
+            warnings.filterwarnings("ignore", r"The following \w+_pattern keys did not match", RuntimeWarning)
             warnings.filterwarnings("error", message="Found missing adapter keys")
             if isinstance(model, PeftModel):
                 model.add_adapter(name, config, **options)
