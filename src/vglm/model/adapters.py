@@ -34,7 +34,7 @@ WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 PREFIX = "base_model.model."
 """What peft puts before the names of tensors."""
 
-_FOR_MATCHING_SECONDS = 2.0
+_FOR_MATCHING_SECONDS = 1.0
 _LONGEST_PATTERN = 10_000  # characters
 _MOST_NAMES = 10_000
 _LONGEST_INIT = 100  # iterations of `pissa_niter_<n>`

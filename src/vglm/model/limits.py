@@ -39,6 +39,7 @@ _CONFIGS = ("config.json", "processor_config.json", "preprocessor_config.json")
 _OTHER_WEIGHTS = "transformers_weights"
 _PATTERNS = "llm_int8_skip_modules"
 _SKIPPED_AT_MOST = 10_000
+_NUMBERS = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "length_penalty")
 _COUNTS = ("max_new_tokens", "max_length", "min_new_tokens", "min_length")
 
 
@@ -146,6 +147,10 @@ def generation_config(folder: Path, config: VisualGlmConfig) -> GenerationConfig
         value = settings.get(name)
         if value is not None and not (type(value) is int and 0 <= value <= most):
             raise CheckpointError(f"{file}: {name} must be an integer from 0 to {most:,}, got {str(value)[:100]}.")
+    for name in _NUMBERS:
+        value = settings.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise CheckpointError(f"{file}: {name} must be a number, got {str(value)[:100]}.")
     try:
         return GenerationConfig.from_dict(settings)
     except Exception as err:  # of whatever kind: its settings are checked by hand, one by one
