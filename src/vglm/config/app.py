@@ -124,7 +124,7 @@ def _overrides(arguments: Sequence[str]) -> list[str]:
 
 
 def prepare_process() -> None:
-    """Put off what a command may not need, silence what nobody can act on, and import from nowhere but where it is safe.
+    """Put off what a command may not need, silence what nobody can act on, and import only from where it is safe.
 
     Only for a process of the workbench's own: it changes what is imported later, and from where.
     """

@@ -176,9 +176,8 @@ def _component_problems(values: Mapping[str, Any], missing: set[str], path: str)
     """Problems of one component: its target, names and types."""
     target = values.get("_target_")
     reason = refusal(target)
-    if reason is not None and isinstance(target, str) and is_ours(target):  # a slip rather than a stranger
-        if absent := missing_name(target):
-            reason = _absent(absent)
+    if reason is not None and is_ours(str(target)) and (absent := missing_name(str(target))):  # a slip
+        reason = _absent(absent)
     if reason is not None:
         yield f"{path}._target_: {reason}"
         return

@@ -152,8 +152,8 @@ def _check_shape(argument: str) -> None:
     key = argument.partition("=")[0]
     if len(argument) > _MOST_CHARACTERS or len(key) > _LONGEST_KEY:
         raise ConfigError(
-            f"{shown}...: {len(argument):,} characters are more than any setting needs. Keys have at most {_LONGEST_KEY},"
-            f" with their value {_MOST_CHARACTERS:,}."
+            f"{shown}...: {len(argument):,} characters are more than any setting needs: {_LONGEST_KEY} for the key, and"
+            f" {_MOST_CHARACTERS:,} with its value."
         )
     depth = deepest = 0
     for each in argument:

@@ -105,7 +105,8 @@ def take_from_run(cfg: DictConfig, trained: Mapping[str, object]) -> None:
         for name in ("model", "dataset"):
             given = cfg.get(name) or {}
             if not isinstance(given, Mapping | DictConfig) or not isinstance(trained.get(name, {}), Mapping):
-                raise ConfigError(f"{name}: expected a component with its keys, got {str(given or trained[name])[:100]!r}.")
+                found = str(given or trained[name])[:100]
+                raise ConfigError(f"{name}: expected a component with its keys, got {found!r}.")
             if "_target_" not in given and name in trained:
                 cfg[name] = OmegaConf.merge(trained[name], given)
             if "_target_" not in (cfg.get(name) or {}):

@@ -2,8 +2,8 @@
 
     read_signature("peft.LoraConfig").parameters["r"]        Parameter(annotation=int, is_required=False, …)
 
-Followed are re-exports (`from .config import LoraConfig`, also those for type checkers only), functions, classes with an
-`__init__` and dataclasses with their bases. An annotation becomes the type itself where it is one of Python's own;
+Followed are re-exports (`from .config import LoraConfig`, also those for type checkers only), functions, classes with
+an `__init__` and dataclasses with their bases. An annotation becomes the type itself where it is one of Python's own;
 enumerations keep their values, and any other class is a stand-in of its name, of which nothing more is known. What
 cannot be told in this way is imported.
 """
@@ -401,7 +401,9 @@ def _of_python(name: str, statement: ast.Import | ast.ImportFrom) -> Any:
     """What an import takes out of the standard library, if it does."""
     each = next(it for it in statement.names if (it.asname or it.name.partition(".")[0]) == name)
     source = (statement.module or "") if isinstance(statement, ast.ImportFrom) else each.name
-    if source.partition(".")[0] not in sys.stdlib_module_names or getattr(statement, "level", 0):
+    if source.partition(".")[0] not in sys.stdlib_module_names or (
+        isinstance(statement, ast.ImportFrom) and statement.level
+    ):
         return None
     imported = importlib.import_module(source)
     return getattr(imported, each.name) if isinstance(statement, ast.ImportFrom) else imported
@@ -426,5 +428,4 @@ def _enumeration(statement: ast.ClassDef) -> Any:
         for target in each.targets
         if isinstance(target, ast.Name)
     }
-    return Enum(statement.name, members) if members else _stand_in(statement.name)  # type: ignore[misc]
-
+    return Enum(statement.name, members) if members else _stand_in(statement.name)

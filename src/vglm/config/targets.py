@@ -67,8 +67,8 @@ def refusal(target: object) -> str | None:
         return None
     package = target.partition(".")[0]
     return (
-        f"{target[:200]} may not be built: it is no component of conf/ and no peft config. If you trust it, whoever wrote"
-        f" this config, add {OPTION} {target[:200] if is_ours(target) else package[:200]}"
+        f"{target[:200]} may not be built: it is no component of conf/ and no peft config. If you trust it, add"
+        f" {OPTION} {target[:200] if is_ours(target) else package[:200]}"
     )
 
 
