@@ -130,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--density", metavar="SHARE", type=float, default=0.5, help="of ties and dare: values kept (default: 0.5)")
     add("--seed", type=int, default=1, help="of dare (default: 1)")
     add("--force", action="store_true", help="publish though the base is another or rounding erases the update")
+    _add_allow_target(add)
     merge.set_defaults(command=_merge, name="merge", doing="reading the runs")
 
     protocol = commands.add_parser(
@@ -155,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     add = report.add_argument
     add("runs", metavar="RUN", nargs="+", type=Path, help="run folders, or folders with runs below; or an evaluation")
     add("--markdown", metavar="FILE", type=Path, help="write the table to this file as well")
+    _add_allow_target(add)
     report.set_defaults(command=_report, name="report", doing="reading the stored answers")
 
     score = commands.add_parser(
@@ -191,6 +193,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--workers", metavar="N", type=int, help="processes that decode pictures (default: one a core)")
     doctor.set_defaults(command=_doctor, name="doctor", doing="reading the data")
     return parser
+
+
+def _add_allow_target(add: Callable[..., object]) -> None:
+    add(
+        "--allow-target",
+        metavar="PACKAGE",
+        action="append",
+        default=[],
+        help="a package of yours whose components the runs may name, repeatable; what others name is not built",
+    )
 
 
 def _version() -> str:
@@ -235,9 +247,10 @@ def _cache(parsed: argparse.Namespace) -> None:
 
 
 def _merge(parsed: argparse.Namespace) -> int:
-    from vglm.config import quiet_libraries
+    from vglm.config import allow_targets, quiet_libraries
 
     quiet_libraries()  # some speak when they are imported
+    allow_targets(*parsed.allow_target)
     from vglm.evaluation.certificate import merge_runs
     from vglm.tuning.merge import Combination
 
@@ -277,6 +290,7 @@ def _report(parsed: argparse.Namespace) -> None:
         if not run.is_evaluated:  # each in a process of its own, so that memory is given back
             print(f"evaluating {run.folder}", file=sys.stderr)
             command = [sys.executable, str(repo_root() / "evaluate.py"), f"run={run.folder}"]
+            command += [f"--allow-target={name}" for name in parsed.allow_target]
             if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
                 raise WorkbenchError(f"{run.folder} could not be evaluated; its own message stands above.")
     rows, tests = tabulate(runs), compare_methods(runs)
@@ -339,12 +353,15 @@ def _options(pairs: Sequence[str]) -> dict[str, object]:
     """`key=value` as written on the command line; values are read as in a config."""
     from omegaconf import OmegaConf
 
-    from vglm.errors import ConfigError
+    from vglm.errors import ConfigError, brief
 
     for pair in pairs:
         if not pair.partition("=")[1]:
             raise ConfigError(f"--option {pair}: expected key=value, such as --option several_images=first.")
-    return {str(key): value for key, value in OmegaConf.from_dotlist(list(pairs)).items()}
+    try:
+        return {str(key): value for key, value in OmegaConf.from_dotlist(list(pairs)).items()}
+    except Exception as error:  # of YAML and OmegaConf, each its own
+        raise ConfigError(f"--option {' '.join(pairs)[:200]}: {brief(error)}. Expected key=value.") from error
 
 
 def _token_counter(folder: Path | None) -> "tuple[Callable[[Sample], Lengths], int, str]":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vglm.config.lazy import defer
-from vglm.config.places import repo_root
+from vglm.config.places import ensure_home, repo_root
 from vglm.errors import ConfigError, WorkbenchError, message_of
 
 if typing.TYPE_CHECKING:
@@ -128,6 +128,7 @@ def prepare_process() -> None:
 
     Only for a process of the workbench's own: it changes what is imported later, and from where.
     """
+    ensure_home()
     defer()
     _leave_script_folder()
     quiet_libraries()

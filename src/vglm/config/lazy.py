@@ -107,19 +107,23 @@ class _LoadedLoader(Loader):
     """Of a part that came with its library."""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return sys.modules[spec.name]
+        module = sys.modules[spec.name]
+        self.spec = module.__spec__
+        return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Do nothing: it has run."""
+        """Leave it as it is: it has run."""
+        module.__spec__ = self.spec
 
 
 def _run(module: ModuleType) -> None:
     """Run a module that was put off."""
     if isinstance(module, _PutOff):
         module.__class__ = ModuleType  # type: ignore[assignment]
-        loader: Any = getattr(module.__spec__, "loader", None)
+        spec: Any = module.__spec__
+        spec.loader = module.__loader__ = spec.loader.loader
         try:
-            loader.loader.exec_module(module)
+            spec.loader.exec_module(module)
         except BaseException:
             sys.modules.pop(module.__name__, None)  # as a failed import leaves it
             raise

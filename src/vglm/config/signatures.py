@@ -401,9 +401,8 @@ def _of_python(name: str, statement: ast.Import | ast.ImportFrom) -> Any:
     """What an import takes out of the standard library, if it does."""
     each = next(it for it in statement.names if (it.asname or it.name.partition(".")[0]) == name)
     source = (statement.module or "") if isinstance(statement, ast.ImportFrom) else each.name
-    if source.partition(".")[0] not in sys.stdlib_module_names or (
-        isinstance(statement, ast.ImportFrom) and statement.level
-    ):
+    is_relative = isinstance(statement, ast.ImportFrom) and statement.level > 0
+    if is_relative or source.partition(".")[0] not in sys.stdlib_module_names:
         return None
     imported = importlib.import_module(source)
     return getattr(imported, each.name) if isinstance(statement, ast.ImportFrom) else imported
