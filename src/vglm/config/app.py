@@ -183,12 +183,16 @@ def _is_first_to_fail() -> bool:
     """Whether no other of several processes said already what went wrong; most mistakes are met by all at once."""
     if not is_one_of_several():
         return True
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # documented all the same
-
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    try:  # what the launcher lets its processes find each other by
-        address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = TCPStore(*address, timeout=timedelta(seconds=10), wait_for_workers=False)
-        return store.add(f"vglm/failures/{attempt}", 1) == 1
+    try:
+        return bool(launchers_store().add(f"vglm/failures/{attempt}", 1) == 1)
     except (LookupError, ValueError, RuntimeError):
         return os.environ["RANK"] == "0"
+
+
+def launchers_store() -> Any:
+    """What the launcher lets its processes find each other by."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # documented all the same
+
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return TCPStore(*address, timeout=timedelta(seconds=10), wait_for_workers=False)

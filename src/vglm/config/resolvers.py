@@ -1,5 +1,6 @@
 """The resolvers that `conf/` and `recipes/` use."""
 
+import itertools
 import os
 import sys
 from collections.abc import Callable
@@ -12,8 +13,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from vglm.config.app import is_one_of_several, launchers_store
 from vglm.config.places import repo_root
 from vglm.config.targets import build
+from vglm.errors import ConfigError
 
 _OTHER_DRIVERS = (Path("/dev/kfd"), Path("/dev/dxg"))
 """Signs of an AMD GPU, and of Windows' own driver below Linux: only torch can tell what they are good for."""
@@ -30,6 +33,27 @@ def _runs_root() -> str:
     if not HydraConfig.initialized() or HydraConfig.get().mode is not RunMode.MULTIRUN:
         return "outputs"
     return str(HydraConfig.get().sweep.dir)
+
+
+_moments = itertools.count()
+"""Numbers the timestamps of this process."""
+
+
+def _timestamp() -> str:
+    """Now; of several processes all get the main one's, for they write to one folder."""
+    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3]
+    if not is_one_of_several():
+        return now
+    key = f"vglm/timestamp/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_moments)}"
+    try:
+        store = launchers_store()
+        if os.environ["RANK"] == "0":
+            store.set(key, now)
+        return str(store.get(key).decode())  # waits until it is there
+    except (LookupError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"the processes that torchrun started cannot agree on a run folder ({error}). Name it: output_dir=<folder>."
+        ) from error
 
 
 def _share_of(share: float, whole: int) -> int:
@@ -71,7 +95,7 @@ def register_resolvers() -> None:
         "repo_root": (lambda: str(repo_root()), False),
         "recipe_name": (recipe_name, False),
         "runs_root": (_runs_root, False),
-        "timestamp": (lambda: datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3], True),
+        "timestamp": (_timestamp, True),
         "cuda_available": (_cuda_available, False),
         "numbers": (_numbers, False),
         "result_of": (_result_of, False),

@@ -13,6 +13,7 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from vglm.config.targets import interpolation_in
 from vglm.errors import ConfigError, brief
 
 _MOST_CHARACTERS = 1_000_000
@@ -41,23 +42,12 @@ def read_run_values(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is damaged: {brief(error)}. Train again, or restore the file.") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{path} is no config of train.py: it has no `trainer`. Restore the file.")
-    if found := _interpolation(values):
+    if found := interpolation_in(values):
         raise ConfigError(
             f"{path}: {found[:200]!r} asks to be replaced by something else. A run's config is written with everything"
             " in place, so this is none, or it was changed. Restore the file."
         )
     return {str(key): value for key, value in values.items()}
-
-
-def _interpolation(values: object) -> str | None:
-    """The first text that OmegaConf would replace."""
-    if isinstance(values, str):
-        return values if "${" in values else None
-    if isinstance(values, dict):
-        values = [*values, *values.values()]
-    if isinstance(values, list):
-        return next((found for each in values if (found := _interpolation(each))), None)
-    return None
 
 
 def load_run_config(run_folder: object) -> DictConfig:
@@ -101,6 +91,8 @@ def take_from_run(cfg: DictConfig, trained: Mapping[str, object]) -> None:
     Raises:
         ConfigError: Neither names a model, or data.
     """
+    if found := interpolation_in(trained):
+        raise ConfigError(f"the run's config: {found[:200]!r} asks to be replaced by something else. Restore the file.")
     with open_dict(cfg):
         for name in ("model", "dataset"):
             given = cfg.get(name) or {}

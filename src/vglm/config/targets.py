@@ -100,6 +100,17 @@ def _targets(values: Any) -> Iterator[object]:
             yield from _targets(each)
 
 
+def interpolation_in(values: object) -> str | None:
+    """The first text in plain values that OmegaConf would replace: by a variable of the environment, by a call."""
+    if isinstance(values, str):
+        return values if "${" in values else None
+    if isinstance(values, Mapping):
+        values = [*values, *values.values()]
+    if isinstance(values, list | tuple):
+        return next((found for each in values if (found := interpolation_in(each))), None)
+    return None
+
+
 def locate(target: str) -> Any:
     """The object a dotted name stands for: something in a module, or in a class in a module, of its own package.
 
@@ -154,8 +165,12 @@ def build(component: Mapping[str, Any] | DictConfig, **keys: Any) -> Any:
     Safe for configs from anyone, as far as building goes: nothing is imported or called but what `refusal` lets pass.
 
     Raises:
-        ConfigError: A target, at any depth, may not be built.
+        ConfigError: A target, at any depth, may not be built; or plain values, as of a run, have an interpolation.
     """
+    if not OmegaConf.is_config(component) and (found := interpolation_in(component)):
+        raise ConfigError(
+            f"{found[:200]!r} asks to be replaced by something else, which the config of a run never does."
+        )
     check_targets(component)
     check_targets(keys)
     try:
