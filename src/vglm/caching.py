@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from vglm.config.places import ensure_home
 from vglm.errors import WorkbenchError
 from vglm.files import read_json, write_json
 
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 def cache_folder(kind: str = "") -> Path:
     """`$VGLM_CACHE`, else `vglm` in the user's cache folder, and in it the folder of one kind of content."""
+    ensure_home()
     given = os.environ.get(VARIABLE)
     base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vglm"
     return base.expanduser() / kind
