@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from vglm.caching import cache_folder
 
+from vglm.caching import cache_folder
 from vglm.config import repo_root
 from vglm.config.places import ensure_home
 
