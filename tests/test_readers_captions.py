@@ -205,6 +205,8 @@ def test_broken_vqa_rows(tmp_path: Path) -> None:
     assert fault_of(path, 3).startswith("expected 'image_id' to be a whole number, found a text")
     assert fault_of(path, 4).startswith("expected image 'COCO_train2014_000000000009.jpg' in ")
     assert fault_of(path, 5).startswith("expected an object")
+    write(tmp_path / ANNOTATIONS, {"annotations": [ANNOTATION | {"answers": [{"answer": "net"}, {"answer": None}]}]})
+    assert fault_of(path, 1).startswith("expected 'answers' of its annotation, 2 to be text, found null")
     write(tmp_path / ANNOTATIONS, {"annotations": [ANNOTATION | {"multiple_choice_answer": ""}]})
     assert fault_of(path, 1).startswith("expected 'multiple_choice_answer' of its annotation to say something")
 

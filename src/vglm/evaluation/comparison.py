@@ -485,7 +485,7 @@ def slice_values(record: Prediction) -> dict[str, str]:
     return values | {
         str(name): str(value)
         for name, value in meta.items()
-        if isinstance(value, str | bool | int) and name not in ("choices", "options")
+        if isinstance(value, str | bool | int) and name not in ("choices", "options", "answers")
     }
 
 
@@ -536,7 +536,7 @@ def compare(
         splits.setdefault(record.split, []).append(record)
     summaries = {}
     for name, records in splits.items():
-        own = METRICS if name == PROBE and len(splits) > 1 else tuple(chosen.values())
+        own = METRICS if name == PROBE and len(splits) > 1 else tuple(each.signed(records) for each in chosen.values())
         others = [before[record.key] for record in records]
         decisive, right = _decide(others, records, own)
         summaries[name] = Summary(tuple(map(Pair, others, records, right)), own, decisive)

@@ -218,8 +218,9 @@ def _plain_meta(meta: Mapping[str, Any]) -> dict[str, str | int | bool]:
     plain: dict[str, str | int | bool] = {
         str(name): value for name, value in meta.items() if isinstance(value, str | int)
     }
-    if isinstance(meta.get("choices"), list | tuple):
-        plain["choices"] = json.dumps(meta["choices"], ensure_ascii=False)
+    for name in ("choices", "answers"):
+        if isinstance(meta.get(name), list | tuple) and meta[name]:
+            plain[name] = json.dumps(meta[name], ensure_ascii=False)
     return plain
 
 

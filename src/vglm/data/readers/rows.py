@@ -236,6 +236,28 @@ def group_in(row: Mapping[str, Any]) -> str | None:
     )
 
 
+def read_answers(check: RowCheck, given: Any, label: str) -> list[str]:
+    """What several people answered to one question: a list of texts, or of objects with `answer`, as VQA's are.
+
+    Args:
+        check: Takes up what is wrong.
+        given: The list.
+        label: Its name in messages.
+
+    Returns:
+        The answers, each as often as it was given; empty if they cannot be used.
+    """
+    if not isinstance(given, list) or not given:
+        found = "an empty list" if given == [] else kind_of(given)
+        check.fail(f"{label} to be a list of answers", found, "list what people answered")
+        return []
+    said = [each.get("answer") if isinstance(each, Mapping) else each for each in given]
+    return [
+        str(each) if isinstance(each, int | float) and not isinstance(each, bool) else check.value(each, f"{label}, {n}")
+        for n, each in enumerate(said, start=1)
+    ]
+
+
 def list_options(options: Sequence[str]) -> str:
     """Options as a question shows them, one a line: `A. a cat`, `B. a dog`.
 

@@ -29,6 +29,7 @@ from vglm.data.readers.rows import (
     kind_of,
     not_an_object,
     quote,
+    read_answers,
     split_name,
 )
 from vglm.data.sample import Sample, Turn
@@ -139,11 +140,9 @@ def _load_answers(path: Path) -> dict[Any, tuple[Any, dict[str, Any]]]:
         if not isinstance(row, dict) or not isinstance(row.get("question_id"), int | str):
             continue  # the question that it should answer is told
         given = row.get("answers")
-        rest: dict[str, Any] = {
-            "answers": [each.get("answer") for each in given if isinstance(each, dict)]
-            if isinstance(given, list)
-            else []
-        }
+        if isinstance(given, list):
+            given = [each.get("answer") if isinstance(each, dict) else each for each in given]
+        rest: dict[str, Any] = {"answers": given} if given not in (None, []) else {}
         rest |= {"kind": row["answer_type"]} if isinstance(row.get("answer_type"), str) else {}
         rest |= {"question_type": row["question_type"]} if isinstance(row.get("question_type"), str) else {}
         answers[row["question_id"]] = (row.get("multiple_choice_answer"), rest)
@@ -159,6 +158,9 @@ def _find_answer(
         check.fail("'question_id' to be that of an annotation", found, "add the annotation, or take the question out")
         return "", {}
     answer, rest = answers[question_id]
+    rest = dict(rest)
+    if "answers" in rest:
+        rest |= {"answers": read_answers(check, rest["answers"], "'answers' of its annotation")}
     return check.value(answer, "'multiple_choice_answer' of its annotation"), rest
 
 

@@ -13,7 +13,7 @@ to the same question are one sample: their rows are joined before anything is co
 import math
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -49,6 +49,7 @@ class Metric:
         is_share: Whether it is from 0.0 to 1.0 and shown in points; otherwise `signature` names range or unit.
         is_better_higher: False for errors; None for what is neither good nor bad, like a length.
         is_ngram: Whether it counts n-grams, and so depends on the answer's length.
+        signature_of: Records -> the signature on them, where it depends on what the data has; see `signed`.
     """
 
     name: str
@@ -60,6 +61,11 @@ class Metric:
     is_share: bool = True
     is_better_higher: bool | None = True
     is_ngram: bool = False
+    signature_of: Callable[[Sequence[Prediction]], str] | None = None
+
+    def signed(self, records: Sequence[Prediction]) -> "Metric":
+        """The same metric, with a signature that says how it is computed on these records."""
+        return self if self.signature_of is None else replace(self, signature=self.signature_of(records))
 
     def rows(self, records: Sequence[Prediction]) -> Rows:
         """The additive numbers of each record; a record with an error counts as an empty answer, scored 0.
@@ -120,6 +126,7 @@ def measure(metric: Metric, records: Sequence[Prediction]) -> Score:
         metric: The metric.
         records: At least one; their `group` says which of them belong together.
     """
+    metric = metric.signed(records)
     rows, samples = join_draws(metric.rows(records), records)
     groups = [(record.split, record.group) for record in samples]
     value = float(metric.statistic(rows.sum(axis=0)))
