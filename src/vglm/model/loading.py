@@ -190,9 +190,25 @@ def save_native(
     """
     destination = Path(destination)
     check_vacant(destination)
+    note_tie(model)
     with appearing_whole(destination) as folder, _quiet_transformers():
         model.save_pretrained(folder, max_shard_size="5GB")
         processor.save_pretrained(folder)
+
+
+def note_tie(model: VisualGlmForConditionalGeneration) -> None:
+    """Let the config say what the weights show: whether the output head is the word embeddings or a matrix of its own.
+
+    A config that calls a head tied, of which a tuned copy was put in, would lose it at the next conversion.
+    """
+    head, embeddings = model.lm_head.weight, model.get_input_embeddings().weight
+    if model.config.tie_word_embeddings and head is not embeddings:
+        is_same = (head.shape, head.dtype) == (embeddings.shape, embeddings.dtype) and torch.equal(head, embeddings)
+        _set_tie(model.config, is_same)
+
+
+def _set_tie(config: VisualGlmConfig, is_tied: bool) -> None:
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = is_tied
 
 
 def detect_layout(folder: Path) -> SourceLayout | None:
@@ -257,6 +273,8 @@ def _open_native(folder: Path, tokenizer_folder: str | Path | None) -> Checkpoin
     if getattr(config, "quantization_config", None) is None:
         shapes = {name: tuple(tensor.shape) for name, tensor in empty_model(config).state_dict().items()}
         files.check(shapes, optional=[HEAD] if config.tie_word_embeddings else [])
+    if config.tie_word_embeddings and HEAD in files.tensors:  # as the files have it, whatever the config says
+        _set_tie(config, files.are_equal(HEAD, EMBEDDINGS))
     processor = VisualGlmProcessor.from_pretrained(folder)
     if tokenizer_folder is not None:
         processor.tokenizer = _load_tokenizer(folder, tokenizer_folder)
@@ -289,7 +307,7 @@ def _open_original(folder: Path, layout: SourceLayout, tokenizer_folder: str | P
     head, embeddings = (
         next(entry.source for entry in entries if entry.native == (name,)) for name in (HEAD, EMBEDDINGS)
     )
-    config.tie_word_embeddings = config.text_config.tie_word_embeddings = files.are_equal(head, embeddings)
+    _set_tie(config, files.are_equal(head, embeddings))
     config._name_or_path = str(folder)
     size = config.vision_config.image_size
     processor = VisualGlmProcessor(
@@ -328,6 +346,7 @@ def _load_native(
     if problems:
         raise CheckpointError(f"{folder} is not a complete checkpoint of this model: {problems}.")
     keep_scales(model)
+    note_tie(model)
     return model
 
 
@@ -569,6 +588,7 @@ def attach_adapter(
             warnings.filterwarnings(
                 "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
             )
+            warnings.filterwarnings("ignore", ".*ensure_weight_tying", UserWarning)  # merging parts the two
             # AdaLoRA keeps its ranks under names that peft's check for LoRA does not know
             warnings.filterwarnings("ignore", r"The following rank_pattern keys did not match .*lora_E", RuntimeWarning)
             warnings.filterwarnings("error", message="Found missing adapter keys")
