@@ -292,6 +292,16 @@ def answers_to_look_at(survey: Survey) -> Iterator[Finding]:
                 f"{consequence} --fix leaves the rows out.",
                 tuple(_example(survey, row, evidence(_marked_answer(survey.sample(row)))) for row in _head(rows)),
             )
+    rows = np.flatnonzero(survey.rows["marks"] & Mark.DETACHED)
+    if len(rows):
+        yield Finding(
+            NOTE,
+            f"{_count(len(rows), 'answer')} {'has' if len(rows) == 1 else 'have'} blanks before punctuation, as"
+            " tokenised captions do, or characters without width",
+            "The model's answers never have them, for decoding drops them. Exact match compares without them; BLEU and"
+            " its like do not. Write the answers as they are to be read.",
+            _examples(survey, rows),
+        )
     rows = np.flatnonzero(survey.rows["open_question"])
     if len(rows):
         yield Finding(
@@ -742,7 +752,7 @@ def _in_split(survey: Survey, rows: NDArray[np.intp] | slice, split: str) -> NDA
 
 
 def _marked_answer(sample: Sample) -> str:
-    return next((turn.answer for turn in sample.turns if marks_of(turn.answer)), sample.answer)
+    return next((turn.answer for turn in sample.turns if marks_of(turn.answer) & ~Mark.DETACHED), sample.answer)
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
