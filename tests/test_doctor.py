@@ -81,6 +81,15 @@ def test_a_clean_set(write: Callable[..., Path]) -> None:
         assert "duplicate rows" in diagnosis.clean
 
 
+def test_the_ids_taken_are_told_and_the_rows_without_them(write: Callable[..., Path]) -> None:
+    rows = [row(each, f"第{each}张。", patient_id=each // 2 or None) for each in range(8)]
+    with examine(write(rows), workers=1) as diagnosis:
+        titles = {each.title: each for each in diagnosis.findings}
+        assert "5 groups (study, patient, star) in 8 rows, up to 2 rows each, by patient_id" in titles
+        assert titles["2 rows have no id in patient_id, and the others do"].severity is Severity.WARNING
+        assert [each.group for each in diagnosis.survey.samples()][2:] == ["1", "1", "2", "2", "3", "3"]
+
+
 def test_tokenised_captions_are_noted(write: Callable[..., Path]) -> None:
     path = write([row(1, "the heart is normal ."), row(2, "It is, isn't it?"), row(3, "心影\ufeff增大。")])
     with examine(path, workers=1) as diagnosis:

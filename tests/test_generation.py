@@ -83,6 +83,7 @@ def test_a_record_tells_why_its_answer_ends(loaded: tuple[Any, Any], samples: li
     assert [each.is_cut for each in records].count(True) == 1
     assert records[3].finish is None
 
+
 def test_a_record_tells_where_it_comes_from(loaded: tuple[Any, Any], samples: list[Sample], tmp_path: Path) -> None:
     records = generate_predictions(*loaded, samples, split="probe", max_new_tokens=1, images=tmp_path / "images")
     first, text, _, history, memory = records

@@ -73,7 +73,7 @@ def test_exact_match(prediction: str, reference: str, expected: float) -> None:
 
 
 TOKENISED = (
-    "the heart is normal in size . no effusion .", "is it red ?", "it does n't show effusion", "they 're dogs , two !",
+    "heart normal . no effusion .", "is it red ?", "it does n't show effusion", "they 're dogs , two !",
     "the patient 's heart", "dogs ' tails", "wait …", "心影\u200b增大。", "心影\ufeff增大。", "5\u200emm", "a  .  b ， c",
     "图 ， 好 ！", "a\x03b",
 )  # fmt: skip
@@ -86,7 +86,9 @@ def test_an_answer_learned_token_by_token_is_an_exact_match(reference: str) -> N
     assert normalised_match(said, reference) == 1.0
 
 
-@given(st.lists(st.sampled_from([*".,?!'ntmsvreaB心。，…", "n't", "'s", " '", "\u200b", "．"]), max_size=9), st.booleans())
+@given(
+    st.lists(st.sampled_from([*".,?!'ntmsvreaB心。，…", "n't", "'s", " '", "\u200b", "．"]), max_size=9), st.booleans()
+)
 def test_references_and_decoded_answers_have_one_form(parts: list[str], has_blanks: bool) -> None:
     reference = " ".join((" " if has_blanks else "").join(parts).replace("\u200b", " ").split())
     assert normalise(clean_response(TOKENIZER.decode(TOKENIZER.encode_plain(reference)))) == normalise(reference)

@@ -262,7 +262,9 @@ def test_the_verdict_claims_no_more_than_the_data(
     assert f"**{expected[:30]}" in text
 
 
-def test_cut_answers_are_counted_for_each_arm(make_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_cut_answers_are_counted_for_each_arm(
+    make_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     before, after = answers(4, 40), [replace(each, finish="eos") for each in answers(30, 40)]
     cut = [replace(each, finish="length" if place < 7 else None) for place, each in enumerate(before)]
     for arm, said in ((cut, True), (before, False)):

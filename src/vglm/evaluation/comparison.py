@@ -32,8 +32,9 @@ it. The p-values are Holm-corrected over all metrics of a split; intervals of sl
 is a share of right answers, else an accuracy that was asked for, else exact match.
 
 Where several answers to each question were drawn, answers are paired draw by draw, and a sample with its mean over the
-draws counts as one: `n`, `errors` and `changed` are samples (`cut` are answers of `max_new_tokens` tokens), and nothing takes draws for independent. `draws` has the
-main split's score of each draw alone, and how far these lie apart.
+draws counts as one: `n`, `errors` and `changed` are samples, and nothing takes draws for independent. `cut` counts
+answers that reached `max_new_tokens`. `draws` has the main split's score of each draw alone, and how far these lie
+apart.
 """
 
 import json

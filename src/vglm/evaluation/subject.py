@@ -190,9 +190,9 @@ def select_samples(splits: Splits, names: str | Sequence[str], choices: Choices 
         raise ConfigError(f"splits: there is no {unknown[0]!r}; choose from {', '.join(SPLITS)}.")
     samples = {name: getattr(splits, name) for name in names}
     if not any(map(len, samples.values())):
-        raise DataError(
-            f"the data has no samples in {', '.join(names) or 'no splits'}. Name a dataset or splits that do."
-        )
+        there = [name for name in SPLITS if len(getattr(splits, name))]
+        advice = f"It has {', '.join(there)}: pass splits=[{','.join(there)}]" if there else "It has none at all"
+        raise DataError(f"the data has no samples in {', '.join(names) or 'no splits'}. {advice}, or another dataset.")
     samples = {name: rows for name, rows in samples.items() if len(rows)}
     check_choices(choices, samples)
     return samples

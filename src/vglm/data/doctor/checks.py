@@ -508,13 +508,23 @@ def groups(survey: Survey) -> Iterator[Finding]:
     if not len(rows):
         return
     _, sizes = np.unique(rows["group"], return_counts=True)
+    ids = survey.ids
     if not rows["has_own_group"].all():
         yield Finding(
             NOTE,
             f"{_count(len(sizes), 'group')} (study, patient, star) in {_rows(len(rows))},"
-            f" up to {_rows(int(sizes.max()))} each",
+            f" up to {_rows(int(sizes.max()))} each" + (f", by {ids.source}" if ids is not None else ""),
             "Split by group, never by row.",
         )
+        if ids is not None and ids.without:
+            yield Finding(
+                WARNING,
+                f"{_rows(len(ids.without))} {'has' if len(ids.without) == 1 else 'have'} no id in {ids.source},"
+                " and the others do",
+                "They are grouped by what else they name (a study, the picture), so a patient of theirs may be in"
+                " training and test. Fill the ids in, or leave these rows out.",
+                _examples(survey, np.array(ids.without)),
+            )
         return
     studies = infer_groups(survey)
     if studies is None:

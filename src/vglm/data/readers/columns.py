@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from vglm.data.ids import group_name
 from vglm.data.problems import BadRow
 from vglm.data.readers.dialogue import (
     DialogueOptions,
@@ -25,17 +26,16 @@ from vglm.data.readers.dialogue import (
     read_history,
 )
 from vglm.data.readers.rows import (
-    GROUP_KEYS,
     IMAGE_SUFFIXES,
     ImageFolders,
     RowCheck,
     SeveralImages,
-    group_in,
     is_english,
     kind_of,
     not_an_object,
     quote,
     read_answers,
+    read_group,
     refuse_several,
     spread_images,
 )
@@ -107,7 +107,7 @@ class Columns:
         answer: Holds the answer.
         question: Holds the question.
         image: Holds the picture or its name.
-        group: Says which rows belong together.
+        group: Says which rows belong together, if the user named it; else the ids in the row do, see `vglm.data.ids`.
         split: Says which split a row belongs to.
     """
 
@@ -213,9 +213,10 @@ class TableReader:
             meta["answers"] = people_said
         history = read_history(check, row.get("history"))
         meta = check.meta(meta)
-        group = group_in(row) if columns.group is None else row.get(columns.group)
-        if isinstance(group, list | dict):
-            check.fail(f"{columns.group!r} to be text or a number", kind_of(group), "write one value")
+        group = read_group(check, row) if columns.group is None else group_name(row.get(columns.group))
+        if columns.group is not None and group is None:
+            fix = "write it, or leave out group_column"
+            check.fail(f"{columns.group!r} to name the row's group", kind_of(row.get(columns.group)), fix)
         bad = check.bad_row()
         if bad is not None:
             yield bad
@@ -225,11 +226,7 @@ class TableReader:
         english = self._speaks_english(row.get("english"), [*words, asked or "", answer])
         sample = Sample(
             id=identity,
-            group=str(group)
-            if group not in (None, "")
-            else group_of_image(images[0], identity)
-            if images
-            else identity,
+            group=group or (group_of_image(images[0], identity) if images else identity),
             image=None,
             turns=(*history, Turn(asked or caption_question(english), answer)),
             english=english,
@@ -263,7 +260,7 @@ def looks_like_samples(names: Iterable[str]) -> bool:
 def _settle(path: Path | str, names: tuple[str, ...], options: Mapping[str, Any]) -> Columns:
     """Find each column's part."""
     found = {part: _find(path, part, names, options.get(f"{part}_column")) for part in _GUESSES}
-    group = options.get("group_column") or next((name for name in GROUP_KEYS if name in names), None)
+    group = options.get("group_column")
     if group is not None and group not in names:
         raise DataError(f"{path}: there is no column {quote(group)}. {_these(names)}")
     answer, question = found["answer"], found["question"]
