@@ -73,10 +73,10 @@ def test_exact_match(prediction: str, reference: str, expected: float) -> None:
 
 
 TOKENISED = (
-    "heart normal . no effusion .", "is it red ?", "it does n't show effusion", "they 're dogs , two !",
-    "the patient 's heart", "dogs ' tails", "wait …", "心影\u200b增大。", "心影\ufeff增大。", "5\u200emm", "a  .  b ， c",
-    "图 ， 好 ！", "a\x03b",
-)  # fmt: skip
+    *("heart normal . no effusion .", "is it red ?", "it does n't show effusion", "they 're dogs , two !"),
+    *("the patient 's heart", "dogs ' tails", "wait …", "心影\u200b增大。", "心影\ufeff增大。", "5\u200emm"),
+    *("a  .  b ， c", "图 ， 好 ！", "a\x03b"),
+)
 
 
 @pytest.mark.parametrize("reference", TOKENISED)
