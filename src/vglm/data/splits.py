@@ -376,15 +376,23 @@ def find_ids(outline: Outline) -> FoundIds | None:
         picture, group = outline.pictures[row], outline.groups[row]
         told = () if picture is None else folder_ids(picture, root)
         every = tuple(sorted((*known, *told))) if told else known
-        is_free = not every or any(group == each.name for each in every) or is_own_group(outline, row)
+        is_free = (
+            not every
+            or group == every[0].name
+            or any(group == each.name for each in every)
+            or is_own_group(outline, row)
+        )
         ids.append(every if is_free else (Id(-1, "", group),))
-    used = [each[0] for each in ids if each and each[0].place >= 0]
-    if not used or min(each.scope for each in used) == 2:
+    tops = {each[0].place: each[0] for each in ids if each}  # one of each kind
+    used = [each for place, each in tops.items() if place >= 0]
+    widest = min((each.scope for each in used), default=2)
+    if widest == 2:
         return None
-    widest = min(each.scope for each in used)
     groups = list(outline.groups)
     without: list[int] = []
-    owners = _owners(ids) if len({each[0].place if each else None for each in ids}) > 1 else {}
+    if len(tops) == 1 and all(ids):
+        return FoundIds([each[0].name for each in ids], used[0].source, [])
+    owners = _owners(ids)
     for row, each in enumerate(ids):
         top = _resolve(each, owners)
         if top is None or (top.place >= 0 and top.scope > widest):
@@ -393,7 +401,7 @@ def find_ids(outline: Outline) -> FoundIds | None:
             groups[row] = top.name if top.scope == widest else f"{top.source} {top.name}"
         elif top is None and each:
             groups[row] = outline.ids[row]  # what it names is of several patients
-    sources = dict.fromkeys(each.source for each in sorted(set(used)) if each.scope == widest)
+    sources = dict.fromkeys(each.source for each in sorted(used) if each.scope == widest)
     return FoundIds(groups, " and ".join(sources), without, outline.ids[without[0]] if without else "")
 
 

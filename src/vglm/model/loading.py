@@ -201,7 +201,8 @@ def note_tie(model: VisualGlmForConditionalGeneration) -> None:
 
     A config that calls a head tied, of which a tuned copy was put in, would lose it at the next conversion.
     """
-    head, embeddings = model.lm_head.weight, model.get_input_embeddings().weight
+    head: Any = model.lm_head.weight
+    embeddings: Any = model.get_input_embeddings().weight
     if model.config.tie_word_embeddings and head is not embeddings:
         is_same = (head.shape, head.dtype) == (embeddings.shape, embeddings.dtype) and torch.equal(head, embeddings)
         _set_tie(model.config, is_same)

@@ -161,7 +161,7 @@ def _part_head(base: Any) -> None:
     """Give the output head a matrix of its own where it shares one and an adapter changes one of the two only."""
     head, embeddings = base.lm_head, base.get_input_embeddings()
     if isinstance(head, BaseTunerLayer) or isinstance(embeddings, BaseTunerLayer):
-        both = (head, embeddings)
+        both: tuple[Any, Any] = (head, embeddings)
         head, embeddings = (each.get_base_layer() if isinstance(each, BaseTunerLayer) else each for each in both)
         if getattr(head, "weight", None) is embeddings.weight:
             head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)

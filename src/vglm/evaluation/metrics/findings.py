@@ -9,8 +9,9 @@ label_report("心影增大，双肺未见实变，右侧胸腔积液可能。")
 
 A report is cut into clauses; in each, a finding's words are looked for, then words of negation and of doubt around
 them. A denied change ("no change in the effusion") says that the thing is there. A text that speaks of nothing is
-unreadable, which is not normal. These are rules, not a clinician and not CheXbert: they miss wordings that are not listed, and the signature says
-so. For comparison with published figures use CheXbert on your copy of its weights (`metrics.external.chexbert`).
+unreadable, which is not normal. These are rules, not a clinician and not CheXbert: they miss wordings that are not
+listed, and the signature says so. For comparison with published figures use CheXbert on your copy of its weights
+(`metrics.external.chexbert`).
 
 Source: the classes and the order mention -> negation -> uncertainty of Irvin et al. 2019, "CheXpert: a large chest
 radiograph dataset with uncertainty labels and expert comparison". The lists of words are this project's own.
@@ -114,12 +115,14 @@ _LIST = re.compile(r"^\s*(?:如|例如|比如|诸如|包括|以及|或|和|及)"
 _BARE = re.compile(r"[\s双两左右侧肺下上中叶部底胸腔膜局灶性的明显急慢、或和及与]*")
 
 _NEGATED_BEFORE = re.compile(
-    r"\b(?:no|not|without|negative for|free (?:of|from)|absence of|resolved|resolution of|removal of|clear of|ruled out|nor)\b"
+    r"\b(?:no|not|without|negative for|free (?:of|from)|absence of|resolved|resolution of|removal of|clear of"
+    r"|ruled out|nor)\b"
     r"|未|没有|无|不伴|排除",
     re.IGNORECASE,
 )
 _NEGATED_AFTER = re.compile(
-    r"^[^,]{0,40}?\b(?:no longer|been (?:resolved|excluded|ruled out)|not (?:\w+ )?(?:seen|identified|present|enlarged|large|big|widened|prominent)"
+    r"^[^,]{0,40}?\b(?:no longer|been (?:resolved|excluded|ruled out)"
+    r"|not (?:\w+ )?(?:seen|identified|present|enlarged|large|big|widened|prominent)"
     r"|(?:is|are|has|have) resolved|removed|absent|excluded|ruled out)\b"
     r"|^[^,]{0,6}(?:未见|不明显|消失|已排除|不大|无明显|未)"
     r"|^[^,]{0,4}(?:已|完全|基本|全部)+(?:吸收|消散|消退|拔除|拔出|取出|移除|撤除|排出)",
@@ -379,7 +382,10 @@ def by_abnormality(records: Sequence[Prediction]) -> dict[str, list[Prediction]]
     return {name: rows for name, rows in slices.items() if rows}
 
 
-_HOW = "rule-based labeller 2, zh and en|unreadable texts have no label|14 CheXpert classes|uncertain counts as positive|any case|not cut|not CheXbert"
+_HOW = (
+    "rule-based labeller 2, zh and en|unreadable texts have no label|14 CheXpert classes|uncertain counts as positive"
+    "|any case|not cut|not CheXbert"
+)
 FINDINGS_MICRO_F1 = Metric("findings_micro_f1", "Findings, micro-F1", _HOW, table=finding_rows, statistic=micro_f1)
 FINDINGS_MACRO_F1 = Metric(
     "findings_macro_f1",
