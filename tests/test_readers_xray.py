@@ -260,7 +260,7 @@ def test_mimic_cxr_collects_bad_lines(mimic):
     metadata = mimic / "mimic-cxr-2.0.0-metadata.csv"
     lines = metadata.read_text().splitlines()
     metadata.write_text("\n".join([*lines, lines[1].rpartition(",")[0] + ",LL"]))
-    with pytest.raises(DataError, match="expected one row with dicom_id .*, found the views .* and LL"):
+    with pytest.raises(DataError, match=r"expected one row with dicom_id .*, found the views .* and LL"):
         list(read_samples(mimic))
     metadata.unlink()
     with pytest.raises(DataError, match="views needs"):

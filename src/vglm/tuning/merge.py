@@ -161,10 +161,13 @@ def _part_head(base: Any) -> None:
     """Give the output head a matrix of its own where it shares one and an adapter changes one of the two only."""
     head, embeddings = base.lm_head, base.get_input_embeddings()
     if isinstance(head, BaseTunerLayer) or isinstance(embeddings, BaseTunerLayer):
-        both: tuple[Any, Any] = (head, embeddings)
-        head, embeddings = (each.get_base_layer() if isinstance(each, BaseTunerLayer) else each for each in both)
+        head, embeddings = _plain(head), _plain(embeddings)
         if getattr(head, "weight", None) is embeddings.weight:
             head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+
+
+def _plain(module: Any) -> Any:
+    return module.get_base_layer() if hasattr(module, "get_base_layer") else module
 
 
 def _measure(before: Tensor, after: Tensor, dtype: torch.dtype) -> Update:
