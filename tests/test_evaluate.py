@@ -91,7 +91,9 @@ def test_the_report_says_what_was_tuned_and_that_a_test_image_was_trained_on(run
     assert (evaluation.title, evaluation.purpose) == ("background/lora", "tuning")
     assert "random_tiny tuned with LoraConfig on 4 samples" in evaluation.summary
     assert "Scored on 3 test samples and 1 probe samples" in evaluation.summary
-    assert [stamp.text for stamp in evaluation.stamps] == ["LEAKED", "EVALUATED ON TRAINING IMAGES"]
+    assert [stamp.text for stamp in evaluation.stamps] == ["LEAKED", "EVALUATED ON TRAINING IMAGES", "ANSWERS CUT"]
+    assert evaluation.stamps[2].detail.startswith("3 of 3 test answers before; 1 of 1 probe answers before; ")
+    assert f" reached max_new_tokens = {TOKENS} and were cut." in evaluation.stamps[2].detail
     assert "1 test samples are not independent of train" in evaluation.stamps[0].detail
     assert "1 of 3 test images" in evaluation.stamps[1].detail  # the same content under another name
     assert "r 8" in evaluation.facts["method"]
@@ -120,7 +122,9 @@ def test_data_changed_since_the_training_is_stamped(copied_run: Path, data: Path
     stamps = {stamp.text: stamp.detail for stamp in read_evaluation(run(f"run={copied_run}")).stamps}
     assert "red.png" in stamps["DATA CHANGED SINCE TRAINING"]
     evaluation = read_evaluation(run(f"run={copied_run}", f"dataset.path={data}", f"output_dir={tmp_path / 'other'}"))
-    assert [stamp.text for stamp in evaluation.stamps] == ["LEAKED", "EVALUATED ON TRAINING IMAGES"]
+    assert [stamp.text for stamp in evaluation.stamps] == ["LEAKED", "EVALUATED ON TRAINING IMAGES", "ANSWERS CUT"]
+    assert evaluation.stamps[2].detail.startswith("3 of 3 test answers before; 1 of 1 probe answers before; ")
+    assert f" reached max_new_tokens = {TOKENS} and were cut." in evaluation.stamps[2].detail
 
 
 def test_a_run_can_prove_what_it_was_tested_on(copied_run: Path, data: Path) -> None:
@@ -133,7 +137,7 @@ def test_a_run_can_prove_what_it_was_tested_on(copied_run: Path, data: Path) -> 
     record["splits"]["train"]["group_names"].append("white.png")  # as if the second test picture had been trained on
     (copied_run / "splits.json").write_text(json.dumps(record), encoding="utf-8")
     stamps = {stamp.text: stamp.detail for stamp in read_evaluation(run(f"run={copied_run}", "splits=test")).stamps}
-    assert list(stamps) == ["LEAKED", "OTHER TEST SAMPLES", "EVALUATED ON TRAINING IMAGES"]
+    assert list(stamps) == ["LEAKED", "OTHER TEST SAMPLES", "EVALUATED ON TRAINING IMAGES", "ANSWERS CUT"]
     assert "; 1 of 3 test samples are of groups that were trained on." in stamps["LEAKED"]
     (copied_run / "splits.json").write_text("{", encoding="utf-8")
     with pytest.raises(AdapterError, match=r"splits\.json is damaged"):
@@ -162,7 +166,7 @@ def test_a_model_alone_is_asked_with_shuffled_and_true_images(
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == folders
     evaluation = read_evaluation(folder)
     assert [arm.label for arm in evaluation.controls] == ["blank", "text-only", "in-context"]
-    assert (evaluation.purpose, evaluation.stamps) == ("image use", ())
+    assert (evaluation.purpose, [stamp.text for stamp in evaluation.stamps]) == ("image use", ["ANSWERS CUT"])
     samples = load_splits(data).test
     loaded = load_pretrained(random_model_folder)
     for arm, rows in (("shuffled", shuffle_images(samples, seed=3)), ("true", samples)):

@@ -1,15 +1,17 @@
 """Merging is W + dW in float64, rounded once; peft's variants and the figures about them."""
 
+import json
 import math
 from pathlib import Path
 
 import pytest
 import torch
-from peft import IA3Config, PromptTuningConfig
+from peft import IA3Config, LoraConfig, PromptTuningConfig
 
 from vglm.config import build, compose
 from vglm.errors import AdapterError, ConfigError
-from vglm.model.loading import attach_adapter, load_pretrained
+from vglm.model.export import convert
+from vglm.model.loading import attach_adapter, load_pretrained, save_native
 from vglm.tuning.contract import answer_logits, relative_difference
 from vglm.tuning.merge import Combination, Update, combine_adapters, merge_adapter, summarise, total
 from vglm.tuning.methods import attach, save
@@ -49,6 +51,36 @@ def test_components_that_train_in_full_merge_and_are_measured(make_adapter, rand
     assert matrices == {name.removesuffix(".weight") for name in updates}
     assert "model.query_tokens" not in moved
     assert any("vision_model" in name for name in moved)
+
+
+EMBEDDINGS = {
+    "a copy of the head": {"modules_to_save": ["lm_head"]},
+    "a copy of the embeddings": {"modules_to_save": ["word_embeddings"]},
+    "LoRA on the head": {"target_modules": ["lm_head"]},
+    "LoRA on the embeddings": {"target_modules": ["word_embeddings"]},
+}
+
+
+@pytest.mark.parametrize("what", EMBEDDINGS)
+def test_what_parts_head_and_embeddings_stays_parted_in_every_layout(
+    what: str, make_adapter, random_model_folder: Path, tmp_path: Path
+) -> None:
+    method = LoraConfig(task_type="CAUSAL_LM", r=2, **{"target_modules": ["query_key_value"], **EMBEDDINGS[what]})
+    adapter, batch, expected = make_adapter(method)
+    base, processor = load_pretrained(random_model_folder)
+    assert base.config.tie_word_embeddings
+    merged, _ = merge_adapter(attach_adapter(base, adapter), adapter)
+    assert relative_difference(answer_logits(merged, batch), expected) < 1e-6
+    expected = answer_logits(merged, batch)
+    save_native(merged, processor, tmp_path / "merged")
+    config = json.loads((tmp_path / "merged/config.json").read_text())
+    assert (config["tie_word_embeddings"], config["text_config"]["tie_word_embeddings"]) == (False, False)
+    config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = True  # as versions before wrote it
+    (tmp_path / "merged/config.json").write_text(json.dumps(config))
+    for layout in ("hf", "sat", "native"):
+        tokenizer = tmp_path / "merged" if layout == "sat" else None
+        folder = convert(tmp_path / "merged", tmp_path / layout, to=layout)
+        assert torch.equal(answer_logits(load_pretrained(folder, tokenizer=tokenizer)[0], batch), expected)
 
 
 def _lora(*overrides: str):

@@ -45,6 +45,17 @@ RECORD = Prediction(
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
+def test_records_without_a_finish_are_read(tmp_path: Path) -> None:
+    write_predictions([replace(RECORD, finish="length")], tmp_path / "new.jsonl")
+    (record,) = read_predictions(tmp_path / "new.jsonl")
+    assert record.is_cut
+    values = json.loads((tmp_path / "new.jsonl").read_text(encoding="utf-8"))
+    del values["finish"]
+    (tmp_path / "old.jsonl").write_text(json.dumps(values), encoding="utf-8")
+    (record,) = read_predictions(tmp_path / "old.jsonl")
+    assert (record.finish, record.is_cut) == (None, False)
+
+
 @given(prediction=TEXT, reference=TEXT, history=st.lists(st.tuples(TEXT, TEXT), max_size=2), error=st.none() | TEXT)
 def test_records_survive_the_file(
     tmp_path_factory: pytest.TempPathFactory,
@@ -70,7 +81,7 @@ def test_a_record_is_one_line_of_plain_json(tmp_path: Path) -> None:
     assert "这张图片的背景是金色的沙滩。" in text
     assert list(json.loads(text)) == [
         "id", "group", "split", "kind", "english", "question", "history", "reference", "prediction", "image",
-        "image_sha256", "error", "meta", "draw", "likelihoods",
+        "image_sha256", "error", "meta", "draw", "likelihoods", "finish",
     ]  # fmt: skip
 
 

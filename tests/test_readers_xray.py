@@ -257,7 +257,12 @@ def test_mimic_cxr_collects_bad_lines(mimic):
     ]
     for each, part in zip(bad, ["no such file", "reports_dir", "'subject_id'", "'split'", "4 columns"], strict=True):
         assert part in each.fault
-    (mimic / "mimic-cxr-2.0.0-metadata.csv").unlink()
+    metadata = mimic / "mimic-cxr-2.0.0-metadata.csv"
+    lines = metadata.read_text().splitlines()
+    metadata.write_text("\n".join([*lines, lines[1].rpartition(",")[0] + ",LL"]))
+    with pytest.raises(DataError, match=r"expected one row with dicom_id .*, found the views .* and LL"):
+        list(read_samples(mimic))
+    metadata.unlink()
     with pytest.raises(DataError, match="views needs"):
         list(read_samples(mimic, views=["PA"]))
     with gzip.open(mimic / "mimic-cxr-2.0.0-split.csv.gz", "wt") as file:

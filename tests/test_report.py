@@ -262,6 +262,23 @@ def test_the_verdict_claims_no_more_than_the_data(
     assert f"**{expected[:30]}" in text
 
 
+def test_cut_answers_are_counted_for_each_arm(
+    make_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after = answers(4, 40), [replace(each, finish="eos") for each in answers(30, 40)]
+    cut = [replace(each, finish="length" if place < 7 else None) for place, each in enumerate(before)]
+    for arm, said in ((cut, True), (before, False)):
+        folder = make_folder(arm, after, replace(EVALUATION, stamps=(), decoding={"max_new_tokens": 5}))
+        text = " ".join(Page(render(folder).read_text(encoding="utf-8")).text.split())
+        sentence = "of 40 answers an arm, 7 (before) and 0 (after) reached max_new_tokens = 5 and were cut there."
+        print_summary(folder)
+        shown = " ".join(capsys.readouterr().out.split())
+        for where in (text, (folder / "report/report.md").read_text(encoding="utf-8"), shown):
+            assert (sentence in where) is said
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        assert metrics["splits"]["test"]["cut"] == {"before": 7 if said else 0, "after": 0}
+
+
 def test_a_stamp_is_part_of_the_verdict(make_folder: Callable[..., Path]) -> None:
     report = render(make_folder(answers(4, 40), answers(30, 40))).parent / "report.json"
     verdict = json.loads(report.read_text(encoding="utf-8"))["verdict"]

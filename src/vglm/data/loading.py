@@ -121,14 +121,21 @@ class Splits:
         return [each for each in found if each is not None]
 
     def refuse_leakage(self, *, allow: bool = False) -> None:
-        """Stop a training run whose test would measure memory.
+        """Stop a training run that has nothing to learn from, or whose test would measure memory.
 
         Args:
             allow: Go on nevertheless, with a warning; so does `allow_leakage`.
 
         Raises:
-            DataError: There is `leakage`, and nobody allows it.
+            DataError: There are no training samples; or there is `leakage`, and nobody allows it.
         """
+        if not len(self.train):
+            others = ", ".join(f"{len(rows):,} in {name}" for name in SPLITS if len(rows := getattr(self, name)))
+            raise DataError(
+                f"the data has no training samples; there are {others or 'none at all'}. It can be evaluated"
+                " (python evaluate.py dataset=benchmark dataset.path=...). To train on it, take the split out of its"
+                " rows and set dataset.fractions, or add rows of the split train."
+            )
         if not self.leakage:
             return
         findings = "; ".join(map(str, self.leakage))
@@ -385,6 +392,7 @@ def _divide(
         raise ConfigError(f"dataset.fractions: there is no split {min(unknown)!r}; choose from {', '.join(SPLITS)}.")
     if protocol in ("k_fold", "leave_one_out"):
         pool = rows["train"] if has_own_splits else data.undivided
+        _refuse_empty(pool, protocol, data)
         groups, strata = _columns(data, pool)
         folds = _needed(settings["folds"], "folds") if protocol == "k_fold" else None
         numbers = fold_of_rows(groups, folds, strata=strata, seed=seed)
@@ -404,6 +412,7 @@ def _divide(
         rows["train"] = rows["test"] = data.undivided
         how = {"divided": "not at all: train and test are the same"}
     if protocol == "few_shot":
+        _refuse_empty(rows["train"], protocol, data)
         shots = _needed(settings["shots"], "shots")
         if not 0 < shots <= len(rows["train"]):
             raise ConfigError(
@@ -414,6 +423,13 @@ def _divide(
         rows["train"] = sorted(rows["train"][index] for index in order[:shots])
         how["protocol"] = {"name": protocol, "shots": shots, "shot_seed": settings["shot_seed"]}
     return rows, how
+
+
+def _refuse_empty(train: Sequence[int], protocol: str, data: _Data) -> None:
+    if not len(train):
+        raise DataError(
+            f"protocol={protocol} divides training samples, and there are none; only {', '.join(data.given)}."
+        )
 
 
 def _columns(data: _Data, rows: Sequence[int]) -> tuple[list[str], list[str] | None]:
@@ -547,8 +563,6 @@ def _given_splits(root: Path, files: Mapping[str, str], outlines: Mapping[str, O
         rows = [starts[name] + row for row, each in enumerate(named) if each == split]
         if rows:
             given[split] = rows
-    if "train" not in given:
-        raise DataError(f"{root / name}: no row is in the split train; there are {', '.join(given)}.")
     return given
 
 

@@ -137,7 +137,7 @@ def collect_baselines(
         baselines.append(_random_answer(train, test, score, generator))
     if answers.nearest:
         pairs = zip(test, answers.nearest, strict=True)
-        rows = [replace(record, prediction=answer, error=None, likelihoods={}) for record, answer in pairs]
+        rows = [replace(record, prediction=answer, error=None, likelihoods={}, finish=None) for record, answer in pairs]
         meaning = (
             "the answer of the training sample whose image is nearest in the untuned model's vision features"
             " (Q-Former output, mean over slots, cosine), among those with the same question where there are any"
@@ -209,7 +209,7 @@ class _Scorer:
 
 
 def _answer_with(test: Sequence[Prediction], answer: Callable[[Prediction], str]) -> list[Prediction]:
-    return [replace(record, prediction=answer(record), error=None, likelihoods={}) for record in test]
+    return [replace(record, prediction=answer(record), error=None, likelihoods={}, finish=None) for record in test]
 
 
 def _always(test: Sequence[Prediction], answer: str) -> list[Prediction]:

@@ -4,8 +4,8 @@
 
     {"arms": {"baseline": "before", "candidate": "after"},
      "primary": "exact_match",
-     "metrics": {"exact_match": "nfkc|strip|one blank|case kept", …},
-     "splits": {"test": {"n": 120, "errors": 0, "changed": 118,
+     "metrics": {"exact_match": "nfkc|strip|one blank, …", …},
+     "splits": {"test": {"n": 120, "errors": 0, "changed": 118, "cut": {"before": 2, "after": 0},
                          "exact_match": {"before": 0.0, "after": 0.925, "points": 92.5, "difference": 0.925,
                                          "interval": [0.86, 0.96], "p_value": 1e-33, "p_value_holm": 2e-33,
                                          "effect_size": 3.5, "n": 120, "groups": 120, "detectable": 0.03, …}, …,
@@ -32,8 +32,9 @@ it. The p-values are Holm-corrected over all metrics of a split; intervals of sl
 is a share of right answers, else an accuracy that was asked for, else exact match.
 
 Where several answers to each question were drawn, answers are paired draw by draw, and a sample with its mean over the
-draws counts as one: `n`, `errors` and `changed` are samples, and nothing takes draws for independent. `draws` has the
-main split's score of each draw alone, and how far these lie apart.
+draws counts as one: `n`, `errors` and `changed` are samples, and nothing takes draws for independent. `cut` counts
+answers that reached `max_new_tokens`. `draws` has the main split's score of each draw alone, and how far these lie
+apart.
 """
 
 import json
@@ -172,6 +173,11 @@ class Summary:
     def changed(self) -> int:
         """Samples whose answers differ, in some draw."""
         return len({pair.sample for pair in self.pairs if pair.is_changed})
+
+    @property
+    def cut(self) -> tuple[int, int]:
+        """How many (baseline, candidate) answers reached `max_new_tokens`, so that the model was stopped."""
+        return sum(pair.baseline.is_cut for pair in self.pairs), sum(pair.candidate.is_cut for pair in self.pairs)
 
     @cached_property
     def scores(self) -> dict[str, tuple[float, float]]:
@@ -414,7 +420,8 @@ class Comparison:
         """Counts and scores of one row of the tables."""
         metrics = {metric.name: metric for metric in summary.metrics}
         scores = {name: self._score(metrics[name], *each) for name, each in summary.paired.items()}
-        return {"n": summary.n, "errors": summary.errors, "changed": summary.changed, **scores}
+        cut = dict(zip((self.baseline, self.candidate), summary.cut, strict=True))
+        return {"n": summary.n, "errors": summary.errors, "changed": summary.changed, "cut": cut, **scores}
 
     def _score(self, metric: Metric, result: PairedComparison, adjusted: float | None) -> dict[str, Any]:
         """All that is known of one metric; what is not finite becomes None."""
@@ -485,7 +492,7 @@ def slice_values(record: Prediction) -> dict[str, str]:
     return values | {
         str(name): str(value)
         for name, value in meta.items()
-        if isinstance(value, str | bool | int) and name not in ("choices", "options")
+        if isinstance(value, str | bool | int) and name not in ("choices", "options", "answers")
     }
 
 
@@ -536,7 +543,7 @@ def compare(
         splits.setdefault(record.split, []).append(record)
     summaries = {}
     for name, records in splits.items():
-        own = METRICS if name == PROBE and len(splits) > 1 else tuple(chosen.values())
+        own = METRICS if name == PROBE and len(splits) > 1 else tuple(each.signed(records) for each in chosen.values())
         others = [before[record.key] for record in records]
         decisive, right = _decide(others, records, own)
         summaries[name] = Summary(tuple(map(Pair, others, records, right)), own, decisive)

@@ -20,7 +20,7 @@ A record, on one line:
      "question": "这张图片的背景里有什么内容？", "history": [], "reference": "这张图片的背景是金色的沙滩。",
      "prediction": "这张图片的背景是沙滩。", "image": "data/background_synthetic/images/test_003.png",
      "image_sha256": "9f86d081…", "error": null, "meta": {"kind": "background", "place": "beach"},
-     "draw": 0, "likelihoods": {}}
+     "draw": 0, "likelihoods": {}, "finish": "eos"}
 
 While an arm is answering, each process adds its records to a part of its own, `predictions.<rank>.jsonl`, and what it
 scores by likelihood to `likelihoods.<rank>.jsonl`; when all are done the parts become `predictions.jsonl`, in the order
@@ -51,6 +51,8 @@ IMAGES_FOLDER = "images"
 LOCK_FILE = ".lock"
 """In a work folder; the system lets go of it when its process ends, however it ends."""
 MAX_ERRORS_SHOWN = 5
+ENDED, CUT = "eos", "length"
+"""How an answer can end, see `Prediction.finish`."""
 CANNOT_WRITE = {
     errno.EACCES,
     errno.EPERM,
@@ -85,6 +87,8 @@ class Prediction:
         draw: Which of several sampled answers to the same question this is, from 0; 0 for greedy ones.
         likelihoods: Given answer, such as "yes" -> natural logarithm of the probability that the model says exactly
             this and ends; empty where none were scored.
+        finish: Why the answer ends: `eos` where the model ended it, `length` where `max_new_tokens` cut it; None where
+            nobody noted it, or there is no answer of a model.
     """
 
     id: str
@@ -102,6 +106,12 @@ class Prediction:
     meta: Mapping[str, str | int | bool] = field(default_factory=dict, hash=False)
     draw: int = 0
     likelihoods: Mapping[str, float] = field(default_factory=dict, hash=False)
+    finish: str | None = None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the model would have gone on."""
+        return self.finish == CUT
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -218,8 +228,9 @@ def _plain_meta(meta: Mapping[str, Any]) -> dict[str, str | int | bool]:
     plain: dict[str, str | int | bool] = {
         str(name): value for name, value in meta.items() if isinstance(value, str | int)
     }
-    if isinstance(meta.get("choices"), list | tuple):
-        plain["choices"] = json.dumps(meta["choices"], ensure_ascii=False)
+    for name in ("choices", "answers"):
+        if isinstance(meta.get(name), list | tuple) and meta[name]:
+            plain[name] = json.dumps(meta[name], ensure_ascii=False)
     return plain
 
 
@@ -339,15 +350,15 @@ def _parse(values: Any) -> Prediction:
     if not isinstance(values, dict):
         raise ValueError(f"expected an object, found {type(values).__name__}")
     names = {item.name for item in fields(Prediction)}
-    if missing := names - values.keys() - {"meta", "draw", "likelihoods"}:  # older files have none
+    if missing := names - values.keys() - {"meta", "draw", "likelihoods", "finish"}:  # older files have none
         raise ValueError(f"lacks {', '.join(sorted(missing))}")
     if unknown := values.keys() - names:
         raise ValueError(f"has unknown {', '.join(sorted(unknown))}")
     for name in ("id", "group", "split", "question", "reference", "prediction"):
         if not isinstance(values[name], str):
             raise ValueError(f"{name} must be text, found {type(values[name]).__name__}")
-    for name in ("kind", "image", "image_sha256", "error"):
-        if not isinstance(values[name], str | None):
+    for name in ("kind", "image", "image_sha256", "error", "finish"):
+        if not isinstance(values.get(name), str | None):
             raise ValueError(f"{name} must be text or null, found {type(values[name]).__name__}")
     if not isinstance(values["english"], bool):
         raise ValueError(f"english must be true or false, found {values['english']!r}")

@@ -40,6 +40,8 @@ from vglm.tuning.run_folder import RESULTS, latest_run
 
 SPLITS = ("test", "probe", "validation", "train")
 SPLITS_FILE = "splits.json"
+CUT_SHARE = 0.01
+"""If more of an arm's answers are cut, the report is stamped."""
 _PACKAGES = ("visualglm-workbench", "torch", "transformers", "peft", "rouge-score", "pillow")
 
 Samples = Mapping[str, Sequence[Sample]]
@@ -186,9 +188,9 @@ def select_samples(splits: Splits, names: str | Sequence[str], choices: Choices 
         raise ConfigError(f"splits: there is no {unknown[0]!r}; choose from {', '.join(SPLITS)}.")
     samples = {name: getattr(splits, name) for name in names}
     if not any(map(len, samples.values())):
-        raise DataError(
-            f"the data has no samples in {', '.join(names) or 'no splits'}. Name a dataset or splits that do."
-        )
+        there = [name for name in SPLITS if len(getattr(splits, name))]
+        advice = f"It has {', '.join(there)}: pass splits=[{','.join(there)}]" if there else "It has none at all"
+        raise DataError(f"the data has no samples in {', '.join(names) or 'no splits'}. {advice}, or another dataset.")
     samples = {name: rows for name, rows in samples.items() if len(rows)}
     check_choices(choices, samples)
     return samples
@@ -429,7 +431,7 @@ def describe(subject: Subject, answers: Answers, decoding: Mapping[str, Any], co
         versions=_versions(),
         config=config,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        stamps=(*_stamps(subject, predictions), *synthetic_stamps(config)),
+        stamps=(*_stamps(subject, predictions), *_cut_stamps(subject, answers, decoding), *synthetic_stamps(config)),
         controls=(
             *(each.arm for arm in (subject.baseline, subject.candidate) for each in arm.controls),
             *([answers.shots.arm] if answers.shots is not None and answers.shots.samples else ()),
@@ -471,6 +473,23 @@ def _stamps(subject: Subject, predictions: Sequence[Prediction]) -> tuple[Stamp,
         detail = f"{len(changed)} files of the data set are not what the run was trained with, {changed[0]} for one."
         stamps.append(Stamp(text="DATA CHANGED SINCE TRAINING", detail=detail))
     return tuple(stamps)
+
+
+def _cut_stamps(subject: Subject, answers: Answers, decoding: Mapping[str, Any]) -> Iterator[Stamp]:
+    """A warning where the limit cut more than `CUT_SHARE` of an arm's answers in a split."""
+    found = []
+    for arm in (subject.baseline.label, subject.candidate.label):
+        records = answers.records.get(arm, ())
+        cut = Counter(record.split for record in records if record.is_cut)
+        totals = Counter(record.split for record in records)
+        found += [
+            f"{count:,} of {totals[split]:,} {split} answers {arm}"
+            for split, count in cut.items()
+            if count > CUT_SHARE * totals[split]
+        ]
+    if found:
+        detail = f"{'; '.join(found)} reached max_new_tokens = {decoding['max_new_tokens']} and were cut."
+        yield Stamp(text="ANSWERS CUT", detail=f"{detail} Scores are of what was left. Raise max_new_tokens.")
 
 
 def work_key(config: Mapping[str, Any], data_hash: str, folder: Path | None) -> list[Any]:

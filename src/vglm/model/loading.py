@@ -198,9 +198,26 @@ def save_native(
     """
     destination = Path(destination)
     check_vacant(destination, error=ConfigError)
+    note_tie(model)
     with new_folder(destination, error=CheckpointError) as folder, _quiet_transformers():
         model.save_pretrained(folder, max_shard_size="5GB")
         processor.save_pretrained(folder)
+
+
+def note_tie(model: VisualGlmForConditionalGeneration) -> None:
+    """Let the config say what the weights show: whether the output head is the word embeddings or a matrix of its own.
+
+    A config that calls a head tied, of which a tuned copy was put in, would lose it at the next conversion.
+    """
+    head: Any = model.lm_head.weight
+    embeddings: Any = model.get_input_embeddings().weight
+    if model.config.tie_word_embeddings and head is not embeddings:
+        is_same = (head.shape, head.dtype) == (embeddings.shape, embeddings.dtype) and torch.equal(head, embeddings)
+        _set_tie(model.config, is_same)
+
+
+def _set_tie(config: VisualGlmConfig, is_tied: bool) -> None:
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = is_tied
 
 
 def detect_layout(folder: Path) -> SourceLayout | None:
@@ -268,6 +285,8 @@ def _open_native(folder: Path, tokenizer_folder: str | Path | None) -> Checkpoin
     if getattr(config, "quantization_config", None) is None:
         shapes = {name: tuple(tensor.shape) for name, tensor in empty_model(config).state_dict().items()}
         files.check(shapes, optional=[HEAD] if config.tie_word_embeddings else [])
+    if config.tie_word_embeddings and HEAD in files.tensors:  # as the files have it, whatever the config says
+        _set_tie(config, files.are_equal(HEAD, EMBEDDINGS))
     processor = _load_processor(folder)
     if tokenizer_folder is not None:
         processor.tokenizer = _load_tokenizer(folder, tokenizer_folder)
@@ -300,7 +319,7 @@ def _open_original(folder: Path, layout: SourceLayout, tokenizer_folder: str | P
     head, embeddings = (
         next(entry.source for entry in entries if entry.native == (name,)) for name in (HEAD, EMBEDDINGS)
     )
-    config.tie_word_embeddings = config.text_config.tie_word_embeddings = files.are_equal(head, embeddings)
+    _set_tie(config, files.are_equal(head, embeddings))
     config._name_or_path = str(folder)
     size = config.vision_config.image_size
     processor = VisualGlmProcessor(
@@ -344,6 +363,7 @@ def _load_native(
             f"{folder} is not a complete checkpoint of this model: {str(problems)[:_LONGEST_REASON]}."
         )
     keep_scales(model)
+    note_tie(model)
     return model
 
 
@@ -596,6 +616,7 @@ def attach_adapter(model: Any, adapter: Path, *, name: str = "default", is_check
             warnings.filterwarnings(
                 "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
             )
+            warnings.filterwarnings("ignore", ".*ensure_weight_tying", UserWarning)  # merging parts the two
             # A pattern may match more modules than have an adapter, and AdaLoRA keeps its ranks under other names
             warnings.filterwarnings("ignore", r"The following \w+_pattern keys did not match", RuntimeWarning)
             warnings.filterwarnings("error", message="Found missing adapter keys")

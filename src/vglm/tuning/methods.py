@@ -8,6 +8,7 @@
 Both sides of the contract are checked when the method is attached: what is declared trains, and nothing else does.
 """
 
+import difflib
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,9 @@ from vglm.tuning.run_folder import whole_folder
 
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
 """Initialisations of LoRA that take the adapter's start out of the base weights."""
+
+_MODULE_NAMES = ("target_modules", "modules_to_save", "feedforward_modules", "trainable_token_indices")
+"""What a peft config calls modules by their names in."""
 
 Tuned = VisualGlmForConditionalGeneration | PeftModel
 """What training works on: the model itself, or peft's wrapper with its adapter."""
@@ -129,9 +133,11 @@ def attach(model: VisualGlmForConditionalGeneration, method: Method) -> Tuned:
             config, frozen = method.adapter(layers, is_tied=is_tied), method.that_are("frozen")
         else:
             config = method
+        _refuse_absent(model, config)
         try:
             with warnings.catch_warnings():  # peft still asks for a property that transformers has renamed
                 warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+                warnings.filterwarnings("ignore", ".*ensure_weight_tying", UserWarning)  # merging parts the two
                 tuned = get_peft_model(model, config)
         except ValueError as error:
             raise ConfigError(f"method: {type(method).__name__} does not fit this model: {error}") from error
@@ -161,6 +167,30 @@ def attach(model: VisualGlmForConditionalGeneration, method: Method) -> Tuned:
             f" (differing: {', '.join(odd[:3]) or 'none'}). A method trains exactly what it declares."
         )
     return tuned
+
+
+def _refuse_absent(model: VisualGlmForConditionalGeneration, config: PeftConfig) -> None:
+    """Stop before a training of less than was asked for: peft passes over names that no module has."""
+    modules = [name for name, _ in model.named_modules() if name]
+    ends = {".".join(parts[place:]) for each in modules for parts in [each.split(".")] for place in range(len(parts))}
+    absent = []
+    for key in _MODULE_NAMES:
+        names = getattr(config, key, None)
+        if isinstance(names, list | set | tuple | dict):  # a text is a pattern, or all-linear
+            absent += [(key, name) for name in sorted(filter(_is_text, names)) if name not in ends]
+    if absent:
+        leaves = sorted({each.rpartition(".")[2] for each in modules if not each.rpartition(".")[2].isdecimal()})
+        near = difflib.get_close_matches(absent[0][1].rpartition(".")[2], leaves, n=1)
+        raise ConfigError(
+            f"method: {type(config).__name__} does not fit this model, which has no module of the name"
+            f" {', '.join(f'{name} ({key})' for key, name in absent[:5])}: nothing of it would be trained or saved."
+            f" {f'Did you mean {near[0]}? ' if near else ''}Modules are named by their ends, such as lm_head,"
+            " word_embeddings, language_projection or layers.0.attention.query_key_value."
+        )
+
+
+def _is_text(name: object) -> bool:
+    return isinstance(name, str)
 
 
 @contextmanager

@@ -4,16 +4,19 @@
 -> image, turns=(Turn("How many cats?", "Two."),), group="p7", meta={"split": "validation"}
 
 A column is guessed by its name, only if just one fits. A table without a question column needs `question`, unless its
-answers are captions. Columns with no part of their own go into `Sample.meta`. Rows that hold `messages` or LLaVA's
-`conversations` are read as dialogues.
+answers are captions. Columns with no part of their own go into `Sample.meta`. A list of answers, one a person, is kept
+there as `answers` for the VQA accuracy, and the one most people gave (of several the first) is the answer. Rows that
+hold `messages` or LLaVA's `conversations` are read as dialogues.
 """
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from vglm.data.ids import group_name
 from vglm.data.problems import BadRow
 from vglm.data.readers.dialogue import (
     DialogueOptions,
@@ -23,16 +26,16 @@ from vglm.data.readers.dialogue import (
     read_history,
 )
 from vglm.data.readers.rows import (
-    GROUP_KEYS,
     IMAGE_SUFFIXES,
     ImageFolders,
     RowCheck,
     SeveralImages,
-    group_in,
     is_english,
     kind_of,
     not_an_object,
     quote,
+    read_answers,
+    read_group,
     refuse_several,
     spread_images,
 )
@@ -72,6 +75,8 @@ _GUESSES = {
     "split": ("split",),
 }
 _SHAPE = "with the table's columns"
+_ANSWERS = "answers"
+"""The column of TextVQA, OK-VQA and VizWiz with what several people answered; alone, or beside the one that counts."""
 
 
 class ColumnOptions(DialogueOptions, total=False):
@@ -102,7 +107,7 @@ class Columns:
         answer: Holds the answer.
         question: Holds the question.
         image: Holds the picture or its name.
-        group: Says which rows belong together.
+        group: Says which rows belong together, if the user named it; else the ids in the row do, see `vglm.data.ids`.
         split: Says which split a row belongs to.
     """
 
@@ -191,7 +196,7 @@ class TableReader:
     ) -> Iterator[Sample | BadRow]:
         check = RowCheck(number)
         several: SeveralImages = self.dialogues.several_images
-        answer = _text(check, row, columns.answer)
+        answer, people_said = _answer(check, row, columns.answer)
         asked = _text(check, row, columns.question) if columns.question else self.question
         given = row.get(columns.image) if columns.image else None
         images = [] if given is None or given == "" else given if isinstance(given, list) else [given]
@@ -204,11 +209,14 @@ class TableReader:
             split = check.split(row.get(columns.split), columns.split)
         if split is not None:
             meta["split"] = split
+        if people_said:
+            meta["answers"] = people_said
         history = read_history(check, row.get("history"))
         meta = check.meta(meta)
-        group = group_in(row) if columns.group is None else row.get(columns.group)
-        if isinstance(group, list | dict):
-            check.fail(f"{columns.group!r} to be text or a number", kind_of(group), "write one value")
+        group = read_group(check, row) if columns.group is None else group_name(row.get(columns.group))
+        if columns.group is not None and group is None:
+            fix = "write it, or leave out group_column"
+            check.fail(f"{columns.group!r} to name the row's group", kind_of(row.get(columns.group)), fix)
         bad = check.bad_row()
         if bad is not None:
             yield bad
@@ -218,11 +226,7 @@ class TableReader:
         english = self._speaks_english(row.get("english"), [*words, asked or "", answer])
         sample = Sample(
             id=identity,
-            group=str(group)
-            if group not in (None, "")
-            else group_of_image(images[0], identity)
-            if images
-            else identity,
+            group=group or (group_of_image(images[0], identity) if images else identity),
             image=None,
             turns=(*history, Turn(asked or caption_question(english), answer)),
             english=english,
@@ -250,13 +254,13 @@ def holds_dialogues(names: Iterable[str]) -> bool:
 def looks_like_samples(names: Iterable[str]) -> bool:
     """Whether a table with these columns has an answer, and a question or a picture to it."""
     names = set(names)
-    return bool(names & set(_GUESSES["answer"])) and bool(names & {*_GUESSES["question"], *_GUESSES["image"]})
+    return bool(names & {*_GUESSES["answer"], _ANSWERS}) and bool(names & {*_GUESSES["question"], *_GUESSES["image"]})
 
 
 def _settle(path: Path | str, names: tuple[str, ...], options: Mapping[str, Any]) -> Columns:
     """Find each column's part."""
     found = {part: _find(path, part, names, options.get(f"{part}_column")) for part in _GUESSES}
-    group = options.get("group_column") or next((name for name in GROUP_KEYS if name in names), None)
+    group = options.get("group_column")
     if group is not None and group not in names:
         raise DataError(f"{path}: there is no column {quote(group)}. {_these(names)}")
     answer, question = found["answer"], found["question"]
@@ -292,6 +296,8 @@ def _find(path: Path | str, part: str, names: tuple[str, ...], told: str | None)
             raise DataError(f"{path}: there is no column {quote(told)}. {_these(names)}")
         return told
     fitting = [name for name in names if name in _GUESSES[part]]
+    if part == "answer" and not fitting and _ANSWERS in names:
+        return _ANSWERS
     if len(fitting) > 1:
         raise DataError(
             f"{path}: each of {', '.join(map(quote, fitting))} could be the column with the {part}. "
@@ -310,6 +316,24 @@ def _text(check: RowCheck, row: Mapping[str, Any], column: str) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return str(value)
     return check.text(row, column)
+
+
+def _answer(check: RowCheck, row: Mapping[str, Any], column: str) -> tuple[str, list[str]]:
+    """The answer to learn, and where several people answered all of theirs; the one most of them gave is learned."""
+    value = row.get(column)
+    if isinstance(value, str) and column == _ANSWERS and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)  # a list in a cell of a CSV table
+        except (ValueError, RecursionError):
+            check.fail(f"{column!r} to be a JSON list", quote(value), 'write ["first answer", "second answer"]')
+            return "", []
+    if isinstance(value, list) and column not in _CAPTIONS:
+        people_said = read_answers(check, value, repr(column))
+        return max(people_said, key=people_said.count, default=""), people_said
+    given = row.get(_ANSWERS)
+    if column != _ANSWERS and isinstance(given, list) and any(isinstance(each, str | Mapping) for each in given):
+        return _text(check, row, column), read_answers(check, given, repr(_ANSWERS))
+    return _text(check, row, column), []
 
 
 def _refuse_unread_images(check: RowCheck, row: Mapping[str, Any]) -> None:

@@ -18,11 +18,11 @@ from vglm.data.readers.rows import (
     RowCheck,
     SeveralImages,
     check_choice,
-    group_in,
     is_english,
     kind_of,
     not_an_object,
     quote,
+    read_group,
     refuse_several,
     spread_images,
 )
@@ -135,6 +135,7 @@ class DialogueReader:
         elif system:
             rest = {**rest, "system": "\n".join(system)}
         meta = check.meta(rest)
+        group = read_group(check, rest)
         bad = check.bad_row()
         if bad is not None:
             yield bad
@@ -143,7 +144,7 @@ class DialogueReader:
         words = (text for turn in turns for text in (turn.question, turn.answer))
         sample = Sample(
             id=identity,
-            group=group_in(rest) or (group_of_image(images[0], identity) if images else identity),
+            group=group or (group_of_image(images[0], identity) if images else identity),
             image=None,
             turns=tuple(turns),
             english=is_english(*words) if self.english is None else self.english,

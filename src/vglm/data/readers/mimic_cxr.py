@@ -167,7 +167,15 @@ def _views(folder: Path, *, is_needed: bool) -> dict[str, str]:
             reader = csv.DictReader(lines)
             if not set(_META_COLUMNS) <= set(reader.fieldnames or []):
                 raise DataError(f"{file}: expected the columns {', '.join(_META_COLUMNS)}, found others.")
-            return {row["dicom_id"]: row["ViewPosition"] or "" for row in reader}
+            views: dict[str, str] = {}
+            for row in reader:
+                view = row["ViewPosition"] or ""
+                if views.setdefault(row["dicom_id"], view) != view:
+                    raise DataError(
+                        f"{file}: expected one row with dicom_id {row['dicom_id']}, found the views"
+                        f" {views[row['dicom_id']]} and {view}. Take one of them out."
+                    )
+            return views
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{file} cannot be read: {error}. Restore the file.") from error
 

@@ -15,14 +15,12 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, Literal, get_args
 
+from vglm.data.ids import id_columns, ids_in
 from vglm.data.problems import BadRow
 from vglm.data.sample import ImageSlice, Sample
 from vglm.errors import ConfigError, DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-
-# The widest comes first: pictures of one patient belong together even if they are of several studies.
-GROUP_KEYS = ("group", "patient_id", "subject_id", "patient", "study_id", "study", "image_id")
 
 SeveralImages = Literal["refuse", "first", "each"]
 """What to make of a row with several pictures: a bad row, a sample with the first, or a sample with each."""
@@ -180,6 +178,67 @@ class RowCheck:
         return split
 
 
+class Joined:
+    """Entries that rows name by an id, as pictures and annotations do, where files were put together with care.
+
+    Args:
+        key: What holds the id in an entry.
+        what: What an entry is called in messages.
+    """
+
+    def __init__(self, key: str, what: str) -> None:
+        self.key = key
+        self.what = what
+        self._entries: dict[Any, tuple[Any, int]] = {}
+        self._others: dict[Any, tuple[Any, int]] = {}
+
+    @classmethod
+    def of(cls, entries: Sequence[Any], key: str, what: str) -> "Joined":
+        """All entries of a list that are objects with an id; the row that needs another is told."""
+        joined = cls(key, what)
+        for place, entry in enumerate(entries, start=1):
+            if isinstance(entry, dict) and isinstance(entry.get(key), int | str):
+                joined._put(entry[key], entry, place)
+        return joined
+
+    def _put(self, identity: Any, entry: Any, place: int) -> bool:
+        first, _ = self._entries.setdefault(identity, (entry, place))
+        if first != entry:
+            self._others.setdefault(identity, (entry, place))
+        return bool(first == entry)
+
+    def add(self, check: "RowCheck", identity: Any, entry: Any, place: int) -> None:
+        """Take up a row under its own id; a fault if an earlier row has it with other content."""
+        if isinstance(identity, int | str) and not self._put(identity, entry, place):
+            self._fail(check, identity, entry, place)
+
+    def __contains__(self, identity: object) -> bool:
+        return identity in self._entries
+
+    def find(self, check: "RowCheck", identity: Any) -> Any | None:
+        """The one entry of an id that there is; None, and a fault, where there are several that differ."""
+        if identity in self._others:
+            self._fail(check, identity, *self._others[identity])
+            return None
+        return self._entries[identity][0]
+
+    def _fail(self, check: "RowCheck", identity: Any, other: Any, place: int) -> None:
+        first, earlier = self._entries[identity]
+        check.fail(
+            f"one {self.what} with {self.key!r} {identity!r}",
+            f"{_difference(first, other)} (numbers {earlier} and {place})",
+            "give the entries of files that were put together new numbers, or read each file by itself",
+        )
+
+
+def _difference(first: Any, other: Any) -> str:
+    """How two entries of one id differ, by the first key in which they do."""
+    if isinstance(first, dict) and isinstance(other, dict):
+        key = next(key for key in (*first, *other) if first.get(key) != other.get(key))
+        first, other = first.get(key), other.get(key)
+    return f"{quote(str(first))} and {quote(str(other))}"
+
+
 def _as_text(value: Any) -> Any:
     """Further pictures that a row has are told by where they lie."""
     if isinstance(value, list):
@@ -231,9 +290,39 @@ def split_name(value: Any) -> str | None:
 
 def group_in(row: Mapping[str, Any]) -> str | None:
     """What a row itself says about belonging together, under one of the usual names."""
-    return next(
-        (str(row[key]) for key in GROUP_KEYS if isinstance(row.get(key), str | int) and str(row[key]).strip()), None
-    )
+    return next((each.name for each in ids_in(row)), None)
+
+
+def read_answers(check: RowCheck, given: Any, label: str) -> list[str]:
+    """What several people answered to one question: a list of texts, or of objects with `answer`, as VQA's are.
+
+    Args:
+        check: Takes up what is wrong.
+        given: The list.
+        label: Its name in messages.
+
+    Returns:
+        The answers, each as often as it was given; empty if they cannot be used.
+    """
+    if not isinstance(given, list) or not given:
+        found = "an empty list" if given == [] else kind_of(given)
+        check.fail(f"{label} to be a list of answers", found, "list what people answered")
+        return []
+    said = [each.get("answer") if isinstance(each, Mapping) else each for each in given]
+    return [
+        str(each)
+        if isinstance(each, int | float) and not isinstance(each, bool)
+        else check.value(each, f"{label}, {n}")
+        for n, each in enumerate(said, start=1)
+    ]
+
+
+def read_group(check: RowCheck, row: Mapping[str, Any]) -> str | None:
+    """As `group_in`; an id that is a list or an object is a fault."""
+    for key in id_columns(tuple(row)):
+        if isinstance(row[key], list | dict):
+            check.fail(f"{key!r} to be text or a number", kind_of(row[key]), "write one value")
+    return group_in(row)
 
 
 def list_options(options: Sequence[str]) -> str:

@@ -332,7 +332,31 @@ def _p(value: float | None) -> str:
 
 def findings(evaluation: Evaluation, comparison: Comparison) -> list[Text]:
     """Say in a sentence per split what the answers say, no more."""
-    return [_finding(evaluation, comparison, name) for name in comparison.splits]
+    return [
+        sentence
+        for name in comparison.splits
+        for sentence in (_finding(evaluation, comparison, name), _cut(evaluation, comparison, name))
+        if sentence is not None
+    ]
+
+
+def _cut(evaluation: Evaluation, comparison: Comparison, split: str) -> Text | None:
+    """How many answers of each arm were cut; None where none was."""
+    summary = comparison.splits[split]
+    if not any(summary.cut):
+        return None
+    before, after = (f"{count:,}" for count in summary.cut)
+    arms = [_arm(label) for label in (comparison.baseline, comparison.candidate)]
+    return say(
+        "cut",
+        split=split_title(split),
+        n=f"{len(summary.pairs):,}",
+        limit=str(evaluation.decoding.get("max_new_tokens", "max_new_tokens")),
+        before=before,
+        after=after,
+        baseline=arms[0],
+        candidate=arms[1],
+    )
 
 
 def _finding(evaluation: Evaluation, comparison: Comparison, split: str) -> Text:
