@@ -7,6 +7,7 @@ yield check.outcome(Sample(...))
 """
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from string import ascii_uppercase
 from typing import Any, Literal, get_args
 
 from vglm.data.problems import BadRow
+from vglm.data.readers.image_names import Alike, Listings, explain, find_alike
 from vglm.data.sample import ImageSlice, Sample
 from vglm.errors import ConfigError, DataError
 
@@ -38,6 +40,8 @@ _SPLITS = {
     "test": "test",
     "testing": "test",
 }
+# What pandas and spreadsheets write where there is no value.
+_NO_VALUES = frozenset("nan NaN <NA> NaT #N/A #NAME? #NULL! #NUM! #REF! #VALUE! #DIV/0!".split())
 # CJK ideographs with extension A and the compatibility block
 _CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
@@ -66,6 +70,7 @@ class ImageFolders:
             )
         roots = (self.beside,) if self.image_dir is None else (self.beside, self.image_dir)
         object.__setattr__(self, "_allowed", tuple(os.path.abspath(root) for root in roots))
+        object.__setattr__(self, "_listings", {})
 
     @property
     def root(self) -> Path:
@@ -78,6 +83,11 @@ class ImageFolders:
         absolute = os.path.abspath(path) if "\0" not in name else ""
         allowed: tuple[str, ...] = self._allowed  # type: ignore[attr-defined]
         return Path(path) if any(absolute.startswith(root.rstrip(os.sep) + os.sep) for root in allowed) else None
+
+    def alike(self, name: str) -> Alike | None:
+        """The file that a name means though it is not written so."""
+        listings: Listings = self._listings  # type: ignore[attr-defined]
+        return find_alike(self.root, name, listings)
 
     def __str__(self) -> str:
         return str(self.root)
@@ -99,6 +109,11 @@ class RowCheck:
     def fail(self, expected: str, found: str, fix: str) -> None:
         """Note a fault."""
         self._faults.append(fault(expected, found, fix))
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is wrong so far but a picture that is not there."""
+        return not self._faults
 
     def bad_row(self) -> BadRow | None:
         """The row's faults in one, or None if there are none."""
@@ -127,6 +142,8 @@ class RowCheck:
             self.fail(f"{label} to be text", kind_of(value), "write a text in quotes")
         elif not value.strip():
             self.fail(f"{label} to say something", "an empty text", "write it or take the row out")
+        elif value.strip() in _NO_VALUES:
+            self.fail(f"{label} to say something", f"{value.strip()}, no value", "write it or take the row out")
         elif half := half_character(value):
             self.fail(f"{label} to be whole characters", half, "write the text anew")
         else:
@@ -141,12 +158,22 @@ class RowCheck:
             names: The name as the row gives it, then what else to try.
 
         Returns:
-            The file.
+            The file; also one whose name is the same but for backslashes, letters composed otherwise, or blanks.
         """
         inside = [path for path in map(folders.inside, names) if path is not None]
         for path in inside:
             if os.path.isfile(path):  # unlike Path.is_file it answers for over-long names too
                 return path
+        if (reason := explain(names[0])) is not None:
+            self.fail("the name of an image file", ", ".join(filter(None, (quote(names[0]), reason[0]))), reason[1])
+            return None
+        alike = [found for each in dict.fromkeys(names) if (found := folders.alike(each)) is not None]
+        if alike and alike[0].is_same:
+            return alike[0].path
+        if alike:
+            found = f"{quote(alike[0].path.name)}, in other upper and lower case"
+            self.fail(f"image {quote(names[0])} in {folders}", found, "write the name as the file has it")
+            return None
         if inside:
             self._absent = inside[0]
             self._absences.append(fault(f"image {quote(names[0])} in {folders}", "no such file", "add the file"))
@@ -181,9 +208,11 @@ class RowCheck:
 
 
 def _as_text(value: Any) -> Any:
-    """Further pictures that a row has are told by where they lie."""
+    """Further pictures that a row has are told by where they lie; not-a-number, which JSON has no word for, is null."""
     if isinstance(value, list):
         return [_as_text(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return str(value) if isinstance(value, ImageSlice | Path) else value
 
 
@@ -207,6 +236,8 @@ def quote(text: str) -> str:
 def kind_of(value: Any) -> str:
     """A JSON value's kind in words."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    if value != value:
+        return "NaN (no value)"
     return names.get(type(value), "a number")
 
 
