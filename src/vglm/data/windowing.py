@@ -5,13 +5,13 @@
 An X-ray has 10 to 16 bits of grey, a model's input 8. What is between `center - width / 2` and `center + width / 2` is
 spread over 0 to 255, what is below or above is clipped (linear window, DICOM PS3.3, C.11.2.1.3.2). A header may ask for
 another curve, which the window then names: `"function": "SIGMOID"` (C.11.2.1.3.1) or `"TABLE"`, the file's own VOI
-look-up table. `inverted` pictures (DICOM's MONOCHROME1) are turned round, so that bone is white. The window that was applied is recorded with the sample,
-and applied again whenever its picture is opened.
+look-up table. `inverted` pictures (DICOM's MONOCHROME1) are turned round, so that bone is white. The window that was
+applied is recorded with the sample, and applied again whenever its picture is opened.
 
 | rule | DICOM | 16-bit grey (PNG, TIFF) |
 |---|---|---|
 | `auto` | as `file`; if the file names no window, as `percentiles` | as `percentiles` |
-| `file` | the header's VOI look-up table, else its WindowCenter and WindowWidth, the first of several | bad row: such files name none |
+| `file` | the header's first VOI look-up table, else its first WindowCenter and WindowWidth | bad row: they name none |
 | `full` | all values that BitsStored allows, after the rescaling of the header | 0 to 65535 |
 | `percentiles` | the picture's own 0.5 and 99.5 percentiles, pixels of padding left out | likewise |
 | `<center>/<width>` | these values, such as `2048/4096`, after the rescaling | these values |
@@ -20,8 +20,8 @@ The rule is `dataset.options.window`; X-ray formats have `auto` if nothing is sa
 and DICOM as `auto`, without a record.
 
 DICOM files need pydicom: `pip install ".[xray]"`. Compressed ones (JPEG, JPEG 2000) need a decoder that pydicom finds;
-Pillow is one for baseline JPEG and JPEG 2000. "Rescaling" means the header's slope and intercept, or its modality look-up
-table.
+Pillow is one for baseline JPEG and JPEG 2000. "Rescaling" is by the header's slope and intercept, or by its modality
+look-up table.
 """
 
 import io
@@ -229,7 +229,7 @@ def read_dicom(image: Path | ImageSlice) -> DeepGrey | None:
     header = _checked_header(image, with_pixels=False)
     if header.SamplesPerPixel == 3:
         return None
-    from pydicom.pixels import apply_modality_lut
+    from pydicom.pixels.processing import apply_modality_lut
 
     name = f"image {image}"
     table = header.get("ModalityLUTSequence") or ()
@@ -373,7 +373,7 @@ def _header_window(header: Any, inverted: bool, name: str) -> tuple[Window | Non
     """The header's first table or window, a window as an exact range; and the table."""
     tables = header.get("VOILUTSequence") or ()
     if tables and tables[0].get("LUTDescriptor") and tables[0].get("LUTData"):
-        from pydicom.pixels import apply_voi
+        from pydicom.pixels.processing import apply_voi
 
         entries, first, bits = (int(each) for each in tables[0].LUTDescriptor)
         entries = entries or 1 << 16

@@ -288,11 +288,11 @@ class TableReader:
     def _text(self, check: RowCheck, row: Mapping[str, Any], column: str) -> str:
         """A cell's text; a number counts as one, as spreadsheets make numbers of what looks like it."""
         value = row.get(column)
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            value = str(value)
-        if isinstance(value, str) and value.endswith(".0") and _WHOLE.fullmatch(value) and self._is_whole(column):
-            return value[:-2]
-        return value if value is not row.get(column) else check.text(row, column)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        text = str(value) if is_number else check.text(row, column)
+        if text.endswith(".0") and _WHOLE.fullmatch(text) and self._is_whole(column):
+            return text[:-2]
+        return text
 
     def _is_whole(self, column: str) -> bool:
         """Whether a column holds only whole numbers and gaps, of which pandas makes 3.0 for 3."""

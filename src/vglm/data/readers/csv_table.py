@@ -4,9 +4,9 @@
     cats/1.jpg,How many cats are there?,Two.,p7,train
 
 Commas, tabs and semicolons may separate the cells, and Excel's `sep=;` may stand above the header; its empty rows and
-columns at the end are passed over, and `="007"` is the text 007. Which column is what is told by options or guessed from the header
-(`vglm.data.readers.columns`); columns with no part of their own go into `Sample.meta`. A row whose picture's cell is
-empty is text only. In messages a row is the line where it begins, the header being line 1.
+columns at the end are passed over, and `="007"` is the text 007. Which column is what is told by options or guessed
+from the header (`vglm.data.readers.columns`); columns with no part of their own go into `Sample.meta`. A row whose
+picture's cell is empty is text only. In messages a row is the line where it begins, the header being line 1.
 """
 
 import csv
@@ -83,7 +83,8 @@ def iterate_csv(path: Path) -> Iterator[tuple[int, Any]]:
         path: The file.
 
     Yields:
-        First the header's line and the list of column names, then the line of each row and its cells by column, or a `BadRow`.
+        First the header's line and the list of column names, then the line of each row and its cells by column, or a
+        `BadRow`.
 
     Raises:
         DataError: As `read`.

@@ -127,7 +127,9 @@ class DialogueReader:
         turns = _pair(check, messages)
         refuse_several(check, len(images), self.several_images)
         given = images
-        questions, images = settle_marks(check, [each.question for each in turns], [each.answer for each in turns], given)
+        questions, images = settle_marks(
+            check, [each.question for each in turns], [each.answer for each in turns], given
+        )
         refuse_several(check, 0 if given else len(images), self.several_images)
         pictures = find_pictures(check, self.folders, images)
         system = [text for role, text in messages if role == "system"]

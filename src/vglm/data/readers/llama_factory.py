@@ -94,7 +94,8 @@ def read(
     told = {ours: columns[part] for part, ours in _PARTS.items() if columns.get(part) in names}
     if kind == "sharegpt":
         names, told = ["messages"], {}
-    table = TableReader.start(file, ImageFolders(file.parent, image_dir), name, names, **{"columns": told, **options})
+    chosen: Any = {"columns": told, **options}
+    table = TableReader.start(file, ImageFolders(file.parent, image_dir), name, names, **chosen)
     for number, row in rows:
         if not isinstance(row, dict):
             yield not_an_object(number, row, _ROW)

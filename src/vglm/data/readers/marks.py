@@ -25,9 +25,7 @@ _BARE = (
     r"|(?:<\|image_pad\|>)+|<image_placeholder>|<ImageHere>|<start_of_image>|\[IMG\]"
 )
 _NAMED = r"<img>([^<>\n]*)</img>|<image>([^<>\n]+)</image>"
-_MARK = re.compile(
-    rf"(?:(?:Picture|Image|图片|图像)[ -]?\d+[ ]*[:：]\s*)?(?:{_NAMED}|{_BARE}|<img>)", re.IGNORECASE
-)
+_MARK = re.compile(rf"(?:(?:Picture|Image|图片|图像)[ -]?\d+[ ]*[:：]\s*)?(?:{_NAMED}|{_BARE}|<img>)", re.IGNORECASE)
 _IN_ANSWER = re.compile(f"{_NAMED}|{_BARE}", re.IGNORECASE)
 _OTHER_MEDIA = re.compile(r"<\|?(?:video|audio)(?:_pad|_placeholder|[ _-]?\d+)?\|?>", re.IGNORECASE)
 

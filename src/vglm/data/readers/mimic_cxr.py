@@ -45,7 +45,9 @@ SHAPE = "a folder with mimic-cxr-2.0.0-split.csv, ...-metadata.csv and files/p10
 _COLUMNS = ("dicom_id", "study_id", "subject_id", "split")
 _META_COLUMNS = ("dicom_id", "ViewPosition")
 _SUFFIXES = (".jpg", ".png", ".dcm", ".jpeg")
-_HEADING = re.compile(r"^[ \t]*(?P<title>[A-Z][A-Z /&,()-]*|[A-Za-z]{4,}(?: [A-Za-z/]+){0,3})[ \t]*:(?=\s|$)", re.MULTILINE)
+_HEADING = re.compile(
+    r"^[ \t]*(?P<title>[A-Z][A-Z /&,()-]*|[A-Za-z]{4,}(?: [A-Za-z/]+){0,3})[ \t]*:(?=\s|$)", re.MULTILINE
+)
 _PARAGRAPH = re.compile(r"\n[ \t]*\n")
 _LAST_PARAGRAPH = "last paragraph"
 _MAIN = ("impression", "findings", "history", "comparison", "addendum")
@@ -260,7 +262,9 @@ def split_report(text: str) -> dict[str, str]:
     headings: list[re.Match[str]] = []
     for match in _HEADING.finditer(text):
         is_known = match["title"].lower() in _KNOWN
-        is_first_line = bool(headings) and text[headings[-1].end() : match.start()] == "\n"  # "FINDINGS:\n LUNGS: clear."
+        is_first_line = (
+            bool(headings) and text[headings[-1].end() : match.start()] == "\n"
+        )  # "FINDINGS:\n LUNGS: clear."
         if is_known or (match["title"].isupper() and not is_first_line):
             headings.append(match)
     starts = [(0, 0, "preamble"), *((each.start(), each.end(), _section(each["title"])) for each in headings)]

@@ -41,7 +41,9 @@ _SPLITS = {
     "testing": "test",
 }
 # What pandas and spreadsheets write where there is no value.
-_NO_VALUES = frozenset("nan NaN <NA> NaT #N/A #NAME? #NULL! #NUM! #REF! #VALUE! #DIV/0!".split())
+_NO_VALUES = frozenset(
+    ("nan", "NaN", "<NA>", "NaT", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!", "#DIV/0!")
+)
 # CJK ideographs with extension A and the compatibility block
 _CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
@@ -171,8 +173,8 @@ class RowCheck:
         if alike and alike[0].is_same:
             return alike[0].path
         if alike:
-            found = f"{quote(alike[0].path.name)}, in other upper and lower case"
-            self.fail(f"image {quote(names[0])} in {folders}", found, "write the name as the file has it")
+            there = f"{quote(alike[0].path.name)}, in other upper and lower case"
+            self.fail(f"image {quote(names[0])} in {folders}", there, "write the name as the file has it")
             return None
         if inside:
             self._absent = inside[0]
