@@ -27,6 +27,7 @@ from vglm.data.windowing import check_rule, record_window
 from vglm.errors import ConfigError, DataError
 
 HUB_PREFIX = "hf://"
+_OLD_EXCEL = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _WINDOW, _KEEP, _COLUMNS = "window", "keep", "columns"
 
 
@@ -247,4 +248,6 @@ def _describe(path: Path) -> str:
         return f"a table with the columns {', '.join(map(quote, names[:12]))}"
     with path.open("rb") as file:
         head = file.read(60)
+    if head.startswith(_OLD_EXCEL):
+        return "a spreadsheet of Excel's old kind (.xls; save it as .xlsx or as CSV UTF-8)"
     return f"a file that begins with {head!r}" if head else "an empty file"

@@ -3,6 +3,8 @@ r"""Read a spreadsheet of Excel (`.xlsx`): a row of names, and in every row a pi
     | image      | question        | answer | patient_id |
     | cats/1.jpg | How many cats?  | 2      | p7         |
 
+    -> {"image": "cats/1.jpg", "question": "How many cats?", "answer": 2, "patient_id": "p7"}
+
 Columns are as in any table (`vglm.data.readers.columns`). Numbers are taken as they are stored, dates as 2024-05-01, a
 formula as the value that Excel kept for it. Pictures that are pasted into the sheet belong to no cell and cannot be
 read. In messages a row has Excel's own number.
@@ -10,6 +12,7 @@ read. In messages a row has Excel's own number.
 Needs openpyxl: `pip install ".[spreadsheets]"`.
 """
 
+import datetime
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,8 +64,11 @@ def read(
         ConfigError: openpyxl is not installed, or an option has a value that it cannot have.
         DataError: The file or its columns cannot be read, or `sheet` has to be chosen.
     """
-    with zipfile.ZipFile(path) as archive:
-        has_media = any(each.startswith(_MEDIA) for each in archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            has_media = any(each.startswith(_MEDIA) for each in archive.namelist())
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: expected a spreadsheet, found: {brief(error)}. Save it as .xlsx.") from error
     rows = _rows(path, sheet)
     names = next(rows)[1]
     table = TableReader.start(path, ImageFolders(path.parent, image_dir), name, names, None, **options)
@@ -147,5 +153,12 @@ def _row(number: int, names: list[str], cells: tuple[Any, ...], written: tuple[A
             return BadRow(
                 number, fault(f"a value in {quote(name)}", "a formula alone", "open and save the file in Excel")
             )
-    padded = [*map(to_text, cells), *[None] * len(names)]
+    padded = [*map(_value, cells), *[None] * len(names)]
     return dict(zip(names, padded, strict=False))
+
+
+def _value(cell: Any) -> Any:
+    """A cell as JSON can hold it; Excel keeps a date as its midnight."""
+    if isinstance(cell, datetime.datetime) and cell.time() == datetime.time():
+        cell = cell.date()
+    return to_text(cell)
