@@ -2,7 +2,7 @@
 
 A CSV file names its columns, `time` in days and `flux`, or `mag` in its place, and if known `error`; other columns are
 left alone. Without a line of names the columns are time, flux and error, unless the last comment above them names
-them. Lines that begin with `#` are comments. Nameless columns whose values are those of magnitudes (5 to 30) are asked
+them. Lines that begin with `#` are comments. Nameless values that are those of magnitudes (around 3 to 30) are asked
 about, not guessed.
 
     # KIC 3733346, quarter 1
@@ -47,8 +47,8 @@ TESS_BAD_QUALITY = 175
 _TIME = ("time", "t", "bjd", "hjd", "jd", "mjd", "date")
 _FLUX = ("flux", "pdcsap_flux", "sap_flux", "f")
 _MAGNITUDE = ("mag", "magnitude", "vmag")
-_MAGNITUDES = (5.0, 30.0)
-"""Between these lie the magnitudes of stars that are measured; flux in any unit seldom does."""
+_MAGNITUDES = (3.0, 30.0)
+"""Between these lies the median magnitude of a star that is measured; that of flux in any unit seldom does."""
 _ERROR = ("error", "flux_err", "flux_error", "err", "e_flux", "mag_err", "magerr", "e_mag", "sigma")
 _UNCERTAIN = re.compile("err|unc|sig|^e_|std|amp|num|flag")
 _FITS_TIME = ("TIME", "T", "BJD")
@@ -158,7 +158,7 @@ def _names_columns(titles: list[str], count: int) -> bool:
 def _refuse_magnitudes(path: Path, light: Numbers) -> None:
     """Refuse nameless values that are magnitudes as likely as flux: the curve would be upside down."""
     light = light[np.isfinite(light)]
-    if len(light) and light.min() >= _MAGNITUDES[0] and light.max() <= _MAGNITUDES[1]:
+    if len(light) and light.min() > 0 and _MAGNITUDES[0] <= np.median(light) and light.max() <= _MAGNITUDES[1]:
         raise DataError(
             f"expected columns with names in {path.name}, found values from {light.min():g} to {light.max():g} without,"
             " which may be magnitudes; fix: write `time,mag` or `time,flux` above them, or set"

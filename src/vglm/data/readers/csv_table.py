@@ -118,6 +118,11 @@ def iterate_csv(path: Path) -> Iterator[tuple[int, Any]]:
                     fix = "quote cells that contain the separator, or fill the row up"
                     yield number, BadRow(number, fault(f"{len(names)} cells as in the header", f"{len(cells)}", fix))
     except csv.Error as error:
+        if "field larger" in str(error):
+            raise DataError(
+                f"{path}:{number}: expected cells of at most {_LONGEST_CELL:,} characters, found a longer one, as of a"
+                " picture in base64 or after a quotation mark that is not closed. Save images as files and name them."
+            ) from error
         raise DataError(
             f"{path}:{number}: expected a row of cells, found {error}; fix: close quotation marks and double those "
             "inside a cell."

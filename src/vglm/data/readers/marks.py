@@ -16,7 +16,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from vglm.data.readers.rows import RowCheck, quote
+from vglm.data.readers.rows import RowCheck, is_blank, quote
 
 IMAGE_TOKEN = "<image>"
 
@@ -27,7 +27,7 @@ _BARE = (
 _NAMED = r"<img>([^<>\n]*)</img>|<image>([^<>\n]+)</image>"
 _MARK = re.compile(rf"(?:(?:Picture|Image|图片|图像)[ -]?\d+[ ]*[:：]\s*)?(?:{_NAMED}|{_BARE}|<img>)", re.IGNORECASE)
 _IN_ANSWER = re.compile(f"{_NAMED}|{_BARE}", re.IGNORECASE)
-_OTHER_MEDIA = re.compile(r"<\|?(?:video|audio)(?:_pad|_placeholder|[ _-]?\d+)?\|?>", re.IGNORECASE)
+_UNKNOWN = re.compile(r"<\|?(?:video|audio)(?:_pad|_placeholder|[ _-]?\d+)?\|?>|<bbox>|<ref-object>", re.IGNORECASE)
 
 
 def settle_marks(
@@ -49,9 +49,9 @@ def settle_marks(
         questions, images = _take_out(check, questions, answers, images)
     if check.is_good:
         beside = f" beside {IMAGE_TOKEN}" if images else ""
-        if not all(map(str.strip, questions)):
+        if any(map(is_blank, questions)):
             check.fail(f"a question{beside}", "none", "write what is asked")
-        if not all(map(str.strip, answers)):
+        if any(map(is_blank, answers)):
             check.fail("an answer", "an empty text", "write it, or take the row out")
     return list(questions), images
 
@@ -74,8 +74,8 @@ def _take_out(
     for question in questions:
         text = _MARK.sub(take, question)
         left.append(text if text == question else text.strip())
-        if other := _OTHER_MEDIA.search(text):
-            check.fail("questions about a picture", f"the mark {quote(other[0])}", "take the row out")
+    if other := next(filter(None, map(_UNKNOWN.search, (*left, *answers))), None):
+        check.fail("words and marks for pictures", f"the mark {quote(other[0])}", "write what it stands for")
     distinct = list(dict.fromkeys(named))
     if named and images and not set(named) <= set(map(str, images)):
         check.fail(

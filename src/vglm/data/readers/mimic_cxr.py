@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import TextIO
 
 from vglm.data.problems import BadRow
+from vglm.data.readers.encodings import not_utf8
 from vglm.data.readers.rows import ImageFolders, RowCheck, SeveralImages, check_choice, split_name
 from vglm.data.readers.xrayglm import ENGLISH_QUESTION
 from vglm.data.sample import Sample, Turn
@@ -44,7 +45,7 @@ SHAPE = "a folder with mimic-cxr-2.0.0-split.csv, ...-metadata.csv and files/p10
 
 _COLUMNS = ("dicom_id", "study_id", "subject_id", "split")
 _META_COLUMNS = ("dicom_id", "ViewPosition")
-_SUFFIXES = (".jpg", ".png", ".dcm", ".jpeg")
+_SUFFIXES = (".jpg", ".png", ".dcm", ".jpeg", ".JPG", ".PNG", ".DCM")
 _HEADING = re.compile(
     r"^[ \t]*(?P<title>[A-Z][A-Z /&,()-]*|[A-Za-z]{4,}(?: [A-Za-z/]+){0,3})[ \t]*:(?=\s|$)", re.MULTILINE
 )
@@ -235,9 +236,11 @@ def _report(file: Path, sections: tuple[str, ...]) -> str:
         _NoSection: It has none of the sections.
     """
     try:
-        text = file.read_text(encoding="utf-8", errors="replace")
+        text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise not_utf8(file, error) from error
     found = split_report(text)
     wanted = [found[name] for each in sections if (name := _section(each)) in found]
     if not wanted and not {"findings", "impression"} & found.keys():

@@ -17,7 +17,7 @@ from string import ascii_uppercase
 from typing import Any, Literal, get_args
 
 from vglm.data.problems import BadRow
-from vglm.data.readers.image_names import Alike, Listings, explain, find_alike
+from vglm.data.readers.image_names import Alike, Listings, explain, find_alike, plain
 from vglm.data.sample import ImageSlice, Sample
 from vglm.errors import ConfigError, DataError
 
@@ -44,6 +44,7 @@ _SPLITS = {
 _NO_VALUES = frozenset(
     ("nan", "NaN", "<NA>", "NaT", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!", "#DIV/0!")
 )
+_NO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff \t\r\n"
 # CJK ideographs with extension A and the compatibility block
 _CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
@@ -142,7 +143,7 @@ class RowCheck:
         """A value that must be a text with something in it; empty if it cannot be used."""
         if not isinstance(value, str):
             self.fail(f"{label} to be text", kind_of(value), "write a text in quotes")
-        elif not value.strip():
+        elif is_blank(value):
             self.fail(f"{label} to say something", "an empty text", "write it or take the row out")
         elif value.strip() in _NO_VALUES:
             self.fail(f"{label} to say something", f"{value.strip()}, no value", "write it or take the row out")
@@ -173,10 +174,11 @@ class RowCheck:
         if alike and alike[0].is_same:
             return alike[0].path
         if alike:
-            there = f"{quote(alike[0].path.name)}, in other upper and lower case"
-            self.fail(f"image {quote(names[0])} in {folders}", there, "write the name as the file has it")
+            name = os.path.relpath(alike[0].path, folders.root)
+            there = f"{quote(name)}, in other upper and lower case"
+            self.fail(f"image {quote(names[0])} in {folders}", there, "write it as the file has it, or rename the file")
             return None
-        if inside:
+        if inside and folders.inside(plain(names[0])) is not None:
             self._absent = inside[0]
             self._absences.append(fault(f"image {quote(names[0])} in {folders}", "no such file", "add the file"))
         else:
@@ -241,6 +243,12 @@ def kind_of(value: Any) -> str:
     if value != value:
         return "NaN (no value)"
     return names.get(type(value), "a number")
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text says nothing, nor would if its characters without width were left out."""
+    stripped = text.strip()
+    return not stripped or not stripped.strip(_NO_WIDTH)
 
 
 def half_character(text: str) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from vglm.data.problems import BadRow
 from vglm.data.readers.marks import settle_marks
-from vglm.data.readers.rows import RowCheck, quote
+from vglm.data.readers.rows import RowCheck, is_blank, quote
 from vglm.data.sample import Sample, Turn
 
 KEPT = "kept"
@@ -68,7 +68,7 @@ def is_asked(key: str) -> bool:
 
 
 def _says(row: Sample) -> bool:
-    return all(turn.question.strip() and turn.answer.strip() for turn in row.turns)
+    return not any(is_blank(turn.question) or is_blank(turn.answer) for turn in row.turns)
 
 
 def _is_offered(key: str, row: Sample) -> bool:
