@@ -1,9 +1,8 @@
-"""Tables as spreadsheets and pandas write them: encodings, separators, numbers and gaps, own names of columns, .xlsx."""
+"""Tables as spreadsheets and pandas write them: encodings, separators, numbers, gaps, own names of columns, .xlsx."""
 
 import codecs
 import datetime
 import json
-import logging
 import sys
 import zipfile
 from pathlib import Path

@@ -94,21 +94,27 @@ AS_PYDICOM_SHOWS = {
     "linear, exact and narrow": {"WindowCenter": 1500, "WindowWidth": 0.5, "VOILUTFunction": "LINEAR_EXACT"},
     "sigmoid": {"WindowCenter": 1500, "WindowWidth": 1000, "VOILUTFunction": "SIGMOID"},
     "sigmoid, rescaled": {
-        **{"WindowCenter": 200, "WindowWidth": 300, "VOILUTFunction": "SIGMOID"},
-        **{"RescaleSlope": "0.5", "RescaleIntercept": "-1000"},
+        "WindowCenter": 200,
+        "WindowWidth": 300,
+        "VOILUTFunction": "SIGMOID",
+        "RescaleSlope": "0.5",
+        "RescaleIntercept": "-1000",
     },
     "several windows": {"WindowCenter": ["1500", "9"], "WindowWidth": ["2000", "9"]},
     "a modality table": {
-        **{"WindowCenter": 30000, "WindowWidth": 50000},
+        "WindowCenter": 30000,
+        "WindowWidth": 50000,
         "ModalityLUTSequence": lambda: lookup(0, CURVE * 65535, 16),
     },
     "a table of values": {"VOILUTSequence": lambda: lookup(0, CURVE * 4095, 12)},
     "a table before a window": {
-        **{"WindowCenter": 1500, "WindowWidth": 2000},
+        "WindowCenter": 1500,
+        "WindowWidth": 2000,
         "VOILUTSequence": lambda: lookup(1000, CURVE[::2] * 65535, 16),
     },
     "a table after the rescaling": {
-        **{"RescaleSlope": "1", "RescaleIntercept": "-1024"},
+        "RescaleSlope": "1",
+        "RescaleIntercept": "-1024",
         "VOILUTSequence": lambda: lookup(-1024, CURVE * 65535, 16),
     },
 }
