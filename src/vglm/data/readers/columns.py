@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ class Columns:
     input: str | None = None
     system: str | None = None
 
-    @property
+    @cached_property
     def used(self) -> frozenset[str]:
         """The columns that do not go into `Sample.meta`; the group stays there too."""
         parts = (self.answer, self.question, self.image, self.split, self.input, self.system)

@@ -8,7 +8,7 @@ The model knows no system role and takes its one picture at the start, wherever 
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -145,7 +145,7 @@ class DialogueReader:
         if bad is not None:
             yield bad
             return
-        turns = [replace(turn, question=question) for turn, question in zip(turns, questions, strict=True)]
+        turns = [Turn(question, turn.answer) for question, turn in zip(questions, turns, strict=True)]
         identity = f"{self.name}#{check.row}"
         words = (text for turn in turns for text in (turn.question, turn.answer))
         sample = Sample(
@@ -231,7 +231,7 @@ def _messages(check: RowCheck, row: Mapping[str, Any], key: str) -> list[dict[st
     for place, message in enumerate(messages, start=1):
         if not isinstance(message, dict):
             check.fail(f"message {place} of {key!r} to be an object", kind_of(message), "write it as an object")
-        elif unread := [each for each in _UNREAD if message.get(each)]:
+        elif len(message) > 2 and (unread := [each for each in _UNREAD if message.get(each)]):
             check.fail("messages of a role and a text", quote(unread[0]), "write it into the text, or take it out")
     return [message for message in messages if isinstance(message, dict)]
 

@@ -20,13 +20,14 @@ from vglm.data.readers.rows import RowCheck, is_blank, quote
 
 IMAGE_TOKEN = "<image>"
 
-_BARE = (
-    r"<image>(?:\./)?</image>|<\|?image(?:[ _-]?\d+)?\|?>|<\|vision_start\|>(?:<\|image_pad\|>)+<\|vision_end\|>"
-    r"|(?:<\|image_pad\|>)+|<image_placeholder>|<ImageHere>|<start_of_image>|\[IMG\]"
+_INSIDE = (
+    r"img>([^<>\n]*)</img>|image>([^<>\n]+)</image>|image>(?:\./)?</image>|\|?image(?:[ _-]?\d+)?\|?>"
+    r"|\|vision_start\|>(?:<\|image_pad\|>)+<\|vision_end\|>|\|image_pad\|>(?:<\|image_pad\|>)*"
+    r"|image_placeholder>|ImageHere>|start_of_image>"
 )
-_NAMED = r"<img>([^<>\n]*)</img>|<image>([^<>\n]+)</image>"
-_MARK = re.compile(rf"(?:(?:Picture|Image|图片|图像)[ -]?\d+[ ]*[:：]\s*)?(?:{_NAMED}|{_BARE}|<img>)", re.IGNORECASE)
-_IN_ANSWER = re.compile(f"{_NAMED}|{_BARE}", re.IGNORECASE)
+_MARK = re.compile(rf"<(?:{_INSIDE}|img>)|\[IMG\]", re.IGNORECASE)
+_LABELLED = re.compile(rf"(?:(?:Picture|Image|图片|图像)[ -]?\d+ *[:：]\s*)?(?:{_MARK.pattern})", re.IGNORECASE)
+_IN_ANSWER = re.compile(rf"<(?:{_INSIDE})|\[IMG\]", re.IGNORECASE)
 _UNKNOWN = re.compile(r"<\|?(?:video|audio)(?:_pad|_placeholder|[ _-]?\d+)?\|?>|<bbox>|<ref-object>", re.IGNORECASE)
 
 
@@ -45,13 +46,15 @@ def settle_marks(
         The questions without marks, and the pictures: those given, or else those that marks name.
     """
     images = list(images)
-    if any("<" in text or "[" in text for text in (*questions, *answers)):
-        questions, images = _take_out(check, questions, answers, images)
+    for text in (*questions, *answers):
+        if "<" in text or "[" in text:
+            questions, images = _take_out(check, questions, answers, images)
+            break
     if check.is_good:
-        beside = f" beside {IMAGE_TOKEN}" if images else ""
-        if any(map(is_blank, questions)):
+        if not all(questions):
+            beside = f" beside {IMAGE_TOKEN}" if images else ""
             check.fail(f"a question{beside}", "none", "write what is asked")
-        if any(map(is_blank, answers)):
+        if not all(answers):
             check.fail("an answer", "an empty text", "write it, or take the row out")
     return list(questions), images
 
@@ -72,9 +75,9 @@ def _take_out(
 
     left = []
     for question in questions:
-        text = _MARK.sub(take, question)
-        left.append(text if text == question else text.strip())
-    if other := next(filter(None, map(_UNKNOWN.search, (*left, *answers))), None):
+        text = (_LABELLED if ":" in question or "：" in question else _MARK).sub(take, question)
+        left.append(text if text == question else "" if is_blank(text) else text.strip())
+    if other := next(filter(None, map(_UNKNOWN.search, (each for each in (*left, *answers) if "<" in each))), None):
         check.fail("words and marks for pictures", f"the mark {quote(other[0])}", "write what it stands for")
     distinct = list(dict.fromkeys(named))
     if named and images and not set(named) <= set(map(str, images)):

@@ -44,7 +44,9 @@ _SPLITS = {
 _NO_VALUES = frozenset(
     ("nan", "NaN", "<NA>", "NaT", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!", "#DIV/0!")
 )
+_LONGEST_NO_VALUE = 20  # with blanks
 _NO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff \t\r\n"
+_PLAIN = re.compile(r"\w[\w./ -]*\Z")
 # CJK ideographs with extension A and the compatibility block
 _CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
@@ -72,7 +74,9 @@ class ImageFolders:
                 f"{self.beside}: image_dir {self.image_dir} is not a folder. Pass the folder that holds the pictures."
             )
         roots = (self.beside,) if self.image_dir is None else (self.beside, self.image_dir)
-        object.__setattr__(self, "_allowed", tuple(os.path.abspath(root) for root in roots))
+        prefixes = tuple(os.path.abspath(root).rstrip(os.sep) + os.sep for root in roots)
+        object.__setattr__(self, "_allowed", prefixes)
+        object.__setattr__(self, "_root", str(self.root))
         object.__setattr__(self, "_listings", {})
 
     @property
@@ -82,10 +86,12 @@ class ImageFolders:
 
     def inside(self, name: str) -> Path | None:
         """The path for a name; None if that leaves the folders."""
-        path = os.path.join(self.root, name)
+        path = os.path.join(self._root, name)  # type: ignore[attr-defined]
+        if _PLAIN.match(name) and ".." not in name:  # nearly all: surely inside
+            return Path(path)
         absolute = os.path.abspath(path) if "\0" not in name else ""
         allowed: tuple[str, ...] = self._allowed  # type: ignore[attr-defined]
-        return Path(path) if any(absolute.startswith(root.rstrip(os.sep) + os.sep) for root in allowed) else None
+        return Path(path) if absolute.startswith(allowed) else None
 
     def alike(self, name: str) -> Alike | None:
         """The file that a name means though it is not written so."""
@@ -145,7 +151,7 @@ class RowCheck:
             self.fail(f"{label} to be text", kind_of(value), "write a text in quotes")
         elif is_blank(value):
             self.fail(f"{label} to say something", "an empty text", "write it or take the row out")
-        elif value.strip() in _NO_VALUES:
+        elif len(value) < _LONGEST_NO_VALUE and value.strip() in _NO_VALUES:
             self.fail(f"{label} to say something", f"{value.strip()}, no value", "write it or take the row out")
         elif half := half_character(value):
             self.fail(f"{label} to be whole characters", half, "write the text anew")
@@ -163,10 +169,12 @@ class RowCheck:
         Returns:
             The file; also one whose name is the same but for backslashes, letters composed otherwise, or blanks.
         """
-        inside = [path for path in map(folders.inside, names) if path is not None]
-        for path in inside:
-            if os.path.isfile(path):  # unlike Path.is_file it answers for over-long names too
+        inside: list[Path] = []
+        for name in names:
+            path = folders.inside(name)
+            if path is not None and os.path.isfile(path):  # unlike Path.is_file it answers for over-long names too
                 return path
+            inside += [] if path is None else [path]
         if (reason := explain(names[0])) is not None:
             self.fail("the name of an image file", ", ".join(filter(None, (quote(names[0]), reason[0]))), reason[1])
             return None
@@ -174,8 +182,7 @@ class RowCheck:
         if alike and alike[0].is_same:
             return alike[0].path
         if alike:
-            name = os.path.relpath(alike[0].path, folders.root)
-            there = f"{quote(name)}, in other upper and lower case"
+            there = f"{quote(os.path.relpath(alike[0].path, folders.root))}, in other upper and lower case"
             self.fail(f"image {quote(names[0])} in {folders}", there, "write it as the file has it, or rename the file")
             return None
         if inside and folders.inside(plain(names[0])) is not None:
@@ -247,8 +254,7 @@ def kind_of(value: Any) -> str:
 
 def is_blank(text: str) -> bool:
     """Whether a text says nothing, nor would if its characters without width were left out."""
-    stripped = text.strip()
-    return not stripped or not stripped.strip(_NO_WIDTH)
+    return not text[:1].isalnum() and not text.strip().strip(_NO_WIDTH)
 
 
 def half_character(text: str) -> str | None:

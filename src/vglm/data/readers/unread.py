@@ -39,11 +39,13 @@ def refuse_unread(row: Sample | BadRow, kept: Collection[str]) -> Sample | BadRo
     """
     if isinstance(row, BadRow):
         return row
-    unread = [key for key in row.meta if is_asked(key) and key not in kept and row.meta[key] not in (None, "", [], {})]
-    if unread:
-        unread = [key for key in unread if key not in row.meta.get(KEPT, ()) and not _is_offered(key, row)]
-    if not unread and not any("<" in turn.question or "[" in turn.question for turn in row.turns) and _says(row):
-        return row
+    unread = [key for key in row.meta if is_asked(key) and _is_unread(key, row, kept)]
+    if not unread:
+        for turn in row.turns:
+            if "<" in turn.question or "[" in turn.question or is_blank(turn.question) or is_blank(turn.answer):
+                break
+        else:
+            return row
     place = row.id.rpartition("#")[2]
     check = RowCheck(int(place) if place.isdecimal() else place)
     if unread:
@@ -67,8 +69,10 @@ def is_asked(key: str) -> bool:
     return key.lower() in _ASKED or _OPTION.fullmatch(key) is not None
 
 
-def _says(row: Sample) -> bool:
-    return not any(is_blank(turn.question) or is_blank(turn.answer) for turn in row.turns)
+def _is_unread(key: str, row: Sample, kept: Collection[str]) -> bool:
+    """Whether a key holds something that neither the reader nor the row says what to do with."""
+    is_known = key in kept or key in row.meta.get(KEPT, ()) or row.meta[key] in (None, "", [], {})
+    return not is_known and not _is_offered(key, row)
 
 
 def _is_offered(key: str, row: Sample) -> bool:
