@@ -124,19 +124,17 @@ class DialogueReader:
         self, check: RowCheck, messages: list[tuple[str, str]], images: list[Any], rest: dict[str, Any]
     ) -> Iterator[Sample | BadRow]:
         """Join what a row holds into samples, or into one bad row."""
-        turns = _pair(check, messages)
+        questions, answers = _pair(check, messages)
         refuse_several(check, len(images), self.several_images)
         given = images
-        questions, images = settle_marks(
-            check, [each.question for each in turns], [each.answer for each in turns], given
-        )
+        questions, images = settle_marks(check, questions, answers, given)
         refuse_several(check, 0 if given else len(images), self.several_images)
         pictures = find_pictures(check, self.folders, images)
         system = [text for role, text in messages if role == "system"]
         if written := optional_text(check, rest, "system"):
             system.insert(0, written)
         rest = {key: value for key, value in rest.items() if key != "system"}
-        if system and self.system == "prepend":
+        if system and questions and self.system == "prepend":
             questions[:1] = ["\n".join([*system, *questions[:1]])]
         elif system:
             rest["system"] = "\n".join(system)
@@ -145,15 +143,13 @@ class DialogueReader:
         if bad is not None:
             yield bad
             return
-        turns = [Turn(question, turn.answer) for question, turn in zip(questions, turns, strict=True)]
         identity = f"{self.name}#{check.row}"
-        words = (text for turn in turns for text in (turn.question, turn.answer))
         sample = Sample(
             id=identity,
             group=group_in(rest) or (group_of_image(images[0], identity) if images else identity),
             image=None,
-            turns=tuple(turns),
-            english=is_english(*words) if self.english is None else self.english,
+            turns=tuple(map(Turn, questions, answers)),
+            english=is_english(*questions, *answers) if self.english is None else self.english,
             meta=meta,
         )
         yield from spread_images(sample, pictures, self.several_images)
@@ -273,10 +269,10 @@ def _content(check: RowCheck, message: Mapping[str, Any]) -> tuple[str, list[Any
     return "\n".join(texts), images, slots
 
 
-def _pair(check: RowCheck, messages: list[tuple[str, str]]) -> list[Turn]:
-    """Questions and answers in turn; what else there is becomes a fault."""
+def _pair(check: RowCheck, messages: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    """The questions and their answers; what else there is becomes a fault."""
     if any(not role for role, _ in messages):
-        return []  # told already
+        return [], []  # told already
     dialogue = [(role, text) for role, text in messages if role != "system"]
     first = next((place for place, (role, _) in enumerate(messages) if role != "system"), len(messages))
     if any(role == "system" for role, _ in messages[first:]):
@@ -289,5 +285,5 @@ def _pair(check: RowCheck, messages: list[tuple[str, str]]) -> list[Turn]:
             order or "none of them",
             "join what one side says in a row, and end with an answer",
         )
-        return []
-    return [Turn(question, answer) for (_, question), (_, answer) in zip(dialogue[::2], dialogue[1::2], strict=True)]
+        return [], []
+    return [text for _, text in dialogue[::2]], [text for _, text in dialogue[1::2]]

@@ -27,6 +27,7 @@ _INSIDE = (
 )
 _MARK = re.compile(rf"<(?:{_INSIDE}|img>)|\[IMG\]", re.IGNORECASE)
 _LABELLED = re.compile(rf"(?:(?:Picture|Image|图片|图像)[ -]?\d+ *[:：]\s*)?(?:{_MARK.pattern})", re.IGNORECASE)
+_RARE = re.compile(r"[\[:：]")
 _IN_ANSWER = re.compile(rf"<(?:{_INSIDE})|\[IMG\]", re.IGNORECASE)
 _UNKNOWN = re.compile(r"<\|?(?:video|audio)(?:_pad|_placeholder|[ _-]?\d+)?\|?>|<bbox>|<ref-object>", re.IGNORECASE)
 
@@ -75,7 +76,11 @@ def _take_out(
 
     left = []
     for question in questions:
-        text = (_LABELLED if ":" in question or "：" in question else _MARK).sub(take, question)
+        if question.count("<") == question.count(IMAGE_TOKEN) and not _RARE.search(question):  # nearly all: quicker
+            marks += [IMAGE_TOKEN] * question.count(IMAGE_TOKEN)
+            text = question.replace(IMAGE_TOKEN, "")
+        else:
+            text = _LABELLED.sub(take, question)
         left.append(text if text == question else "" if is_blank(text) else text.strip())
     if other := next(filter(None, map(_UNKNOWN.search, (each for each in (*left, *answers) if "<" in each))), None):
         check.fail("words and marks for pictures", f"the mark {quote(other[0])}", "write what it stands for")
