@@ -317,7 +317,7 @@ def test_texts_are_looked_at(write: Callable[..., Path]) -> None:
         row(1, "As an AI language model, I cannot diagnose."),
         row(2, "There is XXXX opacity in the left base."),
         row(3, "-"),
-        row(4, prompt="<image>\n这是什么片子？"),
+        row(4, prompt="{name}\n这是什么片子？"),
         row(5, prompt="What does this chest X-ray show us?", english=False, label="The heart is of normal size."),
         row(6, prompt="What does this chest X-ray show us?", english=True, label="心脏大小正常，肺野清晰。"),
         row(7, prompt="描述这张图片"),

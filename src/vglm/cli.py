@@ -183,6 +183,11 @@ def _parser() -> argparse.ArgumentParser:
     add("data", metavar="DATA", help="file, folder or hf://owner/name, which is not changed")
     add("--format", metavar="NAME", help="name of the format (default: told by the content)")
     add("--option", metavar="KEY=VALUE", action="append", default=[], help="option of the format, repeatable")
+    add(
+        "--columns",
+        metavar="PART=NAME,...",
+        help="a table's own column names: image=Bild,question=Frage,answer=Antwort",
+    )
     add("--image-dir", metavar="DIR", type=Path, help="where the pictures lie (default: beside the file)")
     add("--beside", metavar="DATA", nargs="+", default=[], help="other data for the same model, to compare questions")
     add("--output", metavar="DIR", type=Path, help="where the pages go (default: outputs/doctor/<name of DATA>)")
@@ -335,7 +340,7 @@ def _doctor(parsed: argparse.Namespace) -> int:
         parsed.data,
         format=parsed.format,
         image_dir=parsed.image_dir,
-        options=_options(parsed.option),
+        options=_options([*parsed.option, *_columns(parsed.columns)]),
         other_tasks=parsed.beside,
         count_tokens=count_tokens,
         counted_with=model,
@@ -363,9 +368,21 @@ def _options(pairs: Sequence[str]) -> dict[str, object]:
         if not pair.partition("=")[1]:
             raise ConfigError(f"--option {pair}: expected key=value, such as --option several_images=first.")
     try:
-        return {str(key): value for key, value in OmegaConf.from_dotlist(list(pairs)).items()}
+        options = OmegaConf.to_container(OmegaConf.from_dotlist(list(pairs)))
     except Exception as error:  # of YAML and OmegaConf, each its own
         raise ConfigError(f"--option {' '.join(pairs)[:200]}: {brief(error)}. Expected key=value.") from error
+    assert isinstance(options, dict)
+    return {str(key): value for key, value in options.items()}
+
+
+def _columns(written: str | None) -> list[str]:
+    """`image=Bild,question=Frage` as options."""
+    from vglm.errors import ConfigError
+
+    pairs = [pair.strip() for pair in (written or "").split(",") if pair.strip()]
+    if not all(pair.partition("=")[2] for pair in pairs):
+        raise ConfigError(f"--columns {written}: expected part=name, such as --columns image=Bild,question=Frage.")
+    return [f"columns.{pair}" for pair in pairs]
 
 
 def _token_counter(folder: Path | None) -> "tuple[Callable[[Sample], Lengths], int, str]":

@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 from vglm.caching import cache_folder
 from vglm.data.images import check_image_header, image_sha256
 from vglm.data.problems import BadRow, only_samples, report_bad_rows
-from vglm.data.readers import is_hub_name, read, recognise
+from vglm.data.readers import class_folders, is_hub_name, read, recognise
 from vglm.data.sample import ImageSlice, Sample
 from vglm.data.splits import (
     SPLITS,
@@ -239,6 +239,7 @@ def load_splits(
     *,
     format: str | None = None,
     options: Mapping[str, Any] | None = None,
+    columns: Mapping[str, str] | None = None,
     train: str | None = None,
     test: str | None = None,
     validation: str | None = None,
@@ -267,6 +268,7 @@ def load_splits(
             the published `dataset.json`, counts as that file.
         format: Name of the format, see `vglm.data.readers`; recognised by the content if None.
         options: The format's own options.
+        columns: What the columns of a table are called: `{"image": "Bild", "question": "Frage", "answer": "Antwort"}`.
         train: File of the training split, relative to `path`.
         test: File of the test split.
         validation: File of the validation split.
@@ -301,7 +303,7 @@ def load_splits(
             "format": format,
             "image_dir": image_dir,
             "skip_missing": skip_missing,
-            "options": dict(options or {}),
+            "options": {**(options or {}), **({"columns": dict(columns)} if columns else {})},
         },
         is_to_be_divided=bool(fractions) or protocol in ("k_fold", "leave_one_out"),
         group=group,
@@ -606,6 +608,8 @@ class _Reader:
             Path(os.path.relpath(file, self.root)).as_posix(): hash_file(file, HASHED_BYTES if is_small else 2**20)
             for file in files
         }
+        if (self.root / name).is_dir() and class_folders.recognises(self.root / name):
+            self._hashes[name][name] = _names_sha256(self.root / name)
         key = self._key(name)
         kept = cache_folder("tables") / f"{key}.arrow"
         if kept.is_file():
@@ -674,6 +678,12 @@ class _Reader:
             "code": _code_hash(),
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _names_sha256(folder: Path) -> str:
+    """A hash of what the files in a folder and below it are called, where names are all that is to be read."""
+    names = sorted(Path(place, file).as_posix() for place, _, files in os.walk(folder) for file in files)
+    return hashlib.sha256("\0".join(os.path.relpath(name, folder) for name in names).encode()).hexdigest()
 
 
 def _other_than_pictures(folder: Path, *, is_deep: bool = True) -> Iterator[Path]:

@@ -307,7 +307,7 @@ def answers_to_look_at(survey: Survey) -> Iterator[Finding]:
         yield Finding(
             WARNING,
             f"{_count(len(rows), 'question')} {_verb('hold', len(rows))} an unresolved token",
-            "Such as <image>, which is ordinary text to VisualGLM: the picture comes before the question by itself.",
+            "Such as {name} or <|user|>, which is ordinary text to VisualGLM. Fill it in, or take it out.",
             tuple(_example(survey, row, evidence(survey.sample(row).question)) for row in _head(rows)),
         )
 

@@ -74,6 +74,7 @@ def read(
     view: View = "star",
     size: int = 64,
     flux: FluxColumn = "auto",
+    magnitudes: bool | None = None,
     other_types: bool = False,
     picture_dir: str | Path | None = None,
 ) -> Iterator[Sample | BadRow]:
@@ -88,6 +89,8 @@ def read(
         view: What the picture shows: `star`, `raw`, `folded` or `periodogram`.
         size: Width and height of the pictures in pixels; give what the model sees.
         flux: Which flux of a mission's FITS file to take: `pdcsap`, `sap`, or the best there is.
+        magnitudes: Whether the brightness in files without names of columns is in magnitudes; those that look like it
+            are refused if None.
         other_types: Whether types outside `TYPES` are taken as they are written, rather than refused.
         picture_dir: Where to keep the pictures; if None `lightcurves` in `$VGLM_CACHE`, or in
             `vglm` in the user's cache folder.
@@ -124,7 +127,7 @@ def read(
         if file is not None:
             try:
                 star = row.get("star") or read_star_name(file)
-                picture = _picture(file, star, pictures, view=view, size=size, flux=flux)
+                picture = _picture(file, star, pictures, view=view, size=size, flux=flux, magnitudes=magnitudes)
             except DataError as error:
                 trouble = str(error)
         bad = check.bad_row()
@@ -201,16 +204,18 @@ def _split(check: RowCheck, row: dict[str, str]) -> str | None:
     return split
 
 
-def _picture(file: Path, star: str, folder: Path, *, view: View, size: int, flux: FluxColumn) -> Path:
+def _picture(
+    file: Path, star: str, folder: Path, *, view: View, size: int, flux: FluxColumn, magnitudes: bool | None
+) -> Path:
     """The picture of a light curve, drawn unless it is there already."""
-    settings = f"{DRAWING} {'fits' if is_fits(file) else 'csv'} {view} {size} {flux}\n"
+    settings = f"{DRAWING} {'fits' if is_fits(file) else 'csv'} {view} {size} {flux} {magnitudes}\n"
     try:
         digest = hashlib.sha256(settings.encode() + file.read_bytes()).hexdigest()
     except OSError as error:
         raise DataError(f"expected a file {file.name}, found: {error.strerror}; fix: check its rights") from error
     picture = folder / f"{digest[:40]}.png"
     if not picture.is_file():
-        curve = read_light_curve(file, star=star, flux=flux)
+        curve = read_light_curve(file, star=star, flux=flux, magnitudes=magnitudes)
         drawn = draw(curve, measure(curve), view=view, size=size)
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,7 @@ from vglm.data.sample import ImageSlice, Sample, Turn
 from vglm.errors import DataError
 
 NAME = "mmbench"
+KEPT = ("options", "choices", "hint")
 SHAPE = "a TSV with index, question, the options A, B, ..., answer and image (base64), MMBench"
 
 ROTATION = 1_000_000

@@ -24,6 +24,7 @@ from vglm.data.sample import Sample, Turn
 from vglm.errors import DataError
 
 NAME = "mme"
+KEPT = ("choices",)
 SHAPE = "a folder for each category with pictures and .txt files of questions, a tab, and Yes or No, MME"
 
 _QUESTIONS, _IMAGES = "questions_answers_YN", "images"

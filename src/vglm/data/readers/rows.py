@@ -7,6 +7,7 @@ yield check.outcome(Sample(...))
 """
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any, Literal, get_args
 
 from vglm.data.ids import id_columns, ids_in
 from vglm.data.problems import BadRow
+from vglm.data.readers.image_names import Alike, Listings, explain, find_alike, plain
 from vglm.data.sample import ImageSlice, Sample
 from vglm.errors import ConfigError, DataError
 
@@ -36,6 +38,13 @@ _SPLITS = {
     "test": "test",
     "testing": "test",
 }
+# What pandas and spreadsheets write where there is no value.
+_NO_VALUES = frozenset(
+    ("nan", "NaN", "<NA>", "NaT", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!", "#DIV/0!")
+)
+_LONGEST_NO_VALUE = 20  # with blanks
+_NO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff \t\r\n"
+_PLAIN = re.compile(r"\w[\w./ -]*\Z")
 # CJK ideographs with extension A and the compatibility block
 _CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
@@ -63,7 +72,10 @@ class ImageFolders:
                 f"{self.beside}: image_dir {self.image_dir} is not a folder. Pass the folder that holds the pictures."
             )
         roots = (self.beside,) if self.image_dir is None else (self.beside, self.image_dir)
-        object.__setattr__(self, "_allowed", tuple(os.path.abspath(root) for root in roots))
+        prefixes = tuple(os.path.abspath(root).rstrip(os.sep) + os.sep for root in roots)
+        object.__setattr__(self, "_allowed", prefixes)
+        object.__setattr__(self, "_root", str(self.root))
+        object.__setattr__(self, "_listings", {})
 
     @property
     def root(self) -> Path:
@@ -72,10 +84,17 @@ class ImageFolders:
 
     def inside(self, name: str) -> Path | None:
         """The path for a name; None if that leaves the folders."""
-        path = os.path.join(self.root, name)
+        path = os.path.join(self._root, name)  # type: ignore[attr-defined]
+        if _PLAIN.match(name) and ".." not in name:  # nearly all: surely inside
+            return Path(path)
         absolute = os.path.abspath(path) if "\0" not in name else ""
         allowed: tuple[str, ...] = self._allowed  # type: ignore[attr-defined]
-        return Path(path) if any(absolute.startswith(root.rstrip(os.sep) + os.sep) for root in allowed) else None
+        return Path(path) if absolute.startswith(allowed) else None
+
+    def alike(self, name: str) -> Alike | None:
+        """The file that a name means though it is not written so."""
+        listings: Listings = self._listings  # type: ignore[attr-defined]
+        return find_alike(self.root, name, listings)
 
     def __str__(self) -> str:
         return str(self.root)
@@ -97,6 +116,11 @@ class RowCheck:
     def fail(self, expected: str, found: str, fix: str) -> None:
         """Note a fault."""
         self._faults.append(fault(expected, found, fix))
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is wrong so far but a picture that is not there."""
+        return not self._faults
 
     def bad_row(self) -> BadRow | None:
         """The row's faults in one, or None if there are none."""
@@ -123,8 +147,10 @@ class RowCheck:
         """A value that must be a text with something in it; empty if it cannot be used."""
         if not isinstance(value, str):
             self.fail(f"{label} to be text", kind_of(value), "write a text in quotes")
-        elif not value.strip():
+        elif is_blank(value):
             self.fail(f"{label} to say something", "an empty text", "write it or take the row out")
+        elif len(value) < _LONGEST_NO_VALUE and value.strip() in _NO_VALUES:
+            self.fail(f"{label} to say something", f"{value.strip()}, no value", "write it or take the row out")
         elif half := half_character(value):
             self.fail(f"{label} to be whole characters", half, "write the text anew")
         else:
@@ -139,13 +165,25 @@ class RowCheck:
             names: The name as the row gives it, then what else to try.
 
         Returns:
-            The file.
+            The file; also one whose name is the same but for backslashes, letters composed otherwise, or blanks.
         """
-        inside = [path for path in map(folders.inside, names) if path is not None]
-        for path in inside:
-            if os.path.isfile(path):  # unlike Path.is_file it answers for over-long names too
+        inside: list[Path] = []
+        for name in names:
+            path = folders.inside(name)
+            if path is not None and os.path.isfile(path):  # unlike Path.is_file it answers for over-long names too
                 return path
-        if inside:
+            inside += [] if path is None else [path]
+        if (reason := explain(names[0])) is not None:
+            self.fail("the name of an image file", ", ".join(filter(None, (quote(names[0]), reason[0]))), reason[1])
+            return None
+        alike = [found for each in dict.fromkeys(names) if (found := folders.alike(each)) is not None]
+        if alike and alike[0].is_same:
+            return alike[0].path
+        if alike:
+            there = f"{quote(os.path.relpath(alike[0].path, folders.root))}, in other upper and lower case"
+            self.fail(f"image {quote(names[0])} in {folders}", there, "write it as the file has it, or rename the file")
+            return None
+        if inside and folders.inside(plain(names[0])) is not None:
             self._absent = inside[0]
             self._absences.append(fault(f"image {quote(names[0])} in {folders}", "no such file", "add the file"))
         else:
@@ -240,9 +278,11 @@ def _difference(first: Any, other: Any) -> str:
 
 
 def _as_text(value: Any) -> Any:
-    """Further pictures that a row has are told by where they lie."""
+    """Further pictures that a row has are told by where they lie; not-a-number, which JSON has no word for, is null."""
     if isinstance(value, list):
         return [_as_text(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return str(value) if isinstance(value, ImageSlice | Path) else value
 
 
@@ -266,7 +306,14 @@ def quote(text: str) -> str:
 def kind_of(value: Any) -> str:
     """A JSON value's kind in words."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    if value != value:
+        return "NaN (no value)"
     return names.get(type(value), "a number")
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text says nothing, nor would if its characters without width were left out."""
+    return not text[:1].isalnum() and not text.strip().strip(_NO_WIDTH)
 
 
 def half_character(text: str) -> str | None:
