@@ -11,6 +11,7 @@ ranks are at most those of the stored tensors. Of a pickle (`adapter_model.bin`)
 import dataclasses
 import logging
 import math
+import re
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -51,7 +52,7 @@ _REFUSED = {
 logger = logging.getLogger(__name__)
 
 
-def read_adapter(adapter: Path, model: nn.Module) -> "PeftConfig":
+def read_adapter(adapter: Path, model: Any) -> "PeftConfig":
     """Check an adapter's folder and make the config that peft puts it on a model with.
 
     Args:
@@ -66,13 +67,22 @@ def read_adapter(adapter: Path, model: nn.Module) -> "PeftConfig":
     """
     file = find_weights(adapter)
     tensors = read_weights(file)
-    names = [name for name, _ in model.named_modules() if name]
-    config = _read_config(adapter / CONFIG_FILE, names, tensors)
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config = _read_config(adapter / CONFIG_FILE, _base_modules(base), tensors)
     if config.is_prompt_learning:
-        _check_prompt(config, tensors, model, adapter)
+        _check_prompt(config, tensors, base, adapter)
     else:
-        _check_names(config, tensors, model, file)
+        _check_names(config, tensors, base, file)
     return config
+
+
+def _base_modules(base: nn.Module) -> list[str]:
+    """The names of a base's own modules; those of adapters that it carries stand below what they wrap."""
+    modules = dict(base.named_modules())
+    wrapped = {name for name in modules if f"{name}.base_layer" in modules or f"{name}.original_module" in modules}
+    return [
+        name for name in modules if name and not any(name[: dot.start()] in wrapped for dot in re.finditer(r"\.", name))
+    ]
 
 
 def find_weights(adapter: Path) -> Path:
@@ -260,7 +270,7 @@ def _check_prompt(config: Any, tensors: Mapping[str, Tensor], model: Any, adapte
 def _check_names(config: Any, tensors: Mapping[str, Tensor], model: nn.Module, file: Path) -> None:
     """Refuse tensors that would take the place of the base's own."""
     saved = tuple(f"{name}" for name in config.modules_to_save or []) if hasattr(config, "modules_to_save") else ()
-    own = {name for name, _ in model.named_parameters()} | {name for name, _ in model.named_buffers()}
+    own = {name.replace(".base_layer.", ".") for name in (*model.state_dict(), *dict(model.named_buffers()))}
     for key in tensors:
         name = key.removeprefix(PREFIX)
         module = name.rpartition(".")[0]
