@@ -107,7 +107,7 @@ def test_a_run_keeps_its_evaluation_and_takes_the_tasks_data(run_folder: Path, t
     evaluation = read_evaluation(task)
     assert (evaluation.title, evaluation.purpose) == ("background/lora, mme", "tuning")
     assert evaluation.facts["run"] == str(copied)
-    assert [stamp.text for stamp in evaluation.stamps] == ["LEAKED"]  # of the run's own data, as published
+    assert [stamp.text for stamp in evaluation.stamps] == ["LEAKED", "ANSWERS CUT"]  # its own data
     assert {record.id.partition("#")[0] for record in read_predictions(task / "after" / "predictions.jsonl")} == {
         "MME_Benchmark"
     }
