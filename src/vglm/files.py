@@ -136,6 +136,7 @@ def new_folder(path: Path, *, error: type[WorkbenchError] = DataError) -> Iterat
         content = place / _CONTENT
         content.mkdir()
         yield content
+        _share(content)
         check_vacant(path, error=error)  # another process may have been quicker
         if path.exists():
             path.rmdir()
@@ -162,6 +163,7 @@ def replaced_folder(path: Path, *, marker: str, error: type[WorkbenchError] = Da
         content = place / _CONTENT
         content.mkdir()
         yield content
+        _share(content)
         _put_in_place(content, path)
 
 
@@ -281,6 +283,14 @@ def _workplace(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(place, ignore_errors=True)
         lock.release()
+
+
+def _share(folder: Path) -> None:
+    """Give new files the rights that the user's umask gives, for some libraries make them for their owner alone."""
+    rights = stat.S_IMODE(folder.stat().st_mode) & 0o666
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(rights)
 
 
 def _lock(folder: Path) -> FileLock | None:

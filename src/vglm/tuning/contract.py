@@ -1,15 +1,15 @@
 """What a run shows before it reports success: the saved result is the trained model, and the training moved it.
 
-    result = save(model, processor, folder, UNVERIFIED)         folder/adapter.unverified
-    report = check_saved(model, result, batch)
+    report = save_and_check(model, processor, folder, batch)    folder/adapter.unverified
     report.publish()                                            folder/adapter, or an AdapterError
-    print(report)       |dW|/|W| of 16 modules: 1.1e-02 to 4.0e-02, median 2.3e-02 ...
+    print(report)           |dW|/|W| of 16 modules: 1.1e-02 to 4.0e-02, median 2.3e-02 ...
 
 The saved tensors are compared with those in memory bit by bit. Then the result is read as any later user reads it, put
 on the base that is in memory, and answers the very inputs that the trained model answered. What trains at all is
 asserted in `vglm.tuning.methods.attach`.
 """
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,10 +27,11 @@ from vglm.errors import AdapterError, CheckpointError, brief
 from vglm.model.conversion import HEAD
 from vglm.model.loading import attach_adapter, open_checkpoint
 from vglm.model.modeling import IGNORE_INDEX, VisualGlmForConditionalGeneration
+from vglm.model.processing import VisualGlmProcessor
 from vglm.tuning.components import COMPONENTS
 from vglm.tuning.merge import Updates, is_prompt_adapter, merge_adapter, summarise
-from vglm.tuning.methods import Tuned, saved_tensors, take_off
-from vglm.tuning.run_folder import publish
+from vglm.tuning.methods import Tuned, save, saved_tensors, take_off
+from vglm.tuning.run_folder import UNVERIFIED, publish
 
 ROUNDINGS = 16
 """Largest relative difference of logits, in units of the number format's precision.
@@ -78,10 +79,11 @@ class TrainingReport:
         if not self.problems:
             return publish(self.result)
         shown, more = self.problems[0], len(self.problems) - 1
+        run = self.result.parent
         raise AdapterError(
             f"{self.result} was saved, but is not what was trained: {shown}{f' (and {more} more)' if more else ''}. It"
-            f" keeps that name. Look at it: python evaluate.py run={self.result.parent} unverified=true. Save and"
-            f" compare it once more: python train.py resume={self.result.parent}"
+            f" keeps that name. Look at it: python evaluate.py {shlex.quote(f'run={run}')} unverified=true."
+            f" Save and compare it once more: python train.py {shlex.quote(f'resume={run}')}"
         )
 
     @property
@@ -163,6 +165,13 @@ def measure_noise(model: Tuned, batch: Mapping[str, Tensor]) -> float:
     return relative_difference(twice[: len(alone)], alone)
 
 
+def save_and_check(
+    model: Tuned, processor: VisualGlmProcessor, run_folder: Path, batch: Mapping[str, Tensor]
+) -> TrainingReport:
+    """Save what a run trained, see `save`, under a name that says it is unverified, and see `check_saved`."""
+    return check_saved(model, save(model, processor, run_folder, UNVERIFIED), batch)
+
+
 def check_saved(model: Tuned, result: Path, batch: Mapping[str, Tensor]) -> TrainingReport:
     """Compare what a run saved with what it trained.
 
@@ -183,7 +192,8 @@ def check_saved(model: Tuned, result: Path, batch: Mapping[str, Tensor]) -> Trai
 
 
 def _check_adapter(model: PeftModel, result: Path, batch: Mapping[str, Tensor]) -> TrainingReport:
-    problems = [*_unequal(_read(result / SAFETENSORS_WEIGHTS_NAME), saved_tensors(model))]
+    if problems := [*_unequal(_read(result / SAFETENSORS_WEIGHTS_NAME), saved_tensors(model))]:
+        return TrainingReport(result, tuple(problems))
     expected = answer_logits(model, batch)
     noise = measure_noise(model, batch)
     base = take_off(model)
@@ -251,7 +261,7 @@ def _unequal(stored: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> Ite
     """What is wrong with each tensor that is not the same in both, bit by bit."""
     for name in sorted(stored.keys() ^ trained.keys()):
         yield f"{name} is {'missing' if name in trained else 'one too many'}"
-    for name in stored.keys() & trained.keys():
+    for name in sorted(stored.keys() & trained.keys()):
         one, other = stored[name], trained[name].detach()
         if (one.dtype, one.shape) != (other.dtype, other.shape):
             forms = [f"{str(each.dtype).removeprefix('torch.')} {tuple(each.shape)}" for each in (one, other)]

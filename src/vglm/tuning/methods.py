@@ -42,7 +42,11 @@ Method = PeftConfig | ComponentTuning
 
 
 def check_method(
-    method: Method, arguments: TrainingArguments, learning_rates: Mapping[str, float | str], quantization: str | None
+    method: Method,
+    arguments: TrainingArguments,
+    learning_rates: Mapping[str, float | str],
+    quantization: str | None,
+    dtype: str | None = None,
 ) -> None:
     """Refuse what cannot go together, before any weights load.
 
@@ -51,11 +55,17 @@ def check_method(
         arguments: Of the trainer.
         learning_rates: See `learning_rate_of`.
         quantization: Of the base.
+        dtype: Of the base, as in `load_pretrained`.
 
     Raises:
         ConfigError: With the reason.
     """
-    _check_machine(arguments)
+    _check_machine(arguments, dtype)
+    if arguments.fp16 and dtype == "float16" and isinstance(method, ComponentTuning) and method.that_are("full"):
+        raise ConfigError(
+            "trainer.fp16=true scales gradients, which float16 weights that train themselves cannot have. Load them in"
+            " full precision, model.dtype=float32, or train with model.dtype=bfloat16 trainer.bf16=true."
+        )
     kind = method.peft_type if isinstance(method, PeftConfig) else None
     adapter = method.lora if isinstance(method, ComponentTuning) else method
     if kind is PeftType.PREFIX_TUNING and (arguments.activation_checkpointing or arguments.gradient_checkpointing):
@@ -79,13 +89,18 @@ def check_method(
         learning_rate_of(f".{name}.", arguments.learning_rate, {name: rate})
 
 
-def _check_machine(arguments: TrainingArguments) -> None:
+def _check_machine(arguments: TrainingArguments, dtype: str | None) -> None:
     """Refuse what this machine, or this number of processes, cannot do as it was asked."""
     is_cpu = arguments.device.type == "cpu"
     if arguments.fp16 and is_cpu:
         raise ConfigError(
             "trainer.fp16=true needs an accelerator, and training would be on the CPU. Use trainer.bf16=true, or leave"
             " both out."
+        )
+    if arguments.bf16 and is_cpu and dtype == "float16":
+        raise ConfigError(
+            "trainer.bf16=true and model.dtype=float16 do not mix on the CPU. Use model.dtype=bfloat16 or float32, or"
+            " leave out trainer.bf16."
         )
     if arguments.fsdp and (is_cpu or arguments.world_size == 1):
         where = "the CPU" if is_cpu else "one process"

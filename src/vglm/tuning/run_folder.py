@@ -17,17 +17,18 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from vglm.data.loading import Splits
 from vglm.errors import ConfigError, WorkbenchError, brief
-from vglm.files import explained, is_write_failure, locked
+from vglm.files import explained, is_write_failure, locked, write_json, write_text
 from vglm.tuning.processes import agree, is_main
 from vglm.tuning.stopping import stopping_at_once
 
@@ -54,7 +55,9 @@ _LEFT = re.compile(r"\.(adapter|model|run\.json|config\.yaml|splits\.json|log\.j
 
 
 @contextmanager
-def open_run(path: Path, *, resume: bool = False) -> Iterator[Path]:
+def open_run(
+    path: Path, files: Mapping[str, str | Mapping[str, Any]] = MappingProxyType({}), *, resume: bool = False
+) -> Iterator[Path]:
     """Make a run folder, or reopen an interrupted one, and keep what a failure leaves behind tidy.
 
     A request to terminate (SIGTERM) ends the block as Ctrl-C does, with another exit code. Of several processes the
@@ -62,6 +65,7 @@ def open_run(path: Path, *, resume: bool = False) -> Iterator[Path]:
 
     Args:
         path: The folder; a new run needs a name that is not taken.
+        files: What to write there first, by name: a text, or a value for JSON.
         resume: Whether to continue the run that lies there.
 
     Yields:
@@ -76,6 +80,8 @@ def open_run(path: Path, *, resume: bool = False) -> Iterator[Path]:
         agree(partial(_claim, path, resume, stack))
         try:
             with stopping_at_once():
+                for name, content in files.items() if is_main() else ():
+                    (write_text if isinstance(content, str) else write_json)(path / name, content)  # type: ignore[arg-type]
                 yield path
         except BaseException as error:
             if is_main():

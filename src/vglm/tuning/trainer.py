@@ -155,7 +155,7 @@ class WorkbenchTrainer(Trainer):
         self._last_ids: list[str] = []
         args.logging_nan_inf_filter = False  # which would log the mean of the finite losses in their place
         try:
-            super().__init__(model=model, args=args, train_dataset=Shared(train_dataset), data_collator=data_collator)
+            super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=data_collator)
         except (ValueError, ImportError) as error:
             raise ConfigError(f"trainer: {error}") from error
         if data_collator.packing is not None and _has_virtual_tokens(model):
@@ -412,9 +412,13 @@ class WorkbenchTrainer(Trainer):
 
     def get_train_dataloader(self) -> Any:
         """Batches of the training set; several processes share each, the last one of an epoch as well."""
-        loader: Any = super().get_train_dataloader()
-        samples: Any = self.train_dataset
-        loader.collate_fn = SharedCollator(loader.collate_fn, samples)
+        own: Any = self.train_dataset
+        self.train_dataset = shared = Shared(own)
+        try:
+            loader: Any = super().get_train_dataloader()
+        finally:
+            self.train_dataset = own
+        loader.collate_fn = SharedCollator(loader.collate_fn, shared)
         if self.args.world_size > 1:
             shard: Any = loader.batch_sampler
             shard.batch_sampler = Filling(shard.batch_sampler, self.args.world_size)
@@ -426,8 +430,8 @@ class WorkbenchTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """With `train_sampling_strategy=group_by_length`, batches of similar length from the lengths of the texts."""
-        own: Any = self.train_dataset
-        samples: Any = own.shared
+        samples: Any = self.train_dataset if train_dataset is None else train_dataset
+        samples = samples.shared if isinstance(samples, Shared) else samples
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         if not hasattr(samples, "lengths"):
