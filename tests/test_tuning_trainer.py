@@ -327,8 +327,9 @@ class _Terminate(TrainerCallback):
 def test_a_request_to_terminate_saves_a_checkpoint_that_continues_bit_for_bit(
     make_trainer, step: int, logging_steps: int, tmp_path: Path
 ) -> None:
-    def make(name: str) -> WorkbenchTrainer:
-        scores = _scoring(tmp_path / name, {2 * n: 0.9 - 0.01 * n for n in range(9)}, budget_points=50)
+    def make(name: str, unscored: int = 0) -> WorkbenchTrainer:
+        probe = {each: 0.9 - 0.01 * each for each in (0, 2, 4, 6) if each >= unscored}
+        scores = _scoring(tmp_path / name, probe, budget_points=50)
         trainer = make_trainer(tmp_path / name, scores=scores)
         trainer.args.logging_steps = logging_steps
         return trainer
@@ -342,8 +343,8 @@ def test_a_request_to_terminate_saves_a_checkpoint_that_continues_bit_for_bit(
     assert caught.value.code == 143
     checkpoint = newest_checkpoint(tmp_path / "broken")
     assert checkpoint == tmp_path / "broken" / f"checkpoint-{step}"
-    resumed = make("broken")
-    assert resumed.scores is not None
+    assert [each.step for each in read_scores(tmp_path / "broken" / "forgetting.jsonl")] == [*range(0, step, 2)]
+    resumed = make("broken", unscored=step)
     outcome = resumed.train(resume_from_checkpoint=checkpoint)
     assert all(torch.equal(each, _trained(whole)[name]) for name, each in _trained(resumed).items())
     assert _log(tmp_path / "broken") == _log(tmp_path / "whole")
@@ -354,27 +355,18 @@ def test_a_request_to_terminate_saves_a_checkpoint_that_continues_bit_for_bit(
 
 def test_a_loss_that_is_no_number_ends_training_with_the_samples_named(make_trainer, tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path)
-    trainer.args.learning_rate = 1e-3
+    trainer.learning_rates = {"lora_B": 1e30}
     trainer.args.save_steps = 1
-
-    class Explode(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.global_step == 3:
-                for group in trainer.optimizer.param_groups:
-                    group["lr"] = 1e30
-
-    trainer.lr_scheduler = None
-    trainer.args.lr_scheduler_type = "constant"
-    trainer.add_callback(Explode())
     with pytest.raises(WorkbenchError, match=r"is not finite in step \d.*dataset\.json#\d.*as they were") as caught:
         trainer.train()
     assert len(str(caught.value)) < 1000
-    checkpoint = newest_checkpoint(tmp_path)
-    assert checkpoint == tmp_path / "checkpoint-3"
-    assert all(bool(each.isfinite().all()) for each in load_file(checkpoint / "trainable.safetensors").values())
+    checkpoints = list(tmp_path.glob("checkpoint-*"))
+    assert 0 < len(checkpoints) < STEPS
+    for checkpoint in checkpoints:
+        assert all(bool(each.isfinite().all()) for each in load_file(checkpoint / "trainable.safetensors").values())
     losses = [line["loss"] for line in _log(tmp_path)]
-    assert len(losses) == 3
-    assert all(0 < loss < 100 for loss in losses)
+    assert len(losses) == len(checkpoints)
+    assert all(loss > 0 for loss in losses)
 
 
 def test_the_tracker_changes_the_environment_only_while_it_writes(

@@ -15,6 +15,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import itertools
 import logging
 import os
 import re
@@ -107,6 +108,27 @@ def _runs_root() -> str:
     return str(HydraConfig.get().sweep.dir)
 
 
+_moments = itertools.count()
+"""Numbers the timestamps of this process."""
+
+
+def _timestamp() -> str:
+    """Now; of several processes all get the main one's, for they write to one folder."""
+    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3]
+    if not is_one_of_several():
+        return now
+    key = f"vglm/timestamp/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_moments)}"
+    try:
+        store = _launchers_store()
+        if os.environ["RANK"] == "0":
+            store.set(key, now)
+        return str(store.get(key).decode())  # waits until it is there
+    except (LookupError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"the processes that torchrun started cannot agree on a run folder ({error}). Name it: output_dir=<folder>."
+        ) from error
+
+
 def _share_of(share: float, whole: int) -> int:
     return int(share * whole)
 
@@ -141,7 +163,7 @@ def register_resolvers() -> None:
         "repo_root": (lambda: str(repo_root()), False),
         "recipe_name": (_recipe_name, False),
         "runs_root": (_runs_root, False),
-        "timestamp": (lambda: datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3], True),
+        "timestamp": (_timestamp, True),
         "cuda_available": (_cuda_available, False),
         "numbers": (_numbers, False),
         "result_of": (_result_of, False),
@@ -231,15 +253,19 @@ def _is_first_to_fail() -> bool:
     """Whether no other of several processes said already what went wrong; most mistakes are met by all at once."""
     if not is_one_of_several():
         return True
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # documented all the same
-
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    try:  # what the launcher lets its processes find each other by
-        address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = TCPStore(*address, timeout=timedelta(seconds=10), wait_for_workers=False)
-        return store.add(f"vglm/failures/{attempt}", 1) == 1
+    try:
+        return bool(_launchers_store().add(f"vglm/failures/{attempt}", 1) == 1)
     except (LookupError, ValueError, RuntimeError):
         return os.environ["RANK"] == "0"
+
+
+def _launchers_store() -> Any:
+    """What the launcher lets its processes find each other by."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # documented all the same
+
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return TCPStore(*address, timeout=timedelta(seconds=10), wait_for_workers=False)
 
 
 def _explain(error: Exception) -> str:

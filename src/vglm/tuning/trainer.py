@@ -285,6 +285,8 @@ class WorkbenchTrainer(Trainer):
             wrong = ["log_history"]
         if not wrong and not 0 < state.get("global_step", 0) <= max(state.get("max_steps", 0), self.args.max_steps):
             wrong = ["global_step"]
+        if not wrong and checkpoint.name != f"checkpoint-{state['global_step']}":
+            wrong = ["global_step"]
         if wrong:
             raise CheckpointError(f"{checkpoint / _STATE_NAME} is damaged: {sorted(wrong)[0]} is wrong. {_ADVICE}")
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:  # which have files of their own
@@ -418,7 +420,8 @@ class WorkbenchTrainer(Trainer):
             loader: Any = super().get_train_dataloader()
         finally:
             self.train_dataset = own
-        loader.collate_fn = SharedCollator(loader.collate_fn, shared)
+        collate = SharedCollator(loader.collate_fn, shared)
+        loader.collate_fn = loader.base_dataloader.collate_fn = collate  # accelerate reads the one or the other
         if self.args.world_size > 1:
             shard: Any = loader.batch_sampler
             shard.batch_sampler = Filling(shard.batch_sampler, self.args.world_size)
