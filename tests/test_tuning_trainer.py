@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from vglm.tuning.checkpoint_scores import CheckpointScores
 from vglm.tuning.components import ComponentTuning
 from vglm.tuning.forgetting import read_scores
 from vglm.tuning.methods import attach
-from vglm.tuning.run_folder import newest_checkpoint
+from vglm.tuning.run_folder import newest_checkpoint, open_run
 from vglm.tuning.trainer import Tracker, WorkbenchTrainer
 
 STEPS = 6
@@ -351,6 +352,33 @@ def test_a_request_to_terminate_saves_a_checkpoint_that_continues_bit_for_bit(
     assert outcome.metrics["train_loss"] == pytest.approx(facts["train_loss"], rel=1e-6)
     steps = [[each.step for each in read_scores(tmp_path / name / "forgetting.jsonl")] for name in ("whole", "broken")]
     assert steps[0] == steps[1] == [0, 2, 4, 6]
+
+
+@pytest.mark.parametrize("room", [10_000, 40_000], ids=["weights", "optimizer"])
+def test_a_full_disk_leaves_the_last_checkpoint(
+    make_trainer, room: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Fill(TrainerCallback):
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+
+    def train() -> None:
+        with open_run(tmp_path / "run") as folder:
+            trainer = make_trainer(folder)
+            trainer.add_callback(Fill())
+            trainer.train()
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(WorkbenchError, match=r"(cannot be written|cannot write to)"):
+            train()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert newest_checkpoint(tmp_path / "run") == tmp_path / "run" / "checkpoint-2"
+    assert "Stopped. Continue with: python train.py resume=" in capsys.readouterr().err
+    resumed = make_trainer(tmp_path / "run")
+    resumed.train(resume_from_checkpoint=newest_checkpoint(tmp_path / "run"))
+    assert resumed.state.global_step == STEPS
 
 
 def test_a_loss_that_is_no_number_ends_training_with_the_samples_named(make_trainer, tmp_path: Path) -> None:
