@@ -106,6 +106,7 @@ def test_a_merged_model_has_the_adapters_logits(
     assert written == json.loads(json.dumps(certificate.as_dict()))
     assert written["passed"] is True
     assert written["logits"]["relative_difference"] < largest < written["logits"]["adapter_effect"]
+    assert written["logits"]["noise"] < largest
     assert written["exact_match"]["n"] == 6
     assert len(written["updates"]["modules"]) == 8
     assert written["base"]["quantization"] == quantization.get("quantization")
@@ -128,7 +129,7 @@ def test_the_command_prints_the_certificate(lora_run: Path, tmp_path: Path, caps
     assert f"wrote {tmp_path / 'merged'}" in printed
 
 
-def test_a_wrong_merge_ends_with_1_and_publishes_nothing(
+def test_a_wrong_merge_ends_with_1_and_is_kept_as_unverified(
     lora_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def forget_a_module(*arguments):
@@ -138,12 +139,18 @@ def test_a_wrong_merge_ends_with_1_and_publishes_nothing(
 
     merge = module.merge_adapter
     monkeypatch.setattr(module, "merge_adapter", forget_a_module)
-    assert main(["merge", str(lora_run), "--output", str(tmp_path / "merged"), "--force"]) == 1
+    kept = tmp_path / "merged.unverified"
+    for _ in range(2):  # in the place of the first one
+        capsys.readouterr()
+        assert main(["merge", str(lora_run), "--output", str(tmp_path / "merged"), "--force"]) == 1
     printed = capsys.readouterr()
     assert "certificate FAILED" in printed.out
-    assert "nothing was published" in printed.out
+    assert f"nothing was published; what was merged is kept in {kept}" in printed.out
+    assert f"python evaluate.py model.path_or_id={kept} dataset=<data>" in printed.out
     assert "at most 1e-04 is allowed" in printed.err
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [kept]
+    assert json.loads((kept / "merge_certificate.json").read_text(encoding="utf-8"))["passed"] is False
+    load_pretrained(kept)
 
 
 def _scaled(run: Path, folder: Path, factor: float, module: str = "") -> Path:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,8 @@ from vglm.config import compose, repo_root
 from vglm.errors import ConfigError, DataError, WorkbenchError
 from vglm.model.identity import hash_weights
 from vglm.model.loading import load_pretrained
-from vglm.tuning.run_folder import latest_run
+from vglm.tuning.forgetting import read_scores
+from vglm.tuning.run_folder import latest_run, newest_checkpoint
 from vglm.tuning.trainer import WorkbenchTrainer
 
 
@@ -133,12 +136,17 @@ def test_wandb_offline_writes_a_local_run(configure) -> None:
     assert list(folder.glob("wandb/offline-run-*/run-*.wandb"))
 
 
-def test_wandb_without_an_account_is_explained(configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_out_of_reach_is_no_reason_to_stop(
+    configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no_netrc"))
-    with pytest.raises(ConfigError, match=r"tracker: No API key.*tracker\.mode=offline"):
-        run(configure("tracker=wandb", "tracker.mode=online"))
-    assert not (tmp_path / "run").exists()
+    folder = run(configure("tracker=wandb", "tracker.mode=online"))
+    assert (folder / "adapter").is_dir()
+    assert len((folder / "log.jsonl").read_text().splitlines()) == 4
+    (warning,) = [each.getMessage() for each in caplog.records if "Weights & Biases" in each.getMessage()]
+    assert "tracker: Weights & Biases cannot be used (No API key" in warning
+    assert "The curves are in log.jsonl; tracker.mode=offline" in warning
 
 
 def test_a_run_on_relative_paths_is_evaluated_from_anywhere(
@@ -214,3 +222,82 @@ def test_train_py_runs_from_any_directory_and_leaves_no_litter(
     assert f"python evaluate.py run={folder.relative_to(tmp_path)}" in done.stdout
     assert json.loads((folder / "run.json").read_text(encoding="utf-8"))["command"] == command[1:]
     assert "Traceback" not in done.stderr
+
+
+def _command(random_model_folder: Path, data: Path) -> list[str]:
+    return [
+        str(repo_root() / "train.py"),
+        f"model.path_or_id={random_model_folder}",
+        "dataset=fewshot_background",
+        f"dataset.path={data}",
+        "trainer=debug",
+        "trainer.disable_tqdm=true",
+    ]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(repo_root() / "src")}
+
+
+def test_a_run_that_is_asked_to_terminate_saves_and_says_how_to_go_on(
+    random_model_folder: Path, few_shot_folder: Path, tmp_path: Path
+) -> None:
+    options = ["trainer.max_steps=100000", "trainer.save_steps=100000", "training.score_checkpoints=false"]
+    command = [sys.executable, *_command(random_model_folder, few_shot_folder), *options, "output_dir=run"]
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen(command, cwd=tmp_path, env=_environment(), stdout=said, stderr=said)
+    deadline = time.monotonic() + 300
+    while process.poll() is None and time.monotonic() < deadline:
+        log = tmp_path / "run" / "log.jsonl"
+        if log.exists() and len(log.read_text().splitlines()) > 2:
+            process.send_signal(signal.SIGTERM)
+            break
+        time.sleep(0.1)
+    assert process.wait(timeout=120) == 143, (tmp_path / "said").read_text()
+    assert (tmp_path / "said").read_text().splitlines()[-1] == "Stopped. Continue with: python train.py resume=run"
+    assert newest_checkpoint(tmp_path / "run") is not None
+    assert not list((tmp_path / "run").glob("adapter*"))
+
+
+def test_two_processes_learn_what_one_does(random_model_folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = []
+    for number in range(11):  # batches of 8 and 3: a whole one for each process, and one that is for one process alone
+        Image.new("RGB", (30, 20), (20 * number, 255 - 20 * number, 99)).save(data / f"{number}.png")
+        answer = f"颜色{number}。" * (1 + number % 4)
+        rows.append({"img": f"{number}.png", "prompt": "背景是什么颜色？" * (1 + number % 3), "label": answer})
+    (data / "dataset.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+
+    given = [*_command(random_model_folder, data), "trainer.max_steps=4", "training.score_samples=2"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    together = [*launcher, *given, "trainer.per_device_train_batch_size=4"]
+    done = subprocess.run(together, cwd=tmp_path, env=_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    folder = latest_run(tmp_path / "outputs")
+    assert list((tmp_path / "outputs" / "background" / "lora").iterdir()) == [folder]
+    assert done.stdout.count("next: python evaluate.py") == 1
+
+    overrides = [each for each in given[1:] if "=" in each]
+    alone = run(
+        compose(overrides=[*overrides, "trainer.per_device_train_batch_size=8", f"output_dir={tmp_path / 'one'}"])
+    )
+    one, other = ((each / "log.jsonl").read_text().splitlines()[:4] for each in (alone, folder))
+    losses = [torch.tensor([json.loads(line)["loss"] for line in log]) for log in (one, other)]
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-5)
+    first, second = (load_file(each / "adapter" / "adapter_model.safetensors") for each in (alone, folder))
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=0, atol=1e-5)
+    assert read_scores(alone / "forgetting.jsonl") == read_scores(folder / "forgetting.jsonl")
+
+
+def test_processes_that_cannot_have_the_folder_say_so_once(
+    random_model_folder: Path, few_shot_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").mkdir()
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    command = [*launcher, *_command(random_model_folder, few_shot_folder), "output_dir=taken"]
+    done = subprocess.run(command, cwd=tmp_path, env=_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert done.stderr.count("error: output_dir taken is taken") == 1
+    assert list((tmp_path / "taken").iterdir()) == []

@@ -260,7 +260,7 @@ def _merge(parsed: argparse.Namespace) -> int:
 
     quiet_libraries()  # some speak when they are imported
     allow_targets(*parsed.allow_target)
-    from vglm.evaluation.certificate import merge_runs
+    from vglm.evaluation.certificate import merge_runs, unverified
     from vglm.tuning.merge import Combination
 
     combination = Combination(parsed.weights, parsed.combine, parsed.density, parsed.seed)
@@ -276,7 +276,13 @@ def _merge(parsed: argparse.Namespace) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     for problem in certificate.problems:
         print(f"problem: {problem}", file=sys.stderr)
-    print(f"wrote {parsed.output}" if certificate.passed else "nothing was published")
+    if certificate.passed:
+        print(f"wrote {parsed.output}")
+    else:
+        print(
+            f"nothing was published; what was merged is kept in {unverified(parsed.output)}, with its certificate. Look"
+            f" at it: python evaluate.py model.path_or_id={unverified(parsed.output)} dataset=<data>, or remove it."
+        )
     return 0 if certificate.passed else 1
 
 

@@ -47,7 +47,14 @@ _WRITE_ERRORS = {
     errno.ENAMETOOLONG,
     errno.EIO,
 }
-_WRITE_MESSAGES = ("No space left", "File too large", "file write failed", "PytorchStreamWriter", "iostream error")
+_WRITE_MESSAGES = (
+    "No space left",
+    "File too large",
+    "file write failed",
+    "PytorchStreamWriter",
+    "iostream error",
+    "unexpected pos",  # torch.save, where it closes what could not be written
+)
 
 
 # --- writing files ----------------------------------------------------------------------------------------------------

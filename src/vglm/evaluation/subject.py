@@ -19,8 +19,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from vglm.config import read_run_values
 from vglm.data.loading import Splits
 from vglm.data.sample import Sample
@@ -256,7 +254,6 @@ def _tuned_run(
     later = [control.of("after") for control in controls]
     if (folder / "adapter").is_dir():
         model, processor = load(adapter=str(folder / "adapter"))
-        to_accelerator(model)
         after = Arm(label="after", meaning="the same model with the run's adapter")
 
         @contextmanager
@@ -333,7 +330,6 @@ def _single_model(
     shuffled = {name: shuffle_images(rows, seed) for name, rows in samples.items()}
     model_name, data_name = _name(config["model"], "path_or_id"), _name(config["dataset"], "path")
     model, processor = load()
-    to_accelerator(model)
     return Subject(
         title=f"{model_name} on {data_name}",
         summary="Every question is asked with its own image and with another sample's",
@@ -382,6 +378,8 @@ def answer(
         ConfigError: The arms differ in precision, or a setting is wrong.
         WorkbenchError: Another process ended.
     """
+    from vglm.model.loading import describe_place  # takes seconds to import
+
     processes = processes or Processes.alone()
     records: dict[str, list[Prediction]] = {}
     nearest: list[str] = []
@@ -391,6 +389,7 @@ def answer(
     for arm in (subject.baseline, subject.candidate):
         with arm.open() as (model, processor):
             precision = check_precision(model, arm.label, precision)
+            print(f"{arm.label}: {describe_place(model)}")
             asked = arm.asked
             if arm is subject.baseline:
                 name = arm.label if subject.purpose == "tuning" else ""
@@ -523,11 +522,4 @@ def _name(component: Mapping[str, Any], path_key: str) -> str:
 def _opened(load: Callable[..., Loaded], *arguments: Any) -> Iterator[Loaded]:
     """Load a model for the time of a `with` block only, so that two of them are never in memory together."""
     model, processor = load(*arguments)
-    to_accelerator(model)
     yield model, processor
-
-
-def to_accelerator(model: Any) -> None:
-    """Move a model that lies whole on the CPU to the accelerator, if the machine has one."""
-    if torch.accelerator.is_available() and {each.device.type for each in model.parameters()} == {"cpu"}:
-        model.to(torch.accelerator.current_accelerator())

@@ -254,6 +254,7 @@ class NativeWeights:
 
     def __init__(self, files: WeightFiles, entries: Iterable[Entry], is_tied: bool) -> None:
         self.files = files
+        self.is_tied = is_tied
         self._entries = {entry.source: entry for entry in entries if not (is_tied and entry.native == (HEAD,))}
         self._entry_of = {name: entry for entry in self._entries.values() for name in entry.native}
         if is_tied:

@@ -97,7 +97,8 @@ def convert(
         _import_fine_tune(checkpoint, destination, target)
         return destination
     if layout is None:
-        save_native(*load_pretrained(source, dtype=target or "auto", tokenizer=tokenizer), destination)
+        model, processor = load_pretrained(source, dtype=target or "auto", device_map="cpu", tokenizer=tokenizer)
+        save_native(model, processor, destination)
         return destination
     if getattr(checkpoint.config, "quantization_config", None) is not None:
         raise ConfigError(f"{source} is quantised, which the original {layout.name} layout has no form for.")

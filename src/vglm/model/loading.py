@@ -25,7 +25,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from accelerate import dispatch_model, infer_auto_device_map
+from accelerate import PartialState, dispatch_model, infer_auto_device_map
+from accelerate.utils import parse_flag_from_env
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
@@ -130,7 +131,7 @@ def load_pretrained(
         path_or_id: Folder in the native, original Hugging Face or SAT layout, or the id of such a folder on the hub.
         dtype: "float32", "float16", "bfloat16", a `torch.dtype`, or "auto" for the checkpoint's own. None: float32 on
             the CPU, whose half-precision kernels are slow, the checkpoint's own elsewhere.
-        device_map: "auto", a device, or a map from module names to devices, as in transformers. None: the CPU.
+        device_map: "auto", a device, or a map from module names to devices, as in transformers. None: `default_device`.
         quantization: Load the language model's linear layers in 8 or 4 bits through bitsandbytes: "int8", "int4" (fp4),
             or "nf4" (with double quantisation, as in QLoRA).
         quantization_parts: Whose linear layers to quantise: some of vision, qformer, projection, language_model and, if
@@ -160,7 +161,7 @@ def load_pretrained(
     checkpoint = open_checkpoint(folder, tokenizer)
     quantizing = _quantization_of(checkpoint, target_dtype, quantization, quantization_parts)
     if quantizing is not None and devices == "auto" and torch.accelerator.device_count() < 2:
-        devices = {"": torch.accelerator.current_accelerator() or torch.device("cpu")}
+        devices = {"": default_device()}
     is_quantized = getattr(checkpoint.config, "quantization_config", None) is not None
     if is_quantized or (checkpoint.layout is None and quantizing is not None and not _is_one_device(devices)):
         model = _load_native(checkpoint, target_dtype, devices, quantizing, with_vision)
@@ -469,9 +470,40 @@ def _resolve_devices(device_map: str | int | torch.device | dict[str, Any] | Non
     if isinstance(device_map, dict):
         return device_map
     try:
-        return {"": torch.device("cpu" if device_map is None else device_map)}
+        return {"": default_device() if device_map is None else torch.device(device_map)}
     except RuntimeError as err:
         raise ConfigError(f"device_map must be auto, a device, or a map to devices, got {device_map!r}.") from err
+
+
+def default_device() -> torch.device:
+    """Where models go that are not told otherwise: the accelerator where there is one, else the CPU.
+
+    Of several processes each has its own; `trainer.use_cpu` and the environment variable ACCELERATE_USE_CPU count.
+    """
+    if PartialState._shared_state:  # the choice was made for this process
+        device: torch.device = PartialState().device
+    elif parse_flag_from_env("ACCELERATE_USE_CPU"):
+        device = torch.device("cpu")
+    else:
+        device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    if device.type == "cpu" or device.index is not None:
+        return device
+    return torch.device(device.type, torch.accelerator.current_device_index())
+
+
+def describe_place(model: Any) -> str:
+    """Where a model lies and what it computes in, for people: `bfloat16 on cuda:0 (NVIDIA H100), quantised to nf4`.
+
+    Args:
+        model: A VisualGLM, or a `PeftModel` of one.
+    """
+    config = model.config
+    devices = sorted({str(each.device) for each in model.parameters()})
+    names = [f"{each} ({torch.cuda.get_device_name(each)})" if each.startswith("cuda") else each for each in devices]
+    dtype = str(config.dtype or model.dtype).removeprefix("torch.")
+    way = getattr(config, "quantization_config", None)
+    kind = "" if way is None else ", quantised to " + ("int8" if way.load_in_8bit else way.bnb_4bit_quant_type)
+    return f"{dtype} on {', '.join(names)}{kind}"
 
 
 def _is_one_device(devices: Devices) -> bool:
@@ -481,7 +513,7 @@ def _is_one_device(devices: Devices) -> bool:
 def resolve_dtype(dtype: torch.dtype | str | None, devices: Devices) -> torch.dtype | None:
     """The target dtype, or None for the checkpoint's own."""
     if dtype is None:
-        has_cpu_only = not torch.accelerator.is_available()
+        has_cpu_only = default_device().type == "cpu"
         on_cpu = has_cpu_only if devices == "auto" else all(str(device) == "cpu" for device in devices.values())
         return torch.float32 if on_cpu else None
     if dtype == "auto":

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vglm.errors import CheckpointError
-from vglm.tuning.run_folder import write_text
+from vglm.files import write_text
 
 SCORES_FILE = "forgetting.jsonl"
 
