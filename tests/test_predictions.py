@@ -22,11 +22,10 @@ from vglm.evaluation.predictions import (
     read_predictions,
     recover_parts,
     recover_predictions,
-    replaced_folder,
-    resumable_folder,
     write_evaluation,
     write_predictions,
 )
+from vglm.files import resumable_folder
 
 RECORD = Prediction(
     id="test.json#3",
@@ -210,7 +209,7 @@ def test_work_is_taken_up_by_the_same_key_only_and_gone_when_done(tmp_path: Path
 def test_a_folder_is_made_by_one_process_at_a_time(tmp_path: Path) -> None:
     target = tmp_path / "evaluation"
     script = (
-        "import sys, time; from pathlib import Path; from vglm.evaluation.predictions import resumable_folder\n"
+        "import sys, time; from pathlib import Path; from vglm.files import resumable_folder\n"
         "with resumable_folder(Path(sys.argv[1]), marker='done', key='a') as folder:\n"
         "    (folder / 'p.jsonl').touch(); print('made', flush=True); time.sleep(60)"
     )
@@ -254,44 +253,3 @@ def test_parts_of_several_processes_become_one_file(tmp_path: Path) -> None:
     merge_parts(found.values(), path)
     assert [each.name for each in path.parent.iterdir()] == ["predictions.jsonl"]
     assert recover_parts(path) == found
-
-
-def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    target = tmp_path / "out" / "evaluation"
-    for content in ("first", "second"):
-        with replaced_folder(target, marker="done") as folder:
-            (folder / "done").write_text(content)
-            (folder / content).touch()
-        assert sorted(path.name for path in target.iterdir()) == sorted(["done", content])
-
-    def fail() -> None:
-        with replaced_folder(target, marker="done") as folder:
-            (folder / "done").write_text("third")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fail()
-    assert (target / "done").read_text() == "second"
-    assert [path.name for path in target.parent.iterdir()] == ["evaluation"]
-
-
-def test_a_folder_of_other_things_is_never_replaced(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").touch()
-    with pytest.raises(DataError, match=r"holds other files and no done"), replaced_folder(tmp_path, marker="done"):
-        pass
-    assert (tmp_path / "thesis.tex").exists()
-    (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="is a file"), replaced_folder(tmp_path / "file", marker="done"):
-        pass
-    with pytest.raises(DataError, match="cannot be written"), replaced_folder(tmp_path / "file" / "x", marker="done"):
-        pass
-
-
-def test_a_full_disk_is_a_clear_error_and_leaves_nothing(tmp_path: Path) -> None:
-    def fill() -> None:
-        with replaced_folder(tmp_path / "evaluation", marker="done"):
-            raise OSError(28, "No space left on device")
-
-    with pytest.raises(DataError, match=r"evaluation cannot be written \(No space left on device\)"):
-        fill()
-    assert list(tmp_path.iterdir()) == []

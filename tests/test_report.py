@@ -54,7 +54,7 @@ def record(name: str, prediction: str, **values: object) -> Prediction:
 
 BEFORE = [
     record("same", "沙滩。"),
-    record("gain", "一只猫。", image="beach.png", image_sha256="abc"),
+    record("gain", "一只猫。", image="beach.png", image_sha256="ab" * 32),
     record("error", "", error="image broken.png is damaged"),
     record("kept", "Two.", split="probe", kind="count", english=True, question="How many?", reference="Two."),
     record("lost", "Red.", split="probe", kind="colour", english=True, question="What colour?", reference="Red."),
@@ -71,7 +71,7 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
     ) -> Path:
         folder = tmp_path / "evaluation"
         (folder / "images").mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), "gold").save(folder / "images" / "abc.webp")
+        Image.new("RGB", (8, 8), "gold").save(folder / "images" / f"{'ab' * 32}.webp")
         write_evaluation(evaluation, folder)
         write_predictions(before, folder / evaluation.baseline.label / "predictions.jsonl")
         write_predictions(after, folder / evaluation.candidate.label / "predictions.jsonl")
@@ -149,7 +149,7 @@ def test_images_beyond_the_limit_stay_beside_the_page(
     make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_folder()
-    path = folder / "images" / "abc.webp"
+    path = folder / "images" / f"{'ab' * 32}.webp"
     monkeypatch.setattr(sys.modules["vglm.evaluation.report.render"], "MAX_IMAGE_BYTES", path.stat().st_size)
     assert "images are in this page" not in render(folder).read_text(encoding="utf-8").partition("<script")[0]
     monkeypatch.setattr(sys.modules["vglm.evaluation.report.render"], "MAX_IMAGE_BYTES", path.stat().st_size - 1)
@@ -161,7 +161,7 @@ def test_images_beyond_the_limit_stay_beside_the_page(
 
 def test_text_stays_text(make_folder: Callable[..., Path]) -> None:
     values = dict.fromkeys(("question", "reference", "kind", "image"), ATTACK)
-    before = [record(ATTACK, ATTACK, image_sha256="abc", **values), record("b", "b", kind="b")]
+    before = [record(ATTACK, ATTACK, image_sha256="ab" * 32, **values), record("b", "b", kind="b")]
     after = [replace(before[0], prediction=ATTACK + "!"), before[1]]
     evaluation = replace(
         EVALUATION, title=ATTACK, summary=ATTACK, facts={ATTACK: ATTACK}, config=ATTACK, command=ATTACK,

@@ -102,11 +102,11 @@ def test_provenance_changes_with_what_it_names(tmp_path: Path) -> None:
     (tmp_path / "adapter").mkdir()
     weights = tmp_path / "adapter" / "adapter_model.safetensors"
     weights.write_bytes(b"one")
-    first = provenance("seed: 1\n", str(tmp_path))
-    assert first == provenance("seed: 1\n", str(tmp_path))
+    first = provenance("seed: 1\n", tmp_path / "adapter")
+    assert first == provenance("seed: 1\n", tmp_path / "adapter")
     assert re.fullmatch(r"(commit [0-9a-f]{12}( with changes)?, )?sources sha256 [0-9a-f]{16}", first["code"])
     weights.write_bytes(b"two")
-    second = provenance("seed: 2\n", str(tmp_path))
+    second = provenance("seed: 2\n", tmp_path / "adapter")
     assert first["tuned weights"] != second["tuned weights"]
     assert first["config"] != second["config"]
     assert "tuned weights" not in provenance("seed: 1\n", None)

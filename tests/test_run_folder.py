@@ -11,7 +11,6 @@ from vglm.data.loading import load_splits
 from vglm.errors import ConfigError, WorkbenchError
 from vglm.tuning.run_folder import (
     describe_data,
-    latest_run,
     newest_checkpoint,
     open_run,
     whole_folder,
@@ -117,22 +116,6 @@ def test_whole_folder_appears_at_the_end_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), whole_folder(tmp_path / "model"):
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
-
-
-def test_latest_run_is_the_last_started_of_the_finished_ones(tmp_path: Path) -> None:
-    with pytest.raises(WorkbenchError, match="no finished run"):
-        latest_run(tmp_path)
-    for name, started, is_finished in (
-        ("a/1", "2026-01-02", True),
-        ("b/2", "2026-01-01", True),
-        ("b/3", "2027", False),
-    ):
-        run = tmp_path / name
-        run.mkdir(parents=True)
-        write_json(run / "run.json", {"started": started})
-        if is_finished:
-            (run / "adapter").mkdir()
-    assert latest_run(tmp_path) == tmp_path / "a" / "1"
 
 
 def test_data_facts_tell_what_was_trained_on(few_shot_folder: Path) -> None:

@@ -17,10 +17,8 @@ beside it to `adapter/`, certified in the same way.
 """
 
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -32,13 +30,15 @@ from torch import Tensor
 from vglm.config import build, repo_root
 from vglm.data.collator import Collator
 from vglm.data.sample import Sample
-from vglm.errors import AdapterError, ConfigError
+from vglm.errors import AdapterError, CheckpointError, ConfigError
 from vglm.evaluation.generation import generate_predictions
 from vglm.evaluation.metrics import EXACT_MATCH, score
 from vglm.evaluation.predictions import Prediction
-from vglm.evaluation.subject import find_run, read_run_config, to_accelerator
+from vglm.evaluation.subject import to_accelerator
+from vglm.files import check_vacant, claimed, read_json, write_json
 from vglm.model.identity import RECORD, hash_weights
-from vglm.model.loading import attach_adapter, check_vacant, load_pretrained, save_native
+from vglm.model.loading import attach_adapter, load_pretrained, save_native
+from vglm.runs import Run
 from vglm.tuning.contract import answer_logits, relative_difference
 from vglm.tuning.merge import (
     Combination,
@@ -48,7 +48,6 @@ from vglm.tuning.merge import (
     merge_adapter,
     total,
 )
-from vglm.tuning.run_folder import write_json
 
 CERTIFICATE_FILE = "merge_certificate.json"
 COMPARED_PROMPTS = 16
@@ -177,7 +176,7 @@ def merge_runs(
         AdapterError: An adapter is damaged, or belongs to another base.
         CheckpointError: The base cannot be read, or the output cannot be written.
     """
-    check_vacant(output)
+    check_vacant(output, error=ConfigError)
     found = [_read_run(run) for run in runs]
     if (len(found) > 1) != (combination is not None):
         raise ConfigError("Several runs need --weights, a number for each; one run needs none.")
@@ -185,7 +184,7 @@ def merge_runs(
         raise ConfigError(f"{others[0]} and {found[0].folder} have different bases, so their updates do not add up.")
     samples = _test_samples(found)
     source = found[0].config["model"]
-    with _workspace(output) as work:
+    with claimed(output, error=CheckpointError) as work:
         base, processor = build(source)
         facts = {
             "path_or_id": source.get("path_or_id"),
@@ -232,7 +231,8 @@ def merge_runs(
         )
         certificate = _judge(certificate, result.updates, force=force)
         if certificate.passed:
-            write_json(work / "result" / CERTIFICATE_FILE, certificate.as_dict())
+            write_json(work / "result" / CERTIFICATE_FILE, certificate.as_dict(), error=CheckpointError)
+            check_vacant(output, error=ConfigError)  # somebody else may have been quicker
             if output.exists():
                 output.rmdir()
             (work / "result").rename(output)
@@ -349,25 +349,16 @@ def _read_run(run: Path) -> _Run:
     """A run whose adapter can be merged, or an imported fine-tune: model/ and adapter/ side by side."""
     if (run / "model").is_dir() and (run / "adapter").is_dir() and not (run / "run.json").exists():
         return _read_pair(run)
-    folder = find_run(str(run), Path("outputs"))
-    if not (folder / "adapter").is_dir():
-        raise ConfigError(f"{folder} has no adapter to merge: its model/ is a plain model already.")
-    try:
-        digest = str(json.loads((folder / "run.json").read_text(encoding="utf-8"))["base_weights_sha256"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise AdapterError(
-            f"{folder / 'run.json'} is damaged ({error!r}). Train again, or restore the file."
-        ) from error
-    return _Run(folder, read_run_config(folder), digest)
+    found = Run.open(run)
+    if found.adapter is None:
+        raise ConfigError(f"{found.folder} has no adapter to merge: its model/ is a plain model already.")
+    return _Run(found.folder, found.config, found.record.base_weights_sha256)
 
 
 def _read_pair(folder: Path) -> _Run:
     """A base and its adapter, which bring no data of their own: they are compared on the shipped pictures."""
-    record = folder / "adapter" / RECORD
-    try:
-        digest = str(json.loads(record.read_text(encoding="utf-8"))["weights_sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AdapterError(f"{record} is missing or damaged ({error!r}). Convert the fine-tune again.") from error
+    record = read_json(folder / "adapter" / RECORD, error=AdapterError, advice="Convert the fine-tune again.")
+    digest = str(record.get("weights_sha256"))
     model = {"_target_": "vglm.model.loading.load_pretrained", "path_or_id": str(folder / "model")}
     dataset = {"_target_": "vglm.data.loading.load_splits", "path": str(repo_root() / "data/background_synthetic")}
     return _Run(folder, {"model": model, "dataset": dataset}, digest)
@@ -415,28 +406,3 @@ def _logits(model: Any, prompts: Sequence[Mapping[str, Tensor]]) -> Tensor:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-@contextmanager
-def _workspace(output: Path) -> Iterator[Path]:
-    """A hidden folder beside the output that is gone afterwards; one that a killed process left is removed first."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    for left in output.parent.glob(f".{output.name}.*.merge"):
-        if not _is_running(left.suffixes[-2][1:]):
-            shutil.rmtree(left, ignore_errors=True)
-    work = output.with_name(f".{output.name}.{os.getpid()}.merge")
-    work.mkdir()
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _is_running(process_id: str) -> bool:
-    try:
-        os.kill(int(process_id), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        return True
-    return True

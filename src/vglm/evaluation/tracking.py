@@ -25,6 +25,8 @@ from vglm.evaluation.comparison import METRICS_FILE
 MAX_PAGE_BYTES = 30_000_000
 """A larger page is in the artifact only."""
 COLUMNS = ("split", "metric", "baseline", "candidate", "difference", "low", "high", "p_value", "p_value_holm", "n")
+_WANDB_SETTINGS = "wandb/settings"
+"""Below the folder that it keeps its files in, Weights & Biases reads there where to connect to."""
 _RUN_NAME = re.compile(r"(?:offline-)?run-(\d{8}_\d{6})-(\w+)")
 
 
@@ -42,6 +44,10 @@ def track_evaluation(evaluation: Path, run: Path | None, trained: Mapping[str, A
     settings = trained.get("tracker")
     kind = settings.get("report_to") if isinstance(settings, Mapping) else None
     if run is None or kind not in ("wandb", "tensorboard"):
+        return None
+    if kind == "wandb" and (run / _WANDB_SETTINGS).exists():
+        found = f"{run / _WANDB_SETTINGS} could send your key elsewhere"
+        print(f"warning: the evaluation was not uploaded: {found}. Remove that file if it is yours.", file=sys.stderr)
         return None
     from vglm.tuning.trainer import Tracker  # takes seconds to import
 

@@ -20,7 +20,8 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from vglm.errors import CheckpointError
-from vglm.tuning.forgetting import CheckpointScore, Choice, choose, is_lost, read_scores, write_scores
+from vglm.runs import CheckpointScore, read_scores
+from vglm.tuning.forgetting import Choice, choose, is_lost, write_scores
 from vglm.tuning.methods import untuned
 
 Score = Callable[[Any], Mapping[str, Any]]

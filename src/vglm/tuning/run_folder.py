@@ -25,9 +25,7 @@ from typing import Any
 
 from vglm.data.loading import Splits
 from vglm.errors import ConfigError, WorkbenchError
-
-RESULTS = ("adapter", "model")
-"""What a finished run has one of."""
+from vglm.runs import RECORD_VERSION, RESULTS
 
 _PACKAGES = (
     "visualglm-workbench",
@@ -89,24 +87,6 @@ def newest_checkpoint(run_folder: Path) -> Path | None:
     return max(complete, key=lambda each: int(each.name.split("-")[1]), default=None)
 
 
-def latest_run(outputs: Path) -> Path:
-    """The run below a folder that finished last.
-
-    Args:
-        outputs: Searched at any depth.
-
-    Raises:
-        WorkbenchError: No finished run is there.
-    """
-    finished = []
-    for path in outputs.glob("**/run.json"):
-        if any((path.parent / name).is_dir() for name in RESULTS):
-            finished.append((json.loads(path.read_text(encoding="utf-8"))["started"], path.parent))
-    if not finished:
-        raise WorkbenchError(f"{outputs} holds no finished run. Train one first: python train.py")
-    return max(finished)[1]
-
-
 def describe_run(*, seed: int, recipe: str, base_weights: str, splits: Splits) -> dict[str, Any]:
     """The facts for run.json: what was run, with which versions, on which data and weights.
 
@@ -117,6 +97,7 @@ def describe_run(*, seed: int, recipe: str, base_weights: str, splits: Splits) -
         splits: The data.
     """
     return {
+        "version": RECORD_VERSION,
         "recipe": recipe,
         "seed": seed,
         "started": datetime.now(UTC).isoformat(timespec="milliseconds"),

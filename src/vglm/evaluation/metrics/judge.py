@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 
 from vglm.errors import DataError
 from vglm.evaluation.predictions import MAX_ERRORS_SHOWN, Prediction
+from vglm.files import inside
 
 PROMPT = """You grade an answer about an image. Compare it with the reference, which is right.
 Question: {question}
@@ -140,7 +141,7 @@ class Judge:
     def _content(self, record: Prediction) -> str | list[dict[str, Any]]:
         """The message: the prompt, and the image's copy where it is sent along."""
         text = _fill(self.prompt, record)
-        path = None if self.images is None else self.images / f"{record.image_sha256}.webp"
+        path = None if self.images is None else inside(self.images, f"{record.image_sha256}.webp")
         if path is None or not path.is_file():
             return text
         uri = "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode()
