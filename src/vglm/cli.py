@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vglm.errors import WorkbenchError
+from vglm.errors import WorkbenchError, message_of
 
 if TYPE_CHECKING:
     from vglm.data.doctor import Lengths
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return command(parsed) or 0
         except WorkbenchError as error:
             if not was_stopped.is_set():  # some libraries make an error of their own of an interruption
-                print(f"error: {error}", file=sys.stderr)
+                print(f"error: {message_of(error)}", file=sys.stderr)
                 return 2
         except KeyboardInterrupt:
             pass

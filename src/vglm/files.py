@@ -241,6 +241,7 @@ def changed_folder(path: Path, *, marker: str, error: type[WorkbenchError] = Dat
     """
     if not (path / marker).is_file():
         raise error(f"{path} has no {marker}, so it is not changed. Pass the folder that holds it.")
+    path = path.resolve()  # of a link, what it stands for
     with claimed(path, error=error) as place:
         if not os.access(path, os.W_OK):
             raise error(f"{path} cannot be written: it is read-only. Change its permissions, or copy it.")

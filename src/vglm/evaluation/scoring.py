@@ -48,7 +48,7 @@ from vglm.evaluation.predictions import (
     read_evaluation,
     write_evaluation,
 )
-from vglm.files import changed_folder, locked
+from vglm.files import changed_folder, inside, locked
 from vglm.runs import EVALUATION_FILE
 
 STAMP = "ANSWERS LEFT UNSCORED"
@@ -278,7 +278,7 @@ def _open_judge(settings: JudgeSettings, folder: Path) -> tuple[list[StoredMetri
     )
 
     def rows(records: Sequence[Prediction]) -> Rows:
-        scores = judge.scores(records, folder / VERDICTS_FILE)
+        scores = judge.scores(records, inside(folder, VERDICTS_FILE))
         return np.array([[0.0, 0.0] if score is None else [score, 1.0] for score in scores])
 
     metric = StoredMetric(name="judge", title=f"Judged by {judge.model}", signature=judge.signature, rows="judge")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vglm.evaluation.comparison import METRICS_FILE
+from vglm.files import inside
 
 MAX_PAGE_BYTES = 30_000_000
 """A larger page is in the artifact only."""
@@ -55,6 +56,7 @@ def track_evaluation(evaluation: Path, run: Path | None, trained: Mapping[str, A
     mode: Any = os.environ.get("WANDB_MODE") or settings.get("mode")
     tracker = Tracker(kind, settings.get("project"), mode)
     try:
+        inside(run, kind)  # where the tracker keeps its files
         report = json.loads((evaluation / "report" / "report.json").read_text(encoding="utf-8"))
         with tracker.writing_to(run):
             return _to_wandb(evaluation, run, report) if kind == "wandb" else _to_tensorboard(run, report)

@@ -24,7 +24,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from vglm.errors import DataError
+from vglm.errors import DataError, brief
 from vglm.evaluation.predictions import MAX_ERRORS_SHOWN, Prediction
 from vglm.files import inside
 
@@ -167,16 +167,18 @@ class Judge:
 
 def _read_verdicts(path: Path) -> dict[str, float | None]:
     """Key -> score of what was replied before; a line that was cut off is taken out of the file."""
-    if not path.is_file():
+    if not path.exists():
         return {}
+    if not path.is_file():
+        raise DataError(f"{path} is no regular file. Remove it; the judge is then asked again.")
     with path.open("rb+") as file:
         whole = file.read().rfind(b"\n") + 1
         file.truncate(whole)
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         return {str(row["key"]): None if row["score"] is None else float(row["score"]) for row in rows}
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path} is damaged ({error!r}). Remove it; the judge is then asked again.") from error
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        raise DataError(f"{path} is damaged ({brief(error)}). Remove it; the judge is then asked again.") from error
 
 
 def _fill(prompt: str, record: Prediction) -> str:
