@@ -13,7 +13,8 @@ from vglm.evaluation.provenance import provenance, synthetic_stamps
 from vglm.evaluation.report.strings import STRINGS
 from vglm.evaluation.report.translation import TEMPLATES, translate
 from vglm.evaluation.statistics import compare_paired
-from vglm.tuning.forgetting import CheckpointScore, choose
+from vglm.runs import CheckpointScore, ForgettingRecord
+from vglm.tuning.forgetting import choose
 
 SENTENCE = re.compile(r"[a-z]+ [a-z]+ [a-z]+")
 """Three English words in a row."""
@@ -78,9 +79,15 @@ def test_what_is_said_of_a_chosen_checkpoint_has_chinese(domain: tuple[float, ..
     scores = [CheckpointScore(10 * row, *pair, 40, 162) for row, pair in enumerate(zip(domain, probe, strict=True))]
     choice = choose(scores, 5)
     assert choice is not None
-    facts = {"chosen_step": choice.step, "reason": str(choice), "metric": "exact_match", "domain_split": "validation"}
-    facts |= {"probe": "the general probe", "stopped_early": True, "warning": choice.warning}
-    said, stamps = describe_choice({"forgetting": facts}, {})
+    facts = ForgettingRecord(
+        chosen_step=choice.step,
+        reason=str(choice),
+        domain_split="validation",
+        probe="the general probe",
+        stopped_early=True,
+        warning=choice.warning,
+    )
+    said, stamps = describe_choice(facts, {})
     for text in (*said.values(), *(text for each in stamps for text in (each.text, each.detail))):
         assert not SENTENCE.search(translate(text).zh), translate(text).zh
     for stamp in stamps:

@@ -534,21 +534,18 @@ class _PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def parse_yaml_object(
+def parse_yaml(
     text: str, source: str, *, error: type[WorkbenchError] = DataError, advice: str = "Restore the file."
-) -> dict[str, Any]:
-    """Parse YAML whose topmost keys are texts; see `parse_json_object`.
+) -> Any:
+    """Parse YAML without references; see `parse_json_object`.
 
     Raises:
-        DataError: Or `error`: it is no YAML, has references, or is something else than an object.
+        DataError: Or `error`: it is no YAML, or has references.
     """
     try:
-        value = yaml.load(text, Loader=_PlainLoader)
+        return yaml.load(text, Loader=_PlainLoader)
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as failure:
         raise error(f"{source} is damaged: {brief(failure)}. {advice}") from failure
-    if not isinstance(value, dict) or not all(isinstance(each, str) for each in value):
-        raise error(f"{source} is damaged: expected names and values, found {type(value).__name__}. {advice}")
-    return value
 
 
 def inside(folder: Path, *names: str, error: type[WorkbenchError] = DataError) -> Path:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vglm.errors import AdapterError, CheckpointError, ConfigError, WorkbenchError, brief, message_of
-from vglm.files import inside, parse_record, parse_yaml_object, read_record, read_text, recover
+from vglm.files import inside, parse_record, parse_yaml, read_record, read_text, recover
 
 CONFIG_FILE = "config.yaml"
 RECORD_FILE = "run.json"
@@ -336,7 +336,10 @@ class Run:
         path = inside(self.folder, CONFIG_FILE, error=ConfigError)
         advice = "Train again, or restore the file."
         text = read_text(path, error=ConfigError, advice=advice, limit=LARGEST_CONFIG_BYTES)
-        config = parse_yaml_object(text, str(path), error=ConfigError, advice=advice)
+        config = parse_yaml(text, str(path), error=ConfigError, advice=advice)
+        if not isinstance(config, dict) or not all(isinstance(name, str) for name in config):
+            found = type(config).__name__
+            raise ConfigError(f"{path} is damaged: expected names and values, found {found}. {advice}")
         parts = [config.get(name) for name in ("model", "dataset", "method", "trainer")]
         if not all(isinstance(each, dict) and isinstance(each.get("_target_"), str) for each in parts):
             raise ConfigError(

@@ -73,7 +73,7 @@ from vglm.evaluation.predictions import (
     read_predictions,
 )
 from vglm.evaluation.statistics import PairedComparison
-from vglm.files import inside, parse_record, parse_yaml_object, read_record, write_json
+from vglm.files import inside, parse_record, parse_yaml, read_record, write_json
 from vglm.runs import EVALUATION_FILE
 
 METRICS_FILE = "metrics.json"
@@ -586,9 +586,8 @@ def read_config(evaluation: Evaluation) -> dict[str, Any]:
     Raises:
         DataError: It is no YAML.
     """
-    if not evaluation.config.strip():
-        return {}
-    return parse_yaml_object(evaluation.config, f"the config in {EVALUATION_FILE}", advice="Run evaluate.py again.")
+    config = parse_yaml(evaluation.config, f"the config in {EVALUATION_FILE}", advice="Run evaluate.py again.")
+    return config if isinstance(config, dict) else {}
 
 
 def read_metrics(evaluation: Evaluation) -> Mapping[str, Any]:
@@ -606,8 +605,8 @@ def read_metrics(evaluation: Evaluation) -> Mapping[str, Any]:
 class _MetricsConfig:
     """What the `metrics` of a config are made of."""
 
-    names: list[str] | None = None
-    labels: list[str] | None = None
+    names: list[str] | str | None = None
+    labels: list[Any] | None = None
     convention: str | None = None
     external: dict[str, Any] | None = None
     asked_first: list[str] | None = None
@@ -750,7 +749,8 @@ def read_baselines(folder: Path) -> list[Baseline]:
     path = inside(folder, BASELINES_FILE)
     if not path.exists():
         return []
-    rows = read_record(path, list[_StoredBaseline], advice="Evaluate again, or remove it.")
+    fault = "is damaged, expected a list of name, meaning and scores"
+    rows = read_record(path, list[_StoredBaseline], fault=fault, advice="Evaluate again, or remove it.")
     return [Baseline(each.name, each.meaning, _plain_scores(each.scores), each.n, each.intervals) for each in rows]
 
 

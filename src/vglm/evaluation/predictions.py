@@ -370,7 +370,9 @@ def _parse(values: Any) -> Prediction:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, float) or (isinstance(value, int) and abs(value) < sys.float_info.max)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or abs(value) < sys.float_info.max
 
 
 def _is_turn(value: object) -> bool:
