@@ -49,7 +49,7 @@ class Case:
     Attributes:
         name: For the table.
         command: `train`, `evaluate` or `vglm`, and arguments. Paths are relative to the folder it runs in.
-        start: The folder's content before, one of `Starts`.
+        start: The folder's content before, see `Bench`.
         results: What must be whole or as before at any moment, by name.
         counts: Patterns of files that must be equal in the end.
         again: The command to give after a kill, if another than `command`.
@@ -269,50 +269,47 @@ class Bench:
         self.cache = root / "cache"
         self.undisturbed: dict[str, tuple[Hashes, int, float]] = {}
 
-    def prepare(self) -> None:
-        """Make the starts: data, a trained run, one that was stopped half-way, an evaluation, a model."""
-        data = self._fresh("data", None) / "data"
-        _write_data(data)
-        self._keep("data")
-        self._expect(TRAIN)
-        self._keep("run")
-        run = self.place / "run"
-        shutil.rmtree(run / "adapter")
-        (run / "run.json").unlink()
-        lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-        (run / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines if line["step"] <= 2))
-        self._fresh("stopped", "data")
-        self._expect((*TRAIN, "trainer.save_total_limit=null"))
-        for name in ("adapter", "checkpoint-4"):
-            shutil.rmtree(run / name)
-        (run / "run.json").unlink()
-        config = run / "config.yaml"
-        config.write_text(config.read_text().replace("save_total_limit: null", "save_total_limit: 1"))
-        self._keep("stopped")
-        self._fresh("answers", "run")
-        self._expect((*EVALUATE, "image_use=false"))
-        after = self.place / "run/evaluation/after/predictions.jsonl"
-        records = [json.loads(line) for line in after.read_text("utf-8").splitlines()]
-        for arm in ("before", "after"):
-            scores = [{"id": each["id"], "split": each["split"], "score": 0.5} for each in records]
-            (self.place / f"{arm}.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in scores))
-        for each in records[::2]:
-            each["prediction"] = each["reference"]  # so that a new report is another one
-        after.write_text("".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in records), "utf-8")
-        self._keep("answers")
-        self._fresh("model", None)
-        shutil.copytree(REPOSITORY / "data/visualglm_tiny", self.place / "model")
-        self._keep("model")
+    def _make(self, name: str) -> None:
+        """Make a start: data, a trained run, one that was stopped half-way, an evaluation, or a model."""
+        if name == "data":
+            self._fresh(None)
+            _write_data(self.place / "data")
+        elif name == "model":
+            self._fresh(None)
+            shutil.copytree(REPOSITORY / "data/visualglm_tiny", self.place / "model")
+        elif name == "run":
+            self._fresh("data")
+            self._expect(TRAIN)
+        elif name == "stopped":
+            self._fresh("data")
+            self._expect((*TRAIN, "trainer.save_total_limit=null"))
+            run = self.place / "run"
+            for left in ("adapter", "checkpoint-4"):
+                shutil.rmtree(run / left)
+            (run / "run.json").unlink()
+            config = run / "config.yaml"
+            config.write_text(config.read_text().replace("save_total_limit: null", "save_total_limit: 1"))
+        elif name == "answers":
+            self._fresh("run")
+            self._expect((*EVALUATE, "image_use=false"))
+            after = self.place / "run/evaluation/after/predictions.jsonl"
+            records = [json.loads(line) for line in after.read_text("utf-8").splitlines()]
+            for arm in ("before", "after"):
+                scores = [{"id": each["id"], "split": each["split"], "score": 0.5} for each in records]
+                (self.place / f"{arm}.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in scores))
+            for each in records[::2]:
+                each["prediction"] = each["reference"]  # so that a new report is another one
+            after.write_text("".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in records), "utf-8")
+        shutil.copytree(self.place, self.starts / name)
 
-    def _fresh(self, name: str, start: str | None) -> Path:
+    def _fresh(self, start: str | None) -> None:
+        """An empty cache, and the place as a start has it."""
+        if start is not None and not (self.starts / start).is_dir():
+            self._make(start)
         shutil.rmtree(self.place, ignore_errors=True)
         shutil.rmtree(self.cache, ignore_errors=True)
-        self.cache.mkdir()
+        self.cache.mkdir(parents=True)
         shutil.copytree(self.starts / start, self.place) if start is not None else self.place.mkdir()
-        return self.place
-
-    def _keep(self, name: str) -> None:
-        shutil.copytree(self.place, self.starts / name)
 
     def _process(self, command: Sequence[str], kill_before: int = 0, name: str = "log") -> Process:
         return Process(command, self.place, self.root / f"{name}.txt", self.cache, kill_before)
@@ -326,7 +323,7 @@ class Bench:
     def measure(self, case: Case) -> tuple[Hashes, int, float]:
         """Run a case undisturbed: what it leaves, its file operations, its seconds."""
         if case.name not in self.undisturbed:
-            self._fresh(case.name, case.start)
+            self._fresh(case.start)
             began = time.monotonic()
             operations = self._expect(case.command)
             seconds = time.monotonic() - began
@@ -342,7 +339,7 @@ class Bench:
             When it was killed, in words; and what is wrong, nothing if all is well.
         """
         expected, operations, seconds = self.measure(case)
-        self._fresh(case.name, case.start)
+        self._fresh(case.start)
         before = hash_files(self.place)
         by_operation = generator.random() < 0.7
         number, moment = generator.randint(1, operations), generator.uniform(0, seconds)
@@ -400,7 +397,6 @@ def kill_points(cases: Sequence[Case], points: int, seed: int, root: Path) -> It
     """
     generator, bench = random.Random(seed), Bench(root)
     load_libraries()
-    bench.prepare()
     for number in range(points):
         case = cases[number % len(cases)]
         yield case.name, *bench.kill(case, generator)

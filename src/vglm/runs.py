@@ -250,6 +250,8 @@ class Run:
         """
         if str(run) == "latest":
             return cls.latest(outputs, unverified=unverified)
+        if not isinstance(run, str | Path):  # as a command line may say it
+            raise ConfigError(f"run: expected the folder of a run, outputs/<recipe>/<time>, or latest, got {run!r}.")
         found = cls(Path(run), unverified)
         if not _is_folder(found.folder):
             shown = brief(ValueError(str(run)))
@@ -259,8 +261,9 @@ class Run:
             missing.append(f"{RESULTS[0]}/ or {RESULTS[1]}/")
             if (kept := found.kept) is not None and len(missing) == 1:
                 raise ConfigError(
-                    f"{found.folder} holds {kept.name}/ alone: what was saved did not prove to be what was trained,"
-                    " see the last lines of the training. To evaluate it all the same: unverified=true."
+                    f"{found.folder} holds {kept.name}/ alone: what was saved was not compared with what was trained,"
+                    f" or is not the same. Go on with the run: python train.py resume={run}; or evaluate it as it is:"
+                    " unverified=true"
                 )
         if missing:
             there = sorted(path.name for path in found.folder.iterdir())

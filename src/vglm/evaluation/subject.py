@@ -172,7 +172,7 @@ def _tuned_run(
     dtype: str | None,
 ) -> Subject:
     """Arms `before` and `after`; an adapter shares one loaded model between both, else `dtype` is that of the base."""
-    trained, record, result = run.config, run.record, run.result
+    trained, record, result, log = run.config, run.record, run.result, read_curves(run.folder)
     assert result is not None
     splits = run.splits
     is_known = splits is not None and bool({*files.values()} & {*splits.files.values()})  # it is of this data
@@ -236,7 +236,7 @@ def _tuned_run(
         trained_groups=frozenset(divided["train"].group_names if "train" in divided else ()),
         is_other_test="test" in samples and apart is not None and fingerprint(samples["test"]) != apart,
         stamps=stamps,
-        log=read_curves(run.folder),
+        log=log,
         result=result,
     )
 
