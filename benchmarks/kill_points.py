@@ -27,13 +27,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="disabled", CUDA_VISIBLE_DEVICES="")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 TIMEOUT_SECONDS = 600
 WRITES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.truncate", "shutil.rmtree"}
 """Audit events of operations that change a folder; `open` is one where its mode is not for reading."""
@@ -53,6 +50,8 @@ class Case:
         results: What must be whole or as before at any moment, by name.
         counts: Patterns of files that must be equal in the end.
         again: The command to give after a kill, if another than `command`.
+        whole: Patterns of the files that must appear together, if others than those that count: scores are kept as they
+            are computed.
         beside: A second process of the same cache at the same time, which must not notice.
     """
 
@@ -63,6 +62,7 @@ class Case:
     counts: Sequence[str]
     again: Callable[[Path], Sequence[str]] | None = None
     beside: Sequence[str] | None = None
+    whole: Sequence[str] | None = None
 
 
 TRAIN = (
@@ -74,6 +74,7 @@ EVALUATE = ("evaluate", "run=run", "max_new_tokens=3", "batch_size=2", "image_us
 TRAINED = ("run/adapter/*.safetensors", "run/log.jsonl", "run/forgetting.jsonl", "run/splits.json")
 ANSWERS = ("*/*.jsonl", "metrics.json", "baselines.json", "images/*")
 EVALUATED = tuple(f"run/evaluation/{each}" for each in ANSWERS)
+REPORTED = ("run/evaluation/evaluation.json", "run/evaluation/metrics.json", "run/evaluation/report/*")
 SCORED = ("metrics.names=[chrf]", "metrics.external.own.scores={arm}.jsonl", "metrics.external.own.signature=half")
 
 
@@ -86,13 +87,17 @@ CASES = (
     Case("train", TRAIN, "data", ["run/adapter"], TRAINED, resume),
     Case("resume", ("train", "resume=run"), "stopped", ["run/adapter"], TRAINED, resume),
     Case("evaluate", EVALUATE, "run", ["run/evaluation"], EVALUATED),
-    Case("report", ("vglm", "report", "run/evaluation"), "answers", ["run/evaluation"], EVALUATED),
+    Case(
+        "report",
+        ("vglm", "report", "run/evaluation"),
+        *("answers", ["run/evaluation"], (*EVALUATED, *REPORTED)),
+        whole=REPORTED,
+    ),
     Case(
         "score",
         ("vglm", "score", "run/evaluation", *SCORED),
-        "answers",
-        ["run/evaluation"],
-        EVALUATED,
+        *("answers", ["run/evaluation"], (*EVALUATED, *REPORTED)),
+        whole=REPORTED,
     ),
     Case("merge", ("vglm", "merge", "run", "--output", "merged"), "run", ["merged"], ("merged/*",)),
     Case("convert", ("vglm", "convert", "model", "hf", "--to", "hf"), "model", ["hf"], ("hf/*",)),
@@ -149,7 +154,7 @@ class Process:
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, 1)
         os.dup2(file, 2)
-        os.environ["VGLM_CACHE"] = str(cache)
+        os.environ.update(ENVIRONMENT, VGLM_CACHE=str(cache))
         self.operations, own, places = 0, os.getpid(), (str(folder), str(cache))
 
         def watch(event: str, arguments: tuple[object, ...]) -> None:
@@ -203,6 +208,8 @@ def _run(command: Sequence[str]) -> int:
 
 def load_libraries() -> None:
     """Import all that the commands need, once for all forks."""
+    os.environ.update(ENVIRONMENT)
+    sys.path.insert(0, str(REPOSITORY))
     import torch
 
     torch.set_num_threads(1)
@@ -354,7 +361,8 @@ class Bench:
             when += f", ended with {code}"
         left = hash_files(self.place)
         for name in case.results:
-            now, old, new = (chosen(_below(each, name), case.counts) for each in (left, before, expected))
+            whole = case.counts if case.whole is None else case.whole
+            now, old, new = (chosen(_below(each, name), whole) for each in (left, before, expected))
             is_held = any(each.startswith(f"{name.rpartition('/')[0]}/.".lstrip("/")) for each in left)  # beside it
             if (now and now not in (old, new)) or (old and not now and not is_held):
                 wrong.append(f"{name} is half after the kill: {'; '.join(differences(now, new))}")

@@ -556,7 +556,7 @@ def test_a_report_and_its_figures_appear_together_or_the_earlier_ones_stay(
     make_folder(after=[replace(each, prediction=each.reference) for each in AFTER])
     (folder / ".report.0a1b2c3d.partial").mkdir()  # of a process that was killed
     with monkeypatch.context() as patch:
-        patch.setattr("vglm.evaluation.report.render._markdown", _fill_the_disk)
+        patch.setattr(sys.modules[render.__module__], "_markdown", _fill_the_disk)
         with pytest.raises(DataError, match="cannot be written: No space left"):
             render(folder)
     assert [(folder / name).read_bytes() for name in names] == before

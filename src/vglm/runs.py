@@ -223,7 +223,7 @@ class LogLine:
 # --- the run ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Run:
     """A run folder; its files are read when they are asked for, once.
 
@@ -291,10 +291,10 @@ class Run:
         dated = []
         for run in _finished(outputs, unverified):
             try:
-                dated.append((run.started, run.folder, run))
+                dated.append((run.started, run))
             except WorkbenchError as error:
                 _warn(f"latest passes over {run.folder}: {error}")
-        for *_, run in sorted(dated, reverse=True):
+        for _, run in sorted(dated, key=lambda each: (each[0], each[1].folder), reverse=True):
             try:
                 _ = run.config
             except ConfigError as error:
