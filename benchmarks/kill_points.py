@@ -35,6 +35,9 @@ TIMEOUT_SECONDS = 600
 WRITES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.truncate", "shutil.rmtree"}
 """Audit events of operations that change a folder; `open` is one where its mode is not for reading."""
 
+DONE = ("has finished", "exists already", "is not an empty folder")
+"""What a command says that was killed when all was done."""
+
 Hashes = dict[str, str]
 """Path below the folder -> hash of the file there."""
 
@@ -376,12 +379,7 @@ class Bench:
         repeated = self._process(again)
         code = repeated.wait()
         log = (self.root / "log.txt").read_text(errors="replace")
-        if (
-            code not in case.codes
-            and "has finished" not in log
-            and "exists already" not in log
-            and "not an empty folder" not in log
-        ):
+        if code not in case.codes and not any(text in log for text in DONE):
             wrong.append(f"given again it ended with {code}: {log.strip().splitlines()[-1][:200]}")
         after = hash_files(self.place)
         wrong += differences(chosen(after, case.counts), chosen(expected, case.counts))
