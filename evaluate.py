@@ -12,6 +12,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from vglm.config import build, check_config, entry_point, take_from_run
+from vglm.runs import EVALUATION_FILE, Run
 
 
 def run(cfg: DictConfig) -> Path:
@@ -23,6 +24,11 @@ def run(cfg: DictConfig) -> Path:
     Returns:
         The evaluation folder: every arm's predictions.jsonl, baselines.json, metrics.json, report/.
     """
+    tuned = None if cfg.run is None else Run.open(cfg.run, unverified=cfg.unverified is True)
+    folder, trained = (None, {}) if tuned is None else (tuned.folder, tuned.config)
+    take_from_run(cfg, trained)
+    check_config(cfg, "evaluate")  # every mistake at once, before any weights load
+
     from vglm.evaluation.baselines import collect_baselines, draw_examples, write_baselines
     from vglm.evaluation.decoding import read_decoding
     from vglm.evaluation.image_use import make_controls
@@ -32,12 +38,7 @@ def run(cfg: DictConfig) -> Path:
     from vglm.evaluation.scoring import check_metrics, score_arms
     from vglm.evaluation.subject import answer, describe, open_subject, select_samples, work_key
     from vglm.evaluation.tracking import track_evaluation
-    from vglm.runs import EVALUATION_FILE, Run
 
-    tuned = None if cfg.run is None else Run.open(cfg.run, unverified=cfg.unverified)
-    folder, trained = (None, {}) if tuned is None else (tuned.folder, tuned.config)
-    take_from_run(cfg, trained)
-    check_config(cfg, "evaluate")  # every mistake at once, before any weights load
     check_metrics(cfg.metrics)
     OmegaConf.resolve(cfg)
     config, decoding, processes = OmegaConf.to_container(cfg), read_decoding(cfg), Processes()

@@ -530,7 +530,7 @@ class _PlainLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it has references (*name), which the workbench never writes")
+            raise yaml.YAMLError("YAML aliases (*name), which the workbench never writes")
         return super().compose_node(parent, index)
 
 

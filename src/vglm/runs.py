@@ -18,8 +18,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from vglm.config import read_run_values
 from vglm.errors import AdapterError, CheckpointError, ConfigError, WorkbenchError, brief, message_of
-from vglm.files import inside, parse_record, parse_yaml, read_record, read_text, recover
+from vglm.files import inside, parse_record, read_record, read_text, recover
 
 CONFIG_FILE = "config.yaml"
 RECORD_FILE = "run.json"
@@ -36,7 +37,6 @@ UNVERIFIED = ".unverified"
 RECORD_VERSION = 1
 """Of run.json; files without one are of version 1."""
 
-LARGEST_CONFIG_BYTES = 2**20
 CLOCKS_DIFFER = timedelta(days=1)
 """So far may the clock of the machine that trained have been off."""
 
@@ -337,12 +337,9 @@ class Run:
             ConfigError: `config.yaml` cannot be read, or names no model, data, method or trainer.
         """
         path = inside(self.folder, CONFIG_FILE, error=ConfigError)
-        advice = "Train again, or restore the file."
-        text = read_text(path, error=ConfigError, advice=advice, limit=LARGEST_CONFIG_BYTES)
-        config = parse_yaml(text, str(path), error=ConfigError, advice=advice)
-        if not isinstance(config, dict) or not all(isinstance(name, str) for name in config):
-            found = type(config).__name__
-            raise ConfigError(f"{path} is damaged: expected names and values, found {found}. {advice}")
+        if not path.is_file():
+            raise ConfigError(f"{path} is no file. Train again, or restore it.")
+        config = read_run_values(path)
         parts = [config.get(name) for name in ("model", "dataset", "method", "trainer")]
         if not all(isinstance(each, dict) and isinstance(each.get("_target_"), str) for each in parts):
             raise ConfigError(
