@@ -273,7 +273,7 @@ def test_a_killed_merge_leaves_nothing_that_looks_like_a_model(
     with (tmp_path.parent / "log").open("w") as log:
         process = subprocess.Popen([sys.executable, "-c", f"{wait}; {call}"], env=environment, stdout=log, stderr=log)
     deadline = time.monotonic() + 300
-    while not list(tmp_path.glob(".merged.*.merge/result/model.safetensors")):
+    while not list(tmp_path.glob(".merged.claimed/result/model.safetensors")):
         assert process.poll() is None, (tmp_path.parent / "log").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.05)

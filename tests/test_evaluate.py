@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ import train
 from vglm.config import compose, repo_root
 from vglm.data.loading import load_splits
 from vglm.data.synthetic.pretraining import scene_splits
-from vglm.errors import AdapterError, ConfigError, DataError, WorkbenchError
+from vglm.errors import LONGEST_MESSAGE, AdapterError, ConfigError, DataError, WorkbenchError
 from vglm.evaluation.generation import generate_predictions
 from vglm.evaluation.image_use import shuffle_images
 from vglm.evaluation.predictions import read_evaluation, read_predictions
@@ -422,6 +423,48 @@ def test_what_is_no_finished_run_is_refused(copied_run: Path, tmp_path: Path) ->
     (copied_run / "run.json").unlink()
     with pytest.raises(ConfigError, match=r"it lacks run\.json, adapter/ or model/ and holds .*config\.yaml"):
         run(f"run={copied_run}")
+
+
+def test_a_result_that_failed_its_check_is_evaluated_when_told_and_stamped(copied_run: Path) -> None:
+    (copied_run / "adapter").rename(copied_run / "adapter.unverified")
+    with pytest.raises(ConfigError, match=r"holds adapter\.unverified/ alone.*unverified=true"):
+        run(f"run={copied_run}")
+    folder = run(f"run={copied_run}", "unverified=true", "splits=probe", "image_use=false", "baselines=false")
+    evaluation = read_evaluation(folder)
+    assert evaluation.stamps[0].text == "UNVERIFIED"
+    assert evaluation.facts["tuned weights"].startswith("sha256 ")
+    assert "UNVERIFIED" in (folder / "report" / "index.html").read_text(encoding="utf-8")
+
+
+DAMAGED = {
+    "config.yaml": [b"\xff", b"[", b"dataset: 5", b"method: {x: peft.LoraConfig}", b"a: &a [1]\nb: *a"],
+    "run.json": [b"\xff\xfe", b"[]", b'{"data": 5}', b'{"seed": "one"}', b"[" * 100_000],
+    "splits.json": [b"\xff" * 50_000, b'{"files": {"a": 5}, "splits": {}}', b'{"files": {}, "splits": {"test": 5}}'],
+    "log.jsonl": [b"\xff\n", b"[]\n", b'{"step": "five"}\n', b'{"step": 1'],
+    "forgetting.jsonl": [
+        b"\xff\n",
+        b"{}\n",
+        b'{"step": 0, "domain": "x", "probe": 1, "domain_n": 1, "probe_n": 1}\n',
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "content"), [(name, each) for name, all_ in DAMAGED.items() for each in all_])
+def test_damaged_runs_are_refused_in_one_message_before_the_model_loads(
+    copied_run: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes
+) -> None:
+    (copied_run / name).write_bytes(content)
+    before = sorted(path.name for path in copied_run.iterdir())
+
+    @functools.wraps(load_pretrained)
+    def load(*_: object, **__: object) -> None:
+        pytest.fail("the model was loaded")
+
+    monkeypatch.setattr("vglm.model.loading.load_pretrained", load)
+    with pytest.raises(WorkbenchError, match=name.replace(".", r"\.")) as caught:
+        run(f"run={copied_run}", "splits=probe", "image_use=false", "baselines=false")
+    assert len(str(caught.value)) < LONGEST_MESSAGE
+    assert sorted(path.name for path in copied_run.iterdir()) == before
 
 
 def test_wrong_settings_and_places_are_refused(run_folder: Path, tmp_path: Path) -> None:

@@ -13,10 +13,9 @@ import pytest
 
 from vglm.data.loading import load_splits
 from vglm.errors import ConfigError, WorkbenchError
-from vglm.files import new_folder, write_json, write_text
+from vglm.files import new_folder, write_text
 from vglm.tuning.run_folder import (
     describe_data,
-    latest_run,
     newest_checkpoint,
     open_run,
     publish,
@@ -160,22 +159,6 @@ def test_a_request_to_terminate_cleans_up_as_well(tmp_path: Path) -> None:
     assert caught.value.code == 143
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_latest_run_is_the_last_started_of_the_finished_ones(tmp_path: Path) -> None:
-    with pytest.raises(WorkbenchError, match="no finished run"):
-        latest_run(tmp_path)
-    for name, started, is_finished in (
-        ("a/1", "2026-01-02", True),
-        ("b/2", "2026-01-01", True),
-        ("b/3", "2027", False),
-    ):
-        run = tmp_path / name
-        run.mkdir(parents=True)
-        write_json(run / "run.json", {"started": started})
-        if is_finished:
-            (run / "adapter").mkdir()
-    assert latest_run(tmp_path) == tmp_path / "a" / "1"
 
 
 def test_data_facts_tell_what_was_trained_on(few_shot_folder: Path) -> None:

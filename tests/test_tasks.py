@@ -15,8 +15,8 @@ from vglm.config import build, check_config, compose, loosen, repo_root
 from vglm.errors import ConfigError
 from vglm.evaluation.metrics import select_metrics
 from vglm.evaluation.predictions import read_evaluation, read_predictions
-from vglm.evaluation.sweep import find_runs
 from vglm.evaluation.task import Task
+from vglm.runs import Run
 
 FOLDER = repo_root() / "conf" / "task"
 TASKS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -111,7 +111,7 @@ def test_a_run_keeps_its_evaluation_and_takes_the_tasks_data(run_folder: Path, t
     assert {record.id.partition("#")[0] for record in read_predictions(task / "after" / "predictions.jsonl")} == {
         "MME_Benchmark"
     }
-    (found,) = find_runs([tmp_path / "runs"])  # what `vglm report` compares
+    (found,) = Run.find([tmp_path / "runs"])  # what `vglm report` compares
     assert found.evaluation == own
 
 

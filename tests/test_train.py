@@ -19,8 +19,8 @@ from vglm.config import compose, repo_root
 from vglm.errors import ConfigError, DataError, WorkbenchError
 from vglm.model.identity import hash_weights
 from vglm.model.loading import load_pretrained
-from vglm.tuning.forgetting import read_scores
-from vglm.tuning.run_folder import latest_run, newest_checkpoint
+from vglm.runs import Run, read_scores
+from vglm.tuning.run_folder import newest_checkpoint
 from vglm.tuning.trainer import WorkbenchTrainer
 
 
@@ -48,7 +48,7 @@ def configure(random_model_folder: Path, few_shot_folder: Path, tmp_path: Path):
 
 def test_a_run_folder_tells_what_was_run(configure, tmp_path: Path, random_model_folder: Path) -> None:
     folder = run(configure("seed=5", "method.r=2"))
-    assert folder == tmp_path / "run" == latest_run(tmp_path)
+    assert folder == tmp_path / "run" == Run.latest(tmp_path).folder
     names = {path.name for path in folder.iterdir()}
     assert names == {"config.yaml", "splits.json", "run.json", "log.jsonl", "adapter", "checkpoint-2", "checkpoint-3"}
 
@@ -217,7 +217,7 @@ def test_train_py_runs_from_any_directory_and_leaves_no_litter(
 
     done = subprocess.run(command, check=True, **options)
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
-    folder = latest_run(tmp_path / "outputs")
+    folder = Run.latest(tmp_path / "outputs").folder
     assert folder.parent == tmp_path / "outputs" / "background" / "lora"
     assert f"python evaluate.py run={folder.relative_to(tmp_path)}" in done.stdout
     assert json.loads((folder / "run.json").read_text(encoding="utf-8"))["command"] == command[1:]
@@ -274,7 +274,7 @@ def test_two_processes_learn_what_one_does(random_model_folder: Path, tmp_path: 
     together = [*launcher, *given, "trainer.per_device_train_batch_size=4"]
     done = subprocess.run(together, cwd=tmp_path, env=_environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    folder = latest_run(tmp_path / "outputs")
+    folder = Run.latest(tmp_path / "outputs").folder
     assert list((tmp_path / "outputs" / "background" / "lora").iterdir()) == [folder]
     assert done.stdout.count("next: python evaluate.py") == 1
 

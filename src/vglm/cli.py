@@ -293,14 +293,18 @@ def _protocol(parsed: argparse.Namespace) -> None:
 
 
 def _report(parsed: argparse.Namespace) -> None:
+    from vglm.files import recover, write_text
+
+    for folder in parsed.runs:
+        recover(folder)  # another report may have been killed
     if any((folder / "evaluation.json").is_file() for folder in parsed.runs):
         _render_again(parsed.runs)
         return
     from vglm.config import repo_root
-    from vglm.evaluation.predictions import write_text
-    from vglm.evaluation.sweep import as_markdown, compare_methods, find_runs, print_rows, tabulate
+    from vglm.evaluation.sweep import as_markdown, compare_methods, print_rows, tabulate
+    from vglm.runs import Run
 
-    runs = find_runs(parsed.runs)
+    runs = Run.find(parsed.runs)
     for run in runs:
         if not run.is_evaluated:  # each in a process of its own, so that memory is given back
             print(f"evaluating {run.folder}", file=sys.stderr)
@@ -315,25 +319,34 @@ def _report(parsed: argparse.Namespace) -> None:
 
 
 def _score(parsed: argparse.Namespace) -> None:
+    from vglm.evaluation.report import print_summary, write_report
     from vglm.evaluation.scoring import rescore
+    from vglm.files import recover
 
-    rescore(parsed.folder, parsed.settings)
-    _render_again([parsed.folder])
+    recover(parsed.folder)
+    _check_evaluations([parsed.folder])
+    rescore(parsed.folder, parsed.settings, write_report)
+    print_summary(parsed.folder)
 
 
 def _render_again(folders: Sequence[Path]) -> None:
     """Write reports again, from the files alone."""
-    from vglm.errors import ConfigError
     from vglm.evaluation.report import print_summary, render
+
+    _check_evaluations(folders)
+    for folder in folders:
+        render(folder)
+        print_summary(folder)
+
+
+def _check_evaluations(folders: Sequence[Path]) -> None:
+    from vglm.errors import ConfigError
 
     if strangers := [str(folder) for folder in folders if not (folder / "evaluation.json").is_file()]:
         raise ConfigError(
             f"{strangers[0]} is no evaluation folder: it has no evaluation.json. Pass folders that evaluate.py wrote"
             " (<run>/evaluation), or runs alone."
         )
-    for folder in folders:
-        render(folder)
-        print_summary(folder)
 
 
 def _doctor(parsed: argparse.Namespace) -> int:

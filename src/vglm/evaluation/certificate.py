@@ -20,10 +20,8 @@ beside it to `adapter/`, certified in the same way.
 """
 
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -39,12 +37,12 @@ from vglm.errors import AdapterError, CheckpointError, ConfigError
 from vglm.evaluation.generation import generate_predictions
 from vglm.evaluation.metrics import EXACT_MATCH, score
 from vglm.evaluation.predictions import Prediction
-from vglm.evaluation.subject import find_run, read_run_config
-from vglm.files import check_vacant, replaced_folder, write_json
+from vglm.files import check_vacant, claimed, read_json, replaced_folder, write_json
 from vglm.model.hashing import ALGORITHMS, Algorithm
 from vglm.model.identity import RECORD, hash_weights, recorded_hash
 from vglm.model.loading import attach_adapter, default_device, describe_place, load_pretrained, save_native
 from vglm.model.modeling import VisualGlmForConditionalGeneration
+from vglm.runs import UNVERIFIED, Run
 from vglm.tuning.contract import answer_logits, measure_noise, relative_difference
 from vglm.tuning.merge import (
     Combination,
@@ -54,7 +52,6 @@ from vglm.tuning.merge import (
     merge_adapter,
     total,
 )
-from vglm.tuning.run_folder import UNVERIFIED
 
 CERTIFICATE_FILE = "merge_certificate.json"
 COMPARED_PROMPTS = 16
@@ -197,7 +194,7 @@ def merge_runs(
         raise ConfigError(f"{others[0].folder} and {first} have different bases, so their updates do not add up.")
     samples = _test_samples(found)
     source = found[0].config["model"]
-    with _workspace(output) as work:
+    with claimed(output, error=CheckpointError) as work:
         base, processor = build(source)
         facts = {
             "path_or_id": source.get("path_or_id"),
@@ -243,12 +240,13 @@ def merge_runs(
             warnings=tuple(warnings),
         )
         certificate = _judge(certificate, result.updates, force=force)
-        write_json(work / "result" / CERTIFICATE_FILE, certificate.as_dict())
+        write_json(work / "result" / CERTIFICATE_FILE, certificate.as_dict(), error=CheckpointError)
         if not certificate.passed:
             with replaced_folder(unverified(output), marker=CERTIFICATE_FILE, error=CheckpointError) as kept:
                 kept.rmdir()
                 (work / "result").rename(kept)
         else:
+            check_vacant(output, error=ConfigError)  # somebody else may have been quicker
             if output.exists():
                 output.rmdir()
             (work / "result").rename(output)
@@ -371,25 +369,20 @@ def _read_run(run: Path) -> _Run:
     """A run whose adapter can be merged, or an imported fine-tune: model/ and adapter/ side by side."""
     if (run / "model").is_dir() and (run / "adapter").is_dir() and not (run / "run.json").exists():
         return _read_pair(run)
-    folder = find_run(str(run), Path("outputs"))
-    if not (folder / "adapter").is_dir():
-        raise ConfigError(f"{folder} has no adapter to merge: its model/ is a plain model already.")
-    try:
-        digest = recorded_hash(json.loads((folder / "run.json").read_text(encoding="utf-8")), "base_")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise AdapterError(
-            f"{folder / 'run.json'} is damaged ({error!r}). Train again, or restore the file."
-        ) from error
-    return _Run(folder, read_run_config(folder), digest)
+    found = Run.open(run)
+    if found.adapter is None:
+        raise ConfigError(f"{found.folder} has no adapter to merge: its model/ is a plain model already.")
+    return _Run(found.folder, found.config, found.record.base_weights)
 
 
 def _read_pair(folder: Path) -> _Run:
     """A base and its adapter, which bring no data of their own: they are compared on the shipped pictures."""
-    record = folder / "adapter" / RECORD
+    path = folder / "adapter" / RECORD
+    record = read_json(path, error=AdapterError, advice="Convert the fine-tune again.")
     try:
-        digest = recorded_hash(json.loads(record.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise AdapterError(f"{record} is missing or damaged ({error!r}). Convert the fine-tune again.") from error
+        digest = recorded_hash(record)
+    except KeyError as error:
+        raise AdapterError(f"{path} names no weights. Convert the fine-tune again.") from error
     model = {"_target_": "vglm.model.loading.load_pretrained", "path_or_id": str(folder / "model")}
     dataset = {"_target_": "vglm.data.loading.load_splits", "path": str(repo_root() / "data/background_synthetic")}
     return _Run(folder, {"model": model, "dataset": dataset}, digest)
@@ -438,28 +431,3 @@ def _logits(model: Any, prompts: Sequence[Mapping[str, Tensor]]) -> Tensor:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-@contextmanager
-def _workspace(output: Path) -> Iterator[Path]:
-    """A hidden folder beside the output that is gone afterwards; one that a killed process left is removed first."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    for left in output.parent.glob(f".{output.name}.*.merge"):
-        if not _is_running(left.suffixes[-2][1:]):
-            shutil.rmtree(left, ignore_errors=True)
-    work = output.with_name(f".{output.name}.{os.getpid()}.merge")
-    work.mkdir()
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _is_running(process_id: str) -> bool:
-    try:
-        os.kill(int(process_id), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        return True
-    return True

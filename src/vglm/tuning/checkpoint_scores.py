@@ -21,7 +21,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import SaveStrategy
 
 from vglm.errors import CheckpointError
-from vglm.tuning.forgetting import CheckpointScore, Choice, choose, is_lost, read_scores, write_scores
+from vglm.runs import CheckpointScore, read_scores
+from vglm.tuning.forgetting import Choice, choose, is_lost, write_scores
 from vglm.tuning.methods import untuned
 from vglm.tuning.stopping import stopping_at_once
 

@@ -28,10 +28,11 @@ from vglm.model.conversion import HEAD
 from vglm.model.loading import attach_adapter, open_checkpoint
 from vglm.model.modeling import IGNORE_INDEX, VisualGlmForConditionalGeneration
 from vglm.model.processing import VisualGlmProcessor
+from vglm.runs import UNVERIFIED
 from vglm.tuning.components import COMPONENTS
 from vglm.tuning.merge import Updates, is_prompt_adapter, merge_adapter, summarise
 from vglm.tuning.methods import Tuned, save, saved_tensors, take_off
-from vglm.tuning.run_folder import UNVERIFIED, publish
+from vglm.tuning.run_folder import publish
 
 ROUNDINGS = 16
 """Largest relative difference of logits, in units of the number format's precision.

@@ -29,14 +29,9 @@ from typing import Any
 from vglm.data.loading import Splits
 from vglm.errors import ConfigError, WorkbenchError, brief
 from vglm.files import explained, is_write_failure, locked, write_json, write_text
+from vglm.runs import RECORD_VERSION, RESULTS, UNVERIFIED
 from vglm.tuning.processes import agree, is_main
 from vglm.tuning.stopping import stopping_at_once
-
-RESULTS = ("adapter", "model")
-"""What a finished run has one of."""
-
-UNVERIFIED = ".unverified"
-"""Closes the name of a result that was not compared with what was trained, or that is not the same."""
 
 _PACKAGES = (
     "visualglm-workbench",
@@ -159,24 +154,6 @@ def newest_checkpoint(run_folder: Path) -> Path | None:
     return max(((step, each) for step, each in found if _is_complete(each)), default=(0, None))[1]
 
 
-def latest_run(outputs: Path) -> Path:
-    """The run below a folder that finished last.
-
-    Args:
-        outputs: Searched at any depth.
-
-    Raises:
-        WorkbenchError: No finished run is there.
-    """
-    finished = []
-    for path in outputs.glob("**/run.json"):
-        if any((path.parent / name).is_dir() for name in RESULTS):
-            finished.append((json.loads(path.read_text(encoding="utf-8"))["started"], path.parent))
-    if not finished:
-        raise WorkbenchError(f"{outputs} holds no finished run. Train one first: python train.py")
-    return max(finished)[1]
-
-
 def describe_run(*, seed: int, recipe: str, base_weights: str, splits: Splits) -> dict[str, Any]:
     """The facts for run.json: what was run, with which versions, on which data and weights.
 
@@ -187,6 +164,7 @@ def describe_run(*, seed: int, recipe: str, base_weights: str, splits: Splits) -
         splits: The data.
     """
     return {
+        "version": RECORD_VERSION,
         "recipe": recipe,
         "seed": seed,
         "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
