@@ -20,6 +20,9 @@ from PIL import Image
 
 from vglm.errors import DataError
 
+LARGEST_ENCODED_BYTES = 1 << 30
+"""A picture with more bytes than that, before it is decoded, is none."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageSlice:
@@ -46,6 +49,8 @@ class ImageSlice:
         Raises:
             DataError: The file cannot be read, or ends before the picture does, or the bytes are no base64.
         """
+        if not 0 <= self.size <= LARGEST_ENCODED_BYTES or self.offset < 0:
+            raise DataError(f"image {self} cannot be one: it has {self.size:,} bytes. Restore {self.file}.")
         try:
             with self.file.open("rb") as file:
                 file.seek(self.offset)

@@ -27,6 +27,8 @@ FEWEST_POINTS = 30
 """A light curve with fewer measurements is refused: its periodogram would be noise."""
 HIGHEST_FREQUENCY = 60.0
 """Cycles per day; the fastest delta Scuti stars pulsate at about this rate."""
+MOST_FREQUENCIES = 5_000_000
+"""Of a periodogram; 45 years of data searched up to `HIGHEST_FREQUENCY`."""
 
 _FEWEST_CYCLES = 1.5  # of the longest period looked for
 _SAMPLES_PER_PEAK = 5
@@ -76,7 +78,7 @@ class LightCurve:
                 positive.
         """
         time, flux = np.asarray(time, dtype=float), np.asarray(flux, dtype=float)
-        is_measured = np.isfinite(time) & (np.abs(flux) < 1e30)
+        is_measured = (np.abs(time) < 1e15) & (np.abs(flux) < 1e30)
         order = np.argsort(time[is_measured], kind="stable")
         time, flux = time[is_measured][order], flux[is_measured][order]
         if error is not None:
@@ -149,7 +151,12 @@ def measure(curve: LightCurve) -> Measurement:
             f"expected a series long enough for a periodogram, found {len(curve.time)} points over {span:g} days;"
             " fix: give times in days, or a longer series"
         )
-    frequencies = lowest + step * np.arange(int((highest - lowest) / step) + 1)
+    if (number := (highest - lowest) / step) > MOST_FREQUENCIES:
+        raise DataError(
+            f"expected times in days, found {len(curve.time)} points over {span:g} days, {spacing:g} apart, which would"
+            f" take a periodogram of {number:,.0f} frequencies; fix: give times in days, or take outliers out"
+        )
+    frequencies = lowest + step * np.arange(int(number) + 1)
     spectrum = _amplitudes(curve, frequencies)
     frequency = _peak(frequencies, spectrum)
     faintest, brightest = np.percentile(curve.flux, [0.5, 99.5])

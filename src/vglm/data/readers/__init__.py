@@ -18,10 +18,11 @@ from typing import Any, Protocol, cast, get_args, get_type_hints
 
 from vglm.data.problems import BadRow, only_samples
 from vglm.data.readers.json_files import load_json, peek_json
-from vglm.data.readers.rows import quote
+from vglm.data.readers.rows import quote, refuse_half_characters
 from vglm.data.sample import Sample
 from vglm.data.windowing import check_rule, record_window
 from vglm.errors import ConfigError, DataError
+from vglm.files import check_regular
 
 HUB_PREFIX = "hf://"
 _WINDOW = "window"
@@ -78,6 +79,7 @@ def recognise(path: str | Path) -> Reader:
         raise DataError(
             f"{path} does not exist. Pass a file or a folder, or {HUB_PREFIX}owner/name for a data set of the hub."
         )
+    _check_kind(path)
     matches = [reader for reader in formats().values() if reader.recognises(path)]
     if len(matches) == 1:
         return matches[0]
@@ -122,10 +124,13 @@ def read(
         raise DataError(f"{path} does not exist. Expected data in the format {format}: {reader.SHAPE}.")
     _check_options(reader, options)
     place = Path(path)
+    if not is_hub_name(path):
+        _check_kind(place)
     rule = options.pop(_WINDOW, getattr(reader, "WINDOW", None))
     rows = reader.read(
         place, image_dir=None if image_dir is None else Path(image_dir), name=name or place.name, **options
     )
+    rows = map(refuse_half_characters, rows)
     if rule is None:
         return rows
     check_rule(rule)
@@ -165,6 +170,11 @@ def read_samples(
 def is_hub_name(path: str | Path) -> bool:
     """Whether it is `hf://owner/name`, also after `pathlib` has taken a slash out."""
     return str(path).startswith((HUB_PREFIX, HUB_PREFIX[:-1]))
+
+
+def _check_kind(path: Path) -> None:
+    if not path.is_dir():
+        check_regular(path, advice="Pass a file or a folder.")
 
 
 def _named(name: str) -> Reader:

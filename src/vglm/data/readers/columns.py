@@ -307,7 +307,9 @@ def _these(names: tuple[str, ...]) -> str:
 def _text(check: RowCheck, row: Mapping[str, Any], column: str) -> str:
     """A cell's text; a number counts as one, as spreadsheets make numbers of what looks like it."""
     value = row.get(column)
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float) and math.isfinite(value):
         return str(value)
     return check.text(row, column)
 

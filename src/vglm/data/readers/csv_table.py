@@ -19,6 +19,7 @@ from vglm.data.readers.columns import ColumnOptions, TableReader, looks_like_sam
 from vglm.data.readers.rows import ImageFolders, fault
 from vglm.data.sample import Sample
 from vglm.errors import DataError
+from vglm.files import check_regular, lines_of
 
 NAME = "csv"
 SHAPE = "a header with image, question, answer and a row for each sample, CSV or TSV"
@@ -77,6 +78,7 @@ def iterate_csv(path: Path) -> Iterator[tuple[int, Any]]:
     Raises:
         DataError: As `read`.
     """
+    check_regular(path, advice="Expected a CSV file.")
     csv.field_size_limit(_LONGEST_CELL)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -88,7 +90,7 @@ def iterate_csv(path: Path) -> Iterator[tuple[int, Any]]:
             if twice:
                 raise DataError(f"{path}: the header has {', '.join(map(repr, twice))} more than once. Rename one.")
             yield 1, names
-            rows = csv.reader(file, delimiter=_delimiter(header), strict=True)
+            rows = csv.reader(lines_of(file, path), delimiter=_delimiter(header), strict=True)
             while True:
                 number = rows.line_num + 2
                 cells = next(rows, None)

@@ -18,16 +18,17 @@ import csv
 import gzip
 import io
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TextIO
 
 from vglm.data.problems import BadRow
 from vglm.data.readers.rows import ImageFolders, RowCheck, SeveralImages, check_choice, split_name
 from vglm.data.readers.xrayglm import ENGLISH_QUESTION
 from vglm.data.sample import Sample, Turn
 from vglm.errors import DataError
+from vglm.files import check_regular, lines_of, read_bytes
 
 NAME = "mimic_cxr"
 WINDOW = "auto"
@@ -38,6 +39,9 @@ _META_COLUMNS = ("dicom_id", "ViewPosition")
 _SUFFIXES = (".jpg", ".png", ".dcm", ".jpeg")
 _HEADING = re.compile(r"^[ \t]*([A-Z][A-Z /&,()-]{2,})[ \t]*:[ \t]*", re.MULTILINE)
 _SAFE = re.compile(r"[\w-]+")
+_LONGEST_REPORT = 1 << 24
+_LARGEST_TABLE = 1 << 28
+_DAMAGE = (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error)
 
 
 def recognises(path: Path) -> bool:
@@ -46,9 +50,8 @@ def recognises(path: Path) -> bool:
         file = path if path.is_file() else _find(path, "split")
         if file is None or not file.name.lower().endswith((".csv", ".csv.gz")):
             return False
-        with _open(file) as lines:
-            return set(_COLUMNS) <= set(next(csv.reader(lines), []))
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error):
+        return set(_COLUMNS) <= set(next(csv.reader(_lines(file)), []))
+    except (*_DAMAGE, DataError):
         return False
 
 
@@ -143,15 +146,14 @@ def read(
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Lines of the split file by the names of their columns."""
     try:
-        with _open(file) as lines:
-            reader = csv.DictReader(lines)
-            absent = [each for each in _COLUMNS if each not in (reader.fieldnames or [])]
-            if absent:
-                found = ", ".join(reader.fieldnames or []) or "an empty file"
-                raise DataError(f"{file}: expected the columns {', '.join(_COLUMNS)}, found {found}.")
-            for row in reader:
-                yield reader.line_num, row
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(_lines(file))
+        absent = [each for each in _COLUMNS if each not in (reader.fieldnames or [])]
+        if absent:
+            found = ", ".join(reader.fieldnames or []) or "an empty file"
+            raise DataError(f"{file}: expected the columns {', '.join(_COLUMNS)}, found {found}.")
+        for row in reader:
+            yield reader.line_num, row
+    except _DAMAGE as error:
         raise DataError(f"{file} cannot be read: {error}. Restore the file.") from error
 
 
@@ -163,12 +165,11 @@ def _views(folder: Path, *, is_needed: bool) -> dict[str, str]:
             raise DataError(f"{folder}: dataset.options.views needs mimic-cxr-2.0.0-metadata.csv, found none. Add it.")
         return {}
     try:
-        with _open(file) as lines:
-            reader = csv.DictReader(lines)
-            if not set(_META_COLUMNS) <= set(reader.fieldnames or []):
-                raise DataError(f"{file}: expected the columns {', '.join(_META_COLUMNS)}, found others.")
-            return {row["dicom_id"]: row["ViewPosition"] or "" for row in reader}
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(_lines(file))
+        if not set(_META_COLUMNS) <= set(reader.fieldnames or []):
+            raise DataError(f"{file}: expected the columns {', '.join(_META_COLUMNS)}, found others.")
+        return {row["dicom_id"]: row["ViewPosition"] or "" for row in reader}
+    except _DAMAGE as error:
         raise DataError(f"{file} cannot be read: {error}. Restore the file.") from error
 
 
@@ -186,10 +187,7 @@ def _report(file: Path, sections: tuple[str, ...]) -> str:
     Raises:
         DataError: The file is missing or says nothing.
     """
-    try:
-        text = file.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise DataError(f"{file}: {error.strerror}") from error
+    text = read_bytes(file, advice="Expected a report.", limit=_LONGEST_REPORT).decode(errors="replace")
     first, *pieces = _HEADING.split(text)
     found = {title.strip(): " ".join(part.split()) for title, part in zip(pieces[::2], pieces[1::2], strict=True)}
     wanted = [found[each.upper()] for each in sections if found.get(each.upper())]
@@ -205,7 +203,14 @@ def _find(folder: Path, part: str) -> Path | None:
     return min(files, default=None)
 
 
-def _open(file: Path) -> TextIO:
-    if file.name.lower().endswith(".gz"):
-        return io.TextIOWrapper(gzip.open(file), encoding="utf-8-sig", newline="")
-    return file.open(encoding="utf-8-sig", newline="")
+def _lines(file: Path) -> Iterator[str]:
+    """A table's lines, plain or packed; few bytes can unpack to any number."""
+    check_regular(file)
+    length = 0
+    source = gzip.open(file) if file.name.lower().endswith(".gz") else file.open("rb")
+    with io.TextIOWrapper(source, encoding="utf-8-sig", newline="") as text:
+        for line in lines_of(text, file):
+            length += len(line)
+            if length > _LARGEST_TABLE:
+                raise DataError(f"{file} has more than {_LARGEST_TABLE:,} characters. Restore the file.")
+            yield line
