@@ -100,11 +100,16 @@ def whole_file(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> I
     Raises:
         WorkbenchError: Or `error`: the file cannot be written.
     """
-    with explained(path, error=error), _workplace(path) as place:
+    with explained(path, error=error), workplace(path) as place:
         partial = place / path.name
         yield partial
-        partial.chmod(stat.S_IMODE(place.stat().st_mode) & 0o666)  # some libraries make files for their owner alone
-        partial.replace(path)
+        put_in_place(partial, path)
+
+
+def put_in_place(partial: Path, path: Path) -> None:
+    """Give a file that was written whole in a `workplace` its name."""
+    partial.chmod(stat.S_IMODE(partial.parent.stat().st_mode) & 0o666)  # some libraries make files for their owner alone
+    partial.replace(path)
 
 
 # --- writing folders --------------------------------------------------------------------------------------------------
@@ -135,7 +140,7 @@ def new_folder(path: Path, *, error: type[WorkbenchError] = DataError) -> Iterat
         DataError: Or `error`: `path` holds something already, or cannot be written.
     """
     check_vacant(path, error=error)
-    with explained(path, error=error), _workplace(path) as place:
+    with explained(path, error=error), workplace(path) as place:
         content = place / _CONTENT
         content.mkdir()
         yield content
@@ -161,7 +166,7 @@ def replaced_folder(path: Path, *, marker: str, error: type[WorkbenchError] = Da
         DataError: Or `error`: `path` is a file or a folder of other things, or cannot be written.
     """
     _check_replaceable(path, marker, error)
-    with explained(path, error=error), _workplace(path) as place:
+    with explained(path, error=error), workplace(path) as place:
         content = place / _CONTENT
         content.mkdir()
         yield content
@@ -269,8 +274,11 @@ def explained(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> It
 
 
 @contextmanager
-def _workplace(path: Path) -> Iterator[Path]:
-    """A locked folder beside `path` that holds what is not whole yet; what killed processes left there is removed."""
+def workplace(path: Path) -> Iterator[Path]:
+    """A locked folder beside `path` that holds what is not whole yet; what killed processes left there is removed.
+
+    For many small files, which are put in place from one such folder; `whole_file` makes one for each.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     _recover(path)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):

@@ -4,15 +4,24 @@ import os
 import shutil
 from pathlib import Path
 
+from vglm.errors import ConfigError
+
 VARIABLE = "VGLM_CACHE"
 """Environment variable that names another folder for all caches than ~/.cache/vglm."""
 
 
 def cache_folder(kind: str = "") -> Path:
-    """`$VGLM_CACHE`, else `vglm` in the user's cache folder, and in it the folder of one kind of content."""
+    """`$VGLM_CACHE`, else `vglm` in the user's cache folder, and in it the folder of one kind of content.
+
+    Raises:
+        ConfigError: The user has no home folder.
+    """
     given = os.environ.get(VARIABLE)
-    base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vglm"
-    return base.expanduser() / kind
+    try:
+        base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vglm"
+        return base.expanduser() / kind
+    except RuntimeError as error:  # a user without a home, as in containers
+        raise ConfigError(f"there is no home folder for the cache. Set {VARIABLE} to a folder.") from error
 
 
 def folder_bytes(folder: Path) -> int:
