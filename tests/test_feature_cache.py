@@ -229,13 +229,17 @@ def test_without_its_index_the_cache_still_works(tmp_path: Path, cache: FeatureC
 def test_a_damaged_index_forgets_but_never_errs(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "pictures.index")
-        known = {hashlib.sha256(bytes([each])).digest(): hashlib.sha256(bytes([each, 0])).hexdigest() for each in range(9)}
+        known = {
+            hashlib.sha256(bytes([each])).digest(): hashlib.sha256(bytes([each, 0])).hexdigest() for each in range(9)
+        }
         for source, digest in known.items():
             _Index(path).put(source, digest)
         assert [_Index(path).get(source) for source in known] == list(known.values())
         content = path.read_bytes()
         start = data.draw(st.integers(0, len(content)))
-        path.write_bytes(content[:start] + data.draw(st.binary(max_size=80)) + content[data.draw(st.integers(0, len(content))) :])
+        path.write_bytes(
+            content[:start] + data.draw(st.binary(max_size=80)) + content[data.draw(st.integers(0, len(content))) :]
+        )
         again = _Index(path)
         assert all(again.get(source) in (None, digest) for source, digest in known.items())
         for source, digest in known.items():

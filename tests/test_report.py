@@ -237,6 +237,14 @@ def test_the_terminal_table_fits_80_columns(make_folder: Callable[..., Path]) ->
     assert len({cell_len(line) for line in table}) == 1
 
 
+@pytest.mark.parametrize("kind", ["[/b]", "[red]", "[link=file:///x]y", ":smile:", "\\"])
+def test_a_name_is_printed_as_it_is(make_folder: Callable[..., Path], kind: str) -> None:
+    output = StringIO()
+    arms = ([replace(each, kind=kind) for each in arm] for arm in (BEFORE, AFTER))
+    print_summary(make_folder(*arms), Console(file=output, width=80))
+    assert any(f"  {kind} " in line for line in output.getvalue().splitlines())
+
+
 def answers(right: int, n: int, **values: object) -> list[Prediction]:
     return [record(f"{row:03}", "沙滩。" if row < right else "猫。", **values) for row in range(n)]
 

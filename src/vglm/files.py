@@ -108,7 +108,9 @@ def whole_file(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> I
 
 def put_in_place(partial: Path, path: Path) -> None:
     """Give a file that was written whole in a `workplace` its name."""
-    partial.chmod(stat.S_IMODE(partial.parent.stat().st_mode) & 0o666)  # some libraries make files for their owner alone
+    partial.chmod(
+        stat.S_IMODE(partial.parent.stat().st_mode) & 0o666
+    )  # some libraries make files for their owner alone
     partial.replace(path)
 
 

@@ -84,7 +84,9 @@ class Window:
         low = self.center - self.width / 2
         result = np.empty(grey.shape, np.uint8)
         rows = max(1, _PIXELS_AT_ONCE // max(1, grey[:1].size))
-        for first in range(0, len(grey), rows):  # a large picture as floating-point numbers would be many times as large
+        for first in range(
+            0, len(grey), rows
+        ):  # a large picture as floating-point numbers would be many times as large
             shown = np.clip((grey[first : first + rows].astype(np.float64) - low) / self.width, 0, 1)
             result[first : first + rows] = ((1 - shown if self.inverted else shown) * 255).round()
         return result

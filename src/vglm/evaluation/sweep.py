@@ -27,6 +27,7 @@ import yaml
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.comparison import LEVEL, PROBE, Comparison, compare_folder, has_interval
@@ -233,11 +234,11 @@ def print_rows(rows: Sequence[Row], console: Console | None = None, tests: Seque
     """Print the tables on the terminal."""
     console = console or Console()
     _print_table(console, *_cells(rows))
-    console.print(_legend(rows), style="dim")
+    console.print(_legend(rows), style="dim", markup=False)
     if tests:
         console.print()
         _print_table(console, *_test_cells(tests))
-        console.print(_test_legend(tests), style="dim")
+        console.print(_test_legend(tests), style="dim", markup=False)
 
 
 def _markdown_table(header: list[str], cells: list[list[str]]) -> str:
@@ -256,7 +257,7 @@ def _print_table(console: Console, header: list[str], cells: list[list[str]]) ->
     for index, (name, width) in enumerate(zip(header, widths, strict=True)):
         table.add_column(name, justify="right" if index else "left", overflow="fold", width=width)
     for line in cells:
-        table.add_row(*line)
+        table.add_row(*map(Text, line))
     console.print(table)
 
 

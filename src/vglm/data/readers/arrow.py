@@ -155,7 +155,9 @@ def _saved_files(path: Path) -> dict[str, list[Path]]:
     """The Arrow files that a saved data set lists, by split."""
     try:
         if (path / "dataset_dict.json").is_file():
-            return {split: _listed_files(path / _plain(split)) for split in read_json(path / "dataset_dict.json")["splits"]}
+            return {
+                split: _listed_files(path / _plain(split)) for split in read_json(path / "dataset_dict.json")["splits"]
+            }
         return {"": _listed_files(path)}
     except (KeyError, TypeError) as error:
         raise DataError(
@@ -205,7 +207,9 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
     except DataError:
         raise
     except Exception as error:  # pyarrow raises many kinds for damaged tables
-        raise DataError(f"{file}: expected an Arrow table, found {brief(error)}. Replace or convert the file.") from error
+        raise DataError(
+            f"{file}: expected an Arrow table, found {brief(error)}. Replace or convert the file."
+        ) from error
 
 
 def _class_labels(schema: Any) -> dict[str, list[str]]:

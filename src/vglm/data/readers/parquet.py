@@ -77,7 +77,9 @@ def _check_unpacked(file: Path) -> None:
             facts = table.metadata
         groups = [facts.row_group(number) for number in range(facts.num_row_groups)]
         columns = [group.column(place) for group in groups for place in range(group.num_columns)]
-        sizes = [each.total_uncompressed_size * (each.num_values if each.has_dictionary_page else 1) for each in columns]
+        sizes = [
+            each.total_uncompressed_size * (each.num_values if each.has_dictionary_page else 1) for each in columns
+        ]
         is_too_large = sum(each.total_uncompressed_size for each in columns) > most
         if not is_too_large and sum(sizes) > most:  # not yet counted: how often each value is repeated
             repeated = sorted({each.path_in_schema for each in columns if each.has_dictionary_page})
@@ -86,8 +88,9 @@ def _check_unpacked(file: Path) -> None:
                 lengths = accumulate(sum(map(_unpacked_bytes, batch.columns)) for batch in batches)
                 is_too_large = any(length > most for length in lengths)
     except Exception as error:  # of many kinds, as for datasets itself
-        raise DataError(f"{file}: datasets cannot load it: {brief(error)}. Check the name, the connection and "
-            "dataset.options.") from error
+        raise DataError(
+            f"{file}: datasets cannot load it: {brief(error)}. Check the name, the connection and dataset.options."
+        ) from error
     if is_too_large:
         raise DataError(f"{file}: it unpacks to more than {most:,} bytes, which no data set of its size does.")
 
