@@ -308,7 +308,7 @@ class _Index:
         records = self._load() if self._records is None else self._records
         start = np.frombuffer(source, np.uint64, 1)
         for place in range(*(int(self._starts.searchsorted(start, side)[0]) for side in ("left", "right"))):
-            record = records[place].tobytes()
+            record: bytes = records[place].tobytes()
             if record == _record(source, picture := record[32:64]):
                 return picture.hex()
         return None

@@ -142,7 +142,8 @@ def _open_lazily(image: Path | ImageSlice, grey_window: Any = None) -> Image.Ima
         if is_dicom(image):
             return show_dicom(image, grey_window)
         raise DataError(
-            f"image {image} is no picture that can be read: {brief(error)}. Expected one of {', '.join(formats)}, DICOM."
+            f"image {image} is no picture that can be read: {brief(error)}."
+            f" Expected one of {', '.join(formats)}, DICOM."
         ) from error
 
 

@@ -207,8 +207,8 @@ def _lines(file: Path) -> Iterator[str]:
     """A table's lines, plain or packed; few bytes can unpack to any number."""
     check_regular(file)
     length = 0
-    source = gzip.open(file) if file.name.lower().endswith(".gz") else file.open("rb")
-    with io.TextIOWrapper(source, encoding="utf-8-sig", newline="") as text:
+    unpacked = gzip.open if file.name.lower().endswith(".gz") else open
+    with unpacked(file, "rb") as source, io.TextIOWrapper(source, encoding="utf-8-sig", newline="") as text:
         for line in lines_of(text, file):
             length += len(line)
             if length > _LARGEST_TABLE:

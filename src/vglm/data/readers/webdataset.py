@@ -89,7 +89,7 @@ class _Header(tarfile.TarInfo):
 
     def _block(self, count: int) -> int:
         if count < 0:
-            raise tarfile.InvalidHeaderError("a size below zero")
+            raise tarfile.ReadError("a size below zero")
         return super()._block(count)  # type: ignore[misc, no-any-return]
 
     def _proc_pax(self, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
@@ -97,7 +97,7 @@ class _Header(tarfile.TarInfo):
         assert source is not None
         start = source.tell()
         if self.size > _LONGEST_HEADER or _ENDLESS.search(source.read(self.size)):
-            raise tarfile.InvalidHeaderError("a header without end")
+            raise tarfile.ReadError("a header without end")
         source.seek(start)
         return super()._proc_pax(tarfile_)  # type: ignore[misc, no-any-return]
 
@@ -136,6 +136,9 @@ def _samples(shard: Path) -> Iterator[tuple[str, dict[str, tuple[tarfile.TarInfo
                 is_text = extension.endswith((".json", *_TEXTS)) and member.size <= _LONGEST_TEXT
                 content = tar.extractfile(member) if is_text else None
                 members[extension] = (member, b"" if content is None else content.read())
+            tar.fileobj.seek(tar.offset)  # type: ignore[union-attr]
+            if tar.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):  # type: ignore[union-attr]
+                raise tarfile.ReadError("a damaged header")
     except DataError:
         raise
     except Exception as error:  # tarfile raises many kinds for damaged headers
