@@ -47,7 +47,7 @@ from vglm.data.splits import (
 )
 from vglm.data.table import SampleTable, Selection, write_table
 from vglm.errors import CacheError, ConfigError, DataError
-from vglm.files import explained, put_in_place, workplace
+from vglm.files import check_regular, explained, put_in_place, workplace
 
 DECODED_AT_START = 2000
 """Up to so many pictures, all are decoded and hashed before any training."""
@@ -488,6 +488,8 @@ def _find_files(
     if path.is_file():
         return path.parent, {"all": path.name, **probe}
     if not path.is_dir():
+        if path.exists():
+            check_regular(path, advice="Pass a folder or a file.")
         raise DataError(
             f"data set {path} does not exist. Expected a folder with train.json and test.json, or one JSON file."
         )

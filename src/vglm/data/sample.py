@@ -11,6 +11,7 @@ Sample(
 """
 
 import base64
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +52,8 @@ class ImageSlice:
         """
         if not 0 <= self.size <= LARGEST_ENCODED_BYTES or self.offset < 0:
             raise DataError(f"image {self} cannot be one: it has {self.size:,} bytes. Restore {self.file}.")
+        if os.path.exists(self.file) and not os.path.isfile(self.file):
+            raise DataError(f"image {self} cannot be read: {self.file} is no regular file. Restore it.")
         try:
             with self.file.open("rb") as file:
                 file.seek(self.offset)

@@ -202,6 +202,8 @@ def read_dicom(image: Path | ImageSlice) -> DeepGrey | None:
         if header.SamplesPerPixel == 3:
             return None
         slope, intercept = _number(header, "RescaleSlope", 1), _number(header, "RescaleIntercept", 0)
+        if not (math.isfinite(slope) and math.isfinite(intercept)):
+            raise ValueError(f"it is rescaled by {slope} and {intercept}")
         bits = min(max(int(header.get("BitsStored", 16)), 1), 32)
         is_signed = header.get("PixelRepresentation", 0) == 1
         lowest, highest = (-(1 << bits - 1), (1 << bits - 1) - 1) if is_signed else (0, (1 << bits) - 1)

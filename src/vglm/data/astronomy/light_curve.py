@@ -78,7 +78,7 @@ class LightCurve:
                 positive.
         """
         time, flux = np.asarray(time, dtype=float), np.asarray(flux, dtype=float)
-        is_measured = (np.abs(time) < 1e15) & (np.abs(flux) < 1e30)
+        is_measured = np.isfinite(time) & (np.abs(flux) < 1e30)
         order = np.argsort(time[is_measured], kind="stable")
         time, flux = time[is_measured][order], flux[is_measured][order]
         if error is not None:
@@ -141,8 +141,9 @@ def measure(curve: LightCurve) -> Measurement:
         ConfigError: astropy is not installed.
         DataError: The series is too short for its sampling, so there is no frequency to search.
     """
-    span = curve.time[-1] - curve.time[0]
-    spacing = float(np.median(np.diff(curve.time)))
+    with np.errstate(over="ignore"):  # such a span is refused below
+        span = float(curve.time[-1] - curve.time[0])
+        spacing = float(np.median(np.diff(curve.time)))
     lowest = _FEWEST_CYCLES / span
     highest = min(HIGHEST_FREQUENCY, 0.5 / spacing if spacing > 0 else HIGHEST_FREQUENCY)
     step = 1 / (span * _SAMPLES_PER_PEAK)
@@ -151,10 +152,11 @@ def measure(curve: LightCurve) -> Measurement:
             f"expected a series long enough for a periodogram, found {len(curve.time)} points over {span:g} days;"
             " fix: give times in days, or a longer series"
         )
-    if (number := (highest - lowest) / step) > MOST_FREQUENCIES:
+    if step == 0 or (number := (highest - lowest) / step) > MOST_FREQUENCIES:
         raise DataError(
             f"expected times in days, found {len(curve.time)} points over {span:g} days, {spacing:g} apart, which would"
-            f" take a periodogram of {number:,.0f} frequencies; fix: give times in days, or take outliers out"
+            f" take a periodogram of more than {MOST_FREQUENCIES:,} frequencies; fix: give times in days, or take"
+            " outliers out"
         )
     frequencies = lowest + step * np.arange(int(number) + 1)
     spectrum = _amplitudes(curve, frequencies)

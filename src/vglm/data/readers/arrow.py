@@ -171,7 +171,7 @@ def _listed_files(folder: Path) -> list[Path]:
 
 def _plain(name: str) -> str:
     """A name from a file that becomes part of a path."""
-    if Path(name).name != name or "\0" in name:
+    if Path(name).name != name or name in ("", "..") or "\0" in name:
         raise DataError(f"a saved data set names its files; {quote(name)} leaves its folder. Save it anew.")
     return name
 

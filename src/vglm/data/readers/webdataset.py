@@ -41,8 +41,11 @@ def recognises(path: Path) -> bool:
     """Whether it is a tar file, or a folder with such files in it."""
     try:
         shards = _shards(path)
-        return bool(shards) and tarfile.is_tarfile(shards[0])
-    except (OSError, tarfile.TarError):
+        if not shards:
+            return False
+        with tarfile.open(shards[0], tarinfo=_Header):
+            return True
+    except Exception:  # tarfile raises many kinds for what is none
         return False
 
 
@@ -136,8 +139,8 @@ def _samples(shard: Path) -> Iterator[tuple[str, dict[str, tuple[tarfile.TarInfo
                 is_text = extension.endswith((".json", *_TEXTS)) and member.size <= _LONGEST_TEXT
                 content = tar.extractfile(member) if is_text else None
                 members[extension] = (member, b"" if content is None else content.read())
-            tar.fileobj.seek(tar.offset)  # type: ignore[union-attr]
-            if tar.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):  # type: ignore[union-attr]
+            tar.fileobj.seek(tar.offset)
+            if tar.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
                 raise tarfile.ReadError("a damaged header")
     except DataError:
         raise
