@@ -4,24 +4,18 @@ import os
 import shutil
 from pathlib import Path
 
-from vglm.errors import ConfigError
+from vglm.config.places import ensure_home
 
 VARIABLE = "VGLM_CACHE"
 """Environment variable that names another folder for all caches than ~/.cache/vglm."""
 
 
 def cache_folder(kind: str = "") -> Path:
-    """`$VGLM_CACHE`, else `vglm` in the user's cache folder, and in it the folder of one kind of content.
-
-    Raises:
-        ConfigError: The user has no home folder.
-    """
+    """`$VGLM_CACHE`, else `vglm` in the user's cache folder, and in it the folder of one kind of content."""
+    ensure_home()
     given = os.environ.get(VARIABLE)
-    try:
-        base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vglm"
-        return base.expanduser() / kind
-    except RuntimeError as error:  # a user without a home, as in containers
-        raise ConfigError(f"there is no home folder for the cache. Set {VARIABLE} to a folder.") from error
+    base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vglm"
+    return base.expanduser() / kind
 
 
 def folder_bytes(folder: Path) -> int:
