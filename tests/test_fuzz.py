@@ -19,8 +19,9 @@ import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
 
+from tests.fuzz.areas import AREAS
 from tests.fuzz.harness import Case, Result, fuzz, keep, replay, tabulate
-from tests.fuzz.inputs import AREAS, dicom
+from tests.fuzz.inputs import dicom
 from vglm.data.images import check_image_header, open_image
 from vglm.data.problems import BadRow
 from vglm.data.readers import formats, read

@@ -27,7 +27,8 @@ from typing import Any
 
 from vglm.errors import LONGEST_MESSAGE, WorkbenchError, message_of
 
-from . import inputs
+from .areas import AREAS
+from .inputs import settle
 from .mutations import copy_folder, mutate_folder
 
 SECONDS = 20.0
@@ -51,7 +52,7 @@ class Case:
     """One changed input.
 
     Attributes:
-        area: Its name in `inputs.AREAS`.
+        area: Its name in `AREAS`.
         seed: Of the change, and of how it is read.
         change: What was done.
     """
@@ -96,7 +97,7 @@ class Watch:
             for path in arguments[slice(*_CHANGES[event])]:
                 if isinstance(path, str | bytes) and arguments[-1] == -1:  # else relative to a folder that is open
                     self._check(os.fsdecode(path))
-        elif event in _OTHERS:
+        elif event in _OTHERS and arguments[0] != "git":  # which says what code this is
             self.seen.append(("OUTSIDE", f"{event} {arguments[:2]!r}"[:300]))
         elif event == "exec" and str(getattr(arguments[0], "co_filename", "")).startswith(self.executable):
             self.seen.append(("EXECUTED", str(arguments[0].co_filename)))
@@ -109,7 +110,7 @@ class Watch:
 
 def serve(connection: Connection, sandbox: Path) -> None:
     """A worker's loop: read the case that lies in the sandbox, answer, wait for the next."""
-    inputs.settle(sandbox)
+    settle(sandbox)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     soft = _status("VmSize") + _ADDRESS_SPACE_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (soft, soft))
@@ -119,7 +120,7 @@ def serve(connection: Connection, sandbox: Path) -> None:
 
 
 def _read(case: Case, sandbox: Path, watch: Watch) -> Result:
-    area = inputs.AREAS[case.area]
+    area = AREAS[case.area]
     folder = sandbox / "d"
     os.environ["VGLM_CACHE"] = str(sandbox / "cache")
     before, names = _snapshot(folder), _names(sandbox)
@@ -225,7 +226,7 @@ def fuzz(areas: Iterable[str], number: int, seed: int, findings: Path | None = N
     """Make so many cases and read them.
 
     Args:
-        areas: Names in `inputs.AREAS`.
+        areas: Names in `AREAS`.
         number: How many cases.
         seed: Another seed makes others.
         findings: Where to keep the inputs that were findings, one folder each; nowhere if None.
@@ -243,11 +244,11 @@ def fuzz(areas: Iterable[str], number: int, seed: int, findings: Path | None = N
                 if case.area not in good:
                     good[case.area] = root / "good" / case.area
                     good[case.area].mkdir(parents=True)
-                    inputs.AREAS[case.area].make(good[case.area])
+                    AREAS[case.area].make(good[case.area])
                 shutil.rmtree(worker.sandbox, ignore_errors=True)
                 folder = worker.sandbox / "d"
                 copy_folder(good[case.area], folder)
-                area = inputs.AREAS[case.area]
+                area = AREAS[case.area]
                 rng = random.Random(case.seed)
                 case = replace(case, change=mutate_folder(rng, folder) if area.is_mutated else "")
                 kept = root / "kept"

@@ -1,4 +1,4 @@
-"""The small good inputs, and what reads each of them: `AREAS` by name."""
+"""Small good data sets, pictures and caches, and what reads each of them: `AREAS` by name."""
 
 import base64
 import csv
@@ -48,6 +48,7 @@ def settle(sandbox: Path) -> None:
     os.environ.update(
         VGLM_CACHE=str(sandbox / "cache"),
         HF_HOME=str(sandbox / "hf"),
+        TORCHINDUCTOR_CACHE_DIR=str(sandbox / "torch"),
         TQDM_DISABLE="1",
         PYTHONDONTWRITEBYTECODE="1",
         HF_HUB_OFFLINE="1",

@@ -31,7 +31,8 @@ _TOKENS = [
 _NUMBERS = [0, 1, 2**31 - 1, -(2**31), 2**32 - 1, 2**63 - 1, -(2**63), -1, 2**40]
 
 
-def _hostile_values() -> list[Any]:
+def hostile_values() -> list[Any]:
+    """What a tree, a setting or an override may be given in place of what it should have."""
     deep: Any = "bottom"
     for _ in range(700):
         deep = [deep]
@@ -115,9 +116,9 @@ def mutate_tree(rng: random.Random, tree: Any) -> tuple[Any, str]:
     for _ in range(rng.choice((1, 1, 2))):
         places = list(_places(tree))
         if not places:
-            return rng.choice(_hostile_values()), "all of it"
+            return rng.choice(hostile_values()), "all of it"
         owner, key = rng.choice(places)
-        value = rng.choice(_hostile_values())
+        value = rng.choice(hostile_values())
         match rng.choice(("replace", "replace", "replace", "delete", "rename", "deepen", "repeat")):
             case "delete":
                 del owner[key]

@@ -158,7 +158,7 @@ def measure(curve: LightCurve) -> Measurement:
             f" take a periodogram of more than {MOST_FREQUENCIES:,} frequencies; fix: give times in days, or take"
             " outliers out"
         )
-    frequencies = lowest + step * np.arange(int(number) + 1)
+    frequencies = lowest + step * np.arange(int(number) + 1, dtype=np.float64)
     spectrum = _amplitudes(curve, frequencies)
     frequency = _peak(frequencies, spectrum)
     faintest, brightest = np.percentile(curve.flux, [0.5, 99.5])
