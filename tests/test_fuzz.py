@@ -159,10 +159,10 @@ def test_an_arrow_table_whose_text_is_none_or_whose_rows_are_too_many(tmp_path: 
     content = arrow(tmp_path / "a.arrow")
     (tmp_path / "a.arrow").write_bytes(content.replace(b"green", b"gr\x80en"))
     assert "expected an Arrow table, found In column 1: Invalid: Invalid UTF8" in faults(tmp_path / "a.arrow")
-    table = pa.table({"answer": pa.nulls(10**12), "question": pa.nulls(10**12)})
+    table = pa.table({"answer": pa.nulls(10**8), "question": pa.nulls(10**8)})
     with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-    assert "1,000,000,000,000 rows in 0 bytes" in faults(tmp_path / "a.arrow")
+    assert "100,000,000 rows in 0 bytes" in faults(tmp_path / "a.arrow")
 
 
 @pytest.mark.parametrize("name", ["../secret.arrow", "/etc/passwd", "a/../../secret.arrow", "", "."])
