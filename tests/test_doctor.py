@@ -416,7 +416,7 @@ def test_the_cleaned_copy_is_clean_and_the_source_untouched(write: Callable[...,
     before = {each: (each.read_bytes(), each.stat().st_mtime_ns) for each in sorted(path.parent.iterdir())}
     with examine(path, workers=1) as diagnosis:
         counts = write_cleaned_copy(diagnosis, tmp_path / "cleaned")
-        with pytest.raises(DataError, match=r"cleaned exists and is not an empty folder"):
+        with pytest.raises(DataError, match=r"cleaned exists already and is not an empty folder"):
             write_cleaned_copy(diagnosis, tmp_path / "cleaned")
     assert {each: (each.read_bytes(), each.stat().st_mtime_ns) for each in sorted(path.parent.iterdir())} == before
     assert counts == {"left out": 4, "picture replaced": 1, "group changed": 1, "white space cut": 1}

@@ -238,6 +238,15 @@ def test_the_terminal_table_fits_80_columns(make_folder: Callable[..., Path]) ->
     assert len({cell_len(line) for line in table}) == 1
 
 
+@pytest.mark.parametrize("kind", ["[/b]", "[red]", "[link=file:///x]y", ":smile:", "\\"])
+def test_a_name_is_printed_as_it_is(make_folder: Callable[..., Path], kind: str) -> None:
+    output = StringIO()
+    kinds = [kind, *"bcde"]
+    arms = ([replace(each, kind=name) for each, name in zip(arm, kinds, strict=True)] for arm in (BEFORE, AFTER))
+    print_summary(make_folder(*arms), Console(file=output, width=80))
+    assert f"  {kind[:8]}" in output.getvalue()
+
+
 def answers(right: int, n: int, **values: object) -> list[Prediction]:
     return [record(f"{row:03}", "沙滩。" if row < right else "猫。", **values) for row in range(n)]
 

@@ -15,7 +15,7 @@ from vglm.data.loading import load_splits
 from vglm.data.sample import Sample, Turn
 from vglm.data.sequences import TrainingSequences
 from vglm.data.synthetic.pretraining import SceneDialogues
-from vglm.errors import ConfigError
+from vglm.errors import CacheError, ConfigError
 from vglm.evaluation.generation import generate_predictions
 from vglm.evaluation.image_use import shuffle_images
 from vglm.model.identity import hash_weights
@@ -148,7 +148,7 @@ def test_an_evaluation_goes_on_when_the_cache_cannot_be_written(
     monkeypatch.setenv(VARIABLE, str(tmp_path))
 
     def fail(*_: object) -> None:
-        raise OSError("No space left on device")
+        raise CacheError("No space left on device")
 
     monkeypatch.setattr("vglm.data.feature_cache.FeatureCache._encode", fail)
     found = generate_predictions(model, processor, samples, max_new_tokens=4, batch_size=2, feature_cache=True)

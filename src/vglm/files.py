@@ -28,7 +28,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import IO, Any, AnyStr, TypeVar, cast
 
 import yaml
 from filelock import FileLock, Timeout
@@ -41,6 +41,9 @@ LOCK_FILE = ".lock"
 
 LARGEST_TEXT_BYTES = 2**30
 """Text files above this size are refused; none that the workbench writes comes near it."""
+
+LONGEST_LINE = 2**26
+"""Characters of a line."""
 
 _CONTENT = "content"
 _WRITE_ERRORS = {
@@ -114,11 +117,16 @@ def whole_file(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> I
     Raises:
         WorkbenchError: Or `error`: the file cannot be written.
     """
-    with explained(path, error=error), _workplace(path) as place:
+    with explained(path, error=error), workplace(path) as place:
         partial = place / path.name
         yield partial
-        _share_as(place, partial)
-        partial.replace(path)
+        put_in_place(partial, path)
+
+
+def put_in_place(partial: Path, path: Path) -> None:
+    """Give a file that was written whole in a `workplace` its name."""
+    _share_as(partial.parent, partial)
+    partial.replace(path)
 
 
 # --- writing folders --------------------------------------------------------------------------------------------------
@@ -149,7 +157,7 @@ def new_folder(path: Path, *, error: type[WorkbenchError] = DataError) -> Iterat
         DataError: Or `error`: `path` holds something already, or cannot be written.
     """
     check_vacant(path, error=error)
-    with explained(path, error=error), _workplace(path) as place:
+    with explained(path, error=error), workplace(path) as place:
         content = place / _CONTENT
         content.mkdir()
         yield content
@@ -176,7 +184,7 @@ def replaced_folder(path: Path, *, marker: str, error: type[WorkbenchError] = Da
         DataError: Or `error`: `path` is a file or a folder of other things, or cannot be written.
     """
     _check_replaceable(path, marker, error)
-    with explained(path, error=error), _workplace(path) as place:
+    with explained(path, error=error), workplace(path) as place:
         content = place / _CONTENT
         content.mkdir()
         yield content
@@ -358,8 +366,11 @@ def explained(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> It
 
 
 @contextmanager
-def _workplace(path: Path) -> Iterator[Path]:
-    """A locked folder beside `path` that holds what is not whole yet; what killed processes left there is removed."""
+def workplace(path: Path) -> Iterator[Path]:
+    """A locked folder beside `path` that holds what is not whole yet; what killed processes left there is removed.
+
+    For many small files, which are put in place from one such folder; `whole_file` makes one for each.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     recover(path)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
@@ -459,17 +470,77 @@ def read_text(
         DataError: Or `error`: the file is missing, too large, no regular file or no UTF-8.
     """
     try:
-        state = path.stat()
-        if not stat.S_ISREG(state.st_mode):
-            raise error(f"{path} is no regular file. {advice}")
-        if state.st_size > limit:
-            raise error(f"{path} has {state.st_size:,} bytes; at most {limit:,} were expected. {advice}")
-        return path.read_bytes().decode("utf-8-sig")
+        return read_bytes(path, error=error, advice=advice, limit=limit).decode("utf-8-sig")
     except UnicodeDecodeError as failure:
         raise error(f"{path} is damaged: byte {failure.start:,} is no UTF-8 text. {advice}") from failure
+
+
+def read_bytes(
+    path: Path,
+    *,
+    error: type[WorkbenchError] = DataError,
+    advice: str = "Restore the file.",
+    limit: int = LARGEST_TEXT_BYTES,
+) -> bytes:
+    """Read a file whole; see `read_text`.
+
+    Raises:
+        DataError: Or `error`: the file is missing, too large or no regular file.
+    """
+    check_regular(path, error=error, advice=advice, limit=limit)
+    try:
+        return path.read_bytes()
+    except OSError as failure:
+        raise error(f"{path} cannot be read: {failure.strerror}. {advice}") from failure
+
+
+def check_regular(
+    path: Path,
+    *,
+    error: type[WorkbenchError] = DataError,
+    advice: str = "Restore the file.",
+    limit: int | None = None,
+) -> None:
+    """Refuse to open what is no file on a disk: a pipe or a device may let its reader wait for ever.
+
+    Args:
+        path: The file.
+        error: What to raise.
+        advice: What the message tells the user to do.
+        limit: How many bytes it may have; any number if None.
+
+    Raises:
+        DataError: Or `error`: the file is missing, too large or no regular file.
+    """
+    try:
+        state = path.stat()
     except (OSError, ValueError) as failure:
         reason = getattr(failure, "strerror", None) or brief(failure)
         raise error(f"{path} cannot be read: {reason}. {advice}") from failure
+    if not stat.S_ISREG(state.st_mode):
+        raise error(f"{path} is no regular file. {advice}")
+    if limit is not None and state.st_size > limit:
+        raise error(f"{path} has {state.st_size:,} bytes; at most {limit:,} were expected. {advice}")
+
+
+def lines_of(
+    file: IO[AnyStr], path: Path, *, longest: int = LONGEST_LINE, error: type[WorkbenchError] = DataError
+) -> Iterator[AnyStr]:
+    """Go through an open file line by line, without taking up one that never ends.
+
+    Args:
+        file: The file, text or bytes.
+        path: Its name, for the message.
+        longest: How many characters or bytes a line may have.
+        error: What to raise.
+
+    Raises:
+        DataError: Or `error`: a line is longer.
+    """
+    while line := file.readline(longest + 1):
+        if len(line) > longest:
+            raise error(f"{path} has a line of more than {longest:,} characters. Break it up.")
+        yield line
 
 
 def read_json(

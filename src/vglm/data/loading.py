@@ -15,7 +15,6 @@ import inspect
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -47,7 +46,8 @@ from vglm.data.splits import (
     split_by_group,
 )
 from vglm.data.table import SampleTable, Selection, write_table
-from vglm.errors import ConfigError, DataError
+from vglm.errors import CacheError, ConfigError, DataError
+from vglm.files import check_regular, explained, put_in_place, workplace
 
 DECODED_AT_START = 2000
 """Up to so many pictures, all are decoded and hashed before any training."""
@@ -64,6 +64,7 @@ LISTED_ROWS = 2000
 HASHED_BYTES = 256 * 2**20
 """Files that are larger together are told apart by their sizes and by pieces of them, rather than by every byte."""
 
+_KEY = 32
 _PIECES = 16
 _PIECE_BYTES = 2**16
 
@@ -505,6 +506,8 @@ def _find_files(
     if path.is_file():
         return path.parent, {"all": path.name, **probe}
     if not path.is_dir():
+        if path.exists():
+            check_regular(path, advice="Pass a folder or a file.")
         raise DataError(
             f"data set {path} does not exist. Expected a folder with train.json and test.json, or one JSON file."
         )
@@ -595,9 +598,7 @@ class _Reader:
     def read(self, name: str) -> Sequence[Sample]:
         """All samples of a source: a list, or if it is long a table."""
         if is_hub_name(name):
-            samples = self._store(
-                self._samples(name), f"hub-{hashlib.sha256(repr((name, self.options)).encode()).hexdigest()}"
-            )
+            samples = self._store(name, f"hub-{hashlib.sha256(repr((name, self.options)).encode()).hexdigest()}")
             self._hashes[name] = {name: fingerprint(samples)}
             return samples
         if not (self.root / name).exists():
@@ -611,15 +612,15 @@ class _Reader:
         if (self.root / name).is_dir() and class_folders.recognises(self.root / name):
             self._hashes[name][name] = _names_sha256(self.root / name)
         key = self._key(name)
-        kept = cache_folder("tables") / f"{key}.arrow"
-        if kept.is_file():
+        for kept in cache_folder("tables").glob(f"{key[:_KEY]}-*.arrow"):
             try:
-                table = SampleTable(kept)
-                if not table.missing_files():
-                    return table
-            except DataError:
-                pass  # written by another version, or damaged: made again
-        return self._store(self._samples(name), key)
+                if kept.is_file() and kept.stem == f"{key[:_KEY]}-{_sha256(kept)[:_KEY]}":
+                    table = SampleTable(kept)
+                    if not table.missing_files():
+                        return table
+            except (DataError, OSError):
+                pass  # written by another version, or by another user for himself: made again
+        return self._store(name, key)
 
     def _samples(self, name: str) -> Iterator[Sample]:
         source = name if is_hub_name(name) else self.root / name
@@ -634,29 +635,24 @@ class _Reader:
                 self.left_out[name] = self.left_out.get(name, 0) + 1
             yield row
 
-    def _store(self, samples: Iterator[Sample], key: str) -> Sequence[Sample]:
-        """A list, or a table that is kept under a key if it will be the same next time."""
+    def _store(self, name: str, key: str) -> Sequence[Sample]:
+        """A list, or a table that is kept under a key if it will be the same next time, and its content's hash."""
+        samples = self._samples(name)
         listed = list(islice(samples, LISTED_ROWS + 1))
         if len(listed) <= LISTED_ROWS:
             return listed
         folder = cache_folder("tables")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=".", suffix=".arrow", dir=folder)
-            os.close(handle)
-        except OSError as error:
-            raise DataError(
-                f"cannot write to {folder}: {error.strerror}. Set VGLM_CACHE to a folder that can be written."
-            ) from error
-        path = Path(temporary)
-        try:
-            write_table(path, chain(listed, samples))
-            if self.left_out or key.startswith("hub-"):  # what is missing today may be there tomorrow
-                key = f"{key[:16]}-{_sha256(path)[:48]}"
-            kept = folder / f"{key}.arrow"
-            path.replace(kept)
-        finally:
-            path.unlink(missing_ok=True)
+            with explained(folder, error=CacheError), workplace(folder / "table") as place:
+                write_table(place / "table.arrow", chain(listed, samples))
+                if self.left_out or key.startswith("hub-"):  # what is missing today may be there tomorrow
+                    key = f"again-{key}"
+                kept = folder / f"{key[:_KEY]}-{_sha256(place / 'table.arrow')[:_KEY]}.arrow"
+                put_in_place(place / "table.arrow", kept)
+        except CacheError as error:
+            logger.warning("All rows of %s are held in memory, as their table is not cached: %s", name, error)
+            self.left_out.pop(name, None)
+            return list(self._samples(name))  # from the beginning
         return SampleTable(kept)
 
     def _source_files(self, name: str) -> list[Path]:
@@ -690,9 +686,8 @@ def _other_than_pictures(folder: Path, *, is_deep: bool = True) -> Iterator[Path
     """Visible files that are not pictures, in the folder and if wanted below it."""
     for place, folders, files in os.walk(folder):
         folders[:] = [each for each in folders if is_deep and not each.startswith(".")]
-        yield from (
-            Path(place) / file for file in files if not file.startswith(".") and not file.lower().endswith(_PICTURES)
-        )
+        visible = (file for file in files if not file.startswith(".") and not file.lower().endswith(_PICTURES))
+        yield from (Path(place) / file for file in visible if os.path.isfile(os.path.join(place, file)))
 
 
 def _code_hash() -> str:

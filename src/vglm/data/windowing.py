@@ -28,6 +28,7 @@ import io
 import math
 import re
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -40,7 +41,8 @@ from PIL import Image
 
 from vglm.data.problems import BadRow
 from vglm.data.sample import ImageSlice, Sample
-from vglm.errors import ConfigError, DataError
+from vglm.errors import ConfigError, DataError, brief
+from vglm.files import check_regular
 
 Curve = Callable[[NDArray[Any]], NDArray[Any]]
 WindowRule = str
@@ -52,12 +54,17 @@ PERCENTILE_PIXELS = 1_000_000
 FUNCTIONS = ("LINEAR", "SIGMOID", "TABLE")
 META_KEY = "grey_window"
 """Where a sample's `meta` has the window that its picture is shown through."""
+MAX_PIXELS = 100_000_000
+"""Largest width x height of a picture that is decoded; 300 MB as RGB."""
 MAX_BYTES = 1 << 30
-"""Largest DICOM picture, decoded, that is opened."""
+"""Largest DICOM picture, all frames of it decoded, that is opened."""
+MAX_DEFLATED_BYTES = 1 << 28
+"""What a deflated DICOM file may unpack to; it is held whole."""
 
 _ALWAYS_8_BITS = (".jpg", ".jpeg", ".gif", ".bmp", ".webp")
 _GIVEN = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 _STEP = 1e-6
+_PIXELS_AT_ONCE = 1 << 22
 _DICOM_OFFSET = 128
 _DICOM_MARK = b"DICM"
 
@@ -86,17 +93,25 @@ class Window:
         Raises:
             DataError: The window is a table, and there is none.
         """
-        values = grey.astype(np.float64)
+        if self.function == "TABLE" and table is None:
+            raise DataError(f"{META_KEY!r} is a look-up table, and the picture's file has none. Restore the file.")
+        result = np.empty(grey.shape, np.uint8)
+        rows = max(1, _PIXELS_AT_ONCE // max(1, grey[:1].size))
+        for first in range(0, len(grey), rows):  # as floating-point numbers a large picture is many times as large
+            shown = self._share(grey[first : first + rows], table)
+            result[first : first + rows] = ((1 - shown if self.inverted else shown) * 255).round()
+        return result
+
+    def _share(self, grey: NDArray[Any], table: Curve | None) -> NDArray[Any]:
+        """How bright values are, from 0 to 1."""
         if self.function == "TABLE":
-            if table is None:
-                raise DataError(f"{META_KEY!r} is a look-up table, and the picture's file has none. Restore the file.")
-            shown = table(grey)
-        elif self.function == "SIGMOID":
+            assert table is not None
+            return table(grey)
+        values = grey.astype(np.float64)
+        if self.function == "SIGMOID":
             with np.errstate(over="ignore"):  # far below the center, where the curve is 0
-                shown = 1 / (1 + np.exp(-4 * (values - self.center) / self.width))
-        else:
-            shown = np.clip((values - (self.center - self.width / 2)) / self.width, 0, 1)
-        return np.asarray(((1 - shown if self.inverted else shown) * 255).round(), dtype=np.uint8)
+                return np.asarray(1 / (1 + np.exp(-4 * (values - self.center) / self.width)))
+        return np.asarray(np.clip((values - (self.center - self.width / 2)) / self.width, 0, 1))
 
     @classmethod
     def recorded(cls, value: Any, name: str) -> "Window":
@@ -175,6 +190,7 @@ def is_dicom(image: Path | ImageSlice) -> bool:
         if isinstance(image, ImageSlice):
             head = replace(image, size=min(image.size, _DICOM_OFFSET + 4)).read_bytes()
         else:
+            check_regular(image)
             with image.open("rb") as file:
                 head = file.read(_DICOM_OFFSET + 4)
     except (OSError, DataError):
@@ -192,8 +208,12 @@ def find_window(grey: DeepGrey, rule: WindowRule, name: str) -> Window:
 
     Raises:
         ConfigError: `rule` is none.
-        DataError: The rule is `file`, and the file names no window.
+        DataError: The rule is `file`, and the file names no window; or its numbers give none.
     """
+    return Window.recorded(asdict(_find_window(grey, rule, name)), name)
+
+
+def _find_window(grey: DeepGrey, rule: WindowRule, name: str) -> Window:
     check_rule(rule)
     if rule == "auto":
         rule = "percentiles" if grey.file_window is None else "file"
@@ -226,26 +246,31 @@ def read_dicom(image: Path | ImageSlice) -> DeepGrey | None:
         DataError: pydicom is not installed; the file holds no picture, one of a kind that is not shown here, or one
             that is too large. `load` raises it where the picture cannot be decoded.
     """
-    header = _checked_header(image, with_pixels=False)
-    if header.SamplesPerPixel == 3:
-        return None
-    from pydicom.pixels.processing import apply_modality_lut
-
     name = f"image {image}"
-    table = header.get("ModalityLUTSequence") or ()
-    bits, is_signed = int(header.get("BitsStored", 16)), header.get("PixelRepresentation", 0) == 1
-    lowest, highest = (-(1 << bits - 1), (1 << bits - 1) - 1) if is_signed else (0, (1 << bits) - 1)
+    with _understood(image):
+        header = _checked_header(image, with_pixels=False)
+        if header.SamplesPerPixel == 3:
+            return None
+        slope, intercept = _number(header, "RescaleSlope", 1), _number(header, "RescaleIntercept", 0)
+        if not (math.isfinite(slope) and math.isfinite(intercept)):
+            raise ValueError(f"it is rescaled by {slope} and {intercept}")
+        table = header.get("ModalityLUTSequence") or ()
+        bits = min(max(int(header.get("BitsStored", 16)), 1), 32)
+        is_signed = header.get("PixelRepresentation", 0) == 1
+        lowest, highest = (-(1 << bits - 1), (1 << bits - 1) - 1) if is_signed else (0, (1 << bits) - 1)
+    from pydicom.pixels.processing import apply_modality_lut
 
     def rescale(stored: NDArray[Any]) -> NDArray[Any]:
         with _decoding(name):
             return np.asarray(apply_modality_lut(stored, header))
 
-    with _decoding(name):
+    with _decoding(name), _understood(image):
         ends = (0, (1 << int(table[0].LUTDescriptor[2])) - 1) if table else rescale(np.array([lowest, highest]))
         inverted = header.PhotometricInterpretation == "MONOCHROME1"
         window, curve = _header_window(header, inverted, name)
+        padding = _padding(header)
     return DeepGrey(
-        lambda: _pixels(image), (float(min(ends)), float(max(ends))), window, inverted, rescale, _padding(header), curve
+        lambda: _pixels(image), (float(min(ends)), float(max(ends))), window, inverted, rescale, padding, curve
     )
 
 
@@ -328,25 +353,53 @@ def _checked_header(image: Path | ImageSlice, *, with_pixels: bool) -> Any:
         import pydicom
     except ImportError as error:
         raise DataError(f'{name} is DICOM, which needs pydicom: pip install ".[xray]".') from error
-    try:
-        source = image if isinstance(image, Path) else io.BytesIO(image.read_bytes())
-        header = pydicom.dcmread(source, stop_before_pixels=not with_pixels)
+    with _understood(image):
+        raw = io.FileIO(image) if isinstance(image, Path) else _Piece(image.read_bytes())
+        with _Bounded(raw) as source:
+            header = pydicom.dcmread(source, stop_before_pixels=not with_pixels)
         kind = str(header.get("PhotometricInterpretation", "none"))
         rows, columns, samples = (int(header.get(key, 0)) for key in ("Rows", "Columns", "SamplesPerPixel"))
         bits, frames = int(header.get("BitsAllocated", 16)), _frames(header)
-    except DataError:
-        raise
-    except Exception as error:  # pydicom raises many kinds for damaged data
-        reason = " ".join(str(error).split())
-        raise DataError(f"{name} is DICOM that cannot be read: {reason}. Replace the file.") from error
     if rows < 1 or columns < 1:
         raise DataError(f"{name} is DICOM without a picture. Take its row out.")
     is_grey = samples == 1 and kind in ("MONOCHROME1", "MONOCHROME2")
     if not is_grey and not (samples == 3 and bits == 8):
         raise DataError(f"{name} is DICOM of the kind {kind}. Expected MONOCHROME1, MONOCHROME2 or 8-bit colour.")
-    if rows * columns * samples * frames * bits // 8 > MAX_BYTES:
+    if rows * columns > MAX_PIXELS or rows * columns * samples * frames * bits // 8 > MAX_BYTES:
         raise DataError(f"{name} has {frames} frames of {columns} x {rows} pixels, more than {MAX_BYTES >> 20} MB.")
     return header
+
+
+@contextmanager
+def _understood(image: Path | ImageSlice) -> Iterator[None]:
+    """One kind of error for the many that pydicom raises for damaged data and garbage in place of numbers."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"image {image} is DICOM that cannot be read: {brief(error)}. Replace the file.") from error
+
+
+class _Piece(io.BytesIO):
+    """A picture inside a larger file."""
+
+    name = "a picture"
+
+
+class _Bounded(io.BufferedReader):
+    """A DICOM file; all that is left of it at once is read of a deflated one only, which few bytes can make endless."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(size)
+        if size is None or size < 0:
+            unpacker, rest, length = zlib.decompressobj(-zlib.MAX_WBITS), content, 0
+            while rest and not unpacker.eof:
+                length += len(unpacker.decompress(rest, 1 << 20))
+                if length > MAX_DEFLATED_BYTES:
+                    raise DataError(f"{self.name} unpacks to more than {MAX_DEFLATED_BYTES >> 20} MB. Replace it.")
+                rest = unpacker.unconsumed_tail
+        return content
 
 
 def _pixels(image: Path | ImageSlice) -> NDArray[Any]:
@@ -355,8 +408,7 @@ def _pixels(image: Path | ImageSlice) -> NDArray[Any]:
     try:
         pixels: NDArray[Any] = header.pixel_array
     except Exception as error:  # pydicom raises many kinds for damaged data and missing decoders
-        reason = " ".join(str(error).split())
-        raise DataError(f"image {image} is DICOM whose picture cannot be decoded: {reason}.") from error
+        raise DataError(f"image {image} is DICOM whose picture cannot be decoded: {brief(error)}.") from error
     return pixels[0] if _frames(header) > 1 else pixels
 
 

@@ -174,11 +174,11 @@ def print_rows(rows: Sequence[Row], console: Console | None = None, tests: Seque
     """Print the tables on the terminal."""
     console = console or Console()
     _print_table(console, *_cells(rows))
-    console.print(_legend(rows), style="dim")
+    console.print(_legend(rows), style="dim", markup=False)
     if tests:
         console.print()
         _print_table(console, *_test_cells(tests))
-        console.print(_test_legend(tests), style="dim")
+        console.print(_test_legend(tests), style="dim", markup=False)
 
 
 def _markdown_table(header: list[str], cells: list[list[str]]) -> str:

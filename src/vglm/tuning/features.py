@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from vglm.caching import cache_folder
 from vglm.data.feature_cache import FeatureCache
 from vglm.data.sample import Sample
+from vglm.errors import CacheError
 from vglm.model import image_processing, modeling
 from vglm.model.identity import hash_parts, is_adapted, is_from_checkpoint
 from vglm.model.modeling import VISION_PARTS, VisualGlmModel
@@ -73,7 +74,7 @@ def cache_features(
         return None
     try:
         filled = features.fill(chain(samples, others))
-    except OSError as error:
+    except CacheError as error:
         logger.warning("features of pictures are not cached: %s", error)
         return None
     features.encode = None
@@ -121,7 +122,7 @@ def open_features(
         return FeatureCache(
             folder or cache_folder("features"), describe_encoder(model, processor, device), shape, encode
         )
-    except OSError as error:
+    except CacheError as error:
         logger.warning("features of pictures are not cached: %s", error)
         return None
 
@@ -139,7 +140,7 @@ def fill_features(features: FeatureCache | None, samples: Iterable[Sample]) -> b
     try:
         if features is not None:
             features.fill(samples)
-    except OSError as error:
+    except CacheError as error:
         logger.warning("features of pictures are not cached any further: %s", error)
         return False
     return features is not None

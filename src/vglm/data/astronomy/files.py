@@ -22,6 +22,8 @@ Products Description Document"; the quality bits that are dropped are those of l
 """
 
 import csv
+import gzip
+import io
 import math
 import re
 import warnings
@@ -33,7 +35,8 @@ from typing import Any, Literal
 import numpy as np
 
 from vglm.data.astronomy.light_curve import LightCurve, Numbers
-from vglm.errors import ConfigError, DataError
+from vglm.errors import ConfigError, DataError, brief
+from vglm.files import read_bytes
 
 FluxColumn = Literal["auto", "pdcsap", "sap"]
 
@@ -43,6 +46,8 @@ CSV_SUFFIXES = (".csv", ".tsv", ".txt", ".dat")
 KEPLER_BAD_QUALITY = 1130799
 TESS_BAD_QUALITY = 175
 """Bits of the quality column for which a measurement is dropped."""
+
+_LARGEST_BYTES = 1 << 28  # ten times the longest light curve of a mission
 
 _TIME = ("time", "t", "bjd", "hjd", "jd", "mjd", "date")
 _FLUX = ("flux", "pdcsap_flux", "sap_flux", "f")
@@ -103,12 +108,10 @@ def read_star_name(path: Path) -> str:
 
 def _read_csv(path: Path, star: str | None, magnitudes: bool | None) -> LightCurve:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bytes(path, advice="Bring the file again.", limit=_LARGEST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as err:
         found = f"byte {err.start} that is no UTF-8"
         raise DataError(f"expected {path.name} to be text, found {found}; fix: save it as CSV") from err
-    except OSError as err:
-        raise DataError(f"expected a file {path.name}, found: {err.strerror}; fix: check its rights") from err
     numbered = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
     first = next((place for place, (_, line) in enumerate(numbered) if not line.lstrip().startswith("#")), 0)
     comment = numbered[first - 1][1].lstrip(" \t#").strip() if first else ""
@@ -167,7 +170,10 @@ def _refuse_magnitudes(path: Path, light: Numbers) -> None:
 
 
 def _split(line: str, delimiter: str | None) -> list[str]:
-    cells = line.split() if delimiter is None else next(csv.reader([line], delimiter=delimiter))
+    try:
+        cells = line.split() if delimiter is None else next(csv.reader([line], delimiter=delimiter))
+    except csv.Error as error:
+        raise DataError(f"expected cells of numbers, found {brief(error)}; fix: correct the line") from error
     return [cell.strip() for cell in cells]
 
 
@@ -209,7 +215,7 @@ def _opened(path: Path) -> Iterator[Any]:
             warnings.filterwarnings(
                 "error", message=".*truncated"
             )  # but the missing end of a table would read as zeros
-            with fits.open(path, memmap=False) as units:
+            with fits.open(_unpacked(path), memmap=False, disable_image_compression=True) as units:
                 yield units
     except DataError:
         raise
@@ -218,6 +224,17 @@ def _opened(path: Path) -> Iterator[Any]:
         raise DataError(
             f"expected {path.name} to be a FITS file, found damage: {reason}; fix: download it again"
         ) from error
+
+
+def _unpacked(path: Path) -> io.BytesIO:
+    """A file's bytes; few packed ones can stand for any number."""
+    content = read_bytes(path, limit=_LARGEST_BYTES)
+    if content[:2] == b"\x1f\x8b":
+        with gzip.open(io.BytesIO(content)) as packed:
+            content = packed.read(_LARGEST_BYTES + 1)
+    if len(content) > _LARGEST_BYTES:
+        raise DataError(f"expected a light curve of at most {_LARGEST_BYTES:,} bytes, found more; fix: split the file")
+    return io.BytesIO(content)
 
 
 def _fits() -> Any:

@@ -29,10 +29,10 @@ from vglm.data.doctor.checks import leaks, repeated_rows
 from vglm.data.doctor.diagnosis import Diagnosis
 from vglm.data.doctor.survey import Survey
 from vglm.data.doctor.texts import Mark
-from vglm.data.new_folder import check_new, new_folder
 from vglm.data.readers.unread import KEPT, is_asked
 from vglm.data.sample import ImageSlice, Sample
 from vglm.errors import DataError
+from vglm.files import check_vacant, new_folder
 
 DATA_FILE = "data.jsonl"
 CHANGES_FILE = "changes.jsonl"
@@ -74,7 +74,7 @@ def write_cleaned_copy(diagnosis: Diagnosis, folder: Path) -> dict[str, int]:
     survey = diagnosis.survey
     if not survey.was_decoded:
         raise DataError("--fix has to see the pictures. Run it without --no-images.")
-    check_new(folder)
+    check_vacant(folder)
     source = Path(survey.source.path)
     if source.is_dir() and Path(os.path.abspath(folder)).is_relative_to(os.path.abspath(source)):
         raise DataError(f"{folder} lies in {source}, which is not to be touched. Choose another folder.")

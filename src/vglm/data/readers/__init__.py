@@ -20,11 +20,12 @@ from vglm.data.problems import BadRow, only_samples
 from vglm.data.readers import csv_table, llama_factory
 from vglm.data.readers.encodings import refuse_other_encodings
 from vglm.data.readers.json_files import load_json, peek_json
-from vglm.data.readers.rows import quote
+from vglm.data.readers.rows import quote, refuse_half_characters
 from vglm.data.readers.unread import refuse_unread
 from vglm.data.sample import Sample
 from vglm.data.windowing import check_rule, record_window
 from vglm.errors import ConfigError, DataError
+from vglm.files import check_regular
 
 HUB_PREFIX = "hf://"
 _OLD_EXCEL = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
@@ -84,6 +85,7 @@ def recognise(path: str | Path, columns: Mapping[str, Any] | None = None) -> Rea
         raise DataError(
             f"{path} does not exist. Pass a file or a folder, or {HUB_PREFIX}owner/name for a data set of the hub."
         )
+    _check_kind(path)
     known = dict(formats())
     described = known.pop(llama_factory.NAME)
     if described.recognises(path) and not columns:
@@ -138,12 +140,14 @@ def read(
         raise DataError(f"{path} does not exist. Expected data in the format {format}: {reader.SHAPE}.")
     _check_options(reader, options)
     place = Path(path)
+    if not is_hub_name(path):
+        _check_kind(place)
     rule = options.pop(_WINDOW, getattr(reader, "WINDOW", None))
     kept = {*_names(options.pop(_KEEP, None)), *getattr(reader, "KEPT", ()), *_own_keys(options)}
     rows = reader.read(
         place, image_dir=None if image_dir is None else Path(image_dir), name=name or place.name, **options
     )
-    rows = (refuse_unread(row, kept) for row in rows)
+    rows = map(refuse_half_characters, (refuse_unread(row, kept) for row in rows))
     if rule is None:
         return rows
     check_rule(rule)
@@ -183,6 +187,11 @@ def read_samples(
 def is_hub_name(path: str | Path) -> bool:
     """Whether it is `hf://owner/name`, also after `pathlib` has taken a slash out."""
     return str(path).startswith((HUB_PREFIX, HUB_PREFIX[:-1]))
+
+
+def _check_kind(path: Path) -> None:
+    if not path.is_dir():
+        check_regular(path, advice="Pass a file or a folder.")
 
 
 def _named(name: str) -> Reader:

@@ -22,9 +22,10 @@ from typing import Any, Unpack
 
 from vglm.data.problems import BadRow
 from vglm.data.readers.columns import ColumnOptions, TableReader
-from vglm.data.readers.rows import ImageFolders, split_name
+from vglm.data.readers.rows import ImageFolders, quote, split_name
 from vglm.data.sample import ImageSlice, Sample
-from vglm.errors import DataError
+from vglm.errors import DataError, brief
+from vglm.files import check_regular, read_json
 
 NAME = "arrow"
 SHAPE = "an Arrow file, or a folder made by datasets' save_to_disk"
@@ -32,6 +33,7 @@ SHAPE = "an Arrow file, or a folder made by datasets' save_to_disk"
 _FILE_MAGIC = b"ARROW1"
 _STREAM_MAGIC = b"\xff\xff\xff\xff"
 _ROWS_AT_ONCE = 1000
+_MOST_ROWS_PER_BYTE = 8
 
 
 def recognises(path: Path) -> bool:
@@ -162,24 +164,32 @@ def _saved_files(path: Path) -> dict[str, list[Path]]:
     """The Arrow files that a saved data set lists, by split."""
     try:
         if (path / "dataset_dict.json").is_file():
-            splits = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
-            return {split: _listed_files(path / split) for split in splits}
+            return {
+                split: _listed_files(path / _plain(split)) for split in read_json(path / "dataset_dict.json")["splits"]
+            }
         return {"": _listed_files(path)}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise DataError(
             f"{path}: no folder that datasets' save_to_disk wrote whole: {error!r}. Save it anew."
         ) from error
 
 
 def _listed_files(folder: Path) -> list[Path]:
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    return [folder / each["filename"] for each in state["_data_files"]]
+    return [folder / _plain(each["filename"]) for each in read_json(folder / "state.json")["_data_files"]]
+
+
+def _plain(name: str) -> str:
+    """A name from a file that becomes part of a path."""
+    if Path(name).name != name or name in ("", "..") or "\0" in name:
+        raise DataError(f"a saved data set names its files; {quote(name)} leaves its folder. Save it anew.")
+    return name
 
 
 def _rows(file: Path) -> Iterator[dict[str, Any]]:
     """A table's rows; a few at a time leave the memory map."""
     import pyarrow as pa
 
+    check_regular(file, advice="Expected an Arrow table.")
     try:
         with pa.memory_map(str(file)) as source:
             whole = source.read_buffer()
@@ -192,6 +202,9 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
                 else reader
             )
             for batch in batches:
+                batch.validate(full=True)  # an offset that leads elsewhere would end the process
+                if batch.num_rows > _MOST_ROWS_PER_BYTE * batch.nbytes:
+                    raise pa.ArrowInvalid(f"{batch.num_rows:,} rows in {batch.nbytes:,} bytes")
                 for first in range(0, batch.num_rows, _ROWS_AT_ONCE):
                     part = batch.slice(first, _ROWS_AT_ONCE)
                     columns = {
@@ -200,8 +213,12 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
                     }
                     for place in range(part.num_rows):
                         yield {name: values[place] for name, values in columns.items()}
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file}: expected an Arrow table, found {error}. Replace or convert the file.") from error
+    except DataError:
+        raise
+    except Exception as error:  # pyarrow raises many kinds for damaged tables
+        raise DataError(
+            f"{file}: expected an Arrow table, found {brief(error)}. Replace or convert the file."
+        ) from error
 
 
 def _class_labels(schema: Any) -> dict[str, list[str]]:

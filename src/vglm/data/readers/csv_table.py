@@ -22,6 +22,7 @@ from vglm.data.readers.encodings import not_utf8, refuse_other_encodings
 from vglm.data.readers.rows import ImageFolders, fault
 from vglm.data.sample import Sample
 from vglm.errors import DataError
+from vglm.files import check_regular, lines_of
 
 NAME = "csv"
 SHAPE = "a header with image, question, answer and a row for each sample, CSV or TSV"
@@ -89,6 +90,7 @@ def iterate_csv(path: Path) -> Iterator[tuple[int, Any]]:
     Raises:
         DataError: As `read`.
     """
+    check_regular(path, advice="Expected a CSV file.")
     refuse_other_encodings(path)
     csv.field_size_limit(_LONGEST_CELL)
     number = 1
@@ -103,7 +105,7 @@ def iterate_csv(path: Path) -> Iterator[tuple[int, Any]]:
             if twice:
                 raise DataError(f"{path}: the header has {', '.join(map(repr, twice))} more than once. Rename one.")
             yield first, names
-            rows = csv.reader(file, delimiter=_delimiter(header), strict=True)
+            rows = csv.reader(lines_of(file, path), delimiter=_delimiter(header), strict=True)
             while True:
                 number = rows.line_num + first + 1
                 cells = next(rows, None)

@@ -18,10 +18,12 @@ from vglm.data.problems import BadRow
 from vglm.data.readers.encodings import not_utf8, refuse_other_encodings
 from vglm.data.readers.rows import fault, kind_of, quote
 from vglm.errors import DataError
+from vglm.files import check_regular, lines_of
 
 _HEAD_BYTES = 1 << 16
 _LONGEST_HEAD_BYTES = 1 << 24
 _RECORDS = 20
+_LARGEST_BYTES = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,7 @@ def load_json(path: Path) -> Any:
     Raises:
         DataError: It cannot be read, is not UTF-8 or not valid JSON; the message says at which line and column.
     """
+    check_regular(path, advice="Expected a JSON file.", limit=_LARGEST_BYTES)
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
@@ -245,9 +248,10 @@ def iterate_rows(path: Path, shape: str) -> Iterator[tuple[int, Any]]:
     if peek_json(path).kind == "list":
         yield from enumerate(load_list(path, shape), start=1)
         return
+    check_regular(path, advice="Expected a JSON or JSON Lines file.")
     try:
         with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(lines_of(file, path), start=1):
                 if line.strip():
                     yield number, _parse_line(number, line, shape)
     except UnicodeDecodeError as error:

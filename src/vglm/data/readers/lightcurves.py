@@ -19,8 +19,6 @@ Source: the table is ours; types and codes follow the General Catalogue of Varia
 
 import hashlib
 import math
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +33,7 @@ from vglm.data.readers.csv_table import iterate_csv
 from vglm.data.readers.rows import ImageFolders, RowCheck, check_choice, quote, split_name
 from vglm.data.sample import Sample
 from vglm.errors import ConfigError, DataError
+from vglm.files import read_bytes, whole_file
 
 NAME = "lightcurves"
 SHAPE = "a CSV table with columns file (CSV or FITS light curves) and type, or a folder with such labels.csv"
@@ -209,20 +208,11 @@ def _picture(
 ) -> Path:
     """The picture of a light curve, drawn unless it is there already."""
     settings = f"{DRAWING} {'fits' if is_fits(file) else 'csv'} {view} {size} {flux} {magnitudes}\n"
-    try:
-        digest = hashlib.sha256(settings.encode() + file.read_bytes()).hexdigest()
-    except OSError as error:
-        raise DataError(f"expected a file {file.name}, found: {error.strerror}; fix: check its rights") from error
+    digest = hashlib.sha256(settings.encode() + read_bytes(file, advice="Check its rights.")).hexdigest()
     picture = folder / f"{digest[:40]}.png"
     if not picture.is_file():
         curve = read_light_curve(file, star=star, flux=flux, magnitudes=magnitudes)
         drawn = draw(curve, measure(curve), view=view, size=size)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            handle, staging = tempfile.mkstemp(suffix=".part", dir=folder)
-            with os.fdopen(handle, "wb") as file_object:
-                drawn.save(file_object, format="PNG")
-            os.replace(staging, picture)
-        except OSError as error:
-            raise ConfigError(f"{folder} cannot be written: {error}. Set dataset.options.picture_dir.") from error
+        with whole_file(picture, error=ConfigError) as partial:
+            drawn.save(partial, format="PNG")
     return picture

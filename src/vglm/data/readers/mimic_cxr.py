@@ -27,10 +27,10 @@ import gzip
 import io
 import logging
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TextIO
 
 from vglm.data.problems import BadRow
 from vglm.data.readers.encodings import not_utf8
@@ -38,6 +38,7 @@ from vglm.data.readers.rows import ImageFolders, RowCheck, SeveralImages, check_
 from vglm.data.readers.xrayglm import ENGLISH_QUESTION
 from vglm.data.sample import Sample, Turn
 from vglm.errors import DataError
+from vglm.files import check_regular, lines_of, read_bytes
 
 NAME = "mimic_cxr"
 WINDOW = "auto"
@@ -70,6 +71,9 @@ _VIEW = re.compile(
 logger = logging.getLogger(__name__)
 
 _SAFE = re.compile(r"[\w-]+")
+_LONGEST_REPORT = 1 << 24
+_LARGEST_TABLE = 1 << 28
+_DAMAGE = (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error)
 
 
 def recognises(path: Path) -> bool:
@@ -78,9 +82,8 @@ def recognises(path: Path) -> bool:
         file = path if path.is_file() else _find(path, "split")
         if file is None or not file.name.lower().endswith((".csv", ".csv.gz")):
             return False
-        with _open(file) as lines:
-            return set(_COLUMNS) <= set(next(csv.reader(lines), []))
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error):
+        return set(_COLUMNS) <= set(next(csv.reader(_lines(file)), []))
+    except (*_DAMAGE, DataError):
         return False
 
 
@@ -191,15 +194,14 @@ class _NoSection(DataError):
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Lines of the split file by the names of their columns."""
     try:
-        with _open(file) as lines:
-            reader = csv.DictReader(lines)
-            absent = [each for each in _COLUMNS if each not in (reader.fieldnames or [])]
-            if absent:
-                found = ", ".join(reader.fieldnames or []) or "an empty file"
-                raise DataError(f"{file}: expected the columns {', '.join(_COLUMNS)}, found {found}.")
-            for row in reader:
-                yield reader.line_num, row
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(_lines(file))
+        absent = [each for each in _COLUMNS if each not in (reader.fieldnames or [])]
+        if absent:
+            found = ", ".join(reader.fieldnames or []) or "an empty file"
+            raise DataError(f"{file}: expected the columns {', '.join(_COLUMNS)}, found {found}.")
+        for row in reader:
+            yield reader.line_num, row
+    except _DAMAGE as error:
         raise DataError(f"{file} cannot be read: {error}. Restore the file.") from error
 
 
@@ -211,20 +213,19 @@ def _views(folder: Path, *, is_needed: bool) -> dict[str, str]:
             raise DataError(f"{folder}: dataset.options.views needs mimic-cxr-2.0.0-metadata.csv, found none. Add it.")
         return {}
     try:
-        with _open(file) as lines:
-            reader = csv.DictReader(lines)
-            if not set(_META_COLUMNS) <= set(reader.fieldnames or []):
-                raise DataError(f"{file}: expected the columns {', '.join(_META_COLUMNS)}, found others.")
-            views: dict[str, str] = {}
-            for row in reader:
-                view = row["ViewPosition"] or ""
-                if views.setdefault(row["dicom_id"], view) != view:
-                    raise DataError(
-                        f"{file}: expected one row with dicom_id {row['dicom_id']}, found the views"
-                        f" {views[row['dicom_id']]} and {view}. Take one of them out."
-                    )
-            return views
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(_lines(file))
+        if not set(_META_COLUMNS) <= set(reader.fieldnames or []):
+            raise DataError(f"{file}: expected the columns {', '.join(_META_COLUMNS)}, found others.")
+        views: dict[str, str] = {}
+        for row in reader:
+            view = row["ViewPosition"] or ""
+            if views.setdefault(row["dicom_id"], view) != view:
+                raise DataError(
+                    f"{file}: expected one row with dicom_id {row['dicom_id']}, found the views"
+                    f" {views[row['dicom_id']]} and {view}. Take one of them out."
+                )
+        return views
+    except _DAMAGE as error:
         raise DataError(f"{file} cannot be read: {error}. Restore the file.") from error
 
 
@@ -244,9 +245,7 @@ def _report(file: Path, sections: tuple[str, ...]) -> str:
         _NoSection: It has none of the sections.
     """
     try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{file}: {error.strerror}") from error
+        text = read_bytes(file, advice="Expected a report.", limit=_LONGEST_REPORT).decode()
     except UnicodeDecodeError as error:
         raise not_utf8(file, error) from error
     found = split_report(text)
@@ -311,7 +310,14 @@ def _find(folder: Path, part: str) -> Path | None:
     return min(files, default=None)
 
 
-def _open(file: Path) -> TextIO:
-    if file.name.lower().endswith(".gz"):
-        return io.TextIOWrapper(gzip.open(file), encoding="utf-8-sig", newline="")
-    return file.open(encoding="utf-8-sig", newline="")
+def _lines(file: Path) -> Iterator[str]:
+    """A table's lines, plain or packed; few bytes can unpack to any number."""
+    check_regular(file)
+    length = 0
+    unpacked = gzip.open if file.name.lower().endswith(".gz") else open
+    with unpacked(file, "rb") as source, io.TextIOWrapper(source, encoding="utf-8-sig", newline="") as text:
+        for line in lines_of(text, file):
+            length += len(line)
+            if length > _LARGEST_TABLE:
+                raise DataError(f"{file} has more than {_LARGEST_TABLE:,} characters. Restore the file.")
+            yield line

@@ -195,10 +195,10 @@ class RowCheck:
         """What else is known of a row: what JSON can hold, with `kind` a text and `split` one of our words."""
         if "kind" in values and not isinstance(values["kind"], str):
             self.fail("'kind' to be text", kind_of(values["kind"]), "name the sort of question, or take the key out")
-        values = {key: _as_text(value) for key, value in values.items()}
-        if values.get("split") is not None:
-            values["split"] = self.split(values["split"], "split")
         try:
+            values = {key: _as_json(value) for key, value in values.items()}
+            if values.get("split") is not None:
+                values["split"] = self.split(values["split"], "split")
             written = json.dumps(values, ensure_ascii=False)
         except (RecursionError, TypeError, ValueError) as error:
             self.fail("further keys that JSON can hold", str(error), "take them out")
@@ -277,10 +277,12 @@ def _difference(first: Any, other: Any) -> str:
     return f"{quote(str(first))} and {quote(str(other))}"
 
 
-def _as_text(value: Any) -> Any:
-    """Further pictures that a row has are told by where they lie; not-a-number, which JSON has no word for, is null."""
+def _as_json(value: Any) -> Any:
+    """What JSON can hold: further pictures that a row has are told by where they lie, not-a-number by null."""
     if isinstance(value, list):
-        return [_as_text(each) for each in value]
+        return [_as_json(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _as_json(each) for key, each in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, ImageSlice | Path) else value
@@ -323,6 +325,14 @@ def half_character(text: str) -> str | None:
     except UnicodeEncodeError as error:
         return f"half a character (an unpaired \\u{ord(text[error.start]):x})"
     return None
+
+
+def refuse_half_characters(row: Sample | BadRow) -> Sample | BadRow:
+    """A sample whose id and group can be stored, or what is wrong with them; names in archives need be no text."""
+    if isinstance(row, Sample) and (half := half_character(row.id + row.group)):
+        number = row.id.rpartition("#")[2].encode(errors="replace").decode()
+        return BadRow(number, fault("a name of whole characters", half, "rename it"))
+    return row
 
 
 def is_english(*texts: str) -> bool:

@@ -20,7 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text as CellText
+from rich.text import Text as Printed
 
 from vglm.evaluation.comparison import (
     PROBE,
@@ -158,16 +158,16 @@ def print_summary(folder: Path | str, console: Console | None = None, *, tracked
     console = console or Console(width=80, highlight=False)
     evaluation = read_evaluation(folder)
     comparison = compare_folder(folder, evaluation)
-    title = CellText(f"{evaluation.title}: {comparison.baseline} → {comparison.candidate}", "italic")
+    title = Printed(f"{evaluation.title}: {comparison.baseline} → {comparison.candidate}", "table.title")
     table = Table(title=title, title_justify="left")
     table.add_column("samples", overflow="fold")
     table.add_column("n", justify="right", no_wrap=True)
-    table.add_column(_right_title(comparison).en, justify="right", overflow="fold")
+    table.add_column(Printed(_right_title(comparison).en), justify="right", overflow="fold")
     table.add_column("points", justify="right", no_wrap=True)
     table.add_column("ROUGE-L (char.)", justify="right", no_wrap=True)
     for split, kind, summary in _rows(comparison):
         right, rouge = ([_percent(value) for value in each] for each in (summary.right, summary.scores[ROUGE_L.name]))
-        name = CellText(f"  {kind}") if kind else CellText(split_title(split).en, "bold")
+        name = Printed(f"  {kind}") if kind else Printed(split_title(split).en, "bold")
         table.add_row(name, str(summary.n), " → ".join(right), signed(_points(summary)), " → ".join(rouge))
     console.print(table)
     if (how := _right_by(comparison)) is not None:
