@@ -47,11 +47,11 @@ def data(few_shot_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def run_folder(random_model_folder: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished LoRA run of two large steps."""
+    """A finished LoRA run of two violent steps."""
     output = tmp_path_factory.mktemp("outputs") / "lora"
     overrides = [f"model.path_or_id={random_model_folder}", f"dataset.path={data}", f"output_dir={output}"]
     overrides += ["allow_leakage=true"]
-    steps = ["trainer.max_steps=2", "trainer.learning_rate=0.05", "trainer.use_cpu=true", "trainer.disable_tqdm=true"]
+    steps = ["trainer.max_steps=2", "trainer.learning_rate=0.5", "trainer.use_cpu=true", "trainer.disable_tqdm=true"]
     return train.run(compose("train", [*overrides, *steps]))
 
 
