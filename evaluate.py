@@ -23,6 +23,14 @@ def run(cfg: DictConfig) -> Path:
     Returns:
         The evaluation folder: every arm's predictions.jsonl, baselines.json, metrics.json, report/.
     """
+    folder, trained = None, {}
+    if cfg.run is not None:
+        from vglm.evaluation.subject import read_run
+
+        folder, trained = read_run(cfg.run, Path("outputs"))
+    take_from_run(cfg, trained)
+    check_config(cfg, "evaluate")  # every mistake at once, before any weights load
+
     from vglm.evaluation.baselines import collect_baselines, draw_examples, write_baselines
     from vglm.evaluation.decoding import read_decoding
     from vglm.evaluation.image_use import make_controls
@@ -30,12 +38,9 @@ def run(cfg: DictConfig) -> Path:
     from vglm.evaluation.processes import Processes
     from vglm.evaluation.report import print_summary, render
     from vglm.evaluation.scoring import check_metrics, score_arms
-    from vglm.evaluation.subject import answer, describe, open_subject, read_run, select_samples, work_key
+    from vglm.evaluation.subject import answer, describe, open_subject, select_samples, work_key
     from vglm.evaluation.tracking import track_evaluation
 
-    folder, trained = read_run(cfg.run, Path("outputs"))
-    take_from_run(cfg, trained)
-    check_config(cfg, "evaluate")  # every mistake at once, before any weights load
     check_metrics(cfg.metrics)
     OmegaConf.resolve(cfg)
     config, decoding, processes = OmegaConf.to_container(cfg), read_decoding(cfg), Processes()

@@ -24,7 +24,7 @@ def run(cfg: DictConfig) -> Path:
         The run folder, with the adapter (or the model, after full tuning) in it.
     """
     if is_resumed := cfg.resume is not None:
-        cfg = load_run_config(Path(cfg.resume))
+        cfg = load_run_config(cfg.resume)
     check_config(cfg)  # every mistake at once, before any weights load
     anchor_paths(cfg)
 

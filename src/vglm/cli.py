@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vglm.errors import WorkbenchError
+from vglm.errors import WorkbenchError, message_of
 
 if TYPE_CHECKING:
     from vglm.data.doctor import Lengths
@@ -29,13 +29,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wrong, which one message on stderr explains; 130 when the command was interrupted.
     """
     parsed = _parser().parse_args(arguments)
+    if arguments is None:  # a process of its own
+        from vglm.config.app import announce, prepare_process
+
+        prepare_process()
+        announce(f"vglm {parsed.name}: {parsed.doing}")
     command: Callable[[argparse.Namespace], int | None] = parsed.command
     with _stopping_cleanly() as was_stopped:
         try:
             return command(parsed) or 0
         except WorkbenchError as error:
             if not was_stopped.is_set():  # some libraries make an error of their own of an interruption
-                print(f"error: {error}", file=sys.stderr)
+                print(f"error: {message_of(error)}", file=sys.stderr)
                 return 2
         except KeyboardInterrupt:
             pass
@@ -85,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--to", choices=["native", "hf", "sat"], default="native", help="layout to write (default: %(default)s)")
     add("--dtype", choices=["float32", "float16", "bfloat16"], help="type of the tensors (default: the source's)")
     add("--tokenizer", metavar="DIR", type=Path, help="folder with ice_text.model, which the SAT layout lacks")
-    convert.set_defaults(command=_convert)
+    convert.set_defaults(command=_convert, name="convert", doing="reading the checkpoint")
 
     cache = commands.add_parser(
         "cache",
@@ -95,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: vglm cache --clear",
     )
     cache.add_argument("--clear", action="store_true", help="remove it")
-    cache.set_defaults(command=_cache)
+    cache.set_defaults(command=_cache, name="cache", doing="looking into the cache")
 
     merge = commands.add_parser(
         "merge",
@@ -125,7 +130,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--density", metavar="SHARE", type=float, default=0.5, help="of ties and dare: values kept (default: 0.5)")
     add("--seed", type=int, default=1, help="of dare (default: 1)")
     add("--force", action="store_true", help="publish though the base is another or rounding erases the update")
-    merge.set_defaults(command=_merge)
+    _add_allow_target(add)
+    merge.set_defaults(command=_merge, name="merge", doing="reading the runs")
 
     protocol = commands.add_parser(
         "protocol",
@@ -135,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: vglm protocol outputs/background/lora/few_shot/<time>",
     )
     protocol.add_argument("folder", metavar="DIR", type=Path, help="the folder with the runs")
-    protocol.set_defaults(command=_protocol)
+    protocol.set_defaults(command=_protocol, name="protocol", doing="reading the runs")
 
     report = commands.add_parser(
         "report",
@@ -150,7 +156,8 @@ def _parser() -> argparse.ArgumentParser:
     add = report.add_argument
     add("runs", metavar="RUN", nargs="+", type=Path, help="run folders, or folders with runs below; or an evaluation")
     add("--markdown", metavar="FILE", type=Path, help="write the table to this file as well")
-    report.set_defaults(command=_report)
+    _add_allow_target(add)
+    report.set_defaults(command=_report, name="report", doing="reading the stored answers")
 
     score = commands.add_parser(
         "score",
@@ -163,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     add = score.add_argument
     add("folder", metavar="DIR", type=Path, help="the evaluation folder")
     add("settings", metavar="SETTING", nargs="*", help="metrics.<key>=<value>; see conf/metrics/")
-    score.set_defaults(command=_score)
+    score.set_defaults(command=_score, name="score", doing="reading the stored answers")
 
     doctor = commands.add_parser(
         "doctor",
@@ -184,8 +191,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-length", metavar="TOKENS", type=int, help="what a sample may have (default: the model's context)")
     add("--no-images", action="store_true", help="check only what the rows say; no picture is decoded")
     add("--workers", metavar="N", type=int, help="processes that decode pictures (default: one a core)")
-    doctor.set_defaults(command=_doctor)
+    doctor.set_defaults(command=_doctor, name="doctor", doing="reading the data")
     return parser
+
+
+def _add_allow_target(add: Callable[..., object]) -> None:
+    add(
+        "--allow-target",
+        metavar="PACKAGE",
+        action="append",
+        default=[],
+        help="a package of yours whose components the runs may name, repeatable; what others name is not built",
+    )
 
 
 def _version() -> str:
@@ -230,9 +247,10 @@ def _cache(parsed: argparse.Namespace) -> None:
 
 
 def _merge(parsed: argparse.Namespace) -> int:
-    from vglm.config import quiet_libraries
+    from vglm.config import allow_targets, quiet_libraries
 
     quiet_libraries()  # some speak when they are imported
+    allow_targets(*parsed.allow_target)
     from vglm.evaluation.certificate import merge_runs
     from vglm.tuning.merge import Combination
 
@@ -272,6 +290,7 @@ def _report(parsed: argparse.Namespace) -> None:
         if not run.is_evaluated:  # each in a process of its own, so that memory is given back
             print(f"evaluating {run.folder}", file=sys.stderr)
             command = [sys.executable, str(repo_root() / "evaluate.py"), f"run={run.folder}"]
+            command += [f"--allow-target={name}" for name in parsed.allow_target]
             if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
                 raise WorkbenchError(f"{run.folder} could not be evaluated; its own message stands above.")
     rows, tests = tabulate(runs), compare_methods(runs)
@@ -334,12 +353,15 @@ def _options(pairs: Sequence[str]) -> dict[str, object]:
     """`key=value` as written on the command line; values are read as in a config."""
     from omegaconf import OmegaConf
 
-    from vglm.errors import ConfigError
+    from vglm.errors import ConfigError, brief
 
     for pair in pairs:
         if not pair.partition("=")[1]:
             raise ConfigError(f"--option {pair}: expected key=value, such as --option several_images=first.")
-    return {str(key): value for key, value in OmegaConf.from_dotlist(list(pairs)).items()}
+    try:
+        return {str(key): value for key, value in OmegaConf.from_dotlist(list(pairs)).items()}
+    except Exception as error:  # of YAML and OmegaConf, each its own
+        raise ConfigError(f"--option {' '.join(pairs)[:200]}: {brief(error)}. Expected key=value.") from error
 
 
 def _token_counter(folder: Path | None) -> "tuple[Callable[[Sample], Lengths], int, str]":
@@ -348,18 +370,26 @@ def _token_counter(folder: Path | None) -> "tuple[Callable[[Sample], Lengths], i
 
     from vglm.config import repo_root
     from vglm.data.doctor import Lengths
-    from vglm.model.configuration import VisualGlmConfig
-    from vglm.model.processing import VisualGlmProcessor
-    from vglm.model.prompt import Prompt
+    from vglm.text.pieces import PieceCounter
+    from vglm.text.prompt import Prompt
 
     name = "the tiny model, see --model" if folder is None else str(folder)
     folder = folder or repo_root() / "data" / "visualglm_tiny"
-    processor = VisualGlmProcessor.from_pretrained(folder)
-    tokenizer = processor.tokenizer
+    if (light := PieceCounter.open(folder)) is not None:
+        length, slots, max_length, special = light.count, light.num_image_tokens, light.max_length, 2  # [gMASK] <sop>
+    else:
+        from vglm.model.configuration import VisualGlmConfig
+        from vglm.model.processing import VisualGlmProcessor
 
-    @lru_cache(1024)  # most questions, and what stands before the image, come again and again
-    def count(text: str) -> int:
-        return len(tokenizer.tokenize(text, split_special_tokens=True))
+        processor = VisualGlmProcessor.from_pretrained(folder)
+        tokenizer, slots = processor.tokenizer, processor.num_image_tokens
+        max_length = VisualGlmConfig.from_pretrained(folder).text_config.max_position_embeddings
+        special = len(tokenizer.build_inputs_with_special_tokens([]))
+
+        def length(text: str) -> int:
+            return len(tokenizer.tokenize(text, split_special_tokens=True))
+
+    count = lru_cache(1024)(length)  # most questions, and what stands before the image, come again and again
 
     def count_tokens(sample: "Sample") -> Lengths:
         has_image = sample.image is not None
@@ -368,8 +398,7 @@ def _token_counter(folder: Path | None) -> "tuple[Callable[[Sample], Lengths], i
         )
         prompt = count(bare.after_image)
         history = count(full.after_image) - prompt if sample.history else 0
-        image = processor.num_image_tokens + count(bare.before_image) if has_image else 0
-        special = len(tokenizer.build_inputs_with_special_tokens([]))
+        image = slots + count(bare.before_image) if has_image else 0
         return Lengths(prompt + image + special, history, count(sample.answer) + 1)
 
-    return count_tokens, VisualGlmConfig.from_pretrained(folder).text_config.max_position_embeddings, name
+    return count_tokens, max_length, name

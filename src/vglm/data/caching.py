@@ -4,12 +4,15 @@ import os
 import shutil
 from pathlib import Path
 
+from vglm.config.places import ensure_home
+
 VARIABLE = "VGLM_CACHE"
 """Environment variable that names another folder for all caches than ~/.cache/vglm."""
 
 
 def cache_folder(kind: str = "") -> Path:
     """`$VGLM_CACHE`, else `vglm` in the user's cache folder, and in it the folder of one kind of content."""
+    ensure_home()
     given = os.environ.get(VARIABLE)
     base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vglm"
     return base.expanduser() / kind

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 
+from vglm.config import read_run_values
 from vglm.data.loading import Splits
 from vglm.data.sample import Sample
 from vglm.data.splits import fingerprint
@@ -120,6 +120,8 @@ def find_run(run: str, outputs: Path) -> Path:
     """
     if run == "latest":
         return latest_run(outputs)
+    if not isinstance(run, str):  # as the command line said it
+        raise ConfigError(f"run: expected the folder of a run, outputs/<recipe>/<time>, or latest, got {run!r}.")
     folder = Path(run)
     if not folder.is_dir():
         raise ConfigError(f"run {run!r}: there is no such folder. Pass outputs/<recipe>/<time>, or run=latest.")
@@ -145,16 +147,11 @@ def read_run_config(folder: Path) -> dict[str, Any]:
         ConfigError: `config.yaml` cannot be read, or names no model, data, method or trainer.
     """
     path = folder / "config.yaml"
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        missing = [name for name in ("model", "dataset", "method", "trainer") if name not in config]
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
-        raise ConfigError(
-            f"{path} is damaged: {' '.join(str(error).split())}. Train again, or restore the file."
-        ) from error
+    config = read_run_values(path)
+    missing = [name for name in ("model", "dataset", "method", "trainer") if not isinstance(config.get(name), dict)]
     if missing:
         raise ConfigError(f"{path} has no {', '.join(missing)}, so it is no config of train.py. Restore the file.")
-    return dict(config)
+    return config
 
 
 def read_run(run: str | None, outputs: Path) -> tuple[Path | None, dict[str, Any]]:

@@ -34,7 +34,7 @@ from vglm.model.loading import (
     save_native,
 )
 from vglm.model.sat_fine_tunes import write_adapter
-from vglm.model.tokenization import VOCAB_FILE
+from vglm.text.pieces import VOCAB_FILE
 
 Layout = Literal["native", "hf", "sat"]
 

@@ -65,7 +65,8 @@ from vglm.model.quantization import (
     quantized,
 )
 from vglm.model.sat_fine_tunes import FineTune, split
-from vglm.model.tokenization import VOCAB_FILE, VisualGlmTokenizer
+from vglm.model.tokenization import VisualGlmTokenizer
+from vglm.text.pieces import VOCAB_FILE
 
 Devices = Literal["auto"] | dict[str, Any]
 
