@@ -5,8 +5,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -73,8 +73,9 @@ def test_before_is_the_base_and_after_has_the_adapter(
     splits = load_splits(data, probe="probe.json")
     for arm, adapter in (("before", None), ("after", run_folder / "adapter")):
         model, processor = load_pretrained(random_model_folder, adapter=adapter)
-        expected = generate_predictions(model, processor, splits.test, max_new_tokens=TOKENS)
-        expected += generate_predictions(model, processor, splits.probe, split="probe", max_new_tokens=TOKENS)
+        as_asked = {"max_new_tokens": TOKENS, "batch_size": 2}
+        expected = generate_predictions(model, processor, splits.test, **as_asked)
+        expected += generate_predictions(model, processor, splits.probe, split="probe", **as_asked)
         assert read_predictions(folder / arm / "predictions.jsonl") == expected
     before, after = ((folder / arm / "predictions.jsonl").read_text("utf-8") for arm in ("before", "after"))
     assert before != after
@@ -148,12 +149,12 @@ def test_a_run_can_prove_what_it_was_tested_on(copied_run: Path, data: Path) -> 
 def test_a_fully_tuned_run_compares_two_models(random_model_folder: Path, tmp_path: Path) -> None:
     model = ["recipes=tiny/pretrain", "model=visualglm_tiny", f"model.path_or_id={random_model_folder}"]
     dataset = ["dataset.train_samples=4", "dataset.test_samples=3", f"output_dir={tmp_path / 'full'}"]
-    steps = ["trainer.max_steps=1", "trainer.per_device_train_batch_size=4", "trainer.learning_rate=0.5"]
+    steps = ["trainer.max_steps=1", "trainer.per_device_train_batch_size=4", "trainer.learning_rate=0.05"]
     quiet = ["trainer.use_cpu=true", "trainer.disable_tqdm=true"]
     folder = run(f"run={train.run(compose('train', [*model, *dataset, *steps, *quiet]))}")
     samples = scene_splits(train_samples=4, test_samples=3, seed=1, test_seed=2).test
     for arm, path in (("before", random_model_folder), ("after", tmp_path / "full" / "model")):
-        expected = generate_predictions(*load_pretrained(path), samples, max_new_tokens=TOKENS)
+        expected = generate_predictions(*load_pretrained(path), samples, max_new_tokens=TOKENS, batch_size=2)
         assert read_predictions(folder / arm / "predictions.jsonl") == expected
 
 
@@ -274,25 +275,30 @@ def test_a_killed_evaluation_goes_on_where_it_was(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = [f"run={run_folder}", "dataset=background_synthetic", "splits=[test]", "image_use=false"]
-    overrides += ["baselines=false", "max_new_tokens=2"]
-    whole = run(*overrides, "batch_size=60", f"output_dir={tmp_path / 'whole'}")
-    overrides.append("batch_size=1")
+    overrides += ["baselines=false", "max_new_tokens=2", "batch_size=8"]
+    whole = run(*overrides, f"output_dir={tmp_path / 'whole'}")
 
-    root = Path(evaluate.__file__).parent
-    command = [sys.executable, str(root / "evaluate.py"), *overrides, f"output_dir={tmp_path / 'killed'}"]
-    path = os.pathsep.join([str(root / "src"), os.environ.get("PYTHONPATH", "")])
-    process = subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 120
-        while not (finished := count_lines(tmp_path)) >= 10:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    killed = f"""
+        import os, runpy, signal, sys
+        from vglm.model.modeling import VisualGlmForConditionalGeneration as Model
+
+        asked, generate = iter(range(2)), Model.generate
+
+        def die_in_the_third_batch(self, **inputs):
+            if next(asked, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return generate(self, **inputs)
+
+        Model.generate = die_in_the_third_batch
+        sys.argv[1:] = {[*overrides, f"output_dir={tmp_path / 'killed'}"]!r}
+        runpy.run_path({evaluate.__file__!r}, run_name="__main__")
+    """
+    path = os.pathsep.join([str(repo_root() / "src"), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", dedent(killed)]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
     finished = count_lines(tmp_path)
-    assert 10 <= finished < 240
+    assert finished == 16
     assert not (tmp_path / "killed").exists()
 
     asked = 0
@@ -305,7 +311,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(
 
     monkeypatch.setattr(VisualGlmForConditionalGeneration, "generate", counting)
     folder = run(*overrides, f"output_dir={tmp_path / 'killed'}")
-    assert asked == 240 - finished  # nothing that was finished was asked again
+    assert asked == 30 - 2  # batches; nothing that was finished was asked again
     for arm in ("before", "after"):
         assert (folder / arm / "predictions.jsonl").read_bytes() == (whole / arm / "predictions.jsonl").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
@@ -327,7 +333,6 @@ def torchrun(*overrides: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=300,
     )
 
 

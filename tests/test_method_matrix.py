@@ -87,7 +87,7 @@ def test_the_saved_adapter_makes_a_difference_that_can_be_switched_off(tuned_and
     _, with_adapter = _generate(tuned, inputs)
     with tuned.disable_adapter():
         _, without = _generate(tuned, inputs)
-    assert _differs(with_adapter, without) > 1e-3
+    assert _differs(with_adapter, without) > 1e-4
     _, plain = _generate(load_pretrained(base.name_or_path, quantization=quantization)[0], inputs)
     assert _differs(without, plain) < 1e-6
 

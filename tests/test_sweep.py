@@ -12,6 +12,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+import evaluate
 import train
 from vglm.cli import main
 from vglm.config import compose
@@ -23,13 +24,16 @@ from vglm.runs import Run
 
 @pytest.fixture(scope="module")
 def sweep(random_model_folder: Path, few_shot_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three trained runs, evaluated by the command itself: one method with two seeds, and another method."""
+    """Three trained runs, one of them evaluated by the command: one method with two seeds, and another method."""
     folder = tmp_path_factory.mktemp("sweep")
     for name, overrides in {"a1": ["seed=1"], "a2": ["seed=2"], "b1": ["seed=1", "method.r=2"]}.items():
         fixed = [f"model.path_or_id={random_model_folder}", "dataset=fewshot_background", "trainer=debug"]
         fixed += [f"dataset.path={few_shot_folder}", f"output_dir={folder / name}", "trainer.disable_tqdm=true"]
         fixed += ["training.score_checkpoints=false"]
-        train.run(compose(overrides=[*fixed, *overrides]))
+        run = train.run(compose(overrides=[*fixed, *overrides]))
+        if name != "b1":
+            evaluate.run(compose("evaluate", [f"run={run}", "image_use=false", "baselines=false"]))
+    assert not (folder / "b1" / "evaluation").exists()
     assert main(["report", str(folder), "--markdown", str(folder / "table.md")]) == 0
     return folder
 
