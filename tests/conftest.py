@@ -17,7 +17,7 @@ _HOME = tempfile.TemporaryDirectory(prefix="vglm-tests-", ignore_cleanup_errors=
 # folders, what lies there does not reach the tests; more threads on few cores are slower by far.
 os.environ.update(
     HOME=_HOME.name, XDG_CACHE_HOME=f"{_HOME.name}/.cache", VGLM_CACHE=f"{_HOME.name}/vglm", OMP_NUM_THREADS="1",
-    HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", WANDB_MODE="disabled",
+    HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", WANDB_MODE="disabled", ACCELERATE_USE_CPU="true",
 )  # fmt: skip
 for _name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "HF_HOME", "HF_DATASETS_CACHE", "TORCH_HOME", "NETRC"):
     os.environ.pop(_name, None)
