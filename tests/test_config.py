@@ -1,12 +1,33 @@
 """Composition, precedence, and check_config's answers to bad configs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from vglm.config import build, check_config, compose, entry_point, load_run_config, loosen, repo_root
+from vglm.config import (
+    allow_targets,
+    build,
+    check_config,
+    compose,
+    entry_point,
+    load_run_config,
+    loosen,
+    repo_root,
+    targets,
+)
 from vglm.errors import ConfigError
+
+
+@contextmanager
+def _allowed(*names: str) -> Iterator[None]:
+    before = set(targets._allowed)
+    allow_targets(*names)
+    yield
+    targets._allowed.clear()
+    targets._allowed.update(before)
 
 
 def test_command_line_beats_recipe_beats_conf() -> None:
@@ -85,15 +106,20 @@ def test_all_problems_are_reported_at_once() -> None:
         ({"_target_": "vglm.tuning.components.ComponentTuning", "visoin": "full"}, "did you mean `vision`?"),
         ({"_target_": "vglm.tuning.components.ComponentTuning", "vision": "ful"}, "did you mean `full`?"),
         ({"_target_": "peft.LoraConfig", "r": True}, "part.r must be a positive integer, got True"),
-        ({"_target_": "peft.LoraConfig", "layers_to_transform": [0], "target_modules": "x"}, "layers_to_transform"),
         ({"value": "${nothing}"}, "part.value: Interpolation key 'nothing' not found"),
     ],
 )
 def test_each_kind_of_problem_is_named(component: dict[str, object], expected: str) -> None:
     cfg = OmegaConf.create({"part": component})
-    with pytest.raises(ConfigError) as caught:
+    with _allowed("no_such_package", "pathlib", "fractions"), pytest.raises(ConfigError) as caught:
         check_config(cfg)
     assert expected in str(caught.value)
+
+
+def test_a_component_that_refuses_its_values_is_named() -> None:
+    method = {"_target_": "peft.LoraConfig", "layers_to_transform": [0], "target_modules": "x"}
+    with pytest.raises(ConfigError, match=r"1 problem in the config:\n  method: .*layers_to_transform"):
+        check_config(OmegaConf.create({"method": method}))
 
 
 def test_whole_numbers_fit_where_floats_are_asked_for_but_not_the_reverse() -> None:

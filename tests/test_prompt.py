@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vglm.model.prompt import Prompt, clean_response
 from vglm.model.tokenization import VisualGlmTokenizer
+from vglm.text.prompt import Prompt, clean_response
 
 REFERENCE = Path(__file__).parent / "reference" / "visualglm-mini-a"
 CASES = json.loads((REFERENCE / "expected.json").read_text(encoding="utf-8"))["cases"]

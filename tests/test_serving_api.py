@@ -186,9 +186,11 @@ def test_stop_max_tokens_and_history_count(server: Server) -> None:
         ({"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]}, "input_audio"),
         (
             {
-                "messages": messages(image=picture())
-                + [{"role": "assistant", "content": "a"}]
-                + messages(image=picture())
+                "messages": [
+                    *messages(image=picture()),
+                    {"role": "assistant", "content": "a"},
+                    *messages(image=picture()),
+                ]
             },
             "2 pictures",
         ),
@@ -352,7 +354,8 @@ def test_a_client_that_goes_away_ends_its_answer(server: Server) -> None:
             }
         ).encode()
         connection = socket.create_connection(("127.0.0.1", server.port))
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        lines = ["POST /v1/chat/completions HTTP/1.1", "Host: x", "Content-Type: application/json"]
+        head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""])
         connection.sendall(head.encode() + body)
         while not server.engine.load.running:
             pass
@@ -419,9 +422,25 @@ def test_metrics_tell_queue_batch_tokens_and_first_token_time(server: Server) ->
 
 @pytest.mark.parametrize(
     "address",
-    ["127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.0.1", "169.254.169.254", "0.0.0.0", "100.64.0.1", "224.0.0.1"]
-    + ["255.255.255.255", "::1", "fe80::1", "fc00::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "::"],
-)  # fmt: skip
+    [
+        "127.0.0.1",
+        "10.1.2.3",
+        "192.168.0.1",
+        "172.16.0.1",
+        "169.254.169.254",
+        "0.0.0.0",
+        "100.64.0.1",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::1",
+        "fe80::1",
+        "fc00::1",
+        "::ffff:127.0.0.1",
+        "64:ff9b::7f00:1",
+        "2002:7f00:1::",
+        "::",
+    ],
+)
 def test_addresses_of_this_network_are_not_public(address: str) -> None:
     assert not is_public(address)
 
@@ -438,9 +457,20 @@ def test_an_address_inside_ipv6_counts_as_itself(address: Any) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["http://127.0.0.1:1/a", "http://localhost/a", "http://[::1]/a", "http://2130706433/a", "http://0x7f.1/a", "ftp://a/b"]
-    + ["http://user:pw@example.org/", "http:///a", "http://169.254.169.254/latest/meta-data", "http://[", "http://a:99999/"],
-)  # fmt: skip
+    [
+        "http://127.0.0.1:1/a",
+        "http://localhost/a",
+        "http://[::1]/a",
+        "http://2130706433/a",
+        "http://0x7f.1/a",
+        "ftp://a/b",
+        "http://user:pw@example.org/",
+        "http:///a",
+        "http://169.254.169.254/latest/meta-data",
+        "http://[",
+        "http://a:99999/",
+    ],
+)
 def test_addresses_that_lead_inside_are_refused(url: str) -> None:
     with pytest.raises(DataError, match="image"):
         asyncio.run(fetch_picture(url, max_bytes=1000, timeout_seconds=5))

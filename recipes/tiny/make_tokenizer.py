@@ -9,9 +9,9 @@ from pathlib import Path
 
 from vglm.data.synthetic.pretraining import corpus_lines
 from vglm.data.synthetic.questions import characters
-from vglm.model.prompt import Prompt
 from vglm.model.tokenization import VisualGlmTokenizer
 from vglm.model.tokenizer_training import build_sentencepiece_model
+from vglm.text.prompt import Prompt
 
 VOCABULARY = 4608
 

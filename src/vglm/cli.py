@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vglm.errors import WorkbenchError
+from vglm.errors import WorkbenchError, message_of
 from vglm.serving.command import add_commands as add_serving
 
 if TYPE_CHECKING:
@@ -30,13 +30,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wrong, which one message on stderr explains; 130 when the command was interrupted.
     """
     parsed = _parser().parse_args(arguments)
+    if arguments is None:  # a process of its own
+        from vglm.config.app import announce, prepare_process
+
+        prepare_process()
+        announce(f"vglm {parsed.name}: {parsed.doing}")
     command: Callable[[argparse.Namespace], int | None] = parsed.command
     with _stopping_cleanly() as was_stopped:
         try:
             return command(parsed) or 0
         except WorkbenchError as error:
             if not was_stopped.is_set():  # some libraries make an error of their own of an interruption
-                print(f"error: {error}", file=sys.stderr)
+                print(f"error: {message_of(error)}", file=sys.stderr)
                 return 2
         except KeyboardInterrupt:
             pass
@@ -86,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--to", choices=["native", "hf", "sat"], default="native", help="layout to write (default: %(default)s)")
     add("--dtype", choices=["float32", "float16", "bfloat16"], help="type of the tensors (default: the source's)")
     add("--tokenizer", metavar="DIR", type=Path, help="folder with ice_text.model, which the SAT layout lacks")
-    convert.set_defaults(command=_convert)
+    convert.set_defaults(command=_convert, name="convert", doing="reading the checkpoint")
 
     cache = commands.add_parser(
         "cache",
@@ -96,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: vglm cache --clear",
     )
     cache.add_argument("--clear", action="store_true", help="remove it")
-    cache.set_defaults(command=_cache)
+    cache.set_defaults(command=_cache, name="cache", doing="looking into the cache")
 
     merge = commands.add_parser(
         "merge",
@@ -126,7 +131,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--density", metavar="SHARE", type=float, default=0.5, help="of ties and dare: values kept (default: 0.5)")
     add("--seed", type=int, default=1, help="of dare (default: 1)")
     add("--force", action="store_true", help="publish though the base is another or rounding erases the update")
-    merge.set_defaults(command=_merge)
+    _add_allow_target(add)
+    merge.set_defaults(command=_merge, name="merge", doing="reading the runs")
 
     protocol = commands.add_parser(
         "protocol",
@@ -136,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: vglm protocol outputs/background/lora/few_shot/<time>",
     )
     protocol.add_argument("folder", metavar="DIR", type=Path, help="the folder with the runs")
-    protocol.set_defaults(command=_protocol)
+    protocol.set_defaults(command=_protocol, name="protocol", doing="reading the runs")
 
     report = commands.add_parser(
         "report",
@@ -151,7 +157,8 @@ def _parser() -> argparse.ArgumentParser:
     add = report.add_argument
     add("runs", metavar="RUN", nargs="+", type=Path, help="run folders, or folders with runs below; or an evaluation")
     add("--markdown", metavar="FILE", type=Path, help="write the table to this file as well")
-    report.set_defaults(command=_report)
+    _add_allow_target(add)
+    report.set_defaults(command=_report, name="report", doing="reading the stored answers")
 
     score = commands.add_parser(
         "score",
@@ -164,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     add = score.add_argument
     add("folder", metavar="DIR", type=Path, help="the evaluation folder")
     add("settings", metavar="SETTING", nargs="*", help="metrics.<key>=<value>; see conf/metrics/")
-    score.set_defaults(command=_score)
+    score.set_defaults(command=_score, name="score", doing="reading the stored answers")
 
     doctor = commands.add_parser(
         "doctor",
@@ -177,6 +184,11 @@ def _parser() -> argparse.ArgumentParser:
     add("data", metavar="DATA", help="file, folder or hf://owner/name, which is not changed")
     add("--format", metavar="NAME", help="name of the format (default: told by the content)")
     add("--option", metavar="KEY=VALUE", action="append", default=[], help="option of the format, repeatable")
+    add(
+        "--columns",
+        metavar="PART=NAME,...",
+        help="a table's own column names: image=Bild,question=Frage,answer=Antwort",
+    )
     add("--image-dir", metavar="DIR", type=Path, help="where the pictures lie (default: beside the file)")
     add("--beside", metavar="DATA", nargs="+", default=[], help="other data for the same model, to compare questions")
     add("--output", metavar="DIR", type=Path, help="where the pages go (default: outputs/doctor/<name of DATA>)")
@@ -185,9 +197,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-length", metavar="TOKENS", type=int, help="what a sample may have (default: the model's context)")
     add("--no-images", action="store_true", help="check only what the rows say; no picture is decoded")
     add("--workers", metavar="N", type=int, help="processes that decode pictures (default: one a core)")
-    doctor.set_defaults(command=_doctor)
+    doctor.set_defaults(command=_doctor, name="doctor", doing="reading the data")
     add_serving(commands)
     return parser
+
+
+def _add_allow_target(add: Callable[..., object]) -> None:
+    add(
+        "--allow-target",
+        metavar="PACKAGE",
+        action="append",
+        default=[],
+        help="a package of yours whose components the runs may name, repeatable; what others name is not built",
+    )
 
 
 def _version() -> str:
@@ -209,10 +231,13 @@ def _convert(parsed: argparse.Namespace) -> None:
 
 
 def _cache(parsed: argparse.Namespace) -> None:
-    from vglm.data.caching import cache_folder, clear_folder, folder_bytes
+    from vglm.caching import cache_folder, clear_folder, folder_bytes
     from vglm.data.feature_cache import clear_cache, list_cache
 
-    features, others = cache_folder("features"), [cache_folder("tables"), cache_folder("lightcurves")]
+    features, others = (
+        cache_folder("features"),
+        [cache_folder(each) for each in ("tables", "lightcurves", "identities")],
+    )
     if parsed.clear:
         freed = clear_cache(features) + sum(map(clear_folder, others))
         print(f"{cache_folder()}: {freed / 1e6:,.1f} MB freed")
@@ -220,7 +245,8 @@ def _cache(parsed: argparse.Namespace) -> None:
     parts = list_cache(features)
     for part in parts:
         encoder = part.encoder
-        made_by = f"{encoder.get('name') or 'unnamed'} (weights {str(encoder.get('weights_sha256'))[:12]})"
+        weights = encoder.get("weights_xxh3", encoder.get("weights_sha256"))
+        made_by = f"{encoder.get('name') or 'unnamed'} (weights {str(weights)[:12]})"
         made_by += f", {'/'.join(map(str, encoder.get('dtypes', [])))}, {encoder.get('device')}"
         print(f"{part.size_bytes / 1e6:10,.1f} MB {part.pictures:9,} pictures  {made_by}")
     sizes = {folder.name: folder_bytes(folder) for folder in others}
@@ -232,10 +258,11 @@ def _cache(parsed: argparse.Namespace) -> None:
 
 
 def _merge(parsed: argparse.Namespace) -> int:
-    from vglm.config import quiet_libraries
+    from vglm.config import allow_targets, quiet_libraries
 
     quiet_libraries()  # some speak when they are imported
-    from vglm.evaluation.certificate import merge_runs
+    allow_targets(*parsed.allow_target)
+    from vglm.evaluation.certificate import merge_runs, unverified
     from vglm.tuning.merge import Combination
 
     combination = Combination(parsed.weights, parsed.combine, parsed.density, parsed.seed)
@@ -251,7 +278,13 @@ def _merge(parsed: argparse.Namespace) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     for problem in certificate.problems:
         print(f"problem: {problem}", file=sys.stderr)
-    print(f"wrote {parsed.output}" if certificate.passed else "nothing was published")
+    if certificate.passed:
+        print(f"wrote {parsed.output}")
+    else:
+        print(
+            f"nothing was published; what was merged is kept in {unverified(parsed.output)}, with its certificate. Look"
+            f" at it: python evaluate.py model.path_or_id={unverified(parsed.output)} dataset=<data>, or remove it."
+        )
     return 0 if certificate.passed else 1
 
 
@@ -262,18 +295,23 @@ def _protocol(parsed: argparse.Namespace) -> None:
 
 
 def _report(parsed: argparse.Namespace) -> None:
+    from vglm.files import recover, write_text
+
+    for folder in parsed.runs:
+        recover(folder)  # another report may have been killed
     if any((folder / "evaluation.json").is_file() for folder in parsed.runs):
         _render_again(parsed.runs)
         return
     from vglm.config import repo_root
-    from vglm.evaluation.predictions import write_text
-    from vglm.evaluation.sweep import as_markdown, compare_methods, find_runs, print_rows, tabulate
+    from vglm.evaluation.sweep import as_markdown, compare_methods, print_rows, tabulate
+    from vglm.runs import Run
 
-    runs = find_runs(parsed.runs)
+    runs = Run.find(parsed.runs)
     for run in runs:
         if not run.is_evaluated:  # each in a process of its own, so that memory is given back
             print(f"evaluating {run.folder}", file=sys.stderr)
             command = [sys.executable, str(repo_root() / "evaluate.py"), f"run={run.folder}"]
+            command += [f"--allow-target={name}" for name in parsed.allow_target]
             if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
                 raise WorkbenchError(f"{run.folder} could not be evaluated; its own message stands above.")
     rows, tests = tabulate(runs), compare_methods(runs)
@@ -283,25 +321,34 @@ def _report(parsed: argparse.Namespace) -> None:
 
 
 def _score(parsed: argparse.Namespace) -> None:
+    from vglm.evaluation.report import print_summary, write_report
     from vglm.evaluation.scoring import rescore
+    from vglm.files import recover
 
-    rescore(parsed.folder, parsed.settings)
-    _render_again([parsed.folder])
+    recover(parsed.folder)
+    _check_evaluations([parsed.folder])
+    rescore(parsed.folder, parsed.settings, write_report)
+    print_summary(parsed.folder)
 
 
 def _render_again(folders: Sequence[Path]) -> None:
     """Write reports again, from the files alone."""
-    from vglm.errors import ConfigError
     from vglm.evaluation.report import print_summary, render
+
+    _check_evaluations(folders)
+    for folder in folders:
+        render(folder)
+        print_summary(folder)
+
+
+def _check_evaluations(folders: Sequence[Path]) -> None:
+    from vglm.errors import ConfigError
 
     if strangers := [str(folder) for folder in folders if not (folder / "evaluation.json").is_file()]:
         raise ConfigError(
             f"{strangers[0]} is no evaluation folder: it has no evaluation.json. Pass folders that evaluate.py wrote"
             " (<run>/evaluation), or runs alone."
         )
-    for folder in folders:
-        render(folder)
-        print_summary(folder)
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
@@ -314,7 +361,7 @@ def _doctor(parsed: argparse.Namespace) -> int:
         parsed.data,
         format=parsed.format,
         image_dir=parsed.image_dir,
-        options=_options(parsed.option),
+        options=_options([*parsed.option, *_columns(parsed.columns)]),
         other_tasks=parsed.beside,
         count_tokens=count_tokens,
         counted_with=model,
@@ -336,12 +383,27 @@ def _options(pairs: Sequence[str]) -> dict[str, object]:
     """`key=value` as written on the command line; values are read as in a config."""
     from omegaconf import OmegaConf
 
-    from vglm.errors import ConfigError
+    from vglm.errors import ConfigError, brief
 
     for pair in pairs:
         if not pair.partition("=")[1]:
             raise ConfigError(f"--option {pair}: expected key=value, such as --option several_images=first.")
-    return {str(key): value for key, value in OmegaConf.from_dotlist(list(pairs)).items()}
+    try:
+        options = OmegaConf.to_container(OmegaConf.from_dotlist(list(pairs)))
+    except Exception as error:  # of YAML and OmegaConf, each its own
+        raise ConfigError(f"--option {' '.join(pairs)[:200]}: {brief(error)}. Expected key=value.") from error
+    assert isinstance(options, dict)
+    return {str(key): value for key, value in options.items()}
+
+
+def _columns(written: str | None) -> list[str]:
+    """`image=Bild,question=Frage` as options."""
+    from vglm.errors import ConfigError
+
+    pairs = [pair.strip() for pair in (written or "").split(",") if pair.strip()]
+    if not all(pair.partition("=")[2] for pair in pairs):
+        raise ConfigError(f"--columns {written}: expected part=name, such as --columns image=Bild,question=Frage.")
+    return [f"columns.{pair}" for pair in pairs]
 
 
 def _token_counter(folder: Path | None) -> "tuple[Callable[[Sample], Lengths], int, str]":
@@ -350,18 +412,26 @@ def _token_counter(folder: Path | None) -> "tuple[Callable[[Sample], Lengths], i
 
     from vglm.config import repo_root
     from vglm.data.doctor import Lengths
-    from vglm.model.configuration import VisualGlmConfig
-    from vglm.model.processing import VisualGlmProcessor
-    from vglm.model.prompt import Prompt
+    from vglm.text.pieces import PieceCounter
+    from vglm.text.prompt import Prompt
 
     name = "the tiny model, see --model" if folder is None else str(folder)
     folder = folder or repo_root() / "data" / "visualglm_tiny"
-    processor = VisualGlmProcessor.from_pretrained(folder)
-    tokenizer = processor.tokenizer
+    if (light := PieceCounter.open(folder)) is not None:
+        length, slots, max_length, special = light.count, light.num_image_tokens, light.max_length, 2  # [gMASK] <sop>
+    else:
+        from vglm.model.configuration import VisualGlmConfig
+        from vglm.model.processing import VisualGlmProcessor
 
-    @lru_cache(1024)  # most questions, and what stands before the image, come again and again
-    def count(text: str) -> int:
-        return len(tokenizer.tokenize(text, split_special_tokens=True))
+        processor = VisualGlmProcessor.from_pretrained(folder)
+        tokenizer, slots = processor.tokenizer, processor.num_image_tokens
+        max_length = VisualGlmConfig.from_pretrained(folder).text_config.max_position_embeddings
+        special = len(tokenizer.build_inputs_with_special_tokens([]))
+
+        def length(text: str) -> int:
+            return len(tokenizer.tokenize(text, split_special_tokens=True))
+
+    count = lru_cache(1024)(length)  # most questions, and what stands before the image, come again and again
 
     def count_tokens(sample: "Sample") -> Lengths:
         has_image = sample.image is not None
@@ -370,8 +440,7 @@ def _token_counter(folder: Path | None) -> "tuple[Callable[[Sample], Lengths], i
         )
         prompt = count(bare.after_image)
         history = count(full.after_image) - prompt if sample.history else 0
-        image = processor.num_image_tokens + count(bare.before_image) if has_image else 0
-        special = len(tokenizer.build_inputs_with_special_tokens([]))
+        image = slots + count(bare.before_image) if has_image else 0
         return Lengths(prompt + image + special, history, count(sample.answer) + 1)
 
-    return count_tokens, VisualGlmConfig.from_pretrained(folder).text_config.max_position_embeddings, name
+    return count_tokens, max_length, name

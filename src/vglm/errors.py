@@ -6,6 +6,7 @@ WorkbenchError              anything a user can put right; the command line prin
 ├── DataError               a dataset file, row or image
 ├── CheckpointError         a base model's folder, file or tensor
 ├── AdapterError            an adapter folder, or an adapter and a base that do not fit each other
+├── CacheError              a cache that cannot be written; what it would have saved is done again
 └── BusyError               more requests at once than a server takes; the same request may go through later
 ```
 
@@ -34,6 +35,10 @@ class CheckpointError(WorkbenchError):
 
 class AdapterError(WorkbenchError):
     """An adapter folder that cannot be read, or that does not fit the base model."""
+
+
+class CacheError(WorkbenchError):
+    """A cache that cannot be written: whoever meets it warns and goes on without."""
 
 
 class BusyError(WorkbenchError):

@@ -26,7 +26,7 @@ from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.generation import AnsweringProcessor, GenerativeModel, generate_predictions
 from vglm.evaluation.likelihoods import score_choices
-from vglm.model.prompt import clean_response
+from vglm.text.prompt import clean_response
 
 logger = logging.getLogger(__name__)
 

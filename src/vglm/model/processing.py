@@ -21,8 +21,8 @@ from transformers import BatchFeature, ProcessorMixin
 
 from vglm.model.image_processing import VisualGlmImageProcessor
 from vglm.model.modeling import IGNORE_INDEX
-from vglm.model.prompt import Prompt, clean_response
 from vglm.model.tokenization import VisualGlmTokenizer
+from vglm.text.prompt import Prompt, clean_response
 
 History = Sequence[tuple[str, str]]
 

@@ -26,13 +26,8 @@ from transformers import AddedToken
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
 from vglm.errors import CheckpointError
+from vglm.text.pieces import VOCAB_FILE, WHITE_SPACE_PIECES, to_pieces
 
-VOCAB_FILE = "ice_text.model"
-WHITE_SPACE_PIECES = {"<n>": "\n", "<|tab|>": "\t"} | {f"<|blank_{length}|>": " " * length for length in range(2, 81)}
-"""What SentencePiece would merge into one blank, by the piece that stands for it."""
-
-_PIECE_OF = {text: piece for piece, text in WHITE_SPACE_PIECES.items()}
-_WHITE_SPACE = re.compile("\n|\t| {2,80}")
 _WHITE_SPACE_PIECE = re.compile("|".join(map(re.escape, WHITE_SPACE_PIECES)))
 
 
@@ -120,10 +115,7 @@ class VisualGlmTokenizer(SentencePieceBackend):
         return ids
 
     def _tokenize(self, text: str, **kwargs: Any) -> list[str]:
-        text = text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate has no UTF-8 form
-        text = _WHITE_SPACE.sub(lambda found: _PIECE_OF[found.group()], text)
-        pieces: list[str] = self.sp_model.encode(text, out_type=str)
-        return pieces
+        return to_pieces(self.sp_model, text)
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         """Join pieces to text; byte pieces join to characters, control pieces vanish."""

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from sentencepiece import SentencePieceNormalizer, sentencepiece_model_pb2
 
-from vglm.model.prompt import Prompt
-from vglm.model.tokenization import WHITE_SPACE_PIECES
+from vglm.text.pieces import WHITE_SPACE_PIECES
+from vglm.text.prompt import Prompt
 
 _Model = sentencepiece_model_pb2.ModelProto  # type: ignore[attr-defined]
 _Kind = _Model.SentencePiece

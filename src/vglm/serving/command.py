@@ -34,7 +34,7 @@ def add_commands(commands: Any) -> None:
     add("--english", action="store_true", help="speak English; answers hold no Chinese characters")
     add("--prompt_zh", "--prompt-zh", metavar="TEXT", help="first question about a picture (default: 描述这张图片。)")
     add("--prompt_en", "--prompt-en", metavar="TEXT", help="the same with --english (default: Describe the image.)")
-    chat.set_defaults(command=_chat)
+    chat.set_defaults(command=_chat, name="chat", doing="loading the model")
 
     api = commands.add_parser(
         "api",
@@ -46,7 +46,7 @@ def add_commands(commands: Any) -> None:
     )
     _add_model(api)
     add_server_options(api)
-    api.set_defaults(command=_api)
+    api.set_defaults(command=_api, name="api", doing="loading the model")
 
 
 def add_server_options(parser: argparse.ArgumentParser) -> None:
@@ -87,10 +87,6 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 def load(parsed: argparse.Namespace, **settings: Any) -> Any:
     """The engine that the options name."""
-    from vglm.config import quiet_libraries
-
-    print(f"loading {parsed.from_pretrained or 'the tiny model'}", file=sys.stderr, flush=True)
-    quiet_libraries()
     from vglm.serving.loading import load_engine
 
     return load_engine(

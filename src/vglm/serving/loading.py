@@ -11,9 +11,9 @@ from typing import Any
 from vglm.config import repo_root
 from vglm.errors import AdapterError, ConfigError
 from vglm.model.loading import load_pretrained
+from vglm.runs import Run
 from vglm.serving.adapters import BASE
 from vglm.serving.engine import Engine
-from vglm.tuning.run_folder import latest_run
 
 _QUANTIZATIONS = {None: None, 8: "int8", 4: "nf4"}
 _NAME = re.compile(r"[\w.-]{1,64}")
@@ -79,7 +79,7 @@ def name_adapter(text: str) -> tuple[str, Path]:
     name, equals, place = text.partition("=")
     if not equals or not _NAME.fullmatch(name):
         name, place = "", text
-    folder = latest_run(Path("outputs")) if place == "latest" else Path(place)
+    folder = Run.latest(Path("outputs")).folder if place == "latest" else Path(place)
     run = folder if (folder / "adapter").is_dir() else None
     adapter = folder if run is None else folder / "adapter"
     if not (adapter / "adapter_config.json").is_file():

@@ -1,0 +1,68 @@
+"""What the entry points need around Hydra, and the one place where components are built.
+
+    app             `entry_point`: the command line, with errors a user can read
+    overrides       `compose`, and what an override may look like
+    resolvers       `${repo_root:}` and the others that `conf/` uses
+    check           `check_config`: every mistake of a config at once, before anything heavy is imported
+    settings        the keys that belong to no component, with their types
+    signatures      what a `_target_` takes, read from its source
+    targets         which `_target_`s may be built, and `build`
+    run_config      the config that a run has left behind
+    places          the checkout
+
+A component of the config is a node with a `_target_`; its other keys are that callable's own keyword arguments.
+Importing this package is quick; Hydra loads with the first name that needs it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vglm.config.app import INTERRUPTED, announce, entry_point, is_one_of_several, quiet_libraries
+    from vglm.config.check import check_config
+    from vglm.config.overrides import compose, loosen, top_level_keys
+    from vglm.config.places import repo_root
+    from vglm.config.resolvers import register_resolvers
+    from vglm.config.run_config import anchor_paths, load_run_config, read_run_values, take_from_run
+    from vglm.config.targets import allow_targets, build
+
+_HOMES = {
+    "app": ("INTERRUPTED", "announce", "entry_point", "is_one_of_several", "quiet_libraries"),
+    "check": ("check_config",),
+    "overrides": ("compose", "loosen", "top_level_keys"),
+    "places": ("repo_root",),
+    "resolvers": ("register_resolvers",),
+    "run_config": ("anchor_paths", "load_run_config", "read_run_values", "take_from_run"),
+    "targets": ("allow_targets", "build"),
+}
+
+__all__ = [
+    "INTERRUPTED",
+    "allow_targets",
+    "anchor_paths",
+    "announce",
+    "build",
+    "check_config",
+    "compose",
+    "entry_point",
+    "is_one_of_several",
+    "load_run_config",
+    "loosen",
+    "quiet_libraries",
+    "read_run_values",
+    "register_resolvers",
+    "repo_root",
+    "take_from_run",
+    "top_level_keys",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"vglm.config.{module}"), name)
+    raise AttributeError(f"module 'vglm.config' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

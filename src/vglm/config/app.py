@@ -1,0 +1,198 @@
+"""The command line of train.py and evaluate.py: Hydra, with errors a user can read."""
+
+import functools
+import logging
+import os
+import sys
+import typing
+import warnings
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from vglm.config.lazy import defer
+from vglm.config.places import ensure_home, repo_root
+from vglm.errors import ConfigError, WorkbenchError, message_of
+
+if typing.TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells count signals."""
+
+_WITH_VALUE = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--package", "-p", "--cfg", "-c")
+_WITHOUT_RUN = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
+
+
+def entry_point(config_name: str) -> "Callable[[Callable[[DictConfig], Any]], Callable[[], None]]":
+    """`@hydra.main` on `conf/<config_name>.yaml`, with errors a user can read: one message, exit code 2.
+
+    Programming mistakes keep their traceback. Of the processes that `torchrun` starts, one prints for all. The folder
+    of the script, which Python puts first among those it imports from, is taken out: what lies in it is data.
+    `--allow-target` names what configs may build besides.
+
+    Args:
+        config_name: Name of the config in `conf/`, without suffix.
+
+    Returns:
+        A decorator that turns `main(cfg)` into a `main()` that reads the command line.
+    """
+    arguments: list[str] = []
+    is_running = False
+
+    def decorate(task: "Callable[[DictConfig], Any]") -> Callable[[], None]:
+        @functools.wraps(task)
+        def guarded(cfg: "DictConfig") -> Any:
+            nonlocal is_running
+            sys.argv[1:] = arguments  # as typed, for the run's record
+            is_running = True
+            try:
+                result = task(cfg)
+            except WorkbenchError as error:
+                _exit(error)
+            is_running = False
+            return result
+
+        @functools.wraps(task)
+        def main() -> None:
+            try:
+                prepare_process()
+                announce(f"{config_name}.py: reading the config")
+                arguments[:] = sys.argv[1:]
+                own = _take_allowed(arguments)
+
+                import hydra
+
+                from vglm.config.overrides import check_composable, loosen
+
+                sys.argv[1:] = loosen(own, config_name)
+                if not any(each.partition("=")[0] in _WITHOUT_RUN for each in own):
+                    check_composable(config_name, _overrides(sys.argv[1:]))
+                os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let Hydra's own errors come through to here
+                conf = str(repo_root() / "conf")
+                hydra.main(version_base="1.3", config_path=conf, config_name=config_name)(guarded)()
+            except WorkbenchError as error:
+                _exit(error)
+            except KeyboardInterrupt:
+                print("interrupted", file=sys.stderr)
+                raise SystemExit(INTERRUPTED) from None
+            except Exception as error:
+                if is_running and not _is_of_config(error):
+                    raise
+                from vglm.config.overrides import explain
+
+                _exit(ConfigError(explain(error)))
+
+        return main
+
+    return decorate
+
+
+def _is_of_config(error: Exception) -> bool:
+    """Whether Hydra or OmegaConf complains, of an override or a value."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    return isinstance(error, HydraException | OmegaConfBaseException)
+
+
+def _take_allowed(arguments: Sequence[str]) -> list[str]:
+    """The arguments without `--allow-target`, whose names are allowed."""
+    from vglm.config.targets import OPTION, allow_targets
+
+    rest: list[str] = []
+    given = iter(arguments)
+    for argument in given:
+        name, equals, value = argument.partition("=")
+        if name != OPTION:
+            rest.append(argument)
+            continue
+        allow_targets(value if equals else next(given, ""))
+    return rest
+
+
+def _overrides(arguments: Sequence[str]) -> list[str]:
+    """The arguments that are no options of Hydra's, nor their values."""
+    rest: list[str] = []
+    before = ""
+    for argument in arguments:
+        if not argument.startswith("-") and before not in _WITH_VALUE:
+            rest.append(argument)
+        before = argument
+    return rest
+
+
+def prepare_process() -> None:
+    """Put off what a command may not need, silence what nobody can act on, and import only from where it is safe.
+
+    Only for a process of the workbench's own: it changes what is imported later, and from where.
+    """
+    ensure_home()
+    defer()
+    _leave_script_folder()
+    quiet_libraries()
+    _quiet_other_processes()
+
+
+def _leave_script_folder() -> None:
+    """Import nothing more from the folder of the script, or the working directory of `python -m`."""
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    if sys.flags.safe_path or not script or not sys.path:
+        return
+    of_module = getattr(sys.modules["__main__"], "__spec__", None) is not None  # python -m vglm
+    folder = Path.cwd() if of_module else Path(script).resolve().parent
+    if sys.path[0] == "" or Path(sys.path[0]).resolve() == folder:
+        del sys.path[0]
+
+
+def announce(text: str) -> None:
+    """Say what is being done, on stderr, before the seconds in which libraries load; nothing where they are loaded."""
+    if "torch" not in sys.modules and (not is_one_of_several() or os.environ["RANK"] == "0"):
+        print(text, file=sys.stderr, flush=True)
+
+
+def quiet_libraries() -> None:
+    """Silence notes that no user of the workbench can act on."""
+    for name in ("bitsandbytes", "transformers.integrations.bitsandbytes"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _exit(error: Exception) -> typing.NoReturn:
+    """Print one message and leave with 2."""
+    if _is_first_to_fail():
+        print(f"error: {message_of(error)}", file=sys.stderr, flush=True)
+    raise SystemExit(2)
+
+
+def is_one_of_several() -> bool:
+    """Whether `torchrun` or `accelerate launch` started several processes, of which this is one."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+def _quiet_other_processes() -> None:
+    """Let one of several processes speak for all: in the others nothing is printed but what makes them fail."""
+    if is_one_of_several() and os.environ["RANK"] != "0":
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
+        os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported, later
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+
+
+def _is_first_to_fail() -> bool:
+    """Whether no other of several processes said already what went wrong; most mistakes are met by all at once."""
+    if not is_one_of_several():
+        return True
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    try:
+        return bool(launchers_store().add(f"vglm/failures/{attempt}", 1) == 1)
+    except (LookupError, ValueError, RuntimeError):
+        return os.environ["RANK"] == "0"
+
+
+def launchers_store() -> Any:
+    """What the launcher lets its processes find each other by."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # documented all the same
+
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return TCPStore(*address, timeout=timedelta(seconds=10), wait_for_workers=False)

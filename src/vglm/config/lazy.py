@@ -1,0 +1,164 @@
+"""Put off what libraries load only because something else is installed.
+
+    defer()
+    import peft, transformers.trainer        without datasets, pandas and torch's compiler, four seconds of importing
+
+Nothing is hidden: what is put off counts as installed, and is the same module once its first name is asked for.
+
+datasets (with pandas)      imported by transformers' Trainer, to tell whether a training set is one of its tables
+wandb                       as datasets, where it is not asked for
+bitsandbytes                imported by peft; it compiles some functions on the way, for which torch loads its compiler.
+                            They are compiled when they are first called
+"""
+
+import functools
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+_PUT_OFF = {"datasets": ("Dataset",), "wandb": ()}
+"""What runs when something of it is used, and its classes that others only compare with."""
+
+_COMPILE_LATER = "bitsandbytes"
+
+
+def defer() -> None:
+    """Put off what was not imported before; calling it again changes nothing."""
+    if not any(isinstance(each, _Finder) for each in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder(MetaPathFinder):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        library = fullname.partition(".")[0]
+        if library in _PUT_OFF and fullname != library:  # a part: the library itself runs first, and may bring it
+            _run(sys.modules[library])
+            loaded = sys.modules.pop(fullname, None)  # or the import system would take its own loader and run it again
+            return None if loaded is None else importlib.util.spec_from_loader(fullname, _LoadedLoader(loaded))
+        if fullname not in (*_PUT_OFF, _COMPILE_LATER):
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = (_PutOffLoader if fullname in _PUT_OFF else _CompileLaterLoader)(spec.loader)
+        return spec
+
+
+class _Loader(Loader):
+    """Another loader, with something before it."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        created: ModuleType | None = self.loader.create_module(spec)
+        return created
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
+
+
+# --- modules that run when they are used ------------------------------------------------------------------------------
+
+
+class _PutOff(ModuleType):
+    """A module that has not run yet."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name != "__version__":  # what the import system and inspections look for
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        if name in _PUT_OFF[self.__name__]:
+            return _Unmade(name, (), {"module": self})
+        _run(self)
+        return getattr(self, name)
+
+
+class _Unmade(type):
+    """A class of a module that has not run: nothing can be an instance of it yet."""
+
+    module: ModuleType
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return not isinstance(cls.module, _PutOff) and isinstance(instance, getattr(cls.module, cls.__name__))
+
+    def __getattr__(cls, name: str) -> Any:
+        _run(cls.module)
+        return getattr(getattr(cls.module, cls.__name__), name)
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        _run(cls.module)
+        return getattr(cls.module, cls.__name__)(*args, **kwargs)
+
+
+class _PutOffLoader(_Loader):
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _PutOff(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Do nothing yet."""
+
+
+class _LoadedLoader(Loader):
+    """Of a part that came with its library."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module, self.spec = module, module.__spec__
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return self.module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Leave it as it is: it has run."""
+        module.__spec__ = self.spec
+
+
+def _run(module: ModuleType) -> None:
+    """Run a module that was put off."""
+    if isinstance(module, _PutOff):
+        module.__class__ = ModuleType  # type: ignore[assignment]
+        spec: Any = module.__spec__
+        spec.loader = module.__loader__ = spec.loader.loader
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            sys.modules.pop(module.__name__, None)  # as a failed import leaves it
+            raise
+
+
+# --- functions that are compiled when they are called -----------------------------------------------------------------
+
+
+class _CompileLaterLoader(_Loader):
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the module; what it compiles meanwhile is compiled at its first call."""
+        import torch
+
+        compile_now = torch.compile
+        torch.compile = _later(compile_now)
+        try:
+            self.loader.exec_module(module)
+        finally:
+            torch.compile = compile_now
+
+
+def _later(compile_now: Callable[..., Any]) -> Callable[..., Any]:
+    def compile_later(model: Any = None, **settings: Any) -> Any:
+        if model is None:
+            return functools.partial(compile_later, **settings)
+
+        @functools.cache
+        def compiled() -> Any:
+            return compile_now(model, **settings)
+
+        @functools.wraps(model)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return compiled()(*args, **kwargs)
+
+        return call
+
+    return compile_later

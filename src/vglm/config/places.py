@@ -1,0 +1,37 @@
+"""Where the checkout is, and a home for a user who has none."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from vglm.errors import ConfigError
+
+
+def repo_root() -> Path:
+    """The folder that holds `conf/`, `recipes/` and `data/`.
+
+    Raises:
+        ConfigError: The package is not installed from a checkout (`pip install -e .`), so there is no such folder.
+    """
+    root = Path(__file__).resolve().parents[3]
+    if not (root / "conf").is_dir():
+        raise ConfigError(f"{root} has no conf/: this needs a checkout of the repository and pip install -e .")
+    return root
+
+
+def ensure_home() -> None:
+    """Give a user without HOME whom the system does not know, as containers have them, a private folder for one.
+
+    Many libraries keep their caches in a home folder, and some would make one called `~` where they are.
+    """
+    if os.path.expanduser("~") != "~":
+        return
+    user = str(getattr(os, "getuid", lambda: 0)())
+    folder = Path(tempfile.gettempdir()) / f"vglm-home-{user}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        is_own = not folder.is_symlink() and str(folder.stat().st_uid) == user
+    except OSError:
+        is_own = False
+    os.environ["HOME"] = str(folder) if is_own else tempfile.mkdtemp(prefix="vglm-home-")
+    os.environ.setdefault("USER", user)

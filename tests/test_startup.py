@@ -1,0 +1,143 @@
+"""What a command imports: only what it needs, so that it answers at once. No clock is involved."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vglm.caching import cache_folder
+from vglm.config import repo_root
+from vglm.config.places import ensure_home
+
+LIBRARIES = {"torch", "transformers", "peft", "datasets", "pandas", "accelerate", "bitsandbytes", "wandb"}
+COMPILER = {"torch._inductor.compile_fx", "pandas", "datasets.arrow_dataset", "wandb.sdk"}
+
+
+def _imported(*command: str, folder: Path, expected: int = 0) -> set[str]:
+    """The modules that ran in a command."""
+    environment = {**os.environ, "PYTHONPATH": str(repo_root() / "src"), "VGLM_CACHE": str(folder / "cache")}
+    full = [sys.executable, "-X", "importtime", *command]
+    done = subprocess.run(full, capture_output=True, text=True, cwd=folder, env=environment, check=False)
+    messages = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert done.returncode == expected, "\n".join(messages)
+    assert re.match(r"(vglm \w+|\w+\.py): (reading|looking) ", messages[0])  # before anything else
+    return set(re.findall(r"import time: +\d+ \| +\d+ \| +(\S+)$", done.stderr, re.MULTILINE))
+
+
+def test_a_config_error_needs_no_library(tmp_path: Path) -> None:
+    script = str(repo_root() / "train.py")
+    wrong = ["max_length=abc", "method.rr=4", "trainer.max_steps=many", "model.dtype=3", "dataset.pth=x"]
+    modules = _imported(script, *wrong, folder=tmp_path, expected=2)
+    assert "omegaconf" in modules
+    assert not modules & (LIBRARIES | {"numpy", "PIL"})
+    modules = _imported(
+        str(repo_root() / "evaluate.py"), "model=visualglm_tiny", "dataset=own", folder=tmp_path, expected=2
+    )
+    assert not modules & LIBRARIES
+
+
+def test_the_doctor_needs_no_model(few_shot_folder: Path, tmp_path: Path) -> None:
+    modules = _imported("-m", "vglm", "doctor", str(few_shot_folder), folder=tmp_path, expected=1)
+    assert "sentencepiece" in modules
+    assert not modules & LIBRARIES
+
+
+def test_training_evaluation_and_reports_load_what_they_use(few_shot_folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    data = ["dataset=fewshot_background", f"dataset.path={few_shot_folder}", f"output_dir={run}", "dataset.group=null"]
+    small = ["trainer=debug", "trainer.max_steps=1", "training.score_checkpoints=false", "trainer.use_cpu=true"]
+    modules = _imported(str(repo_root() / "train.py"), *data, *small, folder=tmp_path)
+    assert {"peft.peft_model", "transformers.trainer_pt_utils", "bitsandbytes.nn"} <= modules
+    assert not modules & COMPILER
+
+    small = ["max_new_tokens=2", "image_use=false", "baselines=false", "shots_in_context=0", "splits=[train]"]
+    modules = _imported(str(repo_root() / "evaluate.py"), f"run={run}", *small, folder=tmp_path)
+    assert "peft.peft_model" in modules
+    assert not modules & COMPILER
+
+    modules = _imported("-m", "vglm", "report", str(run / "evaluation"), folder=tmp_path)
+    assert not modules & LIBRARIES
+
+
+def test_training_a_quantised_model_with_an_8_bit_optimizer_works_as_before(
+    few_shot_folder: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    modules = _imported(
+        *(str(repo_root() / "train.py"), "dataset=fewshot_background", f"dataset.path={few_shot_folder}"),
+        *("method=qlora", "trainer=debug", "trainer.max_steps=1", "trainer.optim=adamw_8bit", f"output_dir={run}"),
+        *("training.score_checkpoints=false", "trainer.use_cpu=true"),
+        folder=tmp_path,
+    )
+    assert "bitsandbytes.optim" in modules
+    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["quantization"] == "nf4"
+    assert (run / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def _run(code: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(repo_root() / "src")}
+    command = [sys.executable, "-c", f"import sys\nfrom vglm.config.lazy import defer\ndefer()\ndefer()\n{code}"]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
+
+
+def test_a_library_that_is_put_off_is_the_same_once_it_is_used() -> None:
+    code = """
+import importlib.util, datasets
+from transformers.utils import is_datasets_available
+assert importlib.util.find_spec("datasets") is not None and is_datasets_available()
+stand_in = datasets.Dataset
+assert not isinstance([], stand_in) and "pandas" not in sys.modules
+from datasets.features import Value
+import datasets.arrow_dataset
+assert datasets is sys.modules["datasets"] and datasets.Value is Value
+assert datasets.Dataset is datasets.arrow_dataset.Dataset is not stand_in
+table = stand_in.from_dict({"a": [1, 2]})
+assert isinstance(table, datasets.Dataset) and isinstance(table, stand_in) and table["a"][1] == 2
+print(datasets.__version__)
+"""
+    assert _run(code).strip()
+
+
+def test_what_bitsandbytes_compiles_is_compiled_when_it_is_called() -> None:
+    code = """
+import torch
+compile_now = torch.compile
+import bitsandbytes
+assert torch.compile is compile_now and "torch._inductor.compile_fx" not in sys.modules
+layer = torch.nn.Linear(64, 64)
+optimizer = bitsandbytes.optim.AdamW8bit(layer.parameters(), min_8bit_size=16)
+before = layer.weight.detach().clone()
+layer(torch.ones(1, 64)).sum().backward()
+optimizer.step()
+print(not torch.equal(before, layer.weight))
+"""
+    assert _run(code).strip().endswith("True")
+
+
+def test_a_user_without_a_home_gets_a_private_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import pwd
+    import tempfile
+
+    def unknown(_: int) -> None:
+        raise KeyError
+
+    for name in ("HOME", "VGLM_CACHE", "XDG_CACHE_HOME", "USER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "to be restored")
+    monkeypatch.setenv("USER", "to be restored")
+    del os.environ["HOME"], os.environ["USER"]
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = cache_folder("features")
+    assert folder.is_relative_to(tmp_path)
+    assert oct(Path(os.environ["HOME"]).stat().st_mode)[-3:] == "700"
+    assert cache_folder("features") == folder
+    first = os.environ.pop("HOME")
+    Path(first).rmdir()
+    Path(first).symlink_to(tmp_path)  # someone else was there before
+    ensure_home()
+    assert os.environ["HOME"] != first
