@@ -6,17 +6,21 @@
 #                                                   for your CUDA version; where pip's torch is a CUDA build already (Linux,
 #                                                   pip's default index), plain `make env` is enough
 #   make env PYTHON=python3.12                      another interpreter, 3.11 or newer
+#   make fuzz SEED=7 N=4000 AREAS="readers images"  damaged inputs; what goes wrong is kept in outputs/fuzz
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint types fix clean
+.PHONY: help env demo test lint types fix fuzz clean
 
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python,\
 	$(shell $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $(name))))
 PIP_FLAGS ?=
 WORKERS ?= 2
+SEED ?= 1
+N ?= 3000
+AREAS ?=
 BIN := .venv/bin
 
 help:
@@ -24,6 +28,7 @@ help:
 	@echo "make test    lint, types, import contract and all tests"
 	@echo "make lint    ruff (rules and format) and the import contract"
 	@echo "make types   mypy, strict on src"
+	@echo "make fuzz    damaged and hostile inputs through all that reads them (SEED=, N=, AREAS=)"
 	@echo "make fix     let ruff mend and format what it can"
 	@echo "make env     .venv with the exact versions of constraints.txt (the targets above do it themselves)"
 	@echo "make clean   remove .venv and caches; outputs/ stays"
@@ -42,7 +47,7 @@ demo: env
 	$(BIN)/python evaluate.py run=latest
 
 test: lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: env
 	$(BIN)/ruff check
@@ -55,6 +60,9 @@ types: env
 fix: env
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+fuzz: env
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seed $(SEED) --number $(N) --areas $(AREAS)
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis src/*.egg-info

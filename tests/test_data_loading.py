@@ -219,8 +219,13 @@ def test_rows_that_name_their_split_are_believed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"1 of 6 rows do not say which split they are in \(first: reports\.json#6\)"):
         load_splits(path)
     path.write_text(json.dumps([{**row, "split": "test"} for row in rows]))
-    with pytest.raises(DataError, match="no row is in the split train; there are test"):
-        load_splits(path)
+    splits = load_splits(path, fractions={"test": 1.0})
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [0, 0, 6]
+    with pytest.raises(DataError, match=r"no training samples; there are 6 in test\. It can be evaluated"):
+        splits.refuse_leakage(allow=True)
+    for protocol in ({"protocol": "few_shot", "shots": 2}, {"protocol": "k_fold", "folds": 2, "fold": 0}):
+        with pytest.raises(DataError, match="divides training samples, and there are none; only test"):
+            load_splits(path, **protocol)
 
 
 def test_a_validation_file_and_a_training_file_alone(tmp_path: Path) -> None:
@@ -372,11 +377,43 @@ def test_bad_rows_of_a_long_file_leave_nothing_behind(tmp_path: Path, cache: Pat
     assert list(cache.iterdir()) == []
 
 
-def test_a_cache_that_cannot_be_written_to(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_to_is_done_without(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     path = write_studies(tmp_path / "data", 4)
+    kept = load_splits(path).train
     monkeypatch.setenv("VGLM_CACHE", str(path))
-    with pytest.raises(DataError, match=r"cannot write to .*tables: .* Set VGLM_CACHE"):
-        load_splits(path)
+    assert load_splits(path).train == list(kept)
+    assert caplog.text.count("are held in memory, as their table is not cached: ") == 1
+
+
+def test_a_full_disk_does_not_stop_a_long_table(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    resource = pytest.importorskip("resource")
+    path = write_studies(tmp_path / "data", 40)
+    (path.parent / "3_2.png").unlink()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))  # no file can grow beyond, as on a full disk
+    try:
+        without = load_splits(path, skip_missing=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert isinstance(without.train, list)
+    assert list(cache.iterdir()) == []
+    assert "reports.json are held in memory, as their table is not cached: " in caplog.text
+    kept = load_splits(path, skip_missing=True)
+    assert (list(kept.train), kept.plan["left_out"]) == (without.train, without.plan["left_out"])
+
+
+def test_a_kept_table_that_was_changed_is_made_again(tmp_path: Path, cache: Path) -> None:
+    path = write_studies(tmp_path / "data", 4)
+    load_splits(path)
+    (kept,) = cache.iterdir()
+    content = kept.read_bytes()
+    kept.write_bytes(content.replace(b"report 1", b"report 9"))
+    assert load_splits(path).train[2].answer == "report 1"
+    assert kept.read_bytes() == content
 
 
 def test_a_large_file_is_told_apart_by_pieces(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """The feature cache by itself, with an encoder of three lines in place of a vision tower."""
 
+import hashlib
 import multiprocessing
 import os
 import pickle
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from vglm.caching import VARIABLE, cache_folder
 from vglm.cli import main
-from vglm.data.caching import VARIABLE, cache_folder
-from vglm.data.feature_cache import FeatureCache, clear_cache, list_cache
+from vglm.data.feature_cache import FeatureCache, _Index, clear_cache, list_cache
 from vglm.data.sample import Sample, Turn
-from vglm.errors import DataError
+from vglm.errors import CacheError, DataError
 
 SHAPE = (2, 3)
 ENCODER: dict[str, Any] = {"name": "mean", "weights_sha256": "0" * 64, "dtypes": ["float32"], "device": "cpu"}
@@ -201,8 +205,11 @@ def test_damage_is_named(tmp_path: Path, cache: FeatureCache) -> None:
     cache.fill(files)
     (stored,) = cache.folder.glob("*/*.safetensors")
     stored.write_bytes(stored.read_bytes()[:-4])
-    with pytest.raises(DataError, match=r"safetensors is damaged .*vglm cache --clear"):
+    with pytest.raises(DataError, match=r"safetensors was damaged .* and is removed\. Start again"):
         cache[files[0]]
+    assert (cache.fill(files).encoded, cache[files[0]].tolist()[0]) == (1, [1, 2, 3])
+    stored.write_bytes(stored.read_bytes()[:-4])
+    assert FeatureCache(tmp_path / "cache", ENCODER, SHAPE, MeanColour()).fill(files).encoded == 1
     (tmp_path / "a" / "0.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match="is no picture that can be read"):
         cache.fill(files)
@@ -211,12 +218,54 @@ def test_damage_is_named(tmp_path: Path, cache: FeatureCache) -> None:
 def test_without_its_index_the_cache_still_works(tmp_path: Path, cache: FeatureCache) -> None:
     files = paint(tmp_path / "a", (1, 2, 3))
     cache.fill(files)
-    for file in (tmp_path / "cache").glob("pictures.sqlite*"):
-        file.unlink()
-    (tmp_path / "cache" / "pictures.sqlite").write_bytes(b"no database" * 100)
+    (tmp_path / "cache" / "pictures.index").write_bytes(b"no records" * 100)
     again = FeatureCache(tmp_path / "cache", ENCODER, SHAPE)
     assert again.fill(files).encoded == 0
     assert again[files[0]].tolist()[0] == [1, 2, 3]
+
+
+@settings(max_examples=50)
+@given(data=st.data())
+def test_a_damaged_index_forgets_but_never_errs(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "pictures.index")
+        known = {
+            hashlib.sha256(bytes([each])).digest(): hashlib.sha256(bytes([each, 0])).hexdigest() for each in range(9)
+        }
+        for source, digest in known.items():
+            _Index(path).put(source, digest)
+        assert [_Index(path).get(source) for source in known] == list(known.values())
+        content = path.read_bytes()
+        start = data.draw(st.integers(0, len(content)))
+        path.write_bytes(
+            content[:start] + data.draw(st.binary(max_size=80)) + content[data.draw(st.integers(0, len(content))) :]
+        )
+        again = _Index(path)
+        assert all(again.get(source) in (None, digest) for source, digest in known.items())
+        for source, digest in known.items():
+            again.put(source, digest)
+        assert [again.get(source) for source in known] == list(known.values())
+
+
+def test_what_one_user_wrote_another_reads(tmp_path: Path, cache: FeatureCache) -> None:
+    files = paint(tmp_path / "a", (1, 2, 3))
+    cache.fill(files)
+    written = [each for each in (tmp_path / "cache").rglob("*") if each.is_file()]
+    assert len(written) >= 2
+    assert all(each.stat().st_mode & 0o044 == 0o044 for each in written)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_what_is_no_file_is_passed_over(tmp_path: Path, cache: FeatureCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    settle(monkeypatch)
+    files = paint(tmp_path / "a", (1, 2, 3))
+    os.mkfifo(tmp_path / "cache" / "pictures.index")
+    cache.fill(files)
+    (stored,) = cache.folder.glob("*/*.safetensors")
+    stored.unlink()
+    os.mkfifo(stored)
+    assert FeatureCache(tmp_path / "cache", ENCODER, SHAPE, MeanColour()).fill(files).encoded == 1
+    assert list_cache(tmp_path / "cache")[0].pictures == 1
 
 
 def test_the_command_lists_and_clears(
@@ -246,8 +295,8 @@ def test_the_command_lists_and_clears(
     assert clear_cache(folder) == 0
 
 
-def test_a_folder_that_cannot_be_made_is_an_error_of_the_system(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_told_so_that_one_can_do_without(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(CacheError, match="file"):
         FeatureCache(tmp_path / "file" / "cache", ENCODER, SHAPE)
     shutil.rmtree(tmp_path)

@@ -88,7 +88,7 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFix
     with pytest.raises(DataError, match="not an empty folder"):
         write_background_set(tmp_path, 1)
     assert main([str(tmp_path), "--seed", "1"]) == 2
-    assert "Remove it first" in capsys.readouterr().err
+    assert "remove it first" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         write_background_set(tmp_path / "file" / "set", 1)

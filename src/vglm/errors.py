@@ -5,7 +5,8 @@ WorkbenchError              anything a user can put right; the command line prin
 ├── ConfigError             a config key, value or combination
 ├── DataError               a dataset file, row or image
 ├── CheckpointError         a base model's folder, file or tensor
-└── AdapterError            an adapter folder, or an adapter and a base that do not fit each other
+├── AdapterError            an adapter folder, or an adapter and a base that do not fit each other
+└── CacheError              a cache that cannot be written; what it would have saved is done again
 ```
 
 A message says where, what was expected, what was found and what to do. Programming mistakes stay Python's own.
@@ -33,6 +34,10 @@ class CheckpointError(WorkbenchError):
 
 class AdapterError(WorkbenchError):
     """An adapter folder that cannot be read, or that does not fit the base model."""
+
+
+class CacheError(WorkbenchError):
+    """A cache that cannot be written: whoever meets it warns and goes on without."""
 
 
 def message_of(error: BaseException) -> str:

@@ -5,7 +5,7 @@
     features[sample]                    a tensor of shape (16, 128), mapped from its file
 
     ~/.cache/vglm/features/
-      pictures.sqlite                   which picture a file held when last read, so that it is not decoded again
+      pictures.index                    which picture a file held when last read, so that it is not decoded again
       5b0e.../encoder.json              what made these features; its hash is the folder's name
       5b0e.../a3/a3f1....safetensors    the features of the picture whose decoded pixels have this hash
 
@@ -17,9 +17,8 @@ equal content, so any number of processes may read and fill the cache at once.
 import hashlib
 import json
 import os
-import platform
 import shutil
-import sqlite3
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -31,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from tqdm.auto import tqdm
@@ -39,13 +39,15 @@ from vglm.data.collator import open_image_of
 from vglm.data.images import image_sha256
 from vglm.data.sample import Sample
 from vglm.data.windowing import META_KEY
-from vglm.errors import DataError
+from vglm.errors import CacheError, DataError, brief
+from vglm.files import explained, put_in_place, read_json, workplace, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _ENCODER = "encoder.json"
-_INDEX = "pictures.sqlite"
+_INDEX = "pictures.index"
+_RECORD = np.dtype([("source", "V32"), ("picture", "V32"), ("check", "V8")])
 _SETTLED_SECONDS = 2.0  # a file this young may change again within the resolution of its time stamps
 
 Encode = Callable[[Sequence[Image.Image]], "Tensor"]
@@ -84,7 +86,7 @@ class FeatureCache:
         batch_size: Pictures at a time.
 
     Raises:
-        OSError: The folder cannot be made or written to.
+        CacheError: The folder cannot be made, or written to where that is needed.
     """
 
     def __init__(
@@ -101,8 +103,9 @@ class FeatureCache:
         self.shape = shape
         self.encode = encode
         self.batch_size = batch_size
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _write(self.folder / _ENCODER, lambda path: path.write_text(described, encoding="utf-8"))
+        self._file_bytes = 0
+        if not (self.folder / _ENCODER).is_file():
+            write_text(self.folder / _ENCODER, described, error=CacheError)
         self._index = _Index(folder / _INDEX)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -116,7 +119,7 @@ class FeatureCache:
 
         Raises:
             DataError: A picture cannot be opened.
-            OSError: The disk is full.
+            CacheError: The disk is full, or the cache belongs to somebody else.
         """
         seen: set[bytes] = set()
         waiting: dict[str, Image.Image] = {}
@@ -128,14 +131,13 @@ class FeatureCache:
             if bytes.fromhex(digest) in seen:
                 continue
             seen.add(bytes.fromhex(digest))
-            if not self._path(digest).exists():
+            if not self._is_kept(digest):
                 waiting[digest] = decoded or _open(sample)
             if len(waiting) == self.batch_size:
                 encoded += self._encode(waiting)
                 waiting = {}
         encoded += self._encode(waiting)
-        size = sum(self._path(digest.hex()).stat().st_size for digest in seen)
-        return Filled(len(seen), encoded, size)
+        return Filled(len(seen), encoded, len(seen) * self._file_bytes)
 
     def __getitem__(self, sample: Sample) -> "Tensor":
         """Look the features of one sample's picture up.
@@ -151,24 +153,42 @@ class FeatureCache:
         """
         digest, _ = self._identify(sample)
         path = self._path(digest)
-        try:
-            with safe_open(path, framework="pt") as file:
-                features: Tensor = file.get_tensor("features")
-        except FileNotFoundError as error:
+        if not path.is_file():
             raise DataError(
                 f"{sample.id}: {_name(sample)} is not among the images whose features are cached: it changed after the"
                 " run began, or the cache was cleared. Start the run again."
-            ) from error
-        except (SafetensorError, OSError) as error:
-            raise DataError(
-                f"{path} is damaged ({error}). Delete it, or clear the cache (vglm cache --clear), and start again."
-            ) from error
+            )
+        try:
+            with safe_open(path, framework="pt") as file:
+                features: Tensor = file.get_tensor("features")
+        except (SafetensorError, OSError, ValueError) as error:
+            raise _damaged(path, brief(error)) from error
         if tuple(features.shape) != self.shape:
-            raise DataError(f"{path} holds features of shape {tuple(features.shape)}, not {self.shape}. Delete it.")
+            raise _damaged(path, f"it holds features of shape {tuple(features.shape)}, not {self.shape}")
         return features
 
     def __contains__(self, sample: Sample) -> bool:
-        return self._path(self._identify(sample)[0]).exists()
+        return self._is_kept(self._identify(sample)[0])
+
+    def _is_kept(self, digest: str) -> bool:
+        """Whether a picture's features are there; a file of another length than the others was cut off."""
+        try:
+            state = self._path(digest).stat()
+        except OSError:
+            return False
+        if not stat.S_ISREG(state.st_mode):
+            return False
+        self._file_bytes = self._file_bytes or self._whole_bytes(digest)
+        return state.st_size == self._file_bytes
+
+    def _whole_bytes(self, digest: str) -> int:
+        """The length of a file of features, of which all have the same; 0 if this one is none."""
+        try:
+            with safe_open(self._path(digest), framework="np") as file:
+                is_whole = tuple(file.get_slice("features").get_shape()) == self.shape
+            return self._path(digest).stat().st_size if is_whole else 0
+        except (SafetensorError, OSError, ValueError):
+            return 0
 
     def _path(self, digest: str) -> Path:
         return self.folder / digest[:2] / f"{digest}.safetensors"
@@ -188,17 +208,21 @@ class FeatureCache:
         """Encode what no other process has encoded meanwhile."""
         from safetensors.torch import save_file  # brings torch, which listing and clearing do without
 
-        missing = {digest: picture for digest, picture in waiting.items() if not self._path(digest).exists()}
+        missing = {digest: picture for digest, picture in waiting.items() if not self._is_kept(digest)}
         if not missing:
             return 0
         if self.encode is None:
             raise ValueError("this cache is only read; nothing can be encoded.")
-        for digest, features in zip(missing, self.encode(list(missing.values())), strict=True):
-            if tuple(features.shape) != self.shape:
-                raise ValueError(f"the encoder gives features of shape {tuple(features.shape)}, not {self.shape}.")
-            tensors = {"features": features.detach().cpu().contiguous().clone()}
-            self._path(digest).parent.mkdir(exist_ok=True)
-            _write(self._path(digest), lambda path, tensors=tensors: save_file(tensors, path))  # type: ignore[misc]
+        encoded = self.encode(list(missing.values()))
+        with explained(self.folder, error=CacheError), workplace(self.folder / "features") as place:
+            for digest, features in zip(missing, encoded, strict=True):
+                if tuple(features.shape) != self.shape:
+                    raise ValueError(f"the encoder gives features of shape {tuple(features.shape)}, not {self.shape}.")
+                path = self._path(digest)
+                save_file({"features": features.detach().cpu().contiguous().clone()}, place / path.name)
+                path.parent.mkdir(exist_ok=True)
+                put_in_place(place / path.name, path)
+                self._file_bytes = path.stat().st_size
         return len(missing)
 
 
@@ -241,7 +265,7 @@ def clear_cache(folder: Path) -> int:
     for part in list_cache(folder):
         shutil.rmtree(part.folder)
         freed += part.size_bytes
-    for file in folder.glob(f"{_INDEX}*"):
+    for file in folder.glob("pictures.*"):  # also that of an earlier version
         freed += file.stat().st_size
         file.unlink(missing_ok=True)
     with suppress(OSError):
@@ -253,8 +277,8 @@ def _list_encoders(folder: Path) -> Iterator[CachedEncoder]:
     for description in folder.glob(f"*/{_ENCODER}"):
         sizes = [each.stat().st_size for each in description.parent.glob("*/*.safetensors")]
         try:
-            encoder = json.loads(description.read_text(encoding="utf-8"))
-        except ValueError:
+            encoder = read_json(description)
+        except DataError:
             encoder = {}
         yield CachedEncoder(description.parent, encoder, len(sizes), sum(sizes) + description.stat().st_size)
 
@@ -262,12 +286,15 @@ def _list_encoders(folder: Path) -> Iterator[CachedEncoder]:
 class _Index:
     """Remembers which picture a file held, by all that tells one state of a file from another.
 
-    It only saves time: where it fails, files are decoded again.
+    A file of records that are only added to; each has a check of its own, so that a damaged one counts as none. It only
+    saves time: where it fails, files are decoded again.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._opened: tuple[int, sqlite3.Connection | None] = (0, None)
+        self._added: dict[bytes, bytes] = {}
+        self._records: NDArray[np.void] | None = None  # sorted by their sources' first 8 bytes, which are `_starts`
+        self._starts: NDArray[np.uint64] = np.zeros(0, np.uint64)
 
     def __getstate__(self) -> Path:
         return self.path
@@ -276,29 +303,42 @@ class _Index:
         self.__init__(path)  # type: ignore[misc]
 
     def get(self, source: bytes) -> str | None:
-        with suppress(sqlite3.Error):
-            if (connection := self._connect()) is not None:
-                row = connection.execute("SELECT picture FROM pictures WHERE source = ?", (source,)).fetchone()
-                return None if row is None else row[0].hex()
+        if source in self._added:
+            return self._added[source].hex()
+        records = self._load() if self._records is None else self._records
+        start = np.frombuffer(source, np.uint64, 1)
+        for place in range(*(int(self._starts.searchsorted(start, side)[0]) for side in ("left", "right"))):
+            record: bytes = records[place].tobytes()
+            if record == _record(source, picture := record[32:64]):
+                return picture.hex()
         return None
 
     def put(self, source: bytes, digest: str) -> None:
-        with suppress(sqlite3.Error):
-            if (connection := self._connect()) is not None:
-                connection.execute("INSERT OR REPLACE INTO pictures VALUES (?, ?)", (source, bytes.fromhex(digest)))
+        picture = bytes.fromhex(digest)
+        self._added[source] = picture
+        with suppress(OSError):
+            file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666)
+            try:
+                os.write(file, _record(source, picture))
+            finally:
+                os.close(file)
 
-    def _connect(self) -> sqlite3.Connection | None:
-        """A connection of this process's own: one that was opened before a fork must not be used."""
-        if self._opened[0] != os.getpid():
-            self._opened = (os.getpid(), None)
-            connection = sqlite3.connect(self.path, timeout=30, isolation_level=None)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = OFF")  # losing the last entries costs time only
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS pictures (source BLOB PRIMARY KEY, picture BLOB) WITHOUT ROWID"
-            )
-            self._opened = (os.getpid(), connection)
-        return self._opened[1]
+    def _load(self) -> NDArray[np.void]:
+        content = b""
+        with suppress(OSError):
+            if self.path.is_file():
+                content = self.path.read_bytes()
+            if len(content) % _RECORD.itemsize:  # one was cut off by a full disk, so that no later one is in its place
+                self.path.unlink()
+                content = b""
+        starts = np.frombuffer(content, np.uint64).reshape(-1, _RECORD.itemsize // 8)[:, 0]
+        order = starts.argsort(kind="stable")
+        self._starts, self._records = starts[order], np.frombuffer(content, _RECORD)[order]
+        return self._records
+
+
+def _record(source: bytes, picture: bytes) -> bytes:
+    return source + picture + hashlib.blake2b(source + picture, digest_size=8).digest()
 
 
 def _open(sample: Sample) -> Image.Image:
@@ -361,13 +401,8 @@ def _name(sample: Sample) -> str:
     return "its picture" if isinstance(sample.image, Image.Image) else f"image {sample.image}"
 
 
-def _write(path: Path, write: Callable[[Path], Any]) -> None:
-    """Have a file appear whole; where one of that name is there already, it has the same content."""
-    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    except SafetensorError as error:  # how its writer says that the disk is full
-        raise OSError(f"{path} cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+def _damaged(path: Path, reason: str) -> DataError:
+    """What to say of a damaged file, which is removed: the next start makes it again."""
+    with suppress(OSError):
+        path.unlink()
+    return DataError(f"{path} was damaged ({reason}) and is removed. Start again; it will be made anew.")

@@ -11,6 +11,7 @@ Source: THUDM/VisualGLM-6B:model/chat.py and finetune_visualglm.py.
 
 import hashlib
 import io
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,8 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from vglm.data.sample import ImageSlice
-from vglm.data.windowing import Window, check_dicom_header, is_dicom, show_dicom
-from vglm.errors import DataError
-
-MAX_PIXELS = 100_000_000
-"""Largest width x height that is decoded; 300 MB as RGB."""
+from vglm.data.windowing import MAX_PIXELS, Window, check_dicom_header, is_dicom, show_dicom
+from vglm.errors import DataError, brief
 
 # Formats that Pillow decodes itself. Left out are those it hands to other programs (EPS to Ghostscript).
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
@@ -130,8 +128,8 @@ def image_sha256(image: Path | ImageSlice | Image.Image) -> str:
 
 
 def _open_lazily(image: Path | ImageSlice, grey_window: Any = None) -> Image.Image:
-    if isinstance(image, Path) and not image.is_file():
-        found = "is not a file" if image.exists() else "does not exist"
+    if isinstance(image, Path) and not os.path.isfile(image):  # unlike Path.is_file it answers for over-long names too
+        found = "is not a file" if os.path.exists(image) else "does not exist"
         raise DataError(f"image {image} {found}. Expected a picture.")
     source = image if isinstance(image, Path) else io.BytesIO(image.read_bytes())
     Image.init()
@@ -144,7 +142,8 @@ def _open_lazily(image: Path | ImageSlice, grey_window: Any = None) -> Image.Ima
         if is_dicom(image):
             return show_dicom(image, grey_window)
         raise DataError(
-            f"image {image} is no picture that can be read: {error}. Expected one of {', '.join(formats)}, DICOM."
+            f"image {image} is no picture that can be read: {brief(error)}."
+            f" Expected one of {', '.join(formats)}, DICOM."
         ) from error
 
 
@@ -153,10 +152,13 @@ def _decode(image: Image.Image, name: str, grey_window: Any = None) -> Image.Ima
     try:
         image.load()
     except Exception as error:  # as above
-        raise DataError(f"{name} is damaged or cut off: {error}. Replace the file.") from error
+        raise DataError(f"{name} is damaged or cut off: {brief(error)}. Replace the file.") from error
     if image.mode == "F" or image.mode.startswith("I"):
         image = _scale_to_8_bits(image, name, grey_window)
-    return image.convert("RGB")
+    try:
+        return image.convert("RGB")
+    except Exception as error:  # as above
+        raise DataError(f"{name} has colours that are none: {brief(error)}. Save it as RGB.") from error
 
 
 def _check_size(image: Image.Image, name: str) -> None:

@@ -15,7 +15,6 @@ import inspect
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,10 +25,10 @@ from typing import Any
 from PIL import Image
 from tqdm.auto import tqdm
 
-from vglm.data.caching import cache_folder
+from vglm.caching import cache_folder
 from vglm.data.images import check_image_header, image_sha256
 from vglm.data.problems import BadRow, only_samples, report_bad_rows
-from vglm.data.readers import is_hub_name, read, recognise
+from vglm.data.readers import class_folders, is_hub_name, read, recognise
 from vglm.data.sample import ImageSlice, Sample
 from vglm.data.splits import (
     SPLITS,
@@ -47,7 +46,8 @@ from vglm.data.splits import (
     split_by_group,
 )
 from vglm.data.table import SampleTable, Selection, write_table
-from vglm.errors import ConfigError, DataError
+from vglm.errors import CacheError, ConfigError, DataError
+from vglm.files import check_regular, explained, put_in_place, workplace
 
 DECODED_AT_START = 2000
 """Up to so many pictures, all are decoded and hashed before any training."""
@@ -64,6 +64,7 @@ LISTED_ROWS = 2000
 HASHED_BYTES = 256 * 2**20
 """Files that are larger together are told apart by their sizes and by pieces of them, rather than by every byte."""
 
+_KEY = 32
 _PIECES = 16
 _PIECE_BYTES = 2**16
 
@@ -121,14 +122,21 @@ class Splits:
         return [each for each in found if each is not None]
 
     def refuse_leakage(self, *, allow: bool = False) -> None:
-        """Stop a training run whose test would measure memory.
+        """Stop a training run that has nothing to learn from, or whose test would measure memory.
 
         Args:
             allow: Go on nevertheless, with a warning; so does `allow_leakage`.
 
         Raises:
-            DataError: There is `leakage`, and nobody allows it.
+            DataError: There are no training samples; or there is `leakage`, and nobody allows it.
         """
+        if not len(self.train):
+            others = ", ".join(f"{len(rows):,} in {name}" for name in SPLITS if len(rows := getattr(self, name)))
+            raise DataError(
+                f"the data has no training samples; there are {others or 'none at all'}. It can be evaluated"
+                " (python evaluate.py dataset=benchmark dataset.path=...). To train on it, take the split out of its"
+                " rows and set dataset.fractions, or add rows of the split train."
+            )
         if not self.leakage:
             return
         findings = "; ".join(map(str, self.leakage))
@@ -232,6 +240,7 @@ def load_splits(
     *,
     format: str | None = None,
     options: Mapping[str, Any] | None = None,
+    columns: Mapping[str, str] | None = None,
     train: str | None = None,
     test: str | None = None,
     validation: str | None = None,
@@ -260,6 +269,7 @@ def load_splits(
             the published `dataset.json`, counts as that file.
         format: Name of the format, see `vglm.data.readers`; recognised by the content if None.
         options: The format's own options.
+        columns: What the columns of a table are called: `{"image": "Bild", "question": "Frage", "answer": "Antwort"}`.
         train: File of the training split, relative to `path`.
         test: File of the test split.
         validation: File of the validation split.
@@ -294,7 +304,7 @@ def load_splits(
             "format": format,
             "image_dir": image_dir,
             "skip_missing": skip_missing,
-            "options": dict(options or {}),
+            "options": {**(options or {}), **({"columns": dict(columns)} if columns else {})},
         },
         is_to_be_divided=bool(fractions) or protocol in ("k_fold", "leave_one_out"),
         group=group,
@@ -385,6 +395,7 @@ def _divide(
         raise ConfigError(f"dataset.fractions: there is no split {min(unknown)!r}; choose from {', '.join(SPLITS)}.")
     if protocol in ("k_fold", "leave_one_out"):
         pool = rows["train"] if has_own_splits else data.undivided
+        _refuse_empty(pool, protocol, data)
         groups, strata = _columns(data, pool)
         folds = _needed(settings["folds"], "folds") if protocol == "k_fold" else None
         numbers = fold_of_rows(groups, folds, strata=strata, seed=seed)
@@ -404,6 +415,7 @@ def _divide(
         rows["train"] = rows["test"] = data.undivided
         how = {"divided": "not at all: train and test are the same"}
     if protocol == "few_shot":
+        _refuse_empty(rows["train"], protocol, data)
         shots = _needed(settings["shots"], "shots")
         if not 0 < shots <= len(rows["train"]):
             raise ConfigError(
@@ -414,6 +426,13 @@ def _divide(
         rows["train"] = sorted(rows["train"][index] for index in order[:shots])
         how["protocol"] = {"name": protocol, "shots": shots, "shot_seed": settings["shot_seed"]}
     return rows, how
+
+
+def _refuse_empty(train: Sequence[int], protocol: str, data: _Data) -> None:
+    if not len(train):
+        raise DataError(
+            f"protocol={protocol} divides training samples, and there are none; only {', '.join(data.given)}."
+        )
 
 
 def _columns(data: _Data, rows: Sequence[int]) -> tuple[list[str], list[str] | None]:
@@ -487,6 +506,8 @@ def _find_files(
     if path.is_file():
         return path.parent, {"all": path.name, **probe}
     if not path.is_dir():
+        if path.exists():
+            check_regular(path, advice="Pass a folder or a file.")
         raise DataError(
             f"data set {path} does not exist. Expected a folder with train.json and test.json, or one JSON file."
         )
@@ -547,8 +568,6 @@ def _given_splits(root: Path, files: Mapping[str, str], outlines: Mapping[str, O
         rows = [starts[name] + row for row, each in enumerate(named) if each == split]
         if rows:
             given[split] = rows
-    if "train" not in given:
-        raise DataError(f"{root / name}: no row is in the split train; there are {', '.join(given)}.")
     return given
 
 
@@ -579,9 +598,7 @@ class _Reader:
     def read(self, name: str) -> Sequence[Sample]:
         """All samples of a source: a list, or if it is long a table."""
         if is_hub_name(name):
-            samples = self._store(
-                self._samples(name), f"hub-{hashlib.sha256(repr((name, self.options)).encode()).hexdigest()}"
-            )
+            samples = self._store(name, f"hub-{hashlib.sha256(repr((name, self.options)).encode()).hexdigest()}")
             self._hashes[name] = {name: fingerprint(samples)}
             return samples
         if not (self.root / name).exists():
@@ -592,16 +609,18 @@ class _Reader:
             Path(os.path.relpath(file, self.root)).as_posix(): hash_file(file, HASHED_BYTES if is_small else 2**20)
             for file in files
         }
+        if (self.root / name).is_dir() and class_folders.recognises(self.root / name):
+            self._hashes[name][name] = _names_sha256(self.root / name)
         key = self._key(name)
-        kept = cache_folder("tables") / f"{key}.arrow"
-        if kept.is_file():
+        for kept in cache_folder("tables").glob(f"{key[:_KEY]}-*.arrow"):
             try:
-                table = SampleTable(kept)
-                if not table.missing_files():
-                    return table
-            except DataError:
-                pass  # written by another version, or damaged: made again
-        return self._store(self._samples(name), key)
+                if kept.is_file() and kept.stem == f"{key[:_KEY]}-{_sha256(kept)[:_KEY]}":
+                    table = SampleTable(kept)
+                    if not table.missing_files():
+                        return table
+            except (DataError, OSError):
+                pass  # written by another version, or by another user for himself: made again
+        return self._store(name, key)
 
     def _samples(self, name: str) -> Iterator[Sample]:
         source = name if is_hub_name(name) else self.root / name
@@ -616,29 +635,24 @@ class _Reader:
                 self.left_out[name] = self.left_out.get(name, 0) + 1
             yield row
 
-    def _store(self, samples: Iterator[Sample], key: str) -> Sequence[Sample]:
-        """A list, or a table that is kept under a key if it will be the same next time."""
+    def _store(self, name: str, key: str) -> Sequence[Sample]:
+        """A list, or a table that is kept under a key if it will be the same next time, and its content's hash."""
+        samples = self._samples(name)
         listed = list(islice(samples, LISTED_ROWS + 1))
         if len(listed) <= LISTED_ROWS:
             return listed
         folder = cache_folder("tables")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=".", suffix=".arrow", dir=folder)
-            os.close(handle)
-        except OSError as error:
-            raise DataError(
-                f"cannot write to {folder}: {error.strerror}. Set VGLM_CACHE to a folder that can be written."
-            ) from error
-        path = Path(temporary)
-        try:
-            write_table(path, chain(listed, samples))
-            if self.left_out or key.startswith("hub-"):  # what is missing today may be there tomorrow
-                key = f"{key[:16]}-{_sha256(path)[:48]}"
-            kept = folder / f"{key}.arrow"
-            path.replace(kept)
-        finally:
-            path.unlink(missing_ok=True)
+            with explained(folder, error=CacheError), workplace(folder / "table") as place:
+                write_table(place / "table.arrow", chain(listed, samples))
+                if self.left_out or key.startswith("hub-"):  # what is missing today may be there tomorrow
+                    key = f"again-{key}"
+                kept = folder / f"{key[:_KEY]}-{_sha256(place / 'table.arrow')[:_KEY]}.arrow"
+                put_in_place(place / "table.arrow", kept)
+        except CacheError as error:
+            logger.warning("All rows of %s are held in memory, as their table is not cached: %s", name, error)
+            self.left_out.pop(name, None)
+            return list(self._samples(name))  # from the beginning
         return SampleTable(kept)
 
     def _source_files(self, name: str) -> list[Path]:
@@ -662,13 +676,18 @@ class _Reader:
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def _names_sha256(folder: Path) -> str:
+    """A hash of what the files in a folder and below it are called, where names are all that is to be read."""
+    names = sorted(Path(place, file).as_posix() for place, _, files in os.walk(folder) for file in files)
+    return hashlib.sha256("\0".join(os.path.relpath(name, folder) for name in names).encode()).hexdigest()
+
+
 def _other_than_pictures(folder: Path, *, is_deep: bool = True) -> Iterator[Path]:
     """Visible files that are not pictures, in the folder and if wanted below it."""
     for place, folders, files in os.walk(folder):
         folders[:] = [each for each in folders if is_deep and not each.startswith(".")]
-        yield from (
-            Path(place) / file for file in files if not file.startswith(".") and not file.lower().endswith(_PICTURES)
-        )
+        visible = (file for file in files if not file.startswith(".") and not file.lower().endswith(_PICTURES))
+        yield from (Path(place) / file for file in visible if os.path.isfile(os.path.join(place, file)))
 
 
 def _code_hash() -> str:

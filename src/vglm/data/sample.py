@@ -11,6 +11,7 @@ Sample(
 """
 
 import base64
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,9 @@ from typing import Any
 from PIL import Image
 
 from vglm.errors import DataError
+
+LARGEST_ENCODED_BYTES = 1 << 30
+"""A picture with more bytes than that, before it is decoded, is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,10 @@ class ImageSlice:
         Raises:
             DataError: The file cannot be read, or ends before the picture does, or the bytes are no base64.
         """
+        if not 0 <= self.size <= LARGEST_ENCODED_BYTES or self.offset < 0:
+            raise DataError(f"image {self} cannot be one: it has {self.size:,} bytes. Restore {self.file}.")
+        if os.path.exists(self.file) and not os.path.isfile(self.file):
+            raise DataError(f"image {self} cannot be read: {self.file} is no regular file. Restore it.")
         try:
             with self.file.open("rb") as file:
                 file.seek(self.offset)

@@ -14,8 +14,6 @@ DataLoader map the same file instead of copying it.
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -26,7 +24,8 @@ import numpy as np
 import pyarrow as pa
 
 from vglm.data.sample import ImageSlice, Sample, Turn
-from vglm.errors import DataError
+from vglm.errors import CacheError, DataError
+from vglm.files import whole_file
 
 _BATCH_ROWS = 512
 _SCHEMA = pa.schema(
@@ -181,17 +180,16 @@ def write_table(path: Path, samples: Iterable[Sample]) -> SampleTable:
     Raises:
         DataError: A sample holds a picture in memory, or metadata that JSON cannot hold; or whatever `samples` raises.
             Nothing is left behind then.
+        CacheError: The file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        iterator = iter(samples)
-        with pa.OSFile(os.fspath(folder / "table"), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
-            while batch := [_row(sample) for sample in islice(iterator, _BATCH_ROWS)]:
-                writer.write_batch(pa.RecordBatch.from_pylist(batch, _SCHEMA))
-        (folder / "table").replace(path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    iterator = iter(samples)
+    with (
+        whole_file(path, error=CacheError) as partial,
+        pa.OSFile(os.fspath(partial), "wb") as sink,
+        pa.ipc.new_file(sink, _SCHEMA) as writer,
+    ):
+        while batch := [_row(sample) for sample in islice(iterator, _BATCH_ROWS)]:
+            writer.write_batch(pa.RecordBatch.from_pylist(batch, _SCHEMA))
     return SampleTable(path)
 
 

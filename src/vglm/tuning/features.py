@@ -21,12 +21,12 @@ from peft import PeftModel
 from PIL import Image
 from torch import Tensor, nn
 
-from vglm.data.caching import cache_folder
+from vglm.caching import cache_folder
 from vglm.data.feature_cache import FeatureCache
 from vglm.data.sample import Sample
+from vglm.errors import CacheError
 from vglm.model import image_processing, modeling
-from vglm.model.checkpoint import hash_tensors
-from vglm.model.identity import is_adapted, is_from_checkpoint
+from vglm.model.identity import hash_parts, is_adapted, is_from_checkpoint
 from vglm.model.modeling import VISION_PARTS, VisualGlmModel
 from vglm.model.processing import VisualGlmProcessor
 
@@ -74,7 +74,7 @@ def cache_features(
         return None
     try:
         filled = features.fill(chain(samples, others))
-    except OSError as error:
+    except CacheError as error:
         logger.warning("features of pictures are not cached: %s", error)
         return None
     features.encode = None
@@ -122,7 +122,7 @@ def open_features(
         return FeatureCache(
             folder or cache_folder("features"), describe_encoder(model, processor, device), shape, encode
         )
-    except OSError as error:
+    except CacheError as error:
         logger.warning("features of pictures are not cached: %s", error)
         return None
 
@@ -140,7 +140,7 @@ def fill_features(features: FeatureCache | None, samples: Iterable[Sample]) -> b
     try:
         if features is not None:
             features.fill(samples)
-    except OSError as error:
+    except CacheError as error:
         logger.warning("features of pictures are not cached any further: %s", error)
         return False
     return features is not None
@@ -157,11 +157,12 @@ def describe_encoder(model: Any, processor: Any, device: torch.device) -> dict[s
     Returns:
         For `FeatureCache`: a change of any of it gives other features, at least in their last bits.
     """
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
     core = _core(model)
     parameters = _vision_parameters(core)
     return {
         "name": Path(core.config._name_or_path or "").name,
-        "weights_sha256": hash_tensors(parameters.items()),
+        "weights_xxh3": hash_parts(base, tuple(f"model.{part}" for part in VISION_PARTS)),
         "dtypes": sorted({str(each.dtype).removeprefix("torch.") for each in parameters.values()}),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "vision": _settings(core.vision_model.config),

@@ -27,6 +27,8 @@ FEWEST_POINTS = 30
 """A light curve with fewer measurements is refused: its periodogram would be noise."""
 HIGHEST_FREQUENCY = 60.0
 """Cycles per day; the fastest delta Scuti stars pulsate at about this rate."""
+MOST_FREQUENCIES = 5_000_000
+"""Of a periodogram; 45 years of data searched up to `HIGHEST_FREQUENCY`."""
 
 _FEWEST_CYCLES = 1.5  # of the longest period looked for
 _SAMPLES_PER_PEAK = 5
@@ -139,8 +141,9 @@ def measure(curve: LightCurve) -> Measurement:
         ConfigError: astropy is not installed.
         DataError: The series is too short for its sampling, so there is no frequency to search.
     """
-    span = curve.time[-1] - curve.time[0]
-    spacing = float(np.median(np.diff(curve.time)))
+    with np.errstate(over="ignore"):  # such a span is refused below
+        span = float(curve.time[-1] - curve.time[0])
+        spacing = float(np.median(np.diff(curve.time)))
     lowest = _FEWEST_CYCLES / span
     highest = min(HIGHEST_FREQUENCY, 0.5 / spacing if spacing > 0 else HIGHEST_FREQUENCY)
     step = 1 / (span * _SAMPLES_PER_PEAK)
@@ -149,7 +152,13 @@ def measure(curve: LightCurve) -> Measurement:
             f"expected a series long enough for a periodogram, found {len(curve.time)} points over {span:g} days;"
             " fix: give times in days, or a longer series"
         )
-    frequencies = lowest + step * np.arange(int((highest - lowest) / step) + 1)
+    if step == 0 or (number := (highest - lowest) / step) > MOST_FREQUENCIES:
+        raise DataError(
+            f"expected times in days, found {len(curve.time)} points over {span:g} days, {spacing:g} apart, which would"
+            f" take a periodogram of more than {MOST_FREQUENCIES:,} frequencies; fix: give times in days, or take"
+            " outliers out"
+        )
+    frequencies = lowest + step * np.arange(int(number) + 1, dtype=np.float64)
     spectrum = _amplitudes(curve, frequencies)
     frequency = _peak(frequencies, spectrum)
     faintest, brightest = np.percentile(curve.flux, [0.5, 99.5])

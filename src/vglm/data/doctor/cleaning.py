@@ -29,9 +29,10 @@ from vglm.data.doctor.checks import leaks, repeated_rows
 from vglm.data.doctor.diagnosis import Diagnosis
 from vglm.data.doctor.survey import Survey
 from vglm.data.doctor.texts import Mark
-from vglm.data.new_folder import check_new, new_folder
+from vglm.data.readers.unread import KEPT, is_asked
 from vglm.data.sample import ImageSlice, Sample
 from vglm.errors import DataError
+from vglm.files import check_vacant, new_folder
 
 DATA_FILE = "data.jsonl"
 CHANGES_FILE = "changes.jsonl"
@@ -46,7 +47,7 @@ _MARKS = {
 _TAKEN = re.compile(
     "images?|img|image_path|image_file|file_?names?|picture|question|prompt|query|instruction|answer|label|response|output"
     "|completion|multiple_choice_answer|caption|text|txt|description|report|split|group|history|english|messages"
-    "|conversations"
+    "|conversations|system|system_prompt"
 )
 _SUFFIXES = {"JPEG": ".jpg", "JPEG2000": ".jp2", "TIFF": ".tif"}
 
@@ -73,7 +74,7 @@ def write_cleaned_copy(diagnosis: Diagnosis, folder: Path) -> dict[str, int]:
     survey = diagnosis.survey
     if not survey.was_decoded:
         raise DataError("--fix has to see the pictures. Run it without --no-images.")
-    check_new(folder)
+    check_vacant(folder)
     source = Path(survey.source.path)
     if source.is_dir() and Path(os.path.abspath(folder)).is_relative_to(os.path.abspath(source)):
         raise DataError(f"{folder} lies in {source}, which is not to be touched. Choose another folder.")
@@ -203,4 +204,6 @@ def _record(sample: Sample, changes: _Changes) -> dict[str, Any]:
     for key, value in sample.meta.items():
         if key not in ("split", "group"):
             record[f"meta_{key}" if _TAKEN.fullmatch(key) else key] = value
+    if kept := [key for key in record if key not in ("question", "answer", "history") and is_asked(key)]:
+        record[KEPT] = kept
     return record

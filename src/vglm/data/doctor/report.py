@@ -5,7 +5,6 @@ The pages hold their images and need no network: a policy in their heads lets th
 
 import base64
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from vglm.data.doctor.pictures import READABLE
 from vglm.data.images import open_image
 from vglm.data.sample import ImageSlice
 from vglm.errors import DataError
+from vglm.files import write_text
 
 THUMBNAILS = 240
 """So many pictures at most are on the page of thumbnails, spread evenly over the data set."""
@@ -94,14 +94,8 @@ def write_report(diagnosis: Diagnosis, folder: Path) -> Path:
     index = environment.get_template("index.html.j2").render(**context, findings=findings)
     thumbnails, total = _thumbnails(diagnosis)
     contact_sheet = environment.get_template("thumbnails.html.j2").render(**context, thumbnails=thumbnails, total=total)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, page in (("thumbnails.html", contact_sheet), ("index.html", index)):
-            partial = folder / f".{name}.partial"
-            partial.write_text(page, encoding="utf-8", errors="replace")
-            os.replace(partial, folder / name)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be written: {error.strerror}. Pass another --output.") from error
+    for name, page in (("thumbnails.html", contact_sheet), ("index.html", index)):
+        write_text(folder / name, page, error=DataError)
     return folder / "index.html"
 
 

@@ -16,15 +16,16 @@ import datetime
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
 from vglm.data.problems import BadRow
 from vglm.data.readers.columns import ColumnOptions, TableReader
-from vglm.data.readers.rows import ImageFolders, split_name
+from vglm.data.readers.rows import ImageFolders, quote, split_name
 from vglm.data.sample import ImageSlice, Sample
-from vglm.errors import DataError
+from vglm.errors import DataError, brief
+from vglm.files import check_regular, read_json
 
 NAME = "arrow"
 SHAPE = "an Arrow file, or a folder made by datasets' save_to_disk"
@@ -32,6 +33,7 @@ SHAPE = "an Arrow file, or a folder made by datasets' save_to_disk"
 _FILE_MAGIC = b"ARROW1"
 _STREAM_MAGIC = b"\xff\xff\xff\xff"
 _ROWS_AT_ONCE = 1000
+_MOST_ROWS_PER_BYTE = 8
 
 
 def recognises(path: Path) -> bool:
@@ -95,8 +97,15 @@ def read_tables(
         DataError: As `read`.
     """
     for split, files in splits.items():
-        rows = (row for file in files for row in _rows(file))
-        yield from read_split(path, split if len(splits) > 1 else None, rows, folders, name, limit, **options)
+
+        def rows(files: Sequence[Path] = files) -> Iterator[dict[str, Any]]:
+            return (row for file in files for row in _rows(file))
+
+        def cells(column: str, rows: Callable[[], Iterator[dict[str, Any]]] = rows) -> Iterator[Any]:
+            return (row.get(column) for row in rows())
+
+        label = split if len(splits) > 1 else None
+        yield from read_split(path, label, rows(), folders, name, limit, cells, **options)
 
 
 def read_split(
@@ -106,6 +115,7 @@ def read_split(
     folders: ImageFolders,
     name: str,
     limit: int | None,
+    cells: Callable[[str], Iterable[Any]] | None = None,
     **options: Unpack[ColumnOptions],
 ) -> Iterator[Sample | BadRow]:
     """Read the rows of one split.
@@ -117,6 +127,7 @@ def read_split(
         folders: Where pictures are looked up that rows only name.
         name: What sample ids begin with.
         limit: How many rows to read; all if None.
+        cells: Goes through a column from the first row on, if it can be read twice.
         **options: See `ColumnOptions`.
 
     Yields:
@@ -129,7 +140,7 @@ def read_split(
     table: TableReader | None = None
     for number, row in enumerate(itertools.islice(rows, limit), start=1):
         if table is None:
-            table = TableReader.start(path, folders, name, row, **options)
+            table = TableReader.start(path, folders, name, row, cells, **options)
         place = number if split is None else f"{split}:{number}"
         yield from table.read(place, row, None if split is None else split_name(split.split("_")[0]))
 
@@ -153,24 +164,32 @@ def _saved_files(path: Path) -> dict[str, list[Path]]:
     """The Arrow files that a saved data set lists, by split."""
     try:
         if (path / "dataset_dict.json").is_file():
-            splits = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
-            return {split: _listed_files(path / split) for split in splits}
+            return {
+                split: _listed_files(path / _plain(split)) for split in read_json(path / "dataset_dict.json")["splits"]
+            }
         return {"": _listed_files(path)}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise DataError(
             f"{path}: no folder that datasets' save_to_disk wrote whole: {error!r}. Save it anew."
         ) from error
 
 
 def _listed_files(folder: Path) -> list[Path]:
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    return [folder / each["filename"] for each in state["_data_files"]]
+    return [folder / _plain(each["filename"]) for each in read_json(folder / "state.json")["_data_files"]]
+
+
+def _plain(name: str) -> str:
+    """A name from a file that becomes part of a path."""
+    if Path(name).name != name or name in ("", "..") or "\0" in name:
+        raise DataError(f"a saved data set names its files; {quote(name)} leaves its folder. Save it anew.")
+    return name
 
 
 def _rows(file: Path) -> Iterator[dict[str, Any]]:
     """A table's rows; a few at a time leave the memory map."""
     import pyarrow as pa
 
+    check_regular(file, advice="Expected an Arrow table.")
     try:
         with pa.memory_map(str(file)) as source:
             whole = source.read_buffer()
@@ -183,6 +202,9 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
                 else reader
             )
             for batch in batches:
+                batch.validate(full=True)  # an offset that leads elsewhere would end the process
+                if batch.num_rows > _MOST_ROWS_PER_BYTE * batch.nbytes:
+                    raise pa.ArrowInvalid(f"{batch.num_rows:,} rows in {batch.nbytes:,} bytes")
                 for first in range(0, batch.num_rows, _ROWS_AT_ONCE):
                     part = batch.slice(first, _ROWS_AT_ONCE)
                     columns = {
@@ -191,8 +213,12 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
                     }
                     for place in range(part.num_rows):
                         yield {name: values[place] for name, values in columns.items()}
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file}: expected an Arrow table, found {error}. Replace or convert the file.") from error
+    except DataError:
+        raise
+    except Exception as error:  # pyarrow raises many kinds for damaged tables
+        raise DataError(
+            f"{file}: expected an Arrow table, found {brief(error)}. Replace or convert the file."
+        ) from error
 
 
 def _class_labels(schema: Any) -> dict[str, list[str]]:

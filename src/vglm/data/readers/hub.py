@@ -13,7 +13,6 @@ Source: https://huggingface.co/docs/datasets/loading and stream.
 """
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Unpack
@@ -23,10 +22,14 @@ from vglm.data.readers.arrow import read_split, read_tables, to_text
 from vglm.data.readers.columns import ColumnOptions
 from vglm.data.readers.rows import ImageFolders
 from vglm.data.sample import Sample
-from vglm.errors import ConfigError, DataError
+from vglm.errors import ConfigError, DataError, brief
+from vglm.files import write_bytes
 
 NAME = "hub"
 SHAPE = "hf://owner/name, a data set of the Hugging Face hub, streaming too"
+
+_HUB_ADDRESSES = ("hf://", "https://huggingface.co/")
+"""Where a stream's pictures are fetched from; any other address in a table is a name."""
 
 
 class DatasetsOptions(ColumnOptions, total=False):
@@ -131,9 +134,9 @@ def read_with_datasets(
     try:
         loaded = datasets.load_dataset(**arguments, split=split, streaming=streaming, cache_dir=cache_dir)
     except Exception as error:  # of many kinds: no such data set, no network, a damaged file, a split that is not there
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = brief(error)
         raise DataError(
-            f"{path}: datasets cannot load it: {reason} Check the name, the connection and dataset.options."
+            f"{path}: datasets cannot load it: {reason}. Check the name, the connection and dataset.options."
         ) from error
     splits = dict(loaded) if isinstance(loaded, dict) else {split or "": loaded}
     folders = ImageFolders(beside, image_dir)
@@ -161,7 +164,9 @@ def _stream(path: str | Path, stream: Any, pictures: Path) -> Iterator[dict[str,
                 return
             values = {key: to_text(_save(value, pictures)) for key, value in row.items()}
         except Exception as error:  # of many kinds: no network, a damaged file
-            raise DataError(f"{path}: the stream broke off: {error}. Try again, or download it whole.") from error
+            raise DataError(
+                f"{path}: the stream broke off: {brief(error)}. Try again, or download it whole."
+            ) from error
         yield values | {key: each.int2str(row[key]) for key, each in labels.items() if isinstance(row.get(key), int)}
 
 
@@ -171,7 +176,7 @@ def _save(value: Any, folder: Path) -> Any:
         return [_save(each, folder) for each in value]
     if isinstance(value, dict) and {"bytes", "path"} == set(value):
         content, place = value["bytes"], value["path"]
-        if content is None and isinstance(place, str) and "://" in place:
+        if content is None and isinstance(place, str) and place.rpartition("::")[2].startswith(_HUB_ADDRESSES):
             import fsspec
 
             with fsspec.open(place, "rb") as file:
@@ -183,8 +188,5 @@ def _save(value: Any, folder: Path) -> Any:
 def _write(content: bytes, folder: Path) -> Path:
     path = folder / hashlib.sha256(content).hexdigest()
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_bytes(content)
-        temporary.rename(path)
+        write_bytes(path, content, error=DataError)
     return path

@@ -27,8 +27,10 @@ from vglm.data.problems import BadRow
 from vglm.data.readers.rows import RowCheck, fault, is_english, list_options, quote
 from vglm.data.sample import ImageSlice, Sample, Turn
 from vglm.errors import DataError
+from vglm.files import check_regular, lines_of
 
 NAME = "mmbench"
+KEPT = ("options", "choices", "hint")
 SHAPE = "a TSV with index, question, the options A, B, ..., answer and image (base64), MMBench"
 
 ROTATION = 1_000_000
@@ -180,6 +182,7 @@ class _Rows:
 
     def _parse(self) -> Iterator[tuple[int, list[str]]]:
         """The line where each record begins, and its cells."""
+        check_regular(self.path, advice="Expected a TSV file.")
         csv.field_size_limit(_LONGEST_CELL)
         line = 1
         try:
@@ -206,6 +209,6 @@ class _Rows:
 
     def _feed(self, file: Any) -> Iterator[str]:
         """The file's lines as text; their bytes are remembered for as long as a record goes on."""
-        for number, line in enumerate(file):
+        for number, line in enumerate(lines_of(file, self.path, longest=2 * _LONGEST_CELL)):
             self._lines.append(line)
             yield line.decode("utf-8-sig" if number == 0 else "utf-8")

@@ -22,8 +22,10 @@ from vglm.data.problems import BadRow
 from vglm.data.readers.rows import IMAGE_SUFFIXES, ImageFolders, RowCheck, is_english, quote
 from vglm.data.sample import Sample, Turn
 from vglm.errors import DataError
+from vglm.files import LARGEST_TEXT_BYTES, check_regular
 
 NAME = "mme"
+KEPT = ("choices",)
 SHAPE = "a folder for each category with pictures and .txt files of questions, a tab, and Yes or No, MME"
 
 _QUESTIONS, _IMAGES = "questions_answers_YN", "images"
@@ -120,6 +122,7 @@ def _question_files(folder: Path) -> list[Path]:
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
     """The lines with something on them, counting from 1."""
+    check_regular(file, advice="Expected a text file.", limit=LARGEST_TEXT_BYTES)
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -41,12 +41,13 @@ from vglm.data.readers.rows import (
 from vglm.data.readers.xrayglm import ENGLISH_QUESTION
 from vglm.data.sample import Sample, Turn
 from vglm.errors import DataError
+from vglm.files import read_bytes
 
 NAME = "openi_xml"
 WINDOW = "auto"
 SHAPE = "a folder of <eCitation> XML files, one a study"
 
-_SUFFIXES = (*IMAGE_SUFFIXES, ".dcm")
+_SUFFIXES = tuple(suffix for each in (*IMAGE_SUFFIXES, ".dcm") for suffix in (each, each.upper()))
 _HEAD_BYTES = 2048
 _MAX_BYTES = 8 << 20
 _ROOT = re.compile(rb"^(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<eCitation[\s>]", re.DOTALL)
@@ -57,7 +58,7 @@ def recognises(path: Path) -> bool:
     """Whether a file, or the first XML file of a folder, begins with `<eCitation>`."""
     try:
         first = path if path.is_file() else min(path.glob("*.xml"), default=None)
-        if first is None or first.suffix.lower() != ".xml":
+        if first is None or first.suffix.lower() != ".xml" or not first.is_file():
             return False
         with first.open("rb") as file:
             return _ROOT.match(file.read(_HEAD_BYTES)) is not None
@@ -141,16 +142,12 @@ def read(
 def _parse(file: Path) -> ElementTree.Element:
     """The root of one file; entities are refused, since they can blow up a small file to any size."""
     try:
-        if file.stat().st_size > _MAX_BYTES:
-            raise DataError(f"expected a report, found {file.stat().st_size:,} bytes; fix: take the file out")
-        content = file.read_bytes()
-        if b"<!ENTITY" in content:
+        content = read_bytes(file, advice="Take it out.", limit=_MAX_BYTES)
+        if b"<!ENTITY" in content.replace(b"\0", b""):  # in any width of characters
             raise DataError("expected plain XML, found an entity declaration; fix: write the text itself")
         root = ElementTree.fromstring(content)
     except (ElementTree.ParseError, expat.ExpatError, ValueError, LookupError) as error:
         raise DataError(f"expected XML, found: {error}; fix: correct the file there") from error
-    except OSError as error:
-        raise DataError(f"expected a file that can be read, found: {error.strerror}; fix: restore it") from error
     if root.tag != "eCitation":
         raise DataError(f"expected <eCitation>, found <{root.tag}>; fix: take the file out")
     return root

@@ -15,6 +15,7 @@ Source: https://github.com/webdataset/webdataset ("The WebDataset Format").
 """
 
 import json
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,20 +26,26 @@ from vglm.data.readers.columns import ColumnOptions, TableReader
 from vglm.data.readers.rows import IMAGE_SUFFIXES, ImageFolders, RowCheck, kind_of, quote, split_name
 from vglm.data.sample import ImageSlice, Sample
 from vglm.errors import DataError
+from vglm.files import check_regular
 
 NAME = "webdataset"
 SHAPE = "tar shards with 0001.jpg, 0001.txt or 0001.json, ..., or a folder of them"
 
 _TEXTS = (".txt", ".cls", ".text", ".caption")
 _LONGEST_TEXT = 1 << 24
+_LONGEST_HEADER = 1 << 20
+_ENDLESS = re.compile(rb"\d{256}")
 
 
 def recognises(path: Path) -> bool:
     """Whether it is a tar file, or a folder with such files in it."""
     try:
         shards = _shards(path)
-        return bool(shards) and tarfile.is_tarfile(shards[0])
-    except (OSError, tarfile.TarError):
+        if not shards:
+            return False
+        with tarfile.open(shards[0], tarinfo=_Header):
+            return True
+    except Exception:  # tarfile raises many kinds for what is none
         return False
 
 
@@ -80,6 +87,24 @@ def read(
             yield from table.read(number, row, split)
 
 
+class _Header(tarfile.TarInfo):
+    """A member's header, in which a size below zero or a number without end does not keep Python's reader for ever."""
+
+    def _block(self, count: int) -> int:
+        if count < 0:
+            raise tarfile.ReadError("a size below zero")
+        return super()._block(count)  # type: ignore[misc, no-any-return]
+
+    def _proc_pax(self, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
+        source = tarfile_.fileobj
+        assert source is not None
+        start = source.tell()
+        if self.size > _LONGEST_HEADER or _ENDLESS.search(source.read(self.size)):
+            raise tarfile.ReadError("a header without end")
+        source.seek(start)
+        return super()._proc_pax(tarfile_)  # type: ignore[misc, no-any-return]
+
+
 def _shards(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
@@ -95,13 +120,17 @@ def _samples(shard: Path) -> Iterator[tuple[str, dict[str, tuple[tarfile.TarInfo
     """A shard's keys, each with its members by extension; texts come with their content."""
     key, members = "", dict[str, tuple[tarfile.TarInfo, bytes]]()
     try:
-        with tarfile.open(shard, "r:") as tar:
+        check_regular(shard)
+        size = shard.stat().st_size
+        with tarfile.open(shard, "r:", tarinfo=_Header) as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # or the table of contents would grow in memory
                 folder, slash, file = member.name.rpartition("/")
                 base, dot, extension = file.partition(".")
                 if not member.isreg() or not dot or file.startswith("."):
                     continue  # folders, and what archivers add
+                if member.issparse() or member.offset_data + member.size > size:
+                    raise tarfile.ReadError(f"{quote(member.name)}, whose bytes are not all there")
                 if folder + slash + base != key:
                     if members:
                         yield key, members
@@ -110,7 +139,12 @@ def _samples(shard: Path) -> Iterator[tuple[str, dict[str, tuple[tarfile.TarInfo
                 is_text = extension.endswith((".json", *_TEXTS)) and member.size <= _LONGEST_TEXT
                 content = tar.extractfile(member) if is_text else None
                 members[extension] = (member, b"" if content is None else content.read())
-    except (tarfile.TarError, EOFError, OSError) as error:
+            tar.fileobj.seek(tar.offset)
+            if tar.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                raise tarfile.ReadError("a damaged header")
+    except DataError:
+        raise
+    except Exception as error:  # tarfile raises many kinds for damaged headers
         raise DataError(
             f"{shard}: expected an uncompressed tar file, found {error} (after {quote(key)}). Unpack a compressed "
             "shard (gunzip), or replace a damaged one."

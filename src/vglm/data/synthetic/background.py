@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from vglm.data.new_folder import new_folder
 from vglm.data.synthetic.command import write_set
 from vglm.data.synthetic.questions import QUESTION_KINDS, TEXT_ONLY_KINDS, ask
 from vglm.data.synthetic.render import render
 from vglm.data.synthetic.scenes import PLACES, sample_scene
+from vglm.files import new_folder
 
 QUESTION = "这张图片的背景里有什么内容？"
 ANSWERS = {

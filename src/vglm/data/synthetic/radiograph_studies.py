@@ -33,13 +33,13 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from vglm.data.loading import Splits
-from vglm.data.new_folder import new_folder
 from vglm.data.sample import Sample
 from vglm.data.synthetic.command import write_set
 from vglm.data.synthetic.radiograph_render import cardiothoracic_ratio, render
 from vglm.data.synthetic.radiograph_reports import report_turn, write_report
 from vglm.data.synthetic.radiographs import VIEWS, Chest, View, sample_chest
 from vglm.errors import ConfigError
+from vglm.files import new_folder
 
 LANGUAGES = ("zh", "en")
 

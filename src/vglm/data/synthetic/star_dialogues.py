@@ -33,11 +33,11 @@ from vglm.data.astronomy.light_curve import measure
 from vglm.data.astronomy.plots import View, draw
 from vglm.data.astronomy.questions import Question, ask
 from vglm.data.loading import Splits
-from vglm.data.new_folder import new_folder
 from vglm.data.sample import Sample
 from vglm.data.synthetic.command import write_set
 from vglm.data.synthetic.lightcurves import SHARES, Star, sample_star
 from vglm.errors import ConfigError
+from vglm.files import new_folder
 
 _ASKED: tuple[tuple[Question, bool], ...] = (("type", False), ("type", True), ("period", False), ("amplitude", True))
 """What even stars are asked; of odd ones the period is asked in English and the amplitude in Chinese."""

@@ -1,0 +1,204 @@
+"""What stages leave for one another, and what is said on a command line: runs, evaluations, models, overrides."""
+
+import io
+import random
+import shutil
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from .inputs import Area, _json
+from .mutations import hostile_values
+
+REFERENCE = Path(__file__).parents[1] / "reference" / "visualglm-mini-a"
+_TRAINED_WITH = ["trainer=debug", "trainer.max_steps=2", "trainer.save_steps=1", "training.score_checkpoints=false"]
+_ASKED_WITH = ["max_new_tokens=2", "image_use_samples=2", "baselines=false", "splits=[test]"]
+
+
+def _command(*arguments: str) -> None:
+    """Run `vglm`; what it says of a mistake becomes a message again."""
+    from vglm.cli import main
+    from vglm.errors import LONGEST_MESSAGE, WorkbenchError
+
+    said = io.StringIO()
+    with redirect_stderr(said):
+        code = main(list(arguments))
+    if code == 2:
+        text = said.getvalue().partition("error: ")[2]
+        assert len(text) <= LONGEST_MESSAGE + 10, f"a message of {len(text)} characters"
+        raise WorkbenchError(text)
+
+
+def _data(folder: Path) -> Path:
+    """Four pictures beside the input, which stay as they are."""
+    place = folder.parent / f"{folder.name}-data"
+    place.mkdir(exist_ok=True)
+    rows = []
+    for number, colour in enumerate(("red", "green", "blue", "gold")):
+        Image.new("RGB", (8, 8), colour).save(place / f"{number}.png")
+        rows.append({"img": f"{number}.png", "prompt": "颜色？", "label": colour})
+    _json(place / "dataset.json", rows)
+    return place
+
+
+def _run(folder: Path) -> None:
+    import train
+    from vglm.config import compose
+
+    data = ["dataset=fewshot_background", f"dataset.path={_data(folder)}"]
+    train.run(compose("train", [*data, *_TRAINED_WITH, f"output_dir={folder / 'run'}"]))
+
+
+def _read_run(folder: Path, rng: random.Random) -> None:
+    import evaluate
+    from vglm.config import compose, load_run_config
+
+    if rng.random() < 0.3:
+        load_run_config(folder / "run")
+    evaluate.run(compose("evaluate", [f"run={folder / 'run'}", *_ASKED_WITH]))
+
+
+def _interrupted(folder: Path) -> None:
+    _run(folder)
+    shutil.rmtree(folder / "run" / "adapter")
+    shutil.rmtree(folder / "run" / "checkpoint-2")
+    (folder / "run" / "run.json").unlink(missing_ok=True)
+
+
+def _resume(folder: Path, rng: random.Random) -> None:
+    import train
+    from vglm.config import compose
+
+    train.run(compose("train", [f"resume={folder / 'run'}"]))
+
+
+def _evaluation(folder: Path) -> None:
+    _run(folder)
+    _read_run(folder, random.Random(1))
+    (folder / "run" / "evaluation").rename(folder / "evaluation")
+    shutil.rmtree(folder / "run")
+
+
+def _report(folder: Path, rng: random.Random) -> None:
+    _command("report", str(folder / "evaluation"))
+
+
+def _score(folder: Path, rng: random.Random) -> None:
+    settings = ["metrics.names=[bleu_zh]", "metrics.names=[exact_match,rouge_l]", "metrics.labels=null"]
+    _command("score", str(folder / "evaluation"), rng.choice(settings))
+
+
+def _score_settings(folder: Path, rng: random.Random) -> None:
+    keys = [
+        "metrics.names",
+        "metrics.labels",
+        "metrics.external.x",
+        "metrics.external.x.scores",
+        "metrics.judge",
+        "metrics",
+    ]
+    keys += ["metrics.judge.endpoint", "metrics.convention", "metrics.nothing", "metrics.names.0", "", "other"]
+    chosen = [f"{rng.choice(keys)}={_written(rng)}" for _ in range(rng.choice((1, 1, 2)))]
+    _command("score", str(folder / "evaluation"), *[each for each in chosen if not each.startswith("-")])
+
+
+def _written(rng: random.Random) -> str:
+    """A hostile value as a command line has it."""
+    value = rng.choice(hostile_values())
+    text = value if isinstance(value, str) else repr(value).replace("'", "").replace("None", "null")
+    return text.replace("\0", "")[:2000]
+
+
+def _override(folder: Path, rng: random.Random) -> None:
+    from vglm.config import check_config, compose, top_level_keys
+
+    name = rng.choice(("train", "evaluate"))
+    known = [
+        *sorted(top_level_keys(name)),
+        "method.r",
+        "method.target_modules",
+        "trainer.max_steps",
+        "trainer.learning_rate",
+    ]
+    known += [
+        "model.path_or_id",
+        "model.dtype",
+        "dataset.path",
+        "dataset.fractions",
+        "method._target_",
+        "hydra.run.dir",
+        "recipes",
+    ]
+    given = ["dataset=fewshot_background", f"dataset.path={folder}"] if name == "evaluate" else []
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        key = rng.choice(known)
+        sign = rng.choice(("", "", "", "", "+", "++", "~"))
+        given.append(f"{sign}{key}={_written(rng)}" if rng.random() < 0.9 else _written(rng))
+    check_config(compose(name, given), name)
+
+
+def _nothing(folder: Path) -> None:
+    (folder / "x").write_text("")
+
+
+def _adapter(folder: Path) -> None:
+    _run(folder)
+    (folder / "run" / "adapter").rename(folder / "adapter")
+    shutil.rmtree(folder / "run")
+
+
+def _read_adapter(folder: Path, rng: random.Random) -> None:
+    from vglm.config import repo_root
+    from vglm.model.loading import attach_adapter, load_pretrained
+
+    model, _ = load_pretrained(repo_root() / "data" / "visualglm_tiny")
+    attach_adapter(model, folder / "adapter")
+
+
+def _reference(layout: str) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        shutil.copytree(REFERENCE / layout, folder / "model")
+        if "sat" in layout:
+            shutil.copy(REFERENCE / "hf_layout" / "ice_text.model", folder / "model")
+        for each in folder.rglob("*"):
+            each.chmod(0o755 if each.is_dir() else 0o644)
+
+    return make
+
+
+def _native(folder: Path) -> None:
+    from vglm.model.loading import load_pretrained, save_native
+
+    save_native(*load_pretrained(REFERENCE / "hf_layout"), folder / "model")
+
+
+def _read_model(folder: Path, rng: random.Random) -> None:
+    from vglm.model.loading import load_pretrained
+
+    load_pretrained(folder / "model", tokenizer=REFERENCE / "hf_layout" if rng.random() < 0.5 else None)
+
+
+def _convert(folder: Path, rng: random.Random) -> None:
+    _command("convert", str(folder / "model"), str(folder.parent / "out"), "--tokenizer", str(REFERENCE / "hf_layout"))
+
+
+def _slow(make: Any, read: Any, **options: Any) -> Area:
+    return Area(make, read, changes_input=True, is_quick=False, **options)
+
+
+AREAS = {
+    "runs": _slow(_run, _read_run),
+    "resume": _slow(_interrupted, _resume),
+    "evaluations/report": _slow(_evaluation, _report),
+    "evaluations/score": _slow(_evaluation, _score),
+    "evaluations/settings": _slow(_evaluation, _score_settings, is_mutated=False),
+    "overrides": Area(_nothing, _override, is_mutated=False),
+    "models/adapter": _slow(_adapter, _read_adapter),
+    "models/native": _slow(_native, _read_model),
+    "models/hf": _slow(_reference("hf_layout"), _read_model),
+    "models/sat": _slow(_reference("sat_layout"), _convert),
+    "models/sat-lora": _slow(_reference("sat_lora"), _convert),
+}
