@@ -236,7 +236,8 @@ def _cache(parsed: argparse.Namespace) -> None:
     for part in parts:
         encoder = part.encoder
         made_by = f"{encoder.get('name') or 'unnamed'} (weights {str(encoder.get('weights_sha256'))[:12]})"
-        made_by += f", {'/'.join(map(str, encoder.get('dtypes', [])))}, {encoder.get('device')}"
+        dtypes = encoder.get("dtypes")
+        made_by += f", {'/'.join(map(str, dtypes)) if isinstance(dtypes, list) else dtypes}, {encoder.get('device')}"
         print(f"{part.size_bytes / 1e6:10,.1f} MB {part.pictures:9,} pictures  {made_by}")
     sizes = {folder.name: folder_bytes(folder) for folder in others}
     for name, size in sizes.items():
