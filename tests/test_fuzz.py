@@ -106,6 +106,8 @@ def test_what_is_no_file_is_not_opened(
     for picture in (tmp_path / "a", ImageSlice(tmp_path / "a", 0, 10)):
         with pytest.raises(DataError):
             check_image_header(picture)
+        sample = Sample("a#1", "g", picture, (Turn("?", "!"),))
+        assert isinstance(record_window(sample), Sample)  # what it is, is said when it is opened
 
 
 @pytest.mark.parametrize("put", [os.mkfifo, endless])

@@ -466,31 +466,27 @@ def _encode(pictures: Any) -> Any:
     return torch.stack([torch.full((2, 3), float(picture.getpixel((0, 0))[0])) for picture in pictures])
 
 
-def _features(folder: Path) -> None:
-    import vglm.data.feature_cache
-
-    settled, vglm.data.feature_cache._SETTLED_SECONDS = vglm.data.feature_cache._SETTLED_SECONDS, -1.0
-    pictures = folder.parent / "pictures"
+def _pictures_to_encode(folder: Path) -> None:
     for each in range(5):
-        pictures.mkdir(exist_ok=True)
-        Image.new("RGB", (3, 4), (each, 0, 0)).save(pictures / f"{each}.png")
-    _feature_cache(folder, _encode).fill(_samples(pictures))
-    vglm.data.feature_cache._SETTLED_SECONDS = settled
+        Image.new("RGB", (3, 4), (each, 0, 0)).save(folder / f"{each}.png")
 
 
-def _read_features(folder: Path, rng: random.Random) -> None:
-    """What the cache gives is right, whatever became of its files."""
+def _damaged_features(folder: Path, rng: random.Random) -> None:
+    """Whatever became of a cache's files, it is filled again and found again."""
+    import vglm.data.feature_cache
     from vglm.cli import main
-    from vglm.data.feature_cache import list_cache
 
-    pictures = next(iter(folder.parents[1].glob("good/*/pictures")))
-    cache = _feature_cache(folder, _encode)
-    cache.fill(_samples(pictures))
-    for sample in _samples(pictures):
-        features = cache[sample]
-        assert tuple(features.shape) == (2, 3)
-    os.environ["VGLM_CACHE"] = str(folder)
-    list_cache(folder / "features")
+    from .mutations import mutate_folder
+
+    vglm.data.feature_cache._SETTLED_SECONDS = -1.0  # as if the pictures had been there for long
+    cache = folder.parent / "cache"
+    os.environ["VGLM_CACHE"] = str(cache)
+    _feature_cache(cache, _encode).fill(_samples(folder))
+    mutate_folder(rng, cache)
+    features = _feature_cache(cache, _encode)
+    features.fill(_samples(folder))
+    for sample in _samples(folder):
+        assert tuple(features[sample].shape) == (2, 3)
     main(["cache"])
     if rng.random() < 0.2:
         main(["cache", "--clear"])
@@ -609,6 +605,6 @@ AREAS |= {
     }.items()
 }
 AREAS |= {
-    "caches/features": Area(_features, _read_features, changes_input=True),
+    "caches/features": Area(_pictures_to_encode, _damaged_features, is_mutated=False),
     "caches/tables": Area(_tables, _mutated_table, changes_input=True, is_mutated=False, is_quick=False),
 }
