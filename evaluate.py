@@ -12,6 +12,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from vglm.config import build, check_config, entry_point, take_from_run
+from vglm.runs import EVALUATION_FILE, Run
 
 
 def run(cfg: DictConfig) -> Path:
@@ -23,20 +24,17 @@ def run(cfg: DictConfig) -> Path:
     Returns:
         The evaluation folder: every arm's predictions.jsonl, baselines.json, metrics.json, report/.
     """
-    folder, trained = None, {}
-    if cfg.run is not None:
-        from vglm.evaluation.subject import read_run
-
-        folder, trained = read_run(cfg.run, Path("outputs"))
+    tuned = None if cfg.run is None else Run.open(cfg.run, unverified=cfg.unverified is True)
+    folder, trained = (None, {}) if tuned is None else (tuned.folder, tuned.config)
     take_from_run(cfg, trained)
     check_config(cfg, "evaluate")  # every mistake at once, before any weights load
 
     from vglm.evaluation.baselines import collect_baselines, draw_examples, write_baselines
     from vglm.evaluation.decoding import read_decoding
     from vglm.evaluation.image_use import make_controls
-    from vglm.evaluation.predictions import EVALUATION_FILE, write_evaluation
+    from vglm.evaluation.predictions import write_evaluation
     from vglm.evaluation.processes import Processes
-    from vglm.evaluation.report import print_summary, render
+    from vglm.evaluation.report import print_summary, write_report
     from vglm.evaluation.scoring import check_metrics, score_arms
     from vglm.evaluation.subject import answer, describe, open_subject, select_samples, work_key
     from vglm.evaluation.tracking import track_evaluation
@@ -54,11 +52,11 @@ def run(cfg: DictConfig) -> Path:
 
     # who is asked
     load = partial(build, cfg.model)
-    subject = task.ask(open_subject(config, folder, trained, samples, splits.files, controls, load))
+    subject = task.ask(open_subject(config, tuned, samples, splits.files, controls, load))
 
     # ask, score and report; the folder appears when all of it is there
     output = Path(cfg.output_dir or task.output_dir(folder, subject))
-    key = work_key(config, splits.data_hash, folder)
+    key = work_key(config, splits.data_hash, tuned)
     with processes.folder(output, marker=EVALUATION_FILE, key=key) as new:
         answers = answer(subject, new, decoding, train, cfg.feature_cache, processes, few)
         if not processes.is_main:  # it has done its part
@@ -66,7 +64,7 @@ def run(cfg: DictConfig) -> Path:
         write_baselines(collect_baselines(train, answers, cfg.metrics) if cfg.baselines else [], new)
         write_evaluation(describe(subject, answers, decoding, OmegaConf.to_yaml(cfg)), new, subject.log)
         score_arms(new, cfg.metrics)  # those of metrics.external
-        render(new)
+        write_report(new)
     print_summary(output, tracked=track_evaluation(output, folder, trained))
     return output
 

@@ -6,7 +6,6 @@ python train.py resume=outputs/background/lora/<time>        continue an interru
 """
 
 import shlex
-from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -32,40 +31,40 @@ def run(cfg: DictConfig) -> Path:
 
     from vglm.data.collator import Collator
     from vglm.data.sequences import TrainingSequences
+    from vglm.files import write_json
     from vglm.model.identity import hash_weights
-    from vglm.tuning.contract import answer_logits, check_saved
+    from vglm.model.loading import describe_place
+    from vglm.tuning.contract import save_and_check
     from vglm.tuning.features import cache_features
-    from vglm.tuning.methods import attach, check_method, lora_scale, save, trainable_share
-    from vglm.tuning.run_folder import describe_run, newest_checkpoint, open_run, write_json, write_text
+    from vglm.tuning.methods import attach, check_method, lora_scale, trainable_share
+    from vglm.tuning.run_folder import describe_run, newest_checkpoint, open_run
     from vglm.tuning.trainer import WorkbenchTrainer
 
     method, args, scoring = build(cfg.method), build(cfg.trainer), build(cfg.training)
-    check_method(method, args, cfg.learning_rates, cfg.model.get("quantization"))
+    check_method(method, args, cfg.learning_rates, cfg.model.get("quantization"), cfg.model.get("dtype"))
     splits = scoring.divide(build(cfg.dataset))
     splits.refuse_leakage(allow=cfg.allow_leakage)
     asked = scoring.select(splits)  # of every checkpoint
-    with open_run(Path(cfg.output_dir), resume=is_resumed) as folder, build(cfg.tracker).writing_to(folder):
-        write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-        write_json(folder / "splits.json", splits.record())
+    files = {"config.yaml": OmegaConf.to_yaml(cfg, resolve=True), "splits.json": splits.record()}
+    with open_run(Path(cfg.output_dir), files, resume=is_resumed) as folder, build(cfg.tracker).writing_to(folder):
         set_seed(cfg.seed)
         model, processor = build(cfg.model)
         facts = describe_run(seed=cfg.seed, recipe=cfg.recipe, base_weights=hash_weights(model), splits=splits)
         sequences = TrainingSequences(splits.train, processor, max_length=cfg.max_length, answers=cfg.answers)
         model = attach(model, method)
-        print(f"{cfg.recipe}: {sequences.census}, {trainable_share(model)}\nrun folder: {folder}")
+        print(f"{folder}: {describe_place(model)}, {sequences.census}, {trainable_share(model)}")
         features = cache_features(model, processor, splits.train, args.device, asked) if cfg.feature_cache else None
         collate = Collator(processor, features=features, max_length=cfg.max_length, packing=cfg.packing)
         scores = scoring.watch(asked, collate, args)
         trainer = WorkbenchTrainer(model, args, sequences, collate, cfg.learning_rates, scores)
         outcome = trainer.train(resume_from_checkpoint=newest_checkpoint(folder))
+        if not trainer.is_world_process_zero():  # it has done its part
+            return folder
         facts |= trainer.facts(outcome) | {"scale": lora_scale(model), "sequences": vars(sequences.census)}
         write_json(folder / "run.json", facts)
-        result = save(model, processor, folder)
-        expected = answer_logits(trainer.trained_model(), collate(sequences[:1]))
-        batch = Collator(processor, max_length=cfg.max_length)(sequences[:1])  # from pixels, whatever was cached
-        del model, trainer  # what was saved must stand without them
-        report = check_saved(result, partial(build, cfg.model), batch, expected, args.device)
+        report = save_and_check(trainer.trained_model(), processor, folder, collate(sequences[:1]))
         write_json(folder / "run.json", facts | report.as_dict())
+        result = report.publish()
     print(f"{report}\nsaved: {result}\nnext: python evaluate.py {shlex.quote(f'run={folder}')}")
     return folder
 

@@ -67,7 +67,7 @@ def compare_epochs(folder: Path) -> None:
     from vglm.tuning.features import open_features
     from vglm.tuning.methods import attach
 
-    model, processor = load_pretrained(TINY)
+    model, processor = load_pretrained(TINY, device_map="cpu")
     tuned = attach(model, LoraConfig(target_modules=r".*language_model\.layers.*\.query_key_value", r=8))
     samples = [saved(sample, folder) for sample in SceneDialogues(EPOCH, seed=7, size=224)]
     time.sleep(2)  # so that the pictures' files count as settled
@@ -173,7 +173,7 @@ def start(folder: Path, *, is_eager: bool) -> dict[str, float]:
     from vglm.data.sequences import TrainingSequences
     from vglm.model.loading import load_pretrained
 
-    _, processor = load_pretrained(TINY)
+    _, processor = load_pretrained(TINY, device_map="cpu")
     before, began = psutil.Process().memory_info().rss, time.process_time()
     sequences = TrainingSequences(load_splits(folder).train, processor, max_length=2048)
     kept = []

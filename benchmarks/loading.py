@@ -145,10 +145,10 @@ def measure(folder: Path, arguments: dict[str, Any]) -> None:
     from vglm.model.loading import load_pretrained
 
     torch.set_num_threads(1)
-    load_pretrained(TOKENIZER, **arguments)  # whatever a first call brings in is no part of the question
+    load_pretrained(TOKENIZER, device_map="cpu", **arguments)  # what a first call brings in is no part of the question
     gc.collect()
     before = psutil.Process().memory_info().rss
-    model, _ = load_pretrained(folder, tokenizer=TOKENIZER, **arguments)
+    model, _ = load_pretrained(folder, device_map="cpu", tokenizer=TOKENIZER, **arguments)
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     print(json.dumps([peak - before, stored_bytes(model), fingerprint(model)]))

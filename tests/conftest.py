@@ -1,36 +1,93 @@
-"""What all tests share: one thread a process, no network, the opt-in marks, the reference data, two small folders."""
+"""What all tests share: one thread a process, a home of their own, no network, the opt-in marks, two small folders."""
 
+import gc
 import json
 import os
 import tempfile
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: more threads on few cores are slower by far
-os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", WANDB_MODE="disabled")
-
+from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
-import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
-torch.set_num_threads(1)
-_CACHE = tempfile.TemporaryDirectory(prefix="vglm-tests-", ignore_cleanup_errors=True)
-os.environ["VGLM_CACHE"] = _CACHE.name  # what tests encode stays out of the user's cache
-settings.register_profile("workbench", deadline=None)  # a first call may import a library
+_HOME = tempfile.TemporaryDirectory(prefix="vglm-tests-", ignore_cleanup_errors=True)
+# Before torch is imported, and for the processes that tests start. What tests write stays out of the user's
+# folders, what lies there does not reach the tests; more threads on few cores are slower by far.
+os.environ.update(
+    HOME=_HOME.name, XDG_CACHE_HOME=f"{_HOME.name}/.cache", VGLM_CACHE=f"{_HOME.name}/vglm", OMP_NUM_THREADS="1",
+    HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", WANDB_MODE="disabled", ACCELERATE_USE_CPU="true",
+)  # fmt: skip
+for _name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "HF_HOME", "HF_DATASETS_CACHE", "TORCH_HOME", "NETRC"):
+    os.environ.pop(_name, None)
+# No test fails for being slow: a first call may import a library, and the machine may be busy.
+settings.register_profile("workbench", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("workbench")
 
-REFERENCE = Path(__file__).parent / "reference" / "visualglm-mini-a"
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "tests" / "reference" / "visualglm-mini-a"
+LONGEST = ("evaluate", "recipes", "certificate", "sweep", "train", "tuning_trainer", "statistics", "sat_fine_tunes")
+NAMES, CHANGED = pytest.StashKey[set[str]](), pytest.StashKey[list[str]]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot run, with the reason."""
+    """Begin with the files that take longest; skip what this machine cannot run, with the reason."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem.removeprefix("test_"), len(places)))
     for item in items:
         for variable, mark in (("VGLM_REAL_DATA", "real_data"), ("VGLM_WEIGHTS", "weights")):
             if item.get_closest_marker(mark) and not os.environ.get(variable):
                 item.add_marker(pytest.mark.skip(reason=f"set {variable} to a folder to run it"))
-        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        if item.get_closest_marker("gpu") and not _has_gpu():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def pytest_collection_finish() -> None:
+    """Take what was imported out of the garbage collector's rounds: a training asks for several, of all objects."""
+    gc.collect()
+    gc.freeze()
+
+
+@cache
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _names() -> set[str]:
+    """What lies in the repository, but for caches and environments."""
+    names = set()
+    for folder, folders, files in os.walk(ROOT):
+        folders[:] = [each for each in folders if not each.startswith((".", "__pycache__")) and "egg-info" not in each]
+        names |= {os.path.relpath(os.path.join(folder, each), ROOT) for each in (*folders, *files)}
+    return names
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Remember the repository as it was."""
+    session.config.stash[NAMES] = _names()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail where tests left something in the repository, or took something away."""
+    changed = sorted(_names() ^ session.config.stash[NAMES])
+    if changed and not hasattr(session.config, "workerinput"):  # one process looks after those that xdist starts
+        session.config.stash[CHANGED] = changed
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what was skipped, and what the tests left in the repository."""
+    skipped = [each.longrepr for each in terminalreporter.stats.get("skipped", []) if isinstance(each.longrepr, tuple)]
+    reasons = Counter(reason.removeprefix("Skipped: ") for _, _, reason in skipped)
+    terminalreporter.write_line(f"{len(skipped)} tests skipped" + (":" if skipped else ""))
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"  {count:3} x {reason}")
+    if changed := config.stash.get(CHANGED, []):
+        message = f"ERROR: tests must write to tmp_path; in the repository came or went: {', '.join(changed[:5])}"
+        terminalreporter.write_line(message, red=True)
 
 
 @pytest.fixture

@@ -72,11 +72,65 @@ def test_a_compressed_file_and_one_of_the_community_are_read(tmp_path: Path) -> 
     assert len(read_light_curve(packed).time) == 47
     table = fits.BinTableHDU.from_columns([fits.Column("T", "D", array=TIME), fits.Column("FCOR", "E", array=FLUX)])
     fits.HDUList([fits.PrimaryHDU(), table]).writeto(tmp_path / "b.fits")
-    with pytest.raises(DataError, match=r"TIME and PDCSAP_FLUX or .* in b.fits, found T, FCOR; fix"):
-        read_light_curve(tmp_path / "b.fits")
+    assert read_light_curve(tmp_path / "b.fits").star == "b"
     table.columns["FCOR"].name = "FLUX"
     fits.HDUList([fits.PrimaryHDU(), table]).writeto(tmp_path / "c.fits")
     assert read_light_curve(tmp_path / "c.fits").star == "c"
+
+
+def fits_table(path: Path, **columns: np.ndarray) -> Path:
+    made = [
+        fits.Column(name, "D" if values.ndim == 1 else f"{values.shape[1]}D", array=values)
+        for name, values in columns.items()
+    ]
+    fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU.from_columns(made)]).writeto(path, overwrite=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    "names", [("T", "FRAW", "FCOR"), ("TIME", "RAW_FLUX", "CORR_FLUX"), ("TIME", "SAP_FLUX", "KSPSAP_FLUX")]
+)
+def test_the_corrected_flux_of_the_community_is_taken(tmp_path: Path, names: tuple[str, str, str]) -> None:
+    time, raw, corrected = names
+    path = fits_table(tmp_path / "a.fits", **{time: TIME, raw: FLUX[::-1], corrected: FLUX})
+    assert read_light_curve(path).flux == pytest.approx(FLUX / np.median(FLUX))
+    assert read_light_curve(fits_table(path, **{time: TIME, raw: FLUX})).flux == pytest.approx(FLUX / np.median(FLUX))
+
+
+def test_points_under_thruster_fire_are_dropped(tmp_path: Path) -> None:
+    path = fits_table(tmp_path / "a.fits", T=TIME, FCOR=FLUX, MOVING=np.where(np.arange(50) == 7, 1.0, 0.0))
+    assert len(read_light_curve(path).time) == 49
+
+
+def test_a_column_without_measurements_gives_way_to_the_next(tmp_path: Path) -> None:
+    path = mission_file(tmp_path / "a.fits", telescope="TESS", flux=FLUX)
+    with fits.open(path, mode="update") as units:
+        units[1].data["PDCSAP_FLUX"][:] = np.nan
+    assert len(read_light_curve(path).time) == 48
+    with pytest.raises(DataError, match=r"measurements in a\.fits, found none in PDCSAP_FLUX; fix: .*flux=auto"):
+        read_light_curve(path, flux="pdcsap")
+
+
+def test_pixels_and_unknown_columns_are_told_apart(tmp_path: Path) -> None:
+    pixels = fits_table(tmp_path / "a.fits", TIME=TIME, FLUX=np.ones((50, 4)))
+    with pytest.raises(DataError, match=r"found target pixels; fix: pass the mission's light-curve file, not pixels"):
+        read_light_curve(pixels)
+    with pytest.raises(DataError, match=r"TIME and PDCSAP_FLUX or .*, found TIME, COUNTS; fix: pass the .* CSV"):
+        read_light_curve(fits_table(tmp_path / "b.fits", TIME=TIME, COUNTS=FLUX))
+
+
+def test_nameless_magnitudes_are_asked_about(tmp_path: Path) -> None:
+    magnitudes = 14 - 2.5 * np.log10(FLUX / np.median(FLUX))
+    path = _csv(tmp_path / "ogle.dat", _lines(TIME, magnitudes, magnitudes * 0 + 0.01, mark=" "))
+    with pytest.raises(
+        DataError, match=r"found values from 13\.98\d* to 14\.01\d* without, which may be magnitudes; fix"
+    ):
+        read_light_curve(path)
+    assert read_light_curve(path, magnitudes=True).flux == pytest.approx(FLUX / np.median(FLUX), rel=1e-6)
+    assert read_light_curve(path, magnitudes=False).flux == pytest.approx(magnitudes / np.median(magnitudes), rel=1e-6)
+    for names in ("# time mag error\n", "hjd I_mag I_mag_err\n"):
+        named = read_light_curve(_csv(path, names + _lines(TIME, magnitudes, magnitudes * 0 + 0.01, mark=" ")))
+        assert named.flux == pytest.approx(FLUX / np.median(FLUX), rel=1e-6)
 
 
 def test_damaged_fits_files_are_refused_in_one_kind_of_error(tmp_path: Path) -> None:

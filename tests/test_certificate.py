@@ -7,8 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 import torch
@@ -71,7 +71,7 @@ def _hashes(*folders: Path) -> dict[Path, str]:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "largest"), [("float32", 1e-6), ("float16", 1e-3), ("bfloat16", 1e-2)], ids=lambda each: str(each)
+    ("dtype", "largest"), [("float32", 1e-5), ("float16", 5e-3), ("bfloat16", 5e-2)], ids=lambda each: str(each)
 )
 @pytest.mark.parametrize("run", ["lora_run", "qlora_run"])
 def test_a_merged_model_has_the_adapters_logits(
@@ -106,6 +106,7 @@ def test_a_merged_model_has_the_adapters_logits(
     assert written == json.loads(json.dumps(certificate.as_dict()))
     assert written["passed"] is True
     assert written["logits"]["relative_difference"] < largest < written["logits"]["adapter_effect"]
+    assert written["logits"]["noise"] < largest
     assert written["exact_match"]["n"] == 6
     assert len(written["updates"]["modules"]) == 8
     assert written["base"]["quantization"] == quantization.get("quantization")
@@ -117,7 +118,8 @@ def test_merging_into_weights_before_quantisation_would_not_be_the_tuned_model(
     tuned, processor = load_pretrained(random_model_folder, adapter=qlora_run / "adapter", quantization="nf4")
     other, _ = load_pretrained(random_model_folder, adapter=qlora_run / "adapter")
     batch = _batch(few_shot_folder, processor)
-    assert relative_difference(answer_logits(other, batch), answer_logits(tuned, batch)) > 0.01
+    difference = relative_difference(answer_logits(other, batch), answer_logits(tuned, batch))
+    assert difference > 1e-4  # a merge may differ by so much; rounding to nf4 moves these logits by 5e-3 and more
 
 
 def test_the_command_prints_the_certificate(lora_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,7 +130,7 @@ def test_the_command_prints_the_certificate(lora_run: Path, tmp_path: Path, caps
     assert f"wrote {tmp_path / 'merged'}" in printed
 
 
-def test_a_wrong_merge_ends_with_1_and_publishes_nothing(
+def test_a_wrong_merge_ends_with_1_and_is_kept_as_unverified(
     lora_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def forget_a_module(*arguments):
@@ -138,12 +140,18 @@ def test_a_wrong_merge_ends_with_1_and_publishes_nothing(
 
     merge = module.merge_adapter
     monkeypatch.setattr(module, "merge_adapter", forget_a_module)
-    assert main(["merge", str(lora_run), "--output", str(tmp_path / "merged"), "--force"]) == 1
+    kept = tmp_path / "merged.unverified"
+    for _ in range(2):  # in the place of the first one
+        capsys.readouterr()
+        assert main(["merge", str(lora_run), "--output", str(tmp_path / "merged"), "--force"]) == 1
     printed = capsys.readouterr()
     assert "certificate FAILED" in printed.out
-    assert "nothing was published" in printed.out
+    assert f"nothing was published; what was merged is kept in {kept}" in printed.out
+    assert f"python evaluate.py model.path_or_id={kept} dataset=<data>" in printed.out
     assert "at most 1e-04 is allowed" in printed.err
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [kept]
+    assert json.loads((kept / "merge_certificate.json").read_text(encoding="utf-8"))["passed"] is False
+    load_pretrained(kept)
 
 
 def _scaled(run: Path, folder: Path, factor: float, module: str = "") -> Path:
@@ -259,21 +267,22 @@ def test_a_killed_merge_leaves_nothing_that_looks_like_a_model(
 ) -> None:
     output = tmp_path / "merged"
     inputs = _hashes(lora_run)
-    wait = "import time, vglm.evaluation.certificate as c; c._judge = lambda *a, **k: time.sleep(60)"
-    command = ["merge", str(lora_run), "--output", str(output)]
-    call = f"from vglm.cli import main; raise SystemExit(main({command!r}))"
+    killed = f"""
+        import os, time, vglm.cli, vglm.evaluation.certificate as certificate
+
+        def die(*arguments, **options):  # when all is written and nothing published
+            os.kill(os.getpid(), {int(by)})
+            time.sleep(3600)
+
+        certificate._judge = die
+        raise SystemExit(vglm.cli.main({["merge", str(lora_run), "--output", str(output)]!r}))
+    """
     environment = {**os.environ, "PYTHONPATH": str(repo_root() / "src")}
-    with (tmp_path.parent / "log").open("w") as log:
-        process = subprocess.Popen([sys.executable, "-c", f"{wait}; {call}"], env=environment, stdout=log, stderr=log)
-    deadline = time.monotonic() + 300
-    while not list(tmp_path.glob(".merged.*.merge/result/model.safetensors")):
-        assert process.poll() is None, (tmp_path.parent / "log").read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(by)
-    assert process.wait(timeout=60) == (130 if by == signal.SIGTERM else -signal.SIGKILL)
+    done = subprocess.run([sys.executable, "-c", dedent(killed)], env=environment, capture_output=True, text=True)
+    assert done.returncode == (130 if by == signal.SIGTERM else -signal.SIGKILL), done.stderr
     assert not output.exists()
-    assert bool(list(tmp_path.iterdir())) == (by == signal.SIGKILL)  # which gives no time to clean up
+    left = list(tmp_path.glob(".merged.claimed/result/model.safetensors"))
+    assert len(left) == len(list(tmp_path.iterdir())) == (by == signal.SIGKILL)  # which gives no time to clean up
     assert _hashes(lora_run) == inputs
     assert merge_runs([lora_run], output).passed
     assert [path.name for path in tmp_path.iterdir()] == ["merged"]

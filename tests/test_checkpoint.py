@@ -1,9 +1,11 @@
 """Weight files: what is read, and what is refused with which words."""
 
 import json
+import os
 import pickle
 import random
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vglm.errors import CheckpointError
+from vglm.errors import LONGEST_MESSAGE, CheckpointError
 from vglm.model.checkpoint import WeightFiles, read_tensors
+from vglm.model.loading import load_pretrained, save_native
 
 NAME = "pytorch_model.bin"
 
@@ -194,3 +197,94 @@ def test_sat_iterations(reference: Path, tmp_path: Path) -> None:
     shutil.copy(folder / "2" / "mp_rank_00_model_states.pt", folder / "2" / "mp_rank_01_model_states.pt")
     with pytest.raises(CheckpointError, match="split for model parallelism"):
         WeightFiles.sat(folder)
+
+
+# --- files from strangers -------------------------------------------------------------------------------------------
+
+
+def _packed_anew(file: Path, **more: bytes) -> None:
+    with zipfile.ZipFile(file) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in (records | more).items():
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize("name", [NAME, "file.pt"])
+def test_compressed_records_are_refused(tmp_path: Path, name: str) -> None:
+    tensors = {"a": torch.zeros(1000), "b": torch.ones(1000)}
+    torch.save({"module": tensors} if name.endswith("pt") else tensors, tmp_path / name)
+    _packed_anew(tmp_path / name)
+    with pytest.raises(CheckpointError, match=rf"{name} was packed anew: .* and \d more is compressed"):
+        read_tensors(tmp_path / name)
+
+
+def test_a_small_file_that_unpacks_to_much_is_not_unpacked(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(10)}, tmp_path / NAME)
+    _packed_anew(tmp_path / NAME, bomb=bytes(2**27))
+    assert (tmp_path / NAME).stat().st_size < 2**20
+    with pytest.raises(CheckpointError, match="is compressed"):
+        read_tensors(tmp_path / NAME)
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.zeros(1).expand(10**12), torch.zeros(3, 3).to_sparse(), torch.zeros(2, device="meta")],
+    ids=["expanded", "sparse", "meta"],
+)
+def test_tensors_without_their_numbers_are_refused(tmp_path: Path, tensor: torch.Tensor, new_format: bool) -> None:
+    torch.save({"a": tensor}, tmp_path / NAME, _use_new_zipfile_serialization=new_format)
+    with pytest.raises(CheckpointError, match=r"'a' is no plain tensor|cannot be read"):
+        read_tensors(tmp_path / NAME)
+
+
+def test_one_storage_for_many_tensors_is_refused(tmp_path: Path) -> None:
+    shared = torch.zeros(10_000)
+    torch.save({str(i): shared for i in range(2)}, tmp_path / NAME)
+    assert len(read_tensors(tmp_path / NAME)) == 2
+    torch.save({str(i): shared for i in range(100)}, tmp_path / NAME)
+    with pytest.raises(CheckpointError, match=r"bytes, too few for tensors of 4,000,000"):
+        read_tensors(tmp_path / NAME)
+
+
+@pytest.mark.parametrize("header", [b'{"a":' + b"[" * 10**5, b"{}", b'{"a":{"dtype":"F32","shape":[1e99]}}', b""])
+@pytest.mark.parametrize("length", [None, 0, 2**40, 2**64 - 1])
+def test_headers_of_safetensors(tmp_path: Path, header: bytes, length: int | None) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes((len(header) if length is None else length).to_bytes(8, "little") + header)
+    try:
+        assert read_tensors(file) == {}
+    except CheckpointError as error:
+        assert len(str(error)) < 500  # noqa: PT017
+
+
+@pytest.mark.parametrize("content", [b"9" * 2**20, b"../../1", b"\xff", b"", b"1\0", b"x" * 300])
+def test_latest_names_an_iteration(reference: Path, tmp_path: Path, content: bytes) -> None:
+    folder = shutil.copytree(reference / "sat_layout", tmp_path / "sat")
+    (folder / "latest").write_bytes(content)
+    with pytest.raises(CheckpointError, match="latest") as caught:
+        WeightFiles.sat(folder)
+    assert len(str(caught.value)) < LONGEST_MESSAGE
+
+
+@pytest.mark.parametrize("name", ["1/mp_rank_00_model_states.pt", "latest"])
+def test_pipes_in_place_of_files(reference: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(reference / "sat_layout", tmp_path / "sat")
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    if name == "latest":
+        assert WeightFiles.sat(folder).files[0].parent.name == "1"  # as if there were none
+    else:
+        with pytest.raises(CheckpointError, match="is no regular file"):
+            WeightFiles.sat(folder)
+
+
+def test_written_files_can_be_read_as_the_umask_says(random_model_folder: Path, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        model, processor = load_pretrained(random_model_folder)
+        save_native(model, processor, tmp_path / "native")
+    finally:
+        os.umask(before)
+    assert {oct(file.stat().st_mode & 0o777) for file in (tmp_path / "native").iterdir()} == {"0o640"}

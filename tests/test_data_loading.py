@@ -219,8 +219,13 @@ def test_rows_that_name_their_split_are_believed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"1 of 6 rows do not say which split they are in \(first: reports\.json#6\)"):
         load_splits(path)
     path.write_text(json.dumps([{**row, "split": "test"} for row in rows]))
-    with pytest.raises(DataError, match="no row is in the split train; there are test"):
-        load_splits(path)
+    splits = load_splits(path, fractions={"test": 1.0})
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [0, 0, 6]
+    with pytest.raises(DataError, match=r"no training samples; there are 6 in test\. It can be evaluated"):
+        splits.refuse_leakage(allow=True)
+    for protocol in ({"protocol": "few_shot", "shots": 2}, {"protocol": "k_fold", "folds": 2, "fold": 0}):
+        with pytest.raises(DataError, match="divides training samples, and there are none; only test"):
+            load_splits(path, **protocol)
 
 
 def test_a_validation_file_and_a_training_file_alone(tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 """No group on both sides, whatever the data; proportions kept; the seed decides, and nothing else does."""
 
+import math
 from collections import Counter
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vglm.data.ids import group_name, ids_in
 from vglm.data.sample import Sample, Turn
 from vglm.data.splits import (
     Outline,
@@ -279,3 +282,123 @@ def test_a_split_is_described_by_its_ids_and_groups() -> None:
         [sample("a#1", group="g"), sample("a#2", group="g"), sample("a#3", group="h")]
     )
     assert described == {"samples": 3, "groups": 2, "ids": ["a#1", "a#2", "a#3"], "group_names": ["g", "h"]}
+
+
+# --- ids of patients and studies --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [7, 7.0, "7", " 7", "7.0", "７", "\ufeff7 "])
+def test_an_id_has_one_form(value: object) -> None:
+    assert group_name(value) == "7"
+
+
+@pytest.mark.parametrize(
+    "value", [None, math.nan, math.inf, True, "", " ", "NaN", "None", "null", "<NA>", [7], {"a": 7}]
+)
+def test_nothing_is_no_id(value: object) -> None:
+    assert group_name(value) is None
+
+
+NAMES = ["patient_id", "PatientID", "patientId", "Patient ID", "subject_id", "deid_patient_id", "患者编号"]
+STUDIES = ["study_id", "StudyID", "StudyInstanceUID", "study"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, *STUDIES])
+def test_usual_names_of_ids(name: str) -> None:
+    assert [each.name for each in ids_in({"note": "x", name: 7.0, "subject": "social science"})] == ["7"]
+
+
+def outline_of(*rows: tuple[str | None, dict[str, object]]) -> Outline:
+    """Rows of (picture, metadata) as a reader of tables makes them."""
+    samples = []
+    for number, (picture, meta) in enumerate(rows):
+        group = next((each.name for each in ids_in(meta)), picture or f"#{number}")
+        image = None if picture is None else Path("/data") / picture
+        samples.append(Sample(f"#{number}", group, image, (Turn("?", "!"),), meta=meta))
+    return Outline.of(samples)
+
+
+def test_rows_without_a_patient_follow_their_study(caplog: pytest.LogCaptureFixture) -> None:
+    rows = outline_of(
+        ("a.png", {"patient_id": 7.0, "study_id": "s1"}),
+        ("b.png", {"patient_id": math.nan, "study_id": "s1"}),  # of patient 7, for the study is
+        ("c.png", {"patient_id": None, "study_id": "7"}),  # a study of that number is not the patient
+        ("d.png", {"patient_id": "7"}),
+        ("e.png", {"patient_id": ""}),
+        (None, {"patient_id": 8, "study_id": "s3"}),
+    )
+    groups, source = find_groups(rows)
+    assert groups == ["7", "7", "study_id 7", "7", "e.png", "8"]
+    assert source == "patient_id"
+    assert "2 of 6 rows have no id in patient_id, and the others do (first: #2)" in caplog.text
+
+
+def test_studies_that_are_counted_anew_for_each_patient_join_nobody() -> None:
+    rows = outline_of(
+        ("a.png", {"patient_id": 7, "study": 1}),
+        ("b.png", {"patient_id": 8, "study": 1}),
+        ("c.png", {"patient_id": None, "study": 1}),
+    )
+    assert find_groups(rows)[0] == ["7", "8", "#2"]
+
+
+def test_folders_name_patients_and_studies() -> None:
+    names = ["train/patient00001/study1/a.png", "valid/patient00001/study2/a.png", "train/patient00002/study1/a.png"]
+    assert find_groups(outline_of(*((name, {}) for name in names))) == (
+        ["patient00001", "patient00001", "patient00002"],
+        "the pictures' names",
+    )
+    assert find_groups(outline_of(("p10/p10000032/s50414267/a.jpg", {}), ("p11/p11000000/s5/a.jpg", {})))[0] == [
+        "p10000032", "p11000000",
+    ]  # fmt: skip
+    studies = outline_of(*((f"x/study{study}/{view}.png", {}) for study, view in ((1, "a"), (1, "b"), (2, "a"))))
+    assert find_groups(studies)[0] == ["study1", "study1", "study2"]
+    files = outline_of(("person1_virus_1.png", {}), ("person1_virus_2.png", {}), ("person2_virus_1.png", {}))
+    assert find_groups(files)[0] == ["person1", "person1", "person2"]
+    assert find_groups(outline_of(("patient1/a.png", {}), ("patient1/b.png", {})))[0] == [
+        "patient1/a.png",
+        "patient1/b.png",
+    ]
+
+
+def test_a_folder_stands_in_for_a_patient_that_is_missing_in_the_row() -> None:
+    rows = outline_of(
+        ("patient1/a.png", {"patient_id": 4}), ("patient1/b.png", {}), ("patient2/a.png", {}), ("patient3/a.png", {})
+    )
+    assert find_groups(rows)[0] == ["4", "4", "patient2", "patient3"]
+
+
+def test_an_expression_sees_the_folders_where_the_names_do_not_match() -> None:
+    rows = outline_of(("patient1/view1.png", {}), ("patient2/view1.png", {}))
+    assert find_groups(rows, r"(patient\d+)")[0] == ["patient1", "patient2"]
+    assert find_groups(rows, r"view(\d)")[0] == ["1", "1"]
+
+
+def test_a_field_that_is_named_has_one_form_too() -> None:
+    rows = Outline(ids=["a", "b"], groups=["a", "b"], pictures=[None, None], fields={"p": [7.0, " 7"]})
+    assert find_groups(rows, "p")[0] == ["7", "7"]
+    rows.fields["p"][0] = math.nan
+    with pytest.raises(DataError, match=r"1 of 2 have none"):
+        find_groups(rows, "p")
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([1, 2, 3]), st.booleans(), st.sampled_from([str, int, float, lambda each: f" {each}"])
+        ),
+        min_size=2,
+        max_size=12,
+    )
+)
+def test_no_patient_has_two_groups_where_studies_tell(rows: list[tuple[int, bool, Any]]) -> None:
+    told = {patient for patient, has_id, _ in rows if has_id}
+    outline = outline_of(
+        *(
+            (f"{row}.png", {"patient_id": form(patient) if has_id else None, "study_id": f"s{patient}"})
+            for row, (patient, has_id, form) in enumerate(rows)
+        )
+    )
+    groups = find_groups(outline)[0]
+    for patient in told:
+        assert {group for group, row in zip(groups, rows, strict=True) if row[0] == patient} == {str(patient)}

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vglm.data.caching import cache_folder
+from vglm.caching import cache_folder
 from vglm.data.sample import ImageSlice, Sample, Turn
 from vglm.data.table import SampleTable, Selection, write_table
 from vglm.errors import DataError

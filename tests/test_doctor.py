@@ -81,6 +81,24 @@ def test_a_clean_set(write: Callable[..., Path]) -> None:
         assert "duplicate rows" in diagnosis.clean
 
 
+def test_the_ids_taken_are_told_and_the_rows_without_them(write: Callable[..., Path]) -> None:
+    rows = [row(each, f"第{each}张。", patient_id=each // 2 or None) for each in range(8)]
+    with examine(write(rows), workers=1) as diagnosis:
+        titles = {each.title: each for each in diagnosis.findings}
+        assert "5 groups (study, patient, star) in 8 rows, up to 2 rows each, by patient_id" in titles
+        assert titles["2 rows have no id in patient_id, and the others do"].severity is Severity.WARNING
+        assert [each.group for each in diagnosis.survey.samples()][2:] == ["1", "1", "2", "2", "3", "3"]
+
+
+def test_tokenised_captions_are_noted(write: Callable[..., Path]) -> None:
+    path = write([row(1, "the heart is normal ."), row(2, "It is, isn't it?"), row(3, "心影\ufeff增大。")])
+    with examine(path, workers=1) as diagnosis:
+        (found,) = (each for each in diagnosis.findings if "before punctuation" in each.title)
+    assert found.title.startswith("2 answers have blanks before punctuation, as tokenised captions do")
+    assert found.severity is Severity.NOTE
+    assert len(found.examples) == 2
+
+
 def test_the_set_that_ships_is_clean() -> None:
     with examine(BACKGROUND, workers=1) as diagnosis:
         assert [each.title for each in diagnosis.findings if each.severity is not Severity.NOTE] == []
@@ -255,6 +273,9 @@ MARKED = {
     "a &amp; b": Mark.GARBLED,
     "As an AI model, XXXX": Mark.BOILERPLATE | Mark.UNRESOLVED,
     "心脏大小正常，肺野清晰。": Mark(0),
+    "no effusion . it 's normal": Mark.DETACHED,
+    "心影\u200b增大。": Mark.DETACHED,
+    "It's 3.5 mm, isn't it?": Mark(0),
     "No.": Mark(0),
     "none": Mark(0),
     "3": Mark(0),
@@ -296,7 +317,7 @@ def test_texts_are_looked_at(write: Callable[..., Path]) -> None:
         row(1, "As an AI language model, I cannot diagnose."),
         row(2, "There is XXXX opacity in the left base."),
         row(3, "-"),
-        row(4, prompt="<image>\n这是什么片子？"),
+        row(4, prompt="{name}\n这是什么片子？"),
         row(5, prompt="What does this chest X-ray show us?", english=False, label="The heart is of normal size."),
         row(6, prompt="What does this chest X-ray show us?", english=True, label="心脏大小正常，肺野清晰。"),
         row(7, prompt="描述这张图片"),

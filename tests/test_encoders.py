@@ -139,7 +139,7 @@ def test_other_files_are_refused(bert: Path, tmp_path: Path) -> None:
     refuse(changed(bert, file, **{words: None}), "has no matrix bert.embeddings.word_embeddings.weight")
     refuse(changed(bert, file, **{words: torch.zeros(len(WORDS) + 1, HIDDEN)}), "Pass the vocabulary of bert-base")
     torch.save({"epoch": 1}, file)
-    refuse(file, "expected an entry `model_state_dict` of tensors, found epoch")
+    refuse(file, "has no entry `model_state_dict` of tensors, found epoch")
     file.write_bytes((bert / "chexbert.pth").read_bytes()[:5000])
     refuse(file, "may be truncated")
 
@@ -159,7 +159,7 @@ def test_a_hostile_file_is_not_run(bert: Path, tmp_path: Path) -> None:
     torch.save({"model_state_dict": Hostile(mark)}, tmp_path / "zip.pth")
     (tmp_path / "plain.pth").write_bytes(pickle.dumps({"model_state_dict": Hostile(mark)}, protocol=2))
     for name in ("zip.pth", "plain.pth"):
-        with pytest.raises(CheckpointError, match=r"'(posix|nt).mkdir' is no part of weights, so it was not read"):
+        with pytest.raises(CheckpointError, match=r"asks for '(posix|nt).mkdir', .* It was not run"):
             Chexbert(tmp_path / name, bert)
     assert not mark.exists()
 

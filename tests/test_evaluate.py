@@ -1,11 +1,12 @@
+import functools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ import train
 from vglm.config import compose, repo_root
 from vglm.data.loading import load_splits
 from vglm.data.synthetic.pretraining import scene_splits
-from vglm.errors import AdapterError, ConfigError, DataError, WorkbenchError
+from vglm.errors import LONGEST_MESSAGE, AdapterError, ConfigError, DataError, WorkbenchError
 from vglm.evaluation.generation import generate_predictions
 from vglm.evaluation.image_use import shuffle_images
 from vglm.evaluation.predictions import read_evaluation, read_predictions
@@ -72,8 +73,9 @@ def test_before_is_the_base_and_after_has_the_adapter(
     splits = load_splits(data, probe="probe.json")
     for arm, adapter in (("before", None), ("after", run_folder / "adapter")):
         model, processor = load_pretrained(random_model_folder, adapter=adapter)
-        expected = generate_predictions(model, processor, splits.test, max_new_tokens=TOKENS)
-        expected += generate_predictions(model, processor, splits.probe, split="probe", max_new_tokens=TOKENS)
+        as_asked = {"max_new_tokens": TOKENS, "batch_size": 2}
+        expected = generate_predictions(model, processor, splits.test, **as_asked)
+        expected += generate_predictions(model, processor, splits.probe, split="probe", **as_asked)
         assert read_predictions(folder / arm / "predictions.jsonl") == expected
     before, after = ((folder / arm / "predictions.jsonl").read_text("utf-8") for arm in ("before", "after"))
     assert before != after
@@ -91,7 +93,9 @@ def test_the_report_says_what_was_tuned_and_that_a_test_image_was_trained_on(run
     assert (evaluation.title, evaluation.purpose) == ("background/lora", "tuning")
     assert "random_tiny tuned with LoraConfig on 4 samples" in evaluation.summary
     assert "Scored on 3 test samples and 1 probe samples" in evaluation.summary
-    assert [stamp.text for stamp in evaluation.stamps] == ["LEAKED", "EVALUATED ON TRAINING IMAGES"]
+    assert [stamp.text for stamp in evaluation.stamps] == ["LEAKED", "EVALUATED ON TRAINING IMAGES", "ANSWERS CUT"]
+    assert evaluation.stamps[2].detail.startswith("3 of 3 test answers before; 1 of 1 probe answers before; ")
+    assert f" reached max_new_tokens = {TOKENS} and were cut." in evaluation.stamps[2].detail
     assert "1 test samples are not independent of train" in evaluation.stamps[0].detail
     assert "1 of 3 test images" in evaluation.stamps[1].detail  # the same content under another name
     assert "r 8" in evaluation.facts["method"]
@@ -120,7 +124,9 @@ def test_data_changed_since_the_training_is_stamped(copied_run: Path, data: Path
     stamps = {stamp.text: stamp.detail for stamp in read_evaluation(run(f"run={copied_run}")).stamps}
     assert "red.png" in stamps["DATA CHANGED SINCE TRAINING"]
     evaluation = read_evaluation(run(f"run={copied_run}", f"dataset.path={data}", f"output_dir={tmp_path / 'other'}"))
-    assert [stamp.text for stamp in evaluation.stamps] == ["LEAKED", "EVALUATED ON TRAINING IMAGES"]
+    assert [stamp.text for stamp in evaluation.stamps] == ["LEAKED", "EVALUATED ON TRAINING IMAGES", "ANSWERS CUT"]
+    assert evaluation.stamps[2].detail.startswith("3 of 3 test answers before; 1 of 1 probe answers before; ")
+    assert f" reached max_new_tokens = {TOKENS} and were cut." in evaluation.stamps[2].detail
 
 
 def test_a_run_can_prove_what_it_was_tested_on(copied_run: Path, data: Path) -> None:
@@ -133,7 +139,7 @@ def test_a_run_can_prove_what_it_was_tested_on(copied_run: Path, data: Path) -> 
     record["splits"]["train"]["group_names"].append("white.png")  # as if the second test picture had been trained on
     (copied_run / "splits.json").write_text(json.dumps(record), encoding="utf-8")
     stamps = {stamp.text: stamp.detail for stamp in read_evaluation(run(f"run={copied_run}", "splits=test")).stamps}
-    assert list(stamps) == ["LEAKED", "OTHER TEST SAMPLES", "EVALUATED ON TRAINING IMAGES"]
+    assert list(stamps) == ["LEAKED", "OTHER TEST SAMPLES", "EVALUATED ON TRAINING IMAGES", "ANSWERS CUT"]
     assert "; 1 of 3 test samples are of groups that were trained on." in stamps["LEAKED"]
     (copied_run / "splits.json").write_text("{", encoding="utf-8")
     with pytest.raises(AdapterError, match=r"splits\.json is damaged"):
@@ -143,12 +149,12 @@ def test_a_run_can_prove_what_it_was_tested_on(copied_run: Path, data: Path) -> 
 def test_a_fully_tuned_run_compares_two_models(random_model_folder: Path, tmp_path: Path) -> None:
     model = ["recipes=tiny/pretrain", "model=visualglm_tiny", f"model.path_or_id={random_model_folder}"]
     dataset = ["dataset.train_samples=4", "dataset.test_samples=3", f"output_dir={tmp_path / 'full'}"]
-    steps = ["trainer.max_steps=1", "trainer.per_device_train_batch_size=4", "trainer.learning_rate=0.5"]
+    steps = ["trainer.max_steps=1", "trainer.per_device_train_batch_size=4", "trainer.learning_rate=0.05"]
     quiet = ["trainer.use_cpu=true", "trainer.disable_tqdm=true"]
     folder = run(f"run={train.run(compose('train', [*model, *dataset, *steps, *quiet]))}")
     samples = scene_splits(train_samples=4, test_samples=3, seed=1, test_seed=2).test
     for arm, path in (("before", random_model_folder), ("after", tmp_path / "full" / "model")):
-        expected = generate_predictions(*load_pretrained(path), samples, max_new_tokens=TOKENS)
+        expected = generate_predictions(*load_pretrained(path), samples, max_new_tokens=TOKENS, batch_size=2)
         assert read_predictions(folder / arm / "predictions.jsonl") == expected
 
 
@@ -162,7 +168,7 @@ def test_a_model_alone_is_asked_with_shuffled_and_true_images(
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == folders
     evaluation = read_evaluation(folder)
     assert [arm.label for arm in evaluation.controls] == ["blank", "text-only", "in-context"]
-    assert (evaluation.purpose, evaluation.stamps) == ("image use", ())
+    assert (evaluation.purpose, [stamp.text for stamp in evaluation.stamps]) == ("image use", ["ANSWERS CUT"])
     samples = load_splits(data).test
     loaded = load_pretrained(random_model_folder)
     for arm, rows in (("shuffled", shuffle_images(samples, seed=3)), ("true", samples)):
@@ -269,25 +275,30 @@ def test_a_killed_evaluation_goes_on_where_it_was(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = [f"run={run_folder}", "dataset=background_synthetic", "splits=[test]", "image_use=false"]
-    overrides += ["baselines=false", "max_new_tokens=2"]
-    whole = run(*overrides, "batch_size=60", f"output_dir={tmp_path / 'whole'}")
-    overrides.append("batch_size=1")
+    overrides += ["baselines=false", "max_new_tokens=2", "batch_size=8"]
+    whole = run(*overrides, f"output_dir={tmp_path / 'whole'}")
 
-    root = Path(evaluate.__file__).parent
-    command = [sys.executable, str(root / "evaluate.py"), *overrides, f"output_dir={tmp_path / 'killed'}"]
-    path = os.pathsep.join([str(root / "src"), os.environ.get("PYTHONPATH", "")])
-    process = subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 120
-        while not (finished := count_lines(tmp_path)) >= 10:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    killed = f"""
+        import os, runpy, signal, sys
+        from vglm.model.modeling import VisualGlmForConditionalGeneration as Model
+
+        asked, generate = iter(range(2)), Model.generate
+
+        def die_in_the_third_batch(self, **inputs):
+            if next(asked, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return generate(self, **inputs)
+
+        Model.generate = die_in_the_third_batch
+        sys.argv[1:] = {[*overrides, f"output_dir={tmp_path / 'killed'}"]!r}
+        runpy.run_path({evaluate.__file__!r}, run_name="__main__")
+    """
+    path = os.pathsep.join([str(repo_root() / "src"), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", dedent(killed)]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
     finished = count_lines(tmp_path)
-    assert 10 <= finished < 240
+    assert finished == 16
     assert not (tmp_path / "killed").exists()
 
     asked = 0
@@ -300,7 +311,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(
 
     monkeypatch.setattr(VisualGlmForConditionalGeneration, "generate", counting)
     folder = run(*overrides, f"output_dir={tmp_path / 'killed'}")
-    assert asked == 240 - finished  # nothing that was finished was asked again
+    assert asked == 30 - 2  # batches; nothing that was finished was asked again
     for arm in ("before", "after"):
         assert (folder / arm / "predictions.jsonl").read_bytes() == (whole / arm / "predictions.jsonl").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
@@ -322,7 +333,6 @@ def torchrun(*overrides: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=300,
     )
 
 
@@ -418,6 +428,48 @@ def test_what_is_no_finished_run_is_refused(copied_run: Path, tmp_path: Path) ->
     (copied_run / "run.json").unlink()
     with pytest.raises(ConfigError, match=r"it lacks run\.json, adapter/ or model/ and holds .*config\.yaml"):
         run(f"run={copied_run}")
+
+
+def test_a_result_that_failed_its_check_is_evaluated_when_told_and_stamped(copied_run: Path) -> None:
+    (copied_run / "adapter").rename(copied_run / "adapter.unverified")
+    with pytest.raises(ConfigError, match=r"holds adapter\.unverified/ alone.*unverified=true"):
+        run(f"run={copied_run}")
+    folder = run(f"run={copied_run}", "unverified=true", "splits=probe", "image_use=false", "baselines=false")
+    evaluation = read_evaluation(folder)
+    assert evaluation.stamps[0].text == "UNVERIFIED"
+    assert evaluation.facts["tuned weights"].startswith("sha256 ")
+    assert "UNVERIFIED" in (folder / "report" / "index.html").read_text(encoding="utf-8")
+
+
+DAMAGED = {
+    "config.yaml": [b"\xff", b"[", b"dataset: 5", b"method: {x: peft.LoraConfig}", b"a: &a [1]\nb: *a"],
+    "run.json": [b"\xff\xfe", b"[]", b'{"data": 5}', b'{"seed": "one"}', b"[" * 100_000],
+    "splits.json": [b"\xff" * 50_000, b'{"files": {"a": 5}, "splits": {}}', b'{"files": {}, "splits": {"test": 5}}'],
+    "log.jsonl": [b"\xff\n", b"[]\n", b'{"step": "five"}\n', b'{"step": 1'],
+    "forgetting.jsonl": [
+        b"\xff\n",
+        b"{}\n",
+        b'{"step": 0, "domain": "x", "probe": 1, "domain_n": 1, "probe_n": 1}\n',
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "content"), [(name, each) for name, all_ in DAMAGED.items() for each in all_])
+def test_damaged_runs_are_refused_in_one_message_before_the_model_loads(
+    copied_run: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes
+) -> None:
+    (copied_run / name).write_bytes(content)
+    before = sorted(path.name for path in copied_run.iterdir())
+
+    @functools.wraps(load_pretrained)
+    def load(*_: object, **__: object) -> None:
+        pytest.fail("the model was loaded")
+
+    monkeypatch.setattr("vglm.model.loading.load_pretrained", load)
+    with pytest.raises(WorkbenchError, match=name.replace(".", r"\.")) as caught:
+        run(f"run={copied_run}", "splits=probe", "image_use=false", "baselines=false")
+    assert len(str(caught.value)) < LONGEST_MESSAGE
+    assert sorted(path.name for path in copied_run.iterdir()) == before
 
 
 def test_wrong_settings_and_places_are_refused(run_folder: Path, tmp_path: Path) -> None:

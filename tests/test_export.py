@@ -166,7 +166,7 @@ def test_a_killed_conversion_leaves_no_destination_and_the_next_tidies_up(refere
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, env=environment)
     assert done.returncode == -signal.SIGKILL
-    assert len(list(tmp_path.glob(".out.*.partial/*.bin"))) == 1
+    assert len(list(tmp_path.glob(".out.*.partial/content/*.bin"))) == 1
     assert not (tmp_path / "out").exists()
     assert main(arguments) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

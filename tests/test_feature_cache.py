@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from vglm.caching import VARIABLE, cache_folder
 from vglm.cli import main
-from vglm.data.caching import VARIABLE, cache_folder
 from vglm.data.feature_cache import FeatureCache, _Index, clear_cache, list_cache
 from vglm.data.sample import Sample, Turn
 from vglm.errors import CacheError, DataError

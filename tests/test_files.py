@@ -7,6 +7,8 @@ import os
 import signal
 import stat
 import time
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,16 @@ import pytest
 from vglm.errors import LONGEST_MESSAGE, CheckpointError, ConfigError, DataError, WorkbenchError, brief, message_of
 from vglm.files import (
     LOCK_FILE,
+    changed_folder,
+    claimed,
     explained,
     file_sha256,
+    inside,
     locked,
     new_folder,
+    parse_yaml,
     read_json,
+    read_record,
     read_text,
     replaced_folder,
     resumable_folder,
@@ -219,3 +226,113 @@ def test_messages_are_short_and_printable() -> None:
 def test_a_file_is_hashed_by_its_bytes(tmp_path: Path) -> None:
     write_text(tmp_path / "a", "abc")
     assert file_sha256(tmp_path / "a").startswith("ba7816bf8f01cfea")
+
+
+def _change_and_fail(copy: Path) -> None:
+    write_text(copy / "m", "new")
+    (copy / "deep" / "a").unlink()
+    raise KeyError
+
+
+def _replace_folder(path: Path) -> None:
+    with replaced_folder(path, marker="m") as other:
+        (other / "m").write_text("theirs")
+
+
+def test_changes_to_a_folder_appear_together_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "f"
+    write_text(folder / "m", "old")
+    write_text(folder / "deep" / "a", "old")
+    (folder / "link").symlink_to("m")
+    with pytest.raises(KeyError), changed_folder(folder, marker="m") as copy:
+        _change_and_fail(copy)
+    assert (read_text(folder / "m"), read_text(folder / "deep" / "a")) == ("old", "old")
+    assert names(folder) == ["deep", "link", "m"]
+    with changed_folder(folder, marker="m") as copy:
+        write_text(copy / "deep" / "a", "new")
+        assert read_text(folder / "deep" / "a") == "old"
+    assert (read_text(folder / "m"), read_text(folder / "deep" / "a")) == ("old", "new")
+    assert (folder / "link").is_symlink()
+    assert names(tmp_path) == ["f"]
+    with pytest.raises(DataError, match="has no other"), changed_folder(folder, marker="other"):
+        raise AssertionError
+
+
+def test_changes_are_not_put_over_what_another_process_has_put_there(tmp_path: Path) -> None:
+    write_text(tmp_path / "f" / "m", "old")
+    with (
+        pytest.raises(DataError, match="was replaced by another process"),
+        changed_folder(tmp_path / "f", marker="m"),
+    ):
+        _replace_folder(tmp_path / "f")
+    assert read_text(tmp_path / "f" / "m") == "theirs"
+    assert names(tmp_path) == ["f"]
+
+
+def test_a_place_is_claimed_by_one_process_and_swept_when_that_was_killed(tmp_path: Path) -> None:
+    with (
+        claimed(tmp_path / "f") as place,
+        pytest.raises(ConfigError, match="f is being written by another process right now"),
+        claimed(tmp_path / "f", error=ConfigError),
+    ):
+        raise AssertionError
+    assert not place.exists()
+    write_text(place / "half", "")
+    (place / "link").symlink_to(tmp_path)
+    with claimed(tmp_path / "f") as place:
+        assert names(place) == [LOCK_FILE]
+    assert names(tmp_path) == []
+
+
+def test_names_from_elsewhere_stay_inside(tmp_path: Path) -> None:
+    write_text(tmp_path / "f" / "deep" / "a", "")
+    (tmp_path / "f" / "out").symlink_to(tmp_path)
+    (tmp_path / "f" / "in").symlink_to("deep")
+    (tmp_path / "f" / "loop").symlink_to("loop")
+    for good in (("deep", "a"), ("in", "a"), ("deep", "not there"), ("deep/../deep/a",)):
+        assert inside(tmp_path / "f", *good) == (tmp_path / "f").joinpath(*good)
+    for bad in (("..", "f2"), ("out",), ("out", "x"), ("/etc/passwd",), ("deep", "../../x"), ("a\0b",), ("loop", "x")):
+        with pytest.raises(ConfigError, match="leads out of this folder") as caught:
+            inside(tmp_path / "f", *bad, error=ConfigError)
+        assert len(str(caught.value)) < LONGEST_MESSAGE
+
+
+@dataclass(frozen=True)
+class _Part:
+    number: int
+    pairs: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class _Whole:
+    part: _Part
+    name: str | None = None
+
+
+def test_json_becomes_a_dataclass_or_one_message(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_text(path, '{"part": {"number": 1, "pairs": [["a", 2]], "more": 0}}')
+    assert read_record(path, _Whole) == _Whole(_Part(1, (("a", 2.0),)))
+    for content, message in {
+        '{"part": {"number": "1"}}': r"part\.number: Input should be a valid integer",
+        '{"part": {"number": true}}': r"part\.number: Input should be a valid integer",
+        '{"part": {"number": 1, "pairs": [["a"]]}}': r"part\.pairs\.0\.1: Field required",
+        '{"name": 5}': r"part: Field required; name: Input should be a valid string",
+        "{": "Invalid JSON",
+        "[" * 9999: "Invalid JSON",
+        '{"part": {"number": 1, "pairs": [' + "5," * 9999 + "5]}}": "and 9,997 more",
+        '{"part": {"number": ' + "1" * 9999 + "}}": "Invalid JSON",
+    }.items():
+        write_text(path, content)
+        with pytest.raises(ConfigError, match=rf"a\.json is damaged: .*{message}.* Do this\.") as caught:
+            read_record(path, _Whole, error=ConfigError, advice="Do this.")
+        assert len(str(caught.value)) < LONGEST_MESSAGE
+
+
+def test_yaml_with_references_is_refused() -> None:
+    assert parse_yaml("a: [1, {b: c}]", "here") == {"a": [1, {"b": "c"}]}
+    laughs = "".join(f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in pairwise("abcdefghij"))
+    for text in (f"a: &a [x]\n{laughs}", "[", "a: 2026-99-99", "{" * 9999, "!!python/name:os.system"):
+        with pytest.raises(ConfigError, match=r"here is damaged: .* Do this\.") as caught:
+            parse_yaml(text, "here", error=ConfigError, advice="Do this.")
+        assert len(str(caught.value)) < LONGEST_MESSAGE

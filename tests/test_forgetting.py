@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from builders import run_record
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig
@@ -24,8 +25,9 @@ from vglm.evaluation.forgetting import CheckpointScoring, describe_choice, pick,
 from vglm.evaluation.generation import generate_predictions
 from vglm.evaluation.predictions import read_evaluation
 from vglm.model.loading import load_pretrained
+from vglm.runs import CheckpointScore, ForgettingRecord, read_scores
 from vglm.tuning.checkpoint_scores import undisturbed
-from vglm.tuning.forgetting import CheckpointScore, choose, is_lost, lost_points, read_scores, write_scores
+from vglm.tuning.forgetting import choose, is_lost, lost_points, write_scores
 from vglm.tuning.methods import attach
 from vglm.tuning.trainer import WorkbenchTrainer
 
@@ -366,11 +368,11 @@ def test_a_report_says_what_was_chosen_and_that_the_budget_was_exceeded(
 def test_a_run_that_was_not_scored_has_a_learning_curve_only(tmp_path: Path) -> None:
     log = [{"step": 5, "loss": 1.5, "learning_rate": 0.1, "epoch": 1.0}, {"step": 5, "train_runtime": 3.0}]
     (tmp_path / "log.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in log))
-    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "run.json").write_text(json.dumps(run_record()))
     curves = read_curves(tmp_path)
     assert curves["learning"] == [{"step": 5, "loss": 1.5, "learning_rate": 0.1}]
     assert (curves["forgetting"], curves["chosen_step"], curves["budget_points"]) == ([], None, None)
-    assert describe_choice({}, {}) == ({}, ())
+    assert describe_choice(None, {}) == ({}, ())
     (tmp_path / "log.jsonl").write_text("{")
     with pytest.raises(CheckpointError, match="is damaged"):
         read_curves(tmp_path)
@@ -386,10 +388,11 @@ def test_the_report_admits_that_its_probe_was_chosen_by(few_shot_folder: Path) -
         "probe": asked.probe_source,
     }
     choice = {"chosen_step": 2, "warning": None, "stopped_early": False, "probe_sha256": asked.probe_sha256}
-    facts, stamps = describe_choice({"forgetting": reason | choice}, {"probe": probe})
+    record = ForgettingRecord(**reason, **choice)
+    facts, stamps = describe_choice(record, {"probe": probe})
     assert "the probe of this report" in facts["checkpoint"]
     assert stamps == ()
-    assert "the probe of this report" not in describe_choice({"forgetting": reason | choice}, {})[0]["checkpoint"]
+    assert "the probe of this report" not in describe_choice(record, {})[0]["checkpoint"]
 
 
 def test_a_resumed_run_has_the_curve_and_the_adapter_of_an_uninterrupted_one(

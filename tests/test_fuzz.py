@@ -284,6 +284,25 @@ def test_times_of_a_light_curve_over_any_range(tmp_path: Path, times: list[str])
     assert "which would take a periodogram of more than 5,000,000 frequencies" in told
 
 
+def test_fluxes_that_no_star_has(tmp_path: Path) -> None:
+    """Their squares, and with them the spectrum, are no numbers."""
+    AREAS["readers/lightcurves"].make(tmp_path)
+    lines = (tmp_path / "a.csv").read_text().splitlines()
+    fluxes = [1e-290 if place % 2 else 1e28 for place in range(len(lines) - 2)]
+    fluxes[1:-1] = [1e-290] * (len(fluxes) - 2)
+    lines[2:] = [f"{line.split(',')[0]},{flux}" for line, flux in zip(lines[2:], fluxes, strict=True)]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    assert "expected fluxes of a star" in faults(tmp_path, picture_dir=str(tmp_path / "drawn"))
+
+
+@pytest.mark.parametrize("format", sorted(set(formats()) - {"hub"}))
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf", b"\0" * 2000])
+def test_a_file_with_nothing_in_it(tmp_path: Path, format: str, content: bytes) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    told = faults(tmp_path / "a.csv", format=format) or not list(read(tmp_path / "a.csv", format=format))
+    assert told
+
+
 def test_packed_files_that_unpack_to_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vglm.data.readers.mimic_cxr._LARGEST_TABLE", 1 << 20)
     monkeypatch.setattr("vglm.data.astronomy.files._LARGEST_BYTES", 1 << 20)

@@ -67,6 +67,23 @@ def test_answers_are_what_generate_writes(loaded: tuple[Any, Any], samples: list
     assert record.prediction
 
 
+def test_a_record_tells_why_its_answer_ends(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
+    class Ending(Counting):
+        """Ends the answers of all rows but the first after two tokens."""
+
+        def generate(self, **inputs: Any) -> torch.Tensor:
+            ids = self.model.generate(**inputs)
+            ids[1:, inputs["input_ids"].shape[1] + 2] = loaded[1].tokenizer.eos_token_id
+            return ids
+
+    broken = Sample(id="broken", group="broken", image=Path("none.png"), turns=samples[0].turns)
+    asked = [*samples[:3], broken]
+    records = generate_predictions(Ending(loaded[0]), loaded[1], asked, max_new_tokens=4)
+    assert sorted(str(each.finish) for each in records) == ["None", "eos", "eos", "length"]
+    assert [each.is_cut for each in records].count(True) == 1
+    assert records[3].finish is None
+
+
 def test_a_record_tells_where_it_comes_from(loaded: tuple[Any, Any], samples: list[Sample], tmp_path: Path) -> None:
     records = generate_predictions(*loaded, samples, split="probe", max_new_tokens=1, images=tmp_path / "images")
     first, text, _, history, memory = records

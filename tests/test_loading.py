@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import PartialState
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -19,7 +20,7 @@ from vglm.model import loading
 from vglm.model.configuration import VisualGlmConfig
 from vglm.model.conversion import HUGGING_FACE, SAT, SourceLayout, key_map
 from vglm.model.export import convert
-from vglm.model.loading import load_pretrained, save_native
+from vglm.model.loading import default_device, describe_place, load_pretrained, save_native
 from vglm.model.modeling import VisualGlmForConditionalGeneration
 
 INDEX = "pytorch_model.bin.index.json"
@@ -468,7 +469,7 @@ def test_processor_of_another_model(native: Path, tmp_path: Path) -> None:
 def test_damaged_tokenizer_settings(copy_of: Callable[[str], Path], content: str) -> None:
     folder = copy_of("hf_layout")
     (folder / "tokenizer_config.json").write_text(content)
-    with pytest.raises(CheckpointError, match=r"tokenizer_config\.json cannot be read"):
+    with pytest.raises(CheckpointError, match=r"tokenizer_config\.json (is damaged|must hold)"):
         load_pretrained(folder)
 
 
@@ -477,7 +478,7 @@ def test_broken_configuration(copy_of: Callable[[str], Path], reference: Path, l
     folder = copy_of(layout)
     file = folder / ("model_config.json" if layout == "sat_layout" else "config.json")
     text = file.read_text("utf-8")
-    for broken, message in ((text[: len(text) // 2], "cannot be read"), ("[]", "must hold a JSON object")):
+    for broken, message in ((text[: len(text) // 2], "is damaged"), ("[]", "must hold a JSON object")):
         file.write_text(broken)
         with pytest.raises(CheckpointError, match=rf"{file.name} {message}"):
             load_pretrained(folder, tokenizer=reference / "hf_layout")
@@ -561,3 +562,16 @@ def test_damaged_sources_leave_no_destination(copy_of: Callable[[str], Path], tm
     with pytest.raises(CheckpointError, match=r"pytorch_model-00001-of-00003\.bin cannot be read"):
         convert(folder, tmp_path / "out" / "native")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_goes_where_its_process_computes(random_model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PartialState, "_shared_state", {})  # no choice was made in this process
+    assert default_device() == torch.device("cpu")  # ACCELERATE_USE_CPU, see conftest
+    monkeypatch.delenv("ACCELERATE_USE_CPU")
+    found = torch.accelerator.current_accelerator(check_available=True)
+    assert default_device().type == ("cpu" if found is None else found.type)
+    PartialState(cpu=True)  # as trainer.use_cpu has it
+    assert default_device() == torch.device("cpu")
+    model, _ = load_pretrained(random_model_folder, dtype="bfloat16", quantization="nf4")
+    assert model.device == default_device()
+    assert describe_place(model) == "bfloat16 on cpu, quantised to nf4"

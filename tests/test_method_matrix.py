@@ -11,7 +11,7 @@ from PIL import Image
 from vglm.config import build, compose, repo_root
 from vglm.errors import ConfigError
 from vglm.model.loading import load_pretrained
-from vglm.tuning.contract import answer_logits
+from vglm.tuning.contract import answer_logits, check_saved
 from vglm.tuning.methods import attach, check_method, save
 
 METHODS = sorted(path.stem for path in (repo_root() / "conf/method").glob("*.yaml"))
@@ -87,7 +87,7 @@ def test_the_saved_adapter_makes_a_difference_that_can_be_switched_off(tuned_and
     _, with_adapter = _generate(tuned, inputs)
     with tuned.disable_adapter():
         _, without = _generate(tuned, inputs)
-    assert _differs(with_adapter, without) > 1e-3
+    assert _differs(with_adapter, without) > 1e-4
     _, plain = _generate(load_pretrained(base.name_or_path, quantization=quantization)[0], inputs)
     assert _differs(without, plain) < 1e-6
 
@@ -107,6 +107,19 @@ def test_saved_and_reloaded_it_gives_the_same_logits(tuned_and_processor, tmp_pa
     else:
         reloaded, _ = load_pretrained(result)
     torch.testing.assert_close(answer_logits(reloaded, batch), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_what_is_saved_passes_its_check_unless_it_is_wrong(tuned_and_processor, is_right: bool, tmp_path: Path) -> None:
+    tuned, processor = tuned_and_processor
+    answers = ["红色。", "你好。", "蓝色。"]
+    batch = processor(images=PICTURES, text=QUESTIONS, answer=answers, return_tensors="pt", padding=True)
+    batch["layout_ids"] = batch["input_ids"]
+    result = save(tuned, processor, tmp_path)
+    if not is_right:
+        with torch.no_grad():
+            next(each for each in tuned.parameters() if each.requires_grad).view(-1)[0] += 1.0
+    assert bool(check_saved(tuned, result, batch).problems) != is_right
 
 
 def test_checkpointing_changes_no_gradient_or_is_refused(tuned_and_processor, tmp_path: Path) -> None:
@@ -142,6 +155,10 @@ def test_checkpointing_changes_no_gradient_or_is_refused(tuned_and_processor, tm
         (["method=full", "model.quantization=nf4"], "a quantised model cannot be tuned itself"),
         (["method=pissa", "model.quantization=nf4"], "out of the base's weights"),
         (["method=adalora", "method.total_step=140"], "so they must be equal"),
+        (["trainer.fp16=true"], "trainer.fp16=true needs an accelerator"),
+        (["trainer.use_cpu=true", "trainer.bf16=true", "model.dtype=float16"], "do not mix on the CPU"),
+        (["trainer.fsdp=full_shard"], "trainer.fsdp divides a model among several accelerators, and this is the CPU"),
+        (["method=full", "model.dtype=float16", "trainer.fp16=true"], "needs an accelerator"),
         (["method=lora", "learning_rates={visoin: 1e-3}"], "no such part `visoin`"),
         (["method=lora", "learning_rates={vision: fast}"], "learning_rates.vision must be a positive number"),
     ],

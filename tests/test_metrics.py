@@ -33,6 +33,10 @@ from vglm.evaluation.metrics.choices import CIRCULAR_ACCURACY
 from vglm.evaluation.metrics.text import cider_d, contains, meteor, normalised_match
 from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.statistics import bootstrap_interval, wilson_interval
+from vglm.model.prompt import clean_response
+from vglm.model.tokenization import VisualGlmTokenizer
+
+TOKENIZER = VisualGlmTokenizer.from_pretrained(Path(__file__).parents[1] / "data" / "visualglm_tiny")
 
 TEXTS = st.text(alphabet="ab 图的。", max_size=8)
 
@@ -59,10 +63,36 @@ def test_normalise(text: str, expected: str) -> None:
         ("Two cats.", "two cats.", 0.0),
         ("两只猫", "两只猫。", 0.0),
         ("", "两只猫。", 0.0),
+        ("Two cats; one dog", "Two cats ; one dog", 0.0),  # decoding keeps this blank
+        ("a cat", "acat", 0.0),
+        ("a b", "a\u200db", 0.0),  # a joiner without width is no blank to the tokenizer
     ],
 )
 def test_exact_match(prediction: str, reference: str, expected: float) -> None:
     assert exact_match(prediction, reference) == expected
+
+
+TOKENISED = (
+    *("heart normal . no effusion .", "is it red ?", "it does n't show effusion", "they 're dogs , two !"),
+    *("the patient 's heart", "dogs ' tails", "wait …", "心影\u200b增大。", "心影\ufeff增大。", "5\u200emm"),
+    *("a  .  b ， c", "图 ， 好 ！", "a\x03b"),
+)
+
+
+@pytest.mark.parametrize("reference", TOKENISED)
+def test_an_answer_learned_token_by_token_is_an_exact_match(reference: str) -> None:
+    said = clean_response(TOKENIZER.decode(TOKENIZER.encode_plain(reference)))
+    assert exact_match(said, reference) == 1.0
+    assert normalised_match(said, reference) == 1.0
+
+
+@given(
+    st.lists(st.sampled_from([*".,?!'ntmsvreaB心。，…", "n't", "'s", " '", "\u200b", "．"]), max_size=9), st.booleans()
+)
+def test_references_and_decoded_answers_have_one_form(parts: list[str], has_blanks: bool) -> None:
+    reference = " ".join((" " if has_blanks else "").join(parts).replace("\u200b", " ").split())
+    assert normalise(clean_response(TOKENIZER.decode(TOKENIZER.encode_plain(reference)))) == normalise(reference)
+    assert normalise(normalise(reference)) == normalise(reference)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vglm.errors import ConfigError, DataError
+from vglm.cli import main
+from vglm.errors import LONGEST_MESSAGE, ConfigError, DataError
 from vglm.evaluation.baselines import Answers, collect_baselines
 from vglm.evaluation.comparison import compare, compare_folder, read_visual_gains
 from vglm.evaluation.metrics import ALL_METRICS, select_metrics
@@ -249,8 +250,9 @@ def test_scoring_again_without_torch(evaluation: Path, green: dict[str, object])
         file.unlink()
     rescore(evaluation, ["metrics.names=[green]"])  # what is stored needs no file
     assert compare_folder(evaluation, read_evaluation(evaluation)).as_dict()["primary"] == "green"
+    again = [setting for setting in settings if ".scores=" in setting]
     with pytest.raises(ConfigError, match="there is no file of such a name"):
-        rescore(evaluation, ["metrics.external.green.signature=another"])
+        rescore(evaluation, ["metrics.external.green.signature=another", *again])
     rescore(evaluation, ["metrics.names=[exact_match]", "metrics.external.green=null"])
     assert not (evaluation / "after" / SCORES_FILE).read_text(encoding="utf-8")
 
@@ -338,3 +340,107 @@ def test_controls_are_scored_by_the_primary_metric_only(
     gains = read_visual_gains(evaluation, about, compare_folder(evaluation, about))
     assert [each.control for each in gains] == ["shuffled"]
     assert (gains[0].result.before == pytest.approx(0.1)) == is_asked
+
+
+# --- a description from a stranger ------------------------------------------------------------------------------------
+
+
+def _describe(folder: Path, external: dict[str, Any]) -> None:
+    config = json.dumps({"metrics": {"names": ["exact_match"], "external": external}})
+    write_evaluation(replace(read_evaluation(folder), config=config), folder)
+
+
+@pytest.mark.parametrize("given", [[], ["model=y"], ["base_url={url}"], ["base_url={url}", "model=y"]], ids=len)
+def test_no_key_goes_where_only_a_description_says(
+    evaluation: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("urllib.request.urlopen", lambda *request, **_: asked.append(request))
+    monkeypatch.setenv("MY_SECRET", "secret")
+    stranger = {"base_url": "http://stranger.invalid/v1", "model": "x", "api_key_env": "MY_SECRET"}
+    _describe(evaluation, {"judge": stranger})
+    before = {path: path.read_bytes() for path in evaluation.rglob("*") if path.is_file()}
+    settings = [f"metrics.external.judge.{each.format(url='http://127.0.0.1:9/v1')}" for each in given]
+    assert main(["score", str(evaluation), "metrics.names=[chrf]", *settings]) == 2
+    message = capsys.readouterr().err
+    missing = {"base_url", "model", "api_key_env"} - {each.partition("=")[0] for each in given}
+    assert {key for key in stranger if f"metrics.external.judge.{key}=<...>" in message} == missing
+    assert "metrics.external.judge=null" in message
+    assert "secret" not in message.replace("MY_SECRET", "")
+    assert asked == []
+    assert {path: path.read_bytes() for path in evaluation.rglob("*") if path.is_file()} == before
+    assert main(["score", str(evaluation), "metrics.names=[chrf]", "metrics.external.judge=null"]) == 0
+    assert asked == []
+
+
+def test_no_file_is_read_where_only_a_description_says(evaluation: Path, green: dict[str, object]) -> None:
+    _describe(evaluation, {"green": green})
+    with pytest.raises(ConfigError, match=r"Repeat on this command line: metrics\.external\.green\.scores=<\.\.\.>"):
+        rescore(evaluation, [])
+    rescore(evaluation, [f"metrics.external.green.scores={green['scores']}"])
+    assert compare_folder(evaluation, read_evaluation(evaluation)).as_dict()["splits"]["test"]["green"]["n"] == N
+    for name, settings in {
+        "bert_score": {"model": "/etc"},
+        "chexbert": {"weights": "/etc/passwd", "tokenizer": "/etc"},
+    }.items():
+        _describe(evaluation, {name: settings})
+        with pytest.raises(ConfigError, match=rf"Repeat .* metrics\.external\.{name}\.{next(iter(settings))}=<"):
+            rescore(evaluation, [])
+
+
+def test_scores_that_are_there_are_kept_without_naming_their_settings(
+    evaluation: Path, green: dict[str, object]
+) -> None:
+    rescore(evaluation, [f"metrics.external.green.{name}={value}" for name, value in green.items()])
+    before = (evaluation / "after" / SCORES_FILE).read_bytes()
+    rescore(evaluation, ["metrics.names=[chrf]"])
+    assert (evaluation / "after" / SCORES_FILE).read_bytes() == before
+
+
+def test_replies_of_a_judge_are_never_written_through_a_link(evaluation: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("not the end of a line")
+    (evaluation / "verdicts.jsonl").symlink_to(tmp_path / "mine")
+    with pytest.raises(DataError, match=r"'verdicts\.jsonl' leads out of this folder"):
+        score_arms(evaluation, {"names": [], "external": {"judge": JUDGE}})
+    assert (tmp_path / "mine").read_text() == "not the end of a line"
+
+
+def test_a_failure_while_scoring_leaves_the_earlier_description_and_report(
+    evaluation: Path, green: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render(evaluation)
+    names = ("evaluation.json", "metrics.json", "report/index.html", "report/report.json")
+    before = [(evaluation / name).read_bytes() for name in names]
+
+    def fail(folder: Path) -> None:
+        assert (folder / "evaluation.json").read_bytes() != before[0]  # in the copy
+        (folder / "metrics.json").unlink()
+        raise KeyboardInterrupt
+
+    settings = [f"metrics.external.green.{name}={value}" for name, value in green.items()]
+    with pytest.raises(KeyboardInterrupt):
+        rescore(evaluation, settings, fail)
+    assert [(evaluation / name).read_bytes() for name in names] == before
+    assert (evaluation / "after" / SCORES_FILE).is_file()  # what was computed is kept
+    assert [path.name for path in evaluation.parent.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("content", [b"\xff", b'{"metrics": 5}', b'{"metrics": [{"name": 5}]}', b"[" * 9999, b"[]"])
+def test_damaged_descriptions_of_scores_are_one_message(evaluation: Path, content: bytes) -> None:
+    _describe(evaluation, {"green": {"scores": "x", "signature": "y"}})
+    (evaluation / "external.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"external\.json") as caught:
+        render(evaluation)
+    assert len(str(caught.value)) < LONGEST_MESSAGE
+
+
+@pytest.mark.parametrize("line", ['{"key": 5, "green": 5}', '{"key": "x", "green": [1, "a"]}', "[" * 9999, '"green"'])
+def test_damaged_scores_are_one_message(evaluation: Path, green: dict[str, object], line: str) -> None:
+    rescore(evaluation, [f"metrics.external.green.{name}={value}" for name, value in green.items()])
+    (evaluation / "after" / SCORES_FILE).write_text(line)
+    with pytest.raises(DataError, match=r"after/scores\.jsonl: 1 lines are no scores") as caught:
+        render(evaluation)
+    assert len(str(caught.value)) < LONGEST_MESSAGE
+    (evaluation / "after" / SCORES_FILE).write_text('{"key": "x", "green": [1, 2, 3]}')
+    with pytest.raises(DataError, match="are no scores of green"):
+        render(evaluation)

@@ -67,6 +67,66 @@ def test_label_report(report: str) -> None:
     assert label_report(report) == expected
 
 
+EDEMA, LESION, DEVICES = "Edema", "Lung Lesion", "Support Devices"
+
+# What is said of one finding: a denied change means that it is there, and a denial reaches over its list.
+SENTENCES = {
+    "No change in the left effusion.": (EFFUSION, "positive"),
+    "Without significant interval change in bilateral effusions.": (EFFUSION, "positive"),
+    "No improvement in pulmonary edema, no pneumothorax.": (EDEMA, "positive"),
+    "No resolution of the pneumothorax.": (AIR, "positive"),
+    "The pneumothorax has not resolved.": (AIR, "positive"),
+    "No enlargement of the heart.": (HEART, "negative"),
+    "No change in heart size.": (HEART, None),
+    "Not only cardiomegaly but also edema.": (HEART, "positive"),
+    "No pneumothorax or effusion, unchanged cardiomegaly.": (HEART, "positive"),
+    "The heart is larger than normal.": (HEART, "positive"),
+    "The heart is not large.": (HEART, "negative"),
+    "Free from effusion.": (EFFUSION, "negative"),
+    "Persistent elevation of the diaphragm.": (DEVICES, None),
+    "Kerley B lines.": (DEVICES, None),
+    "A coronary stent.": (DEVICES, "positive"),
+    "Compression deformity of T8.": ("Fracture", "uncertain"),
+    "Heart failure.": (EDEMA, "positive"),
+    "左侧气胸无明显变化。": (AIR, "positive"),
+    "较前无明显变化的胸腔积液。": (EFFUSION, "positive"),
+    "胸腔积液未见吸收。": (EFFUSION, "positive"),
+    "胸腔积液已完全吸收。": (EFFUSION, "negative"),
+    "胸腔积液部分吸收。": (EFFUSION, "positive"),
+    "右侧气胸未见增大。": (AIR, "positive"),
+    "心影未见明显增大。": (HEART, "negative"),
+    "心脏没有增大。": (HEART, "negative"),
+    "心脏比正常略大。": (HEART, "positive"),
+    "心脏肿大。": (HEART, "positive"),
+    "无法排除肺炎。": ("Pneumonia", "uncertain"),
+    "未除外肺炎。": ("Pneumonia", "uncertain"),
+    "没有急性病变的迹象，如气胸或胸腔积液。": (AIR, "negative"),
+    "肺部清晰，没有浸润，胸腔积液或气胸。": (AIR, "negative"),
+    "没有局灶性固结，右侧胸腔积水。": (EFFUSION, "positive"),
+    "陈旧性肉芽肿性感染。": ("Pneumonia", None),
+    "左锁骨下ICD。": (DEVICES, "positive"),
+    "引流管已拔除。": (DEVICES, "negative"),
+}
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_what_a_sentence_says_of_a_finding(sentence: str) -> None:
+    finding, expected = SENTENCES[sentence]
+    assert label_report(sentence).get(finding) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["花。", "A red cat.", "I cannot view images.", "抱歉，我看不到图片，无法分析肺部。", " "]
+)
+def test_a_text_that_speaks_of_nothing_is_no_normal_study(text: str) -> None:
+    assert label_report(text) == {}
+    assert not is_abnormal(text)
+    records = arm(("Clear lungs.", text), (text, "Clear lungs."))
+    assert ALL_METRICS["normal_recall"].score(records) == 0.0
+    assert ALL_METRICS["findings_micro_f1"].score(records) == 0.0
+    assert {name: len(part) for name, part in by_abnormality(records).items()} == {"normal": 1, "unreadable": 1}
+
+
 def test_no_finding() -> None:
     assert label_report("The lungs are clear.") == {"No Finding": "positive"}
     assert label_report("  ") == {}

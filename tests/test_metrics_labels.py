@@ -1,4 +1,5 @@
 import itertools
+import json
 import math
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vglm.errors import DataError
-from vglm.evaluation.metrics import ALL_METRICS, select_metrics
+from vglm.evaluation.metrics import ALL_METRICS, score_all, select_metrics
 from vglm.evaluation.metrics.labels import (
     as_table,
     class_f1_intervals,
@@ -160,6 +161,9 @@ def test_questions_with_their_own_choices_are_parsed_against_these() -> None:
         ("3.5 m", "3.5 m"),
         ("none", "0"),
         ("shouldnt've", "shouldn't've"),
+        ("couldntve", "couldntve"),  # as the official table, which mends one apostrophe at a time
+        ("Im, somebody'd", "im somebodyd"),  # likewise
+        (". " * 40, ". . . . . . . ."),  # likewise: 32 points vanish
     ],
 )
 def test_normalise_vqa(text: str, expected: str) -> None:
@@ -170,7 +174,43 @@ def test_normalise_vqa(text: str, expected: str) -> None:
 def test_vqa_accuracy_is_the_mean_over_nine_of_ten(matches: int) -> None:
     answers = ["yes"] * matches + ["no"] * (10 - matches)
     expected = [min(1, subset.count("yes") / 3) for subset in itertools.combinations(answers, 9)]
-    assert vqa_accuracy("Yes.", answers) == pytest.approx(math.fsum(expected) / 10)
+    assert vqa_accuracy("yes", answers) == pytest.approx(math.fsum(expected) / 10)
+    is_letter_by_letter = matches == 10  # the official code normalises nothing where all people agree
+    assert vqa_accuracy("Yes.", answers) == pytest.approx(0 if is_letter_by_letter else math.fsum(expected) / 10)
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        (["Red."], 1),
+        (["red", "red"], 1),
+        (["red", "blue"], 0.5),
+        (["red", "red", "blue"], 2 / 3),
+        (["red"] * 2 + ["blue"] * 10, 2 / 3 * 10 / 12 + 1 / 3 * 2 / 12),
+        (["blue"] * 4, 0),
+        ([], 0),
+    ],
+)
+def test_vqa_accuracy_of_more_or_fewer_answers_than_ten(answers: list[str], expected: float) -> None:
+    assert vqa_accuracy("red", answers) == pytest.approx(expected)
+
+
+def test_vqa_compares_with_what_people_said_and_the_signature_tells_it() -> None:
+    metric, ten = ALL_METRICS["vqa_accuracy"], json.dumps(["red"] * 3 + ["blue"] * 7)
+    plain, listed, other = arm(("red", "blue"), ("blue", "Red."), ("red", "red"))
+    listed = replace(listed, meta={"answers": ten})
+    assert metric.score([plain, listed]) == pytest.approx(0.45)  # three of ten, one of them left out: 0.9
+    two = replace(other, meta={"answers": '["red", "blue"]'})
+    no_list = replace(other, meta={"answers": "blue"})
+    assert metric.score([no_list]) == 1  # a field of that name with something else
+    signatures = [
+        score_all(records, ["vqa_accuracy"])["vqa_accuracy"].metric.signature
+        for records in ([plain, other], [listed], [two, listed], [plain, listed])
+    ]
+    assert signatures[0].startswith("plain match with the one answer that the data has, no vote|")
+    assert signatures[1].startswith("soft, min(1, matches/3), one person left out|10 answers a sample|vqaEval")
+    assert "|2-10 answers a sample|with 2 or 3 answers matches/others|vqaEval" in signatures[2]
+    assert "|10 answers a sample|1 of 2 samples: plain match with their one answer|" in signatures[3]
 
 
 def test_vqa_references() -> None:

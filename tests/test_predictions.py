@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vglm.errors import DataError
+from vglm.errors import LONGEST_MESSAGE, DataError
 from vglm.evaluation.predictions import (
     Arm,
     Evaluation,
@@ -18,15 +18,15 @@ from vglm.evaluation.predictions import (
     append_predictions,
     merge_parts,
     part_file,
+    read_arms,
     read_evaluation,
     read_predictions,
     recover_parts,
     recover_predictions,
-    replaced_folder,
-    resumable_folder,
     write_evaluation,
     write_predictions,
 )
+from vglm.files import resumable_folder
 
 RECORD = Prediction(
     id="test.json#3",
@@ -43,6 +43,17 @@ RECORD = Prediction(
     meta={"place": "beach", "flipped": True, "stars": 3},
 )
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+def test_records_without_a_finish_are_read(tmp_path: Path) -> None:
+    write_predictions([replace(RECORD, finish="length")], tmp_path / "new.jsonl")
+    (record,) = read_predictions(tmp_path / "new.jsonl")
+    assert record.is_cut
+    values = json.loads((tmp_path / "new.jsonl").read_text(encoding="utf-8"))
+    del values["finish"]
+    (tmp_path / "old.jsonl").write_text(json.dumps(values), encoding="utf-8")
+    (record,) = read_predictions(tmp_path / "old.jsonl")
+    assert (record.finish, record.is_cut) == (None, False)
 
 
 @given(prediction=TEXT, reference=TEXT, history=st.lists(st.tuples(TEXT, TEXT), max_size=2), error=st.none() | TEXT)
@@ -63,6 +74,22 @@ def test_records_survive_the_file(
     assert [file.name for file in path.parent.iterdir()] == ["predictions.jsonl"]
 
 
+EVALUATION = Evaluation(
+    title="background/lora",
+    summary="Tuned.",
+    purpose="tuning",
+    baseline=Arm(label="before", meaning="adapter off"),
+    candidate=Arm(label="after", meaning="adapter on"),
+    facts={"seed": "1"},
+    decoding={"max_new_tokens": 48, "do_sample": False},
+    command="python evaluate.py run=latest",
+    versions={"torch": "2"},
+    config="seed: 1\n",
+    created="2026-01-01T00:00:00+00:00",
+    stamps=(Stamp(text="EVALUATED ON TRAINING IMAGES", detail="20 of 20"),),
+)
+
+
 def test_a_record_is_one_line_of_plain_json(tmp_path: Path) -> None:
     write_predictions([RECORD], tmp_path / "predictions.jsonl")
     text = (tmp_path / "predictions.jsonl").read_text(encoding="utf-8")
@@ -70,7 +97,7 @@ def test_a_record_is_one_line_of_plain_json(tmp_path: Path) -> None:
     assert "这张图片的背景是金色的沙滩。" in text
     assert list(json.loads(text)) == [
         "id", "group", "split", "kind", "english", "question", "history", "reference", "prediction", "image",
-        "image_sha256", "error", "meta", "draw", "likelihoods",
+        "image_sha256", "error", "meta", "draw", "likelihoods", "finish",
     ]  # fmt: skip
 
 
@@ -130,23 +157,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_the_description_survives_the_file(tmp_path: Path) -> None:
-    evaluation = Evaluation(
-        title="background/lora",
-        summary="Tuned.",
-        purpose="tuning",
-        baseline=Arm(label="before", meaning="adapter off"),
-        candidate=Arm(label="after", meaning="adapter on"),
-        facts={"seed": "1"},
-        decoding={"max_new_tokens": 48, "do_sample": False},
-        command="python evaluate.py run=latest",
-        versions={"torch": "2"},
-        config="seed: 1\n",
-        created="2026-01-01T00:00:00+00:00",
-        stamps=(Stamp(text="EVALUATED ON TRAINING IMAGES", detail="20 of 20"),),
-    )
-    write_evaluation(evaluation, tmp_path)
-    assert read_evaluation(tmp_path) == evaluation
-    with_controls = replace(evaluation, controls=(Arm(label="after-blank", meaning="after, each image blank"),))
+    write_evaluation(EVALUATION, tmp_path)
+    assert read_evaluation(tmp_path) == EVALUATION
+    with_controls = replace(EVALUATION, controls=(Arm(label="after-blank", meaning="after, each image blank"),))
     write_evaluation(with_controls, tmp_path)
     assert read_evaluation(tmp_path) == with_controls
     (tmp_path / "evaluation.json").write_text('{"title": "half"}', encoding="utf-8")
@@ -210,7 +223,7 @@ def test_work_is_taken_up_by_the_same_key_only_and_gone_when_done(tmp_path: Path
 def test_a_folder_is_made_by_one_process_at_a_time(tmp_path: Path) -> None:
     target = tmp_path / "evaluation"
     script = (
-        "import sys, time; from pathlib import Path; from vglm.evaluation.predictions import resumable_folder\n"
+        "import sys, time; from pathlib import Path; from vglm.files import resumable_folder\n"
         "with resumable_folder(Path(sys.argv[1]), marker='done', key='a') as folder:\n"
         "    (folder / 'p.jsonl').touch(); print('made', flush=True); time.sleep(60)"
     )
@@ -256,42 +269,81 @@ def test_parts_of_several_processes_become_one_file(tmp_path: Path) -> None:
     assert recover_parts(path) == found
 
 
-def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    target = tmp_path / "out" / "evaluation"
-    for content in ("first", "second"):
-        with replaced_folder(target, marker="done") as folder:
-            (folder / "done").write_text(content)
-            (folder / content).touch()
-        assert sorted(path.name for path in target.iterdir()) == sorted(["done", content])
-
-    def fail() -> None:
-        with replaced_folder(target, marker="done") as folder:
-            (folder / "done").write_text("third")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fail()
-    assert (target / "done").read_text() == "second"
-    assert [path.name for path in target.parent.iterdir()] == ["evaluation"]
-
-
-def test_a_folder_of_other_things_is_never_replaced(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").touch()
-    with pytest.raises(DataError, match=r"holds other files and no done"), replaced_folder(tmp_path, marker="done"):
-        pass
-    assert (tmp_path / "thesis.tex").exists()
-    (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="is a file"), replaced_folder(tmp_path / "file", marker="done"):
-        pass
-    with pytest.raises(DataError, match="cannot be written"), replaced_folder(tmp_path / "file" / "x", marker="done"):
-        pass
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"image_sha256": "../../secret"},
+        {"image_sha256": "AB" * 32},
+        {"image_sha256": f"{'ab' * 32}\n"},
+        {"image_sha256": 5},
+        {"draw": -1},
+        {"draw": True},
+        {"likelihoods": {"yes": True}},
+        {"likelihoods": {"yes": 10**400}},
+        {"history": [["question", 5]]},
+        {"history": ["ab"]},
+        {"question": "\ud800"},
+        {"meta": {"a": None}},
+    ],
+    ids=str,
+)
+def test_values_of_records_that_cannot_be_are_refused(tmp_path: Path, values: dict[str, object]) -> None:
+    (tmp_path / "p.jsonl").write_text(json.dumps(asdict(RECORD) | values))
+    with pytest.raises(DataError, match=r"p\.jsonl: 1 of 1 lines are no prediction records") as caught:
+        read_predictions(tmp_path / "p.jsonl")
+    assert len(str(caught.value)) < LONGEST_MESSAGE
 
 
-def test_a_full_disk_is_a_clear_error_and_leaves_nothing(tmp_path: Path) -> None:
-    def fill() -> None:
-        with replaced_folder(tmp_path / "evaluation", marker="done"):
-            raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 100_000, b'{"' + b"x" * 100_000 + b'": 1}', b"9" * 5000])
+def test_damaged_records_are_one_short_message(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "p.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match=r"p\.jsonl") as caught:
+        read_predictions(tmp_path / "p.jsonl")
+    assert len(str(caught.value)) < LONGEST_MESSAGE
 
-    with pytest.raises(DataError, match=r"evaluation cannot be written \(No space left on device\)"):
-        fill()
-    assert list(tmp_path.iterdir()) == []
+
+LABELS = ["../victim/after", "/etc", "..", ".", "", "a/b", "a\0b", "after\n", ".hidden", "x" * 200, "a\\b", "<b>"]
+
+
+@pytest.mark.parametrize("label", LABELS, ids=repr)
+@pytest.mark.parametrize("arm", ["baseline", "candidate", "controls"])
+def test_labels_that_are_no_names_of_folders_are_refused(tmp_path: Path, arm: str, label: str) -> None:
+    values = asdict(EVALUATION)
+    values[arm] = {"label": label, "meaning": ""}
+    values[arm] = [values[arm]] if arm == "controls" else values[arm]
+    (tmp_path / "evaluation.json").write_text(json.dumps(values))
+    with pytest.raises(DataError, match="is no label of an arm") as caught:
+        read_evaluation(tmp_path)
+    assert len(str(caught.value)) < LONGEST_MESSAGE
+
+
+def test_an_arm_that_leads_elsewhere_is_not_read(tmp_path: Path) -> None:
+    write_predictions([RECORD], tmp_path / "victim" / "after" / "predictions.jsonl")
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "after").symlink_to(tmp_path / "victim" / "after")
+    with pytest.raises(DataError, match=r"'after/predictions\.jsonl' leads out of this folder"):
+        read_arms(tmp_path / "evaluation")
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(data=st.data())
+def test_any_value_anywhere_in_a_description_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("evaluation")
+    key = data.draw(st.sampled_from(sorted(asdict(EVALUATION))))
+    values = asdict(EVALUATION) | {key: data.draw(_JSON)}
+    (folder / "evaluation.json").write_text(json.dumps(values))
+    message = ""
+    try:
+        read_evaluation(folder)
+    except DataError as error:
+        message = str(error)
+    assert len(message) < LONGEST_MESSAGE
+    assert "evaluation.json" in message or not message

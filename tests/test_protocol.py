@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from builders import run_record
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from vglm.cli import main as vglm
 from vglm.config import anchor_paths, build, check_config, compose, entry_point
-from vglm.errors import ConfigError, DataError
+from vglm.errors import AdapterError, ConfigError, DataError
 from vglm.evaluation.predictions import Arm, Evaluation, Prediction, write_evaluation, write_predictions
 from vglm.evaluation.protocol import collect_protocol
 
@@ -91,7 +92,7 @@ def write_run(
 ) -> None:
     """A run whose tuned model was right on some test samples and whose base was right on none."""
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"data": {"plan": {"protocol": protocol}}}))
+    (folder / "run.json").write_text(json.dumps(run_record(data={"plan": {"protocol": protocol}})))
     if not is_evaluated:
         return
     evaluation = folder / "evaluation"
@@ -146,7 +147,7 @@ def test_protocols_that_are_not_whole(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"(?s)1 of 2 runs are not evaluated yet.*evaluate\.py -m 'run=|run=.*/1"):
         collect_protocol(tmp_path)
     (tmp_path / "1" / "run.json").write_text("{}")
-    with pytest.raises(DataError, match=r"run\.json is damaged"):
+    with pytest.raises(AdapterError, match=r"run\.json is damaged"):
         collect_protocol(tmp_path)
     (tmp_path / "1" / "run.json").unlink()
     for fold in (1, 2):

@@ -301,6 +301,9 @@ def test_scienceqa_all_bad_problems_are_told(tmp_path: Path) -> None:
     assert "'split' to be train, validation or test, found 'holdout'" in message
     assert "'image' to be a file name or null, found a number" in message
     assert "an object" in message
+    (root / "pid_splits.json").write_text('{"train": ["1"], "test": ["2", "1"]}')
+    with pytest.raises(DataError, match="each problem in one split, found '1' in train and test"):
+        samples_of(root, format="scienceqa")
     (root / "pid_splits.json").write_text('{"train": 3}')
     with pytest.raises(DataError, match="expected an object of lists of problems' ids, found 'train'"):
         samples_of(root, format="scienceqa")

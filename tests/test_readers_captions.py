@@ -153,6 +153,32 @@ def test_broken_coco_images(tmp_path: Path) -> None:
         list(read(path, format="coco_captions"))
 
 
+def test_coco_files_that_were_put_together_without_new_numbers(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "b.png", "c.png")
+    images = [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "c.png"}, {"id": 1, "file_name": "b.png"}]
+    rows = [
+        {"image_id": image, "id": id, "caption": text} for image, id, text in ((1, 1, "A"), (2, 2, "B"), (2, 2, "C"))
+    ]
+    path = write(tmp_path / "merged.json", coco(*rows, images=images))
+    assert fault_of(path, 1).startswith(
+        "expected one entry of 'images' with 'id' 1, found 'a.png' and 'b.png' (numbers 1"
+    )
+    assert fault_of(path, 3).startswith(
+        "expected one annotation with 'id' 2, found 'B' and 'C' (numbers 2 and 3); fix: "
+    )
+    path = write(tmp_path / "copied.json", coco(*rows[:2], rows[0], images=[*images[:2], images[0]]))  # the same twice
+    assert [each.image for each in read_samples(path)] == [tmp_path / f"{name}.png" for name in "aca"]
+
+
+def test_the_patient_of_a_coco_picture_is_its_group(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "b.png")
+    images = [{"id": id, "file_name": f"{name}.png", "PatientID": 7.0} for id, name in ((1, "a"), (2, "b"))]
+    path = write(
+        tmp_path / "c.json", coco(*({"image_id": id, "id": id, "caption": "A"} for id in (1, 2)), images=images)
+    )
+    assert [each.group for each in read_samples(path)] == ["7", "7"]
+
+
 # --- VQA v2 -----------------------------------------------------------------------------------------------------------
 
 QUESTION = {"image_id": 458752, "question": "What is this photo taken looking through?", "question_id": 458752000}
@@ -205,8 +231,20 @@ def test_broken_vqa_rows(tmp_path: Path) -> None:
     assert fault_of(path, 3).startswith("expected 'image_id' to be a whole number, found a text")
     assert fault_of(path, 4).startswith("expected image 'COCO_train2014_000000000009.jpg' in ")
     assert fault_of(path, 5).startswith("expected an object")
+    write(tmp_path / ANNOTATIONS, {"annotations": [ANNOTATION | {"answers": [{"answer": "net"}, {"answer": None}]}]})
+    assert fault_of(path, 1).startswith("expected 'answers' of its annotation, 2 to be text, found null")
     write(tmp_path / ANNOTATIONS, {"annotations": [ANNOTATION | {"multiple_choice_answer": ""}]})
     assert fault_of(path, 1).startswith("expected 'multiple_choice_answer' of its annotation to say something")
+
+
+def test_vqa_files_that_were_put_together_without_new_numbers(tmp_path: Path) -> None:
+    touch(tmp_path, "COCO_train2014_000000458752.jpg", "COCO_train2014_000000000009.jpg")
+    path = write_vqa(tmp_path, [QUESTION], [ANNOTATION, ANNOTATION | {"multiple_choice_answer": "fence"}])
+    assert fault_of(path, 1).startswith("expected one annotation with 'question_id' 458752000, found 'net' and 'fence'")
+    path = write_vqa(tmp_path, [QUESTION, QUESTION | {"question": "Why?"}], [ANNOTATION])
+    assert fault_of(path, 2).startswith("expected one question with 'question_id' 458752000, found 'What is this photo")
+    path = write_vqa(tmp_path, [QUESTION | {"image_id": 9}], [ANNOTATION | {"image_id": 458752}])
+    assert fault_of(path, 1).startswith("expected 'image_id' 9 in the annotation too, found another picture's")
 
 
 def test_vqa_without_its_annotations(tmp_path: Path) -> None:

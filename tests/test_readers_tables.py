@@ -191,6 +191,27 @@ def test_several_pictures_of_a_row(folder: Path) -> None:
     ]
 
 
+def test_answers_of_several_people(folder: Path) -> None:
+    said = ["red", "dark red", "red", "blue"]
+    as_objects = [{"answer": each, "answer_confidence": "yes"} for each in said]
+    rows = [{"image": "cat.png", "question": "Which colour?", "answers": each} for each in (said, as_objects)]
+    for sample in read_samples(lines(folder / "textvqa.jsonl", *rows)):
+        assert (sample.answer, sample.meta["answers"]) == ("red", said)
+    path = write(folder / "vizwiz.csv", 'image,question,answers\ncat.png,Which?,"[""blue"", ""red"", ""red""]"\n')
+    (sample,) = read_samples(path)
+    assert (sample.answer, sample.meta["answers"]) == ("red", ["blue", "red", "red"])
+    path = write(folder / "pandas.csv", "image,question,answers\ncat.png,Which?,['blue' 'red']\n")
+    assert faults(path)[2].startswith("expected 'answers' to be a JSON list, found \"['blue' 'red']\"; fix: write")
+    both = {"image": "cat.png", "question": "Which?", "multiple_choice_answer": "blue", "answers": as_objects}
+    (sample,) = read_samples(lines(folder / "vqav2.jsonl", both))
+    assert (sample.answer, sample.meta["answers"]) == ("blue", said)
+    bad = lines(folder / "bad.jsonl", rows[0], rows[0] | {"answers": []}, rows[0] | {"answers": ["red", None]})
+    assert faults(bad) == {
+        2: "expected 'answers' to be a list of answers, found an empty list; fix: list what people answered",
+        3: "expected 'answers', 2 to be text, found null; fix: write a text in quotes",
+    }
+
+
 def test_broken_lines(folder: Path) -> None:
     good = '{"image": "cat.png", "question": "How many?", "answer": "One.", "group": "g"}'
     text = f'{good}\n{good[:-1]}\n[1]\n{{"question": "?", "answer": true}}\n{good[:-1]}, "history": [["a"]]}}\n'

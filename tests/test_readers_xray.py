@@ -239,8 +239,52 @@ def test_mimic_cxr_picks_views_first_pictures_and_sections(mimic):
     assert [each.meta["view"] for each in read_samples(mimic, views=["PA", "AP"])] == ["PA", "AP", "PA"]
     assert len(list(read_samples(mimic, several_images="first"))) == 3
     assert next(iter(read_samples(mimic, sections=["IMPRESSION"]))).answer == "No acute process."
-    whole = next(iter(read_samples(mimic, sections=["CONCLUSION"]))).answer
-    assert whole.startswith("FINAL REPORT CHEST (PA AND LAT) Cough.")
+    assert next(iter(read_samples(mimic, sections=["CONCLUSION"]))).answer == "No acute process."
+    assert next(iter(read_samples(mimic, sections=["INDICATION"]))).answer == "Cough."
+
+
+# Made up, in the forms that MIT-LCP's section_parser.py tells apart, and in small letters.
+REPORTS = {
+    "one heading for both": (
+        " FINAL REPORT\n EXAMINATION:  CHEST\n \n INDICATION:  Eval for pneumonia.\n \n"
+        " FINDINGS AND IMPRESSION: \n \n Small effusion.\n  No edema.\n",
+        "Small effusion. No edema.",
+    ),
+    "a slash": (" INDICATION:  Fever.\n\n FINDINGS/IMPRESSION:  Clear.\n", "Clear."),
+    "a conclusion": (
+        " FINDINGS:  Clear.\n\n CONCLUSION:  Normal.\n\n NOTIFICATION:  Dr. X at 9:12 AM.\n",
+        "Clear. Normal.",
+    ),
+    "small letters": (" History:  Cough.\n\n Findings:  Clear.\n\n Impression:  Normal.\n", "Clear. Normal."),
+    "misspelt": (" IMPRESSOIN:  Normal.\n\n COMPARISION:  None.\n", "Normal."),
+    "a view": (" HISTORY: Cough.\n\n CHEST, TWO VIEWS:  Clear.\n\n TECHNIQUE:  Two views.\n", "Clear."),
+    "no heading for it": (
+        " WET READ: ___ 9:12 PM\n  Normal.\n FINAL REPORT\n REASON FOR EXAM:  Cough.\n \n AP view.\n \n Edema.\n",
+        "AP view. Edema.",
+    ),
+    "no heading": ("                 FINAL REPORT\n CHEST\n \n Clear lungs.\n", "Clear lungs."),
+    "twice": (" FINDINGS:  First.\n\n IMPRESSION:  Old.\n\n IMPRESSION:  New.\n\n ADDENDUM:  Later.\n", "First. New."),
+    "colons within": (
+        " FINDINGS:\n\n 1. ET TUBE: 3 cm above. NOTE: rotated.\n At 9:12 AM: seen.\n\n IMPRESSION: \n\n",
+        "1. ET TUBE: 3 cm above. NOTE: rotated. At 9:12 AM: seen.",
+    ),
+    "an empty one": (" FINDINGS: \n\n IMPRESSION:  Normal.\n", "Normal."),
+}
+
+
+@pytest.mark.parametrize(("report", "answer"), REPORTS.values(), ids=REPORTS)
+def test_mimic_cxr_reports_are_divided_as_section_parser_does(mimic, report, answer):
+    (mimic / "files/p10/p10000032/s501.txt").write_text(report)
+    assert next(iter(read_samples(mimic))).answer == answer
+
+
+def test_a_report_without_the_sections_is_refused_or_left_out(mimic, caplog):
+    (mimic / "files/p10/p10000032/s501.txt").write_text(" FINAL REPORT\n INDICATION:  Cough.\n")
+    message = r":2: expected a section FINDINGS or IMPRESSION, found s501\.txt with preamble, indication; fix:"
+    with pytest.raises(DataError, match=message):
+        list(read_samples(mimic))
+    assert len(list(read_samples(mimic, skip_reports=True))) == 2
+    assert "left out 2 rows, whose report has no FINDINGS or IMPRESSION" in caplog.text
 
 
 def test_mimic_cxr_collects_bad_lines(mimic):
@@ -257,7 +301,12 @@ def test_mimic_cxr_collects_bad_lines(mimic):
     ]
     for each, part in zip(bad, ["no such file", "reports_dir", "'subject_id'", "'split'", "4 columns"], strict=True):
         assert part in each.fault
-    (mimic / "mimic-cxr-2.0.0-metadata.csv").unlink()
+    metadata = mimic / "mimic-cxr-2.0.0-metadata.csv"
+    lines = metadata.read_text().splitlines()
+    metadata.write_text("\n".join([*lines, lines[1].rpartition(",")[0] + ",LL"]))
+    with pytest.raises(DataError, match=r"expected one row with dicom_id .*, found the views .* and LL"):
+        list(read_samples(mimic))
+    metadata.unlink()
     with pytest.raises(DataError, match="views needs"):
         list(read_samples(mimic, views=["PA"]))
     with gzip.open(mimic / "mimic-cxr-2.0.0-split.csv.gz", "wt") as file:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,10 @@ def test_recipe_trains_two_steps(recipe: str, random_model_folder: Path, few_sho
         "training.probe.per_kind=1",
         f"output_dir={tmp_path / 'run'}",
     ]
-    if compose(overrides=[f"recipes={recipe}"]).dataset._target_ == "vglm.data.loading.load_splits":
+    dataset = compose(overrides=[f"recipes={recipe}"]).dataset
+    if dataset._target_ == "vglm.data.loading.load_splits":
         overrides += ["dataset=fewshot_background", f"dataset.path={few_shot_folder}"]
+    overrides += [f"dataset.{key}=24" for key in dataset if re.fullmatch("(train|test)_(samples|studies|stars)", key)]
     cfg = compose(overrides=overrides)
     check_config(cfg)
     folder = run(cfg)

@@ -14,7 +14,7 @@ from PIL import Image
 from rich.cells import cell_len
 from rich.console import Console
 
-from vglm.errors import ConfigError, DataError
+from vglm.errors import LONGEST_MESSAGE, ConfigError, DataError
 from vglm.evaluation.predictions import (
     Arm,
     Evaluation,
@@ -27,6 +27,7 @@ from vglm.evaluation.predictions import (
 from vglm.evaluation.provenance import code_state
 from vglm.evaluation.report import print_summary, render
 from vglm.evaluation.scoring import rescore
+from vglm.files import claimed
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'`|{{ 7 * 7 }}"
 STAMP = Stamp(text="EVALUATED ON TRAINING IMAGES", detail="1 of 3 test images were trained on.")
@@ -54,7 +55,7 @@ def record(name: str, prediction: str, **values: object) -> Prediction:
 
 BEFORE = [
     record("same", "沙滩。"),
-    record("gain", "一只猫。", image="beach.png", image_sha256="abc"),
+    record("gain", "一只猫。", image="beach.png", image_sha256="ab" * 32),
     record("error", "", error="image broken.png is damaged"),
     record("kept", "Two.", split="probe", kind="count", english=True, question="How many?", reference="Two."),
     record("lost", "Red.", split="probe", kind="colour", english=True, question="What colour?", reference="Red."),
@@ -71,7 +72,7 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
     ) -> Path:
         folder = tmp_path / "evaluation"
         (folder / "images").mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), "gold").save(folder / "images" / "abc.webp")
+        Image.new("RGB", (8, 8), "gold").save(folder / "images" / f"{'ab' * 32}.webp")
         write_evaluation(evaluation, folder)
         write_predictions(before, folder / evaluation.baseline.label / "predictions.jsonl")
         write_predictions(after, folder / evaluation.candidate.label / "predictions.jsonl")
@@ -149,7 +150,7 @@ def test_images_beyond_the_limit_stay_beside_the_page(
     make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_folder()
-    path = folder / "images" / "abc.webp"
+    path = folder / "images" / f"{'ab' * 32}.webp"
     monkeypatch.setattr(sys.modules["vglm.evaluation.report.render"], "MAX_IMAGE_BYTES", path.stat().st_size)
     assert "images are in this page" not in render(folder).read_text(encoding="utf-8").partition("<script")[0]
     monkeypatch.setattr(sys.modules["vglm.evaluation.report.render"], "MAX_IMAGE_BYTES", path.stat().st_size - 1)
@@ -161,7 +162,7 @@ def test_images_beyond_the_limit_stay_beside_the_page(
 
 def test_text_stays_text(make_folder: Callable[..., Path]) -> None:
     values = dict.fromkeys(("question", "reference", "kind", "image"), ATTACK)
-    before = [record(ATTACK, ATTACK, image_sha256="abc", **values), record("b", "b", kind="b")]
+    before = [record(ATTACK, ATTACK, image_sha256="ab" * 32, **values), record("b", "b", kind="b")]
     after = [replace(before[0], prediction=ATTACK + "!"), before[1]]
     evaluation = replace(
         EVALUATION, title=ATTACK, summary=ATTACK, facts={ATTACK: ATTACK}, config=ATTACK, command=ATTACK,
@@ -269,6 +270,23 @@ def test_the_verdict_claims_no_more_than_the_data(
         assert "with 40 items whose differences vary as these do, one under" in report["verdict"]["en"]
     text = (folder / "report/report.md").read_text(encoding="utf-8")
     assert f"**{expected[:30]}" in text
+
+
+def test_cut_answers_are_counted_for_each_arm(
+    make_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after = answers(4, 40), [replace(each, finish="eos") for each in answers(30, 40)]
+    cut = [replace(each, finish="length" if place < 7 else None) for place, each in enumerate(before)]
+    for arm, said in ((cut, True), (before, False)):
+        folder = make_folder(arm, after, replace(EVALUATION, stamps=(), decoding={"max_new_tokens": 5}))
+        text = " ".join(Page(render(folder).read_text(encoding="utf-8")).text.split())
+        sentence = "of 40 answers an arm, 7 (before) and 0 (after) reached max_new_tokens = 5 and were cut there."
+        print_summary(folder)
+        shown = " ".join(capsys.readouterr().out.split())
+        for where in (text, (folder / "report/report.md").read_text(encoding="utf-8"), shown):
+            assert (sentence in where) is said
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        assert metrics["splits"]["test"]["cut"] == {"before": 7 if said else 0, "after": 0}
 
 
 def test_a_stamp_is_part_of_the_verdict(make_folder: Callable[..., Path]) -> None:
@@ -552,3 +570,98 @@ def test_rules_stand_with_their_intervals_and_another_n(make_folder: Callable[..
                     ["10.0%", "4.0 to 23.1 |"]]  # Wilson of 30 and of 4 of 40  # fmt: skip
     page = Page((folder / "report/index.html").read_text(encoding="utf-8"))
     assert "40.0%26.0 to 55.0" in page.text
+
+
+def test_a_report_and_its_figures_appear_together_or_the_earlier_ones_stay(
+    make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder()
+    render(folder)
+    names = ("metrics.json", "report/index.html", "report/report.md", "report/report.json")
+    before = [(folder / name).read_bytes() for name in names]
+    make_folder(after=[replace(each, prediction=each.reference) for each in AFTER])
+    (folder / ".report.0a1b2c3d.partial").mkdir()  # of a process that was killed
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules[render.__module__], "_markdown", _fill_the_disk)
+        with pytest.raises(DataError, match="cannot be written: No space left"):
+            render(folder)
+    assert [(folder / name).read_bytes() for name in names] == before
+    assert [path.name for path in folder.parent.iterdir()] == ["evaluation"]
+    render(folder)
+    assert all((folder / name).read_bytes() != old for name, old in zip(names, before, strict=True))
+    assert not list(folder.glob(".*"))
+
+
+def _fill_the_disk(_: object) -> str:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_report_is_written_by_one_process_at_a_time(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder()
+    with claimed(folder), pytest.raises(DataError, match="evaluation is being written by another process right now"):
+        render(folder)
+    render(folder)
+    assert [path.name for path in folder.parent.iterdir()] == ["evaluation"]
+
+
+def test_a_report_through_a_link_is_written_where_the_evaluation_is(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder()
+    link = folder.parent / "link"
+    link.symlink_to(folder)
+    assert render(link) == link / "report" / "index.html"
+    assert link.is_symlink()
+    assert (folder / "report" / "index.html").is_file()
+
+
+@pytest.mark.parametrize("name", ["images", "after", "evaluation.json", "curves.json", "baselines.json"])
+def test_what_leads_out_of_an_evaluation_is_not_shown(make_folder: Callable[..., Path], name: str) -> None:
+    folder = make_folder()
+    outside = folder.parent / "outside"
+    (folder / name).rename(outside) if (folder / name).exists() else outside.write_text("[]")
+    (folder / name).symlink_to(outside)
+    with pytest.raises(DataError, match=rf"'{name}.*' leads out of this folder"):
+        render(folder)
+
+
+def test_names_with_markup_are_printed_as_they_are(make_folder: Callable[..., Path]) -> None:
+    records = [replace(each, kind="[/b]") for each in BEFORE], [replace(each, kind="[/b]") for each in AFTER]
+    folder = make_folder(*records, replace(EVALUATION, title="[red]x[/b]"))
+    output = StringIO()
+    print_summary(folder, Console(file=output, width=80))
+    printed = output.getvalue()
+    assert "[/b]" in printed
+    assert "[red]x[/b]" in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("baselines.json", b"\xff"),
+        ("baselines.json", b'[{"name": 5}]'),
+        ("baselines.json", b'[{"name": "a", "meaning": "b", "scores": {"exact_match": "high"}}]'),
+        ("baselines.json", b'[{"name": "a", "meaning": "b", "scores": {}, "intervals": {"exact_match": [1]}}]'),
+        ("curves.json", b"[" * 9999),
+        ("curves.json", b'{"learning": 5}'),
+        ("curves.json", b'{"learning": [{"step": -1}]}'),
+        ("curves.json", b'{"budget_points": 1e999}'),
+        ("evaluation.json", b"\xff"),
+        ("evaluation.json", b"{}"),
+    ],
+)
+def test_damaged_files_of_an_evaluation_are_one_message(
+    make_folder: Callable[..., Path], name: str, content: bytes
+) -> None:
+    folder = make_folder()
+    (folder / name).write_bytes(content)
+    with pytest.raises(DataError, match=name.replace(".", r"\.")) as caught:
+        render(folder)
+    assert len(str(caught.value)) < LONGEST_MESSAGE
+
+
+@pytest.mark.parametrize(
+    "config", ["[", "a: &x 1\nb: *x", "metrics: 5", "metrics: {names: 5}", "metrics: {external: 5}"]
+)
+def test_a_damaged_config_of_an_evaluation_is_one_message(make_folder: Callable[..., Path], config: str) -> None:
+    with pytest.raises(DataError, match=r"config in evaluation\.json") as caught:
+        render(make_folder(evaluation=replace(EVALUATION, config=config)))
+    assert len(str(caught.value)) < LONGEST_MESSAGE

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,16 @@ from vglm.evaluation.comparison import Comparison, Pair, Summary
 from vglm.evaluation.predictions import Arm, Evaluation, Prediction, Stamp, write_evaluation, write_predictions
 from vglm.evaluation.report import render
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+def find_chromium() -> str | None:
+    """The first that starts: some systems have a command of this name that only says how to install one."""
+    for path in filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        if subprocess.run([path, "--version"], capture_output=True, check=False).returncode == 0:
+            return path
+    return None
+
+
+CHROMIUM = find_chromium()
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not on this machine")
 
 
@@ -71,15 +79,13 @@ class Browser:
         assert "error" not in answer, answer
         return answer["result"]
 
-    def open(self, page: Path) -> float:
-        """Load a page; the seconds until it is shown."""
+    def open(self, page: Path) -> None:
+        """Load a page and wait until it is shown."""
         self.events.clear()
-        start = time.perf_counter()
         self.call("Page.navigate", url=page.as_uri())
         while not any(each.get("method") == "Page.loadEventFired" for each in self.events):
             self.events.append(self._receive())
         self.run("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
-        return time.perf_counter() - start
 
     def run(self, script: str) -> Any:
         found = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
@@ -306,14 +312,21 @@ def test_it_prints(browser: Browser, make_page: Callable[[int], Path]) -> None:
     assert browser.run("document.querySelector('#scores details').open")
 
 
-def test_ten_thousand_answers_open_and_filter_at_once(browser: Browser, make_page: Callable[[int], Path]) -> None:
-    seconds = browser.open(make_page(10_000))
-    took = browser.run(
-        "{const start = performance.now(); document.querySelector('[data-show=flip0]').click();"
-        " performance.now() - start}"
-    )
-    assert browser.run("document.querySelector('.count').textContent") == "24 of 4,000 shown"
-    assert browser.run("document.querySelectorAll('article').length") == 24
-    print(f"10,000 answers: {seconds:.2f} s to open, {took:.0f} ms to filter")
-    assert seconds < 5
-    assert took < 1000
+def test_what_a_browser_draws_does_not_grow_with_the_answers(
+    browser: Browser, make_page: Callable[[int], Path]
+) -> None:
+    """Opened and filtered, two thousand answers take the elements and the changes that a hundred take."""
+    drawn = []
+    for n, shown in ((100, "24 of 40 shown"), (2_000, "24 of 800 shown")):
+        browser.open(make_page(n))
+        elements = "document.querySelectorAll('*').length"
+        opened = browser.run(elements)
+        changes = browser.run(
+            "new Promise((done) => {const watch = new MutationObserver((all) => done(all.length));"
+            " watch.observe(document, {subtree: true, childList: true, attributes: true, characterData: true});"
+            " document.querySelector('[data-show=flip0]').click();})"
+        )
+        assert browser.run("document.querySelector('.count').textContent") == shown
+        assert browser.run("document.querySelectorAll('article').length") == 24
+        drawn.append((opened, changes, browser.run(elements)))
+    assert drawn[0] == drawn[1]

@@ -150,5 +150,5 @@ def test_curves_with_little_in_them_render(make_folder: Callable[..., Path], val
 
 
 def test_damaged_curves_are_named(make_folder: Callable[..., Path]) -> None:
-    with pytest.raises(DataError, match=r"curves\.json is damaged \(KeyError\('step'\)\)"):
+    with pytest.raises(DataError, match=r"curves\.json is damaged: learning\.0\.step: Field required"):
         render(make_folder(learning=[{"loss": 1.0}]))

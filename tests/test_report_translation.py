@@ -13,7 +13,8 @@ from vglm.evaluation.provenance import provenance, synthetic_stamps
 from vglm.evaluation.report.strings import STRINGS
 from vglm.evaluation.report.translation import TEMPLATES, translate
 from vglm.evaluation.statistics import compare_paired
-from vglm.tuning.forgetting import CheckpointScore, choose
+from vglm.runs import CheckpointScore, ForgettingRecord
+from vglm.tuning.forgetting import choose
 
 SENTENCE = re.compile(r"[a-z]+ [a-z]+ [a-z]+")
 """Three English words in a row."""
@@ -78,9 +79,15 @@ def test_what_is_said_of_a_chosen_checkpoint_has_chinese(domain: tuple[float, ..
     scores = [CheckpointScore(10 * row, *pair, 40, 162) for row, pair in enumerate(zip(domain, probe, strict=True))]
     choice = choose(scores, 5)
     assert choice is not None
-    facts = {"chosen_step": choice.step, "reason": str(choice), "metric": "exact_match", "domain_split": "validation"}
-    facts |= {"probe": "the general probe", "stopped_early": True, "warning": choice.warning}
-    said, stamps = describe_choice({"forgetting": facts}, {})
+    facts = ForgettingRecord(
+        chosen_step=choice.step,
+        reason=str(choice),
+        domain_split="validation",
+        probe="the general probe",
+        stopped_early=True,
+        warning=choice.warning,
+    )
+    said, stamps = describe_choice(facts, {})
     for text in (*said.values(), *(text for each in stamps for text in (each.text, each.detail))):
         assert not SENTENCE.search(translate(text).zh), translate(text).zh
     for stamp in stamps:
@@ -102,11 +109,11 @@ def test_provenance_changes_with_what_it_names(tmp_path: Path) -> None:
     (tmp_path / "adapter").mkdir()
     weights = tmp_path / "adapter" / "adapter_model.safetensors"
     weights.write_bytes(b"one")
-    first = provenance("seed: 1\n", str(tmp_path))
-    assert first == provenance("seed: 1\n", str(tmp_path))
+    first = provenance("seed: 1\n", tmp_path / "adapter")
+    assert first == provenance("seed: 1\n", tmp_path / "adapter")
     assert re.fullmatch(r"(commit [0-9a-f]{12}( with changes)?, )?sources sha256 [0-9a-f]{16}", first["code"])
     weights.write_bytes(b"two")
-    second = provenance("seed: 2\n", str(tmp_path))
+    second = provenance("seed: 2\n", tmp_path / "adapter")
     assert first["tuned weights"] != second["tuned weights"]
     assert first["config"] != second["config"]
     assert "tuned weights" not in provenance("seed: 1\n", None)

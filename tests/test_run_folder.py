@@ -2,21 +2,23 @@
 
 import errno
 import json
+import os
 import resource
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from vglm.data.loading import load_splits
 from vglm.errors import ConfigError, WorkbenchError
+from vglm.files import new_folder, write_text
 from vglm.tuning.run_folder import (
     describe_data,
-    latest_run,
     newest_checkpoint,
     open_run,
-    whole_folder,
-    write_json,
-    write_text,
+    publish,
 )
 
 
@@ -77,13 +79,13 @@ def test_an_unwritable_place_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_running_out_of_space_is_a_clear_error_and_leaves_nothing(tmp_path: Path) -> None:
     def run() -> None:
-        with open_run(tmp_path / "run") as folder, whole_folder(folder / "adapter") as adapter:
+        with open_run(tmp_path / "run") as folder, new_folder(folder / "adapter") as adapter:
             write_text(adapter / "weights", "x" * 1_000_000)
 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(WorkbenchError, match=r"cannot write to .*File too large.*Free some space"):
+        with pytest.raises(WorkbenchError, match=r"adapter.* cannot be written: File too large.*Make room"):
             run()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -99,40 +101,64 @@ def test_a_full_disk_in_the_trainer_counts_as_well(tmp_path: Path) -> None:
         raise OSError(errno.ECONNREFUSED, "Connection refused")  # not about writing: not disguised
 
 
-def test_an_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
-    write_json(path, {"问": 1})
-    assert "问" in path.read_text(encoding="utf-8")
-    with pytest.raises(UnicodeEncodeError):
-        write_text(path, "half \ud800")
-    assert json.loads(path.read_text(encoding="utf-8")) == {"问": 1}
-    assert list(tmp_path.iterdir()) == [path]
+def test_only_numbered_checkpoints_are_resumed_from(tmp_path: Path) -> None:
+    for name in ("checkpoint-best", "checkpoint-", "checkpoint-7.bak", "checkpoint-1e3", "checkpoint-" + "9" * 400):
+        (tmp_path / name[:200]).mkdir()
+        (tmp_path / name[:200] / "trainer_state.json").write_text("{}")
+    assert newest_checkpoint(tmp_path) is None
+    assert newest_checkpoint(tmp_path / "nowhere") is None
+    checkpoint = _checkpoint(tmp_path, 3)
+    assert newest_checkpoint(tmp_path) == checkpoint
 
 
-def test_whole_folder_appears_at_the_end_or_not_at_all(tmp_path: Path) -> None:
-    with whole_folder(tmp_path / "adapter") as folder:
-        (folder / "a").touch()
-        assert not (tmp_path / "adapter").exists()
-    assert (tmp_path / "adapter" / "a").exists()
-    with pytest.raises(RuntimeError), whole_folder(tmp_path / "model"):
-        raise RuntimeError
-    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+def test_one_at_a_time_trains_in_a_folder(tmp_path: Path) -> None:
+    resume = f"with open_run(Path({str(tmp_path)!r}), resume=True): print('in')"
+    command = f"from pathlib import Path; from vglm.tuning.run_folder import open_run\n{resume}"
+    with open_run(tmp_path, resume=True):
+        second = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
+        assert second.returncode == 1
+        assert "is being trained by another process right now" in second.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert subprocess.run([sys.executable, "-c", command], check=False).returncode == 0
 
 
-def test_latest_run_is_the_last_started_of_the_finished_ones(tmp_path: Path) -> None:
-    with pytest.raises(WorkbenchError, match="no finished run"):
-        latest_run(tmp_path)
-    for name, started, is_finished in (
-        ("a/1", "2026-01-02", True),
-        ("b/2", "2026-01-01", True),
-        ("b/3", "2027", False),
-    ):
-        run = tmp_path / name
-        run.mkdir(parents=True)
-        write_json(run / "run.json", {"started": started})
-        if is_finished:
-            (run / "adapter").mkdir()
-    assert latest_run(tmp_path) == tmp_path / "a" / "1"
+def test_what_a_killed_process_left_is_swept_up(tmp_path: Path) -> None:
+    _checkpoint(tmp_path, 3)
+    (tmp_path / f".adapter.{os.getpid()}").mkdir()  # of the very same number, as in containers
+    (tmp_path / f".adapter.{os.getpid()}" / "adapter_config.json").touch()
+    (tmp_path / ".run.json.7").touch()
+    (tmp_path / ".gitignore").touch()
+    with open_run(tmp_path, {"config.yaml": "a: 1\n", "splits.json": {"a": 1}}, resume=True):
+        names = {path.name for path in tmp_path.iterdir()}
+        assert names == {"checkpoint-3", ".gitignore", ".lock", "config.yaml", "splits.json"}
+
+
+def test_a_result_is_never_removed(tmp_path: Path) -> None:
+    def run() -> None:
+        with open_run(tmp_path / "run") as folder:
+            (folder / "adapter.unverified").mkdir()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["adapter.unverified"]
+    with open_run(tmp_path / "run", resume=True) as folder:
+        assert publish(folder / "adapter.unverified") == folder / "adapter"
+    with pytest.raises(ConfigError, match="has finished"), open_run(tmp_path / "run", resume=True):
+        pass
+
+
+def test_a_request_to_terminate_cleans_up_as_well(tmp_path: Path) -> None:
+    def run() -> None:
+        with open_run(tmp_path / "run"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught:
+        run()
+    assert caught.value.code == 143
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_data_facts_tell_what_was_trained_on(few_shot_folder: Path) -> None:

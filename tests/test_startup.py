@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vglm.caching import cache_folder
 from vglm.config import repo_root
 from vglm.config.places import ensure_home
-from vglm.data.caching import cache_folder
 
 LIBRARIES = {"torch", "transformers", "peft", "datasets", "pandas", "accelerate", "bitsandbytes", "wandb"}
 COMPILER = {"torch._inductor.compile_fx", "pandas", "datasets.arrow_dataset", "wandb.sdk"}

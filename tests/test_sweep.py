@@ -12,23 +12,28 @@ import pytest
 import yaml
 from rich.console import Console
 
+import evaluate
 import train
 from vglm.cli import main
 from vglm.config import compose
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.statistics import Interval, bootstrap_interval, compare_paired, over_seeds
-from vglm.evaluation.sweep import MethodTest, Row, as_markdown, compare_methods, find_runs, print_rows, tabulate
+from vglm.evaluation.sweep import MethodTest, Row, as_markdown, compare_methods, print_rows, tabulate
+from vglm.runs import Run
 
 
 @pytest.fixture(scope="module")
 def sweep(random_model_folder: Path, few_shot_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three trained runs, evaluated by the command itself: one method with two seeds, and another method."""
+    """Three trained runs, one of them evaluated by the command: one method with two seeds, and another method."""
     folder = tmp_path_factory.mktemp("sweep")
     for name, overrides in {"a1": ["seed=1"], "a2": ["seed=2"], "b1": ["seed=1", "method.r=2"]}.items():
         fixed = [f"model.path_or_id={random_model_folder}", "dataset=fewshot_background", "trainer=debug"]
         fixed += [f"dataset.path={few_shot_folder}", f"output_dir={folder / name}", "trainer.disable_tqdm=true"]
         fixed += ["training.score_checkpoints=false"]
-        train.run(compose(overrides=[*fixed, *overrides]))
+        run = train.run(compose(overrides=[*fixed, *overrides]))
+        if name != "b1":
+            evaluate.run(compose("evaluate", [f"run={run}", "image_use=false", "baselines=false"]))
+    assert not (folder / "b1" / "evaluation").exists()
     assert main(["report", str(folder), "--markdown", str(folder / "table.md")]) == 0
     return folder
 
@@ -48,7 +53,7 @@ def copied(sweep: Path, tmp_path: Path) -> Path:
 
 
 def test_the_command_evaluates_and_writes_a_table(sweep: Path) -> None:
-    assert all(run.is_evaluated for run in find_runs([sweep]))
+    assert all(run.is_evaluated for run in Run.find([sweep]))
     lines = (sweep / "table.md").read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("| method | seeds |")
     assert [line.split(" | ")[1] for line in lines[2:4]] == ["2", "1"]
@@ -63,7 +68,7 @@ def test_the_command_evaluates_and_writes_a_table(sweep: Path) -> None:
 def test_where_all_answers_are_right_the_interval_still_has_a_width(copied: Path) -> None:
     for name in ("a1", "a2", "b1"):
         _answer(copied / name, 6)
-    row = tabulate(find_runs([copied]))[0]
+    row = tabulate(Run.find([copied]))[0]
     assert row.after == row.interval.high == 1.0
     assert 0.5 < row.interval.low < 0.7  # Wilson's for 6 of 6 is 0.61
 
@@ -71,7 +76,7 @@ def test_where_all_answers_are_right_the_interval_still_has_a_width(copied: Path
 def test_a_row_takes_the_seeds_of_a_method_together(copied: Path) -> None:
     for name, right in {"a1": 3, "a2": 6, "b1": 0}.items():
         _answer(copied / name, right)
-    runs = find_runs([copied / "a1", copied])  # the same run twice counts once
+    runs = Run.find([copied / "a1", copied])  # the same run twice counts once
     assert len(runs) == 3
     first, second = tabulate(runs)
     assert (first.seeds, first.by_seed, first.after) == ((1, 2), (0.5, 1.0), 0.75)
@@ -100,12 +105,12 @@ def test_seeds_that_were_tracked_elsewhere_are_of_one_method(copied: Path) -> No
     config["tracker"] |= {"report_to": "wandb", "project": "mine", "mode": "offline"}
     config["trainer"]["report_to"] = "wandb"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    assert [row.seeds for row in tabulate(find_runs([copied]))] == [(1, 2), (1,)]
+    assert [row.seeds for row in tabulate(Run.find([copied]))] == [(1, 2), (1,)]
 
 
 def test_the_interval_of_one_seed_is_of_other_samples_alone(copied: Path) -> None:
     _answer(copied / "b1", 3)
-    (row,) = tabulate(find_runs([copied / "b1"]))
+    (row,) = tabulate(Run.find([copied / "b1"]))
     assert row.interval == bootstrap_interval([1, 1, 1, 0, 0, 0])
     assert (row.seed_sd, row.sample_se) == (None, pytest.approx(math.sqrt(0.3 / 6)))
 
@@ -119,7 +124,7 @@ def test_methods_with_the_same_seeds_are_compared_over_the_seeds_too(copied: Pat
     (copied / "b2/run.json").write_text(json.dumps(facts | {"seed": 2}), encoding="utf-8")
     for name, right in {"a1": 3, "a2": 5, "b1": 1, "b2": 2}.items():
         _answer(copied / name, right)
-    runs = find_runs([copied])
+    runs = Run.find([copied])
     tests = compare_methods(runs)
     assert tests[0].over_seeds is not None
     assert (tests[0].over_seeds.mean, tests[0].result.difference) == pytest.approx((-2.5 / 6, -2.5 / 6))
@@ -144,7 +149,7 @@ def test_the_tables_fit_a_terminal_of_80_columns_and_no_figure_is_cut(name: str)
 def test_methods_are_tested_against_each_other_sample_by_sample(copied: Path) -> None:
     for name, right in {"a1": 0, "a2": 0, "b1": 6}.items():
         _answer(copied / name, right)
-    (test,) = compare_methods(find_runs([copied]))
+    (test,) = compare_methods(Run.find([copied]))
     assert (test.result.difference, test.result.n) == (1.0, 6)
     assert test.p_value == test.result.p_value == pytest.approx(1 / 2**6)  # six gains of six, mid-p
     assert test.result.p_value_exact == pytest.approx(2 / 2**6)
@@ -156,7 +161,7 @@ def test_methods_are_tested_against_each_other_sample_by_sample(copied: Path) ->
     config = (copied / "c1/config.yaml").read_text(encoding="utf-8")
     (copied / "c1/config.yaml").write_text(config.replace("r: 2", "r: 3"), encoding="utf-8")
     _answer(copied / "c1", 6)
-    runs = find_runs([copied])
+    runs = Run.find([copied])
     tests = compare_methods(runs)
     assert [test.result.difference for test in tests] == [1.0, 1.0, 0.0]
     assert [test.p_value for test in tests] == pytest.approx([3 / 2**6, 3 / 2**6, 1.0])  # Holm over three
@@ -185,22 +190,22 @@ def test_a_difference_that_other_seeds_might_not_show_is_called_so() -> None:
 
 def test_runs_that_cannot_be_compared_are_refused(copied: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no such folder"):
-        find_runs([tmp_path / "nothing"])
+        Run.find([tmp_path / "nothing"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="holds no finished run"):
-        find_runs([tmp_path / "empty"])
+        Run.find([tmp_path / "empty"])
 
     shutil.copytree(copied / "a1", copied / "again")
     with pytest.raises(DataError, match="more than once with seed 1"):
-        tabulate(find_runs([copied]))
+        tabulate(Run.find([copied]))
     shutil.rmtree(copied / "again")
 
     path = copied / "b1/evaluation"
     for file in path.glob("*/predictions.jsonl"):
         file.write_text("".join(file.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
     with pytest.raises(DataError, match="other test samples"):
-        tabulate(find_runs([copied]))
+        tabulate(Run.find([copied]))
 
     (copied / "a1/config.yaml").write_text(yaml.safe_dump([1]), encoding="utf-8")
-    with pytest.raises(DataError, match="is damaged"):
-        find_runs([copied])
+    with pytest.raises(ConfigError, match="is damaged"):
+        Run.find([copied])

@@ -15,8 +15,8 @@ from vglm.config import build, check_config, compose, loosen, repo_root
 from vglm.errors import ConfigError
 from vglm.evaluation.metrics import select_metrics
 from vglm.evaluation.predictions import read_evaluation, read_predictions
-from vglm.evaluation.sweep import find_runs
 from vglm.evaluation.task import Task
+from vglm.runs import Run
 
 FOLDER = repo_root() / "conf" / "task"
 TASKS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -107,11 +107,11 @@ def test_a_run_keeps_its_evaluation_and_takes_the_tasks_data(run_folder: Path, t
     evaluation = read_evaluation(task)
     assert (evaluation.title, evaluation.purpose) == ("background/lora, mme", "tuning")
     assert evaluation.facts["run"] == str(copied)
-    assert [stamp.text for stamp in evaluation.stamps] == ["LEAKED"]  # of the run's own data, as published
+    assert [stamp.text for stamp in evaluation.stamps] == ["LEAKED", "ANSWERS CUT"]  # its own data
     assert {record.id.partition("#")[0] for record in read_predictions(task / "after" / "predictions.jsonl")} == {
         "MME_Benchmark"
     }
-    (found,) = find_runs([tmp_path / "runs"])  # what `vglm report` compares
+    (found,) = Run.find([tmp_path / "runs"])  # what `vglm report` compares
     assert found.evaluation == own
 
 

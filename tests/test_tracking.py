@@ -76,3 +76,19 @@ def test_tensorboard_gets_scores_and_the_verdict(run: Path) -> None:
 def test_what_was_not_tracked_stays_here(run: Path, trained: dict[str, Any]) -> None:
     assert track_evaluation(run / "evaluation", run, trained) is None
     assert track_evaluation(run / "evaluation", None, {"tracker": TRACKER}) is None
+
+
+@pytest.mark.parametrize("trap", ["settings", "link"])
+def test_a_stranger_s_run_does_not_choose_where_an_evaluation_goes(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], trap: str
+) -> None:
+    import wandb
+
+    monkeypatch.setattr(wandb, "init", lambda **_: pytest.fail("it was uploaded"))
+    if trap == "settings":
+        (run / "wandb" / "settings").write_text("[default]\nbase_url = http://stranger.invalid\n")
+    else:
+        (run / "wandb").rename(run.parent / "elsewhere")
+        (run / "wandb").symlink_to(run.parent / "elsewhere")
+    assert track_evaluation(run / "evaluation", run, {"tracker": TRACKER}) is None
+    assert "warning: the evaluation was not uploaded" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """What trains is exactly what is declared, and what is saved is exactly what trained."""
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,20 @@ def test_a_method_that_finds_no_module_is_refused(model_and_processor) -> None:
     model, _ = model_and_processor
     with pytest.raises(ConfigError, match="does not fit this model"):
         attach(model, LoraConfig(target_modules=["no_such_layer"]))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"modules_to_save": ["lm_head", "language_projecton"]}, "name language_projecton (modules_to_save)"),
+        ({"target_modules": ["query_key_value", "embeddings.words"]}, "name embeddings.words (target_modules)"),
+        ({"trainable_token_indices": {"embed_tokens": [1]}}, "name embed_tokens (trainable_token_indices)"),
+    ],
+)
+def test_names_of_which_some_are_no_module_are_refused(model_and_processor, names, message: str) -> None:
+    model, _ = model_and_processor
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        attach(model, LoraConfig(**{"target_modules": ["query_key_value"], **names}))
 
 
 def test_adapter_holds_only_what_trained_and_reloads_with_equal_logits(

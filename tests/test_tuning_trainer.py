@@ -2,24 +2,26 @@
 
 import json
 import os
+import resource
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import TrainingArguments, set_seed
+from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from vglm.config import build, compose
 from vglm.data.collator import Collator
 from vglm.data.loading import load_splits
-from vglm.errors import CheckpointError
+from vglm.errors import CheckpointError, WorkbenchError
 from vglm.model.loading import load_pretrained
 from vglm.tuning.checkpoint_scores import CheckpointScores
 from vglm.tuning.components import ComponentTuning
 from vglm.tuning.forgetting import read_scores
 from vglm.tuning.methods import attach
-from vglm.tuning.run_folder import newest_checkpoint
+from vglm.tuning.run_folder import newest_checkpoint, open_run
 from vglm.tuning.trainer import Tracker, WorkbenchTrainer
 
 STEPS = 6
@@ -226,6 +228,173 @@ def test_a_damaged_optimizer_state_is_named(make_trainer, tmp_path: Path, conten
     (checkpoint / "optimizer.pt").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"optimizer and schedule cannot be read.*Delete that checkpoint"):
         make_trainer(tmp_path).train(resume_from_checkpoint=str(checkpoint))
+
+
+class _Payload:
+    """A pickle that would leave a file behind if it were ever loaded as one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "scaler.pt"])
+def test_a_pickle_in_a_checkpoint_is_never_run(make_trainer, tmp_path: Path, name: str) -> None:
+    trainer = make_trainer(tmp_path)
+    trainer.args.max_steps = 2
+    trainer.train()
+    payload = tmp_path / "was_run"
+    torch.save(_Payload(payload), tmp_path / "checkpoint-2" / name)
+    if name in ("training_args.bin", "scaler.pt"):  # which nobody reads here
+        make_trainer(tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    else:
+        with pytest.raises(CheckpointError, match=r"cannot be read .*Delete that checkpoint"):
+            make_trainer(tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert not payload.exists()
+
+
+@pytest.mark.parametrize(
+    "names", [["optimizer.pt"], ["scheduler.pt"], ["rng_state.pth"], ["optimizer.pt", "rng_state.pth"]]
+)
+def test_a_checkpoint_that_lacks_a_file_is_refused(make_trainer, tmp_path: Path, names: list[str]) -> None:
+    make_trainer(tmp_path).train()
+    checkpoint = newest_checkpoint(tmp_path)
+    assert checkpoint is not None
+    for name in names:
+        (checkpoint / name).unlink()
+        if name == "rng_state.pth":
+            os.mkfifo(checkpoint / name)  # which would never end
+    with pytest.raises(CheckpointError, match=f"lacks {', '.join(names)}, without which training would not go on"):
+        make_trainer(tmp_path).train(resume_from_checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"global_step": "4"},
+        {"global_step": None},
+        {"global_step": 5},
+        {"global_step": -1},
+        {"max_steps": [6]},
+        {"epoch": "soon"},
+        {"log_history": {"step": 1}},
+        {"log_history": [1]},
+        {"log_history": [{"loss": 1}]},
+        {"stateful_callbacks": []},
+        {"is_local_process_zero": []},
+        {"invented": 1},
+    ],
+    ids=str,
+)
+def test_a_damaged_state_is_named(make_trainer, tmp_path: Path, damage: dict[str, Any]) -> None:
+    make_trainer(tmp_path).train()
+    path = tmp_path / "checkpoint-4" / "trainer_state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    with pytest.raises(CheckpointError, match=rf"trainer_state\.json is damaged: {next(iter(damage))}"):
+        make_trainer(tmp_path).train(resume_from_checkpoint=str(path.parent))
+
+
+def test_a_training_at_its_last_step_is_not_trained_further(make_trainer, tmp_path: Path) -> None:
+    whole = make_trainer(tmp_path)
+    facts = whole.train().metrics
+    log = (tmp_path / "log.jsonl").read_text().splitlines()
+    checkpoints = {path: path.stat().st_mtime_ns for path in tmp_path.glob("checkpoint-*/*")}
+    for _ in range(2):
+        again = make_trainer(tmp_path)
+        outcome = again.train(resume_from_checkpoint=tmp_path / "checkpoint-6")
+        assert again.state.global_step == STEPS
+        assert all(torch.equal(each, _trained(whole)[name]) for name, each in _trained(again).items())
+        assert (tmp_path / "log.jsonl").read_text().splitlines()[:-1] == log[:-1]
+        assert outcome.metrics["train_loss"] == facts["train_loss"] > 0
+        assert outcome.metrics["train_runtime"] > 0.5 * facts["train_runtime"]
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("checkpoint-*/*")} == checkpoints
+
+
+class _Terminate(TrainerCallback):
+    """Ask this process to terminate in the middle of a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == self.step - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("logging_steps", [1, 4])
+@pytest.mark.parametrize("step", [3, 4, 6])
+def test_a_request_to_terminate_saves_a_checkpoint_that_continues_bit_for_bit(
+    make_trainer, step: int, logging_steps: int, tmp_path: Path
+) -> None:
+    def make(name: str, unscored: int = 0) -> WorkbenchTrainer:
+        probe = {each: 0.9 - 0.01 * each for each in (0, 2, 4, 6) if each >= unscored}
+        scores = _scoring(tmp_path / name, probe, budget_points=50)
+        trainer = make_trainer(tmp_path / name, scores=scores)
+        trainer.args.logging_steps = logging_steps
+        return trainer
+
+    whole = make("whole")
+    facts = whole.train().metrics
+    broken = make("broken")
+    broken.add_callback(_Terminate(step))
+    with pytest.raises(SystemExit) as caught:
+        broken.train()
+    assert caught.value.code == 143
+    checkpoint = newest_checkpoint(tmp_path / "broken")
+    assert checkpoint == tmp_path / "broken" / f"checkpoint-{step}"
+    assert [each.step for each in read_scores(tmp_path / "broken" / "forgetting.jsonl")] == [*range(0, step, 2)]
+    resumed = make("broken", unscored=step)
+    outcome = resumed.train(resume_from_checkpoint=checkpoint)
+    assert all(torch.equal(each, _trained(whole)[name]) for name, each in _trained(resumed).items())
+    assert _log(tmp_path / "broken") == _log(tmp_path / "whole")
+    assert outcome.metrics["train_loss"] == pytest.approx(facts["train_loss"], rel=1e-6)
+    steps = [[each.step for each in read_scores(tmp_path / name / "forgetting.jsonl")] for name in ("whole", "broken")]
+    assert steps[0] == steps[1] == [0, 2, 4, 6]
+
+
+@pytest.mark.parametrize("room", [10_000, 40_000], ids=["weights", "optimizer"])
+def test_a_full_disk_leaves_the_last_checkpoint(
+    make_trainer, room: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Fill(TrainerCallback):
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+
+    def train() -> None:
+        with open_run(tmp_path / "run") as folder:
+            trainer = make_trainer(folder)
+            trainer.add_callback(Fill())
+            trainer.train()
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(WorkbenchError, match=r"(cannot be written|cannot write to)"):
+            train()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert newest_checkpoint(tmp_path / "run") == tmp_path / "run" / "checkpoint-2"
+    assert "Stopped. Continue with: python train.py resume=" in capsys.readouterr().err
+    resumed = make_trainer(tmp_path / "run")
+    resumed.train(resume_from_checkpoint=newest_checkpoint(tmp_path / "run"))
+    assert resumed.state.global_step == STEPS
+
+
+def test_a_loss_that_is_no_number_ends_training_with_the_samples_named(make_trainer, tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    trainer.learning_rates = {"lora_B": 1e30}
+    trainer.args.save_steps = 1
+    with pytest.raises(WorkbenchError, match=r"is not finite in step \d.*dataset\.json#\d.*as they were") as caught:
+        trainer.train()
+    assert len(str(caught.value)) < 1000
+    checkpoints = list(tmp_path.glob("checkpoint-*"))
+    assert 0 < len(checkpoints) < STEPS
+    for checkpoint in checkpoints:
+        assert all(bool(each.isfinite().all()) for each in load_file(checkpoint / "trainable.safetensors").values())
+    losses = [line["loss"] for line in _log(tmp_path)]
+    assert len(losses) == len(checkpoints)
+    assert all(loss > 0 for loss in losses)
 
 
 def test_the_tracker_changes_the_environment_only_while_it_writes(

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,117 @@ def test_the_headers_window_is_applied_as_the_standard_defines_it(tmp_path):
 def test_exact_linear_windows_are_taken_as_they_stand(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", RAMP, WindowCenter=2048, WindowWidth=1000, VOILUTFunction="LINEAR_EXACT")
     assert recorded(path) == {"rule": "file", "center": 2048.0, "width": 1000.0, "inverted": False}
+
+
+def lookup(first: int, values: np.ndarray, bits: int) -> object:
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+
+    item = Dataset()
+    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(values), first, bits])
+    item.add_new("LUTData", "OW", values.astype("<u2").tobytes())
+    return Sequence([item])
+
+
+CURVE = np.linspace(0, 1, 4096) ** 2
+AS_PYDICOM_SHOWS = {
+    "linear": {"WindowCenter": 1500, "WindowWidth": 2000},
+    "a width of one": {"WindowCenter": 2048, "WindowWidth": 1},
+    "linear, exact": {"WindowCenter": 1500, "WindowWidth": 2000, "VOILUTFunction": "LINEAR_EXACT"},
+    "linear, exact and narrow": {"WindowCenter": 1500, "WindowWidth": 0.5, "VOILUTFunction": "LINEAR_EXACT"},
+    "sigmoid": {"WindowCenter": 1500, "WindowWidth": 1000, "VOILUTFunction": "SIGMOID"},
+    "sigmoid, rescaled": {
+        "WindowCenter": 200,
+        "WindowWidth": 300,
+        "VOILUTFunction": "SIGMOID",
+        "RescaleSlope": "0.5",
+        "RescaleIntercept": "-1000",
+    },
+    "several windows": {"WindowCenter": ["1500", "9"], "WindowWidth": ["2000", "9"]},
+    "a modality table": {
+        "WindowCenter": 30000,
+        "WindowWidth": 50000,
+        "ModalityLUTSequence": lambda: lookup(0, CURVE * 65535, 16),
+    },
+    "a table of values": {"VOILUTSequence": lambda: lookup(0, CURVE * 4095, 12)},
+    "a table before a window": {
+        "WindowCenter": 1500,
+        "WindowWidth": 2000,
+        "VOILUTSequence": lambda: lookup(1000, CURVE[::2] * 65535, 16),
+    },
+    "a table after the rescaling": {
+        "RescaleSlope": "1",
+        "RescaleIntercept": "-1024",
+        "VOILUTSequence": lambda: lookup(-1024, CURVE * 65535, 16),
+    },
+}
+
+
+@pytest.mark.parametrize("tags", AS_PYDICOM_SHOWS.values(), ids=AS_PYDICOM_SHOWS)
+@pytest.mark.parametrize("kind", ["MONOCHROME2", "MONOCHROME1"])
+def test_a_picture_is_shown_as_pydicom_shows_it(tmp_path, tags, kind):
+    tags = {name: value() if callable(value) else value for name, value in tags.items()}
+    path = write_dicom(tmp_path / "a.dcm", RAMP, PhotometricInterpretation=kind, **tags)
+    header = pydicom.dcmread(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        values = pydicom.pixels.apply_modality_lut(header.pixel_array, header)
+        shown = pydicom.pixels.apply_voi_lut(values, header).astype(float)
+    slope, intercept = float(tags.get("RescaleSlope", 1)), float(tags.get("RescaleIntercept", 0))
+    if "VOILUTSequence" in tags:
+        ends = 0.0, 2.0 ** tags["VOILUTSequence"][0].LUTDescriptor[2] - 1
+    else:
+        ends = (0.0, 65535.0) if "ModalityLUTSequence" in tags else (intercept, 4095 * slope + intercept)
+    expected = (shown - ends[0]) / (ends[1] - ends[0]) * 255
+    expected = 255 - expected if kind == "MONOCHROME1" else expected
+    assert np.abs(grey(open_image(path)) - expected).max() <= 0.5 + 1e-3
+    assert np.array_equal(grey(open_image(path)), grey(open_image(path, recorded(path))))
+    assert recorded(path, "file") == recorded(path)
+
+
+@pytest.mark.parametrize(
+    ("padded", "tags"),
+    [
+        (0, {"PixelPaddingValue": 0}),
+        (4095, {"PixelPaddingValue": 4095}),
+        (3, {"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 5}),
+        (3, {"PixelPaddingValue": 5, "PixelPaddingRangeLimit": 0}),
+    ],
+)
+@pytest.mark.parametrize("slope", [1, -2])
+def test_padding_has_no_part_in_the_percentiles(tmp_path, padded, tags, slope):
+    pixels = (RAMP // 4 + 1000).astype(np.uint16)
+    pixels[:4] = padded
+    tags = {**tags, "RescaleSlope": slope, "RescaleIntercept": 100}
+    window = recorded(write_dicom(tmp_path / "a.dcm", pixels, **tags), "percentiles")
+    low, high = np.percentile(pixels[4:] * float(slope) + 100, (0.5, 99.5))
+    assert (window["center"], window["width"]) == pytest.approx(((low + high) / 2, high - low))
+
+
+def test_nothing_but_padding_is_a_picture_all_the_same(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", np.full((8, 8), 7, np.uint16), PixelPaddingValue=7)
+    assert recorded(path) == {"rule": "percentiles", "center": 7.0, "width": 1.0, "inverted": False}
+
+
+def test_an_unknown_curve_and_a_broken_table_are_refused(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", RAMP, WindowCenter=9, WindowWidth=9, VOILUTFunction="CUBIC")
+    with pytest.raises(DataError, match=r"has a window of the kind 'CUBIC'\. Set the rule percentiles"):
+        open_image(path)
+    assert recorded(path, "percentiles")["rule"] == "percentiles"
+    table = lookup(0, CURVE[:8] * 65535, 16)
+    table[0].LUTDescriptor = [4096, 0, 16]
+    for name in ("ModalityLUTSequence", "VOILUTSequence"):
+        with pytest.raises(DataError, match="is DICOM whose grey values cannot be read"):
+            open_image(write_dicom(tmp_path / "b.dcm", RAMP, **{name: table}))
+
+
+def test_a_recorded_table_needs_the_files_own(tmp_path):
+    table = recorded(write_dicom(tmp_path / "a.dcm", RAMP, VOILUTSequence=lookup(0, CURVE * 4095, 12)))
+    assert table["function"] == "TABLE"
+    with pytest.raises(DataError, match="is a look-up table, and the picture's file has none"):
+        open_image(write_dicom(tmp_path / "b.dcm", RAMP), table)
+    with pytest.raises(DataError, match="has the unknown function 'CUBIC'"):
+        open_image(write_dicom(tmp_path / "b.dcm", RAMP), {**table, "function": "CUBIC"})
 
 
 def test_without_a_window_the_percentiles_decide(tmp_path):

@@ -183,6 +183,11 @@ def _parser() -> argparse.ArgumentParser:
     add("data", metavar="DATA", help="file, folder or hf://owner/name, which is not changed")
     add("--format", metavar="NAME", help="name of the format (default: told by the content)")
     add("--option", metavar="KEY=VALUE", action="append", default=[], help="option of the format, repeatable")
+    add(
+        "--columns",
+        metavar="PART=NAME,...",
+        help="a table's own column names: image=Bild,question=Frage,answer=Antwort",
+    )
     add("--image-dir", metavar="DIR", type=Path, help="where the pictures lie (default: beside the file)")
     add("--beside", metavar="DATA", nargs="+", default=[], help="other data for the same model, to compare questions")
     add("--output", metavar="DIR", type=Path, help="where the pages go (default: outputs/doctor/<name of DATA>)")
@@ -224,10 +229,13 @@ def _convert(parsed: argparse.Namespace) -> None:
 
 
 def _cache(parsed: argparse.Namespace) -> None:
-    from vglm.data.caching import cache_folder, clear_folder, folder_bytes
+    from vglm.caching import cache_folder, clear_folder, folder_bytes
     from vglm.data.feature_cache import clear_cache, list_cache
 
-    features, others = cache_folder("features"), [cache_folder("tables"), cache_folder("lightcurves")]
+    features, others = (
+        cache_folder("features"),
+        [cache_folder(each) for each in ("tables", "lightcurves", "identities")],
+    )
     if parsed.clear:
         freed = clear_cache(features) + sum(map(clear_folder, others))
         print(f"{cache_folder()}: {freed / 1e6:,.1f} MB freed")
@@ -235,8 +243,8 @@ def _cache(parsed: argparse.Namespace) -> None:
     parts = list_cache(features)
     for part in parts:
         encoder = part.encoder
-        made_by = f"{encoder.get('name') or 'unnamed'} (weights {str(encoder.get('weights_sha256'))[:12]})"
-        dtypes = encoder.get("dtypes")
+        weights, dtypes = encoder.get("weights_xxh3", encoder.get("weights_sha256")), encoder.get("dtypes")
+        made_by = f"{encoder.get('name') or 'unnamed'} (weights {str(weights)[:12]})"
         made_by += f", {'/'.join(map(str, dtypes)) if isinstance(dtypes, list) else dtypes}, {encoder.get('device')}"
         print(f"{part.size_bytes / 1e6:10,.1f} MB {part.pictures:9,} pictures  {made_by}")
     sizes = {folder.name: folder_bytes(folder) for folder in others}
@@ -252,7 +260,7 @@ def _merge(parsed: argparse.Namespace) -> int:
 
     quiet_libraries()  # some speak when they are imported
     allow_targets(*parsed.allow_target)
-    from vglm.evaluation.certificate import merge_runs
+    from vglm.evaluation.certificate import merge_runs, unverified
     from vglm.tuning.merge import Combination
 
     combination = Combination(parsed.weights, parsed.combine, parsed.density, parsed.seed)
@@ -268,7 +276,13 @@ def _merge(parsed: argparse.Namespace) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     for problem in certificate.problems:
         print(f"problem: {problem}", file=sys.stderr)
-    print(f"wrote {parsed.output}" if certificate.passed else "nothing was published")
+    if certificate.passed:
+        print(f"wrote {parsed.output}")
+    else:
+        print(
+            f"nothing was published; what was merged is kept in {unverified(parsed.output)}, with its certificate. Look"
+            f" at it: python evaluate.py model.path_or_id={unverified(parsed.output)} dataset=<data>, or remove it."
+        )
     return 0 if certificate.passed else 1
 
 
@@ -279,14 +293,18 @@ def _protocol(parsed: argparse.Namespace) -> None:
 
 
 def _report(parsed: argparse.Namespace) -> None:
+    from vglm.files import recover, write_text
+
+    for folder in parsed.runs:
+        recover(folder)  # another report may have been killed
     if any((folder / "evaluation.json").is_file() for folder in parsed.runs):
         _render_again(parsed.runs)
         return
     from vglm.config import repo_root
-    from vglm.evaluation.predictions import write_text
-    from vglm.evaluation.sweep import as_markdown, compare_methods, find_runs, print_rows, tabulate
+    from vglm.evaluation.sweep import as_markdown, compare_methods, print_rows, tabulate
+    from vglm.runs import Run
 
-    runs = find_runs(parsed.runs)
+    runs = Run.find(parsed.runs)
     for run in runs:
         if not run.is_evaluated:  # each in a process of its own, so that memory is given back
             print(f"evaluating {run.folder}", file=sys.stderr)
@@ -301,25 +319,34 @@ def _report(parsed: argparse.Namespace) -> None:
 
 
 def _score(parsed: argparse.Namespace) -> None:
+    from vglm.evaluation.report import print_summary, write_report
     from vglm.evaluation.scoring import rescore
+    from vglm.files import recover
 
-    rescore(parsed.folder, parsed.settings)
-    _render_again([parsed.folder])
+    recover(parsed.folder)
+    _check_evaluations([parsed.folder])
+    rescore(parsed.folder, parsed.settings, write_report)
+    print_summary(parsed.folder)
 
 
 def _render_again(folders: Sequence[Path]) -> None:
     """Write reports again, from the files alone."""
-    from vglm.errors import ConfigError
     from vglm.evaluation.report import print_summary, render
+
+    _check_evaluations(folders)
+    for folder in folders:
+        render(folder)
+        print_summary(folder)
+
+
+def _check_evaluations(folders: Sequence[Path]) -> None:
+    from vglm.errors import ConfigError
 
     if strangers := [str(folder) for folder in folders if not (folder / "evaluation.json").is_file()]:
         raise ConfigError(
             f"{strangers[0]} is no evaluation folder: it has no evaluation.json. Pass folders that evaluate.py wrote"
             " (<run>/evaluation), or runs alone."
         )
-    for folder in folders:
-        render(folder)
-        print_summary(folder)
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
@@ -332,7 +359,7 @@ def _doctor(parsed: argparse.Namespace) -> int:
         parsed.data,
         format=parsed.format,
         image_dir=parsed.image_dir,
-        options=_options(parsed.option),
+        options=_options([*parsed.option, *_columns(parsed.columns)]),
         other_tasks=parsed.beside,
         count_tokens=count_tokens,
         counted_with=model,
@@ -360,9 +387,21 @@ def _options(pairs: Sequence[str]) -> dict[str, object]:
         if not pair.partition("=")[1]:
             raise ConfigError(f"--option {pair}: expected key=value, such as --option several_images=first.")
     try:
-        return {str(key): value for key, value in OmegaConf.from_dotlist(list(pairs)).items()}
+        options = OmegaConf.to_container(OmegaConf.from_dotlist(list(pairs)))
     except Exception as error:  # of YAML and OmegaConf, each its own
         raise ConfigError(f"--option {' '.join(pairs)[:200]}: {brief(error)}. Expected key=value.") from error
+    assert isinstance(options, dict)
+    return {str(key): value for key, value in options.items()}
+
+
+def _columns(written: str | None) -> list[str]:
+    """`image=Bild,question=Frage` as options."""
+    from vglm.errors import ConfigError
+
+    pairs = [pair.strip() for pair in (written or "").split(",") if pair.strip()]
+    if not all(pair.partition("=")[2] for pair in pairs):
+        raise ConfigError(f"--columns {written}: expected part=name, such as --columns image=Bild,question=Frage.")
+    return [f"columns.{pair}" for pair in pairs]
 
 
 def _token_counter(folder: Path | None) -> "tuple[Callable[[Sample], Lengths], int, str]":

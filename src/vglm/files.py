@@ -4,8 +4,12 @@
     with whole_file(path) as partial: ...                the same for what some library writes
     with new_folder(path) as partial: ...                a folder that must not exist yet
     with replaced_folder(path, marker="x.json") as partial: ...     a folder that may be there already
+    with changed_folder(path, marker="x.json") as copy: ...         all changes to a folder appear together
+    with claimed(path) as place: ...                     a hidden folder to make it in, for one process at a time
     with locked(folder, "another process trains there"): ...
     facts = read_json(path, error=ConfigError)           an object, or one message that names the file
+    facts = read_record(path, Record)                    the same as a dataclass, every field of the type it should have
+    path = inside(folder, "images", name)                a name from a stranger's file, which may not lead elsewhere
 
 Everything is written below a hidden folder `.<name>.<random>.partial` beside its destination and renamed at the end.
 That folder is locked while it is in use, so what a killed process left behind is told from what another process is
@@ -16,17 +20,22 @@ import errno
 import glob
 import hashlib
 import json
+import os
 import secrets
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import IO, Any, AnyStr
+from typing import IO, Any, AnyStr, TypeVar, cast
 
+import yaml
 from filelock import FileLock, Timeout
 
 from vglm.errors import DataError, WorkbenchError, brief
+
+T = TypeVar("T")
 
 LOCK_FILE = ".lock"
 
@@ -47,10 +56,18 @@ _WRITE_ERRORS = {
     errno.ENOTDIR,
     errno.EEXIST,
     errno.EISDIR,
+    errno.ENOTEMPTY,
     errno.ENAMETOOLONG,
     errno.EIO,
 }
-_WRITE_MESSAGES = ("No space left", "File too large", "file write failed", "PytorchStreamWriter", "iostream error")
+_WRITE_MESSAGES = (
+    "No space left",
+    "File too large",
+    "file write failed",
+    "PytorchStreamWriter",
+    "iostream error",
+    "unexpected pos",  # torch.save, where it closes what could not be written
+)
 
 
 # --- writing files ----------------------------------------------------------------------------------------------------
@@ -108,9 +125,7 @@ def whole_file(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> I
 
 def put_in_place(partial: Path, path: Path) -> None:
     """Give a file that was written whole in a `workplace` its name."""
-    partial.chmod(
-        stat.S_IMODE(partial.parent.stat().st_mode) & 0o666
-    )  # some libraries make files for their owner alone
+    _share_as(partial.parent, partial)
     partial.replace(path)
 
 
@@ -146,6 +161,7 @@ def new_folder(path: Path, *, error: type[WorkbenchError] = DataError) -> Iterat
         content = place / _CONTENT
         content.mkdir()
         yield content
+        _share_as(place, content)
         check_vacant(path, error=error)  # another process may have been quicker
         if path.exists():
             path.rmdir()
@@ -172,6 +188,7 @@ def replaced_folder(path: Path, *, marker: str, error: type[WorkbenchError] = Da
         content = place / _CONTENT
         content.mkdir()
         yield content
+        _share_as(place, content)
         _put_in_place(content, path)
 
 
@@ -209,7 +226,7 @@ def resumable_folder(
         )
     try:
         with explained(path, error=error):
-            _recover(path)
+            recover(path)
             yield work
             _put_in_place(work, path)
             (path / LOCK_FILE).unlink(missing_ok=True)
@@ -221,6 +238,79 @@ def resumable_folder(
         lock.release()
     for stale in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 16}.work"):
         _remove_unless_locked(stale)
+
+
+@contextmanager
+def changed_folder(path: Path, *, marker: str, error: type[WorkbenchError] = DataError) -> Iterator[Path]:
+    """Have all changes to a folder appear together, or none.
+
+    Args:
+        path: The folder.
+        marker: A file that every such folder holds.
+        error: What to raise.
+
+    Yields:
+        A copy to change, whose files are links to the originals: write new ones in their place, see `whole_file`.
+        After an exception nothing of it is left and `path` is as it was.
+
+    Raises:
+        DataError: Or `error`: `path` holds no `marker` or cannot be written, or another process is changing it.
+    """
+    if not (path / marker).is_file():
+        raise error(f"{path} has no {marker}, so it is not changed. Pass the folder that holds it.")
+    path = path.resolve()  # of a link, what it stands for
+    with claimed(path, error=error) as place:
+        if not os.access(path, os.W_OK):
+            raise error(f"{path} cannot be written: it is read-only. Change its permissions, or copy it.")
+        content, before = place / _CONTENT, path.stat().st_ino
+        _link_folder(path, content)
+        yield content
+        if not path.exists() or path.stat().st_ino != before:
+            raise error(f"{path} was replaced by another process meanwhile. Give the same command again.")
+        _put_in_place(content, path)
+
+
+@contextmanager
+def claimed(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> Iterator[Path]:
+    """Keep other processes from making the same file or folder at the same time.
+
+    Args:
+        path: What is to be made.
+        error: What to raise.
+
+    Yields:
+        An empty hidden folder beside `path` to make it in, which is removed afterwards.
+
+    Raises:
+        WorkbenchError: Or `error`: another process claims it, or it cannot be written.
+    """
+    place = path.with_name(f".{path.name}.claimed")
+    with explained(path, error=error):
+        lock = _lock(place)
+    if lock is None:
+        raise error(f"{path} is being written by another process right now. Wait until it is done, or choose another.")
+    try:
+        with explained(path, error=error):
+            recover(path)
+            for left in set(place.iterdir()) - {place / LOCK_FILE}:  # by a process that was killed
+                _remove(left)
+            yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        lock.release()
+
+
+def _link_folder(source: Path, target: Path) -> None:
+    """Copy a folder; files are hard links where the file system has such, and symbolic links stay what they are."""
+    target.mkdir()
+    for each in source.iterdir():
+        if each.is_dir() and not each.is_symlink():
+            _link_folder(each, target / each.name)
+        elif each.name != LOCK_FILE:
+            try:
+                os.link(each, target / each.name, follow_symlinks=False)
+            except OSError:
+                shutil.copy2(each, target / each.name, follow_symlinks=False)
 
 
 @contextmanager
@@ -282,7 +372,7 @@ def workplace(path: Path) -> Iterator[Path]:
     For many small files, which are put in place from one such folder; `whole_file` makes one for each.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _recover(path)
+    recover(path)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         _remove_unless_locked(left)
     lock = None
@@ -294,6 +384,14 @@ def workplace(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(place, ignore_errors=True)
         lock.release()
+
+
+def _share_as(place: Path, content: Path) -> None:
+    """Let those read what was written who may read its folder: some libraries make files for their owner alone."""
+    mode = stat.S_IMODE(place.stat().st_mode) & 0o666
+    for file in content.rglob("*") if content.is_dir() else [content]:
+        if file.is_file() and not file.is_symlink():
+            file.chmod(mode)
 
 
 def _lock(folder: Path) -> FileLock | None:
@@ -329,15 +427,22 @@ def _check_replaceable(path: Path, marker: str, error: type[WorkbenchError]) -> 
 
 def _put_in_place(new: Path, path: Path) -> None:
     old = path.with_name(f".{path.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
     if path.exists():
         path.replace(old)
     new.replace(path)
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
 
 
-def _recover(path: Path) -> None:
-    """Undo half of an exchange: a process was killed between its two renames."""
+def _remove(path: Path) -> None:
+    """Remove a folder, a file or a link."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def recover(path: Path) -> None:
+    """Undo half of an exchange of folders: a process was killed between its two renames."""
     old = path.with_name(f".{path.name}.old")
     if old.is_dir() and not path.exists():
         old.replace(path)
@@ -447,6 +552,110 @@ def read_json(
         DataError: Or `error`: as `read_text`, or it is no JSON, or something else than an object.
     """
     return parse_json_object(read_text(path, error=error, advice=advice), str(path), error=error, advice=advice)
+
+
+def read_record(
+    path: Path,
+    kind: type[T],
+    *,
+    error: type[WorkbenchError] = DataError,
+    fault: str = "is damaged",
+    advice: str = "Restore the file.",
+) -> T:
+    """Read JSON into a dataclass, or another annotated type; see `parse_record` and `read_text`."""
+    text = read_text(path, error=error, advice=advice)
+    return parse_record(text, kind, str(path), error=error, fault=fault, advice=advice)
+
+
+def parse_record(
+    text: str,
+    kind: type[T],
+    source: str,
+    *,
+    error: type[WorkbenchError] = DataError,
+    fault: str = "is damaged",
+    advice: str = "Restore the file.",
+) -> T:
+    """Parse JSON into an annotated type.
+
+    Args:
+        text: JSON.
+        kind: A dataclass, or another type such as `list[Dataclass]`. Keys that it does not have are passed over.
+        source: Where it stands, for the message.
+        error: What to raise.
+        fault: What the message says of the source.
+        advice: What it tells the user to do.
+
+    Raises:
+        DataError: Or `error`: it is no JSON, or values are missing or of another type; the first ones are named.
+    """
+    from pydantic import ValidationError
+
+    try:
+        value: T = _adapter(cast(Any, kind)).validate_json(text, strict=True)
+    except ValidationError as failure:
+        problems = failure.errors(include_url=False, include_input=False, include_context=False)
+        shown = [
+            f"{brief(ValueError('.'.join(map(str, each['loc']))), 80)}: {brief(ValueError(each['msg']))}"
+            if each["loc"]
+            else brief(ValueError(each["msg"]))
+            for each in problems[:3]
+        ]
+        more = f"; and {len(problems) - 3:,} more" if len(problems) > 3 else ""
+        raise error(f"{source} {fault}: {'; '.join(shown)}{more}. {advice}") from failure
+    return value
+
+
+@cache
+def _adapter(kind: Any) -> Any:
+    from pydantic import TypeAdapter  # takes a moment to import
+
+    return TypeAdapter(kind)
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without references, of which a few lines can stand for more than memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("YAML aliases (*name), which the workbench never writes")
+        return super().compose_node(parent, index)
+
+
+def parse_yaml(
+    text: str, source: str, *, error: type[WorkbenchError] = DataError, advice: str = "Restore the file."
+) -> Any:
+    """Parse YAML without references; see `parse_json_object`.
+
+    Raises:
+        DataError: Or `error`: it is no YAML, or has references.
+    """
+    try:
+        return yaml.load(text, Loader=_PlainLoader)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as failure:
+        raise error(f"{source} is damaged: {brief(failure)}. {advice}") from failure
+
+
+def inside(folder: Path, *names: str, error: type[WorkbenchError] = DataError) -> Path:
+    """A path below a folder that comes from elsewhere, whose names and links may not lead out of it.
+
+    Args:
+        folder: The folder.
+        names: Of folders and the file below it, as a file in it may have them.
+        error: What to raise.
+
+    Raises:
+        DataError: Or `error`: the path, which need not exist, lies outside.
+    """
+    path = folder.joinpath(*names)
+    try:
+        is_inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # no possible name, or links in a circle
+        is_inside = False
+    if not is_inside:
+        shown = brief(ValueError("/".join(names)))
+        raise error(f"{folder}: {shown!r} leads out of this folder. Put a copy of what it stands for in its place.")
+    return path
 
 
 def parse_json_object(

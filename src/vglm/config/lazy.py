@@ -39,8 +39,8 @@ class _Finder(MetaPathFinder):
         library = fullname.partition(".")[0]
         if library in _PUT_OFF and fullname != library:  # a part: the library itself runs first, and may bring it
             _run(sys.modules[library])
-            loaded = sys.modules.get(fullname)
-            return None if loaded is None else importlib.util.spec_from_loader(fullname, _LoadedLoader())
+            loaded = sys.modules.pop(fullname, None)  # or the import system would take its own loader and run it again
+            return None if loaded is None else importlib.util.spec_from_loader(fullname, _LoadedLoader(loaded))
         if fullname not in (*_PUT_OFF, _COMPILE_LATER):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
@@ -106,10 +106,11 @@ class _PutOffLoader(_Loader):
 class _LoadedLoader(Loader):
     """Of a part that came with its library."""
 
+    def __init__(self, module: ModuleType) -> None:
+        self.module, self.spec = module, module.__spec__
+
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        module = sys.modules[spec.name]
-        self.spec = module.__spec__
-        return module
+        return self.module
 
     def exec_module(self, module: ModuleType) -> None:
         """Leave it as it is: it has run."""

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vglm.config.targets import interpolation_in
 from vglm.errors import ConfigError, brief
+from vglm.files import parse_yaml, read_text
 
-_MOST_CHARACTERS = 1_000_000
+_MOST_BYTES = 1_000_000
 
 
 def read_run_values(path: Path) -> dict[str, Any]:
@@ -28,18 +28,13 @@ def read_run_values(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: It cannot be read, is no mapping, or has interpolations or YAML anchors in it.
     """
+    advice = "Train again, or restore the file."
+    text = read_text(path, error=ConfigError, advice=advice, limit=_MOST_BYTES)
+    parse_yaml(text, str(path), error=ConfigError, advice=advice)  # no aliases, and no deep nesting
     try:
-        if path.stat().st_size > _MOST_CHARACTERS:
-            raise ConfigError(f"{path} has more than {_MOST_CHARACTERS:,} bytes, so it is no config of train.py.")
-        text = path.read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ConfigError(f"{path} has YAML aliases, which train.py never writes. Restore the file.")
-        loaded = OmegaConf.create(text)
-        values = OmegaConf.to_container(loaded, resolve=False)
-    except ConfigError:
-        raise
-    except Exception as error:  # of YAML, OmegaConf and the file system, each its own
-        raise ConfigError(f"{path} is damaged: {brief(error)}. Train again, or restore the file.") from error
+        values = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except Exception as error:  # of OmegaConf, each its own
+        raise ConfigError(f"{path} is damaged: {brief(error)}. {advice}") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{path} is no config of train.py: it has no `trainer`. Restore the file.")
     if found := interpolation_in(values):

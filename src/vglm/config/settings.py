@@ -38,6 +38,7 @@ class EvaluateSettings:
     """The keys of `conf/evaluate.yaml`."""
 
     run: str | None
+    unverified: bool
     output_dir: str | None
     splits: list[Split] | Split
     batch_size: int

@@ -25,10 +25,10 @@ from typing import Any
 from PIL import Image
 from tqdm.auto import tqdm
 
-from vglm.data.caching import cache_folder
+from vglm.caching import cache_folder
 from vglm.data.images import check_image_header, image_sha256
 from vglm.data.problems import BadRow, only_samples, report_bad_rows
-from vglm.data.readers import is_hub_name, read, recognise
+from vglm.data.readers import class_folders, is_hub_name, read, recognise
 from vglm.data.sample import ImageSlice, Sample
 from vglm.data.splits import (
     SPLITS,
@@ -122,14 +122,21 @@ class Splits:
         return [each for each in found if each is not None]
 
     def refuse_leakage(self, *, allow: bool = False) -> None:
-        """Stop a training run whose test would measure memory.
+        """Stop a training run that has nothing to learn from, or whose test would measure memory.
 
         Args:
             allow: Go on nevertheless, with a warning; so does `allow_leakage`.
 
         Raises:
-            DataError: There is `leakage`, and nobody allows it.
+            DataError: There are no training samples; or there is `leakage`, and nobody allows it.
         """
+        if not len(self.train):
+            others = ", ".join(f"{len(rows):,} in {name}" for name in SPLITS if len(rows := getattr(self, name)))
+            raise DataError(
+                f"the data has no training samples; there are {others or 'none at all'}. It can be evaluated"
+                " (python evaluate.py dataset=benchmark dataset.path=...). To train on it, take the split out of its"
+                " rows and set dataset.fractions, or add rows of the split train."
+            )
         if not self.leakage:
             return
         findings = "; ".join(map(str, self.leakage))
@@ -233,6 +240,7 @@ def load_splits(
     *,
     format: str | None = None,
     options: Mapping[str, Any] | None = None,
+    columns: Mapping[str, str] | None = None,
     train: str | None = None,
     test: str | None = None,
     validation: str | None = None,
@@ -261,6 +269,7 @@ def load_splits(
             the published `dataset.json`, counts as that file.
         format: Name of the format, see `vglm.data.readers`; recognised by the content if None.
         options: The format's own options.
+        columns: What the columns of a table are called: `{"image": "Bild", "question": "Frage", "answer": "Antwort"}`.
         train: File of the training split, relative to `path`.
         test: File of the test split.
         validation: File of the validation split.
@@ -295,7 +304,7 @@ def load_splits(
             "format": format,
             "image_dir": image_dir,
             "skip_missing": skip_missing,
-            "options": dict(options or {}),
+            "options": {**(options or {}), **({"columns": dict(columns)} if columns else {})},
         },
         is_to_be_divided=bool(fractions) or protocol in ("k_fold", "leave_one_out"),
         group=group,
@@ -386,6 +395,7 @@ def _divide(
         raise ConfigError(f"dataset.fractions: there is no split {min(unknown)!r}; choose from {', '.join(SPLITS)}.")
     if protocol in ("k_fold", "leave_one_out"):
         pool = rows["train"] if has_own_splits else data.undivided
+        _refuse_empty(pool, protocol, data)
         groups, strata = _columns(data, pool)
         folds = _needed(settings["folds"], "folds") if protocol == "k_fold" else None
         numbers = fold_of_rows(groups, folds, strata=strata, seed=seed)
@@ -405,6 +415,7 @@ def _divide(
         rows["train"] = rows["test"] = data.undivided
         how = {"divided": "not at all: train and test are the same"}
     if protocol == "few_shot":
+        _refuse_empty(rows["train"], protocol, data)
         shots = _needed(settings["shots"], "shots")
         if not 0 < shots <= len(rows["train"]):
             raise ConfigError(
@@ -415,6 +426,13 @@ def _divide(
         rows["train"] = sorted(rows["train"][index] for index in order[:shots])
         how["protocol"] = {"name": protocol, "shots": shots, "shot_seed": settings["shot_seed"]}
     return rows, how
+
+
+def _refuse_empty(train: Sequence[int], protocol: str, data: _Data) -> None:
+    if not len(train):
+        raise DataError(
+            f"protocol={protocol} divides training samples, and there are none; only {', '.join(data.given)}."
+        )
 
 
 def _columns(data: _Data, rows: Sequence[int]) -> tuple[list[str], list[str] | None]:
@@ -550,8 +568,6 @@ def _given_splits(root: Path, files: Mapping[str, str], outlines: Mapping[str, O
         rows = [starts[name] + row for row, each in enumerate(named) if each == split]
         if rows:
             given[split] = rows
-    if "train" not in given:
-        raise DataError(f"{root / name}: no row is in the split train; there are {', '.join(given)}.")
     return given
 
 
@@ -593,6 +609,8 @@ class _Reader:
             Path(os.path.relpath(file, self.root)).as_posix(): hash_file(file, HASHED_BYTES if is_small else 2**20)
             for file in files
         }
+        if (self.root / name).is_dir() and class_folders.recognises(self.root / name):
+            self._hashes[name][name] = _names_sha256(self.root / name)
         key = self._key(name)
         for kept in cache_folder("tables").glob(f"{key[:_KEY]}-*.arrow"):
             try:
@@ -656,6 +674,12 @@ class _Reader:
             "code": _code_hash(),
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _names_sha256(folder: Path) -> str:
+    """A hash of what the files in a folder and below it are called, where names are all that is to be read."""
+    names = sorted(Path(place, file).as_posix() for place, _, files in os.walk(folder) for file in files)
+    return hashlib.sha256("\0".join(os.path.relpath(name, folder) for name in names).encode()).hexdigest()
 
 
 def _other_than_pictures(folder: Path, *, is_deep: bool = True) -> Iterator[Path]:

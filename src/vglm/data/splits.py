@@ -8,6 +8,7 @@ generator's state, so that the same data is divided alike on every machine and i
 """
 
 import hashlib
+import logging
 import os
 import re
 from collections import Counter, defaultdict
@@ -15,9 +16,12 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from vglm.data.ids import Id, folder_ids, group_name, ids_in
 from vglm.data.sample import Sample
 from vglm.data.table import SampleTable, Selection
 from vglm.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
 Protocol = Literal["few_shot", "k_fold", "leave_one_out"]
@@ -26,8 +30,9 @@ Protocol = Literal["few_shot", "k_fold", "leave_one_out"]
 INFERRED_SHARE = 0.9
 """So many of the pictures must be named `<study>_<view>` before the name decides what belongs together."""
 
-# One view of a study: OpenI's 2_1 and CXR2384_IM-0942-1001, Kaggle's 1_IM-0001-4001.dcm; not IMG_2031 or train_003.
-VIEW_OF_STUDY = re.compile(r"([A-Za-z]{0,4}\d+)_(?:\d{1,2}|(?:\d+_)?IM-.*)")
+# One view of a study: OpenI's 2_1 and CXR2384_IM-0942-1001, Kaggle's 1_IM-0001-4001.dcm, NIH's 00000013_005;
+# not IMG_2031 or train_003.
+VIEW_OF_STUDY = re.compile(r"([A-Za-z]{0,4}\d+)_(?:\d{1,2}|(?<=000\d{5}_)\d{3}|(?:\d+_)?IM-.*)")
 _CLASSES_AT_MOST = 200
 _ROWS_SHOWN = 5
 
@@ -193,6 +198,7 @@ class Outline:
         pictures: Where each picture lies; None for text-only rows.
         answers: A short hash of each last answer, to tell answers apart.
         fields: Those of `Sample.meta` that were asked for, by name; None where a row lacks one.
+        known: The ids of `Sample.meta`, see `vglm.data.ids`.
     """
 
     ids: list[str] = field(default_factory=list)
@@ -200,6 +206,7 @@ class Outline:
     pictures: list[str | None] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
     fields: dict[str, list[Any]] = field(default_factory=dict)
+    known: list[tuple[Id, ...]] = field(default_factory=list)
 
     @classmethod
     def of(cls, samples: Iterable[Sample], *fields: str) -> "Outline":
@@ -213,17 +220,24 @@ class Outline:
                 outline.groups.extend(groups)
                 outline.pictures.extend(pictures)
                 outline.answers.extend(map(_short_hash, answers))
+                metas = list(metas)
+                outline.known.extend(map(ids_in, metas))
                 for name, column in outline.fields.items():
                     column.extend(meta.get(name) for meta in metas)
             return outline
         for sample in samples:
-            outline.ids.append(sample.id)
-            outline.groups.append(sample.group)
-            outline.pictures.append(None if sample.image is None else picture_name(sample))
-            outline.answers.append(_short_hash(sample.answer))
-            for name, column in outline.fields.items():
-                column.append(sample.meta.get(name))
+            outline.add(sample)
         return outline
+
+    def add(self, sample: Sample) -> None:
+        """Add a sample's row."""
+        self.ids.append(sample.id)
+        self.groups.append(sample.group)
+        self.pictures.append(None if sample.image is None else picture_name(sample))
+        self.answers.append(_short_hash(sample.answer))
+        self.known.append(ids_in(sample.meta))
+        for name, column in self.fields.items():
+            column.append(sample.meta.get(name))
 
     def extend(self, other: "Outline") -> None:
         """Add another's rows, which have the same fields."""
@@ -237,6 +251,7 @@ class Outline:
             [self.pictures[row] for row in rows],
             [self.answers[row] for row in rows],
             {name: [column[row] for row in rows] for name, column in self.fields.items()},
+            [self.known[row] for row in rows],
         )
 
     def _columns(self) -> list[list[Any]]:
@@ -246,6 +261,7 @@ class Outline:
             self.pictures,
             self.answers,
             *(self.fields[name] for name in sorted(self.fields)),
+            self.known,
         ]
 
     def __len__(self) -> int:
@@ -266,11 +282,12 @@ def find_groups(outline: Outline, rule: str | None = None) -> tuple[list[str], s
 
     Args:
         outline: The rows, with the field that `rule` names.
-        rule: None infers: the groups that the reader found, and where those are no more than single pictures, and nine
-            of ten pictures are named like views of a study (`2_1`, `CXR2384_IM-0942-1001`), the part before the first
-            `_`. `reader` takes the reader's groups, `picture` each picture for itself. A text with a parenthesis is a
-            regular expression for the picture's name without suffix, whose first group counts. Any other text names a
-            field of the rows.
+        rule: None infers: the groups that the reader found, widened by the ids of patients and studies, see `find_ids`;
+            and where those are no more than single pictures, and nine of ten pictures are named like views of a study
+            (`2_1`, `CXR2384_IM-0942-1001`), the part before the first `_`. `reader` takes the reader's groups,
+            `picture` each picture for itself. A text with a parenthesis is a regular expression for the picture's name
+            without suffix, or where not all of these match, for the whole path; its first group counts. Any other text
+            names a field of the rows.
 
     Returns:
         The group of each row, and a sentence that says where the groups come from.
@@ -280,6 +297,10 @@ def find_groups(outline: Outline, rule: str | None = None) -> tuple[list[str], s
         DataError: Rows lack the field, or their pictures' names do not match. All such rows are counted.
     """
     if rule in (None, "reader"):
+        if rule is None and (ids := find_ids(outline)) is not None:
+            if ids.without:
+                logger.warning("%s %s", ids, "A patient of theirs may be in training and test: fill the ids in.")
+            return ids.groups, ids.source
         if rule is None and (studies := _studies(outline)) is not None:
             return studies, "inferred from the pictures' names: the part before _"
         return list(outline.groups), "as the file says"
@@ -294,6 +315,10 @@ def find_groups(outline: Outline, rule: str | None = None) -> tuple[list[str], s
         if not pattern.groups:
             raise ConfigError(f"dataset.group {rule!r} has no group. Put parentheses around what names the group.")
         matches = [pattern.search(stem(outline, row)) for row in range(len(outline))]
+        if not all(matches):  # then folders count too
+            places = zip(outline.ids, outline.pictures, strict=True)
+            whole = [pattern.search(id if path is None else os.path.splitext(path)[0]) for id, path in places]
+            matches = whole if sum(map(bool, whole)) > sum(map(bool, matches)) else matches
         _refuse_rows(
             outline,
             [row for row, match in enumerate(matches) if match is None or match.group(1) is None],
@@ -302,9 +327,103 @@ def find_groups(outline: Outline, rule: str | None = None) -> tuple[list[str], s
         )
         return [str(match.group(1)) for match in matches if match is not None], f"the pictures' names by {rule}"
     column = outline.fields[rule]
-    bad = [row for row, value in enumerate(column) if value in (None, "")]
+    named = [group_name(value) for value in column]
+    bad = [row for row, value in enumerate(named) if value is None]
     _refuse_rows(outline, bad, f"a field {rule!r}", lambda row: f"{column[row]!r}")
-    return [str(value) for value in column], f"the field {rule!r}"
+    return [str(value) for value in named], f"the field {rule!r}"
+
+
+@dataclass(frozen=True)
+class FoundIds:
+    """Groups by the ids of patients, studies and the like.
+
+    Attributes:
+        groups: The group of each row.
+        source: Where the ids stand.
+        without: The rows that have no id of the widest kind, and cannot be joined to one.
+        first: The id of the first such row's sample.
+    """
+
+    groups: list[str]
+    source: str
+    without: list[int]
+    first: str = ""
+
+    def __str__(self) -> str:
+        """What is to be told of rows without an id."""
+        return (
+            f"{len(self.without):,} of {len(self.groups):,} rows have no id in {self.source}, and the others do (first:"
+            f" {self.first}); they are grouped by what else they name."
+        )
+
+
+def find_ids(outline: Outline) -> FoundIds | None:
+    """Group rows by the widest id that a row has, in its fields or in its picture's folders.
+
+    A row without the widest kind (its patient is missing) belongs to the patient to whom other rows give its study, if
+    that is one patient only; else to its study, and without one to its picture.
+
+    Args:
+        outline: The rows. Groups that a reader made of something else than these ids stay as they are.
+
+    Returns:
+        The groups; None where no row has an id of a patient or study.
+    """
+    folders = {picture.rpartition("/")[0] for picture in outline.pictures if picture is not None}
+    root = os.path.commonpath(folders) if len(set(map(os.path.isabs, folders))) == 1 else ""
+    ids: list[tuple[Id, ...]] = []
+    for row, known in enumerate(outline.known):
+        picture, group = outline.pictures[row], outline.groups[row]
+        told = () if picture is None else folder_ids(picture, root)
+        every = tuple(sorted((*known, *told))) if told else known
+        is_free = (
+            not every
+            or group == every[0].name
+            or any(group == each.name for each in every)
+            or is_own_group(outline, row)
+        )
+        ids.append(every if is_free else (Id(-1, "", group),))
+    tops = {each[0].place: each[0] for each in ids if each}  # one of each kind
+    used = [each for place, each in tops.items() if place >= 0]
+    widest = min((each.scope for each in used), default=2)
+    if widest == 2:
+        return None
+    groups = list(outline.groups)
+    without: list[int] = []
+    if len(tops) == 1 and all(ids):
+        return FoundIds([each[0].name for each in ids], used[0].source, [])
+    owners = _owners(ids)
+    for row, each in enumerate(ids):
+        top = _resolve(each, owners)
+        if top is None or (top.place >= 0 and top.scope > widest):
+            without.append(row)
+        if top is not None and top.place >= 0:
+            groups[row] = top.name if top.scope == widest else f"{top.source} {top.name}"
+        elif top is None and each:
+            groups[row] = outline.ids[row]  # what it names is of several patients
+    sources = dict.fromkeys(each.source for each in sorted(used) if each.scope == widest)
+    return FoundIds(groups, " and ".join(sources), without, outline.ids[without[0]] if without else "")
+
+
+def _owners(ids: Sequence[tuple[Id, ...]]) -> dict[tuple[int, str], set[Id]]:
+    """For each narrower id the widest ids that rows name together with it."""
+    owners: dict[tuple[int, str], set[Id]] = defaultdict(set)
+    for each in ids:
+        for narrower in each[1:]:
+            owners[narrower.place, narrower.name].add(each[0])
+    return owners
+
+
+def _resolve(ids: tuple[Id, ...], owners: Mapping[tuple[int, str], set[Id]]) -> Id | None:
+    """The widest id that a row belongs to; None where it has none, or only some that several wider ones share."""
+    for each in ids:
+        found, seen = each, {each}
+        while len(wider := owners.get((found.place, found.name), set()) - seen) == 1:
+            found = next(iter(wider))
+            seen.add(found)
+        if not wider:
+            return found
+    return None
 
 
 def find_strata(outline: Outline, rule: str | None = None) -> tuple[list[str] | None, str]:

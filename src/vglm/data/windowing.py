@@ -3,29 +3,32 @@
     {"rule": "file", "center": 2048.0, "width": 4096.0, "inverted": False}      a sample's meta["grey_window"]
 
 An X-ray has 10 to 16 bits of grey, a model's input 8. What is between `center - width / 2` and `center + width / 2` is
-spread over 0 to 255, what is below or above is clipped (linear window, DICOM PS3.3, C.11.2.1.3.2). `inverted` pictures
-(DICOM's MONOCHROME1) are turned round, so that bone is white. The window that was applied is recorded with the sample,
-and applied again whenever its picture is opened.
+spread over 0 to 255, what is below or above is clipped (linear window, DICOM PS3.3, C.11.2.1.3.2). A header may ask for
+another curve, which the window then names: `"function": "SIGMOID"` (C.11.2.1.3.1) or `"TABLE"`, the file's own VOI
+look-up table. `inverted` pictures (DICOM's MONOCHROME1) are turned round, so that bone is white. The window that was
+applied is recorded with the sample, and applied again whenever its picture is opened.
 
 | rule | DICOM | 16-bit grey (PNG, TIFF) |
 |---|---|---|
 | `auto` | as `file`; if the file names no window, as `percentiles` | as `percentiles` |
-| `file` | WindowCenter and WindowWidth of the header, the first of several | bad row: such files name none |
+| `file` | the header's first VOI look-up table, else its first WindowCenter and WindowWidth | bad row: they name none |
 | `full` | all values that BitsStored allows, after the rescaling of the header | 0 to 65535 |
-| `percentiles` | the picture's own 0.5 and 99.5 percentiles | likewise |
+| `percentiles` | the picture's own 0.5 and 99.5 percentiles, pixels of padding left out | likewise |
 | `<center>/<width>` | these values, such as `2048/4096`, after the rescaling | these values |
 
 The rule is `dataset.options.window`; X-ray formats have `auto` if nothing is said, others open 16-bit grey as `full`
 and DICOM as `auto`, without a record.
 
 DICOM files need pydicom: `pip install ".[xray]"`. Compressed ones (JPEG, JPEG 2000) need a decoder that pydicom finds;
-Pillow is one for baseline JPEG and JPEG 2000. VOI look-up tables are not applied.
+Pillow is one for baseline JPEG and JPEG 2000. "Rescaling" is by the header's slope and intercept, or by its modality
+look-up table.
 """
 
 import io
 import math
 import os
 import re
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,12 +45,14 @@ from vglm.data.sample import ImageSlice, Sample
 from vglm.errors import ConfigError, DataError, brief
 from vglm.files import check_regular
 
+Curve = Callable[[NDArray[Any]], NDArray[Any]]
 WindowRule = str
 """`auto`, `file`, `full`, `percentiles` or `<center>/<width>`."""
 RULES = ("auto", "file", "full", "percentiles")
 PERCENTILES = (0.5, 99.5)
 PERCENTILE_PIXELS = 1_000_000
 """Percentiles are taken of about so many pixels at most, evenly spaced rows and columns."""
+FUNCTIONS = ("LINEAR", "SIGMOID", "TABLE")
 META_KEY = "grey_window"
 """Where a sample's `meta` has the window that its picture is shown through."""
 MAX_PIXELS = 100_000_000
@@ -59,6 +64,7 @@ MAX_DEFLATED_BYTES = 1 << 28
 
 _ALWAYS_8_BITS = (".jpg", ".jpeg", ".gif", ".bmp", ".webp")
 _GIVEN = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
+_STEP = 1e-6
 _PIXELS_AT_ONCE = 1 << 22
 _DICOM_OFFSET = 128
 _DICOM_MARK = b"DICM"
@@ -73,24 +79,40 @@ class Window:
         center: Middle of the values that are told apart, in the picture's own units after DICOM's rescaling.
         width: How many values those are; above 0.
         inverted: Whether low values are shown white.
+        function: The curve: `LINEAR`, `SIGMOID`, or `TABLE`, which is in the file.
     """
 
     rule: str
     center: float
     width: float
     inverted: bool = False
+    function: str = "LINEAR"
 
-    def apply(self, grey: NDArray[Any]) -> NDArray[np.uint8]:
-        """Map grey values (rows, columns) of any number type to 0..255."""
-        low = self.center - self.width / 2
+    def apply(self, grey: NDArray[Any], table: Curve | None = None) -> NDArray[np.uint8]:
+        """Map grey values (rows, columns) of any number type to 0..255; `table` is that of the file, if it has one.
+
+        Raises:
+            DataError: The window is a table, and there is none.
+        """
+        if self.function == "TABLE" and table is None:
+            raise DataError(f"{META_KEY!r} is a look-up table, and the picture's file has none. Restore the file.")
         result = np.empty(grey.shape, np.uint8)
         rows = max(1, _PIXELS_AT_ONCE // max(1, grey[:1].size))
-        for first in range(
-            0, len(grey), rows
-        ):  # a large picture as floating-point numbers would be many times as large
-            shown = np.clip((grey[first : first + rows].astype(np.float64) - low) / self.width, 0, 1)
+        for first in range(0, len(grey), rows):  # as floating-point numbers a large picture is many times as large
+            shown = self._share(grey[first : first + rows], table)
             result[first : first + rows] = ((1 - shown if self.inverted else shown) * 255).round()
         return result
+
+    def _share(self, grey: NDArray[Any], table: Curve | None) -> NDArray[Any]:
+        """How bright values are, from 0 to 1."""
+        if self.function == "TABLE":
+            assert table is not None
+            return table(grey)
+        values = grey.astype(np.float64)
+        if self.function == "SIGMOID":
+            with np.errstate(over="ignore"):  # far below the center, where the curve is 0
+                return np.asarray(1 / (1 + np.exp(-4 * (values - self.center) / self.width)))
+        return np.asarray(np.clip((values - (self.center - self.width / 2)) / self.width, 0, 1))
 
     @classmethod
     def recorded(cls, value: Any, name: str) -> "Window":
@@ -101,11 +123,18 @@ class Window:
         """
         try:
             window = cls(str(value["rule"]), float(value["center"]), float(value["width"]), bool(value["inverted"]))
-        except (KeyError, TypeError, ValueError) as error:
+            window = replace(window, function=str(value.get("function", "LINEAR")))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{name}: {META_KEY!r} has to be a window as vglm.data.windowing records it.") from error
         if not (math.isfinite(window.center) and 0 < window.width < math.inf):
             raise DataError(f"{name}: {META_KEY!r} needs a finite center and a width above 0, found {dict(value)}.")
+        if window.function not in FUNCTIONS:
+            raise DataError(f"{name}: {META_KEY!r} has the unknown function {window.function!r}. Make the data anew.")
         return window
+
+    def record(self) -> dict[str, Any]:
+        """What goes into a sample's `meta`."""
+        return {key: value for key, value in asdict(self).items() if (key, value) != ("function", "LINEAR")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +142,36 @@ class DeepGrey:
     """A picture of more than 8 bits.
 
     Attributes:
-        load: Decodes the grey values, shape (rows, columns), after DICOM's rescaling.
-        full: The smallest and the largest value that the format allows.
+        stored: Decodes the values in the file, shape (rows, columns).
+        full: The smallest and the largest value that the format allows, after DICOM's rescaling.
         file_window: Window of the file's header, if it names one.
         inverted: Whether low values are to be shown white.
+        rescale: DICOM's rescaling of stored values.
+        padding: The stored values, from the first to the second, that are no part of the picture.
+        table: The header's VOI look-up table: rescaled values to 0..1.
     """
 
-    load: Callable[[], NDArray[Any]]
+    stored: Callable[[], NDArray[Any]]
     full: tuple[float, float]
-    file_window: tuple[float, float] | None
-    inverted: bool
+    file_window: Window | None = None
+    inverted: bool = False
+    rescale: Curve = np.asarray
+    padding: tuple[float, float] | None = None
+    table: Curve | None = None
+
+    def load(self) -> NDArray[Any]:
+        """Decode the grey values, shape (rows, columns), after DICOM's rescaling."""
+        return self.rescale(self.stored())
+
+    def measured(self) -> NDArray[Any]:
+        """Decode as many values as percentiles need, without those of padding, in any shape."""
+        stored = self.stored()
+        stride = max(1, math.ceil(math.sqrt(stored.size / PERCENTILE_PIXELS)))
+        stored = stored[::stride, ::stride]
+        if self.padding is not None:
+            inside = (stored < self.padding[0]) | (stored > self.padding[1])
+            stored = stored[inside] if inside.any() else stored
+        return self.rescale(stored)
 
 
 def check_rule(rule: WindowRule, key: str = "dataset.options.window") -> None:
@@ -172,13 +221,13 @@ def _find_window(grey: DeepGrey, rule: WindowRule, name: str) -> Window:
     if rule == "file":
         if grey.file_window is None:
             raise DataError(f"{name} names no window in its header. Set the window rule to auto or percentiles.")
-        return Window("file", *grey.file_window, grey.inverted)
+        if grey.file_window.function not in FUNCTIONS:
+            raise DataError(f"{name} has a window of the kind {grey.file_window.function!r}. Set the rule percentiles.")
+        return grey.file_window
     if rule == "full":
         return _between(rule, *grey.full, grey.inverted)
     if rule == "percentiles":
-        values = grey.load()
-        stride = max(1, math.ceil(math.sqrt(values.size / PERCENTILE_PIXELS)))
-        low, high = np.percentile(values[::stride, ::stride], PERCENTILES)
+        low, high = np.percentile(grey.measured(), PERCENTILES)
         return _between(rule, float(low), float(high), grey.inverted)
     given = _GIVEN.fullmatch(rule)
     assert given is not None  # check_rule
@@ -198,6 +247,7 @@ def read_dicom(image: Path | ImageSlice) -> DeepGrey | None:
         DataError: pydicom is not installed; the file holds no picture, one of a kind that is not shown here, or one
             that is too large. `load` raises it where the picture cannot be decoded.
     """
+    name = f"image {image}"
     with _understood(image):
         header = _checked_header(image, with_pixels=False)
         if header.SamplesPerPixel == 3:
@@ -205,16 +255,24 @@ def read_dicom(image: Path | ImageSlice) -> DeepGrey | None:
         slope, intercept = _number(header, "RescaleSlope", 1), _number(header, "RescaleIntercept", 0)
         if not (math.isfinite(slope) and math.isfinite(intercept)):
             raise ValueError(f"it is rescaled by {slope} and {intercept}")
+        table = header.get("ModalityLUTSequence") or ()
         bits = min(max(int(header.get("BitsStored", 16)), 1), 32)
         is_signed = header.get("PixelRepresentation", 0) == 1
         lowest, highest = (-(1 << bits - 1), (1 << bits - 1) - 1) if is_signed else (0, (1 << bits) - 1)
-        ends = sorted((lowest * slope + intercept, highest * slope + intercept))
-        window, is_inverted = _header_window(header), header.PhotometricInterpretation == "MONOCHROME1"
+    from pydicom.pixels.processing import apply_modality_lut
 
-    def load() -> NDArray[Any]:
-        return _pixels(image) * slope + intercept
+    def rescale(stored: NDArray[Any]) -> NDArray[Any]:
+        with _decoding(name):
+            return np.asarray(apply_modality_lut(stored, header))
 
-    return DeepGrey(load, (ends[0], ends[1]), window, is_inverted)
+    with _decoding(name), _understood(image):
+        ends = (0, (1 << int(table[0].LUTDescriptor[2])) - 1) if table else rescale(np.array([lowest, highest]))
+        inverted = header.PhotometricInterpretation == "MONOCHROME1"
+        window, curve = _header_window(header, inverted, name)
+        padding = _padding(header)
+    return DeepGrey(
+        lambda: _pixels(image), (float(min(ends)), float(max(ends))), window, inverted, rescale, padding, curve
+    )
 
 
 def check_dicom_header(image: Path | ImageSlice) -> None:
@@ -244,7 +302,7 @@ def show_dicom(image: Path | ImageSlice, recorded: Any = None) -> Image.Image:
         return Image.fromarray(_pixels(image))
     name = f"image {image}"
     window = find_window(grey, "auto", name) if recorded is None else Window.recorded(recorded, name)
-    return Image.fromarray(window.apply(grey.load()))
+    return Image.fromarray(window.apply(grey.load(), grey.table))
 
 
 def record_window(sample: Sample, rule: WindowRule = "auto") -> Sample | BadRow:
@@ -270,7 +328,7 @@ def record_window(sample: Sample, rule: WindowRule = "auto") -> Sample | BadRow:
         window = find_window(grey, rule, f"image {sample.image}")
     except DataError as error:
         return BadRow(sample.id.rpartition("#")[2], f"expected a picture that can be shown, found: {error}")
-    return replace(sample, meta={**sample.meta, META_KEY: asdict(window)})
+    return replace(sample, meta={**sample.meta, META_KEY: window.record()})
 
 
 def _read_deep(image: Path | ImageSlice) -> DeepGrey | None:
@@ -284,7 +342,7 @@ def _read_deep(image: Path | ImageSlice) -> DeepGrey | None:
             if not picture.mode.startswith("I"):
                 return None
             values = np.asarray(picture)
-            return DeepGrey(lambda: values, (0, 65535), None, False)
+            return DeepGrey(lambda: values, (0, 65535))
     except Exception:  # said, with its reason, by whoever opens the picture
         return None
 
@@ -364,14 +422,49 @@ def _between(rule: str, low: float, high: float, inverted: bool) -> Window:
     return Window(rule, (low + high) / 2, max(high - low, 1.0), inverted)
 
 
-def _header_window(header: Any) -> tuple[float, float] | None:
-    """Centre and width of the header's first window, as an exact range."""
+def _header_window(header: Any, inverted: bool, name: str) -> tuple[Window | None, Curve | None]:
+    """The header's first table or window, a window as an exact range; and the table."""
+    tables = header.get("VOILUTSequence") or ()
+    if tables and tables[0].get("LUTDescriptor") and tables[0].get("LUTData"):
+        from pydicom.pixels.processing import apply_voi
+
+        entries, first, bits = (int(each) for each in tables[0].LUTDescriptor)
+        entries = entries or 1 << 16
+
+        def curve(values: NDArray[Any]) -> NDArray[Any]:
+            with _decoding(name):
+                return np.asarray(apply_voi(np.trunc(values).astype(np.int64), header) / ((1 << bits) - 1))
+
+        return Window("file", first + entries / 2, float(entries), inverted, "TABLE"), curve
     center, width = _number(header, "WindowCenter", math.nan), _number(header, "WindowWidth", math.nan)
-    if not (math.isfinite(center) and math.isfinite(width)) or width < 1:
-        return None
-    if str(header.get("VOILUTFunction", "LINEAR")) == "LINEAR":  # C.11.2.1.2.1: from c - 0.5 - (w - 1) / 2
-        center, width = center - 0.5, max(width - 1, 1.0)
-    return center, width
+    function = str(header.get("VOILUTFunction") or "LINEAR").upper()
+    if not (math.isfinite(center) and math.isfinite(width)) or width < (1 if function == "LINEAR" else 0) or not width:
+        return None, None
+    if function == "LINEAR":  # C.11.2.1.2.1: from c - 0.5 - (w - 1) / 2; a width of 1 is a step at c - 0.5
+        width = width - 1 or _STEP
+        center += (width / 2 if width == _STEP else 0) - 0.5
+    return Window("file", center, width, inverted, "LINEAR" if function == "LINEAR_EXACT" else function), None
+
+
+def _padding(header: Any) -> tuple[float, float] | None:
+    """The stored values that fill the frame around a picture (C.7.5.1.1.2)."""
+    value = _number(header, "PixelPaddingValue", math.nan)
+    limit = _number(header, "PixelPaddingRangeLimit", value)
+    return None if math.isnan(value) else (min(value, limit), max(value, limit))
+
+
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """Whatever pydicom makes of damaged tables and numbers becomes one kind of error."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except DataError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{name} is DICOM whose grey values cannot be read: {reason}. Replace the file.") from error
 
 
 def _number(header: Any, key: str, default: float) -> float:

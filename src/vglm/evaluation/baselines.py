@@ -18,7 +18,6 @@ The examples of the last one are earlier turns of the dialogue, in text: the pro
 question, so the examples' own pictures cannot be shown. They are drawn by seed once, the same for all questions.
 """
 
-import json
 import logging
 import math
 import random
@@ -44,7 +43,8 @@ from vglm.evaluation.metrics import METRICS, Metric, select_metrics
 from vglm.evaluation.metrics.base import measure, normalise
 from vglm.evaluation.metrics.external import declare
 from vglm.evaluation.metrics.labels import reference_answers
-from vglm.evaluation.predictions import Arm, Prediction, unanswered, write_text
+from vglm.evaluation.predictions import Arm, Prediction, unanswered
+from vglm.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -98,8 +98,7 @@ class Answers:
 
 def write_baselines(baselines: Iterable[Baseline], folder: Path) -> None:
     """Write `baselines.json` into the evaluation folder."""
-    values = [asdict(baseline) for baseline in baselines]
-    write_text(folder / BASELINES_FILE, json.dumps(values, ensure_ascii=False, indent=2) + "\n")
+    write_json(folder / BASELINES_FILE, [asdict(baseline) for baseline in baselines], error=DataError)
 
 
 def collect_baselines(
@@ -137,7 +136,7 @@ def collect_baselines(
         baselines.append(_random_answer(train, test, score, generator))
     if answers.nearest:
         pairs = zip(test, answers.nearest, strict=True)
-        rows = [replace(record, prediction=answer, error=None, likelihoods={}) for record, answer in pairs]
+        rows = [replace(record, prediction=answer, error=None, likelihoods={}, finish=None) for record, answer in pairs]
         meaning = (
             "the answer of the training sample whose image is nearest in the untuned model's vision features"
             " (Q-Former output, mean over slots, cosine), among those with the same question where there are any"
@@ -209,7 +208,7 @@ class _Scorer:
 
 
 def _answer_with(test: Sequence[Prediction], answer: Callable[[Prediction], str]) -> list[Prediction]:
-    return [replace(record, prediction=answer(record), error=None, likelihoods={}) for record in test]
+    return [replace(record, prediction=answer(record), error=None, likelihoods={}, finish=None) for record in test]
 
 
 def _always(test: Sequence[Prediction], answer: str) -> list[Prediction]:

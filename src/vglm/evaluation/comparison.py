@@ -4,8 +4,8 @@
 
     {"arms": {"baseline": "before", "candidate": "after"},
      "primary": "exact_match",
-     "metrics": {"exact_match": "nfkc|strip|one blank|case kept", …},
-     "splits": {"test": {"n": 120, "errors": 0, "changed": 118,
+     "metrics": {"exact_match": "nfkc|strip|one blank, …", …},
+     "splits": {"test": {"n": 120, "errors": 0, "changed": 118, "cut": {"before": 2, "after": 0},
                          "exact_match": {"before": 0.0, "after": 0.925, "points": 92.5, "difference": 0.925,
                                          "interval": [0.86, 0.96], "p_value": 1e-33, "p_value_holm": 2e-33,
                                          "effect_size": 3.5, "n": 120, "groups": 120, "detectable": 0.03, …}, …,
@@ -32,8 +32,9 @@ it. The p-values are Holm-corrected over all metrics of a split; intervals of sl
 is a share of right answers, else an accuracy that was asked for, else exact match.
 
 Where several answers to each question were drawn, answers are paired draw by draw, and a sample with its mean over the
-draws counts as one: `n`, `errors` and `changed` are samples, and nothing takes draws for independent. `draws` has the
-main split's score of each draw alone, and how far these lie apart.
+draws counts as one: `n`, `errors` and `changed` are samples, and nothing takes draws for independent. `cut` counts
+answers that reached `max_new_tokens`. `draws` has the main split's score of each draw alone, and how far these lie
+apart.
 """
 
 import json
@@ -47,9 +48,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
-import yaml
 
-from vglm.errors import DataError
+from vglm.errors import DataError, WorkbenchError
 from vglm.evaluation.metrics import (
     EXACT_MATCH,
     METRICS,
@@ -67,14 +67,15 @@ from vglm.evaluation.metrics import (
 from vglm.evaluation.metrics.external import stored_metrics
 from vglm.evaluation.metrics.findings import by_abnormality, finding_table
 from vglm.evaluation.predictions import (
-    EVALUATION_FILE,
     PREDICTIONS_FILE,
     Evaluation,
     Prediction,
+    predictions_file,
     read_predictions,
-    write_text,
 )
 from vglm.evaluation.statistics import PairedComparison
+from vglm.files import inside, parse_record, parse_yaml, read_record, write_json
+from vglm.runs import EVALUATION_FILE
 
 METRICS_FILE = "metrics.json"
 BASELINES_FILE = "baselines.json"
@@ -172,6 +173,11 @@ class Summary:
     def changed(self) -> int:
         """Samples whose answers differ, in some draw."""
         return len({pair.sample for pair in self.pairs if pair.is_changed})
+
+    @property
+    def cut(self) -> tuple[int, int]:
+        """How many (baseline, candidate) answers reached `max_new_tokens`, so that the model was stopped."""
+        return sum(pair.baseline.is_cut for pair in self.pairs), sum(pair.candidate.is_cut for pair in self.pairs)
 
     @cached_property
     def scores(self) -> dict[str, tuple[float, float]]:
@@ -414,7 +420,8 @@ class Comparison:
         """Counts and scores of one row of the tables."""
         metrics = {metric.name: metric for metric in summary.metrics}
         scores = {name: self._score(metrics[name], *each) for name, each in summary.paired.items()}
-        return {"n": summary.n, "errors": summary.errors, "changed": summary.changed, **scores}
+        cut = dict(zip((self.baseline, self.candidate), summary.cut, strict=True))
+        return {"n": summary.n, "errors": summary.errors, "changed": summary.changed, "cut": cut, **scores}
 
     def _score(self, metric: Metric, result: PairedComparison, adjusted: float | None) -> dict[str, Any]:
         """All that is known of one metric; what is not finite becomes None."""
@@ -485,7 +492,7 @@ def slice_values(record: Prediction) -> dict[str, str]:
     return values | {
         str(name): str(value)
         for name, value in meta.items()
-        if isinstance(value, str | bool | int) and name not in ("choices", "options")
+        if isinstance(value, str | bool | int) and name not in ("choices", "options", "answers")
     }
 
 
@@ -536,7 +543,7 @@ def compare(
         splits.setdefault(record.split, []).append(record)
     summaries = {}
     for name, records in splits.items():
-        own = METRICS if name == PROBE and len(splits) > 1 else tuple(chosen.values())
+        own = METRICS if name == PROBE and len(splits) > 1 else tuple(each.signed(records) for each in chosen.values())
         others = [before[record.key] for record in records]
         decisive, right = _decide(others, records, own)
         summaries[name] = Summary(tuple(map(Pair, others, records, right)), own, decisive)
@@ -586,10 +593,7 @@ def read_config(evaluation: Evaluation) -> dict[str, Any]:
     Raises:
         DataError: It is no YAML.
     """
-    try:
-        config = yaml.safe_load(evaluation.config)
-    except yaml.YAMLError as error:
-        raise DataError(f"the config in {EVALUATION_FILE} is no YAML ({error}). Run evaluate.py again.") from error
+    config = parse_yaml(evaluation.config, f"the config in {EVALUATION_FILE}", advice="Run evaluate.py again.")
     return config if isinstance(config, dict) else {}
 
 
@@ -597,10 +601,32 @@ def read_metrics(evaluation: Evaluation) -> Mapping[str, Any]:
     """The `metrics` of that config: `names`, `labels`, `convention` and `external`, as far as given.
 
     Raises:
-        DataError: The config is no YAML.
+        DataError: The config is no YAML, or these are of other kinds.
     """
-    metrics = read_config(evaluation).get("metrics")
-    return metrics if isinstance(metrics, dict) else {}
+    metrics = read_config(evaluation).get("metrics") or {}
+    check_kinds(metrics, f"metrics of the config in {EVALUATION_FILE}")
+    return dict(metrics)
+
+
+@dataclass(frozen=True, slots=True)
+class _MetricsConfig:
+    """What the `metrics` of a config are made of."""
+
+    names: list[str] | str | None = None
+    labels: list[Any] | None = None
+    convention: str | None = None
+    external: dict[str, Any] | None = None
+    asked_first: list[str] | None = None
+
+
+def check_kinds(metrics: object, source: str, *, error: type[WorkbenchError] = DataError) -> None:
+    """Refuse the `metrics` of a config whose values are of other kinds than those of conf/metrics/.
+
+    Raises:
+        DataError: Or `error`.
+    """
+    text = json.dumps(metrics, default=str, skipkeys=True)
+    parse_record(text, _MetricsConfig, source, error=error, fault="are wrong", advice="See conf/metrics/.")
 
 
 def compare_folder(folder: Path, evaluation: Evaluation) -> Comparison:
@@ -611,7 +637,9 @@ def compare_folder(folder: Path, evaluation: Evaluation) -> Comparison:
         DataError: The predictions are missing, damaged, or not about the same samples.
     """
     labels = evaluation.baseline.label, evaluation.candidate.label
-    baseline, candidate = (read_predictions(folder / label / PREDICTIONS_FILE) for label in labels)
+    if labels[0] == labels[1]:
+        raise DataError(f"{folder / EVALUATION_FILE} is damaged: both arms are {labels[0]!r}. Run evaluate.py again.")
+    baseline, candidate = (read_predictions(predictions_file(folder, label)) for label in labels)
     metrics = read_metrics(evaluation)
     names, classes = metrics.get("names") or (), metrics.get("labels")
     external = stored_metrics(folder, metrics.get("external"))
@@ -620,7 +648,7 @@ def compare_folder(folder: Path, evaluation: Evaluation) -> Comparison:
 
 def write_metrics(comparison: Comparison, folder: Path) -> None:
     """Write `metrics.json` into the evaluation folder."""
-    write_text(folder / METRICS_FILE, json.dumps(comparison.as_dict(), ensure_ascii=False, indent=2) + "\n")
+    write_json(folder / METRICS_FILE, comparison.as_dict(), error=DataError)
 
 
 # --- what the score rests on -----------------------------------------------------------------------------------------
@@ -679,7 +707,8 @@ def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: Comparis
         if label in arms or control is None:
             continue
         arm = next((name for name in arms if name in label.replace(control, "")), comparison.candidate)
-        answers = {each.key: each for each in read_predictions(path) if each.split == comparison.main}
+        answers = {each.key: each for each in read_predictions(predictions_file(folder, label))}
+        answers = {key: each for key, each in answers.items() if each.split == comparison.main}
         truth = [each for each in arms[arm] if each.key in answers]
         if not truth:
             continue
@@ -724,29 +753,35 @@ def read_baselines(folder: Path) -> list[Baseline]:
     Raises:
         DataError: The file is damaged.
     """
-    path = folder / BASELINES_FILE
-    if not path.is_file():
+    path = inside(folder, BASELINES_FILE)
+    if not path.exists():
         return []
-    try:
-        return [
-            Baseline(
-                str(each["name"]),
-                str(each["meaning"]),
-                _plain_scores(each["scores"]),
-                None if each.get("n") is None else int(each["n"]),
-                {str(name): (float(low), float(high)) for name, (low, high) in each.get("intervals", {}).items()},
-            )
-            for each in json.loads(path.read_text(encoding="utf-8"))
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path} is damaged ({error!r}); expected a list of name, meaning and scores. Evaluate again, or remove it."
-        ) from error
+    fault = "is damaged, expected a list of name, meaning and scores"
+    rows = read_record(path, list[_StoredBaseline], fault=fault, advice="Evaluate again, or remove it.")
+    return [Baseline(each.name, each.meaning, _plain_scores(each.scores), each.n, each.intervals) for each in rows]
 
 
-def _plain_scores(scores: Mapping[str, Any]) -> dict[str, float]:
-    plain = {name: each.get("value") if isinstance(each, dict) else each for name, each in scores.items()}
-    return {str(name): float(value) for name, value in plain.items() if value is not None}
+@dataclass(frozen=True, slots=True)
+class _StoredScore:
+    """A score as older files have it."""
+
+    value: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredBaseline:
+    """A row of `baselines.json`, see `Baseline`."""
+
+    name: str
+    meaning: str
+    scores: Mapping[str, float | _StoredScore | None]
+    n: int | None = None
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def _plain_scores(scores: Mapping[str, float | _StoredScore | None]) -> dict[str, float]:
+    plain = {name: each.value if isinstance(each, _StoredScore) else each for name, each in scores.items()}
+    return {name: value for name, value in plain.items() if value is not None}
 
 
 def conventions_of(evaluation: Evaluation, comparison: Comparison) -> dict[str, Any]:

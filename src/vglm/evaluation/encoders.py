@@ -8,7 +8,6 @@ Neither needs another package. Weights are read from the folders given and never
 """
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -17,14 +16,17 @@ from typing import Any, cast
 import numpy as np
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizer
 
-from vglm.errors import CheckpointError, ConfigError
+from vglm.errors import CheckpointError, ConfigError, brief
 from vglm.evaluation.metrics.base import Rows
 from vglm.evaluation.metrics.findings import FINDINGS, NO_FINDING, SUPPORT_DEVICES, Certainty, count_labels
 from vglm.evaluation.predictions import Prediction
+from vglm.model.checkpoint import WeightFiles, read_tensors
+from vglm.model.limits import check_count, check_files
 
 ARCHITECTURES = ("bert", "roberta", "xlm-roberta")
 """Those whose layers' states are what the package bert-score compares."""
@@ -40,6 +42,19 @@ LAYERS = {
     "xlm-roberta-large": 17,
 }
 """Model -> layer, as in `model2layers` of Tiiiger/bert_score:bert_score/utils.py."""
+
+_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+_LIBRARY_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    ImportError,
+    StrictDataclassError,
+)
 
 
 # --- BERTScore -------------------------------------------------------------------------------------------------------
@@ -72,9 +87,10 @@ class BertScore:
             ConfigError: It is another architecture, or there is no such layer.
         """
         try:
+            check_files(folder)
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{folder} is no model that transformers can read ({error}).") from error
+        except _LIBRARY_ERRORS as error:
+            raise CheckpointError(f"{folder} is no model that transformers can read ({brief(error)}).") from error
         if config.model_type not in ARCHITECTURES:
             raise ConfigError(
                 f"metrics.external.bert_score.model: {folder} is a {config.model_type!r}; BERTScore was checked with"
@@ -87,11 +103,13 @@ class BertScore:
                 f" {num_layers}. Without it, the folder must be named as one of {', '.join(LAYERS)}."
             )
         options = {} if config.model_type == "bert" else {"add_prefix_space": True}
+        name = next((each for each in _WEIGHT_FILES if any(folder.glob(f"{each}*"))), _WEIGHT_FILES[0])
+        check_count(config.num_hidden_layers, len(WeightFiles.sharded(folder, name).tensors), folder)
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, **options)
             model: Any = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-        except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError) as error:
-            raise CheckpointError(f"{folder}: model or tokenizer cannot be read ({error}).") from error
+        except (*_LIBRARY_ERRORS, UnpicklingError) as error:
+            raise CheckpointError(f"{folder}: model or tokenizer cannot be read ({brief(error)}).") from error
         self.model = model.eval().to(_device())
         offset = 0 if config.model_type == "bert" else config.pad_token_id + 1  # where RoBERTa's positions begin
         self.max_length = min(int(self.tokenizer.model_max_length), config.max_position_embeddings - offset)
@@ -250,23 +268,8 @@ class Chexbert:
 
 def _read_chexbert(file: Path) -> dict[str, Tensor]:
     """The tensors of the file by their names without `module.`; only tensors and plain values are unpickled."""
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        raise CheckpointError(
-            f"{file} holds no weights: {repr(refused[1]) if refused else 'what it asks for'} is no part of weights,"
-            " so it was not read. Do not use it unless you know where it comes from."
-        ) from error
-    except (OSError, EOFError, RuntimeError, ValueError, LookupError) as error:
-        raise CheckpointError(f"{file} cannot be read ({error}); it may be truncated. Fetch it again.") from error
-    tensors = content.get("model_state_dict") if isinstance(content, dict) else None
-    if not isinstance(tensors, dict) or not all(isinstance(each, Tensor) for each in tensors.values()):
-        found = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(
-            f"{file} is no CheXbert: expected an entry `model_state_dict` of tensors, found {found or 'nothing'}."
-        )
-    return {str(name).removeprefix("module."): each for name, each in tensors.items()}
+    tensors = read_tensors(file, inside="model_state_dict")
+    return {name.removeprefix("module."): each for name, each in tensors.items()}
 
 
 def _build_chexbert(tensors: Mapping[str, Tensor], file: Path) -> tuple[BertModel, torch.nn.ModuleList]:

@@ -12,7 +12,6 @@ memorised. The probe is the data's own, or a general one.
 An evaluation keeps both curves in `curves.json`, see `read_curves`.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,14 +24,13 @@ from vglm.data.loading import Splits
 from vglm.data.sample import Sample
 from vglm.data.splits import Outline, find_strata, fingerprint, shot_order
 from vglm.data.table import SampleTable, Selection
-from vglm.errors import CheckpointError, ConfigError
+from vglm.errors import ConfigError
 from vglm.evaluation.generation import generate_predictions
 from vglm.evaluation.metrics import ALL_METRICS
 from vglm.evaluation.predictions import Stamp
+from vglm.runs import SCORES_FILE, ForgettingRecord, Run
 from vglm.tuning.checkpoint_scores import CheckpointScores
-from vglm.tuning.forgetting import SCORES_FILE, read_scores
 
-LOG_FILE = "log.jsonl"
 SAMPLES_TO_WATCH, SAMPLES_TO_CHOOSE_BY = 64, 400
 """At most so many of each kind are asked: enough for a curve; enough to tell checkpoints apart by a few points."""
 _SPARE_TOKENS = 4
@@ -220,55 +218,49 @@ def read_curves(run_folder: Path) -> dict[str, Any]:
         `stopped_early` say what was scored and chosen.
 
     Raises:
-        CheckpointError: A file is damaged.
+        AdapterError: `run.json` is damaged.
+        CheckpointError: Another file is.
     """
-    path = run_folder / LOG_FILE
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        logged = [json.loads(line) for line in lines]
-        learning = [
-            {name: each[name] for name in ("step", "loss", "learning_rate") if name in each}
-            for each in logged
-            if "loss" in each
-        ]
-        facts = json.loads((run_folder / "run.json").read_text(encoding="utf-8")).get("forgetting") or {}
-    except (ValueError, TypeError, OSError) as error:
-        raise CheckpointError(f"{run_folder}: its log or run.json is damaged ({error}). Restore the file.") from error
+    run = Run(run_folder)
+    facts = run.record.forgetting or ForgettingRecord()
+    learning = []
+    for line in run.log:
+        if line.loss is not None:
+            rate = {} if line.learning_rate is None else {"learning_rate": line.learning_rate}
+            learning.append({"step": line.step, "loss": line.loss, **rate})
     return {
         "learning": learning,
-        "forgetting": [asdict(each) for each in read_scores(run_folder / SCORES_FILE)],
-        "metric": facts.get("metric", "exact_match"),
-        "domain_split": facts.get("domain_split"),
-        "budget_points": facts.get("budget_points"),
-        "chosen_step": facts.get("chosen_step"),
-        "stopped_early": facts.get("stopped_early", False),
+        "forgetting": [asdict(each) for each in run.checkpoint_scores],
+        "metric": facts.metric,
+        "domain_split": facts.domain_split,
+        "budget_points": facts.budget_points,
+        "chosen_step": facts.chosen_step,
+        "stopped_early": facts.stopped_early,
     }
 
 
 def describe_choice(
-    run_facts: Mapping[str, Any], samples: Mapping[str, Sequence[Sample]]
+    facts: ForgettingRecord | None, samples: Mapping[str, Sequence[Sample]]
 ) -> tuple[dict[str, str], tuple[Stamp, ...]]:
     """What a report must say of a checkpoint that was chosen.
 
     Args:
-        run_facts: `run.json`.
+        facts: What the run's record says of it.
         samples: Split name -> what the report evaluates on.
 
     Returns:
         Facts, and a stamp where no checkpoint that kept to the budget has learned. Nothing where none was chosen.
     """
-    facts = run_facts.get("forgetting") or {}
-    if facts.get("chosen_step") is None:
+    if facts is None or facts.chosen_step is None:
         return {}, ()
     probe = samples.get("probe", ())
-    reused = len(probe) > 0 and fingerprint(probe) == facts.get("probe_sha256")
-    chosen = f"{facts['reason']}; scored by {facts['metric']} on {facts['domain_split']} samples and {facts['probe']}"
+    reused = len(probe) > 0 and fingerprint(probe) == facts.probe_sha256
+    chosen = f"{facts.reason}; scored by {facts.metric} on {facts.domain_split} samples and {facts.probe}"
     if reused:
         chosen += ", the probe of this report: its loss is that of a checkpoint chosen by it, a little too good"
-    if facts["stopped_early"]:
+    if facts.stopped_early:
         chosen += "; training was stopped early"
-    warning = facts.get("warning")
-    if warning is None:
+    if facts.warning is None:
         return {"checkpoint": chosen}, ()
-    detail = facts["reason"].removeprefix(f"{warning}: ")
-    return {"checkpoint": chosen}, (Stamp(text=warning, detail=detail),)
+    detail = facts.reason.removeprefix(f"{facts.warning}: ")
+    return {"checkpoint": chosen}, (Stamp(text=facts.warning, detail=detail),)

@@ -28,6 +28,8 @@ from vglm.errors import ConfigError, DataError
 from vglm.evaluation.decoding import Sampling
 from vglm.evaluation.likelihoods import Choices, ScoringModel, add_likelihoods, forget_likelihoods, prompt_length
 from vglm.evaluation.predictions import (
+    CUT,
+    ENDED,
     IMAGES_FOLDER,
     PREDICTIONS_FILE,
     Prediction,
@@ -56,7 +58,13 @@ class GenerativeModel(ScoringModel, Protocol):
 
 
 class AnsweringProcessor(Processor, Protocol):
-    """What is asked of a processor; `VisualGlmProcessor` answers it."""
+    """What is asked of a processor; `VisualGlmProcessor` answers it.
+
+    Attributes:
+        tokenizer: Knows `eos_token_id`, which ends an answer.
+    """
+
+    tokenizer: Any
 
     def decode(self, token_ids: Any) -> str:
         """Turn one answer's ids into its text."""
@@ -293,14 +301,15 @@ def _answer(
                 output = model.generate(**batch, **settings)
                 answers = output[:, batch["input_ids"].shape[1] :].tolist()
                 for (row, _), answer in zip(asked, answers, strict=True):
-                    answered[row] = replace(answered[row], prediction=processor.decode(answer))
+                    finish = ENDED if processor.tokenizer.eos_token_id in answer else CUT
+                    answered[row] = replace(answered[row], prediction=processor.decode(answer), finish=finish)
             yield answered
             progress.update(len(batch_rows))
 
 
 def _asks_the_same(record: Prediction, sample: Sample) -> bool:
     """Whether a record found in a file is about this sample."""
-    kept = ("prediction", "image_sha256", "error", "draw", "likelihoods")
+    kept = ("prediction", "image_sha256", "error", "draw", "likelihoods", "finish")
     now = unanswered(sample, record.split)
     return replace(now, **{name: getattr(record, name) for name in kept}) == record
 

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from vglm.data.collator import Collator, Processor, open_image_of
 from vglm.data.feature_cache import FeatureCache
 from vglm.data.sample import Sample, Turn
-from vglm.errors import ConfigError, DataError
+from vglm.errors import ConfigError, DataError, brief
 from vglm.evaluation.predictions import Prediction
 from vglm.tuning.features import fill_features, open_features
 
@@ -212,7 +212,9 @@ def _recover(path: Path) -> dict[_Key, Mapping[str, float]]:
             for row in map(json.loads, content[:whole].splitlines()):
                 found[str(row["split"]), str(row["id"])] = dict(row["likelihoods"])
         except (ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{kept} is damaged ({error}). Remove it, and the command scores these anew.") from error
+            raise DataError(
+                f"{kept} is damaged ({brief(error)}). Remove it, and the command scores these anew."
+            ) from error
     return found
 
 

@@ -20,47 +20,35 @@ A record, on one line:
      "question": "这张图片的背景里有什么内容？", "history": [], "reference": "这张图片的背景是金色的沙滩。",
      "prediction": "这张图片的背景是沙滩。", "image": "data/background_synthetic/images/test_003.png",
      "image_sha256": "9f86d081…", "error": null, "meta": {"kind": "background", "place": "beach"},
-     "draw": 0, "likelihoods": {}}
+     "draw": 0, "likelihoods": {}, "finish": "eos"}
 
 While an arm is answering, each process adds its records to a part of its own, `predictions.<rank>.jsonl`, and what it
 scores by likelihood to `likelihoods.<rank>.jsonl`; when all are done the parts become `predictions.jsonl`, in the order
 of the samples.
 """
 
-import errno
-import glob
-import hashlib
 import json
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import re
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
-
 from vglm.data.sample import Sample
-from vglm.errors import DataError
+from vglm.errors import DataError, brief
+from vglm.files import inside, read_record, read_text, recover, write_json, write_text
+from vglm.runs import EVALUATION_FILE
 
-EVALUATION_FILE = "evaluation.json"
 PREDICTIONS_FILE = "predictions.jsonl"
 CURVES_FILE = "curves.json"
 IMAGES_FOLDER = "images"
-LOCK_FILE = ".lock"
-"""In a work folder; the system lets go of it when its process ends, however it ends."""
 MAX_ERRORS_SHOWN = 5
-CANNOT_WRITE = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EIO,
-    errno.ENOTDIR,
-    errno.EEXIST,
-}
+ENDED, CUT = "eos", "length"
+"""How an answer can end, see `Prediction.finish`."""
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,63}")
+"""An arm's label, which is a folder's name."""
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +73,8 @@ class Prediction:
         draw: Which of several sampled answers to the same question this is, from 0; 0 for greedy ones.
         likelihoods: Given answer, such as "yes" -> natural logarithm of the probability that the model says exactly
             this and ends; empty where none were scored.
+        finish: Why the answer ends: `eos` where the model ended it, `length` where `max_new_tokens` cut it; None where
+            nobody noted it, or there is no answer of a model.
     """
 
     id: str
@@ -102,6 +92,12 @@ class Prediction:
     meta: Mapping[str, str | int | bool] = field(default_factory=dict, hash=False)
     draw: int = 0
     likelihoods: Mapping[str, float] = field(default_factory=dict, hash=False)
+    finish: str | None = None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the model would have gone on."""
+        return self.finish == CUT
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -168,8 +164,8 @@ class Evaluation:
 def write_evaluation(evaluation: Evaluation, folder: Path, curves: Mapping[str, Any] | None = None) -> None:
     """Write `evaluation.json` and, of a run, `curves.json` into the evaluation folder."""
     if curves is not None:
-        write_text(folder / CURVES_FILE, json.dumps(curves, ensure_ascii=False, indent=1) + "\n")
-    write_text(folder / EVALUATION_FILE, json.dumps(asdict(evaluation), ensure_ascii=False, indent=2) + "\n")
+        write_json(folder / CURVES_FILE, curves, error=DataError)
+    write_json(folder / EVALUATION_FILE, asdict(evaluation), error=DataError)
 
 
 def read_evaluation(folder: Path) -> Evaluation:
@@ -178,17 +174,34 @@ def read_evaluation(folder: Path) -> Evaluation:
     Raises:
         DataError: The file is missing or not what `write_evaluation` writes.
     """
-    path = folder / EVALUATION_FILE
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        values |= {name: Arm(**values[name]) for name in ("baseline", "candidate")}
-        values["stamps"] = tuple(Stamp(**stamp) for stamp in values["stamps"])
-        values["controls"] = tuple(Arm(**arm) for arm in values.get("controls", ()))  # older files have none
-        return Evaluation(**values)
-    except FileNotFoundError as error:
-        raise DataError(f"{folder} has no {EVALUATION_FILE}: pass the folder that evaluate.py wrote.") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(f"{path} is not an evaluation's description ({error}). Run evaluate.py again.") from error
+    recover(folder)
+    path = inside(folder, EVALUATION_FILE)
+    if not path.exists():
+        raise DataError(f"{folder} has no {EVALUATION_FILE}: pass the folder that evaluate.py wrote.")
+    fault = "is not an evaluation's description"
+    evaluation = read_record(path, Evaluation, fault=fault, advice="Run evaluate.py again.")
+    for arm in (evaluation.baseline, evaluation.candidate, *evaluation.controls):
+        if LABEL.fullmatch(arm.label) is None:
+            raise DataError(
+                f"{path} is damaged: {brief(ValueError(arm.label))!r} is no label of an arm; expected letters, digits,"
+                " dots, blanks and hyphens. Run evaluate.py again."
+            )
+    return evaluation
+
+
+def predictions_file(folder: Path, label: str) -> Path:
+    """Where the records of an arm of an evaluation folder are, see `vglm.files.inside`."""
+    return inside(folder, label, PREDICTIONS_FILE)
+
+
+def read_arms(folder: Path) -> dict[str, list[Prediction]]:
+    """The records of all arms of an evaluation folder, by label.
+
+    Raises:
+        DataError: See `read_predictions`; or an arm is a link that leads out of the folder.
+    """
+    labels = sorted(path.parent.name for path in folder.glob(f"*/{PREDICTIONS_FILE}"))
+    return {label: read_predictions(predictions_file(folder, label)) for label in labels}
 
 
 def unanswered(sample: Sample, split: str) -> Prediction:
@@ -218,8 +231,9 @@ def _plain_meta(meta: Mapping[str, Any]) -> dict[str, str | int | bool]:
     plain: dict[str, str | int | bool] = {
         str(name): value for name, value in meta.items() if isinstance(value, str | int)
     }
-    if isinstance(meta.get("choices"), list | tuple):
-        plain["choices"] = json.dumps(meta["choices"], ensure_ascii=False)
+    for name in ("choices", "answers"):
+        if isinstance(meta.get(name), list | tuple) and meta[name]:
+            plain[name] = json.dumps(meta[name], ensure_ascii=False)
     return plain
 
 
@@ -290,7 +304,7 @@ def _line(record: Prediction) -> str:
 
 def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:
     """Write one record a line; the file appears under its name only when it is whole."""
-    write_text(path, "".join(map(_line, predictions)))
+    write_text(path, "".join(map(_line, predictions)), error=DataError)
 
 
 def read_predictions(path: Path) -> list[Prediction]:
@@ -305,12 +319,9 @@ def read_predictions(path: Path) -> list[Prediction]:
     Raises:
         DataError: The file is missing, or rows are not records or repeat an id; all such rows are named.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist. Run evaluate.py, or pass the evaluation folder it wrote.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error}).") from error
+    if not path.exists():
+        raise DataError(f"{path} does not exist. Run evaluate.py, or pass the evaluation folder it wrote.")
+    lines = read_text(path, advice="Run evaluate.py again.").split("\n")
     predictions: list[Prediction] = []
     problems: list[str] = []
     seen: set[tuple[str, str, int]] = set()
@@ -319,12 +330,12 @@ def read_predictions(path: Path) -> list[Prediction]:
             continue
         try:
             record = _parse(json.loads(line))
-        except ValueError as error:
-            problems.append(f"line {number}: {error}")
+        except (ValueError, RecursionError) as error:
+            problems.append(f"line {number}: {brief(error, 120)}")
             continue
         if record.key in seen:
             draw = f" as draw {record.draw}" if record.draw else ""
-            problems.append(f"line {number}: id {record.id!r} appears twice in split {record.split!r}{draw}")
+            problems.append(f"line {number}: id {record.id[:80]!r} appears twice in split {record.split!r}{draw}")
         seen.add(record.key)
         predictions.append(record)
     if problems:
@@ -338,161 +349,42 @@ def _parse(values: Any) -> Prediction:
     """Check one record's keys and types; a ValueError says what is wrong."""
     if not isinstance(values, dict):
         raise ValueError(f"expected an object, found {type(values).__name__}")
+    json.dumps(values, ensure_ascii=False).encode()  # halves of characters, which no file of text can hold
     names = {item.name for item in fields(Prediction)}
-    if missing := names - values.keys() - {"meta", "draw", "likelihoods"}:  # older files have none
+    if missing := names - values.keys() - {"meta", "draw", "likelihoods", "finish"}:  # older files have none
         raise ValueError(f"lacks {', '.join(sorted(missing))}")
     if unknown := values.keys() - names:
         raise ValueError(f"has unknown {', '.join(sorted(unknown))}")
     for name in ("id", "group", "split", "question", "reference", "prediction"):
         if not isinstance(values[name], str):
             raise ValueError(f"{name} must be text, found {type(values[name]).__name__}")
-    for name in ("kind", "image", "image_sha256", "error"):
-        if not isinstance(values[name], str | None):
+    for name in ("kind", "image", "image_sha256", "error", "finish"):
+        if not isinstance(values.get(name), str | None):
             raise ValueError(f"{name} must be text or null, found {type(values[name]).__name__}")
     if not isinstance(values["english"], bool):
         raise ValueError(f"english must be true or false, found {values['english']!r}")
     meta = values.get("meta", {})
     if not isinstance(meta, dict) or not all(isinstance(value, str | int) for value in meta.values()):
         raise ValueError("meta must be an object of texts, whole numbers, true and false")
-    if not isinstance(values.get("draw", 0), int):
-        raise ValueError(f"draw must be a whole number, found {values['draw']!r}")
+    draw = values.get("draw", 0)
+    if not isinstance(draw, int) or isinstance(draw, bool) or draw < 0:
+        raise ValueError(f"draw must be a whole number from 0, found {draw!r}")
     likelihoods = values.get("likelihoods", {})
-    if not isinstance(likelihoods, dict) or not all(isinstance(value, float | int) for value in likelihoods.values()):
+    if not isinstance(likelihoods, dict) or not all(map(_is_number, likelihoods.values())):
         raise ValueError("likelihoods must be an object of numbers")
-    try:
-        history = tuple((str(question), str(answer)) for question, answer in values["history"])
-    except (TypeError, ValueError) as error:
-        raise ValueError("history must be a list of [question, answer] pairs") from error
-    return Prediction(**{**values, "history": history})
+    history = values["history"]
+    if not isinstance(history, list) or not all(map(_is_turn, history)):
+        raise ValueError("history must be a list of [question, answer] pairs")
+    if values["image_sha256"] is not None and _SHA256.fullmatch(values["image_sha256"]) is None:
+        raise ValueError(f"image_sha256 must be 64 hexadecimal digits, found {values['image_sha256']!r}")
+    return Prediction(**{**values, "history": tuple(map(tuple, history))})
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name and rename it, so that a file that exists is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    partial.replace(path)
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or abs(value) < sys.float_info.max
 
 
-@contextmanager
-def replaced_folder(path: Path, *, marker: str) -> Iterator[Path]:
-    """Fill a folder under a temporary name beside `path`, then put it in the place of `path`.
-
-    Args:
-        path: The folder to make or to replace. On an exception it stays as it was.
-        marker: A file that every such folder holds; a folder with other things in it is never replaced.
-
-    Yields:
-        The temporary folder to write into.
-
-    Raises:
-        DataError: `path` is a file or a folder of other things, or its place cannot be written to.
-    """
-    _check_replaceable(path, marker)
-    partial = None
-    try:
-        with writing(path):
-            partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-            partial.chmod(0o755)
-            yield partial
-            _put_in_place(partial, path)
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextmanager
-def resumable_folder(path: Path, *, marker: str, key: object) -> Iterator[Path]:
-    """As `replaced_folder`, but what was answered before an exception or a kill is there again at the next try.
-
-    The folder to write into is `.<name>.<hash of key>.work` beside `path`. After an exception it stays if it holds
-    records. It is locked for as long as it is written to. Once one is complete, those left by other keys are removed,
-    except where another process is writing to them.
-
-    Args:
-        path: The folder to make or to replace.
-        marker: A file that every such folder holds.
-        key: All that the content depends on, JSON-able: only a try with an equal key finds the work of an earlier one.
-
-    Yields:
-        The folder to write into: empty but for its lock, or as an earlier try left it.
-
-    Raises:
-        DataError: As `replaced_folder`; or another process is making the same folder with an equal key right now.
-    """
-    _check_replaceable(path, marker)
-    digest = hashlib.sha256(json.dumps(key, ensure_ascii=False, sort_keys=True, default=str).encode()).hexdigest()
-    work = path.with_name(f".{path.name}.{digest[:16]}.work")
-    with writing(path):
-        lock = _lock(work)
-    if lock is None:
-        raise DataError(
-            f"{path} is being made by another process right now, with the same settings. Wait until that one is done,"
-            " or pass another folder. (Several processes share the work if one torchrun starts them.)"
-        )
-    try:
-        with writing(path):
-            yield work
-            _put_in_place(work, path)
-            (path / LOCK_FILE).unlink(missing_ok=True)
-    except BaseException:
-        if not any(work.rglob("*.jsonl")):
-            shutil.rmtree(work, ignore_errors=True)
-        raise
-    finally:
-        lock.release()
-    for stale in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 16}.work"):
-        if (other := _lock(stale)) is not None:
-            shutil.rmtree(stale, ignore_errors=True)
-            other.release()
-
-
-def _lock(folder: Path) -> FileLock | None:
-    """Make a folder and lock it; None where another process has."""
-    while True:
-        folder.mkdir(exist_ok=True)
-        lock = FileLock(folder / LOCK_FILE)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return None
-        except FileNotFoundError:  # another process finished meanwhile and took the folder away
-            continue
-        return lock
-
-
-def _check_replaceable(path: Path, marker: str) -> None:
-    if path.exists() and not path.is_dir():
-        raise DataError(f"{path} is a file; the output must be a folder. Pass another folder.")
-    if path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
-        raise DataError(f"{path} holds other files and no {marker}, so it is not replaced. Pass a new folder.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror}: {path.parent}). Pass another folder.") from error
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Say which folder it is that cannot be written.
-
-    Args:
-        path: The folder as the user knows it.
-
-    Raises:
-        DataError: In place of an OSError that says so.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in CANNOT_WRITE:
-            raise
-        raise DataError(f"{path} cannot be written ({error.strerror}). Make room, or pass another folder.") from error
-
-
-def _put_in_place(new: Path, path: Path) -> None:
-    old = new.with_suffix(".old")
-    if path.exists():
-        path.replace(old)
-    new.replace(path)
-    shutil.rmtree(old, ignore_errors=True)
+def _is_turn(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(each, str) for each in value)

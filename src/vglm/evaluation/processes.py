@@ -19,8 +19,8 @@ from typing import TypeVar
 import torch
 
 from vglm.config import is_one_of_several
-from vglm.errors import WorkbenchError
-from vglm.evaluation.predictions import resumable_folder, writing
+from vglm.errors import DataError, WorkbenchError
+from vglm.files import explained, resumable_folder
 
 T = TypeVar("T")
 
@@ -109,7 +109,7 @@ class Processes:
             with resumable_folder(path, marker=marker, key=key) as work:
                 yield self.share(work)
         else:
-            with writing(path):
+            with explained(path, error=DataError):
                 yield self.share(None)
 
 

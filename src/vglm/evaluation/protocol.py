@@ -11,20 +11,17 @@ In k-fold and leave-one-out every sample is tested by the one run that did not l
 together and scored as one test; the scores of single folds, of one sample perhaps, are not averaged.
 """
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.comparison import Comparison, compare, compare_folder
 from vglm.evaluation.metrics import EXACT_MATCH
-from vglm.evaluation.predictions import EVALUATION_FILE, read_evaluation
-
-_EVALUATION_FOLDER = "evaluation"
+from vglm.evaluation.predictions import read_evaluation
+from vglm.runs import RECORD_FILE, ProtocolPlan, Run
 
 
 @dataclass(frozen=True)
@@ -84,25 +81,26 @@ def collect_protocol(folder: Path, metric: str = EXACT_MATCH.name) -> ProtocolRe
     Raises:
         ConfigError: The folder holds no runs of a protocol, or runs that are not evaluated yet; the message has the
             command that evaluates them.
-        DataError: Folds are missing, or were tested on each other's samples; or a description is damaged.
+        AdapterError: A run's description is damaged.
+        DataError: Folds are missing, or were tested on each other's samples; or an evaluation is damaged.
     """
-    plans = {path.parent: _plan(path) for path in sorted(folder.rglob("run.json"))}
-    plans = {run: plan for run, plan in plans.items() if plan}
+    runs = {path.parent: Run(path.parent) for path in sorted(folder.rglob(RECORD_FILE))}
+    plans = {path: plan for path, run in runs.items() if (plan := run.record.data.plan.protocol) is not None}
     if not plans:
         raise ConfigError(f"{folder} holds no run of a protocol. Run one: python train.py protocol=few_shot")
-    if len(names := {plan["name"] for plan in plans.values()}) > 1:
+    if len(names := {plan.name for plan in plans.values()}) > 1:
         raise ConfigError(f"{folder} holds runs of {' and '.join(sorted(names))}. Pass the folder of one protocol.")
-    if missing := [run for run in plans if not (run / _EVALUATION_FOLDER / EVALUATION_FILE).is_file()]:
-        runs = ",".join(run.as_posix() for run in missing)
+    if missing := [path for path in plans if not runs[path].is_evaluated]:
+        listed = ",".join(path.as_posix() for path in missing)
         raise ConfigError(
             f"{len(missing)} of {len(plans)} runs are not evaluated yet. Evaluate them:\n"
-            f"  python evaluate.py -m {shlex.quote(f'run={runs}')}"
+            f"  python evaluate.py -m {shlex.quote(f'run={listed}')}"
         )
-    comparisons = {run: _comparison(run) for run in plans}
+    comparisons = {path: _comparison(runs[path]) for path in plans}
     if names == {"few_shot"}:
-        shots = sorted({int(plan["shots"]) for plan in plans.values()})
+        shots = sorted({plan.shots for plan in plans.values() if plan.shots is not None})
         rows = [
-            _seeds(number, [comparisons[run] for run, plan in plans.items() if plan["shots"] == number], metric)
+            _seeds(number, [comparisons[path] for path, plan in plans.items() if plan.shots == number], metric)
             for number in shots
         ]
     else:
@@ -132,25 +130,18 @@ def join_folds(comparisons: Sequence[Comparison]) -> Comparison:
     return compare([pair.baseline for pair in pairs], [pair.candidate for pair in pairs])
 
 
-def _plan(path: Path) -> dict[str, Any]:
-    """The protocol a finished or unfinished run belongs to; empty for other runs."""
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["data"].get("plan", {}).get("protocol", {}))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is damaged ({error!r}). Train again, or restore the file.") from error
-
-
-def _comparison(run: Path) -> Comparison:
-    folder = run / _EVALUATION_FOLDER
+def _comparison(run: Run) -> Comparison:
+    folder = run.evaluation
     comparison = compare_folder(folder, read_evaluation(folder))
     if "test" not in comparison.splits:
         raise DataError(f"{folder} has no test split. Evaluate again, with splits=[test].")
     return comparison
 
 
-def _check_folds(folder: Path, plans: Sequence[dict[str, Any]]) -> None:
-    count, found = int(plans[0]["folds"]), sorted(int(plan["fold"]) for plan in plans)
-    if found != list(range(count)):
+def _check_folds(folder: Path, plans: Sequence[ProtocolPlan]) -> None:
+    found = sorted(-1 if plan.fold is None else plan.fold for plan in plans)
+    count = plans[0].folds or 0
+    if count != len(found) or found != list(range(len(found))):
         raise DataError(f"{folder} should hold folds 0 to {count - 1} once each, and holds {found}. Train the others.")
 
 

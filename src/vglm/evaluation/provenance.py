@@ -1,7 +1,7 @@
 """What an evaluation's figures rest on, so that they can be made again: hashes of code, config and tuned weights.
 
 code_state()                             "commit 76e1495 with changes, sources sha256 4f1c0a66b2d39e10"
-provenance(config, "outputs/…/1")        {"config": "sha256 …", "code": …, "tuned weights": "sha256 …"}
+provenance(config, run.result)            {"config": "sha256 …", "code": …, "tuned weights": "sha256 …"}
 synthetic_source(config)                 "vglm.data.synthetic.star_dialogues.star_splits"; None for found data
 """
 
@@ -25,15 +25,15 @@ _WEIGHTS = (".safetensors", ".bin", ".pt")
 _BLOCK_BYTES = 1 << 20
 
 
-def provenance(config: str, run: str | None) -> dict[str, str]:
+def provenance(config: str, result: Path | None) -> dict[str, str]:
     """Facts for the report beside what the subject itself says.
 
     Args:
         config: The resolved configuration, as YAML.
-        run: The folder of the run that is evaluated; None for a model alone.
+        result: A run's `adapter/` or `model/`; None for a model alone.
     """
     facts = {"code": code_state(), "config": f"sha256 {hashlib.sha256(config.encode()).hexdigest()[:16]}"}
-    if run is not None and (digest := hash_tuned_weights(Path(run))) is not None:
+    if result is not None and (digest := hash_tuned_weights(result)) is not None:
         facts["tuned weights"] = f"sha256 {digest[:16]}"
     return facts
 
@@ -59,15 +59,14 @@ def _git(*arguments: str) -> str | None:
     return None
 
 
-def hash_tuned_weights(run: Path) -> str | None:
+def hash_tuned_weights(result: Path) -> str | None:
     """SHA-256 of the weights in a run's `adapter/` or `model/`, names and contents; None where there are none."""
-    paths = [each for name in ("adapter", "model") for each in sorted((run / name).rglob("*"))]
-    paths = [each for each in paths if each.suffix in _WEIGHTS and each.is_file()]
+    paths = [each for each in sorted(result.rglob("*")) if each.suffix in _WEIGHTS and each.is_file()]
     if not paths:
         return None
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(f"{path.relative_to(run).as_posix()}\0".encode())
+        digest.update(f"{path.relative_to(result.parent).as_posix()}\0".encode())
         with path.open("rb") as file:
             while block := file.read(_BLOCK_BYTES):
                 digest.update(block)

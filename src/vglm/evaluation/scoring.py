@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from vglm.errors import ConfigError
-from vglm.evaluation.comparison import PROBE, read_config, read_metrics
+from vglm.errors import ConfigError, DataError
+from vglm.evaluation.comparison import PROBE, check_kinds, read_config, read_metrics
 from vglm.evaluation.metrics import EXACT_MATCH, select_metrics
 from vglm.evaluation.metrics.base import Rows
 from vglm.evaluation.metrics.external import (
@@ -35,19 +35,21 @@ from vglm.evaluation.metrics.external import (
     key_of,
     parse_settings,
     read_store,
+    unnamed_settings,
     write_store,
 )
 from vglm.evaluation.metrics.judge import VERDICTS_FILE, Judge
 from vglm.evaluation.predictions import (
     IMAGES_FOLDER,
-    PREDICTIONS_FILE,
     Evaluation,
     Prediction,
     Stamp,
+    read_arms,
     read_evaluation,
-    read_predictions,
     write_evaluation,
 )
+from vglm.files import changed_folder, inside, locked
+from vglm.runs import EVALUATION_FILE
 
 STAMP = "ANSWERS LEFT UNSCORED"
 LATE_STAMP = "PRIMARY METRIC CHOSEN AFTERWARDS"
@@ -69,32 +71,60 @@ def check_metrics(metrics: Mapping[str, Any], *, stored: Collection[str] = ()) -
     select_metrics(metrics["names"], metrics.get("labels"), declare(metrics.get("external"), stored=stored))
 
 
-def rescore(folder: Path, settings: Sequence[str]) -> None:
-    """Score an evaluation again, with its stored answers and its own metrics but for some settings; no report is made.
+def rescore(folder: Path, settings: Sequence[str], report: Callable[[Path], None] | None = None) -> None:
+    """Score an evaluation again, with its stored answers and its own metrics but for some settings.
+
+    What opens a connection, a file or an environment variable counts only where `settings` name it, for the description
+    may come from elsewhere. Scores are kept as they are computed, so that the same command goes on after a failure; the
+    new description and the report appear together.
 
     Args:
-        folder: The evaluation folder; its description is replaced, and keeps the names of the metrics it was made with
-            under `metrics.asked_first`.
+        folder: The evaluation folder. Its new description keeps the names of the metrics it was made with under
+            `metrics.asked_first`.
         settings: As on the command line, such as `metrics.names=[bleu_zh,green]` or `metrics.external.green.scores=…`.
+        report: Makes the report of a folder that is being made, see `vglm.evaluation.report.write_report`.
 
     Raises:
-        ConfigError: A setting is not one of the metrics', or as `score_arms`.
+        ConfigError: A setting is not one of the metrics', or has to be named anew, or as `score_arms`.
         CheckpointError: As `score_arms`.
-        DataError: As `score_arms`, or the folder holds no evaluation.
+        DataError: As `score_arms`, or the folder holds no evaluation, or another process is scoring it.
     """
     evaluation = read_evaluation(folder)
     earlier, config = read_metrics(evaluation), _with_settings(read_config(evaluation), settings)
-    metrics = {"names": [], "labels": None} | (config.get("metrics") or {})
+    check_kinds(config.get("metrics") or {}, "metrics", error=ConfigError)
+    metrics = {"labels": None} | (config.get("metrics") or {})
+    metrics |= {"names": metrics.get("names") or [], "external": metrics.get("external") or {}}
     stored = _unchanged(folder, earlier, metrics)
+    _check_named(metrics, stored, settings)
     check_metrics(metrics, stored=stored)
-    score_arms(folder, metrics, stored=stored)
-    evaluation = read_evaluation(folder)
-    asked_first = list(earlier.get("asked_first", earlier.get("names")) or ())
-    config["metrics"] = metrics | {"asked_first": asked_first}  # the page says which ones came after the answers
-    primary, first = (next(iter(names), EXACT_MATCH.name) for names in (metrics["names"], asked_first))
-    evaluation = _with_late_stamp(evaluation, primary, first)
-    told = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
-    write_evaluation(replace(evaluation, config=told), folder)
+    busy = f"{folder} is being scored by another process right now. Wait until it is done."
+    with locked(folder, busy, error=DataError):
+        score_arms(folder, metrics, stored=stored, is_final=False)
+        with changed_folder(folder, marker=EVALUATION_FILE) as changed:
+            score_arms(changed, metrics, stored={*metrics["external"]})
+            asked_first = list(earlier.get("asked_first", earlier.get("names")) or ())
+            config["metrics"] = metrics | {"asked_first": asked_first}  # the page says which came after the answers
+            primary, first = (next(iter(names), EXACT_MATCH.name) for names in (metrics["names"], asked_first))
+            evaluation = _with_late_stamp(read_evaluation(changed), primary, first)
+            told = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
+            write_evaluation(replace(evaluation, config=told), changed)
+            if report is not None:
+                report(changed)
+
+
+def _check_named(metrics: Mapping[str, Any], stored: Collection[str], settings: Sequence[str]) -> None:
+    """Refuse to compute scores by settings that nobody but the evaluation's description names."""
+    for name, values in metrics["external"].items():
+        where = f"metrics.external.{name}."
+        given = [each.partition("=")[0].removeprefix(where) for each in settings if each.startswith(where)]
+        if name in stored or not isinstance(values, dict) or not (unnamed := unnamed_settings(name, values, given)):
+            continue
+        repeat = " ".join(f"{where}{key}=<...>" for key in unnamed)
+        raise ConfigError(
+            f"metrics.external.{name} has to be computed, and an evaluation's description does not decide what is"
+            f" opened or where answers are sent. Repeat on this command line: {repeat} (what they were stands in the"
+            f" report), or leave it out: metrics.external.{name}=null"
+        )
 
 
 def _with_settings(config: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
@@ -141,7 +171,9 @@ def _unchanged(folder: Path, earlier: Mapping[str, Any], metrics: Mapping[str, A
     return names
 
 
-def score_arms(folder: Path, metrics: Mapping[str, Any], *, stored: Collection[str] = ()) -> None:
+def score_arms(
+    folder: Path, metrics: Mapping[str, Any], *, stored: Collection[str] = (), is_final: bool = True
+) -> None:
     """Compute the external metrics of both arms, and of the controls if one of them is the primary metric.
 
     Args:
@@ -149,6 +181,7 @@ def score_arms(folder: Path, metrics: Mapping[str, Any], *, stored: Collection[s
             `scores.jsonl`, the folder `external.json`, and the description a stamp if answers were left unscored.
         metrics: As in `check_metrics`.
         stored: As in `check_metrics`; these are kept as they are.
+        is_final: Whether scores that nobody asks for any more go, and the description gets its stamp.
 
     Raises:
         ConfigError: The settings are wrong.
@@ -160,9 +193,9 @@ def score_arms(folder: Path, metrics: Mapping[str, Any], *, stored: Collection[s
         return
     evaluation = read_evaluation(folder)
     main = (evaluation.baseline.label, evaluation.candidate.label)
-    arms: dict[str, list[Prediction]] = {}
-    for path in sorted(folder.glob(f"*/{PREDICTIONS_FILE}")):
-        arms[path.parent.name] = [record for record in read_predictions(path) if record.split != PROBE]
+    arms = {
+        label: [record for record in records if record.split != PROBE] for label, records in read_arms(folder).items()
+    }
     primary = next(iter(metrics["names"]), None)
     store = read_store(folder)
     for name, settings in external.items():
@@ -179,6 +212,8 @@ def score_arms(folder: Path, metrics: Mapping[str, Any], *, stored: Collection[s
             store.rows[name] = _complete(known, wanted, compute)
             store.metrics.update({each.name: _with_gaps(each, store.rows[name], wanted) for each in described})
         write_store(store, arms, folder)  # after each, for the next may be stopped
+    if not is_final:
+        return
     asked = {name for settings in external.values() for name in settings.metrics}
     for name in store.metrics.keys() - asked:
         del store.metrics[name]
@@ -243,7 +278,7 @@ def _open_judge(settings: JudgeSettings, folder: Path) -> tuple[list[StoredMetri
     )
 
     def rows(records: Sequence[Prediction]) -> Rows:
-        scores = judge.scores(records, folder / VERDICTS_FILE)
+        scores = judge.scores(records, inside(folder, VERDICTS_FILE))
         return np.array([[0.0, 0.0] if score is None else [score, 1.0] for score in scores])
 
     metric = StoredMetric(name="judge", title=f"Judged by {judge.model}", signature=judge.signature, rows="judge")

@@ -6,7 +6,6 @@ a model alone      `shuffled` (each question with another sample's image) and `t
 Beside its own samples an arm answers controls: some test questions with other images (`vglm.evaluation.image_use`).
 """
 
-import json
 import shlex
 import sys
 from collections import Counter
@@ -19,13 +18,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
-from vglm.config import read_run_values
 from vglm.data.loading import Splits
 from vglm.data.sample import Sample
 from vglm.data.splits import fingerprint
-from vglm.errors import AdapterError, ConfigError, DataError
+from vglm.errors import ConfigError, DataError
 from vglm.evaluation.baselines import Answers, nearest_answers, put_in_context
 from vglm.evaluation.decoding import describe_decoding
 from vglm.evaluation.forgetting import describe_choice, read_curves
@@ -35,10 +31,11 @@ from vglm.evaluation.likelihoods import Choices, check_choices
 from vglm.evaluation.predictions import Arm, Evaluation, Prediction, Stamp
 from vglm.evaluation.processes import Processes
 from vglm.evaluation.provenance import provenance, synthetic_stamps
-from vglm.tuning.run_folder import RESULTS, latest_run
+from vglm.runs import Run
 
 SPLITS = ("test", "probe", "validation", "train")
-SPLITS_FILE = "splits.json"
+CUT_SHARE = 0.01
+"""If more of an arm's answers are cut, the report is stamped."""
 _PACKAGES = ("visualglm-workbench", "torch", "transformers", "peft", "rouge-score", "pillow")
 
 Samples = Mapping[str, Sequence[Sample]]
@@ -91,6 +88,7 @@ class Subject:
         is_other_test: Whether the test samples are not those that the run set apart, although the data is the same.
         stamps: What the run itself has to say before all.
         log: How the run went, see `vglm.evaluation.forgetting.read_curves`; None for a model alone.
+        result: The folder with what was tuned; None for a model alone.
     """
 
     title: str
@@ -106,64 +104,7 @@ class Subject:
     is_other_test: bool = False
     stamps: Sequence[Stamp] = field(default=())
     log: Mapping[str, Any] | None = None
-
-
-def find_run(run: str, outputs: Path) -> Path:
-    """The folder of a finished run.
-
-    Args:
-        run: The folder, or `latest` for the newest one below `outputs`.
-        outputs: Where runs are kept.
-
-    Raises:
-        ConfigError: There is no such folder, or the run in it did not finish.
-    """
-    if run == "latest":
-        return latest_run(outputs)
-    if not isinstance(run, str):  # as the command line said it
-        raise ConfigError(f"run: expected the folder of a run, outputs/<recipe>/<time>, or latest, got {run!r}.")
-    folder = Path(run)
-    if not folder.is_dir():
-        raise ConfigError(f"run {run!r}: there is no such folder. Pass outputs/<recipe>/<time>, or run=latest.")
-    missing = [name for name in ("config.yaml", "run.json") if not (folder / name).is_file()]
-    if not any((folder / name).is_dir() for name in RESULTS):
-        missing.append(f"{RESULTS[0]}/ or {RESULTS[1]}/")
-    if missing:
-        found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
-        raise ConfigError(
-            f"run {run!r} is no finished run: it lacks {', '.join(missing)} and holds {found}. Pass the folder that"
-            f" train.py printed, or continue the run: python train.py resume={run}"
-        )
-    return folder
-
-
-def read_run_config(folder: Path) -> dict[str, Any]:
-    """The config a run was started with, as plain values.
-
-    Args:
-        folder: The run, as found by `find_run`.
-
-    Raises:
-        ConfigError: `config.yaml` cannot be read, or names no model, data, method or trainer.
-    """
-    path = folder / "config.yaml"
-    config = read_run_values(path)
-    missing = [name for name in ("model", "dataset", "method", "trainer") if not isinstance(config.get(name), dict)]
-    if missing:
-        raise ConfigError(f"{path} has no {', '.join(missing)}, so it is no config of train.py. Restore the file.")
-    return config
-
-
-def read_run(run: str | None, outputs: Path) -> tuple[Path | None, dict[str, Any]]:
-    """The folder and the plain config of a finished run; None and nothing where no run is named.
-
-    Raises:
-        ConfigError: As `find_run` and `read_run_config`.
-    """
-    if run is None:
-        return None, {}
-    folder = find_run(run, outputs)
-    return folder, read_run_config(folder)
+    result: Path | None = None
 
 
 def select_samples(splits: Splits, names: str | Sequence[str], choices: Choices = None) -> dict[str, Sequence[Sample]]:
@@ -185,9 +126,9 @@ def select_samples(splits: Splits, names: str | Sequence[str], choices: Choices 
         raise ConfigError(f"splits: there is no {unknown[0]!r}; choose from {', '.join(SPLITS)}.")
     samples = {name: getattr(splits, name) for name in names}
     if not any(map(len, samples.values())):
-        raise DataError(
-            f"the data has no samples in {', '.join(names) or 'no splits'}. Name a dataset or splits that do."
-        )
+        there = [name for name in SPLITS if len(getattr(splits, name))]
+        advice = f"It has {', '.join(there)}: pass splits=[{','.join(there)}]" if there else "It has none at all"
+        raise DataError(f"the data has no samples in {', '.join(names) or 'no splits'}. {advice}, or another dataset.")
     samples = {name: rows for name, rows in samples.items() if len(rows)}
     check_choices(choices, samples)
     return samples
@@ -195,8 +136,7 @@ def select_samples(splits: Splits, names: str | Sequence[str], choices: Choices 
 
 def open_subject(
     config: Mapping[str, Any],
-    run: Path | None,
-    trained: Mapping[str, Any],
+    run: Run | None,
     samples: Samples,
     files: Mapping[str, str],
     controls: Sequence[Control],
@@ -206,8 +146,7 @@ def open_subject(
 
     Args:
         config: The evaluation's plain config.
-        run: The run's folder, as found by `find_run`.
-        trained: The run's plain config; empty without a run.
+        run: The run.
         samples: What to evaluate on.
         files: SHA-256 of the data's files, as they are now.
         controls: Test questions with other images.
@@ -219,13 +158,12 @@ def open_subject(
     """
     if run is None:
         return _single_model(config, samples, controls, load)
-    is_trained_data = config["dataset"] == trained["dataset"]  # divided as it was for the run
-    return _tuned_run(run, trained, samples, files, is_trained_data, controls, load, config["model"].get("dtype"))
+    is_trained_data = config["dataset"] == run.config["dataset"]  # divided as it was for the run
+    return _tuned_run(run, samples, files, is_trained_data, controls, load, config["model"].get("dtype"))
 
 
 def _tuned_run(
-    folder: Path,
-    trained: Mapping[str, Any],
+    run: Run,
     samples: Samples,
     files: Mapping[str, str],
     is_trained_data: bool,
@@ -234,25 +172,26 @@ def _tuned_run(
     dtype: str | None,
 ) -> Subject:
     """Arms `before` and `after`; an adapter shares one loaded model between both, else `dtype` is that of the base."""
-    try:
-        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        data, trainer, method = facts["data"], trained["trainer"], trained["method"]
-        title, seed, weights = (str(facts[name]) for name in ("recipe", "seed", "base_weights_sha256"))
-    except (ValueError, KeyError, TypeError) as error:
-        path = folder / "run.json"
-        raise AdapterError(f"{path} is damaged ({error!r}). Train again, or restore the file.") from error
-    record = _read_record(folder / SPLITS_FILE, set(files.values()))
-    apart = record.get("test", {}).get("sha256")
+    trained, record, result, log = run.config, run.record, run.result, read_curves(run.folder)
+    assert result is not None
+    splits = run.splits
+    is_known = splits is not None and bool({*files.values()} & {*splits.files.values()})  # it is of this data
+    divided = splits.splits if splits is not None and is_known else {}
+    apart = divided["test"].sha256 if "test" in divided else None
+    trainer, method = trained["trainer"], trained["method"]
+    algorithm, weights = record.base_weights
     model_name, data_name = _name(trained["model"], "path_or_id"), _name(trained["dataset"], "path")
     method_name = str(method["_target_"]).rpartition(".")[2]
     settings = [f"{name} {value}" for name, value in method.items() if isinstance(value, int | float)]
-    kept, stamps = describe_choice(facts, samples)
+    kept, stamps = describe_choice(record.forgetting, samples)
+    if not run.is_verified:
+        detail = "What was saved did not prove to be what was trained, so these may be the scores of another model."
+        stamps = (Stamp(text="UNVERIFIED", detail=detail), *stamps)
     before = Arm(label="before", meaning=f"{model_name} as it was")
     earlier = [control.of("before") for control in controls if not control.is_for_candidate]
     later = [control.of("after") for control in controls]
-    if (folder / "adapter").is_dir():
-        model, processor = load(adapter=str(folder / "adapter"))
-        to_accelerator(model)
+    if run.adapter is not None:
+        model, processor = load(adapter=str(run.adapter))
         after = Arm(label="after", meaning="the same model with the run's adapter")
 
         @contextmanager
@@ -270,46 +209,36 @@ def _tuned_run(
         after = Arm(label="after", meaning="the model that the run tuned as a whole")
         arms = (
             ModelArm(before, samples, lambda: _opened(load), earlier),
-            ModelArm(after, samples, lambda: _opened(partial(load_pretrained, dtype=dtype), folder / "model"), later),
+            ModelArm(after, samples, lambda: _opened(partial(load_pretrained, dtype=dtype), result), later),
         )
     return Subject(
-        title=title,
-        summary=f"{model_name} tuned with {method_name} on {data['train']:,} samples of {data_name}",
+        title=record.recipe,
+        summary=f"{model_name} tuned with {method_name} on {record.data.train:,} samples of {data_name}",
         purpose="tuning",
         baseline=arms[0],
         candidate=arms[1],
         facts={
-            "run": folder.as_posix(),
+            "run": run.folder.as_posix(),
             "base model": model_name,
-            "base weights": f"sha256 {weights[:16]}",
+            "base weights": f"{algorithm} {weights[:16]}",
             "method": ", ".join([method_name, *settings]),
-            "training data": f"{data_name}, {data['train']:,} samples, sha256 {str(data['sha256'])[:16]}",
-            "training": f"{trainer['max_steps']} steps of {trainer['per_device_train_batch_size']} samples,"
-            f" learning rate {trainer['learning_rate']}, seed {seed}",
+            "training data": f"{data_name}, {record.data.train:,} samples, sha256 {record.data.sha256[:16]}",
+            "training": f"{trainer.get('max_steps')} steps of {trainer.get('per_device_train_batch_size')} samples,"
+            f" learning rate {trainer.get('learning_rate')}, seed {record.seed}",
             **kept,
             **_tested_on(samples, apart),
         },
-        trained_images=frozenset(data["train_images"] or ()),
+        trained_images=frozenset(record.data.train_images or ()),
         changed_files=[
-            name for name, digest in files.items() if is_trained_data and data["files"].get(name, digest) != digest
+            name for name, digest in files.items() if is_trained_data and record.data.files.get(name, digest) != digest
         ],
-        leakage=data.get("leakage", ()),
-        trained_groups=frozenset(record.get("train", {}).get("group_names", ())),
+        leakage=record.data.leakage,
+        trained_groups=frozenset(divided["train"].group_names if "train" in divided else ()),
         is_other_test="test" in samples and apart is not None and fingerprint(samples["test"]) != apart,
         stamps=stamps,
-        log=read_curves(folder),
+        log=log,
+        result=result,
     )
-
-
-def _read_record(path: Path, digests: set[str]) -> Mapping[str, Any]:
-    """What the run's `splits.json` says of its splits, if it was made of some of these files; else nothing."""
-    if not path.is_file():
-        return {}
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return dict(record["splits"]) if digests & set(record["files"].values()) else {}
-    except (ValueError, KeyError, TypeError) as error:
-        raise AdapterError(f"{path} is damaged ({error!r}). Train again, or restore the file.") from error
 
 
 def _tested_on(samples: Samples, apart: str | None) -> dict[str, str]:
@@ -329,7 +258,6 @@ def _single_model(
     shuffled = {name: shuffle_images(rows, seed) for name, rows in samples.items()}
     model_name, data_name = _name(config["model"], "path_or_id"), _name(config["dataset"], "path")
     model, processor = load()
-    to_accelerator(model)
     return Subject(
         title=f"{model_name} on {data_name}",
         summary="Every question is asked with its own image and with another sample's",
@@ -378,6 +306,8 @@ def answer(
         ConfigError: The arms differ in precision, or a setting is wrong.
         WorkbenchError: Another process ended.
     """
+    from vglm.model.loading import describe_place  # takes seconds to import
+
     processes = processes or Processes.alone()
     records: dict[str, list[Prediction]] = {}
     nearest: list[str] = []
@@ -387,6 +317,7 @@ def answer(
     for arm in (subject.baseline, subject.candidate):
         with arm.open() as (model, processor):
             precision = check_precision(model, arm.label, precision)
+            print(f"{arm.label}: {describe_place(model)}")
             asked = arm.asked
             if arm is subject.baseline:
                 name = arm.label if subject.purpose == "tuning" else ""
@@ -421,13 +352,13 @@ def describe(subject: Subject, answers: Answers, decoding: Mapping[str, Any], co
         purpose=subject.purpose,
         baseline=subject.baseline.arm,
         candidate=subject.candidate.arm,
-        facts={**subject.facts, **provenance(config, subject.facts.get("run"))},
+        facts={**subject.facts, **provenance(config, subject.result)},
         decoding={**describe_decoding(decoding), **answers.precision},
         command=shlex.join(["python", *(_resolved(each, subject) for each in sys.argv)]),
         versions=_versions(),
         config=config,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        stamps=(*_stamps(subject, predictions), *synthetic_stamps(config)),
+        stamps=(*_stamps(subject, predictions), *_cut_stamps(subject, answers, decoding), *synthetic_stamps(config)),
         controls=(
             *(each.arm for arm in (subject.baseline, subject.candidate) for each in arm.controls),
             *([answers.shots.arm] if answers.shots is not None and answers.shots.samples else ()),
@@ -471,18 +402,35 @@ def _stamps(subject: Subject, predictions: Sequence[Prediction]) -> tuple[Stamp,
     return tuple(stamps)
 
 
-def work_key(config: Mapping[str, Any], data_hash: str, folder: Path | None) -> list[Any]:
+def _cut_stamps(subject: Subject, answers: Answers, decoding: Mapping[str, Any]) -> Iterator[Stamp]:
+    """A warning where the limit cut more than `CUT_SHARE` of an arm's answers in a split."""
+    found = []
+    for arm in (subject.baseline.label, subject.candidate.label):
+        records = answers.records.get(arm, ())
+        cut = Counter(record.split for record in records if record.is_cut)
+        totals = Counter(record.split for record in records)
+        found += [
+            f"{count:,} of {totals[split]:,} {split} answers {arm}"
+            for split, count in cut.items()
+            if count > CUT_SHARE * totals[split]
+        ]
+    if found:
+        detail = f"{'; '.join(found)} reached max_new_tokens = {decoding['max_new_tokens']} and were cut."
+        yield Stamp(text="ANSWERS CUT", detail=f"{detail} Scores are of what was left. Raise max_new_tokens.")
+
+
+def work_key(config: Mapping[str, Any], data_hash: str, run: Run | None) -> list[Any]:
     """All that the answers depend on, for `resumable_folder`.
 
     Args:
         config: The evaluation's plain config; how the answers are scored and where they go plays no role.
         data_hash: Of the data's files.
-        folder: The run; what came of it, and the base model if that is a folder, count with their files' size and time
+        run: The run; what came of it, and the base model if that is a folder, count with their files' size and time
             of change.
     """
     path_or_id = config["model"].get("path_or_id")
     places = [] if path_or_id is None else [Path(path_or_id)]
-    places += [] if folder is None else [folder / name for name in RESULTS]
+    places += [] if run is None or run.result is None else [run.result]
     found = [(path, path.stat()) for place in places for path in sorted(place.rglob("*")) if path.is_file()]
     state = {str(path.resolve()): [stat.st_size, stat.st_mtime_ns] for path, stat in found}
     settings = {
@@ -502,11 +450,4 @@ def _name(component: Mapping[str, Any], path_key: str) -> str:
 def _opened(load: Callable[..., Loaded], *arguments: Any) -> Iterator[Loaded]:
     """Load a model for the time of a `with` block only, so that two of them are never in memory together."""
     model, processor = load(*arguments)
-    to_accelerator(model)
     yield model, processor
-
-
-def to_accelerator(model: Any) -> None:
-    """Move a model that lies whole on the CPU to the accelerator, if the machine has one."""
-    if torch.accelerator.is_available() and {each.device.type for each in model.parameters()} == {"cpu"}:
-        model.to(torch.accelerator.current_accelerator())

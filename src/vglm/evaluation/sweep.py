@@ -1,6 +1,6 @@
 """Several runs side by side: one row for each method, its seeds taken together.
 
-    runs = find_runs([Path("outputs/sweeps/2026-11-22_20-00-00")])
+    runs = Run.find([Path("outputs/sweeps/2026-11-22_20-00-00")])
     rows = tabulate(runs)           # every run needs its evaluation
     tests = compare_methods(runs)   # every method with every other, on the same samples
     print(as_markdown(rows, tests))
@@ -13,7 +13,6 @@ method's seeds; the p-values are Holm-corrected for all pairs of methods. Where 
 difference has an interval over other seeds, too.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,16 +22,15 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vglm.errors import ConfigError, DataError
+from vglm.errors import DataError
 from vglm.evaluation.comparison import LEVEL, PROBE, Comparison, compare_folder, has_interval
 from vglm.evaluation.metrics import EXACT_MATCH
-from vglm.evaluation.predictions import EVALUATION_FILE, read_evaluation
+from vglm.evaluation.predictions import read_evaluation
 from vglm.evaluation.statistics import (
     Interval,
     PairedComparison,
@@ -43,48 +41,14 @@ from vglm.evaluation.statistics import (
     over_seeds,
     wilson_interval,
 )
+from vglm.runs import RECORD_FILE, Run
 
-EVALUATION_FOLDER = "evaluation"
-_RESULTS = ("adapter", "model")
 _NOT_SETTINGS = (
     *("seed", "output_dir", "resume", "trainer.output_dir", "trainer.seed", "trainer.run_name"),
     *("seeds", "dataset.shot_seed"),
     *("tracker._target_", "tracker.report_to", "tracker.project", "tracker.mode", "trainer.report_to"),
 )
 """What may differ between runs of one row."""
-
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """A run folder and what is said of it there.
-
-    Attributes:
-        folder: `outputs/<recipe>/<time>`, or below a sweep's folder.
-        recipe: The recipe's name.
-        seed: The run's seed.
-        settings: The config, flat: `method.r` -> 8.
-        seconds: Of the training.
-        peak_memory: Bytes, see `vglm.tuning.memory`; None for runs that did not measure it.
-        size: Bytes of the adapter's, or the model's, weights.
-    """
-
-    folder: Path
-    recipe: str
-    seed: int
-    settings: Mapping[str, Any]
-    seconds: float
-    peak_memory: int | None
-    size: int
-
-    @property
-    def evaluation(self) -> Path:
-        """Where its evaluation lies, or is to lie."""
-        return self.folder / EVALUATION_FOLDER
-
-    @property
-    def is_evaluated(self) -> bool:
-        """Whether the evaluation is there."""
-        return (self.evaluation / EVALUATION_FILE).is_file()
 
 
 @dataclass(frozen=True)
@@ -125,31 +89,7 @@ class Row:
     size: int
 
 
-def find_runs(paths: Sequence[Path]) -> list[FinishedRun]:
-    """The finished runs in some folders.
-
-    Args:
-        paths: Runs, or folders with runs at any depth below.
-
-    Returns:
-        Each run once, in the order of the paths and then of their names.
-
-    Raises:
-        ConfigError: A folder does not exist or holds no finished run.
-        DataError: A run's description is damaged.
-    """
-    runs: dict[Path, FinishedRun] = {}
-    for path in paths:
-        if not path.is_dir():
-            raise ConfigError(f"{path}: there is no such folder. Pass run folders, or one that holds them.")
-        found = [each.parent for each in sorted(path.rglob("run.json")) if _result(each.parent) is not None]
-        if not found:
-            raise ConfigError(f"{path} holds no finished run. Train one first: python train.py")
-        runs |= {folder.resolve(): _read_run(folder) for folder in found}
-    return list(runs.values())
-
-
-def tabulate(runs: Sequence[FinishedRun]) -> list[Row]:
+def tabulate(runs: Sequence[Run]) -> list[Row]:
     """Score runs that were evaluated, method by method.
 
     Args:
@@ -165,9 +105,9 @@ def tabulate(runs: Sequence[FinishedRun]) -> list[Row]:
     groups = _methods(runs)
     rows = []
     for name, group in zip(_names(groups), groups, strict=True):
-        seeds = [run.seed for run in group]
+        seeds = [run.record.seed for run in group]
         if twice := {seed for seed in seeds if seeds.count(seed) > 1}:
-            folders = ", ".join(run.folder.as_posix() for run in group if run.seed in twice)
+            folders = ", ".join(run.folder.as_posix() for run in group if run.record.seed in twice)
             raise DataError(f"{name} was run more than once with seed {min(twice)}: {folders}. Pass one of them.")
         rows.append(_row(name, group, [comparisons[run.folder] for run in group]))
     return rows
@@ -193,7 +133,7 @@ class MethodTest:
     over_seeds: SeedSummary | None
 
 
-def compare_methods(runs: Sequence[FinishedRun]) -> list[MethodTest]:
+def compare_methods(runs: Sequence[Run]) -> list[MethodTest]:
     """Test every method against every other.
 
     Args:
@@ -208,7 +148,7 @@ def compare_methods(runs: Sequence[FinishedRun]) -> list[MethodTest]:
     comparisons = _comparisons(runs)
     methods = _methods(runs)
     scores = {
-        name: {run.seed: _scores(comparisons[run.folder]) for run in group}
+        name: {run.record.seed: _scores(comparisons[run.folder]) for run in group}
         for name, group in zip(_names(methods), methods, strict=True)
     }
     clusters = _clusters(next(iter(comparisons.values())))
@@ -242,7 +182,8 @@ def print_rows(rows: Sequence[Row], console: Console | None = None, tests: Seque
 
 
 def _markdown_table(header: list[str], cells: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *cells])
+    lines = [[" ".join(text.split()).replace("|", "\\|") for text in line] for line in cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *lines])
 
 
 def _print_table(console: Console, header: list[str], cells: list[list[str]]) -> None:
@@ -320,31 +261,31 @@ def _shared_prefix(names: Iterable[str]) -> str:
     return f"{domains.pop()}/" if len(domains) == 1 else ""
 
 
-def _comparisons(runs: Sequence[FinishedRun]) -> dict[Path, Comparison]:
+def _comparisons(runs: Sequence[Run]) -> dict[Path, Comparison]:
     """By run; a DataError where they are not about the same samples."""
     comparisons = {run.folder: compare_folder(run.evaluation, read_evaluation(run.evaluation)) for run in runs}
     _check_same_samples(comparisons)
     return comparisons
 
 
-def _methods(runs: Sequence[FinishedRun]) -> list[list[FinishedRun]]:
+def _methods(runs: Sequence[Run]) -> list[list[Run]]:
     """The runs of each method, in order."""
-    groups: dict[str, list[FinishedRun]] = {}
+    groups: dict[str, list[Run]] = {}
     for run in runs:
-        settings = {name: value for name, value in run.settings.items() if name not in _NOT_SETTINGS}
-        groups.setdefault(json.dumps([run.recipe, settings], sort_keys=True, default=str), []).append(run)
+        settings = {name: value for name, value in _settings(run).items() if name not in _NOT_SETTINGS}
+        groups.setdefault(repr([run.record.recipe, sorted(settings.items())]), []).append(run)
     return list(groups.values())
 
 
-def _row(name: str, runs: Sequence[FinishedRun], comparisons: Sequence[Comparison]) -> Row:
+def _row(name: str, runs: Sequence[Run], comparisons: Sequence[Comparison]) -> Row:
     tests = [each.splits["test"] for each in comparisons]
     table, clusters = np.array([_scores(each) for each in comparisons]), _clusters(comparisons[0])
     summary = over_seeds(table, groups=clusters) if len(table) > 1 and len(set(clusters)) > 1 else None
     losses = [loss for each in comparisons if (loss := each.probe_loss_points) is not None]
-    peaks = [run.peak_memory for run in runs if run.peak_memory is not None]
+    peaks = [run.record.training.peak_memory_bytes for run in runs if run.record.training is not None]
     return Row(
         name=name,
-        seeds=tuple(run.seed for run in runs),
+        seeds=tuple(run.record.seed for run in runs),
         before=fmean(test.scores[EXACT_MATCH.name][0] for test in tests),
         after=float(table.mean()),
         interval=_interval(table, clusters, summary),
@@ -353,8 +294,8 @@ def _row(name: str, runs: Sequence[FinishedRun], comparisons: Sequence[Compariso
         sample_se=_standard_error(table.mean(axis=0), clusters),
         forgotten=fmean(losses) if losses else None,
         samples=tests[0].n,
-        seconds=fmean(run.seconds for run in runs),
-        peak_memory=max(peaks, default=None),
+        seconds=fmean(map(_seconds, runs)),
+        peak_memory=max((each for each in peaks if each is not None), default=None),
         size=max(run.size for run in runs),
     )
 
@@ -406,14 +347,14 @@ def _check_same_samples(comparisons: Mapping[Path, Comparison]) -> None:
                 )
 
 
-def _names(groups: Sequence[Sequence[FinishedRun]]) -> Iterable[str]:
+def _names(groups: Sequence[Sequence[Run]]) -> Iterable[str]:
     """The recipe of each group; where several groups share one, with the settings in which they differ."""
-    for group in groups:
-        run = group[0]
-        alike = [other[0] for other in groups if other[0].recipe == run.recipe]
-        keys = sorted({key for other in alike for key in other.settings} - set(_NOT_SETTINGS))
-        differing = [key for key in keys if len({str(other.settings.get(key)) for other in alike}) > 1]
-        yield " ".join([run.recipe, *(f"{key}={run.settings.get(key)}" for key in differing)])
+    known = [(group[0].record.recipe, _settings(group[0])) for group in groups]
+    for recipe, settings in known:
+        alike = [other for name, other in known if name == recipe]
+        keys = sorted({key for other in alike for key in other} - set(_NOT_SETTINGS))
+        differing = [key for key in keys if len({str(other.get(key)) for other in alike}) > 1]
+        yield " ".join([recipe, *(f"{key}={settings.get(key)}" for key in differing)])
 
 
 def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
@@ -464,27 +405,17 @@ def _legend(rows: Sequence[Row]) -> str:
     )
 
 
-def _read_run(folder: Path) -> FinishedRun:
-    try:
-        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        result = _result(folder)
-        assert result is not None
-        return FinishedRun(
-            folder=folder,
-            recipe=facts["recipe"],
-            seed=facts["seed"],
-            settings=dict(_flatten(config)),
-            seconds=facts["training"]["train_runtime"] - facts["training"].get("scoring_seconds", 0),
-            peak_memory=facts["training"].get("peak_memory_bytes"),
-            size=sum(each.stat().st_size for each in result.rglob("*.safetensors")),
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise DataError(f"{folder} is damaged ({error!r}). Train again, or restore the files.") from error
+def _settings(run: Run) -> dict[str, Any]:
+    """Its config, flat: `method.r` -> 8."""
+    return dict(_flatten(run.config))
 
 
-def _result(folder: Path) -> Path | None:
-    return next((folder / name for name in _RESULTS if (folder / name).is_dir()), None)
+def _seconds(run: Run) -> float:
+    """Of training, without what scoring the checkpoints took."""
+    training = run.record.training
+    if training is None:
+        raise DataError(f"{run.folder / RECORD_FILE} does not say how long training took. Restore the file.")
+    return training.train_runtime - training.scoring_seconds
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

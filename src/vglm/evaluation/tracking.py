@@ -21,10 +21,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vglm.evaluation.comparison import METRICS_FILE
+from vglm.files import inside
 
 MAX_PAGE_BYTES = 30_000_000
 """A larger page is in the artifact only."""
 COLUMNS = ("split", "metric", "baseline", "candidate", "difference", "low", "high", "p_value", "p_value_holm", "n")
+_WANDB_SETTINGS = "wandb/settings"
+"""Below the folder that it keeps its files in, Weights & Biases reads there where to connect to."""
 _RUN_NAME = re.compile(r"(?:offline-)?run-(\d{8}_\d{6})-(\w+)")
 
 
@@ -43,12 +46,17 @@ def track_evaluation(evaluation: Path, run: Path | None, trained: Mapping[str, A
     kind = settings.get("report_to") if isinstance(settings, Mapping) else None
     if run is None or kind not in ("wandb", "tensorboard"):
         return None
+    if kind == "wandb" and (run / _WANDB_SETTINGS).exists():
+        found = f"{run / _WANDB_SETTINGS} could send your key elsewhere"
+        print(f"warning: the evaluation was not uploaded: {found}. Remove that file if it is yours.", file=sys.stderr)
+        return None
     from vglm.tuning.trainer import Tracker  # takes seconds to import
 
     assert isinstance(settings, Mapping)
     mode: Any = os.environ.get("WANDB_MODE") or settings.get("mode")
     tracker = Tracker(kind, settings.get("project"), mode)
     try:
+        inside(run, kind)  # where the tracker keeps its files
         report = json.loads((evaluation / "report" / "report.json").read_text(encoding="utf-8"))
         with tracker.writing_to(run):
             return _to_wandb(evaluation, run, report) if kind == "wandb" else _to_tensorboard(run, report)

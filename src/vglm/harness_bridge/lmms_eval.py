@@ -76,7 +76,7 @@ class VisualGlm(lmms):
             adapter=adapter,
             dtype=dtype,
             quantization=quantization,
-            device_map=None if self.device.type == "cpu" else self.device,
+            device_map=self.device,
         )
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:

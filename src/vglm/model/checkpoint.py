@@ -2,16 +2,17 @@
 
 Files are memory-mapped, so taking the inventory of a 15 GB checkpoint reads only its headers. Pickled files (`.bin`,
 `.pt`) go through PyTorch's restricted unpickler: a file that names any type beyond tensors, plain values and NumPy
-arrays is refused, and nothing it names is run.
+arrays is refused, and nothing it names is run. Their records must be stored plain, since PyTorch maps them as they lie
+without looking whether they are compressed, and no tensor may have more numbers than the file has room for.
 """
 
-import hashlib
-import json
 import re
+import stat
+import warnings
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -20,14 +21,25 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from vglm.errors import CheckpointError
+from vglm.caching import remembered
+from vglm.errors import CheckpointError, WorkbenchError, brief
+from vglm.files import parse_json_object, read_text
 from vglm.model.conversion import EMBEDDINGS, HEAD, Entry
+from vglm.model.hashing import Algorithm, combine, describe, in_threads
+
+CACHE_KIND = "identities"
+"""Folder of the cache that keeps the hashes of checkpoints."""
+
+LONGEST_JSON = 2**26
+"""Bytes of a configuration or an index; the index of the published checkpoint has 10^5."""
 
 _SHOWN_PROBLEMS = 5
-_HASHED_AT_ONCE = 2**24  # elements
+_LONGEST_LATEST = 2**10  # bytes of a file that names one folder
+_MOST_SHARED = 4  # times the size of a file that its tensors may have together: a tied head is stored once
+_READ_ADVICE = "Fetch it again."
 # What a SAT training run leaves beside the weights: NumPy's random state, an array of 32-bit integers. Older NumPy
 # versions, which wrote the published files, knew the function under the first of the two names.
 _RECONSTRUCT_ARRAY = np.ndarray(0).__reduce__()[0]
@@ -38,6 +50,21 @@ _SAFE_GLOBALS: list[Any] = [
     np.dtype,
     type(np.dtype(np.uint32)),
 ]
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    MemoryError,
+    zipfile.BadZipFile,
+    NotImplementedError,
+    SafetensorError,
+)
 
 
 @dataclass(frozen=True)
@@ -82,7 +109,9 @@ class WeightFiles:
         promised: dict[Path, list[str]] = {}
         for key, shard in weight_map.items():
             if Path(shard).name != shard:
-                raise CheckpointError(f"{index}: {key!r} must lie in a file beside the index, not in {shard!r}.")
+                raise CheckpointError(
+                    f"{index}: {_short(key)!r} must lie in a file beside the index, not in {_short(shard)!r}."
+                )
             promised.setdefault(folder / shard, []).append(key)
         return cls._take(folder, dict(sorted(promised.items())))
 
@@ -95,7 +124,8 @@ class WeightFiles:
         """
         found = sorted(folder.glob("*/mp_rank_00_model_states.pt"))
         if (folder / "latest").is_file():
-            iteration = (folder / "latest").read_text(encoding="utf-8", errors="replace").strip()
+            latest = folder / "latest"
+            iteration = read_text(latest, error=CheckpointError, advice=_READ_ADVICE, limit=_LONGEST_LATEST).strip()
             file = folder / iteration / "mp_rank_00_model_states.pt"
             if file not in found:
                 raise CheckpointError(f"{folder}/latest names iteration {iteration!r}, but there is no {file}.")
@@ -118,13 +148,16 @@ class WeightFiles:
         problems = []
         for file, keys in promised.items():
             if not file.is_file():
-                problems.append(f"{file.name} is missing, which should hold {_count(keys)}")
+                found = "is no regular file" if file.exists() else "is missing"
+                problems.append(f"{file.name} {found}" + (f", which should hold {_count(keys)}" if keys else ""))
                 continue
             content = read_tensors(file, keys)
-            problems += [f"{file.name} lacks {key!r}, which the index promises" for key in keys if key not in content]
+            problems += [
+                f"{file.name} lacks {_short(key)!r}, which the index promises" for key in keys if key not in content
+            ]
             for key, tensor in content.items():
                 if key in tensors:
-                    problems.append(f"{key!r} is both in {tensors[key].file.name} and in {file.name}")
+                    problems.append(f"{_short(key)!r} is both in {tensors[key].file.name} and in {file.name}")
                 tensors[key] = StoredTensor(file, key, tuple(tensor.shape), tensor.dtype)
         _raise(folder, problems)
         return cls(folder, tuple(promised), tensors)
@@ -168,7 +201,7 @@ class WeightFiles:
             elif not stored.dtype.is_floating_point:
                 problems.append(f"{key!r} in {stored.file.name} has dtype {stored.dtype}, expected a float type")
         strays = self.tensors.keys() - expected.keys()
-        problems += [f"{key!r} in {self.tensors[key].file.name} is unexpected" for key in sorted(strays)]
+        problems += [f"{_short(key)!r} in {self.tensors[key].file.name} is unexpected" for key in sorted(strays)]
         _raise(self.folder, problems)
 
     def are_equal(self, first: str, second: str) -> bool:
@@ -221,6 +254,7 @@ class NativeWeights:
 
     def __init__(self, files: WeightFiles, entries: Iterable[Entry], is_tied: bool) -> None:
         self.files = files
+        self.is_tied = is_tied
         self._entries = {entry.source: entry for entry in entries if not (is_tied and entry.native == (HEAD,))}
         self._entry_of = {name: entry for entry in self._entries.values() for name in entry.native}
         if is_tied:
@@ -246,34 +280,46 @@ class NativeWeights:
         """The checkpoint's type: that of its word embeddings."""
         return self.files.tensors[self._entry_of[EMBEDDINGS].source].dtype
 
-    @cached_property
-    def digest(self) -> str:
-        """`hash_tensors` of all tensors: the identity of the checkpoint. Reads it once."""
-        return hash_tensors(self.stream("Identifying"))
+    def hash(self, algorithm: Algorithm = "xxh3", prefixes: tuple[str, ...] = ("",)) -> str:
+        """The hash of tensors by their native names, whatever the layout, see `vglm.model.hashing`.
+
+        Reads them at the first time, on several threads; from then on the cache knows it, until a file changes.
+
+        Args:
+            algorithm: How.
+            prefixes: Of the names that count.
+        """
+        wanted = [
+            (entry.source, entry.native, repr(entry.operation), self.files.tensors[entry.source].file.name)
+            for entry in self._entries.values()
+            if entry.native and entry.source in self.files.tensors
+        ]
+        described = remembered(CACHE_KIND, self.files.files, [1, algorithm, wanted], partial(self._describe, algorithm))
+        return combine({name: each for name, each in described.items() if name.startswith(prefixes)}, algorithm)
+
+    def _describe(self, algorithm: Algorithm) -> dict[str, str]:
+        described: dict[str, str] = {}
+        with self.files.progress(f"Identifying {self.files.folder.name}") as progress:
+            for file in self.files.files:
+                pickled = None if file.suffix == ".safetensors" else read_tensors(file)
+
+                def describe_one(entry: Entry, pickled: Mapping[str, Tensor] | None = pickled) -> dict[str, str]:
+                    stored = self.files.tensors[entry.source]
+                    tensor = (read_tensors(stored.file, only=stored.key) if pickled is None else pickled)[stored.key]
+                    rows = {name: describe(each, algorithm) for name, each in entry.to_native(tensor).items()}
+                    progress.update(tensor.nbytes)
+                    return rows
+
+                stored_here = {key for key, stored in self.files.tensors.items() if stored.file == file}
+                jobs = [partial(describe_one, entry) for key, entry in self._entries.items() if key in stored_here]
+                for rows in in_threads(jobs):
+                    described |= rows
+        return described
 
 
-def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Hash numbers by name, in any order.
-
-    Float types count as float32, so a checkpoint in half precision and its exact copy in float32 are the same.
-
-    Args:
-        tensors: Names and tensors.
-
-    Returns:
-        SHA-256 over names, shapes and numbers, 64 hexadecimal digits.
-    """
-    lines = []
-    for name, tensor in tensors:
-        digest = hashlib.sha256()
-        for part in tensor.detach().reshape(-1).split(_HASHED_AT_ONCE):
-            numbers = part.float() if part.is_floating_point() else part
-            digest.update(numbers.cpu().contiguous().view(torch.uint8).numpy().data)
-        lines.append(f"{name} {tuple(tensor.shape)} {digest.hexdigest()}\n")
-    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
-
-
-def read_tensors(file: Path, promised: Collection[str] = (), only: str | None = None) -> dict[str, Tensor]:
+def read_tensors(
+    file: Path, promised: Collection[str] = (), only: str | None = None, inside: str | None = None
+) -> dict[str, Tensor]:
     """Map one weight file into memory.
 
     Args:
@@ -281,15 +327,18 @@ def read_tensors(file: Path, promised: Collection[str] = (), only: str | None = 
             `module` beside the state of the training run.
         promised: Keys that the file should hold, for the message.
         only: Of a `.safetensors` file, map this tensor alone.
+        inside: Entry of a pickle that holds the tensors, if it is not the whole of it; of a `.pt`, `module`.
 
     Returns:
         The tensors by key, on the CPU, backed by the file where its format allows (all but PyTorch's before 1.6).
 
     Raises:
-        CheckpointError: The file is truncated or damaged, holds other things than tensors, or names types that are not
-            on the list of safe ones.
+        CheckpointError: The file is truncated or damaged, compressed, no regular file, holds other things than tensors
+            or tensors that it has no room for, or names types that are not on the list of safe ones.
     """
     try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise CheckpointError(f"{file} is no regular file. {_READ_ADVICE}")
         if only is not None:
             with safe_open(file, framework="pt") as opened:
                 return {only: opened.get_tensor(only)}
@@ -302,18 +351,32 @@ def read_tensors(file: Path, promised: Collection[str] = (), only: str | None = 
                 " use this file unless you know where it comes from."
             ) from err
         raise CheckpointError(_unreadable(file, err, promised)) from err
-    except (OSError, EOFError, RuntimeError, ValueError, LookupError, SafetensorError) as err:
+    except _UNREADABLE as err:
         raise CheckpointError(_unreadable(file, err, promised)) from err
-    if file.suffix == ".pt":
-        if not isinstance(content, dict) or not isinstance(content.get("module"), dict):
-            raise CheckpointError(f"{file} is not a SAT checkpoint: it has no entry `module` with the weights.")
-        content = content["module"]
+    inside = "module" if file.suffix == ".pt" else inside
+    if inside is not None:
+        if not isinstance(content, dict) or not isinstance(content.get(inside), dict):
+            found = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
+            raise CheckpointError(f"{file} has no entry `{inside}` of tensors, found {_short(found) or 'nothing'}.")
+        content = content[inside]
     if not isinstance(content, dict):
         raise CheckpointError(f"{file} must hold a dictionary of tensors, found {type(content).__name__}.")
     strays = [str(key) for key, value in content.items() if not isinstance(value, Tensor) or not isinstance(key, str)]
     if strays:
         raise CheckpointError(f"{file} must hold tensors by name, but {_count(strays)} is something else.")
+    _check_room(file, content)
     return content
+
+
+def _check_room(file: Path, content: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that have more numbers than there are in the file, or that are more than their numbers."""
+    for key, tensor in content.items():
+        is_plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided
+        if not is_plain or tensor.is_meta or tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise CheckpointError(f"{file}: {_count([key])} is no plain tensor. {_READ_ADVICE}")
+    size, held = file.stat().st_size, sum(tensor.nbytes for tensor in content.values())
+    if held > _MOST_SHARED * size:
+        raise CheckpointError(f"{file} has {size:,} bytes, too few for tensors of {held:,}. {_READ_ADVICE}")
 
 
 def _verify(file: Path) -> None:
@@ -337,31 +400,46 @@ def _verify(file: Path) -> None:
 def _unpickle(file: Path) -> Any:
     with file.open("rb") as stream:
         is_zip = stream.read(4) == b"PK\x03\x04"  # PyTorch's format since 1.6; only that can be mapped
-    with torch.serialization.safe_globals(_SAFE_GLOBALS):
+    if is_zip:
+        _check_stored_plain(file)
+    with warnings.catch_warnings(), torch.serialization.safe_globals(_SAFE_GLOBALS):
+        warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
         return torch.load(file, map_location="cpu", mmap=is_zip, weights_only=True)
+
+
+def _check_stored_plain(file: Path) -> None:
+    """Refuse compressed records, which PyTorch would take for what they unpack to, and more of them than there is."""
+    with zipfile.ZipFile(file) as archive:
+        records = archive.infolist()
+    packed = [each.filename for each in records if each.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        raise CheckpointError(
+            f"{file} was packed anew: {_count(packed)} is compressed, which PyTorch cannot read. {_READ_ADVICE}"
+        )
+    if sum(each.file_size for each in records) > file.stat().st_size:
+        raise CheckpointError(f"{file} promises more than it holds. {_READ_ADVICE}")
 
 
 def _unreadable(file: Path, err: Exception, promised: Collection[str]) -> str:
     # PyTorch surrounds the cause with advice, some of which is to switch the safe unpickler off.
     text = str(err).rpartition("WeightsUnpickler error:")[2].partition("This is an internal miniz error")[0].strip()
-    reason = text.splitlines()[0].rstrip(".") if text else "it ends too early"
+    reason = brief(ValueError(text.splitlines()[0])) if text else "it ends too early"
     expected = f" It should hold {_count(promised)}." if promised else ""
     return f"{file} cannot be read ({reason}); it may be truncated or damaged.{expected} Fetch it again."
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON object.
+def read_json(file: Path, *, error: type[WorkbenchError] = CheckpointError) -> dict[str, Any]:
+    """Read a JSON object of a checkpoint or an adapter.
+
+    Args:
+        file: The file.
+        error: What to raise.
 
     Raises:
-        CheckpointError: The file cannot be read or holds something else.
+        CheckpointError: Or `error`: the file cannot be read, is too large or holds something else.
     """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as err:
-        raise CheckpointError(f"{file} cannot be read: {err}.") from err
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file} must hold a JSON object, found {type(content).__name__}.")
-    return content
+    text = read_text(file, error=error, advice=_READ_ADVICE, limit=LONGEST_JSON)
+    return parse_json_object(text, str(file), error=error, advice=_READ_ADVICE)
 
 
 def listing(folder: Path) -> str:
@@ -372,7 +450,11 @@ def listing(folder: Path) -> str:
 
 def _count(names: Collection[str]) -> str:
     first, *rest = names
-    return repr(first) + (f" and {len(rest)} more" if rest else "")
+    return repr(_short(first)) + (f" and {len(rest)} more" if rest else "")
+
+
+def _short(name: str, length: int = 100) -> str:
+    return name if len(name) <= length else f"{name[:length]}..."
 
 
 def _raise(folder: Path, problems: list[str]) -> None:

@@ -8,6 +8,18 @@ from transformers.models.blip_2.configuration_blip_2 import Blip2QFormerConfig, 
 
 from vglm.errors import ConfigError
 
+_POSITIVE = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "vocab_size",
+    "max_position_embeddings",
+    "image_size",
+    "patch_size",
+    "cross_attention_frequency",
+)
+
 
 @strict
 class VisualGlmTextConfig(PreTrainedConfig):
@@ -94,7 +106,7 @@ class VisualGlmConfig(PreTrainedConfig):
         tie_word_embeddings: Whether the output head shares the word embeddings.
 
     Raises:
-        ConfigError: The heads do not divide a width.
+        ConfigError: A size is not positive, or the heads do not divide a width.
     """
 
     model_type = "visualglm"
@@ -120,6 +132,9 @@ class VisualGlmConfig(PreTrainedConfig):
         self.text_config.tie_word_embeddings = self.tie_word_embeddings
         for name in self.sub_configs:
             part = getattr(self, name)
+            for size in _POSITIVE:
+                if getattr(part, size, 1) < 1:
+                    raise ConfigError(f"{name}: {size} must be at least 1, got {getattr(part, size)}.")
             if part.hidden_size % part.num_attention_heads:
                 raise ConfigError(
                     f"{name}: hidden_size {part.hidden_size} is not a multiple of"
@@ -131,3 +146,8 @@ class VisualGlmConfig(PreTrainedConfig):
                 f" channels in pairs, got {self.text_config.hidden_size} / {self.text_config.num_attention_heads}."
             )
         super().__post_init__(**kwargs)
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of all parts together."""
+        return sum(int(getattr(self, name).num_hidden_layers) for name in self.sub_configs)

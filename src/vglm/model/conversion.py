@@ -26,6 +26,9 @@ from vglm.model.configuration import VisualGlmConfig
 EMBEDDINGS, HEAD = "model.language_model.word_embeddings.weight", "lm_head.weight"
 """Native names of the two tensors that may be one."""
 
+_LARGEST_INTEGER = 2**20  # no size or token id comes near it
+_LONGEST_VALUE = 60  # characters that are quoted in a message
+_SHOWN_PROBLEMS = 6
 _ROPE_THETA = 10000.0  # the originals know no other
 _FINAL_VISION_EPSILON = 1e-5  # `ln_vision` has PyTorch's default, whatever the configuration says
 
@@ -386,6 +389,11 @@ def _inverse_frequencies(config: VisualGlmConfig) -> tuple[float, ...]:
 # --- configuration ---------------------------------------------------------------------------------------------------
 
 
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
+
+
 class _Section:
     """One section of an original configuration file, which notes what is wrong with it instead of raising at once."""
 
@@ -394,7 +402,7 @@ class _Section:
         self.where = where
         self.problems = problems
         if not isinstance(values, Mapping):
-            problems.append(f"{where} must be a mapping, got {values!r}")
+            problems.append(f"{where} must be a mapping, got {_short(values)}")
 
     def section(self, key: str) -> "_Section":
         """A nested section."""
@@ -404,7 +412,7 @@ class _Section:
         """An integer; `default` stands in for an absent key or null."""
         value = self.values.get(key)
         value = default if value is None else value
-        if isinstance(value, int) and not isinstance(value, bool) and value >= at_least:
+        if isinstance(value, int) and not isinstance(value, bool) and at_least <= value <= _LARGEST_INTEGER:
             return value
         self.reject(key, f"an integer >= {at_least}")
         return at_least
@@ -433,7 +441,7 @@ class _Section:
 
     def reject(self, key: str, expected: str) -> None:
         """Note that a key's value is not what it must be."""
-        found = f"got {self.values[key]!r}" if key in self.values else "but the key is missing"
+        found = f"got {_short(self.values[key])}" if key in self.values else "but the key is missing"
         self.problems.append(f"{self.where}: {key} must be {expected}, {found}")
 
 
@@ -470,7 +478,8 @@ def read_config(
     root.expect(image_length=num_image_tokens)
     image_token_id = root.integer("unk_token_id", default=0, at_least=0)
     if problems:
-        raise CheckpointError(f"{'; '.join(problems)}.")
+        more = f"; and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
+        raise CheckpointError(f"{'; '.join(problems[:_SHOWN_PROBLEMS])}{more}.")
     return VisualGlmConfig(
         text_config=text,
         vision_config=vision,
@@ -504,9 +513,9 @@ def _read_vision(section: _Section) -> dict[str, Any]:
     section.expect(in_channels=3, pre_len=1, post_len=0)
     hidden_size = section.integer("hidden_size")
     image_size = section.values.get("image_size")
-    if isinstance(image_size, Sequence) and len(set(image_size)) == 1:
+    if isinstance(image_size, list) and image_size and image_size.count(image_size[0]) == len(image_size):
         image_size = image_size[0]
-    if not isinstance(image_size, int):
+    if not isinstance(image_size, int) or isinstance(image_size, bool) or not 1 <= image_size <= _LARGEST_INTEGER:
         section.reject("image_size", "one size or two equal ones: images are square")
         image_size = 1
     return {
@@ -526,9 +535,13 @@ def _read_qformer(section: _Section, vision_hidden_size: int) -> dict[str, Any]:
     section.expect(layernorm_order="post", use_final_layernorm=True, cross_attn_hidden_size=vision_hidden_size)
     hidden_size, num_layers = section.integer("hidden_size"), section.integer("num_layers")
     is_decoder = section.values.get("is_decoder")
-    pattern = is_decoder if isinstance(is_decoder, list) else [bool(is_decoder)] * num_layers
-    frequency = pattern.index(True, 1) if True in pattern[1:] else num_layers
-    if pattern != [i % frequency == 0 for i in range(num_layers)]:
+    if isinstance(is_decoder, list):
+        frequency = is_decoder.index(True, 1) if True in is_decoder[1:] else num_layers
+        is_regular = is_decoder == [i % frequency == 0 for i in range(len(is_decoder))]
+        is_regular &= len(is_decoder) == num_layers
+    else:
+        frequency, is_regular = 1, bool(is_decoder)
+    if not is_regular:
         section.reject("is_decoder", f"true for every n-th of {num_layers} layers from the first on, false elsewhere")
     return {
         "hidden_size": hidden_size,

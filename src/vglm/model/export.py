@@ -10,7 +10,6 @@ A Hugging Face checkpoint is read and written shard by shard. SAT's is one file,
 while it is written; only those that are reordered or cast lie in memory.
 """
 
-import json
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,13 +18,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vglm.errors import ConfigError
+from vglm.errors import CheckpointError, ConfigError
+from vglm.files import check_vacant, new_folder, write_json
 from vglm.model.conversion import HUGGING_FACE, SAT, Entry, SourceLayout, key_map, write_config
 from vglm.model.identity import write_record
 from vglm.model.loading import (
     Checkpoint,
-    appearing_whole,
-    check_vacant,
     empty_model,
     fill_model,
     load_pretrained,
@@ -86,7 +84,7 @@ def convert(
     destination = Path(destination)
     if to not in _LAYOUTS:
         raise ConfigError(f"to must be one of {', '.join(_LAYOUTS)}, got {to!r}.")
-    check_vacant(destination)
+    check_vacant(destination, error=ConfigError)
     target = resolve_dtype(dtype or "auto", {})
     checkpoint = open_checkpoint(source, tokenizer)
     layout = _LAYOUTS[to]
@@ -99,21 +97,22 @@ def convert(
         _import_fine_tune(checkpoint, destination, target)
         return destination
     if layout is None:
-        save_native(*load_pretrained(source, dtype=target or "auto", tokenizer=tokenizer), destination)
+        model, processor = load_pretrained(source, dtype=target or "auto", device_map="cpu", tokenizer=tokenizer)
+        save_native(model, processor, destination)
         return destination
     if getattr(checkpoint.config, "quantization_config", None) is not None:
         raise ConfigError(f"{source} is quantised, which the original {layout.name} layout has no form for.")
     raw = write_config(checkpoint.config, layout, target or checkpoint.weights.dtype)
-    with appearing_whole(destination) as folder:
+    with new_folder(destination, error=CheckpointError) as folder:
         write = _write_sat if layout is SAT else _write_hugging_face
         write(checkpoint, key_map(checkpoint.config, layout), target or checkpoint.weights.dtype, folder)
-        _write_json(folder / layout.config_file, raw)
+        write_json(folder / layout.config_file, raw)
     return destination
 
 
 def _import_fine_tune(checkpoint: Checkpoint, destination: Path, dtype: torch.dtype | None) -> None:
     assert checkpoint.fine_tune is not None
-    with appearing_whole(destination) as folder:
+    with new_folder(destination, error=CheckpointError) as folder:
         model = fill_model(checkpoint, dtype)
         save_native(model, checkpoint.processor, folder / "model")
         (folder / "adapter").mkdir()
@@ -142,8 +141,8 @@ def _write_hugging_face(checkpoint: Checkpoint, entries: Iterable[Entry], dtype:
                 total += tensor.nbytes
                 progress.update(tensor.nbytes)
             torch.save(tensors, folder / name)
-    _write_json(folder / "pytorch_model.bin.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map})
-    _write_json(folder / "tokenizer_config.json", _TOKENIZER_CONFIG)
+    write_json(folder / "pytorch_model.bin.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map})
+    write_json(folder / "tokenizer_config.json", _TOKENIZER_CONFIG)
     shutil.copyfile(checkpoint.processor.tokenizer.vocab_file, folder / VOCAB_FILE)
 
 
@@ -165,7 +164,3 @@ def _stored(checkpoint: Checkpoint, entries: Iterable[Entry], dtype: torch.dtype
         # torch.save writes whole storages, and a tensor that is mapped from a safetensors file has all of that file's.
         exact = torch.from_numpy(tensor.view(torch.uint8).numpy())
         yield entry.source, exact.view(dtype)
-
-
-def _write_json(file: Path, content: object) -> None:
-    file.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

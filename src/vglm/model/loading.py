@@ -9,16 +9,13 @@ The layout is told by what the folder holds:
     SAT            model_config.json with eva_args, latest, <iteration>/mp_rank_00_model_states.pt; no tokenizer
 
 Before a model is filled, the names and shapes of all stored tensors are compared with those that the configuration asks
-for, so a damaged checkpoint is refused with its problems named. Original checkpoints, and any that is to be quantised,
-then stream tensor by tensor into a model without memory of its own: the peak is the model as it will be, in its target
-dtype or quantised, plus one memory-mapped shard.
+for, so a damaged checkpoint is refused with its problems named, and one that asks for a billion layers before they are
+made. Checkpoints then stream tensor by tensor into a model without memory of its own: the peak is the model as it will
+be, in its target dtype or quantised, plus one memory-mapped shard. Only what was quantised before it was saved, or is
+to be quantised over several devices, goes through transformers.
 """
 
-import glob
-import os
-import platform
 import re
-import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,17 +23,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from accelerate import dispatch_model, infer_auto_device_map
+from accelerate import PartialState, dispatch_model, infer_auto_device_map
+from accelerate.utils import parse_flag_from_env
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
+from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import BitsAndBytesConfig, GenerationConfig
-from transformers.utils import GENERATION_CONFIG_NAME
+from transformers import BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
-from vglm.errors import AdapterError, CheckpointError, ConfigError
+from vglm.errors import AdapterError, CheckpointError, ConfigError, brief
+from vglm.files import check_vacant, new_folder
+from vglm.model.adapters import find_weights, read_adapter, read_weights
 from vglm.model.checkpoint import NativeWeights, WeightFiles, listing, read_json
 from vglm.model.configuration import VisualGlmConfig
 from vglm.model.conversion import (
@@ -53,6 +54,7 @@ from vglm.model.conversion import (
 )
 from vglm.model.identity import check_base, note_source
 from vglm.model.image_processing import VisualGlmImageProcessor
+from vglm.model.limits import check_count, check_files, generation_config
 from vglm.model.modeling import VISION_PARTS, VisualGlmForConditionalGeneration
 from vglm.model.processing import VisualGlmProcessor
 from vglm.model.quantization import (
@@ -71,7 +73,6 @@ from vglm.text.pieces import VOCAB_FILE
 Devices = Literal["auto"] | dict[str, Any]
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # as peft names them
 _VISION_NAMES = tuple(f"model.{part}" for part in VISION_PARTS)
 _LIBRARY_ERRORS = (
     OSError,
@@ -79,9 +80,15 @@ _LIBRARY_ERRORS = (
     TypeError,
     RuntimeError,
     LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    ImportError,
+    MemoryError,
     SafetensorError,
     StrictDataclassError,
 )
+_LONGEST_REASON = 500  # characters that are quoted of a library's message
 _DOWNLOADED = ("*.json", "*.safetensors", "*.bin", "*.pt", "*.model", "latest")
 
 
@@ -124,7 +131,7 @@ def load_pretrained(
         path_or_id: Folder in the native, original Hugging Face or SAT layout, or the id of such a folder on the hub.
         dtype: "float32", "float16", "bfloat16", a `torch.dtype`, or "auto" for the checkpoint's own. None: float32 on
             the CPU, whose half-precision kernels are slow, the checkpoint's own elsewhere.
-        device_map: "auto", a device, or a map from module names to devices, as in transformers. None: the CPU.
+        device_map: "auto", a device, or a map from module names to devices, as in transformers. None: `default_device`.
         quantization: Load the language model's linear layers in 8 or 4 bits through bitsandbytes: "int8", "int4" (fp4),
             or "nf4" (with double quantisation, as in QLoRA).
         quantization_parts: Whose linear layers to quantise: some of vision, qformer, projection, language_model and, if
@@ -154,8 +161,9 @@ def load_pretrained(
     checkpoint = open_checkpoint(folder, tokenizer)
     quantizing = _quantization_of(checkpoint, target_dtype, quantization, quantization_parts)
     if quantizing is not None and devices == "auto" and torch.accelerator.device_count() < 2:
-        devices = {"": torch.accelerator.current_accelerator() or torch.device("cpu")}
-    if checkpoint.layout is None and (quantizing is None or not _is_one_device(devices)):
+        devices = {"": default_device()}
+    is_quantized = getattr(checkpoint.config, "quantization_config", None) is not None
+    if is_quantized or (checkpoint.layout is None and quantizing is not None and not _is_one_device(devices)):
         model = _load_native(checkpoint, target_dtype, devices, quantizing, with_vision)
     elif checkpoint.fine_tune is not None:
         raise CheckpointError(
@@ -190,10 +198,27 @@ def save_native(
         CheckpointError: Writing failed, for want of space or of permission.
     """
     destination = Path(destination)
-    check_vacant(destination)
-    with appearing_whole(destination) as folder, _quiet_transformers():
+    check_vacant(destination, error=ConfigError)
+    note_tie(model)
+    with new_folder(destination, error=CheckpointError) as folder, _quiet_transformers():
         model.save_pretrained(folder, max_shard_size="5GB")
         processor.save_pretrained(folder)
+
+
+def note_tie(model: VisualGlmForConditionalGeneration) -> None:
+    """Let the config say what the weights show: whether the output head is the word embeddings or a matrix of its own.
+
+    A config that calls a head tied, of which a tuned copy was put in, would lose it at the next conversion.
+    """
+    head: Any = model.lm_head.weight
+    embeddings: Any = model.get_input_embeddings().weight
+    if model.config.tie_word_embeddings and head is not embeddings:
+        is_same = (head.shape, head.dtype) == (embeddings.shape, embeddings.dtype) and torch.equal(head, embeddings)
+        _set_tie(model.config, is_same)
+
+
+def _set_tie(config: VisualGlmConfig, is_tied: bool) -> None:
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = is_tied
 
 
 def detect_layout(folder: Path) -> SourceLayout | None:
@@ -242,23 +267,28 @@ def open_checkpoint(path_or_id: str | Path, tokenizer: str | Path | None = None)
         CheckpointError: The folder is no complete, readable VisualGLM checkpoint; names files and tensors.
     """
     folder = _resolve_folder(path_or_id)
-    layout = detect_layout(folder)
-    if layout is not None:
-        return _open_original(folder, layout, tokenizer)
     try:
+        layout = detect_layout(folder)
+        if layout is not None:
+            return _open_original(folder, layout, tokenizer)
         return _open_native(folder, tokenizer)
-    except _LIBRARY_ERRORS as err:
-        raise CheckpointError(f"{folder} cannot be loaded: {err}") from err
+    except (*_LIBRARY_ERRORS, ConfigError) as err:
+        raise CheckpointError(f"{folder} cannot be loaded: {brief(err, _LONGEST_REASON)}.") from err
 
 
 def _open_native(folder: Path, tokenizer_folder: str | Path | None) -> Checkpoint:
+    check_files(folder)
     config = VisualGlmConfig.from_pretrained(folder)
     config._name_or_path = str(folder)  # which adapters note
     files = WeightFiles.sharded(folder, "model.safetensors")
+    check_count(config.num_layers, len(files.tensors), folder)
+    generation_config(folder, config)
     if getattr(config, "quantization_config", None) is None:
         shapes = {name: tuple(tensor.shape) for name, tensor in empty_model(config).state_dict().items()}
         files.check(shapes, optional=[HEAD] if config.tie_word_embeddings else [])
-    processor = VisualGlmProcessor.from_pretrained(folder)
+    if config.tie_word_embeddings and HEAD in files.tensors:  # as the files have it, whatever the config says
+        _set_tie(config, files.are_equal(HEAD, EMBEDDINGS))
+    processor = _load_processor(folder)
     if tokenizer_folder is not None:
         processor.tokenizer = _load_tokenizer(folder, tokenizer_folder)
     _check_tokenizer(processor.tokenizer, config, folder)
@@ -275,12 +305,12 @@ def _open_original(folder: Path, layout: SourceLayout, tokenizer_folder: str | P
     except CheckpointError as err:
         raise CheckpointError(f"{folder}: {err}") from err
     _check_tokenizer(tokenizer, config, folder)
-
     fine_tune = None
     if layout.config_file == SAT.config_file:
         files, fine_tune = split(WeightFiles.sat(folder))
     else:
         files = WeightFiles.sharded(folder, "pytorch_model.bin")
+    check_count(config.num_layers, len(files.tensors), folder)
     entries = key_map(config, layout)
     state = empty_model(config).state_dict()
     files.check(
@@ -290,7 +320,7 @@ def _open_original(folder: Path, layout: SourceLayout, tokenizer_folder: str | P
     head, embeddings = (
         next(entry.source for entry in entries if entry.native == (name,)) for name in (HEAD, EMBEDDINGS)
     )
-    config.tie_word_embeddings = config.text_config.tie_word_embeddings = files.are_equal(head, embeddings)
+    _set_tie(config, files.are_equal(head, embeddings))
     config._name_or_path = str(folder)
     size = config.vision_config.image_size
     processor = VisualGlmProcessor(
@@ -310,6 +340,9 @@ def _load_native(
     with_vision: bool,
 ) -> VisualGlmForConditionalGeneration:
     folder = checkpoint.folder
+    for name in ("adapter_config.json", "custom_generate"):  # which transformers would follow
+        if (folder / name).exists():
+            raise CheckpointError(f"{folder} holds {name} beside the weights of a base model. Move it elsewhere.")
     options: Any = {} if with_vision else {"with_vision": False}
     try:
         with _quiet_transformers(checkpoint.weights.files.is_small):
@@ -322,13 +355,16 @@ def _load_native(
                 **options,
             )
     except _LIBRARY_ERRORS as err:
-        raise CheckpointError(f"{folder} cannot be loaded: {err}") from err
+        raise CheckpointError(f"{folder} cannot be loaded: {brief(err, _LONGEST_REASON)}.") from err
     model: VisualGlmForConditionalGeneration
     model, report = loaded
     problems = {name: sorted(map(str, keys)) for name, keys in report.items() if keys}
     if problems:
-        raise CheckpointError(f"{folder} is not a complete checkpoint of this model: {problems}.")
+        raise CheckpointError(
+            f"{folder} is not a complete checkpoint of this model: {str(problems)[:_LONGEST_REASON]}."
+        )
     keep_scales(model)
+    note_tie(model)
     return model
 
 
@@ -363,8 +399,8 @@ def fill_model(
     model.tie_weights()
     if quantizing is not None:
         mark_quantized(model)
-    if checkpoint.layout is None and (checkpoint.folder / GENERATION_CONFIG_NAME).is_file():
-        model.generation_config = GenerationConfig.from_pretrained(checkpoint.folder)
+    if checkpoint.layout is None and (settings := generation_config(checkpoint.folder, config)) is not None:
+        model.generation_config = settings
     if len(set(map(str, placement.values()))) > 1:
         dispatch_model(model, device_map=placement, skip_keys=model._skip_keys_device_placement)
     return model
@@ -434,9 +470,40 @@ def _resolve_devices(device_map: str | int | torch.device | dict[str, Any] | Non
     if isinstance(device_map, dict):
         return device_map
     try:
-        return {"": torch.device("cpu" if device_map is None else device_map)}
+        return {"": default_device() if device_map is None else torch.device(device_map)}
     except RuntimeError as err:
         raise ConfigError(f"device_map must be auto, a device, or a map to devices, got {device_map!r}.") from err
+
+
+def default_device() -> torch.device:
+    """Where models go that are not told otherwise: the accelerator where there is one, else the CPU.
+
+    Of several processes each has its own; `trainer.use_cpu` and the environment variable ACCELERATE_USE_CPU count.
+    """
+    if PartialState._shared_state:  # the choice was made for this process
+        device: torch.device = PartialState().device
+    elif parse_flag_from_env("ACCELERATE_USE_CPU"):
+        device = torch.device("cpu")
+    else:
+        device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    if device.type == "cpu" or device.index is not None:
+        return device
+    return torch.device(device.type, torch.accelerator.current_device_index())
+
+
+def describe_place(model: Any) -> str:
+    """Where a model lies and what it computes in, for people: `bfloat16 on cuda:0 (NVIDIA H100), quantised to nf4`.
+
+    Args:
+        model: A VisualGLM, or a `PeftModel` of one.
+    """
+    config = model.config
+    devices = sorted({str(each.device) for each in model.parameters()})
+    names = [f"{each} ({torch.cuda.get_device_name(each)})" if each.startswith("cuda") else each for each in devices]
+    dtype = str(config.dtype or model.dtype).removeprefix("torch.")
+    way = getattr(config, "quantization_config", None)
+    kind = "" if way is None else ", quantised to " + ("int8" if way.load_in_8bit else way.bnb_4bit_quant_type)
+    return f"{dtype} on {', '.join(names)}{kind}"
 
 
 def _is_one_device(devices: Devices) -> bool:
@@ -446,7 +513,7 @@ def _is_one_device(devices: Devices) -> bool:
 def resolve_dtype(dtype: torch.dtype | str | None, devices: Devices) -> torch.dtype | None:
     """The target dtype, or None for the checkpoint's own."""
     if dtype is None:
-        has_cpu_only = not torch.accelerator.is_available()
+        has_cpu_only = default_device().type == "cpu"
         on_cpu = has_cpu_only if devices == "auto" else all(str(device) == "cpu" for device in devices.values())
         return torch.float32 if on_cpu else None
     if dtype == "auto":
@@ -493,11 +560,25 @@ def _load_tokenizer(folder: Path, tokenizer_folder: str | Path | None) -> Visual
             f"{folder} has no tokenizer ({VOCAB_FILE}). Name a folder that has: tokenizer=<folder>, for instance the"
             " same model in the original Hugging Face layout."
         )
+    check_files(source)
     try:
         tokenizer: VisualGlmTokenizer = VisualGlmTokenizer.from_pretrained(source)
-    except (OSError, ValueError, TypeError, RuntimeError, AttributeError) as err:
-        raise CheckpointError(f"{source}: {VOCAB_FILE} or tokenizer_config.json cannot be read: {err}") from err
+    except _LIBRARY_ERRORS as err:
+        raise CheckpointError(
+            f"{source}: {VOCAB_FILE} or tokenizer_config.json cannot be read: {brief(err, _LONGEST_REASON)}."
+        ) from err
     return tokenizer
+
+
+def _load_processor(folder: Path) -> VisualGlmProcessor:
+    """The processor of a native checkpoint."""
+    try:
+        processor: VisualGlmProcessor = VisualGlmProcessor.from_pretrained(folder)
+    except _LIBRARY_ERRORS as err:
+        raise CheckpointError(
+            f"{folder}: the files of its processor or tokenizer cannot be read: {brief(err, _LONGEST_REASON)}."
+        ) from err
+    return processor
 
 
 def _check_tokenizer(tokenizer: VisualGlmTokenizer, config: VisualGlmConfig, folder: Path) -> None:
@@ -522,6 +603,7 @@ def _check_tokenizer(tokenizer: VisualGlmTokenizer, config: VisualGlmConfig, fol
 
 
 def _check_processor(processor: VisualGlmProcessor, config: VisualGlmConfig, folder: Path) -> None:
+    """Compare the sizes of processor and model, and try the processor once."""
     side = config.vision_config.image_size
     size = processor.image_processor.size
     if processor.num_image_tokens != config.num_image_tokens or (size["height"], size["width"]) != (side, side):
@@ -530,15 +612,19 @@ def _check_processor(processor: VisualGlmProcessor, config: VisualGlmConfig, fol
             f" {processor.num_image_tokens} and {config.num_image_tokens} image tokens,"
             f" images of {size['height']} x {size['width']} and {side} x {side}."
         )
+    with np.errstate(all="ignore"):  # what comes of it is looked at
+        pixels = processor.image_processor(Image.new("RGB", (2, 2), "red"), return_tensors="pt").pixel_values
+    if tuple(pixels.shape) != (1, 3, side, side) or not pixels.isfinite().all():
+        raise CheckpointError(
+            f"{folder}: as processor_config.json says, a picture becomes {tuple(pixels.shape)} numbers."
+        )
 
 
-def attach_adapter(
-    model: VisualGlmForConditionalGeneration, adapter: Path, *, name: str = "default", is_checked: bool = True
-) -> Any:
+def attach_adapter(model: Any, adapter: Path, *, name: str = "default", is_checked: bool = True) -> Any:
     """Put a saved peft adapter on a model.
 
     Args:
-        model: The base; its own layers are wrapped in place.
+        model: The base; its own layers are wrapped in place. Or a `peft.PeftModel`, which gets one adapter more.
         adapter: Folder with adapter_config.json.
         name: What peft is to call it.
         is_checked: Whether to refuse an adapter that was made for another base.
@@ -549,84 +635,44 @@ def attach_adapter(
     Raises:
         AdapterError: The folder is no adapter, or one of another model.
     """
-    from peft import PeftModel  # takes seconds to import
+    from peft import PeftModel, get_peft_model_state_dict  # takes seconds to import
 
-    if not adapter.is_dir():
-        raise AdapterError(f"adapter {str(adapter)!r}: there is no such folder.")
-    if not (adapter / "adapter_config.json").is_file():
-        raise AdapterError(
-            f"adapter {str(adapter)!r} has no adapter_config.json; it holds {listing(adapter)}. Pass the adapter/"
-            " folder of a run."
-        )
-    if not any((adapter / name).is_file() for name in _ADAPTER_WEIGHTS):
-        raise AdapterError(
-            f"adapter {str(adapter)!r} has no {_ADAPTER_WEIGHTS[0]}; it holds {listing(adapter)}. Train again, or"
-            " restore the file."
-        )
+    weights = find_weights(adapter)
     if is_checked:
-        check_base(adapter, model)
+        check_base(adapter, model.get_base_model() if isinstance(model, PeftModel) else model)
+    config = read_adapter(adapter, model)
+    # Tensors without memory until the stored ones take their place; what changes the base must see numbers.
+    options: Any = {"low_cpu_mem_usage": getattr(config, "init_lora_weights", True) in (True, False, "gaussian")}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings(
                 "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
             )
-            # AdaLoRA keeps its ranks under names that peft's check for LoRA does not know
-            warnings.filterwarnings("ignore", r"The following rank_pattern keys did not match .*lora_E", RuntimeWarning)
+            warnings.filterwarnings("ignore", ".*ensure_weight_tying", UserWarning)  # merging parts the two
+            # A pattern may match more modules than have an adapter, and AdaLoRA keeps its ranks under other names
+            warnings.filterwarnings("ignore", r"The following \w+_pattern keys did not match", RuntimeWarning)
             warnings.filterwarnings("error", message="Found missing adapter keys")
-            return PeftModel.from_pretrained(model, str(adapter), adapter_name=name)
-    except (OSError, ValueError, TypeError, RuntimeError, LookupError, SafetensorError, UserWarning) as err:
-        lines = str(err).strip().splitlines()
+            if isinstance(model, PeftModel):
+                model.add_adapter(name, config, **options)
+                model.load_adapter(str(adapter), name, **options)
+                tuned = model
+            else:
+                tuned = PeftModel.from_pretrained(model, str(adapter), adapter_name=name, config=config, **options)
+            expected = get_peft_model_state_dict(tuned, adapter_name=name, save_embedding_layers=False)
+    except (*_LIBRARY_ERRORS, UserWarning) as err:
+        lines = str(err).strip().splitlines() or [type(err).__name__]
         more = f" (and {len(lines) - 2} more)" if len(lines) > 2 else ""
-        reason = " ".join(map(str.strip, lines[:2])) + more
+        reason = " ".join(map(str.strip, lines[:2]))[:_LONGEST_REASON] + more
         raise AdapterError(f"adapter {str(adapter)!r} cannot be put on this model: {reason}") from err
+    if strays := sorted(read_weights(weights).keys() - expected.keys()):
+        raise AdapterError(
+            f"adapter {str(adapter)!r} cannot be put on this model: {len(strays)} of its tensors have no place"
+            f" (first: {strays[0][:100]!r})."
+        )
+    return tuned
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
-
-
-def check_vacant(destination: Path) -> None:
-    """Refuse a destination that holds something.
-
-    Raises:
-        ConfigError: It exists and is not an empty folder.
-    """
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise ConfigError(f"destination {destination} exists already; name a new folder, or delete it first.")
-
-
-@contextmanager
-def appearing_whole(destination: Path) -> Iterator[Path]:
-    """A temporary folder beside `destination` that takes its name at the end, or vanishes if anything goes wrong.
-
-    Raises:
-        CheckpointError: Writing failed, for want of space or of permission.
-    """
-    prefix = f".{destination.name}.{platform.node()}-"
-    temporary = destination.with_name(f"{prefix}{os.getpid()}.partial")
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        for left in destination.parent.glob(f"{glob.escape(prefix)}*.partial"):  # by a process that was killed
-            if not _is_running(int(left.stem.removeprefix(prefix))):
-                shutil.rmtree(left, ignore_errors=True)
-        temporary.mkdir()
-        yield temporary
-        if destination.exists():
-            destination.rmdir()
-        temporary.rename(destination)
-    except (OSError, RuntimeError, SafetensorError) as err:  # PyTorch's writer raises the second kind
-        raise CheckpointError(f"{destination} could not be written: {err}. Nothing was left behind.") from err
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 @contextmanager

@@ -10,7 +10,9 @@ Word embeddings are never quantised, and with them a tied output head. On a CPU,
 memory of what it quantises, weights are quantised in slices; the result is bitsandbytes' own, bit for bit.
 """
 
+import logging
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -35,6 +37,8 @@ _PARTS = {
     "head": "lm_head",
 }
 """What can be quantised, each or not, and the module that it is."""
+
+logger = logging.getLogger(__name__)
 
 _CPU_SLICE = 2**16  # elements; a multiple of every block size
 
@@ -97,6 +101,16 @@ def keep_scales(model: nn.Module) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+    dtype = getattr(model, "dtype", torch.float16)
+    if dtype != torch.float16 and any(type(module).__name__ == "Linear8bitLt" for module in model.modules()):
+        _say_what_eight_bits_do(str(dtype).removeprefix("torch."))
+
+
+@cache
+def _say_what_eight_bits_do(dtype: str) -> None:
+    """Once, in place of what bitsandbytes says of every layer in every step."""
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    logger.warning("int8 layers take float16: what they are given in %s is cast for them.", dtype)
 
 
 def is_quantizable(module: nn.Module) -> bool:

@@ -18,10 +18,13 @@ import torch
 from accelerate.utils import broadcast_object_list
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import SaveStrategy
 
 from vglm.errors import CheckpointError
-from vglm.tuning.forgetting import CheckpointScore, Choice, choose, is_lost, read_scores, write_scores
+from vglm.runs import CheckpointScore, read_scores
+from vglm.tuning.forgetting import Choice, choose, is_lost, write_scores
 from vglm.tuning.methods import untuned
+from vglm.tuning.stopping import stopping_at_once
 
 Score = Callable[[Any], Mapping[str, Any]]
 """A model -> `CheckpointScore` without its step."""
@@ -93,7 +96,7 @@ class CheckpointScores(TrainerCallback):
                 f"{self.path} has no score of the model before training, so nobody can tell what was forgotten. Restore"
                 " the file, or start a new run."
             )
-        if not self.scores or self.scores[-1].step < state.global_step:
+        if not self.scores or (self.scores[-1].step < state.global_step and _is_due(args, state)):
             self._score(model, state)
         elif state.is_world_process_zero:
             write_scores(self.path, self.scores)
@@ -102,8 +105,8 @@ class CheckpointScores(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
-        """Score the checkpoint that was just saved."""
-        if not self.is_stopped:
+        """Score the checkpoint that was just saved, except where training was asked to terminate between two."""
+        if not self.is_stopped and _is_due(args, state):
             self._score(model, state)
             self._decide(args, state, control)
 
@@ -111,12 +114,13 @@ class CheckpointScores(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
         """Score the last state where no checkpoint is saved of it."""
-        if not self.is_stopped and self.scores[-1].step < state.global_step:
+        if not self.is_stopped and self.scores[-1].step < state.global_step >= state.max_steps:
             self._score(model, state)
 
     def _score(self, model: Any, state: TrainerState) -> None:
         started = time.perf_counter()
         with ExitStack() as stack:
+            stack.enter_context(stopping_at_once())  # nothing is lost: a resumed run does it again
             stack.enter_context(undisturbed(model))
             if state.global_step == 0:
                 stack.enter_context(untuned(model))
@@ -135,6 +139,15 @@ class CheckpointScores(TrainerCallback):
             state.best_model_checkpoint = str(Path(str(args.output_dir)) / f"checkpoint-{choice.step}")
         if state.global_step < state.max_steps and is_lost(self.scores, self.budget_points, self.patience):
             self.is_stopped = control.should_training_stop = True
+
+
+def _is_due(args: TrainingArguments, state: TrainerState) -> bool:
+    """Whether a checkpoint of this step is one that every run has, not only one that was asked to terminate."""
+    if state.global_step >= state.max_steps:
+        return True
+    if args.save_strategy == SaveStrategy.EPOCH:
+        return float(state.epoch or 0).is_integer()
+    return args.save_strategy == SaveStrategy.STEPS and state.global_step % max(1, int(state.save_steps)) == 0
 
 
 @contextmanager

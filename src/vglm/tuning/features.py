@@ -21,13 +21,12 @@ from peft import PeftModel
 from PIL import Image
 from torch import Tensor, nn
 
-from vglm.data.caching import cache_folder
+from vglm.caching import cache_folder
 from vglm.data.feature_cache import FeatureCache
 from vglm.data.sample import Sample
 from vglm.errors import CacheError
 from vglm.model import image_processing, modeling
-from vglm.model.checkpoint import hash_tensors
-from vglm.model.identity import is_adapted, is_from_checkpoint
+from vglm.model.identity import hash_parts, is_adapted, is_from_checkpoint
 from vglm.model.modeling import VISION_PARTS, VisualGlmModel
 from vglm.model.processing import VisualGlmProcessor
 
@@ -158,11 +157,12 @@ def describe_encoder(model: Any, processor: Any, device: torch.device) -> dict[s
     Returns:
         For `FeatureCache`: a change of any of it gives other features, at least in their last bits.
     """
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
     core = _core(model)
     parameters = _vision_parameters(core)
     return {
         "name": Path(core.config._name_or_path or "").name,
-        "weights_sha256": hash_tensors(parameters.items()),
+        "weights_xxh3": hash_parts(base, tuple(f"model.{part}" for part in VISION_PARTS)),
         "dtypes": sorted({str(each.dtype).removeprefix("torch.") for each in parameters.values()}),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "vision": _settings(core.vision_model.config),

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from vglm.data.synthetic.radiograph_studies import RadiographStudies
-from vglm.model.loading import load_pretrained
+from vglm.model.loading import default_device, load_pretrained
 from vglm.model.modeling import VisualGlmForConditionalGeneration, VisualGlmModel
 from vglm.model.processing import VisualGlmProcessor
 
@@ -41,8 +41,10 @@ def load_with_findings(
     Returns:
         The model and its processor.
     """
-    model, processor = load_pretrained(path_or_id, dtype=dtype)
+    model, processor = load_pretrained(path_or_id, dtype=dtype, device_map="cpu")  # so that it is the same everywhere
     pretrain_findings(model.model, processor, seed=seed, **finding_pretraining)
+    core: nn.Module = model
+    core.to(default_device())
     return model, processor
 
 

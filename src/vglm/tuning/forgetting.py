@@ -11,34 +11,12 @@
 Pure functions over these lines; who scores, and when, is `vglm.tuning.checkpoint_scores`.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vglm.errors import CheckpointError
-from vglm.tuning.run_folder import write_text
-
-SCORES_FILE = "forgetting.jsonl"
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointScore:
-    """What one state of the model is worth.
-
-    Attributes:
-        step: Optimizer steps made; 0 is the model before training.
-        domain: Score on the domain's samples, 0.0 to 1.0.
-        probe: Score on the probe; None where there is no probe.
-        domain_n: Number of the domain's samples that were scored.
-        probe_n: Number of the probe's.
-    """
-
-    step: int
-    domain: float
-    probe: float | None
-    domain_n: int
-    probe_n: int
+from vglm.files import write_json_lines
+from vglm.runs import CheckpointScore
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,32 +113,6 @@ def lost_points(scores: Sequence[CheckpointScore]) -> dict[int, float]:
     }
 
 
-def read_scores(path: Path) -> list[CheckpointScore]:
-    """Read `forgetting.jsonl`; half a line, as a kill leaves it, ends it.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The scores in order; none where there is no file.
-
-    Raises:
-        CheckpointError: A line is something else.
-    """
-    if not path.is_file():
-        return []
-    scores = []
-    text = path.read_text(encoding="utf-8")
-    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
-        try:
-            scores.append(CheckpointScore(**json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise CheckpointError(
-                f"{path}, line {number} is no score of a checkpoint ({error}). Restore it."
-            ) from error
-    return scores
-
-
 def write_scores(path: Path, scores: Sequence[CheckpointScore]) -> None:
     """Write `forgetting.jsonl`, whole or not at all."""
-    write_text(path, "".join(f"{json.dumps(asdict(each))}\n" for each in scores))
+    write_json_lines(path, map(asdict, scores))

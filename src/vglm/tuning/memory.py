@@ -5,13 +5,15 @@ from pathlib import Path
 import psutil
 import torch
 
+from vglm.model.loading import default_device
+
 _RESET = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 
 
 def reset_peak_memory() -> None:
     """Forget the peak so far. Where the system cannot do that for a process (not Linux), the peak is of its life."""
-    if torch.accelerator.is_available():
+    if default_device().type != "cpu":
         torch.accelerator.reset_peak_memory_stats()
     elif _RESET.exists():
         _RESET.write_text("5")  # the reset of the peak resident set, see proc_pid_clear_refs(5)
@@ -19,7 +21,7 @@ def reset_peak_memory() -> None:
 
 def peak_memory() -> int:
     """Bytes at the peak: allocated on the accelerator, or resident in memory with everything the process holds."""
-    if torch.accelerator.is_available():
+    if default_device().type != "cpu":
         return torch.accelerator.max_memory_allocated()
     if _STATUS.exists():
         line = next(each for each in _STATUS.read_text().splitlines() if each.startswith("VmHWM:"))

@@ -139,6 +139,7 @@ def merge_adapter(
     if getattr(base, "is_quantized", False):
         model = attach_adapter(model.unload().dequantize(), adapter, is_checked=False)
         base = model.get_base_model()
+    _part_head(base)
     layers: list[tuple[str, Any]] = [row for row in base.named_modules() if isinstance(row[1], BaseTunerLayer)]
     for name, layer in layers:
         module = layer.double().get_base_layer()
@@ -154,6 +155,19 @@ def merge_adapter(
     for part in (merged.config, *(getattr(merged.config, name) for name in merged.config.sub_configs)):
         part.dtype = dtype
     return merged.eval(), updates
+
+
+def _part_head(base: Any) -> None:
+    """Give the output head a matrix of its own where it shares one and an adapter changes one of the two only."""
+    head, embeddings = base.lm_head, base.get_input_embeddings()
+    if isinstance(head, BaseTunerLayer) or isinstance(embeddings, BaseTunerLayer):
+        head, embeddings = _plain(head), _plain(embeddings)
+        if getattr(head, "weight", None) is embeddings.weight:
+            head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+
+
+def _plain(module: Any) -> Any:
+    return module.get_base_layer() if hasattr(module, "get_base_layer") else module
 
 
 def _measure(before: Tensor, after: Tensor, dtype: torch.dtype) -> Update:
@@ -204,7 +218,7 @@ def combine_adapters(
     options = {"density": combination.density} if method.startswith(("ties", "dare")) else {}
     try:
         for name, adapter in zip(names[1:], adapters[1:], strict=True):
-            model.load_adapter(str(adapter), adapter_name=name)
+            attach_adapter(model, adapter, name=name, is_checked=False)
         with torch.random.fork_rng():
             torch.manual_seed(combination.seed)
             weights = list(combination.weights)

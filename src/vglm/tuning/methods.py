@@ -3,35 +3,41 @@
     model = attach(model, peft.LoraConfig(r=8, ...))                          a PeftModel; only the adapter trains
     model = attach(model, ComponentTuning(projection="full"))                 the same model; only that component trains
     model = attach(model, ComponentTuning(language_model="lora", projection="full", lora=peft.LoraConfig(r=8)))
-    save(model, processor, folder)                      folder/adapter/, or folder/model/ where no adapter is involved
+    save(model, processor, folder, ending="")           folder/adapter/, or folder/model/ where no adapter is involved
 
 Both sides of the contract are checked when the method is attached: what is declared trains, and nothing else does.
 """
 
+import difflib
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from peft import AdaLoraConfig, PeftConfig, PeftModel, PeftType, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from peft.utils import CONFIG_NAME, ModulesToSaveWrapper
 from safetensors.torch import save_file
 from transformers import TrainingArguments
 
-from vglm.errors import ConfigError
-from vglm.model.identity import write_record
+from vglm.errors import ConfigError, WorkbenchError
+from vglm.files import replaced_folder
+from vglm.model.identity import is_from_checkpoint, write_record
 from vglm.model.loading import save_native
 from vglm.model.modeling import VisualGlmForConditionalGeneration
 from vglm.model.processing import VisualGlmProcessor
 from vglm.tuning.components import COMPONENTS, ComponentTuning, belongs_to, learning_rate_of
-from vglm.tuning.run_folder import whole_folder
 
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
 """Initialisations of LoRA that take the adapter's start out of the base weights."""
+
+_MODULE_NAMES = ("target_modules", "modules_to_save", "feedforward_modules", "trainable_token_indices")
+"""What a peft config calls modules by their names in."""
 
 Tuned = VisualGlmForConditionalGeneration | PeftModel
 """What training works on: the model itself, or peft's wrapper with its adapter."""
@@ -40,7 +46,11 @@ Method = PeftConfig | ComponentTuning
 
 
 def check_method(
-    method: Method, arguments: TrainingArguments, learning_rates: Mapping[str, float | str], quantization: str | None
+    method: Method,
+    arguments: TrainingArguments,
+    learning_rates: Mapping[str, float | str],
+    quantization: str | None,
+    dtype: str | None = None,
 ) -> None:
     """Refuse what cannot go together, before any weights load.
 
@@ -49,10 +59,17 @@ def check_method(
         arguments: Of the trainer.
         learning_rates: See `learning_rate_of`.
         quantization: Of the base.
+        dtype: Of the base, as in `load_pretrained`.
 
     Raises:
         ConfigError: With the reason.
     """
+    _check_machine(arguments, dtype)
+    if arguments.fp16 and dtype == "float16" and isinstance(method, ComponentTuning) and method.that_are("full"):
+        raise ConfigError(
+            "trainer.fp16=true scales gradients, which float16 weights that train themselves cannot have. Load them in"
+            " full precision, model.dtype=float32, or train with model.dtype=bfloat16 trainer.bf16=true."
+        )
     kind = method.peft_type if isinstance(method, PeftConfig) else None
     adapter = method.lora if isinstance(method, ComponentTuning) else method
     if kind is PeftType.PREFIX_TUNING and (arguments.activation_checkpointing or arguments.gradient_checkpointing):
@@ -74,6 +91,27 @@ def check_method(
         )
     for name, rate in learning_rates.items():
         learning_rate_of(f".{name}.", arguments.learning_rate, {name: rate})
+
+
+def _check_machine(arguments: TrainingArguments, dtype: str | None) -> None:
+    """Refuse what this machine, or this number of processes, cannot do as it was asked."""
+    is_cpu = arguments.device.type == "cpu"
+    if arguments.fp16 and is_cpu:
+        raise ConfigError(
+            "trainer.fp16=true needs an accelerator, and training would be on the CPU. Use trainer.bf16=true, or leave"
+            " both out."
+        )
+    if arguments.bf16 and is_cpu and dtype == "float16":
+        raise ConfigError(
+            "trainer.bf16=true and model.dtype=float16 do not mix on the CPU. Use model.dtype=bfloat16 or float32, or"
+            " leave out trainer.bf16."
+        )
+    if arguments.fsdp and (is_cpu or arguments.world_size == 1):
+        where = "the CPU" if is_cpu else "one process"
+        raise ConfigError(
+            f"trainer.fsdp divides a model among several accelerators, and this is {where}: the model would be whole in"
+            " every process. Leave it out, or start one process for each GPU: torchrun --nproc_per_node <GPUs> train.py"
+        )
 
 
 @dataclass(frozen=True)
@@ -129,9 +167,11 @@ def attach(model: VisualGlmForConditionalGeneration, method: Method) -> Tuned:
             config, frozen = method.adapter(layers, is_tied=is_tied), method.that_are("frozen")
         else:
             config = method
+        _refuse_absent(model, config)
         try:
             with warnings.catch_warnings():  # peft still asks for a property that transformers has renamed
                 warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+                warnings.filterwarnings("ignore", ".*ensure_weight_tying", UserWarning)  # merging parts the two
                 tuned = get_peft_model(model, config)
         except ValueError as error:
             raise ConfigError(f"method: {type(method).__name__} does not fit this model: {error}") from error
@@ -161,6 +201,30 @@ def attach(model: VisualGlmForConditionalGeneration, method: Method) -> Tuned:
             f" (differing: {', '.join(odd[:3]) or 'none'}). A method trains exactly what it declares."
         )
     return tuned
+
+
+def _refuse_absent(model: VisualGlmForConditionalGeneration, config: PeftConfig) -> None:
+    """Stop before a training of less than was asked for: peft passes over names that no module has."""
+    modules = [name for name, _ in model.named_modules() if name]
+    ends = {".".join(parts[place:]) for each in modules for parts in [each.split(".")] for place in range(len(parts))}
+    absent = []
+    for key in _MODULE_NAMES:
+        names = getattr(config, key, None)
+        if isinstance(names, list | set | tuple | dict):  # a text is a pattern, or all-linear
+            absent += [(key, name) for name in sorted(filter(_is_text, names)) if name not in ends]
+    if absent:
+        leaves = sorted({each.rpartition(".")[2] for each in modules if not each.rpartition(".")[2].isdecimal()})
+        near = difflib.get_close_matches(absent[0][1].rpartition(".")[2], leaves, n=1)
+        raise ConfigError(
+            f"method: {type(config).__name__} does not fit this model, which has no module of the name"
+            f" {', '.join(f'{name} ({key})' for key, name in absent[:5])}: nothing of it would be trained or saved."
+            f" {f'Did you mean {near[0]}? ' if near else ''}Modules are named by their ends, such as lm_head,"
+            " word_embeddings, language_projection or layers.0.attention.query_key_value."
+        )
+
+
+def _is_text(name: object) -> bool:
+    return isinstance(name, str)
 
 
 @contextmanager
@@ -202,7 +266,7 @@ def _changes_base(config: PeftConfig | None) -> bool:
     return _initialization(config).startswith(CHANGES_BASE)
 
 
-def save(model: Tuned, processor: VisualGlmProcessor, run_folder: Path) -> Path:
+def save(model: Tuned, processor: VisualGlmProcessor, run_folder: Path, ending: str = "") -> Path:
     """Write what was trained, whole or not at all.
 
     PiSSA, OLoRA and their like are saved as plain LoRA of twice the rank, W + BA - B0 A0, which fits the unchanged
@@ -211,16 +275,19 @@ def save(model: Tuned, processor: VisualGlmProcessor, run_folder: Path) -> Path:
     Args:
         model: As returned by `attach`.
         processor: Saved beside a whole model; an adapter uses its base's.
-        run_folder: Gets `adapter/` (peft's own format, a few MB, with a note of its base model) or, after full tuning,
-            `model/`.
+        run_folder: Gets `adapter` (peft's own format, a few MB, with a note of its base model) or, after full tuning,
+            `model`.
+        ending: Of the folder's name. An earlier one of that name is replaced.
 
     Returns:
         The folder written.
     """
-    if not isinstance(model, PeftModel):
-        save_native(model, processor, run_folder / "model")
-        return run_folder / "model"
-    with whole_folder(run_folder / "adapter") as folder, TemporaryDirectory() as start:
+    kind, marker = ("adapter", CONFIG_NAME) if isinstance(model, PeftModel) else ("model", "config.json")
+    result = run_folder / f"{kind}{ending}"
+    with replaced_folder(result, marker=marker, error=WorkbenchError) as folder, TemporaryDirectory() as start:
+        if not isinstance(model, PeftModel):
+            save_native(model, processor, folder)
+            return result
         is_changed = model in _start_of
         if is_changed:
             save_file(_start_of[model], Path(start) / "adapter_model.safetensors")
@@ -233,4 +300,41 @@ def save(model: Tuned, processor: VisualGlmProcessor, run_folder: Path) -> Path:
             )
         (folder / "README.md").unlink(missing_ok=True)  # peft's unfilled model card
         write_record(folder, model.get_base_model())
-    return run_folder / "adapter"
+    return result
+
+
+def saved_tensors(model: PeftModel) -> dict[str, torch.Tensor]:
+    """What `save` has to write of an adapter, tensor by tensor, as it is in memory."""
+    tensors: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
+    for name, start in _start_of.get(model, {}).items():
+        if ".lora_A." in name:
+            tensors[name] = torch.cat((tensors[name], start.to(tensors[name].device)), dim=0)
+        elif ".lora_B." in name:
+            tensors[name] = torch.cat((tensors[name], -start.to(tensors[name].device)), dim=1)
+    return tensors
+
+
+@torch.no_grad()
+def take_off(model: PeftModel) -> Any:
+    """The base as it was before `attach`, in the memory that it has; the adapter is used up."""
+    base: Any = model.get_base_model()
+    if model.active_peft_config.is_prompt_learning:
+        return base
+    wrapped = [(name, each) for name, each in base.named_modules() if isinstance(each, ModulesToSaveWrapper)]
+    for name, wrapper in wrapped:  # in whose place peft would leave what was trained
+        base.set_submodule(name, wrapper.original_module)
+    start = _start_of.get(model, {})
+    changed: dict[str, Any] = {
+        name: each for name, each in base.named_modules() if start and isinstance(each, LoraLayer)
+    }
+    tuner: Any = model
+    tuner.unload()
+    for name, layer in changed.items():
+        weight = base.get_submodule(name).weight
+        if is_from_checkpoint(base):
+            weight.copy_(base.__dict__["source_weights"][f"{name}.weight"])
+        else:
+            matrix_a, matrix_b = (start[f"base_model.model.{name}.lora_{each}.weight"] for each in "AB")
+            update = layer.scaling["default"] * (matrix_b @ matrix_a).to(weight.device)
+            weight += update.T if layer.fan_in_fan_out else update
+    return base

@@ -4,30 +4,34 @@
     run.json            versions, seed, command, hashes of data and base weights, what was trained on
     log.jsonl           a line per logged step
     checkpoint-<step>/  to resume from; complete once it holds trainer_state.json
-    adapter/            the result (model/ after full tuning); there once training has finished
+    adapter/            the result (model/ after full tuning); there once it was compared with what was trained
+    adapter.unverified/ the same until then, and for good if the comparison failed
 
-A run that fails or is stopped keeps its folder if it has a complete checkpoint to resume from; otherwise the folder is
-removed. What would mislead when half written is written under another name and renamed.
+A run that fails or is stopped keeps its folder if it has a complete checkpoint to resume from, or a result; otherwise
+the folder is removed. One process trains in it at a time.
 """
 
-import errno
 import json
-import os
 import platform
+import re
+import shlex
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from vglm.data.loading import Splits
-from vglm.errors import ConfigError, WorkbenchError
-
-RESULTS = ("adapter", "model")
-"""What a finished run has one of."""
+from vglm.errors import ConfigError, WorkbenchError, brief
+from vglm.files import explained, is_write_failure, locked, write_json, write_text
+from vglm.runs import RECORD_VERSION, RESULTS, UNVERIFIED
+from vglm.tuning.processes import agree, is_main
+from vglm.tuning.stopping import stopping_at_once
 
 _PACKAGES = (
     "visualglm-workbench",
@@ -40,71 +44,114 @@ _PACKAGES = (
     "numpy",
     "pillow",
 )
-_WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
-_WRITE_MESSAGES = ("No space left", "File too large", "file write failed", "PytorchStreamWriter", "iostream error")
+_CHECKPOINT = re.compile(r"checkpoint-(\d{1,12})")
+_LEFT = re.compile(r"\.(adapter|model|run\.json|config\.yaml|splits\.json|log\.jsonl)\.\d+")
+"""What earlier versions wrote to, named after their process, where they were killed."""
 
 
 @contextmanager
-def open_run(path: Path, *, resume: bool = False) -> Iterator[Path]:
+def open_run(
+    path: Path, files: Mapping[str, str | Mapping[str, Any]] = MappingProxyType({}), *, resume: bool = False
+) -> Iterator[Path]:
     """Make a run folder, or reopen an interrupted one, and keep what a failure leaves behind tidy.
+
+    A request to terminate (SIGTERM) ends the block as Ctrl-C does, with another exit code. Of several processes the
+    main one makes the folder, and all of them go on or none.
 
     Args:
         path: The folder; a new run needs a name that is not taken.
+        files: What to write there first, by name: a text, or a value for JSON.
         resume: Whether to continue the run that lies there.
 
     Yields:
         The folder.
 
     Raises:
-        ConfigError: The name is taken, or the run to resume has finished.
+        ConfigError: The name is taken, the run to resume has finished, or another process trains there.
         WorkbenchError: The folder cannot be written: no space, no permission.
     """
-    if resume:
-        done = [name for name in RESULTS if (path / name).is_dir()]
-        if done:
-            raise ConfigError(f"{path} has finished: it holds {done[0]}/. There is nothing to resume.")
-    elif path.exists():
-        raise ConfigError(f"output_dir {path} is taken. Choose another, or continue that run with resume={path}.")
     missing = [each for each in (path, *path.parents) if not each.exists()]
+    with ExitStack() as stack:
+        agree(partial(_claim, path, resume, stack))
+        try:
+            with stopping_at_once():
+                for name, content in files.items() if is_main() else ():
+                    (write_text if isinstance(content, str) else write_json)(path / name, content)  # type: ignore[arg-type]
+                yield path
+        except BaseException as error:
+            if is_main():
+                _tidy(path, error, [] if resume else missing)
+            if isinstance(error, Exception) and not isinstance(error, WorkbenchError) and is_write_failure(error):
+                raise _unwritable(path, error) from error
+            raise
+
+
+def _claim(path: Path, resume: bool, stack: ExitStack) -> None:
+    """Have the folder to oneself until the stack is closed."""
+    is_taken = f"{path} is being trained by another process right now. Wait until that one is done, or stop it first."
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        yield path
-    except BaseException as error:
-        if newest_checkpoint(path) is not None:
-            print(f"Stopped. Continue with: python train.py resume={path}", file=sys.stderr)
-        elif not resume:
-            shutil.rmtree(path, ignore_errors=True)
-            for parent in missing[1:]:
-                if parent.is_dir() and not any(parent.iterdir()):
-                    parent.rmdir()
-        if isinstance(error, Exception) and _is_write_failure(error):
-            advice = "Free some space, or choose another output_dir."
-            raise WorkbenchError(f"cannot write to {path}: {error}. {advice}") from error
-        raise
+        if resume:
+            _refuse_finished(path)
+            stack.enter_context(locked(path, is_taken, error=ConfigError))
+            _refuse_finished(path)
+            for left in (each for each in path.iterdir() if _LEFT.fullmatch(each.name)):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        else:
+            path.mkdir(parents=True)
+            stack.enter_context(locked(path, is_taken, error=ConfigError))
+    except FileExistsError as error:
+        if path.is_dir():
+            advice = f"Choose another, or continue that run with {_command(path)}."
+            raise ConfigError(f"output_dir {path} is taken. {advice}") from error
+        raise _unwritable(path, error) from error
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _refuse_finished(path: Path) -> None:
+    if done := [name for name in RESULTS if (path / name).is_dir()]:
+        raise ConfigError(f"{path} has finished: it holds {done[0]}/. There is nothing to resume.")
+
+
+def _unwritable(path: Path, error: Exception) -> WorkbenchError:
+    return WorkbenchError(f"cannot write to {path}: {brief(error)}. Free some space, or choose another output_dir.")
+
+
+def _tidy(path: Path, error: BaseException, made: list[Path]) -> None:
+    """Say how to go on where that is possible; else remove the folder and those that were made for it."""
+    has_result = any((path / f"{name}{end}").is_dir() for name in RESULTS for end in ("", UNVERIFIED))
+    if newest_checkpoint(path) is not None:
+        if not isinstance(error, WorkbenchError) or is_write_failure(error.__cause__ or error):
+            print(f"Stopped. Continue with: python train.py {_command(path)}", file=sys.stderr)
+    elif made and not has_result:
+        shutil.rmtree(path, ignore_errors=True)
+        for parent in made[1:]:
+            if parent.is_dir() and not any(parent.iterdir()):
+                parent.rmdir()
+
+
+def _command(path: Path) -> str:
+    return shlex.quote(f"resume={path}")
+
+
+def publish(result: Path) -> Path:
+    """Give a result that proved to be what was trained its name: the run has finished.
+
+    Args:
+        result: `adapter.unverified/` or `model.unverified/`.
+
+    Returns:
+        `adapter/` or `model/`.
+    """
+    final = result.with_name(result.name.removesuffix(UNVERIFIED))
+    with explained(final):
+        return result.rename(final)
 
 
 def newest_checkpoint(run_folder: Path) -> Path | None:
     """The complete checkpoint with the highest step, or None; one cut short by a crash lacks its trainer_state.json."""
-    complete = [each for each in run_folder.glob("checkpoint-*") if _is_complete(each)]
-    return max(complete, key=lambda each: int(each.name.split("-")[1]), default=None)
-
-
-def latest_run(outputs: Path) -> Path:
-    """The run below a folder that finished last.
-
-    Args:
-        outputs: Searched at any depth.
-
-    Raises:
-        WorkbenchError: No finished run is there.
-    """
-    finished = []
-    for path in outputs.glob("**/run.json"):
-        if any((path.parent / name).is_dir() for name in RESULTS):
-            finished.append((json.loads(path.read_text(encoding="utf-8"))["started"], path.parent))
-    if not finished:
-        raise WorkbenchError(f"{outputs} holds no finished run. Train one first: python train.py")
-    return max(finished)[1]
+    found = [(int(name[1]), each) for each in run_folder.glob("*") if (name := _CHECKPOINT.fullmatch(each.name))]
+    return max(((step, each) for step, each in found if _is_complete(each)), default=(0, None))[1]
 
 
 def describe_run(*, seed: int, recipe: str, base_weights: str, splits: Splits) -> dict[str, Any]:
@@ -117,12 +164,13 @@ def describe_run(*, seed: int, recipe: str, base_weights: str, splits: Splits) -
         splits: The data.
     """
     return {
+        "version": RECORD_VERSION,
         "recipe": recipe,
         "seed": seed,
         "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "command": sys.argv,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
-        "base_weights_sha256": base_weights,
+        "base_weights_xxh3": base_weights,
         "data": describe_data(splits),
     }
 
@@ -157,37 +205,6 @@ def describe_data(splits: Splits) -> dict[str, Any]:
     }
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file under another name and rename it, so that it is whole or not there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON as `write_text` does, indented, with characters beyond ASCII as they are."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
-
-
-@contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Fill a folder under another name and rename it at the end; after an error neither is there.
-
-    Yields:
-        The temporary folder to write to.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -201,9 +218,3 @@ def _is_complete(checkpoint: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def _is_write_failure(error: Exception) -> bool:
-    if isinstance(error, OSError) and error.errno in _WRITE_ERRORS:
-        return True
-    return any(text in str(error) for text in _WRITE_MESSAGES)

@@ -5,37 +5,53 @@ A line of `log.jsonl`:
     {"step": 10, "epoch": 2.0, "loss": 1.2034, "grad_norm": 0.71, "learning_rate": 0.0019}
 
 A checkpoint holds exactly the tensors that train (for LoRA a few MB, never the base) and the states of optimizer,
-schedule and random generators, so a resumed run continues bit for bit, whatever the method.
+schedule and random generators, so a resumed run continues bit for bit, whatever the method. Several processes take the
+same batches apart that one would take whole.
 """
 
 import json
+import logging
+import math
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
+from accelerate.utils import gather_object
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations.integration_utils import WandbCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import SaveStrategy, TrainOutput
 
 from vglm.data.collator import Collator
 from vglm.data.sample import Sample
-from vglm.errors import CheckpointError, ConfigError
+from vglm.errors import CheckpointError, ConfigError, WorkbenchError, brief
+from vglm.files import read_json, whole_file, write_text
 from vglm.tuning.adalora import RankAllocation, is_adalora, load_allocation, save_allocation
 from vglm.tuning.checkpoint_scores import CheckpointScores
 from vglm.tuning.components import learning_rate_of
 from vglm.tuning.memory import peak_memory, reset_peak_memory
-from vglm.tuning.run_folder import write_text
+from vglm.tuning.sharing import SAMPLE_IDS, Filling, Shared, SharedCollator
+from vglm.tuning.stopping import Request, leave, stopping_gently
 
 _WEIGHTS_NAME = "trainable.safetensors"
+_STATE_NAME = "trainer_state.json"
+_PROGRESS_KEY = "progress"
+_ADVICE = "Delete that checkpoint to resume from the one before."
+_UNREADABLE = (EOFError, RuntimeError, UnpicklingError, LookupError, TypeError, ValueError, AttributeError, OSError)
+"""What torch.load, and whoever is given what it read, raises of a damaged file, or of a pickle that would run code."""
+_SHOWN = 5
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,27 +80,38 @@ class Tracker:
         before = {name: os.environ.get(name) for name in variables}
         _set_environment(variables | {name: before[name] for name, value in variables.items() if value is None})
         try:
-            if self.report_to == "wandb":
-                with _explained_wandb():
-                    yield
-            else:
-                yield
+            yield
         finally:
+            if self.report_to == "wandb":
+                _close_wandb()
             _set_environment(before)
 
 
-@contextmanager
-def _explained_wandb() -> Iterator[None]:
-    """Turn what Weights & Biases refuses into advice, and close its run in any case."""
+def _close_wandb() -> None:
+    """End the run of Weights & Biases, so that the next one of this process reads the environment anew."""
     import wandb
 
     try:
-        yield
-    except wandb.errors.Error as error:
-        raise ConfigError(f"tracker: {error} Or keep the curves here: tracker.mode=offline, tracker=none.") from error
-    finally:
         wandb.finish()
-        wandb.teardown()  # so that the next run of this process reads the environment anew
+        wandb.teardown()
+    except Exception as error:  # whatever is the matter there, the run is not lost for it
+        logger.warning("tracker: Weights & Biases did not finish (%s).", brief(error))
+
+
+class _PatientWandb(WandbCallback):
+    """Weights & Biases, where it can be reached; training goes on without."""
+
+    def setup(self, args: Any, state: Any, model: Any, **options: Any) -> None:
+        """Begin a run, or give up at once and for good."""
+        try:
+            super().setup(args, state, model, **options)
+        except Exception as error:
+            logger.warning(
+                "tracker: Weights & Biases cannot be used (%s). The curves are in log.jsonl; tracker.mode=offline keeps"
+                " a local copy for it as well.",
+                brief(error),
+            )
+            self._wandb: Any = None
 
 
 def _set_environment(variables: Mapping[str, str | None]) -> None:
@@ -119,6 +146,14 @@ class WorkbenchTrainer(Trainer):
     ) -> None:
         self.learning_rates = learning_rates
         self.scores = scores
+        self._progress = _Progress()
+        self._started = 0.0
+        self._request = Request()
+        self._is_stopping = False
+        self._losses: list[Tensor] = []
+        self._ids: list[list[str]] = []
+        self._last_ids: list[str] = []
+        args.logging_nan_inf_filter = False  # which would log the mean of the finite losses in their place
         try:
             super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=data_collator)
         except (ValueError, ImportError) as error:
@@ -131,6 +166,10 @@ class WorkbenchTrainer(Trainer):
         if not args.disable_tqdm:
             self.remove_callback(ProgressCallback)
             self.add_callback(_ProgressBar())
+        if WandbCallback in map(type, self.callback_handler.callbacks):
+            self.remove_callback(WandbCallback)
+            self.add_callback(_PatientWandb())
+        self.add_callback(_Loop(self))
         self.add_callback(_LogFile(Path(str(args.output_dir)) / "log.jsonl"))
         if is_adalora(model):
             self.add_callback(RankAllocation())
@@ -138,15 +177,35 @@ class WorkbenchTrainer(Trainer):
             self._check_scores(scores)
             self.add_callback(scores)
 
-    def train(self, *arguments: Any, **options: Any) -> Any:
+    def train(self, resume_from_checkpoint: Any = None, *arguments: Any, **options: Any) -> Any:
         """Train as `Trainer.train`, to the checkpoint that `scores` chooses if it does.
+
+        A request to terminate (SIGTERM) ends training after the step it is in, with a checkpoint. A checkpoint of the
+        last step is loaded and nothing more.
+
+        Args:
+            resume_from_checkpoint: As found by `newest_checkpoint`; None begins anew.
+            arguments: See `Trainer.train`.
+            options: See `Trainer.train`.
 
         Returns:
             The outcome. Its metrics say besides how much memory training took at its peak, and what part of the time
             went into scoring checkpoints.
+
+        Raises:
+            CheckpointError: The checkpoint is damaged, or lacks a file.
+            WorkbenchError: A loss, a gradient or a tensor is not finite.
+            SystemExit: Training was asked to terminate.
         """
         reset_peak_memory()
-        outcome = super().train(*arguments, **options)
+        with stopping_gently() as self._request:
+            checkpoint = None
+            if resume_from_checkpoint is not None:
+                checkpoint = str(resume_from_checkpoint)
+                self._check_checkpoint(Path(checkpoint))
+            outcome = super().train(checkpoint, *arguments, **options)
+        if self._is_stopping or self._request.was_made:
+            leave()
         outcome.metrics["peak_memory_bytes"] = peak_memory()
         if self.scores is not None:
             outcome.metrics["scoring_seconds"] = round(self.scores.seconds, 4)
@@ -154,6 +213,7 @@ class WorkbenchTrainer(Trainer):
                 print(choice)
                 if choice.step != self.state.global_step:
                     self._load_from_checkpoint(str(Path(str(self.args.output_dir)) / f"checkpoint-{choice.step}"))
+        self._refuse_odd_numbers(self._trainable())
         return outcome
 
     def facts(self, outcome: TrainOutput) -> dict[str, Any]:
@@ -193,14 +253,56 @@ class WorkbenchTrainer(Trainer):
         optimizer.param_groups[:] = groups
         return optimizer
 
+    # --- checkpoints --------------------------------------------------------------------------------------------------
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Write the trainable tensors of a checkpoint; Trainer adds its own states, `trainer_state.json` last."""
         folder = Path(str(output_dir or self.args.output_dir))
-        folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: each.detach().cpu().contiguous() for name, each in self._trainable().items()}
-        save_file(tensors, folder / _WEIGHTS_NAME)
+        self._refuse_odd_numbers(tensors)
+        progress = asdict(self._progress.after(self))
+        with whole_file(folder / _WEIGHTS_NAME) as partial:
+            save_file(tensors, partial, metadata={_PROGRESS_KEY: json.dumps(progress)})
         if is_adalora(self.model):
             save_allocation(self.accelerator.unwrap_model(self.model), folder)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Save the random states of this process before the main one completes the checkpoint."""
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
+
+    def _check_checkpoint(self, checkpoint: Path) -> None:
+        """Refuse a checkpoint from which training cannot go on as if it had never stopped.
+
+        Raises:
+            CheckpointError: Its state is damaged, or a file is missing.
+        """
+        state = read_json(checkpoint / _STATE_NAME, error=CheckpointError, advice=_ADVICE)
+        wrong = [name for name, example in asdict(TrainerState()).items() if not _is_like(state.get(name), example)]
+        wrong += [name for name in state if name not in TrainerState.__dataclass_fields__]
+        rows = state.get("log_history") or []
+        if not wrong and not all(isinstance(each, dict) and _is_like(each.get("step"), 0) for each in rows):
+            wrong = ["log_history"]
+        if not wrong and not 0 < state.get("global_step", 0) <= max(state.get("max_steps", 0), self.args.max_steps):
+            wrong = ["global_step"]
+        if not wrong and checkpoint.name != f"checkpoint-{state['global_step']}":
+            wrong = ["global_step"]
+        if wrong:
+            raise CheckpointError(f"{checkpoint / _STATE_NAME} is damaged: {sorted(wrong)[0]} is wrong. {_ADVICE}")
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:  # which have files of their own
+            return
+        is_several = self.args.world_size > 1
+        names = [_WEIGHTS_NAME, "optimizer.pt", "scheduler.pt"]
+        names.append(f"rng_state_{self.args.process_index}.pth" if is_several else "rng_state.pth")
+        names += ["scaler.pt"] if self._scaler is not None else []
+        if missing := [name for name in names if not (checkpoint / name).is_file()]:
+            others = len(list(checkpoint.glob("rng_state_*.pth"))) or 1
+            advice = _ADVICE
+            if missing == names[3:4] and others != self.args.world_size:
+                advice = f"It was saved by {others} processes and is read by {self.args.world_size}: take as many."
+            raise CheckpointError(
+                f"{checkpoint} lacks {', '.join(missing)}, without which training would not go on as it was. {advice}"
+            )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Put a checkpoint's tensors back.
@@ -211,9 +313,11 @@ class WorkbenchTrainer(Trainer):
         path = Path(resume_from_checkpoint) / _WEIGHTS_NAME
         try:
             stored = load_file(path)
-        except (OSError, SafetensorError) as error:
-            advice = "Delete that checkpoint to resume from the one before."
-            raise CheckpointError(f"{path} cannot be read: {error}. {advice}") from error
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+            self._progress = _Progress(**json.loads(metadata.get(_PROGRESS_KEY, "{}")))
+        except (OSError, SafetensorError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{path} cannot be read: {brief(error)}. {_ADVICE}") from error
         own = self._trainable(model)
         odd = set(own) ^ set(stored) or {name for name in own if own[name].shape != stored[name].shape}
         if odd:
@@ -225,22 +329,103 @@ class WorkbenchTrainer(Trainer):
             for name, parameter in own.items():
                 parameter.copy_(stored[name])
         if is_adalora(model or self.model):
-            load_allocation(self.accelerator.unwrap_model(model or self.model), path.parent)
+            with _explained(path.parent, "AdaLoRA's ranks"):
+                load_allocation(self.accelerator.unwrap_model(model or self.model), path.parent)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Put a checkpoint's optimizer and schedule back.
-
-        Raises:
-            CheckpointError: A file is unreadable.
-        """
-        try:
+        """Put a checkpoint's optimizer and schedule back; CheckpointError if a file is unreadable."""
+        with _explained(checkpoint, "the states of optimizer and schedule"):
             super()._load_optimizer_and_scheduler(checkpoint)
-        except (EOFError, RuntimeError, UnpicklingError) as error:
-            reason = str(error).strip().partition("\n")[0].partition(". ")[0] or "a file is empty"
-            raise CheckpointError(
-                f"{checkpoint}: the states of optimizer and schedule cannot be read ({reason}). Delete that checkpoint"
-                " to resume from the one before."
-            ) from error
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """Put a checkpoint's scale of float16 gradients back; CheckpointError if the file is unreadable."""
+        if self._scaler is not None:
+            with _explained(checkpoint, "the state of the gradients' scaler"):
+                super()._load_scaler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Put a checkpoint's random states back; CheckpointError if the file is unreadable."""
+        with _explained(checkpoint, "the states of the random generators"):
+            super()._load_rng_state(checkpoint)
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    def _run_epoch(self, *arguments: Any, **options: Any) -> None:
+        """An epoch, unless training has come to its end already."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        if not self.control.should_training_stop:
+            super()._run_epoch(*arguments, **options)
+
+    def _finalize_training(self, trial: Any, num_train_samples: Any, start_time: float) -> TrainOutput:
+        """Report on the whole training, what came before it was resumed included."""
+        outcome: TrainOutput = super()._finalize_training(trial, num_train_samples, start_time - self._progress.seconds)
+        return outcome
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Learn from one batch, and remember its loss and whose it is until the step is made."""
+        ids = inputs.pop(SAMPLE_IDS, [])
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        self._losses.append(loss)
+        self._ids.append(ids)
+        return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The gradients' norm; before the step is made with them, all that came of it is looked at, once."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        seen = [*self._losses, torch.as_tensor(norm)] if self._scaler is None else self._losses
+        values = torch.stack([each.detach().float().to(self.args.device) for each in seen])
+        request = torch.tensor([float(self._request.was_made)], device=self.args.device)
+        found = self.accelerator.gather(torch.cat((values, request))[None]).tolist()
+        ids, self._losses, self._ids = self._ids, [], []
+        self._is_stopping = any(row.pop() for row in found)
+        if not all(math.isfinite(value) for row in found for value in row):
+            losses = found[self.args.process_index][: len(ids)]
+            odd = [name for names, loss in zip(ids, losses, strict=True) if not math.isfinite(loss) for name in names]
+            if self.args.world_size > 1:
+                odd = gather_object(odd)
+            if odd:
+                raise self._not_finite("the loss", odd)
+            raise self._not_finite("a gradient", [name for names in ids for name in names])
+        self._last_ids = [name for names in ids for name in names]
+        return norm
+
+    def _refuse_odd_numbers(self, tensors: Mapping[str, Tensor]) -> None:
+        """Refuse to save what is no number."""
+        if odd := [name for name, each in tensors.items() if not bool(torch.isfinite(each).all())]:
+            raise self._not_finite(f"{odd[0]}, which trains,", self._last_ids)
+
+    def _not_finite(self, what: str, ids: Sequence[str]) -> WorkbenchError:
+        step = self.state.global_step + (what in ("the loss", "a gradient"))
+        more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+        learned = f", at the samples {', '.join(ids[:_SHOWN])}{more}" if ids else ""
+        return WorkbenchError(
+            f"{what} is not finite in step {step}{learned}. Nothing of it was saved; earlier checkpoints in"
+            f" {self.args.output_dir} are as they were. Look at these samples, or train anew with a lower"
+            " trainer.learning_rate, a longer trainer.warmup_steps, or trainer.bf16=true in place of float16."
+        )
+
+    @property
+    def _scaler(self) -> Any:
+        """What keeps float16 gradients in range, and leaves steps out that it could not: it has its own way there."""
+        return getattr(self.accelerator, "scaler", None)
+
+    def get_train_dataloader(self) -> Any:
+        """Batches of the training set; several processes share each, the last one of an epoch as well."""
+        own: Any = self.train_dataset
+        self.train_dataset = shared = Shared(own)
+        try:
+            loader: Any = super().get_train_dataloader()
+        finally:
+            self.train_dataset = own
+        collate = SharedCollator(loader.collate_fn, shared)
+        loader.collate_fn = loader.base_dataloader.collate_fn = collate  # accelerate reads the one or the other
+        if self.args.world_size > 1:
+            shard: Any = loader.batch_sampler
+            shard.batch_sampler = Filling(shard.batch_sampler, self.args.world_size)
+        return loader
 
     def _trainable(self, model: nn.Module | None = None) -> dict[str, nn.Parameter]:
         unwrapped = self.accelerator.unwrap_model(model or self.model)
@@ -249,6 +434,7 @@ class WorkbenchTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """With `train_sampling_strategy=group_by_length`, batches of similar length from the lengths of the texts."""
         samples: Any = self.train_dataset if train_dataset is None else train_dataset
+        samples = samples.shared if isinstance(samples, Shared) else samples
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         if not hasattr(samples, "lengths"):
@@ -256,8 +442,75 @@ class WorkbenchTrainer(Trainer):
                 f"trainer.train_sampling_strategy=group_by_length needs a training set that knows its lengths, as"
                 f" TrainingSequences does; {type(samples).__name__} does not."
             )
+        if self.args.world_size > 1:
+            raise ConfigError("trainer.train_sampling_strategy=group_by_length works in one process only.")
         batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return LengthGroupedSampler(batch_size, lengths=samples.lengths.tolist())
+
+
+@contextmanager
+def _explained(checkpoint: str | Path | None, what: str) -> Iterator[None]:
+    """Say which part of a checkpoint cannot be read, in place of a library's own exception."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        reason = brief(error).partition(". ")[0]
+        raise CheckpointError(f"{checkpoint}: {what} cannot be read ({reason}). {_ADVICE}") from error
+
+
+def _is_like(value: Any, example: Any) -> bool:
+    """Whether a value of a trainer's state is of the kind of its default; None stands for all but counts."""
+    if isinstance(example, bool) or not isinstance(example, int | float | list | dict):
+        return value is None or isinstance(value, str | bool | int | float | dict)
+    if isinstance(example, list | dict):
+        return value is None or isinstance(value, type(example))
+    return value is not None and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """How far a training had come when a checkpoint was saved, beside what Trainer itself keeps of it.
+
+    Attributes:
+        seconds: How long it had taken.
+        loss: Sum of the logged losses, each as often as it counts.
+        unlogged_loss: Sum of those since.
+        last_logged: The step of the last log line; None of a checkpoint that does not say.
+    """
+
+    seconds: float = 0.0
+    loss: float = 0.0
+    unlogged_loss: float = 0.0
+    last_logged: int | None = None
+
+    def after(self, trainer: Any) -> "_Progress":
+        """The progress by now."""
+        loss, unlogged = trainer._total_loss_scalar, trainer._tr_loss.item()
+        seconds = self.seconds + time.time() - trainer._started
+        return _Progress(seconds, loss, unlogged, trainer._globalstep_last_logged)
+
+    def take_up(self, trainer: Any) -> None:
+        """Go on counting from here."""
+        trainer._started = time.time()
+        if self.last_logged is not None:
+            trainer._initial_global_step = 0  # what is reported is the whole training
+            trainer._total_loss_scalar += self.loss
+            trainer._tr_loss += self.unlogged_loss
+            trainer._globalstep_last_logged = self.last_logged
+
+
+class _Loop(TrainerCallback):
+    """Takes up the counts of a checkpoint, and ends training after a step with a checkpoint where that is asked."""
+
+    def __init__(self, trainer: WorkbenchTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.trainer._progress.take_up(self.trainer)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.trainer._is_stopping:
+            control.should_save = control.should_training_stop = True
 
 
 def _has_virtual_tokens(model: nn.Module) -> bool:
@@ -273,7 +526,7 @@ class _LogFile(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero:
             is_resumed = state.global_step > 0 and self.path.exists()
-            lines = self.path.read_text(encoding="utf-8").splitlines() if is_resumed else []
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines() if is_resumed else []
             write_text(self.path, "".join(f"{line}\n" for line in lines if _step_of(line) <= state.global_step))
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -284,9 +537,11 @@ class _LogFile(TrainerCallback):
 
 
 def _step_of(line: str) -> float:
+    """The step of a log line; infinity for what a resumed run writes anew: half a line, or the summary at the end."""
     try:
-        return float(json.loads(line)["step"])
-    except ValueError:  # half a line, from a run that was killed while writing it
+        entry = json.loads(line)
+        return float("inf") if "train_runtime" in entry else float(entry["step"])
+    except (ValueError, LookupError, TypeError):
         return float("inf")
 
 

@@ -20,6 +20,7 @@ from transformers import get_cosine_schedule_with_warmup
 from vglm.data.synthetic.render import render
 from vglm.data.synthetic.scenes import COLOURS, COUNTS, KINDS, PLACES, sample_scene
 from vglm.model.initialization import initialize_model
+from vglm.model.loading import default_device
 from vglm.model.modeling import VisualGlmForConditionalGeneration, VisualGlmModel
 from vglm.model.processing import VisualGlmProcessor
 
@@ -131,4 +132,6 @@ def initialize_seeing_model(
     """
     model, processor = initialize_model(tokenizer, seed=seed, **sizes)
     pretrain_vision(model.model, processor, seed=seed, **vision_pretraining)
+    core: nn.Module = model
+    core.to(default_device())
     return model, processor

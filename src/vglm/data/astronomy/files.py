@@ -1,7 +1,9 @@
 """Read light curves from files: CSV, and the FITS files of Kepler, K2 and TESS.
 
 A CSV file names its columns, `time` in days and `flux`, or `mag` in its place, and if known `error`; other columns are
-left alone. Without a line of names the columns are time, flux and error. Lines that begin with `#` are comments.
+left alone. Without a line of names the columns are time, flux and error, unless the last comment above them names
+them. Lines that begin with `#` are comments. Nameless values that are those of magnitudes (around 3 to 30) are asked
+about, not guessed.
 
     # KIC 3733346, quarter 1
     time,flux,error
@@ -10,8 +12,9 @@ left alone. Without a line of names the columns are time, flux and error. Lines 
 
 A FITS file as the missions publish it has a table extension (`LIGHTCURVE`) with `TIME` in days, `PDCSAP_FLUX`
 (corrected by the pipeline; `SAP_FLUX` is the plain sum over pixels) and `SAP_QUALITY` (Kepler, K2) or `QUALITY` (TESS),
-whose bits say what was wrong with a measurement. Files of the K2 and TESS community with `FLUX`, or `FLUX_CORR`, are
-read too.
+whose bits say what was wrong with a measurement. Files of the K2 and TESS community are read too: K2SFF (`T`, `FCOR`),
+EVEREST and others with `FLUX`, eleanor (`CORR_FLUX`), QLP (`KSPSAP_FLUX`, `DET_FLUX`), TASOC (`FLUX_CORR`). A column
+without any measurement is passed over for the next best.
 
 Sources: Thompson et al. 2016, "Kepler Archive Manual" (KDMC-10008-006); Tenenbaum & Jenkins 2018, "TESS Science Data
 Products Description Document"; the quality bits that are dropped are those of lightkurve's "default"
@@ -22,6 +25,7 @@ import csv
 import gzip
 import io
 import math
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +34,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vglm.data.astronomy.light_curve import LightCurve
+from vglm.data.astronomy.light_curve import LightCurve, Numbers
 from vglm.errors import ConfigError, DataError, brief
 from vglm.files import read_bytes
 
@@ -48,9 +52,16 @@ _LARGEST_BYTES = 1 << 28  # ten times the longest light curve of a mission
 _TIME = ("time", "t", "bjd", "hjd", "jd", "mjd", "date")
 _FLUX = ("flux", "pdcsap_flux", "sap_flux", "f")
 _MAGNITUDE = ("mag", "magnitude", "vmag")
+_MAGNITUDES = (3.0, 30.0)
+"""Between these lies the median magnitude of a star that is measured; that of flux in any unit seldom does."""
 _ERROR = ("error", "flux_err", "flux_error", "err", "e_flux", "mag_err", "magerr", "e_mag", "sigma")
+_UNCERTAIN = re.compile("err|unc|sig|^e_|std|amp|num|flag")
+_FITS_TIME = ("TIME", "T", "BJD")
 _FITS_FLUX = {
-    "auto": ("PDCSAP_FLUX", "FLUX_CORR", "FLUX", "SAP_FLUX"),
+    "auto": (
+        *("PDCSAP_FLUX", "KSPSAP_FLUX", "DET_FLUX", "FLUX_CORR", "CORR_FLUX", "FCOR"),  # corrected, by whom ever
+        *("FLUX", "SAP_FLUX", "FLUX_RAW", "RAW_FLUX", "FRAW"),
+    ),
     "pdcsap": ("PDCSAP_FLUX",),
     "sap": ("SAP_FLUX",),
 }
@@ -61,20 +72,24 @@ def is_fits(path: Path) -> bool:
     return path.name.lower().endswith(FITS_SUFFIXES)
 
 
-def read_light_curve(path: Path, *, star: str | None = None, flux: FluxColumn = "auto") -> LightCurve:
+def read_light_curve(
+    path: Path, *, star: str | None = None, flux: FluxColumn = "auto", magnitudes: bool | None = None
+) -> LightCurve:
     """Read one star's file.
 
     Args:
         path: A CSV or FITS file.
         star: The star's name; if None the one in the FITS header, or the file's name without suffix.
         flux: Which flux of a mission's FITS file to take: `pdcsap`, `sap`, or the best there is.
+        magnitudes: Whether the brightness in files without names of columns is in magnitudes; if None, it is flux
+            unless it looks like magnitudes, and then the file is refused.
 
     Raises:
         ConfigError: It is a FITS file and astropy is not installed.
         DataError: The file cannot be read as a light curve; the message has no file name and reads `expected ..., found
             ...; ...`, for a row of a table.
     """
-    return _read_fits(path, star, flux) if is_fits(path) else _read_csv(path, star)
+    return _read_fits(path, star, flux) if is_fits(path) else _read_csv(path, star, magnitudes)
 
 
 def read_star_name(path: Path) -> str:
@@ -91,13 +106,15 @@ def read_star_name(path: Path) -> str:
         return str(units[0].header.get("OBJECT") or "").strip() or stem
 
 
-def _read_csv(path: Path, star: str | None) -> LightCurve:
+def _read_csv(path: Path, star: str | None, magnitudes: bool | None) -> LightCurve:
     try:
         text = read_bytes(path, advice="Bring the file again.", limit=_LARGEST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as err:
         found = f"byte {err.start} that is no UTF-8"
         raise DataError(f"expected {path.name} to be text, found {found}; fix: save it as CSV") from err
     numbered = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    first = next((place for place, (_, line) in enumerate(numbered) if not line.lstrip().startswith("#")), 0)
+    comment = numbered[first - 1][1].lstrip(" \t#").strip() if first else ""
     numbered = [(number, line) for number, line in numbered if not line.lstrip().startswith("#")]
     if not numbered:
         raise DataError(f"expected columns time and flux in {path.name}, found no line; fix: bring the file again")
@@ -107,8 +124,11 @@ def _read_csv(path: Path, star: str | None) -> LightCurve:
     if any(_number(cell) is None for cell in names if cell):
         time, light, error, is_magnitude = _columns(path, names)
         rows = rows[1:]
+        is_named = True
+    elif is_named := _names_columns(titles := [cell.lower() for cell in _split(comment, delimiter)], len(names)):
+        time, light, error, is_magnitude = _columns(path, titles)
     else:
-        time, light, error, is_magnitude = 0, 1, 2 if len(names) > 2 else None, False
+        time, light, error, is_magnitude = 0, 1, 2 if len(names) > 2 else None, bool(magnitudes)
     used = [time, light] if error is None else [time, light, error]
     values: list[list[float]] = []
     for number, cells in rows:
@@ -123,12 +143,30 @@ def _read_csv(path: Path, star: str | None) -> LightCurve:
         values.append([each for each in numbers if each is not None])
     table = np.array(values, dtype=float).reshape(len(values), len(used))
     spread = table[:, 2] if error is not None else None
+    if not is_named and magnitudes is None:
+        _refuse_magnitudes(path, table[:, 1])
     if is_magnitude:
         known = table[np.isfinite(table[:, 1]), 1]
         with np.errstate(over="ignore", invalid="ignore"):  # an absurd magnitude becomes no number, and is dropped
             table[:, 1] = 10 ** (-0.4 * (table[:, 1] - (np.median(known) if len(known) else 0.0)))
             spread = None if spread is None else spread * table[:, 1] * 0.4 * math.log(10)
     return LightCurve.clean(star or path.name.split(".")[0], table[:, 0], table[:, 1], spread)
+
+
+def _names_columns(titles: list[str], count: int) -> bool:
+    """Whether the words of a comment are the names of so many columns."""
+    return len(titles) == count and bool({*titles} & {*_TIME}) and bool({*titles} & {*_FLUX, *_MAGNITUDE})
+
+
+def _refuse_magnitudes(path: Path, light: Numbers) -> None:
+    """Refuse nameless values that are magnitudes as likely as flux: the curve would be upside down."""
+    light = light[np.isfinite(light)]
+    if len(light) and light.min() > 0 and _MAGNITUDES[0] <= np.median(light) and light.max() <= _MAGNITUDES[1]:
+        raise DataError(
+            f"expected columns with names in {path.name}, found values from {light.min():g} to {light.max():g} without,"
+            " which may be magnitudes; fix: write `time,mag` or `time,flux` above them, or set"
+            " dataset.options.magnitudes=true (or false, for flux)"
+        )
 
 
 def _split(line: str, delimiter: str | None) -> list[str]:
@@ -156,6 +194,9 @@ def _columns(path: Path, names: list[str]) -> tuple[int, int, int | None, bool]:
         return next((names.index(each) for each in choices if each in names), None)
 
     time, flux, magnitude = find(_TIME), find(_FLUX), find(_MAGNITUDE)
+    if magnitude is None:
+        bands = [place for place, name in enumerate(names) if "mag" in name and not _UNCERTAIN.search(name)]
+        magnitude = bands[0] if len(bands) == 1 else None
     light = magnitude if flux is None else flux
     if time is None or light is None:
         raise DataError(
@@ -212,27 +253,48 @@ def _read_fits(path: Path, star: str | None, flux: FluxColumn) -> LightCurve:
 
 
 def _from_units(path: Path, units: Any, star: str | None, flux: FluxColumn) -> LightCurve:
-    """The light curve in the first table that has a time and a flux."""
+    """The light curve in the first table that has a time and a flux with measurements in it."""
     seen: list[str] = []
+    empty: list[str] = []
+    has_pixels = False
     for unit in units:
         names = [] if getattr(unit, "columns", None) is None else [name.upper() for name in unit.columns.names]
         seen += names
-        chosen = next((name for name in _FITS_FLUX[flux] if name in names), None)
-        time = next((name for name in ("TIME", "T", "BJD") if name in names), None)
-        if chosen is None or time is None:
-            continue
-        table = unit.data
-        light = np.array(table[chosen], dtype=float)
-        spread = np.array(table[f"{chosen}_ERR"], dtype=float) if f"{chosen}_ERR" in names else None
-        is_tess = "QUALITY" in names and "KEPLER" not in str(units[0].header.get("TELESCOP")).upper()
-        for column in {"SAP_QUALITY", "QUALITY"} & set(names):
-            bad = np.array(table[column], dtype=np.int64) & (TESS_BAD_QUALITY if is_tess else KEPLER_BAD_QUALITY)
-            light[bad != 0] = np.nan
-        name = star or str(units[0].header.get("OBJECT") or "").strip() or path.name.split(".")[0]
-        return LightCurve.clean(name, np.array(table[time], dtype=float), light, spread)
+        time = next((name for name in _FITS_TIME if name in names), None)
+        for chosen in _FITS_FLUX[flux] if time is not None else ():
+            if chosen not in names:
+                continue
+            table = unit.data
+            light = np.array(table[chosen], dtype=float)
+            if light.ndim != 1:
+                has_pixels = True
+                continue
+            is_tess = "QUALITY" in names and "KEPLER" not in str(units[0].header.get("TELESCOP")).upper()
+            for column in {"SAP_QUALITY", "QUALITY"} & set(names):
+                bad = np.array(table[column], dtype=np.int64) & (TESS_BAD_QUALITY if is_tess else KEPLER_BAD_QUALITY)
+                light[bad != 0] = np.nan
+            if chosen in ("FCOR", "FRAW") and "MOVING" in names:  # K2SFF: while the thrusters fire
+                light[np.array(table["MOVING"], dtype=float) != 0] = np.nan
+            if not np.isfinite(light).any():
+                empty.append(chosen)
+                continue
+            spread = np.array(table[f"{chosen}_ERR"], dtype=float) if f"{chosen}_ERR" in names else None
+            name = star or str(units[0].header.get("OBJECT") or "").strip() or path.name.split(".")[0]
+            return LightCurve.clean(name, np.array(table[time], dtype=float), light, spread)
+    if empty:
+        raise DataError(
+            f"expected measurements in {path.name}, found none in {' or '.join(empty)};"
+            " fix: take the row out, or set dataset.options.flux=auto"
+        )
+    if has_pixels:
+        raise DataError(
+            f"expected a light curve in {path.name}, found target pixels;"
+            " fix: pass the mission's light-curve file, not pixels"
+        )
     raise DataError(
         f"expected a table with TIME and {' or '.join(_FITS_FLUX[flux])} in {path.name},"
-        f" found {', '.join(dict.fromkeys(seen)) or 'no table'}; fix: pass the mission's light-curve file, not pixels"
+        f" found {', '.join(dict.fromkeys(seen)) or 'no table'}; fix: pass the mission's light-curve file, or write the"
+        " columns time and flux to CSV"
     )
 
 

@@ -292,12 +292,22 @@ def answers_to_look_at(survey: Survey) -> Iterator[Finding]:
                 f"{consequence} --fix leaves the rows out.",
                 tuple(_example(survey, row, evidence(_marked_answer(survey.sample(row)))) for row in _head(rows)),
             )
+    rows = np.flatnonzero(survey.rows["marks"] & Mark.DETACHED)
+    if len(rows):
+        yield Finding(
+            NOTE,
+            f"{_count(len(rows), 'answer')} {'has' if len(rows) == 1 else 'have'} blanks before punctuation, as"
+            " tokenised captions do, or characters without width",
+            "The model's answers never have them, for decoding drops them. Exact match compares without them; BLEU and"
+            " its like do not. Write the answers as they are to be read.",
+            _examples(survey, rows),
+        )
     rows = np.flatnonzero(survey.rows["open_question"])
     if len(rows):
         yield Finding(
             WARNING,
             f"{_count(len(rows), 'question')} {_verb('hold', len(rows))} an unresolved token",
-            "Such as <image>, which is ordinary text to VisualGLM: the picture comes before the question by itself.",
+            "Such as {name} or <|user|>, which is ordinary text to VisualGLM. Fill it in, or take it out.",
             tuple(_example(survey, row, evidence(survey.sample(row).question)) for row in _head(rows)),
         )
 
@@ -498,13 +508,23 @@ def groups(survey: Survey) -> Iterator[Finding]:
     if not len(rows):
         return
     _, sizes = np.unique(rows["group"], return_counts=True)
+    ids = survey.ids
     if not rows["has_own_group"].all():
         yield Finding(
             NOTE,
             f"{_count(len(sizes), 'group')} (study, patient, star) in {_rows(len(rows))},"
-            f" up to {_rows(int(sizes.max()))} each",
+            f" up to {_rows(int(sizes.max()))} each" + (f", by {ids.source}" if ids is not None else ""),
             "Split by group, never by row.",
         )
+        if ids is not None and ids.without:
+            yield Finding(
+                WARNING,
+                f"{_rows(len(ids.without))} {'has' if len(ids.without) == 1 else 'have'} no id in {ids.source},"
+                " and the others do",
+                "They are grouped by what else they name (a study, the picture), so a patient of theirs may be in"
+                " training and test. Fill the ids in, or leave these rows out.",
+                _examples(survey, np.array(ids.without)),
+            )
         return
     studies = infer_groups(survey)
     if studies is None:
@@ -742,7 +762,7 @@ def _in_split(survey: Survey, rows: NDArray[np.intp] | slice, split: str) -> NDA
 
 
 def _marked_answer(sample: Sample) -> str:
-    return next((turn.answer for turn in sample.turns if marks_of(turn.answer)), sample.answer)
+    return next((turn.answer for turn in sample.turns if marks_of(turn.answer) & ~Mark.DETACHED), sample.answer)
 
 
 # --- words ------------------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from vglm.data.doctor.checks import leaks, repeated_rows
 from vglm.data.doctor.diagnosis import Diagnosis
 from vglm.data.doctor.survey import Survey
 from vglm.data.doctor.texts import Mark
+from vglm.data.readers.unread import KEPT, is_asked
 from vglm.data.sample import ImageSlice, Sample
 from vglm.errors import DataError
 from vglm.files import check_vacant, new_folder
@@ -46,7 +47,7 @@ _MARKS = {
 _TAKEN = re.compile(
     "images?|img|image_path|image_file|file_?names?|picture|question|prompt|query|instruction|answer|label|response|output"
     "|completion|multiple_choice_answer|caption|text|txt|description|report|split|group|history|english|messages"
-    "|conversations"
+    "|conversations|system|system_prompt"
 )
 _SUFFIXES = {"JPEG": ".jpg", "JPEG2000": ".jp2", "TIFF": ".tif"}
 
@@ -203,4 +204,6 @@ def _record(sample: Sample, changes: _Changes) -> dict[str, Any]:
     for key, value in sample.meta.items():
         if key not in ("split", "group"):
             record[f"meta_{key}" if _TAKEN.fullmatch(key) else key] = value
+    if kept := [key for key in record if key not in ("question", "answer", "history") and is_asked(key)]:
+        record[KEPT] = kept
     return record

@@ -17,7 +17,7 @@ from vglm.data.readers.rows import split_name
 from vglm.data.sample import Sample
 from vglm.errors import DataError
 
-_DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
+_DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".xlsx", ".parquet")
 _NOT_CHECKED = {
     "pictures": "pictures were not decoded",
     "tokens": "tokens were not counted",
@@ -178,10 +178,10 @@ def _open_source(path: str | Path, format: str | None, image_dir: Path | None, o
             if not files:
                 raise
     if not files:
-        name = format or recognise(path).NAME
+        name = format or recognise(path, options.get("columns")).NAME
         rows = read(path, format=format, image_dir=image_dir, **options)
         return Source(str(path), name, [Part(place.name, None, rows)])
-    readers = list(dict.fromkeys(recognise(file).NAME for file in files))
+    readers = list(dict.fromkeys(recognise(file, options.get("columns")).NAME for file in files))
     parts = [Part(file.name, split, read(file, image_dir=image_dir, **options)) for file, split in files.items()]
     return Source(str(path), " and ".join(readers), parts)
 

@@ -12,7 +12,7 @@ import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -28,6 +28,7 @@ from vglm.data.doctor.similarity import find_look_alikes
 from vglm.data.doctor.texts import Language, Mark, is_sentence, language_of, marks_of, normalise, unresolved_in
 from vglm.data.problems import BadRow
 from vglm.data.sample import ImageSlice, Sample, Turn
+from vglm.data.splits import FoundIds, Outline, find_ids, is_own_group
 
 ROW = np.dtype(
     [
@@ -116,6 +117,7 @@ class Survey:
         image_of_row: For each row the index into `images`, or -1, shape (usable rows,).
         pictures: What decoding showed, shape (pictures,), dtype `PICTURE`; empty before, or if it was left out.
         faults: Why a picture cannot be used, by its index.
+        ids: Groups by the ids of patients and studies, as training makes them; None where no row has one.
         other_tasks: Hashes of the questions of data that is to be trained or tested along with this, by where it is.
     """
 
@@ -133,17 +135,22 @@ class Survey:
     pictures: NDArray[Any] = field(default_factory=lambda: np.empty(0, PICTURE))
     faults: Mapping[int, str] = field(default_factory=dict)
     other_tasks: Mapping[str, NDArray[np.uint64]] = field(default_factory=dict)
+    ids: FoundIds | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def sample(self, row: int) -> Sample:
         """The sample of a usable row; its `meta` is as the reader gave it."""
-        return _unpack(self._samples[row])
+        sample = _unpack(self._samples[row])
+        return sample if self.ids is None else replace(sample, group=self.ids.groups[row])
 
     def samples(self) -> Iterator[Sample]:
         """All samples in order."""
-        return map(_unpack, self._samples)
+        samples = map(_unpack, self._samples)
+        if self.ids is None:
+            return samples
+        return (replace(sample, group=group) for sample, group in zip(samples, self.ids.groups, strict=True))
 
     def image(self, picture: int) -> Path | ImageSlice:
         """Where a picture is."""
@@ -221,6 +228,7 @@ def survey_rows(
             pending: list[tuple[Any, ...]] = []
             missing = 0
             absent: list[int] = []
+            outline = Outline()
             progress = tqdm(desc="reading rows", unit="row", delay=2)
             for part in source.parts:
                 for row in part.rows:
@@ -235,6 +243,7 @@ def survey_rows(
                         continue
                     sample = _keep_in_memory_picture(row, folder, len(samples))
                     split = part.split or sample.meta.get("split")
+                    outline.add(sample)
                     samples.append(_pack(sample, split if isinstance(split, str) else None))
                     pending.append(_describe(sample, split, splits, kinds, count_tokens))
                     if len(pending) == _CHUNK:
@@ -242,6 +251,11 @@ def survey_rows(
                         pending.clear()
             progress.close()
             rows = np.concatenate([*chunks, np.array(pending, ROW)])
+            ids = find_ids(outline)
+            if ids is not None:
+                rows["group"] = [hash_text(group) for group in ids.groups]
+                outline = replace(outline, groups=ids.groups)
+                rows["has_own_group"] = [is_own_group(outline, row) for row in range(len(rows))]
             pictured = np.flatnonzero(rows["image"])
             _, first, inverse = np.unique(rows["image"][pictured], return_index=True, return_inverse=True)
             order = np.argsort(first)  # pictures in the order of the rows, not of their hashes
@@ -261,6 +275,7 @@ def survey_rows(
                 image_of_row=image_of_row,
                 _samples=samples,
                 _bad=bad,
+                ids=ids,
                 other_tasks={place: _question_hashes(each) for place, each in (other_tasks or {}).items()},
             )
 

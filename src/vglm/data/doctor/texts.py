@@ -12,12 +12,13 @@ from enum import IntEnum, IntFlag
 
 
 class Mark(IntFlag):
-    """What is wrong with an answer."""
+    """What is wrong with an answer; the last is no fault, but no answer of the model will ever look so."""
 
     EMPTY = 1
     BOILERPLATE = 2
     UNRESOLVED = 4
     GARBLED = 8
+    DETACHED = 16
 
 
 class Language(IntEnum):
@@ -62,6 +63,9 @@ _GARBLED = re.compile(
     r"\ufffd|锟斤拷|烫烫烫|&(?:amp|lt|gt|quot|apos|nbsp|#\d+);|Ã[\x80-\xbf]|â€|[\x00-\x08\x0b\x0c\x0e-\x1f]"
 )
 
+# What decoding drops or turns into blanks.
+_DETACHED = re.compile(r"[ \u200b\u200c\ufeff][.,?!]| n't| '(?:m|s|ve|re|\s)|[\u061c\u200b\u200c\u200e\u200f\ufeff]")
+
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 _LATIN_WORD = re.compile(r"[A-Za-z\u00c0-\u024f]{2,}")
 _OTHER_SCRIPT = re.compile(r"[\u0370-\u1fff\u3040-\u30ff\uac00-\ud7af]")
@@ -78,6 +82,8 @@ def marks_of(answer: str) -> Mark:
         marks |= Mark.UNRESOLVED
     if _GARBLED.search(answer):
         marks |= Mark.GARBLED
+    if _DETACHED.search(answer):
+        marks |= Mark.DETACHED
     return marks
 
 

@@ -11,21 +11,25 @@ import importlib
 import inspect
 import os
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, cast, get_args, get_type_hints
 
 from vglm.data.problems import BadRow, only_samples
+from vglm.data.readers import csv_table, llama_factory
+from vglm.data.readers.encodings import refuse_other_encodings
 from vglm.data.readers.json_files import load_json, peek_json
 from vglm.data.readers.rows import quote, refuse_half_characters
+from vglm.data.readers.unread import refuse_unread
 from vglm.data.sample import Sample
 from vglm.data.windowing import check_rule, record_window
 from vglm.errors import ConfigError, DataError
 from vglm.files import check_regular
 
 HUB_PREFIX = "hf://"
-_WINDOW = "window"
+_OLD_EXCEL = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_WINDOW, _KEEP, _COLUMNS = "window", "keep", "columns"
 
 
 class Reader(Protocol):
@@ -36,6 +40,7 @@ class Reader(Protocol):
         SHAPE: The format in one line, for messages that list the formats.
 
     A module of X-ray formats also has `WINDOW = "auto"`: how pictures of more than 8 bits are shown if no option says.
+    A module that writes keys such as `options` into `Sample.meta` for a task's prompt names them in `KEPT`.
     """
 
     NAME: str
@@ -60,11 +65,12 @@ def formats() -> dict[str, Reader]:
     return dict(sorted(readers.items()))
 
 
-def recognise(path: str | Path) -> Reader:
+def recognise(path: str | Path, columns: Mapping[str, Any] | None = None) -> Reader:
     """Tell a file's or folder's format by what is in it.
 
     Args:
         path: A file, a folder, or `hf://owner/name` for a data set of the Hugging Face hub.
+        columns: What the columns of a table are called, where the user says it: then a file is a table.
 
     Returns:
         The one reader that recognises it.
@@ -80,7 +86,13 @@ def recognise(path: str | Path) -> Reader:
             f"{path} does not exist. Pass a file or a folder, or {HUB_PREFIX}owner/name for a data set of the hub."
         )
     _check_kind(path)
-    matches = [reader for reader in formats().values() if reader.recognises(path)]
+    known = dict(formats())
+    described = known.pop(llama_factory.NAME)
+    if described.recognises(path) and not columns:
+        return described
+    matches = [reader for reader in known.values() if reader.recognises(path)]
+    if columns and path.is_file() and not any(_COLUMNS in _options_of(reader) for reader in matches):
+        matches = [formats()["jsonl" if peek_json(path).kind != "other" else "csv"]]
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -88,8 +100,11 @@ def recognise(path: str | Path) -> Reader:
         raise DataError(f"{path}: could be {names}. Choose with dataset.format=<name>.")
     if peek_json(path).kind in ("list", "object"):
         load_json(path)  # a file that is not even JSON should hear that
+    if path.is_file():
+        refuse_other_encodings(path)
     raise DataError(
-        f"{path}: expected one of the known formats, found {_describe(path)}. Correct it, or name its format with "
+        f"{path}: expected one of the known formats, found {_describe(path)}. Correct it, name a table's columns with "
+        "dataset.columns={image: <name>, question: <name>, answer: <name>}, or name its format with "
         f"dataset.format=<name>:\n{_list_formats()}"
     )
 
@@ -109,8 +124,9 @@ def read(
         format: The format's name; recognised by the content if None.
         image_dir: Where pictures lie, for formats that name files; beside the file if None.
         name: What sample ids begin with, `<name>#<row>`; the name of the file if None.
-        **options: The format's own options, as its module describes them; and `window`, which every format has: how
-            pictures of more than 8 bits are shown, see `vglm.data.windowing`.
+        **options: The format's own options, as its module describes them; and two that every format has: `window`, how
+            pictures of more than 8 bits are shown, see `vglm.data.windowing`; and `keep`, keys of rows that are no part
+            of the question though their names sound so (`context`, `options`, ...).
 
     Returns:
         What the format's reader yields: a sample for a good row and a `BadRow` for another, in order.
@@ -119,7 +135,7 @@ def read(
         ConfigError: There is no such format, or it has no such option.
         DataError: As `recognise`; while reading: the file as a whole cannot be used.
     """
-    reader = recognise(path) if format is None else _named(format)
+    reader = recognise(path, options.get(_COLUMNS)) if format is None else _named(format)
     if format is not None and not is_hub_name(path) and not os.path.exists(path):
         raise DataError(f"{path} does not exist. Expected data in the format {format}: {reader.SHAPE}.")
     _check_options(reader, options)
@@ -127,10 +143,11 @@ def read(
     if not is_hub_name(path):
         _check_kind(place)
     rule = options.pop(_WINDOW, getattr(reader, "WINDOW", None))
+    kept = {*_names(options.pop(_KEEP, None)), *getattr(reader, "KEPT", ()), *_own_keys(options)}
     rows = reader.read(
         place, image_dir=None if image_dir is None else Path(image_dir), name=name or place.name, **options
     )
-    rows = map(refuse_half_characters, rows)
+    rows = map(refuse_half_characters, (refuse_unread(row, kept) for row in rows))
     if rule is None:
         return rows
     check_rule(rule)
@@ -186,12 +203,25 @@ def _named(name: str) -> Reader:
 
 
 def _check_options(reader: Reader, options: dict[str, Any]) -> None:
-    known = [*_options_of(reader), _WINDOW]
+    known = [*_options_of(reader), _WINDOW, _KEEP]
     for option in options:
         if option not in known:
             close = difflib.get_close_matches(option, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"its options: {', '.join(known) or 'none'}."
             raise ConfigError(f"dataset.options.{option}: the format {reader.NAME} has no such option; {hint}")
+
+
+def _names(keep: Any) -> list[str]:
+    """The keys that the option `keep` lists."""
+    keys = [] if keep is None else [keep] if isinstance(keep, str) else keep
+    if not isinstance(keys, list | tuple) or not all(isinstance(key, str) for key in keys):
+        raise ConfigError(f"dataset.options.keep must be a list of keys, got {keep!r}.")
+    return list(keys)
+
+
+def _own_keys(options: dict[str, Any]) -> list[str]:
+    """What the format's options say of keys that would otherwise be asked."""
+    return ["system"] if options.get("system") == "meta" else []
 
 
 def _options_of(reader: Reader) -> list[str]:
@@ -223,6 +253,10 @@ def _describe(path: Path) -> str:
         keys = peek.keys if peek.kind == "object" else tuple(peek.objects[0]) if peek.objects else ()
         of = "with" if peek.kind == "object" else "whose first row has"
         return f"{what} {of} the keys {', '.join(map(quote, keys[:12]))}" if keys else f"{what} without objects"
+    if len(names := csv_table.read_names(path)) > 1:
+        return f"a table with the columns {', '.join(map(quote, names[:12]))}"
     with path.open("rb") as file:
         head = file.read(60)
+    if head.startswith(_OLD_EXCEL):
+        return "a spreadsheet of Excel's old kind (.xls; save it as .xlsx or as CSV UTF-8)"
     return f"a file that begins with {head!r}" if head else "an empty file"

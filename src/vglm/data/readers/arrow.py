@@ -16,7 +16,7 @@ import datetime
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -97,8 +97,15 @@ def read_tables(
         DataError: As `read`.
     """
     for split, files in splits.items():
-        rows = (row for file in files for row in _rows(file))
-        yield from read_split(path, split if len(splits) > 1 else None, rows, folders, name, limit, **options)
+
+        def rows(files: Sequence[Path] = files) -> Iterator[dict[str, Any]]:
+            return (row for file in files for row in _rows(file))
+
+        def cells(column: str, rows: Callable[[], Iterator[dict[str, Any]]] = rows) -> Iterator[Any]:
+            return (row.get(column) for row in rows())
+
+        label = split if len(splits) > 1 else None
+        yield from read_split(path, label, rows(), folders, name, limit, cells, **options)
 
 
 def read_split(
@@ -108,6 +115,7 @@ def read_split(
     folders: ImageFolders,
     name: str,
     limit: int | None,
+    cells: Callable[[str], Iterable[Any]] | None = None,
     **options: Unpack[ColumnOptions],
 ) -> Iterator[Sample | BadRow]:
     """Read the rows of one split.
@@ -119,6 +127,7 @@ def read_split(
         folders: Where pictures are looked up that rows only name.
         name: What sample ids begin with.
         limit: How many rows to read; all if None.
+        cells: Goes through a column from the first row on, if it can be read twice.
         **options: See `ColumnOptions`.
 
     Yields:
@@ -131,7 +140,7 @@ def read_split(
     table: TableReader | None = None
     for number, row in enumerate(itertools.islice(rows, limit), start=1):
         if table is None:
-            table = TableReader.start(path, folders, name, row, **options)
+            table = TableReader.start(path, folders, name, row, cells, **options)
         place = number if split is None else f"{split}:{number}"
         yield from table.read(place, row, None if split is None else split_name(split.split("_")[0]))
 

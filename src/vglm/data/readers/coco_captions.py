@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vglm.data.ids import ids_in
 from vglm.data.problems import BadRow
 from vglm.data.readers.columns import caption_question
 from vglm.data.readers.json_files import load_json, peek_json
-from vglm.data.readers.rows import ImageFolders, RowCheck, is_english, kind_of, not_an_object
+from vglm.data.readers.rows import ImageFolders, Joined, RowCheck, group_in, is_english, kind_of, not_an_object
 from vglm.data.sample import Sample, Turn
 from vglm.errors import DataError
 
@@ -63,20 +64,25 @@ def read(
         DataError: The file is not such an object, or `image_dir` is not a folder.
     """
     folders = ImageFolders(path.parent, image_dir)
-    annotations, file_names = _load(path)
+    annotations, images = _load(path)
+    joined = Joined("id", "annotation")
     for number, row in enumerate(annotations, start=1):
         if not isinstance(row, dict):
             yield not_an_object(number, row, _ROW)
             continue
         check = RowCheck(number)
         caption = check.text(row, "caption").strip()
-        image = _find_image(check, row, file_names, folders)
-        meta = check.meta({key: value for key, value in row.items() if key != "caption"})
+        entry = _find_image(check, row.get("image_id"), images)
+        name = "" if entry is None else check.value(entry.get("file_name"), f"'file_name' of image {row['image_id']}")
+        image = check.image(folders, name) if name else None
+        joined.add(check, row.get("id"), row, number)
+        told = {} if entry is None else {each.source: entry[each.source] for each in ids_in(entry)}
+        meta = check.meta(told | {key: value for key, value in row.items() if key != "caption"})
         speaks_english = is_english(caption) if english is None else english
         yield check.outcome(
             Sample(
                 id=f"{name}#{number}",
-                group=str(row.get("image_id")),
+                group=group_in(meta) or str(row.get("image_id")),
                 image=image,
                 turns=(Turn(question or caption_question(speaks_english), caption),),
                 english=speaks_english,
@@ -85,8 +91,8 @@ def read(
         )
 
 
-def _load(path: Path) -> tuple[list[Any], dict[Any, Any]]:
-    """The annotations, and the pictures' file names by id."""
+def _load(path: Path) -> tuple[list[Any], Joined]:
+    """The annotations, and the pictures' entries by id."""
     content = load_json(path)
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected an object, found {kind_of(content)}. Pass COCO's caption file.")
@@ -98,19 +104,12 @@ def _load(path: Path) -> tuple[list[Any], dict[Any, Any]]:
             raise DataError(f"{path}: expected {key!r} to be a list, found {found}. Pass COCO's caption file.")
         lists.append(rows)
     images, annotations = lists
-    names = {
-        image["id"]: image.get("file_name")
-        for image in images
-        if isinstance(image, dict) and isinstance(image.get("id"), int | str)
-    }
-    return annotations, names
+    return annotations, Joined.of(images, "id", "entry of 'images'")
 
 
-def _find_image(check: RowCheck, row: dict[str, Any], file_names: dict[Any, Any], folders: ImageFolders) -> Path | None:
-    image_id = row.get("image_id")
-    if not isinstance(image_id, int | str) or image_id not in file_names:
-        found = repr(image_id) if isinstance(image_id, int | str) else kind_of(image_id)
-        check.fail("'image_id' to be the 'id' of an entry of 'images'", found, "add the entry, or take the row out")
-        return None
-    name = check.value(file_names[image_id], f"'file_name' of image {image_id}")
-    return check.image(folders, name) if name else None
+def _find_image(check: RowCheck, image_id: Any, images: Joined) -> dict[str, Any] | None:
+    if isinstance(image_id, int | str) and image_id in images:
+        return images.find(check, image_id)
+    found = repr(image_id) if isinstance(image_id, int | str) else kind_of(image_id)
+    check.fail("'image_id' to be the 'id' of an entry of 'images'", found, "add the entry, or take the row out")
+    return None

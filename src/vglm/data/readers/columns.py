@@ -4,35 +4,44 @@
 -> image, turns=(Turn("How many cats?", "Two."),), group="p7", meta={"split": "validation"}
 
 A column is guessed by its name, only if just one fits. A table without a question column needs `question`, unless its
-answers are captions. Columns with no part of their own go into `Sample.meta`. Rows that hold `messages` or LLaVA's
-`conversations` are read as dialogues.
+answers are captions. Columns with no part of their own go into `Sample.meta`. A list of answers, one a person, is kept
+there as `answers` for the VQA accuracy, and the one most people gave (of several the first) is the answer. Rows that
+hold `messages` or LLaVA's `conversations` are read as dialogues.
 """
 
+import json
+import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from vglm.data.ids import group_name
 from vglm.data.problems import BadRow
 from vglm.data.readers.dialogue import (
     DialogueOptions,
     DialogueReader,
     find_pictures,
     group_of_image,
+    listed,
+    optional_text,
     read_history,
 )
+from vglm.data.readers.marks import settle_marks
 from vglm.data.readers.rows import (
-    GROUP_KEYS,
     IMAGE_SUFFIXES,
     ImageFolders,
     RowCheck,
     SeveralImages,
-    group_in,
     is_english,
     kind_of,
     not_an_object,
     quote,
+    read_answers,
+    read_group,
     refuse_several,
     spread_images,
 )
@@ -70,8 +79,16 @@ _GUESSES = {
         *_CAPTIONS,
     ),
     "split": ("split",),
+    "system": ("system", "system_prompt"),
 }
+PARTS = (*_GUESSES, "group", "input")
+"""What a column can be."""
 _SHAPE = "with the table's columns"
+_ANSWERS = "answers"
+"""The column of TextVQA, OK-VQA and VizWiz with what several people answered; alone, or beside the one that counts."""
+_WHOLE = re.compile(r"-?\d+(?:\.0)?")
+
+logger = logging.getLogger(__name__)
 
 
 class ColumnOptions(DialogueOptions, total=False):
@@ -83,6 +100,9 @@ class ColumnOptions(DialogueOptions, total=False):
         answer_column: The column with the answer.
         group_column: The column that says which rows must not be split between training and test.
         split_column: The column that says train, validation or test.
+        input_column: The column that goes on with the question on a line of its own; `input` beside `instruction`.
+        system_column: The column with what comes before the first question; `system` if there is one.
+        columns: Several of these in one: `{image: Bild, question: Frage, answer: Antwort}`.
         question: What is asked in every row of a table without a question column.
     """
 
@@ -91,6 +111,9 @@ class ColumnOptions(DialogueOptions, total=False):
     answer_column: str | None
     group_column: str | None
     split_column: str | None
+    input_column: str | None
+    system_column: str | None
+    columns: Mapping[str, str | None] | None
     question: str | None
 
 
@@ -102,8 +125,10 @@ class Columns:
         answer: Holds the answer.
         question: Holds the question.
         image: Holds the picture or its name.
-        group: Says which rows belong together.
+        group: Says which rows belong together, if the user named it; else the ids in the row do, see `vglm.data.ids`.
         split: Says which split a row belongs to.
+        input: Goes on with the question.
+        system: Comes before the first question.
     """
 
     answer: str
@@ -111,11 +136,14 @@ class Columns:
     image: str | None = None
     group: str | None = None
     split: str | None = None
+    input: str | None = None
+    system: str | None = None
 
-    @property
+    @cached_property
     def used(self) -> frozenset[str]:
         """The columns that do not go into `Sample.meta`; the group stays there too."""
-        return frozenset(filter(None, (self.answer, self.question, self.image, self.split))) | {"english", "history"}
+        parts = (self.answer, self.question, self.image, self.split, self.input, self.system)
+        return frozenset(filter(None, parts)) | {"english", "history"}
 
 
 @dataclass(frozen=True)
@@ -127,16 +155,26 @@ class TableReader:
         columns: Which column is what; None where the rows hold messages.
         question: What is asked where there is no question column.
         renamed: Where the rows hold messages: what the columns that were named by the user are called there.
+        cells: Goes through a column from the first row on, if it can be read twice.
+        whole: Columns that hold whole numbers only, as far as it was asked.
     """
 
     dialogues: DialogueReader
     columns: Columns | None
     question: str | None = None
     renamed: Mapping[str, str] = field(default_factory=dict)
+    cells: Callable[[str], Iterable[Any]] | None = None
+    whole: dict[str, bool] = field(default_factory=dict)
 
     @classmethod
     def start(
-        cls, path: Path | str, folders: ImageFolders, name: str, names: Iterable[str], **options: Any
+        cls,
+        path: Path | str,
+        folders: ImageFolders,
+        name: str,
+        names: Iterable[str],
+        cells: Callable[[str], Iterable[Any]] | None = None,
+        **options: Any,
     ) -> "TableReader":
         """Settle the columns.
 
@@ -145,6 +183,7 @@ class TableReader:
             folders: Where pictures are looked up.
             name: What sample ids begin with.
             names: The table's columns.
+            cells: Goes through a column from the first row on, if it can be read twice.
             **options: See `ColumnOptions`.
 
         Returns:
@@ -160,9 +199,11 @@ class TableReader:
             folders, name, **{key: value for key, value in options.items() if key in dialogue_keys}
         )
         names = tuple(dict.fromkeys(names))
+        told = _told(options)
         if holds_dialogues(names):
-            return cls(dialogues, None, renamed=_rename(path, names, options))
-        return cls(dialogues, _settle(path, names, options), options.get("question"))
+            return cls(dialogues, None, renamed=_rename(path, names, options, told))
+        columns = _settle(path, names, told, options.get("question"))
+        return cls(dialogues, columns, options.get("question"), cells=cells)
 
     def read(self, number: int | str, row: Any, split: str | None = None) -> Iterator[Sample | BadRow]:
         """Make the samples of one row.
@@ -191,11 +232,19 @@ class TableReader:
     ) -> Iterator[Sample | BadRow]:
         check = RowCheck(number)
         several: SeveralImages = self.dialogues.several_images
-        answer = _text(check, row, columns.answer)
-        asked = _text(check, row, columns.question) if columns.question else self.question
+        answer, people_said = self._answer(check, row, columns.answer)
+        asked = self._asked(check, row, columns)
+        history = read_history(check, row.get("history"))
         given = row.get(columns.image) if columns.image else None
-        images = [] if given is None or given == "" else given if isinstance(given, list) else [given]
+        images = listed(None if given == "" else given)
         refuse_several(check, len(images), several)
+        named = len(images)
+        answers = [*(turn.answer for turn in history), answer]
+        questions = [turn.question for turn in history]
+        if asked is None:
+            asked = caption_question(self._speaks_english(row.get("english"), [*questions, *answers]))
+        questions, images = settle_marks(check, [*questions, asked], answers, images)
+        refuse_several(check, 0 if named else len(images), several)
         pictures = find_pictures(check, self.dialogues.folders, images)
         if columns.image is None:
             _refuse_unread_images(check, row)
@@ -204,31 +253,77 @@ class TableReader:
             split = check.split(row.get(columns.split), columns.split)
         if split is not None:
             meta["split"] = split
-        history = read_history(check, row.get("history"))
+        if people_said:
+            meta["answers"] = people_said
+        system = optional_text(check, row, columns.system)
+        if system and self.dialogues.system == "meta":
+            meta["system"] = system
         meta = check.meta(meta)
-        group = group_in(row) if columns.group is None else row.get(columns.group)
-        if isinstance(group, list | dict):
-            check.fail(f"{columns.group!r} to be text or a number", kind_of(group), "write one value")
+        group = read_group(check, row) if columns.group is None else group_name(row.get(columns.group))
+        if columns.group is not None and group is None:
+            fix = "write it, or leave out group_column"
+            check.fail(f"{columns.group!r} to name the row's group", kind_of(row.get(columns.group)), fix)
         bad = check.bad_row()
         if bad is not None:
             yield bad
             return
         identity = f"{self.dialogues.name}#{number}"
-        words = [text for turn in history for text in (turn.question, turn.answer)]
-        english = self._speaks_english(row.get("english"), [*words, asked or "", answer])
+        english = self._speaks_english(row.get("english"), [*questions, *answers])
+        if system and self.dialogues.system == "prepend":
+            questions[0] = f"{system}\n{questions[0]}"
         sample = Sample(
             id=identity,
-            group=str(group)
-            if group not in (None, "")
-            else group_of_image(images[0], identity)
-            if images
-            else identity,
+            group=group or (group_of_image(images[0], identity) if images else identity),
             image=None,
-            turns=(*history, Turn(asked or caption_question(english), answer)),
+            turns=tuple(map(Turn, questions, answers)),
             english=english,
             meta=meta,
         )
         yield from spread_images(sample, pictures, several)
+
+    def _asked(self, check: RowCheck, row: Mapping[str, Any], columns: Columns) -> str | None:
+        """What a row asks; None where there is only a caption."""
+        further = optional_text(check, row, columns.input)
+        if columns.question is None or (further and row.get(columns.question) in (None, "")):
+            asked = self.question
+        else:
+            asked = self._text(check, row, columns.question)
+        return f"{asked}\n{further}" if asked and further else further or asked
+
+    def _answer(self, check: RowCheck, row: Mapping[str, Any], column: str) -> tuple[str, list[str]]:
+        """The answer to learn, and where several people answered all of theirs; what most of them gave is learned."""
+        value = row.get(column)
+        if isinstance(value, str) and column == _ANSWERS and value.lstrip().startswith("["):
+            try:
+                value = json.loads(value)  # a list in a cell of a CSV table
+            except (ValueError, RecursionError):
+                check.fail(f"{column!r} to be a JSON list", quote(value), 'write ["first answer", "second answer"]')
+                return "", []
+        if isinstance(value, list) and column not in _CAPTIONS:
+            people_said = read_answers(check, value, repr(column))
+            return max(people_said, key=people_said.count, default=""), people_said
+        given = row.get(_ANSWERS)
+        if column != _ANSWERS and isinstance(given, list) and any(isinstance(each, str | Mapping) for each in given):
+            return self._text(check, row, column), read_answers(check, given, repr(_ANSWERS))
+        return self._text(check, row, column), []
+
+    def _text(self, check: RowCheck, row: Mapping[str, Any], column: str) -> str:
+        """A cell's text; a number counts as one, as spreadsheets make numbers of what looks like it."""
+        value = row.get(column)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        text = str(value) if is_number else check.text(row, column)
+        if text.endswith(".0") and _WHOLE.fullmatch(text) and self._is_whole(column):
+            return text[:-2]
+        return text
+
+    def _is_whole(self, column: str) -> bool:
+        """Whether a column holds only whole numbers and gaps, of which pandas makes 3.0 for 3."""
+        if column not in self.whole:
+            cells = () if self.cells is None else self.cells(column)
+            self.whole[column] = self.cells is not None and all(map(_is_whole_or_empty, cells))
+            if self.whole[column]:
+                logger.warning("column %r holds whole numbers written as 3.0, which are read as 3", column)
+        return self.whole[column]
 
     def _speaks_english(self, written: Any, words: list[str]) -> bool:
         if self.dialogues.english is not None:
@@ -250,40 +345,51 @@ def holds_dialogues(names: Iterable[str]) -> bool:
 def looks_like_samples(names: Iterable[str]) -> bool:
     """Whether a table with these columns has an answer, and a question or a picture to it."""
     names = set(names)
-    return bool(names & set(_GUESSES["answer"])) and bool(names & {*_GUESSES["question"], *_GUESSES["image"]})
+    return bool(names & {*_GUESSES["answer"], _ANSWERS}) and bool(names & {*_GUESSES["question"], *_GUESSES["image"]})
 
 
-def _settle(path: Path | str, names: tuple[str, ...], options: Mapping[str, Any]) -> Columns:
+def _told(options: Mapping[str, Any]) -> dict[str, str]:
+    """The columns that the user names, by their part."""
+    columns = options.get("columns") or {}
+    if not isinstance(columns, Mapping) or not columns.keys() <= set(PARTS):
+        raise ConfigError(
+            f"dataset.columns must name columns for some of {', '.join(PARTS)}, such as"
+            f" {{image: photo, question: asked}}, got {columns!r}."
+        )
+    told = {**columns, **{part: options[f"{part}_column"] for part in PARTS if options.get(f"{part}_column")}}
+    return {part: str(column) for part, column in told.items() if column is not None}
+
+
+def _settle(path: Path | str, names: tuple[str, ...], told: Mapping[str, str], asked: str | None) -> Columns:
     """Find each column's part."""
-    found = {part: _find(path, part, names, options.get(f"{part}_column")) for part in _GUESSES}
-    group = options.get("group_column") or next((name for name in GROUP_KEYS if name in names), None)
-    if group is not None and group not in names:
-        raise DataError(f"{path}: there is no column {quote(group)}. {_these(names)}")
+    found = {part: _find(path, part, names, told.get(part)) for part in PARTS}
+    group = found["group"]
     answer, question = found["answer"], found["question"]
+    further = found["input"] or ("input" if question == "instruction" and "input" in names else None)
     if answer is None:
         raise DataError(
             f"{path}: expected a column with the answer, such as 'answer', 'label' or 'caption'. {_these(names)} "
-            "Name it in dataset.options.answer_column."
+            "Name it in dataset.options.answer_column (dataset.columns.answer)."
         )
-    if question is None and options.get("question") is None and answer not in _CAPTIONS:
+    if question is None and asked is None and answer not in _CAPTIONS:
         raise DataError(
             f"{path}: expected a column with the question, such as 'question' or 'prompt'. {_these(names)} Name it in "
             "dataset.options.question_column, or set dataset.options.question to what is asked in every row."
         )
-    return Columns(answer=answer, question=question, image=found["image"], group=group, split=found["split"])
+    image, split, system = found["image"], found["split"], found["system"]
+    return Columns(answer, question, image, group, split, input=further, system=system)
 
 
-def _rename(path: Path | str, names: tuple[str, ...], options: Mapping[str, Any]) -> dict[str, str]:
+def _rename(
+    path: Path | str, names: tuple[str, ...], options: Mapping[str, Any], told: Mapping[str, str]
+) -> dict[str, str]:
     """Of the user's columns those that make sense beside messages, under the names by which dialogues know them."""
-    for option in ("question", "question_column", "answer_column"):
-        if options.get(option) is not None:
+    given = [*(["question"] if options.get("question") is not None else []), *told]
+    for option in given:
+        if option in ("question", "answer", "input"):
             raise ConfigError(f"dataset.options.{option}: {path} holds dialogues, which have their own questions.")
-    told = {part: options.get(f"{part}_column") for part in ("image", "group", "split")}
-    return {
-        name: "images" if part == "image" else part
-        for part, column in told.items()
-        if (name := _find(path, part, names, column) if column is not None else None) is not None
-    }
+    renamed = {_find(path, part, names, column): part for part, column in told.items()}
+    return {str(name): "images" if part == "image" else part for name, part in renamed.items()}
 
 
 def _find(path: Path | str, part: str, names: tuple[str, ...], told: str | None) -> str | None:
@@ -291,7 +397,9 @@ def _find(path: Path | str, part: str, names: tuple[str, ...], told: str | None)
         if told not in names:
             raise DataError(f"{path}: there is no column {quote(told)}. {_these(names)}")
         return told
-    fitting = [name for name in names if name in _GUESSES[part]]
+    fitting = [name for name in names if name in _GUESSES.get(part, ())]
+    if part == "answer" and not fitting and _ANSWERS in names:
+        return _ANSWERS
     if len(fitting) > 1:
         raise DataError(
             f"{path}: each of {', '.join(map(quote, fitting))} could be the column with the {part}. "
@@ -304,14 +412,12 @@ def _these(names: tuple[str, ...]) -> str:
     return f"Its columns are {', '.join(map(quote, names))}."
 
 
-def _text(check: RowCheck, row: Mapping[str, Any], column: str) -> str:
-    """A cell's text; a number counts as one, as spreadsheets make numbers of what looks like it."""
-    value = row.get(column)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(value, float) and math.isfinite(value):
-        return str(value)
-    return check.text(row, column)
+def _is_whole_or_empty(value: Any) -> bool:
+    if isinstance(value, float):
+        return value.is_integer() or value != value
+    if isinstance(value, str):
+        return not value.strip() or _WHOLE.fullmatch(value) is not None
+    return value is None or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def _refuse_unread_images(check: RowCheck, row: Mapping[str, Any]) -> None:

@@ -13,22 +13,22 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from vglm.data.problems import BadRow
+from vglm.data.readers.image_names import plain
+from vglm.data.readers.marks import settle_marks
 from vglm.data.readers.rows import (
     ImageFolders,
     RowCheck,
     SeveralImages,
     check_choice,
-    group_in,
     is_english,
     kind_of,
     not_an_object,
     quote,
+    read_group,
     refuse_several,
     spread_images,
 )
 from vglm.data.sample import ImageSlice, Sample, Turn
-
-IMAGE_TOKEN = "<image>"
 
 SystemMessages = Literal["prepend", "meta"]
 
@@ -41,6 +41,9 @@ _ROLES = {
     "gpt": "assistant",
     "model": "assistant",
 }
+
+# What messages of other makers hold besides a role and a text, and what would be lost if it were passed over.
+_UNREAD = ("tool_calls", "function_call", "reasoning_content", "image", "images", "video", "videos", "audio", "audios")
 
 
 class DialogueOptions(TypedDict, total=False):
@@ -91,7 +94,7 @@ class DialogueReader:
             for message in _messages(check, row, "conversations")
         ]
         rest = {key: value for key, value in row.items() if key not in ("image", "images", "conversations")}
-        yield from self._build(check, messages, _listed(row.get("image")) + _listed(row.get("images")), rest)
+        yield from self._build(check, messages, listed(row.get("image")) + listed(row.get("images")), rest)
 
     def read_messages(self, number: int | str, row: Any) -> Iterator[Sample | BadRow]:
         """Make the samples of a row `{"messages": [{"role", "content"}], "images": [...]}`."""
@@ -100,7 +103,7 @@ class DialogueReader:
             return
         check = RowCheck(number)
         keys = ("messages",) if "messages" in row or "completion" not in row else ("prompt", "completion")
-        given = _listed(row.get("image")) + _listed(row.get("images"))
+        given = listed(row.get("image")) + listed(row.get("images"))
         named: list[Any] = []
         slots = 0
         messages = []
@@ -121,32 +124,33 @@ class DialogueReader:
         self, check: RowCheck, messages: list[tuple[str, str]], images: list[Any], rest: dict[str, Any]
     ) -> Iterator[Sample | BadRow]:
         """Join what a row holds into samples, or into one bad row."""
-        slots = sum(text.count(IMAGE_TOKEN) for role, text in messages if role == "user")
-        if slots > len(images):
-            check.fail(
-                f"an image for each {IMAGE_TOKEN}", f"{slots} of these and {len(images)} images", "name the image"
-            )
+        questions, answers = _pair(check, messages)
         refuse_several(check, len(images), self.several_images)
+        given = images
+        questions, images = settle_marks(check, questions, answers, given)
+        refuse_several(check, 0 if given else len(images), self.several_images)
         pictures = find_pictures(check, self.folders, images)
         system = [text for role, text in messages if role == "system"]
-        turns = _pair(check, messages)
-        if system and turns and self.system == "prepend":
-            turns[0] = Turn("\n".join([*system, turns[0].question]), turns[0].answer)
+        if written := optional_text(check, rest, "system"):
+            system.insert(0, written)
+        rest = {key: value for key, value in rest.items() if key != "system"}
+        if system and questions and self.system == "prepend":
+            questions[:1] = ["\n".join([*system, *questions[:1]])]
         elif system:
-            rest = {**rest, "system": "\n".join(system)}
+            rest["system"] = "\n".join(system)
         meta = check.meta(rest)
+        group = read_group(check, rest)
         bad = check.bad_row()
         if bad is not None:
             yield bad
             return
         identity = f"{self.name}#{check.row}"
-        words = (text for turn in turns for text in (turn.question, turn.answer))
         sample = Sample(
             id=identity,
-            group=group_in(rest) or (group_of_image(images[0], identity) if images else identity),
+            group=group or (group_of_image(images[0], identity) if images else identity),
             image=None,
-            turns=tuple(turns),
-            english=is_english(*words) if self.english is None else self.english,
+            turns=tuple(map(Turn, questions, answers)),
+            english=is_english(*questions, *answers) if self.english is None else self.english,
             meta=meta,
         )
         yield from spread_images(sample, pictures, self.several_images)
@@ -167,8 +171,6 @@ def find_pictures(check: RowCheck, folders: ImageFolders, images: list[Any]) -> 
     for image in images:
         if isinstance(image, ImageSlice | Path):
             pictures.append(image)
-        elif isinstance(image, str) and image.startswith(("http://", "https://", "data:")):
-            check.fail("the name of an image file", quote(image), "save the image as a file and name it")
         elif written := check.value(image, "the image's name"):
             found = check.image(folders, written)
             if found is not None:
@@ -180,7 +182,7 @@ def group_of_image(image: Any, identity: str) -> str:
     """Rows about one named picture belong together; a picture inside a larger file has no name to go by."""
     if isinstance(image, Path):
         return image.name  # written to a cache under its content's hash
-    return os.path.normpath(image) if isinstance(image, str) else identity
+    return os.path.normpath(plain(image)) if isinstance(image, str) else identity
 
 
 def read_history(check: RowCheck, history: Any) -> list[Turn]:
@@ -195,7 +197,14 @@ def read_history(check: RowCheck, history: Any) -> list[Turn]:
     return [Turn(*(check.value(text, "a text in 'history'") for text in turn)) for turn in history]
 
 
-def _listed(images: Any) -> list[Any]:
+def optional_text(check: RowCheck, row: Mapping[str, Any], key: str | None) -> str:
+    """A text that need not be there; empty if it is not or cannot be used."""
+    value = None if key is None else row.get(key)
+    is_empty = value is None or value != value or (isinstance(value, str) and not value.strip())
+    return "" if is_empty else check.value(value, repr(key))
+
+
+def listed(images: Any) -> list[Any]:
     """One picture, several or none, as a list."""
     if images is None:
         return []
@@ -204,7 +213,7 @@ def _listed(images: Any) -> list[Any]:
 
 def _name(image: Any) -> Any:
     """A picture's name, also where it is written `{"path": ...}`, as the hub's viewer and pandas do."""
-    if isinstance(image, dict):
+    if isinstance(image, dict) and image.get("bytes") is None:
         return next((image[key] for key in ("path", "image", "url") if isinstance(image.get(key), str)), image)
     return image
 
@@ -219,6 +228,8 @@ def _messages(check: RowCheck, row: Mapping[str, Any], key: str) -> list[dict[st
     for place, message in enumerate(messages, start=1):
         if not isinstance(message, dict):
             check.fail(f"message {place} of {key!r} to be an object", kind_of(message), "write it as an object")
+        elif len(message) > 2 and (unread := [each for each in _UNREAD if message.get(each)]):
+            check.fail("messages of a role and a text", quote(unread[0]), "write it into the text, or take it out")
     return [message for message in messages if isinstance(message, dict)]
 
 
@@ -259,10 +270,10 @@ def _content(check: RowCheck, message: Mapping[str, Any]) -> tuple[str, list[Any
     return "\n".join(texts), images, slots
 
 
-def _pair(check: RowCheck, messages: list[tuple[str, str]]) -> list[Turn]:
-    """Questions and answers in turn; what else there is becomes a fault."""
+def _pair(check: RowCheck, messages: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    """The questions and their answers; what else there is becomes a fault."""
     if any(not role for role, _ in messages):
-        return []  # told already
+        return [], []  # told already
     dialogue = [(role, text) for role, text in messages if role != "system"]
     first = next((place for place, (role, _) in enumerate(messages) if role != "system"), len(messages))
     if any(role == "system" for role, _ in messages[first:]):
@@ -275,11 +286,5 @@ def _pair(check: RowCheck, messages: list[tuple[str, str]]) -> list[Turn]:
             order or "none of them",
             "join what one side says in a row, and end with an answer",
         )
-        return []
-    turns = []
-    for (_, question), (_, answer) in zip(dialogue[::2], dialogue[1::2], strict=True):
-        asked = question.replace(IMAGE_TOKEN, "").strip() if IMAGE_TOKEN in question else question
-        if not asked and question:
-            check.fail(f"a question beside {IMAGE_TOKEN}", "none", "write what is asked about the image")
-        turns.append(Turn(asked, answer))
-    return turns
+        return [], []
+    return [text for _, text in dialogue[::2]], [text for _, text in dialogue[1::2]]

@@ -7,7 +7,8 @@
 
 `img` lies beside the file or under `image_dir`; the published prefix `fewshot-data/` may stand before it. Beyond the
 original, a row may leave `img` out or set it to null (text only), say `"english": true`, bring
-`"history": [[question, answer], ...]`, and carry any other key, such as `"kind"`, which goes into `Sample.meta`.
+`"history": [[question, answer], ...]` and a `"system"` text, which comes before the first question, and carry any other
+key, such as `"kind"`, which goes into `Sample.meta`.
 
 Source: THUDM/VisualGLM-6B:fewshot-data/dataset.json and finetune_visualglm.py (FewShotDataset).
 """
@@ -18,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from vglm.data.problems import BadRow
-from vglm.data.readers.dialogue import read_history
+from vglm.data.readers.dialogue import optional_text, read_history
+from vglm.data.readers.image_names import plain
 from vglm.data.readers.json_files import load_list, peek_json
+from vglm.data.readers.marks import settle_marks
 from vglm.data.readers.rows import IMAGE_SUFFIXES, ImageFolders, RowCheck, kind_of, not_an_object, quote
 from vglm.data.sample import Sample, Turn
 
@@ -29,7 +32,7 @@ SHAPE = '[{"img", "prompt", "label"}], the few-shot example of VisualGLM-6B'
 PUBLISHED_PREFIX = "fewshot-data/"
 
 _ROW = '{"img", "prompt", "label"}'
-_KNOWN_KEYS = ("img", "prompt", "label", "english", "history")
+_KNOWN_KEYS = ("img", "prompt", "label", "english", "history", "system")
 
 
 def recognises(path: Path) -> bool:
@@ -63,25 +66,31 @@ def _read_row(row: Any, number: int, folders: ImageFolders, identity: str) -> Sa
         return not_an_object(number, row, _ROW)
     check = RowCheck(number)
     question, answer = check.text(row, "prompt"), check.text(row, "label")
+    history = read_history(check, row.get("history"))
+    given = [] if row.get("img") is None else [row["img"]]
+    answers = [*(turn.answer for turn in history), answer]
+    questions, named = settle_marks(check, [*(turn.question for turn in history), question], answers, given)
     image: Path | None = None
     written = ""
-    if row.get("img") is not None:
-        written = check.value(row["img"], "'img'")
-        if written:
-            image = check.image(folders, *dict.fromkeys((written, written.removeprefix(PUBLISHED_PREFIX))))
-    elif "img" not in row:
+    if len(named) > 1:
+        check.fail("one image, as the model takes no more", f"{len(named)}", "keep one")
+    elif named and (written := check.value(named[0], "'img'")):
+        image = check.image(folders, *dict.fromkeys((written, written.removeprefix(PUBLISHED_PREFIX))))
+    elif not named and "img" not in row:
         for key, value in row.items():
             if key not in _KNOWN_KEYS and isinstance(value, str) and value.lower().endswith(IMAGE_SUFFIXES):
                 check.fail("'img' for the picture", f"{quote(key)}: {quote(value)}", "call the key 'img'")
     english = row.get("english", False)
     if not isinstance(english, bool):
         check.fail("'english' to be true or false", kind_of(english), "write true or false without quotes")
-    turns = [*read_history(check, row.get("history")), Turn(question, answer)]
+    if system := optional_text(check, row, "system"):
+        questions[0] = f"{system}\n{questions[0]}"
+    turns = map(Turn, questions, answers)
     meta = check.meta({key: value for key, value in row.items() if key not in _KNOWN_KEYS})
     return check.outcome(
         Sample(
             id=identity,
-            group=os.path.normpath(written.removeprefix(PUBLISHED_PREFIX)) if written else identity,
+            group=os.path.normpath(plain(written).removeprefix(PUBLISHED_PREFIX)) if written else identity,
             image=image,
             turns=tuple(turns),
             english=english,

@@ -63,8 +63,14 @@ def read(
         place = file.relative_to(path).as_posix()
         rows, names = _open(file)
         chosen: Any = {"image_column": next((each for each in ("file_name", "file_names") if each in names), None)}
+        if "image" in (options.get("columns") or {}):
+            chosen = {}
         chosen |= options
-        table = TableReader.start(file, ImageFolders(file.parent, image_dir), name, names, **chosen)
+
+        def cells(column: str, file: Path = file) -> Iterator[Any]:
+            return (row.get(column) for _, row in _open(file)[0] if isinstance(row, dict))
+
+        table = TableReader.start(file, ImageFolders(file.parent, image_dir), name, names, cells, **chosen)
         for number, row in rows:
             if isinstance(row, BadRow):
                 yield BadRow(f"{place}:{number}", row.fault)

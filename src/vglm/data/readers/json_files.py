@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vglm.data.problems import BadRow
+from vglm.data.readers.encodings import not_utf8, refuse_other_encodings
 from vglm.data.readers.rows import fault, kind_of, quote
 from vglm.errors import DataError
 from vglm.files import check_regular, lines_of
@@ -168,10 +169,11 @@ def load_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
+        refuse_other_encodings(path)
         place = f"line {error.lineno}, column {error.colno}"
         raise DataError(f"{path}: not valid JSON at {place}: {error.msg}. Correct the file there.") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from error
+        raise not_utf8(path, error, f"byte {error.start} is ") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not usable JSON: {error}. Expected a list of objects.") from error
     except OSError as error:
@@ -242,6 +244,7 @@ def iterate_rows(path: Path, shape: str) -> Iterator[tuple[int, Any]]:
     Raises:
         DataError: The file cannot be read, is not UTF-8, or a list is not valid JSON.
     """
+    refuse_other_encodings(path)
     if peek_json(path).kind == "list":
         yield from enumerate(load_list(path, shape), start=1)
         return
@@ -252,7 +255,7 @@ def iterate_rows(path: Path, shape: str) -> Iterator[tuple[int, Any]]:
                 if line.strip():
                     yield number, _parse_line(number, line, shape)
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8: {error.reason}. Save the file as UTF-8.") from error
+        raise not_utf8(path, error) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}. Expected a JSON or JSON Lines file.") from error
 

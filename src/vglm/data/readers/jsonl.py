@@ -9,7 +9,7 @@ earlier `[question, answer]` pairs and `"english": true` the prompt's language. 
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 from vglm.data.problems import BadRow
 from vglm.data.readers import fewshot, llava, messages, pope
@@ -20,6 +20,8 @@ from vglm.data.sample import Sample
 
 NAME = "jsonl"
 SHAPE = '{"image", "question", "answer"}, one object a line, or a list of them'
+
+_ROW = '{"image", "question", "answer"}'
 
 
 def recognises(path: Path) -> bool:
@@ -47,8 +49,13 @@ def read(
         ConfigError: An option has a value that it cannot have.
         DataError: The file cannot be read, its keys cannot be told apart, or `image_dir` is not a folder.
     """
-    table = TableReader.start(path, ImageFolders(path.parent, image_dir), name, sorted(_names(path)), **options)
-    for number, row in iterate_rows(path, '{"image", "question", "answer"}'):
+
+    def cells(column: str) -> Iterator[Any]:
+        return (row.get(column) for _, row in iterate_rows(path, _ROW) if isinstance(row, dict))
+
+    folders = ImageFolders(path.parent, image_dir)
+    table = TableReader.start(path, folders, name, sorted(_names(path)), cells, **options)
+    for number, row in iterate_rows(path, _ROW):
         yield from table.read(number, row)
 
 

@@ -23,11 +23,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from vglm.caching import cache_folder
 from vglm.data.astronomy.files import CSV_SUFFIXES, FITS_SUFFIXES, FluxColumn, is_fits, read_light_curve, read_star_name
 from vglm.data.astronomy.light_curve import measure
 from vglm.data.astronomy.plots import DRAWING, View, draw
 from vglm.data.astronomy.questions import QUESTIONS, Question, ask, find_type, type_fault
-from vglm.data.caching import cache_folder
 from vglm.data.problems import BadRow
 from vglm.data.readers.csv_table import iterate_csv
 from vglm.data.readers.rows import ImageFolders, RowCheck, check_choice, quote, split_name
@@ -73,6 +73,7 @@ def read(
     view: View = "star",
     size: int = 64,
     flux: FluxColumn = "auto",
+    magnitudes: bool | None = None,
     other_types: bool = False,
     picture_dir: str | Path | None = None,
 ) -> Iterator[Sample | BadRow]:
@@ -87,6 +88,8 @@ def read(
         view: What the picture shows: `star`, `raw`, `folded` or `periodogram`.
         size: Width and height of the pictures in pixels; give what the model sees.
         flux: Which flux of a mission's FITS file to take: `pdcsap`, `sap`, or the best there is.
+        magnitudes: Whether the brightness in files without names of columns is in magnitudes; those that look like it
+            are refused if None.
         other_types: Whether types outside `TYPES` are taken as they are written, rather than refused.
         picture_dir: Where to keep the pictures; if None `lightcurves` in `$VGLM_CACHE`, or in
             `vglm` in the user's cache folder.
@@ -123,7 +126,7 @@ def read(
         if file is not None:
             try:
                 star = row.get("star") or read_star_name(file)
-                picture = _picture(file, star, pictures, view=view, size=size, flux=flux)
+                picture = _picture(file, star, pictures, view=view, size=size, flux=flux, magnitudes=magnitudes)
             except DataError as error:
                 trouble = str(error)
         bad = check.bad_row()
@@ -200,13 +203,15 @@ def _split(check: RowCheck, row: dict[str, str]) -> str | None:
     return split
 
 
-def _picture(file: Path, star: str, folder: Path, *, view: View, size: int, flux: FluxColumn) -> Path:
+def _picture(
+    file: Path, star: str, folder: Path, *, view: View, size: int, flux: FluxColumn, magnitudes: bool | None
+) -> Path:
     """The picture of a light curve, drawn unless it is there already."""
-    settings = f"{DRAWING} {'fits' if is_fits(file) else 'csv'} {view} {size} {flux}\n"
+    settings = f"{DRAWING} {'fits' if is_fits(file) else 'csv'} {view} {size} {flux} {magnitudes}\n"
     digest = hashlib.sha256(settings.encode() + read_bytes(file, advice="Check its rights.")).hexdigest()
     picture = folder / f"{digest[:40]}.png"
     if not picture.is_file():
-        curve = read_light_curve(file, star=star, flux=flux)
+        curve = read_light_curve(file, star=star, flux=flux, magnitudes=magnitudes)
         drawn = draw(curve, measure(curve), view=view, size=size)
         with whole_file(picture, error=ConfigError) as partial:
             drawn.save(partial, format="PNG")

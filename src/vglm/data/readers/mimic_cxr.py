@@ -10,13 +10,22 @@
 The path is the data set's folder or its split file. `train`, `validate` and `test` go into `meta["split"]`, the view
 into `meta["view"]`; the patient is the group. Rows are lines of the split file, the header being line 1.
 
-Source: Johnson et al. 2019, "MIMIC-CXR-JPG, a large publicly available database of labeled chest radiographs",
-https://physionet.org/content/mimic-cxr-jpg/2.0.0/.
+A report's sections begin with a heading in capitals and a colon at the start of a line; the usual headings are known in
+small letters and misspelt too. CONCLUSION and FINDINGS AND IMPRESSION count as the impression, a heading that names a
+view (CHEST, TWO VIEWS) as the findings; of a section that comes twice the last counts. A report with neither findings
+nor impression has what follows the first paragraph of its last section in their place. What was asked and how the
+picture was made (indication, history, technique, comparison) is never part of the answer unless `sections` names it.
+
+Sources: Johnson et al. 2019, "MIMIC-CXR-JPG, a large publicly available database of labeled chest radiographs",
+https://physionet.org/content/mimic-cxr-jpg/2.0.0/; the sections as MIT-LCP/mimic-cxr:txt/section_parser.py tells them
+apart, without its list of single reports.
 """
 
 import csv
+import difflib
 import gzip
 import io
+import logging
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -24,6 +33,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from vglm.data.problems import BadRow
+from vglm.data.readers.encodings import not_utf8
 from vglm.data.readers.rows import ImageFolders, RowCheck, SeveralImages, check_choice, split_name
 from vglm.data.readers.xrayglm import ENGLISH_QUESTION
 from vglm.data.sample import Sample, Turn
@@ -36,8 +46,30 @@ SHAPE = "a folder with mimic-cxr-2.0.0-split.csv, ...-metadata.csv and files/p10
 
 _COLUMNS = ("dicom_id", "study_id", "subject_id", "split")
 _META_COLUMNS = ("dicom_id", "ViewPosition")
-_SUFFIXES = (".jpg", ".png", ".dcm", ".jpeg")
-_HEADING = re.compile(r"^[ \t]*([A-Z][A-Z /&,()-]{2,})[ \t]*:[ \t]*", re.MULTILINE)
+_SUFFIXES = (".jpg", ".png", ".dcm", ".jpeg", ".JPG", ".PNG", ".DCM")
+_HEADING = re.compile(
+    r"^[ \t]*(?P<title>[A-Z][A-Z /&,()-]*|[A-Za-z]{4,}(?: [A-Za-z/]+){0,3})[ \t]*:(?=\s|$)", re.MULTILINE
+)
+_PARAGRAPH = re.compile(r"\n[ \t]*\n")
+_LAST_PARAGRAPH = "last paragraph"
+_MAIN = ("impression", "findings", "history", "comparison", "addendum")
+_KNOWN = {
+    **dict.fromkeys(("impression", "conclusion", "findings and impression", "findings/impression"), "impression"),
+    **dict.fromkeys(("findings", "finding", "chest, two views", "reference findings"), "findings"),
+    **dict.fromkeys(("comparison", "comparisons", "reference exam"), "comparison"),
+    **dict.fromkeys(("indication", "reason for examination", "reason for exam", "clinical indication"), "indication"),
+    **dict.fromkeys(("history", "clinical history", "clinical information", "patient history", "pfi"), "history"),
+    **dict.fromkeys(("examination", "exam", "type of examination", "study"), "examination"),
+    **dict.fromkeys(("recommendation", "recommendations", "recommendation(s)"), "recommendations"),
+    **dict.fromkeys(("wet read", "wetread"), "wet read"),
+    **{each: each for each in ("technique", "notification", "addendum", "date", "comment")},
+}
+_VIEW = re.compile(
+    r"chest|portable|ribs|bone window|(?:pa|ap|one|two|frontal|lateral) views?|frontal (?:and|upright|semi-upright)"
+    r"|(?:pa|ap) and lat|lateral and (?:pa|ap)"
+)
+logger = logging.getLogger(__name__)
+
 _SAFE = re.compile(r"[\w-]+")
 _LONGEST_REPORT = 1 << 24
 _LARGEST_TABLE = 1 << 28
@@ -62,6 +94,7 @@ def read(
     name: str,
     reports_dir: str | None = None,
     sections: Sequence[str] = ("FINDINGS", "IMPRESSION"),
+    skip_reports: bool = False,
     views: Sequence[str] | None = None,
     several_images: SeveralImages = "each",
     question: str | None = None,
@@ -73,8 +106,9 @@ def read(
         image_dir: Folder that holds `p10`, `p11`, ...; `files` beside the split file by default, or its own folder.
         name: What sample ids begin with: `<name>#<line>`.
         reports_dir: Folder that holds the reports' `p10`, `p11`, ..., if they do not lie among the pictures.
-        sections: Headings of the parts of the report that make up the answer. A report with none of them is taken
-            whole, without its headings.
+        sections: The parts of the report that make up the answer, under their usual names. A report with none of them
+            is a bad row.
+        skip_reports: Leave out the rows whose report has none of the sections, with one warning that counts them.
         views: Which views to take, such as `[PA, AP]`, by the metadata file; all if None. Others are no rows.
         several_images: What to make of a study with several pictures of the views taken: `each` makes a sample of every
             one, `first` of the first in the file, `refuse` bad rows of the others.
@@ -100,6 +134,7 @@ def read(
         raise DataError(f"{path}: reports_dir {reports} is not a folder. Pass the folder that holds p10, p11, ...")
     load = lru_cache(maxsize=64)(lambda file: _report(file, tuple(sections)))
     seen: set[str] = set()
+    skipped = 0
     for line, row in _rows(split_file):
         check = RowCheck(line)
         if None in row or None in row.values():
@@ -127,6 +162,13 @@ def read(
         image = check.image(folders, *(f"{place}/{dicom}{suffix}" for suffix in _SUFFIXES))
         try:
             report = load(reports / f"{place}.txt")
+        except _NoSection as error:
+            if skip_reports:
+                skipped += 1
+                continue
+            fix = "set dataset.options.sections, or dataset.options.skip_reports=true to leave such rows out"
+            check.fail(f"a section {' or '.join(sections)}", str(error), fix)
+            report = ""
         except DataError as error:
             check.fail("a report", str(error), "unpack mimic-cxr-reports.zip there, or set dataset.options.reports_dir")
             report = ""
@@ -141,6 +183,12 @@ def read(
             english=True,
             meta={"split": split, "study": f"s{study}", "dicom": dicom, **({"view": view} if view else {})},
         )
+    if skipped:
+        logger.warning("%s: left out %d rows, whose report has no %s", path, skipped, " or ".join(sections))
+
+
+class _NoSection(DataError):
+    """A report has none of the wanted sections."""
 
 
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -168,7 +216,15 @@ def _views(folder: Path, *, is_needed: bool) -> dict[str, str]:
         reader = csv.DictReader(_lines(file))
         if not set(_META_COLUMNS) <= set(reader.fieldnames or []):
             raise DataError(f"{file}: expected the columns {', '.join(_META_COLUMNS)}, found others.")
-        return {row["dicom_id"]: row["ViewPosition"] or "" for row in reader}
+        views: dict[str, str] = {}
+        for row in reader:
+            view = row["ViewPosition"] or ""
+            if views.setdefault(row["dicom_id"], view) != view:
+                raise DataError(
+                    f"{file}: expected one row with dicom_id {row['dicom_id']}, found the views"
+                    f" {views[row['dicom_id']]} and {view}. Take one of them out."
+                )
+        return views
     except _DAMAGE as error:
         raise DataError(f"{file} cannot be read: {error}. Restore the file.") from error
 
@@ -185,16 +241,67 @@ def _report(file: Path, sections: tuple[str, ...]) -> str:
     """The wanted sections of a report in one line.
 
     Raises:
-        DataError: The file is missing or says nothing.
+        DataError: The file is missing.
+        _NoSection: It has none of the sections.
     """
-    text = read_bytes(file, advice="Expected a report.", limit=_LONGEST_REPORT).decode(errors="replace")
-    first, *pieces = _HEADING.split(text)
-    found = {title.strip(): " ".join(part.split()) for title, part in zip(pieces[::2], pieces[1::2], strict=True)}
-    wanted = [found[each.upper()] for each in sections if found.get(each.upper())]
-    answer = " ".join(wanted) or " ".join([" ".join(first.split()), *found.values()]).strip()
-    if not answer:
-        raise DataError(f"{file} says nothing")
-    return answer
+    try:
+        text = read_bytes(file, advice="Expected a report.", limit=_LONGEST_REPORT).decode()
+    except UnicodeDecodeError as error:
+        raise not_utf8(file, error) from error
+    found = split_report(text)
+    wanted = [found[name] for each in sections if (name := _section(each)) in found]
+    if not wanted and not {"findings", "impression"} & found.keys():
+        wanted = [found[_LAST_PARAGRAPH]] if _LAST_PARAGRAPH in found else []
+    if not wanted:
+        titles = ", ".join(found) or "no text"
+        raise _NoSection(f"{file.name} with {titles}")
+    return " ".join(wanted)
+
+
+def split_report(text: str) -> dict[str, str]:
+    """Divide a report into its sections.
+
+    Args:
+        text: The report as it is published.
+
+    Returns:
+        Each section that has text, on one line, under its usual name in small letters: `findings`, `impression`,
+        `indication`, ...; what stands above the first heading is the `preamble`. Of a report without findings and
+        impression the paragraphs after the first of its last section are the `last paragraph`.
+    """
+    headings: list[re.Match[str]] = []
+    for match in _HEADING.finditer(text):
+        is_known = match["title"].lower() in _KNOWN
+        is_first_line = (
+            bool(headings) and text[headings[-1].end() : match.start()] == "\n"
+        )  # "FINDINGS:\n LUNGS: clear."
+        if is_known or (match["title"].isupper() and not is_first_line):
+            headings.append(match)
+    starts = [(0, 0, "preamble"), *((each.start(), each.end(), _section(each["title"])) for each in headings)]
+    ends = [start for start, _, _ in starts[1:]] + [len(text)]
+    bodies = [(name, text[start:end]) for (_, start, name), end in zip(starts, ends, strict=True)]
+    found = {name: words for name, body in bodies if (words := " ".join(body.split()))}
+    if not {"findings", "impression"} & found.keys():
+        name, body = bodies[-1]
+        first, *others = _PARAGRAPH.split(body)
+        if last := " ".join(" ".join(others).split()):
+            found |= {name: " ".join(first.split()), _LAST_PARAGRAPH: last}
+    return {name: words for name, words in found.items() if words}
+
+
+@lru_cache(maxsize=4096)
+def _section(title: str) -> str:
+    """A heading's usual name; its own in small letters if it has none."""
+    title = " ".join(title.lower().replace(" / ", "/").replace("/ ", "/").split())
+    if title in _KNOWN:
+        return _KNOWN[title]
+    for name in _MAIN:
+        if name in title:
+            return name
+    if _VIEW.search(title):
+        return "findings"
+    close = difflib.get_close_matches(title, ("impression", "findings", "comparison", "indication"), n=1, cutoff=0.85)
+    return close[0] if close else title
 
 
 def _find(folder: Path, part: str) -> Path | None:

@@ -30,6 +30,7 @@ from vglm.errors import DataError
 from vglm.files import check_regular, lines_of
 
 NAME = "mmbench"
+KEPT = ("options", "choices", "hint")
 SHAPE = "a TSV with index, question, the options A, B, ..., answer and image (base64), MMBench"
 
 ROTATION = 1_000_000
@@ -155,7 +156,7 @@ class _Rows:
         self._start = 0
         self._lines: list[bytes] = []
         self._records = self._parse()
-        self.names = [cell.strip() for cell in next(self._records)[1]]
+        self.names = [cell.strip() for cell in next(self._records, (1, []))[1]]
         twice = sorted({name for name in self.names if self.names.count(name) > 1})
         if twice:
             raise DataError(f"{path}: the header has {', '.join(map(repr, twice))} more than once. Rename one.")

@@ -25,6 +25,7 @@ from vglm.errors import DataError
 from vglm.files import LARGEST_TEXT_BYTES, check_regular
 
 NAME = "mme"
+KEPT = ("choices",)
 SHAPE = "a folder for each category with pictures and .txt files of questions, a tab, and Yes or No, MME"
 
 _QUESTIONS, _IMAGES = "questions_answers_YN", "images"

@@ -47,7 +47,7 @@ NAME = "openi_xml"
 WINDOW = "auto"
 SHAPE = "a folder of <eCitation> XML files, one a study"
 
-_SUFFIXES = (*IMAGE_SUFFIXES, ".dcm")
+_SUFFIXES = tuple(suffix for each in (*IMAGE_SUFFIXES, ".dcm") for suffix in (each, each.upper()))
 _HEAD_BYTES = 2048
 _MAX_BYTES = 8 << 20
 _ROOT = re.compile(rb"^(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<eCitation[\s>]", re.DOTALL)

@@ -24,6 +24,7 @@ from vglm.data.readers.rows import ImageFolders, RowCheck, is_english, not_an_ob
 from vglm.data.sample import Sample, Turn
 
 NAME = "pope"
+KEPT = ("choices",)
 SHAPE = '{"question_id", "image", "text", "label": "yes" or "no"}, JSON Lines, POPE'
 
 _ROW = '{"question_id", "image", "text", "label"}'

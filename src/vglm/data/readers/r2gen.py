@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vglm.data.ids import group_name
 from vglm.data.problems import BadRow
 from vglm.data.readers.json_files import load_json, peek_json
 from vglm.data.readers.rows import (
@@ -25,6 +26,7 @@ from vglm.data.readers.rows import (
     is_english,
     kind_of,
     not_an_object,
+    read_group,
     refuse_several,
     split_name,
     spread_images,
@@ -107,7 +109,7 @@ def read(
             is_asked_in_english = is_english(report) if english is None else english
             sample = Sample(
                 id=f"{name}#{place}",
-                group=str(row.get("subject_id") or row.get("study_id") or row.get("id") or f"{name}#{place}"),
+                group=read_group(check, row) or group_name(row.get("id")) or f"{name}#{place}",
                 image=None,
                 turns=(Turn(question or (ENGLISH_QUESTION if is_asked_in_english else QUESTION), report.strip()),),
                 english=is_asked_in_english,

@@ -16,14 +16,13 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, Literal, get_args
 
+from vglm.data.ids import id_columns, ids_in
 from vglm.data.problems import BadRow
+from vglm.data.readers.image_names import Alike, Listings, explain, find_alike, plain
 from vglm.data.sample import ImageSlice, Sample
 from vglm.errors import ConfigError, DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-
-# The widest comes first: pictures of one patient belong together even if they are of several studies.
-GROUP_KEYS = ("group", "patient_id", "subject_id", "patient", "study_id", "study", "image_id")
 
 SeveralImages = Literal["refuse", "first", "each"]
 """What to make of a row with several pictures: a bad row, a sample with the first, or a sample with each."""
@@ -39,6 +38,13 @@ _SPLITS = {
     "test": "test",
     "testing": "test",
 }
+# What pandas and spreadsheets write where there is no value.
+_NO_VALUES = frozenset(
+    ("nan", "NaN", "<NA>", "NaT", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!", "#DIV/0!")
+)
+_LONGEST_NO_VALUE = 20  # with blanks
+_NO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff \t\r\n"
+_PLAIN = re.compile(r"\w[\w./ -]*\Z")
 # CJK ideographs with extension A and the compatibility block
 _CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
@@ -66,7 +72,10 @@ class ImageFolders:
                 f"{self.beside}: image_dir {self.image_dir} is not a folder. Pass the folder that holds the pictures."
             )
         roots = (self.beside,) if self.image_dir is None else (self.beside, self.image_dir)
-        object.__setattr__(self, "_allowed", tuple(os.path.abspath(root) for root in roots))
+        prefixes = tuple(os.path.abspath(root).rstrip(os.sep) + os.sep for root in roots)
+        object.__setattr__(self, "_allowed", prefixes)
+        object.__setattr__(self, "_root", str(self.root))
+        object.__setattr__(self, "_listings", {})
 
     @property
     def root(self) -> Path:
@@ -75,10 +84,17 @@ class ImageFolders:
 
     def inside(self, name: str) -> Path | None:
         """The path for a name; None if that leaves the folders."""
-        path = os.path.join(self.root, name)
+        path = os.path.join(self._root, name)  # type: ignore[attr-defined]
+        if _PLAIN.match(name) and ".." not in name:  # nearly all: surely inside
+            return Path(path)
         absolute = os.path.abspath(path) if "\0" not in name else ""
         allowed: tuple[str, ...] = self._allowed  # type: ignore[attr-defined]
-        return Path(path) if any(absolute.startswith(root.rstrip(os.sep) + os.sep) for root in allowed) else None
+        return Path(path) if absolute.startswith(allowed) else None
+
+    def alike(self, name: str) -> Alike | None:
+        """The file that a name means though it is not written so."""
+        listings: Listings = self._listings  # type: ignore[attr-defined]
+        return find_alike(self.root, name, listings)
 
     def __str__(self) -> str:
         return str(self.root)
@@ -100,6 +116,11 @@ class RowCheck:
     def fail(self, expected: str, found: str, fix: str) -> None:
         """Note a fault."""
         self._faults.append(fault(expected, found, fix))
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is wrong so far but a picture that is not there."""
+        return not self._faults
 
     def bad_row(self) -> BadRow | None:
         """The row's faults in one, or None if there are none."""
@@ -126,8 +147,10 @@ class RowCheck:
         """A value that must be a text with something in it; empty if it cannot be used."""
         if not isinstance(value, str):
             self.fail(f"{label} to be text", kind_of(value), "write a text in quotes")
-        elif not value.strip():
+        elif is_blank(value):
             self.fail(f"{label} to say something", "an empty text", "write it or take the row out")
+        elif len(value) < _LONGEST_NO_VALUE and value.strip() in _NO_VALUES:
+            self.fail(f"{label} to say something", f"{value.strip()}, no value", "write it or take the row out")
         elif half := half_character(value):
             self.fail(f"{label} to be whole characters", half, "write the text anew")
         else:
@@ -142,13 +165,25 @@ class RowCheck:
             names: The name as the row gives it, then what else to try.
 
         Returns:
-            The file.
+            The file; also one whose name is the same but for backslashes, letters composed otherwise, or blanks.
         """
-        inside = [path for path in map(folders.inside, names) if path is not None]
-        for path in inside:
-            if os.path.isfile(path):  # unlike Path.is_file it answers for over-long names too
+        inside: list[Path] = []
+        for name in names:
+            path = folders.inside(name)
+            if path is not None and os.path.isfile(path):  # unlike Path.is_file it answers for over-long names too
                 return path
-        if inside:
+            inside += [] if path is None else [path]
+        if (reason := explain(names[0])) is not None:
+            self.fail("the name of an image file", ", ".join(filter(None, (quote(names[0]), reason[0]))), reason[1])
+            return None
+        alike = [found for each in dict.fromkeys(names) if (found := folders.alike(each)) is not None]
+        if alike and alike[0].is_same:
+            return alike[0].path
+        if alike:
+            there = f"{quote(os.path.relpath(alike[0].path, folders.root))}, in other upper and lower case"
+            self.fail(f"image {quote(names[0])} in {folders}", there, "write it as the file has it, or rename the file")
+            return None
+        if inside and folders.inside(plain(names[0])) is not None:
             self._absent = inside[0]
             self._absences.append(fault(f"image {quote(names[0])} in {folders}", "no such file", "add the file"))
         else:
@@ -179,6 +214,67 @@ class RowCheck:
             found = quote(value) if isinstance(value, str) else kind_of(value)
             self.fail(f"{key!r} to be train, validation or test", found, "name one of these")
         return split
+
+
+class Joined:
+    """Entries that rows name by an id, as pictures and annotations do, where files were put together with care.
+
+    Args:
+        key: What holds the id in an entry.
+        what: What an entry is called in messages.
+    """
+
+    def __init__(self, key: str, what: str) -> None:
+        self.key = key
+        self.what = what
+        self._entries: dict[Any, tuple[Any, int]] = {}
+        self._others: dict[Any, tuple[Any, int]] = {}
+
+    @classmethod
+    def of(cls, entries: Sequence[Any], key: str, what: str) -> "Joined":
+        """All entries of a list that are objects with an id; the row that needs another is told."""
+        joined = cls(key, what)
+        for place, entry in enumerate(entries, start=1):
+            if isinstance(entry, dict) and isinstance(entry.get(key), int | str):
+                joined._put(entry[key], entry, place)
+        return joined
+
+    def _put(self, identity: Any, entry: Any, place: int) -> bool:
+        first, _ = self._entries.setdefault(identity, (entry, place))
+        if first != entry:
+            self._others.setdefault(identity, (entry, place))
+        return bool(first == entry)
+
+    def add(self, check: "RowCheck", identity: Any, entry: Any, place: int) -> None:
+        """Take up a row under its own id; a fault if an earlier row has it with other content."""
+        if isinstance(identity, int | str) and not self._put(identity, entry, place):
+            self._fail(check, identity, entry, place)
+
+    def __contains__(self, identity: object) -> bool:
+        return identity in self._entries
+
+    def find(self, check: "RowCheck", identity: Any) -> Any | None:
+        """The one entry of an id that there is; None, and a fault, where there are several that differ."""
+        if identity in self._others:
+            self._fail(check, identity, *self._others[identity])
+            return None
+        return self._entries[identity][0]
+
+    def _fail(self, check: "RowCheck", identity: Any, other: Any, place: int) -> None:
+        first, earlier = self._entries[identity]
+        check.fail(
+            f"one {self.what} with {self.key!r} {identity!r}",
+            f"{_difference(first, other)} (numbers {earlier} and {place})",
+            "give the entries of files that were put together new numbers, or read each file by itself",
+        )
+
+
+def _difference(first: Any, other: Any) -> str:
+    """How two entries of one id differ, by the first key in which they do."""
+    if isinstance(first, dict) and isinstance(other, dict):
+        key = next(key for key in (*first, *other) if first.get(key) != other.get(key))
+        first, other = first.get(key), other.get(key)
+    return f"{quote(str(first))} and {quote(str(other))}"
 
 
 def _as_json(value: Any) -> Any:
@@ -212,7 +308,14 @@ def quote(text: str) -> str:
 def kind_of(value: Any) -> str:
     """A JSON value's kind in words."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    if value != value:
+        return "NaN (no value)"
     return names.get(type(value), "a number")
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text says nothing, nor would if its characters without width were left out."""
+    return not text[:1].isalnum() and not text.strip().strip(_NO_WIDTH)
 
 
 def half_character(text: str) -> str | None:
@@ -244,9 +347,39 @@ def split_name(value: Any) -> str | None:
 
 def group_in(row: Mapping[str, Any]) -> str | None:
     """What a row itself says about belonging together, under one of the usual names."""
-    return next(
-        (str(row[key]) for key in GROUP_KEYS if isinstance(row.get(key), str | int) and str(row[key]).strip()), None
-    )
+    return next((each.name for each in ids_in(row)), None)
+
+
+def read_answers(check: RowCheck, given: Any, label: str) -> list[str]:
+    """What several people answered to one question: a list of texts, or of objects with `answer`, as VQA's are.
+
+    Args:
+        check: Takes up what is wrong.
+        given: The list.
+        label: Its name in messages.
+
+    Returns:
+        The answers, each as often as it was given; empty if they cannot be used.
+    """
+    if not isinstance(given, list) or not given:
+        found = "an empty list" if given == [] else kind_of(given)
+        check.fail(f"{label} to be a list of answers", found, "list what people answered")
+        return []
+    said = [each.get("answer") if isinstance(each, Mapping) else each for each in given]
+    return [
+        str(each)
+        if isinstance(each, int | float) and not isinstance(each, bool)
+        else check.value(each, f"{label}, {n}")
+        for n, each in enumerate(said, start=1)
+    ]
+
+
+def read_group(check: RowCheck, row: Mapping[str, Any]) -> str | None:
+    """As `group_in`; an id that is a list or an object is a fault."""
+    for key in id_columns(tuple(row)):
+        if isinstance(row[key], list | dict):
+            check.fail(f"{key!r} to be text or a number", kind_of(row[key]), "write one value")
+    return group_in(row)
 
 
 def list_options(options: Sequence[str]) -> str:

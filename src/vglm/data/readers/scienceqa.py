@@ -39,6 +39,7 @@ from vglm.data.sample import Sample, Turn
 from vglm.errors import DataError
 
 NAME = "scienceqa"
+KEPT = ("options", "choices", "hint", "context", "lecture")
 SHAPE = "problems.json: {id: {question, choices, answer, ...}}, with pid_splits.json and images/, ScienceQA"
 
 _PROBLEMS, _SPLITS = "problems.json", "pid_splits.json"
@@ -152,7 +153,15 @@ def _read_splits(path: Path) -> dict[str, str]:
     content = load_json(path)
     if not isinstance(content, dict) or not all(isinstance(each, list) for each in content.values()):
         raise DataError(f"{path}: expected an object of lists of problems' ids, found {_shape(content)}. Correct it.")
-    return {str(pid): split for split, pids in content.items() if split_name(split) for pid in pids}
+    splits: dict[str, str] = {}
+    for split, pids in content.items():
+        for pid in map(str, pids) if split_name(split) else ():
+            if split_name(splits.setdefault(pid, split)) != split_name(split):
+                raise DataError(
+                    f"{path}: expected each problem in one split, found {quote(pid)} in {splits[pid]} and {split}. Take"
+                    " it out of one of them, or give the problems of files that were put together new numbers."
+                )
+    return splits
 
 
 def _shape(content: Any) -> str:

@@ -24,11 +24,13 @@ from vglm.data.problems import BadRow
 from vglm.data.readers.json_files import load_json, peek_json
 from vglm.data.readers.rows import (
     ImageFolders,
+    Joined,
     RowCheck,
     is_english,
     kind_of,
     not_an_object,
     quote,
+    read_answers,
     split_name,
 )
 from vglm.data.sample import Sample, Turn
@@ -71,6 +73,7 @@ def read(
     """
     folders = ImageFolders(path.parent, image_dir)
     content = _load(path, "questions")
+    joined = Joined("question_id", "question")
     answers = _load_answers(path.parent / annotations if annotations else _find_annotations(path))
     subtype = content.get("data_subtype")
     source = content.get("data_type")
@@ -88,6 +91,11 @@ def read(
             image = check.image(folders, *_image_names(image_id, *naming))
         else:
             check.fail("'image_id' to be a whole number", kind_of(image_id), "write the picture's number")
+        if image is not None:  # else that is what is wrong
+            joined.add(check, row.get("question_id"), row, number)
+            if rest.pop("image_id", image_id) != image_id:
+                fix = "take the annotations that belong to these questions"
+                check.fail(f"'image_id' {image_id} in the annotation too", "another picture's", fix)
         split = split_name(naming[1].rstrip("0123456789").removesuffix("-dev"))
         meta = check.meta(
             {key: value for key, value in row.items() if key != "question"} | rest | ({"split": split} if split else {})
@@ -132,34 +140,37 @@ def _find_annotations(path: Path) -> Path:
     )
 
 
-def _load_answers(path: Path) -> dict[Any, tuple[Any, dict[str, Any]]]:
+def _load_answers(path: Path) -> Joined:
     """Of every annotation what is needed, by question; the rest of a large file is let go."""
-    answers: dict[Any, tuple[Any, dict[str, Any]]] = {}
+    answers: list[dict[str, Any]] = []
     for row in _load(path, "annotations")["annotations"]:
         if not isinstance(row, dict) or not isinstance(row.get("question_id"), int | str):
             continue  # the question that it should answer is told
         given = row.get("answers")
-        rest: dict[str, Any] = {
-            "answers": [each.get("answer") for each in given if isinstance(each, dict)]
-            if isinstance(given, list)
-            else []
-        }
+        if isinstance(given, list):
+            given = [each.get("answer") if isinstance(each, dict) else each for each in given]
+        rest: dict[str, Any] = {"question_id": row["question_id"], "answer": row.get("multiple_choice_answer")}
+        rest |= {"answers": given} if given not in (None, []) else {}
         rest |= {"kind": row["answer_type"]} if isinstance(row.get("answer_type"), str) else {}
         rest |= {"question_type": row["question_type"]} if isinstance(row.get("question_type"), str) else {}
-        answers[row["question_id"]] = (row.get("multiple_choice_answer"), rest)
-    return answers
+        rest |= {"image_id": row["image_id"]} if isinstance(row.get("image_id"), int | str) else {}
+        answers.append(rest)
+    return Joined.of(answers, "question_id", "annotation")
 
 
-def _find_answer(
-    check: RowCheck, row: dict[str, Any], answers: dict[Any, tuple[Any, dict[str, Any]]]
-) -> tuple[str, dict[str, Any]]:
+def _find_answer(check: RowCheck, row: dict[str, Any], answers: Joined) -> tuple[str, dict[str, Any]]:
     question_id = row.get("question_id")
     if not isinstance(question_id, int | str) or question_id not in answers:
-        found = quote(str(question_id)) if isinstance(question_id, int | str) else kind_of(question_id)
-        check.fail("'question_id' to be that of an annotation", found, "add the annotation, or take the question out")
+        absent = quote(str(question_id)) if isinstance(question_id, int | str) else kind_of(question_id)
+        check.fail("'question_id' to be that of an annotation", absent, "add the annotation, or take the question out")
         return "", {}
-    answer, rest = answers[question_id]
-    return check.value(answer, "'multiple_choice_answer' of its annotation"), rest
+    found = answers.find(check, question_id)
+    if found is None:
+        return "", {}
+    rest = {key: found[key] for key in ("answers", "kind", "question_type", "image_id") if key in found}
+    if "answers" in rest:
+        rest["answers"] = read_answers(check, rest["answers"], "'answers' of its annotation")
+    return check.value(found["answer"], "'multiple_choice_answer' of its annotation"), rest
 
 
 def _image_names(image_id: int, source: str, subtype: str) -> list[str]:

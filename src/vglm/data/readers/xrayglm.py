@@ -74,7 +74,7 @@ def read(
             continue
         check = RowCheck(number)
         image_id, caption = _image_id(check, row), check.text(row, "caption")
-        names = [image_id + suffix for suffix in IMAGE_SUFFIXES]
+        names = [image_id + suffix for each in IMAGE_SUFFIXES for suffix in (each, each.upper())]
         there = (
             names if "/" in image_id else [each for each in names if each in present]
         )  # asks the disk once, not often

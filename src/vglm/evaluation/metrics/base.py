@@ -11,9 +11,10 @@ to the same question are one sample: their rows are joined before anything is co
 """
 
 import math
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -49,6 +50,7 @@ class Metric:
         is_share: Whether it is from 0.0 to 1.0 and shown in points; otherwise `signature` names range or unit.
         is_better_higher: False for errors; None for what is neither good nor bad, like a length.
         is_ngram: Whether it counts n-grams, and so depends on the answer's length.
+        signature_of: Records -> the signature on them, where it depends on what the data has; see `signed`.
     """
 
     name: str
@@ -60,6 +62,11 @@ class Metric:
     is_share: bool = True
     is_better_higher: bool | None = True
     is_ngram: bool = False
+    signature_of: Callable[[Sequence[Prediction]], str] | None = None
+
+    def signed(self, records: Sequence[Prediction]) -> "Metric":
+        """The same metric, with a signature that says how it is computed on these records."""
+        return self if self.signature_of is None else replace(self, signature=self.signature_of(records))
 
     def rows(self, records: Sequence[Prediction]) -> Rows:
         """The additive numbers of each record; a record with an error counts as an empty answer, scored 0.
@@ -120,6 +127,7 @@ def measure(metric: Metric, records: Sequence[Prediction]) -> Score:
         metric: The metric.
         records: At least one; their `group` says which of them belong together.
     """
+    metric = metric.signed(records)
     rows, samples = join_draws(metric.rows(records), records)
     groups = [(record.split, record.group) for record in samples]
     value = float(metric.statistic(rows.sum(axis=0)))
@@ -192,15 +200,31 @@ def _counts_alike(metric: Metric, *arms: Rows) -> bool:
     return bool(counts[0] > 0 and (counts == counts[0]).all())
 
 
+_DROPPED = dict.fromkeys([*range(1, 9), 0x0B, *range(0x0E, 0x20), 0x7F, 0x8F, 0x9F])  # control characters
+_BLANKS = dict.fromkeys(map(ord, "\u061c\u200b\u200c\u200e\u200f\u2581\ufeff\ufffd"), " ")
+_BEFORE_SIGN = re.compile(r" (?=[.,?!])")
+_BEFORE_SHORT = re.compile(r" (?=n't|'(?:m|s|ve|re))")
+
+
 def normalise(text: str) -> str:
     """Bring a text into the form in which answers are compared.
 
     Unicode NFKC (full-width signs and letters become half-width); white space is dropped at the ends and made one blank
     inside. Case, accents and punctuation count.
+
+    Beyond that, texts are equal if the model says the same for them, token by token: decoding drops the blank before
+    `.`, `,`, `?`, `!`, `n't`, `'m`, `'s`, `'ve`, `'re` and those around a lone `'`, as tokenised captions have them;
+    characters without width become blanks, and control characters vanish.
     """
     return _normalised(text)
 
 
 @lru_cache(20_000)  # every metric asks again
 def _normalised(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).split())
+    text = " ".join(unicodedata.normalize("NFKC", text.translate(_DROPPED)).translate(_BLANKS).split())
+    while " " in text:  # as transformers' clean_up_tokenization, until nothing changes
+        shorter = _BEFORE_SHORT.sub("", _BEFORE_SIGN.sub("", text).replace(" ' ", "'"))
+        if shorter == text:
+            break
+        text = shorter
+    return text

@@ -34,16 +34,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 
 import numpy as np
 
-from vglm.errors import ConfigError, DataError
+from vglm.errors import ConfigError, DataError, brief
 from vglm.evaluation.metrics.base import Metric, Rows
-from vglm.evaluation.metrics.findings import FIVE, macro_f1, micro_f1
+from vglm.evaluation.metrics.findings import FINDINGS, FIVE, macro_f1, micro_f1
 from vglm.evaluation.metrics.judge import PROMPT, find_prompt_problem
-from vglm.evaluation.predictions import MAX_ERRORS_SHOWN, Prediction, write_text
+from vglm.evaluation.predictions import MAX_ERRORS_SHOWN, Prediction
 from vglm.evaluation.statistics import Statistic, mean_of_sums
+from vglm.files import inside, read_record, read_text, write_json, write_text
 
 SCORES_FILE = "scores.jsonl"
 DESCRIPTION_FILE = "external.json"
@@ -96,6 +97,8 @@ class BertScoreSettings:
         batch_size: Pairs of texts at once.
     """
 
+    NAMED_ANEW: ClassVar[tuple[str, ...]] = ("model",)
+
     model: str
     num_layers: int | None = None
     batch_size: int = 32
@@ -121,6 +124,8 @@ class ChexbertSettings:
         uncertain: What uncertain findings count as: `positive`, as in F1-CheXbert, or `negative`.
         batch_size: Reports at once.
     """
+
+    NAMED_ANEW: ClassVar[tuple[str, ...]] = ("weights", "tokenizer")
 
     weights: str
     tokenizer: str
@@ -154,6 +159,8 @@ class JudgeSettings:
         api_key_env: The environment variable with the key, which is stored nowhere.
         timeout_seconds: Of one request.
     """
+
+    NAMED_ANEW: ClassVar[tuple[str, ...]] = ("base_url", "model", "images", "api_key_env")
 
     base_url: str
     model: str
@@ -189,6 +196,8 @@ class ImportSettings:
         is_better_higher: False for errors.
     """
 
+    NAMED_ANEW: ClassVar[tuple[str, ...]] = ("scores",)
+
     name: str
     scores: str
     signature: str
@@ -211,6 +220,8 @@ class ImportSettings:
         if ARM in path.name and not list(path.parent.glob(path.name.replace(ARM, "*"))):
             yield f"scores {self.scores!r}: there is no file of such a name"
 
+
+# NAMED_ANEW: what opens a connection, a file or an environment variable, and so counts only where a command names it
 
 Settings = BertScoreSettings | ChexbertSettings | JudgeSettings | ImportSettings
 _KINDS: dict[str, type[Settings]] = {
@@ -242,7 +253,7 @@ def parse_settings(external: Mapping[str, Any] | None, *, stored: Collection[str
         if not isinstance(given, Mapping):
             problems.append(f"{where}: expected settings such as {where}.scores=<file>, got {given!r}")
             continue
-        kind = _KINDS.get(name, ImportSettings) if "scores" not in given else ImportSettings
+        kind = _kind(name, given)
         if kind is ImportSettings and "scores" not in given:
             reason = WHY_NOT.get(name) or f"no metric of ours; known: {', '.join(_KINDS)}. " + _ELSEWHERE.format(
                 name=name
@@ -260,6 +271,25 @@ def parse_settings(external: Mapping[str, Any] | None, *, stored: Collection[str
         lines = "".join(f"\n  {problem}" for problem in problems)
         raise ConfigError(f"{len(problems)} problem{'s' * (len(problems) > 1)} in metrics.external:{lines}")
     return found
+
+
+def _kind(name: str, given: Mapping[str, Any]) -> type[Settings]:
+    return _KINDS.get(name, ImportSettings) if "scores" not in given else ImportSettings
+
+
+def unnamed_settings(name: str, stored: Mapping[str, Any], given: Collection[str]) -> list[str]:
+    """The settings in an evaluation's description that must not be followed, since the command does not name them.
+
+    A description may come from a stranger: it must not choose where answers and keys are sent, or what is read.
+
+    Args:
+        name: Of `metrics.external`.
+        stored: Its settings there.
+        given: The settings that the command names.
+    """
+    kind = _kind(name, stored)
+    defaults = {each.name: each.default for each in fields(kind)}
+    return [key for key in kind.NAMED_ANEW if key not in given and key in stored and stored[key] != defaults[key]]
 
 
 def _misfits(kind: type[Settings], values: Mapping[str, Any]) -> Iterable[str]:
@@ -390,32 +420,38 @@ def read_store(folder: Path) -> Store:
     Raises:
         DataError: A file is damaged; the first bad lines are named.
     """
-    path = folder / DESCRIPTION_FILE
-    if not path.is_file():
+    path = inside(folder, DESCRIPTION_FILE)
+    if not path.exists():
         return Store({}, {})
-    try:
-        described = [StoredMetric(**each) for each in json.loads(path.read_text(encoding="utf-8"))["metrics"]]
-        if unknown := [each.statistic for each in described if each.statistic not in STATISTICS]:
-            raise ValueError(f"there is no statistic {unknown[0]!r}")
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path} is damaged ({error}). Remove it and run: vglm score {folder}") from error
+    advice = f"Remove it and run: vglm score {folder}"
+    described = read_record(path, _Description, advice=advice).metrics
+    if unknown := [each.statistic for each in described if each.statistic not in STATISTICS]:
+        raise DataError(f"{path} is damaged: there is no statistic {brief(ValueError(unknown[0]))!r}. {advice}")
     names = {each.rows for each in described}
     rows: dict[str, dict[str, list[float]]] = {name: {} for name in names}
     for file in sorted(folder.glob(f"*/{SCORES_FILE}")):
         problems = []
-        for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
+        text = read_text(inside(folder, file.parent.name, SCORES_FILE), advice=f"Run: vglm score {folder}")
+        for number, line in enumerate(text.split("\n"), start=1):
             if not line.strip():
                 continue
             try:
                 values = json.loads(line)
                 for name in names & values.keys():
                     rows[name][str(values["key"])] = [float(each) for each in values[name]]
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                problems.append(f"line {number}: {error!r}")
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+                problems.append(f"line {number}: {brief(ValueError(repr(error)), 80)}")
         if problems:
             shown = "; ".join(problems[:MAX_ERRORS_SHOWN])
             raise DataError(f"{file}: {len(problems)} lines are no scores ({shown}). Run: vglm score {folder}")
     return Store({each.name: each for each in described}, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Description:
+    """What `external.json` holds."""
+
+    metrics: tuple[StoredMetric, ...]
 
 
 def write_store(store: Store, arms: Mapping[str, Sequence[Prediction]], folder: Path) -> None:
@@ -434,9 +470,9 @@ def write_store(store: Store, arms: Mapping[str, Sequence[Prediction]], folder: 
             if numbers:
                 place = {"split": record.split, "id": record.id, "draw": record.draw, "key": key}
                 lines.append(json.dumps(place | numbers, ensure_ascii=False) + "\n")
-        write_text(folder / arm / SCORES_FILE, "".join(lines))
+        write_text(inside(folder, arm, SCORES_FILE), "".join(lines), error=DataError)
     described = {"metrics": [asdict(each) for each in store.metrics.values()]}
-    write_text(folder / DESCRIPTION_FILE, json.dumps(described, ensure_ascii=False, indent=2) + "\n")
+    write_json(folder / DESCRIPTION_FILE, described, error=DataError)
 
 
 def stored_metrics(folder: Path, external: Mapping[str, Any] | None) -> dict[str, Metric]:
@@ -455,7 +491,12 @@ def stored_metrics(folder: Path, external: Mapping[str, Any] | None) -> dict[str
     if not asked:
         return {}
     store = read_store(folder)
-    found = {name: each.bound(store.rows[each.rows]) for name, each in store.metrics.items() if name in asked}
+    known = {name: each for name, each in store.metrics.items() if name in asked}
+    for each in known.values():
+        width = 2 if each.statistic == "mean" else 3 * len(FINDINGS)
+        if any(len(row) != width for row in store.rows[each.rows].values()):
+            raise DataError(f"{folder}: its {SCORES_FILE} are no scores of {each.name}. Run: vglm score {folder}")
+    found = {name: each.bound(store.rows[each.rows]) for name, each in known.items()}
     return asked | found
 
 
@@ -511,10 +552,7 @@ def _read_scores(
     path: Path, arm: str | None, is_share: bool, arms: Collection[str]
 ) -> tuple[dict[tuple[str, str, int], float], list[str]]:
     """(split, id, draw) -> score, of one arm where lines name theirs; and what is wrong with the lines."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as a file of scores ({error}).") from error
+    lines = read_text(path, advice="Pass a file of scores.").split("\n")
     scores: dict[tuple[str, str, int], float] = {}
     problems = []
     for number, line in enumerate(lines, start=1):
@@ -522,8 +560,8 @@ def _read_scores(
             continue
         try:
             place, owner, score = _parse_score(json.loads(line), is_share)
-        except ValueError as error:
-            problems.append(f"line {number}: {error}")
+        except (ValueError, OverflowError, RecursionError) as error:
+            problems.append(f"line {number}: {brief(error)}")
             continue
         if arm is not None and owner not in arms:
             problems.append(f"line {number}: `arm` must be one of {', '.join(arms)}, found {owner!r}")

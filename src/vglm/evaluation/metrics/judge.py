@@ -24,8 +24,9 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from vglm.errors import DataError
+from vglm.errors import DataError, brief
 from vglm.evaluation.predictions import MAX_ERRORS_SHOWN, Prediction
+from vglm.files import inside
 
 PROMPT = """You grade an answer about an image. Compare it with the reference, which is right.
 Question: {question}
@@ -140,7 +141,7 @@ class Judge:
     def _content(self, record: Prediction) -> str | list[dict[str, Any]]:
         """The message: the prompt, and the image's copy where it is sent along."""
         text = _fill(self.prompt, record)
-        path = None if self.images is None else self.images / f"{record.image_sha256}.webp"
+        path = None if self.images is None else inside(self.images, f"{record.image_sha256}.webp")
         if path is None or not path.is_file():
             return text
         uri = "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode()
@@ -166,16 +167,18 @@ class Judge:
 
 def _read_verdicts(path: Path) -> dict[str, float | None]:
     """Key -> score of what was replied before; a line that was cut off is taken out of the file."""
-    if not path.is_file():
+    if not path.exists():
         return {}
+    if not path.is_file():
+        raise DataError(f"{path} is no regular file. Remove it; the judge is then asked again.")
     with path.open("rb+") as file:
         whole = file.read().rfind(b"\n") + 1
         file.truncate(whole)
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         return {str(row["key"]): None if row["score"] is None else float(row["score"]) for row in rows}
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path} is damaged ({error!r}). Remove it; the judge is then asked again.") from error
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        raise DataError(f"{path} is damaged ({brief(error)}). Remove it; the judge is then asked again.") from error
 
 
 def _fill(prompt: str, record: Prediction) -> str:

@@ -10,6 +10,7 @@ vqa_accuracy("two cats", ["2 cats"] * 4 + ["cats"] * 6) == 1.0
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -278,7 +279,7 @@ _NUMBERS = {
 _PUNCTUATION = r""";/[]"{}()=+\_-><@`,?!"""
 _CONTRACTIONS = """
 ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've
-he's how'd how'll how's I'd've I'm I've isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've
+he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've
 needn't not've o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll
 somebody's someone'd someone'd've someone'll someone's something'd something'd've something'll that's there'd
 there'd've there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll
@@ -288,72 +289,112 @@ would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll yo
 
 
 def _without_one(word: str) -> list[str]:
-    """The word without all its apostrophes, and without each one of several."""
-    marks = [place for place, character in enumerate(word) if character == "'"]
-    singly = [word[:place] + word[place + 1 :] for place in marks] if len(marks) > 1 else []
-    return [word.replace("'", ""), *singly]
+    """The word without each one of its apostrophes."""
+    return [word[:place] + word[place + 1 :] for place, character in enumerate(word) if character == "'"]
 
 
-_MENDED = {typed.lower(): word.lower() for word in _CONTRACTIONS.split() for typed in _without_one(word)}
+# The official table mends nothing with a capital I, for it is asked in lower case, and has one entry that takes away.
+_MENDED = {typed: word for word in _CONTRACTIONS.split() for typed in _without_one(word)} | {"somebody'd": "somebodyd"}
 
 
 def normalise_vqa(text: str) -> str:
     """The normal form of answers of VQA: lower case, numerals, no articles, no punctuation, apostrophes restored.
 
     A sign of punctuation vanishes where it stands beside a blank, or where the text has a number like 1,000; elsewhere
-    it becomes a blank. A point stays before a digit only.
+    it becomes a blank. A point stays before a digit only; from the 33rd on, points stay too, as in the original.
 
     Source: `processPunctuation` and `processDigitArticle` of
-    GT-Vision-Lab/VQA:PythonEvaluationTools/vqaEvaluation/vqaEval.py, which applies the second to predictions only, for
-    its references are in that form already.
+    GT-Vision-Lab/VQA:PythonEvaluationTools/vqaEvaluation/vqaEval.py.
     """
-    source = text.replace("\n", " ").replace("\t", " ").strip()
+    source = _one_line(text)
     has_thousands = re.search(r"\d,\d", source) is not None
     result = source
     for sign in _PUNCTUATION:
         beside_blank = f"{sign} " in source or f" {sign}" in source
         result = result.replace(sign, "" if beside_blank or has_thousands else " ")
-    result = re.sub(r"\.(?!\d)", "", result)
+    result = re.sub(r"\.(?!\d)", "", result, count=32)
     named = (_NUMBERS.get(word, word) for word in result.lower().split())
     return " ".join(_MENDED.get(word, word) for word in named if word not in ("a", "an", "the"))
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", " ").replace("\t", " ").strip()
 
 
 def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """The soft accuracy of VQA: an answer that 3 of 10 people gave is right, averaged over leaving one person out.
 
+    With four answers or more it is the official figure: where people differ, all texts are brought to the normal form
+    of VQA; where all said the same, the prediction must be just that, letter by letter. With two or three answers an
+    answer that all the others gave is right. A single answer is no vote: it is right or wrong, in the normal form.
+
     Args:
         prediction: The answer.
-        answers: What people answered. One alone is simply right or wrong.
+        answers: What people answered, each as often as it was given.
 
     Returns:
-        The mean over persons of min(1, matches among the others / 3), 0.0 to 1.0.
+        The mean over persons of min(1, matches among the others / min(3, number of others)), 0.0 to 1.0.
 
     Source: Antol et al. 2015, "VQA: visual question answering", and the evaluation code named at `normalise_vqa`.
     """
-    given, wanted = normalise_vqa(prediction), [normalise_vqa(each) for each in answers]
-    if len(wanted) == 1:
-        return float(given == wanted[0])
+    if len(answers) == 1:
+        return float(normalise_vqa(prediction) == normalise_vqa(answers[0]))
+    given, wanted = _one_line(prediction), [_one_line(each) for each in answers]
+    if len(set(wanted)) > 1:
+        given, wanted = normalise_vqa(given), [normalise_vqa(each) for each in wanted]
     matches = sum(each == given for each in wanted)
-    shares = [min(1.0, (matches - (each == given)) / 3) for each in wanted]
+    needed = min(3, len(wanted) - 1)
+    shares = [min(1.0, (matches - (each == given)) / needed) for each in wanted]
     return math.fsum(shares) / len(shares) if shares else 0.0
 
 
 def reference_answers(reference: str) -> list[str]:
     """The answers of a reference: a JSON list of texts, or one answer."""
-    if reference.lstrip().startswith("["):
-        try:
-            values = json.loads(reference)
-        except ValueError:
-            return [reference]
-        if isinstance(values, list) and values and all(isinstance(each, str) for each in values):
-            return values
-    return [reference]
+    return _listed(reference) or [reference]
+
+
+def _listed(text: object) -> list[str]:
+    """The texts of a JSON list; none where it is something else."""
+    if not isinstance(text, str) or not text.lstrip().startswith("["):
+        return []
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    return values if isinstance(values, list) and all(isinstance(each, str) for each in values) else []
+
+
+def _people_said(record: Prediction) -> list[str]:
+    """All answers that people gave: those that the data lists beside the reference, else those in the reference."""
+    return _listed(record.meta.get("answers")) or reference_answers(record.reference)
+
+
+def _vqa_rows(records: Sequence[Prediction]) -> Rows:
+    scores = [0.0 if each.error is not None else vqa_accuracy(each.prediction, _people_said(each)) for each in records]
+    return np.stack([np.array(scores), np.ones(len(scores))], axis=1)
+
+
+_VQA = "vqaEval normal form on both sides unless all people agree|lower case|not cut"
+
+
+def _vqa_signature(records: Sequence[Prediction]) -> str:
+    """What the predictions are compared with: votes of many, plain matches with one answer, or some of each."""
+    counts = Counter(len(_people_said(each)) for each in records)
+    several = sorted(set(counts) - {1})
+    sizes = "-".join(map(str, dict.fromkeys((*several[:1], *several[-1:]))))
+    votes = f"soft, min(1, matches/3), one person left out|{sizes} answers a sample"
+    few = "|with 2 or 3 answers matches/others" if several and several[0] < 4 else ""
+    plain = "plain match with the one answer that the data has, no vote|vqaEval normal form|lower case|not cut"
+    if not several:
+        return f"{plain}|{OWN}"
+    mixed = "" if 1 not in counts else f"|{counts[1]} of {len(records)} samples: plain match with their one answer"
+    return f"{votes}{few}{mixed}|{_VQA}|{OWN}"
 
 
 VQA_ACCURACY = Metric(
     "vqa_accuracy",
     "VQA accuracy",
-    "soft, min(1, matches/3), one person left out|VQA v2 normal form on both sides, lower case|several answers: a JSON"
-    f" list|not cut|{OWN}",
-    lambda prediction, reference: vqa_accuracy(prediction, reference_answers(reference)),
+    f"soft, min(1, matches/3), one person left out, of all listed answers; plain match where there is one|{_VQA}|{OWN}",
+    table=_vqa_rows,
+    signature_of=_vqa_signature,
 )

@@ -23,7 +23,7 @@ from vglm.evaluation.predictions import Prediction
 
 Tokens = Callable[[str], Sequence[str]]
 
-OWN = "vglm 1"
+OWN = "vglm 2"
 """The version of definitions that are this project's own; it rises when one of them changes."""
 
 # --- matches ---------------------------------------------------------------------------------------------------------
@@ -331,7 +331,12 @@ def length_ratio_rows(records: Sequence[Prediction]) -> Rows:
 _TOKENS = f"nfkc|without blanks|case kept|not cut|{OWN}"
 _WORDS = "nfkc|lower case|words, Han characters singly|punctuation dropped|not cut"
 
-EXACT_MATCH = Metric("exact_match", "Exact match", f"nfkc|strip|one blank|case kept|not cut|{OWN}", exact_match)
+EXACT_MATCH = Metric(
+    "exact_match",
+    "Exact match",
+    f"nfkc|strip|one blank, none where decoding drops it|case kept|not cut|{OWN}",
+    exact_match,
+)
 NORMALISED_MATCH = Metric(
     "normalised_match",
     "Normalised match",

@@ -1,5 +1,5 @@
 """The report of an evaluation: `render` makes it from files, `print_summary` says the same in a terminal."""
 
-from vglm.evaluation.report.render import print_summary, render
+from vglm.evaluation.report.render import print_summary, render, write_report
 
-__all__ = ["print_summary", "render"]
+__all__ = ["print_summary", "render", "write_report"]

@@ -11,14 +11,13 @@ Step 0 is the model before training; scores are from 0 to 1, `budget_points` and
 is SVG with a title, a description and its numbers in a table beside it.
 """
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from markupsafe import Markup
 
@@ -26,8 +25,10 @@ from vglm.errors import DataError
 from vglm.evaluation.metrics import ALL_METRICS
 from vglm.evaluation.report.strings import STRINGS, Text, metric_title, say, signed, split_title
 from vglm.evaluation.statistics import wilson_interval
+from vglm.files import inside, read_record
 
 CURVES_FILE = "curves.json"
+_BROKEN_LOSS = 1e30
 MAX_TABLE_ROWS = 200
 """Of more logged steps, so many are in the table under the plot, evenly; the plot has them all."""
 WIDTH, HEIGHT = 520, 320
@@ -111,36 +112,68 @@ def read_curves(folder: Path) -> Curves | None:
     Raises:
         DataError: The file is damaged.
     """
-    path = folder / CURVES_FILE
-    if not path.is_file():
+    path = inside(folder, CURVES_FILE)
+    if not path.exists():
         return None
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        learning = [(int(each["step"]), _number(each.get("loss"))) for each in values.get("learning") or ()]
-        names = ("step", "domain", "probe", "domain_n", "probe_n")
-        forgetting = [Checkpoint(*(each[name] for name in names)) for each in values.get("forgetting") or ()]
-        forgetting = sorted((each for each in forgetting if _is_whole(each)), key=lambda each: each.step)
-        budget, chosen = values.get("budget_points"), values.get("chosen_step")
-        return Curves(
-            learning=tuple(sorted(learning)),
-            forgetting=tuple(forgetting) if forgetting and forgetting[0].step == 0 else (),
-            metric=str(values.get("metric") or "exact_match"),
-            domain_split=str(values.get("domain_split") or "validation"),
-            budget_points=None if budget is None else float(budget),
-            chosen_step=None if chosen is None else int(chosen),
-            stopped_early=bool(values.get("stopped_early", False)),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is damaged ({error!r}). Evaluate again, or remove it.") from error
+    advice = "Evaluate again, or remove it."
+    stored = read_record(path, _Stored, advice=advice)
+    points = stored.forgetting or ()
+    counts = [*(each.step for each in stored.learning or ()), *(each.step for each in points)]
+    counts += [n for each in points for n in (each.domain_n, each.probe_n)]
+    budget = stored.budget_points
+    if not all(0 <= each < 2**53 for each in counts) or not (budget is None or 0 <= budget <= 100):
+        raise DataError(f"{path} is damaged: expected steps and counts from 0, and a budget of 0 to 100. {advice}")
+    learning = [(each.step, _number(each.loss)) for each in stored.learning or ()]
+    forgetting = [
+        Checkpoint(each.step, each.domain, each.probe, each.domain_n, each.probe_n)
+        for each in sorted(points, key=lambda each: each.step)
+        if each.domain is not None and each.probe is not None and 0 <= each.domain <= 1 and 0 <= each.probe <= 1
+    ]
+    return Curves(
+        learning=tuple(sorted(learning)),
+        forgetting=tuple(forgetting) if forgetting and forgetting[0].step == 0 else (),
+        metric=stored.metric or "exact_match",
+        domain_split=stored.domain_split or "validation",
+        budget_points=budget,
+        chosen_step=stored.chosen_step,
+        stopped_early=stored.stopped_early,
+    )
 
 
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
+@dataclass(frozen=True, slots=True)
+class _StoredStep:
+    """A logged step."""
+
+    step: int
+    loss: float | None = None
 
 
-def _is_whole(point: Checkpoint) -> bool:
-    """Whether both scores are there; one that could not be computed is null."""
-    return isinstance(point.domain, int | float) and isinstance(point.probe, int | float)
+@dataclass(frozen=True, slots=True)
+class _StoredCheckpoint:
+    """A `Checkpoint`; a score that could not be computed is null, or NaN."""
+
+    step: int
+    domain: float | None
+    probe: float | None
+    domain_n: int
+    probe_n: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What `curves.json` holds, see the module's description."""
+
+    learning: tuple[_StoredStep, ...] | None = None
+    forgetting: tuple[_StoredCheckpoint, ...] | None = None
+    metric: str | None = None
+    domain_split: str | None = None
+    budget_points: float | None = None
+    chosen_step: int | None = None
+    stopped_early: bool = False
+
+
+def _number(value: float | None) -> float:
+    return value if value is not None and abs(value) < _BROKEN_LOSS else math.nan
 
 
 def _interval(score: float, n: int) -> tuple[float, float]:

@@ -44,7 +44,6 @@ from vglm.evaluation.predictions import (
     IMAGES_FOLDER,
     Evaluation,
     read_evaluation,
-    replaced_folder,
 )
 from vglm.evaluation.provenance import code_state
 from vglm.evaluation.report.curves import Curves, describe_curves, plots, read_curves
@@ -63,6 +62,8 @@ from vglm.evaluation.report.strings import (
 )
 from vglm.evaluation.report.translation import translate
 from vglm.evaluation.statistics import PairedComparison
+from vglm.files import changed_folder, inside, replaced_folder, write_text
+from vglm.runs import EVALUATION_FILE
 
 CURVES_PLOT = "curves.svg"
 MAX_IMAGE_BYTES = 20_000_000
@@ -88,9 +89,23 @@ def render(folder: Path | str) -> Path:
 
     Raises:
         ConfigError: The evaluation's config names an unknown metric or convention.
-        DataError: A file of the folder is missing or damaged, or the report cannot be written.
+        DataError: A file of the folder is missing or damaged, the report cannot be written, or another process is
+            writing it.
     """
     folder = Path(folder)
+    read_evaluation(folder)  # says what is wrong with a folder that is none
+    with changed_folder(folder, marker=EVALUATION_FILE) as changed:
+        write_report(changed)
+    return folder / "report" / "index.html"
+
+
+def write_report(folder: Path) -> None:
+    """As `render`, into an evaluation folder that is being made and that nobody reads yet.
+
+    Raises:
+        ConfigError: As `render`.
+        DataError: Likewise.
+    """
     evaluation = read_evaluation(folder)
     comparison = compare_folder(folder, evaluation)
     metrics = read_metrics(evaluation)
@@ -107,13 +122,12 @@ def render(folder: Path | str) -> Path:
     )
     write_metrics(comparison, folder)
     with replaced_folder(folder / "report", marker="index.html") as report:
-        (report / "index.html").write_text(_html(content, folder / IMAGES_FOLDER), encoding="utf-8")
-        (report / "report.md").write_text(_markdown(content), encoding="utf-8")
-        (report / "report.json").write_text(_json(content), encoding="utf-8")
-        (report / "scores.svg").write_text(_plot(content), encoding="utf-8")
+        write_text(report / "index.html", _html(content, folder / IMAGES_FOLDER))
+        write_text(report / "report.md", _markdown(content))
+        write_text(report / "report.json", _json(content))
+        write_text(report / "scores.svg", _plot(content))
         if content.curves is not None and (drawn := curves_as_file(content.curves, evaluation.title)):
-            (report / CURVES_PLOT).write_text(drawn, encoding="utf-8")
-    return folder / "report" / "index.html"
+            write_text(report / CURVES_PLOT, drawn)
 
 
 @dataclass(frozen=True)
@@ -334,7 +348,31 @@ def _p(value: float | None) -> str:
 
 def findings(evaluation: Evaluation, comparison: Comparison) -> list[Text]:
     """Say in a sentence per split what the answers say, no more."""
-    return [_finding(evaluation, comparison, name) for name in comparison.splits]
+    return [
+        sentence
+        for name in comparison.splits
+        for sentence in (_finding(evaluation, comparison, name), _cut(evaluation, comparison, name))
+        if sentence is not None
+    ]
+
+
+def _cut(evaluation: Evaluation, comparison: Comparison, split: str) -> Text | None:
+    """How many answers of each arm were cut; None where none was."""
+    summary = comparison.splits[split]
+    if not any(summary.cut):
+        return None
+    before, after = (f"{count:,}" for count in summary.cut)
+    arms = [_arm(label) for label in (comparison.baseline, comparison.candidate)]
+    return say(
+        "cut",
+        split=split_title(split),
+        n=f"{len(summary.pairs):,}",
+        limit=str(evaluation.decoding.get("max_new_tokens", "max_new_tokens")),
+        before=before,
+        after=after,
+        baseline=arms[0],
+        candidate=arms[1],
+    )
 
 
 def _finding(evaluation: Evaluation, comparison: Comparison, split: str) -> Text:
@@ -699,7 +737,7 @@ def _data(content: _Content, images: Path) -> tuple[str, int, int]:
     def place(sha256: str | None) -> int:
         """Of the image in the page: -1 for none, -2 for one that is not embedded."""
         nonlocal room
-        if sha256 is None or not (path := images / f"{sha256}.webp").is_file():
+        if sha256 is None or not (path := inside(images.parent, images.name, f"{sha256}.webp")).is_file():
             return -1
         if sha256 not in places:
             room -= path.stat().st_size

@@ -151,6 +151,12 @@ STRINGS = {
             "{split}: the answers to {changed} of {n} samples differ; {gained} wrong → right, {lost} right → wrong.",
             "{split}：{n} 条样本中 {changed} 条的回答不同；{gained} 条由错变对，{lost} 条由对变错。",
         ),
+        "cut": (
+            "{split}: of {n} answers an arm, {before} ({baseline}) and {after} ({candidate}) reached max_new_tokens = "
+            "{limit} and were cut there.",
+            "{split}：每组 {n} 条回答中，{baseline} {before} 条、{candidate} {after} 条达到 max_new_tokens = {limit}"
+            " 而被截断。",
+        ),
         "errors": ("{errors} could not be answered and count as wrong.", "{errors} 条无法回答，按错误计。"),
         "images_left": (
             "Of {total} images {n} are in this page, which would be too large with all; the folder images/ beside the "

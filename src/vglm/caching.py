@@ -1,0 +1,88 @@
+"""Where the workbench keeps what it can make again: image features, tables of long data sets, hashes of weights.
+
+cache_folder("features")                                ~/.cache/vglm/features
+remembered("identities", files, facts, compute)         computed once for as long as these files stay as they are
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vglm.config.places import ensure_home
+from vglm.errors import WorkbenchError
+from vglm.files import read_json, write_json
+
+VARIABLE = "VGLM_CACHE"
+"""Environment variable that names another folder for all caches than ~/.cache/vglm."""
+
+_SETTLED_SECONDS = 2.0  # a file this young may change again within the resolution of its time stamps
+
+logger = logging.getLogger(__name__)
+
+
+def cache_folder(kind: str = "") -> Path:
+    """`$VGLM_CACHE`, else `vglm` in the user's cache folder, and in it the folder of one kind of content."""
+    ensure_home()
+    given = os.environ.get(VARIABLE)
+    base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vglm"
+    return base.expanduser() / kind
+
+
+def folder_bytes(folder: Path) -> int:
+    """The size of all files below a folder, in bytes; 0 where there is none."""
+    return sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
+
+
+def clear_folder(folder: Path) -> int:
+    """Remove a folder of the cache; returns the bytes that were freed."""
+    freed = folder_bytes(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    return freed
+
+
+def remembered(kind: str, files: Sequence[Path], facts: Any, compute: Callable[[], dict[str, str]]) -> dict[str, str]:
+    """What was computed from files, without reading them again while they stay as they are.
+
+    A file counts as unchanged with its resolved path, size, times, inode and device. A result that is missing, damaged
+    or cannot be kept costs the time to compute it, nothing else.
+
+    Args:
+        kind: Folder of the cache.
+        files: All files that the result depends on.
+        facts: All else that it depends on, as JSON.
+        compute: Makes the result.
+    """
+    state = _state(files)
+    key = hashlib.sha256(json.dumps([state, facts], sort_keys=True).encode()).hexdigest()
+    path = cache_folder(kind) / f"{key[:32]}.json"
+    try:
+        kept = read_json(path)
+        if kept.get("sha256") == _checksum(kept.get("value")):
+            value: dict[str, str] = kept["value"]
+            return value
+    except WorkbenchError:
+        pass
+    value = compute()
+    is_settled = time.time_ns() - max((each[2] for each in state), default=0) > _SETTLED_SECONDS * 1e9
+    if is_settled and _state(files) == state:
+        try:
+            write_json(path, {"sha256": _checksum(value), "value": value})
+        except WorkbenchError as error:
+            logger.debug("%s", error)
+    return value
+
+
+def _state(files: Sequence[Path]) -> list[list[Any]]:
+    """Path, size, time of last change of content and of anything, inode and device of each file."""
+    stats = [(str(path.resolve()), path.stat()) for path in files]
+    return [[path, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino, s.st_dev] for path, s in stats]
+
+
+def _checksum(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,134 @@
+r"""Read pictures that lie in a folder for each class, as `datasets`' imagefolder and torchvision's ImageFolder do.
+
+    scenes/beach/001.jpg        or with splits:     scenes/train/beach/001.jpg
+    scenes/forest/001.jpg                           scenes/test/forest/017.jpg
+
+    -> "Which of these does the picture show: beach, forest?", answer "beach", meta {"choices": ["beach", "forest"]}
+
+The folder's name is the answer, the question lists all of them. Folders that are numbered, as those of patients are, or
+named after what their files are (`images`, `masks`) are not taken for classes unless `dataset.format=class_folders`.
+
+Source: https://huggingface.co/docs/datasets/image_dataset ("ImageFolder", labels by folder).
+"""
+
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from vglm.data.problems import BadRow
+from vglm.data.readers.rows import IMAGE_SUFFIXES, fault, is_english, quote, split_name
+from vglm.data.sample import Sample, Turn
+from vglm.errors import DataError
+
+NAME = "class_folders"
+SHAPE = "a folder of pictures for each class, <class>/*.jpg, or below train/ and test/"
+KEPT = ("choices",)
+
+QUESTION = "这张图片属于哪一类：{}？"
+ENGLISH_QUESTION = "Which of these does the picture show: {}?"
+
+_PICTURES = (*IMAGE_SUFFIXES, ".dcm")
+_IGNORED = ("thumbs.db", "desktop.ini")
+_NO_CLASSES = re.compile(
+    "(?:jpeg)?images?|imgs?|pictures|photos|masks?|labels|annotations|segmentations|depth|files|data"
+)
+_NUMBERED = re.compile(r"\d{3}")
+_LOOKED_AT = 100
+
+
+def recognises(path: Path) -> bool:
+    """Whether it is a folder of two folders of pictures or more, without any file of data beside them."""
+    try:
+        if not path.is_dir() or any(_is_data(each) for each in path.iterdir() if each.is_file()):
+            return False
+        places = _places(path)
+        names = {folder.name for _, folder in places}
+        return (
+            len(names) > 1
+            and not any(_NO_CLASSES.fullmatch(name.lower()) or _NUMBERED.search(name) for name in names)
+            and all(map(_holds_pictures, (folder for _, folder in places)))
+        )
+    except OSError:
+        return False
+
+
+def read(
+    path: Path,
+    *,
+    image_dir: Path | None = None,
+    name: str,
+    question: str | None = None,
+    english: bool | None = None,
+) -> Iterator[Sample | BadRow]:
+    """Read the folders in the order of their names.
+
+    Args:
+        path: The folder of the classes' folders, or of those of the splits.
+        image_dir: Of no use: the pictures are in the folder.
+        name: What sample ids begin with, `<name>#<class>/<file>`.
+        question: What is asked about every picture; a question that lists the classes if None.
+        english: Whether prompts are English; told from the question if None.
+
+    Yields:
+        One sample a picture. Any other visible file is a bad row, and so is a class without pictures.
+
+    Raises:
+        DataError: There are less than two such folders.
+    """
+    places = _places(path) if path.is_dir() else []
+    classes = sorted({folder.name for _, folder in places})
+    if len(classes) < 2:
+        found = ", ".join(classes) or "none"
+        raise DataError(f"{path}: expected folders of two classes or more, found {found}. Pass the folder above them.")
+    in_english = is_english(question or "", *classes) if english is None else english
+    asked = question or (
+        ENGLISH_QUESTION.format(", ".join(classes)) if in_english else QUESTION.format("、".join(classes))
+    )
+    for split, folder in places:
+        place = folder.relative_to(path).as_posix()
+        files = _files(folder)
+        if not files:
+            yield BadRow(place, fault("pictures in the folder", "none", "add some, or remove the folder"))
+        for file in files:
+            row = f"{place}/{file.name}"
+            if not file.name.lower().endswith(_PICTURES):
+                yield BadRow(row, fault("a picture", quote(file.name), "convert it, or take it out"))
+                continue
+            meta = {"choices": classes} | ({"split": split} if split else {})
+            yield Sample(f"{name}#{row}", row, file, (Turn(asked, folder.name),), in_english, meta)
+
+
+def _places(path: Path) -> list[tuple[str | None, Path]]:
+    """The classes' folders, each with its split if it lies below one."""
+    folders = _folders(path)
+    if folders and all(split_name(each.name) for each in folders):
+        return [(split_name(above.name), folder) for above in folders for folder in _folders(above)]
+    return [(None, folder) for folder in folders]
+
+
+def _folders(path: Path) -> list[Path]:
+    with os.scandir(path) as entries:
+        names = [each.name for each in entries if each.is_dir() and not each.name.startswith(".")]
+    return [path / name for name in sorted(names)]
+
+
+def _files(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        names = [each.name for each in entries if not each.name.startswith(".")]
+    return [folder / name for name in sorted(names) if name.lower() not in _IGNORED]
+
+
+def _holds_pictures(folder: Path) -> bool:
+    """Whether the first entries of a folder are files, mostly pictures."""
+    with os.scandir(folder) as entries:
+        first = [each for each in itertools.islice(entries, _LOOKED_AT) if not each.name.startswith(".")]
+    pictures = [each for each in first if each.name.lower().endswith(_PICTURES)]
+    return 2 * len(pictures) > len(first) and not any(each.is_dir() or _is_data(Path(each.name)) for each in first)
+
+
+def _is_data(file: Path) -> bool:
+    """Whether a file may say what the pictures are, so that the folders' names need not."""
+    suffixes = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".xml", ".parquet", ".arrow", ".tar", ".xlsx", ".gz", ".xls")
+    return file.suffix.lower() in suffixes and not file.name.lower().startswith(("readme", "license"))

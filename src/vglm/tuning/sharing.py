@@ -1,0 +1,84 @@
+"""Let several processes take one batch apart, so that they learn what one process would of the whole batch.
+
+    batches of 4 in one process         [0 1 2 3] [4 5 6 7] [8 9]
+    batches of 2 in two processes       [0 1] [4 5] [8 9]   and   [2 3] [6 7] [- -]
+
+The last batch of an epoch may be too small for all of them. Left to itself, accelerate fills it with samples from the
+epoch's beginning, which then count twice; here a process that is left without samples learns nothing in that step.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from vglm.data.sample import Sample
+from vglm.model.modeling import IGNORE_INDEX
+
+SAMPLE_IDS = "sample_ids"
+"""Key of a batch that names its samples, for messages; no input of the model."""
+
+
+class Shared(Sequence[Sample | None]):
+    """A training set that has an empty place under the index None.
+
+    Args:
+        samples: The training set.
+    """
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self.shared = samples
+
+    def __len__(self) -> int:
+        return len(self.shared)
+
+    def __getitem__(self, index: Any) -> Any:
+        return None if index is None else self.shared[index]
+
+
+class Filling:
+    """Batches as they come, then so many empty places that each process has as many full batches as the others.
+
+    Args:
+        batches: A `torch.utils.data.BatchSampler`.
+        processes: How many share its batches, in turn.
+    """
+
+    def __init__(self, batches: Any, processes: int) -> None:
+        self.batches = batches
+        self.processes = processes
+        self.sampler = batches.sampler  # where accelerate looks for it, to set the epoch
+        self.batch_size: int = batches.batch_size
+        self.drop_last: bool = batches.drop_last
+
+    def __len__(self) -> int:
+        count = len(self.batches)
+        return count if self.drop_last else count + -count % self.processes
+
+    def __iter__(self) -> Iterator[list[int | None]]:
+        count = 0
+        for count, batch in enumerate(self.batches, start=1):  # noqa: B007 - the last one is needed
+            yield [*batch, *[None] * (self.batch_size - len(batch))]
+        for _ in range(count, len(self)):
+            yield [None] * self.batch_size
+
+
+class SharedCollator:
+    """Collates what is no empty place, and names the samples; of empty places alone no token counts in the loss.
+
+    Args:
+        collate: Makes a batch of at least one sample.
+        samples: Of which the first one stands where there are only empty places.
+    """
+
+    def __init__(self, collate: Callable[[Sequence[Sample]], dict[str, Any]], samples: Shared) -> None:
+        self.collate = collate
+        self.samples = samples
+
+    def __call__(self, samples: Sequence[Sample | None]) -> dict[str, Any]:
+        """Build the batch, with `SAMPLE_IDS` in it."""
+        real = [each for each in samples if each is not None]
+        batch = self.collate(real or [self.samples[0]])
+        if not real:
+            batch["labels"] = torch.full_like(batch["labels"], IGNORE_INDEX)
+        return {**batch, SAMPLE_IDS: [each.id for each in real]}
