@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -293,6 +294,24 @@ def test_fluxes_that_no_star_has(tmp_path: Path) -> None:
     lines[2:] = [f"{line.split(',')[0]},{flux}" for line, flux in zip(lines[2:], fluxes, strict=True)]
     (tmp_path / "a.csv").write_text("\n".join(lines))
     assert "expected fluxes of a star" in faults(tmp_path, picture_dir=str(tmp_path / "drawn"))
+
+
+def test_a_spreadsheet_that_unpacks_to_anything_or_says_that_it_is_huge(tmp_path: Path) -> None:
+    AREAS["readers/xlsx"].make(tmp_path)
+    assert faults(tmp_path / "rows.xlsx") == ""
+    with zipfile.ZipFile(tmp_path / "rows.xlsx") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    sheet = "xl/worksheets/sheet1.xml"
+    for name, content in {
+        "packed": parts[sheet] + b"<!-- " + bytes(100 << 20) + b" -->",
+        "wide": re.sub(rb'ref="A1:D3"', b'ref="A1:XFD1048576"', parts[sheet]),
+    }.items():
+        with zipfile.ZipFile(tmp_path / f"{name}.xlsx", "w", zipfile.ZIP_DEFLATED) as archive:
+            for each, part in (parts | {sheet: content}).items():
+                archive.writestr(each, part)
+    assert (tmp_path / "packed.xlsx").stat().st_size < 1_000_000
+    assert "more than any spreadsheet of its size" in faults(tmp_path / "packed.xlsx")
+    assert len(list(read(tmp_path / "wide.xlsx"))) == 2
 
 
 @pytest.mark.parametrize("format", sorted(set(formats()) - {"hub"}))

@@ -243,7 +243,8 @@ def _cache(parsed: argparse.Namespace) -> None:
     parts = list_cache(features)
     for part in parts:
         encoder = part.encoder
-        weights, dtypes = encoder.get("weights_xxh3", encoder.get("weights_sha256")), encoder.get("dtypes")
+        weights = encoder.get("weights_xxh3", encoder.get("weights_sha256"))
+        dtypes = encoder.get("dtypes")
         made_by = f"{encoder.get('name') or 'unnamed'} (weights {str(weights)[:12]})"
         made_by += f", {'/'.join(map(str, dtypes)) if isinstance(dtypes, list) else dtypes}, {encoder.get('device')}"
         print(f"{part.size_bytes / 1e6:10,.1f} MB {part.pictures:9,} pictures  {made_by}")

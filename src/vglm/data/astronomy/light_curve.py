@@ -162,7 +162,7 @@ def measure(curve: LightCurve) -> Measurement:
     frequencies = lowest + step * np.arange(int(number) + 1, dtype=np.float64)
     with np.errstate(all="ignore"):  # of fluxes that no star has; told below
         spectrum = _amplitudes(curve, frequencies)
-    faintest, brightest = np.percentile(curve.flux, [0.5, 99.5])
+        faintest, brightest = np.percentile(curve.flux, [0.5, 99.5])
     if not (np.isfinite(spectrum).all() and 0 < brightest < np.inf):
         raise DataError(
             f"expected fluxes of a star, found values from {curve.flux.min():g} to {curve.flux.max():g} times their"
