@@ -282,6 +282,32 @@ def _parquet(folder: Path) -> None:
     parquet.write_table(_arrow_table(), folder / "d.parquet", compression="zstd")
 
 
+def _xlsx(folder: Path) -> None:
+    import openpyxl
+
+    _pictures(folder, "0.png", "1.png")
+    book = openpyxl.Workbook()
+    for row in (["image", "question", "answer", "n"], ["0.png", "Which?", "red", 1.5], ["1.png", "Which?", 2, None]):
+        book.active.append(row)
+    book.save(folder / "rows.xlsx")
+
+
+def _llama_factory(folder: Path) -> None:
+    _pictures(folder, "0.png")
+    tags = {"role_tag": "who", "content_tag": "text", "user_tag": "me", "assistant_tag": "it"}
+    columns = {"messages": "said", "images": "photos"}
+    _json(
+        folder / "dataset_info.json",
+        {"pets": {"file_name": "pets.json", "formatting": "sharegpt", "columns": columns, "tags": tags}},
+    )
+    said = [{"who": "me", "text": "<image>Who?"}, {"who": "it", "text": "A cat."}]
+    _json(folder / "pets.json", [{"said": said, "photos": ["0.png"]}])
+
+
+def _class_folders(folder: Path) -> None:
+    _pictures(folder, "train/beach/0.jpg", "train/forest/1.jpg", "test/beach/2.jpg", "test/forest/3.jpg")
+
+
 def _openi(folder: Path) -> None:
     for study in (1, 2):
         _pictures(folder, f"CXR{study}_1.png")
@@ -338,9 +364,6 @@ def _lightcurves(folder: Path) -> None:
         for place, name in enumerate(("a.csv", "b.fits", "c.fits.gz"))
     ]
     _csv(folder / "labels.csv", [["star", "file", "type", "period", "amplitude", "split"], *rows])
-
-
-_FOLDERS = {"scienceqa", "mme", "imagefolder", "webdataset", "saved", "openi_xml", "mimic_cxr", "lightcurves"}
 
 
 def _read_data(format: str, file: str) -> Callable[[Path, random.Random], None]:
@@ -578,6 +601,9 @@ AREAS |= {
         "arrow-packed": (_arrow("zstd", with_pictures=False), "d.arrow"),
         "arrow-saved": (_saved, ""),
         "parquet": (_parquet, "d.parquet"),
+        "xlsx": (_xlsx, "rows.xlsx"),
+        "llama_factory": (_llama_factory, "pets.json"),
+        "class_folders": (_class_folders, ""),
         "openi_xml": (_openi, ""),
         "r2gen": (_r2gen, "annotation.json"),
         "mimic_cxr": (_mimic, ""),
