@@ -366,7 +366,7 @@ def test_two_processes_share_the_samples_and_end_together(
     failed = torchrun(*overrides)
     assert failed.returncode != 0
     assert failed.stderr.count("error: ") == 1
-    assert f"error: {tmp_path / 'shared'} cannot be written (No space left on device)." in failed.stderr
+    assert f"error: {tmp_path / 'shared'} cannot be written: No space left on device." in failed.stderr
     assert "exitcode  : 2" in failed.stderr
     assert failed.stdout == ""
     before = Path("before", "predictions.jsonl")
