@@ -160,6 +160,7 @@ class Process:
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, 1)
         os.dup2(file, 2)
+        sys.stdout, sys.stderr = (open(each, "w", closefd=False) for each in (1, 2))  # noqa: SIM115 - until the end
         os.environ.update(ENVIRONMENT, VGLM_CACHE=str(cache))
         self.operations, own, places = 0, os.getpid(), (str(folder), str(cache))
 

@@ -366,9 +366,9 @@ def test_two_processes_share_the_samples_and_end_together(
     failed = torchrun(*overrides)
     assert failed.returncode != 0
     assert failed.stderr.count("error: ") == 1
-    assert f"error: {tmp_path / 'shared'} cannot be written (No space left on device)." in failed.stderr
+    assert f"error: {tmp_path / 'shared'} cannot be written: No space left on device." in failed.stderr
     assert "exitcode  : 2" in failed.stderr
-    assert failed.stdout == ""
+    assert "Traceback" not in failed.stdout
     before = Path("before", "predictions.jsonl")
     assert (work / before).read_bytes() == (whole / before).read_bytes()
     full.unlink()
@@ -479,9 +479,9 @@ def test_wrong_settings_and_places_are_refused(run_folder: Path, tmp_path: Path)
         run(f"run={run_folder}", "batch_size=0", f"output_dir={tmp_path / 'a'}")
     with pytest.raises(ConfigError, match="draws is 2, but answers are greedy"):
         run(f"run={run_folder}", "draws=2")
-    with pytest.raises(ConfigError, match="there is no 'tests'"):
+    with pytest.raises(ConfigError, match=r"splits: expected .*got \['tests'\]; did you mean `test`"):
         run(f"run={run_folder}", "splits=[tests]")
-    with pytest.raises(ConfigError, match="splits must be some of test, probe, validation, train, got 3"):
+    with pytest.raises(ConfigError, match=r"splits: expected .*got 3"):
         run(f"run={run_folder}", "splits=3")
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(DataError, match="holds other files"):

@@ -287,6 +287,11 @@ def test_the_command_lists_and_clears(
     assert "2 pictures  mean (weights 000000000000), float32, cpu" in listed[0]
     assert listed[-1].startswith(str(cache_folder()))
 
+    for damaged in ('{"dtypes": 3.5}', "[]", "no JSON"):
+        list_cache(folder)[0].folder.joinpath("encoder.json").write_text(damaged)
+        assert main(["cache"]) == 0
+        assert "2 pictures  unnamed (weights None" in capsys.readouterr().out
+
     size = sum(file.stat().st_size for file in folder.glob("**/*") if file.is_file())
     assert main(["cache", "--clear"]) == 0
     assert f"{size / 1e6:,.1f} MB freed" in capsys.readouterr().out

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -106,6 +107,8 @@ def test_what_is_no_file_is_not_opened(
     for picture in (tmp_path / "a", ImageSlice(tmp_path / "a", 0, 10)):
         with pytest.raises(DataError):
             check_image_header(picture)
+        sample = Sample("a#1", "g", picture, (Turn("?", "!"),))
+        assert isinstance(record_window(sample), Sample)  # what it is, is said when it is opened
 
 
 @pytest.mark.parametrize("put", [os.mkfifo, endless])
@@ -280,6 +283,43 @@ def test_times_of_a_light_curve_over_any_range(tmp_path: Path, times: list[str])
     (tmp_path / "a.csv").write_text("\n".join(lines))
     told = faults(tmp_path, picture_dir=str(tmp_path / "drawn"))
     assert "which would take a periodogram of more than 5,000,000 frequencies" in told
+
+
+def test_fluxes_that_no_star_has(tmp_path: Path) -> None:
+    """Their squares, and with them the spectrum, are no numbers."""
+    AREAS["readers/lightcurves"].make(tmp_path)
+    lines = (tmp_path / "a.csv").read_text().splitlines()
+    fluxes = [1e-290 if place % 2 else 1e28 for place in range(len(lines) - 2)]
+    fluxes[1:-1] = [1e-290] * (len(fluxes) - 2)
+    lines[2:] = [f"{line.split(',')[0]},{flux}" for line, flux in zip(lines[2:], fluxes, strict=True)]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    assert "expected fluxes of a star" in faults(tmp_path, picture_dir=str(tmp_path / "drawn"))
+
+
+def test_a_spreadsheet_that_unpacks_to_anything_or_says_that_it_is_huge(tmp_path: Path) -> None:
+    AREAS["readers/xlsx"].make(tmp_path)
+    assert faults(tmp_path / "rows.xlsx") == ""
+    with zipfile.ZipFile(tmp_path / "rows.xlsx") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    sheet = "xl/worksheets/sheet1.xml"
+    for name, content in {
+        "packed": parts[sheet] + b"<!-- " + bytes(100 << 20) + b" -->",
+        "wide": re.sub(rb'ref="A1:D3"', b'ref="A1:XFD1048576"', parts[sheet]),
+    }.items():
+        with zipfile.ZipFile(tmp_path / f"{name}.xlsx", "w", zipfile.ZIP_DEFLATED) as archive:
+            for each, part in (parts | {sheet: content}).items():
+                archive.writestr(each, part)
+    assert (tmp_path / "packed.xlsx").stat().st_size < 1_000_000
+    assert "more than any spreadsheet of its size" in faults(tmp_path / "packed.xlsx")
+    assert len(list(read(tmp_path / "wide.xlsx"))) == 2
+
+
+@pytest.mark.parametrize("format", sorted(set(formats()) - {"hub"}))
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf", b"\0" * 2000])
+def test_a_file_with_nothing_in_it(tmp_path: Path, format: str, content: bytes) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    told = faults(tmp_path / "a.csv", format=format) or not list(read(tmp_path / "a.csv", format=format))
+    assert told
 
 
 def test_packed_files_that_unpack_to_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -246,8 +246,9 @@ def _cache(parsed: argparse.Namespace) -> None:
     for part in parts:
         encoder = part.encoder
         weights = encoder.get("weights_xxh3", encoder.get("weights_sha256"))
+        dtypes = encoder.get("dtypes")
         made_by = f"{encoder.get('name') or 'unnamed'} (weights {str(weights)[:12]})"
-        made_by += f", {'/'.join(map(str, encoder.get('dtypes', [])))}, {encoder.get('device')}"
+        made_by += f", {'/'.join(map(str, dtypes)) if isinstance(dtypes, list) else dtypes}, {encoder.get('device')}"
         print(f"{part.size_bytes / 1e6:10,.1f} MB {part.pictures:9,} pictures  {made_by}")
     sizes = {folder.name: folder_bytes(folder) for folder in others}
     for name, size in sizes.items():

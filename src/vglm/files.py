@@ -25,7 +25,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, AnyStr, TypeVar, cast
@@ -133,11 +133,12 @@ def put_in_place(partial: Path, path: Path) -> None:
 
 
 def check_vacant(path: Path, *, error: type[WorkbenchError] = DataError) -> None:
-    """Refuse a place that holds something.
+    """Refuse a place that holds something; what killed processes left beside it is removed.
 
     Raises:
         DataError: Or `error`: `path` is a file, or a folder with something in it.
     """
+    _sweep(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise error(f"{path} exists already and is not an empty folder. Name a new folder, or remove it first.")
 
@@ -373,8 +374,7 @@ def workplace(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     recover(path)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        _remove_unless_locked(left)
+    _sweep(path)
     lock = None
     while lock is None:  # None: swept away by another process before it was locked
         place = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
@@ -408,6 +408,14 @@ def _lock(folder: Path) -> FileLock | None:
         if (folder / LOCK_FILE).exists():
             return lock
         lock.release()  # of a file that another process removed
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes that were killed left beside a destination."""
+    name = glob.escape(path.name)
+    for left in (*path.parent.glob(f".{name}.*.partial"), *path.parent.glob(f".{name}.claimed")):
+        with suppress(OSError):  # of a folder that cannot be written, of which others will tell
+            _remove_unless_locked(left)
 
 
 def _remove_unless_locked(folder: Path) -> None:

@@ -282,6 +282,32 @@ def _parquet(folder: Path) -> None:
     parquet.write_table(_arrow_table(), folder / "d.parquet", compression="zstd")
 
 
+def _xlsx(folder: Path) -> None:
+    import openpyxl
+
+    _pictures(folder, "0.png", "1.png")
+    book = openpyxl.Workbook()
+    for row in (["image", "question", "answer", "n"], ["0.png", "Which?", "red", 1.5], ["1.png", "Which?", 2, None]):
+        book.active.append(row)
+    book.save(folder / "rows.xlsx")
+
+
+def _llama_factory(folder: Path) -> None:
+    _pictures(folder, "0.png")
+    tags = {"role_tag": "who", "content_tag": "text", "user_tag": "me", "assistant_tag": "it"}
+    columns = {"messages": "said", "images": "photos"}
+    _json(
+        folder / "dataset_info.json",
+        {"pets": {"file_name": "pets.json", "formatting": "sharegpt", "columns": columns, "tags": tags}},
+    )
+    said = [{"who": "me", "text": "<image>Who?"}, {"who": "it", "text": "A cat."}]
+    _json(folder / "pets.json", [{"said": said, "photos": ["0.png"]}])
+
+
+def _class_folders(folder: Path) -> None:
+    _pictures(folder, "train/beach/0.jpg", "train/forest/1.jpg", "test/beach/2.jpg", "test/forest/3.jpg")
+
+
 def _openi(folder: Path) -> None:
     for study in (1, 2):
         _pictures(folder, f"CXR{study}_1.png")
@@ -338,9 +364,6 @@ def _lightcurves(folder: Path) -> None:
         for place, name in enumerate(("a.csv", "b.fits", "c.fits.gz"))
     ]
     _csv(folder / "labels.csv", [["star", "file", "type", "period", "amplitude", "split"], *rows])
-
-
-_FOLDERS = {"scienceqa", "mme", "imagefolder", "webdataset", "saved", "openi_xml", "mimic_cxr", "lightcurves"}
 
 
 def _read_data(format: str, file: str) -> Callable[[Path, random.Random], None]:
@@ -466,31 +489,27 @@ def _encode(pictures: Any) -> Any:
     return torch.stack([torch.full((2, 3), float(picture.getpixel((0, 0))[0])) for picture in pictures])
 
 
-def _features(folder: Path) -> None:
-    import vglm.data.feature_cache
-
-    settled, vglm.data.feature_cache._SETTLED_SECONDS = vglm.data.feature_cache._SETTLED_SECONDS, -1.0
-    pictures = folder.parent / "pictures"
+def _pictures_to_encode(folder: Path) -> None:
     for each in range(5):
-        pictures.mkdir(exist_ok=True)
-        Image.new("RGB", (3, 4), (each, 0, 0)).save(pictures / f"{each}.png")
-    _feature_cache(folder, _encode).fill(_samples(pictures))
-    vglm.data.feature_cache._SETTLED_SECONDS = settled
+        Image.new("RGB", (3, 4), (each, 0, 0)).save(folder / f"{each}.png")
 
 
-def _read_features(folder: Path, rng: random.Random) -> None:
-    """What the cache gives is right, whatever became of its files."""
+def _damaged_features(folder: Path, rng: random.Random) -> None:
+    """Whatever became of a cache's files, it is filled again and found again."""
+    import vglm.data.feature_cache
     from vglm.cli import main
-    from vglm.data.feature_cache import list_cache
 
-    pictures = next(iter(folder.parents[1].glob("good/*/pictures")))
-    cache = _feature_cache(folder, _encode)
-    cache.fill(_samples(pictures))
-    for sample in _samples(pictures):
-        features = cache[sample]
-        assert tuple(features.shape) == (2, 3)
-    os.environ["VGLM_CACHE"] = str(folder)
-    list_cache(folder / "features")
+    from .mutations import mutate_folder
+
+    vglm.data.feature_cache._SETTLED_SECONDS = -1.0  # as if the pictures had been there for long
+    cache = folder.parent / "cache"
+    os.environ["VGLM_CACHE"] = str(cache)
+    _feature_cache(cache, _encode).fill(_samples(folder))
+    mutate_folder(rng, cache)
+    features = _feature_cache(cache, _encode)
+    features.fill(_samples(folder))
+    for sample in _samples(folder):
+        assert tuple(features[sample].shape) == (2, 3)
     main(["cache"])
     if rng.random() < 0.2:
         main(["cache", "--clear"])
@@ -582,6 +601,9 @@ AREAS |= {
         "arrow-packed": (_arrow("zstd", with_pictures=False), "d.arrow"),
         "arrow-saved": (_saved, ""),
         "parquet": (_parquet, "d.parquet"),
+        "xlsx": (_xlsx, "rows.xlsx"),
+        "llama_factory": (_llama_factory, "pets.json"),
+        "class_folders": (_class_folders, ""),
         "openi_xml": (_openi, ""),
         "r2gen": (_r2gen, "annotation.json"),
         "mimic_cxr": (_mimic, ""),
@@ -609,6 +631,6 @@ AREAS |= {
     }.items()
 }
 AREAS |= {
-    "caches/features": Area(_features, _read_features, changes_input=True),
+    "caches/features": Area(_pictures_to_encode, _damaged_features, is_mutated=False),
     "caches/tables": Area(_tables, _mutated_table, changes_input=True, is_mutated=False, is_quick=False),
 }

@@ -65,7 +65,9 @@ def entry_point(config_name: str) -> "Callable[[Callable[[DictConfig], Any]], Ca
                 import hydra
 
                 from vglm.config.overrides import check_composable, loosen
+                from vglm.config.resolvers import register_resolvers
 
+                register_resolvers()
                 sys.argv[1:] = loosen(own, config_name)
                 if not any(each.partition("=")[0] in _WITHOUT_RUN for each in own):
                     check_composable(config_name, _overrides(sys.argv[1:]))

@@ -294,6 +294,8 @@ def _describe(annotation: Any) -> str:
         return " | ".join(_describe(each) for each in _without_spelling(arguments))
     if origin is Literal:
         return f"one of {', '.join(map(repr, arguments))}"
+    if origin is list and typing.get_origin(arguments[0]) is Literal:
+        return f"a list of {', '.join(map(repr, typing.get_args(arguments[0])))}"
     if annotation is types.NoneType:
         return "null"
     if isinstance(annotation, type) and issubclass(annotation, Enum):

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vglm.config.targets import interpolation_in
@@ -62,6 +61,8 @@ def load_run_config(run_folder: object) -> DictConfig:
         raise ConfigError(
             f"{run_folder} has no config.yaml, so it is no run. Pass a folder as outputs/<recipe>/<time>."
         )
+    from hydra.core.hydra_config import HydraConfig  # reading a config needs no Hydra
+
     given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     others = [each.lstrip("+") for each in given if not each.lstrip("+").startswith("resume=")]
     if others:

@@ -14,8 +14,6 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-import hydra
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vglm.config.places import repo_root
@@ -173,6 +171,9 @@ def build(component: Mapping[str, Any] | DictConfig, **keys: Any) -> Any:
         )
     check_targets(component)
     check_targets(keys)
+    import hydra.utils
+    from hydra.errors import InstantiationException
+
     try:
         return hydra.utils.instantiate(component, **keys)
     except InstantiationException as error:

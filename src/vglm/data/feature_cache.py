@@ -266,8 +266,11 @@ def clear_cache(folder: Path) -> int:
         shutil.rmtree(part.folder)
         freed += part.size_bytes
     for file in folder.glob("pictures.*"):  # also that of an earlier version
-        freed += file.stat().st_size
-        file.unlink(missing_ok=True)
+        freed += file.lstat().st_size
+        if file.is_dir() and not file.is_symlink():
+            shutil.rmtree(file)
+        else:
+            file.unlink(missing_ok=True)
     with suppress(OSError):
         folder.rmdir()
     return freed

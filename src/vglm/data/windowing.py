@@ -26,6 +26,7 @@ look-up table.
 
 import io
 import math
+import os
 import re
 import warnings
 import zlib
@@ -332,7 +333,7 @@ def record_window(sample: Sample, rule: WindowRule = "auto") -> Sample | BadRow:
 
 def _read_deep(image: Path | ImageSlice) -> DeepGrey | None:
     """The grey values of a picture of more than 8 bits; None for any other, which is not decoded."""
-    if isinstance(image, Path) and image.suffix.lower() in _ALWAYS_8_BITS:
+    if isinstance(image, Path) and (image.suffix.lower() in _ALWAYS_8_BITS or not os.path.isfile(image)):
         return None
     if is_dicom(image):
         return read_dicom(image)

@@ -64,9 +64,15 @@ def note_source(model: nn.Module, weights: NativeWeights) -> None:
     model.__dict__["source_weights"] = _Source(weights, seen, {name: each.dtype for name, each in parameters.items()})
 
 
+def stored_weights(model: nn.Module) -> NativeWeights | None:
+    """The checkpoint that a model was read from, whatever became of its parameters."""
+    source = model.__dict__.get("source_weights")
+    return source.weights if isinstance(source, _Source) else None
+
+
 def is_from_checkpoint(model: nn.Module) -> bool:
     """Whether a model's identity is that of a checkpoint, though parts of it be dropped."""
-    return isinstance(model.__dict__.get("source_weights"), _Source)
+    return stored_weights(model) is not None
 
 
 def is_adapted(parameter: str) -> bool:

@@ -641,8 +641,9 @@ def attach_adapter(model: Any, adapter: Path, *, name: str = "default", is_check
     if is_checked:
         check_base(adapter, model.get_base_model() if isinstance(model, PeftModel) else model)
     config = read_adapter(adapter, model)
-    # Tensors without memory until the stored ones take their place; what changes the base must see numbers.
-    options: Any = {"low_cpu_mem_usage": getattr(config, "init_lora_weights", True) in (True, False, "gaussian")}
+    # Tensors without memory until the stored ones take their place; what changes the base or counts ranks sees numbers.
+    is_plain = getattr(config, "init_lora_weights", True) in (True, False, "gaussian")
+    options: Any = {"low_cpu_mem_usage": is_plain and config.peft_type != "ADALORA"}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings(

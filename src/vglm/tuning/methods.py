@@ -27,7 +27,7 @@ from transformers import TrainingArguments
 
 from vglm.errors import ConfigError, WorkbenchError
 from vglm.files import replaced_folder
-from vglm.model.identity import is_from_checkpoint, write_record
+from vglm.model.identity import stored_weights, write_record
 from vglm.model.loading import save_native
 from vglm.model.modeling import VisualGlmForConditionalGeneration
 from vglm.model.processing import VisualGlmProcessor
@@ -331,8 +331,8 @@ def take_off(model: PeftModel) -> Any:
     tuner.unload()
     for name, layer in changed.items():
         weight = base.get_submodule(name).weight
-        if is_from_checkpoint(base):
-            weight.copy_(base.__dict__["source_weights"][f"{name}.weight"])
+        if (stored := stored_weights(base)) is not None:
+            weight.copy_(stored[f"{name}.weight"])
         else:
             matrix_a, matrix_b = (start[f"base_model.model.{name}.lora_{each}.weight"] for each in "AB")
             update = layer.scaling["default"] * (matrix_b @ matrix_a).to(weight.device)

@@ -98,7 +98,8 @@ class LightCurve:
                 " fix: give flux that is not yet divided or subtracted, or magnitudes in a column `mag`"
             )
         keep = ~_outliers(flux)
-        time, flux = time[keep], flux[keep] / median
+        with np.errstate(over="ignore"):  # refused by `measure`
+            time, flux = time[keep], flux[keep] / median
         if error is not None:
             error = error[keep] / median
             if not (np.isfinite(error) & (error > 0)).all():
@@ -159,9 +160,15 @@ def measure(curve: LightCurve) -> Measurement:
             " outliers out"
         )
     frequencies = lowest + step * np.arange(int(number) + 1, dtype=np.float64)
-    spectrum = _amplitudes(curve, frequencies)
+    with np.errstate(all="ignore"):  # of fluxes that no star has; told below
+        spectrum = _amplitudes(curve, frequencies)
+        faintest, brightest = np.percentile(curve.flux, [0.5, 99.5])
+    if not (np.isfinite(spectrum).all() and 0 < brightest < np.inf):
+        raise DataError(
+            f"expected fluxes of a star, found values from {curve.flux.min():g} to {curve.flux.max():g} times their"
+            " median; fix: take outliers out"
+        )
     frequency = _peak(frequencies, spectrum)
-    faintest, brightest = np.percentile(curve.flux, [0.5, 99.5])
     amplitude = 2.5 * np.log10(brightest / max(faintest, 0.01 * brightest))
     return Measurement(_best_multiple(curve, 1 / frequency, span), float(amplitude), frequencies, spectrum)
 

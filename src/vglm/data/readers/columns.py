@@ -310,7 +310,8 @@ class TableReader:
     def _text(self, check: RowCheck, row: Mapping[str, Any], column: str) -> str:
         """A cell's text; a number counts as one, as spreadsheets make numbers of what looks like it."""
         value = row.get(column)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        is_number = is_whole or (isinstance(value, float) and math.isfinite(value))
         text = str(value) if is_number else check.text(row, column)
         if text.endswith(".0") and _WHOLE.fullmatch(text) and self._is_whole(column):
             return text[:-2]

@@ -5,6 +5,7 @@ name_encoding("图片,问题".encode("gbk"))                    "probably GBK"
 """
 
 import codecs
+import os
 import re
 from pathlib import Path
 
@@ -56,6 +57,8 @@ def refuse_other_encodings(path: Path) -> None:
     Raises:
         DataError: It is in another encoding; the message names it.
     """
+    if not os.path.isfile(path):
+        return  # likewise
     try:
         with path.open("rb") as file:
             name = name_encoding(file.read(_HEAD_BYTES))

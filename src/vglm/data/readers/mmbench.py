@@ -156,7 +156,7 @@ class _Rows:
         self._start = 0
         self._lines: list[bytes] = []
         self._records = self._parse()
-        self.names = [cell.strip() for cell in next(self._records)[1]]
+        self.names = [cell.strip() for cell in next(self._records, (1, []))[1]]
         twice = sorted({name for name in self.names if self.names.count(name) > 1})
         if twice:
             raise DataError(f"{path}: the header has {', '.join(map(repr, twice))} more than once. Rename one.")

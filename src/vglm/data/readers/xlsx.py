@@ -28,6 +28,7 @@ from vglm.errors import ConfigError, DataError, brief
 NAME = "xlsx"
 SHAPE = "a spreadsheet of Excel with a row of names such as image, question, answer"
 
+_MOST_UNPACKED_BYTES, _MOST_UNPACKED_TIMES = 1 << 26, 50
 _WORKBOOK, _MEDIA = "xl/workbook.xml", "xl/media/"
 
 
@@ -67,8 +68,13 @@ def read(
     try:
         with zipfile.ZipFile(path) as archive:
             has_media = any(each.startswith(_MEDIA) for each in archive.namelist())
+            length = sum(each.file_size for each in archive.infolist())
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: expected a spreadsheet, found: {brief(error)}. Save it as .xlsx.") from error
+    if length > max(_MOST_UNPACKED_BYTES, _MOST_UNPACKED_TIMES * path.stat().st_size):
+        raise DataError(
+            f"{path}: it unpacks to {length:,} bytes, more than any spreadsheet of its size. Save it as CSV."
+        )
     rows = _rows(path, sheet)
     names = next(rows)[1]
     table = TableReader.start(path, ImageFolders(path.parent, image_dir), name, names, None, **options)
@@ -96,6 +102,8 @@ def _rows(path: Path, sheet: str | None) -> Iterator[tuple[int, Any]]:
     try:
         values = openpyxl.load_workbook(path, read_only=True, data_only=True)
         formulas = openpyxl.load_workbook(path, read_only=True)
+        for each in (*values.worksheets, *formulas.worksheets):
+            each.reset_dimensions()  # or a file could have any number of empty cells, by saying so
         chosen = _choose(path, values, sheet)
         names: list[str] = []
         pairs = zip(
