@@ -53,6 +53,8 @@ class Server:
         self.openai = OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
 
     def close(self) -> None:
+        self.http.close()
+        self.openai.close()
         self.uvicorn.should_exit = True
         self.thread.join()
 

@@ -292,6 +292,8 @@ def read_picture(content: bytes, limits: Limits) -> Image.Image:
             return image.convert("RGB")
         except DataError:
             raise
+        except Image.DecompressionBombError as error:
+            raise DataError(f"the image has far more pixels than the {limits.pixels:,} that are taken.") from error
         except Exception as error:  # Pillow raises many kinds for damaged data
             raise DataError(f"the image cannot be read as one of {', '.join(FORMATS)}, or is damaged.") from error
 
