@@ -101,7 +101,6 @@ def load(parsed: argparse.Namespace, **settings: Any) -> Any:
 
 
 def _chat(parsed: argparse.Namespace) -> None:
-    engine = load(parsed)
     from vglm.serving.adapters import BASE
     from vglm.serving.chat import Dialogue, Terminal, first_question, line_reader, with_english
     from vglm.serving.sampling import Sampling
@@ -114,6 +113,7 @@ def _chat(parsed: argparse.Namespace) -> None:
         repetition_penalty=parsed.repetition_penalty,
         seed=parsed.seed,
     )
+    engine = load(parsed)
     adapter = engine.names[1] if len(engine.names) > 1 else BASE
     dialogue = Dialogue(engine, with_english(sampling, parsed.english), adapter, (adapter,))
     language = "en" if parsed.english else "zh"
