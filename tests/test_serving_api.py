@@ -2,11 +2,15 @@
 
 import asyncio
 import base64
+import contextlib
 import io
 import json
 import random
+import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import zlib
 from collections.abc import Iterator
@@ -514,3 +518,21 @@ def test_a_trusted_address_is_fetched_with_its_redirects_and_bounds(tmp_path: Pa
     finally:
         pages.should_exit = True
         thread.join()
+
+
+def test_a_server_that_is_asked_to_end_ends_well() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "vglm", "api", "--port", str(port)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    reply = None
+    while reply is None:
+        assert process.poll() is None
+        with contextlib.suppress(httpx.ConnectError):
+            reply = httpx.post(f"http://127.0.0.1:{port}/", json={"text": "你好", "seed": 1}, timeout=120)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate()
+    assert process.returncode == 0
+    assert told.splitlines()[-1] == "stopped"
+    assert reply.status_code == 200

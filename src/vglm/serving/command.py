@@ -177,6 +177,8 @@ def serve(parsed: argparse.Namespace, extend: Any) -> None:
     print(f"serving {', '.join(engine.names)} on http://{parsed.host}:{parsed.port}", file=sys.stderr, flush=True)
     try:
         server.run()
+    except KeyboardInterrupt:  # raised again when all that ran has been answered
+        print("stopped", file=sys.stderr)
     except SystemExit as error:
         engine.close(cancel=True)
         raise WorkbenchError(
