@@ -63,12 +63,45 @@ def test_a_failed_run_with_a_checkpoint_stays(tmp_path: Path, capsys: pytest.Cap
 def test_a_taken_name_and_a_finished_run_are_refused(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    with pytest.raises(ConfigError, match="is taken"), open_run(run):
+    (run / "config.yaml").touch()
+    with pytest.raises(ConfigError, match=r"is taken.*resume="), open_run(run):
         pass
     (run / "adapter").mkdir()
     with pytest.raises(ConfigError, match="has finished"), open_run(run, resume=True):
         pass
     assert (run / "adapter").is_dir()
+
+
+def test_a_folder_in_which_no_run_began_is_free(tmp_path: Path) -> None:
+    command = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom vglm.tuning.run_folder import open_run\n"
+        "sys.addaudithook(lambda event, _: event == 'os.rename' and os.kill(os.getpid(), signal.SIGKILL))\n"
+        f"with open_run(Path({str(tmp_path / 'run')!r}), {{'config.yaml': 'a: 1'}}): pass"
+    )
+    killed = subprocess.run([sys.executable, "-c", command], check=False, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert ".lock" in left
+    assert "config.yaml" not in left
+    with open_run(tmp_path / "run", {"config.yaml": "a: 2"}) as run:
+        assert {path.name for path in run.iterdir()} == {".lock", "config.yaml"}
+        with pytest.raises(ConfigError, match="is taken"), open_run(run):
+            pass
+    assert [path.name for path in run.iterdir()] == ["config.yaml"]
+
+
+def test_a_folder_with_other_files_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"is taken: it holds notes\.txt"), open_run(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_that_is_about_to_begin_is_held(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run") as run:  # no config.yaml yet
+        with pytest.raises(ConfigError, match="being trained by another process"), open_run(run):
+            pass
+        assert run.is_dir()
 
 
 def test_an_unwritable_place_is_a_clear_error(tmp_path: Path) -> None:
@@ -128,6 +161,8 @@ def test_what_a_killed_process_left_is_swept_up(tmp_path: Path) -> None:
     (tmp_path / f".adapter.{os.getpid()}" / "adapter_config.json").touch()
     (tmp_path / ".run.json.7").touch()
     (tmp_path / ".gitignore").touch()
+    (tmp_path / ".checkpoint-1.0a1b.partial").mkdir()
+    (tmp_path / ".checkpoint-1.0a1b.partial" / "trainer_state.json").touch()
     with open_run(tmp_path, {"config.yaml": "a: 1\n", "splits.json": {"a": 1}}, resume=True):
         names = {path.name for path in tmp_path.iterdir()}
         assert names == {"checkpoint-3", ".gitignore", ".lock", "config.yaml", "splits.json"}

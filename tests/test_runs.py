@@ -76,6 +76,18 @@ def test_a_result_that_failed_its_check_is_taken_only_when_told(tmp_path: Path) 
     assert Run.open(folder, unverified=True).result == folder / "adapter"
 
 
+def test_what_is_no_finished_run_is_told_what_it_can_be_used_for(tmp_path: Path) -> None:
+    begun = write_run(tmp_path / "begun", result=None)
+    with pytest.raises(ConfigError, match=r"continue the run: python train\.py resume="):
+        Run.open(begun)
+    merged = tmp_path / "merged"
+    merged.mkdir()
+    (merged / "config.json").touch()
+    with pytest.raises(ConfigError, match=r"looks like a model.*model\.path_or_id=") as caught:
+        Run.open(merged)
+    assert "resume=" not in str(caught.value)
+
+
 def test_latest_is_the_last_started_of_the_finished_ones(tmp_path: Path) -> None:
     with pytest.raises(WorkbenchError, match="no finished run"):
         Run.latest(tmp_path)

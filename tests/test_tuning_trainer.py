@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,44 @@ def test_a_checkpoint_holds_exactly_the_trainable_tensors(make_trainer, tmp_path
 
     moved = {name for name, each in trainer.model.named_parameters() if not torch.equal(each, before[name])}
     assert moved == trained.keys()
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(1, {6}), (2, {4, 6}), (3, {2, 4, 6}), (4, {2, 4, 6}), (None, {2, 4, 6})])
+def test_so_many_checkpoints_stay(make_trainer, limit: int | None, kept: set[int], tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    trainer.args.save_total_limit = limit
+    trainer.train()
+    assert {path.name for path in tmp_path.iterdir()} == {"log.jsonl", *(f"checkpoint-{step}" for step in kept)}
+    assert trainer.args.save_total_limit == limit
+
+
+def test_the_chosen_checkpoint_alone_stays_in_the_end(make_trainer, tmp_path: Path) -> None:
+    scores = _scoring(tmp_path, {0: 0.9, 2: 0.88, 4: 0.5, 6: 0.2}, budget_points=5)
+    trainer = make_trainer(tmp_path, scores=scores)
+    trainer.args.save_total_limit = 1
+    trainer.train()
+    assert [path.name for path in tmp_path.glob("*checkpoint*")] == ["checkpoint-2"]
+
+
+def test_no_checkpoint_is_half_removed(make_trainer, tmp_path: Path) -> None:
+    seen: list[set[str]] = []
+    is_watching = True
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if is_watching and event == "os.remove" and (tmp_path / "checkpoint-4").is_dir():
+            folders = [path for path in tmp_path.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
+            seen.extend({path.name for path in folder.iterdir() if path.name[0] != "."} for folder in folders)
+
+    trainer = make_trainer(tmp_path)
+    trainer.args.save_total_limit = 1
+    sys.addaudithook(watch)
+    try:
+        trainer.train()
+    finally:
+        is_watching = False
+    whole = {"optimizer.pt", "rng_state.pth", "scheduler.pt", "trainable.safetensors", "trainer_state.json"}
+    assert seen
+    assert all(names == whole for names in seen)
 
 
 def _scoring(folder: Path, probe: dict[int, float], **options: Any) -> CheckpointScores:

@@ -7,6 +7,7 @@
     with changed_folder(path, marker="x.json") as copy: ...         all changes to a folder appear together
     with claimed(path) as place: ...                     a hidden folder to make it in, for one process at a time
     with locked(folder, "another process trains there"): ...
+    remove_folder(path)                                  it is there with all of it, or gone
     facts = read_json(path, error=ConfigError)           an object, or one message that names the file
     facts = read_record(path, Record)                    the same as a dataclass, every field of the type it should have
     path = inside(folder, "images", name)                a name from a stranger's file, which may not lead elsewhere
@@ -384,6 +385,27 @@ def workplace(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(place, ignore_errors=True)
         lock.release()
+
+
+def remove_folder(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> None:
+    """Have a folder disappear whole, so that a killed process leaves no half of it under its name.
+
+    Args:
+        path: The folder.
+        error: What to raise.
+
+    Raises:
+        WorkbenchError: Or `error`: it cannot be removed.
+    """
+    with explained(path, error=error), workplace(path) as place:
+        path.replace(place / _CONTENT)
+
+
+def sweep_inside(folder: Path) -> None:
+    """Remove what processes that were killed left in a folder, whatever it was to become."""
+    for left in folder.glob(".*.partial"):
+        with suppress(OSError):
+            _remove_unless_locked(left)
 
 
 def _share_as(place: Path, content: Path) -> None:

@@ -283,10 +283,14 @@ class Run:
         if missing:
             there = sorted(path.name for path in found.folder.iterdir())
             more = f" and {len(there) - 10} more" if len(there) > 10 else ""
+            advice = "Pass the folder that train.py printed"
+            if CONFIG_FILE not in missing:
+                advice += f", or continue the run: python train.py resume={run}"
+            elif "config.json" in there:
+                advice += f"; it looks like a model, which evaluate.py takes as model.path_or_id={run}"
             raise ConfigError(
                 f"run '{run}' is no finished run: it lacks {', '.join(missing)} and holds"
-                f" {brief(ValueError(', '.join(there[:10]) or 'nothing'), 400)}{more}. Pass the folder that train.py"
-                f" printed, or continue the run: python train.py resume={run}"
+                f" {brief(ValueError(', '.join(there[:10]) or 'nothing'), 400)}{more}. {advice}"
             )
         return found
 

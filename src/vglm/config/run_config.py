@@ -59,7 +59,8 @@ def load_run_config(run_folder: object) -> DictConfig:
     path = run_folder / "config.yaml"
     if not path.is_file():
         raise ConfigError(
-            f"{run_folder} has no config.yaml, so it is no run. Pass a folder as outputs/<recipe>/<time>."
+            f"{run_folder} has no config.yaml, so no run was begun there. Pass a folder as outputs/<recipe>/<time>, or"
+            " give the training's first command again."
         )
     from hydra.core.hydra_config import HydraConfig  # reading a config needs no Hydra
 

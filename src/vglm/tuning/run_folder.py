@@ -28,8 +28,8 @@ from typing import Any
 
 from vglm.data.loading import Splits
 from vglm.errors import ConfigError, WorkbenchError, brief
-from vglm.files import explained, is_write_failure, locked, write_json, write_text
-from vglm.runs import RECORD_VERSION, RESULTS, UNVERIFIED
+from vglm.files import explained, is_write_failure, locked, sweep_inside, write_json, write_text
+from vglm.runs import CONFIG_FILE, RECORD_VERSION, RESULTS, UNVERIFIED
 from vglm.tuning.processes import agree, is_main
 from vglm.tuning.stopping import stopping_at_once
 
@@ -47,6 +47,8 @@ _PACKAGES = (
 _CHECKPOINT = re.compile(r"checkpoint-(\d{1,12})")
 _LEFT = re.compile(r"\.(adapter|model|run\.json|config\.yaml|splits\.json|log\.jsonl)\.\d+")
 """What earlier versions wrote to, named after their process, where they were killed."""
+_NOT_BEGUN = re.compile(r"\.lock|\.config\.yaml\..*")
+"""All that a run leaves that was killed before its config.yaml was there."""
 
 
 @contextmanager
@@ -59,7 +61,8 @@ def open_run(
     main one makes the folder, and all of them go on or none.
 
     Args:
-        path: The folder; a new run needs a name that is not taken.
+        path: The folder; a new run needs a name that is not taken, or an empty folder, as a run leaves it that was
+            killed before it began.
         files: What to write there first, by name: a text, or a value for JSON.
         resume: Whether to continue the run that lies there.
 
@@ -70,7 +73,7 @@ def open_run(
         ConfigError: The name is taken, the run to resume has finished, or another process trains there.
         WorkbenchError: The folder cannot be written: no space, no permission.
     """
-    missing = [each for each in (path, *path.parents) if not each.exists()]
+    missing = [path, *(each for each in path.parents if not each.exists())]
     with ExitStack() as stack:
         agree(partial(_claim, path, resume, stack))
         try:
@@ -97,15 +100,21 @@ def _claim(path: Path, resume: bool, stack: ExitStack) -> None:
             for left in (each for each in path.iterdir() if _LEFT.fullmatch(each.name)):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
         else:
-            path.mkdir(parents=True)
+            path.mkdir(parents=True, exist_ok=True)
+            _refuse_taken(path)
             stack.enter_context(locked(path, is_taken, error=ConfigError))
-    except FileExistsError as error:
-        if path.is_dir():
-            advice = f"Choose another, or continue that run with {_command(path)}."
-            raise ConfigError(f"output_dir {path} is taken. {advice}") from error
-        raise _unwritable(path, error) from error
+            _refuse_taken(path)
+        sweep_inside(path)
     except OSError as error:
         raise _unwritable(path, error) from error
+
+
+def _refuse_taken(path: Path) -> None:
+    found = sorted(each.name for each in path.iterdir() if not _NOT_BEGUN.fullmatch(each.name))
+    if CONFIG_FILE in found:
+        raise ConfigError(f"output_dir {path} is taken. Choose another, or continue that run with {_command(path)}.")
+    if found:
+        raise ConfigError(f"output_dir {path} is taken: it holds {brief(ValueError(found[0]))}. Choose another.")
 
 
 def _refuse_finished(path: Path) -> None:

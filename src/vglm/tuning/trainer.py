@@ -30,12 +30,12 @@ from torch import Tensor, nn
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import WandbCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import SaveStrategy, TrainOutput
+from transformers.trainer_utils import SaveStrategy, TrainOutput, sort_checkpoints
 
 from vglm.data.collator import Collator
 from vglm.data.sample import Sample
 from vglm.errors import CheckpointError, ConfigError, WorkbenchError, brief
-from vglm.files import read_json, whole_file, write_text
+from vglm.files import read_json, remove_folder, whole_file, write_text
 from vglm.tuning.adalora import RankAllocation, is_adalora, load_allocation, save_allocation
 from vglm.tuning.checkpoint_scores import CheckpointScores
 from vglm.tuning.components import learning_rate_of
@@ -266,6 +266,39 @@ class WorkbenchTrainer(Trainer):
         if is_adalora(self.model):
             save_allocation(self.accelerator.unwrap_model(self.model), folder)
 
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save a checkpoint, and remove those of which there are too many by now."""
+        with self._removing_none() as limit:
+            super()._save_checkpoint(model, trial)
+        self._remove_checkpoints(limit)
+
+    @contextmanager
+    def _removing_none(self) -> Iterator[int | None]:
+        """Keep Trainer from removing checkpoints file by file: killed in between it would leave half of one."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            yield limit
+        finally:
+            self.args.save_total_limit = limit
+
+    def _remove_checkpoints(self, limit: int | None, *, is_last: bool = False) -> None:
+        """Remove the oldest checkpoints, but not the best and the newest.
+
+        Args:
+            limit: How many may stay; all if None.
+            is_last: Whether training is over, so that the newest need not stay beside the best where one may.
+        """
+        if limit is None or limit < 1 or not self.args.should_save:
+            return
+        checkpoints = sort_checkpoints(str(self.args.output_dir), use_mtime=True)
+        best = self.state.best_model_checkpoint
+        kept = {each for each in checkpoints if best is not None and Path(each) == Path(best)}
+        if not is_last or not kept:
+            kept.update(checkpoints[-1:])
+        spare = [each for each in checkpoints if each not in kept]
+        for each in spare[: max(0, len(checkpoints) - max(limit, len(kept)))]:
+            remove_folder(Path(each))
+
     def _save_rng_state(self, output_dir: str) -> None:
         """Save the random states of this process before the main one completes the checkpoint."""
         super()._save_rng_state(output_dir)
@@ -359,7 +392,10 @@ class WorkbenchTrainer(Trainer):
 
     def _finalize_training(self, trial: Any, num_train_samples: Any, start_time: float) -> TrainOutput:
         """Report on the whole training, what came before it was resumed included."""
-        outcome: TrainOutput = super()._finalize_training(trial, num_train_samples, start_time - self._progress.seconds)
+        start_time -= self._progress.seconds
+        with self._removing_none() as limit:
+            outcome: TrainOutput = super()._finalize_training(trial, num_train_samples, start_time)
+        self._remove_checkpoints(limit, is_last=True)
         return outcome
 
     def training_step(
