@@ -341,13 +341,8 @@ class Run:
             if not found:
                 raise ConfigError(f"{path} holds no finished run. Train one first: python train.py")
             for run in found:
-                _ = (
-                    run.config,
-                    run.record,
-                    run.splits,
-                    run.log,
-                    run.checkpoint_scores,
-                )  # all are checked before anybody works with one
+                # all are checked before anybody works with one
+                _ = run.config, run.record, run.splits, run.log, run.checkpoint_scores
                 runs[run.folder.resolve()] = run
         return list(runs.values())
 

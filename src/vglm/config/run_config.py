@@ -54,7 +54,8 @@ def load_run_config(run_folder: object) -> DictConfig:
         run_folder: `outputs/<recipe>/<time>/`; what the command line said, so it is checked.
 
     Raises:
-        ConfigError: The folder holds no readable and whole `config.yaml`, or the command line asks for other changes besides.
+        ConfigError: The folder holds no readable and whole `config.yaml`, or the command line asks for other
+            changes besides.
     """
     if not isinstance(run_folder, str | Path):
         raise ConfigError(f"resume: expected the folder of a run, outputs/<recipe>/<time>, got {run_folder!r}.")
