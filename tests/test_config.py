@@ -199,7 +199,9 @@ def test_a_group_set_to_nothing_is_refused(argument: str) -> None:
         compose(overrides=[argument])
 
 
-@pytest.mark.parametrize("content", ["a: 1", "[1]", "trainer: 3"])
+@pytest.mark.parametrize(
+    "content", ["a: 1", "[1]", "trainer: 3", "trainer: {_target_: a.b}\nmodel: {_target_: a.b}\ndataset: -9"]
+)
 def test_a_config_of_something_else_is_no_run(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.yaml").write_text(content)
     with pytest.raises(ConfigError, match=r"config\.yaml is no config of train\.py"):

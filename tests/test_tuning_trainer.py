@@ -312,6 +312,7 @@ def test_a_checkpoint_that_lacks_a_file_is_refused(make_trainer, tmp_path: Path,
 @pytest.mark.parametrize(
     "damage",
     [
+        {"train_batch_size": {"": None}},
         {"global_step": "4"},
         {"global_step": None},
         {"global_step": 5},

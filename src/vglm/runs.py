@@ -334,7 +334,8 @@ class Run:
 
         Raises:
             ConfigError: A folder does not exist or holds no finished run, or a run's config is damaged.
-            AdapterError: A run's description is damaged.
+            AdapterError: A run's description, or that of its splits, is damaged.
+            CheckpointError: A run's log or scores are damaged.
         """
         runs: dict[Path, Run] = {}
         for path in paths:
@@ -344,7 +345,8 @@ class Run:
             if not found:
                 raise ConfigError(f"{path} holds no finished run. Train one first: python train.py")
             for run in found:
-                _ = run.config, run.record  # all are checked before anybody works with one
+                # all are checked before anybody works with one
+                _ = run.config, run.record, run.splits, run.log, run.checkpoint_scores
                 runs[run.folder.resolve()] = run
         return list(runs.values())
 

@@ -16,6 +16,9 @@ from vglm.errors import ConfigError, brief
 from vglm.files import parse_yaml, read_text
 
 _MOST_BYTES = 1_000_000
+_COMPONENTS = ("trainer", "model", "dataset", "method", "training", "tracker")
+_PLAIN = ("recipe", "seed", "answers", "max_length", "packing", "feature_cache", "allow_leakage", "learning_rates")
+_SCORING = "vglm.evaluation.forgetting.CheckpointScoring"
 
 
 def read_run_values(path: Path) -> dict[str, Any]:
@@ -51,7 +54,8 @@ def load_run_config(run_folder: object) -> DictConfig:
         run_folder: `outputs/<recipe>/<time>/`; what the command line said, so it is checked.
 
     Raises:
-        ConfigError: The folder holds no readable `config.yaml`, or the command line asks for other changes besides.
+        ConfigError: The folder holds no readable and whole `config.yaml`, or the command line asks for other
+            changes besides.
     """
     if not isinstance(run_folder, str | Path):
         raise ConfigError(f"resume: expected the folder of a run, outputs/<recipe>/<time>, got {run_folder!r}.")
@@ -69,11 +73,14 @@ def load_run_config(run_folder: object) -> DictConfig:
     if others:
         raise ConfigError(f"resume= continues a run exactly as it was configured. Leave out {' '.join(others)}.")
     values = read_run_values(path)
-    if not isinstance(values.get("trainer"), dict):
-        raise ConfigError(f"{path} is no config of train.py: it has no `trainer`. Restore the file.")
+    # absent where the run was begun before checkpoints were scored
+    values.setdefault("training", {"_target_": _SCORING, "score_checkpoints": False})
+    parts = {name: values.get(name) for name in _COMPONENTS}
+    absent = [name for name, part in parts.items() if not isinstance(part, dict) or "_target_" not in part]
+    absent += [name for name in _PLAIN if name not in values]
+    if absent:
+        raise ConfigError(f"{path} is no config of train.py: it has no `{absent[0]}`. Restore the file.")
     cfg = OmegaConf.create(values)
-    if "training" not in cfg:  # begun before checkpoints were scored
-        cfg.training = {"_target_": "vglm.evaluation.forgetting.CheckpointScoring", "score_checkpoints": False}
     cfg.output_dir = cfg.trainer.output_dir = cfg.resume = str(run_folder)
     return cfg
 

@@ -313,6 +313,7 @@ class WorkbenchTrainer(Trainer):
         state = read_json(checkpoint / _STATE_NAME, error=CheckpointError, advice=_ADVICE)
         wrong = [name for name, example in asdict(TrainerState()).items() if not _is_like(state.get(name), example)]
         wrong += [name for name in state if name not in TrainerState.__dataclass_fields__]
+        wrong += [] if isinstance(state.get("train_batch_size"), int | None) else ["train_batch_size"]
         rows = state.get("log_history") or []
         if not wrong and not all(isinstance(each, dict) and _is_like(each.get("step"), 0) for each in rows):
             wrong = ["log_history"]
