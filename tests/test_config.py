@@ -1,10 +1,12 @@
 """Composition, precedence, and check_config's answers to bad configs."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from vglm.config import (
@@ -216,4 +218,35 @@ def test_help_fits_a_terminal(name: str) -> None:
 
 def test_a_folder_without_config_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"has no config\.yaml"):
+        load_run_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model._partial_=true", "model._partial_: the whole component is needed"),
+        ("dataset._partial_=yes_please", "dataset._partial_ must be true or false, got 'yes_please'"),
+        ("method._recursive_=x", "method._recursive_ must be true or false, got 'x'"),
+        ("method._convert_=zzz", "method._convert_ must be none, partial, object or all, got 'zzz'"),
+        ("trainer._args_=5", "trainer._args_ must be a list, got '5'"),
+    ],
+)
+def test_hydra_s_own_keys_are_checked_too(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check_config(compose(overrides=[override]))
+
+
+@pytest.mark.parametrize("key", ["push_to_hub", "hub_model_id", "hub_token"])
+def test_a_run_folder_does_not_say_where_results_go(key: str, tmp_path: Path) -> None:
+    cfg = OmegaConf.to_container(compose(), resolve=True)
+    assert isinstance(cfg, dict)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(cfg), encoding="utf-8")
+    assert load_run_config(tmp_path).resume == str(tmp_path)
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb/settings").write_text("[default]\nbase_url = http://127.0.0.1:1\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="could send your key elsewhere"):
+        load_run_config(tmp_path)
+    cfg["trainer"][key] = "x"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(cfg), encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"trainer\.{key} would upload with your account"):
         load_run_config(tmp_path)

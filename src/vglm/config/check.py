@@ -30,6 +30,12 @@ from vglm.config.targets import build, is_ours, locate, refusal
 from vglm.errors import ConfigError, brief
 
 _HYDRA_KEYS = ("_target_", "_convert_", "_recursive_", "_partial_", "_args_")
+_HYDRA_KINDS: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    "_convert_": (lambda value: value in ("none", "partial", "object", "all"), "none, partial, object or all"),
+    "_recursive_": (lambda value: isinstance(value, bool), "true or false"),
+    "_partial_": (lambda value: isinstance(value, bool), "true or false"),
+    "_args_": (lambda value: isinstance(value, list | ListConfig), "a list"),
+}
 _ITEMS_DEEP = 32
 """So many lists and nodes in each other; no component takes more."""
 _SHOWN = 100
@@ -192,6 +198,12 @@ def _component_problems(values: Mapping[str, Any], missing: set[str], path: str)
     except ImportError as error:
         yield f"{path}._target_: cannot import {target}: {brief(error)}"
         return
+    for name in values.keys() & _HYDRA_KINDS.keys():
+        is_right, expected = _HYDRA_KINDS[name]
+        if not is_right(values[name]):
+            yield f"{path}.{name} must be {expected}, got {str(values[name])[:80]!r}"
+    if values.get("_partial_") and "." not in path:
+        yield f"{path}._partial_: the whole component is needed; leave it out"
     given = {name: value for name, value in values.items() if name not in _HYDRA_KEYS}
     yield from _value_problems(given, signature, f"{path}.", str(target))
     if not values.get("_partial_"):

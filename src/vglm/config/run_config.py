@@ -18,6 +18,7 @@ from vglm.files import parse_yaml, read_text
 _MOST_BYTES = 1_000_000
 _COMPONENTS = ("trainer", "model", "dataset", "method", "training", "tracker")
 _PLAIN = ("recipe", "seed", "answers", "max_length", "packing", "feature_cache", "allow_leakage", "learning_rates")
+_TRACKER_SETTINGS = "wandb/settings"
 _SCORING = "vglm.evaluation.forgetting.CheckpointScoring"
 
 
@@ -80,9 +81,28 @@ def load_run_config(run_folder: object) -> DictConfig:
     absent += [name for name in _PLAIN if name not in values]
     if absent:
         raise ConfigError(f"{path} is no config of train.py: it has no `{absent[0]}`. Restore the file.")
+    _refuse_connections(values["trainer"], run_folder)
     cfg = OmegaConf.create(values)
     cfg.output_dir = cfg.trainer.output_dir = cfg.resume = str(run_folder)
     return cfg
+
+
+def _refuse_connections(trainer: Mapping[str, Any], run_folder: Path) -> None:
+    """Let no run folder say where results and keys of this user go.
+
+    Raises:
+        ConfigError: It would upload to a hub, or has settings of a tracker that name a server.
+    """
+    asked = [key for key, value in trainer.items() if key.startswith(("push_to_hub", "hub_")) and value]
+    if asked:
+        raise ConfigError(
+            f"{run_folder / 'config.yaml'}: trainer.{asked[0]} would upload with your account, which only your own"
+            " command line may ask for. Take it out, and upload the result afterwards."
+        )
+    if (run_folder / _TRACKER_SETTINGS).exists():  # where Weights & Biases reads which server to connect to
+        raise ConfigError(
+            f"{run_folder / _TRACKER_SETTINGS} could send your key elsewhere. Remove that file if it is yours."
+        )
 
 
 def take_from_run(cfg: DictConfig, trained: Mapping[str, object]) -> None:
