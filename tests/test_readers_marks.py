@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -228,11 +229,12 @@ def test_messages_that_hold_more_than_a_text_are_refused(folder: Path) -> None:
     assert fault.startswith("expected messages of a role and a text, found 'tool_calls'; fix: write it into the text")
 
 
-def test_the_doctor_and_the_training_agree(few_shot_folder: Path) -> None:
+def test_the_doctor_and_the_training_agree(few_shot_folder: Path, tmp_path: Path) -> None:
+    shutil.copy(few_shot_folder / "red.png", tmp_path)
     rows = [
         {"image": "red.png", "question": f"{mark}What?", "answer": f"{n}."} for n, mark in enumerate(("", "<video>"))
     ]
-    path = lines(few_shot_folder / "d.jsonl", *rows)
+    path = lines(tmp_path / "d.jsonl", *rows)
     with examine(path) as diagnosis:
         assert (diagnosis.usable, diagnosis.survey.bad_rows) == (1, 1)
     with pytest.raises(DataError, match=r"d\.jsonl:2: expected words and marks for pictures, found the mark '<video>'"):

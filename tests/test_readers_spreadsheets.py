@@ -3,6 +3,7 @@
 import codecs
 import datetime
 import json
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -192,8 +193,10 @@ def test_wrong_names_are_answered_with_those_there_are(folder: Path) -> None:
         list(read(path, columns={"bild": "Bild"}))
 
 
-def test_own_names_in_training_and_in_the_doctor(few_shot_folder: Path) -> None:
-    path = write(few_shot_folder / "own.csv", "Bild,Frage,Antwort\nred.png,Was?,Rot.\nblue.png,Was?,Blau.\n")
+def test_own_names_in_training_and_in_the_doctor(few_shot_folder: Path, tmp_path: Path) -> None:
+    for name in ("red.png", "blue.png"):
+        shutil.copy(few_shot_folder / name, tmp_path)
+    path = write(tmp_path / "own.csv", "Bild,Frage,Antwort\nred.png,Was?,Rot.\nblue.png,Was?,Blau.\n")
     assert [each.answer for each in load_splits(path, columns=OWN).train] == ["Rot.", "Blau."]
     with examine(path, options={"columns": OWN}) as diagnosis:
         assert (diagnosis.usable, diagnosis.survey.source.format) == (2, "csv")

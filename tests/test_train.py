@@ -295,9 +295,10 @@ def test_processes_that_cannot_have_the_folder_say_so_once(
     random_model_folder: Path, few_shot_folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/mine.txt").write_text("mine")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     command = [*launcher, *_command(random_model_folder, few_shot_folder), "output_dir=taken"]
     done = subprocess.run(command, cwd=tmp_path, env=_environment(), capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert done.stderr.count("error: output_dir taken is taken") == 1
-    assert list((tmp_path / "taken").iterdir()) == []
+    assert [each.name for each in (tmp_path / "taken").iterdir()] == ["mine.txt"]
