@@ -47,7 +47,7 @@ from vglm.data.splits import (
 )
 from vglm.data.table import SampleTable, Selection, write_table
 from vglm.errors import CacheError, ConfigError, DataError
-from vglm.files import check_regular, explained, put_in_place, workplace
+from vglm.files import check_regular, explained, file_sha256, put_in_place, workplace
 
 DECODED_AT_START = 2000
 """Up to so many pictures, all are decoded and hashed before any training."""
@@ -614,7 +614,7 @@ class _Reader:
         key = self._key(name)
         for kept in cache_folder("tables").glob(f"{key[:_KEY]}-*.arrow"):
             try:
-                if kept.is_file() and kept.stem == f"{key[:_KEY]}-{_sha256(kept)[:_KEY]}":
+                if kept.is_file() and kept.stem == f"{key[:_KEY]}-{file_sha256(kept)[:_KEY]}":
                     table = SampleTable(kept)
                     if not table.missing_files():
                         return table
@@ -647,7 +647,7 @@ class _Reader:
                 write_table(place / "table.arrow", chain(listed, samples))
                 if self.left_out or key.startswith("hub-"):  # what is missing today may be there tomorrow
                     key = f"again-{key}"
-                kept = folder / f"{key[:_KEY]}-{_sha256(place / 'table.arrow')[:_KEY]}.arrow"
+                kept = folder / f"{key[:_KEY]}-{file_sha256(place / 'table.arrow')[:_KEY]}.arrow"
                 put_in_place(place / "table.arrow", kept)
         except CacheError as error:
             logger.warning("All rows of %s are held in memory, as their table is not cached: %s", name, error)
@@ -765,18 +765,13 @@ def hash_file(path: Path, whole_bytes: int = HASHED_BYTES) -> str:
     """
     size = path.stat().st_size
     if size <= whole_bytes:
-        return _sha256(path)
+        return file_sha256(path)
     digest = hashlib.sha256(f"{size} bytes, {_PIECES} pieces\n".encode())
     with path.open("rb") as file:
         for piece in range(_PIECES):
             file.seek((size - _PIECE_BYTES) * piece // (_PIECES - 1))
             digest.update(file.read(_PIECE_BYTES))
     return digest.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _at(samples: Sequence[Sample], rows: Sequence[int]) -> Sequence[Sample]:

@@ -58,13 +58,11 @@ class ApiSettings:
         limits: What it takes of one request.
         key_hashes: Of the keys that it asks for; none where it is open.
         allow_remote_images: Whether pictures may be fetched from public web addresses.
-        identity: Hash of the base's weights, told as `system_fingerprint`.
     """
 
     limits: Limits = field(default_factory=Limits)
     key_hashes: Sequence[str] = ()
     allow_remote_images: bool = False
-    identity: str | None = None
 
 
 class _TimedOut(WorkbenchError):
@@ -163,7 +161,6 @@ class _Service:
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
             "model": body.model,
-            "system_fingerprint": self.settings.identity,
         }
         if body.stream:
             with_usage = body.stream_options is not None and body.stream_options.include_usage
