@@ -29,14 +29,14 @@ def run(cfg: DictConfig) -> Path:
     take_from_run(cfg, trained)
     check_config(cfg, "evaluate")  # every mistake at once, before any weights load
 
-    from vglm.evaluation.baselines import collect_baselines, draw_examples, write_baselines
-    from vglm.evaluation.decoding import read_decoding
-    from vglm.evaluation.image_use import make_controls
+    from vglm.evaluation.predict.arms import answer, describe, open_subject, select_samples, work_key
+    from vglm.evaluation.predict.baselines import collect_baselines, draw_examples, write_baselines
+    from vglm.evaluation.predict.decoding import read_decoding
+    from vglm.evaluation.predict.image_use import make_controls
     from vglm.evaluation.predictions import write_evaluation
     from vglm.evaluation.processes import Processes
     from vglm.evaluation.report import print_summary, write_report
-    from vglm.evaluation.scoring import check_metrics, score_arms
-    from vglm.evaluation.subject import answer, describe, open_subject, select_samples, work_key
+    from vglm.evaluation.score.scoring import check_metrics, score_arms
     from vglm.evaluation.tracking import track_evaluation
 
     check_metrics(cfg.metrics)

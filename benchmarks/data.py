@@ -62,10 +62,10 @@ def compare_epochs(folder: Path) -> None:
     from peft import LoraConfig
 
     from vglm.data.collator import Collator
-    from vglm.data.synthetic.pretraining import SceneDialogues
     from vglm.model.loading import load_pretrained
     from vglm.tuning.features import open_features
     from vglm.tuning.methods import attach
+    from vglm.worlds.pretraining import SceneDialogues
 
     model, processor = load_pretrained(TINY, device_map="cpu")
     tuned = attach(model, LoraConfig(target_modules=r".*language_model\.layers.*\.query_key_value", r=8))

@@ -223,13 +223,13 @@ def load_libraries() -> None:
     import evaluate  # noqa: F401
     import train  # noqa: F401
     import vglm.data.doctor
-    import vglm.evaluation.baselines
     import vglm.evaluation.certificate
-    import vglm.evaluation.image_use
+    import vglm.evaluation.predict.arms
+    import vglm.evaluation.predict.baselines
+    import vglm.evaluation.predict.image_use
     import vglm.evaluation.report
-    import vglm.evaluation.scoring
-    import vglm.evaluation.subject
-    import vglm.evaluation.tracking
+    import vglm.evaluation.report.tracking
+    import vglm.evaluation.score.scoring
     import vglm.model.export
     import vglm.tuning.features
     import vglm.tuning.trainer  # noqa: F401

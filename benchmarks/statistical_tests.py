@@ -5,8 +5,8 @@
 
 Right/wrong on independent samples is computed without chance. For everything else a population of 3,000 groups of
 samples (studies, patients) is made with both arms' answers, so the true difference is known; groups are drawn from it
-again and again, and each draw is compared by `vglm.evaluation.statistics.compare_paired`, as a report does. For the
-null hypothesis the arms of each drawn group are exchanged at random, which makes the true difference 0.
+again and again, and each draw is compared by `vglm.evaluation.score.statistics.compare_paired`, as a report does. For
+the null hypothesis the arms of each drawn group are exchanged at random, which makes the true difference 0.
 
 Wanted are intervals that hold the truth in 93 to 97 % and tests that reject a true null hypothesis in 3 to 7 % of the
 cases. `held` is with a true difference, `held 0` without one; `p`, or `mid-p`, is the p-value of a report, `exact` the
@@ -71,10 +71,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from vglm.evaluation.metrics import select_metrics
-from vglm.evaluation.metrics.text import bleu_rows, bleu_statistic
 from vglm.evaluation.predictions import Prediction
-from vglm.evaluation.statistics import (
+from vglm.evaluation.score.metrics import select_metrics
+from vglm.evaluation.score.metrics.text import bleu_rows, bleu_statistic
+from vglm.evaluation.score.statistics import (
     Statistic,
     compare_paired,
     mcnemar_test,

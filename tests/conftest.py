@@ -105,8 +105,8 @@ def reference() -> Path:
 @pytest.fixture(scope="session")
 def random_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A native checkpoint of every part of the architecture, with two language-model layers and random weights."""
-    from vglm.model.initialization import initialize_model
     from vglm.model.loading import save_native
+    from vglm.worlds.initialization import initialize_model
 
     model, processor = initialize_model(
         REFERENCE / "hf_layout",

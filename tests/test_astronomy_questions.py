@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vglm.data.astronomy.questions import QUESTIONS, TYPES, about, ask, find_type, type_fault
-from vglm.data.synthetic.lightcurves import SHARES
 from vglm.errors import DataError
+from vglm.worlds.lightcurves import SHARES
 
 
 @pytest.mark.parametrize(

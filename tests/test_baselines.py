@@ -9,7 +9,7 @@ from PIL import Image
 
 from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError
-from vglm.evaluation.baselines import (
+from vglm.evaluation.predict.baselines import (
     Answers,
     Baseline,
     Shots,
@@ -20,8 +20,8 @@ from vglm.evaluation.baselines import (
     vision_features,
     write_baselines,
 )
-from vglm.evaluation.comparison import read_baselines
 from vglm.evaluation.predictions import Arm, Prediction, unanswered
+from vglm.evaluation.score.comparison import read_baselines
 from vglm.model.loading import load_pretrained
 
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vglm.errors import DataError
-from vglm.evaluation.comparison import (
+from vglm.evaluation.predictions import Arm, Evaluation, Prediction, write_evaluation, write_predictions
+from vglm.evaluation.score.comparison import (
     compare,
     compare_folder,
     conventions_of,
@@ -16,9 +17,8 @@ from vglm.evaluation.comparison import (
     read_visual_gains,
     write_metrics,
 )
-from vglm.evaluation.metrics import ALL_METRICS, METRICS, compare_all
-from vglm.evaluation.predictions import Arm, Evaluation, Prediction, write_evaluation, write_predictions
-from vglm.evaluation.statistics import compare_paired
+from vglm.evaluation.score.metrics import ALL_METRICS, METRICS, compare_all
+from vglm.evaluation.score.statistics import compare_paired
 
 
 def record(name: str, prediction: str, *, split: str = "test", kind: str | None = None, **values: str) -> Prediction:
@@ -228,7 +228,7 @@ def test_scoring_needs_no_torch() -> None:
     import subprocess
     import sys
 
-    code = "import sys, vglm.evaluation.report, vglm.evaluation.comparison; print('torch' in sys.modules)"
+    code = "import sys, vglm.evaluation.report, vglm.evaluation.score.comparison; print('torch' in sys.modules)"
     source = Path(__file__).parents[1] / "src"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(source)}

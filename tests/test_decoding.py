@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vglm.errors import ConfigError
-from vglm.evaluation.decoding import Sampling, describe_decoding, read_decoding
+from vglm.evaluation.predict.decoding import Sampling, describe_decoding, read_decoding
 
 LOGITS = torch.tensor([0.0, 2.0, -1.0, 1.0, 0.5, -3.0])
 NO_TEXT = torch.zeros((1, 0), dtype=torch.long)

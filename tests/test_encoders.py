@@ -11,10 +11,10 @@ import torch
 from golden.make_encoder_metrics import HIDDEN, PAIRS, POSITIONS, SCORED_LAYER, WORDS, write_miniature, write_roberta
 
 from vglm.errors import CheckpointError, ConfigError
-from vglm.evaluation.encoders import HEADS, BertScore, Chexbert
-from vglm.evaluation.metrics.external import STATISTICS
-from vglm.evaluation.metrics.findings import FINDINGS
 from vglm.evaluation.predictions import Prediction
+from vglm.evaluation.score.encoders import HEADS, BertScore, Chexbert
+from vglm.evaluation.score.metrics.external import STATISTICS
+from vglm.evaluation.score.metrics.findings import FINDINGS
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "metrics" / "encoders.json").read_text(encoding="utf-8"))
 

@@ -19,14 +19,14 @@ import evaluate
 import train
 from vglm.config import compose, repo_root
 from vglm.data.loading import load_splits
-from vglm.data.synthetic.pretraining import scene_splits
 from vglm.errors import LONGEST_MESSAGE, AdapterError, ConfigError, DataError, WorkbenchError
-from vglm.evaluation.generation import generate_predictions
-from vglm.evaluation.image_use import shuffle_images
+from vglm.evaluation.predict.generation import generate_predictions
+from vglm.evaluation.predict.image_use import shuffle_images
 from vglm.evaluation.predictions import read_evaluation, read_predictions
 from vglm.evaluation.report import render
 from vglm.model.loading import load_pretrained, save_native
 from vglm.model.modeling import VisualGlmForConditionalGeneration
+from vglm.worlds.pretraining import scene_splits
 
 TOKENS = 6
 

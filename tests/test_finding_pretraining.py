@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from test_initialization import SIZES
 
-from vglm.model.initialization import initialize_model
-from vglm.tuning.finding_pretraining import SENTENCES, load_with_findings, pretrain_findings
+from vglm.worlds.finding_pretraining import SENTENCES, load_with_findings, pretrain_findings
+from vglm.worlds.initialization import initialize_model
 
 SETTINGS = {"studies": 10, "steps": 3, "batch_size": 4, "learning_rate": 1e-3}
 

@@ -19,17 +19,17 @@ import evaluate
 from train import run
 from vglm.config import build, check_config, compose
 from vglm.data.loading import load_splits
-from vglm.data.synthetic.pretraining import SceneDialogues, scene_splits
 from vglm.errors import CheckpointError, ConfigError, DataError
-from vglm.evaluation.forgetting import CheckpointScoring, describe_choice, pick, read_curves
-from vglm.evaluation.generation import generate_predictions
+from vglm.evaluation.predict.generation import generate_predictions
 from vglm.evaluation.predictions import read_evaluation
+from vglm.evaluation.score.forgetting import CheckpointScoring, describe_choice, pick, read_curves
 from vglm.model.loading import load_pretrained
 from vglm.runs import CheckpointScore, ForgettingRecord, read_scores
 from vglm.tuning.checkpoint_scores import undisturbed
 from vglm.tuning.forgetting import choose, is_lost, lost_points, write_scores
 from vglm.tuning.methods import attach
 from vglm.tuning.trainer import WorkbenchTrainer
+from vglm.worlds.pretraining import SceneDialogues, scene_splits
 
 # --- choosing ---------------------------------------------------------------------------------------------------------
 
@@ -290,7 +290,7 @@ def test_the_first_score_is_the_base_models_and_the_last_the_saved_ones(
         answers.append([each.prediction for each in records])
         return records
 
-    monkeypatch.setattr("vglm.evaluation.forgetting.generate_predictions", remember)
+    monkeypatch.setattr("vglm.evaluation.score.forgetting.generate_predictions", remember)
     cfg = configure(*METHODS[method])
     folder = run(cfg)
     asked = build(cfg.training).select(build(cfg.dataset))

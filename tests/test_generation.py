@@ -10,9 +10,9 @@ from PIL import Image
 from vglm.data.images import image_sha256, open_image
 from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError
-from vglm.evaluation import generation
-from vglm.evaluation.decoding import Sampling
-from vglm.evaluation.generation import answer_splits, check_precision, generate_predictions, precision_of
+from vglm.evaluation.predict import generation
+from vglm.evaluation.predict.decoding import Sampling
+from vglm.evaluation.predict.generation import answer_splits, check_precision, generate_predictions, precision_of
 from vglm.evaluation.predictions import append_predictions, part_file, read_predictions, write_predictions
 from vglm.evaluation.processes import Processes
 from vglm.model.loading import load_pretrained

@@ -13,8 +13,8 @@ from PIL import Image
 import vglm.harness_bridge
 from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError, DataError
-from vglm.evaluation.generation import generate_predictions
-from vglm.evaluation.likelihoods import score_choices
+from vglm.evaluation.predict.generation import generate_predictions
+from vglm.evaluation.predict.likelihoods import score_choices
 from vglm.harness_bridge.answering import BATCHES_IN_MEMORY, Question, answer_questions, score_continuations
 from vglm.model.loading import load_pretrained
 

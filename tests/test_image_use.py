@@ -13,9 +13,8 @@ from vglm.config import repo_root
 from vglm.data.loading import load_splits
 from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError, DataError
-from vglm.evaluation.comparison import compare, read_visual_gains
-from vglm.evaluation.generation import generate_predictions
-from vglm.evaluation.image_use import (
+from vglm.evaluation.predict.generation import generate_predictions
+from vglm.evaluation.predict.image_use import (
     BLANK_COLOUR,
     Control,
     blank_images,
@@ -25,7 +24,8 @@ from vglm.evaluation.image_use import (
     shuffle_images,
 )
 from vglm.evaluation.predictions import Arm, Evaluation, Prediction, unanswered, write_predictions
-from vglm.evaluation.statistics import PairedComparison
+from vglm.evaluation.score.comparison import compare, read_visual_gains
+from vglm.evaluation.score.statistics import PairedComparison
 from vglm.model.loading import load_pretrained
 
 

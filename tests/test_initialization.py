@@ -9,7 +9,7 @@ from PIL import Image
 
 from vglm.errors import ConfigError
 from vglm.model.configuration import VisualGlmConfig
-from vglm.model.initialization import initialize_model
+from vglm.worlds.initialization import initialize_model
 
 SIZES: dict[str, Any] = {
     "num_image_tokens": 3,

@@ -13,12 +13,12 @@ import evaluate
 from vglm.config import compose
 from vglm.data.images import open_image
 from vglm.data.sample import Sample, Turn
-from vglm.data.synthetic.pretraining import SceneDialogues
 from vglm.errors import ConfigError, DataError
-from vglm.evaluation.generation import answer_splits, generate_predictions
-from vglm.evaluation.likelihoods import add_likelihoods, check_choices, forget_likelihoods, score_choices
+from vglm.evaluation.predict.generation import answer_splits, generate_predictions
+from vglm.evaluation.predict.likelihoods import add_likelihoods, check_choices, forget_likelihoods, score_choices
 from vglm.evaluation.predictions import Prediction, read_predictions, unanswered
 from vglm.model.loading import load_pretrained
+from vglm.worlds.pretraining import SceneDialogues
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vglm.errors import ConfigError, DataError
-from vglm.evaluation.metrics import (
+from vglm.evaluation.predictions import Prediction
+from vglm.evaluation.score.metrics import (
     ALL_METRICS,
     METRICS,
     Metric,
@@ -28,11 +29,10 @@ from vglm.evaluation.metrics import (
     score_all,
     select_metrics,
 )
-from vglm.evaluation.metrics.benchmarks import BENCHMARK_METRICS
-from vglm.evaluation.metrics.choices import CIRCULAR_ACCURACY
-from vglm.evaluation.metrics.text import cider_d, contains, meteor, normalised_match
-from vglm.evaluation.predictions import Prediction
-from vglm.evaluation.statistics import bootstrap_interval, wilson_interval
+from vglm.evaluation.score.metrics.benchmarks import BENCHMARK_METRICS
+from vglm.evaluation.score.metrics.choices import CIRCULAR_ACCURACY
+from vglm.evaluation.score.metrics.text import cider_d, contains, meteor, normalised_match
+from vglm.evaluation.score.statistics import bootstrap_interval, wilson_interval
 from vglm.model.prompt import clean_response
 from vglm.model.tokenization import VisualGlmTokenizer
 

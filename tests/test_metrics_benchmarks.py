@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vglm.errors import DataError
-from vglm.evaluation.metrics import ALL_METRICS, compare_all, select_metrics
-from vglm.evaluation.metrics.base import Metric
-from vglm.evaluation.metrics.benchmarks import (
+from vglm.evaluation.predictions import Prediction
+from vglm.evaluation.score.metrics import ALL_METRICS, compare_all, select_metrics
+from vglm.evaluation.score.metrics.base import Metric
+from vglm.evaluation.score.metrics.benchmarks import (
     BENCHMARK_METRICS,
     COGNITION,
     PERCEPTION,
 )
-from vglm.evaluation.predictions import Prediction
 
 
 def record(

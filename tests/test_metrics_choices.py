@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from vglm.errors import DataError
-from vglm.evaluation.metrics import ALL_METRICS, classify, score_all
-from vglm.evaluation.metrics.choices import CHOICE_METRICS, taken_choice
 from vglm.evaluation.predictions import Prediction
+from vglm.evaluation.score.metrics import ALL_METRICS, classify, score_all
+from vglm.evaluation.score.metrics.choices import CHOICE_METRICS, taken_choice
 
 OPTIONS = "A. a cat\nB. a dog\nC. vitamin D"
 LETTERS = ("A", "B", "C")

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from vglm.errors import ConfigError
-from vglm.evaluation.metrics.conventions import CONVENTIONS, clean_report, package_versions, score_conventions
 from vglm.evaluation.predictions import Prediction
+from vglm.evaluation.score.metrics.conventions import CONVENTIONS, clean_report, package_versions, score_conventions
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "metrics" / "text.json").read_text(encoding="utf-8"))
 

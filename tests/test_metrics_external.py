@@ -10,10 +10,20 @@ import pytest
 
 from vglm.cli import main
 from vglm.errors import LONGEST_MESSAGE, ConfigError, DataError
-from vglm.evaluation.baselines import Answers, collect_baselines
-from vglm.evaluation.comparison import compare, compare_folder, read_visual_gains
-from vglm.evaluation.metrics import ALL_METRICS, select_metrics
-from vglm.evaluation.metrics.external import (
+from vglm.evaluation.predict.baselines import Answers, collect_baselines
+from vglm.evaluation.predictions import (
+    PREDICTIONS_FILE,
+    Arm,
+    Evaluation,
+    Prediction,
+    read_evaluation,
+    write_evaluation,
+    write_predictions,
+)
+from vglm.evaluation.report import render
+from vglm.evaluation.score.comparison import compare, compare_folder, read_visual_gains
+from vglm.evaluation.score.metrics import ALL_METRICS, select_metrics
+from vglm.evaluation.score.metrics.external import (
     SCORES_FILE,
     ImportSettings,
     Store,
@@ -26,17 +36,7 @@ from vglm.evaluation.metrics.external import (
     stored_metrics,
     write_store,
 )
-from vglm.evaluation.predictions import (
-    PREDICTIONS_FILE,
-    Arm,
-    Evaluation,
-    Prediction,
-    read_evaluation,
-    write_evaluation,
-    write_predictions,
-)
-from vglm.evaluation.report import render
-from vglm.evaluation.scoring import STAMP, check_metrics, rescore, score_arms
+from vglm.evaluation.score.scoring import STAMP, check_metrics, rescore, score_arms
 
 N = 12
 JUDGE = {"base_url": "http://127.0.0.1:9/v1", "model": "x"}
@@ -304,7 +304,7 @@ def test_answers_that_a_judge_leaves_unscored_are_counted(evaluation: Path, monk
         asked.extend(each.id for each in records)
         return [None if each.id == "study 3" and each.prediction != "nothing" else 0.5 for each in records]
 
-    monkeypatch.setattr("vglm.evaluation.metrics.judge.Judge.scores", scores)
+    monkeypatch.setattr("vglm.evaluation.score.metrics.judge.Judge.scores", scores)
     metrics = {"names": ["exact_match"], "external": {"judge": JUDGE}}
     score_arms(evaluation, metrics)
     assert len(asked) == 2 * N - 2  # equal answers once
@@ -332,7 +332,7 @@ def test_controls_are_scored_by_the_primary_metric_only(
         asked.extend(each.prediction for each in records)
         return [0.1 if each.prediction.startswith("with") else 0.2 + 0.01 * len(each.prediction) for each in records]
 
-    monkeypatch.setattr("vglm.evaluation.metrics.judge.Judge.scores", scores)
+    monkeypatch.setattr("vglm.evaluation.score.metrics.judge.Judge.scores", scores)
     metrics = {"names": names, "external": {"judge": JUDGE}}
     score_arms(evaluation, metrics)
     assert any(each.startswith("with") for each in asked) == is_asked

@@ -4,9 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vglm.evaluation.comparison import compare
-from vglm.evaluation.metrics import ALL_METRICS, label_report
-from vglm.evaluation.metrics.findings import (
+from vglm.evaluation.predictions import Prediction
+from vglm.evaluation.score.comparison import compare
+from vglm.evaluation.score.metrics import ALL_METRICS, label_report
+from vglm.evaluation.score.metrics.findings import (
     FINDINGS,
     FIVE,
     by_abnormality,
@@ -16,8 +17,7 @@ from vglm.evaluation.metrics.findings import (
     macro_f1,
     micro_f1,
 )
-from vglm.evaluation.predictions import Prediction
-from vglm.evaluation.statistics import wilson_interval
+from vglm.evaluation.score.statistics import wilson_interval
 
 HEART, EFFUSION, AIR, OPACITY = "Cardiomegaly", "Pleural Effusion", "Pneumothorax", "Lung Opacity"
 

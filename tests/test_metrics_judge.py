@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from vglm.errors import DataError
-from vglm.evaluation.metrics.judge import ATTEMPTS, Judge, find_prompt_problem
 from vglm.evaluation.predictions import Prediction
+from vglm.evaluation.score.metrics.judge import ATTEMPTS, Judge, find_prompt_problem
 
 
 class Grader(BaseHTTPRequestHandler):

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vglm.errors import DataError
-from vglm.evaluation.metrics import ALL_METRICS, score_all, select_metrics
-from vglm.evaluation.metrics.labels import (
+from vglm.evaluation.predictions import Prediction
+from vglm.evaluation.score.metrics import ALL_METRICS, score_all, select_metrics
+from vglm.evaluation.score.metrics.labels import (
     as_table,
     class_f1_intervals,
     classify,
@@ -19,8 +20,7 @@ from vglm.evaluation.metrics.labels import (
     reference_answers,
     vqa_accuracy,
 )
-from vglm.evaluation.predictions import Prediction
-from vglm.evaluation.statistics import wilson_interval
+from vglm.evaluation.score.statistics import wilson_interval
 
 
 def arm(*pairs: tuple[str, str | None]) -> list[Prediction]:

@@ -2,9 +2,9 @@ import math
 
 import pytest
 
-from vglm.evaluation.metrics import ALL_METRICS
-from vglm.evaluation.metrics.lightcurves import read_amplitude, read_period
 from vglm.evaluation.predictions import Prediction
+from vglm.evaluation.score.metrics import ALL_METRICS
+from vglm.evaluation.score.metrics.lightcurves import read_amplitude, read_period
 
 
 @pytest.mark.parametrize(

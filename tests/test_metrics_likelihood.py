@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vglm.errors import DataError
-from vglm.evaluation.comparison import compare
-from vglm.evaluation.metrics import ALL_METRICS, calibrate, calibration, compare_all, score_all
-from vglm.evaluation.metrics.likelihood import LIKELIHOOD_METRICS, softmax
 from vglm.evaluation.predictions import Prediction
-from vglm.evaluation.statistics import wilson_interval
+from vglm.evaluation.score.comparison import compare
+from vglm.evaluation.score.metrics import ALL_METRICS, calibrate, calibration, compare_all, score_all
+from vglm.evaluation.score.metrics.likelihood import LIKELIHOOD_METRICS, softmax
+from vglm.evaluation.score.statistics import wilson_interval
 
 NAMES = ["choice_accuracy", "choice_parsed", *(metric.name for metric in LIKELIHOOD_METRICS)]
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vglm.evaluation.metrics.parsing import parse_choice, parse_label, read_yes_no
+from vglm.evaluation.score.metrics.parsing import parse_choice, parse_label, read_yes_no
 
 CLASSES = ("nova", "dwarf nova", "mira", "米拉", "新星", "肺炎")
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vglm.config import repo_root
-from vglm.data.synthetic.questions import answer_to
+from vglm.worlds.questions import answer_to
 
 NOTEBOOKS = sorted((repo_root() / "notebooks").glob("*.ipynb"))
 

@@ -15,6 +15,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from vglm.errors import LONGEST_MESSAGE, ConfigError, DataError
+from vglm.evaluation.predict.provenance import code_state
 from vglm.evaluation.predictions import (
     Arm,
     Evaluation,
@@ -24,9 +25,8 @@ from vglm.evaluation.predictions import (
     write_evaluation,
     write_predictions,
 )
-from vglm.evaluation.provenance import code_state
 from vglm.evaluation.report import print_summary, render
-from vglm.evaluation.scoring import rescore
+from vglm.evaluation.score.scoring import rescore
 from vglm.files import claimed
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'`|{{ 7 * 7 }}"

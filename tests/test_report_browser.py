@@ -17,9 +17,9 @@ import pytest
 from test_report import EVALUATION, answers, record
 from test_report_curves import write
 
-from vglm.evaluation.comparison import Comparison, Pair, Summary
 from vglm.evaluation.predictions import Arm, Evaluation, Prediction, Stamp, write_evaluation, write_predictions
 from vglm.evaluation.report import render
+from vglm.evaluation.score.comparison import Comparison, Pair, Summary
 
 
 def find_chromium() -> str | None:

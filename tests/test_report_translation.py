@@ -6,13 +6,13 @@ from PIL import Image
 from test_report import EVALUATION, record
 
 from vglm.data.sample import Sample, Turn
-from vglm.evaluation.baselines import Answers, collect_baselines
-from vglm.evaluation.forgetting import describe_choice
-from vglm.evaluation.image_use import make_controls
-from vglm.evaluation.provenance import provenance, synthetic_stamps
+from vglm.evaluation.predict.baselines import Answers, collect_baselines
+from vglm.evaluation.predict.image_use import make_controls
+from vglm.evaluation.predict.provenance import provenance, synthetic_stamps
 from vglm.evaluation.report.strings import STRINGS
 from vglm.evaluation.report.translation import TEMPLATES, translate
-from vglm.evaluation.statistics import compare_paired
+from vglm.evaluation.score.forgetting import describe_choice
+from vglm.evaluation.score.statistics import compare_paired
 from vglm.runs import CheckpointScore, ForgettingRecord
 from vglm.tuning.forgetting import choose
 
@@ -68,7 +68,7 @@ def test_all_that_the_workbench_says_of_arms_and_baselines_has_chinese() -> None
     results = [compare_paired([0, 1, 1], [1, 1, 0]), compare_paired([0, 0.5, 1], [1, 1, 0], groups=["a", "a", "b"])]
     said += [text for each in results for text in (each.test, each.interval_method)]
     said += [*provenance("seed: 1\n", None), *provenance("seed: 1\n", None).values()]
-    stamps = synthetic_stamps("dataset: {_target_: vglm.data.synthetic.star_dialogues.star_splits}")
+    stamps = synthetic_stamps("dataset: {_target_: vglm.worlds.star_dialogues.star_splits}")
     said += [text for each in stamps for text in (each.text, each.detail)]
     for text in said:
         assert not SENTENCE.search(translate(text).zh), text
@@ -95,7 +95,7 @@ def test_what_is_said_of_a_chosen_checkpoint_has_chinese(domain: tuple[float, ..
 
 
 def test_generated_data_is_stamped(tmp_path: Path) -> None:
-    nested = "dataset: {parts: [{_target_: vglm.data.synthetic.pretraining.scene_splits}]}"
+    nested = "dataset: {parts: [{_target_: vglm.worlds.pretraining.scene_splits}]}"
     assert "scene_splits" in synthetic_stamps(nested)[0].detail
     config = f"dataset: {{_target_: vglm.data.loading.load_splits, path: {tmp_path}}}"
     assert synthetic_stamps(config) == synthetic_stamps(EVALUATION.config) == ()

@@ -9,11 +9,11 @@ from PIL import Image
 from vglm.data.collator import Collator
 from vglm.data.sample import Sample, Turn
 from vglm.data.sequences import Census, TrainingSequences
-from vglm.data.synthetic.pretraining import SceneDialogues
 from vglm.errors import ConfigError, DataError
 from vglm.model.image_processing import VisualGlmImageProcessor
 from vglm.model.processing import VisualGlmProcessor
 from vglm.model.tokenization import VisualGlmTokenizer
+from vglm.worlds.pretraining import SceneDialogues
 
 REFERENCE = Path(__file__).parent / "reference" / "visualglm-mini-a"
 PROCESSOR = VisualGlmProcessor(
@@ -140,7 +140,7 @@ def test_samples_made_on_demand_are_measured_without_their_pictures(monkeypatch:
     scenes = SceneDialogues(60, seed=1)
     drawn = [(each.turns, each.image is not None, each.english) for each in scenes]
     assert list(scenes.dialogues()) == drawn
-    monkeypatch.setattr("vglm.data.synthetic.pretraining.render", None)
+    monkeypatch.setattr("vglm.worlds.pretraining.render", None)
     assert len(TrainingSequences(scenes, PROCESSOR, max_length=500)) == sum(len(turns) for turns, _, _ in drawn)
 
 

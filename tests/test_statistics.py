@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.statistical_tests import CASES, groups_of, right_or_wrong, simulate
-from vglm.evaluation.statistics import (
+from vglm.evaluation.score.statistics import (
     Interval,
     bootstrap_interval,
     compare_paired,

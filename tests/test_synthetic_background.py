@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vglm.data.synthetic.background import ANSWERS, QUESTION, main, write_background_set
-from vglm.data.synthetic.questions import QUESTION_KINDS
-from vglm.data.synthetic.scenes import PLACES
 from vglm.errors import DataError
+from vglm.worlds.background import ANSWERS, QUESTION, main, write_background_set
+from vglm.worlds.questions import QUESTION_KINDS
+from vglm.worlds.scenes import PLACES
 
 COMMITTED = Path(__file__).parents[1] / "data" / "background_synthetic"
 COMMITTED_SEED = 2023

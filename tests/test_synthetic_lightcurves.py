@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from vglm.data.astronomy.light_curve import fold, measure
-from vglm.data.synthetic.lightcurves import SHARES, TELESCOPES, Star, eclipsed, sample_star
-from vglm.data.synthetic.lightcurves import _roche_lobe as roche_lobe
 from vglm.errors import ConfigError
+from vglm.worlds.lightcurves import SHARES, TELESCOPES, Star, eclipsed, sample_star
+from vglm.worlds.lightcurves import _roche_lobe as roche_lobe
 
 EXPOSURES = {each.name: each.exposure_days for each in TELESCOPES}
 

@@ -5,10 +5,10 @@ from collections import Counter
 
 import pytest
 
-from vglm.data.synthetic.pretraining import MIXTURE, SceneDialogues, corpus_lines
-from vglm.data.synthetic.questions import answer_to
-from vglm.data.synthetic.scenes import Scene
 from vglm.errors import ConfigError
+from vglm.worlds.pretraining import MIXTURE, SceneDialogues, corpus_lines
+from vglm.worlds.questions import answer_to
+from vglm.worlds.scenes import Scene
 
 
 def test_a_sample_follows_from_seed_and_number() -> None:
@@ -86,7 +86,5 @@ def test_the_tokenizer_corpus_holds_both_languages_and_no_random_strings() -> No
 
 
 def test_no_torch_is_needed() -> None:
-    code = (
-        "import sys, vglm.data.synthetic.background; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
-    )
+    code = "import sys, vglm.worlds.background; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": "src"}, check=False).returncode == 0

@@ -4,9 +4,9 @@ import pytest
 
 from vglm.data.images import image_sha256
 from vglm.data.loading import load_splits
-from vglm.data.synthetic.pretraining import SceneDialogues
-from vglm.data.synthetic.probe import FAMILIES, KINDS, probe_splits
 from vglm.errors import ConfigError
+from vglm.worlds.pretraining import SceneDialogues
+from vglm.worlds.probe import FAMILIES, KINDS, probe_splits
 
 DATA = Path(__file__).parents[1] / "data" / "background_synthetic"
 

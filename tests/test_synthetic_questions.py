@@ -3,8 +3,8 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from vglm.data.synthetic.background import ANSWERS, QUESTION
-from vglm.data.synthetic.questions import (
+from vglm.worlds.background import ANSWERS, QUESTION
+from vglm.worlds.questions import (
     ATTRIBUTE_KINDS,
     QUESTION_KINDS,
     TEXT_ONLY_KINDS,
@@ -13,7 +13,7 @@ from vglm.data.synthetic.questions import (
     characters,
     gb2312_level_1,
 )
-from vglm.data.synthetic.scenes import Scene, sample_scene
+from vglm.worlds.scenes import Scene, sample_scene
 
 CATS = Scene("cat", "red", 3, "beach", (), 0)
 BOAT = Scene("boat", "white", 1, "night sky", (), 0)

@@ -11,22 +11,23 @@ from hypothesis import strategies as st
 
 from vglm.data.readers import formats
 from vglm.data.sample import Sample
-from vglm.data.synthetic.radiograph_render import cardiothoracic_ratio, render
-from vglm.data.synthetic.radiograph_reports import (
+from vglm.errors import ConfigError, DataError
+from vglm.worlds.radiograph_render import cardiothoracic_ratio, render
+from vglm.worlds.radiograph_reports import (
     FINDINGS,
     NORMAL_REPORTS,
     QUESTIONS,
     read_report,
     write_report,
 )
-from vglm.data.synthetic.radiograph_studies import (
+from vglm.worlds.radiograph_studies import (
     RadiographStudies,
     describe,
     main,
     radiograph_splits,
     write_radiograph_set,
 )
-from vglm.data.synthetic.radiographs import (
+from vglm.worlds.radiographs import (
     COLLAPSED,
     DEVICE,
     DEVICES,
@@ -41,7 +42,6 @@ from vglm.data.synthetic.radiographs import (
     Opacity,
     sample_chest,
 )
-from vglm.errors import ConfigError, DataError
 
 HEALTHY = Chest("normal", None, "none", "none", "none", "left", anatomy_seed=5)
 

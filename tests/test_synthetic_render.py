@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vglm.data.synthetic.render import RGB, render
-from vglm.data.synthetic.scenes import COLOURS, KINDS, PLACES, Scene, sample_scene
+from vglm.worlds.render import RGB, render
+from vglm.worlds.scenes import COLOURS, KINDS, PLACES, Scene, sample_scene
 
 
 def _scene(*seed: int) -> Scene:

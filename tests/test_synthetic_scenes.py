@@ -4,7 +4,7 @@ from itertools import combinations
 
 import numpy as np
 
-from vglm.data.synthetic.scenes import COLOURS, COUNTS, KINDS, PLACES, sample_scene
+from vglm.worlds.scenes import COLOURS, COUNTS, KINDS, PLACES, sample_scene
 
 SCENES = [sample_scene(np.random.default_rng([5, i])) for i in range(4_000)]
 

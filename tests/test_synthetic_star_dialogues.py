@@ -7,9 +7,9 @@ from vglm.data.astronomy.questions import TYPES
 from vglm.data.images import open_image
 from vglm.data.readers import read
 from vglm.data.sample import Sample
-from vglm.data.synthetic.lightcurves import SHARES as TYPES_IN_TURN
-from vglm.data.synthetic.star_dialogues import StarDialogues, main, star_splits, write_star_set
 from vglm.errors import ConfigError, DataError
+from vglm.worlds.lightcurves import SHARES as TYPES_IN_TURN
+from vglm.worlds.star_dialogues import StarDialogues, main, star_splits, write_star_set
 
 
 def test_a_star_is_asked_four_questions_about_one_picture() -> None:

@@ -13,9 +13,9 @@ import evaluate
 import train
 from vglm.config import build, check_config, compose, loosen, repo_root
 from vglm.errors import ConfigError
-from vglm.evaluation.metrics import select_metrics
+from vglm.evaluation.predict.task import Task
 from vglm.evaluation.predictions import read_evaluation, read_predictions
-from vglm.evaluation.task import Task
+from vglm.evaluation.score.metrics import select_metrics
 from vglm.runs import Run
 
 FOLDER = repo_root() / "conf" / "task"

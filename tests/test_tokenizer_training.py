@@ -5,8 +5,8 @@ import pytest
 from sentencepiece import sentencepiece_model_pb2
 
 from vglm.model.tokenization import VisualGlmTokenizer
-from vglm.model.tokenizer_training import build_sentencepiece_model
 from vglm.text.prompt import Prompt
+from vglm.worlds.tokenizer_training import build_sentencepiece_model
 
 LINES = ["What is it?", "The dog is red.", "The cat is on the old table.", "这是什么？", "红色的狗。"]
 CHARACTERS = "天地玄黄，。abcdefghijklmnopqrstuvwxyz0123456789"

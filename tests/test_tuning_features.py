@@ -14,10 +14,9 @@ from vglm.data.collator import Collator
 from vglm.data.loading import load_splits
 from vglm.data.sample import Sample, Turn
 from vglm.data.sequences import TrainingSequences
-from vglm.data.synthetic.pretraining import SceneDialogues
 from vglm.errors import CacheError, ConfigError
-from vglm.evaluation.generation import generate_predictions
-from vglm.evaluation.image_use import shuffle_images
+from vglm.evaluation.predict.generation import generate_predictions
+from vglm.evaluation.predict.image_use import shuffle_images
 from vglm.model.identity import hash_weights
 from vglm.model.loading import load_pretrained
 from vglm.model.modeling import VISION_PARTS
@@ -25,6 +24,7 @@ from vglm.tuning.contract import answer_logits, check_saved
 from vglm.tuning.features import cache_features, open_features
 from vglm.tuning.methods import attach, save
 from vglm.tuning.trainer import WorkbenchTrainer
+from vglm.worlds.pretraining import SceneDialogues
 
 TINY = repo_root() / "data" / "visualglm_tiny"
 

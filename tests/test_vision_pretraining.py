@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from test_initialization import SIZES
 
-from vglm.model.initialization import initialize_model
-from vglm.tuning.vision_pretraining import SceneAttributes, initialize_seeing_model, pretrain_vision
+from vglm.worlds.initialization import initialize_model
+from vglm.worlds.vision_pretraining import SceneAttributes, initialize_seeing_model, pretrain_vision
 
 
 def test_scenes_come_with_what_is_in_them(reference: Path) -> None:

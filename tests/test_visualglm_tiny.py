@@ -8,11 +8,11 @@ import torch
 import vglm
 from vglm.config import build, compose, repo_root
 from vglm.data.sample import Sample
-from vglm.data.synthetic.pretraining import SceneDialogues
-from vglm.evaluation.generation import generate_predictions
-from vglm.evaluation.image_use import shuffle_images
-from vglm.evaluation.metrics import exact_match
+from vglm.evaluation.predict.generation import generate_predictions
+from vglm.evaluation.predict.image_use import shuffle_images
+from vglm.evaluation.score.metrics import exact_match
 from vglm.model.identity import hash_weights
+from vglm.worlds.pretraining import SceneDialogues
 
 FOLDER = repo_root() / "data" / "visualglm_tiny"
 Loaded = tuple[vglm.VisualGlmForConditionalGeneration, vglm.VisualGlmProcessor]

@@ -7,11 +7,11 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from vglm.data.synthetic.pretraining import corpus_lines
-from vglm.data.synthetic.questions import characters
 from vglm.model.tokenization import VisualGlmTokenizer
-from vglm.model.tokenizer_training import build_sentencepiece_model
 from vglm.text.prompt import Prompt
+from vglm.worlds.pretraining import corpus_lines
+from vglm.worlds.questions import characters
+from vglm.worlds.tokenizer_training import build_sentencepiece_model
 
 VOCABULARY = 4608
 

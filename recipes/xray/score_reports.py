@@ -3,7 +3,7 @@
 python recipes/xray/score_reports.py outputs/xray/synthetic/<time>/evaluation
 
 Beside the evaluation's two arms stands the constant report, "normal chest" whatever the picture. Only reports in this
-world's wording can be scored: `vglm.data.synthetic.radiograph_reports.read_report` knows its words.
+world's wording can be scored: `vglm.worlds.radiograph_reports.read_report` knows its words.
 """
 
 import argparse
@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vglm.data.synthetic.radiograph_reports import FINDINGS, NORMAL_REPORTS, ReportedFindings, read_report
 from vglm.errors import DataError, WorkbenchError
 from vglm.evaluation.predictions import PREDICTIONS_FILE, Prediction, read_predictions
+from vglm.worlds.radiograph_reports import FINDINGS, NORMAL_REPORTS, ReportedFindings, read_report
 
 CONSTANT = "constant normal"
 

@@ -290,7 +290,7 @@ def _merge(parsed: argparse.Namespace) -> int:
 
 
 def _protocol(parsed: argparse.Namespace) -> None:
-    from vglm.evaluation.protocol import collect_protocol
+    from vglm.evaluation.score.protocol import collect_protocol
 
     print(collect_protocol(parsed.folder))
 
@@ -304,7 +304,7 @@ def _report(parsed: argparse.Namespace) -> None:
         _render_again(parsed.runs)
         return
     from vglm.config import repo_root
-    from vglm.evaluation.sweep import as_markdown, compare_methods, print_rows, tabulate
+    from vglm.evaluation.score.sweep import as_markdown, compare_methods, print_rows, tabulate
     from vglm.runs import Run
 
     runs = Run.find(parsed.runs)
@@ -323,7 +323,7 @@ def _report(parsed: argparse.Namespace) -> None:
 
 def _score(parsed: argparse.Namespace) -> None:
     from vglm.evaluation.report import print_summary, write_report
-    from vglm.evaluation.scoring import rescore
+    from vglm.evaluation.score.scoring import rescore
     from vglm.files import recover
 
     recover(parsed.folder)

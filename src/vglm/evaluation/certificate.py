@@ -34,9 +34,9 @@ from vglm.config import build, repo_root
 from vglm.data.collator import Collator
 from vglm.data.sample import Sample
 from vglm.errors import AdapterError, CheckpointError, ConfigError
-from vglm.evaluation.generation import generate_predictions
-from vglm.evaluation.metrics import EXACT_MATCH, score
+from vglm.evaluation.predict.generation import generate_predictions
 from vglm.evaluation.predictions import Prediction
+from vglm.evaluation.score.metrics import EXACT_MATCH, score
 from vglm.files import check_vacant, claimed, read_json, replaced_folder, write_json
 from vglm.model.hashing import ALGORITHMS, Algorithm
 from vglm.model.identity import RECORD, hash_weights, recorded_hash

@@ -11,7 +11,7 @@ evaluation/
   verdicts.jsonl                 with `metrics.external.judge`: what the judge was asked and said
   images/<sha256>.webp           a small copy of every image, so that the report can be rebuilt anywhere
   curves.json                    of a run: its loss by step, what each checkpoint gained and forgot; see `forgetting`
-  metrics.json  report/          made from the files above by `vglm.evaluation.comparison` and `vglm.evaluation.report`
+  metrics.json  report/          made from the files above by `vglm.evaluation.score` and `vglm.evaluation.report`
 ```
 
 A record, on one line:
@@ -143,7 +143,7 @@ class Evaluation:
         config: The resolved configuration, as YAML.
         created: When, as ISO 8601.
         stamps: Warnings on the front page.
-        controls: Arms that answer test questions with other images or none, see `vglm.evaluation.image_use`.
+        controls: Arms that answer test questions with other images or none, see `vglm.evaluation.predict.image_use`.
     """
 
     title: str

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from vglm.evaluation.comparison import METRICS_FILE
+from vglm.evaluation.score.comparison import METRICS_FILE
 from vglm.files import inside
 
 MAX_PAGE_BYTES = 30_000_000

@@ -24,8 +24,8 @@ from PIL import Image
 
 from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError, DataError
-from vglm.evaluation.generation import AnsweringProcessor, GenerativeModel, generate_predictions
-from vglm.evaluation.likelihoods import score_choices
+from vglm.evaluation.predict.generation import AnsweringProcessor, GenerativeModel, generate_predictions
+from vglm.evaluation.predict.likelihoods import score_choices
 from vglm.text.prompt import clean_response
 
 logger = logging.getLogger(__name__)

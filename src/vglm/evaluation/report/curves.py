@@ -22,9 +22,9 @@ from typing import Literal
 from markupsafe import Markup
 
 from vglm.errors import DataError
-from vglm.evaluation.metrics import ALL_METRICS
 from vglm.evaluation.report.strings import STRINGS, Text, metric_title, say, signed, split_title
-from vglm.evaluation.statistics import wilson_interval
+from vglm.evaluation.score.metrics import ALL_METRICS
+from vglm.evaluation.score.statistics import wilson_interval
 from vglm.files import inside, read_record
 
 CURVES_FILE = "curves.json"

@@ -22,7 +22,28 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text as Printed
 
-from vglm.evaluation.comparison import (
+from vglm.evaluation.predict.provenance import code_state
+from vglm.evaluation.predictions import (
+    IMAGES_FOLDER,
+    Evaluation,
+    read_evaluation,
+)
+from vglm.evaluation.report.curves import Curves, describe_curves, plots, read_curves
+from vglm.evaluation.report.curves import as_file as curves_as_file
+from vglm.evaluation.report.strings import (
+    ARM_TITLES,
+    LANGUAGES,
+    STRINGS,
+    Text,
+    both,
+    finding_title,
+    metric_title,
+    say,
+    signed,
+    split_title,
+)
+from vglm.evaluation.report.translation import translate
+from vglm.evaluation.score.comparison import (
     PROBE,
     Baseline,
     Comparison,
@@ -39,29 +60,8 @@ from vglm.evaluation.comparison import (
     slice_values,
     write_metrics,
 )
-from vglm.evaluation.metrics import EXACT_MATCH, METRICS, ROUGE_L, Metric, measure
-from vglm.evaluation.predictions import (
-    IMAGES_FOLDER,
-    Evaluation,
-    read_evaluation,
-)
-from vglm.evaluation.provenance import code_state
-from vglm.evaluation.report.curves import Curves, describe_curves, plots, read_curves
-from vglm.evaluation.report.curves import as_file as curves_as_file
-from vglm.evaluation.report.strings import (
-    ARM_TITLES,
-    LANGUAGES,
-    STRINGS,
-    Text,
-    both,
-    finding_title,
-    metric_title,
-    say,
-    signed,
-    split_title,
-)
-from vglm.evaluation.report.translation import translate
-from vglm.evaluation.statistics import PairedComparison
+from vglm.evaluation.score.metrics import EXACT_MATCH, METRICS, ROUGE_L, Metric, measure
+from vglm.evaluation.score.statistics import PairedComparison
 from vglm.files import changed_folder, inside, replaced_folder, write_text
 from vglm.runs import EVALUATION_FILE
 

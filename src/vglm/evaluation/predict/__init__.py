@@ -1,0 +1,1 @@
+"""Ask every arm its questions, and keep the answers."""

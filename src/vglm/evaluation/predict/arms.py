@@ -1,0 +1,454 @@
+"""What is evaluated: two arms that answer the same samples, and what a report has to say about them.
+
+a finished run     `before` (the base model) and `after` (with the adapter, or the tuned model)
+a model alone      `shuffled` (each question with another sample's image) and `true`
+
+Beside its own samples an arm answers controls: some test questions with other images (see
+`vglm.evaluation.predict.image_use`).
+"""
+
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from vglm.data.loading import Splits
+from vglm.data.sample import Sample
+from vglm.data.splits import fingerprint
+from vglm.errors import ConfigError, DataError
+from vglm.evaluation.predict.baselines import Answers, nearest_answers, put_in_context
+from vglm.evaluation.predict.decoding import describe_decoding
+from vglm.evaluation.predict.generation import answer_splits, check_precision
+from vglm.evaluation.predict.image_use import Control, shuffle_images
+from vglm.evaluation.predict.likelihoods import Choices, check_choices
+from vglm.evaluation.predict.provenance import provenance, synthetic_stamps
+from vglm.evaluation.predictions import Arm, Evaluation, Prediction, Stamp
+from vglm.evaluation.processes import Processes
+from vglm.evaluation.score.forgetting import describe_choice, read_curves
+from vglm.runs import Run
+
+SPLITS = ("test", "probe", "validation", "train")
+CUT_SHARE = 0.01
+"""If more of an arm's answers are cut, the report is stamped."""
+_PACKAGES = ("visualglm-workbench", "torch", "transformers", "peft", "rouge-score", "pillow")
+
+Samples = Mapping[str, Sequence[Sample]]
+Loaded = tuple[Any, Any]
+"""A model in evaluation mode and its processor."""
+
+
+@dataclass(frozen=True)
+class ModelArm:
+    """One side of the comparison, ready to answer.
+
+    Attributes:
+        arm: Its label and meaning.
+        samples: Split name -> the samples as this arm sees them.
+        open: Gives the model and its processor for the time of a `with` block.
+        controls: Test questions to answer with other images.
+    """
+
+    arm: Arm
+    samples: Samples
+    open: Callable[[], AbstractContextManager[Loaded]]
+    controls: Sequence[Control] = ()
+
+    @property
+    def label(self) -> str:
+        """The arm's label."""
+        return self.arm.label
+
+    @property
+    def asked(self) -> list[tuple[str, Samples]]:
+        """What it answers, each with a label: its own samples, then its controls'."""
+        return [(self.label, self.samples), *((each.arm.label, {"test": each.samples}) for each in self.controls)]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated, see the module's description.
+
+    Attributes:
+        title: The heading of its report.
+        summary: What it is, without a full stop.
+        purpose: See `Evaluation`.
+        baseline: The arm to compare with.
+        candidate: The arm that is judged.
+        facts: What to show of its configuration.
+        trained_images: Content hashes of the images it was tuned on, as far as known.
+        changed_files: Data files that are not what they were when it was tuned.
+        leakage: What its test and validation share with its training split, a sentence each.
+        trained_groups: Groups (studies, patients, stars) it was tuned on, where the data evaluated has the same files.
+        is_other_test: Whether the test samples are not those that the run set apart, although the data is the same.
+        stamps: What the run itself has to say before all.
+        log: How the run went, see `vglm.evaluation.score.forgetting.read_curves`; None for a model alone.
+        result: The folder with what was tuned; None for a model alone.
+    """
+
+    title: str
+    summary: str
+    purpose: Literal["tuning", "image use"]
+    baseline: ModelArm
+    candidate: ModelArm
+    facts: Mapping[str, str]
+    trained_images: frozenset[str] = frozenset()
+    changed_files: Sequence[str] = field(default=())
+    leakage: Sequence[str] = field(default=())
+    trained_groups: frozenset[str] = frozenset()
+    is_other_test: bool = False
+    stamps: Sequence[Stamp] = field(default=())
+    log: Mapping[str, Any] | None = None
+    result: Path | None = None
+
+
+def select_samples(splits: Splits, names: str | Sequence[str], choices: Choices = None) -> dict[str, Sequence[Sample]]:
+    """The splits to evaluate on.
+
+    Args:
+        splits: The data.
+        names: One or some of `SPLITS`; those without samples are left out.
+        choices: What is to be scored by likelihood; checked against the samples.
+
+    Raises:
+        ConfigError: A name is unknown, or the choices are none.
+        DataError: None of the splits has samples, or they lack choices of their own.
+    """
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, Sequence):
+        raise ConfigError(f"splits must be some of {', '.join(SPLITS)}, got {names!r}.")
+    if unknown := [name for name in names if name not in SPLITS]:
+        raise ConfigError(f"splits: there is no {unknown[0]!r}; choose from {', '.join(SPLITS)}.")
+    samples = {name: getattr(splits, name) for name in names}
+    if not any(map(len, samples.values())):
+        there = [name for name in SPLITS if len(getattr(splits, name))]
+        advice = f"It has {', '.join(there)}: pass splits=[{','.join(there)}]" if there else "It has none at all"
+        raise DataError(f"the data has no samples in {', '.join(names) or 'no splits'}. {advice}, or another dataset.")
+    samples = {name: rows for name, rows in samples.items() if len(rows)}
+    check_choices(choices, samples)
+    return samples
+
+
+def open_subject(
+    config: Mapping[str, Any],
+    run: Run | None,
+    samples: Samples,
+    files: Mapping[str, str],
+    controls: Sequence[Control],
+    load: Callable[..., Loaded],
+) -> Subject:
+    """Put together what is evaluated: a finished run, or where there is none a model alone.
+
+    Args:
+        config: The evaluation's plain config.
+        run: The run.
+        samples: What to evaluate on.
+        files: SHA-256 of the data's files, as they are now.
+        controls: Test questions with other images.
+        load: Loads the model that `config` names; takes `adapter`, a folder, where there is one to put on it.
+
+    Raises:
+        AdapterError: The run's description or its adapter cannot be read, or does not fit the base model.
+        DataError: The images of a split cannot be shuffled.
+    """
+    if run is None:
+        return _single_model(config, samples, controls, load)
+    is_trained_data = config["dataset"] == run.config["dataset"]  # divided as it was for the run
+    return _tuned_run(run, samples, files, is_trained_data, controls, load, config["model"].get("dtype"))
+
+
+def _tuned_run(
+    run: Run,
+    samples: Samples,
+    files: Mapping[str, str],
+    is_trained_data: bool,
+    controls: Sequence[Control],
+    load: Callable[..., Loaded],
+    dtype: str | None,
+) -> Subject:
+    """Arms `before` and `after`; an adapter shares one loaded model between both, else `dtype` is that of the base."""
+    trained, record, result, log = run.config, run.record, run.result, read_curves(run.folder)
+    assert result is not None
+    splits = run.splits
+    is_known = splits is not None and bool({*files.values()} & {*splits.files.values()})  # it is of this data
+    divided = splits.splits if splits is not None and is_known else {}
+    apart = divided["test"].sha256 if "test" in divided else None
+    trainer, method = trained["trainer"], trained["method"]
+    algorithm, weights = record.base_weights
+    model_name, data_name = _name(trained["model"], "path_or_id"), _name(trained["dataset"], "path")
+    method_name = str(method["_target_"]).rpartition(".")[2]
+    settings = [f"{name} {value}" for name, value in method.items() if isinstance(value, int | float)]
+    kept, stamps = describe_choice(record.forgetting, samples)
+    if not run.is_verified:
+        detail = "What was saved did not prove to be what was trained, so these may be the scores of another model."
+        stamps = (Stamp(text="UNVERIFIED", detail=detail), *stamps)
+    before = Arm(label="before", meaning=f"{model_name} as it was")
+    earlier = [control.of("before") for control in controls if not control.is_for_candidate]
+    later = [control.of("after") for control in controls]
+    if run.adapter is not None:
+        model, processor = load(adapter=str(run.adapter))
+        after = Arm(label="after", meaning="the same model with the run's adapter")
+
+        @contextmanager
+        def without_adapter() -> Iterator[Loaded]:
+            with model.disable_adapter():
+                yield model, processor
+
+        arms = (
+            ModelArm(before, samples, without_adapter, earlier),
+            ModelArm(after, samples, lambda: nullcontext((model, processor)), later),
+        )
+    else:
+        from vglm.model.loading import load_pretrained  # takes seconds to import
+
+        after = Arm(label="after", meaning="the model that the run tuned as a whole")
+        arms = (
+            ModelArm(before, samples, lambda: _opened(load), earlier),
+            ModelArm(after, samples, lambda: _opened(partial(load_pretrained, dtype=dtype), result), later),
+        )
+    return Subject(
+        title=record.recipe,
+        summary=f"{model_name} tuned with {method_name} on {record.data.train:,} samples of {data_name}",
+        purpose="tuning",
+        baseline=arms[0],
+        candidate=arms[1],
+        facts={
+            "run": run.folder.as_posix(),
+            "base model": model_name,
+            "base weights": f"{algorithm} {weights[:16]}",
+            "method": ", ".join([method_name, *settings]),
+            "training data": f"{data_name}, {record.data.train:,} samples, sha256 {record.data.sha256[:16]}",
+            "training": f"{trainer.get('max_steps')} steps of {trainer.get('per_device_train_batch_size')} samples,"
+            f" learning rate {trainer.get('learning_rate')}, seed {record.seed}",
+            **kept,
+            **_tested_on(samples, apart),
+        },
+        trained_images=frozenset(record.data.train_images or ()),
+        changed_files=[
+            name for name, digest in files.items() if is_trained_data and record.data.files.get(name, digest) != digest
+        ],
+        leakage=record.data.leakage,
+        trained_groups=frozenset(divided["train"].group_names if "train" in divided else ()),
+        is_other_test="test" in samples and apart is not None and fingerprint(samples["test"]) != apart,
+        stamps=stamps,
+        log=log,
+        result=result,
+    )
+
+
+def _tested_on(samples: Samples, apart: str | None) -> dict[str, str]:
+    """The test split by its hash, which names every question and answer in it."""
+    if "test" not in samples:
+        return {}
+    digest = fingerprint(samples["test"])
+    origin = ", the split that the run set apart" if digest == apart else ""
+    return {"test data": f"{len(samples['test']):,} samples, sha256 {digest[:16]}{origin}"}
+
+
+def _single_model(
+    config: Mapping[str, Any], samples: Samples, controls: Sequence[Control], load: Callable[..., Loaded]
+) -> Subject:
+    """Arms `shuffled` (no control of it is needed) and `true`, and one loaded model for both."""
+    seed = config["seed"]
+    shuffled = {name: shuffle_images(rows, seed) for name, rows in samples.items()}
+    model_name, data_name = _name(config["model"], "path_or_id"), _name(config["dataset"], "path")
+    model, processor = load()
+    return Subject(
+        title=f"{model_name} on {data_name}",
+        summary="Every question is asked with its own image and with another sample's",
+        purpose="image use",
+        baseline=ModelArm(
+            Arm(label="shuffled", meaning="each question with the image of another sample"),
+            shuffled,
+            lambda: nullcontext((model, processor)),
+        ),
+        candidate=ModelArm(
+            Arm(label="true", meaning="each question with its own image"),
+            samples,
+            lambda: nullcontext((model, processor)),
+            [control for control in controls if control.arm.label != "shuffled"],
+        ),
+        facts={"model": model_name, "data": data_name, "seed of the shuffling": str(seed)},
+    )
+
+
+def answer(
+    subject: Subject,
+    folder: Path,
+    decoding: Mapping[str, Any],
+    train: Sequence[Sample] = (),
+    feature_cache: bool = False,
+    processes: Processes | None = None,
+    examples: Sequence[Sample] = (),
+) -> Answers:
+    """Let both arms answer all they are asked, one model in memory at a time, with the same settings.
+
+    Where answers are sampled, controls get as many draws as the arms, of the same random numbers.
+
+    Args:
+        subject: What is evaluated.
+        folder: The evaluation folder to write into; what lies there from a run that was stopped is not asked again.
+        decoding: `batch_size`, `max_new_tokens`, `sampling` and `choices`, see `vglm.evaluation.predict.decoding`.
+        train: The training samples among which the untuned model looks for the nearest images; none if empty.
+        feature_cache: See `generate_predictions`.
+        processes: Who shares the work; this one alone if not given.
+        examples: Training samples that the untuned model is shown before each test question, see `put_in_context`.
+
+    Returns:
+        The records of all arms, and what was found beside them; without records in other processes than the main one.
+
+    Raises:
+        ConfigError: The arms differ in precision, or a setting is wrong.
+        WorkbenchError: Another process ended.
+    """
+    from vglm.model.loading import describe_place  # takes seconds to import
+
+    processes = processes or Processes.alone()
+    records: dict[str, list[Prediction]] = {}
+    nearest: list[str] = []
+    precision: dict[str, Any] = {}
+    shots = None
+    test = subject.candidate.samples.get("test", ())
+    for arm in (subject.baseline, subject.candidate):
+        with arm.open() as (model, processor):
+            precision = check_precision(model, arm.label, precision)
+            print(f"{arm.label}: {describe_place(model)}")
+            asked = arm.asked
+            if arm is subject.baseline:
+                name = arm.label if subject.purpose == "tuning" else ""
+                shots = put_in_context(examples, test, model, processor, decoding["max_new_tokens"], name)
+                asked += [] if shots is None or not shots.samples else [(shots.arm.label, {"test": shots.samples})]
+            for label, splits in asked:
+                where = (folder, label)
+                records[label] = answer_splits(
+                    model, processor, splits, *where, feature_cache=feature_cache, processes=processes, **decoding
+                )
+            if arm is subject.baseline and len(train) and processes.is_main:
+                nearest = nearest_answers(model, processor, train, test, batch_size=decoding["batch_size"])
+    return Answers(subject.candidate.label, records, nearest, precision, shots)
+
+
+def describe(subject: Subject, answers: Answers, decoding: Mapping[str, Any], config: str) -> Evaluation:
+    """Say what was evaluated and how, for the report.
+
+    Args:
+        subject: What was evaluated.
+        answers: What the arms answered.
+        decoding: The settings of generation, as for `answer`.
+        config: The resolved configuration, as YAML.
+    """
+    predictions = answers.candidate
+    counts = Counter(record.split for record in predictions if record.draw == 0)
+    scored = " and ".join(f"{count:,} {name} samples" for name, count in counts.items())
+    draws = 1 + max((record.draw for record in predictions), default=0)
+    return Evaluation(
+        title=subject.title,
+        summary=f"{subject.summary}. Scored on {scored}{f', each answered {draws} times' if draws > 1 else ''}.",
+        purpose=subject.purpose,
+        baseline=subject.baseline.arm,
+        candidate=subject.candidate.arm,
+        facts={**subject.facts, **provenance(config, subject.result)},
+        decoding={**describe_decoding(decoding), **answers.precision},
+        command=shlex.join(["python", *(_resolved(each, subject) for each in sys.argv)]),
+        versions=_versions(),
+        config=config,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        stamps=(*_stamps(subject, predictions), *_cut_stamps(subject, answers, decoding), *synthetic_stamps(config)),
+        controls=(
+            *(each.arm for arm in (subject.baseline, subject.candidate) for each in arm.controls),
+            *([answers.shots.arm] if answers.shots is not None and answers.shots.samples else ()),
+        ),
+    )
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what answers and scores depend on; a checkout that is not installed has none."""
+    versions = {}
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
+def _resolved(argument: str, subject: Subject) -> str:
+    """An argument that means the same tomorrow."""
+    return f"run={subject.facts['run']}" if argument == "run=latest" else argument
+
+
+def _stamps(subject: Subject, predictions: Sequence[Prediction]) -> tuple[Stamp, ...]:
+    """What a reader must know before believing the scores, from hashes of images and files."""
+    hashes = {record.image_sha256 for record in predictions if record.split == "test"} - {None}
+    stamps = list(subject.stamps)
+    tested = [record for record in predictions if record.split == "test" and record.draw == 0]
+    leaks = list(subject.leakage)
+    if known := sum(record.group in subject.trained_groups for record in tested):
+        leaks.append(f"{known} of {len(tested)} test samples are of groups that were trained on")
+    if leaks:
+        stamps.append(Stamp(text="LEAKED", detail=f"{'; '.join(leaks)}. The scores show memory as well as skill."))
+    if subject.is_other_test:
+        detail = "The data is the run's, but these are not the test samples that it set apart (splits.json)."
+        stamps.append(Stamp(text="OTHER TEST SAMPLES", detail=detail))
+    if seen := len(hashes & subject.trained_images):
+        detail = f"{seen} of {len(hashes)} test images were trained on, so the scores show memory as well as skill."
+        stamps.append(Stamp(text="EVALUATED ON TRAINING IMAGES", detail=detail))
+    if changed := subject.changed_files:
+        detail = f"{len(changed)} files of the data set are not what the run was trained with, {changed[0]} for one."
+        stamps.append(Stamp(text="DATA CHANGED SINCE TRAINING", detail=detail))
+    return tuple(stamps)
+
+
+def _cut_stamps(subject: Subject, answers: Answers, decoding: Mapping[str, Any]) -> Iterator[Stamp]:
+    """A warning where the limit cut more than `CUT_SHARE` of an arm's answers in a split."""
+    found = []
+    for arm in (subject.baseline.label, subject.candidate.label):
+        records = answers.records.get(arm, ())
+        cut = Counter(record.split for record in records if record.is_cut)
+        totals = Counter(record.split for record in records)
+        found += [
+            f"{count:,} of {totals[split]:,} {split} answers {arm}"
+            for split, count in cut.items()
+            if count > CUT_SHARE * totals[split]
+        ]
+    if found:
+        detail = f"{'; '.join(found)} reached max_new_tokens = {decoding['max_new_tokens']} and were cut."
+        yield Stamp(text="ANSWERS CUT", detail=f"{detail} Scores are of what was left. Raise max_new_tokens.")
+
+
+def work_key(config: Mapping[str, Any], data_hash: str, run: Run | None) -> list[Any]:
+    """All that the answers depend on, for `resumable_folder`.
+
+    Args:
+        config: The evaluation's plain config; how the answers are scored and where they go plays no role.
+        data_hash: Of the data's files.
+        run: The run; what came of it, and the base model if that is a folder, count with their files' size and time
+            of change.
+    """
+    path_or_id = config["model"].get("path_or_id")
+    places = [] if path_or_id is None else [Path(path_or_id)]
+    places += [] if run is None or run.result is None else [run.result]
+    found = [(path, path.stat()) for place in places for path in sorted(place.rglob("*")) if path.is_file()]
+    state = {str(path.resolve()): [stat.st_size, stat.st_mtime_ns] for path, stat in found}
+    settings = {
+        name: value for name, value in config.items() if name not in ("metrics", "output_dir", "run", "feature_cache")
+    }
+    return [settings, data_hash, state, _versions()]
+
+
+def _name(component: Mapping[str, Any], path_key: str) -> str:
+    """A component's name for people: the last part of its path, or of what builds it."""
+    if path_key in component:
+        return Path(str(component[path_key])).name.removesuffix(".json")
+    return str(component["_target_"]).rpartition(".")[2].replace("_", " ")
+
+
+@contextmanager
+def _opened(load: Callable[..., Loaded], *arguments: Any) -> Iterator[Loaded]:
+    """Load a model for the time of a `with` block only, so that two of them are never in memory together."""
+    model, processor = load(*arguments)
+    yield model, processor

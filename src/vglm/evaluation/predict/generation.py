@@ -1,0 +1,387 @@
+"""Ask a model every question of a list of samples, in batches, and keep the answers as records.
+
+predictions = generate_predictions(model, processor, splits.test, batch_size=16, max_new_tokens=64)     greedily
+predictions[0].prediction == "这张图片的背景是沙滩。"
+
+predictions = generate_predictions(model, processor, splits.test, sampling=Sampling(temperature=0.7, draws=5))
+[each.draw for each in predictions[:5]] == [0, 1, 2, 3, 4]                                              five for each
+"""
+
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from vglm.data.collator import Collator, Processor
+from vglm.data.feature_cache import FeatureCache
+from vglm.data.images import image_sha256, open_image
+from vglm.data.sample import Sample
+from vglm.data.windowing import META_KEY
+from vglm.errors import ConfigError, DataError
+from vglm.evaluation.predict.decoding import Sampling
+from vglm.evaluation.predict.likelihoods import (
+    Choices,
+    ScoringModel,
+    add_likelihoods,
+    forget_likelihoods,
+    prompt_length,
+)
+from vglm.evaluation.predictions import (
+    CUT,
+    ENDED,
+    IMAGES_FOLDER,
+    PREDICTIONS_FILE,
+    Prediction,
+    append_predictions,
+    merge_parts,
+    part_file,
+    recover_parts,
+    recover_predictions,
+    unanswered,
+)
+from vglm.evaluation.processes import Processes
+from vglm.tuning.features import fill_features, open_features
+
+MAX_SIDE_PX = 224
+"""Longest side of the copies of images that an evaluation folder keeps for its report."""
+
+GREEDY = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0}
+"""Said in every call: what is left unsaid is taken from a file of the checkpoint, which may differ between arms."""
+
+
+class GenerativeModel(ScoringModel, Protocol):
+    """What is asked of a model; a VisualGLM and a `PeftModel` of one answer it."""
+
+    def generate(self, **inputs: Any) -> torch.Tensor:
+        """Continue `input_ids` (B, L); returns (B, L + new tokens), int64."""
+
+
+class AnsweringProcessor(Processor, Protocol):
+    """What is asked of a processor; `VisualGlmProcessor` answers it.
+
+    Attributes:
+        tokenizer: Knows `eos_token_id`, which ends an answer.
+    """
+
+    tokenizer: Any
+
+    def decode(self, token_ids: Any) -> str:
+        """Turn one answer's ids into its text."""
+
+
+def generate_predictions(
+    model: GenerativeModel,
+    processor: AnsweringProcessor,
+    samples: Sequence[Sample],
+    *,
+    split: str = "test",
+    batch_size: int = 16,
+    max_new_tokens: int = 64,
+    sampling: Sampling | None = None,
+    images: Path | None = None,
+    title: str | None = None,
+    feature_cache: bool | FeatureCache = False,
+    records: Path | None = None,
+) -> list[Prediction]:
+    """Answer the last question of every sample.
+
+    The answers do not depend on the batch size: prompts are padded on the left and every position is its own sample's.
+    Samples of similar length share a batch. A sample whose image cannot be opened becomes a record with an error. No
+    more images are in memory than a batch has.
+
+    Args:
+        model: A VisualGLM, or a `PeftModel` of one.
+        processor: The model's processor.
+        samples: Their references are kept in the records and never shown to the model.
+        split: What the records call this list of samples.
+        batch_size: Answers per call of `generate`.
+        max_new_tokens: Longest answer, in tokens.
+        sampling: How to draw answers at random, and how many to each question; None for greedy ones.
+        images: Folder for a small copy of each image, `<sha256>.webp`; none are kept if not given.
+        title: What the progress bar shows; the split if not given.
+        feature_cache: Whether to keep, and reuse, what the model's vision parts make of each picture, see
+            `vglm.tuning.features`; or a cache that is open, for a model that has let go of its vision parts.
+        records: A file to which each batch's records are added. Samples that have a record there are not asked again,
+            so a call that was killed goes on where it was; the model and the settings must be the same.
+
+    Returns:
+        One record per sample and draw, in the order of `samples` and for each of them of the draws.
+
+    Raises:
+        ConfigError: `batch_size` or `max_new_tokens` is not a positive integer.
+        DataError: `records` holds other things than records.
+    """
+    known = {} if records is None else {each.key: each for each in recover_predictions(records)}
+    wanted = list(_rows({split: samples}, sampling, known))
+    finished = {row: record for row, record in wanted if record is not None}
+    batches = _answer(
+        model,
+        processor,
+        {split: samples},
+        [row for row, record in wanted if record is None],
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        images=images,
+        title=title or split,
+        feature_cache=feature_cache,
+        finished=len(finished),
+    )
+    for batch in batches:
+        if records is not None:
+            append_predictions(batch.values(), records)
+        finished |= batch
+    return [finished[row] for row, _ in wanted]
+
+
+def answer_splits(
+    model: GenerativeModel,
+    processor: AnsweringProcessor,
+    splits: Mapping[str, Sequence[Sample]],
+    folder: Path,
+    label: str,
+    *,
+    batch_size: int = 16,
+    max_new_tokens: int = 64,
+    sampling: Sampling | None = None,
+    feature_cache: bool = False,
+    choices: Choices = None,
+    processes: Processes | None = None,
+) -> list[Prediction]:
+    """Let a model answer an arm's questions into an evaluation folder, where it goes on if it was stopped there.
+
+    The main process finds what has no answer yet, whoever answered the rest. Of that, ordered by length, every process
+    takes an equal part, and keeps its records in a file of its own until all are done.
+
+    Args:
+        model: A VisualGLM, or a `PeftModel` of one.
+        processor: The model's processor.
+        splits: Split name -> samples.
+        folder: The evaluation folder: gets `<label>/predictions.jsonl` and copies of the images.
+        label: The arm's name.
+        batch_size: See `generate_predictions`.
+        max_new_tokens: Likewise.
+        sampling: Likewise.
+        feature_cache: Likewise.
+        choices: Answers whose likelihood is scored too, see `add_likelihoods`.
+        processes: Who shares the work; this one alone if not given.
+
+    Returns:
+        In the main process the records, in the order of the samples and draws, as the file has them in the end; in
+        others none.
+
+    Raises:
+        ConfigError: See `generate_predictions`.
+        DataError: Likewise.
+        WorkbenchError: Another process ended.
+    """
+    processes = processes or Processes.alone()
+    path = folder / label / PREDICTIONS_FILE
+    rows: list[_Row] = []
+    count = 0
+    if processes.is_main:
+        for unfinished in (folder / IMAGES_FOLDER).glob(".*"):
+            unfinished.unlink()
+        wanted = list(_rows(splits, sampling, recover_parts(path)))
+        rows, count = [row for row, record in wanted if record is None], len(wanted)
+    rows, count = processes.share((rows, count))
+    asked = processes.part(list(dict.fromkeys((split, place) for split, place, _ in _by_length(splits, rows))))
+    own = set(asked)  # all draws of a sample, so that its image is opened once
+    mine = [row for row in rows if row[:2] in own]
+    answers = _answer(
+        model,
+        processor,
+        splits,
+        mine,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        images=folder / IMAGES_FOLDER,
+        title=label if processes.count == 1 else f"{label}, 1 of {processes.count} processes",
+        feature_cache=feature_cache,
+        finished=(count - len(rows)) // processes.count,
+    )
+    for batch in answers:
+        append_predictions(batch.values(), part_file(path, processes.rank))
+    processes.wait()
+    if not (processes.is_main or choices):
+        return []
+    found = [record for _, record in _rows(splits, sampling, recover_parts(path)) if record is not None]
+    score = partial(
+        add_likelihoods,
+        model,
+        processor,
+        splits,
+        choices=choices,
+        batch_size=batch_size,
+        title=f"{label}, choices",
+        feature_cache=feature_cache,
+    )
+    if choices is not None and processes.count > 1:
+        to_score = set(processes.part(list(dict.fromkeys((record.split, record.id) for record in found))))
+        score([each for each in found if (each.split, each.id) in to_score], path=part_file(path, processes.rank))
+        processes.wait()
+    if not processes.is_main:
+        return []
+    found = score(found, path=path)  # with several processes, all is kept by now
+    merge_parts(found, path)
+    forget_likelihoods(path)
+    return found
+
+
+_Row = tuple[str, int, int]
+"""An answer that is wanted: (split, place of the sample in it, draw)."""
+
+
+def _rows(
+    splits: Mapping[str, Sequence[Sample]],
+    sampling: Sampling | None,
+    known: Mapping[tuple[str, str, int], Prediction],
+) -> Iterator[tuple[_Row, Prediction | None]]:
+    """All answers that are wanted, in the order of samples and draws, each with its record if that is known."""
+    for split, samples in splits.items():
+        for place, sample in enumerate(samples):
+            for draw in range(1 if sampling is None else sampling.draws):
+                record = known.get((split, sample.id, draw))
+                is_known = record is not None and _asks_the_same(record, sample)
+                yield (split, place, draw), record if is_known else None
+
+
+def _by_length(splits: Mapping[str, Sequence[Sample]], rows: Sequence[_Row]) -> list[_Row]:
+    """The longest prompts first; the draws of a sample stay together."""
+    lengths = {(split, place): prompt_length(splits[split][place]) for split, place, _ in rows}
+    return sorted(rows, key=lambda row: lengths[row[:2]], reverse=True)
+
+
+@torch.inference_mode()
+def _answer(
+    model: GenerativeModel,
+    processor: AnsweringProcessor,
+    splits: Mapping[str, Sequence[Sample]],
+    rows: Sequence[_Row],
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    sampling: Sampling | None,
+    images: Path | None,
+    title: str,
+    feature_cache: bool | FeatureCache,
+    finished: int,
+) -> Iterator[dict[_Row, Prediction]]:
+    """Answer rows, batch by batch; a batch's records are complete when they are given out, and nothing is kept."""
+    for name, value in (("batch_size", batch_size), ("max_new_tokens", max_new_tokens)):
+        if not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{name} must be a positive integer, got {value!r}.")
+    model.eval()
+    features = feature_cache if isinstance(feature_cache, FeatureCache) else None
+    if feature_cache is True and rows:
+        features = open_features(model, processor)
+    collate = Collator(processor, with_answers=False, features=features)
+    if images is not None:
+        images.mkdir(parents=True, exist_ok=True)
+    order = _by_length(splits, rows)
+    with tqdm(total=finished + len(order), initial=finished, desc=title, unit="answer", delay=2) as progress:
+        for start in range(0, len(order), batch_size):
+            batch_rows = order[start : start + batch_size]
+            opened: dict[tuple[str, int], tuple[Sample | None, Prediction]] = {}
+            for split, place, _ in batch_rows:
+                if (split, place) not in opened:
+                    opened[split, place] = _open(splits[split][place], split, images)
+            answered = {row: replace(opened[row[:2]][1], draw=row[2]) for row in batch_rows}
+            asked = [(row, sample) for row in batch_rows if (sample := opened[row[:2]][0]) is not None]
+            if asked:
+                if collate.features is not None and not fill_features(features, [sample for _, sample in asked]):
+                    collate.features = None
+                batch = {name: each.to(model.device) for name, each in collate([each for _, each in asked]).items()}
+                settings: dict[str, Any] = {**GREEDY, "max_new_tokens": max_new_tokens}
+                if sampling is not None:
+                    keys = [answered[row].key for row, _ in asked]
+                    settings["logits_processor"] = sampling.processors(keys)
+                output = model.generate(**batch, **settings)
+                answers = output[:, batch["input_ids"].shape[1] :].tolist()
+                for (row, _), answer in zip(asked, answers, strict=True):
+                    finish = ENDED if processor.tokenizer.eos_token_id in answer else CUT
+                    answered[row] = replace(answered[row], prediction=processor.decode(answer), finish=finish)
+            yield answered
+            progress.update(len(batch_rows))
+
+
+def _asks_the_same(record: Prediction, sample: Sample) -> bool:
+    """Whether a record found in a file is about this sample."""
+    kept = ("prediction", "image_sha256", "error", "draw", "likelihoods", "finish")
+    now = unanswered(sample, record.split)
+    return replace(now, **{name: getattr(record, name) for name in kept}) == record
+
+
+def _open(sample: Sample, split: str, images: Path | None) -> tuple[Sample | None, Prediction]:
+    """Decode the image once for the model, its hash and its copy; no sample but an error where that fails."""
+    record = unanswered(sample, split)
+    if sample.image is None:
+        return sample, record
+    try:
+        image = open_image(sample.image, sample.meta.get(META_KEY))
+    except DataError as error:
+        return None, replace(record, error=str(error))
+    sha256 = image_sha256(image)
+    if images is not None:
+        _save_copy(image, images / f"{sha256}.webp")
+    return replace(sample, image=image), replace(record, image_sha256=sha256)
+
+
+def _save_copy(image: Image.Image, path: Path) -> None:
+    if not path.exists():
+        small = image.copy()
+        small.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
+        partial = path.with_name(f".{path.stem}.{platform.node()}-{os.getpid()}")  # others may be saving the same one
+        small.save(partial, format="WEBP", quality=85)
+        partial.replace(path)
+
+
+# --- the same settings in both arms -----------------------------------------------------------------------------------
+
+
+def precision_of(model: Any) -> dict[str, Any]:
+    """How a model computes, which must be the same in two arms that are to be compared.
+
+    Args:
+        model: A VisualGLM, or a `PeftModel` of one.
+
+    Returns:
+        `dtype` and, where the weights are quantised, `quantization`.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    facts: dict[str, Any] = {"dtype": str(base.dtype).removeprefix("torch.")}
+    if (quantization := getattr(base.config, "quantization_config", None)) is not None:
+        values = quantization if isinstance(quantization, dict) else quantization.to_dict()
+        facts["quantization"] = {name: str(value) for name, value in sorted(values.items())}
+    return facts
+
+
+def check_precision(model: Any, label: str, others: dict[str, Any]) -> dict[str, Any]:
+    """Refuse to compare arms that differ in more than what they are compared for.
+
+    Args:
+        model: The arm's model.
+        label: The arm's name.
+        others: What this returned for the arms before; empty for the first.
+
+    Returns:
+        `precision_of` this model.
+
+    Raises:
+        ConfigError: It is not what the other arms have.
+    """
+    found = precision_of(model)
+    if others and found != others:
+        raise ConfigError(
+            f"the arms compute differently: {label} in {found}, the arm before it in {others}, so a difference could"
+            " come from rounding. Pass the same model.dtype and model.quantization for both."
+        )
+    return found

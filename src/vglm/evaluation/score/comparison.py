@@ -1,0 +1,797 @@
+"""Two arms of predictions on the same samples, side by side: scores, differences, how sure they are, and what flipped.
+
+`metrics.json`, for one split:
+
+    {"arms": {"baseline": "before", "candidate": "after"},
+     "primary": "exact_match",
+     "metrics": {"exact_match": "nfkc|strip|one blank, …", …},
+     "splits": {"test": {"n": 120, "errors": 0, "changed": 118, "cut": {"before": 2, "after": 0},
+                         "exact_match": {"before": 0.0, "after": 0.925, "points": 92.5, "difference": 0.925,
+                                         "interval": [0.86, 0.96], "p_value": 1e-33, "p_value_holm": 2e-33,
+                                         "effect_size": 3.5, "n": 120, "groups": 120, "detectable": 0.03, …}, …,
+                         "right_by": "exact_match",
+                         "wrong_to_right": ["test.json#0", …], "right_to_wrong": [],
+                         "power_line": "With 120 test items a difference under 3.1 points cannot be detected (…).",
+                         "not_computed": {},                         (with metrics of findings also "findings": …)
+                         "classes": {"after": [{"label": "beach", "n": 12, "named": 13, "precision": 0.92,
+                                                "recall": 1.0, "f1": 0.96, "interval": [0.81, 0.99]}, …], …},
+                         "calibration": {"after": {"n": 120, "expected_calibration_error": 0.04, "brier_score": 0.11,
+                                                   "bins": [{"from": 0.9, "to": 1.0, "n": 80, …}, …], …}, …},
+                         "kinds": {"background": {"n": 120, …}},
+                         "slices": {"kind": {"background": {"n": 120, …}, …}}}},
+     "draws": {"n": 5, "metric": "exact_match", "scores": {"before": [0.0, …], "after": [0.925, …]},
+               "mean": {"before": 0.0, "after": 0.923}, "sd": {"before": 0.0, "after": 0.004}},
+     "probe_loss_points": 1.5}
+
+`classes` and `calibration` are of the main split only, and empty where there are no classes or no likelihoods.
+
+The first metric that was asked for is the primary one: it was named before anyone saw a score, and the verdict rests on
+it. The p-values are Holm-corrected over all metrics of a split; intervals of slices are not corrected for their number.
+
+`right_by` names the metric that calls an answer right or wrong, and so decides what flipped: the primary one where it
+is a share of right answers, else an accuracy that was asked for, else exact match.
+
+Where several answers to each question were drawn, answers are paired draw by draw, and a sample with its mean over the
+draws counts as one: `n`, `errors` and `changed` are samples, and nothing takes draws for independent. `cut` counts
+answers that reached `max_new_tokens`. `draws` has the main split's score of each draw alone, and how far these lie
+apart.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+
+from vglm.errors import DataError, WorkbenchError
+from vglm.evaluation.predictions import (
+    PREDICTIONS_FILE,
+    Evaluation,
+    Prediction,
+    predictions_file,
+    read_predictions,
+)
+from vglm.evaluation.score.metrics import (
+    EXACT_MATCH,
+    METRICS,
+    Metric,
+    adjust,
+    as_table,
+    calibration,
+    class_f1_intervals,
+    classify,
+    compare_arms,
+    normalise,
+    score_conventions,
+    select_metrics,
+)
+from vglm.evaluation.score.metrics.external import stored_metrics
+from vglm.evaluation.score.metrics.findings import by_abnormality, finding_table
+from vglm.evaluation.score.statistics import PairedComparison
+from vglm.files import inside, parse_record, parse_yaml, read_record, write_json
+from vglm.runs import EVALUATION_FILE
+
+METRICS_FILE = "metrics.json"
+BASELINES_FILE = "baselines.json"
+PROBE = "probe"
+MAX_SLICES = 30
+"""A field with more different values is no way to slice."""
+CONTROLS = ("shuffled", "blank", "neighbour", "text-only")
+CLASSIFICATION = ("accuracy", "balanced_accuracy", "macro_f1")
+LEVEL = 0.05
+FEW_GROUPS = 10
+"""With fewer independent groups no interval can be trusted."""
+SHARES_OF_RIGHT = ("accuracy", "choice_accuracy", "mme_accuracy", "pope_accuracy")
+"""Metrics that call each answer right or wrong, for sets whose primary metric does not."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One sample's answers in both arms, of one draw.
+
+    Attributes:
+        baseline: The answer to compare with.
+        candidate: The answer that is judged.
+        judged: Whether the (baseline, candidate) answers are right by another metric than exact match; else None.
+    """
+
+    baseline: Prediction
+    candidate: Prediction
+    judged: tuple[bool, bool] | None = None
+
+    @cached_property
+    def scores(self) -> dict[str, tuple[float, float]]:
+        """Metric name -> (baseline, candidate), 0.0 to 1.0."""
+        return {metric.name: (_score(metric, self.baseline), _score(metric, self.candidate)) for metric in METRICS}
+
+    @cached_property
+    def right(self) -> tuple[bool, bool]:
+        """Whether the (baseline, candidate) answers are right, by the metric that decides it (`Summary.decisive`)."""
+        if self.judged is not None:
+            return self.judged
+        baseline, candidate = self.scores[EXACT_MATCH.name]
+        return baseline == 1.0, candidate == 1.0
+
+    @cached_property
+    def is_changed(self) -> bool:
+        """Whether the two answers differ after normalisation."""
+        return normalise(self.baseline.prediction) != normalise(self.candidate.prediction)
+
+    @property
+    def has_error(self) -> bool:
+        """Whether an arm has no answer."""
+        return self.baseline.error is not None or self.candidate.error is not None
+
+    @property
+    def sample(self) -> tuple[str, str]:
+        """Which sample it is, whatever the draw."""
+        return self.candidate.split, self.candidate.id
+
+
+def _score(metric: Metric, record: Prediction) -> float:
+    """One record by one of the metrics of every report; one with an error scores 0."""
+    assert metric.function is not None
+    return 0.0 if record.error is not None else metric.function(record.prediction, record.reference)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Scores of a set of pairs, at least one.
+
+    Attributes:
+        pairs: The pairs, in the order of the predictions.
+        metrics: What `paired` compares, the primary one first.
+        decisive: By which metric an answer is right or wrong: the primary one where it is a share of right answers.
+    """
+
+    pairs: tuple[Pair, ...]
+    metrics: tuple[Metric, ...] = METRICS
+    decisive: Metric = EXACT_MATCH
+
+    @property
+    def n(self) -> int:
+        """Number of samples."""
+        return len({pair.sample for pair in self.pairs})
+
+    @cached_property
+    def draws(self) -> tuple[int, ...]:
+        """Which draws there are; only 0 for greedy answers."""
+        return tuple(sorted({pair.candidate.draw for pair in self.pairs}))
+
+    @property
+    def errors(self) -> int:
+        """Samples without an answer in one of the arms; they count as wrong."""
+        return len({pair.sample for pair in self.pairs if pair.has_error})
+
+    @property
+    def changed(self) -> int:
+        """Samples whose answers differ, in some draw."""
+        return len({pair.sample for pair in self.pairs if pair.is_changed})
+
+    @property
+    def cut(self) -> tuple[int, int]:
+        """How many (baseline, candidate) answers reached `max_new_tokens`, so that the model was stopped."""
+        return sum(pair.baseline.is_cut for pair in self.pairs), sum(pair.candidate.is_cut for pair in self.pairs)
+
+    @cached_property
+    def scores(self) -> dict[str, tuple[float, float]]:
+        """Metric name -> mean (baseline, candidate), 0.0 to 1.0."""
+        means: dict[str, tuple[float, float]] = {}
+        for metric in METRICS:
+            columns = list(zip(*(pair.scores[metric.name] for pair in self.pairs), strict=True))
+            means[metric.name] = (fmean(columns[0]), fmean(columns[1]))
+        return means
+
+    def points(self, metric: str = EXACT_MATCH.name) -> float:
+        """Candidate minus baseline, in points (hundredths)."""
+        baseline, candidate = self.scores[metric]
+        return 100 * (candidate - baseline)
+
+    @cached_property
+    def right(self) -> tuple[float, float]:
+        """Share of (baseline, candidate) answers that are right by the decisive metric."""
+        before, after = zip(*(pair.right for pair in self.pairs), strict=True)
+        return fmean(before), fmean(after)
+
+    def flips(self, was_right: bool, is_right: bool) -> list[Pair]:
+        """The pairs that went from `was_right` in the baseline to `is_right` in the candidate."""
+        return [pair for pair in self.pairs if pair.right == (was_right, is_right)]
+
+    @property
+    def power_line(self) -> str:
+        """What these samples can and cannot show by the primary metric, in a sentence or two."""
+        if len(self.draws) == 1:
+            return self.primary.power_line
+        return f"{self.primary.power_line} Each item was answered {len(self.draws)} times and counts once."
+
+    @property
+    def primary(self) -> PairedComparison:
+        """The comparison by the first metric that could be computed."""
+        return self._first[1]
+
+    @property
+    def primary_metric(self) -> Metric:
+        """The first metric that could be computed."""
+        return self._first[0]
+
+    @property
+    def paired(self) -> dict[str, tuple[PairedComparison, float | None]]:
+        """Metric name -> (its comparison, its p-value by Holm over these metrics; None for lengths)."""
+        return adjust(self._found[0], self.metrics)
+
+    @property
+    def not_computed(self) -> dict[str, str]:
+        """Metric name -> why it does not apply to these answers."""
+        return self._found[1]
+
+    @cached_property
+    def _first(self) -> tuple[Metric, PairedComparison]:
+        for metric in self.metrics:
+            with suppress(DataError):
+                return metric, self._compare(metric)
+        raise DataError("none of the metrics can be computed on these answers; choose others with metrics=<group>.")
+
+    def _compare(self, metric: Metric) -> PairedComparison:
+        return compare_arms(metric, [pair.baseline for pair in self.pairs], [pair.candidate for pair in self.pairs])
+
+    @cached_property
+    def _found(self) -> tuple[dict[str, PairedComparison], dict[str, str]]:
+        """Metric name -> its comparison, and of those that do not apply why."""
+        found, reasons = {}, {}
+        for metric in self.metrics:
+            try:
+                found[metric.name] = self._compare(metric)
+            except DataError as error:
+                reasons[metric.name] = str(error)
+        return found, reasons
+
+    @cached_property
+    def kinds(self) -> dict[str, "Summary"]:
+        """The same for each kind of question, by name; empty where the data names no kinds."""
+        names = sorted({pair.candidate.kind for pair in self.pairs if pair.candidate.kind is not None})
+        return {name: self.part([pair for pair in self.pairs if pair.candidate.kind == name]) for name in names}
+
+    @cached_property
+    def slices(self) -> dict[str, dict[str, "Summary"]]:
+        """Field -> value -> the same for the samples with it; fields with 2 to `MAX_SLICES` different values."""
+        values: dict[str, dict[str, list[Pair]]] = {}
+        for pair in self.pairs:
+            for name, value in slice_values(pair.candidate).items():
+                values.setdefault(name, {}).setdefault(value, []).append(pair)
+        if any(metric.name.startswith("findings") for metric in self.metrics):
+            parts = by_abnormality([pair.candidate for pair in self.pairs])
+            pairs = {pair.candidate.key: pair for pair in self.pairs}
+            values["study"] = {name: [pairs[each.key] for each in rows] for name, rows in parts.items()}
+        return {
+            name: self.kinds if name == "kind" else {value: self.part(pairs) for value, pairs in sorted(parts.items())}
+            for name, parts in values.items()
+            if 2 <= len(parts) <= MAX_SLICES
+        }
+
+    def part(self, pairs: Sequence[Pair]) -> "Summary":
+        """The same for some of the pairs, by the primary metric and those of every report."""
+        metrics = {metric.name: metric for metric in (self.primary_metric, *METRICS)}
+        return Summary(tuple(pairs), tuple(metrics.values()), self.decisive)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The whole comparison.
+
+    Attributes:
+        baseline: Label of the arm to compare with.
+        candidate: Label of the arm that is judged.
+        splits: Split name -> its pairs' summary, in the order of the predictions.
+        labels: The closed set of classes; None for the different references.
+    """
+
+    baseline: str
+    candidate: str
+    splits: dict[str, Summary]
+    labels: tuple[str, ...] | None = None
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """All metrics of any split."""
+        return tuple({metric.name: metric for part in self.splits.values() for metric in part.metrics}.values())
+
+    @property
+    def main(self) -> str:
+        """The split that is judged: the first that is no probe, or else the probe."""
+        return next((name for name in self.splits if name != PROBE), PROBE)
+
+    @property
+    def verdict(self) -> "Verdict":
+        """What the primary metric on the main split allows to say."""
+        return judge(self.splits[self.main].primary, self.splits[self.main].primary_metric)
+
+    @cached_property
+    def confusion(self) -> dict[str, dict[str, Any]]:
+        """Arm -> counts per class of the main split, F1 with intervals; empty where nothing was to be classified."""
+        part = self.splits[self.main]
+        if not {metric.name for metric in part.metrics} & set(CLASSIFICATION):
+            return {}
+        try:
+            return {label: self._classes(records) for label, records in self._arms.items()}
+        except DataError:  # said in `not_computed`
+            return {}
+
+    def _classes(self, records: Sequence[Prediction]) -> dict[str, Any]:
+        counts, f1 = classify(records, self.labels).as_dict(), class_f1_intervals(records, self.labels)
+        rows = as_table(counts["classes"], f1)
+        for row in rows:
+            counts["classes"][row["label"]]["f1_interval"] = row["interval"]
+        return {**counts, "rows": rows}
+
+    @property
+    def _arms(self) -> dict[str, list[Prediction]]:
+        """Arm -> its records of the main split; of several draws the first, for counts need independent answers."""
+        part = self.splits[self.main]
+        pairs = [pair for pair in part.pairs if pair.candidate.draw == part.draws[0]]
+        return {self.baseline: [each.baseline for each in pairs], self.candidate: [each.candidate for each in pairs]}
+
+    @cached_property
+    def calibration(self) -> dict[str, dict[str, Any]]:
+        """Arm -> how well its likelihoods on the main split are calibrated; empty where none were scored."""
+        try:
+            return {label: calibration(records) for label, records in self._arms.items()}
+        except DataError:
+            return {}
+
+    @property
+    def draws(self) -> dict[str, Any]:
+        """The main split's score in each draw alone by the primary metric, their mean and standard deviation.
+
+        JSON-able; the standard deviation, between draws of all samples, is None where there is only one.
+        """
+        part = self.splits[self.main]
+        metric, labels = part.primary_metric, (self.baseline, self.candidate)
+        scores: dict[str, list[float]] = {label: [] for label in labels}
+        for draw in part.draws:
+            pairs = [pair for pair in part.pairs if pair.candidate.draw == draw]
+            scores[self.baseline].append(metric.score([pair.baseline for pair in pairs]))
+            scores[self.candidate].append(metric.score([pair.candidate for pair in pairs]))
+        known = {label: [each for each in values if math.isfinite(each)] for label, values in scores.items()}
+        return {
+            "n": len(part.draws),
+            "metric": metric.name,
+            "scores": {name: [each if math.isfinite(each) else None for each in scores[name]] for name in labels},
+            "mean": {name: fmean(values) if values else None for name, values in known.items()},
+            "sd": {name: stdev(values) if len(values) > 1 else None for name, values in known.items()},
+        }
+
+    @property
+    def probe_loss_points(self) -> float | None:
+        """Exact match lost on the general probe, in points; negative where it gained, None where there is no probe."""
+        return -self.splits[PROBE].points() if PROBE in self.splits else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of `metrics.json`."""
+        return self._content
+
+    @cached_property
+    def _content(self) -> dict[str, Any]:
+        splits = {
+            name: {
+                **self._row(summary),
+                "right_by": summary.decisive.name,
+                "wrong_to_right": _names(summary, summary.flips(False, True)),
+                "right_to_wrong": _names(summary, summary.flips(True, False)),
+                "power_line": summary.power_line,
+                "not_computed": summary.not_computed,
+                **self._findings(summary),
+                "kinds": {kind: self._row(part) for kind, part in summary.kinds.items()},
+                "slices": {
+                    field: {value: self._row(part) for value, part in parts.items()}
+                    for field, parts in summary.slices.items()
+                },
+            }
+            for name, summary in self.splits.items()
+        }
+        splits[self.main]["classes"] = {arm: counts["rows"] for arm, counts in self.confusion.items()}
+        splits[self.main]["calibration"] = self.calibration
+        return {
+            "arms": {"baseline": self.baseline, "candidate": self.candidate},
+            "primary": self.splits[self.main].primary_metric.name,
+            "metrics": {metric.name: metric.signature for metric in self.metrics},
+            "splits": splits,
+            "draws": self.draws,
+            "probe_loss_points": self.probe_loss_points,
+        }
+
+    def _findings(self, summary: Summary) -> dict[str, Any]:
+        """`findings`: arm -> finding -> n, precision, recall and F1 with intervals; nothing without such a metric.
+
+        Of several draws the first, for n are samples.
+        """
+        if not any(metric.name.startswith("findings") for metric in summary.metrics):
+            return {}
+        pairs = [pair for pair in summary.pairs if pair.candidate.draw == summary.draws[0]]
+        arms = {self.baseline: [pair.baseline for pair in pairs], self.candidate: [pair.candidate for pair in pairs]}
+        return {"findings": {arm: finding_table(records) for arm, records in arms.items()}}
+
+    def _row(self, summary: Summary) -> dict[str, Any]:
+        """Counts and scores of one row of the tables."""
+        metrics = {metric.name: metric for metric in summary.metrics}
+        scores = {name: self._score(metrics[name], *each) for name, each in summary.paired.items()}
+        cut = dict(zip((self.baseline, self.candidate), summary.cut, strict=True))
+        return {"n": summary.n, "errors": summary.errors, "changed": summary.changed, "cut": cut, **scores}
+
+    def _score(self, metric: Metric, result: PairedComparison, adjusted: float | None) -> dict[str, Any]:
+        """All that is known of one metric; what is not finite becomes None."""
+        values = result.as_dict()
+        flips = result.flips
+        return {
+            self.baseline: values.pop("before"),
+            self.candidate: values.pop("after"),
+            "points": 100 * result.difference if metric.is_share and math.isfinite(result.difference) else None,
+            **values,
+            "interval": values["interval"] if has_interval(result) else [None, None],
+            "p_value_holm": None if adjusted is None or math.isnan(adjusted) else adjusted,
+            "flips": flips and {"gained": len(flips.wrong_to_right), "lost": len(flips.right_to_wrong)},
+            "signature": metric.signature,
+        }
+
+
+def _names(summary: Summary, pairs: Sequence[Pair]) -> list[str]:
+    """The samples' ids, with the draw where there are several."""
+    if len(summary.draws) == 1:
+        return [pair.candidate.id for pair in pairs]
+    return [f"{pair.candidate.id} (draw {pair.candidate.draw})" for pair in pairs]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a comparison allows to say, and no more.
+
+    Attributes:
+        finding: `better` or `worse` where the interval excludes no difference and the test agrees; `open` where either
+            does not; `too few` where there are fewer than `FEW_GROUPS` independent groups or no interval.
+        result: What it rests on.
+        metric: Likewise.
+    """
+
+    finding: str
+    result: PairedComparison
+    metric: Metric
+
+
+def has_interval(result: PairedComparison) -> bool:
+    """Whether an interval says anything: resampling groups that all changed alike shows no doubt, but there is some."""
+    low, high = result.interval
+    return not (math.isnan(low) or math.isnan(high)) and low < high
+
+
+def judge(result: PairedComparison, metric: Metric) -> Verdict:
+    """Say what a paired comparison shows.
+
+    Args:
+        result: Of the two arms.
+        metric: What was compared; of errors less is better.
+    """
+    low, high = result.interval
+    if result.groups < FEW_GROUPS or math.isnan(result.difference) or math.isnan(low) or math.isnan(high):
+        return Verdict("too few", result, metric)
+    if low <= 0 <= high or not result.p_value < LEVEL:
+        return Verdict("open", result, metric)
+    is_better = (result.difference > 0) == (metric.is_better_higher is not False)
+    return Verdict("better" if is_better else "worse", result, metric)
+
+
+def slice_values(record: Prediction) -> dict[str, str]:
+    """Field -> value of what a record can be sliced by: its kind, the prompt's language, and text of its metadata."""
+    values = {} if record.kind is None else {"kind": record.kind}
+    values["language"] = "en" if record.english else "zh"
+    meta: Mapping[str, Any] = getattr(record, "meta", None) or {}
+    return values | {
+        str(name): str(value)
+        for name, value in meta.items()
+        if isinstance(value, str | bool | int) and name not in ("choices", "options", "answers")
+    }
+
+
+def compare(
+    baseline: Sequence[Prediction],
+    candidate: Sequence[Prediction],
+    *,
+    labels: tuple[str, str] = ("before", "after"),
+    metrics: Sequence[str] = (),
+    classes: Sequence[str] | None = None,
+    external: Mapping[str, Metric] | None = None,
+) -> Comparison:
+    """Join two arms of predictions by split, id and draw.
+
+    Args:
+        baseline: The records to compare with.
+        candidate: The records of the same samples that are judged; their order is kept.
+        labels: The arms' names, two different ones.
+        metrics: Names of metrics for the splits other than the probe (for the probe too where it is the only split),
+            the primary one first; exact match and ROUGE-L are always there.
+        classes: The closed set of labels, where metrics are of a classification; None for the different references.
+        external: Further metrics by name, whose numbers were computed before.
+
+    Returns:
+        The comparison, with at least one pair.
+
+    Raises:
+        ConfigError: There is no such metric.
+        DataError: The arms are empty, or are not about the same questions and references.
+    """
+    chosen = {metric.name: metric for metric in (*select_metrics(metrics, classes, external), *METRICS)}
+    if not candidate and not baseline:
+        raise DataError(f"{labels[0]} and {labels[1]} hold no predictions; there is nothing to compare.")
+    before = {record.key: record for record in baseline}
+    after = {record.key: record for record in candidate}
+    problems = [f"{_shown(key)} is only in {labels[0]}" for key in before if key not in after]
+    problems += [f"{_shown(key)} is only in {labels[1]}" for key in after if key not in before]
+    for key in after.keys() & before.keys():
+        if (before[key].question, before[key].reference) != (after[key].question, after[key].reference):
+            problems.append(f"{_shown(key)} has another question or reference")
+    if problems:
+        raise DataError(
+            f"{labels[0]} and {labels[1]} are not about the same samples: {len(problems)} differ "
+            f"(first: {'; '.join(problems[:3])}). Evaluate both arms on the same data."
+        )
+    splits: dict[str, list[Prediction]] = {}
+    for record in after.values():
+        splits.setdefault(record.split, []).append(record)
+    summaries = {}
+    for name, records in splits.items():
+        own = METRICS if name == PROBE and len(splits) > 1 else tuple(each.signed(records) for each in chosen.values())
+        others = [before[record.key] for record in records]
+        decisive, right = _decide(others, records, own)
+        summaries[name] = Summary(tuple(map(Pair, others, records, right)), own, decisive)
+    return Comparison(*labels, summaries, None if classes is None else tuple(classes))
+
+
+def _decide(
+    baseline: Sequence[Prediction], candidate: Sequence[Prediction], metrics: Sequence[Metric]
+) -> tuple[Metric, list[tuple[bool, bool] | None]]:
+    """The metric by which answers are right or wrong, and whether each pair's are; None for exact match.
+
+    It is the primary metric where that is a mean over answers that score 0 or 1 each; else, as for MME's score or an
+    F1, the first of the accuracies that were asked for; else exact match.
+    """
+    for metric in (metrics[0], *(each for each in metrics[1:] if each.name in SHARES_OF_RIGHT)):
+        if metric is EXACT_MATCH:
+            break
+        with suppress(DataError):
+            arms = [_right(metric, records) for records in (baseline, candidate)]
+            if arms[0] is not None and arms[1] is not None:
+                return metric, list(zip(*arms, strict=True))
+    return EXACT_MATCH, [None] * len(candidate)
+
+
+def _right(metric: Metric, records: Sequence[Prediction]) -> list[bool] | None:
+    """Whether each answer is right; None where the metric is no share of right answers."""
+    if not metric.is_share or not metric.is_better_higher:
+        return None
+    rows = metric.rows(records)
+    if metric.name not in SHARES_OF_RIGHT and (rows.shape[1] != 2 or not (rows[:, 1] == 1).all()):
+        return None
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scores, score = metric.statistic(rows), float(metric.statistic(rows.sum(axis=0)))
+    if not np.isin(scores, (0, 1)).all() or not math.isclose(fmean(scores), score, abs_tol=1e-9):
+        return None
+    return [bool(each) for each in scores == 1]
+
+
+def _shown(key: tuple[str, str, int]) -> str:
+    split, name, draw = key
+    return f"{split} {name!r}" + (f", draw {draw}," if draw else "")
+
+
+def read_config(evaluation: Evaluation) -> dict[str, Any]:
+    """The config that an evaluation ran with.
+
+    Raises:
+        DataError: It is no YAML.
+    """
+    config = parse_yaml(evaluation.config, f"the config in {EVALUATION_FILE}", advice="Run evaluate.py again.")
+    return config if isinstance(config, dict) else {}
+
+
+def read_metrics(evaluation: Evaluation) -> Mapping[str, Any]:
+    """The `metrics` of that config: `names`, `labels`, `convention` and `external`, as far as given.
+
+    Raises:
+        DataError: The config is no YAML, or these are of other kinds.
+    """
+    metrics = read_config(evaluation).get("metrics") or {}
+    check_kinds(metrics, f"metrics of the config in {EVALUATION_FILE}")
+    return dict(metrics)
+
+
+@dataclass(frozen=True, slots=True)
+class _MetricsConfig:
+    """What the `metrics` of a config are made of."""
+
+    names: list[str] | str | None = None
+    labels: list[Any] | None = None
+    convention: str | None = None
+    external: dict[str, Any] | None = None
+    asked_first: list[str] | None = None
+
+
+def check_kinds(metrics: object, source: str, *, error: type[WorkbenchError] = DataError) -> None:
+    """Refuse the `metrics` of a config whose values are of other kinds than those of conf/metrics/.
+
+    Raises:
+        DataError: Or `error`.
+    """
+    text = json.dumps(metrics, default=str, skipkeys=True)
+    parse_record(text, _MetricsConfig, source, error=error, fault="are wrong", advice="See conf/metrics/.")
+
+
+def compare_folder(folder: Path, evaluation: Evaluation) -> Comparison:
+    """Compare the two arms' `predictions.jsonl` of an evaluation folder, by the metrics that its config names.
+
+    Raises:
+        ConfigError: There is no such metric.
+        DataError: The predictions are missing, damaged, or not about the same samples.
+    """
+    labels = evaluation.baseline.label, evaluation.candidate.label
+    if labels[0] == labels[1]:
+        raise DataError(f"{folder / EVALUATION_FILE} is damaged: both arms are {labels[0]!r}. Run evaluate.py again.")
+    baseline, candidate = (read_predictions(predictions_file(folder, label)) for label in labels)
+    metrics = read_metrics(evaluation)
+    names, classes = metrics.get("names") or (), metrics.get("labels")
+    external = stored_metrics(folder, metrics.get("external"))
+    return compare(baseline, candidate, labels=labels, metrics=names, classes=classes, external=external)
+
+
+def write_metrics(comparison: Comparison, folder: Path) -> None:
+    """Write `metrics.json` into the evaluation folder."""
+    write_json(folder / METRICS_FILE, comparison.as_dict(), error=DataError)
+
+
+# --- what the score rests on -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class VisualGain:
+    """How much of an arm's score on the main split rests on the image: its own image minus another one.
+
+    Attributes:
+        arm: The arm, as `after`.
+        control: The other image: `shuffled`, `blank` or `neighbour`; `text-only` for none.
+        label: The folder of the control's predictions.
+        meaning: What the control stands for; empty where `evaluation.json` does not say.
+        result: `before` is the score with the other image, `after` with the true one.
+        changed: Questions that are answered otherwise with the other image; with none, the image plays no role.
+    """
+
+    arm: str
+    control: str
+    label: str
+    meaning: str
+    result: PairedComparison
+    changed: int
+
+
+def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: Comparison) -> list[VisualGain]:
+    """Compare both arms with their control arms, by the primary metric.
+
+    A control is a folder with predictions beside the arms, whose name holds the sort of image and the arm's label:
+    `before-shuffled`, `after-blank`. A name without an arm's label belongs to the candidate.
+
+    Args:
+        folder: The evaluation folder.
+        evaluation: Its description.
+        comparison: Of its arms.
+
+    Returns:
+        The gains, shuffled images first; empty without controls. An evaluation of image use is such a gain itself.
+
+    Raises:
+        DataError: A control's predictions are damaged or not about samples of the arm.
+    """
+    part = comparison.splits[comparison.main]
+    arms = {comparison.baseline: [each.baseline for each in part.pairs]}
+    arms[comparison.candidate] = [each.candidate for each in part.pairs]
+    meanings = {each.label: each.meaning for each in evaluation.controls}
+    gains = []
+    if evaluation.purpose == "image use":
+        result = part.primary
+        label, meaning = comparison.baseline, evaluation.baseline.meaning
+        gains.append(VisualGain(comparison.candidate, label, label, meaning, result, part.changed))
+    for path in sorted(folder.glob(f"*/{PREDICTIONS_FILE}")):
+        label = path.parent.name
+        control = next((name for name in CONTROLS if name in label), None)
+        if label in arms or control is None:
+            continue
+        arm = next((name for name in arms if name in label.replace(control, "")), comparison.candidate)
+        answers = {each.key: each for each in read_predictions(predictions_file(folder, label))}
+        answers = {key: each for key, each in answers.items() if each.split == comparison.main}
+        truth = [each for each in arms[arm] if each.key in answers]
+        if not truth:
+            continue
+        others = [answers[each.key] for each in truth]
+        if len(others) != len(answers) or any(
+            (one.question, one.reference) != (two.question, two.reference)
+            for one, two in zip(truth, others, strict=True)
+        ):
+            raise DataError(f"{path} is not about the samples of {arm}. Evaluate again, or remove the folder.")
+        try:
+            result = compare_arms(part.primary_metric, others, truth)
+        except DataError:  # a part of the samples without all classes
+            continue
+        changed = sum(Pair(*pair).is_changed for pair in zip(others, truth, strict=True))
+        gains.append(VisualGain(arm, control, label, meanings.get(label, ""), result, changed))
+    rank = {name: place for place, name in enumerate(CONTROLS)}
+    return sorted(gains, key=lambda gain: (rank.get(gain.control, -1), list(arms).index(gain.arm)))
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a simple rule scores on the main split.
+
+    Attributes:
+        name: As `majority class`.
+        meaning: How it answers.
+        scores: Metric name -> score, of those that are defined.
+        n: Number of samples that the primary metric counts; None where nobody noted it.
+        intervals: Metric name -> 95 % interval of the score; of the primary metric only, and not of a mean over draws.
+    """
+
+    name: str
+    meaning: str
+    scores: Mapping[str, float]
+    n: int | None = None
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def read_baselines(folder: Path) -> list[Baseline]:
+    """The baselines in `baselines.json`; none where there is no such file.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    path = inside(folder, BASELINES_FILE)
+    if not path.exists():
+        return []
+    fault = "is damaged, expected a list of name, meaning and scores"
+    rows = read_record(path, list[_StoredBaseline], fault=fault, advice="Evaluate again, or remove it.")
+    return [Baseline(each.name, each.meaning, _plain_scores(each.scores), each.n, each.intervals) for each in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredScore:
+    """A score as older files have it."""
+
+    value: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredBaseline:
+    """A row of `baselines.json`, see `Baseline`."""
+
+    name: str
+    meaning: str
+    scores: Mapping[str, float | _StoredScore | None]
+    n: int | None = None
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def _plain_scores(scores: Mapping[str, float | _StoredScore | None]) -> dict[str, float]:
+    plain = {name: each.value if isinstance(each, _StoredScore) else each for name, each in scores.items()}
+    return {name: value for name, value in plain.items() if value is not None}
+
+
+def conventions_of(evaluation: Evaluation, comparison: Comparison) -> dict[str, Any]:
+    """The main split's candidate by other projects' conventions, where the config asks for them.
+
+    Raises:
+        ConfigError: There is no such convention, or its packages are not installed.
+    """
+    convention = read_metrics(evaluation).get("convention")
+    if convention is None:
+        return {}
+    records = [pair.candidate for pair in comparison.splits[comparison.main].pairs]
+    return dict(score_conventions(records, None if convention == "all" else [convention]))

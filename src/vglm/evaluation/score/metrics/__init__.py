@@ -1,0 +1,272 @@
+"""Scores of answers against references, each a pure function with a signature; no torch needed.
+
+```
+score(record)                                         {"exact_match": 1.0, "rouge_l_characters": 1.0}
+score_all(records, ["bleu_zh", "exact_match"])        {"bleu_zh": Score(value=0.43, interval=…, n=120), …}
+compare_all(before, after, ["bleu_zh"])               {"bleu_zh": PairedComparison(difference=0.31, p_value=…), …}
+score_conventions(records)                            the same predictions, as other projects count
+```
+
+| module | metrics |
+|---|---|
+| `text` | matches, BLEU, chrF, ROUGE-L, CIDEr-D, METEOR, lengths |
+| `labels` | accuracy, macro-F1, confusion, intervals of classes; VQA accuracy |
+| `parsing` | which label, choice, yes or no an answer names |
+| `choices` | multiple choice by what the answer takes, rotations together (MMBench) |
+| `likelihood` | choices by likelihood, calibration |
+| `findings` | 14 findings in chest radiographs, by rules |
+| `lightcurves` | period and amplitude |
+| `external` | BERTScore, CheXbert, a judge, other programs' scores: computed once, read from files, off by default |
+| `judge` | a language model behind an endpoint of the user's |
+| `benchmarks` | MME, POPE |
+| `conventions` | LLaMA-Factory, ms-swift, R2Gen, pycocoevalcap, sacrebleu |
+
+A config file in conf/metrics/ lists names. A new metric is a `Metric` in `ALL_METRICS`.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+
+from vglm.errors import ConfigError, DataError
+from vglm.evaluation.predictions import Prediction
+from vglm.evaluation.score.metrics.base import Metric, Score, compare_arms, measure, normalise
+from vglm.evaluation.score.metrics.benchmarks import BENCHMARK_METRICS
+from vglm.evaluation.score.metrics.choices import CHOICE_METRICS
+from vglm.evaluation.score.metrics.conventions import CONVENTIONS, score_conventions
+from vglm.evaluation.score.metrics.external import EXTERNAL_NAMES, WHY_NOT
+from vglm.evaluation.score.metrics.findings import (
+    ABNORMAL_RECALL,
+    FINDINGS_MACRO_F1,
+    FINDINGS_MICRO_F1,
+    NORMAL_RECALL,
+    label_report,
+)
+from vglm.evaluation.score.metrics.labels import (
+    VQA_ACCURACY,
+    as_table,
+    class_f1_intervals,
+    classification_metrics,
+    classify,
+    vqa_accuracy,
+)
+from vglm.evaluation.score.metrics.lightcurves import AMPLITUDE_ERROR, AMPLITUDE_WITHIN, PERIOD_ERROR, PERIOD_WITHIN
+from vglm.evaluation.score.metrics.likelihood import LIKELIHOOD_METRICS, calibrate, calibration
+from vglm.evaluation.score.metrics.text import (
+    ANSWER_LENGTH,
+    BLEU_13A,
+    BLEU_CHAR,
+    BLEU_ZH,
+    CHRF,
+    CIDER_D,
+    CONTAINS,
+    EXACT_MATCH,
+    LENGTH_RATIO,
+    METEOR,
+    NORMALISED_MATCH,
+    ROUGE_L,
+    ROUGE_L_WORDS,
+    CharacterTokenizer,
+    exact_match,
+    rouge_l_characters,
+    rouge_l_words,
+)
+from vglm.evaluation.score.statistics import PairedComparison, holm
+
+__all__ = [
+    "ALL_METRICS",
+    "CONVENTIONS",
+    "EXACT_MATCH",
+    "METRICS",
+    "ROUGE_L",
+    "CharacterTokenizer",
+    "Metric",
+    "Score",
+    "adjust",
+    "as_table",
+    "calibrate",
+    "calibration",
+    "class_f1_intervals",
+    "classify",
+    "compare_all",
+    "compare_arms",
+    "exact_match",
+    "label_report",
+    "measure",
+    "normalise",
+    "rouge_l_characters",
+    "rouge_l_words",
+    "score",
+    "score_all",
+    "score_conventions",
+    "select_metrics",
+    "vqa_accuracy",
+]
+
+METRICS = (EXACT_MATCH, ROUGE_L)
+"""What every report shows."""
+
+ALL_METRICS = {
+    metric.name: metric
+    for metric in (
+        EXACT_MATCH,
+        NORMALISED_MATCH,
+        CONTAINS,
+        BLEU_ZH,
+        BLEU_CHAR,
+        BLEU_13A,
+        CHRF,
+        ROUGE_L,
+        ROUGE_L_WORDS,
+        CIDER_D,
+        METEOR,
+        VQA_ACCURACY,
+        *classification_metrics(),
+        *CHOICE_METRICS,
+        *LIKELIHOOD_METRICS,
+        FINDINGS_MICRO_F1,
+        FINDINGS_MACRO_F1,
+        ABNORMAL_RECALL,
+        NORMAL_RECALL,
+        PERIOD_ERROR,
+        PERIOD_WITHIN,
+        AMPLITUDE_ERROR,
+        AMPLITUDE_WITHIN,
+        *BENCHMARK_METRICS,
+        ANSWER_LENGTH,
+        LENGTH_RATIO,
+    )
+}
+"""By name; those of a closed set take the references as its labels, unless `select_metrics` is told them."""
+
+
+def score(record: Prediction) -> dict[str, float]:
+    """Score one record by every metric; a record with an error scores 0.
+
+    Returns:
+        Metric name -> score, 0.0 to 1.0.
+    """
+    return {metric.name: metric.score([record]) for metric in METRICS}
+
+
+def select_metrics(
+    names: Sequence[str], labels: Sequence[str] | None = None, external: Mapping[str, Metric] | None = None
+) -> tuple[Metric, ...]:
+    """The metrics of a list of names, with the answer's length beside n-gram scores, which depend on it.
+
+    Args:
+        names: Of `ALL_METRICS` and `external`.
+        labels: The closed set of classes for accuracy and its like; None for the different references.
+        external: Metrics of `.external` by name; those that are not named follow the others.
+
+    Raises:
+        ConfigError: Names are unknown; all of them are named. Or labels are no texts, or an external metric has the
+            name of another.
+    """
+    if labels is not None and not all(isinstance(label, str) for label in labels):
+        raise ConfigError(
+            f"metrics.labels must be a list of texts, got {list(labels)}. In YAML put yes, no and numbers into quotes."
+        )
+    if isinstance(names, str):
+        raise ConfigError(f"metrics.names must be a list, such as [{names}], got {names!r}.")
+    known = ALL_METRICS | ({} if labels is None else {each.name: each for each in classification_metrics(labels)})
+    external = external or {}
+    if taken := known.keys() & external.keys():
+        raise ConfigError(f"metrics.external: {', '.join(sorted(taken))} is a metric of the workbench; name it anew.")
+    known |= external
+    problems = []
+    for name in names:
+        if name in WHY_NOT and name not in known:
+            problems.append(f"{name!r}: {WHY_NOT[name]}")
+        elif name in EXTERNAL_NAMES and name not in known:
+            problems.append(f"{name!r} without metrics.external.{EXTERNAL_NAMES[name]}")
+        elif name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            problems.append(f"{name!r}{f' (did you mean {near[0]!r}?)' if near else ''}")
+    if problems:
+        raise ConfigError(f"metrics.names: there is no {', '.join(problems)}. Known: {', '.join(known)}.")
+    return _with_lengths(known[name] for name in (*names, *external))
+
+
+def score_all(
+    records: Sequence[Prediction], metrics: Sequence[Metric | str] = METRICS, *, labels: Sequence[str] | None = None
+) -> dict[str, Score]:
+    """Score a set of records by several metrics, each with an interval by group.
+
+    Args:
+        records: At least one; a record with an error counts as an empty, wrong answer.
+        metrics: Metrics, or names of `ALL_METRICS`.
+        labels: The closed set of classes, where names ask for accuracy and its like.
+
+    Returns:
+        Metric name -> score, in the order asked for; `answer_length` and `length_ratio` are added to n-gram scores.
+
+    Raises:
+        ConfigError: A name is unknown.
+        DataError: There are no records, or their references are no labels.
+    """
+    if not records:
+        raise DataError("there are no predictions to score.")
+    return {metric.name: measure(metric, records) for metric in _metrics(metrics, labels)}
+
+
+def compare_all(
+    baseline: Sequence[Prediction],
+    candidate: Sequence[Prediction],
+    metrics: Sequence[Metric | str] = METRICS,
+    *,
+    labels: Sequence[str] | None = None,
+) -> dict[str, tuple[PairedComparison, float | None]]:
+    """Compare two arms on the same samples by several metrics.
+
+    Args:
+        baseline: The records to compare with.
+        candidate: The records of the same samples in the same order.
+        metrics: Metrics, or names of `ALL_METRICS`.
+        labels: The closed set of classes, where names ask for accuracy and its like.
+
+    Returns:
+        Metric name -> (the comparison, its p-value by Holm over all these metrics). Lengths are compared but are no
+        hypothesis, so they are not counted among the tests; their second value is None.
+
+    Raises:
+        ConfigError: A name is unknown.
+        DataError: There are no records, or the arms are not about the same samples in the same order.
+    """
+    keys = [[record.key for record in arm] for arm in (baseline, candidate)]
+    if not candidate or keys[0] != keys[1]:
+        raise DataError(
+            f"the arms must hold the same samples in the same order, at least one; found {len(baseline)} and"
+            f" {len(candidate)} records. Evaluate both on the same data."
+        )
+    chosen = _metrics(metrics, labels)
+    found = {metric.name: compare_arms(metric, baseline, candidate) for metric in chosen}
+    return adjust(found, chosen)
+
+
+def adjust(
+    found: Mapping[str, PairedComparison], metrics: Sequence[Metric]
+) -> dict[str, tuple[PairedComparison, float | None]]:
+    """Put beside each comparison its p-value by Holm over all of them; None for lengths, which are no hypothesis.
+
+    Args:
+        found: Metric name -> comparison.
+        metrics: Of these names, and maybe others.
+    """
+    tested = [metric.name for metric in metrics if metric.name in found and metric.is_better_higher is not None]
+    adjusted = holm({name: found[name].p_value for name in tested})
+    return {name: (result, adjusted.get(name)) for name, result in found.items()}
+
+
+def _metrics(metrics: Sequence[Metric | str], labels: Sequence[str] | None) -> tuple[Metric, ...]:
+    """Names looked up, in the order given."""
+    names = select_metrics([each for each in metrics if isinstance(each, str)], labels)
+    by_name = {each.name: each for each in names}
+    return _with_lengths(by_name[each] if isinstance(each, str) else each for each in metrics)
+
+
+def _with_lengths(metrics: Iterable[Metric]) -> tuple[Metric, ...]:
+    """Each metric once, and behind n-gram scores the answer's length."""
+    chosen = {each.name: each for each in metrics}
+    if any(metric.is_ngram for metric in chosen.values()):
+        chosen |= {ANSWER_LENGTH.name: ANSWER_LENGTH, LENGTH_RATIO.name: LENGTH_RATIO}
+    return tuple(chosen.values())

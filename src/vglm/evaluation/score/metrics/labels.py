@@ -1,0 +1,400 @@
+"""Scores of answers that name one of a closed set of labels, and of short answers to questions.
+
+```
+classify(records).as_dict()["confusion"]        rows are the true labels, the last column is "unparsed", which is wrong
+class_f1_intervals(records)["cepheid"]          (0.67, (0.21, 0.92), 4): F1, its interval, how many are of the class
+vqa_accuracy("two cats", ["2 cats"] * 4 + ["cats"] * 6) == 1.0
+```
+"""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vglm.errors import DataError
+from vglm.evaluation.predictions import Prediction
+from vglm.evaluation.score.metrics.base import Metric, Rows
+from vglm.evaluation.score.metrics.choices import own_choices, taken_choice
+from vglm.evaluation.score.metrics.parsing import parse_label
+from vglm.evaluation.score.metrics.text import OWN
+from vglm.evaluation.score.statistics import Interval, Statistic, bootstrap_interval, wilson_interval
+
+UNPARSED = "unparsed"
+"""The class of answers that name no label, or several."""
+
+MAX_LABELS = 100
+"""More different references than this are no closed set of labels."""
+
+
+# --- classification --------------------------------------------------------------------------------------------------
+
+
+def collect_labels(records: Sequence[Prediction]) -> tuple[str, ...]:
+    """The different references, or the choices of questions that have their own, sorted, as the closed set of labels.
+
+    Raises:
+        DataError: There are more than `MAX_LABELS`, so the references are no labels.
+    """
+    labels = tuple(sorted({each for record in records for each in own_choices(record) or (record.reference,)}))
+    if len(labels) > MAX_LABELS:
+        raise DataError(
+            f"the references and choices are {len(labels)} different texts, so they are no classes (first:"
+            f" {labels[0]!r}). Name the classes with metrics.labels=[...], or choose metrics for free text."
+        )
+    return labels
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """What was named and what was right, as counts.
+
+    Attributes:
+        labels: The closed set.
+        confusion: Shape (C, C + 1), int64: rows are the true labels, columns the named ones, the last one `UNPARSED`.
+    """
+
+    labels: tuple[str, ...]
+    confusion: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Per class: n, precision and recall with Wilson's intervals, F1; and the confusion matrix. JSON-able."""
+        rows = {}
+        for place, label in enumerate(self.labels):
+            hits, n = int(self.confusion[place, place]), int(self.confusion[place].sum())
+            named = int(self.confusion[:, place].sum())
+            rows[label] = {
+                "n": n,
+                "named": named,
+                "precision": hits / named if named else None,
+                "precision_interval": list(wilson_interval(hits, named)),
+                "recall": hits / n if n else None,
+                "recall_interval": list(wilson_interval(hits, n)),
+                "f1": 2 * hits / (n + named) if n + named else None,
+            }
+        return {
+            "classes": rows,
+            "columns": [*self.labels, UNPARSED],
+            "confusion": self.confusion.tolist(),
+            "unparsed": int(self.confusion[:, -1].sum()),
+        }
+
+
+def classify(records: Sequence[Prediction], labels: Sequence[str] | None = None) -> Classes:
+    """Count which label was true and which was named.
+
+    Args:
+        records: Predictions with references.
+        labels: The closed set; None for the different references.
+
+    Raises:
+        DataError: References name no label, or there are too many different ones.
+    """
+    pairs, names = _parsed(records, labels)
+    confusion = np.zeros((len(names), len(names) + 1), dtype=np.int64)
+    np.add.at(confusion, (pairs[:, 0], pairs[:, 1]), 1)
+    return Classes(names, confusion)
+
+
+def _parsed(
+    records: Sequence[Prediction], labels: Sequence[str] | None
+) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.int64]], tuple[str, ...]]:
+    """(n, 2) places of the true and the named label, the latter `len(labels)` where none could be parsed."""
+    names = collect_labels(records) if labels is None else tuple(labels)
+    places = {name: place for place, name in enumerate(names)}
+    pairs, problems = np.full((len(records), 2), len(names), dtype=np.int64), []
+    for row, record in zip(pairs, records, strict=True):
+        choices = own_choices(record) if labels is None else ()
+        true = _read(record.reference, record, choices, names)
+        if true is None:
+            problems.append(f"{record.split} {record.id!r}: {record.reference!r}")
+            continue
+        row[0] = places[true]
+        if record.error is None and (named := _read(record.prediction, record, choices, names)) is not None:
+            row[1] = places[named]
+    if problems:
+        raise DataError(
+            f"{len(problems)} of {len(records)} references name none, or several, of the {len(names)} labels "
+            f"{', '.join(names[:5])}, ... (first: {'; '.join(problems[:3])}). Correct metrics.labels or the data."
+        )
+    return pairs, names
+
+
+def _read(text: str, record: Prediction, choices: Sequence[str], names: Sequence[str]) -> str | None:
+    """The label that an answer or a reference names: of the question's own choices, or else of the closed set."""
+    if choices:
+        return taken_choice(text, record, choices)
+    return text if text in names else parse_label(text, names)
+
+
+def _class_rows(records: Sequence[Prediction], labels: Sequence[str] | None) -> Rows:
+    """For each of C labels (is true, is named, both), shape (n, 3 C)."""
+    pairs, names = _parsed(records, labels)
+    is_true, is_named = (pairs[:, [side]] == np.arange(len(names)) for side in (0, 1))
+    return np.concatenate([is_true, is_named, is_true & is_named], axis=1).astype(np.float64)
+
+
+def _parts(sums: Rows) -> tuple[Rows, Rows, Rows]:
+    """(true, named, both), each of shape (..., C)."""
+    count = sums.shape[-1] // 3
+    return sums[..., :count], sums[..., count : 2 * count], sums[..., 2 * count :]
+
+
+def _accuracy(sums: Rows) -> Rows:
+    true, _, both = _parts(sums)
+    return np.asarray(both.sum(axis=-1) / true.sum(axis=-1))
+
+
+def _over_classes(values: Rows, true: Rows) -> Rows:
+    """The mean over the classes that occur in the references."""
+    return np.asarray(np.where(true > 0, values, 0.0).sum(axis=-1) / (true > 0).sum(axis=-1))
+
+
+def _balanced_accuracy(sums: Rows) -> Rows:
+    true, _, both = _parts(sums)
+    return _over_classes(both / np.maximum(true, 1), true)
+
+
+def _macro_f1(sums: Rows) -> Rows:
+    true, named, both = _parts(sums)
+    return _over_classes(2 * both / np.maximum(true + named, 1), true)
+
+
+def _parsed_share(records: Sequence[Prediction], labels: Sequence[str] | None) -> Rows:
+    pairs, names = _parsed(records, labels)
+    return np.stack([pairs[:, 1] < len(names), np.ones(len(pairs))], axis=1).astype(np.float64)
+
+
+def classification_metrics(labels: Sequence[str] | None = None) -> tuple[Metric, ...]:
+    """Accuracy, balanced accuracy, macro-F1 and the share of answers that name a label.
+
+    Balanced accuracy is the mean recall, macro-F1 the mean F1, of the classes that occur in the references; an unparsed
+    answer is a miss of its class and a hit of none. They equal scikit-learn's `balanced_accuracy_score` and
+    `f1_score(average="macro", labels=<classes of the references>)`.
+
+    Args:
+        labels: The closed set; None for the different references of the records that are scored.
+    """
+    how = (
+        f"labels: {'the references, or own choices' if labels is None else '/'.join(labels)}|equal, or the only one"
+        f" named and not denied|unparsed wrong|lower case|not cut|{OWN}"
+    )
+    table = lambda records: _class_rows(records, labels)  # noqa: E731 - one line says it
+    kinds: list[tuple[str, str, Statistic]] = [
+        ("accuracy", "Accuracy", _accuracy),
+        ("balanced_accuracy", "Balanced accuracy", _balanced_accuracy),
+        ("macro_f1", "Macro-F1", _macro_f1),
+    ]
+    return (
+        *(Metric(name, title, how, table=table, statistic=statistic) for name, title, statistic in kinds),
+        Metric("parsed", "Answers that name a label", how, table=lambda records: _parsed_share(records, labels)),
+    )
+
+
+def class_f1_intervals(
+    records: Sequence[Prediction], labels: Sequence[str] | None = None, *, confidence: float = 0.95
+) -> dict[str, tuple[float, Interval, int]]:
+    """The F1 of each class with an interval: for rare classes, whose figures rest on a few samples.
+
+    Args:
+        records: Predictions with references.
+        labels: The closed set; None for the different references.
+        confidence: Of the intervals.
+
+    Returns:
+        Label -> (F1, interval, how many references are of the class). The interval is `f1_interval` where each sample
+        is a group of its own, else the bootstrap's by group: NaN where that sees no spread, and only indicative with
+        fewer than 10 groups that have the class. F1 is NaN where a class was neither true nor named.
+    """
+    rows, names = _class_rows(records, labels), collect_labels(records) if labels is None else tuple(labels)
+    groups = [(record.split, record.group) for record in records]
+    found = {}
+    for place, name in enumerate(names):
+        columns = rows[:, [place, place + len(names), place + 2 * len(names)]]
+        n, named, hits = (int(each) for each in columns.sum(axis=0))
+        if len(set(groups)) == len(groups):
+            interval = f1_interval(hits, n, named, confidence)
+        else:
+            interval = bootstrap_interval(columns, groups=groups, statistic=_f1, confidence=confidence)
+            if not interval.low < interval.high:
+                interval = Interval(math.nan, math.nan)
+        found[name] = float(_f1(columns.sum(axis=0))), interval, n
+    return found
+
+
+def f1_interval(hits: int, n: int, named: int, confidence: float = 0.95) -> Interval:
+    """The interval of one class's F1 for independent samples.
+
+    F1 = 2 F* / (1 + F*) with F* = hits / (n + named - hits), which is a proportion of those samples that are of the
+    class, are called so, or both; Wilson's interval of that proportion, carried over, is one of F1. Unlike the
+    bootstrap's it stays honest for a handful of samples and for an F1 of 0 or 1.
+
+    Args:
+        hits: How many samples of the class were called so.
+        n: How many samples are of the class.
+        named: How many samples were called so.
+        confidence: How often such intervals hold the truth.
+
+    Source: Hand, Christen & Kirielle 2021, "F*: an interpretable transformation of the F-measure".
+    """
+    low, high = wilson_interval(hits, n + named - hits, confidence)
+    return Interval(2 * low / (1 + low), 2 * high / (1 + high))
+
+
+def as_table(
+    classes: Mapping[str, Mapping[str, Any]], f1: Mapping[str, tuple[float, Interval, int]]
+) -> list[dict[str, Any]]:
+    """Per class n, precision, recall and F1 with its interval, JSON-able, the rarest class first.
+
+    Args:
+        classes: `classes` of `Classes.as_dict`.
+        f1: From `class_f1_intervals`, of the same records.
+    """
+    rows = []
+    for label, facts in sorted(classes.items(), key=lambda item: int(item[1]["n"])):
+        ends = [None if math.isnan(end) else end for end in f1[label][1]]
+        row = {name: facts[name] for name in ("n", "named", "precision", "recall", "f1")}
+        rows.append({"label": label, **row, "interval": ends})
+    return rows
+
+
+def _f1(sums: Rows) -> Rows:
+    with np.errstate(invalid="ignore"):
+        return np.asarray(2 * sums[..., 2] / (sums[..., 0] + sums[..., 1]))
+
+
+# --- visual question answering ---------------------------------------------------------------------------------------
+
+_NUMBERS = {
+    word: str(value)
+    for value, word in enumerate(
+        ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    )
+} | {"none": "0"}
+_PUNCTUATION = r""";/[]"{}()=+\_-><@`,?!"""
+_CONTRACTIONS = """
+ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've
+he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've
+needn't not've o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll
+somebody's someone'd someone'd've someone'll someone's something'd something'd've something'll that's there'd
+there'd've there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll
+what're what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't
+would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
+"""
+
+
+def _without_one(word: str) -> list[str]:
+    """The word without each one of its apostrophes."""
+    return [word[:place] + word[place + 1 :] for place, character in enumerate(word) if character == "'"]
+
+
+# The official table mends nothing with a capital I, for it is asked in lower case, and has one entry that takes away.
+_MENDED = {typed: word for word in _CONTRACTIONS.split() for typed in _without_one(word)} | {"somebody'd": "somebodyd"}
+
+
+def normalise_vqa(text: str) -> str:
+    """The normal form of answers of VQA: lower case, numerals, no articles, no punctuation, apostrophes restored.
+
+    A sign of punctuation vanishes where it stands beside a blank, or where the text has a number like 1,000; elsewhere
+    it becomes a blank. A point stays before a digit only; from the 33rd on, points stay too, as in the original.
+
+    Source: `processPunctuation` and `processDigitArticle` of
+    GT-Vision-Lab/VQA:PythonEvaluationTools/vqaEvaluation/vqaEval.py.
+    """
+    source = _one_line(text)
+    has_thousands = re.search(r"\d,\d", source) is not None
+    result = source
+    for sign in _PUNCTUATION:
+        beside_blank = f"{sign} " in source or f" {sign}" in source
+        result = result.replace(sign, "" if beside_blank or has_thousands else " ")
+    result = re.sub(r"\.(?!\d)", "", result, count=32)
+    named = (_NUMBERS.get(word, word) for word in result.lower().split())
+    return " ".join(_MENDED.get(word, word) for word in named if word not in ("a", "an", "the"))
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", " ").replace("\t", " ").strip()
+
+
+def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """The soft accuracy of VQA: an answer that 3 of 10 people gave is right, averaged over leaving one person out.
+
+    With four answers or more it is the official figure: where people differ, all texts are brought to the normal form
+    of VQA; where all said the same, the prediction must be just that, letter by letter. With two or three answers an
+    answer that all the others gave is right. A single answer is no vote: it is right or wrong, in the normal form.
+
+    Args:
+        prediction: The answer.
+        answers: What people answered, each as often as it was given.
+
+    Returns:
+        The mean over persons of min(1, matches among the others / min(3, number of others)), 0.0 to 1.0.
+
+    Source: Antol et al. 2015, "VQA: visual question answering", and the evaluation code named at `normalise_vqa`.
+    """
+    if len(answers) == 1:
+        return float(normalise_vqa(prediction) == normalise_vqa(answers[0]))
+    given, wanted = _one_line(prediction), [_one_line(each) for each in answers]
+    if len(set(wanted)) > 1:
+        given, wanted = normalise_vqa(given), [normalise_vqa(each) for each in wanted]
+    matches = sum(each == given for each in wanted)
+    needed = min(3, len(wanted) - 1)
+    shares = [min(1.0, (matches - (each == given)) / needed) for each in wanted]
+    return math.fsum(shares) / len(shares) if shares else 0.0
+
+
+def reference_answers(reference: str) -> list[str]:
+    """The answers of a reference: a JSON list of texts, or one answer."""
+    return _listed(reference) or [reference]
+
+
+def _listed(text: object) -> list[str]:
+    """The texts of a JSON list; none where it is something else."""
+    if not isinstance(text, str) or not text.lstrip().startswith("["):
+        return []
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    return values if isinstance(values, list) and all(isinstance(each, str) for each in values) else []
+
+
+def _people_said(record: Prediction) -> list[str]:
+    """All answers that people gave: those that the data lists beside the reference, else those in the reference."""
+    return _listed(record.meta.get("answers")) or reference_answers(record.reference)
+
+
+def _vqa_rows(records: Sequence[Prediction]) -> Rows:
+    scores = [0.0 if each.error is not None else vqa_accuracy(each.prediction, _people_said(each)) for each in records]
+    return np.stack([np.array(scores), np.ones(len(scores))], axis=1)
+
+
+_VQA = "vqaEval normal form on both sides unless all people agree|lower case|not cut"
+
+
+def _vqa_signature(records: Sequence[Prediction]) -> str:
+    """What the predictions are compared with: votes of many, plain matches with one answer, or some of each."""
+    counts = Counter(len(_people_said(each)) for each in records)
+    several = sorted(set(counts) - {1})
+    sizes = "-".join(map(str, dict.fromkeys((*several[:1], *several[-1:]))))
+    votes = f"soft, min(1, matches/3), one person left out|{sizes} answers a sample"
+    few = "|with 2 or 3 answers matches/others" if several and several[0] < 4 else ""
+    plain = "plain match with the one answer that the data has, no vote|vqaEval normal form|lower case|not cut"
+    if not several:
+        return f"{plain}|{OWN}"
+    mixed = "" if 1 not in counts else f"|{counts[1]} of {len(records)} samples: plain match with their one answer"
+    return f"{votes}{few}{mixed}|{_VQA}|{OWN}"
+
+
+VQA_ACCURACY = Metric(
+    "vqa_accuracy",
+    "VQA accuracy",
+    f"soft, min(1, matches/3), one person left out, of all listed answers; plain match where there is one|{_VQA}|{OWN}",
+    table=_vqa_rows,
+    signature_of=_vqa_signature,
+)

@@ -1,0 +1,401 @@
+"""Scores of a text against its reference: matches, n-grams, longest common subsequences, lengths.
+
+```
+exact_match("这张图片的背景是沙滩。", " 这张图片的背景是沙滩。") == 1.0
+rouge_l_characters("蓝色的海", "蓝色的天空") == 2 * 3 / (4 + 5)
+BLEU_ZH.score(records)                                        as sacrebleu -tok zh
+```
+"""
+
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from vglm.evaluation.predictions import Prediction
+from vglm.evaluation.score.metrics.base import Metric, Rows, normalise
+
+Tokens = Callable[[str], Sequence[str]]
+
+OWN = "vglm 2"
+"""The version of definitions that are this project's own; it rises when one of them changes."""
+
+# --- matches ---------------------------------------------------------------------------------------------------------
+
+
+def exact_match(prediction: str, reference: str) -> float:
+    """1.0 where the two texts are equal after `normalise`, else 0.0."""
+    return float(normalise(prediction) == normalise(reference))
+
+
+def simplify(text: str) -> str:
+    """A text without what is rarely meant: `normalise`, lower case, no punctuation, one blank between words."""
+    characters = (" " if unicodedata.category(each)[0] in "PSZ" else each for each in normalise(text).lower())
+    return " ".join("".join(characters).split())
+
+
+def normalised_match(prediction: str, reference: str) -> float:
+    """1.0 where the two texts are equal after `simplify`, else 0.0."""
+    return float(simplify(prediction) == simplify(reference))
+
+
+def contains(prediction: str, reference: str) -> float:
+    """1.0 where the prediction has the reference in it after `simplify`, at word boundaries in Latin script.
+
+    An answer that names everything contains every reference: look at the answer's length too.
+    """
+    wanted, text = simplify(reference), simplify(prediction)
+    return float(
+        bool(wanted) and re.search(rf"{_edge(wanted[0])}{re.escape(wanted)}{_edge(wanted[-1])}", text) is not None
+    )
+
+
+def _edge(character: str) -> str:
+    """A word boundary beside a character of a script with blanks between words, else nothing."""
+    return r"\b" if character.isascii() else ""
+
+
+# --- tokens ----------------------------------------------------------------------------------------------------------
+
+
+class CharacterTokenizer:
+    """Tokens for `rouge_score`: every character of the normalised text except white space, in any script."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """Split a text into characters."""
+        return [character for character in normalise(text) if not character.isspace()]
+
+
+_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_HAN}]|[^\W{_HAN}]+(?:['’][^\W{_HAN}]+)*")
+
+
+class WordTokenizer:
+    """Lower-case words without punctuation; each Han character is a word, for Chinese has no blanks."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """Split a text into words."""
+        return _WORD.findall(normalise(text).lower())
+
+
+characters, words = CharacterTokenizer().tokenize, WordTokenizer().tokenize
+
+# --- ROUGE-L ---------------------------------------------------------------------------------------------------------
+
+
+def common_length(first: Sequence[str], second: Sequence[str]) -> int:
+    """The length of the longest common subsequence, a row of the table at a time as bits of one number.
+
+    Source: Hyyrö 2004, "Bit-parallel LCS-length computation revisited".
+    """
+    places: dict[str, int] = {}
+    for place, token in enumerate(first):
+        places[token] = places.get(token, 0) | 1 << place
+    everything = row = (1 << len(first)) - 1
+    for token in second:
+        matches = row & places.get(token, 0)
+        row = (row + matches | row - matches) & everything
+    return len(first) - row.bit_count()
+
+
+def _rouge_l(prediction: Sequence[str], reference: Sequence[str]) -> float:
+    if not prediction or not reference:
+        return 0.0
+    common = common_length(prediction, reference)
+    precision, recall = common / len(prediction), common / len(reference)
+    return 2 * precision * recall / (precision + recall) if common else 0.0
+
+
+@lru_cache(20_000)  # every slice asks again
+def rouge_l_characters(prediction: str, reference: str) -> float:
+    """ROUGE-L on characters: the F1 of the longest common subsequence, from 0.0 to 1.0.
+
+    With L the length of the longest common subsequence, P = L / len(prediction), R = L / len(reference) and
+    F1 = 2 P R / (P + R). An empty text scores 0.
+
+    Source: Lin 2004, "ROUGE: a package for automatic evaluation of summaries", as google-research's `rouge_score`
+    computes it; its own tokenizer drops everything but a-z and 0-9, so Chinese would always score 0.
+    """
+    return _rouge_l(characters(prediction), characters(reference))
+
+
+def rouge_l_words(prediction: str, reference: str) -> float:
+    """The same on the words of `WordTokenizer`."""
+    return _rouge_l(words(prediction), words(reference))
+
+
+# --- BLEU and chrF, as sacrebleu computes them -----------------------------------------------------------------------
+
+ORDERS = 4
+CHRF_ORDERS = 6
+
+
+def count_ngrams(tokens: Sequence[str], orders: int) -> list[Counter[tuple[str, ...]]]:
+    """The n-grams of each order from 1 to `orders`, with how often they occur."""
+    return [Counter(zip(*(tokens[start:] for start in range(n)), strict=False)) for n in range(1, orders + 1)]
+
+
+def _shared(first: Counter[tuple[str, ...]], second: Counter[tuple[str, ...]]) -> int:
+    """How many n-grams two texts have in common, each as often as in the one that has fewer."""
+    return sum(min(first[ngram], second[ngram]) for ngram in first.keys() & second.keys())
+
+
+@cache
+def _sacrebleu_tokenizer(name: str) -> Callable[[str], str]:
+    from sacrebleu.metrics.bleu import BLEU  # takes a while to import
+
+    tokenizer: Callable[[str], str] = BLEU(tokenize=name).tokenizer
+    return tokenizer
+
+
+def bleu_rows(records: Sequence[Prediction], tokens: Tokens) -> Rows:
+    """The counts that BLEU is made of: (length, reference length, 4 matches, 4 totals), shape (n, 10)."""
+    rows = np.zeros((len(records), 2 + 2 * ORDERS))
+    for row, record in zip(rows, records, strict=True):
+        given, wanted = tokens(record.prediction), tokens(record.reference)
+        row[:2] = len(given), len(wanted)
+        for order, (found, true) in enumerate(
+            zip(count_ngrams(given, ORDERS), count_ngrams(wanted, ORDERS), strict=True)
+        ):
+            row[2 + order], row[2 + ORDERS + order] = _shared(found, true), found.total()
+    return rows
+
+
+def bleu_statistic(sums: Rows) -> Rows:
+    """Corpus BLEU of summed counts, 0.0 to 1.0, with sacrebleu's `exp` smoothing.
+
+    BLEU = min(1, e^(1 - r/c)) * (p_1 p_2 p_3 p_4)^(1/4), where the i-th precision of 0 matches counts as
+    1 / (2^i * total). No match at all scores 0, as does a corpus too short for a 4-gram.
+
+    Source: Papineni et al. 2002, "BLEU: a method for automatic evaluation of machine translation"; Post 2018, "A call
+    for clarity in reporting BLEU scores".
+    """
+    length, wanted = sums[..., 0], sums[..., 1]
+    matches, totals = sums[..., 2 : 2 + ORDERS], sums[..., 2 + ORDERS :]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        halvings = np.cumsum(matches == 0, axis=-1)
+        precisions = np.where(matches > 0, matches, 0.5**halvings) / totals
+        brevity = np.minimum(0.0, 1 - wanted / length)
+        scores = np.exp(brevity + np.log(precisions).mean(axis=-1))
+    return np.asarray(np.where((matches.sum(axis=-1) > 0) & (totals.min(axis=-1) > 0), scores, 0.0))
+
+
+def _bleu(tokenizer: str, title: str) -> Metric:
+    def split(text: str) -> list[str]:
+        return _sacrebleu_tokenizer(tokenizer)(text.rstrip()).split()
+
+    return Metric(
+        f"bleu_{tokenizer}",
+        f"BLEU ({title})",
+        f"nrefs:1|case:mixed|eff:no|tok:{tokenizer}|smooth:exp|version:{metadata.version('sacrebleu')}|not cut",
+        table=lambda records: bleu_rows(records, split),
+        statistic=bleu_statistic,
+        is_ngram=True,
+    )
+
+
+def chrf_rows(records: Sequence[Prediction]) -> Rows:
+    """The counts that chrF is made of: for 6 orders (n-grams, reference n-grams, matches), shape (n, 18)."""
+    rows = np.zeros((len(records), 3 * CHRF_ORDERS))
+    for row, record in zip(rows, records, strict=True):
+        given, wanted = ("".join(text.split()) for text in (record.prediction, record.reference))
+        counts = zip(count_ngrams(given, CHRF_ORDERS), count_ngrams(wanted, CHRF_ORDERS), strict=True)
+        for order, (found, true) in enumerate(counts):
+            row[3 * order : 3 * order + 3] = found.total() if true else 0, true.total(), _shared(found, true)
+    return rows
+
+
+def chrf_statistic(sums: Rows) -> Rows:
+    """Corpus chrF2 of summed counts, 0.0 to 1.0: the F-score, beta = 2, of precision and recall averaged over orders.
+
+    Source: Popović 2015, "chrF: character n-gram F-score for automatic MT evaluation"; orders without n-grams are left
+    out, as sacrebleu does.
+    """
+    given, wanted, matches = sums[..., 0::3], sums[..., 1::3], sums[..., 2::3]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        counted = (given > 0) & (wanted > 0)
+        orders = counted.sum(axis=-1)
+        precision = np.where(counted, matches / given, 0.0).sum(axis=-1) / orders
+        recall = np.where(counted, matches / wanted, 0.0).sum(axis=-1) / orders
+        scores = 5 * precision * recall / (4 * precision + recall)
+    return np.asarray(np.nan_to_num(scores, nan=0.0))
+
+
+# --- CIDEr-D ---------------------------------------------------------------------------------------------------------
+
+
+def cider_d(
+    predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]], sigma: float = 6.0
+) -> list[float]:
+    """CIDEr-D of tokenised answers, each with one reference.
+
+    For n = 1 to 4, the clipped cosine of the two vectors of tf-idf weights, where idf = log(N) - log(df) counts in how
+    many of the N references an n-gram occurs; times e^(-(difference of lengths)^2 / (2 sigma^2)); the mean over n,
+    times 10. An n-gram that every reference has weighs nothing, so one sample alone, or equal references, score 0.
+
+    Args:
+        predictions: The answers' tokens.
+        references: The references' tokens; they are the corpus of the document frequencies.
+        sigma: Of the length penalty, in tokens.
+
+    Returns:
+        A score per answer, 0.0 to 10.0.
+
+    Source: Vedantam et al. 2015, "CIDEr: consensus-based image description evaluation"; the variant that
+    tylin/coco-caption:pycocoevalcap/cider/cider_scorer.py computes, its length being the number of 2-grams.
+    """
+    given, wanted = ([count_ngrams(tokens, ORDERS) for tokens in texts] for texts in (predictions, references))
+    frequency: Counter[tuple[str, ...]] = Counter()
+    for counts in wanted:
+        frequency.update(ngram for order in counts for ngram in order)
+    largest = math.log(len(references)) if references else 0.0
+    rarity = {ngram: largest - math.log(times) for ngram, times in frequency.items()}
+
+    def weigh(counts: Counter[tuple[str, ...]]) -> dict[tuple[str, ...], float]:
+        return {ngram: times * rarity.get(ngram, largest) for ngram, times in counts.items()}
+
+    scores = []
+    for found, true in zip(given, wanted, strict=True):
+        penalty = math.exp(-((found[1].total() - true[1].total()) ** 2) / (2 * sigma**2))
+        cosines = 0.0
+        for order in range(ORDERS):
+            first, second = weigh(found[order]), weigh(true[order])
+            norm = math.sqrt(sum(each**2 for each in first.values()) * sum(each**2 for each in second.values()))
+            if norm:
+                shared = sum(
+                    min(each, second[ngram]) * second[ngram] for ngram, each in first.items() if ngram in second
+                )
+                cosines += shared / norm
+        scores.append(10 * penalty * cosines / ORDERS)
+    return scores
+
+
+def _cider_rows(records: Sequence[Prediction]) -> Rows:
+    given, wanted = [words(each.prediction) for each in records], [words(each.reference) for each in records]
+    return np.stack([np.array(cider_d(given, wanted)), np.ones(len(records))], axis=1)
+
+
+# --- METEOR ----------------------------------------------------------------------------------------------------------
+
+
+class _NoSynonyms:
+    """Stands in for WordNet, which would have to be downloaded."""
+
+    def synsets(self, word: str) -> list[Any]:
+        return []
+
+
+@cache
+def _meteor() -> Callable[..., float]:
+    from nltk.translate.meteor_score import single_meteor_score  # takes a while to import
+
+    return single_meteor_score  # type: ignore[no-any-return]
+
+
+def meteor(prediction: str, reference: str) -> float:
+    """METEOR with exact and stem matches, without synonyms and without Java, 0.0 to 1.0.
+
+    With m matched words in c runs, P = m / words(prediction), R = m / words(reference):
+    P R / (0.9 P + 0.1 R) * (1 - 0.5 (c / m)^3). Stems are Porter's and concern English only.
+
+    Source: Banerjee & Lavie 2005, "METEOR: an automatic metric for MT evaluation", as nltk computes it. METEOR 1.5, the
+    Java program of coco-caption, weighs otherwise and knows synonyms, so its scores cannot be compared with these.
+    """
+    given, wanted = words(prediction), words(reference)
+    if not given or not wanted:
+        return 0.0
+    return float(_meteor()(wanted, given, wordnet=_NoSynonyms()))
+
+
+# --- the metrics -----------------------------------------------------------------------------------------------------
+
+
+def answer_length(prediction: str, reference: str) -> float:
+    """Characters of the answer, without blanks."""
+    return float(len(characters(prediction)))
+
+
+def length_ratio_rows(records: Sequence[Prediction]) -> Rows:
+    """(characters of the answer, characters of the reference), without blanks, shape (n, 2)."""
+    return np.array(
+        [[len(characters(each.prediction)), len(characters(each.reference))] for each in records], dtype=float
+    )
+
+
+_TOKENS = f"nfkc|without blanks|case kept|not cut|{OWN}"
+_WORDS = "nfkc|lower case|words, Han characters singly|punctuation dropped|not cut"
+
+EXACT_MATCH = Metric(
+    "exact_match",
+    "Exact match",
+    f"nfkc|strip|one blank, none where decoding drops it|case kept|not cut|{OWN}",
+    exact_match,
+)
+NORMALISED_MATCH = Metric(
+    "normalised_match",
+    "Normalised match",
+    f"nfkc|lower case|punctuation dropped|one blank|not cut|{OWN}",
+    normalised_match,
+)
+CONTAINS = Metric(
+    "contains",
+    "Contains the reference",
+    f"nfkc|lower case|punctuation dropped|word boundaries in Latin script|not cut|{OWN}",
+    contains,
+)
+ROUGE_L = Metric(
+    "rouge_l_characters",
+    "ROUGE-L (characters)",
+    f"rouge-score {metadata.version('rouge-score')}|F1|characters without blanks|nfkc|case kept|smooth:none|not cut",
+    rouge_l_characters,
+    is_ngram=True,
+)
+ROUGE_L_WORDS = Metric(
+    "rouge_l_words",
+    "ROUGE-L (words)",
+    f"rouge-score {metadata.version('rouge-score')}|F1|{_WORDS}|no stemming|smooth:none",
+    rouge_l_words,
+    is_ngram=True,
+)
+BLEU_ZH, BLEU_CHAR, BLEU_13A = _bleu("zh", "zh"), _bleu("char", "characters"), _bleu("13a", "13a")
+CHRF = Metric(
+    "chrf",
+    "chrF2",
+    "nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|tok:characters|smooth:none|not cut|as sacrebleu 2.6",
+    table=chrf_rows,
+    statistic=chrf_statistic,
+    is_ngram=True,
+)
+CIDER_D = Metric(
+    "cider_d",
+    "CIDEr-D",
+    f"0 to 10|n 1-4|sigma 6|df of these references|smooth:none|{_WORDS}|as pycocoevalcap 1.2",
+    table=_cider_rows,
+    is_share=False,
+    is_ngram=True,
+)
+METEOR = Metric(
+    "meteor",
+    "METEOR (exact and stem)",
+    f"nltk {metadata.version('nltk')}|alpha 0.9, beta 3, gamma 0.5|Porter stems|no synonyms|smooth:none|{_WORDS}"
+    "|not Java's METEOR 1.5, whose scores are about half as high",
+    meteor,
+    is_ngram=True,
+)
+ANSWER_LENGTH = Metric(
+    "answer_length", "Answer length", f"characters|{_TOKENS}", answer_length, is_share=False, is_better_higher=None
+)
+LENGTH_RATIO = Metric(
+    "length_ratio",
+    "Length ratio",
+    f"characters of answers / of references|{_TOKENS}",
+    table=length_ratio_rows,
+    is_share=False,
+    is_better_higher=None,
+)

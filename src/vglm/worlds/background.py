@@ -1,0 +1,141 @@
+"""The few-shot "background" task over synthetic scenes, in the style of VisualGLM-6B's published sample.
+
+    {
+        "img": "images/train_000.png",
+        "prompt": "这张图片的背景里有什么内容？",
+        "label": "这张图片的背景是在沙滩上。",
+        "kind": "background",
+        "place": "beach"
+    }
+
+The question and its answers occur nowhere in pre-training: the places do, in other words. Beside the task lies the
+general probe, fresh questions of the pre-training kinds, which shows what a model forgets while it learns the task.
+
+Source: the question and form of answer of THUDM/VisualGLM-6B:fewshot-data/dataset.json.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vglm.files import new_folder
+from vglm.worlds.command import write_set
+from vglm.worlds.questions import QUESTION_KINDS, TEXT_ONLY_KINDS, ask
+from vglm.worlds.render import render
+from vglm.worlds.scenes import PLACES, sample_scene
+
+QUESTION = "这张图片的背景里有什么内容？"
+ANSWERS = {
+    "beach": "这张图片的背景是在沙滩上。",
+    "snow": "这张图片的背景是在雪地里。",
+    "desert": "这张图片的背景是在沙漠里。",
+    "forest": "这张图片的背景是在森林里。",
+    "grass": "这张图片的背景是在草地上。",
+    "sea": "这张图片的背景是在海面上。",
+    "night sky": "这张图片的背景是在夜空中。",
+    "street": "这张图片的背景是在街道上。",
+    "room": "这张图片的背景是在房间里。",
+    "wheat field": "这张图片的背景是在麦田里。",
+}
+"""What the answer is for each place."""
+
+
+def write_background_set(
+    folder: Path,
+    seed: int,
+    *,
+    train_per_place: int = 2,
+    validation_per_place: int = 4,
+    test_per_place: int = 12,
+    probe_per_kind: int = 9,
+    size: int = 64,
+) -> None:
+    """Write `train.json`, `validation.json`, `test.json`, `probe.json` and their `images/` into a new folder.
+
+    Args:
+        folder: Where to write; it must not exist or be empty, and holds either the whole set or nothing afterwards.
+        seed: Another seed gives other pictures and probe questions, the same seed the same set.
+        train_per_place: Training pictures of each place.
+        validation_per_place: Pictures of each place to choose settings and checkpoints by.
+        test_per_place: Test pictures of each place.
+        probe_per_kind: Scenes for each pre-training question kind; each is asked about in Chinese and in English.
+        size: Width and height of the pictures in pixels, at least 16.
+
+    Raises:
+        DataError: `folder` holds something already, or cannot be written.
+    """
+    with new_folder(folder) as staging:
+        (staging / "images").mkdir()
+        splits = {"train": (1, train_per_place), "test": (2, test_per_place), "validation": (4, validation_per_place)}
+        for split, (number, per_place) in splits.items():
+            _write_rows(staging / f"{split}.json", _background_rows(staging, split, [seed, number], per_place, size))
+        _write_rows(staging / "probe.json", _probe_rows(staging, [seed, 3], probe_per_kind, size))
+
+
+def _background_rows(folder: Path, split: str, seed: list[int], per_place: int, size: int) -> list[dict[str, Any]]:
+    """Rows that take the places in turn, their pictures saved on the way."""
+    rows = []
+    for index in range(per_place * len(PLACES)):
+        place = PLACES[index % len(PLACES)]
+        scene = replace(sample_scene(np.random.default_rng([index, *seed])), place=place)
+        name = f"images/{split}_{index:03d}.png"
+        render(scene, size).save(folder / name, optimize=True)
+        rows.append({"img": name, "prompt": QUESTION, "label": ANSWERS[place], "kind": "background", "place": place})
+    return rows
+
+
+def _probe_rows(folder: Path, seed: list[int], per_kind: int, size: int) -> list[dict[str, Any]]:
+    """Rows that take the question kinds in turn, two languages to a scene."""
+    rows = []
+    for index in range(per_kind * len(QUESTION_KINDS)):
+        kind = QUESTION_KINDS[index % len(QUESTION_KINDS)]
+        rng = np.random.default_rng([index, *seed])
+        scene = sample_scene(rng)
+        row: dict[str, Any] = {}
+        if kind not in TEXT_ONLY_KINDS:
+            row["img"] = f"images/probe_{index:03d}.png"
+            render(scene, size).save(folder / row["img"], optimize=True)
+        for english in (False, True):
+            *history, last = ask(scene, kind, english, rng)
+            asked = {**row, "prompt": last.question, "label": last.answer, "kind": kind}
+            if history:
+                asked["history"] = [[turn.question, turn.answer] for turn in history]
+            if english:
+                asked["english"] = True
+            rows.append(asked)
+    return rows
+
+
+def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """A JSON list, one row a line."""
+    lines = ",\n".join(f"    {json.dumps(row, ensure_ascii=False)}" for row in rows)
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8", newline="\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write a set from the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vglm.worlds.background",
+        description="Write a few-shot background set over synthetic scenes.",
+        epilog="Example: python -m vglm.worlds.background outputs/new_set --seed 7 --test-per-place 10",
+    )
+    parser.add_argument("folder", type=Path, help="a new or empty folder")
+    parser.add_argument("--seed", type=int, required=True, help="another seed gives another set")
+    parser.add_argument("--train-per-place", type=int, default=2, help="training pictures of each place (default: 2)")
+    parser.add_argument("--validation-per-place", type=int, default=4, help="those of validation (default: 4)")
+    parser.add_argument("--test-per-place", type=int, default=12, help="test pictures of each place (default: 12)")
+    parser.add_argument("--probe-per-kind", type=int, default=9, help="scenes per probe question kind (default: 9)")
+    parser.add_argument("--size", type=int, default=64, help="width of the pictures in pixels (default: 64)")
+    numbers = ("train_per_place", "validation_per_place", "test_per_place", "probe_per_kind")
+    least = {"seed": 0, **dict.fromkeys(numbers, 1), "size": 16}
+    return write_set(parser, arguments, least, write_background_set)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""Studies of the synthetic chest world: the radiographs of imaginary patients, each with its report.
+
+studies = RadiographStudies(studies=2000, seed=1)
+studies[1]  ->  Sample(
+    id="chest-1-0_1#en",
+    group="chest-1-0",
+    image=<RGB picture of 64 x 64 pixels>,
+    turns=(Turn("What can be diagnosed from this chest X-ray?", "Normal heart. Opacity in the left upper zone..."),),
+    english=True,
+    meta={"kind": "frontal", "language": "en", "is_abnormal": True, "heart": "normal", "opacity": "left upper",
+          "effusion": "none", "pneumothorax": "none", "device": "none", "cardiothoracic_ratio": 0.44},
+)
+
+A study is one patient: a frontal and a lateral picture, each with a report in Chinese and one in English, four samples
+of one group. `write_radiograph_set` writes the same as files, in XrayGLM's format, named as OpenI's are (`<study>_1` is
+the frontal picture, `<study>_2` the lateral one):
+
+    {"annotations": [
+        {"image_id": "1_1", "caption": "心影不大，左肺上野见片状阴影，...", "kind": "frontal", "heart": "normal", ...},
+        ...
+    ]}
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from vglm.data.loading import Splits
+from vglm.data.sample import Sample
+from vglm.errors import ConfigError
+from vglm.files import new_folder
+from vglm.worlds.command import write_set
+from vglm.worlds.radiograph_render import cardiothoracic_ratio, render
+from vglm.worlds.radiograph_reports import report_turn, write_report
+from vglm.worlds.radiographs import VIEWS, Chest, View, sample_chest
+
+LANGUAGES = ("zh", "en")
+
+
+class RadiographStudies(Sequence[Sample]):
+    """Samples made on demand: study i follows from (seed, i) alone, so they can be asked for in any order.
+
+    Args:
+        studies: Number of studies; each gives `len(views) * len(languages)` samples, one after another.
+        seed: Another seed gives other patients; take one for training and another for held-out studies.
+        size: Width and height of the pictures in pixels, at least 16.
+        views: Which pictures a study has.
+        languages: In which languages it is reported.
+
+    Raises:
+        ConfigError: There is no study, view or language, or an unknown one.
+    """
+
+    def __init__(
+        self,
+        studies: int,
+        seed: int,
+        size: int = 64,
+        views: Sequence[View] = VIEWS,
+        languages: Sequence[str] = LANGUAGES,
+    ) -> None:
+        if studies < 1:
+            raise ConfigError(f"studies must be a positive integer, got {studies}.")
+        for name, given, known in (("views", views, VIEWS), ("languages", languages, LANGUAGES)):
+            if not given or set(given) - set(known) or len(set(given)) != len(given):
+                raise ConfigError(f"{name} must be some of {list(known)}, each once, got {list(given)}.")
+        self.studies = studies
+        self.seed = seed
+        self.size = size
+        self._kinds = [(view, language) for view in views for language in languages]
+
+    def __len__(self) -> int:
+        return self.studies * len(self._kinds)
+
+    def chest(self, study: int) -> Chest:
+        """The patient of one study."""
+        return sample_chest(np.random.default_rng([self.seed, study]))
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        study, kind = divmod(range(len(self))[index], len(self._kinds))
+        view, language = self._kinds[kind]
+        chest = self.chest(study)
+        group = f"chest-{self.seed}-{study}"
+        return Sample(
+            id=f"{group}_{VIEWS.index(view) + 1}#{language}",
+            group=group,
+            image=render(chest, view, self.size),
+            turns=(report_turn(chest, view, language == "en"),),
+            english=language == "en",
+            meta={"kind": view, "language": language, **describe(chest)},
+        )
+
+
+def describe(chest: Chest) -> dict[str, Any]:
+    """A study's findings in plain words and numbers, as they stand in a sample's `meta`."""
+    return {
+        "is_abnormal": chest.is_abnormal,
+        "heart": chest.heart,
+        "opacity": "none" if chest.opacity is None else f"{chest.opacity.side} {chest.opacity.zone}",
+        "effusion": chest.effusion,
+        "pneumothorax": chest.pneumothorax,
+        "device": "none" if chest.device == "none" else f"{chest.device} {chest.device_side}",
+        "cardiothoracic_ratio": round(cardiothoracic_ratio(chest), 2),
+    }
+
+
+def radiograph_splits(
+    *,
+    train_studies: int,
+    test_studies: int,
+    seed: int = 1,
+    test_seed: int = 2,
+    views: Sequence[View] = VIEWS,
+    languages: Sequence[str] = LANGUAGES,
+) -> Splits:
+    """The chest world as a data set: patients to learn from, and others to be asked about.
+
+    Args:
+        train_studies: Number of training studies, made on demand.
+        test_studies: Number of held-out studies.
+        seed: Seed of the training studies.
+        test_seed: Seed of the held-out studies; must differ from `seed`.
+        views: Which pictures a study has.
+        languages: In which languages it is reported.
+
+    Returns:
+        The splits, without a probe. In place of files they name, and hash, the settings that all samples follow from.
+
+    Raises:
+        ConfigError: The seeds are equal, so the held-out patients would be training patients; or as
+            `RadiographStudies`.
+    """
+    if seed == test_seed:
+        raise ConfigError(f"dataset.seed and dataset.test_seed are both {seed}: the test would be on training studies.")
+    kinds = f"views={','.join(views)} languages={','.join(languages)}"
+    settings = [
+        f"radiographs seed={s} studies={n} {kinds}" for s, n in ((seed, train_studies), (test_seed, test_studies))
+    ]
+    return Splits(
+        train=RadiographStudies(train_studies, seed, views=views, languages=languages),
+        test=list(RadiographStudies(test_studies, test_seed, views=views, languages=languages)),
+        probe=[],
+        files={name: hashlib.sha256(name.encode()).hexdigest() for name in settings},
+    )
+
+
+def write_radiograph_set(
+    folder: Path, seed: int, *, train_studies: int = 200, test_studies: int = 50, size: int = 64
+) -> None:
+    """Write `train-zh.json`, `train-en.json`, `test-zh.json`, `test-en.json` and their `images/` into a new folder.
+
+    Args:
+        folder: Where to write; it must not exist or be empty, and holds either the whole set or nothing afterwards.
+        seed: Another seed gives other patients, the same seed the same set.
+        train_studies: Training studies, of two pictures each.
+        test_studies: Test studies; they go on numbering where the training studies end.
+        size: Width and height of the pictures in pixels, at least 16.
+
+    Raises:
+        ConfigError: There is no study in a split.
+        DataError: `folder` holds something already, or cannot be written.
+    """
+    with new_folder(folder) as staging:
+        (staging / "images").mkdir()
+        first = 1
+        for split, studies in (("train", train_studies), ("test", test_studies)):
+            _write_split(staging, split, RadiographStudies(studies, seed, size), first)
+            first += studies
+
+
+def _write_split(folder: Path, split: str, studies: RadiographStudies, first: int) -> None:
+    """The pictures of a split, and one file of reports for each language; studies are numbered from `first`."""
+    rows: dict[str, list[dict[str, Any]]] = {language: [] for language in LANGUAGES}
+    for study in tqdm(range(first, first + studies.studies), desc=split, unit="study", delay=2):
+        chest = sample_chest(np.random.default_rng([studies.seed, study]))
+        for number, view in enumerate(VIEWS, start=1):
+            name = f"{study}_{number}"
+            render(chest, view, studies.size).save(folder / "images" / f"{name}.png", optimize=True)
+            for language in LANGUAGES:
+                caption = write_report(chest, view, language == "en")
+                rows[language].append({"image_id": name, "caption": caption, "kind": view, **describe(chest)})
+    for language, annotations in rows.items():
+        lines = ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in annotations)
+        text = f'{{"annotations": [\n{lines}\n]}}\n'
+        (folder / f"{split}-{language}.json").write_text(text, encoding="utf-8", newline="\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write a set from the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vglm.worlds.radiograph_studies",
+        description="Write phantom chest radiographs with reports, in XrayGLM's format.",
+        epilog="Example: python -m vglm.worlds.radiograph_studies outputs/phantoms --seed 7 --size 256",
+    )
+    parser.add_argument("folder", type=Path, help="a new or empty folder")
+    parser.add_argument("--seed", type=int, required=True, help="another seed gives another set")
+    parser.add_argument("--train-studies", type=int, default=200, help="training studies (default: 200)")
+    parser.add_argument("--test-studies", type=int, default=50, help="test studies (default: 50)")
+    parser.add_argument("--size", type=int, default=64, help="width of the pictures in pixels (default: 64)")
+    least = {"seed": 0, "train_studies": 1, "test_studies": 1, "size": 16}
+    return write_set(parser, arguments, least, write_radiograph_set)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
