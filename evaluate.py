@@ -34,10 +34,10 @@ def run(cfg: DictConfig) -> Path:
     from vglm.evaluation.predict.decoding import read_decoding
     from vglm.evaluation.predict.image_use import make_controls
     from vglm.evaluation.predictions import write_evaluation
-    from vglm.evaluation.processes import Processes
     from vglm.evaluation.report import print_summary, write_report
     from vglm.evaluation.score.scoring import check_metrics, score_arms
     from vglm.evaluation.tracking import track_evaluation
+    from vglm.processes import Processes
 
     check_metrics(cfg.metrics)
     OmegaConf.resolve(cfg)

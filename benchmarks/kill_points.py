@@ -73,7 +73,7 @@ class Case:
 TRAIN = (
     *("train", "dataset=fewshot_background", "dataset.path=data", "trainer=debug", "trainer.max_steps=4"),
     *("trainer.per_device_train_batch_size=2", "trainer.save_steps=2", "trainer.save_total_limit=1"),
-    *("trainer.disable_tqdm=true", "output_dir=run", "training.score_samples=4"),
+    *("trainer.disable_tqdm=true", "output_dir=run", "checkpoint_selection.score_samples=4"),
 )
 EVALUATE = ("evaluate", "run=run", "max_new_tokens=3", "batch_size=2", "image_use_samples=2")
 TRAINED = ("run/adapter/*.safetensors", "run/log.jsonl", "run/forgetting.jsonl", "run/splits.json")

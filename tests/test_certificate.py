@@ -43,7 +43,7 @@ def make_run(random_model_folder: Path, few_shot_folder: Path, tmp_path_factory:
             "trainer.max_steps=10",
             "trainer.learning_rate=0.02",
             "trainer.disable_tqdm=true",
-            "training.score_checkpoints=false",
+            "checkpoint_selection.score_checkpoints=false",
             f"output_dir={tmp_path_factory.mktemp('outputs') / 'run'}",
         ]
         return train.run(compose(overrides=[*fixed, *overrides]))

@@ -7,7 +7,7 @@ import peft
 import pytest
 
 from vglm.config.check import _describe
-from vglm.config.settings import SETTINGS
+from vglm.config.settings import FUNCTIONS
 from vglm.config.signatures import NoSuchName, imported_signature, missing_name, read_signature
 from vglm.config.targets import known_targets
 
@@ -18,7 +18,7 @@ def _described(annotation: object) -> str:
     return "" if annotation is None else " | ".join(sorted(_describe(annotation).split(" | ")))
 
 
-@pytest.mark.parametrize("target", [*sorted(known_targets()), *PEFT_CONFIGS, *SETTINGS.values()])
+@pytest.mark.parametrize("target", [*sorted(known_targets()), *PEFT_CONFIGS, *FUNCTIONS.values()])
 def test_what_is_read_is_what_importing_gives(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     imported = imported_signature(target)
     monkeypatch.setattr("vglm.config.signatures.imported_signature", lambda target: pytest.fail("it was imported"))

@@ -26,7 +26,7 @@ def run(random_model_folder: Path, few_shot_folder: Path, tmp_path: Path):
             f"dataset.path={few_shot_folder}",
             "trainer=debug",
             "trainer.max_steps=2",
-            "training.score_checkpoints=false",
+            "checkpoint_selection.score_checkpoints=false",
             f"output_dir={tmp_path / 'run'}",
         ]
         return train.run(compose(overrides=[*fixed, *overrides]))

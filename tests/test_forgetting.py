@@ -113,14 +113,17 @@ def test_the_file_reads_back_up_to_half_a_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("training.forgetting_budget=-1", "forgetting_budget must be 0 to 100 points, or null, got -1"),
-        ("training.forgetting_budget=little", "training.forgetting_budget: expected float | null, got 'little'"),
-        ("training.patience=0", "patience must be at least 1, or null, got 0"),
-        ("training.score_samples=0", "score_samples must be at least 1, or null, got 0"),
-        ("training.metric=bleu", "metric must be one that scores single answers (exact_match"),
-        ("training.validation_share=1", "validation_share must be between 0 and 1"),
-        ("training.forgeting_budget=3", "did you mean `forgetting_budget`?"),
-        ("dataset@training.probe=own", "training.probe.path: a value is required"),
+        ("checkpoint_selection.forgetting_budget=-1", "forgetting_budget must be 0 to 100 points, or null, got -1"),
+        (
+            "checkpoint_selection.forgetting_budget=little",
+            "checkpoint_selection.forgetting_budget: expected float | null, got 'little'",
+        ),
+        ("checkpoint_selection.patience=0", "patience must be at least 1, or null, got 0"),
+        ("checkpoint_selection.score_samples=0", "score_samples must be at least 1, or null, got 0"),
+        ("checkpoint_selection.metric=bleu", "metric must be one that scores single answers (exact_match"),
+        ("checkpoint_selection.validation_share=1", "validation_share must be between 0 and 1"),
+        ("checkpoint_selection.forgeting_budget=3", "did you mean `forgetting_budget`?"),
+        ("dataset@checkpoint_selection.probe=own", "checkpoint_selection.probe.path: a value is required"),
     ],
 )
 def test_bad_settings_are_named_before_anything_loads(override: str, expected: str) -> None:
@@ -137,12 +140,19 @@ def test_a_budget_needs_scores() -> None:
 def test_the_validation_split_is_asked_and_never_the_test() -> None:
     cfg = compose()
     splits = build(cfg.dataset)
-    asked = build(cfg.training).select(splits)
+    asked = build(cfg.checkpoint_selection).select(splits)
     assert asked.domain_split == "validation"
     assert {each.id for each in asked.domain} == {each.id for each in splits.validation}
     assert {each.meta["kind"] for each in asked.probe} == {each.meta["kind"] for each in splits.probe}
     assert len(asked.probe) == 64
-    assert len(build(compose(overrides=["training.forgetting_budget=5"]).training).select(splits).probe) == 162
+    assert (
+        len(
+            build(compose(overrides=["checkpoint_selection.forgetting_budget=5"]).checkpoint_selection)
+            .select(splits)
+            .probe
+        )
+        == 162
+    )
 
 
 def test_without_validation_training_samples_are_asked_and_a_budget_holds_some_out(few_shot_folder: Path) -> None:
@@ -214,8 +224,8 @@ def configure(random_model_folder: Path, few_shot_folder: Path, tmp_path: Path) 
                 "trainer.per_device_train_batch_size=2",
                 "trainer.learning_rate=0.1",
                 "trainer.disable_tqdm=true",
-                "training.score_samples=2",
-                "training.probe.per_kind=1",
+                "checkpoint_selection.score_samples=2",
+                "checkpoint_selection.probe.per_kind=1",
                 f"output_dir={tmp_path / folder}",
                 *overrides,
             ]
@@ -247,7 +257,7 @@ METHODS = {
 @pytest.mark.parametrize("method", ["checkpointing", "adalora", "prompt_tuning", "p_tuning_v2", "full"])
 def test_looking_changes_nothing(configure, method: str) -> None:
     overrides = METHODS[method]
-    silent = run(configure(*overrides, "training.score_checkpoints=false", folder="silent"))
+    silent = run(configure(*overrides, "checkpoint_selection.score_checkpoints=false", folder="silent"))
     watched = run(configure(*overrides, folder="watched"))
     _assert_equal(_tensors(silent), _tensors(watched))
     assert not (silent / "forgetting.jsonl").exists()
@@ -293,7 +303,7 @@ def test_the_first_score_is_the_base_models_and_the_last_the_saved_ones(
     monkeypatch.setattr("vglm.evaluation.score.forgetting.generate_predictions", remember)
     cfg = configure(*METHODS[method])
     folder = run(cfg)
-    asked = build(cfg.training).select(build(cfg.dataset))
+    asked = build(cfg.checkpoint_selection).select(build(cfg.dataset))
     for adapter, (domain, probe) in ((None, answers[:2]), (folder / "adapter", answers[-2:])):
         model, processor = load_pretrained(random_model_folder, adapter=adapter)
         for samples, found in ((asked.domain, domain), (asked.probe, probe)):
@@ -313,7 +323,11 @@ def test_the_chosen_checkpoint_is_saved_and_stands_the_contract(
     configure, method: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _rig(monkeypatch, domain=[0.0, 0.2, 0.6, 0.9, 0.5], probe=[0.8, 0.8, 0.78, 0.7, 0.8])
-    budget = ["training.forgetting_budget=5", "training.validation_share=0.3", "trainer.save_total_limit=1"]
+    budget = [
+        "checkpoint_selection.forgetting_budget=5",
+        "checkpoint_selection.validation_share=0.3",
+        "trainer.save_total_limit=1",
+    ]
     folder = run(configure(*METHODS[method], *budget))
     facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))["forgetting"]
     assert (facts["chosen_step"], facts["warning"], facts["stopped_early"]) == (2, None, False)
@@ -337,7 +351,7 @@ def test_a_report_says_what_was_chosen_and_that_the_budget_was_exceeded(
     configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _rig(monkeypatch, domain=[0.0, 0.2, 0.6], probe=[0.8, 0.7, 0.5])
-    budget = ["training.forgetting_budget=5", "training.validation_share=0.3"]
+    budget = ["checkpoint_selection.forgetting_budget=5", "checkpoint_selection.validation_share=0.3"]
     folder = run(configure(*budget))
     facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))["forgetting"]
     assert (facts["chosen_step"], facts["stopped_early"]) == (1, True)
@@ -420,7 +434,11 @@ def test_a_resumed_run_has_the_curve_and_the_adapter_of_an_uninterrupted_one(
 
 
 def test_a_budget_needs_checkpoints(configure, tmp_path: Path) -> None:
-    budget = ["training.forgetting_budget=5", "training.validation_share=0.3", "trainer.save_strategy='no'"]
+    budget = [
+        "checkpoint_selection.forgetting_budget=5",
+        "checkpoint_selection.validation_share=0.3",
+        "trainer.save_strategy='no'",
+    ]
     with pytest.raises(ConfigError, match="save_strategy=no saves none"):
         run(configure(*budget))
     assert list(tmp_path.iterdir()) == []

@@ -14,8 +14,8 @@ from vglm.evaluation.predict import generation
 from vglm.evaluation.predict.decoding import Sampling
 from vglm.evaluation.predict.generation import answer_splits, check_precision, generate_predictions, precision_of
 from vglm.evaluation.predictions import append_predictions, part_file, read_predictions, write_predictions
-from vglm.evaluation.processes import Processes
 from vglm.model.loading import load_pretrained
+from vglm.processes import Processes
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_towards_temperature_0_draws_are_the_greedy_answers(loaded: tuple[Any, A
 def test_processes_divide_what_no_earlier_call_has_answered(
     loaded: tuple[Any, Any], samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two of three processes one after the other, for a wait cannot end here; what they leave is found by one alone."""
+    """Two of three processes one after the other, none of which passes the barrier; one alone finds what they leave."""
     settings: dict[str, Any] = {"max_new_tokens": 4, "sampling": Sampling(temperature=1.0, draws=2)}
     splits = {"test": samples, "probe": samples[:2]}
     whole = answer_splits(*loaded, splits, tmp_path / "whole", "after", **settings)
@@ -163,13 +163,13 @@ def test_processes_divide_what_no_earlier_call_has_answered(
 
     class OneOfThree(Processes):
         def __init__(self, rank: int) -> None:
-            self.rank, self.count = rank, 3
+            self.rank, self.world_size = rank, 3
 
-        def share(self, value: Any) -> Any:
+        def broadcast(self, value: Any) -> Any:
             shared[:] = shared or [value]
             return shared[0]
 
-        def wait(self) -> None:
+        def barrier(self) -> None:
             raise KeyboardInterrupt
 
     for rank in (0, 1):

@@ -49,7 +49,12 @@ def test_the_doctor_needs_no_model(few_shot_folder: Path, tmp_path: Path) -> Non
 def test_training_evaluation_and_reports_load_what_they_use(few_shot_folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     data = ["dataset=fewshot_background", f"dataset.path={few_shot_folder}", f"output_dir={run}", "dataset.group=null"]
-    small = ["trainer=debug", "trainer.max_steps=1", "training.score_checkpoints=false", "trainer.use_cpu=true"]
+    small = [
+        "trainer=debug",
+        "trainer.max_steps=1",
+        "checkpoint_selection.score_checkpoints=false",
+        "trainer.use_cpu=true",
+    ]
     modules = _imported(str(repo_root() / "train.py"), *data, *small, folder=tmp_path)
     assert {"peft.peft_model", "transformers.trainer_pt_utils", "bitsandbytes.nn"} <= modules
     assert not modules & COMPILER
@@ -70,7 +75,7 @@ def test_training_a_quantised_model_with_an_8_bit_optimizer_works_as_before(
     modules = _imported(
         *(str(repo_root() / "train.py"), "dataset=fewshot_background", f"dataset.path={few_shot_folder}"),
         *("method=qlora", "trainer=debug", "trainer.max_steps=1", "trainer.optim=adamw_8bit", f"output_dir={run}"),
-        *("training.score_checkpoints=false", "trainer.use_cpu=true"),
+        *("checkpoint_selection.score_checkpoints=false", "trainer.use_cpu=true"),
         folder=tmp_path,
     )
     assert "bitsandbytes.optim" in modules

@@ -29,7 +29,7 @@ def sweep(random_model_folder: Path, few_shot_folder: Path, tmp_path_factory: py
     for name, overrides in {"a1": ["seed=1"], "a2": ["seed=2"], "b1": ["seed=1", "method.r=2"]}.items():
         fixed = [f"model.path_or_id={random_model_folder}", "dataset=fewshot_background", "trainer=debug"]
         fixed += [f"dataset.path={few_shot_folder}", f"output_dir={folder / name}", "trainer.disable_tqdm=true"]
-        fixed += ["training.score_checkpoints=false"]
+        fixed += ["checkpoint_selection.score_checkpoints=false"]
         run = train.run(compose(overrides=[*fixed, *overrides]))
         if name != "b1":
             evaluate.run(compose("evaluate", [f"run={run}", "image_use=false", "baselines=false"]))

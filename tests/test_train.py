@@ -37,7 +37,7 @@ def configure(random_model_folder: Path, few_shot_folder: Path, tmp_path: Path):
                 "trainer=debug",
                 "trainer.max_steps=3",
                 "trainer.per_device_train_batch_size=2",
-                "training.score_checkpoints=false",
+                "checkpoint_selection.score_checkpoints=false",
                 f"output_dir={tmp_path / folder}",
                 *overrides,
             ]
@@ -242,7 +242,7 @@ def _environment() -> dict[str, str]:
 def test_a_run_that_is_asked_to_terminate_saves_and_says_how_to_go_on(
     random_model_folder: Path, few_shot_folder: Path, tmp_path: Path
 ) -> None:
-    options = ["trainer.max_steps=100000", "trainer.save_steps=100000", "training.score_checkpoints=false"]
+    options = ["trainer.max_steps=100000", "trainer.save_steps=100000", "checkpoint_selection.score_checkpoints=false"]
     command = [sys.executable, *_command(random_model_folder, few_shot_folder), *options, "output_dir=run"]
     with (tmp_path / "said").open("w") as said:
         process = subprocess.Popen(command, cwd=tmp_path, env=_environment(), stdout=said, stderr=said)
@@ -269,7 +269,7 @@ def test_two_processes_learn_what_one_does(random_model_folder: Path, tmp_path: 
         rows.append({"img": f"{number}.png", "prompt": "背景是什么颜色？" * (1 + number % 3), "label": answer})
     (data / "dataset.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
 
-    given = [*_command(random_model_folder, data), "trainer.max_steps=4", "training.score_samples=2"]
+    given = [*_command(random_model_folder, data), "trainer.max_steps=4", "checkpoint_selection.score_samples=2"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     together = [*launcher, *given, "trainer.per_device_train_batch_size=4"]
     done = subprocess.run(together, cwd=tmp_path, env=_environment(), capture_output=True, text=True, check=False)

@@ -1,7 +1,8 @@
 """VisualGLM Workbench: fine-tune VisualGLM, and see what changed.
 
     >>> import vglm
-    >>> model, processor = vglm.load_pretrained("data/visualglm_tiny")
+    >>> run = vglm.train(vglm.load_dataset("data/background_synthetic"), trainer={"max_steps": 50})
+    >>> model, processor = vglm.load_pretrained(run.folder)
     >>> inputs = processor(images=image, text="图中有什么？", return_tensors="pt")
     >>> processor.decode(model.generate(**inputs, max_new_tokens=32)[0])
 
@@ -12,6 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vglm.data.loading import load_splits as load_dataset
+    from vglm.data.sample import Sample
+    from vglm.evaluation.certificate import merge_runs as merge
+    from vglm.evaluation.score.metrics import Metric
     from vglm.model import (
         VisualGlmConfig,
         VisualGlmForConditionalGeneration,
@@ -21,23 +26,55 @@ if TYPE_CHECKING:
         VisualGlmTokenizer,
     )
     from vglm.model.loading import load_pretrained
+    from vglm.runs import Run
+    from vglm.tuning.train import train
+
+_HOMES = {
+    "data.loading": {"load_dataset": "load_splits"},
+    "data.sample": {"Sample": "Sample"},
+    "evaluation.certificate": {"merge": "merge_runs"},
+    "evaluation.score.metrics": {"Metric": "Metric"},
+    "model.loading": {"load_pretrained": "load_pretrained"},
+    "runs": {"Run": "Run"},
+    "tuning.train": {"train": "train"},
+}
+"""Module -> what comes from it, and what that is called there; all that is not listed comes from `model`."""
 
 __all__ = [
+    "Metric",
+    "Run",
+    "Sample",
     "VisualGlmConfig",
     "VisualGlmForConditionalGeneration",
     "VisualGlmImageProcessor",
     "VisualGlmModel",
     "VisualGlmProcessor",
     "VisualGlmTokenizer",
+    "__version__",
+    "load_dataset",
     "load_pretrained",
+    "merge",
+    "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in __all__:
         raise AttributeError(f"module 'vglm' has no attribute {name!r}")
-    return getattr(import_module("vglm.model.loading" if name == "load_pretrained" else "vglm.model"), name)
+    module, own_name = next(((home, names[name]) for home, names in _HOMES.items() if name in names), ("model", name))
+    return getattr(import_module(f"vglm.{module}"), own_name)
 
 
 def __dir__() -> list[str]:
     return __all__
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("visualglm-workbench")
+    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
+        return "0+unknown"

@@ -14,7 +14,12 @@ from .inputs import Area, _json
 from .mutations import hostile_values
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "visualglm-mini-a"
-_TRAINED_WITH = ["trainer=debug", "trainer.max_steps=2", "trainer.save_steps=1", "training.score_checkpoints=false"]
+_TRAINED_WITH = [
+    "trainer=debug",
+    "trainer.max_steps=2",
+    "trainer.save_steps=1",
+    "checkpoint_selection.score_checkpoints=false",
+]
 _ASKED_WITH = ["max_new_tokens=2", "image_use_samples=2", "baselines=false", "splits=[test]"]
 
 

@@ -4,8 +4,10 @@
     overrides       `compose`, and what an override may look like
     resolvers       `${repo_root:}` and the others that `conf/` uses
     check           `check_config`: every mistake of a config at once, before anything heavy is imported
-    settings        the keys that belong to no component, with their types
+    settings        which function each config is bound to
     signatures      what a `_target_` takes, read from its source
+    aliases         names that have changed, as older runs have them
+    components      what a caller gives as a component, and how a run's config describes it
     targets         which `_target_`s may be built, and `build`
     run_config      the config that a run has left behind
     places          the checkout
@@ -18,21 +20,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vglm.config.app import INTERRUPTED, announce, entry_point, is_one_of_several, quiet_libraries
+    from vglm.config.app import INTERRUPTED, announce, entry_point, quiet_libraries
     from vglm.config.check import check_config
     from vglm.config.overrides import compose, loosen, top_level_keys
     from vglm.config.places import repo_root
     from vglm.config.resolvers import register_resolvers
-    from vglm.config.run_config import anchor_paths, load_run_config, read_run_values, take_from_run
+    from vglm.config.run_config import anchor_paths, arguments_of, load_run_config, read_run_values, take_from_run
     from vglm.config.targets import allow_targets, build
 
 _HOMES = {
-    "app": ("INTERRUPTED", "announce", "entry_point", "is_one_of_several", "quiet_libraries"),
+    "app": ("INTERRUPTED", "announce", "entry_point", "quiet_libraries"),
     "check": ("check_config",),
     "overrides": ("compose", "loosen", "top_level_keys"),
     "places": ("repo_root",),
     "resolvers": ("register_resolvers",),
-    "run_config": ("anchor_paths", "load_run_config", "read_run_values", "take_from_run"),
+    "run_config": ("anchor_paths", "arguments_of", "load_run_config", "read_run_values", "take_from_run"),
     "targets": ("allow_targets", "build"),
 }
 
@@ -41,11 +43,11 @@ __all__ = [
     "allow_targets",
     "anchor_paths",
     "announce",
+    "arguments_of",
     "build",
     "check_config",
     "compose",
     "entry_point",
-    "is_one_of_several",
     "load_run_config",
     "loosen",
     "quiet_libraries",

@@ -7,13 +7,13 @@ import sys
 import typing
 import warnings
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from vglm.config.lazy import defer
 from vglm.config.places import ensure_home, repo_root
 from vglm.errors import ConfigError, WorkbenchError, message_of
+from vglm.processes import is_main, wait_for_main
 
 if typing.TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -48,7 +48,9 @@ def entry_point(config_name: str) -> "Callable[[Callable[[DictConfig], Any]], Ca
             sys.argv[1:] = arguments  # as typed, for the run's record
             is_running = True
             try:
-                result = task(cfg)
+                from vglm.config.overrides import in_todays_names
+
+                result = task(in_todays_names(cfg, _overrides(arguments)))
             except WorkbenchError as error:
                 _exit(error)
             is_running = False
@@ -150,7 +152,7 @@ def _leave_script_folder() -> None:
 
 def announce(text: str) -> None:
     """Say what is being done, on stderr, before the seconds in which libraries load; nothing where they are loaded."""
-    if "torch" not in sys.modules and (not is_one_of_several() or os.environ["RANK"] == "0"):
+    if "torch" not in sys.modules and is_main():
         print(text, file=sys.stderr, flush=True)
 
 
@@ -161,40 +163,16 @@ def quiet_libraries() -> None:
 
 
 def _exit(error: Exception) -> typing.NoReturn:
-    """Print one message and leave with 2."""
-    if _is_first_to_fail():
-        print(f"error: {message_of(error)}", file=sys.stderr, flush=True)
+    """Print one message and leave with 2; most mistakes are met by all of several processes at once."""
+    wait_for_main()
+    print(f"error: {message_of(error)}", file=sys.stderr, flush=True)
     raise SystemExit(2)
-
-
-def is_one_of_several() -> bool:
-    """Whether `torchrun` or `accelerate launch` started several processes, of which this is one."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
 
 def _quiet_other_processes() -> None:
     """Let one of several processes speak for all: in the others nothing is printed but what makes them fail."""
-    if is_one_of_several() and os.environ["RANK"] != "0":
+    if not is_main():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
         os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported, later
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
-
-
-def _is_first_to_fail() -> bool:
-    """Whether no other of several processes said already what went wrong; most mistakes are met by all at once."""
-    if not is_one_of_several():
-        return True
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    try:
-        return bool(launchers_store().add(f"vglm/failures/{attempt}", 1) == 1)
-    except (LookupError, ValueError, RuntimeError):
-        return os.environ["RANK"] == "0"
-
-
-def launchers_store() -> Any:
-    """What the launcher lets its processes find each other by."""
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # documented all the same
-
-    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return TCPStore(*address, timeout=timedelta(seconds=10), wait_for_workers=False)

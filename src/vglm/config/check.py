@@ -24,7 +24,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vglm.config.overrides import top_level_keys
-from vglm.config.settings import SETTINGS
+from vglm.config.settings import FUNCTIONS, signature_of
 from vglm.config.signatures import NoSuchName, Signature, missing_name, read_signature
 from vglm.config.targets import build, is_ours, locate, refusal
 from vglm.errors import ConfigError, brief
@@ -38,6 +38,8 @@ _HYDRA_KINDS: Mapping[str, tuple[Callable[[object], bool], str]] = {
 }
 _ITEMS_DEEP = 32
 """So many lists and nodes in each other; no component takes more."""
+_MOST_STEPS = 100_000_000
+"""More steps than any training makes."""
 _SHOWN = 100
 """Characters of a wrong value that a message repeats."""
 
@@ -51,7 +53,11 @@ def _positive_number(value: object) -> bool:
 
 
 def _step_count(value: object) -> bool:
-    return value == -1 or _positive_integer(value)
+    return value == -1 or (_positive_integer(value) and value <= _MOST_STEPS)  # type: ignore[operator]
+
+
+def _epoch_count(value: object) -> bool:
+    return _positive_number(value) and value <= _MOST_STEPS  # type: ignore[operator]
 
 
 def _random_seed(value: object) -> bool:
@@ -79,7 +85,8 @@ _LIMITS: dict[str, tuple[Callable[[object], bool], str]] = {
     "learning_rate": (_positive_number, "a positive number"),
     "per_device_train_batch_size": (_positive_integer, "a positive integer"),
     "gradient_accumulation_steps": (_positive_integer, "a positive integer"),
-    "max_steps": (_step_count, "a positive integer, or -1 to count in num_train_epochs"),
+    "max_steps": (_step_count, f"a positive integer up to {_MOST_STEPS:,}, or -1 to count in num_train_epochs"),
+    "num_train_epochs": (_epoch_count, f"a positive number up to {_MOST_STEPS:,}"),
     "logging_steps": (_positive_number, "a positive number"),
     "save_steps": (_positive_number, "a positive number"),
     "seed": (_random_seed, "an integer from 0 to 4294967295"),
@@ -96,7 +103,7 @@ _LIMITS: dict[str, tuple[Callable[[object], bool], str]] = {
 }
 
 
-def check_config(cfg: DictConfig, config_name: str = "train") -> None:
+def check_config(cfg: DictConfig | Mapping[str, Any], config_name: str = "train") -> None:
     """Find every mistake in a config before any weights are loaded.
 
     Checked are the top-level names and their values, required values and interpolations, and of each component that its
@@ -104,19 +111,20 @@ def check_config(cfg: DictConfig, config_name: str = "train") -> None:
     annotated type and a possible size. Components that are dataclasses are then built once, if all else is right.
 
     Args:
-        cfg: The composed config.
+        cfg: The composed config, or plain values.
         config_name: The entry point's config in `conf/`, whose keys are the allowed ones.
 
     Raises:
         ConfigError: Lists all problems, one a line, each with the key's full name.
     """
+    cfg = cfg if isinstance(cfg, DictConfig) else OmegaConf.create(dict(cfg))
     known = top_level_keys(config_name)
     problems = [f"{key[:_SHOWN]}: no such key{did_you_mean(key, known)}" for key in map(str, cfg) if key not in known]
     components: list[tuple[str, DictConfig]] = []
     problems += _problems(cfg, "", components)
-    own = read_signature(SETTINGS[config_name])
-    plain = {str(key): cfg[key] for key in cfg if str(key) in own.parameters and _is_plain(cfg, str(key))}
-    problems += _value_problems(plain, own, "", SETTINGS[config_name])
+    own = signature_of(config_name)
+    given = {str(key): cfg[key] for key in cfg if str(key) in own.parameters and _is_plain(cfg, str(key))}
+    problems += _value_problems(given, own, "", FUNCTIONS[config_name])
     if not problems:
         problems += [problem for path, node in components for problem in _construction_problems(node, path)]
     if problems:

@@ -14,6 +14,7 @@ from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from vglm.config.aliases import note, rename, rename_override
 from vglm.config.places import repo_root
 from vglm.config.resolvers import register_resolvers
 from vglm.errors import ConfigError, brief
@@ -42,7 +43,21 @@ def compose(config_name: str = "train", overrides: Sequence[str] = ()) -> DictCo
         if OmegaConf.is_interpolation(cfg, "recipe"):  # ${recipe_name:} asks a running Hydra, and here none is
             cfg.recipe = cfg.hydra.runtime.choices.get("recipes") or "custom"
         del cfg["hydra"]
-    return cfg
+    return in_todays_names(cfg, overrides)
+
+
+def in_todays_names(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """A composed config with the older names in a user's recipe, or other file, read as today's; see `aliases`.
+
+    Args:
+        cfg: As composed, interpolations in place.
+        overrides: Those of the command line.
+    """
+    values = OmegaConf.to_container(cfg)
+    assert isinstance(values, dict)
+    given = {rename_override(each).lstrip("+~").partition("=")[0] for each in overrides}
+    renamed = rename({str(key): value for key, value in values.items()}, "the config", given)
+    return cfg if renamed == values else OmegaConf.create(renamed)
 
 
 def check_composable(config_name: str, overrides: Sequence[str]) -> DictConfig:
@@ -140,6 +155,10 @@ def loosen(arguments: Sequence[str], config_name: str) -> list[str]:
 
     for argument in arguments:
         _check_shape(argument)
+    renamed = [rename_override(argument) for argument in arguments]
+    note("the command line", {old: new for old, new in zip(arguments, renamed, strict=True) if new != old})
+    arguments = renamed
+    for argument in arguments:
         _check_choice(argument)
     return [_quoted(f"++{argument}" if is_field(argument) else argument) for argument in arguments]
 

@@ -1,6 +1,5 @@
 """The resolvers that `conf/` and `recipes/` use."""
 
-import itertools
 import os
 import sys
 from collections.abc import Callable
@@ -13,10 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from vglm.config.app import is_one_of_several, launchers_store
 from vglm.config.places import repo_root
 from vglm.config.targets import build
-from vglm.errors import ConfigError
 
 _OTHER_DRIVERS = (Path("/dev/kfd"), Path("/dev/dxg"))
 """Signs of an AMD GPU, and of Windows' own driver below Linux: only torch can tell what they are good for."""
@@ -35,25 +32,8 @@ def _runs_root() -> str:
     return str(HydraConfig.get().sweep.dir)
 
 
-_moments = itertools.count()
-"""Numbers the timestamps of this process."""
-
-
 def _timestamp() -> str:
-    """Now; of several processes all get the main one's, for they write to one folder."""
-    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3]
-    if not is_one_of_several():
-        return now
-    key = f"vglm/timestamp/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_moments)}"
-    try:
-        store = launchers_store()
-        if os.environ["RANK"] == "0":
-            store.set(key, now)
-        return str(store.get(key).decode())  # waits until it is there
-    except (LookupError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"the processes that torchrun started cannot agree on a run folder ({error}). Name it: output_dir=<folder>."
-        ) from error
+    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3]
 
 
 def _share_of(share: float, whole: int) -> int:

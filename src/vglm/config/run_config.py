@@ -1,25 +1,44 @@
 """The config that a run has left behind, and what an evaluation takes from it.
 
 It was written with everything resolved, and it may come from anyone: an interpolation in it could read the environment
-or call a function, so it is refused.
+or call a function, so it is refused; and where this user's results go, only the command line says.
 """
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from vglm.config.aliases import rename
 from vglm.config.targets import interpolation_in
 from vglm.errors import ConfigError, brief
 from vglm.files import parse_yaml, read_text
 
 _MOST_BYTES = 1_000_000
-_COMPONENTS = ("trainer", "model", "dataset", "method", "training", "tracker")
-_PLAIN = ("recipe", "seed", "answers", "max_length", "packing", "feature_cache", "allow_leakage", "learning_rates")
+_COMPONENTS = ("trainer", "model", "dataset", "method", "checkpoint_selection", "tracker")
+_REQUIRED = ("recipe", "seed")
+_BEFORE: Mapping[str, Any] = {
+    "answers": "last",
+    "max_length": 2048,
+    "packing": None,
+    "feature_cache": True,
+    "allow_leakage": False,
+    "learning_rates": {},
+    "tracker": {"_target_": "vglm.tuning.trainer.Tracker", "report_to": "none"},
+    "checkpoint_selection": {
+        "_target_": "vglm.evaluation.score.forgetting.CheckpointScoring",
+        "score_checkpoints": False,
+    },
+}
+"""Keys that older runs lack -> the value with which a run goes on as it was before there was such a key."""
 _TRACKER_SETTINGS = "wandb/settings"
-_SCORING = "vglm.evaluation.score.forgetting.CheckpointScoring"
+_TO_BE_NAMED = ("torch_compile", "torch_compile_backend", "torch_compile_mode", "deepspeed")
+"""Fields of the trainer that run other programs: a run's config has them only where the command line does too."""
+_ELSEWHERE = ("output_dir", "resume", "trainer.output_dir", "tracker", "trainer.report_to", "allow_leakage")
+"""Keys in which a resumed run may differ from what it was."""
 
 
 def read_run_values(path: Path) -> dict[str, Any]:
@@ -45,18 +64,19 @@ def read_run_values(path: Path) -> dict[str, Any]:
             f"{path}: {found[:200]!r} asks to be replaced by something else. A run's config is written with everything"
             " in place, so this is none, or it was changed. Restore the file."
         )
-    return {str(key): value for key, value in values.items()}
+    return rename(values, str(path))
 
 
-def load_run_config(run_folder: object) -> DictConfig:
+def load_run_config(run_folder: object, command_line: DictConfig | None = None) -> DictConfig:
     """The config a run was started with, its `output_dir` set to where the run lies now.
 
     Args:
         run_folder: `outputs/<recipe>/<time>/`; what the command line said, so it is checked.
+        command_line: What was composed from it: its tracker counts where it names one.
 
     Raises:
-        ConfigError: The folder holds no readable and whole `config.yaml`, or the command line asks for other
-            changes besides.
+        ConfigError: The folder holds no readable and whole `config.yaml`, the command line asks for changes that a
+            resumed run cannot have, or the config would do what only a command line may ask for.
     """
     if not isinstance(run_folder, str | Path):
         raise ConfigError(f"resume: expected the folder of a run, outputs/<recipe>/<time>, got {run_folder!r}.")
@@ -69,40 +89,97 @@ def load_run_config(run_folder: object) -> DictConfig:
         )
     from hydra.core.hydra_config import HydraConfig  # reading a config needs no Hydra
 
-    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    others = [each.lstrip("+") for each in given if not each.lstrip("+").startswith("resume=")]
-    if others:
+    given = [each.lstrip("+") for each in HydraConfig.get().overrides.task] if HydraConfig.initialized() else []
+    allowed = ("resume=", "tracker", "allow_leakage=", *(f"trainer.{name}=" for name in _TO_BE_NAMED))
+    if others := [each for each in given if not each.startswith(allowed)]:
         raise ConfigError(f"resume= continues a run exactly as it was configured. Leave out {' '.join(others)}.")
     values = read_run_values(path)
-    # absent where the run was begun before checkpoints were scored
-    values.setdefault("training", {"_target_": _SCORING, "score_checkpoints": False})
+    if absent := {name: value for name, value in _BEFORE.items() if name not in values}:
+        shown = ", ".join(f"{name}={value}" for name, value in absent.items() if not isinstance(value, Mapping))
+        if shown and "trainer" in values:
+            print(f"note: {path} is of an earlier version; the run goes on as it was, with {shown}", file=sys.stderr)
+        values |= absent
     parts = {name: values.get(name) for name in _COMPONENTS}
-    absent = [name for name, part in parts.items() if not isinstance(part, dict) or "_target_" not in part]
-    absent += [name for name in _PLAIN if name not in values]
-    if absent:
-        raise ConfigError(f"{path} is no config of train.py: it has no `{absent[0]}`. Restore the file.")
-    _refuse_connections(values["trainer"], run_folder)
+    lacking = [name for name, part in parts.items() if not isinstance(part, dict) or "_target_" not in part]
+    lacking += [name for name in _REQUIRED if name not in values]
+    if lacking:
+        raise ConfigError(f"{path} is no config of train.py: it has no `{lacking[0]}`. Restore the file.")
+    own: Any = {} if command_line is None else OmegaConf.to_container(command_line, resolve=True)
+    named = own.get("tracker") or {}
+    if named.get("report_to", "none") != "none" or any(each.startswith("tracker") for each in given):
+        values["tracker"] = named
+        values["trainer"]["report_to"] = named.get("report_to")
+    values["allow_leakage"] = own.get("allow_leakage") is True or values["allow_leakage"]
+    _refuse_connections(values, own, run_folder)
     cfg = OmegaConf.create(values)
     cfg.output_dir = cfg.trainer.output_dir = cfg.resume = str(run_folder)
     return cfg
 
 
-def _refuse_connections(trainer: Mapping[str, Any], run_folder: Path) -> None:
-    """Let no run folder say where results and keys of this user go.
+def uploads(tracker: object) -> bool:
+    """Whether a run's tracker would send something over the network."""
+    is_tracker = isinstance(tracker, Mapping) and tracker.get("report_to") not in ("none", "tensorboard", None)
+    return is_tracker and tracker.get("mode") not in ("offline", "disabled")  # type: ignore[union-attr]
+
+
+def _refuse_connections(values: Mapping[str, Any], command_line: Mapping[str, Any], run_folder: Path) -> None:
+    """Let no run folder say where results and keys of this user go, or which programs run.
 
     Raises:
-        ConfigError: It would upload to a hub, or has settings of a tracker that name a server.
+        ConfigError: It would, and the command line does not name it.
     """
+    path, trainer = run_folder / "config.yaml", values["trainer"]
     asked = [key for key, value in trainer.items() if key.startswith(("push_to_hub", "hub_")) and value]
     if asked:
         raise ConfigError(
-            f"{run_folder / 'config.yaml'}: trainer.{asked[0]} would upload with your account, which only your own"
-            " command line may ask for. Take it out, and upload the result afterwards."
+            f"{path}: trainer.{asked[0]} would upload with your account, which only your own command line may ask for."
+            " Take it out, and upload the result afterwards."
         )
     if (run_folder / _TRACKER_SETTINGS).exists():  # where Weights & Biases reads which server to connect to
         raise ConfigError(
             f"{run_folder / _TRACKER_SETTINGS} could send your key elsewhere. Remove that file if it is yours."
         )
+    command = f"python train.py resume={run_folder}"
+    if uploads(values["tracker"]) and values["tracker"] != command_line.get("tracker"):
+        name = values["tracker"]["report_to"]
+        raise ConfigError(
+            f"{path}: tracker.report_to={name} would upload with your account, which only your own command line may ask"
+            f" for. Say which: {command} tracker={name}, or tracker=none."
+        )
+    own = command_line.get("trainer") or {}
+    for key in _TO_BE_NAMED:
+        if trainer.get(key) and trainer[key] != own.get(key):
+            raise ConfigError(
+                f"{path}: trainer.{key}={str(trainer[key])[:100]} has other programs run, which only your own command"
+                f" line may ask for. If you trust it: {command} trainer.{key}={str(trainer[key])[:100]}"
+            )
+
+
+def refuse_changes(config: Mapping[str, Any], run_folder: Path) -> None:
+    """Let a run be resumed only as it was configured.
+
+    Args:
+        config: What it is to be resumed with, plain values.
+        run_folder: Where it lies.
+
+    Raises:
+        ConfigError: Names the first difference.
+    """
+    was = {**_BEFORE, **read_run_values(run_folder / "config.yaml")}
+    changed = [(key, one, other) for key, one, other in _differences(was, config) if not key.startswith(_ELSEWHERE)]
+    for key, one, other in changed[:1]:
+        raise ConfigError(
+            f"{run_folder}: {key} was {str(one)[:100]!r} and is {str(other)[:100]!r} now. A run is resumed exactly as"
+            " it was configured; start a new one for another setting."
+        )
+
+
+def _differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in one.keys() & other.keys() if not path else {**one, **other}:
+            yield from _differences(one.get(key), other.get(key), f"{path}.{key}" if path else key)
+    elif one != other:
+        yield path, one, other
 
 
 def take_from_run(cfg: DictConfig, trained: Mapping[str, object]) -> None:
@@ -129,11 +206,37 @@ def take_from_run(cfg: DictConfig, trained: Mapping[str, object]) -> None:
                 raise ConfigError(f"there is no {name}: pass run=<run folder>, or model=<name> and dataset=<name>.")
 
 
-def anchor_paths(cfg: DictConfig) -> None:
-    """Make the paths of existing models and data absolute, so that a run can be evaluated from any directory."""
+def as_text(config: Mapping[str, Any]) -> str:
+    """A run's config as `config.yaml` has it."""
+    return OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+
+
+def anchor_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with the paths of existing models and data made absolute, so that a run can be used from any directory.
+
+    Args:
+        config: Plain values.
+    """
+    cfg = OmegaConf.create(dict(config))
     datasets = OmegaConf.select(cfg, "dataset.datasets")
     mixed = [f"dataset.datasets.{name}.path" for name in datasets or {}]
-    for name in ("model.path_or_id", "model.tokenizer", "dataset.path", "training.probe.path", *mixed):
+    for name in ("model.path_or_id", "model.tokenizer", "dataset.path", "checkpoint_selection.retention.path", *mixed):
         value = OmegaConf.select(cfg, name)
         if isinstance(value, str) and os.path.exists(value):
             OmegaConf.update(cfg, name, os.path.abspath(value))
+    values = OmegaConf.to_container(cfg)
+    return {str(key): value for key, value in values.items()}  # type: ignore[union-attr]
+
+
+def arguments_of(cfg: DictConfig, config_name: str) -> dict[str, Any]:
+    """What a config gives to the function that it is the config of: all but the keys that only sweeps read.
+
+    Args:
+        cfg: Checked by `check_config`.
+        config_name: Of the entry point.
+    """
+    from vglm.config.settings import FUNCTIONS
+    from vglm.config.signatures import read_signature
+
+    values: Any = OmegaConf.to_container(cfg, resolve=True)
+    return {name: values[name] for name in read_signature(FUNCTIONS[config_name]).parameters if name in values}

@@ -1,36 +1,40 @@
-"""The keys of `conf/train.yaml` and `conf/evaluate.yaml` that belong to no component, with their types.
+"""What the keys of `conf/train.yaml` and `conf/evaluate.yaml` are bound to, as a component's keys to its class.
 
-`check_config` binds a config to them as it binds a component's keys to its class; the values and what they mean stand
-in those files.
+Each config is that of a function, whose parameters its keys are; `conf/train.yaml` has some more, which only the sweeps
+of `conf/protocol/` read.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-SETTINGS = {"train": "vglm.config.settings.TrainSettings", "evaluate": "vglm.config.settings.EvaluateSettings"}
-"""By the name of the config: what its own keys are bound to."""
+from vglm.config.signatures import Signature, read_signature
+
+FUNCTIONS: Mapping[str, str] = {
+    "train": "vglm.tuning.train.train",
+    "evaluate": "vglm.config.settings.EvaluateSettings",
+}
+"""By the name of the config: the function that it configures."""
+
+_SWEEPS: Mapping[str, str] = {"train": "vglm.config.settings.Sweep"}
 
 Split = Literal["test", "probe", "validation", "train"]
 
 
-@dataclass(frozen=True)
-class TrainSettings:
-    """The keys of `conf/train.yaml`."""
+def signature_of(config_name: str) -> Signature:
+    """The keys that a config may have, with their types."""
+    signature = read_signature(FUNCTIONS[config_name])
+    more = read_signature(_SWEEPS[config_name]).parameters if config_name in _SWEEPS else {}
+    return Signature({**signature.parameters, **more})
 
-    recipe: str
-    seed: int
-    output_dir: str
-    resume: str | None
-    answers: Literal["every", "last"]
-    max_length: int
-    packing: int | None
-    feature_cache: bool
-    allow_leakage: bool
+
+@dataclass(frozen=True)
+class Sweep:
+    """What the sweeps of `conf/protocol/` read of `conf/train.yaml`."""
+
     shots: int | None
     seeds: int | None
     folds: int | None
-    learning_rates: Mapping[str, float | str]
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,9 @@ from vglm.errors import ConfigError
 OPTION = "--allow-target"
 """On the command line: what configs may build besides, a package or one name in it; can be given several times."""
 
+UNRECORDED = "vglm.unrecorded"
+"""Target of a component that was given as an object which no config describes, see `vglm.config.components`."""
+
 _PACKAGES = ("vglm", "peft", "transformers")
 _PEFT_CONFIG = re.compile(r"peft\.[A-Za-z0-9]+Config")
 _NAMED = re.compile(r"(?:_target_:\s*|\$\{result_of:)([\w.]+)")
@@ -57,6 +60,8 @@ def is_ours(target: str) -> bool:
 
 def refusal(target: object) -> str | None:
     """Why a target must not be built, or None where it may; nothing is imported."""
+    if target == UNRECORDED:
+        return "it was an object in Python, which no config describes; name it on the command line, or give it again"
     if not isinstance(target, str) or _NAME.fullmatch(target) is None:
         return f"{str(target)[:80]!r} is no name of a component, such as vglm.data.loading.load_splits"
     if any(target == name or target.startswith(f"{name}.") for name in _allowed):

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import broadcast_object_list
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import SaveStrategy
 
 from vglm.errors import CheckpointError
+from vglm.processes import Processes
 from vglm.runs import CheckpointScore, read_scores
 from vglm.tuning.forgetting import Choice, choose, is_lost, write_scores
 from vglm.tuning.methods import untuned
@@ -124,7 +124,7 @@ class CheckpointScores(TrainerCallback):
             stack.enter_context(undisturbed(model))
             if state.global_step == 0:
                 stack.enter_context(untuned(model))
-            values = broadcast_object_list([dict(self.score(model))])[0]
+            values = Processes().broadcast(dict(self.score(model)))
         self.scores.append(CheckpointScore(step=state.global_step, **values))
         if state.is_world_process_zero:
             write_scores(self.path, self.scores)

@@ -11,7 +11,6 @@ A run that fails or is stopped keeps its folder if it has a complete checkpoint 
 the folder is removed. One process trains in it at a time.
 """
 
-import json
 import platform
 import re
 import shlex
@@ -28,9 +27,9 @@ from typing import Any
 
 from vglm.data.loading import Splits
 from vglm.errors import ConfigError, WorkbenchError, brief
-from vglm.files import explained, is_write_failure, locked, sweep_inside, write_json, write_text
+from vglm.files import explained, is_write_failure, locked, read_json, sweep_inside, write_json, write_text
+from vglm.processes import Processes
 from vglm.runs import CONFIG_FILE, RECORD_VERSION, RESULTS, UNVERIFIED
-from vglm.tuning.processes import agree, is_main
 from vglm.tuning.stopping import stopping_at_once
 
 _PACKAGES = (
@@ -53,7 +52,11 @@ _NOT_BEGUN = re.compile(r"\.lock|\.config\.yaml\..*")
 
 @contextmanager
 def open_run(
-    path: Path, files: Mapping[str, str | Mapping[str, Any]] = MappingProxyType({}), *, resume: bool = False
+    path: Path,
+    files: Mapping[str, str | Mapping[str, Any]] = MappingProxyType({}),
+    *,
+    resume: bool = False,
+    processes: Processes | None = None,
 ) -> Iterator[Path]:
     """Make a run folder, or reopen an interrupted one, and keep what a failure leaves behind tidy.
 
@@ -65,6 +68,7 @@ def open_run(
             killed before it began.
         files: What to write there first, by name: a text, or a value for JSON.
         resume: Whether to continue the run that lies there.
+        processes: Which train together; this one alone if not given.
 
     Yields:
         The folder.
@@ -73,16 +77,17 @@ def open_run(
         ConfigError: The name is taken, the run to resume has finished, or another process trains there.
         WorkbenchError: The folder cannot be written: no space, no permission.
     """
+    processes = processes or Processes.alone()
     missing = [path, *(each for each in path.parents if not each.exists())]
     with ExitStack() as stack:
-        agree(partial(_claim, path, resume, stack))
+        processes.on_main(partial(_claim, path, resume, stack))
         try:
             with stopping_at_once():
-                for name, content in files.items() if is_main() else ():
+                for name, content in files.items() if processes.is_main else ():
                     (write_text if isinstance(content, str) else write_json)(path / name, content)  # type: ignore[arg-type]
                 yield path
         except BaseException as error:
-            if is_main():
+            if processes.is_main:
                 _tidy(path, error, [] if resume else missing)
             if isinstance(error, Exception) and not isinstance(error, WorkbenchError) and is_write_failure(error):
                 raise _unwritable(path, error) from error
@@ -223,7 +228,7 @@ def _version(package: str) -> str | None:
 
 def _is_complete(checkpoint: Path) -> bool:
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        read_json(checkpoint / "trainer_state.json")
+    except WorkbenchError:
         return False
     return True

@@ -228,11 +228,12 @@ class WorkbenchTrainer(Trainer):
         """Refuse what cannot be scored, or chosen from."""
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise ConfigError(
-                "training: a model in shards cannot be scored while it trains. Set training.score_checkpoints=false."
+                "a model in shards cannot be scored while it trains. Set checkpoint_selection.score_checkpoints=false."
             )
         if scores.budget_points is not None and self.args.save_strategy == SaveStrategy.NO:
             raise ConfigError(
-                "training.forgetting_budget chooses among saved checkpoints, and trainer.save_strategy=no saves none."
+                "checkpoint_selection.forgetting_budget chooses among saved checkpoints, and trainer.save_strategy=no"
+                " saves none."
             )
 
     def trained_model(self) -> Any:

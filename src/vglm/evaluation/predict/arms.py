@@ -30,8 +30,8 @@ from vglm.evaluation.predict.image_use import Control, shuffle_images
 from vglm.evaluation.predict.likelihoods import Choices, check_choices
 from vglm.evaluation.predict.provenance import provenance, synthetic_stamps
 from vglm.evaluation.predictions import Arm, Evaluation, Prediction, Stamp
-from vglm.evaluation.processes import Processes
 from vglm.evaluation.score.forgetting import describe_choice, read_curves
+from vglm.processes import Processes
 from vglm.runs import Run
 
 SPLITS = ("test", "probe", "validation", "train")

@@ -46,7 +46,7 @@ from vglm.evaluation.predictions import (
     recover_predictions,
     unanswered,
 )
-from vglm.evaluation.processes import Processes
+from vglm.processes import Processes
 from vglm.tuning.features import fill_features, open_features
 
 MAX_SIDE_PX = 224
@@ -191,8 +191,8 @@ def answer_splits(
             unfinished.unlink()
         wanted = list(_rows(splits, sampling, recover_parts(path)))
         rows, count = [row for row, record in wanted if record is None], len(wanted)
-    rows, count = processes.share((rows, count))
-    asked = processes.part(list(dict.fromkeys((split, place) for split, place, _ in _by_length(splits, rows))))
+    rows, count = processes.broadcast((rows, count))
+    asked = processes.shard(list(dict.fromkeys((split, place) for split, place, _ in _by_length(splits, rows))))
     own = set(asked)  # all draws of a sample, so that its image is opened once
     mine = [row for row in rows if row[:2] in own]
     answers = _answer(
@@ -204,13 +204,13 @@ def answer_splits(
         max_new_tokens=max_new_tokens,
         sampling=sampling,
         images=folder / IMAGES_FOLDER,
-        title=label if processes.count == 1 else f"{label}, 1 of {processes.count} processes",
+        title=label if processes.world_size == 1 else f"{label}, 1 of {processes.world_size} processes",
         feature_cache=feature_cache,
-        finished=(count - len(rows)) // processes.count,
+        finished=(count - len(rows)) // processes.world_size,
     )
     for batch in answers:
         append_predictions(batch.values(), part_file(path, processes.rank))
-    processes.wait()
+    processes.barrier()
     if not (processes.is_main or choices):
         return []
     found = [record for _, record in _rows(splits, sampling, recover_parts(path)) if record is not None]
@@ -224,10 +224,10 @@ def answer_splits(
         title=f"{label}, choices",
         feature_cache=feature_cache,
     )
-    if choices is not None and processes.count > 1:
-        to_score = set(processes.part(list(dict.fromkeys((record.split, record.id) for record in found))))
+    if choices is not None and processes.world_size > 1:
+        to_score = set(processes.shard(list(dict.fromkeys((record.split, record.id) for record in found))))
         score([each for each in found if (each.split, each.id) in to_score], path=part_file(path, processes.rank))
-        processes.wait()
+        processes.barrier()
     if not processes.is_main:
         return []
     found = score(found, path=path)  # with several processes, all is kept by now

@@ -128,8 +128,8 @@ class CheckpointScoring:
             probe, source = general.probe or general.test, "the general probe"
         if not len(probe) and self.forgetting_budget is not None:
             raise ConfigError(
-                "training.forgetting_budget needs a probe, and the data has none. Name one: dataset.probe=<file>, or"
-                " dataset@training.probe=general_probe."
+                "checkpoint_selection.forgetting_budget needs a probe, and the data has none. Name one:"
+                " dataset.probe=<file>, or dataset@checkpoint_selection.probe=general_probe."
             )
         domain_split = "validation" if len(splits.validation) else "train"
         return Asked(

@@ -1,24 +1,22 @@
-"""The processes that answer together: one, or as many as `torchrun` or `accelerate launch` started.
+"""The processes of one command: one, or as many as `torchrun` or `accelerate launch` started.
 
     processes = Processes()                            before any model loads, for it chooses each process's device
-    with processes.folder(output, marker="evaluation.json", key=...) as work:
-        todo = processes.share(plan() if processes.is_main else None)       the main process's value, in all of them
-        ...                                            each does its part and writes a file of its own
-        processes.wait()                               until all have
+    folder = processes.broadcast(choose_folder())      the main process's value, in all of them
+    todo = processes.shard(items)                      items rank, rank + world_size, rank + 2 world_size, ...
+    processes.barrier()                                until all have come here
 
-A process that fails ends at once, and the launcher ends the others; one that waits for it meanwhile ends by itself.
-What went wrong is said once, see `vglm.config.entry_point`.
+A process that fails ends at once, and the launcher ends the others. What went wrong is printed once: by the main
+process, or by another after `GRACE_SECONDS` in which the launcher would have ended it had the main process failed too.
 """
 
+import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
-import torch
-
-from vglm.config import is_one_of_several
 from vglm.errors import DataError, WorkbenchError
 from vglm.files import explained, resumable_folder
 
@@ -28,30 +26,51 @@ BACKEND = "gloo"
 """Little is sent, and no tensors; unlike NCCL it notices at once when a process has ended, and lets two share a GPU."""
 PATIENCE = timedelta(days=30)
 """How long processes wait for each other; half an hour by default, which is less than some samples take."""
+GRACE_SECONDS = 5.0
+"""How long a process that failed second waits for the launcher to end it; torchrun takes a tenth of a second."""
+
+
+def is_one_of_several() -> bool:
+    """Whether `torchrun` or `accelerate launch` started several processes, of which this is one."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes and prints."""
+    return not is_one_of_several() or os.environ["RANK"] == "0"
+
+
+def wait_for_main() -> None:
+    """Before a process prints why it failed: let the main one print first, where it failed too."""
+    if not is_main():
+        time.sleep(GRACE_SECONDS)
 
 
 class Processes:
     """All processes of one command, as one of them sees them.
 
+    They join a group of their own, or that which `transformers.TrainingArguments` has made before.
+
     Attributes:
         rank: Which of them this is, from 0.
-        count: How many there are.
+        world_size: How many there are.
     """
 
     def __init__(self) -> None:
-        self.rank, self.count = 0, 1
+        self.rank, self.world_size = 0, 1
         if is_one_of_several():
+            import torch
             from accelerate import PartialState
 
             has_gpu = torch.cuda.is_available()
             state = _together(lambda: PartialState(cpu=not has_gpu, backend=BACKEND, timeout=PATIENCE))
-            self.rank, self.count = state.process_index, state.num_processes
+            self.rank, self.world_size = state.process_index, state.num_processes
 
     @classmethod
     def alone(cls) -> "Processes":
         """One process that shares its work with none, whatever started it."""
         processes = object.__new__(cls)
-        processes.rank, processes.count = 0, 1
+        processes.rank, processes.world_size = 0, 1
         return processes
 
     @property
@@ -59,35 +78,57 @@ class Processes:
         """Whether this is the one that writes, prints and shows progress."""
         return self.rank == 0
 
-    def share(self, value: T | None) -> T:
+    def broadcast(self, value: T | None) -> T:
         """Give all processes the main process's value.
 
         Args:
-            value: Any that pickles; of the others nothing is taken.
+            value: Any that pickles; that of other processes is ignored.
 
         Raises:
             WorkbenchError: Another process ended.
         """
         values: list[T | None] = [value]
-        if self.count > 1:
+        if self.world_size > 1:
             from accelerate.utils import broadcast_object_list
 
             _together(lambda: broadcast_object_list(values))
         (shared,) = values
         return shared  # type: ignore[return-value]  # the main process has one
 
-    def wait(self) -> None:
+    def on_main(self, act: Callable[[], T]) -> T:
+        """Have the main process do something, and the others get its result, or fail with it.
+
+        Args:
+            act: Its result must pickle.
+
+        Raises:
+            WorkbenchError: As the main process.
+        """
+        outcome: T | WorkbenchError | None = None
+        if self.is_main:
+            try:
+                outcome = act()
+            except WorkbenchError as error:
+                outcome = error
+        outcome = self.broadcast(outcome)
+        if isinstance(outcome, WorkbenchError):
+            raise outcome
+        return outcome
+
+    def barrier(self) -> None:
         """Wait until all processes are here.
 
         Raises:
             WorkbenchError: Another process ended.
         """
-        if self.count > 1:
+        if self.world_size > 1:
+            import torch
+
             _together(torch.distributed.barrier)
 
-    def part(self, items: Sequence[T]) -> Sequence[T]:
-        """This process's part of a list: every so-manieth, so that sorted lists are divided evenly."""
-        return items[self.rank :: self.count]
+    def shard(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's shard of a list, taken in turns, so that sorted lists are divided evenly."""
+        return items[self.rank :: self.world_size]
 
     @contextmanager
     def folder(self, path: Path, *, marker: str, key: object) -> Iterator[Path]:
@@ -107,10 +148,10 @@ class Processes:
         """
         if self.is_main:
             with resumable_folder(path, marker=marker, key=key) as work:
-                yield self.share(work)
+                yield self.broadcast(work)
         else:
             with explained(path, error=DataError):
-                yield self.share(None)
+                yield self.broadcast(None)
 
 
 def _together(act: Callable[[], T]) -> T:
@@ -118,6 +159,7 @@ def _together(act: Callable[[], T]) -> T:
     try:
         return act()
     except RuntimeError as error:  # that of torch.distributed, and its subclasses
+        time.sleep(GRACE_SECONDS)  # the launcher ends this process, after the other has printed why it failed
         raise WorkbenchError(
             f"another process of this command ended or cannot be reached ({str(error).partition('. ')[0]}). If it said"
             " why, that stands above. The same command goes on where this one was."

@@ -1,0 +1,215 @@
+"""Fine-tune a VisualGLM: load, attach, train, save, prove.
+
+    import vglm
+    run = vglm.train(vglm.load_dataset("data/background_synthetic"), method={"r": 16}, trainer={"max_steps": 50})
+    run.result                                  outputs/custom/<time>/adapter
+
+`train.py` of the repository is this function on a config. Its parameters are the keys of `conf/train.yaml`, which says
+what the defaults are; the run folder keeps them in `config.yaml`, so that the command line goes on with a run that was
+trained from Python: `python evaluate.py run=...`, `python train.py resume=...`, `vglm merge`.
+"""
+
+import shlex
+from collections.abc import Iterable, Mapping
+from copy import copy
+from datetime import datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
+
+from transformers import TrainingArguments, set_seed
+
+from vglm.config import build, check_config
+from vglm.config.components import Component, component, describe, is_file_of, is_recorded, plain_values
+from vglm.config.run_config import anchor_paths, as_text, refuse_changes
+from vglm.data.collator import Collator
+from vglm.data.loading import Splits
+from vglm.data.sample import Sample
+from vglm.data.sequences import TrainingSequences
+from vglm.errors import ConfigError
+from vglm.files import write_json
+from vglm.model.identity import hash_weights
+from vglm.model.loading import describe_place, load_pretrained
+from vglm.model.modeling import VisualGlmForConditionalGeneration
+from vglm.model.processing import VisualGlmProcessor
+from vglm.processes import Processes
+from vglm.runs import CONFIG_FILE, RECORD_FILE, SPLITS_FILE, Run
+from vglm.tuning.checkpoint_scores import CheckpointScores
+from vglm.tuning.contract import save_and_check
+from vglm.tuning.features import cache_features
+from vglm.tuning.methods import Method, attach, check_method, lora_scale, trainable_share
+from vglm.tuning.run_folder import describe_run, newest_checkpoint, open_run
+from vglm.tuning.trainer import Tracker, WorkbenchTrainer
+
+Loaded = tuple[VisualGlmForConditionalGeneration, VisualGlmProcessor]
+"""A model and its processor, as `load_pretrained` returns them."""
+
+_LOAD = f"{load_pretrained.__module__}.{load_pretrained.__name__}"
+_GROUPS = ("dataset", "model", "method", "trainer", "tracker", "checkpoint_selection")
+
+
+class CheckpointSelection(Protocol):
+    """Whether a run's checkpoints are scored, and which one it ends with."""
+
+    def divide(self, splits: Splits) -> Splits:
+        """The data, with a validation split where checkpoints are chosen by one."""
+
+    def select(self, splits: Splits) -> Iterable[Sample]:
+        """What is asked at each checkpoint."""
+
+    def watch(self, asked: Any, collate: Collator, arguments: TrainingArguments) -> CheckpointScores | None:
+        """What the trainer calls at each checkpoint; None where nothing is scored."""
+
+
+def train(
+    dataset: Splits | Component | str | None = None,
+    *,
+    model: Loaded | Component | str | Path | None = None,
+    method: Method | Component | str | None = None,
+    trainer: TrainingArguments | Component | str | None = None,
+    tracker: Tracker | Component | str | None = None,
+    checkpoint_selection: CheckpointSelection | Component | None = None,
+    learning_rates: Mapping[str, float | str] = MappingProxyType({}),
+    recipe: str = "custom",
+    seed: int = 1,
+    output_dir: str | Path | None = None,
+    resume: str | Path | None = None,
+    answers: Literal["every", "last"] = "every",
+    max_length: int = 2048,
+    packing: int | None = None,
+    feature_cache: bool = True,
+    allow_leakage: bool = False,
+) -> Run:
+    """Fine-tune a model on a data set.
+
+    A component (the first six) can be given as an object; as keys and values to put over the default, such as
+    `{"r": 16}`; with a `_target_`, as a whole; or by the name of a file in its folder of `conf/`, such as "p_tuning".
+
+    Args:
+        dataset: What to learn from, see `vglm.load_dataset`.
+        model: What to tune: a checkpoint's folder or its id on the hub, or what `vglm.load_pretrained` returned, which
+            is changed: frozen, and the adapter attached. The shipped tiny model if not given.
+        method: What trains: a config of peft or a `ComponentTuning`. LoRA if not given.
+        trainer: Steps, batch size, learning rate, device. Of an object, `output_dir`, `seed`, `run_name` and
+            `report_to` are set to what this function says of them.
+        tracker: Where the curves go besides `log.jsonl`. Nowhere if not given.
+        checkpoint_selection: How checkpoints are scored and chosen, see `conf/train.yaml`.
+        learning_rates: Parts with a rate of their own, such as `{"projection": 1e-4, "lora_B": "16x"}`.
+        recipe: The run's name.
+        seed: Of the order of samples, dropout and what starts at random.
+        output_dir: The run folder, which must not exist yet. `outputs/<recipe>/<time>` if not given.
+        resume: The folder of an interrupted run, which is continued: all else must be as it was then.
+        answers: Whether each answer of a dialogue is learned, with the turns before it, or only the last.
+        max_length: Most tokens of a sequence; longer dialogues lose their oldest turns.
+        packing: Tokens of a row that short samples share; None gives each a row of its own.
+        feature_cache: Whether to encode each picture once, where the vision parts are frozen.
+        allow_leakage: Whether to train though test samples share groups with training; reports are stamped then.
+
+    Returns:
+        The run. Of several processes each gets it, and the main one has written it.
+
+    Raises:
+        ConfigError: An argument cannot be, with all problems in one message; or the folder is taken.
+        DataError: The data has bad rows, nothing to learn, or test samples that would be learned.
+        CheckpointError: The model cannot be read, or a checkpoint to resume from.
+        AdapterError: What was saved did not prove to be what was trained.
+        WorkbenchError: A loss was not finite, or nothing can be written.
+    """
+    parts, config = _components(dict(locals()))
+    arguments, selection = parts["trainer"], parts["checkpoint_selection"]
+    base = config["model"]
+    check_method(parts["method"], arguments, learning_rates, base.get("quantization"), base.get("dtype"))
+    processes = Processes()  # of the group that TrainingArguments has made
+    folder = Path(processes.broadcast(str(resume or output_dir or _new_folder(recipe))))
+    arguments.output_dir = config["output_dir"] = config["trainer"]["output_dir"] = str(folder)
+    if resume is not None:
+        refuse_changes(config, folder)
+
+    splits = selection.divide(parts["dataset"])
+    splits.refuse_leakage(allow=allow_leakage)
+    questions = selection.select(splits)  # of every checkpoint
+    files = {CONFIG_FILE: as_text(config), SPLITS_FILE: splits.record()}
+    with (
+        open_run(folder, files, resume=resume is not None, processes=processes),
+        parts["tracker"].writing_to(folder),
+    ):
+        set_seed(seed)
+        loaded, processor = _load(parts["model"])
+        facts = describe_run(seed=seed, recipe=recipe, base_weights=hash_weights(loaded), splits=splits)
+        sequences = TrainingSequences(splits.train, processor, max_length=max_length, answers=answers)
+        tuned = attach(loaded, parts["method"])
+        print(f"{folder}: {describe_place(tuned)}, {sequences.census}, {trainable_share(tuned)}")
+        features = (
+            cache_features(tuned, processor, splits.train, arguments.device, questions) if feature_cache else None
+        )
+        collate = Collator(processor, features=features, max_length=max_length, packing=packing)
+        scores = selection.watch(questions, collate, arguments)
+        loop = WorkbenchTrainer(tuned, arguments, sequences, collate, learning_rates, scores)
+        outcome = loop.train(resume_from_checkpoint=newest_checkpoint(folder))
+        if not processes.is_main:  # it has done its part
+            return Run(folder)
+        facts |= loop.facts(outcome) | {"scale": lora_scale(tuned), "sequences": vars(sequences.census)}
+        write_json(folder / RECORD_FILE, facts)
+        report = save_and_check(loop.trained_model(), processor, folder, collate(sequences[:1]))
+        write_json(folder / RECORD_FILE, facts | report.as_dict())
+        result = report.publish()
+    print(f"{report}\nsaved: {result}\nnext: python evaluate.py {shlex.quote(f'run={folder}')}")
+    return Run(folder)
+
+
+def _components(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The components, built except for the model, and the config that says how all was given.
+
+    Raises:
+        ConfigError: With every mistake in what was given.
+    """
+    chosen = {group: component(group, given[group]) for group in _GROUPS if group != "model"}
+    chosen["model"] = _model(given["model"])
+    tracked = describe(chosen["tracker"])
+    surroundings = {"seed": given["seed"], "run_name": given["recipe"], "report_to": tracked["report_to"]}
+    if isinstance(chosen["trainer"], Mapping):
+        own = given["trainer"] if isinstance(given["trainer"], Mapping) else {}
+        chosen["trainer"] = {**chosen["trainer"], **surroundings, **own}
+    else:
+        chosen["trainer"] = _for_samples(chosen["trainer"], surroundings)
+    plain = plain_values({name: value for name, value in given.items() if name not in _GROUPS})
+    config = anchor_paths({**plain, **{group: describe(each) for group, each in chosen.items()}})
+    check_config({name: each for name, each in config.items() if is_recorded(each)})
+    parts = {
+        group: build(config[group]) if isinstance(each, Mapping) and group != "model" else each
+        for group, each in chosen.items()
+    }
+    return parts, config
+
+
+def _model(given: Any) -> Any:
+    """A component, or what is loaded already."""
+    if given is None or (isinstance(given, str) and is_file_of("model", given)):
+        return component("model", given)
+    if isinstance(given, str | Path):
+        given = {"path_or_id": str(given)}
+    return {"_target_": _LOAD, **given} if isinstance(given, Mapping) else given
+
+
+def _for_samples(trainer: TrainingArguments, surroundings: Mapping[str, Any]) -> TrainingArguments:
+    """A caller's own trainer, with what the training of samples by a collator needs."""
+    arguments = copy(trainer)
+    needed = {"remove_unused_columns": False, "label_names": ["labels"], "ddp_find_unused_parameters": False}
+    reported = [] if surroundings["report_to"] == "none" else [surroundings["report_to"]]
+    for name, value in {**needed, **surroundings, "report_to": reported}.items():
+        setattr(arguments, name, value)
+    return arguments
+
+
+def _load(model: Any) -> Loaded:
+    """The base model and its processor."""
+    loaded: Loaded = build(model) if isinstance(model, Mapping) else model
+    if not isinstance(loaded[0], VisualGlmForConditionalGeneration):
+        raise ConfigError(
+            "model: an adapter cannot be put on a model that has one. Merge that one first: vglm.merge(run, folder)."
+        )
+    return loaded
+
+
+def _new_folder(recipe: str) -> Path:
+    return Path("outputs", recipe, datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3])
