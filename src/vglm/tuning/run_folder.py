@@ -26,7 +26,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from vglm.data.loading import Splits
+from vglm.data.splits import Splits
 from vglm.errors import ConfigError, WorkbenchError, brief
 from vglm.files import explained, is_write_failure, locked, sweep_inside, write_json, write_text
 from vglm.runs import CONFIG_FILE, RECORD_VERSION, RESULTS, UNVERIFIED
