@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vglm.caching import cache_folder
-from vglm.data.sample import ImageSlice, Sample, Turn
+from vglm.data.sample import Sample, Turn
+from vglm.data.slices import ImageSlice
 from vglm.data.table import SampleTable, Selection, write_table
 from vglm.errors import DataError
 

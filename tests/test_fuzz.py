@@ -26,7 +26,8 @@ from tests.fuzz.inputs import dicom
 from vglm.data.images import check_image_header, open_image
 from vglm.data.problems import BadRow
 from vglm.data.readers import formats, read
-from vglm.data.sample import ImageSlice, Sample, Turn
+from vglm.data.sample import Sample, Turn
+from vglm.data.slices import ImageSlice
 from vglm.data.windowing import RULES, record_window
 from vglm.errors import DataError
 

@@ -15,7 +15,8 @@ from vglm.data.problems import BadRow, only_samples
 from vglm.data.readers import formats, read, read_samples, recognise
 from vglm.data.readers.json_files import peek_json
 from vglm.data.readers.rows import is_english, split_name
-from vglm.data.sample import ImageSlice, Sample, Turn
+from vglm.data.sample import Sample, Turn
+from vglm.data.slices import ImageSlice
 from vglm.errors import ConfigError, DataError
 
 # One file of every text format, as its publisher writes it.

@@ -12,7 +12,8 @@ from vglm.data.images import open_image
 from vglm.data.problems import BadRow
 from vglm.data.readers import read, read_samples, recognise
 from vglm.data.readers.arrow import to_text
-from vglm.data.sample import ImageSlice, Sample, Turn
+from vglm.data.sample import Sample, Turn
+from vglm.data.slices import ImageSlice
 from vglm.errors import ConfigError, DataError
 
 COLOURS = ("red", "green", "blue")

@@ -29,7 +29,8 @@ from PIL import Image
 from vglm.data.images import open_image
 from vglm.data.loading import load_splits
 from vglm.data.readers import read_samples, recognise
-from vglm.data.sample import ImageSlice, Sample
+from vglm.data.sample import Sample
+from vglm.data.slices import ImageSlice
 from vglm.data.table import write_table
 from vglm.errors import DataError
 

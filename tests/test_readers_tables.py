@@ -13,7 +13,8 @@ import pytest
 from vglm.data.images import open_image
 from vglm.data.problems import BadRow
 from vglm.data.readers import read, read_samples, recognise
-from vglm.data.sample import ImageSlice, Sample, Turn
+from vglm.data.sample import Sample, Turn
+from vglm.data.slices import ImageSlice
 from vglm.errors import DataError
 
 HEADER = "image,question,answer\n"

@@ -10,7 +10,8 @@ from PIL import Image
 
 from vglm.data.images import check_image_header, open_image
 from vglm.data.problems import BadRow
-from vglm.data.sample import ImageSlice, Sample, Turn
+from vglm.data.sample import Sample, Turn
+from vglm.data.slices import ImageSlice
 from vglm.data.windowing import META_KEY, Window, check_rule, is_dicom, record_window
 from vglm.errors import ConfigError, DataError
 

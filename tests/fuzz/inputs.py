@@ -442,7 +442,8 @@ def _image(format: str, mode: str = "RGB", **options: Any) -> Callable[[Path], N
 def _read_image(folder: Path, rng: random.Random) -> None:
     from vglm.data.images import check_image_header, image_sha256, open_image, read_image_header
     from vglm.data.problems import BadRow
-    from vglm.data.sample import ImageSlice, Sample, Turn
+    from vglm.data.sample import Sample, Turn
+    from vglm.data.slices import ImageSlice
     from vglm.data.windowing import RULES, is_dicom, record_window
     from vglm.errors import DataError
 

@@ -18,10 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
 
-from vglm.data.images import open_image
 from vglm.data.packing import pack
 from vglm.data.sample import Sample
-from vglm.data.windowing import META_KEY
 from vglm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -97,7 +95,7 @@ class Collator:
         if self.features is None:
             inputs["images"] = [open_image_of(sample) for sample in samples]
         else:
-            inputs["image_features"] = [None if each.image is None else self.features[each] for each in samples]
+            inputs["image_features"] = [None if sample.image is None else self.features[sample] for sample in samples]
         if self.max_length is not None:
             inputs["max_length"] = self.max_length
         batch = dict(
@@ -117,14 +115,8 @@ class Collator:
 
 
 def open_image_of(sample: Sample) -> Image.Image | None:
-    """Open a sample's picture as the model is to see it; None for a sample without one.
-
-    Raises:
-        DataError: It cannot be opened; the message names the sample.
-    """
-    if sample.image is None:
-        return None
+    """As `Sample.open_image`, with the sample's id in the message of an error."""
     try:
-        return open_image(sample.image, sample.meta.get(META_KEY))
+        return sample.open_image()
     except DataError as error:
         raise DataError(f"{sample.id}: {error}") from error

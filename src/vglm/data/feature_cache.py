@@ -38,7 +38,6 @@ from tqdm.auto import tqdm
 from vglm.data.collator import open_image_of
 from vglm.data.images import image_sha256
 from vglm.data.sample import Sample
-from vglm.data.windowing import META_KEY
 from vglm.errors import CacheError, DataError, brief
 from vglm.files import explained, put_in_place, read_json, workplace, write_text
 
@@ -369,7 +368,7 @@ def _describe_source(sample: Sample) -> bytes | None:
     facts = (
         os.path.abspath(path),
         repr(sample.image),
-        repr(sample.meta.get(META_KEY)),
+        repr(sample.window),
         state.st_dev,
         state.st_ino,
         state.st_size,

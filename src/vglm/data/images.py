@@ -4,7 +4,7 @@ The pixels are what VisualGLM's own `Image.open(path).convert("RGB")` makes: tra
 an EXIF orientation is ignored, so a photograph that relies on it arrives lying on its side; of an animation the first
 frame counts. Two things differ: 16-bit grey is scaled (65535 becomes 255), where `convert` would clip everything above
 255 to white, unless the sample has a window of its own; and DICOM is read, through the window of its header
-(`vglm.data.windowing`).
+(`vglm.data.windowing`). A sample opens its picture itself, `Sample.open_image`, for it knows its window.
 
 Source: THUDM/VisualGLM-6B:model/chat.py and finetune_visualglm.py.
 """
@@ -15,26 +15,29 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
 
-from vglm.data.sample import ImageSlice
-from vglm.data.windowing import MAX_PIXELS, Window, check_dicom_header, is_dicom, show_dicom
+from vglm.data.dicom import MAX_PIXELS, check_dicom_header, decode_first_frame, is_dicom, read_dicom
+from vglm.data.slices import ImageSlice
+from vglm.data.windowing import DeepGrey, Window, WindowRule, find_window
 from vglm.errors import DataError, brief
 
 # Formats that Pillow decodes itself. Left out are those it hands to other programs (EPS to Ghostscript).
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
 
 
-def open_image(image: Path | ImageSlice | Image.Image, grey_window: Any = None) -> Image.Image:
+_ALWAYS_8_BITS = (".jpg", ".jpeg", ".gif", ".bmp", ".webp")
+
+
+def open_image(image: Path | ImageSlice | Image.Image, window: Window | None = None) -> Image.Image:
     """Decode a picture to RGB.
 
     Args:
         image: A file, a piece of one, or a picture in memory of any mode.
-        grey_window: For grey of more than 8 bits, the window in a sample's `meta["grey_window"]`; None shows all values
-            of a 16-bit picture, and of a DICOM file those that its header names.
+        window: Which values of grey with more than 8 bits are shown, a sample's `window`; None shows all values of a
+            16-bit picture, and of a DICOM file those that its header names.
 
     Returns:
         A new picture, mode RGB, all pixels in memory.
@@ -46,9 +49,9 @@ def open_image(image: Path | ImageSlice | Image.Image, grey_window: Any = None) 
     with warnings.catch_warnings():  # what Pillow warns of is either checked below or without effect on RGB
         warnings.simplefilter("ignore")
         if isinstance(image, Image.Image):
-            return _decode(image, "the image in memory", grey_window)
-        with _open_lazily(image, grey_window) as lazy:
-            return _decode(lazy, f"image {image}", grey_window)
+            return _decode(image, "the image in memory", window)
+        with _open_lazily(image, window) as lazy:
+            return _decode(lazy, f"image {image}", window)
 
 
 def check_image_header(image: Path | ImageSlice) -> None:
@@ -127,34 +130,76 @@ def image_sha256(image: Path | ImageSlice | Image.Image) -> str:
     return hashlib.sha256(f"{rgb.width}x{rgb.height} RGB\n".encode() + rgb.tobytes()).hexdigest()
 
 
-def _open_lazily(image: Path | ImageSlice, grey_window: Any = None) -> Image.Image:
+def choose_window(image: Path | ImageSlice, rule: WindowRule) -> Window | None:
+    """Work out which grey values of a picture a rule shows.
+
+    Args:
+        image: A file, or a piece of one.
+        rule: See `vglm.data.windowing`.
+
+    Returns:
+        The window; None for a picture in colour, of 8 bits, or that is none: whoever opens it says so, with the reason.
+
+    Raises:
+        ConfigError: `rule` is none.
+        DataError: The rule gives no window, or a DICOM file cannot be read.
+    """
+    grey = _read_deep(image)
+    return None if grey is None else find_window(grey, rule, f"image {image}")
+
+
+def _read_deep(image: Path | ImageSlice) -> DeepGrey | None:
+    """The grey values of a picture of more than 8 bits; None for any other, which is not decoded."""
+    if isinstance(image, Path) and (image.suffix.lower() in _ALWAYS_8_BITS or not os.path.isfile(image)):
+        return None
+    if is_dicom(image):
+        return read_dicom(image)
+    try:
+        with Image.open(image if isinstance(image, Path) else io.BytesIO(image.read_bytes())) as picture:
+            if not picture.mode.startswith("I"):
+                return None
+            values = np.asarray(picture)
+            return DeepGrey(lambda: values, (0, 65535))
+    except Exception:  # said, with its reason, by whoever opens the picture
+        return None
+
+
+def _show_dicom(image: Path | ImageSlice, window: Window | None) -> Image.Image:
+    """A DICOM file as a picture of mode L or RGB; without a window by the rule `auto`."""
+    grey = read_dicom(image)
+    if grey is None:
+        return Image.fromarray(decode_first_frame(image))
+    return Image.fromarray(grey.show(window or find_window(grey, "auto", f"image {image}")))
+
+
+def _open_lazily(image: Path | ImageSlice, window: Window | None = None) -> Image.Image:
     if isinstance(image, Path) and not os.path.isfile(image):  # unlike Path.is_file it answers for over-long names too
         found = "is not a file" if os.path.exists(image) else "does not exist"
         raise DataError(f"image {image} {found}. Expected a picture.")
     source = image if isinstance(image, Path) else io.BytesIO(image.read_bytes())
     Image.init()
-    formats = [each for each in _FORMATS if each in Image.OPEN]  # a Pillow built without AVIF does not know the name
+    formats = [name for name in _FORMATS if name in Image.OPEN]  # a Pillow built without AVIF does not know the name
     try:
         return Image.open(source, formats=formats)
     except Image.DecompressionBombError as error:
         raise DataError(f"image {image} is larger than {MAX_PIXELS:,} pixels. Scale it down.") from error
     except Exception as error:  # Pillow raises many kinds for damaged data
         if is_dicom(image):
-            return show_dicom(image, grey_window)
+            return _show_dicom(image, window)
         raise DataError(
             f"image {image} is no picture that can be read: {brief(error)}."
             f" Expected one of {', '.join(formats)}, DICOM."
         ) from error
 
 
-def _decode(image: Image.Image, name: str, grey_window: Any = None) -> Image.Image:
+def _decode(image: Image.Image, name: str, window: Window | None) -> Image.Image:
     _check_size(image, name)
     try:
         image.load()
     except Exception as error:  # as above
         raise DataError(f"{name} is damaged or cut off: {brief(error)}. Replace the file.") from error
     if image.mode == "F" or image.mode.startswith("I"):
-        image = _scale_to_8_bits(image, name, grey_window)
+        image = _scale_to_8_bits(image, name, window)
     try:
         return image.convert("RGB")
     except Exception as error:  # as above
@@ -168,10 +213,10 @@ def _check_size(image: Image.Image, name: str) -> None:
         raise DataError(f"{name} has {image.width} x {image.height} pixels, so there is nothing to see. Replace it.")
 
 
-def _scale_to_8_bits(image: Image.Image, name: str, grey_window: Any) -> Image.Image:
+def _scale_to_8_bits(image: Image.Image, name: str, window: Window | None) -> Image.Image:
     grey = np.asarray(image)
-    if grey_window is not None:
-        return Image.fromarray(Window.recorded(grey_window, name).apply(grey))
+    if window is not None:
+        return Image.fromarray(window.apply(grey))
     if image.mode == "F" or grey.min() < 0 or grey.max() > 65535:
         raise DataError(
             f"{name} holds {grey.dtype} grey values from {grey.min()} to {grey.max()}, "

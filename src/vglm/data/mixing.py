@@ -15,8 +15,8 @@ from typing import overload
 
 import numpy as np
 
-from vglm.data.loading import Splits
 from vglm.data.sample import Sample
+from vglm.data.splits import Splits
 from vglm.errors import ConfigError
 
 
@@ -101,7 +101,7 @@ def mix_splits(
         weights: Name -> share of the training samples.
         length: Number of training samples in one epoch; None shows each sample of the task once.
         seed: Of the order within each data set.
-        allow_leakage: As for `load_splits`.
+        allow_leakage: As for `load_dataset`.
 
     Returns:
         The splits. A file of the data set `a` is called `a/<file>`.
@@ -126,6 +126,7 @@ def mix_splits(
             "datasets": {name: dict(each.plan) for name, each in datasets.items()},
         },
         allow_leakage=allow_leakage or any(each.allow_leakage for each in datasets.values()),
+        synthetic=task.synthetic,
     )
 
 

@@ -10,8 +10,6 @@ Sample(
 )
 """
 
-import base64
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,58 +17,9 @@ from typing import Any
 
 from PIL import Image
 
-from vglm.errors import DataError
-
-LARGEST_ENCODED_BYTES = 1 << 30
-"""A picture with more bytes than that, before it is decoded, is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageSlice:
-    """An encoded picture inside a larger file (a tar shard, an Arrow table, a cell of a TSV), left where it lies.
-
-    Attributes:
-        file: The larger file.
-        offset: Where in it the picture's first byte is.
-        size: How many bytes the picture has there.
-        is_base64: Whether these bytes are the picture written in base64.
-    """
-
-    file: Path
-    offset: int
-    size: int
-    is_base64: bool = False
-
-    def read_bytes(self) -> bytes:
-        """Read the encoded picture.
-
-        Returns:
-            The `size` bytes; if they are base64, what they stand for.
-
-        Raises:
-            DataError: The file cannot be read, or ends before the picture does, or the bytes are no base64.
-        """
-        if not 0 <= self.size <= LARGEST_ENCODED_BYTES or self.offset < 0:
-            raise DataError(f"image {self} cannot be one: it has {self.size:,} bytes. Restore {self.file}.")
-        if os.path.exists(self.file) and not os.path.isfile(self.file):
-            raise DataError(f"image {self} cannot be read: {self.file} is no regular file. Restore it.")
-        try:
-            with self.file.open("rb") as file:
-                file.seek(self.offset)
-                content = file.read(self.size)
-        except OSError as error:
-            raise DataError(f"image {self} cannot be read: {error.strerror}. Restore {self.file}.") from error
-        if len(content) < self.size:
-            raise DataError(f"image {self} is cut off: {self.file} is shorter than when it was read first. Restore it.")
-        if not self.is_base64:
-            return content
-        try:
-            return base64.b64decode(content, validate=True)
-        except ValueError as error:
-            raise DataError(f"image {self} is not base64: {error}. Restore {self.file}.") from error
-
-    def __str__(self) -> str:
-        return f"{self.file}[{self.offset}:{self.offset + self.size}]"
+from vglm.data.images import image_sha256, open_image
+from vglm.data.slices import ImageSlice
+from vglm.data.windowing import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +38,12 @@ class Sample:
         id: Unique in its dataset; stable between runs.
         group: What must not be split between train and test: a study, a patient, a star; the id if nothing is known.
         image: Where the picture lies, as a file of its own or inside a larger one, or the picture itself if it was made
-            in memory; None for a text-only sample.
+            in memory; None for a text-only sample. Look at it with `open_image`.
         turns: At least one. The last answer is learned and scored; the turns before it are history.
         english: Whether the prompt is written as `Q:...\nA:` rather than `问：...\\n答：`.
         meta: Whatever else is known, for slices of a report (`kind` names the sort of question).
+        window: Which grey values of a picture with more than 8 bits are shown; None where the picture has no more, or
+            the file decides.
     """
 
     id: str
@@ -101,6 +52,7 @@ class Sample:
     turns: tuple[Turn, ...]
     english: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)
+    window: Window | None = None
 
     @property
     def question(self) -> str:
@@ -116,3 +68,23 @@ class Sample:
     def history(self) -> list[tuple[str, str]]:
         """The turns before the last, as (question, answer) pairs."""
         return [(turn.question, turn.answer) for turn in self.turns[:-1]]
+
+    def open_image(self) -> Image.Image | None:
+        """Decode the picture as the model is to see it, through its `window`.
+
+        Returns:
+            A new picture, mode RGB, all pixels in memory; None for a text-only sample.
+
+        Raises:
+            DataError: As `vglm.data.images.open_image`.
+        """
+        return None if self.image is None else open_image(self.image, self.window)
+
+    def image_sha256(self) -> str | None:
+        """Identify the picture by what the model sees of it, see `vglm.data.images.image_sha256`.
+
+        Raises:
+            DataError: As `open_image`.
+        """
+        image = self.open_image()
+        return None if image is None else image_sha256(image)

@@ -6,7 +6,7 @@
 One row of the file:
 
     id "openi-zh.json#1", group "2882", image "/data/openi/images/2882_1.png", offset null, size null, base64 null,
-    questions ["描述这张X光片。"], answers ["心脏大小轻度增大。"], english false, meta '{"split": "train"}'
+    questions ["描述这张X光片。"], answers ["心脏大小轻度增大。"], english false, meta '{"split": "train"}', window null
 
 Pictures stay where they are and are opened by whoever needs them. A table pickles as its path, so that the workers of a
 DataLoader map the same file instead of copying it.
@@ -23,7 +23,9 @@ from typing import Any, overload
 import numpy as np
 import pyarrow as pa
 
-from vglm.data.sample import ImageSlice, Sample, Turn
+from vglm.data.sample import Sample, Turn
+from vglm.data.slices import ImageSlice
+from vglm.data.windowing import Window
 from vglm.errors import CacheError, DataError
 from vglm.files import whole_file
 
@@ -40,8 +42,9 @@ _SCHEMA = pa.schema(
         ("answers", pa.list_(pa.string())),
         ("english", pa.bool_()),
         ("meta", pa.string()),
+        ("window", pa.string()),
     ],
-    metadata={"vglm.table": f"2, batches of {_BATCH_ROWS}"},
+    metadata={"vglm.table": f"3, batches of {_BATCH_ROWS}"},
 )
 
 
@@ -214,6 +217,7 @@ def _row(sample: Sample) -> dict[str, Any]:
         "answers": [turn.answer for turn in sample.turns],
         "english": sample.english,
         "meta": meta,
+        "window": None if sample.window is None else json.dumps(sample.window.record()),
     }
 
 
@@ -228,13 +232,15 @@ def _sample(
     answers: list[str],
     english: bool,
     meta: str,
+    window: str | None,
 ) -> Sample:
     file = None if image is None else Path(image)
     picture = (
         file if file is None or offset is None or size is None else ImageSlice(file, offset, size, bool(is_base64))
     )
     turns = tuple(map(Turn, questions, answers))
-    return Sample(id, group, picture, turns, english, _parsed(meta))
+    shown = None if window is None else Window.recorded(json.loads(window), id)
+    return Sample(id, group, picture, turns, english, _parsed(meta), shown)
 
 
 def _parsed(meta: str) -> dict[str, Any]:

@@ -384,7 +384,7 @@ def _read_pair(folder: Path) -> _Run:
     except KeyError as error:
         raise AdapterError(f"{path} names no weights. Convert the fine-tune again.") from error
     model = {"_target_": "vglm.model.loading.load_pretrained", "path_or_id": str(folder / "model")}
-    dataset = {"_target_": "vglm.data.loading.load_splits", "path": str(repo_root() / "data/background_synthetic")}
+    dataset = {"_target_": "vglm.data.loading.load_dataset", "path": str(repo_root() / "data/background_synthetic")}
     return _Run(folder, {"model": model, "dataset": dataset}, digest)
 
 

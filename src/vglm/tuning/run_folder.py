@@ -25,7 +25,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from vglm.data.loading import Splits
+from vglm.data.splits import Splits
 from vglm.errors import ConfigError, WorkbenchError, brief
 from vglm.files import explained, is_write_failure, locked, read_json, sweep_inside, write_json, write_text
 from vglm.processes import Processes

@@ -6,5 +6,6 @@ Radiographs: `radiographs`, `radiograph_render`, `radiograph_reports`, `radiogra
 Stars: `lightcurves` simulates them, `star_dialogues` asks about them. `command` is what the command lines share.
 """
 
-MARKER = "SYNTHETIC"
-"""A file of this name says that the folder's samples were generated; reports are stamped so."""
+from vglm.data.loading import SYNTHETIC_MARKER as MARKER
+
+__all__ = ["MARKER"]

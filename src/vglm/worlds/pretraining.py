@@ -18,8 +18,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from vglm.data.loading import Splits
 from vglm.data.sample import Sample, Turn
+from vglm.data.splits import Splits
 from vglm.errors import ConfigError
 from vglm.worlds.questions import QUESTION_KINDS, TEXT_ONLY_KINDS, YES_NO, ask
 from vglm.worlds.render import render
@@ -156,4 +156,5 @@ def scene_splits(*, train_samples: int, test_samples: int, seed: int = 1, test_s
         test=list(SceneDialogues(test_samples, test_seed)),
         probe=[],
         files={name: hashlib.sha256(name.encode()).hexdigest() for name in settings},
+        synthetic="vglm.worlds.pretraining.scene_splits",
     )

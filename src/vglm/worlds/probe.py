@@ -26,8 +26,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vglm.data.loading import Splits
 from vglm.data.sample import Sample, Turn
+from vglm.data.splits import Splits
 from vglm.errors import ConfigError
 from vglm.worlds.questions import TEXT_ONLY_KINDS, ask
 from vglm.worlds.render import render
@@ -77,7 +77,8 @@ def probe_splits(*, per_kind: int = 10, seed: int = 5, kinds: Sequence[str] = KI
             meta = {"kind": kind, "family": FAMILIES[kind], "language": language}
             samples.append(Sample(f"{name}-{language}", name, image, turns, language == "en", meta))
     setting = f"general probe seed={seed} per_kind={per_kind} kinds={','.join(kinds)} size={size}"
-    return Splits(train=[], test=[], probe=samples, files={setting: hashlib.sha256(setting.encode()).hexdigest()})
+    files = {setting: hashlib.sha256(setting.encode()).hexdigest()}
+    return Splits(train=[], test=[], probe=samples, files=files, synthetic="vglm.worlds.probe.probe_splits")
 
 
 def _turns(scene: Scene, kind: str, english: bool, rng: np.random.Generator) -> tuple[Turn, ...]:

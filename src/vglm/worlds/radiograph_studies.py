@@ -32,8 +32,8 @@ from typing import Any, overload
 import numpy as np
 from tqdm.auto import tqdm
 
-from vglm.data.loading import Splits
 from vglm.data.sample import Sample
+from vglm.data.splits import Splits
 from vglm.errors import ConfigError
 from vglm.files import new_folder
 from vglm.worlds.command import write_set
@@ -154,6 +154,7 @@ def radiograph_splits(
         test=list(RadiographStudies(test_studies, test_seed, views=views, languages=languages)),
         probe=[],
         files={name: hashlib.sha256(name.encode()).hexdigest() for name in settings},
+        synthetic="vglm.worlds.radiograph_studies.radiograph_splits",
     )
 
 

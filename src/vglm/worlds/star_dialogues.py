@@ -32,8 +32,8 @@ from vglm.data.astronomy.files import write_csv, write_fits
 from vglm.data.astronomy.light_curve import measure
 from vglm.data.astronomy.plots import View, draw
 from vglm.data.astronomy.questions import Question, ask
-from vglm.data.loading import Splits
 from vglm.data.sample import Sample
+from vglm.data.splits import Splits
 from vglm.errors import ConfigError
 from vglm.files import new_folder
 from vglm.worlds.command import write_set
@@ -151,6 +151,7 @@ def star_splits(
         test=StarDialogues(test_stars, test_seed, view=view, size=size),
         probe=[],
         files={name: hashlib.sha256(name.encode()).hexdigest() for name in settings},
+        synthetic="vglm.worlds.star_dialogues.star_splits",
     )
 
 

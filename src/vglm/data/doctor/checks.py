@@ -16,9 +16,9 @@ from vglm.data.doctor.finding import EXAMPLES, Example, Finding, Severity, Table
 from vglm.data.doctor.pictures import BROKEN, MISSING, READABLE
 from vglm.data.doctor.survey import Survey, hash_text
 from vglm.data.doctor.texts import LANGUAGE_NAMES, Language, Mark, evidence, marks_of, normalise
+from vglm.data.grouping import INFERRED_SHARE, VIEW_OF_STUDY
 from vglm.data.problems import BadRow
 from vglm.data.sample import Sample
-from vglm.data.splits import INFERRED_SHARE, VIEW_OF_STUDY
 
 NOTE, WARNING, UNUSABLE = Severity
 
@@ -723,7 +723,7 @@ def infer_groups(survey: Survey) -> NDArray[np.uint64] | None:
     studies = np.zeros(len(survey.images), np.uint64)
     named = 0
     for picture in range(len(studies)):
-        image = survey.image(picture)
+        image = survey.sample_of_picture(picture).image
         stem = image.stem if isinstance(image, Path) else str(image)
         match = VIEW_OF_STUDY.fullmatch(stem)
         named += match is not None
@@ -770,8 +770,7 @@ def _marked_answer(sample: Sample) -> str:
 
 def _example(survey: Survey, row: int, text: str | None = None) -> Example:
     sample = survey.sample(int(row))
-    image = sample.image if not hasattr(sample.image, "mode") else None
-    return Example(sample.id, _short(text if text is not None else f"{sample.question} → {sample.answer}"), image)
+    return Example(sample.id, _short(text if text is not None else f"{sample.question} → {sample.answer}"), sample)
 
 
 def _examples(survey: Survey, rows: NDArray[np.intp]) -> tuple[Example, ...]:
@@ -781,8 +780,8 @@ def _examples(survey: Survey, rows: NDArray[np.intp]) -> tuple[Example, ...]:
 def _picture_example(survey: Survey, picture: int) -> Example:
     record = survey.pictures[picture]
     size = f"{record['width']} x {record['height']} {record['mode']}"
-    image = survey.image(picture)
-    return Example(survey.sample(int(survey.images[picture])).id, f"{image} ({size})", image)
+    sample = survey.sample_of_picture(picture)
+    return Example(sample.id, f"{sample.image} ({size})", sample)
 
 
 def _bad_example(name: str, bad: BadRow) -> Example:

@@ -30,7 +30,9 @@ from vglm.data.doctor.diagnosis import Diagnosis
 from vglm.data.doctor.survey import Survey
 from vglm.data.doctor.texts import Mark
 from vglm.data.readers.unread import KEPT, is_asked
-from vglm.data.sample import ImageSlice, Sample
+from vglm.data.sample import Sample
+from vglm.data.slices import ImageSlice
+from vglm.data.windowing import WINDOW_KEY
 from vglm.errors import DataError
 from vglm.files import check_vacant, new_folder
 
@@ -204,6 +206,8 @@ def _record(sample: Sample, changes: _Changes) -> dict[str, Any]:
     for key, value in sample.meta.items():
         if key not in ("split", "group"):
             record[f"meta_{key}" if _TAKEN.fullmatch(key) else key] = value
+    if sample.window is not None:
+        record[WINDOW_KEY] = sample.window.record()
     if kept := [key for key in record if key not in ("question", "answer", "history") and is_asked(key)]:
         record[KEPT] = kept
     return record

@@ -11,9 +11,8 @@ Finding(
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
 
-from vglm.data.sample import ImageSlice
+from vglm.data.sample import Sample
 
 EXAMPLES = 5
 """How many examples a finding shows at most."""
@@ -34,12 +33,12 @@ class Example:
     Attributes:
         where: The sample's id, or the row of the file.
         text: What is to be seen there; empty where the picture says it all.
-        image: The picture to show, if it can be opened.
+        sample: The row whose picture is to be shown, if it has one that can be opened.
     """
 
     where: str
     text: str = ""
-    image: Path | ImageSlice | None = None
+    sample: Sample | None = None
 
 
 @dataclass(frozen=True, slots=True)

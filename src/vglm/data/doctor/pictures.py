@@ -1,6 +1,6 @@
 """Decode every picture of a data set once, in parallel processes, and keep some 300 bytes of each.
 
-A worker opens a picture as training will (`open_image`), so what it refuses would stop a training run.
+A worker opens a picture as training will (`Sample.open_image`), so what it refuses would stop a training run.
 """
 
 import itertools
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from vglm.data.doctor.similarity import GRID, shrink
-from vglm.data.images import image_sha256, open_image, read_image_header
-from vglm.data.sample import ImageSlice
+from vglm.data.images import image_sha256, read_image_header
+from vglm.data.sample import Sample
+from vglm.data.slices import ImageSlice
 from vglm.errors import DataError
 
 READABLE, BROKEN, MISSING = 0, 1, 2
@@ -45,12 +46,12 @@ _SERIAL_UP_TO = 100
 
 
 def decode_pictures(
-    image: Callable[[int], Path | ImageSlice], count: int, workers: int | None = None
+    sample_of: Callable[[int], Sample], count: int, workers: int | None = None
 ) -> tuple[NDArray[Any], dict[int, str]]:
     """Look at all pictures.
 
     Args:
-        image: Where the picture of an index is.
+        sample_of: A sample that shows the picture of an index.
         count: Number of pictures.
         workers: Number of processes; one for each core this process may use if None.
 
@@ -63,7 +64,7 @@ def decode_pictures(
     pictures = np.zeros(count, PICTURE)
     faults: dict[int, str] = {}
     chunks = (range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK))
-    jobs = ((chunk, [image(index) for index in chunk]) for chunk in chunks)
+    jobs = ((chunk, [sample_of(index) for index in chunk]) for chunk in chunks)
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     is_serial = workers <= 1 or count <= _SERIAL_UP_TO
@@ -76,7 +77,7 @@ def decode_pictures(
     return pictures, faults
 
 
-_Job = tuple[range, Sequence[Path | ImageSlice]]
+_Job = tuple[range, Sequence[Sample]]
 _Result = tuple[range, NDArray[Any], dict[int, str]]
 
 
@@ -97,8 +98,8 @@ def _in_processes(jobs: Iterator[_Job], workers: int) -> Iterator[_Result]:
                     yield future.result()
                 except BrokenProcessPool as error:
                     raise DataError(
-                        f"a process died while it decoded pictures from {job[1][0]} on: out of memory, or a picture "
-                        "that crashes its decoder. Check these files."
+                        f"a process died while it decoded pictures from {job[1][0].image} on: out of memory, or a"
+                        " picture that crashes its decoder. Check these files."
                     ) from error
                 del under_way[future]
     finally:
@@ -111,33 +112,34 @@ def _ignore_interrupts() -> None:
 
 
 def _run(job: _Job) -> _Result:
-    chunk, images = job
-    records = np.zeros(len(images), PICTURE)
+    chunk, samples = job
+    records = np.zeros(len(samples), PICTURE)
     faults: dict[int, str] = {}
-    for place, (index, image) in enumerate(zip(chunk, images, strict=True)):
+    for place, (index, sample) in enumerate(zip(chunk, samples, strict=True)):
         try:
-            records[place] = look_at(image)
+            records[place] = look_at(sample)
         except DataError as error:
             faults[index] = str(error)
-            is_missing = isinstance(image, Path) and not os.path.exists(image)
+            is_missing = isinstance(sample.image, Path) and not os.path.exists(sample.image)
             records[place]["status"] = MISSING if is_missing else BROKEN
     return chunk, records, faults
 
 
-def look_at(image: Path | ImageSlice) -> NDArray[Any]:
-    """Decode one picture.
+def look_at(sample: Sample) -> NDArray[Any]:
+    """Decode a sample's picture.
 
     Args:
-        image: The file, or where in a larger file it is.
+        sample: Its picture is a file, or a piece of one.
 
     Returns:
         Its record, shape (), dtype `PICTURE`.
 
     Raises:
-        DataError: As `open_image`.
+        DataError: As `Sample.open_image`.
     """
-    header = read_image_header(image)
-    rgb = open_image(image)
+    assert isinstance(sample.image, Path | ImageSlice)
+    header, rgb = read_image_header(sample.image), sample.open_image()
+    assert rgb is not None
     record = np.zeros((), PICTURE)
     record["width"], record["height"] = rgb.size
     record["mode"], record["format"], record["is_turned"] = header.mode, header.format, header.is_turned

@@ -22,8 +22,7 @@ from tqdm.auto import tqdm
 from vglm.data.doctor.diagnosis import Diagnosis
 from vglm.data.doctor.finding import Example, Finding, Severity
 from vglm.data.doctor.pictures import READABLE
-from vglm.data.images import open_image
-from vglm.data.sample import ImageSlice
+from vglm.data.sample import Sample
 from vglm.errors import DataError
 from vglm.files import write_text
 
@@ -126,14 +125,16 @@ def _print_finding(finding: Finding, console: Console) -> None:
 
 
 def _shown(example: Example) -> tuple[Example, str | None]:
-    return example, None if example.image is None else _thumbnail(example.image)
+    return example, None if example.sample is None else _thumbnail(example.sample)
 
 
-def _thumbnail(image: Path | ImageSlice) -> str | None:
-    """A small copy as a data URI; None if the picture cannot be opened."""
+def _thumbnail(sample: Sample) -> str | None:
+    """A small copy of its picture as a data URI; None if there is none, or it cannot be opened."""
     try:
-        picture = open_image(image)
+        picture = sample.open_image()
     except DataError:
+        return None
+    if picture is None:
         return None
     picture.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
     content = io.BytesIO()
@@ -150,9 +151,9 @@ def _thumbnails(diagnosis: Diagnosis) -> tuple[list[dict[str, str]], int]:
     places = np.unique(np.linspace(0, max(0, len(can_show) - 1), min(THUMBNAILS, len(can_show))).round().astype(int))
     shown = []
     for picture in tqdm(can_show[places], desc="making thumbnails", unit="image", delay=2):
-        uri = _thumbnail(survey.image(int(picture)))
+        sample = survey.sample_of_picture(int(picture))
+        uri = _thumbnail(sample)
         if uri is not None:
-            sample = survey.sample(int(survey.images[picture]))
             size = ""
             if survey.was_decoded:
                 record = survey.pictures[picture]

@@ -26,9 +26,12 @@ from tqdm.auto import tqdm
 from vglm.data.doctor.pictures import PICTURE, READABLE, decode_pictures
 from vglm.data.doctor.similarity import find_look_alikes
 from vglm.data.doctor.texts import Language, Mark, is_sentence, language_of, marks_of, normalise, unresolved_in
+from vglm.data.grouping import FoundIds, find_ids
+from vglm.data.outline import Outline, is_own_group
 from vglm.data.problems import BadRow
-from vglm.data.sample import ImageSlice, Sample, Turn
-from vglm.data.splits import FoundIds, Outline, find_ids, is_own_group
+from vglm.data.sample import Sample, Turn
+from vglm.data.slices import ImageSlice
+from vglm.data.windowing import Window
 
 ROW = np.dtype(
     [
@@ -152,11 +155,9 @@ class Survey:
             return samples
         return (replace(sample, group=group) for sample, group in zip(samples, self.ids.groups, strict=True))
 
-    def image(self, picture: int) -> Path | ImageSlice:
-        """Where a picture is."""
-        image = self.sample(int(self.images[picture])).image
-        assert isinstance(image, Path | ImageSlice)
-        return image
+    def sample_of_picture(self, picture: int) -> Sample:
+        """The first sample that shows a picture."""
+        return self.sample(int(self.images[picture]))
 
     def bad(self) -> Iterator[tuple[str, BadRow]]:
         """All rows that no sample could be made of, with the name of their file."""
@@ -165,7 +166,7 @@ class Survey:
 
     def decode(self, workers: int | None = None) -> None:
         """Look at all pictures, see `decode_pictures`."""
-        self.pictures, self.faults = decode_pictures(self.image, len(self.images), workers)
+        self.pictures, self.faults = decode_pictures(self.sample_of_picture, len(self.images), workers)
 
     @property
     def has_lengths(self) -> bool:
@@ -345,7 +346,7 @@ def _keep_in_memory_picture(sample: Sample, folder: Path, number: int) -> Sample
         return sample
     path = folder / f"{number}.png"
     sample.image.save(path)
-    return Sample(sample.id, sample.group, path, sample.turns, sample.english, sample.meta)
+    return replace(sample, image=path)
 
 
 def _pack(sample: Sample, split: str | None) -> dict[str, Any]:
@@ -355,7 +356,9 @@ def _pack(sample: Sample, split: str | None) -> dict[str, Any]:
         place = [str(image.file), image.offset, image.size, image.is_base64]
     meta = {**sample.meta, "split": split} if split else dict(sample.meta)
     turns = [[turn.question, turn.answer] for turn in sample.turns]
-    return {"id": sample.id, "group": sample.group, "image": place, "turns": turns, "en": sample.english, "meta": meta}
+    window = None if sample.window is None else sample.window.record()
+    named = {"id": sample.id, "group": sample.group, "image": place, "turns": turns, "en": sample.english}
+    return {**named, "meta": meta, "window": window}
 
 
 def _unpack(record: Mapping[str, Any]) -> Sample:
@@ -364,7 +367,8 @@ def _unpack(record: Mapping[str, Any]) -> Sample:
     if isinstance(place, list):
         image = ImageSlice(Path(place[0]), *place[1:])
     turns = tuple(Turn(question, answer) for question, answer in record["turns"])
-    return Sample(record["id"], record["group"], image, turns, record["en"], record["meta"])
+    window = None if record["window"] is None else Window.recorded(record["window"], record["id"])
+    return Sample(record["id"], record["group"], image, turns, record["en"], record["meta"], window)
 
 
 class _Spool:

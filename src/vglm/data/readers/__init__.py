@@ -12,10 +12,12 @@ import inspect
 import os
 import pkgutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, cast, get_args, get_type_hints
 
+from vglm.data.images import choose_window
 from vglm.data.problems import BadRow, only_samples
 from vglm.data.readers import csv_table, llama_factory
 from vglm.data.readers.encodings import refuse_other_encodings
@@ -23,7 +25,8 @@ from vglm.data.readers.json_files import load_json, peek_json
 from vglm.data.readers.rows import quote, refuse_half_characters
 from vglm.data.readers.unread import refuse_unread
 from vglm.data.sample import Sample
-from vglm.data.windowing import check_rule, record_window
+from vglm.data.slices import ImageSlice
+from vglm.data.windowing import WINDOW_KEY, Window, WindowRule, check_rule
 from vglm.errors import ConfigError, DataError
 from vglm.files import check_regular
 
@@ -148,10 +151,35 @@ def read(
         place, image_dir=None if image_dir is None else Path(image_dir), name=name or place.name, **options
     )
     rows = map(refuse_half_characters, (refuse_unread(row, kept) for row in rows))
-    if rule is None:
-        return rows
-    check_rule(rule)
-    return (record_window(row, rule) if isinstance(row, Sample) else row for row in rows)
+    if rule is not None:
+        check_rule(rule)
+    return (add_window(row, rule) if isinstance(row, Sample) else row for row in rows)
+
+
+def add_window(sample: Sample, rule: WindowRule | None = "auto") -> Sample | BadRow:
+    """Give a sample the window through which its picture is to be seen.
+
+    Args:
+        sample: As a reader made it. A picture of 8 bits, and a sample without picture, are left as they are.
+        rule: See `vglm.data.windowing`; None takes the window that the row itself brings, if any.
+
+    Returns:
+        The sample, or a bad row if the picture cannot be opened, or the row's window is none.
+
+    Raises:
+        ConfigError: `rule` is none.
+    """
+    if not isinstance(sample.image, Path | ImageSlice) or (rule is None and WINDOW_KEY not in sample.meta):
+        return sample
+    meta = {key: value for key, value in sample.meta.items() if key != WINDOW_KEY}
+    try:
+        if rule is None:
+            window: Window | None = Window.recorded(sample.meta[WINDOW_KEY], f"image {sample.image}")
+        else:
+            window = choose_window(sample.image, rule)
+    except DataError as error:
+        return BadRow(sample.id.rpartition("#")[2], f"expected a picture that can be shown, found: {error}")
+    return replace(sample, meta=meta, window=window)
 
 
 def read_samples(

@@ -23,7 +23,8 @@ from typing import Any, Unpack
 from vglm.data.problems import BadRow
 from vglm.data.readers.columns import ColumnOptions, TableReader
 from vglm.data.readers.rows import ImageFolders, quote, split_name
-from vglm.data.sample import ImageSlice, Sample
+from vglm.data.sample import Sample
+from vglm.data.slices import ImageSlice
 from vglm.errors import DataError, brief
 from vglm.files import check_regular, read_json
 

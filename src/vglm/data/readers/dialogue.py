@@ -28,7 +28,8 @@ from vglm.data.readers.rows import (
     refuse_several,
     spread_images,
 )
-from vglm.data.sample import ImageSlice, Sample, Turn
+from vglm.data.sample import Sample, Turn
+from vglm.data.slices import ImageSlice
 
 SystemMessages = Literal["prepend", "meta"]
 

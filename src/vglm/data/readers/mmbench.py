@@ -25,7 +25,8 @@ from typing import Any
 
 from vglm.data.problems import BadRow
 from vglm.data.readers.rows import RowCheck, fault, is_english, list_options, quote
-from vglm.data.sample import ImageSlice, Sample, Turn
+from vglm.data.sample import Sample, Turn
+from vglm.data.slices import ImageSlice
 from vglm.errors import DataError
 from vglm.files import check_regular, lines_of
 

@@ -24,7 +24,8 @@ from typing import Any, Unpack
 from vglm.data.problems import BadRow
 from vglm.data.readers.columns import ColumnOptions, TableReader
 from vglm.data.readers.rows import IMAGE_SUFFIXES, ImageFolders, RowCheck, kind_of, quote, split_name
-from vglm.data.sample import ImageSlice, Sample
+from vglm.data.sample import Sample
+from vglm.data.slices import ImageSlice
 from vglm.errors import DataError
 from vglm.files import check_regular
 

@@ -19,9 +19,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from vglm.data.loading import Splits
 from vglm.data.sample import Sample
-from vglm.data.splits import fingerprint
+from vglm.data.splits import Splits, fingerprint
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.predict.baselines import Answers, nearest_answers, put_in_context
 from vglm.evaluation.predict.decoding import describe_decoding
@@ -334,7 +333,9 @@ def answer(
     return Answers(subject.candidate.label, records, nearest, precision, shots)
 
 
-def describe(subject: Subject, answers: Answers, decoding: Mapping[str, Any], config: str) -> Evaluation:
+def describe(
+    subject: Subject, answers: Answers, decoding: Mapping[str, Any], config: str, synthetic: str | None = None
+) -> Evaluation:
     """Say what was evaluated and how, for the report.
 
     Args:
@@ -342,6 +343,7 @@ def describe(subject: Subject, answers: Answers, decoding: Mapping[str, Any], co
         answers: What the arms answered.
         decoding: The settings of generation, as for `answer`.
         config: The resolved configuration, as YAML.
+        synthetic: What generated the data, see `Splits`.
     """
     predictions = answers.candidate
     counts = Counter(record.split for record in predictions if record.draw == 0)
@@ -359,7 +361,7 @@ def describe(subject: Subject, answers: Answers, decoding: Mapping[str, Any], co
         versions=_versions(),
         config=config,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        stamps=(*_stamps(subject, predictions), *_cut_stamps(subject, answers, decoding), *synthetic_stamps(config)),
+        stamps=(*_stamps(subject, predictions), *_cut_stamps(subject, answers, decoding), *synthetic_stamps(synthetic)),
         controls=(
             *(each.arm for arm in (subject.baseline, subject.candidate) for each in arm.controls),
             *([answers.shots.arm] if answers.shots is not None and answers.shots.samples else ()),

@@ -33,9 +33,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from vglm.data.images import open_image
 from vglm.data.sample import Sample, Turn
-from vglm.data.windowing import META_KEY
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.predict.image_use import TEXT_ONLY
 from vglm.evaluation.predictions import Arm, Prediction, unanswered
@@ -470,8 +468,9 @@ def vision_features(
 
 
 def _open(sample: Sample) -> Image.Image:
-    assert sample.image is not None
-    return open_image(sample.image, sample.meta.get(META_KEY))
+    image = sample.open_image()
+    assert image is not None
+    return image
 
 
 def _identity(sample: Sample) -> object:

@@ -21,9 +21,8 @@ from tqdm import tqdm
 
 from vglm.data.collator import Collator, Processor
 from vglm.data.feature_cache import FeatureCache
-from vglm.data.images import image_sha256, open_image
+from vglm.data.images import image_sha256
 from vglm.data.sample import Sample
-from vglm.data.windowing import META_KEY
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.predict.decoding import Sampling
 from vglm.evaluation.predict.likelihoods import (
@@ -323,16 +322,16 @@ def _asks_the_same(record: Prediction, sample: Sample) -> bool:
 def _open(sample: Sample, split: str, images: Path | None) -> tuple[Sample | None, Prediction]:
     """Decode the image once for the model, its hash and its copy; no sample but an error where that fails."""
     record = unanswered(sample, split)
-    if sample.image is None:
-        return sample, record
     try:
-        image = open_image(sample.image, sample.meta.get(META_KEY))
+        image = sample.open_image()
     except DataError as error:
         return None, replace(record, error=str(error))
+    if image is None:
+        return sample, record
     sha256 = image_sha256(image)
     if images is not None:
         _save_copy(image, images / f"{sha256}.webp")
-    return replace(sample, image=image), replace(record, image_sha256=sha256)
+    return replace(sample, image=image, window=None), replace(record, image_sha256=sha256)
 
 
 def _save_copy(image: Image.Image, path: Path) -> None:

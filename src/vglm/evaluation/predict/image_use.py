@@ -16,13 +16,12 @@ on what the images of a class share; where it scores lower, they rest on this ve
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from PIL import Image
 
-from vglm.data.images import image_sha256
 from vglm.data.sample import Sample
-from vglm.data.windowing import META_KEY
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.predictions import Arm
 from vglm.evaluation.score.metrics.base import normalise
@@ -76,7 +75,7 @@ def make_controls(
     test = splits.get("test", ())
     controls = image_controls(test, max_samples=image_use_samples, seed=seed)
     if text_only and len(test):
-        without = [replace(sample, image=None) for sample in test]
+        without = [replace(sample, image=None, window=None) for sample in test]
         controls += (Control(Arm(label=TEXT_ONLY, meaning="each question without an image"), without, True),)
     return controls
 
@@ -113,7 +112,7 @@ def image_controls(samples: Sequence[Sample], *, max_samples: int, seed: int) ->
 def blank_images(samples: Sequence[Sample]) -> list[Sample]:
     """Give every question about an image one that shows nothing; others stay as they are."""
     blank = Image.new("RGB", (BLANK_SIZE_PX, BLANK_SIZE_PX), BLANK_COLOUR)
-    return [sample if sample.image is None else replace(sample, image=blank) for sample in samples]
+    return [sample if sample.image is None else replace(sample, image=blank, window=None) for sample in samples]
 
 
 def shuffle_images(samples: Sequence[Sample], seed: int) -> list[Sample]:
@@ -135,11 +134,9 @@ def shuffle_images(samples: Sequence[Sample], seed: int) -> list[Sample]:
     """
     owners: dict[str, list[int]] = defaultdict(list)
     for index, sample in enumerate(samples):
-        if sample.image is not None:
-            try:
-                owners[image_sha256(sample.image)].append(index)
-            except DataError:
-                continue
+        with suppress(DataError):
+            if (content := sample.image_sha256()) is not None:
+                owners[content].append(index)
     count = sum(map(len, owners.values()))
     largest = max(map(len, owners.values()), default=0)
     if 2 * largest > count:
@@ -181,7 +178,7 @@ def neighbour_images(samples: Sequence[Sample], others: Sequence[Sample], seed: 
         generator.shuffle(candidates)
         for index in candidates[:MAX_TRIES]:
             try:
-                is_other = image_sha256(others[index].image) != image_sha256(sample.image)  # type: ignore[arg-type]
+                is_other = others[index].image_sha256() != sample.image_sha256()
             except DataError:
                 continue
             if is_other:
@@ -191,11 +188,8 @@ def neighbour_images(samples: Sequence[Sample], others: Sequence[Sample], seed: 
 
 
 def _with_image_of(sample: Sample, other: Sample) -> Sample:
-    """The other's image, and the grey window through which it is to be seen."""
-    meta = {name: value for name, value in sample.meta.items() if name != META_KEY}
-    if META_KEY in other.meta:
-        meta[META_KEY] = other.meta[META_KEY]
-    return replace(sample, image=other.image, meta=meta)
+    """The other's image, and the window through which it is to be seen."""
+    return replace(sample, image=other.image, window=other.window)
 
 
 def _class_of(sample: Sample) -> tuple[object, str]:

@@ -324,7 +324,7 @@ def _batches(
     for place in sorted(range(len(lists)), key=lengths.__getitem__, reverse=True):
         sample = sample_at(place)
         try:
-            sample = replace(sample, image=open_image_of(sample))
+            sample = replace(sample, image=open_image_of(sample), window=None)
         except DataError:
             continue
         for choice in lists[place]:

@@ -20,9 +20,11 @@ from typing import Any
 from transformers import TrainingArguments
 
 from vglm.data.collator import Collator
-from vglm.data.loading import Splits
+from vglm.data.division import shot_order
+from vglm.data.grouping import find_strata
+from vglm.data.outline import Outline
 from vglm.data.sample import Sample
-from vglm.data.splits import Outline, find_strata, fingerprint, shot_order
+from vglm.data.splits import Splits, fingerprint
 from vglm.data.table import SampleTable, Selection
 from vglm.errors import ConfigError
 from vglm.evaluation.predict.generation import generate_predictions

@@ -45,7 +45,7 @@ from vglm.runs import RECORD_FILE, Run
 
 _NOT_SETTINGS = (
     *("seed", "output_dir", "resume", "trainer.output_dir", "trainer.seed", "trainer.run_name"),
-    *("seeds", "dataset.shot_seed"),
+    *("seeds", "dataset.shot_seed", "dataset.division.shot_seed"),
     *("tracker._target_", "tracker.report_to", "tracker.project", "tracker.mode", "trainer.report_to"),
 )
 """What may differ between runs of one row."""

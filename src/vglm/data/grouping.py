@@ -1,0 +1,260 @@
+"""What belongs together (a study, a patient, a star) and what is to be spread evenly over splits (classes, kinds).
+
+find_groups(Outline.of(samples))        (["2", "2", "861"], "inferred from the pictures' names: the part before _")
+find_strata(Outline.of(samples, "kind"))                                    (["7c2a…", "7c2a…", "10f3…"], "the answer")
+"""
+
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+from vglm.data.ids import Id, folder_ids, group_name
+from vglm.data.outline import Outline, is_own_group, stem
+from vglm.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+INFERRED_SHARE = 0.9
+"""So many of the pictures must be named `<study>_<view>` before the name decides what belongs together."""
+
+# One view of a study: OpenI's 2_1 and CXR2384_IM-0942-1001, Kaggle's 1_IM-0001-4001.dcm, NIH's 00000013_005;
+# not IMG_2031 or train_003.
+VIEW_OF_STUDY = re.compile(r"([A-Za-z]{0,4}\d+)_(?:\d{1,2}|(?<=000\d{5}_)\d{3}|(?:\d+_)?IM-.*)")
+_CLASSES_AT_MOST = 200
+_ROWS_SHOWN = 5
+
+
+def find_groups(outline: Outline, rule: str | None = None) -> tuple[list[str], str]:
+    """Decide what must not be divided: by the rule given, else by what the file or the pictures' names say.
+
+    Args:
+        outline: The rows, with the field that `rule` names.
+        rule: None infers: the groups that the reader found, widened by the ids of patients and studies, see `find_ids`;
+            and where those are no more than single pictures, and nine of ten pictures are named like views of a study
+            (`2_1`, `CXR2384_IM-0942-1001`), the part before the first `_`. `reader` takes the reader's groups,
+            `picture` each picture for itself. A text with a parenthesis is a regular expression for the picture's name
+            without suffix, or where not all of these match, for the whole path; its first group counts. Any other text
+            names a field of the rows.
+
+    Returns:
+        The group of each row, and a sentence that says where the groups come from.
+
+    Raises:
+        ConfigError: The expression cannot be read, or has no group.
+        DataError: Rows lack the field, or their pictures' names do not match. All such rows are counted.
+    """
+    if rule in (None, "reader"):
+        if rule is None and (ids := find_ids(outline)) is not None:
+            if ids.without:
+                logger.warning("%s %s", ids, "A patient of theirs may be in training and test: fill the ids in.")
+            return ids.groups, ids.source
+        if rule is None and (studies := _studies(outline)) is not None:
+            return studies, "inferred from the pictures' names: the part before _"
+        return list(outline.groups), "as the file says"
+    assert rule is not None
+    if rule == "picture":
+        return [picture or id for id, picture in zip(outline.ids, outline.pictures, strict=True)], "each picture"
+    if "(" in rule:
+        try:
+            pattern = re.compile(rule)
+        except re.error as error:
+            raise ConfigError(f"dataset.division.group {rule!r} is no regular expression: {error}.") from error
+        if not pattern.groups:
+            raise ConfigError(
+                f"dataset.division.group {rule!r} has no group. Put parentheses around what names the group."
+            )
+        matches = [pattern.search(stem(outline, row)) for row in range(len(outline))]
+        if not all(matches):  # then folders count too
+            places = zip(outline.ids, outline.pictures, strict=True)
+            whole = [pattern.search(id if path is None else os.path.splitext(path)[0]) for id, path in places]
+            matches = whole if sum(map(bool, whole)) > sum(map(bool, matches)) else matches
+        _refuse_rows(
+            outline,
+            [row for row, match in enumerate(matches) if match is None or match.group(1) is None],
+            f"a picture name that matches {rule}",
+            lambda row: repr(stem(outline, row)),
+        )
+        return [str(match.group(1)) for match in matches if match is not None], f"the pictures' names by {rule}"
+    column = outline.fields[rule]
+    named = [group_name(value) for value in column]
+    bad = [row for row, value in enumerate(named) if value is None]
+    _refuse_rows(outline, bad, f"a field {rule!r}", lambda row: f"{column[row]!r}")
+    return [str(value) for value in named], f"the field {rule!r}"
+
+
+@dataclass(frozen=True)
+class FoundIds:
+    """Groups by the ids of patients, studies and the like.
+
+    Attributes:
+        groups: The group of each row.
+        source: Where the ids stand.
+        without: The rows that have no id of the widest kind, and cannot be joined to one.
+        first: The id of the first such row's sample.
+    """
+
+    groups: list[str]
+    source: str
+    without: list[int]
+    first: str = ""
+
+    def __str__(self) -> str:
+        """What is to be told of rows without an id."""
+        return (
+            f"{len(self.without):,} of {len(self.groups):,} rows have no id in {self.source}, and the others do (first:"
+            f" {self.first}); they are grouped by what else they name."
+        )
+
+
+def find_ids(outline: Outline) -> FoundIds | None:
+    """Group rows by the widest id that a row has, in its fields or in its picture's folders.
+
+    A row without the widest kind (its patient is missing) belongs to the patient to whom other rows give its study, if
+    that is one patient only; else to its study, and without one to its picture.
+
+    Args:
+        outline: The rows. Groups that a reader made of something else than these ids stay as they are.
+
+    Returns:
+        The groups; None where no row has an id of a patient or study.
+    """
+    folders = {picture.rpartition("/")[0] for picture in outline.pictures if picture is not None}
+    root = os.path.commonpath(folders) if len(set(map(os.path.isabs, folders))) == 1 else ""
+    ids: list[tuple[Id, ...]] = []
+    for row, known in enumerate(outline.known):
+        picture, group = outline.pictures[row], outline.groups[row]
+        told = () if picture is None else folder_ids(picture, root)
+        every = tuple(sorted((*known, *told))) if told else known
+        is_free = (
+            not every
+            or group == every[0].name
+            or any(group == each.name for each in every)
+            or is_own_group(outline, row)
+        )
+        ids.append(every if is_free else (Id(-1, "", group),))
+    tops = {each[0].place: each[0] for each in ids if each}  # one of each kind
+    used = [each for place, each in tops.items() if place >= 0]
+    widest = min((each.scope for each in used), default=2)
+    if widest == 2:
+        return None
+    groups = list(outline.groups)
+    without: list[int] = []
+    if len(tops) == 1 and all(ids):
+        return FoundIds([each[0].name for each in ids], used[0].source, [])
+    owners = _owners(ids)
+    for row, each in enumerate(ids):
+        top = _resolve(each, owners)
+        if top is None or (top.place >= 0 and top.scope > widest):
+            without.append(row)
+        if top is not None and top.place >= 0:
+            groups[row] = top.name if top.scope == widest else f"{top.source} {top.name}"
+        elif top is None and each:
+            groups[row] = outline.ids[row]  # what it names is of several patients
+    sources = dict.fromkeys(each.source for each in sorted(used) if each.scope == widest)
+    return FoundIds(groups, " and ".join(sources), without, outline.ids[without[0]] if without else "")
+
+
+def _owners(ids: Sequence[tuple[Id, ...]]) -> dict[tuple[int, str], set[Id]]:
+    """For each narrower id the widest ids that rows name together with it."""
+    owners: dict[tuple[int, str], set[Id]] = defaultdict(set)
+    for each in ids:
+        for narrower in each[1:]:
+            owners[narrower.place, narrower.name].add(each[0])
+    return owners
+
+
+def _resolve(ids: tuple[Id, ...], owners: Mapping[tuple[int, str], set[Id]]) -> Id | None:
+    """The widest id that a row belongs to; None where it has none, or only some that several wider ones share."""
+    for each in ids:
+        found, seen = each, {each}
+        while len(wider := owners.get((found.place, found.name), set()) - seen) == 1:
+            found = next(iter(wider))
+            seen.add(found)
+        if not wider:
+            return found
+    return None
+
+
+def find_strata(outline: Outline, rule: str | None = None) -> tuple[list[str] | None, str]:
+    """Decide what to spread evenly over the splits.
+
+    Args:
+        outline: The rows, with `kind` and the field that `rule` names.
+        rule: None infers: the answers, where they are classes (at most 200 different ones, each given twice on
+            average), else the field `kind`, else nothing. `answer` takes the answers, `none` nothing, and any other
+            text the field of that name; a row without it counts as a class of its own kind.
+
+    Returns:
+        The stratum of each row, or None for nothing; and what it is.
+
+    Raises:
+        DataError: No row has the field.
+    """
+    if rule is None:
+        classes = set(outline.answers)
+        if len(classes) <= _CLASSES_AT_MOST and 2 * len(classes) <= len(outline):
+            rule = "answer"
+        else:
+            rule = "kind" if any(outline.fields.get("kind", ())) else "none"
+    if rule == "none":
+        return None, "nothing"
+    if rule == "answer":
+        return list(outline.answers), "the answer"
+    if all(value is None for value in outline.fields[rule]):
+        raise DataError(
+            f"dataset.division.stratify: no row has a field {rule!r}. Name one that rows have, or answer, or none."
+        )
+    return [str(value) for value in outline.fields[rule]], f"the field {rule!r}"
+
+
+def merge_groups(groups: Sequence[str], *shared: Sequence[Hashable | None]) -> list[str]:
+    """Join groups that have something in common, such as a picture under two studies.
+
+    Args:
+        groups: The group of each row.
+        shared: For each row what must not be divided either; None if there is nothing. Several may be given.
+
+    Returns:
+        The group of each row, where joined groups all bear the name of the one that comes first.
+    """
+    parents: dict[str, str] = {group: group for group in groups}
+
+    def root(group: str) -> str:
+        while parents[group] != group:
+            parents[group] = parents[parents[group]]
+            group = parents[group]
+        return group
+
+    for things in shared:
+        owners: dict[Hashable, str] = {}
+        for group, thing in zip(groups, things, strict=True):
+            if thing is not None:
+                parents[root(group)] = root(owners.setdefault(thing, group))
+    names: dict[str, str] = {}
+    return [names.setdefault(root(group), group) for group in groups]
+
+
+def _studies(outline: Outline) -> list[str] | None:
+    """The study of each row by its picture's name, or None where the reader knew better or the names are others."""
+    pictured = [row for row, picture in enumerate(outline.pictures) if picture is not None]
+    if not pictured or not all(is_own_group(outline, row) for row in pictured):
+        return None
+    matches = {row: VIEW_OF_STUDY.fullmatch(stem(outline, row)) for row in pictured}
+    if sum(match is not None for match in matches.values()) < INFERRED_SHARE * len(pictured):
+        return None
+    return [
+        match.group(1) if (match := matches.get(row)) is not None else group for row, group in enumerate(outline.groups)
+    ]
+
+
+def _refuse_rows(outline: Outline, rows: Sequence[int], expected: str, found: Callable[[int], str]) -> None:
+    if rows:
+        lines = "".join(f"\n  {outline.ids[row]}: found {found(row)}" for row in rows[:_ROWS_SHOWN])
+        more = f"\n  ... and {len(rows) - _ROWS_SHOWN} more" if len(rows) > _ROWS_SHOWN else ""
+        raise DataError(
+            f"dataset.division.group: expected {expected} in every row; {len(rows)} of {len(outline)} have none:{lines}"
+            f"{more}\nName another field, give a regular expression with a group, or leave dataset.division.group out."
+        )

@@ -1,0 +1,55 @@
+"""Tell files, folders and the reading code apart by their content: what a cached table and a run's record rest on."""
+
+import hashlib
+import inspect
+import os
+from functools import cache
+from pathlib import Path
+
+from vglm.files import file_sha256
+
+HASHED_BYTES = 256 * 2**20
+"""Files that are larger together are told apart by their sizes and by pieces of them, rather than by every byte."""
+
+_PIECES = 16
+_PIECE_BYTES = 2**16
+
+
+def hash_file(path: Path, whole_bytes: int = HASHED_BYTES) -> str:
+    """Identify a file by its content.
+
+    Args:
+        path: The file.
+        whole_bytes: How large it may be to be read whole.
+
+    Returns:
+        SHA-256 of all of it; of a larger file, of its size and of 16 pieces of 64 KB spread over it.
+    """
+    size = path.stat().st_size
+    if size <= whole_bytes:
+        return file_sha256(path)
+    digest = hashlib.sha256(f"{size} bytes, {_PIECES} pieces\n".encode())
+    with path.open("rb") as file:
+        for piece in range(_PIECES):
+            file.seek((size - _PIECE_BYTES) * piece // (_PIECES - 1))
+            digest.update(file.read(_PIECE_BYTES))
+    return digest.hexdigest()
+
+
+def hash_names(folder: Path) -> str:
+    """A hash of what the files in a folder and below it are called, where names are all that is to be read."""
+    names = sorted(Path(parent, file).as_posix() for parent, _, files in os.walk(folder) for file in files)
+    return hashlib.sha256("\0".join(os.path.relpath(name, folder) for name in names).encode()).hexdigest()
+
+
+@cache
+def hash_reading_code() -> str:
+    """A hash of the code that turns files into samples, so that a table made by an older reader is not used."""
+    import vglm.data.readers
+    from vglm.data import dicom, images, sample, table, windowing
+
+    readers = Path(inspect.getfile(vglm.data.readers)).parent
+    modules = [Path(inspect.getfile(module)) for module in (table, sample, images, dicom, windowing)]
+    return hashlib.sha256(
+        b"\0".join(file.read_bytes() for file in [*sorted(readers.glob("*.py")), *modules])
+    ).hexdigest()
