@@ -62,7 +62,9 @@ def run(cfg: DictConfig) -> Path:
         if not processes.is_main:  # it has done its part
             return output
         write_baselines(collect_baselines(train, answers, cfg.metrics) if cfg.baselines else [], new)
-        write_evaluation(describe(subject, answers, decoding, OmegaConf.to_yaml(cfg), splits.synthetic), new, subject.log)
+        write_evaluation(
+            describe(subject, answers, decoding, OmegaConf.to_yaml(cfg), splits.synthetic), new, subject.log
+        )
         score_arms(new, cfg.metrics)  # those of metrics.external
         write_report(new)
     print_summary(output, tracked=track_evaluation(output, folder, trained))

@@ -87,7 +87,7 @@ def test_all_problems_are_reported_at_once() -> None:
         "method.r must be a positive integer, got 0",
         "method.lora_dropout must be a number from 0 to below 1, got 1.5",
         "method.modules_to_save: expected list[str] | null, got 3",
-        "trainer.max_steps must be a positive integer, or -1 to count in num_train_epochs, got 'many'",
+        "trainer.max_steps must be a positive integer up to 100,000,000, or -1 to count in num_train_epochs, got 'ma",
         "trainer.save_strategy: expected one of 'no', 'steps', 'epoch', 'best', got 'sometimes'",
         "trainer.lerning_rate: transformers.TrainingArguments takes no `lerning_rate`; did you mean `learning_rate`?",
         "dataset.path: a value is required",

@@ -83,7 +83,7 @@ def test_a_run_can_be_given_a_name_of_its_own() -> None:
         ("train", "packing=-3", "packing must be a positive integer, or null for no packing, got -3"),
         ("train", "feature_cache=maybe", "feature_cache: expected bool, got 'maybe'"),
         ("train", "allow_leakage=1", "allow_leakage: expected bool, got 1"),
-        ("train", "resume=true", "resume: expected str | Path | null, got True"),
+        ("train", "resume=true", "resume: expected str | PathLike[str] | null, got True"),
         ("train", "learning_rates=3", "learning_rates: expected Mapping"),
         ("evaluate", "batch_size=0", "batch_size must be a positive integer, got 0"),
         ("evaluate", "max_new_tokens=abc", "max_new_tokens must be a positive integer, got 'abc'"),

@@ -171,7 +171,7 @@ def test_tensorboard_writes_to_the_run_folder(configure) -> None:
         (["dataset.path=nowhere"], DataError, "nowhere does not exist"),
         (["model.path_or_id=."], WorkbenchError, "is not a VisualGLM checkpoint"),
         (["trainer.eval_strategy=steps"], ConfigError, "trainer: You have set `args.eval_strategy`"),
-        (["trainer.max_steps=0"], ConfigError, "max_steps must be a positive integer, or -1"),
+        (["trainer.max_steps=0"], ConfigError, "max_steps must be a positive integer up to 100,000,000, or -1"),
         (["dataset.train=absent.json"], DataError, "has no absent.json"),
     ],
 )

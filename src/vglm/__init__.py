@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vglm.data.loading import load_splits as load_dataset
+    from vglm.data.loading import load_dataset
     from vglm.data.sample import Sample
     from vglm.evaluation.certificate import merge_runs as merge
     from vglm.evaluation.score.metrics import Metric
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vglm.tuning.train import train
 
 _HOMES = {
-    "data.loading": {"load_dataset": "load_splits"},
+    "data.loading": {"load_dataset": "load_dataset"},
     "data.sample": {"Sample": "Sample"},
     "evaluation.certificate": {"merge": "merge_runs"},
     "evaluation.score.metrics": {"Metric": "Metric"},

@@ -10,6 +10,7 @@ A run folder may come from a colleague or a download: nothing in it is believed 
 link in it leads out of it. `vglm.tuning.run_folder` writes what is read here.
 """
 
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -250,8 +251,17 @@ class Run:
     folder: Path
     unverified: bool = False
 
+    def __fspath__(self) -> str:
+        """The folder: a run can be given wherever a path of one is asked for."""
+        return str(self.folder)
+
+    @staticmethod
+    def is_at(path: str | os.PathLike[str]) -> bool:
+        """Whether a folder is that of a run which has trained, finished or not."""
+        return all((Path(path) / name).is_file() for name in (CONFIG_FILE, RECORD_FILE))
+
     @classmethod
-    def open(cls, run: str | Path, outputs: Path = Path("outputs"), *, unverified: bool = False) -> "Run":
+    def open(cls, run: str | os.PathLike[str], outputs: Path = Path("outputs"), *, unverified: bool = False) -> "Run":
         """A finished run.
 
         Args:
@@ -265,7 +275,7 @@ class Run:
         """
         if str(run) == "latest":
             return cls.latest(outputs, unverified=unverified)
-        if not isinstance(run, str | Path):  # as a command line may say it
+        if not isinstance(run, str | os.PathLike):  # as a command line may say it
             raise ConfigError(f"run: expected the folder of a run, outputs/<recipe>/<time>, or latest, got {run!r}.")
         found = cls(Path(run), unverified)
         if not _is_folder(found.folder):

@@ -1,14 +1,13 @@
 """Names that have changed: as older runs, and users' own recipes and commands, still have them.
 
-    training: {probe: ...}              checkpoint_selection: {retention: ...}
-    draws=5                             repeats=5
-    _target_: vglm.data.synthetic.*     vglm.worlds.*
+    training: {...}                                 checkpoint_selection: {...}
+    _target_: vglm.data.synthetic.*                 _target_: vglm.worlds.*
+    dataset: {fractions: ..., protocol: k_fold}     dataset: {division: {_target_: vglm.data.division.KFold, ...}}
 
 One table for each kind of name. They are read wherever a config comes from: a run's `config.yaml`, a composed config,
 the command line. A note on stderr says which ones were used.
 """
 
-import re
 import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -20,21 +19,11 @@ KEYS: Mapping[str, str] = {"training": "checkpoint_selection"}
 ARGUMENTS: Mapping[str, str] = {}
 """Keys of components, and of the options of a data format."""
 
-
-def _language(value: Any) -> Any:
-    return {"true": "en", "false": "zh"}.get(str(value).lower(), value)
-
-
-def _splits(value: Any) -> Any:
-    if isinstance(value, list):
-        return ["retention" if each == "probe" else each for each in value]
-    return re.sub(r"\bprobe\b", "retention", value) if isinstance(value, str) else value
-
-
 VALUES: Mapping[str, Callable[[Any], Any]] = {}
-"""By a key's name now: what becomes of its value."""
+"""By a key's name now: what becomes of its value, of a top-level key or one that was renamed."""
 
 TARGETS: Mapping[str, str] = {
+    "vglm.data.loading.load_splits": "vglm.data.loading.load_dataset",
     "vglm.data.synthetic": "vglm.worlds",
     "vglm.evaluation.forgetting": "vglm.evaluation.score.forgetting",
     "vglm.evaluation.task": "vglm.evaluation.predict.task",
@@ -47,8 +36,15 @@ TARGETS: Mapping[str, str] = {
 CHOICES: Mapping[tuple[str, str], str] = {}
 """(group, file) -> the file's name now."""
 
-_RENAMED_IN = ("dataset", "checkpoint_selection")
-"""Components whose arguments are renamed on the command line, where no `_target_` stands beside them."""
+_LOAD = "vglm.data.loading.load_dataset"
+_BY_GROUP = ("fractions", "group", "stratify", "seed")
+_DIVISIONS: Mapping[str | None, tuple[str, tuple[str, ...]]] = {
+    None: ("ByGroup", _BY_GROUP),
+    "few_shot": ("FewShot", (*_BY_GROUP, "shots", "shot_seed")),
+    "k_fold": ("KFold", (*_BY_GROUP, "folds", "fold")),
+    "leave_one_out": ("LeaveOneOut", (*_BY_GROUP, "fold")),
+}
+"""Former `dataset.protocol` -> its class in `vglm.data.division`, and the keys that stood beside the data's path."""
 
 
 @dataclass
@@ -63,39 +59,38 @@ class _Renaming:
     given: Collection[str] = ()
     notes: dict[str, str] = field(default_factory=dict)
 
-    def top(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The whole config."""
-        renamed = self.node({name: each for name, each in values.items() if name not in KEYS}, "")
-        for old, new in KEYS.items():
-            if old in values:
-                self.notes[old] = new
-                (value,) = self.node({new: values[old]}, "").values()
-                renamed[new] = self.merged(renamed.get(new), value, new)
-        return renamed
+    def node(self, values: Mapping[str, Any], path: str, names: Mapping[str, str]) -> dict[str, Any]:
+        """A node and those below it.
 
-    def node(self, values: Mapping[str, Any], path: str) -> dict[str, Any]:
-        """One node and those below it."""
-        is_component = "_target_" in values or path.endswith(".options.")
+        Args:
+            values: Its content.
+            path: Its dotted name, with a dot at the end.
+            names: Old -> new of its keys.
+        """
         renamed: dict[str, Any] = {}
-        for key, value in values.items():
-            new = ARGUMENTS.get(key, key) if is_component else key
+        for key, value in sorted(values.items(), key=lambda item: item[0] in names):  # older names last: they count
+            new = names.get(key, key)
+            value = self.value(new, value, f"{path}{new}", may_change=new != key or not path)
             if new != key:
                 self.notes[f"{path}{key}"] = f"{path}{new}"
-            renamed[new] = self.value(new, value, f"{path}{new}", is_renamed=new != key or not path)
+            renamed[new] = self.merged(renamed[new], value, f"{path}{new}") if new in renamed else value
+        if renamed.get("_target_") == _LOAD:
+            renamed = self.divided(renamed, path)
         return renamed
 
-    def value(self, key: str, value: Any, path: str, *, is_renamed: bool) -> Any:
+    def value(self, key: str, value: Any, path: str, *, may_change: bool = False) -> Any:
         """A value, or the values in it."""
         if key == "_target_" and isinstance(value, str) and (new := current_target(value)) != value:
             self.notes[value] = new
             return new
         if isinstance(value, Mapping):
-            return self.node(value, f"{path}.")
-        if is_renamed and key in VALUES and (new := VALUES[key](value)) != value:
-            self.notes[f"{key}: {value}"] = f"{new}"
+            is_component = "_target_" in value or key == "options"
+            return self.node(value, f"{path}.", ARGUMENTS if is_component else {})
+        if may_change and key in VALUES and (new := VALUES[key](value)) != value:
+            self.notes[f"{path}={value}"] = f"{path}={new}"
             return new
         if isinstance(value, list):
-            return [self.value("", each, f"{path}[{index}]", is_renamed=False) for index, each in enumerate(value)]
+            return [self.value("", each, f"{path}[{index}]") for index, each in enumerate(value)]
         return value
 
     def merged(self, new: Any, old: Any, path: str) -> Any:
@@ -103,6 +98,20 @@ class _Renaming:
         if isinstance(new, Mapping) and isinstance(old, Mapping):
             return {**new, **{key: self.merged(new.get(key), each, f"{path}.{key}") for key, each in old.items()}}
         return new if path in self.given else old
+
+    def divided(self, values: dict[str, Any], path: str) -> dict[str, Any]:
+        """A data set whose division stood in keys of its own."""
+        former = {key for _, keys in _DIVISIONS.values() for key in keys} | {"protocol"}
+        found = {key: value for key, value in values.items() if key in former}
+        if not found:
+            return values
+        kind, keys = _DIVISIONS.get(found.get("protocol"), _DIVISIONS[None])
+        division = {"_target_": f"vglm.data.division.{kind}", **(values.get("division") or {})}
+        if found.get("protocol") is not None:
+            division["_target_"] = f"vglm.data.division.{kind}"
+        division |= {key: value for key, value in found.items() if key in keys}
+        self.notes |= {f"{path}{key}": f"{path}division.{key}" for key in found if key in keys}
+        return {**{key: value for key, value in values.items() if key not in found}, "division": division}
 
 
 def current_target(target: str) -> str:
@@ -122,33 +131,21 @@ def rename(values: Mapping[str, Any], source: str, given: Collection[str] = ()) 
         given: Dotted keys (today's names) that the command line names.
     """
     renaming = _Renaming(given)
-    renamed = renaming.top(values)
+    renamed = renaming.node(values, "", KEYS)
     note(source, renaming.notes)
     return renamed
 
 
 def rename_override(argument: str) -> str:
-    """An argument of a command line in today's names: of a key, a package (`dataset@training.probe=...`), a choice."""
-    sign = argument[: len(argument) - len(argument.lstrip("+~"))]
-    left, equals, value = argument[len(sign) :].partition("=")
-    if argument.startswith("-") or not left:
-        return argument
-    group, at, package = left.partition("@")
-    if at:
-        left = f"{group}@{_renamed_path(package)}"
-    else:
-        group, left = left, _renamed_path(left)
+    """An argument of a command line in today's names, as far as Hydra must know them: a key, a package, a choice."""
+    left, equals, value = argument.partition("=")
+    key = left.lstrip("+~")
+    group, at, package = key.partition("@")
+    first, dot, rest = (package or group).partition(".")
+    path = KEYS.get(first, first) + dot
+    path += ".".join(ARGUMENTS.get(each, each) for each in rest.split(".")) if at else rest
     value = ",".join(CHOICES.get((group, each), each) for each in value.split(","))
-    key = left.rpartition(".")[2]
-    if not at and (left == "splits" or left != group) and key in VALUES:
-        value = VALUES[key](value)
-    return f"{sign}{left}{equals}{value}"
-
-
-def _renamed_path(path: str) -> str:
-    first, *rest = path.split(".")
-    first = KEYS.get(first, first)
-    return ".".join([first, *(ARGUMENTS.get(each, each) if first in _RENAMED_IN else each for each in rest)])
+    return f"{left[: len(left) - len(key)]}{f'{group}@{path}' if at else path}{equals}{value}"
 
 
 def note(source: str, renamed: Mapping[str, str]) -> None:

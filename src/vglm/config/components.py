@@ -13,13 +13,13 @@ What `describe` gives is kept in a run's `config.yaml`, from which the command l
 import dataclasses
 import functools
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from enum import Enum
 from functools import cache
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from vglm.config.places import repo_root
@@ -87,7 +87,8 @@ def recorded(make: Callable[P, T]) -> Callable[P, T]:
         except TypeError:
             return result
         owner = result[0] if isinstance(result, tuple) else result
-        object.__setattr__(owner, _COMPONENT, {"_target_": f"{make.__module__}.{make.__qualname__}", **plain})
+        if _COMPONENT not in vars(owner):  # by a function within this one
+            object.__setattr__(owner, _COMPONENT, {"_target_": f"{make.__module__}.{make.__qualname__}", **plain})
         return result
 
     return made
@@ -183,14 +184,14 @@ def _plain(value: Any) -> Any:
         return value.value
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, Path):
-        return str(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, set | frozenset):
         return sorted(map(_plain, value), key=str)
     if isinstance(value, Sequence):
         return list(map(_plain, value))
-    if type(value).__module__ == "torch":  # a data type, a device
+    if str(type(value)) in ("<class 'torch.dtype'>", "<class 'torch.device'>"):
         return str(value).removeprefix("torch.")
     return _describe_object(value)

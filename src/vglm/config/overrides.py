@@ -155,7 +155,7 @@ def loosen(arguments: Sequence[str], config_name: str) -> list[str]:
 
     for argument in arguments:
         _check_shape(argument)
-    renamed = [rename_override(argument) for argument in arguments]
+    renamed = [each if each.startswith("-") else rename_override(each) for each in arguments]
     note("the command line", {old: new for old, new in zip(arguments, renamed, strict=True) if new != old})
     arguments = renamed
     for argument in arguments:

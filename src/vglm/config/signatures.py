@@ -26,7 +26,7 @@ from typing import Any
 
 from vglm.config.targets import is_ours, locate
 
-_KEEP_SIGNATURE = {"contextmanager", "no_grad", "lru_cache", "cache", "inference_mode"}
+_KEEP_SIGNATURE = {"contextmanager", "no_grad", "lru_cache", "cache", "inference_mode", "recorded"}
 _READABLE = (ast.Expression, ast.Name, ast.Attribute, ast.Subscript, ast.BinOp, ast.BitOr, ast.Tuple, ast.List)
 _READABLE_LEAVES = (ast.Constant, ast.Load, ast.UnaryOp, ast.USub)
 
@@ -392,8 +392,11 @@ def _value_of(name: str, module: _Module) -> Any:
         return _evaluate(made.value, where)
     if isinstance(made, ast.ImportFrom):
         return _value_of(name, where)
-    if isinstance(made, ast.ClassDef) and _is_enumeration(made, where):
-        return _enumeration(made)
+    try:
+        if isinstance(made, ast.ClassDef) and _is_enumeration(made, where):
+            return _enumeration(made)
+    except (_Untold, NoSuchName):  # of a base
+        pass
     return _stand_in(name)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vglm.config.components import recorded
 from vglm.data.division import SPLITS, ByGroup, Pool, former_division
 from vglm.data.grouping import find_groups, find_strata, merge_groups
 from vglm.data.hashing import hash_file
@@ -36,6 +37,7 @@ _SPLIT_FILES = {"train": "train.json", "validation": "validation.json", "test": 
 _FORMER_SETTINGS = ("fractions", "group", "stratify", "seed", "protocol", "shots", "shot_seed", "folds", "fold")
 
 
+@recorded
 def load_dataset(
     path: str | Path,
     *,

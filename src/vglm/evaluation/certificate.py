@@ -20,6 +20,7 @@ beside it to `adapter/`, certified in the same way.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -159,8 +160,8 @@ class _Run:
 
 
 def merge_runs(
-    runs: Sequence[Path],
-    output: Path,
+    runs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
     *,
     dtype: str | None = None,
     combination: Combination | None = None,
@@ -169,7 +170,7 @@ def merge_runs(
     """Merge the adapters of runs into their base and publish the model, if it proves to be the same.
 
     Args:
-        runs: One finished run, or several on the same base. They are only read.
+        runs: One finished run, or several on the same base: each a `Run`, its folder, or `latest`. They are only read.
         output: Folder to make; it appears when it is whole and certified. What does not pass becomes
             `<output>.unverified` instead, in place of an earlier one.
         dtype: "float32", "float16" or "bfloat16"; None for the type the base computes in.
@@ -184,8 +185,9 @@ def merge_runs(
         AdapterError: An adapter is damaged, or belongs to another base.
         CheckpointError: The base cannot be read, or the output cannot be written.
     """
+    output = Path(output)
     check_vacant(output, error=ConfigError)
-    found = [_read_run(run) for run in runs]
+    found = [_read_run(Path(run)) for run in ([runs] if isinstance(runs, str | os.PathLike) else runs)]
     if (len(found) > 1) != (combination is not None):
         raise ConfigError("Several runs need --weights, a number for each; one run needs none.")
     first_with = {run.base[0]: run for run in reversed(found)}  # hashes of two kinds are compared through the base
@@ -367,7 +369,7 @@ def _exact_match(predictions: Sequence[Prediction]) -> float:
 
 def _read_run(run: Path) -> _Run:
     """A run whose adapter can be merged, or an imported fine-tune: model/ and adapter/ side by side."""
-    if (run / "model").is_dir() and (run / "adapter").is_dir() and not (run / "run.json").exists():
+    if (run / "model").is_dir() and (run / "adapter").is_dir() and not Run.is_at(run):
         return _read_pair(run)
     found = Run.open(run)
     if found.adapter is None:

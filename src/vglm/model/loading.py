@@ -15,6 +15,7 @@ be, in its target dtype or quantised, plus one memory-mapped shard. Only what wa
 to be quantised over several devices, goes through transformers.
 """
 
+import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,8 @@ from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
+from vglm.config import build
+from vglm.config.components import recorded
 from vglm.errors import AdapterError, CheckpointError, ConfigError, brief
 from vglm.files import check_vacant, new_folder
 from vglm.model.adapters import find_weights, read_adapter, read_weights
@@ -68,6 +71,7 @@ from vglm.model.quantization import (
 )
 from vglm.model.sat_fine_tunes import FineTune, split
 from vglm.model.tokenization import VisualGlmTokenizer
+from vglm.runs import Run
 from vglm.text.pieces import VOCAB_FILE
 
 Devices = Literal["auto"] | dict[str, Any]
@@ -113,8 +117,9 @@ class Checkpoint:
     fine_tune: FineTune | None = None
 
 
+@recorded
 def load_pretrained(
-    path_or_id: str | Path,
+    path_or_id: str | os.PathLike[str],
     *,
     dtype: torch.dtype | str | None = None,
     device_map: str | int | torch.device | dict[str, Any] | None = None,
@@ -128,7 +133,9 @@ def load_pretrained(
     """Load a model and its processor, ready to answer.
 
     Args:
-        path_or_id: Folder in the native, original Hugging Face or SAT layout, or the id of such a folder on the hub.
+        path_or_id: Folder in the native, original Hugging Face or SAT layout, or the id of such a folder on the hub. Or
+            a `Run`, its folder, or `latest`: the run's base with its adapter, or what full tuning made of it; other
+            arguments that are given count more than the run's.
         dtype: "float32", "float16", "bfloat16", a `torch.dtype`, or "auto" for the checkpoint's own. None: float32 on
             the CPU, whose half-precision kernels are slow, the checkpoint's own elsewhere.
         device_map: "auto", a device, or a map from module names to devices, as in transformers. None: `default_device`.
@@ -152,6 +159,10 @@ def load_pretrained(
         AdapterError: The adapter folder cannot be put on this model, or belongs to another.
         ConfigError: An argument has a value that cannot work.
     """
+    if (run := _find_run(path_or_id)) is not None:
+        given = {"dtype": dtype, "device_map": device_map, "quantization": quantization, "tokenizer": tokenizer}
+        given |= {"quantization_parts": quantization_parts, "with_vision": None if with_vision else False}
+        return _load_run(run, adapter, {name: value for name, value in given.items() if value is not None})
     folder = _resolve_folder(path_or_id)
     devices = _resolve_devices(device_map)
     target_dtype = resolve_dtype(dtype, devices)
@@ -446,13 +457,30 @@ def _quantization_of(
 # --- arguments -------------------------------------------------------------------------------------------------------
 
 
-def _resolve_folder(path_or_id: str | Path) -> Path:
+def _find_run(path_or_id: str | os.PathLike[str]) -> Run | None:
+    """The finished run that is meant, if it is one."""
+    if path_or_id == "latest" and not Path(path_or_id).exists():
+        return Run.open("latest")
+    return Run.open(path_or_id) if Run.is_at(path_or_id) else None
+
+
+def _load_run(run: Run, adapter: object, given: dict[str, Any]) -> Any:
+    """A run's base with its adapter, or the model that it tuned as a whole."""
+    if adapter is not None:
+        raise ConfigError(f"{run.folder} is a run, which has its own adapter. Leave out adapter.")
+    if run.adapter is not None:
+        return build({**run.config["model"], **given}, adapter=str(run.adapter))
+    settings = {name: run.config["model"][name] for name in ("dtype", "device_map") if name in run.config["model"]}
+    return load_pretrained(str(run.result), **{**settings, **given})
+
+
+def _resolve_folder(path_or_id: str | os.PathLike[str]) -> Path:
     folder = Path(path_or_id).expanduser()
     if folder.is_dir():
         return folder
     if folder.exists():
         raise CheckpointError(f"{folder} is a file; pass the folder of a checkpoint.")
-    if isinstance(path_or_id, Path) or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", path_or_id):
+    if not isinstance(path_or_id, str) or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", path_or_id):
         raise CheckpointError(f"{folder}: there is no such folder.")
     try:
         return Path(snapshot_download(path_or_id, allow_patterns=list(_DOWNLOADED)))

@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from copy import copy
 from datetime import datetime
+from os import PathLike, fspath
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
@@ -23,9 +24,10 @@ from vglm.config import build, check_config
 from vglm.config.components import Component, component, describe, is_file_of, is_recorded, plain_values
 from vglm.config.run_config import anchor_paths, as_text, refuse_changes
 from vglm.data.collator import Collator
-from vglm.data.loading import Splits
+from vglm.data.loading import load_dataset
 from vglm.data.sample import Sample
 from vglm.data.sequences import TrainingSequences
+from vglm.data.splits import Splits
 from vglm.errors import ConfigError
 from vglm.files import write_json
 from vglm.model.identity import hash_weights
@@ -44,7 +46,10 @@ from vglm.tuning.trainer import Tracker, WorkbenchTrainer
 Loaded = tuple[VisualGlmForConditionalGeneration, VisualGlmProcessor]
 """A model and its processor, as `load_pretrained` returns them."""
 
-_LOAD = f"{load_pretrained.__module__}.{load_pretrained.__name__}"
+_OPENED_BY: Mapping[str, tuple[Any, str]] = {
+    "dataset": (load_dataset, "path"),
+    "model": (load_pretrained, "path_or_id"),
+}
 _GROUPS = ("dataset", "model", "method", "trainer", "tracker", "checkpoint_selection")
 
 
@@ -62,9 +67,9 @@ class CheckpointSelection(Protocol):
 
 
 def train(
-    dataset: Splits | Component | str | None = None,
+    dataset: Splits | Component | str | PathLike[str] | None = None,
     *,
-    model: Loaded | Component | str | Path | None = None,
+    model: Loaded | Component | str | PathLike[str] | None = None,
     method: Method | Component | str | None = None,
     trainer: TrainingArguments | Component | str | None = None,
     tracker: Tracker | Component | str | None = None,
@@ -72,8 +77,8 @@ def train(
     learning_rates: Mapping[str, float | str] = MappingProxyType({}),
     recipe: str = "custom",
     seed: int = 1,
-    output_dir: str | Path | None = None,
-    resume: str | Path | None = None,
+    output_dir: str | PathLike[str] | None = None,
+    resume: str | PathLike[str] | None = None,
     answers: Literal["every", "last"] = "every",
     max_length: int = 2048,
     packing: int | None = None,
@@ -86,9 +91,10 @@ def train(
     `{"r": 16}`; with a `_target_`, as a whole; or by the name of a file in its folder of `conf/`, such as "p_tuning".
 
     Args:
-        dataset: What to learn from, see `vglm.load_dataset`.
-        model: What to tune: a checkpoint's folder or its id on the hub, or what `vglm.load_pretrained` returned, which
-            is changed: frozen, and the adapter attached. The shipped tiny model if not given.
+        dataset: What to learn from: what `vglm.load_dataset` returned, its arguments, or a path. The shipped background
+            set if not given.
+        model: What to tune: a checkpoint's folder or its id on the hub, the arguments of `vglm.load_pretrained`, or
+            what it returned, which is changed: frozen, and the adapter attached. The shipped tiny model if not given.
         method: What trains: a config of peft or a `ComponentTuning`. LoRA if not given.
         trainer: Steps, batch size, learning rate, device. Of an object, `output_dir`, `seed`, `run_name` and
             `report_to` are set to what this function says of them.
@@ -120,7 +126,7 @@ def train(
     base = config["model"]
     check_method(parts["method"], arguments, learning_rates, base.get("quantization"), base.get("dtype"))
     processes = Processes()  # of the group that TrainingArguments has made
-    folder = Path(processes.broadcast(str(resume or output_dir or _new_folder(recipe))))
+    folder = processes.broadcast(Path(resume or output_dir or _new_folder(recipe)))
     arguments.output_dir = config["output_dir"] = config["trainer"]["output_dir"] = str(folder)
     if resume is not None:
         refuse_changes(config, folder)
@@ -163,8 +169,10 @@ def _components(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     Raises:
         ConfigError: With every mistake in what was given.
     """
-    chosen = {group: component(group, given[group]) for group in _GROUPS if group != "model"}
-    chosen["model"] = _model(given["model"])
+    chosen = {
+        group: _opened(group, given[group]) if group in _OPENED_BY else component(group, given[group])
+        for group in _GROUPS
+    }
     tracked = describe(chosen["tracker"])
     surroundings = {"seed": given["seed"], "run_name": given["recipe"], "report_to": tracked["report_to"]}
     if isinstance(chosen["trainer"], Mapping):
@@ -182,13 +190,14 @@ def _components(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     return parts, config
 
 
-def _model(given: Any) -> Any:
-    """A component, or what is loaded already."""
-    if given is None or (isinstance(given, str) and is_file_of("model", given)):
-        return component("model", given)
-    if isinstance(given, str | Path):
-        given = {"path_or_id": str(given)}
-    return {"_target_": _LOAD, **given} if isinstance(given, Mapping) else given
+def _opened(group: str, given: Any) -> Any:
+    """The component that reads a model or a data set, or what was read already."""
+    load, where = _OPENED_BY[group]
+    if given is None or (isinstance(given, str) and is_file_of(group, given)):
+        return component(group, given)
+    if isinstance(given, str | PathLike):
+        given = {where: fspath(given)}
+    return {"_target_": f"{load.__module__}.{load.__name__}", **given} if isinstance(given, Mapping) else given
 
 
 def _for_samples(trainer: TrainingArguments, surroundings: Mapping[str, Any]) -> TrainingArguments:

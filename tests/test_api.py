@@ -1,0 +1,138 @@
+"""`import vglm`: what a notebook does without Hydra."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+import train as script
+import vglm
+from vglm.config import check_config, load_run_config
+from vglm.errors import ConfigError
+from vglm.tuning.components import ComponentTuning
+
+SHORT = {"max_steps": 2, "per_device_train_batch_size": 2, "save_steps": 1, "logging_steps": 1, "use_cpu": True}
+QUIET = {"score_checkpoints": False}
+
+
+def test_importing_is_quick_and_every_name_is_there() -> None:
+    code = "import sys, vglm\nassert not {'torch', 'numpy', 'omegaconf', 'yaml'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert all(getattr(vglm, name) is not None for name in vglm.__all__)
+    assert vglm.__doc__ is not None
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = vglm.trian
+
+
+def test_a_run_from_objects_goes_on_from_the_command_line(
+    random_model_folder: Path, few_shot_folder: Path, tmp_path: Path
+) -> None:
+    run = vglm.train(
+        vglm.load_dataset(few_shot_folder),
+        model=vglm.load_pretrained(random_model_folder),
+        method=peft.LoraConfig(r=3, target_modules=["query_key_value"], task_type="CAUSAL_LM"),
+        trainer=transformers.TrainingArguments(**SHORT, learning_rate=0.01),
+        checkpoint_selection=QUIET,
+        allow_leakage=True,
+        seed=5,
+        output_dir=tmp_path / "run",
+    )
+    assert isinstance(run, vglm.Run)
+    assert run.config["method"] == {
+        "_target_": "peft.LoraConfig",
+        "_convert_": "all",
+        "r": 3,
+        "target_modules": ["query_key_value"],
+        "task_type": "CAUSAL_LM",
+    }
+    assert run.config["dataset"] == {"_target_": "vglm.data.loading.load_dataset", "path": str(few_shot_folder)}
+    assert run.config["model"]["path_or_id"] == str(random_model_folder)
+    assert (run.config["trainer"]["max_steps"], run.config["trainer"]["seed"], run.record.seed) == (2, 5, 5)
+
+    cfg = load_run_config(run.folder)  # as resume= and a copied config would have it
+    cfg.resume, cfg.output_dir = None, str(tmp_path / "again")
+    check_config(cfg)
+    script.run(cfg)
+    one, other = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("run", "again"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+    tuned, _ = vglm.load_pretrained(run)
+    assert isinstance(tuned, peft.PeftModel)
+    with pytest.raises(ConfigError, match="an adapter cannot be put on a model that has one"):
+        vglm.train(str(few_shot_folder / "dataset.json"), model=run.folder, output_dir=tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+
+
+def test_full_tuning_is_loaded_as_a_plain_model(
+    random_model_folder: Path, few_shot_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = vglm.train(
+        {"path": few_shot_folder},
+        model=random_model_folder,
+        method=ComponentTuning(projection="full"),
+        trainer=SHORT,
+        checkpoint_selection=QUIET,
+        allow_leakage=True,
+    )
+    assert run.folder.parent == Path("outputs/custom")
+    model, _ = vglm.load_pretrained("latest")
+    assert isinstance(model, vglm.VisualGlmForConditionalGeneration)
+    trained = load_file(run.folder / "model" / "model.safetensors")
+    name = "model.language_projection.weight"
+    assert torch.equal(model.state_dict()[name], trained[name])
+    with pytest.raises(ConfigError, match="has its own adapter"):
+        vglm.load_pretrained(run, adapter="x")
+
+
+def test_an_object_that_no_config_describes_is_named(
+    random_model_folder: Path, few_shot_folder: Path, tmp_path: Path
+) -> None:
+    data = vglm.load_dataset(few_shot_folder)
+    some = replace(data, train=data.train[:4], test=data.test[4:])
+    given = {"model": random_model_folder, "trainer": SHORT, "checkpoint_selection": QUIET}
+    run = vglm.train(some, output_dir=tmp_path / "run", **given)
+    assert run.record.data.train == 4
+    assert run.config["dataset"] == {"_target_": "vglm.unrecorded", "type": "vglm.data.splits.Splits"}
+    with pytest.raises(ConfigError, match=r"dataset\._target_: it was an object in Python, which no config describes"):
+        check_config(load_run_config(run.folder))
+
+
+def test_every_mistake_is_in_one_message(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        vglm.train(
+            method={"rr": 3},
+            trainer={"max_steps": "many"},
+            max_length=-3,
+            packing="x",
+            answers="all",  # type: ignore[arg-type]
+            feature_cache="maybe",  # type: ignore[arg-type]
+            output_dir=tmp_path / "run",
+        )
+    message = str(caught.value)
+    assert message.startswith("6 problems in the config:")
+    for each in ("method.rr", "trainer.max_steps", "max_length must be", "packing must be", "answers: ", "feature_cac"):
+        assert f"\n  {each}" in message
+    with pytest.raises(ConfigError, match="method=lroa: no such choice; did you mean `lora`"):
+        vglm.train(method="lroa")
+    with pytest.raises(ConfigError, match="seed: expected a plain value"):
+        vglm.train(seed=torch.tensor(3))  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_resumed_only_as_it_was(random_model_folder: Path, few_shot_folder: Path, tmp_path: Path) -> None:
+    given = {"model": random_model_folder, "checkpoint_selection": QUIET, "allow_leakage": True}
+    data = vglm.load_dataset(few_shot_folder)
+    run = vglm.train(data, trainer=SHORT, output_dir=tmp_path, **given)
+    (tmp_path / "adapter").rename(tmp_path / "adapter.unverified")
+    with pytest.raises(ConfigError, match=r"trainer\.max_steps was 2 and is 3 now"):
+        vglm.train(data, trainer={**SHORT, "max_steps": 3}, resume=run, **given)
+    again = vglm.train(data, trainer=SHORT, resume=run, **given)
+    assert again.result == tmp_path / "adapter"
