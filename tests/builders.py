@@ -1,6 +1,43 @@
-"""What several tests make: the record of a finished run."""
+"""What several tests make: a sample, the record of an answer, the record of a finished run."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from PIL import Image
+
+from vglm.data.sample import Sample, Turn
+from vglm.data.slices import ImageSlice
+from vglm.evaluation.predictions import Prediction
+
+
+def sample(
+    id: str = "a.json#1",
+    *turns: tuple[str, str],
+    question: str = "?",
+    answer: str = "!",
+    group: str | None = None,
+    image: Path | ImageSlice | Image.Image | None = None,
+    english: bool = False,
+    **meta: Any,
+) -> Sample:
+    """A sample with these turns, or with one question and its answer."""
+    dialogue = tuple(Turn(*turn) for turn in turns or ((question, answer),))
+    return Sample(id, group or id, image, dialogue, english=english, meta=meta)
+
+
+def record(prediction: str = "", reference: str = "", id: str = "0", **values: Any) -> Prediction:
+    """The record of an answer in the test split."""
+    known: dict[str, Any] = {
+        "group": id, "split": "test", "kind": None, "english": True, "question": "?", "history": (),
+        "image": None, "image_sha256": None,
+    }  # fmt: skip
+    return Prediction(id=id, prediction=prediction, reference=reference, **(known | values))
+
+
+def records(pairs: Sequence[Sequence[str]]) -> list[Prediction]:
+    """Records of (prediction, reference) pairs, numbered."""
+    return [record(*pair, id=str(index)) for index, pair in enumerate(pairs)]
 
 
 def run_record(**values: Any) -> dict[str, Any]:

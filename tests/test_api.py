@@ -66,7 +66,9 @@ def test_a_run_from_objects_goes_on_from_the_command_line(
     tuned, _ = vglm.load_pretrained(run)
     assert isinstance(tuned, peft.PeftModel)
     with pytest.raises(ConfigError, match="an adapter cannot be put on a model that has one"):
-        vglm.train(str(few_shot_folder / "dataset.json"), model=run.folder, output_dir=tmp_path / "no")
+        vglm.train(
+            few_shot_folder, model=run, checkpoint_selection=QUIET, allow_leakage=True, output_dir=tmp_path / "no"
+        )
     assert not (tmp_path / "no").exists()
 
 

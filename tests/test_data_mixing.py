@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vglm.data.loading import Splits
 from vglm.data.mixing import Mixture, mix_splits
 from vglm.data.sample import Sample, Turn
+from vglm.data.splits import Splits
 from vglm.errors import ConfigError
 
 
@@ -83,11 +83,13 @@ def test_mixtures_that_cannot_be() -> None:
 
 def test_mixed_splits_are_tested_on_the_task_and_watched_for_leakage() -> None:
     def splits(name: str, train: list[Sample]) -> Splits:
-        return Splits(train=train, test=samples(f"{name} test", 2), probe=samples("probe", 1), files={"f.json": name})
+        test, probe = samples(f"{name} test", 2), samples("probe", 1)
+        return Splits(train=train, test=test, probe=probe, files={"f.json": name}, synthetic=f"drawn for {name}")
 
     task, replay = splits("task", samples("task", 8)), splits("replay", samples("replay", 4))
     mixed = mix_splits({"task": task, "replay": replay}, {"task": 0.5, "replay": 0.5})
     assert (mixed.test, mixed.probe) == (task.test, task.probe)
+    assert mixed.synthetic == "drawn for task"  # which is what is tested
     assert mixed.files == {"task/f.json": "task", "replay/f.json": "replay"}
     assert len(mixed.train) == 16
     assert mixed.leakage == []

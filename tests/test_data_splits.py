@@ -10,20 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vglm.data.division import fold_of_rows, shot_order, split_by_group
+from vglm.data.grouping import find_groups, find_strata, merge_groups
 from vglm.data.ids import group_name, ids_in
+from vglm.data.outline import Outline
 from vglm.data.sample import Sample, Turn
-from vglm.data.splits import (
-    Outline,
-    describe_split,
-    find_groups,
-    find_leakage,
-    find_strata,
-    fingerprint,
-    fold_of_rows,
-    merge_groups,
-    shot_order,
-    split_by_group,
-)
+from vglm.data.splits import describe_split, find_leakage, fingerprint
 from vglm.errors import ConfigError, DataError
 
 GROUPS = st.lists(st.sampled_from([f"study {i}" for i in range(12)]), min_size=1, max_size=60)
@@ -105,7 +97,7 @@ def test_a_known_division() -> None:  # a change here means that old runs can no
 
 @pytest.mark.parametrize("fractions", [{"train": 0.8, "test": 0.1}, {"train": 1.2, "test": -0.2}])
 def test_fractions_that_cannot_be(fractions: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match=r"dataset\.fractions must be at least 0 and sum to 1, got"):
+    with pytest.raises(ConfigError, match=r"dataset\.division\.fractions must be at least 0 and sum to 1, got"):
         split_by_group(["a", "b", "c"], fractions)
 
 

@@ -17,6 +17,7 @@ from vglm.caching import cache_folder
 from vglm.data.sample import Sample, Turn
 from vglm.data.slices import ImageSlice
 from vglm.data.table import SampleTable, Selection, write_table
+from vglm.data.windowing import Window
 from vglm.errors import DataError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
@@ -32,6 +33,7 @@ SAMPLES = st.builds(
     image=IMAGES,
     turns=st.lists(st.builds(Turn, TEXT, TEXT), min_size=1, max_size=3).map(tuple),
     english=st.booleans(),
+    window=st.sampled_from([None, Window("file", 2047.5, 4095.0, True), Window("file", 9.0, 8.0, function="TABLE")]),
     meta=st.dictionaries(TEXT, st.one_of(st.none(), st.integers(), TEXT, st.lists(TEXT, max_size=2)), max_size=2),
 )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders import sample
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -245,11 +246,12 @@ def test_pictures_are_decoded_in_processes(tmp_path: Path) -> None:
     for number, path in enumerate(paths[:-1]):
         picture(number, (12, 10)).save(path)
     paths[17].write_bytes(b"no picture")
-    records, faults = decode_pictures(paths.__getitem__, len(paths), workers=2)
+    samples = [sample(str(path), image=path) for path in paths]
+    records, faults = decode_pictures(samples.__getitem__, len(samples), workers=2)
     assert np.flatnonzero(records["status"] == BROKEN).tolist() == [17]
     assert np.flatnonzero(records["status"] == MISSING).tolist() == [129]
     assert set(faults) == {17, 129}
-    alone = look_at(paths[77])
+    alone = look_at(samples[77])
     assert alone["status"] == READABLE
     assert records[77] == alone
     assert alone["pixels"].tobytes().hex() == image_sha256(paths[77])[:32]

@@ -7,6 +7,7 @@ import pickle
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from vglm.caching import VARIABLE, cache_folder
 from vglm.cli import main
 from vglm.data.feature_cache import FeatureCache, _Index, clear_cache, list_cache
 from vglm.data.sample import Sample, Turn
+from vglm.data.windowing import Window
 from vglm.errors import CacheError, DataError
 
 SHAPE = (2, 3)
@@ -122,11 +124,11 @@ def test_a_file_that_is_shown_in_another_way_is_another_picture(
 ) -> None:
     settle(monkeypatch)
     (sample,) = paint(tmp_path / "a", (200, 200, 200))
-    dark = of(sample.image, grey_window={"center": 2048, "width": 4096})
+    dark = replace(sample, window=Window("given", 2048, 4096))
 
     def through_its_window(shown: Sample) -> Image.Image:
         with Image.open(tmp_path / "a" / "0.png") as picture:
-            return picture.point(lambda value: value // 2) if shown.meta else picture.copy()
+            return picture.point(lambda value: value // 2) if shown.window else picture.copy()
 
     monkeypatch.setattr("vglm.data.feature_cache.open_image_of", through_its_window)
     for _ in range(2):

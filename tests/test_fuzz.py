@@ -25,10 +25,10 @@ from tests.fuzz.harness import Case, Result, fuzz, keep, replay, tabulate
 from tests.fuzz.inputs import dicom
 from vglm.data.images import check_image_header, open_image
 from vglm.data.problems import BadRow
-from vglm.data.readers import formats, read
+from vglm.data.readers import add_window, formats, read
 from vglm.data.sample import Sample, Turn
 from vglm.data.slices import ImageSlice
-from vglm.data.windowing import RULES, record_window
+from vglm.data.windowing import RULES
 from vglm.errors import DataError
 
 pytestmark = [
@@ -109,7 +109,7 @@ def test_what_is_no_file_is_not_opened(
         with pytest.raises(DataError):
             check_image_header(picture)
         sample = Sample("a#1", "g", picture, (Turn("?", "!"),))
-        assert isinstance(record_window(sample), Sample)  # what it is, is said when it is opened
+        assert isinstance(add_window(sample), Sample)  # what it is, is said when it is opened
 
 
 @pytest.mark.parametrize("put", [os.mkfifo, endless])
@@ -230,9 +230,9 @@ def test_garbage_in_place_of_a_number_of_a_dicom_file(tmp_path: Path, tag: str, 
     assert content.count(element + b"7777") == 1
     (tmp_path / "p").write_bytes(content.replace(element + b"7777", element + number))
     for rule in RULES:
-        row = record_window(Sample("a#1", "g", tmp_path / "p", (Turn("?", "!"),)), rule)
-        if isinstance(row, Sample):
-            json.dumps(dict(row.meta), allow_nan=False)
+        row = add_window(Sample("a#1", "g", tmp_path / "p", (Turn("?", "!"),)), rule)
+        if isinstance(row, Sample) and row.window is not None:
+            json.dumps(row.window.record(), allow_nan=False)
     with suppress(DataError):
         assert open_image(tmp_path / "p").mode == "RGB"
 

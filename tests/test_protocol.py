@@ -52,7 +52,7 @@ def launch(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> li
 def test_a_few_shot_curve_is_one_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: Path) -> None:
     own = ["dataset=own", f"dataset.path={data}"]
     runs = launch(monkeypatch, tmp_path, "protocol=few_shot", "shots=1,2", "seeds=3", *own)
-    assert [(run.dataset.shots, run.seed) for run in runs] == [(k, seed) for k in (1, 2) for seed in (1, 2, 3)]
+    assert [(run.dataset.division.shots, run.seed) for run in runs] == [(k, seed) for k in (1, 2) for seed in (1, 2, 3)]
     assert [Path(run.output_dir).name for run in runs][:2] == ["shots-1_seed-1", "shots-1_seed-2"]
     assert len({Path(run.output_dir).parent for run in runs}) == 1
     splits = [build(run.dataset) for run in runs]
@@ -67,7 +67,7 @@ def test_folds_are_one_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: Path, arguments: Sequence[str], count: int
 ) -> None:
     runs = launch(monkeypatch, tmp_path, *arguments, "dataset=own", f"dataset.path={data}")
-    assert [run.dataset.fold for run in runs] == list(range(count))
+    assert [run.dataset.division.fold for run in runs] == list(range(count))
     tested = [sample.id for run in runs for sample in build(run.dataset).test]
     assert sorted(tested) == sorted(f"data.json#{row}" for row in range(1, 11))
     assert len({run.output_dir for run in runs}) == count

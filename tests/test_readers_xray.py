@@ -8,6 +8,7 @@ from PIL import Image
 
 from vglm.data.problems import BadRow
 from vglm.data.readers import read, read_samples, recognise
+from vglm.data.windowing import Window
 from vglm.errors import ConfigError, DataError
 
 REPORT = "The heart is normal in size. The lungs are clear."
@@ -121,13 +122,13 @@ def test_deep_pictures_get_a_window_in_x_ray_formats_and_on_request_in_others(tm
     (tmp_path / "seed.json").write_text(json.dumps([{"img": "a.png", "prompt": "?", "label": REPORT}]))
     for name in ("annotation.json", "openi.json"):
         (sample,) = read_samples(tmp_path / name)
-        assert sample.meta["grey_window"]["rule"] == "percentiles"
+        assert sample.window.rule == "percentiles"
         (sample,) = read_samples(tmp_path / name, window="2048/4096")
-        assert sample.meta["grey_window"] == {"rule": "given", "center": 2048.0, "width": 4096.0, "inverted": False}
+        assert sample.window == Window("given", 2048.0, 4096.0)
     (sample,) = read_samples(tmp_path / "seed.json")
-    assert "grey_window" not in sample.meta
+    assert sample.window is None
     (sample,) = read_samples(tmp_path / "seed.json", window="percentiles")
-    assert sample.meta["grey_window"]["rule"] == "percentiles"
+    assert sample.window.rule == "percentiles"
     with pytest.raises(ConfigError, match=r"dataset\.options\.window must be one of"):
         list(read_samples(tmp_path / "seed.json", window="bright"))
     with pytest.raises(DataError, match=r"(?s)1 of 1 rows.*names no window"):

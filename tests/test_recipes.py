@@ -30,7 +30,7 @@ def test_recipe_trains_two_steps(recipe: str, random_model_folder: Path, few_sho
         f"output_dir={tmp_path / 'run'}",
     ]
     dataset = compose(overrides=[f"recipes={recipe}"]).dataset
-    if dataset._target_ == "vglm.data.loading.load_splits":
+    if dataset._target_ == "vglm.data.loading.load_dataset":
         overrides += ["dataset=fewshot_background", f"dataset.path={few_shot_folder}"]
     overrides += [f"dataset.{key}=24" for key in dataset if re.fullmatch("(train|test)_(samples|studies|stars)", key)]
     cfg = compose(overrides=overrides)

@@ -1,10 +1,12 @@
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from test_report import EVALUATION, record
+from test_report import record
 
+from vglm.data.loading import load_dataset
 from vglm.data.sample import Sample, Turn
 from vglm.evaluation.predict.baselines import Answers, collect_baselines
 from vglm.evaluation.predict.image_use import make_controls
@@ -15,6 +17,7 @@ from vglm.evaluation.score.forgetting import describe_choice
 from vglm.evaluation.score.statistics import compare_paired
 from vglm.runs import CheckpointScore, ForgettingRecord
 from vglm.tuning.forgetting import choose
+from vglm.worlds.probe import probe_splits
 
 SENTENCE = re.compile(r"[a-z]+ [a-z]+ [a-z]+")
 """Three English words in a row."""
@@ -68,7 +71,7 @@ def test_all_that_the_workbench_says_of_arms_and_baselines_has_chinese() -> None
     results = [compare_paired([0, 1, 1], [1, 1, 0]), compare_paired([0, 0.5, 1], [1, 1, 0], groups=["a", "a", "b"])]
     said += [text for each in results for text in (each.test, each.interval_method)]
     said += [*provenance("seed: 1\n", None), *provenance("seed: 1\n", None).values()]
-    stamps = synthetic_stamps("dataset: {_target_: vglm.worlds.star_dialogues.star_splits}")
+    stamps = synthetic_stamps("vglm.worlds.star_dialogues.star_splits")
     said += [text for each in stamps for text in (each.text, each.detail)]
     for text in said:
         assert not SENTENCE.search(translate(text).zh), text
@@ -94,15 +97,13 @@ def test_what_is_said_of_a_chosen_checkpoint_has_chinese(domain: tuple[float, ..
         assert stamp.text not in stamp.detail
 
 
-def test_generated_data_is_stamped(tmp_path: Path) -> None:
-    nested = "dataset: {parts: [{_target_: vglm.worlds.pretraining.scene_splits}]}"
-    assert "scene_splits" in synthetic_stamps(nested)[0].detail
-    config = f"dataset: {{_target_: vglm.data.loading.load_splits, path: {tmp_path}}}"
-    assert synthetic_stamps(config) == synthetic_stamps(EVALUATION.config) == ()
-    (tmp_path / "SYNTHETIC").touch()
-    assert synthetic_stamps(config)[0].text == "SYNTHETIC DATA"
-    shipped = Path(__file__).parents[1] / "data" / "background_synthetic"
-    assert synthetic_stamps(f"dataset: {{path: {shipped / 'test.json'}}}")
+def test_generated_data_is_stamped(few_shot_folder: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(few_shot_folder, tmp_path / "data")
+    assert synthetic_stamps(load_dataset(data).synthetic) == ()
+    (data / "SYNTHETIC").touch()
+    for path in (data, data / "dataset.json"):
+        assert synthetic_stamps(load_dataset(path).synthetic)[0].text == "SYNTHETIC DATA"
+    assert "probe_splits" in synthetic_stamps(probe_splits(per_kind=1).synthetic)[0].detail
 
 
 def test_provenance_changes_with_what_it_names(tmp_path: Path) -> None:

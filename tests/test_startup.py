@@ -48,13 +48,9 @@ def test_the_doctor_needs_no_model(few_shot_folder: Path, tmp_path: Path) -> Non
 
 def test_training_evaluation_and_reports_load_what_they_use(few_shot_folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    data = ["dataset=fewshot_background", f"dataset.path={few_shot_folder}", f"output_dir={run}", "dataset.group=null"]
-    small = [
-        "trainer=debug",
-        "trainer.max_steps=1",
-        "checkpoint_selection.score_checkpoints=false",
-        "trainer.use_cpu=true",
-    ]
+    data = ["dataset=fewshot_background", f"dataset.path={few_shot_folder}", f"output_dir={run}"]
+    small = ["trainer=debug", "trainer.max_steps=1", "trainer.use_cpu=true"]
+    small += ["checkpoint_selection.score_checkpoints=false"]
     modules = _imported(str(repo_root() / "train.py"), *data, *small, folder=tmp_path)
     assert {"peft.peft_model", "transformers.trainer_pt_utils", "bitsandbytes.nn"} <= modules
     assert not modules & COMPILER

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import sample as make_sample
 from PIL import Image
 
+from vglm.data.dicom import is_dicom
 from vglm.data.images import check_image_header, open_image
 from vglm.data.problems import BadRow
-from vglm.data.sample import Sample, Turn
+from vglm.data.readers import add_window, read_samples
+from vglm.data.sample import Sample
 from vglm.data.slices import ImageSlice
-from vglm.data.windowing import META_KEY, Window, check_rule, is_dicom, record_window
+from vglm.data.windowing import Window, check_rule
 from vglm.errors import ConfigError, DataError
 
 pydicom = pytest.importorskip("pydicom")
@@ -47,7 +50,7 @@ def write_dicom(path: Path, pixels: np.ndarray, **tags: object) -> Path:
 
 
 def sample_of(image: Path | ImageSlice) -> Sample:
-    return Sample("x#1", "x", image, (Turn("q", "a"),))
+    return make_sample("x#1", image=image)
 
 
 def grey(picture: Image.Image) -> np.ndarray:
@@ -55,12 +58,16 @@ def grey(picture: Image.Image) -> np.ndarray:
     return np.asarray(picture)[..., 0]
 
 
-def recorded(path: Path, rule: str = "auto") -> dict[str, object]:
-    sample = record_window(sample_of(path), rule)
+def windowed(path: Path | ImageSlice, rule: str = "auto") -> Sample:
+    sample = add_window(sample_of(path), rule)
     assert isinstance(sample, Sample), sample
-    json.dumps(dict(sample.meta))
-    window = sample.meta[META_KEY]
-    assert isinstance(window, dict)
+    return sample
+
+
+def window_of(path: Path, rule: str = "auto") -> Window:
+    window = windowed(path, rule).window
+    assert window is not None
+    assert Window.recorded(json.loads(json.dumps(window.record())), "x") == window
     return window
 
 
@@ -69,12 +76,12 @@ def test_the_headers_window_is_applied_as_the_standard_defines_it(tmp_path):
     # PS3.3 C.11.2.1.2.1: ((x - (c - 0.5)) / (w - 1) + 0.5) * 255 between c - 0.5 +- (w - 1) / 2
     expected = np.clip((RAMP - 2047.5) / 1000 + 0.5, 0, 1) * 255
     np.testing.assert_array_equal(grey(open_image(path)), expected.round().astype(np.uint8))
-    assert recorded(path) == {"rule": "file", "center": 2047.5, "width": 1000.0, "inverted": False}
+    assert window_of(path) == Window("file", 2047.5, 1000.0)
 
 
 def test_exact_linear_windows_are_taken_as_they_stand(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", RAMP, WindowCenter=2048, WindowWidth=1000, VOILUTFunction="LINEAR_EXACT")
-    assert recorded(path) == {"rule": "file", "center": 2048.0, "width": 1000.0, "inverted": False}
+    assert window_of(path) == Window("file", 2048.0, 1000.0)
 
 
 def lookup(first: int, values: np.ndarray, bits: int) -> object:
@@ -139,8 +146,8 @@ def test_a_picture_is_shown_as_pydicom_shows_it(tmp_path, tags, kind):
     expected = (shown - ends[0]) / (ends[1] - ends[0]) * 255
     expected = 255 - expected if kind == "MONOCHROME1" else expected
     assert np.abs(grey(open_image(path)) - expected).max() <= 0.5 + 1e-3
-    assert np.array_equal(grey(open_image(path)), grey(open_image(path, recorded(path))))
-    assert recorded(path, "file") == recorded(path)
+    assert np.array_equal(grey(open_image(path)), grey(windowed(path).open_image()))
+    assert window_of(path, "file") == window_of(path)
 
 
 @pytest.mark.parametrize(
@@ -157,50 +164,79 @@ def test_padding_has_no_part_in_the_percentiles(tmp_path, padded, tags, slope):
     pixels = (RAMP // 4 + 1000).astype(np.uint16)
     pixels[:4] = padded
     tags = {**tags, "RescaleSlope": slope, "RescaleIntercept": 100}
-    window = recorded(write_dicom(tmp_path / "a.dcm", pixels, **tags), "percentiles")
+    window = window_of(write_dicom(tmp_path / "a.dcm", pixels, **tags), "percentiles")
     low, high = np.percentile(pixels[4:] * float(slope) + 100, (0.5, 99.5))
-    assert (window["center"], window["width"]) == pytest.approx(((low + high) / 2, high - low))
+    assert (window.center, window.width) == pytest.approx(((low + high) / 2, high - low))
 
 
 def test_nothing_but_padding_is_a_picture_all_the_same(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", np.full((8, 8), 7, np.uint16), PixelPaddingValue=7)
-    assert recorded(path) == {"rule": "percentiles", "center": 7.0, "width": 1.0, "inverted": False}
+    assert window_of(path) == Window("percentiles", 7.0, 1.0)
 
 
 def test_an_unknown_curve_and_a_broken_table_are_refused(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", RAMP, WindowCenter=9, WindowWidth=9, VOILUTFunction="CUBIC")
     with pytest.raises(DataError, match=r"has a window of the kind 'CUBIC'\. Set the rule percentiles"):
         open_image(path)
-    assert recorded(path, "percentiles")["rule"] == "percentiles"
+    assert window_of(path, "percentiles").rule == "percentiles"
     table = lookup(0, CURVE[:8] * 65535, 16)
     table[0].LUTDescriptor = [4096, 0, 16]
     for name in ("ModalityLUTSequence", "VOILUTSequence"):
-        with pytest.raises(DataError, match="is DICOM whose grey values cannot be read"):
+        with pytest.raises(DataError, match="is DICOM that cannot be read"):
             open_image(write_dicom(tmp_path / "b.dcm", RAMP, **{name: table}))
 
 
+def packed(first: int, values: np.ndarray) -> object:
+    """A table of 8-bit entries, a byte each."""
+    table = lookup(first, values, 8)
+    table[0]["LUTData"].value = values.astype(np.uint8).tobytes()
+    return table
+
+
+TABLES = {
+    "8 bits, more entries than 256": lambda values: lookup(0, values * 255, 8),
+    "8 bits, packed in bytes": lambda values: packed(0, values * 255),
+    "9 bits": lambda values: lookup(0, values * 511, 9),
+    "12 bits": lambda values: lookup(0, values * 4095, 12),
+    "16 bits, from a negative value": lambda values: lookup(-1000, np.append(np.zeros(1000), values) * 65535, 16),
+}
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+@pytest.mark.parametrize("name", ["VOILUTSequence", "ModalityLUTSequence"])
+def test_tables_of_every_depth_are_followed(tmp_path, table, name):
+    path = write_dicom(tmp_path / "a.dcm", RAMP, **{name: table(CURVE)})
+    shown = grey(windowed(path, "file" if name == "VOILUTSequence" else "full").open_image()).astype(float)
+    assert np.abs(shown - CURVE[RAMP] * 255).max() <= 1
+
+
+def test_values_beside_a_table_are_its_first_and_last(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", RAMP, VOILUTSequence=lookup(1000, CURVE[:500] * 255 / CURVE[499], 8))
+    shown = grey(open_image(path))
+    assert (shown[RAMP < 1000] == 0).all()
+    assert (shown[RAMP >= 1500] == 255).all()
+
+
 def test_a_recorded_table_needs_the_files_own(tmp_path):
-    table = recorded(write_dicom(tmp_path / "a.dcm", RAMP, VOILUTSequence=lookup(0, CURVE * 4095, 12)))
-    assert table["function"] == "TABLE"
+    table = window_of(write_dicom(tmp_path / "a.dcm", RAMP, VOILUTSequence=lookup(0, CURVE * 4095, 12)))
+    assert table.function == "TABLE"
     with pytest.raises(DataError, match="is a look-up table, and the picture's file has none"):
         open_image(write_dicom(tmp_path / "b.dcm", RAMP), table)
     with pytest.raises(DataError, match="has the unknown function 'CUBIC'"):
-        open_image(write_dicom(tmp_path / "b.dcm", RAMP), {**table, "function": "CUBIC"})
+        Window.recorded({**table.record(), "function": "CUBIC"}, "x")
 
 
 def test_without_a_window_the_percentiles_decide(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", RAMP)
     low, high = np.percentile(RAMP, (0.5, 99.5))
-    window = recorded(path)
-    assert (window["rule"], window["center"], window["width"]) == ("percentiles", (low + high) / 2, high - low)
+    assert window_of(path) == Window("percentiles", (low + high) / 2, high - low)
     shown = grey(open_image(path))
     assert (shown.min(), shown.max()) == (0, 255)
 
 
 def test_what_is_recorded_is_what_is_shown(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", RAMP, WindowCenter=2048, WindowWidth=1001)
-    sample = record_window(sample_of(path), "1024/512")
-    shown = grey(open_image(path, sample.meta[META_KEY]))
+    shown = grey(windowed(path, "1024/512").open_image())
     expected = (np.clip((RAMP.astype(float) - 768) / 512, 0, 1) * 255).round()
     np.testing.assert_array_equal(shown, expected)
     assert not np.array_equal(shown, grey(open_image(path)))
@@ -209,9 +245,9 @@ def test_what_is_recorded_is_what_is_shown(tmp_path):
 def test_rescaling_comes_before_the_window_and_full_means_the_stored_bits(tmp_path):
     tags = {"RescaleSlope": "2", "RescaleIntercept": "-1000"}
     path = write_dicom(tmp_path / "a.dcm", RAMP, **tags)
-    window = recorded(path, "full")
-    assert window["center"] - window["width"] / 2 == -1000
-    assert window["center"] + window["width"] / 2 == 4095 * 2 - 1000
+    window = window_of(path, "full")
+    assert window.center - window.width / 2 == -1000
+    assert window.center + window.width / 2 == 4095 * 2 - 1000
     shown = grey(open_image(path, window))
     np.testing.assert_array_equal(shown, (RAMP / 4095 * 255).round())
 
@@ -223,32 +259,44 @@ def test_monochrome1_is_turned_round(tmp_path):
     )
     difference = grey(open_image(plain)).astype(int) + grey(open_image(inverted)) - 255
     assert abs(difference).max() <= 1
-    assert recorded(inverted)["inverted"] is True
+    assert window_of(inverted).inverted
 
 
 def test_signed_values_and_colour_are_read(tmp_path):
     signed = write_dicom(tmp_path / "a.dcm", RAMP.astype(np.int16) - 2048)
-    assert recorded(signed, "full")["center"] == -0.5
+    assert window_of(signed, "full").center == -0.5
     colours = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     path = write_dicom(tmp_path / "b.dcm", colours)
     np.testing.assert_array_equal(np.asarray(open_image(path)), colours)
-    assert META_KEY not in record_window(sample_of(path)).meta
+    assert windowed(path).window is None
 
 
 def test_deep_png_is_shown_by_its_recorded_window(tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(RAMP).save(path)
     assert grey(open_image(path)).max() == 16  # all of 0 to 65535 is shown: 12 bits of it are nearly black
-    window = recorded(path)
-    assert window["rule"] == "percentiles"
-    assert grey(open_image(path, window)).max() == 255
-    assert recorded(path, "full")["width"] == 65535
+    assert window_of(path).rule == "percentiles"
+    assert grey(windowed(path).open_image()).max() == 255
+    assert window_of(path, "full").width == 65535
+
+
+def test_a_row_brings_its_window_along(tmp_path):
+    Image.fromarray(RAMP).save(tmp_path / "a.png")
+    window = Window("given", 2048.0, 4096.0, inverted=True)
+    row = {"image": "a.png", "question": "?", "answer": "!", "grey_window": window.record()}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    (sample,) = read_samples(tmp_path / "rows.jsonl")
+    assert (sample.window, dict(sample.meta)) == (window, {})
+    np.testing.assert_array_equal(grey(sample.open_image()), window.apply(RAMP))
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row | {"grey_window": "bright"}))
+    with pytest.raises(DataError, match="'grey_window' has to be a window"):
+        list(read_samples(tmp_path / "rows.jsonl"))
 
 
 def test_pictures_of_8_bits_have_no_window(tmp_path):
     for name, mode in (("a.png", "L"), ("b.png", "RGB"), ("c.jpg", "L")):
         Image.new(mode, (4, 4)).save(tmp_path / name)
-        assert META_KEY not in record_window(sample_of(tmp_path / name)).meta
+        assert windowed(tmp_path / name).window is None
 
 
 def test_a_piece_of_a_larger_file_is_read_too(tmp_path):
@@ -257,7 +305,7 @@ def test_a_piece_of_a_larger_file_is_read_too(tmp_path):
     piece = ImageSlice(tmp_path / "shard", 100, len(content))
     assert is_dicom(piece)
     np.testing.assert_array_equal(np.asarray(open_image(piece)), np.asarray(open_image(tmp_path / "a.dcm")))
-    assert META_KEY in record_window(sample_of(piece)).meta
+    assert windowed(piece).window is not None
 
 
 def test_broken_files_become_messages(tmp_path):
@@ -267,14 +315,14 @@ def test_broken_files_become_messages(tmp_path):
     check_image_header(whole)
     with pytest.raises(DataError, match="cannot be decoded"):
         open_image(cut)
-    assert isinstance(record_window(sample_of(cut)), BadRow)
+    assert isinstance(add_window(sample_of(cut)), BadRow)
     (tmp_path / "junk.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 64)
     with pytest.raises(DataError, match=r"junk\.dcm is DICOM"):
         open_image(tmp_path / "junk.dcm")
     palette = write_dicom(tmp_path / "p.dcm", RAMP, PhotometricInterpretation="PALETTE COLOR")
     with pytest.raises(DataError, match="of the kind PALETTE COLOR"):
         check_image_header(palette)
-    row = record_window(sample_of(whole), "file")
+    row = add_window(sample_of(whole), "file")
     assert isinstance(row, BadRow)
     assert (row.row, "names no window" in row.fault) == ("1", True)
 

@@ -368,8 +368,8 @@ def _lightcurves(folder: Path) -> None:
 
 def _read_data(format: str, file: str) -> Callable[[Path, random.Random], None]:
     def read_it(folder: Path, rng: random.Random) -> None:
-        from vglm.data.images import open_image
-        from vglm.data.loading import load_splits
+        from vglm.data.division import ByGroup
+        from vglm.data.loading import load_dataset
         from vglm.data.readers import read
         from vglm.data.sample import Sample
 
@@ -377,11 +377,8 @@ def _read_data(format: str, file: str) -> Callable[[Path, random.Random], None]:
         options: dict[str, Any] = {"cache_dir": str(folder.parent / "hf")} if format == "parquet" else {}
         match rng.choice(("named", "known", "splits", "doctor")):
             case "splits":
-                load_splits(
-                    path,
-                    options=options,
-                    **rng.choice(({}, {"fractions": {"train": 0.5, "test": 0.5}}, {"skip_missing": True})),
-                )
+                halves = ByGroup({"train": 0.5, "test": 0.5})
+                load_dataset(path, options=options, **rng.choice(({}, {"division": halves}, {"skip_missing": True})))
             case "doctor":
                 from vglm.data.doctor import examine, print_diagnosis
 
@@ -390,7 +387,7 @@ def _read_data(format: str, file: str) -> Callable[[Path, random.Random], None]:
             case mode:
                 for row in read(path, format=format if mode == "named" else None, **options):
                     if isinstance(row, Sample) and row.image is not None:
-                        open_image(row.image, row.meta.get("grey_window"))
+                        row.open_image()
 
     return read_it
 
@@ -440,11 +437,13 @@ def _image(format: str, mode: str = "RGB", **options: Any) -> Callable[[Path], N
 
 
 def _read_image(folder: Path, rng: random.Random) -> None:
+    from vglm.data.dicom import is_dicom
     from vglm.data.images import check_image_header, image_sha256, open_image, read_image_header
     from vglm.data.problems import BadRow
+    from vglm.data.readers import add_window
     from vglm.data.sample import Sample, Turn
     from vglm.data.slices import ImageSlice
-    from vglm.data.windowing import RULES, is_dicom, record_window
+    from vglm.data.windowing import RULES
     from vglm.errors import DataError
 
     path = folder / "p"
@@ -452,11 +451,12 @@ def _read_image(folder: Path, rng: random.Random) -> None:
     image = rng.choice((path, ImageSlice(path, 0, size), ImageSlice(path, 0, size + rng.choice((0, 1, 2**40)))))
     match rng.choice(("window", "open", "hash", "header")):
         case "window":
-            row = record_window(Sample("a#1", "g", image, (Turn("?", "!"),)), rng.choice(RULES))
+            row = add_window(Sample("a#1", "g", image, (Turn("?", "!"),)), rng.choice(RULES))
             if isinstance(row, BadRow):
                 raise DataError(row.fault)
-            json.dumps(dict(row.meta), allow_nan=False)
-            open_image(image, row.meta.get("grey_window"))
+            if row.window is not None:
+                json.dumps(row.window.record(), allow_nan=False)
+            row.open_image()
         case "open":
             assert open_image(image).mode == "RGB"
         case "hash":
@@ -524,10 +524,10 @@ def _tables(folder: Path) -> None:
 
 def _read_tables(folder: Path, rng: random.Random) -> None:
     """A damaged table is made again, and what is read is what was written."""
-    from vglm.data.loading import load_splits
+    from vglm.data.loading import load_dataset
 
     os.environ["VGLM_CACHE"] = str(folder / "cache")
-    rows = load_splits(folder / "rows.jsonl").train
+    rows = load_dataset(folder / "rows.jsonl").train
     assert len(rows) == len([*rows])
 
 

@@ -132,7 +132,7 @@ def _override(folder: Path, rng: random.Random) -> None:
         "model.path_or_id",
         "model.dtype",
         "dataset.path",
-        "dataset.fractions",
+        "dataset.division.fractions",
         "method._target_",
         "hydra.run.dir",
         "recipes",

@@ -169,8 +169,8 @@ def refuse_changes(config: Mapping[str, Any], run_folder: Path) -> None:
     changed = [(key, one, other) for key, one, other in _differences(was, config) if not key.startswith(_ELSEWHERE)]
     for key, one, other in changed[:1]:
         raise ConfigError(
-            f"{run_folder}: {key} was {str(one)[:100]} and is {str(other)[:100]} now. A run is resumed exactly as it was"
-            " configured; start a new one for another setting."
+            f"{run_folder}: {key} was {str(one)[:100]} and is {str(other)[:100]} now. A run is resumed exactly as it"
+            " was configured; start a new one for another setting."
         )
 
 

@@ -36,6 +36,7 @@ MAX_BYTES = 1 << 30
 MAX_DEFLATED_BYTES = 1 << 28
 """What a deflated DICOM file may unpack to; it is held whole."""
 
+_VOI_KEYS = ("PhotometricInterpretation", "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction")
 _STEP = 1e-6
 _OFFSET = 128
 _MARK = b"DICM"
@@ -241,15 +242,17 @@ def _curve_of(header: Any, window: Window | None, image: Path | ImageSlice) -> C
     """The header's look-up table or sigmoid curve, from rescaled values to 0..1."""
     if window is None or window.function not in ("TABLE", "SIGMOID"):
         return None
+    import pydicom
     from pydicom.pixels import apply_voi_lut
 
-    voi, depth = header.copy(), 16
-    if window.function == "TABLE":
-        depth = _widen_table(voi, "VOILUTSequence") or depth
-    for key in ("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"):  # of which the output's range is made
-        if key in voi:
-            delattr(voi, key)
+    depth = 16 if window.function == "SIGMOID" else _widen_table(header, "VOILUTSequence")
+    assert depth is not None
+    voi = pydicom.Dataset()  # without the rescaling, which would shift the output's range
+    for key in _VOI_KEYS:
+        if key in header:
+            voi.add(header[key])
     voi.BitsStored, voi.PixelRepresentation = depth, 0
+    voi.set_original_encoding(*header.original_encoding)
     first, last = window.center - window.width / 2, window.center + window.width / 2 - 1
 
     def curve(values: NDArray[Any]) -> NDArray[Any]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
@@ -189,6 +190,14 @@ class Survey:
             broken = self.pictures["status"] != READABLE
             contents[broken] = len(contents) + np.flatnonzero(broken)  # each is like no other
         return np.where(self.image_of_row < 0, -1, contents[self.image_of_row])
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """`rows` as a table under their numbers, with the column `input`: rows with one picture and words share it."""
+        table = pd.DataFrame(self.rows)
+        contents = self.content_of_row.astype(np.uint64)
+        table["input"] = table.groupby([contents, "words"]).ngroup()
+        return table
 
     @cached_property
     def look_alikes(self) -> list[list[int]]:

@@ -1,0 +1,41 @@
+"""The checks, a module for each subject, and the list of them.
+
+A check looks at a survey and yields what it finds: notes are facts to know, warnings call for a decision or a repair.
+A new one is a function in one of the modules and a line in `CHECKS`.
+"""
+
+from vglm.data.doctor.checks.answers import answers_to_look_at, languages
+from vglm.data.doctor.checks.classes import classes
+from vglm.data.doctor.checks.common import PROBE, Check
+from vglm.data.doctor.checks.duplicates import (
+    conflicting_answers,
+    duplicate_pictures,
+    duplicate_rows,
+    look_alikes,
+    repeated_rows,
+)
+from vglm.data.doctor.checks.lengths import lengths, truncation
+from vglm.data.doctor.checks.pictures import broken_pictures, missing_pictures, sizes_and_modes, unreadable_rows
+from vglm.data.doctor.checks.questions import questions
+from vglm.data.doctor.checks.splits import groups, leaks, splits
+
+__all__ = ["CHECKS", "PROBE", "Check", "leaks", "repeated_rows", "truncation"]
+
+CHECKS: tuple[Check, ...] = (
+    Check("unreadable rows", unreadable_rows),
+    Check("missing pictures", missing_pictures),
+    Check("broken pictures", broken_pictures, needs="pictures"),
+    Check("sizes and modes", sizes_and_modes, needs="pictures"),
+    Check("duplicate rows", duplicate_rows),
+    Check("conflicting answers", conflicting_answers),
+    Check("duplicate pictures", duplicate_pictures, needs="pictures"),
+    Check("pictures that look alike", look_alikes, needs="pictures"),
+    Check("empty, boilerplate and unresolved answers", answers_to_look_at),
+    Check("languages", languages),
+    Check("token lengths", lengths, needs="tokens"),
+    Check("class balance", classes),
+    Check("groups", groups),
+    Check("splits and leakage", splits),
+    Check("questions of other tasks", questions),
+)
+"""All checks in the order of the report; `examine` adds `truncation` for the length it is asked about."""

@@ -1,0 +1,118 @@
+"""What checks say and how they say it: examples, counts, and the words around them."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from vglm.data.doctor.finding import EXAMPLES, Example, Finding, Severity
+from vglm.data.doctor.survey import Survey
+from vglm.data.problems import BadRow
+
+NOTE, WARNING, UNUSABLE = Severity
+
+PROBE = "probe"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing to look for.
+
+    Attributes:
+        title: What a clean report says was looked at.
+        run: Yields what it finds.
+        needs: "pictures" or "tokens", if the check makes no sense without; None if the rows suffice.
+    """
+
+    title: str
+    run: Callable[[Survey], Iterator[Finding]]
+    needs: str | None = None
+
+
+def in_split(survey: Survey, split: str) -> NDArray[np.bool_]:
+    """For each row whether it is of a split."""
+    code = survey.splits.index(split) if split in survey.splits else -1
+    return np.asarray(survey.rows["split"] == code)
+
+
+def rows_of_pictures(survey: Survey, status: int) -> list[int]:
+    """The rows whose picture has a status."""
+    if not survey.was_decoded or not len(survey.pictures):
+        return []
+    pictures = np.flatnonzero(survey.pictures["status"] == status)
+    return np.flatnonzero(np.isin(survey.image_of_row, pictures)).tolist()
+
+
+def example(survey: Survey, row: int, text: str | None = None) -> Example:
+    """A row that shows a finding, with its own words or others."""
+    sample = survey.sample(int(row))
+    return Example(sample.id, short(text if text is not None else f"{sample.question} → {sample.answer}"), sample)
+
+
+def examples(survey: Survey, rows: Iterable[int]) -> tuple[Example, ...]:
+    """The first of some rows."""
+    return tuple(example(survey, row) for row in head(rows))
+
+
+def picture_example(survey: Survey, picture: int) -> Example:
+    """A picture that shows a finding."""
+    record = survey.pictures[picture]
+    size = f"{record['width']} x {record['height']} {record['mode']}"
+    sample = survey.sample_of_picture(picture)
+    return Example(sample.id, f"{sample.image} ({size})", sample)
+
+
+def bad_example(name: str, bad: BadRow) -> Example:
+    """A row that cannot be read."""
+    return Example(f"{name}:{bad.row}", bad.fault)
+
+
+def head(rows: Iterable[int]) -> list[int]:
+    """The first of some rows, by number."""
+    return [int(row) for row in islice(rows, EXAMPLES)]
+
+
+def first_few(items: Iterable[Any]) -> list[Any]:
+    """The first of some items."""
+    return list(islice(items, EXAMPLES))
+
+
+def short(text: str, length: int = 160) -> str:
+    """A text in one line of some length."""
+    text = " ".join(text.split())
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def count_of(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def rows_of(number: int) -> str:
+    """A number of rows."""
+    return count_of(number, "row")
+
+
+def verb(verb: str, number: int) -> str:
+    """A verb as it goes with a number."""
+    return f"{verb}s" if number == 1 else verb
+
+
+def listed(items: Iterable[str]) -> str:
+    """Words with commas, and `and` before the last."""
+    parts = list(items)
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def count_classes(column: "pd.Series[Any]") -> pd.DataFrame:
+    """How often each value of a column of `Survey.table` occurs, the most frequent first.
+
+    Returns:
+        For each value `rows`, their number, and `first`, the first of them.
+    """
+    rows = column.index.to_series().groupby(column).agg(first="first", rows="size")
+    return rows.sort_values("rows", ascending=False, kind="stable")
