@@ -95,17 +95,9 @@ class MetricSettings:
         if not isinstance(values, Mapping):
             own = {each.name: each for each in values if not isinstance(each, str)}
             return cls([each if isinstance(each, str) else each.name for each in values], custom=own or None)
-        from vglm.config import build, check_component
+        from vglm.config import build
 
-        spelled = spell_out(values)
-        check_component(spelled, "metrics")
-        for name, each in (spelled["external"] or {}).items():
-            if each is not None:
-                _check_external(each, f"metrics.external.{name}")
-        for name, each in (spelled.get("custom") or {}).items():
-            if each is not None:
-                _check_custom(each, f"metrics.custom.{name}")
-        settings: MetricSettings = build(spelled, _convert_="all")
+        settings: MetricSettings = build(_checked(values), _convert_="all")
         return replace(settings, custom={**settings.custom, **own}) if settings.custom and own else settings
 
     @property
@@ -229,6 +221,21 @@ def _list_problems(problems: Sequence[str]) -> str:
     return f"{len(problems)} problem{'s' * (len(problems) > 1)} in metrics.external:{lines}"
 
 
+def _checked(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics spelled out, in which nothing is built but what may be; a ConfigError names all other mistakes."""
+    from vglm.config import check_component
+
+    spelled = spell_out(metrics)
+    check_component(spelled, "metrics")
+    for name, each in (spelled["external"] or {}).items():
+        if each is not None:
+            _check_external(each, f"metrics.external.{name}")
+    for name, each in (spelled.get("custom") or {}).items():
+        if each is not None:
+            _check_custom(each, f"metrics.custom.{name}")
+    return spelled
+
+
 def _check_external(values: Mapping[str, Any], where: str) -> None:
     """Refuse to build anything else than an external metric of plain values, whoever wrote the config."""
     from vglm.config import locate
@@ -288,10 +295,15 @@ def read_settings(evaluation: Evaluation) -> MetricSettings:
     """The `metrics` of that config.
 
     Raises:
-        ConfigError: They are wrong, or name a metric of a package that the user has not allowed.
-        DataError: The config is no YAML, or its `metrics` are none.
+        ConfigError: A metric is unknown.
+        DataError: The config is no YAML, its `metrics` are damaged, or one is of a package that nobody allowed.
     """
-    return MetricSettings.of(metrics_of(read_config(evaluation)))
+    metrics = metrics_of(read_config(evaluation))
+    try:
+        _checked(metrics)
+    except ConfigError as error:
+        raise DataError(f"metrics of the config in {EVALUATION_FILE} are wrong: {error}") from error
+    return MetricSettings.of(metrics)
 
 
 def metrics_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
