@@ -9,19 +9,10 @@ from PIL import Image
 
 from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError
-from vglm.evaluation.predict.baselines import (
-    Answers,
-    Baseline,
-    Shots,
-    collect_baselines,
-    draw_examples,
-    nearest_answers,
-    put_in_context,
-    vision_features,
-    write_baselines,
-)
+from vglm.evaluation.predict.answers import Answers, Shots
+from vglm.evaluation.predict.examples import draw_examples, nearest_answers, put_in_context, vision_features
 from vglm.evaluation.predictions import Arm, Prediction, unanswered
-from vglm.evaluation.score.comparison import read_baselines
+from vglm.evaluation.score.baselines import Baseline, collect_baselines, read_baselines, write_baselines
 from vglm.model.loading import load_pretrained
 
 

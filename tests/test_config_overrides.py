@@ -87,9 +87,9 @@ def test_a_run_can_be_given_a_name_of_its_own() -> None:
         ("train", "learning_rates=3", "learning_rates: expected Mapping"),
         ("evaluate", "batch_size=0", "batch_size must be a positive integer, got 0"),
         ("evaluate", "max_new_tokens=abc", "max_new_tokens must be a positive integer, got 'abc'"),
-        ("evaluate", "splits=[foo]", "splits: expected a list of 'test', 'probe', "),
+        ("evaluate", "splits=[foo]", "splits: expected one of 'test', 'probe', "),
         ("evaluate", "splits=tset", "did you mean `test`?"),
-        ("evaluate", "run=5", "run: expected str | null, got 5"),
+        ("evaluate", "run=5", "run: expected Run | str | PathLike[str] | null, got 5"),
         ("evaluate", "baselines=no_thanks", "baselines: expected bool"),
     ],
 )

@@ -1,12 +1,13 @@
 import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from vglm.errors import ConfigError
-from vglm.evaluation.predict.decoding import Sampling, describe_decoding, read_decoding
+from vglm.evaluation.predict.decoding import Decoding, Sampling
 
 LOGITS = torch.tensor([0.0, 2.0, -1.0, 1.0, 0.5, -3.0])
 NO_TEXT = torch.zeros((1, 0), dtype=torch.long)
@@ -79,17 +80,24 @@ def test_towards_temperature_0_the_largest_logit_wins() -> None:
     assert set(draw(Sampling(temperature=1e-5), [str(name) for name in range(500)], logits=close)[0].tolist()) == {1}
 
 
-SETTINGS = {"batch_size": 16, "max_new_tokens": 64, "temperature": None, "top_p": None, "top_k": None, "draws": 1}
+SETTINGS: dict[str, Any] = {
+    "batch_size": 16,
+    "max_new_tokens": 64,
+    "temperature": None,
+    "top_p": None,
+    "top_k": None,
+    "repeats": 1,
+}
 CONFIG = SETTINGS | {"seed": 1, "choices": None}
 
 
 def test_settings_are_read_and_described() -> None:
-    greedy = read_decoding(CONFIG)
-    assert greedy == {"batch_size": 16, "max_new_tokens": 64, "sampling": None, "choices": None}
-    assert describe_decoding(greedy) == {"greedy": True, "batch_size": 16, "max_new_tokens": 64}
-    sampled = read_decoding(CONFIG | {"temperature": 0.7, "top_p": 0.9, "draws": 5, "seed": 3})
-    assert sampled["sampling"] == Sampling(temperature=0.7, top_p=0.9, draws=5, seed=3)
-    assert describe_decoding(sampled) == {
+    greedy = Decoding.of(**CONFIG)
+    assert greedy == Decoding(batch_size=16, max_new_tokens=64, sampling=None, choices=None)
+    assert greedy.as_dict() == {"greedy": True, "batch_size": 16, "max_new_tokens": 64}
+    sampled = Decoding.of(**CONFIG | {"temperature": 0.7, "top_p": 0.9, "repeats": 5, "seed": 3})
+    assert sampled.sampling == Sampling(temperature=0.7, top_p=0.9, draws=5, seed=3)
+    assert sampled.as_dict() == {
         "greedy": False, "batch_size": 16, "max_new_tokens": 64, "draws": 5, "temperature": 0.7, "top_p": 0.9, "seed": 3
     }  # fmt: skip
 
@@ -97,7 +105,7 @@ def test_settings_are_read_and_described() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"draws": 3}, r"draws is 3, but answers are greedy.*Pass a temperature too, such as temperature=0\.7"),
+        ({"repeats": 3}, r"repeats is 3, but answers are greedy.*Pass a temperature too, such as temperature=0\.7"),
         ({"top_p": 0.9}, r"top_p is 0\.9, but answers are greedy, so it has no effect"),
         ({"top_k": 5}, r"top_k is 5, but answers are greedy, so it has no effect"),
         ({"temperature": 0}, r"temperature must be a number above 0, or null for greedy answers, got 0"),
@@ -105,13 +113,13 @@ def test_settings_are_read_and_described() -> None:
         ({"temperature": math.inf}, r"temperature must be a number above 0.*got inf"),
         ({"temperature": 1, "top_p": 1.5}, r"top_p must be a number above 0 up to 1, or null.*got 1\.5"),
         ({"temperature": 1, "top_k": 0}, r"top_k must be a positive integer, or null.*got 0"),
-        ({"temperature": 1, "draws": True}, r"draws must be a positive integer, got True"),
-        ({"draws": 0}, r"draws must be a positive integer, got 0"),
+        ({"temperature": 1, "repeats": True}, r"repeats must be a positive integer, got True"),
+        ({"repeats": 0}, r"repeats must be a positive integer, got 0"),
         ({"max_new_tokens": 0.5}, r"max_new_tokens must be a positive integer, got 0\.5"),
         ({"temperature": 1, "seed": "x"}, r"seed must be an integer, got 'x'"),
-        ({"batch_size": 0, "temperature": -1, "draws": 0}, r"(?s)batch_size .*temperature .*draws "),
+        ({"batch_size": 0, "temperature": -1, "repeats": 0}, r"(?s)batch_size .*temperature .*repeats "),
     ],
 )
-def test_settings_that_cannot_work_are_named(settings: dict[str, object], message: str) -> None:
+def test_settings_that_cannot_work_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        read_decoding(CONFIG | settings)
+        Decoding.of(**CONFIG | settings)

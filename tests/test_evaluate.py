@@ -20,8 +20,9 @@ import train
 from vglm.config import compose, repo_root
 from vglm.data.loading import load_splits
 from vglm.errors import LONGEST_MESSAGE, AdapterError, ConfigError, DataError, WorkbenchError
+from vglm.evaluation.predict.controls import shuffle_images
+from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import generate_predictions
-from vglm.evaluation.predict.image_use import shuffle_images
 from vglm.evaluation.predictions import read_evaluation, read_predictions
 from vglm.evaluation.report import render
 from vglm.model.loading import load_pretrained, save_native
@@ -73,9 +74,9 @@ def test_before_is_the_base_and_after_has_the_adapter(
     splits = load_splits(data, probe="probe.json")
     for arm, adapter in (("before", None), ("after", run_folder / "adapter")):
         model, processor = load_pretrained(random_model_folder, adapter=adapter)
-        as_asked = {"max_new_tokens": TOKENS, "batch_size": 2}
-        expected = generate_predictions(model, processor, splits.test, **as_asked)
-        expected += generate_predictions(model, processor, splits.probe, split="probe", **as_asked)
+        decoding = Decoding(max_new_tokens=TOKENS, batch_size=2)
+        expected = generate_predictions(model, processor, splits.test, decoding)
+        expected += generate_predictions(model, processor, splits.probe, decoding, split="probe")
         assert read_predictions(folder / arm / "predictions.jsonl") == expected
     before, after = ((folder / arm / "predictions.jsonl").read_text("utf-8") for arm in ("before", "after"))
     assert before != after
@@ -154,7 +155,7 @@ def test_a_fully_tuned_run_compares_two_models(random_model_folder: Path, tmp_pa
     folder = run(f"run={train.run(compose('train', [*model, *dataset, *steps, *quiet]))}")
     samples = scene_splits(train_samples=4, test_samples=3, seed=1, test_seed=2).test
     for arm, path in (("before", random_model_folder), ("after", tmp_path / "full" / "model")):
-        expected = generate_predictions(*load_pretrained(path), samples, max_new_tokens=TOKENS, batch_size=2)
+        expected = generate_predictions(*load_pretrained(path), samples, Decoding(max_new_tokens=TOKENS, batch_size=2))
         assert read_predictions(folder / arm / "predictions.jsonl") == expected
 
 
@@ -172,7 +173,7 @@ def test_a_model_alone_is_asked_with_shuffled_and_true_images(
     samples = load_splits(data).test
     loaded = load_pretrained(random_model_folder)
     for arm, rows in (("shuffled", shuffle_images(samples, seed=3)), ("true", samples)):
-        expected = generate_predictions(*loaded, rows, max_new_tokens=TOKENS)
+        expected = generate_predictions(*loaded, rows, Decoding(max_new_tokens=TOKENS))
         assert read_predictions(folder / arm / "predictions.jsonl") == expected
 
 
@@ -341,7 +342,7 @@ def test_two_processes_share_the_samples_and_end_together(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = [f"run={run_folder}", "dataset=background_synthetic", "splits=[test]", "image_use=false"]
-    overrides += ["baselines=false", "max_new_tokens=2", "temperature=0.8", "draws=2"]
+    overrides += ["baselines=false", "max_new_tokens=2", "temperature=0.8", "repeats=2"]
     whole = run(*overrides, "batch_size=60", f"output_dir={tmp_path / 'whole'}")
     overrides += ["batch_size=7", f"output_dir={tmp_path / 'shared'}"]
 
@@ -386,7 +387,7 @@ def test_two_processes_share_the_samples_and_end_together(
 
 
 def test_sampled_answers_say_how_they_were_drawn(run_folder: Path, tmp_path: Path) -> None:
-    sampled = ["temperature=0.9", "top_p=0.95", "top_k=40", "draws=3", "seed=5", "image_use_samples=2"]
+    sampled = ["temperature=0.9", "top_p=0.95", "top_k=40", "repeats=3", "seed=5", "image_use_samples=2"]
     folder = run(f"run={run_folder}", *sampled, f"output_dir={tmp_path / 'a'}")
     evaluation = read_evaluation(folder)
     assert evaluation.decoding == {
@@ -477,8 +478,8 @@ def test_wrong_settings_and_places_are_refused(run_folder: Path, tmp_path: Path)
         run(f"run={run_folder}", "max_new_token=4")
     with pytest.raises(ConfigError, match="batch_size must be a positive integer, got 0"):
         run(f"run={run_folder}", "batch_size=0", f"output_dir={tmp_path / 'a'}")
-    with pytest.raises(ConfigError, match="draws is 2, but answers are greedy"):
-        run(f"run={run_folder}", "draws=2")
+    with pytest.raises(ConfigError, match="repeats is 2, but answers are greedy"):
+        run(f"run={run_folder}", "repeats=2")
     with pytest.raises(ConfigError, match=r"splits: expected .*got \['tests'\]; did you mean `test`"):
         run(f"run={run_folder}", "splits=[tests]")
     with pytest.raises(ConfigError, match=r"splits: expected .*got 3"):
@@ -523,8 +524,13 @@ def test_metrics_of_models_of_the_user_s_own(copied_run: Path, tmp_path: Path) -
     run(f"run={copied_run}", *quick, *asked)
     found = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
     assert found["primary"] == "bert_score"
-    assert set(found["splits"]["test"]) >= {"bert_score", "exact_match", "chexbert_micro_f1", "chexbert_macro_f1_5"}
-    assert "bert_score" not in found["splits"]["probe"]  # by exact match alone
+    assert set(found["splits"]["test"]["scores"]) >= {
+        "bert_score",
+        "exact_match",
+        "chexbert_micro_f1",
+        "chexbert_macro_f1_5",
+    }
+    assert "bert_score" not in found["splits"]["probe"]["scores"]  # by exact match alone
     shutil.rmtree(bert)  # a report needs no weights
     before = (output / "metrics.json").read_bytes()
     render(output)

@@ -8,15 +8,16 @@ from test_report import record
 
 from vglm.data.loading import load_dataset
 from vglm.data.sample import Sample, Turn
-from vglm.evaluation.predict.baselines import Answers, collect_baselines
-from vglm.evaluation.predict.image_use import make_controls
-from vglm.evaluation.predict.provenance import provenance, synthetic_stamps
+from vglm.evaluation.checkpoint_selection import choose
+from vglm.evaluation.predict.answers import Answers
+from vglm.evaluation.predict.controls import make_controls
+from vglm.evaluation.predict.provenance import describe_choice, provenance, synthetic_stamps
 from vglm.evaluation.report.strings import STRINGS
 from vglm.evaluation.report.translation import TEMPLATES, translate
-from vglm.evaluation.score.forgetting import describe_choice
+from vglm.evaluation.score.baselines import collect_baselines
+from vglm.evaluation.score.metrics import select_metrics
 from vglm.evaluation.score.statistics import compare_paired
 from vglm.runs import CheckpointScore, ForgettingRecord
-from vglm.tuning.forgetting import choose
 from vglm.worlds.probe import probe_splits
 
 SENTENCE = re.compile(r"[a-z]+ [a-z]+ [a-z]+")
@@ -65,7 +66,7 @@ def test_all_that_the_workbench_says_of_arms_and_baselines_has_chinese() -> None
     said = [each.arm.meaning for each in make_controls({"test": samples}, 4, True, 1)]
     test = [record(str(row), "沙滩。") for row in range(4)]
     answers = Answers("after", {"after": test, "after-text-only": test}, ["沙滩。"] * 4)
-    baselines = collect_baselines(samples, answers, {"names": ["exact_match"], "labels": None})
+    baselines = collect_baselines(samples, answers, select_metrics(["exact_match"]))
     assert len(baselines) == 5
     said += [text for each in baselines for text in (each.name, each.meaning)]
     results = [compare_paired([0, 1, 1], [1, 1, 0]), compare_paired([0, 0.5, 1], [1, 1, 0], groups=["a", "a", "b"])]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vglm.data.loading import load_dataset
     from vglm.data.sample import Sample
     from vglm.evaluation.certificate import merge_runs as merge
+    from vglm.evaluation.pipeline import compare, evaluate, score
     from vglm.evaluation.score.metrics import Metric
     from vglm.model import (
         VisualGlmConfig,
@@ -33,6 +34,7 @@ _HOMES = {
     "data.loading": {"load_dataset": "load_dataset"},
     "data.sample": {"Sample": "Sample"},
     "evaluation.certificate": {"merge": "merge_runs"},
+    "evaluation.pipeline": {"compare": "compare", "evaluate": "evaluate", "score": "score"},
     "evaluation.score.metrics": {"Metric": "Metric"},
     "model.loading": {"load_pretrained": "load_pretrained"},
     "runs": {"Run": "Run"},
@@ -51,9 +53,12 @@ __all__ = [
     "VisualGlmProcessor",
     "VisualGlmTokenizer",
     "__version__",
+    "compare",
+    "evaluate",
     "load_dataset",
     "load_pretrained",
     "merge",
+    "score",
     "train",
 ]
 

@@ -290,7 +290,7 @@ def _merge(parsed: argparse.Namespace) -> int:
 
 
 def _protocol(parsed: argparse.Namespace) -> None:
-    from vglm.evaluation.score.protocol import collect_protocol
+    from vglm.evaluation.score.side_by_side import collect_protocol
 
     print(collect_protocol(parsed.folder))
 
@@ -304,7 +304,7 @@ def _report(parsed: argparse.Namespace) -> None:
         _render_again(parsed.runs)
         return
     from vglm.config import repo_root
-    from vglm.evaluation.score.sweep import as_markdown, compare_methods, print_rows, tabulate
+    from vglm.evaluation.score.side_by_side import as_markdown, compare_methods, print_rows, tabulate
     from vglm.runs import Run
 
     runs = Run.find(parsed.runs)
@@ -328,18 +328,17 @@ def _score(parsed: argparse.Namespace) -> None:
 
     recover(parsed.folder)
     _check_evaluations([parsed.folder])
-    rescore(parsed.folder, parsed.settings, write_report)
-    print_summary(parsed.folder)
+    print_summary(parsed.folder, rescore(parsed.folder, parsed.settings, write_report))
 
 
 def _render_again(folders: Sequence[Path]) -> None:
     """Write reports again, from the files alone."""
-    from vglm.evaluation.report import print_summary, render
+    from vglm.evaluation.report import print_summary, write_report
+    from vglm.evaluation.score.scoring import refresh
 
     _check_evaluations(folders)
     for folder in folders:
-        render(folder)
-        print_summary(folder)
+        print_summary(folder, refresh(folder, write_report))
 
 
 def _check_evaluations(folders: Sequence[Path]) -> None:

@@ -111,7 +111,7 @@ class TrainingRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForgettingRecord:
-    """What checkpoints were scored by, and which was chosen; see `vglm.tuning.checkpoint_scores`.
+    """What checkpoints were scored by, and which was chosen; see `vglm.evaluation.checkpoint_selection`.
 
     Attributes:
         metric: Name of the score.

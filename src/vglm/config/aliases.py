@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-KEYS: Mapping[str, str] = {"training": "checkpoint_selection"}
+KEYS: Mapping[str, str] = {"training": "checkpoint_selection", "draws": "repeats"}
 """Keys of `conf/train.yaml` and `conf/evaluate.yaml`."""
 
 ARGUMENTS: Mapping[str, str] = {}
@@ -25,7 +25,8 @@ VALUES: Mapping[str, Callable[[Any], Any]] = {}
 TARGETS: Mapping[str, str] = {
     "vglm.data.loading.load_splits": "vglm.data.loading.load_dataset",
     "vglm.data.synthetic": "vglm.worlds",
-    "vglm.evaluation.forgetting": "vglm.evaluation.score.forgetting",
+    "vglm.evaluation.forgetting.CheckpointScoring": "vglm.evaluation.checkpoint_selection.CheckpointSelection",
+    "vglm.evaluation.score.forgetting.CheckpointScoring": "vglm.evaluation.checkpoint_selection.CheckpointSelection",
     "vglm.evaluation.task": "vglm.evaluation.predict.task",
     "vglm.model.initialization": "vglm.worlds.initialization",
     "vglm.tuning.finding_pretraining": "vglm.worlds.finding_pretraining",

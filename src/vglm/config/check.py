@@ -15,7 +15,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from vglm.config.overrides import top_level_keys
 from vglm.config.settings import FUNCTIONS, signature_of
 from vglm.config.signatures import NoSuchName, Signature, missing_name, read_signature
-from vglm.config.targets import build, is_ours, locate, refusal
+from vglm.config.targets import build, interpolation_in, is_ours, locate, refusal
 from vglm.errors import ConfigError, brief
 
 _HYDRA_KEYS = ("_target_", "_convert_", "_recursive_", "_partial_", "_args_")
@@ -97,7 +97,7 @@ _LIMITS: dict[str, tuple[Callable[[object], bool], str]] = {
     "temperature": (_or_null(_positive_number), "a number above 0, or null for greedy answers"),
     "top_p": (_or_null(_positive_number), "a number above 0 up to 1, or null for all tokens"),
     "top_k": (_or_null(_positive_integer), "a positive integer, or null for all tokens"),
-    "draws": (_positive_integer, "a positive integer"),
+    "repeats": (_positive_integer, "a positive integer"),
     "image_use_samples": (_positive_integer, "a positive integer"),
     "shots_in_context": (_count, "a positive integer, or 0 for none"),
 }
@@ -128,9 +128,32 @@ def check_config(cfg: DictConfig | Mapping[str, Any], config_name: str = "train"
     if not problems:
         problems += [problem for path, node in components for problem in _construction_problems(node, path)]
     if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        lines = "".join(f"\n  {problem}" for problem in problems)
-        raise ConfigError(f"{count} in the config:{lines}\nSee the whole config with --cfg job.")
+        raise ConfigError(f"{_listed(problems, 'the config')}\nSee the whole config with --cfg job.")
+
+
+def check_component(component: Mapping[str, Any], path: str) -> None:
+    """Find every mistake in the names and types of one component, of plain values, and in those below it.
+
+    Args:
+        component: With its `_target_`.
+        path: What messages call it, such as `metrics`.
+
+    Raises:
+        ConfigError: Lists all problems, one a line; or a value asks to be replaced by something else.
+    """
+    if found := interpolation_in(component):
+        raise ConfigError(f"{path}: {found[:_SHOWN]!r} asks to be replaced by something else.")
+    try:
+        node = OmegaConf.create(dict(component))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {brief(error)}") from error
+    if problems := list(_problems(node, f"{path}.", [])):
+        raise ConfigError(_listed(problems, path))
+
+
+def _listed(problems: list[str], where: str) -> str:
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return f"{count} in {where}:" + "".join(f"\n  {problem}" for problem in problems)
 
 
 def _is_plain(node: DictConfig, key: str) -> bool:
@@ -269,7 +292,7 @@ def _fits(value: Any, annotation: Any) -> bool:
     """Whether a config value can be an argument of this type; True for types that a config cannot spell."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, each) for each in _without_spelling(arguments))
+        return _fits_one(value, _without_spelling(arguments))
     if origin is Literal:
         return value in arguments
     if isinstance(value, DictConfig) and "_target_" in value:
@@ -297,6 +320,20 @@ def _fits(value: Any, annotation: Any) -> bool:
     return True
 
 
+def _fits_one(value: Any, alternatives: list[Any]) -> bool:
+    """Whether a value can be one of several types; a plain value is none of a class, where it could be something else."""
+    spelled = [each for each in alternatives if _is_spelled(each)]
+    is_open = len(spelled) < len(alternatives) and (isinstance(value, DictConfig) or not set(spelled) - {type(None)})
+    return is_open or any(_fits(value, each) for each in spelled)
+
+
+def _is_spelled(annotation: Any) -> bool:
+    """Whether a config can hold values of this type: of Python's own, and enumerations."""
+    kind = typing.get_origin(annotation) or annotation
+    plain = (Enum, bool, int, float, str, os.PathLike, types.NoneType, Mapping, Iterable)
+    return not isinstance(kind, type) or issubclass(kind, plain)
+
+
 def _choices(annotation: Any) -> list[str]:
     """The values that an annotation lists by name; none where it is open."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
@@ -314,7 +351,7 @@ def _describe(annotation: Any) -> str:
         return " | ".join(_describe(each) for each in _without_spelling(arguments))
     if origin is Literal:
         return f"one of {', '.join(map(repr, arguments))}"
-    if origin is list and typing.get_origin(arguments[0]) is Literal:
+    if origin in (list, Sequence) and typing.get_origin(arguments[0]) is Literal:
         return f"a list of {', '.join(map(repr, typing.get_args(arguments[0])))}"
     if annotation is types.NoneType:
         return "null"

@@ -29,7 +29,7 @@ _BEFORE: Mapping[str, Any] = {
     "learning_rates": {},
     "tracker": {"_target_": "vglm.tuning.trainer.Tracker", "report_to": "none"},
     "checkpoint_selection": {
-        "_target_": "vglm.evaluation.score.forgetting.CheckpointScoring",
+        "_target_": "vglm.evaluation.checkpoint_selection.CheckpointSelection",
         "score_checkpoints": False,
     },
 }

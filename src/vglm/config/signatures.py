@@ -56,7 +56,7 @@ class Signature:
         is_dataclass: Whether it is a dataclass, whose construction checks its values and does nothing else.
     """
 
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    parameters: dict[str, Parameter] = field(default_factory=dict)
     takes_any: bool = False
     is_dataclass: bool = False
 

@@ -36,12 +36,11 @@ from vglm.model.modeling import VisualGlmForConditionalGeneration
 from vglm.model.processing import VisualGlmProcessor
 from vglm.processes import Processes
 from vglm.runs import CONFIG_FILE, RECORD_FILE, SPLITS_FILE, Run
-from vglm.tuning.checkpoint_scores import CheckpointScores
 from vglm.tuning.contract import save_and_check
 from vglm.tuning.features import cache_features
 from vglm.tuning.methods import Method, attach, check_method, lora_scale, trainable_share
 from vglm.tuning.run_folder import describe_run, newest_checkpoint, open_run
-from vglm.tuning.trainer import Tracker, WorkbenchTrainer
+from vglm.tuning.trainer import CheckpointScorer, Tracker, WorkbenchTrainer
 
 Loaded = tuple[VisualGlmForConditionalGeneration, VisualGlmProcessor]
 """A model and its processor, as `load_pretrained` returns them."""
@@ -62,7 +61,7 @@ class CheckpointSelection(Protocol):
     def select(self, splits: Splits) -> Iterable[Sample]:
         """What is asked at each checkpoint."""
 
-    def watch(self, asked: Any, collate: Collator, arguments: TrainingArguments) -> CheckpointScores | None:
+    def watch(self, asked: Any, collate: Collator, arguments: TrainingArguments) -> CheckpointScorer | None:
         """What the trainer calls at each checkpoint; None where nothing is scored."""
 
 

@@ -22,7 +22,7 @@ from typing import Literal
 from markupsafe import Markup
 
 from vglm.errors import DataError
-from vglm.evaluation.report.strings import STRINGS, Text, metric_title, say, signed, split_title
+from vglm.evaluation.report.strings import STRINGS, Text, say, signed, split_title
 from vglm.evaluation.score.metrics import ALL_METRICS
 from vglm.evaluation.score.statistics import wilson_interval
 from vglm.files import inside, read_record
@@ -437,7 +437,7 @@ def _share(score: float, n: int) -> tuple[str, str]:
 
 def _metric(curves: Curves) -> Text:
     found = ALL_METRICS.get(curves.metric)
-    return Text(curves.metric, curves.metric) if found is None else metric_title(found.name, found.title)
+    return Text(curves.metric, curves.metric) if found is None else Text(*found.titles.values())
 
 
 def _chosen_line(axes: "_Axes", step: int, language: Language | None) -> str:

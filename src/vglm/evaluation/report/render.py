@@ -37,33 +37,27 @@ from vglm.evaluation.report.strings import (
     Text,
     both,
     finding_title,
-    metric_title,
     say,
     signed,
     split_title,
 )
 from vglm.evaluation.report.translation import translate
+from vglm.evaluation.score.baselines import Baseline
 from vglm.evaluation.score.comparison import (
     PROBE,
-    Baseline,
     Comparison,
     Pair,
     Summary,
-    VisualGain,
-    compare_folder,
-    conventions_of,
     has_interval,
     judge,
-    read_baselines,
-    read_metrics,
-    read_visual_gains,
     slice_values,
-    write_metrics,
 )
+from vglm.evaluation.score.image_use import VisualGain
 from vglm.evaluation.score.metrics import EXACT_MATCH, METRICS, ROUGE_L, Metric, measure
+from vglm.evaluation.score.scoring import refresh
+from vglm.evaluation.score.settings import read_settings
 from vglm.evaluation.score.statistics import PairedComparison
-from vglm.files import changed_folder, inside, replaced_folder, write_text
-from vglm.runs import EVALUATION_FILE
+from vglm.files import inside, replaced_folder, write_text
 
 CURVES_PLOT = "curves.svg"
 MAX_IMAGE_BYTES = 20_000_000
@@ -93,34 +87,33 @@ def render(folder: Path | str) -> Path:
             writing it.
     """
     folder = Path(folder)
-    read_evaluation(folder)  # says what is wrong with a folder that is none
-    with changed_folder(folder, marker=EVALUATION_FILE) as changed:
-        write_report(changed)
+    refresh(folder, write_report)
     return folder / "report" / "index.html"
 
 
-def write_report(folder: Path) -> None:
-    """As `render`, into an evaluation folder that is being made and that nobody reads yet.
+def write_report(folder: Path, comparison: Comparison) -> None:
+    """Show what was scored, in an evaluation folder that is being made and that nobody reads yet.
+
+    Args:
+        folder: The evaluation folder.
+        comparison: See `vglm.evaluation.score.scoring.score_folder`.
 
     Raises:
-        ConfigError: As `render`.
-        DataError: Likewise.
+        ConfigError: The evaluation's config names an unknown metric.
+        DataError: A file of the folder is missing or damaged, or the report cannot be written.
     """
     evaluation = read_evaluation(folder)
-    comparison = compare_folder(folder, evaluation)
-    metrics = read_metrics(evaluation)
-    names = metrics.get("names") or ()
-    asked = {*metrics.get("asked_first", names), *(metric.name for metric in METRICS)}
+    settings = read_settings(evaluation)
+    asked = {*(settings.names if settings.asked_first is None else settings.asked_first)}
     content = _Content(
         evaluation,
         comparison,
-        read_visual_gains(folder, evaluation, comparison),
-        read_baselines(folder),
-        conventions_of(evaluation, comparison),
+        comparison.gains,
+        comparison.baselines,
+        dict(comparison.conventions),
         read_curves(folder),
-        tuple(name for name in names if name not in asked),
+        tuple(name for name in settings.names if name not in asked | {metric.name for metric in METRICS}),
     )
-    write_metrics(comparison, folder)
     with replaced_folder(folder / "report", marker="index.html") as report:
         write_text(report / "index.html", _html(content, folder / IMAGES_FOLDER))
         write_text(report / "report.md", _markdown(content))
@@ -143,11 +136,14 @@ class _Content:
     added_metrics: tuple[str, ...] = ()
 
 
-def print_summary(folder: Path | str, console: Console | None = None, *, tracked: str | None = None) -> None:
+def print_summary(
+    folder: Path | str, comparison: Comparison, console: Console | None = None, *, tracked: str | None = None
+) -> None:
     """Print an evaluation's scores, what they say in words, its stamps and where the report lies.
 
     Args:
         folder: An evaluation folder.
+        comparison: See `vglm.evaluation.score.scoring.score_folder`.
         console: Where to print; 80 columns of standard output if not given.
         tracked: Where the evaluation was uploaded, see `vglm.evaluation.tracking`.
 
@@ -157,7 +153,6 @@ def print_summary(folder: Path | str, console: Console | None = None, *, tracked
     folder = Path(folder)
     console = console or Console(width=80, highlight=False)
     evaluation = read_evaluation(folder)
-    comparison = compare_folder(folder, evaluation)
     title = Printed(f"{evaluation.title}: {comparison.baseline} → {comparison.candidate}", "table.title")
     table = Table(title=title, title_justify="left")
     table.add_column("samples", overflow="fold")
@@ -174,8 +169,8 @@ def print_summary(folder: Path | str, console: Console | None = None, *, tracked
         console.print(how.en, markup=False)
     for stamp in evaluation.stamps:
         console.print(f"{stamp.text}: {stamp.detail}", style="bold yellow", markup=False)
-    gains = read_visual_gains(folder, evaluation, comparison)
-    console.print(verdict(evaluation, comparison, gains, read_baselines(folder)).en, style="bold", markup=False)
+    gains = comparison.gains
+    console.print(verdict(evaluation, comparison, gains, comparison.baselines).en, style="bold", markup=False)
     curves = read_curves(folder)
     said = [] if curves is None else [text for text, _ in describe_curves(curves)]
     for sentence in [*findings(evaluation, comparison), *never_named(comparison), *said]:
@@ -229,7 +224,7 @@ def verdict(
         if judge(probe.primary, probe.primary_metric).finding == "worse":
             parts.append(say("but_forgot", diff=_difference(probe.primary.difference, probe.primary_metric)))
     rules = [each for each in baselines if metric.name in each.scores]
-    sign = -1 if metric.is_better_higher is False else 1
+    sign = -1 if metric.higher_is_better is False else 1
     if rules:
         best = max(rules, key=lambda rule: sign * rule.scores[metric.name])
         if sign * best.scores[metric.name] >= sign * result.after:
@@ -288,7 +283,7 @@ def _spoken(attribute: str, text: Text) -> Markup:
 
 
 def _title(metric: Metric) -> Text:
-    return metric_title(metric.name, metric.title)
+    return Text(*metric.titles.values())
 
 
 def _value(value: float, metric: Metric) -> str:
@@ -424,7 +419,7 @@ def never_named(comparison: Comparison) -> list[Text]:
 def _finding_tables(comparison: Comparison) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
     """Split -> arm -> finding -> its counts and scores, as in `metrics.json`; only where findings were asked for."""
     splits = comparison.as_dict()["splits"]
-    return {name: part["findings"] for name, part in splits.items() if "findings" in part}
+    return {name: part["findings"] for name, part in splits.items() if part["findings"]}
 
 
 def _absent(arms: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Text | None:
@@ -610,13 +605,13 @@ def _context(content: _Content) -> dict[str, Any]:
 
 def _draws(comparison: Comparison) -> Text | None:
     """How far single draws of the answers lie apart; None where each question was answered once."""
-    draws = comparison.as_dict().get("draws")
-    if not draws or draws["n"] < 2:
+    draws = comparison.draws
+    if draws["n"] < 2:
         return None
     metric = next(metric for metric in comparison.metrics if metric.name == draws["metric"])
     arms = []
     for label in (comparison.baseline, comparison.candidate):
-        mean, spread = (math.nan if draws[name][label] is None else draws[name][label] for name in ("mean", "sd"))
+        mean, spread = (math.nan if (end := each[label]) is None else end for each in (draws["mean"], draws["sd"]))
         arms.append(say("draws_arm", arm=_arm(label), mean=_value(mean, metric), sd=_value(spread, metric)))
     names = Text("; ".join(each.en for each in arms), "；".join(each.zh for each in arms))
     return say("draws_about", n=draws["n"], metric=_title(metric), arms=names)
@@ -850,26 +845,8 @@ def _json(content: _Content) -> str:
         "findings": [{"en": each.en, "zh": each.zh} for each in findings(evaluation, comparison)],
         "never_named": [{"en": each.en, "zh": each.zh} for each in never_named(comparison)],
         **comparison.as_dict(),
-        "image_use": [
-            {
-                "arm": gain.arm,
-                "control": gain.control,
-                "label": gain.label,
-                "meaning": gain.meaning,
-                "changed": gain.changed,
-                "metric": comparison.verdict.metric.name,
-                "finding": judge(gain.result, comparison.verdict.metric).finding,
-                **{
-                    {"before": "other_image", "after": "true_image"}.get(name, name): each
-                    for name, each in gain.result.as_dict().items()
-                    if name != "flips"
-                },
-            }
-            for gain in content.gains
-        ],
         "baselines": [asdict(each) for each in content.baselines],
         "confusion": comparison.confusion,
-        "conventions": content.conventions or {},
         "curves": [] if content.curves is None else [text._asdict() for text, _ in describe_curves(content.curves)],
         "metrics_added_later": list(content.added_metrics),
     }

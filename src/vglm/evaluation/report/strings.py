@@ -419,43 +419,6 @@ SPLIT_TITLES = {
     "validation": Text("Validation", "验证集"),
     "train": Text("Training set", "训练集"),
 }
-METRIC_TITLES = {
-    "exact_match": "完全匹配",
-    "normalised_match": "归一化匹配",
-    "contains": "包含参考答案",
-    "accuracy": "准确率",
-    "balanced_accuracy": "平衡准确率",
-    "macro_f1": "宏平均 F1",
-    "parsed": "可解析的回答",
-    "choice_accuracy": "所选答案的准确率",
-    "choice_parsed": "选出选项的回答",
-    "likelihood_accuracy": "按似然的准确率",
-    "likelihood_accuracy_per_character": "按每字似然的准确率",
-    "expected_calibration_error": "期望校准误差",
-    "brier_score": "Brier 分数",
-    "bleu_char": "BLEU（字）",
-    "meteor": "METEOR（原形与词干）",
-    "bert_score": "BERTScore",
-    "judge": "大模型评分",
-    "chexbert_micro_f1": "CheXbert 微平均 F1（14 类）",
-    "chexbert_macro_f1": "CheXbert 宏平均 F1（14 类）",
-    "chexbert_micro_f1_5": "CheXbert 微平均 F1（5 类）",
-    "chexbert_macro_f1_5": "CheXbert 宏平均 F1（5 类）",
-    "rouge_l_characters": "ROUGE-L（字）",
-    "rouge_l_words": "ROUGE-L（词）",
-    "answer_length": "回答长度",
-    "length_ratio": "长度比",
-    "vqa_accuracy": "VQA 准确率",
-    "findings_micro_f1": "征象微平均 F1",
-    "findings_macro_f1": "征象宏平均 F1",
-    "abnormal_recall": "异常检出率",
-    "normal_recall": "正常识别率",
-    "period_error": "周期：相对误差",
-    "period_within_10_percent": "周期误差不超过 10%",
-    "amplitude_error": "振幅：相对误差",
-    "amplitude_within_10_percent": "振幅误差不超过 10%",
-}
-"""Where a metric's own title is no name in Chinese too."""
 FINDING_TITLES = {
     "No Finding": "未见异常",
     "Enlarged Cardiomediastinum": "纵隔增宽",
@@ -483,11 +446,6 @@ def say(key: str, **values: "object | Text") -> Text:
             for side, text in enumerate(STRINGS[key])
         )
     )
-
-
-def metric_title(name: str, title: str) -> Text:
-    """A metric's name, which in Chinese too may be its own."""
-    return Text(title, METRIC_TITLES.get(name, title))
 
 
 def finding_title(name: str) -> Text:
