@@ -1,9 +1,12 @@
 """`import vglm`: what a notebook does without Hydra."""
 
+import ast
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import peft
 import pytest
@@ -11,9 +14,10 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
+import evaluate
 import train as script
 import vglm
-from vglm.config import check_config, load_run_config
+from vglm.config import check_config, compose, load_run_config, repo_root
 from vglm.errors import ConfigError
 from vglm.tuning.components import ComponentTuning
 
@@ -65,6 +69,8 @@ def test_a_run_from_objects_goes_on_from_the_command_line(
 
     tuned, _ = vglm.load_pretrained(run)
     assert isinstance(tuned, peft.PeftModel)
+    assert vglm.merge(run, tmp_path / "merged").passed
+    vglm.load_pretrained(tmp_path / "merged")
     with pytest.raises(ConfigError, match="an adapter cannot be put on a model that has one"):
         vglm.train(
             few_shot_folder, model=run, checkpoint_selection=QUIET, allow_leakage=True, output_dir=tmp_path / "no"
@@ -138,3 +144,37 @@ def test_a_run_is_resumed_only_as_it_was(random_model_folder: Path, few_shot_fol
         vglm.train(data, trainer={**SHORT, "max_steps": 3}, resume=run, **given)
     again = vglm.train(data, trainer=SHORT, resume=run, **given)
     assert again.result == tmp_path / "adapter"
+
+
+def test_train_evaluate_and_compare_in_ten_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = vglm.load_dataset(repo_root() / "data/background_synthetic", probe="probe.json")
+    data = replace(data, train=data.train[:4], test=data.test[:3], probe=data.probe[:2])
+    asked: dict[str, Any] = {"metrics": ["chrf"], "max_new_tokens": 4, "image_use": False, "shots_in_context": 0}
+    evaluations = []
+    for rank in (1, 2):
+        run = vglm.train(data, method={"r": rank}, trainer=SHORT, checkpoint_selection=QUIET)
+        evaluations.append(vglm.evaluate(run, dataset=data, **asked))
+    table = vglm.compare(evaluations)
+    assert len(table.rows) == 2
+    assert evaluations[0].report.is_file()
+    assert set(evaluations[0].scores["test"]["chrf"]["values"]) == {"before", "after"}
+    again = vglm.score(evaluations[0].folder, ["bleu_zh"]).as_dict()
+    assert "bleu_zh" in again["splits"]["test"]["scores"]
+
+    arguments = [f"run={run.folder}", "max_new_tokens=4", "splits=[test]", "output_dir=again"]
+    with pytest.raises(ConfigError, match=r"dataset\._target_: it was an object in Python"):
+        evaluate.run(compose("evaluate", arguments))
+    assert not Path("again").exists()
+
+
+def test_the_readme_names_what_there_is() -> None:
+    text = (repo_root() / "README.md").read_text(encoding="utf-8").partition("\n## Python\n")[2].partition("\n## ")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    used = {node.attr for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Attribute) and _is_vglm(node.value)}
+    assert {"load_dataset", "train", "evaluate", "compare", "merge", "load_pretrained"} <= used <= set(vglm.__all__)
+    assert set(re.findall(r"`vglm\.(\w+)", text)) == {name for name in vglm.__all__ if not name.startswith("Visual")}
+
+
+def _is_vglm(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id == "vglm"

@@ -7,10 +7,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import vglm
 from vglm.errors import WorkbenchError, message_of
 from vglm.serving.command import add_commands as add_serving
 
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         description="VisualGLM Workbench. Training and evaluation are `python train.py` and `python evaluate.py`.",
         epilog="example: vglm convert visualglm-6b visualglm-6b-native --dtype float16",
     )
-    parser.add_argument("--version", action="version", version=f"vglm {_version()}")
+    parser.add_argument("--version", action="version", version=f"vglm {vglm.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="<command>", required=True)
 
     convert = commands.add_parser(
@@ -210,13 +210,6 @@ def _add_allow_target(add: Callable[..., object]) -> None:
         default=[],
         help="a package of yours whose components the runs may name, repeatable; what others name is not built",
     )
-
-
-def _version() -> str:
-    try:
-        return metadata.version("visualglm-workbench")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"
 
 
 def _convert(parsed: argparse.Namespace) -> None:

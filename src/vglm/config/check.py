@@ -321,7 +321,7 @@ def _fits(value: Any, annotation: Any) -> bool:
 
 
 def _fits_one(value: Any, alternatives: list[Any]) -> bool:
-    """Whether a value can be one of several types; a plain value is none of a class, where it could be something else."""
+    """Whether a value can be one of several types; a plain value is no class's where it could be something else."""
     spelled = [each for each in alternatives if _is_spelled(each)]
     is_open = len(spelled) < len(alternatives) and (isinstance(value, DictConfig) or not set(spelled) - {type(None)})
     return is_open or any(_fits(value, each) for each in spelled)
