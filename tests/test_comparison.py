@@ -121,7 +121,8 @@ def many(right: int, n: int, **values: str) -> list[Prediction]:
 
 def test_every_metric_has_its_statistics_and_holm_counts_them_all() -> None:
     before, after = many(10, 40), many(24, 40)
-    test = compare(before, after, metrics=["chrf", "contains"]).as_dict()["splits"]["test"]["scores"]
+    split = compare(before, after, metrics=["chrf", "contains"]).as_dict()["splits"]["test"]
+    test = split["scores"]
     names = ["chrf", "contains", "exact_match", "rouge_l_characters"]
     expected = compare_all(before, after, names)
     for name in names:
@@ -132,7 +133,7 @@ def test_every_metric_has_its_statistics_and_holm_counts_them_all() -> None:
     assert test["exact_match"]["p_value_exact"] == pytest.approx(2 / 2**14)  # 14 gains and no loss
     assert test["exact_match"]["p_value"] == pytest.approx(1 / 2**14)
     assert test["answer_length"]["p_value_holm"] is None
-    assert test["power_line"].startswith("With 40 test items a difference under")
+    assert split["power_line"].startswith("With 40 test items a difference under")
 
 
 def test_samples_of_one_group_do_not_count_as_independent() -> None:
