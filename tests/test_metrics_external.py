@@ -309,7 +309,7 @@ def test_answers_that_a_judge_leaves_unscored_are_counted(evaluation: Path, monk
     score_arms(evaluation, metrics)
     assert len(asked) == 2 * N - 2  # equal answers once
     stamp = read_evaluation(evaluation).stamps[-1]
-    assert (stamp.text, stamp.detail) == (STAMP, "Left out of the mean: Judged by x: 1 of after.")
+    assert (stamp.text, str(stamp.detail)) == (STAMP, "Left out of the mean: Judged by x: 1 of after.")
     metric = stored_metrics(evaluation, metrics["external"])["judge"]  # type: ignore[arg-type]
     assert metric.rows(AFTER).sum(axis=0).tolist() == [0.5 * (N - 1), N - 1]
     score_arms(evaluation, metrics)  # known by now
@@ -412,7 +412,7 @@ def test_a_failure_while_scoring_leaves_the_earlier_description_and_report(
     names = ("evaluation.json", "metrics.json", "report/index.html", "report/report.json")
     before = [(evaluation / name).read_bytes() for name in names]
 
-    def fail(folder: Path) -> None:
+    def fail(folder: Path, _: object) -> None:
         assert (folder / "evaluation.json").read_bytes() != before[0]  # in the copy
         (folder / "metrics.json").unlink()
         raise KeyboardInterrupt

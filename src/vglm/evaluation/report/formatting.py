@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 from markupsafe import Markup, escape
@@ -18,6 +19,7 @@ FLIPS = ((False, True), (True, False), (False, False), (True, True))
 """(Right before, right after), in the order of the titles `flip.0` to `flip.3`."""
 
 
+@cache
 def section_texts(module_file: str) -> Texts:
     """The words of a section, whose `messages.yaml` lies beside its module, and behind them the shared ones."""
     return Texts(Path(module_file).with_name("messages.yaml"), SHARED)

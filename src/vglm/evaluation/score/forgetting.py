@@ -274,6 +274,7 @@ def _reason(facts: ForgettingRecord) -> Sentence:
     if facts.choice is None:
         return facts.reason.removeprefix(f"{facts.warning}: ")
     kinds = {None: "kept", "FORGETTING BUDGET EXCEEDED": "over"}
-    at = Message("checkpoint.at", facts.choice)
+    shares = {name: 100 * facts.choice[name] for name in ("domain", "domain_before")}
+    at = Message("checkpoint.at", {**facts.choice, **shares})
     kind = kinds.get(facts.warning, "nothing")
     return Message(f"checkpoint.{kind}", {"at": at, "budget": facts.choice["budget_points"]})

@@ -164,19 +164,17 @@ def _cut(scored: Scored, split: str) -> list[Text]:
 
 def _finding(scored: Scored, split: str) -> Text:
     comparison, summary = scored.comparison, scored.comparison.splits[split]
+    key = "of_questions" if split == PROBE else "of_samples"
     values: dict[str, Any] = {
-        "samples": say(
-            "of_questions" if split == PROBE else "of_samples", n=summary.n, split=split, title=split_title(split)
-        ),
+        "samples": say(key, n=summary.n, split=Text(split, split_title(split).zh)),
         "metric": in_sentence(summary.decisive),
         "before": percent(summary.right[0]),
         "after": percent(summary.right[1]),
-        "baseline": comparison.baseline,
-        "candidate": comparison.candidate,
+        "baseline": Text(comparison.baseline, arm(comparison.baseline).zh),
+        "candidate": Text(comparison.candidate, arm(comparison.candidate).zh),
     }
     if scored.evaluation.purpose == "image use":
-        titles = {f"{name}_title": arm(values[name]) for name in ("baseline", "candidate")}
-        return say("images", points=signed(points(summary)), **values, **titles)
+        return say("images", points=signed(points(summary)), **values)
     gained, lost = len(summary.flips(False, True)), len(summary.flips(True, False))
     drawn = say("drawn", n=len(summary.pairs)) if len(summary.pairs) > summary.n else Text.of("")
     right = say("one_answer") if gained == 1 else say("answers", n=gained)
