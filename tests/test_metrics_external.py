@@ -341,7 +341,7 @@ def test_answers_that_a_judge_leaves_unscored_are_counted(evaluation: Path, monk
     score_arms(evaluation, MetricSettings.of(metrics))
     assert len(asked) == 2 * N - 2  # equal answers once
     stamp = read_evaluation(evaluation).stamps[-1]
-    assert (stamp.text, stamp.detail) == (STAMP, "Left out of the mean: Judged by x: 1 of after.")
+    assert (stamp.text, str(stamp.detail)) == (STAMP, "Left out of the mean: Judged by x: 1 of after.")
     metric = stored_metrics(evaluation, components(metrics["external"]))["judge"]
     assert metric.rows(AFTER).sum(axis=0).tolist() == [0.5 * (N - 1), N - 1]
     score_arms(evaluation, MetricSettings.of(metrics))  # known by now

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from vglm.errors import DataError
+from vglm.evaluation.messages import Message, Sentence, Unsuitable, as_plain
 from vglm.evaluation.predictions import (
     Evaluation,
     Prediction,
@@ -182,11 +183,11 @@ class Summary:
         return [pair for pair in self.pairs if pair.right == (was_right, is_right)]
 
     @property
-    def power_line(self) -> str:
+    def power_line(self) -> Message:
         """What these samples can and cannot show by the primary metric, in a sentence or two."""
         if len(self.draws) == 1:
             return self.primary.power_line
-        return f"{self.primary.power_line} Each item was answered {len(self.draws)} times and counts once."
+        return Message("power.draws", {"power": self.primary.power_line, "draws": len(self.draws)})
 
     @property
     def primary(self) -> PairedComparison:
@@ -204,7 +205,7 @@ class Summary:
         return adjust(self._found[0], self.metrics)
 
     @property
-    def not_computed(self) -> dict[str, str]:
+    def not_computed(self) -> dict[str, Sentence]:
         """Metric name -> why it does not apply to these answers."""
         return self._found[1]
 
@@ -227,14 +228,15 @@ class Summary:
         return self._known[metric.name]
 
     @cached_property
-    def _found(self) -> tuple[dict[str, PairedComparison], dict[str, str]]:
+    def _found(self) -> tuple[dict[str, PairedComparison], dict[str, Sentence]]:
         """Metric name -> its comparison, and of those that do not apply why."""
-        found, reasons = {}, {}
+        found: dict[str, PairedComparison] = {}
+        reasons: dict[str, Sentence] = {}
         for metric in self.metrics:
             try:
                 found[metric.name] = self._compare(metric)
             except DataError as error:
-                reasons[metric.name] = str(error)
+                reasons[metric.name] = error.message if isinstance(error, Unsuitable) else str(error)
         return found, reasons
 
     @cached_property
@@ -388,8 +390,8 @@ class Comparison:
             "right_by": summary.decisive.name,
             "wrong_to_right": _names(summary, summary.flips(False, True)),
             "right_to_wrong": _names(summary, summary.flips(True, False)),
-            "power_line": summary.power_line,
-            "not_computed": summary.not_computed,
+            "power_line": as_plain(summary.power_line),
+            "not_computed": {metric: as_plain(reason) for metric, reason in summary.not_computed.items()},
             "kinds": {kind: self._set(part) for kind, part in summary.kinds.items()},
             "slices": {
                 field: {value: self._set(part) for value, part in parts.items()}
@@ -442,7 +444,7 @@ class Comparison:
             "arm": gain.arm,
             "control": gain.control,
             "label": gain.label,
-            "meaning": gain.meaning,
+            "meaning": as_plain(gain.meaning),
             "changed": gain.changed,
             "metric": metric.name,
             "finding": judge(gain.result, metric).finding,
