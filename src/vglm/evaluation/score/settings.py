@@ -95,10 +95,16 @@ class MetricSettings:
         if not isinstance(values, Mapping):
             own = {each.name: each for each in values if not isinstance(each, str)}
             return cls([each if isinstance(each, str) else each.name for each in values], custom=own or None)
-        from vglm.config import build
+        from vglm.config import build, locate
 
-        settings: MetricSettings = build(_checked(values), _convert_="all")
-        return replace(settings, custom={**settings.custom, **own}) if settings.custom and own else settings
+        spelled = _checked(values)
+        external = {
+            name: each and locate(each["_target_"])(**{key: value for key, value in each.items() if key != "_target_"})
+            for name, each in (spelled["external"] or {}).items()
+        }
+        custom = {name: each and build(each, _convert_="all") for name, each in (spelled.get("custom") or {}).items()}
+        plain = {key: value for key, value in spelled.items() if key != "_target_"}
+        return cls(**plain | {"external": external or None, "custom": {**custom, **(own or {})} or None})
 
     @property
     def components(self) -> "dict[str, ExternalMetric]":
@@ -183,7 +189,9 @@ def spell_out(metrics: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: Something under `external` is no component, and stands for none; all of these are named.
     """
     external, problems = dict[str, Any](), []
-    given = metrics.get("external")
+    given, names = metrics.get("external"), metrics.get("names")
+    if isinstance(names, str):
+        raise ConfigError(f"metrics.names must be a list, such as [{names}], got {names!r}.")
     if not isinstance(given, Mapping | None):
         raise ConfigError(f"metrics.external: expected components by name, got {given!r}")
     for name, values in (given or {}).items():
