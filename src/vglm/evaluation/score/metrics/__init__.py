@@ -16,12 +16,15 @@ score_conventions(records)                            the same predictions, as o
 | `likelihood` | choices by likelihood, calibration |
 | `findings` | 14 findings in chest radiographs, by rules |
 | `lightcurves` | period and amplitude |
-| `external` | BERTScore, CheXbert, a judge, other programs' scores: computed once, read from files, off by default |
+| `external` | scores that are computed once and read from files, off by default |
+| `bert_score`, `chexbert` | by weights of the user's |
 | `judge` | a language model behind an endpoint of the user's |
+| `imported` | other programs' scores |
 | `benchmarks` | MME, POPE |
 | `conventions` | LLaMA-Factory, ms-swift, R2Gen, pycocoevalcap, sacrebleu |
 
-A config file in conf/metrics/ lists names. A new metric is a `Metric` in `ALL_METRICS`.
+A config file in conf/metrics/ lists names. A metric carries its kind, direction, unit and titles itself: a new one is a
+`Metric` in `ALL_METRICS`, or what a package of the user's gives, see `vglm.evaluation.score.settings`.
 """
 
 import difflib
