@@ -60,6 +60,7 @@ from vglm.evaluation.predictions import (
 from vglm.evaluation.score.metrics import (
     EXACT_MATCH,
     METRICS,
+    Labels,
     Metric,
     adjust,
     as_table,
@@ -294,7 +295,7 @@ class Comparison:
     baseline: str
     candidate: str
     splits: dict[str, Summary]
-    labels: tuple[str, ...] | None = None
+    labels: Labels | None = None
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -502,7 +503,7 @@ def compare(
     *,
     labels: tuple[str, str] = ("before", "after"),
     metrics: Sequence[str] = (),
-    classes: Sequence[str] | None = None,
+    classes: Labels | None = None,
     external: Mapping[str, Metric] | None = None,
 ) -> Comparison:
     """Join two arms of predictions by split, id and draw.
@@ -547,7 +548,7 @@ def compare(
         others = [before[record.key] for record in records]
         decisive, right = _decide(others, records, own)
         summaries[name] = Summary(tuple(map(Pair, others, records, right)), own, decisive)
-    return Comparison(*labels, summaries, None if classes is None else tuple(classes))
+    return Comparison(*labels, summaries, classes)
 
 
 def _decide(
@@ -613,7 +614,7 @@ class _MetricsConfig:
     """What the `metrics` of a config are made of."""
 
     names: list[str] | str | None = None
-    labels: list[Any] | None = None
+    labels: list[Any] | dict[str, Any] | None = None
     convention: str | None = None
     external: dict[str, Any] | None = None
     asked_first: list[str] | None = None
