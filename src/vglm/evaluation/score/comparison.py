@@ -36,6 +36,7 @@ from vglm.evaluation.score.image_use import VisualGain
 from vglm.evaluation.score.metrics import (
     EXACT_MATCH,
     METRICS,
+    Labels,
     Metric,
     adjust,
     as_table,
@@ -285,7 +286,7 @@ class Comparison:
     baseline: str
     candidate: str
     splits: dict[str, Summary]
-    labels: tuple[str, ...] | None = None
+    labels: Labels | None = None
     gains: tuple[VisualGain, ...] = ()
     baselines: tuple[Baseline, ...] = ()
     conventions: Mapping[str, Any] = field(default_factory=dict)
@@ -527,7 +528,7 @@ def compare(
     *,
     labels: tuple[str, str] = ("before", "after"),
     metrics: Sequence[str] = (),
-    classes: Sequence[str] | None = None,
+    classes: Labels | None = None,
     external: Mapping[str, Metric] | None = None,
 ) -> Comparison:
     """Join two arms of predictions by split, id and draw.
@@ -556,7 +557,7 @@ def _compare(
     candidate: Sequence[Prediction],
     labels: tuple[str, str],
     metrics: Sequence[Metric],
-    classes: Sequence[str] | None,
+    classes: Labels | None,
 ) -> Comparison:
     chosen = {metric.name: metric for metric in (*metrics, *METRICS)}
     if not candidate and not baseline:
@@ -582,7 +583,7 @@ def _compare(
         others = [before[record.key] for record in records]
         decisive, right = _decide(others, records, own)
         summaries[name] = Summary(tuple(map(Pair, others, records, right)), own, decisive)
-    return Comparison(*labels, summaries, None if classes is None else tuple(classes))
+    return Comparison(*labels, summaries, classes)
 
 
 def _decide(
