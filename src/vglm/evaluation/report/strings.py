@@ -221,9 +221,9 @@ STRINGS = {
         ),
         "grouped": (" in {groups} independent groups", "，{groups} 个独立组"),
         "power": (
-            "with {n} items{grouped} whose differences vary as these do, one under {least} cannot be detected "
-            "(80 % power at the 5 % level)",
-            "{n} 个样本{grouped}、差值波动如此时，检测不出小于 {least}的差异（功效 80%，显著性水平 5%）",
+            "with {n} items{grouped} whose differences vary as these do, a true difference under {least} is found in "
+            "fewer than 80 % of cases (at the 5 % level)",
+            "{n} 个样本{grouped}、差值波动如此时，小于 {least}的真实差异被检出的概率不足 80%（显著性水平 5%）",
         ),
         "nothing_to_forget": ("there was nothing to forget", "原本就没有可遗忘的"),
         "forgot_worse": ("{loss} points were forgotten ({interval})", "遗忘 {loss} 个百分点（{interval}）"),
@@ -240,8 +240,8 @@ STRINGS = {
             "问题太少，无法判断遗忘",
         ),
         "power_unknown": (
-            "the differences do not vary, so the power is unknown",
-            "差值没有变化，检验功效未知",
+            "so few items find any true difference in fewer than 80 % of cases",
+            "样本太少，任何真实差异被检出的概率都不足 80%",
         ),
         "not_seeing": (
             " It is not shown to come from the image.",

@@ -11,7 +11,7 @@
                                          "effect_size": 3.5, "n": 120, "groups": 120, "detectable": 0.03, …}, …,
                          "right_by": "exact_match",
                          "wrong_to_right": ["test.json#0", …], "right_to_wrong": [],
-                         "power_line": "With 120 test items a difference under 3.1 points cannot be detected (…).",
+                         "power_line": "With 120 test items a true difference under 3.1 points is found in …",
                          "not_computed": {},                         (with metrics of findings also "findings": …)
                          "classes": {"after": [{"label": "beach", "n": 12, "named": 13, "precision": 0.92,
                                                 "recall": 1.0, "f1": 0.96, "interval": [0.81, 0.99]}, …], …},
@@ -85,8 +85,6 @@ MAX_SLICES = 30
 CONTROLS = ("shuffled", "blank", "neighbour", "text-only")
 CLASSIFICATION = ("accuracy", "balanced_accuracy", "macro_f1")
 LEVEL = 0.05
-FEW_GROUPS = 10
-"""With fewer independent groups no interval can be trusted."""
 SHARES_OF_RIGHT = ("accuracy", "choice_accuracy", "mme_accuracy", "pope_accuracy")
 """Metrics that call each answer right or wrong, for sets whose primary metric does not."""
 
@@ -452,7 +450,7 @@ class Verdict:
 
     Attributes:
         finding: `better` or `worse` where the interval excludes no difference and the test agrees; `open` where either
-            does not; `too few` where there are fewer than `FEW_GROUPS` independent groups or no interval.
+            does not; `too few` where there are fewer than `result.least_groups` independent groups or no interval.
         result: What it rests on.
         metric: Likewise.
     """
@@ -476,7 +474,7 @@ def judge(result: PairedComparison, metric: Metric) -> Verdict:
         metric: What was compared; of errors less is better.
     """
     low, high = result.interval
-    if result.groups < FEW_GROUPS or math.isnan(result.difference) or math.isnan(low) or math.isnan(high):
+    if result.groups < result.least_groups or math.isnan(result.difference) or math.isnan(low) or math.isnan(high):
         return Verdict("too few", result, metric)
     if low <= 0 <= high or not result.p_value < LEVEL:
         return Verdict("open", result, metric)

@@ -9,8 +9,9 @@ Runs belong together when their configs differ in nothing but the seed. A row ha
 interval that says what other seeds and other samples would do to it, and beside it how much the seeds vary and how much
 the samples (`vglm.evaluation.score.statistics.over_seeds`). Of a method with one seed nobody knows what another would
 do; its interval is of other samples alone. Two methods are compared sample by sample, each sample with its mean over
-the method's seeds; the p-values are Holm-corrected for all pairs of methods. Where both have the same seeds, their
-difference has an interval over other seeds, too.
+the method's seeds; the p-values are Holm-corrected for all pairs of methods. Where both have two seeds or more, their
+difference has an interval over other seeds, too, paired where the seeds are the same; without it no two methods are
+said to differ.
 """
 
 import math
@@ -34,9 +35,11 @@ from vglm.evaluation.score.metrics import EXACT_MATCH
 from vglm.evaluation.score.statistics import (
     Interval,
     PairedComparison,
+    SeedDifference,
     SeedSummary,
     bootstrap_interval,
     compare_paired,
+    compare_seeds,
     holm,
     over_seeds,
     wilson_interval,
@@ -122,15 +125,15 @@ class MethodTest:
         second: Name of another; the difference is its score minus the first's.
         result: Of exact match on the test split, each sample's mean over the seeds.
         p_value: Corrected by Holm for all pairs of methods.
-        over_seeds: Of the difference seed by seed, other seeds and other samples counted; None unless both methods have
-            the same two seeds or more.
+        over_seeds: Of the difference, other seeds and other samples counted; None unless both methods have two seeds
+            or more.
     """
 
     first: str
     second: str
     result: PairedComparison
     p_value: float
-    over_seeds: SeedSummary | None
+    over_seeds: SeedDifference | None
 
 
 def compare_methods(runs: Sequence[Run]) -> list[MethodTest]:
@@ -157,8 +160,10 @@ def compare_methods(runs: Sequence[Run]) -> list[MethodTest]:
         one, two = scores[first], scores[second]
         means = (np.mean(list(each.values()), axis=0) for each in (one, two))
         results[first, second] = compare_paired(*means, groups=clusters)
-        if len(one) > 1 and one.keys() == two.keys():
-            summaries[first, second] = over_seeds([two[seed] - one[seed] for seed in one], groups=clusters)
+        if min(len(one), len(two)) > 1 and len(set(clusters)) > 1:
+            is_paired = one.keys() == two.keys()
+            rows = [two[seed] for seed in (one if is_paired else two)]
+            summaries[first, second] = compare_seeds(list(one.values()), rows, is_paired=is_paired, groups=clusters)
     keys = {f"{place}": pair for place, pair in enumerate(results)}
     adjusted = holm({key: results[pair].p_value for key, pair in keys.items()})
     return [MethodTest(*pair, results[pair], adjusted[key], summaries.get(pair)) for key, pair in keys.items()]
@@ -225,11 +230,10 @@ def _test_cells(tests: Sequence[MethodTest]) -> tuple[list[str], list[list[str]]
 
 
 def _finding(test: MethodTest) -> str:
-    """What may be said of two methods."""
-    if not test.p_value < LEVEL:
+    """What may be said of two methods: the less is known of other seeds, the weaker the word."""
+    if not test.p_value < LEVEL or test.result.groups < test.result.least_groups:
         return "not told apart"
-    seeds = test.over_seeds
-    return "differ" if seeds is None or not seeds.interval.low <= 0 <= seeds.interval.high else "in these seeds"
+    return "differ" if test.over_seeds is not None and test.over_seeds.excludes_zero else "in these seeds"
 
 
 def _test_legend(tests: Sequence[MethodTest]) -> str:
@@ -240,9 +244,9 @@ def _test_legend(tests: Sequence[MethodTest]) -> str:
         f" p, Holm: corrected for the number of pairs, {len(tests)};"
         " effect: the difference in standard deviations. Methods that are not told apart are not shown to be"
         f" equal. 95% interval and p ({result.test}): what other samples would do, the seeds as they are; seeds too:"
-        " the interval of the difference for other seeds and other samples, where both methods have the same seeds, -"
-        " where they have not, so that the seeds' part is unknown; in these seeds: they differ, but with other seeds"
-        " they might not."
+        " the interval of the difference for other seeds and other samples, - where a method has a single seed, so that"
+        " the seeds' part is unknown; differ: this interval excludes 0, too; in these seeds: the runs differ, but with"
+        " other seeds the methods might not."
     )
 
 
