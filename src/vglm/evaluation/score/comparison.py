@@ -67,8 +67,6 @@ PROBE = "probe"
 MAX_SLICES = 30
 """A field with more different values is no way to slice."""
 LEVEL = 0.05
-FEW_GROUPS = 10
-"""With fewer independent groups no interval can be trusted."""
 
 
 @dataclass(frozen=True)
@@ -478,7 +476,7 @@ class Verdict:
 
     Attributes:
         finding: `better` or `worse` where the interval excludes no difference and the test agrees; `open` where either
-            does not; `too few` where there are fewer than `FEW_GROUPS` independent groups or no interval.
+            does not; `too few` where there are fewer than `result.least_groups` independent groups or no interval.
         result: What it rests on.
         metric: Likewise.
     """
@@ -502,7 +500,7 @@ def judge(result: PairedComparison, metric: Metric) -> Verdict:
         metric: What was compared; of errors less is better.
     """
     low, high = result.interval
-    if result.groups < FEW_GROUPS or math.isnan(result.difference) or math.isnan(low) or math.isnan(high):
+    if result.groups < result.least_groups or math.isnan(result.difference) or math.isnan(low) or math.isnan(high):
         return Verdict("too few", result, metric)
     if low <= 0 <= high or not result.p_value < LEVEL:
         return Verdict("open", result, metric)
