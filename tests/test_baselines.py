@@ -9,19 +9,11 @@ from PIL import Image
 
 from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError
-from vglm.evaluation.predict.baselines import (
-    Answers,
-    Baseline,
-    Shots,
-    collect_baselines,
-    draw_examples,
-    nearest_answers,
-    put_in_context,
-    vision_features,
-    write_baselines,
-)
+from vglm.evaluation.predict.answers import Answers, Shots
+from vglm.evaluation.predict.examples import draw_examples, nearest_answers, put_in_context, vision_features
 from vglm.evaluation.predictions import Arm, Prediction, unanswered
-from vglm.evaluation.score.comparison import read_baselines
+from vglm.evaluation.score.baselines import Baseline, collect_baselines, read_baselines, write_baselines
+from vglm.evaluation.score.settings import MetricSettings
 from vglm.model.loading import load_pretrained
 
 
@@ -83,11 +75,11 @@ def test_random_answers_come_near_to_their_expectation_and_follow_the_seed() -> 
 
 
 def test_metrics_are_those_of_the_config_and_undefined_scores_are_left_out() -> None:
-    metrics = {"names": ["vqa_accuracy", "accuracy"], "labels": ["沙滩", "海上", "是"]}
+    metrics = MetricSettings(["vqa_accuracy", "accuracy"], labels=["沙滩", "海上", "是"]).of_texts()
     found = scores(TRAIN, Answers("after", {"after": TEST}), metrics=metrics)  # 否 is no such label
     assert found["majority class"] == {"vqa_accuracy": 0.5}
     with pytest.raises(ConfigError, match="did you mean 'accuracy'"):
-        scores(TRAIN, Answers("after", {"after": TEST}), metrics={"names": ["acuracy"], "labels": None})
+        MetricSettings(["acuracy"])
 
 
 def test_several_accepted_answers_teach_the_most_frequent_one() -> None:

@@ -20,8 +20,9 @@ import train
 from vglm.config import compose, repo_root
 from vglm.data.loading import load_splits
 from vglm.errors import LONGEST_MESSAGE, AdapterError, ConfigError, DataError, WorkbenchError
+from vglm.evaluation.predict.controls import shuffle_images
+from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import generate_predictions
-from vglm.evaluation.predict.image_use import shuffle_images
 from vglm.evaluation.predictions import read_evaluation, read_predictions
 from vglm.evaluation.report import render
 from vglm.evaluation.score.comparison import read_baselines
@@ -74,9 +75,9 @@ def test_before_is_the_base_and_after_has_the_adapter(
     splits = load_splits(data, probe="probe.json")
     for arm, adapter in (("before", None), ("after", run_folder / "adapter")):
         model, processor = load_pretrained(random_model_folder, adapter=adapter)
-        as_asked = {"max_new_tokens": TOKENS, "batch_size": 2}
-        expected = generate_predictions(model, processor, splits.test, **as_asked)
-        expected += generate_predictions(model, processor, splits.probe, split="probe", **as_asked)
+        decoding = Decoding(max_new_tokens=TOKENS, batch_size=2)
+        expected = generate_predictions(model, processor, splits.test, decoding)
+        expected += generate_predictions(model, processor, splits.probe, decoding, split="probe")
         assert read_predictions(folder / arm / "predictions.jsonl") == expected
     before, after = ((folder / arm / "predictions.jsonl").read_text("utf-8") for arm in ("before", "after"))
     assert before != after
@@ -157,7 +158,7 @@ def test_a_fully_tuned_run_compares_two_models(random_model_folder: Path, tmp_pa
     folder = run(f"run={train.run(compose('train', [*model, *dataset, *steps, *quiet]))}")
     samples = scene_splits(train_samples=4, test_samples=3, seed=1, test_seed=2).test
     for arm, path in (("before", random_model_folder), ("after", tmp_path / "full" / "model")):
-        expected = generate_predictions(*load_pretrained(path), samples, max_new_tokens=TOKENS, batch_size=2)
+        expected = generate_predictions(*load_pretrained(path), samples, Decoding(max_new_tokens=TOKENS, batch_size=2))
         assert read_predictions(folder / arm / "predictions.jsonl") == expected
 
 
@@ -175,7 +176,7 @@ def test_a_model_alone_is_asked_with_shuffled_and_true_images(
     samples = load_splits(data).test
     loaded = load_pretrained(random_model_folder)
     for arm, rows in (("shuffled", shuffle_images(samples, seed=3)), ("true", samples)):
-        expected = generate_predictions(*loaded, rows, max_new_tokens=TOKENS)
+        expected = generate_predictions(*loaded, rows, Decoding(max_new_tokens=TOKENS))
         assert read_predictions(folder / arm / "predictions.jsonl") == expected
 
 
@@ -526,8 +527,13 @@ def test_metrics_of_models_of_the_user_s_own(copied_run: Path, tmp_path: Path) -
     run(f"run={copied_run}", *quick, *asked)
     found = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
     assert found["primary"] == "bert_score"
-    assert set(found["splits"]["test"]) >= {"bert_score", "exact_match", "chexbert_micro_f1", "chexbert_macro_f1_5"}
-    assert "bert_score" not in found["splits"]["probe"]  # by exact match alone
+    assert set(found["splits"]["test"]["scores"]) >= {
+        "bert_score",
+        "exact_match",
+        "chexbert_micro_f1",
+        "chexbert_macro_f1_5",
+    }
+    assert "bert_score" not in found["splits"]["probe"]["scores"]  # by exact match alone
     shutil.rmtree(bert)  # a report needs no weights
     before = (output / "metrics.json").read_bytes()
     render(output)

@@ -27,8 +27,7 @@ from vglm.evaluation.predictions import (
 )
 from vglm.evaluation.report import print_summary, render
 from vglm.evaluation.report.sections import answers as answers_section
-from vglm.evaluation.score.comparison import compare_folder
-from vglm.evaluation.score.scoring import rescore
+from vglm.evaluation.score.scoring import read_comparison, rescore
 from vglm.files import claimed
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'`|{{ 7 * 7 }}"
@@ -84,7 +83,7 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
 
 
 def summarise(folder: Path, console: Console | None = None) -> None:
-    print_summary(folder, compare_folder(folder, read_evaluation(folder)), console)
+    print_summary(folder, read_comparison(folder), console)
 
 
 class Page(HTMLParser):
@@ -394,7 +393,7 @@ def test_a_classification_shows_its_confusion(make_folder: Callable[..., Path]) 
     text = (path.parent / "report.md").read_text(encoding="utf-8")
     assert "| cat | 12 | 0.0 | 0.0 to 39.0 | 100.0 | 86.2 to 100.0 |" in text
     assert "Better: Accuracy went from 0.0% to 100.0%" in report["verdict"]["en"]
-    assert report["splits"]["test"]["slices"]["kind"]["a"]["accuracy"]["n"] == 12
+    assert report["splits"]["test"]["slices"]["kind"]["a"]["scores"]["accuracy"]["n"] == 12
 
 
 def test_slices_to_which_the_primary_metric_does_not_apply_are_by_another_one_which_is_named(
@@ -444,7 +443,8 @@ def test_stored_answers_are_scored_again_without_torch(make_folder: Callable[...
     report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
     assert report["primary"] == "exact_match"  # chosen before anyone saw a score
     assert report["metrics_added_later"] == ["chrf"]
-    assert 0.1 < report["splits"]["test"]["chrf"]["before"] < report["splits"]["test"]["chrf"]["after"] < 1
+    chrf = report["splits"]["test"]["scores"]["chrf"]["values"]
+    assert 0.1 < chrf["before"] < chrf["after"] < 1
     text = Page((folder / "report" / "index.html").read_text(encoding="utf-8")).text
     assert "chrF2 was added when the stored answers were scored again" in text
     assert "BLEU (zh) was added" not in text

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +17,9 @@ from test_report import EVALUATION, answers, record
 from test_report_curves import write
 
 from vglm.evaluation.messages import Message
-from vglm.evaluation.predict.baselines import write_baselines
 from vglm.evaluation.predictions import Arm, Evaluation, Prediction, Stamp, write_evaluation, write_predictions
-from vglm.evaluation.report import render
+from vglm.evaluation.report import render, write_report
+from vglm.evaluation.score.baselines import write_baselines
 from vglm.evaluation.score.comparison import Baseline, Comparison, Pair, Summary
 
 
@@ -269,7 +268,7 @@ def test_curves_are_drawn_and_their_numbers_unfold(browser: Browser, tmp_path: P
     assert browser.complaints() == []
 
 
-def test_draws_of_a_sample_stand_together(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draws_of_a_sample_stand_together(browser: Browser, tmp_path: Path) -> None:
     """Three draws of two samples: the first flips in one draw, the second is always right."""
     pairs = [
         Pair(
@@ -280,9 +279,9 @@ def test_draws_of_a_sample_stand_together(browser: Browser, tmp_path: Path, monk
         for name, answer in (("a", "沙滩。" if draw == 1 else "狗。"), ("b", "沙滩。"))
     ]
     comparison = Comparison("before", "after", {"test": Summary(tuple(pairs))})
-    monkeypatch.setattr(sys.modules["vglm.evaluation.report.render"], "compare_folder", lambda *_: comparison)
     write_evaluation(replace(EVALUATION, stamps=()), tmp_path)
-    browser.open(render(tmp_path))
+    write_report(tmp_path, comparison)
+    browser.open(tmp_path / "report" / "index.html")
     assert browser.run("document.querySelectorAll('article').length") == 2
     assert browser.run("document.querySelector('.count').textContent") == "2 of 2 shown"
     first = "document.querySelector('article')"

@@ -11,7 +11,7 @@ from test_report import AFTER, BEFORE, EVALUATION, Page, make_folder  # noqa: F4
 
 from vglm.evaluation.messages import LANGUAGES
 from vglm.evaluation.report import print_summary, render, sections
-from vglm.evaluation.score.comparison import compare_folder
+from vglm.evaluation.score.scoring import read_comparison
 
 FILES = {
     "__init__.py": """
@@ -90,7 +90,7 @@ def test_a_section_is_a_folder_and_a_line(make_folder: Callable[..., Path]) -> N
         assert f"- {line}" in markdown
         output = StringIO()
         console = Console(file=output, width=80)
-        print_summary(folder, compare_folder(folder, EVALUATION), console, language=language)
+        print_summary(folder, read_comparison(folder), console, language=language)
         assert title in output.getvalue()
         assert line in output.getvalue()
     assert '<td class="strong">3</td>' in section
@@ -112,7 +112,7 @@ def test_a_section_with_nothing_to_show_is_left_out(make_folder: Callable[..., P
 def test_the_terminal_speaks_chinese(make_folder: Callable[..., Path]) -> None:  # noqa: F811
     folder, output = make_folder(), StringIO()
     console = Console(file=output, width=80)
-    print_summary(folder, compare_folder(folder, EVALUATION), console, language="zh")
+    print_summary(folder, read_comparison(folder), console, language="zh")
     printed = output.getvalue()
     assert "样本太少，无法下结论：完全匹配由 33.3% 变为 66.7%" in printed.replace("\n", "")
     assert "测试集" in printed

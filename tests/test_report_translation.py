@@ -12,19 +12,20 @@ from test_report import EVALUATION, make_folder, record  # noqa: F401
 
 from vglm.data.sample import Sample, Turn
 from vglm.data.splits import Leakage
+from vglm.evaluation.checkpoint_selection import choose
 from vglm.evaluation.messages import FILE_TEXTS, Message, Texts, translate
-from vglm.evaluation.predict.baselines import Answers, collect_baselines
-from vglm.evaluation.predict.image_use import make_controls
-from vglm.evaluation.predict.provenance import provenance, synthetic_stamps
+from vglm.evaluation.predict.answers import Answers
+from vglm.evaluation.predict.controls import make_controls
+from vglm.evaluation.predict.provenance import describe_choice, provenance, synthetic_stamps
 from vglm.evaluation.predictions import Arm, Stamp, read_evaluation, write_evaluation
 from vglm.evaluation.report import render
 from vglm.evaluation.report.formatting import SHARED, named
 from vglm.evaluation.report.section import Section
 from vglm.evaluation.report.sections import SECTIONS
-from vglm.evaluation.score.forgetting import describe_choice
+from vglm.evaluation.score.baselines import collect_baselines
+from vglm.evaluation.score.metrics import select_metrics
 from vglm.evaluation.score.statistics import compare_paired
 from vglm.runs import CheckpointScore, ForgettingRecord
-from vglm.tuning.forgetting import choose
 
 SENTENCE = re.compile(r"[a-z]+ [a-z]+ [a-z]+")
 """Three English words in a row."""
@@ -117,7 +118,7 @@ def test_all_that_the_workbench_says_of_arms_and_baselines_has_chinese() -> None
     said = [translate(each.arm.meaning) for each in make_controls({"test": samples}, 4, True, 1)]
     test = [record(str(row), "沙滩。") for row in range(4)]
     answers = Answers("after", {"after": test, "after-text-only": test}, ["沙滩。"] * 4)
-    baselines = collect_baselines(samples, answers, {"names": ["exact_match"], "labels": None})
+    baselines = collect_baselines(samples, answers, select_metrics(["exact_match"]))
     assert len(baselines) == 5
     said += [named("baseline", each.name) for each in baselines] + [translate(each.meaning) for each in baselines]
     results = [compare_paired([0, 1, 1], [1, 1, 0]), compare_paired([0, 0.5, 1], [1, 1, 0], groups=["a", "a", "b"])]

@@ -30,13 +30,7 @@ def section_texts(module_file: str) -> Texts:
 
 def title(metric: Metric) -> Text:
     """A metric's name, which in Chinese too may be its own."""
-    return metric_title(metric.name, metric.title)
-
-
-def metric_title(name: str, english: str) -> Text:
-    """As `title`, of a metric that is known by its name."""
-    own = SHARED.get(f"metric.{name}")
-    return Text(english, english if own is None else own.zh)
+    return Text(*metric.titles.values())
 
 
 def in_sentence(metric: Metric) -> Text:

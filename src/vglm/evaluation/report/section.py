@@ -21,7 +21,6 @@ words; every `Text` comes out in the language of the file, on the page in both. 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
@@ -29,14 +28,9 @@ from typing import Any, Literal, NamedTuple
 from vglm.evaluation.messages import Text, Texts
 from vglm.evaluation.predictions import Evaluation
 from vglm.evaluation.report.formatting import section_texts
-from vglm.evaluation.score.comparison import (
-    Baseline,
-    Comparison,
-    VisualGain,
-    conventions_of,
-    read_baselines,
-    read_visual_gains,
-)
+from vglm.evaluation.score.baselines import Baseline
+from vglm.evaluation.score.comparison import Comparison
+from vglm.evaluation.score.image_use import VisualGain
 
 Cell = Text | str
 """A text in both languages, a name or number, or markup."""
@@ -56,20 +50,20 @@ class Scored:
     evaluation: Evaluation
     comparison: Comparison
 
-    @cached_property
+    @property
     def gains(self) -> Sequence[VisualGain]:
         """How much of the score rests on the image, by control."""
-        return read_visual_gains(self.folder, self.evaluation, self.comparison)
+        return self.comparison.gains
 
-    @cached_property
+    @property
     def baselines(self) -> Sequence[Baseline]:
         """What simple rules score."""
-        return read_baselines(self.folder)
+        return self.comparison.baselines
 
-    @cached_property
+    @property
     def conventions(self) -> Mapping[str, Any]:
         """Scores by other projects' conventions, where they were requested."""
-        return conventions_of(self.evaluation, self.comparison)
+        return self.comparison.conventions
 
 
 class Line(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 from vglm.evaluation.messages import Text, translate
 from vglm.evaluation.report.formatting import arm, named, section_texts, span, value
 from vglm.evaluation.report.section import Scored
-from vglm.evaluation.score.comparison import Baseline
+from vglm.evaluation.score.baselines import Baseline
 from vglm.evaluation.score.metrics import measure
 
 say = section_texts(__file__)

@@ -24,10 +24,5 @@ def show(scored: Scored) -> Mapping[str, Any]:
     return {"facts": [*facts, (say("evaluated"), Text.of(evaluation.created))]}
 
 
-def record(scored: Scored) -> Mapping[str, Any]:
-    """Scores by other projects' conventions."""
-    return {"conventions": scored.conventions}
-
-
 def _listed(values: Mapping[str, Any]) -> Text:
     return Text.of(", ".join(f"{name} {each}" for name, each in values.items()))

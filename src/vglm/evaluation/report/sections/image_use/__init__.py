@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vglm.evaluation.messages import Text, as_plain
+from vglm.evaluation.messages import Text
 from vglm.evaluation.report.formatting import (
     arm,
     control,
@@ -18,7 +18,8 @@ from vglm.evaluation.report.formatting import (
     value,
 )
 from vglm.evaluation.report.section import Line, Scored, Table
-from vglm.evaluation.score.comparison import VisualGain, judge
+from vglm.evaluation.score.comparison import judge
+from vglm.evaluation.score.image_use import VisualGain
 from vglm.evaluation.score.metrics import Metric
 
 say = section_texts(__file__)
@@ -41,27 +42,6 @@ def lines(scored: Scored) -> list[Line]:
         return []
     foremost = [gain for gain in scored.gains if gain.control == scored.gains[0].control]
     return [Line(_sentence(gain, scored.comparison.verdict.metric)) for gain in foremost]
-
-
-def record(scored: Scored) -> Mapping[str, Any]:
-    """The gains in numbers."""
-    metric = scored.comparison.verdict.metric
-    return {"image_use": [_as_dict(gain, metric) for gain in scored.gains]}
-
-
-def _as_dict(gain: VisualGain, metric: Metric) -> dict[str, Any]:
-    names = {"before": "other_image", "after": "true_image"}
-    numbers = {names.get(name, name): each for name, each in gain.result.as_dict().items() if name != "flips"}
-    return {
-        "arm": gain.arm,
-        "control": gain.control,
-        "label": gain.label,
-        "meaning": as_plain(gain.meaning),
-        "changed": gain.changed,
-        "metric": metric.name,
-        "finding": judge(gain.result, metric).finding,
-        **numbers,
-    }
 
 
 def _sentence(gain: VisualGain, metric: Metric) -> Text:

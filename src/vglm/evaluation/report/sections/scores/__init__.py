@@ -20,8 +20,9 @@ from vglm.evaluation.report.formatting import (
     value,
 )
 from vglm.evaluation.report.section import Cell, Line, Scored, Table
-from vglm.evaluation.score.comparison import Comparison, Summary, has_interval, read_metrics
+from vglm.evaluation.score.comparison import Comparison, Summary, has_interval
 from vglm.evaluation.score.metrics import METRICS, Metric
+from vglm.evaluation.score.settings import read_settings
 
 say = section_texts(__file__)
 
@@ -65,10 +66,9 @@ def files(scored: Scored) -> Mapping[str, str]:
 
 
 def _added(scored: Scored) -> list[str]:
-    metrics = read_metrics(scored.evaluation)
-    names = metrics.get("names") or ()
-    first = {*metrics.get("asked_first", names), *(metric.name for metric in METRICS)}
-    return [name for name in names if name not in first]
+    settings = read_settings(scored.evaluation)
+    first = settings.names if settings.asked_first is None else settings.asked_first
+    return [name for name in settings.names if name not in {*first, *(metric.name for metric in METRICS)}]
 
 
 def _table(comparison: Comparison, part: Summary) -> Table:
@@ -107,13 +107,13 @@ def _reach(part: Summary, metrics: Mapping[str, Metric]) -> float:
 
 def _draws(comparison: Comparison) -> Text | None:
     """How far single draws of the answers lie apart; None where each question was answered once."""
-    draws = comparison.as_dict().get("draws")
-    if not draws or draws["n"] < 2:
+    draws = comparison.draws
+    if draws["n"] < 2:
         return None
     metric = next(metric for metric in comparison.metrics if metric.name == draws["metric"])
     arms = []
     for label in (comparison.baseline, comparison.candidate):
-        mean, spread = (math.nan if draws[name][label] is None else draws[name][label] for name in ("mean", "sd"))
+        mean, spread = (math.nan if (end := each[label]) is None else end for each in (draws["mean"], draws["sd"]))
         arms.append(say("draws_arm", arm=arm(label), mean=value(mean, metric), sd=value(spread, metric)))
     return say("draws_about", n=draws["n"], metric=title(metric), arms=join(arms, ";"))
 

@@ -128,7 +128,7 @@ def _but_forgot(comparison: Comparison) -> list[Text]:
 def _rule(scored: Scored) -> list[Text]:
     """The best simple rule, where it scores as well as the candidate."""
     metric, result = scored.comparison.verdict.metric, scored.comparison.verdict.result
-    sign = -1 if metric.is_better_higher is False else 1
+    sign = -1 if metric.higher_is_better is False else 1
     rules = [rule for rule in scored.baselines if metric.name in rule.scores]
     best = max(rules, key=lambda rule: sign * rule.scores[metric.name], default=None)
     if best is None or sign * best.scores[metric.name] < sign * result.after:
