@@ -46,7 +46,7 @@ def show(scored: Scored) -> Mapping[str, Any]:
 
 def is_ours(field: str, part: Summary) -> bool:
     """Whether the workbench makes a field; the names and values of others are the data's, in no language of ours."""
-    has_study = any(metric.name.startswith("findings") for metric in part.metrics)
+    has_study = any(metric.kind == "findings" for metric in part.metrics)
     return field in ("kind", "language") or (field == "study" and has_study)
 
 
