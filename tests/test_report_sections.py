@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
 import pytest
 from rich.console import Console
-from test_report import AFTER, BEFORE, EVALUATION, Page, make_folder  # noqa: F401
+from test_report import AFTER, BEFORE, EVALUATION, Page, answers, make_folder  # noqa: F401
 
 from vglm.evaluation.messages import LANGUAGES
 from vglm.evaluation.report import print_summary, render, sections
@@ -117,3 +118,23 @@ def test_the_terminal_speaks_chinese(make_folder: Callable[..., Path]) -> None: 
     assert "样本太少，无法下结论：完全匹配由 33.3% 变为 66.7%" in printed.replace("\n", "")
     assert "测试集" in printed
     assert "Test set" not in printed
+
+
+def test_how_answers_end_is_counted_for_each_arm(make_folder: Callable[..., Path]) -> None:  # noqa: F811
+    before = answers(4, 40)
+    after = [replace(each, finish="length" if row < 7 else "eos") for row, each in enumerate(before)]
+    after[10:12] = [replace(each, prediction=" ") for each in after[10:12]]
+    after[12] = replace(after[12], prediction="", finish=None, error="image x.png is damaged")
+    folder = make_folder(before, after)
+    report = render(folder).parent
+    content = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    assert content["finishes"]["test"] == {
+        "before": {"eos": 0, "length": 0, "empty": 0, "error": 0, "unknown": 40},
+        "after": {"eos": 30, "length": 7, "empty": 2, "error": 1, "unknown": 0},
+    }
+    said = "Test set, after: 2 of 40 answers are empty."
+    assert said in (report / "index.html").read_text(encoding="utf-8").partition("</section>")[0]
+    markdown = (report / "report.md").read_text(encoding="utf-8")
+    assert "| Test set \\(after\\) | 40 | 30 | 7 | 2 | 1 | 0 |" in markdown
+    assert f"- {said}" in markdown
+    assert 'id="finishes"' not in render(make_folder(before, before)).read_text(encoding="utf-8")

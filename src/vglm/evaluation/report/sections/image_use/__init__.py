@@ -4,19 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vglm.evaluation.messages import Text
-from vglm.evaluation.report.formatting import (
-    arm,
-    control,
-    difference,
-    ends,
-    interval,
-    methods,
-    number,
-    p_value,
-    section_texts,
-    title,
-    value,
-)
+from vglm.evaluation.report import formatting as fmt
+from vglm.evaluation.report.formatting import section_texts
 from vglm.evaluation.report.section import Line, Scored, Table
 from vglm.evaluation.score.comparison import judge
 from vglm.evaluation.score.image_use import VisualGain
@@ -32,7 +21,7 @@ def show(scored: Scored) -> Mapping[str, Any] | None:
     metric = scored.comparison.verdict.metric
     return {
         "gains": _table(scored.gains, metric),
-        "methods": methods((gain.result, control(gain.control)) for gain in scored.gains),
+        "methods": fmt.methods((gain.result, fmt.control(gain.control)) for gain in scored.gains),
     }
 
 
@@ -50,26 +39,26 @@ def _sentence(gain: VisualGain, metric: Metric) -> Text:
         finding = "none"  # no answer changes with the image
     return say(
         f"gain_{finding}",
-        arm=arm(gain.arm),
-        diff=difference(gain.result.difference, metric),
-        interval=interval(gain.result, metric),
-        control=control(gain.control),
+        arm=fmt.arm(gain.arm),
+        diff=fmt.difference(gain.result.difference, metric),
+        interval=fmt.interval(gain.result, metric),
+        control=fmt.control(gain.control),
         n=f"{gain.result.n:,}",
     )
 
 
 def _table(gains: Sequence[VisualGain], metric: Metric) -> Table:
-    header = [say("arm"), say("other_image"), say("with_other", metric=title(metric)), say("true_image")]
+    header = [say("arm"), say("other_image"), say("with_other", metric=fmt.title(metric)), say("true_image")]
     header += [say("visual_gain"), say("interval"), say("p"), Text.of("n"), say("groups")]
     rows = [
         [
-            arm(gain.arm),
-            control(gain.control),
-            value(gain.result.before, metric),
-            value(gain.result.after, metric),
-            number(gain.result.difference, metric),
-            ends(gain.result, metric),
-            p_value(gain.result.p_value),
+            fmt.arm(gain.arm),
+            fmt.control(gain.control),
+            fmt.value(gain.result.before, metric),
+            fmt.value(gain.result.after, metric),
+            fmt.number(gain.result.difference, metric),
+            fmt.ends(gain.result, metric),
+            fmt.p_value(gain.result.p_value),
             f"{gain.result.n:,}",
             f"{gain.result.groups:,}",
         ]
