@@ -156,7 +156,7 @@ def test_a_protocol_is_scored_by_the_primary_metric(tmp_path: Path) -> None:
     assert (result.metric.name, result.rows[0].before, result.rows[0].after) == ("answer_length", 2.0, 8 / 3)
     assert str(result).endswith("3 samples in 2 folds   before 2   after 2.67")
     write_evaluation(evaluation, tmp_path / "1" / "evaluation")
-    with pytest.raises(DataError, match="was judged by answer_length, .* by exact_match"):
+    with pytest.raises(DataError, match=r"was judged by answer_length, .* by exact_match"):
         collect_protocol(tmp_path)
 
 
