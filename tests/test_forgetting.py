@@ -368,7 +368,7 @@ def test_a_report_says_what_was_chosen_and_that_the_budget_was_exceeded(
     report = evaluate.run(compose("evaluate", [f"run={folder}", *switches]))
     evaluation = read_evaluation(report)
     assert "FORGETTING BUDGET EXCEEDED" in [stamp.text for stamp in evaluation.stamps]
-    assert evaluation.facts["checkpoint"].endswith("and the general probe; training was stopped early")
+    assert str(evaluation.facts["checkpoint"]).endswith("and the general probe; training was stopped early")
     assert "FORGETTING BUDGET EXCEEDED" in (report / "report" / "index.html").read_text(encoding="utf-8")
     curves = json.loads((report / "curves.json").read_text(encoding="utf-8"))
     assert curves["forgetting"] == [
@@ -412,9 +412,9 @@ def test_the_report_admits_that_its_probe_was_chosen_by(few_shot_folder: Path) -
     choice = {"chosen_step": 2, "warning": None, "stopped_early": False, "probe_sha256": asked.probe_sha256}
     record = ForgettingRecord(**reason, **choice)
     facts, stamps = describe_choice(record, {"probe": probe})
-    assert "the probe of this report" in facts["checkpoint"]
+    assert "the probe of this report" in str(facts["checkpoint"])
     assert stamps == ()
-    assert "the probe of this report" not in describe_choice(record, {})[0]["checkpoint"]
+    assert "the probe of this report" not in str(describe_choice(record, {})[0]["checkpoint"])
 
 
 def test_a_resumed_run_has_the_curve_and_the_adapter_of_an_uninterrupted_one(

@@ -254,12 +254,12 @@ def test_an_evaluation_of_yes_no_questions(random_model_folder: Path, tmp_path: 
         for choice, value in found.likelihoods.items():
             assert value == pytest.approx(math.fsum(one_by_one(model, processor, shown, choice)), abs=1e-4)
     content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["splits"]["test"]
-    assert {"likelihood_accuracy", "brier_score", "expected_calibration_error"} <= content.keys()
+    assert {"likelihood_accuracy", "brier_score", "expected_calibration_error"} <= content["scores"].keys()
     assert content["not_computed"] == {}
     assert {arm: table["n"] for arm, table in content["calibration"].items()} == {"shuffled": 4, "true": 4}
     assert "choices" not in content["slices"]
     baselines = json.loads((folder / "baselines.json").read_text(encoding="utf-8"))
-    named = {each["name"]: set(each["scores"]) for each in baselines}
+    named = {str(each["name"]): set(each["scores"]) for each in baselines}
     assert "likelihood_accuracy" in named["text only"]
     assert "likelihood_accuracy" not in named["majority class"]  # a rule has no likelihoods
     with pytest.raises(ConfigError, match="choices must be null, sample"):

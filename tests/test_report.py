@@ -26,6 +26,7 @@ from vglm.evaluation.predictions import (
     write_predictions,
 )
 from vglm.evaluation.report import print_summary, render
+from vglm.evaluation.report.sections import answers as answers_section
 from vglm.evaluation.score.scoring import read_comparison, rescore
 from vglm.files import claimed
 
@@ -79,6 +80,10 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+def summarise(folder: Path, console: Console | None = None) -> None:
+    print_summary(folder, read_comparison(folder), console)
 
 
 class Page(HTMLParser):
@@ -151,9 +156,9 @@ def test_images_beyond_the_limit_stay_beside_the_page(
 ) -> None:
     folder = make_folder()
     path = folder / "images" / f"{'ab' * 32}.webp"
-    monkeypatch.setattr(sys.modules["vglm.evaluation.report.render"], "MAX_IMAGE_BYTES", path.stat().st_size)
+    monkeypatch.setattr(answers_section, "MAX_IMAGE_BYTES", path.stat().st_size)
     assert "images are in this page" not in render(folder).read_text(encoding="utf-8").partition("<script")[0]
-    monkeypatch.setattr(sys.modules["vglm.evaluation.report.render"], "MAX_IMAGE_BYTES", path.stat().st_size - 1)
+    monkeypatch.setattr(answers_section, "MAX_IMAGE_BYTES", path.stat().st_size - 1)
     page = Page(render(folder).read_text(encoding="utf-8"))
     assert page.data["images"] == []
     assert page.data["rows"][0][11] == -2
@@ -227,8 +232,7 @@ def test_the_terminal_table_fits_80_columns(make_folder: Callable[..., Path]) ->
     before = [replace(each, kind=kind) for each, kind in zip(BEFORE, kinds, strict=True)]
     after = [replace(each, kind=kind) for each, kind in zip(AFTER, kinds, strict=True)]
     output = StringIO()
-    folder = make_folder(before, after)
-    print_summary(folder, read_comparison(folder), Console(file=output, width=80))
+    summarise(make_folder(before, after), Console(file=output, width=80))
     lines = output.getvalue().splitlines()
     assert any("Test set" in line and "33.3 → 66.7" in line and "+33.3" in line for line in lines)
     assert any("颜色颜色的问题很长很长" in line for line in lines)
@@ -244,8 +248,7 @@ def test_a_name_is_printed_as_it_is(make_folder: Callable[..., Path], kind: str)
     output = StringIO()
     kinds = [kind, *"bcde"]
     arms = ([replace(each, kind=name) for each, name in zip(arm, kinds, strict=True)] for arm in (BEFORE, AFTER))
-    folder = make_folder(*arms)
-    print_summary(folder, read_comparison(folder), Console(file=output, width=80))
+    summarise(make_folder(*arms), Console(file=output, width=80))
     assert f"  {kind[:8]}" in output.getvalue()
 
 
@@ -283,7 +286,7 @@ def test_cut_answers_are_counted_for_each_arm(
         folder = make_folder(arm, after, replace(EVALUATION, stamps=(), decoding={"max_new_tokens": 5}))
         text = " ".join(Page(render(folder).read_text(encoding="utf-8")).text.split())
         sentence = "of 40 answers an arm, 7 (before) and 0 (after) reached max_new_tokens = 5 and were cut there."
-        print_summary(folder, read_comparison(folder))
+        summarise(folder)
         shown = " ".join(capsys.readouterr().out.split())
         for where in (text, (folder / "report/report.md").read_text(encoding="utf-8"), shown):
             assert (sentence in where) is said
@@ -349,7 +352,7 @@ def test_a_gain_that_owes_nothing_to_the_image_and_a_rule_that_does_as_well_are_
         "on 40 samples. It is not shown to come from the image. A simple rule scores higher: constant answer, 95.0%."
     )
     output = StringIO()
-    print_summary(folder, read_comparison(folder), Console(file=output, width=80))
+    summarise(folder, Console(file=output, width=80))
     assert "A simple rule scores higher" in " ".join(output.getvalue().split())
     write_predictions(answers(4, 40), folder / "after-shuffled/predictions.jsonl")
     (folder / "baselines.json").unlink()
@@ -457,7 +460,7 @@ def test_a_primary_metric_that_is_chosen_afterwards_is_stamped(make_folder: Call
         folder = make_folder(evaluation=replace(EVALUATION, config=config, stamps=()))
         for setting in ("[]", "[exact_match]", "[chrf]", "[chrf, exact_match]", "[exact_match, bleu_zh]"):
             rescore(folder, [f"metrics.names={setting}"])
-            stamps = [(stamp.text, stamp.detail) for stamp in read_evaluation(folder).stamps]
+            stamps = [(stamp.text, str(stamp.detail)) for stamp in read_evaluation(folder).stamps]
             detail = "The verdict rests on chrf; before anyone saw an answer it was to rest on exact_match."
             assert stamps == ([("PRIMARY METRIC CHOSEN AFTERWARDS", detail)] if "[chrf" in setting else [])
 
@@ -479,7 +482,7 @@ def test_code_that_scores_again_is_told_from_the_code_that_answered(make_folder:
     for code, count in ((code_state(), 0), ("sources sha256 0123456789abcdef", 1)):
         folder = make_folder(evaluation=replace(EVALUATION, facts={"code": code}))
         text = Page(render(folder).read_text(encoding="utf-8")).text
-        assert code in text
+        assert str(code) in text
         assert text.count(f"scored again with code{code_state()}") == count
 
 
@@ -522,7 +525,7 @@ def test_findings_of_reports_stand_side_by_side_and_one_that_is_never_named_is_s
     assert "| Lung Opacity | 5 | **never** | – | 0.0 | 0.0 | – | **never** | – | 0.0 | 0.0 | – |" in text
     assert f"- {said}" in text
     output = StringIO()
-    print_summary(path.parents[1], read_comparison(path.parents[1]), Console(file=output, width=80))
+    summarise(path.parents[1], Console(file=output, width=80))
     assert said in " ".join(output.getvalue().split())
 
 
@@ -548,7 +551,7 @@ def test_page_and_terminal_call_right_what_the_primary_metric_does(make_folder: 
     assert "| **Test set** | 40 | 50.0% | 100.0% | +50.0 |" in text
     assert "Right or wrong goes by POPE accuracy." in text
     output = StringIO()
-    print_summary(folder, read_comparison(folder), Console(file=output, width=80))
+    summarise(folder, Console(file=output, width=80))
     assert "POPE accuracy" in output.getvalue()
     assert "50.0 → 100.0" in output.getvalue()
     assert "Right or wrong goes by POPE accuracy." in output.getvalue()
@@ -595,7 +598,7 @@ def test_a_report_and_its_figures_appear_together_or_the_earlier_ones_stay(
     assert not list(folder.glob(".*"))
 
 
-def _fill_the_disk(_: object) -> str:
+def _fill_the_disk(*_: object) -> str:
     raise OSError(28, "No space left on device")
 
 
@@ -630,7 +633,7 @@ def test_names_with_markup_are_printed_as_they_are(make_folder: Callable[..., Pa
     records = [replace(each, kind="[/b]") for each in BEFORE], [replace(each, kind="[/b]") for each in AFTER]
     folder = make_folder(*records, replace(EVALUATION, title="[red]x[/b]"))
     output = StringIO()
-    print_summary(folder, read_comparison(folder), Console(file=output, width=80))
+    summarise(folder, Console(file=output, width=80))
     printed = output.getvalue()
     assert "[/b]" in printed
     assert "[red]x[/b]" in printed

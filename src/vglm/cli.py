@@ -142,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: vglm protocol outputs/background/lora/few_shot/<time>",
     )
     protocol.add_argument("folder", metavar="DIR", type=Path, help="the folder with the runs")
+    _add_allow_target(protocol.add_argument)
     protocol.set_defaults(command=_protocol, name="protocol", doing="reading the runs")
 
     report = commands.add_parser(
@@ -171,6 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     add = score.add_argument
     add("folder", metavar="DIR", type=Path, help="the evaluation folder")
     add("settings", metavar="SETTING", nargs="*", help="metrics.<key>=<value>; see conf/metrics/")
+    _add_allow_target(add)
     score.set_defaults(command=_score, name="score", doing="reading the stored answers")
 
     doctor = commands.add_parser(
@@ -208,7 +210,7 @@ def _add_allow_target(add: Callable[..., object]) -> None:
         metavar="PACKAGE",
         action="append",
         default=[],
-        help="a package of yours whose components the runs may name, repeatable; what others name is not built",
+        help="a package of yours whose components and metrics may be named, repeatable; what others name is not built",
     )
 
 
@@ -283,14 +285,18 @@ def _merge(parsed: argparse.Namespace) -> int:
 
 
 def _protocol(parsed: argparse.Namespace) -> None:
+    from vglm.config import allow_targets
     from vglm.evaluation.score.side_by_side import collect_protocol
 
+    allow_targets(*parsed.allow_target)
     print(collect_protocol(parsed.folder))
 
 
 def _report(parsed: argparse.Namespace) -> None:
+    from vglm.config import allow_targets
     from vglm.files import recover, write_text
 
+    allow_targets(*parsed.allow_target)
     for folder in parsed.runs:
         recover(folder)  # another report may have been killed
     if any((folder / "evaluation.json").is_file() for folder in parsed.runs):
@@ -315,10 +321,12 @@ def _report(parsed: argparse.Namespace) -> None:
 
 
 def _score(parsed: argparse.Namespace) -> None:
+    from vglm.config import allow_targets
     from vglm.evaluation.report import print_summary, write_report
     from vglm.evaluation.score.scoring import rescore
     from vglm.files import recover
 
+    allow_targets(*parsed.allow_target)
     recover(parsed.folder)
     _check_evaluations([parsed.folder])
     print_summary(parsed.folder, rescore(parsed.folder, parsed.settings, write_report))

@@ -23,7 +23,6 @@ from typing import Any, Literal
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vglm.config.overrides import top_level_keys
 from vglm.config.settings import FUNCTIONS, signature_of
 from vglm.config.signatures import NoSuchName, Signature, missing_name, read_signature
 from vglm.config.targets import build, interpolation_in, is_ours, locate, refusal
@@ -117,6 +116,8 @@ def check_config(cfg: DictConfig | Mapping[str, Any], config_name: str = "train"
     Raises:
         ConfigError: Lists all problems, one a line, each with the key's full name.
     """
+    from vglm.config.overrides import top_level_keys  # with Hydra, which a single component needs not
+
     cfg = cfg if isinstance(cfg, DictConfig) else OmegaConf.create(dict(cfg))
     known = top_level_keys(config_name)
     problems = [f"{key[:_SHOWN]}: no such key{did_you_mean(key, known)}" for key in map(str, cfg) if key not in known]

@@ -205,6 +205,7 @@ class CheckpointScores(CheckpointScorer):
                 "lost_points": choice.lost_points,
                 "warning": choice.warning,
                 "reason": str(choice),
+                "choice": asdict(choice),
                 "stopped_early": self.is_stopped,
             }
         return facts

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError, DataError
+from vglm.evaluation.messages import Message
 from vglm.evaluation.predict.answers import Shots
 from vglm.evaluation.predict.training_answers import draw, label_of, majority_answer
 from vglm.evaluation.predictions import Arm, unanswered
@@ -68,18 +69,12 @@ def put_in_context(
     count = _count_fitting(examples, test, processor, limit - max_new_tokens)
     name = f"{label}-{IN_CONTEXT}" if label else IN_CONTEXT
     if count == 0:
-        meaning = (
-            f"not asked: beside {max_new_tokens} tokens for the answer not one of {len(examples)} training examples"
-            f" fits into the model's {limit:,} tokens before every test question"
-        )
+        meaning = Message("shots.none", {"tokens": max_new_tokens, "n": len(examples), "limit": limit})
         logger.warning("k-shot in context is %s", meaning)
         return Shots(Arm(label=name, meaning=meaning), 0, ())
-    shown = f"{count} training examples" if count > 1 else "one training example"
-    fewer = f"; of {len(examples)} no more fit into its {limit:,} tokens" if count < len(examples) else ""
-    meaning = (
-        f"what the untuned model answers after {shown} drawn by seed, the same for all questions, as earlier turns in"
-        f" text (the prompt holds one image, that of the question, so the examples' images are not shown{fewer})"
-    )
+    shown = Message("shots.examples", {"n": count}) if count > 1 else Message("shots.one_example")
+    key = "shots.some" if count < len(examples) else "shots.all"
+    meaning = Message(key, {"shown": shown, "n": len(examples), "limit": limit})
     turns = _example_turns(examples[:count])
     asked = [replace(sample, turns=(*turns, *sample.turns)) for sample in test]
     return Shots(Arm(label=name, meaning=meaning), count, asked)

@@ -2,7 +2,7 @@
 
 One of `baselines.json`:
 
-    {"name": "majority class", "meaning": "the most frequent answer to the same question in the 20 training samples",
+    {"name": "majority class", "meaning": {"key": "majority", "values": {"n": "20"}},
      "scores": {"exact_match": 0.1, "rouge_l_characters": 0.71}, "n": 120, "intervals": {"exact_match": [0.06, 0.17]}}
 
 | baseline | answers with | what a model that is no better has learned |
@@ -25,6 +25,7 @@ from statistics import fmean
 
 from vglm.data.sample import Sample
 from vglm.errors import DataError
+from vglm.evaluation.messages import Message, Sentence
 from vglm.evaluation.predict.answers import Answers
 from vglm.evaluation.predict.training_answers import draw, label_of, majority_answer
 from vglm.evaluation.predictions import Prediction, unanswered
@@ -56,8 +57,8 @@ class Baseline:
         intervals: Metric name -> 95 % interval of the score; of the primary metric only, and not of a mean over draws.
     """
 
-    name: str
-    meaning: str
+    name: Sentence
+    meaning: Sentence
     scores: Mapping[str, float]
     n: int | None = None
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -88,8 +89,8 @@ class _StoredScore:
 class _StoredBaseline:
     """A row of `baselines.json`, see `Baseline`."""
 
-    name: str
-    meaning: str
+    name: Sentence
+    meaning: Sentence
     scores: Mapping[str, float | _StoredScore | None]
     n: int | None = None
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -129,28 +130,19 @@ def collect_baselines(
         baselines.append(_constant_answer(draw(train, MAX_TRAIN, generator), test, score))
         counted = draw(train, MAX_COUNTED, generator)
         size = f"{len(counted):,}" + (f"/{len(train):,}" if len(counted) < len(train) else "")
-        meaning = (
-            f"the most frequent answer to the same question in the {size} training samples, or to any question where"
-            " that one is new"
-        )
+        meaning = Message("majority", {"n": size})
         baselines.append(score.judge("majority class", meaning, _answer_with(test, majority_answer(counted))))
         baselines.append(_random_answer(train, test, score, generator))
     if answers.nearest:
         pairs = zip(test, answers.nearest, strict=True)
         rows = [replace(record, prediction=answer, error=None, likelihoods={}, finish=None) for record, answer in pairs]
-        meaning = (
-            "the answer of the training sample whose image is nearest in the untuned model's vision features"
-            " (Q-Former output, mean over slots, cosine), among those with the same question where there are any"
-        )
-        baselines.append(score.judge("nearest neighbour", meaning, rows))
+        baselines.append(score.judge("nearest neighbour", Message("nearest"), rows))
     if answers.text_only:
-        meaning = "what the evaluated model answers to the question without the image"
-        baselines.append(score.judge("text only", meaning, answers.text_only))
+        baselines.append(score.judge("text only", Message("text_only"), answers.text_only))
     if answers.shots is not None:
-        name = f"{answers.shots.count or 'k'}-shot in context"
-        meaning = answers.shots.arm.meaning
-        shown = answers.in_context
-        baselines.append(score.judge(name, meaning, shown) if shown else Baseline(name, meaning, {}))
+        name = Message("baseline.shots", {"n": answers.shots.count or "k"})
+        how, shown = answers.shots.arm.meaning, answers.in_context
+        baselines.append(score.judge(name, how, shown) if shown else Baseline(name, how, {}))
     return baselines
 
 
@@ -165,7 +157,7 @@ class _Scorer:
         """Metric -> score; None where it is undefined."""
         return {name: self.score(metric, records) for name, metric in self.metrics.items()}
 
-    def judge(self, name: str, meaning: str, records: Sequence[Prediction]) -> Baseline:
+    def judge(self, name: Sentence, meaning: Sentence, records: Sequence[Prediction]) -> Baseline:
         """A rule by its answers."""
         return Baseline(name, meaning, _defined(self(records)), *self.doubt(records))
 
@@ -228,10 +220,10 @@ def _constant_answer(train: Sequence[Sample], test: Sequence[Prediction], score:
         values = {answer: -math.inf if value is None else sign * value for answer, value in found.items()}
         chosen[name] = max(labels, key=values.__getitem__)  # of equal ones the more frequent
         scores[name] = score.score(metric, _always(test, chosen[name]))
-    answers = "; ".join(f"{name}: {answer}" for name, answer in chosen.items())
+    answers = tuple(f"{name}: {answer}" for name, answer in chosen.items())
     if len(set(chosen.values())) == 1:
-        answers = next(iter(chosen.values()))
-    meaning = f"one answer to everything, the one that scores best on {len(train):,} training samples ({answers})"
+        answers = (next(iter(chosen.values())),)
+    meaning = Message("constant", {"n": len(train), "answers": answers})
     primary = next(iter(score.metrics), None)
     doubt = score.doubt(_always(test, chosen[primary])) if primary in chosen else (len(test), {})
     return Baseline("constant answer", meaning, _defined(scores), *doubt)
@@ -248,7 +240,7 @@ def _random_answer(
     means = {name: [value for value in values if value is not None] for name, values in columns.items()}
     return Baseline(
         name="random training answer",
-        meaning=f"the answer of a training sample drawn at random, the mean of {count} draws",
+        meaning=Message("random", {"n": count}),
         scores={name: fmean(values) for name, values in means.items() if values},
         n=len(test),
     )

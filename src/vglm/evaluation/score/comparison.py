@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from vglm.errors import DataError
+from vglm.evaluation.messages import Message, Sentence, Unsuitable, as_plain
 from vglm.evaluation.predictions import (
     Evaluation,
     Prediction,
@@ -35,6 +36,7 @@ from vglm.evaluation.score.image_use import VisualGain
 from vglm.evaluation.score.metrics import (
     EXACT_MATCH,
     METRICS,
+    Labels,
     Metric,
     adjust,
     as_table,
@@ -65,8 +67,6 @@ PROBE = "probe"
 MAX_SLICES = 30
 """A field with more different values is no way to slice."""
 LEVEL = 0.05
-FEW_GROUPS = 10
-"""With fewer independent groups no interval can be trusted."""
 
 
 @dataclass(frozen=True)
@@ -182,11 +182,11 @@ class Summary:
         return [pair for pair in self.pairs if pair.right == (was_right, is_right)]
 
     @property
-    def power_line(self) -> str:
+    def power_line(self) -> Message:
         """What these samples can and cannot show by the primary metric, in a sentence or two."""
         if len(self.draws) == 1:
             return self.primary.power_line
-        return f"{self.primary.power_line} Each item was answered {len(self.draws)} times and counts once."
+        return Message("power.draws", {"power": self.primary.power_line, "draws": len(self.draws)})
 
     @property
     def primary(self) -> PairedComparison:
@@ -204,7 +204,7 @@ class Summary:
         return adjust(self._found[0], self.metrics)
 
     @property
-    def not_computed(self) -> dict[str, str]:
+    def not_computed(self) -> dict[str, Sentence]:
         """Metric name -> why it does not apply to these answers."""
         return self._found[1]
 
@@ -227,14 +227,15 @@ class Summary:
         return self._known[metric.name]
 
     @cached_property
-    def _found(self) -> tuple[dict[str, PairedComparison], dict[str, str]]:
+    def _found(self) -> tuple[dict[str, PairedComparison], dict[str, Sentence]]:
         """Metric name -> its comparison, and of those that do not apply why."""
-        found, reasons = {}, {}
+        found: dict[str, PairedComparison] = {}
+        reasons: dict[str, Sentence] = {}
         for metric in self.metrics:
             try:
                 found[metric.name] = self._compare(metric)
             except DataError as error:
-                reasons[metric.name] = str(error)
+                reasons[metric.name] = error.message if isinstance(error, Unsuitable) else str(error)
         return found, reasons
 
     @cached_property
@@ -283,7 +284,7 @@ class Comparison:
     baseline: str
     candidate: str
     splits: dict[str, Summary]
-    labels: tuple[str, ...] | None = None
+    labels: Labels | None = None
     gains: tuple[VisualGain, ...] = ()
     baselines: tuple[Baseline, ...] = ()
     conventions: Mapping[str, Any] = field(default_factory=dict)
@@ -388,8 +389,8 @@ class Comparison:
             "right_by": summary.decisive.name,
             "wrong_to_right": _names(summary, summary.flips(False, True)),
             "right_to_wrong": _names(summary, summary.flips(True, False)),
-            "power_line": summary.power_line,
-            "not_computed": summary.not_computed,
+            "power_line": as_plain(summary.power_line),
+            "not_computed": {metric: as_plain(reason) for metric, reason in summary.not_computed.items()},
             "kinds": {kind: self._set(part) for kind, part in summary.kinds.items()},
             "slices": {
                 field: {value: self._set(part) for value, part in parts.items()}
@@ -442,7 +443,7 @@ class Comparison:
             "arm": gain.arm,
             "control": gain.control,
             "label": gain.label,
-            "meaning": gain.meaning,
+            "meaning": as_plain(gain.meaning),
             "changed": gain.changed,
             "metric": metric.name,
             "finding": judge(gain.result, metric).finding,
@@ -475,7 +476,7 @@ class Verdict:
 
     Attributes:
         finding: `better` or `worse` where the interval excludes no difference and the test agrees; `open` where either
-            does not; `too few` where there are fewer than `FEW_GROUPS` independent groups or no interval.
+            does not; `too few` where there are fewer than `result.least_groups` independent groups or no interval.
         result: What it rests on.
         metric: Likewise.
     """
@@ -499,7 +500,7 @@ def judge(result: PairedComparison, metric: Metric) -> Verdict:
         metric: What was compared; of errors less is better.
     """
     low, high = result.interval
-    if result.groups < FEW_GROUPS or math.isnan(result.difference) or math.isnan(low) or math.isnan(high):
+    if result.groups < result.least_groups or math.isnan(result.difference) or math.isnan(low) or math.isnan(high):
         return Verdict("too few", result, metric)
     if low <= 0 <= high or not result.p_value < LEVEL:
         return Verdict("open", result, metric)
@@ -525,7 +526,7 @@ def compare(
     *,
     labels: tuple[str, str] = ("before", "after"),
     metrics: Sequence[str] = (),
-    classes: Sequence[str] | None = None,
+    classes: Labels | None = None,
     external: Mapping[str, Metric] | None = None,
 ) -> Comparison:
     """Join two arms of predictions by split, id and draw.
@@ -554,7 +555,7 @@ def _compare(
     candidate: Sequence[Prediction],
     labels: tuple[str, str],
     metrics: Sequence[Metric],
-    classes: Sequence[str] | None,
+    classes: Labels | None,
 ) -> Comparison:
     chosen = {metric.name: metric for metric in (*metrics, *METRICS)}
     if not candidate and not baseline:
@@ -580,7 +581,7 @@ def _compare(
         others = [before[record.key] for record in records]
         decisive, right = _decide(others, records, own)
         summaries[name] = Summary(tuple(map(Pair, others, records, right)), own, decisive)
-    return Comparison(*labels, summaries, None if classes is None else tuple(classes))
+    return Comparison(*labels, summaries, classes)
 
 
 def _decide(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vglm.errors import DataError
+from vglm.evaluation.messages import Sentence
 from vglm.evaluation.predictions import (
     PREDICTIONS_FILE,
     TEXT_ONLY,
@@ -42,7 +43,7 @@ class VisualGain:
     arm: str
     control: str
     label: str
-    meaning: str
+    meaning: Sentence
     result: PairedComparison
     changed: int
 

@@ -14,6 +14,9 @@ from vglm.files import write_json
 VERSION: Final = 2
 METRICS_FILE = "metrics.json"
 
+Plain = str | dict[str, Any]
+"""A sentence, or the key and values of one, see `vglm.evaluation.messages`."""
+
 
 class MetricFacts(TypedDict):
     """What a metric is, see `vglm.evaluation.score.metrics.base.Metric`."""
@@ -52,10 +55,11 @@ class MetricScore(TypedDict):
     detectable: float | None
     n: int
     groups: int
+    least_groups: int
     flips: FlipCounts | None
-    power_line: str
-    test: str
-    interval_method: str
+    power_line: Plain
+    test: Plain
+    interval_method: Plain
     signature: str
 
 
@@ -78,8 +82,8 @@ class SplitScores(SetScores):
     """The metric that calls an answer right or wrong."""
     wrong_to_right: list[str]
     right_to_wrong: list[str]
-    power_line: str
-    not_computed: dict[str, str]
+    power_line: Plain
+    not_computed: dict[str, Plain]
     """Metric -> why not."""
     kinds: dict[str, SetScores]
     slices: dict[str, dict[str, SetScores]]
@@ -108,7 +112,7 @@ class GainScores(TypedDict):
     arm: str
     control: str
     label: str
-    meaning: str
+    meaning: Plain
     changed: int
     metric: str
     finding: str
@@ -123,9 +127,10 @@ class GainScores(TypedDict):
     detectable: float | None
     n: int
     groups: int
-    power_line: str
-    test: str
-    interval_method: str
+    least_groups: int
+    power_line: Plain
+    test: Plain
+    interval_method: Plain
 
 
 class ArmLabels(TypedDict):

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from vglm.errors import ConfigError, DataError
+from vglm.evaluation.messages import Message
 from vglm.evaluation.predictions import Evaluation, Stamp, read_arms, read_evaluation, write_evaluation
 from vglm.evaluation.score.baselines import read_baselines
 from vglm.evaluation.score.comparison import PROBE, Comparison, compare_folder
@@ -215,7 +216,7 @@ def _with_late_stamp(evaluation: Evaluation, primary: str, asked_first: str) -> 
     """The description with a stamp if the verdict rests on another metric than it was to."""
     stamps = [stamp for stamp in evaluation.stamps if stamp.text != LATE_STAMP]
     if primary != asked_first:
-        detail = f"The verdict rests on {primary}; before anyone saw an answer it was to rest on {asked_first}."
+        detail = Message("chosen_afterwards", {"primary": primary, "first": asked_first})
         stamps.append(Stamp(text=LATE_STAMP, detail=detail))
     return replace(evaluation, stamps=tuple(stamps))
 
@@ -278,11 +279,15 @@ def score_arms(folder: Path, settings: MetricSettings, *, stored: Collection[str
 def _stamped(evaluation: Evaluation, store: Store) -> Evaluation:
     """The description with a stamp where a metric has no score for some answers."""
     gaps = [
-        f"{each.title}: {', '.join(f'{count} of {arm}' for arm, count in each.unscored.items())}"
+        Message("unscored_metric", {"metric": each.title, "arms": _unscored(each.unscored)})
         for each in store.metrics.values()
         if each.unscored
     ]
     stamps = [stamp for stamp in evaluation.stamps if stamp.text != STAMP]
     if gaps:
-        stamps.append(Stamp(text=STAMP, detail=f"Left out of the mean: {'; '.join(gaps)}."))
+        stamps.append(Stamp(text=STAMP, detail=Message("unscored", {"gaps": tuple(gaps)})))
     return replace(evaluation, stamps=tuple(stamps))
+
+
+def _unscored(counts: Mapping[str, int]) -> tuple[Message, ...]:
+    return tuple(Message("unscored_arm", {"n": count, "arm": arm}) for arm, count in counts.items())

@@ -45,7 +45,7 @@ class MetricSettings:
     Attributes:
         names: Of the metrics for all splits but the probe, the primary one first; exact match and ROUGE-L are always
             there.
-        labels: The closed set of classes; None for the different references.
+        labels: The closed set of classes, as a mapping with other words for each; None for the different references.
         convention: One of `CONVENTIONS`, or `all`.
         external: Key -> component; None for one that is left out.
         custom: Name -> a metric of the user's; None for one that was given as an object and cannot be built again.
@@ -56,7 +56,7 @@ class MetricSettings:
     """
 
     names: Sequence[str] = ()
-    labels: Sequence[Any] | None = None
+    labels: Sequence[Any] | Mapping[str, Any] | None = None
     convention: str | None = None
     external: "Mapping[str, ExternalMetric | None] | None" = None
     custom: "Mapping[str, Metric | None] | None" = None
@@ -95,10 +95,16 @@ class MetricSettings:
         if not isinstance(values, Mapping):
             own = {each.name: each for each in values if not isinstance(each, str)}
             return cls([each if isinstance(each, str) else each.name for each in values], custom=own or None)
-        from vglm.config import build
+        from vglm.config import build, locate
 
-        settings: MetricSettings = build(_checked(values), _convert_="all")
-        return replace(settings, custom={**settings.custom, **own}) if settings.custom and own else settings
+        spelled = _checked(values)
+        external = {
+            name: each and locate(each["_target_"])(**{key: value for key, value in each.items() if key != "_target_"})
+            for name, each in (spelled["external"] or {}).items()
+        }
+        custom = {name: each and build(each, _convert_="all") for name, each in (spelled.get("custom") or {}).items()}
+        plain = {key: value for key, value in spelled.items() if key != "_target_"}
+        return cls(**plain | {"external": external or None, "custom": {**custom, **(own or {})} or None})
 
     @property
     def components(self) -> "dict[str, ExternalMetric]":
@@ -156,7 +162,7 @@ class MetricSettings:
         return {
             "_target_": SETTINGS,
             "names": list(self.names),
-            "labels": None if self.labels is None else list(self.labels),
+            "labels": dict(self.labels) if isinstance(self.labels, Mapping) else self.labels and list(self.labels),
             "convention": self.convention,
             "external": None,
             "custom": dict.fromkeys(self.custom) if self.custom else None,
@@ -183,7 +189,9 @@ def spell_out(metrics: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: Something under `external` is no component, and stands for none; all of these are named.
     """
     external, problems = dict[str, Any](), []
-    given = metrics.get("external")
+    given, names = metrics.get("external"), metrics.get("names")
+    if isinstance(names, str):
+        raise ConfigError(f"metrics.names must be a list, such as [{names}], got {names!r}.")
     if not isinstance(given, Mapping | None):
         raise ConfigError(f"metrics.external: expected components by name, got {given!r}")
     for name, values in (given or {}).items():
