@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from vglm.data.sample import Sample, Turn
+from vglm.data.sample import Language, Sample, Turn
 from vglm.data.slices import ImageSlice
 from vglm.evaluation.predictions import Prediction
 
@@ -18,12 +18,12 @@ def sample(
     answer: str = "!",
     group: str | None = None,
     image: Path | ImageSlice | Image.Image | None = None,
-    english: bool = False,
+    language: Language = "zh",
     **meta: Any,
 ) -> Sample:
     """A sample with these turns, or with one question and its answer."""
     dialogue = tuple(Turn(*turn) for turn in turns or ((question, answer),))
-    return Sample(id, group or id, image, dialogue, english=english, meta=meta)
+    return Sample(id, group or id, image, dialogue, language, meta)
 
 
 def record(prediction: str = "", reference: str = "", id: str = "0", **values: Any) -> Prediction:

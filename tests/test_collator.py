@@ -40,7 +40,7 @@ class ByteProcessor:
 
 
 def sample(image: Path | Image.Image | None, *turns: tuple[str, str], english: bool = True) -> Sample:
-    return Sample("train.json#7", "g", image, tuple(Turn(*turn) for turn in turns), english=english)
+    return Sample("train.json#7", "g", image, tuple(Turn(*turn) for turn in turns), "en" if english else "zh")
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def sample(
     id: str, *, group: str | None = None, image: str | None = None, answer: str = "yes", **meta: object
 ) -> Sample:
     picture = None if image is None else Path(image)
-    return Sample(id, group or id, picture, (Turn("is it?", answer),), False, meta)
+    return Sample(id, group or id, picture, (Turn("is it?", answer),), "zh", meta)
 
 
 # --- dividing ---------------------------------------------------------------------------------------------------------

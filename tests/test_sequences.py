@@ -31,7 +31,7 @@ dialogues = st.lists(st.tuples(texts, texts), min_size=1, max_size=4)
 def sample(
     *turns: tuple[str, str], name: str = "a.json#1", image: Image.Image | None = IMAGE, english: bool = False
 ) -> Sample:
-    return Sample(name, name, image, tuple(Turn(*turn) for turn in turns), english=english)
+    return Sample(name, name, image, tuple(Turn(*turn) for turn in turns), "en" if english else "zh")
 
 
 def tokens(item: Sample, **options: object) -> list[int]:

@@ -22,9 +22,9 @@ from vglm.data.problems import BadRow, only_samples
 from vglm.data.readers import csv_table, llama_factory
 from vglm.data.readers.encodings import refuse_other_encodings
 from vglm.data.readers.json_files import load_json, peek_json
-from vglm.data.readers.rows import quote, refuse_half_characters
+from vglm.data.readers.rows import check_choice, quote, refuse_half_characters
 from vglm.data.readers.unread import refuse_unread
-from vglm.data.sample import Sample
+from vglm.data.sample import Language, Sample
 from vglm.data.slices import ImageSlice
 from vglm.data.windowing import WINDOW_KEY, Window, WindowRule, check_rule
 from vglm.errors import ConfigError, DataError
@@ -141,6 +141,7 @@ def read(
     reader = recognise(path, options.get(_COLUMNS)) if format is None else _named(format)
     if format is not None and not is_hub_name(path) and not os.path.exists(path):
         raise DataError(f"{path} does not exist. Expected data in the format {format}: {reader.SHAPE}.")
+    _rename_english(options)
     _check_options(reader, options)
     place = Path(path)
     if not is_hub_name(path):
@@ -228,6 +229,16 @@ def _named(name: str) -> Reader:
         hint = f" Did you mean {close[0]}?" if close else ""
         raise ConfigError(f"dataset.format: there is no format {quote(name)}.{hint} Choose from:\n{_list_formats()}")
     return formats()[name]
+
+
+def _rename_english(options: dict[str, Any]) -> None:
+    """Take the option `english: true` of earlier versions for `language: en`; refuse other languages."""
+    if (english := options.pop("english", None)) is not None:
+        if not isinstance(english, bool):
+            raise ConfigError(f"dataset.options.english must be true or false, got {english!r}.")
+        options.setdefault("language", "en" if english else "zh")
+    if options.get("language") is not None:
+        check_choice("language", options["language"], Language)
 
 
 def _check_options(reader: Reader, options: dict[str, Any]) -> None:

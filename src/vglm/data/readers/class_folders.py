@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vglm.data.problems import BadRow
-from vglm.data.readers.rows import IMAGE_SUFFIXES, fault, is_english, quote, split_name
-from vglm.data.sample import Sample, Turn
+from vglm.data.readers.rows import IMAGE_SUFFIXES, fault, language_of, quote, split_name
+from vglm.data.sample import Language, Sample, Turn
 from vglm.errors import DataError
 
 NAME = "class_folders"
@@ -60,7 +60,7 @@ def read(
     image_dir: Path | None = None,
     name: str,
     question: str | None = None,
-    english: bool | None = None,
+    language: Language | None = None,
 ) -> Iterator[Sample | BadRow]:
     """Read the folders in the order of their names.
 
@@ -69,7 +69,7 @@ def read(
         image_dir: Of no use: the pictures are in the folder.
         name: What sample ids begin with, `<name>#<class>/<file>`.
         question: What is asked about every picture; a question that lists the classes if None.
-        english: Whether prompts are English; told from the question if None.
+        language: Of the prompts; by the question if None.
 
     Yields:
         One sample a picture. Any other visible file is a bad row, and so is a class without pictures.
@@ -82,9 +82,9 @@ def read(
     if len(classes) < 2:
         found = ", ".join(classes) or "none"
         raise DataError(f"{path}: expected folders of two classes or more, found {found}. Pass the folder above them.")
-    in_english = is_english(question or "", *classes) if english is None else english
+    prompt_language = language or language_of(question or "", *classes)
     asked = question or (
-        ENGLISH_QUESTION.format(", ".join(classes)) if in_english else QUESTION.format("、".join(classes))
+        ENGLISH_QUESTION.format(", ".join(classes)) if prompt_language == "en" else QUESTION.format("、".join(classes))
     )
     for split, folder in places:
         place = folder.relative_to(path).as_posix()
@@ -97,7 +97,7 @@ def read(
                 yield BadRow(row, fault("a picture", quote(file.name), "convert it, or take it out"))
                 continue
             meta = {"choices": classes} | ({"split": split} if split else {})
-            yield Sample(f"{name}#{row}", row, file, (Turn(asked, folder.name),), in_english, meta)
+            yield Sample(f"{name}#{row}", row, file, (Turn(asked, folder.name),), prompt_language, meta)
 
 
 def _places(path: Path) -> list[tuple[str | None, Path]]:

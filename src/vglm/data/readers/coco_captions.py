@@ -20,8 +20,8 @@ from vglm.data.ids import ids_in
 from vglm.data.problems import BadRow
 from vglm.data.readers.columns import caption_question
 from vglm.data.readers.json_files import load_json, peek_json
-from vglm.data.readers.rows import ImageFolders, Joined, RowCheck, group_in, is_english, kind_of, not_an_object
-from vglm.data.sample import Sample, Turn
+from vglm.data.readers.rows import ImageFolders, Joined, RowCheck, group_in, kind_of, language_of, not_an_object
+from vglm.data.sample import Language, Sample, Turn
 from vglm.errors import DataError
 
 NAME = "coco_captions"
@@ -46,7 +46,7 @@ def read(
     image_dir: Path | None = None,
     name: str,
     question: str | None = None,
-    english: bool | None = None,
+    language: Language | None = None,
 ) -> Iterator[Sample | BadRow]:
     """Read COCO captions.
 
@@ -55,7 +55,7 @@ def read(
         image_dir: Where the pictures lie, such as `train2017`; the file's own folder if None.
         name: What sample ids begin with, `<name>#<row>` with annotations counting from 1.
         question: What is asked about every picture; a plain request to describe it if None.
-        english: Whether prompts are English; told from each caption if None.
+        language: Of the prompts; by each caption if None.
 
     Yields:
         One sample an annotation; `Sample.meta` holds its `id` and `image_id`.
@@ -78,14 +78,14 @@ def read(
         joined.add(check, row.get("id"), row, number)
         told = {} if entry is None else {each.source: entry[each.source] for each in ids_in(entry)}
         meta = check.meta(told | {key: value for key, value in row.items() if key != "caption"})
-        speaks_english = is_english(caption) if english is None else english
+        prompt_language = language or language_of(caption)
         yield check.outcome(
             Sample(
                 id=f"{name}#{number}",
                 group=group_in(meta) or str(row.get("image_id")),
                 image=image,
-                turns=(Turn(question or caption_question(speaks_english), caption),),
-                english=speaks_english,
+                turns=(Turn(question or caption_question(prompt_language), caption),),
+                language=prompt_language,
                 meta=meta,
             )
         )

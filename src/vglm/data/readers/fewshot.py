@@ -93,7 +93,7 @@ def _read_row(row: Any, number: int, folders: ImageFolders, identity: str) -> Sa
             group=os.path.normpath(plain(written).removeprefix(PUBLISHED_PREFIX)) if written else identity,
             image=image,
             turns=tuple(turns),
-            english=english,
+            language="en" if english else "zh",
             meta=meta,
         )
     )

@@ -180,7 +180,7 @@ def read(
             group=f"p{subject}",
             image=image,
             turns=(Turn(question or ENGLISH_QUESTION, report),),
-            english=True,
+            language="en",
             meta={"split": split, "study": f"s{study}", "dicom": dicom, **({"view": view} if view else {})},
         )
     if skipped:

@@ -129,7 +129,7 @@ def read(
             group=study,
             image=None,
             turns=(Turn(question or ENGLISH_QUESTION, " ".join(wanted)),),
-            english=True,
+            language="en",
             meta={
                 "study": study,
                 "caption": _text(root.find(".//parentImage/caption")),

@@ -23,8 +23,8 @@ from vglm.data.readers.rows import (
     RowCheck,
     SeveralImages,
     check_choice,
-    is_english,
     kind_of,
+    language_of,
     not_an_object,
     read_group,
     refuse_several,
@@ -32,7 +32,7 @@ from vglm.data.readers.rows import (
     spread_images,
 )
 from vglm.data.readers.xrayglm import ENGLISH_QUESTION, QUESTION
-from vglm.data.sample import Sample, Turn
+from vglm.data.sample import Language, Sample, Turn
 from vglm.errors import DataError
 
 NAME = "r2gen"
@@ -60,7 +60,7 @@ def read(
     name: str,
     several_images: SeveralImages = "each",
     question: str | None = None,
-    english: bool | None = None,
+    language: Language | None = None,
 ) -> Iterator[Sample | BadRow]:
     """Read the file split by split.
 
@@ -71,7 +71,7 @@ def read(
         several_images: What to make of a study with several pictures: `each` makes a sample of every one, `first` of
             the first, `refuse` a bad row.
         question: What is asked; XrayGLM's question in the report's language by default.
-        english: Whether the prompt is English; by the report's words if None.
+        language: Of the prompts; by the report's words if None.
 
     Yields:
         A sample for each picture of a good row, and a `BadRow` for another.
@@ -106,13 +106,13 @@ def read(
             if bad := check.bad_row():
                 yield bad
                 continue
-            is_asked_in_english = is_english(report) if english is None else english
+            prompt_language = language or language_of(report)
             sample = Sample(
                 id=f"{name}#{place}",
                 group=read_group(check, row) or group_name(row.get("id")) or f"{name}#{place}",
                 image=None,
-                turns=(Turn(question or (ENGLISH_QUESTION if is_asked_in_english else QUESTION), report.strip()),),
-                english=is_asked_in_english,
+                turns=(Turn(question or (ENGLISH_QUESTION if prompt_language == "en" else QUESTION), report.strip()),),
+                language=prompt_language,
                 meta={"split": split, "study": str(row.get("study_id") or row.get("id") or place), **meta},
             )
             yield from spread_images(sample, [image for image in images if image is not None], several_images)

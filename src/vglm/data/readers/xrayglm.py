@@ -16,8 +16,8 @@ from typing import Any
 
 from vglm.data.problems import BadRow
 from vglm.data.readers.json_files import load_annotations, peek_json
-from vglm.data.readers.rows import IMAGE_SUFFIXES, ImageFolders, RowCheck, is_english, not_an_object
-from vglm.data.sample import Sample, Turn
+from vglm.data.readers.rows import IMAGE_SUFFIXES, ImageFolders, RowCheck, language_of, not_an_object
+from vglm.data.sample import Language, Sample, Turn
 
 NAME = "xrayglm"
 WINDOW = "auto"
@@ -46,7 +46,7 @@ def read(
     image_dir: Path | None = None,
     name: str,
     question: str | None = None,
-    english: bool | None = None,
+    language: Language | None = None,
 ) -> Iterator[Sample | BadRow]:
     """Read XrayGLM's format.
 
@@ -55,7 +55,7 @@ def read(
         image_dir: Where the pictures lie; the file's own folder if None.
         name: What sample ids begin with, `<name>#<row>` with annotations counting from 1.
         question: What is asked about every picture; `QUESTION` or `ENGLISH_QUESTION` if None.
-        english: Whether prompts are English; told from each caption if None.
+        language: Of the prompts; by each caption if None.
 
     Yields:
         One sample an annotation; `Sample.meta` holds the `image_id`.
@@ -80,14 +80,14 @@ def read(
         )  # asks the disk once, not often
         image = check.image(folders, *(there or names[:1])) if image_id else None
         meta = check.meta({key: value for key, value in row.items() if key != "caption"})
-        speaks_english = is_english(caption) if english is None else english
+        prompt_language = language or language_of(caption)
         yield check.outcome(
             Sample(
                 id=f"{name}#{number}",
                 group=image_id.partition("_")[0] or image_id,
                 image=image,
-                turns=(Turn(question or (ENGLISH_QUESTION if speaks_english else QUESTION), caption),),
-                english=speaks_english,
+                turns=(Turn(question or (ENGLISH_QUESTION if prompt_language == "en" else QUESTION), caption),),
+                language=prompt_language,
                 meta=meta,
             )
         )

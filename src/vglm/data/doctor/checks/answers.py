@@ -93,7 +93,8 @@ def languages(survey: Survey) -> Iterator[Finding]:
         yield Finding(
             WARNING,
             f"{count_of(int(frame.sum()), 'question')} in the frame of the other language",
-            "A Chinese prompt reads 问：…答：, an English one Q:…A:. Set `english` in the rows or as an option.",
+            "A Chinese prompt reads 问：…答：, an English one Q:…A:. Set `english` in the rows, or `language` as"
+            " an option.",
             examples(survey, np.flatnonzero(frame)),
         )
     main = max(clear, key=lambda each: counts[Language(each)][1])
