@@ -57,7 +57,7 @@ def test_every_format_describes_itself() -> None:
     assert len(formats()) >= 13
     for name, reader in formats().items():
         assert name == reader.NAME
-        assert len(f"  {name}  {reader.SHAPE}") <= 120
+        assert len(f"  {name}  {reader.SCHEMA}") <= 120
         is_table = name in ("csv", "lightcurves", "mimic_cxr", "openi_xml")
         assert is_table or (reader.__doc__ or "").count("{")  # each shows a real record
 

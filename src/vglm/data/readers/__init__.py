@@ -40,20 +40,34 @@ class Reader(Protocol):
 
     Attributes:
         NAME: What `dataset.format` says.
-        SHAPE: The format in one line, for messages that list the formats.
+        SCHEMA: The format's rows in one line, for messages that list the formats.
 
     A module of X-ray formats also has `WINDOW = "auto"`: how pictures of more than 8 bits are shown if no option says.
     A module that writes keys such as `options` into `Sample.meta` for a task's prompt names them in `KEPT`.
     """
 
     NAME: str
-    SHAPE: str
+    SCHEMA: str
 
     def recognises(self, path: Path) -> bool:
         """Whether a file or folder is surely of this format: a cheap look at its first bytes; never an exception."""
 
     def read(self, path: Path, *, image_dir: Path | None = None, name: str) -> Iterator[Sample | BadRow]:
-        """Read it row by row; the module may have further keyword arguments, its options."""
+        """Read it row by row; the module may have further keyword arguments, its options.
+
+        Args:
+            path: The file or folder.
+            image_dir: Where pictures lie that rows only name; the file's own folder if None.
+            name: What sample ids begin with, `<name>#<row>`; rows are elements of a list, lines or rows of a table,
+                counting from 1.
+
+        Yields:
+            One sample a row (or one for each picture, on request), or a `BadRow`.
+
+        Raises:
+            ConfigError: An option has a value that it cannot have.
+            DataError: The file as a whole cannot be read, or `image_dir` is not a folder.
+        """
 
 
 @cache
@@ -140,7 +154,7 @@ def read(
     """
     reader = recognise(path, options.get(_COLUMNS)) if format is None else _named(format)
     if format is not None and not is_hub_name(path) and not os.path.exists(path):
-        raise DataError(f"{path} does not exist. Expected data in the format {format}: {reader.SHAPE}.")
+        raise DataError(f"{path} does not exist. Expected data in the format {format}: {reader.SCHEMA}.")
     _rename_english(options)
     _check_options(reader, options)
     place = Path(path)
@@ -276,7 +290,7 @@ def _options_of(reader: Reader) -> list[str]:
 
 def _list_formats() -> str:
     width = max(map(len, formats()))
-    return "\n".join(f"  {name:<{width}}  {reader.SHAPE}" for name, reader in formats().items())
+    return "\n".join(f"  {name:<{width}}  {reader.SCHEMA}" for name, reader in formats().items())
 
 
 def _describe(path: Path) -> str:

@@ -48,8 +48,8 @@ from vglm.data.readers.rows import (
 from vglm.data.sample import Language, Sample, Turn
 from vglm.errors import ConfigError, DataError
 
-CAPTION_QUESTION = "描述这张图片。"
-CAPTION_QUESTION_ENGLISH = "Describe the picture."
+CAPTION_QUESTIONS: Mapping[Language, str] = {"zh": "描述这张图片。", "en": "Describe the picture."}
+"""What is asked of a picture that comes with a caption only."""
 
 _CAPTIONS = ("caption", "text", "txt", "description", "report", "描述", "报告")
 _GUESSES = {
@@ -242,7 +242,7 @@ class TableReader:
         answers = [*(turn.answer for turn in history), answer]
         questions = [turn.question for turn in history]
         if asked is None:
-            asked = caption_question(self._language(row.get("english"), [*questions, *answers]))
+            asked = CAPTION_QUESTIONS[self._language(row.get("english"), [*questions, *answers])]
         questions, images = settle_marks(check, [*questions, asked], answers, images)
         refuse_several(check, 0 if named else len(images), several)
         pictures = find_pictures(check, self.dialogues.folders, images)
@@ -330,11 +330,6 @@ class TableReader:
         if self.dialogues.language is None and isinstance(written, bool):
             return "en" if written else "zh"
         return self.dialogues.language or language_of(*words)
-
-
-def caption_question(language: Language) -> str:
-    """What is asked of a picture that comes with a caption only."""
-    return CAPTION_QUESTION_ENGLISH if language == "en" else CAPTION_QUESTION
 
 
 def holds_dialogues(names: Iterable[str]) -> bool:

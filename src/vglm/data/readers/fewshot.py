@@ -27,7 +27,7 @@ from vglm.data.readers.rows import IMAGE_SUFFIXES, ImageFolders, RowCheck, kind_
 from vglm.data.sample import Sample, Turn
 
 NAME = "fewshot"
-SHAPE = '[{"img", "prompt", "label"}], the few-shot example of VisualGLM-6B'
+SCHEMA = '[{"img", "prompt", "label"}], the few-shot example of VisualGLM-6B'
 
 PUBLISHED_PREFIX = "fewshot-data/"
 

@@ -36,7 +36,7 @@ from vglm.errors import ConfigError, DataError
 from vglm.files import read_bytes, whole_file
 
 NAME = "lightcurves"
-SHAPE = "a CSV table with columns file (CSV or FITS light curves) and type, or a folder with such labels.csv"
+SCHEMA = "a CSV table with columns file (CSV or FITS light curves) and type, or a folder with such labels.csv"
 
 TABLE = "labels.csv"
 """The table that is looked for in a folder."""

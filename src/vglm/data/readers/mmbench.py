@@ -32,7 +32,7 @@ from vglm.files import check_regular, lines_of
 
 NAME = "mmbench"
 KEPT = ("options", "choices", "hint")
-SHAPE = "a TSV with index, question, the options A, B, ..., answer and image (base64), MMBench"
+SCHEMA = "a TSV with index, question, the options A, B, ..., answer and image (base64), MMBench"
 
 ROTATION = 1_000_000
 """What the index of a rotation is higher by, once or several times."""

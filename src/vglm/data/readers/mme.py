@@ -26,7 +26,7 @@ from vglm.files import LARGEST_TEXT_BYTES, check_regular
 
 NAME = "mme"
 KEPT = ("choices",)
-SHAPE = "a folder for each category with pictures and .txt files of questions, a tab, and Yes or No, MME"
+SCHEMA = "a folder for each category with pictures and .txt files of questions, a tab, and Yes or No, MME"
 
 _QUESTIONS, _IMAGES = "questions_answers_YN", "images"
 _ANSWERS = {"yes": "Yes", "no": "No"}

@@ -45,7 +45,7 @@ from vglm.files import read_bytes
 
 NAME = "openi_xml"
 WINDOW = "auto"
-SHAPE = "a folder of <eCitation> XML files, one a study"
+SCHEMA = "a folder of <eCitation> XML files, one a study"
 
 _SUFFIXES = tuple(suffix for each in (*IMAGE_SUFFIXES, ".dcm") for suffix in (each, each.upper()))
 _HEAD_BYTES = 2048

@@ -25,7 +25,7 @@ from vglm.data.sample import Language, Sample, Turn
 
 NAME = "pope"
 KEPT = ("choices",)
-SHAPE = '{"question_id", "image", "text", "label": "yes" or "no"}, JSON Lines, POPE'
+SCHEMA = '{"question_id", "image", "text", "label": "yes" or "no"}, JSON Lines, POPE'
 
 _ROW = '{"question_id", "image", "text", "label"}'
 _KEYS = {"question_id", "image", "text", "label"}

@@ -18,13 +18,13 @@ from typing import Any
 from vglm.data.ids import group_name
 from vglm.data.problems import BadRow
 from vglm.data.readers.json_files import load_json, peek_json
+from vglm.data.readers.prompts import FixedQuestion
 from vglm.data.readers.rows import (
     ImageFolders,
     RowCheck,
     SeveralImages,
     check_choice,
     kind_of,
-    language_of,
     not_an_object,
     read_group,
     refuse_several,
@@ -37,7 +37,7 @@ from vglm.errors import DataError
 
 NAME = "r2gen"
 WINDOW = "auto"
-SHAPE = '{"train": [{"id", "report", "image_path": [...], "split"}], "val": [...], "test": [...]}'
+SCHEMA = '{"train": [{"id", "report", "image_path": [...], "split"}], "val": [...], "test": [...]}'
 _IMAGES = "images"
 _KNOWN_KEYS = ("id", "report", "image_path", "split", "study_id", "subject_id")
 
@@ -82,11 +82,12 @@ def read(
     check_choice("several_images", several_images, SeveralImages)
     content = load_json(path)
     if not isinstance(content, dict) or not content:
-        raise DataError(f"{path}: expected {SHAPE}, found {kind_of(content)}. Put the rows below their split.")
+        raise DataError(f"{path}: expected {SCHEMA}, found {kind_of(content)}. Put the rows below their split.")
     for key, rows in content.items():
         if split_name(key) is None or not isinstance(rows, list):
             raise DataError(f"{path}: expected train, val and test, each a list, found {key!r}: {kind_of(rows)}.")
     folders = ImageFolders(path.parent, image_dir or _default_folder(path.parent))
+    questions = FixedQuestion({"zh": QUESTION, "en": ENGLISH_QUESTION}, question, language)
     for key, rows in content.items():
         for number, row in enumerate(rows, start=1):
             place = f"{key}:{number}"
@@ -106,12 +107,12 @@ def read(
             if bad := check.bad_row():
                 yield bad
                 continue
-            prompt_language = language or language_of(report)
+            prompt_language, asked = questions.about(report)
             sample = Sample(
                 id=f"{name}#{place}",
                 group=read_group(check, row) or group_name(row.get("id")) or f"{name}#{place}",
                 image=None,
-                turns=(Turn(question or (ENGLISH_QUESTION if prompt_language == "en" else QUESTION), report.strip()),),
+                turns=(Turn(asked, report.strip()),),
                 language=prompt_language,
                 meta={"split": split, "study": str(row.get("study_id") or row.get("id") or place), **meta},
             )

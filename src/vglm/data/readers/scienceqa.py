@@ -40,7 +40,7 @@ from vglm.errors import DataError
 
 NAME = "scienceqa"
 KEPT = ("options", "choices", "hint", "context", "lecture")
-SHAPE = "problems.json: {id: {question, choices, answer, ...}}, with pid_splits.json and images/, ScienceQA"
+SCHEMA = "problems.json: {id: {question, choices, answer, ...}}, with pid_splits.json and images/, ScienceQA"
 
 _PROBLEMS, _SPLITS = "problems.json", "pid_splits.json"
 _ROW = '{"question", "choices", "answer"}'

@@ -37,7 +37,7 @@ from vglm.data.sample import Language, Sample, Turn
 from vglm.errors import DataError
 
 NAME = "vqa_v2"
-SHAPE = '{"questions": [{"image_id", "question", "question_id"}]} and the annotations beside it, VQA v2'
+SCHEMA = '{"questions": [{"image_id", "question", "question_id"}]} and the annotations beside it, VQA v2'
 
 _ROW = '{"image_id", "question", "question_id"}'
 _SUBTYPE = re.compile(r"(?:train|val|test)(?:-dev)?\d{4}")
