@@ -52,7 +52,7 @@ def run(cfg: DictConfig) -> Path:
         facts = describe_run(seed=cfg.seed, recipe=cfg.recipe, base_weights=hash_weights(model), splits=splits)
         sequences = TrainingSequences(splits.train, processor, max_length=cfg.max_length, answers=cfg.answers)
         model = attach(model, method)
-        print(f"{folder}: {describe_place(model)}, {sequences.census}, {trainable_share(model)}")
+        print(f"{folder}: {describe_place(model)}, {sequences.statistics}, {trainable_share(model)}")
         features = cache_features(model, processor, splits.train, args.device, asked) if cfg.feature_cache else None
         collate = Collator(processor, features=features, max_length=cfg.max_length, packing=cfg.packing)
         scores = scoring.watch(asked, collate, args)
@@ -60,7 +60,7 @@ def run(cfg: DictConfig) -> Path:
         outcome = trainer.train(resume_from_checkpoint=newest_checkpoint(folder))
         if not trainer.is_world_process_zero():  # it has done its part
             return folder
-        facts |= trainer.facts(outcome) | {"scale": lora_scale(model), "sequences": vars(sequences.census)}
+        facts |= trainer.facts(outcome) | {"scale": lora_scale(model), "sequences": vars(sequences.statistics)}
         write_json(folder / "run.json", facts)
         report = save_and_check(trainer.trained_model(), processor, folder, collate(sequences[:1]))
         write_json(folder / "run.json", facts | report.as_dict())
