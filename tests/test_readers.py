@@ -14,7 +14,7 @@ from vglm.data.images import check_image_header, image_sha256, open_image
 from vglm.data.problems import BadRow, only_samples
 from vglm.data.readers import formats, read, read_samples, recognise
 from vglm.data.readers.json_files import peek_json
-from vglm.data.readers.rows import is_english, split_name
+from vglm.data.readers.rows import language_of, split_name
 from vglm.data.sample import Sample, Turn
 from vglm.data.slices import ImageSlice
 from vglm.errors import ConfigError, DataError
@@ -188,8 +188,8 @@ def test_a_picture_inside_a_larger_file(tmp_path: Path, few_shot_folder: Path) -
 
 
 def test_languages_and_splits() -> None:
-    assert is_english("A cat.", "Zwei Katzen")
-    assert not is_english("cat", "猫")
+    assert language_of("A cat.", "Zwei Katzen") == "en"
+    assert language_of("cat", "猫") == "zh"
     assert [split_name(each) for each in ("train", "Val", "dev", " TEST ", "validation", "extra", 3)] == [
         "train",
         "validation",
