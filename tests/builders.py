@@ -1,6 +1,5 @@
 """What several tests make: a sample, the record of an answer, the record of a finished run."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +34,12 @@ def record(prediction: str = "", reference: str = "", id: str = "0", **values: A
     return Prediction(id=id, prediction=prediction, reference=reference, **(known | values))
 
 
-def records(pairs: Sequence[Sequence[str]]) -> list[Prediction]:
-    """Records of (prediction, reference) pairs, numbered."""
-    return [record(*pair, id=str(index)) for index, pair in enumerate(pairs)]
+def arm(*pairs: tuple[str, str | None], **values: Any) -> list[Prediction]:
+    """Records of (reference, prediction), numbered; no prediction is an error."""
+    return [
+        record(answer or "", reference, str(index), error="unreadable" if answer is None else None, **values)
+        for index, (reference, answer) in enumerate(pairs)
+    ]
 
 
 def run_record(**values: Any) -> dict[str, Any]:

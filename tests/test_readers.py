@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import sample
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ from vglm.data.problems import BadRow, only_samples
 from vglm.data.readers import formats, read, read_samples, recognise
 from vglm.data.readers.json_files import peek_json
 from vglm.data.readers.rows import language_of, split_name
-from vglm.data.sample import Sample, Turn
+from vglm.data.sample import Sample
 from vglm.data.slices import ImageSlice
 from vglm.errors import ConfigError, DataError
 
@@ -138,12 +139,8 @@ def test_a_format_or_option_that_does_not_exist(tmp_path: Path) -> None:
         list(read(path, several_images="all"))
 
 
-def sample(row: int) -> Sample:
-    return Sample(id=f"x#{row}", group=f"{row}", image=None, turns=(Turn("?", "!"),))
-
-
 def test_bad_rows_are_told_at_the_end_and_good_ones_before() -> None:
-    rows: list[Sample | BadRow] = [sample(1), BadRow(2, "expected a, found b; fix: c"), sample(3)]
+    rows: list[Sample | BadRow] = [sample("x#1"), BadRow(2, "expected a, found b; fix: c"), sample("x#3")]
     passed = only_samples("a.json", iter(rows))
     assert next(passed).id == "x#1"
     assert next(passed).id == "x#3"

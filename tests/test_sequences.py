@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import builders
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vglm.data.collator import Collator
-from vglm.data.sample import Sample, Turn
+from vglm.data.sample import Sample
 from vglm.data.sequences import SequenceStatistics, TrainingSequences
 from vglm.errors import ConfigError, DataError
 from vglm.model.image_processing import VisualGlmImageProcessor
@@ -31,7 +32,7 @@ dialogues = st.lists(st.tuples(texts, texts), min_size=1, max_size=4)
 def sample(
     *turns: tuple[str, str], name: str = "a.json#1", image: Image.Image | None = IMAGE, english: bool = False
 ) -> Sample:
-    return Sample(name, name, image, tuple(Turn(*turn) for turn in turns), "en" if english else "zh")
+    return builders.sample(name, *turns, image=image, language="en" if english else "zh")
 
 
 def tokens(item: Sample, **options: object) -> list[int]:
