@@ -1,12 +1,11 @@
 """What several tests make: a sample, the record of an answer, the record of a finished run."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from vglm.data.sample import Sample, Turn
+from vglm.data.sample import Language, Sample, Turn
 from vglm.data.slices import ImageSlice
 from vglm.evaluation.predictions import Prediction
 
@@ -18,12 +17,12 @@ def sample(
     answer: str = "!",
     group: str | None = None,
     image: Path | ImageSlice | Image.Image | None = None,
-    english: bool = False,
+    language: Language = "zh",
     **meta: Any,
 ) -> Sample:
     """A sample with these turns, or with one question and its answer."""
     dialogue = tuple(Turn(*turn) for turn in turns or ((question, answer),))
-    return Sample(id, group or id, image, dialogue, english=english, meta=meta)
+    return Sample(id, group or id, image, dialogue, language, meta)
 
 
 def record(prediction: str = "", reference: str = "", id: str = "0", **values: Any) -> Prediction:
@@ -35,9 +34,12 @@ def record(prediction: str = "", reference: str = "", id: str = "0", **values: A
     return Prediction(id=id, prediction=prediction, reference=reference, **(known | values))
 
 
-def records(pairs: Sequence[Sequence[str]]) -> list[Prediction]:
-    """Records of (prediction, reference) pairs, numbered."""
-    return [record(*pair, id=str(index)) for index, pair in enumerate(pairs)]
+def arm(*pairs: tuple[str, str | None], **values: Any) -> list[Prediction]:
+    """Records of (reference, prediction), numbered; no prediction is an error."""
+    return [
+        record(answer or "", reference, str(index), error="unreadable" if answer is None else None, **values)
+        for index, (reference, answer) in enumerate(pairs)
+    ]
 
 
 def run_record(**values: Any) -> dict[str, Any]:

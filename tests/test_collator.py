@@ -1,13 +1,14 @@
 from pathlib import Path
 from typing import Any
 
+import builders
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from vglm.data.collator import Collator
-from vglm.data.sample import Sample, Turn
+from vglm.data.sample import Sample
 from vglm.errors import DataError
 
 PADDING, END = 256, 257
@@ -40,7 +41,7 @@ class ByteProcessor:
 
 
 def sample(image: Path | Image.Image | None, *turns: tuple[str, str], english: bool = True) -> Sample:
-    return Sample("train.json#7", "g", image, tuple(Turn(*turn) for turn in turns), english=english)
+    return builders.sample("train.json#7", *turns, group="g", image=image, language="en" if english else "zh")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import builders
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,11 +25,8 @@ FRACTIONS = st.sampled_from(
 )
 
 
-def sample(
-    id: str, *, group: str | None = None, image: str | None = None, answer: str = "yes", **meta: object
-) -> Sample:
-    picture = None if image is None else Path(image)
-    return Sample(id, group or id, picture, (Turn("is it?", answer),), False, meta)
+def sample(id: str, *, image: str | None = None, answer: str = "yes", **others: Any) -> Sample:
+    return builders.sample(id, image=None if image is None else Path(image), answer=answer, **others)
 
 
 # --- dividing ---------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ SAMPLES = st.builds(
     group=TEXT,
     image=IMAGES,
     turns=st.lists(st.builds(Turn, TEXT, TEXT), min_size=1, max_size=3).map(tuple),
-    english=st.booleans(),
+    language=st.sampled_from(["zh", "en"]),
     window=st.sampled_from([None, Window("file", 2047.5, 4095.0, True), Window("file", 9.0, 8.0, function="TABLE")]),
     meta=st.dictionaries(TEXT, st.one_of(st.none(), st.integers(), TEXT, st.lists(TEXT, max_size=2)), max_size=2),
 )

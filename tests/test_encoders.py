@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import builders
 import pytest
 import torch
 from golden.make_encoder_metrics import HIDDEN, PAIRS, POSITIONS, SCORED_LAYER, WORDS, write_miniature, write_roberta
@@ -39,13 +40,7 @@ def labeller(bert: Path) -> Chexbert:
 
 
 def arm(error: str | None = None) -> list[Prediction]:
-    return [
-        Prediction(
-            id=str(place), group=str(place), split="test", kind=None, english=True, question="?", history=(),
-            reference=reference, prediction="" if error else prediction, image=None, image_sha256=None, error=error,
-        )
-        for place, (prediction, reference) in enumerate(PAIRS)
-    ]  # fmt: skip
+    return builders.arm(*((reference, None if error else prediction) for prediction, reference in PAIRS))
 
 
 # --- BERTScore -------------------------------------------------------------------------------------------------------

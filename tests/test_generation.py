@@ -46,7 +46,7 @@ def sample(
     **meta: str,
 ) -> Sample:
     turns = (*(Turn(*turn) for turn in history), Turn(question, "答案"))
-    return Sample(id=name, group=name, image=image, turns=turns, english=english, meta=meta)
+    return Sample(id=name, group=name, image=image, turns=turns, language="en" if english else "zh", meta=meta)
 
 
 def test_the_batch_size_changes_nothing(loaded: tuple[Any, Any], samples: list[Sample]) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import sample
 from PIL import Image
 
 import vglm.harness_bridge
-from vglm.data.sample import Sample, Turn
+from vglm.data.sample import Sample
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import generate_predictions
@@ -56,7 +57,12 @@ def questions() -> list[Question]:
 def samples() -> list[Sample]:
     """What the same questions are when a reader of this package reads them."""
     return [
-        Sample(str(row), str(row), None if name is None else IMAGES / name, (Turn(text, ""),), english=text.isascii())
+        sample(
+            str(row),
+            (text, ""),
+            image=None if name is None else IMAGES / name,
+            language="en" if text.isascii() else "zh",
+        )
         for row, (text, name) in enumerate(ASKED)
     ]
 

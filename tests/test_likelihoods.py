@@ -50,7 +50,7 @@ def sample(
     **meta: Any,
 ) -> Sample:
     turns = (*(Turn(*turn) for turn in history), Turn(question, "答案"))
-    return Sample(id=name, group=name, image=image, turns=turns, english=english, meta=meta)
+    return Sample(id=name, group=name, image=image, turns=turns, language="en" if english else "zh", meta=meta)
 
 
 def test_choices_score_as_their_tokens_one_by_one(loaded: tuple[Any, Any], samples: list[Sample]) -> None:

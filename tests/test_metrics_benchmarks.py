@@ -1,7 +1,9 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
+import builders
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,24 +20,9 @@ from vglm.evaluation.score.metrics.benchmarks import (
 )
 
 
-def record(
-    prediction: str, reference: str, *, id: str = "1", error: str | None = None, **meta: str | int
-) -> Prediction:
-    return Prediction(
-        id=id,
-        group=str(meta.get("pair", id)),
-        split="test",
-        kind=None,
-        english=True,
-        question="?",
-        history=(),
-        reference=reference,
-        prediction=prediction,
-        image=None,
-        image_sha256=None,
-        error=error,
-        meta=meta,
-    )
+def record(prediction: str, reference: str, *, id: str = "1", error: str | None = None, **meta: Any) -> Prediction:
+    group = str(meta.get("pair", id))
+    return builders.record(prediction, reference, id, group=group, error=error, meta=meta)
 
 
 def value(name: str, records: Sequence[Prediction]) -> float:

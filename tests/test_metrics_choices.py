@@ -1,7 +1,9 @@
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
+import builders
 import numpy as np
 import pytest
 
@@ -14,13 +16,9 @@ OPTIONS = "A. a cat\nB. a dog\nC. vitamin D"
 LETTERS = ("A", "B", "C")
 
 
-def record(
-    prediction: str, reference: str, *, id: str = "1", error: str | None = None, **meta: str | int
-) -> Prediction:
-    return Prediction(
-        id=id, group=str(meta.get("question_index", id)), split="test", kind=None, english=True, question="?",
-        history=(), reference=reference, prediction=prediction, image=None, image_sha256=None, error=error, meta=meta,
-    )  # fmt: skip
+def record(prediction: str, reference: str, *, id: str = "1", error: str | None = None, **meta: Any) -> Prediction:
+    group = str(meta.get("question_index", id))
+    return builders.record(prediction, reference, id, group=group, error=error, meta=meta)
 
 
 def of_letters(prediction: str, reference: str, *, options: str = OPTIONS, **values: object) -> Prediction:

@@ -6,6 +6,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import builders
 import pytest
 
 from vglm.errors import DataError
@@ -52,15 +53,7 @@ def endpoint() -> Iterator[str]:
 
 
 def arm(*pairs: tuple[str, str | None], image: str | None = None) -> list[Prediction]:
-    """Records of (reference, prediction); no prediction is an error."""
-    return [
-        Prediction(
-            id=str(place), group=str(place), split="test", kind=None, english=True, question="what is it?", history=(),
-            reference=reference, prediction=prediction or "", image=None, image_sha256=image,
-            error="unreadable" if prediction is None else None,
-        )
-        for place, (reference, prediction) in enumerate(pairs)
-    ]  # fmt: skip
+    return builders.arm(*pairs, question="what is it?", image_sha256=image)
 
 
 def test_a_judge_scores_each_different_answer_once(endpoint: str, tmp_path: Path) -> None:

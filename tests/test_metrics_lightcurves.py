@@ -1,8 +1,8 @@
 import math
 
 import pytest
+from builders import record
 
-from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.score.metrics import ALL_METRICS
 from vglm.evaluation.score.metrics.lightcurves import read_amplitude, read_period
 
@@ -50,13 +50,7 @@ def test_errors_by_hand() -> None:
         ("周期4天", "", "unreadable"),
         ("a nova", "period 3 days", None),
     ]
-    arm = [
-        Prediction(
-            id=str(place), group=str(place), split="test", kind=None, english=True, question="?", history=(),
-            reference=reference, prediction=prediction, image=None, image_sha256=None, error=error,
-        )
-        for place, (reference, prediction, error) in enumerate(pairs)
-    ]  # fmt: skip
+    arm = [record(prediction, reference, error=error) for reference, prediction, error in pairs]
     assert ALL_METRICS["period_error"].score(arm) == pytest.approx((0.05 + 0.5) / 2)
     assert ALL_METRICS["period_within_10_percent"].score(arm) == 1 / 4
     assert ALL_METRICS["amplitude_error"].score(arm) == pytest.approx(0.2)

@@ -87,7 +87,7 @@ def test_a_row_lays_its_samples_out_as_they_are_alone(loaded) -> None:
 def test_samples_of_a_row_do_not_see_each_other(loaded) -> None:
     model, processor = loaded
     first, second = make(2)
-    other = Sample("x", "g", first.image, (Turn(first.question, "zz" * 29),), english=first.english)
+    other = Sample("x", "g", first.image, (Turn(first.question, "zz" * 29),), language=first.language)
     outputs = []
     for company in (first, other):
         batch = Collator(processor, packing=500)([company, second])

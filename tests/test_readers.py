@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import sample
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -14,8 +15,8 @@ from vglm.data.images import check_image_header, image_sha256, open_image
 from vglm.data.problems import BadRow, only_samples
 from vglm.data.readers import formats, read, read_samples, recognise
 from vglm.data.readers.json_files import peek_json
-from vglm.data.readers.rows import is_english, split_name
-from vglm.data.sample import Sample, Turn
+from vglm.data.readers.rows import language_of, split_name
+from vglm.data.sample import Sample
 from vglm.data.slices import ImageSlice
 from vglm.errors import ConfigError, DataError
 
@@ -57,7 +58,7 @@ def test_every_format_describes_itself() -> None:
     assert len(formats()) >= 13
     for name, reader in formats().items():
         assert name == reader.NAME
-        assert len(f"  {name}  {reader.SHAPE}") <= 120
+        assert len(f"  {name}  {reader.SCHEMA}") <= 120
         is_table = name in ("csv", "lightcurves", "mimic_cxr", "openi_xml")
         assert is_table or (reader.__doc__ or "").count("{")  # each shows a real record
 
@@ -138,12 +139,8 @@ def test_a_format_or_option_that_does_not_exist(tmp_path: Path) -> None:
         list(read(path, several_images="all"))
 
 
-def sample(row: int) -> Sample:
-    return Sample(id=f"x#{row}", group=f"{row}", image=None, turns=(Turn("?", "!"),))
-
-
 def test_bad_rows_are_told_at_the_end_and_good_ones_before() -> None:
-    rows: list[Sample | BadRow] = [sample(1), BadRow(2, "expected a, found b; fix: c"), sample(3)]
+    rows: list[Sample | BadRow] = [sample("x#1"), BadRow(2, "expected a, found b; fix: c"), sample("x#3")]
     passed = only_samples("a.json", iter(rows))
     assert next(passed).id == "x#1"
     assert next(passed).id == "x#3"
@@ -188,8 +185,8 @@ def test_a_picture_inside_a_larger_file(tmp_path: Path, few_shot_folder: Path) -
 
 
 def test_languages_and_splits() -> None:
-    assert is_english("A cat.", "Zwei Katzen")
-    assert not is_english("cat", "猫")
+    assert language_of("A cat.", "Zwei Katzen") == "en"
+    assert language_of("cat", "猫") == "zh"
     assert [split_name(each) for each in ("train", "Val", "dev", " TEST ", "validation", "extra", 3)] == [
         "train",
         "validation",

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from vglm.data.problems import BadRow
-from vglm.data.readers import read, read_samples, recognise
+from vglm.data.readers import read, read_samples, recognise, xrayglm
 from vglm.data.sample import Turn
-from vglm.errors import DataError
+from vglm.errors import ConfigError, DataError
 
 CAPTION = "心胸廓形在正常范围内。"
 
@@ -254,3 +254,20 @@ def test_vqa_without_its_annotations(tmp_path: Path) -> None:
         DataError, match=r"expected the file of its annotations beside it, found 0\. Name it in dataset"
     ):
         list(read(path))
+
+
+def test_the_language_of_prompts_is_an_option_also_under_its_former_name(tmp_path: Path) -> None:
+    path = tmp_path / "openi.json"
+    path.write_text(json.dumps({"annotations": [{"image_id": "2_1", "caption": "Normal."}]}))
+    touch(tmp_path, "2_1.png")
+    asked = [({}, "en"), ({"language": "zh"}, "zh"), ({"english": False}, "zh"), ({"english": True}, "en")]
+    for options, language in asked:
+        (sample,) = read_samples(path, **options)
+        assert (sample.language, sample.english) == (language, language == "en")
+        assert sample.question == {"zh": xrayglm.QUESTION, "en": xrayglm.ENGLISH_QUESTION}[language]
+    for options, message in (
+        ({"language": "de"}, r"dataset\.options\.language must be one of zh, en"),
+        ({"english": "no"}, r"dataset\.options\.english must be true or false, got 'no'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            list(read_samples(path, **options))

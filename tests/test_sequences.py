@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import builders
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,8 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vglm.data.collator import Collator
-from vglm.data.sample import Sample, Turn
-from vglm.data.sequences import Census, TrainingSequences
+from vglm.data.sample import Sample
+from vglm.data.sequences import SequenceStatistics, TrainingSequences
 from vglm.errors import ConfigError, DataError
 from vglm.model.image_processing import VisualGlmImageProcessor
 from vglm.model.processing import VisualGlmProcessor
@@ -31,7 +32,7 @@ dialogues = st.lists(st.tuples(texts, texts), min_size=1, max_size=4)
 def sample(
     *turns: tuple[str, str], name: str = "a.json#1", image: Image.Image | None = IMAGE, english: bool = False
 ) -> Sample:
-    return Sample(name, name, image, tuple(Turn(*turn) for turn in turns), english=english)
+    return builders.sample(name, *turns, image=image, language="en" if english else "zh")
 
 
 def tokens(item: Sample, **options: object) -> list[int]:
@@ -51,11 +52,11 @@ def test_every_answer_is_a_sequence_with_the_turns_before_it_as_history() -> Non
         ("b", [], "q", "a"),
     ]
     assert sequences[-1] == sequences[3] == sequences[2:][1]
-    assert str(sequences.census) == "2 dialogues with 4 answers to learn"
+    assert str(sequences.statistics) == "2 dialogues with 4 answers to learn"
 
     last = TrainingSequences([three], PROCESSOR, max_length=500, answers="last")
     assert list(last) == [three]
-    assert str(last.census) == "1 answers to learn"
+    assert str(last.statistics) == "1 answers to learn"
 
 
 @given(dialogues, st.booleans())
@@ -82,7 +83,7 @@ def test_what_is_cut_is_the_oldest_turns_then_the_answers_end_and_is_counted(
             TrainingSequences([whole], PROCESSOR, max_length=max_length)
         return
     sequences = TrainingSequences([whole], PROCESSOR, max_length=max_length)
-    expected = Census(1, len(turns))
+    expected = SequenceStatistics(1, len(turns))
     for number, row in enumerate(sequences):
         ids = tokens(row, max_length=max_length)
         kept = next(
@@ -98,7 +99,7 @@ def test_what_is_cut_is_the_oldest_turns_then_the_answers_end_and_is_counted(
         assert ids.count(UNK) == (4 if has_image else 0)
         assert ids.count(GMASK) == ids.count(SOP) == 1
         assert ids[-1] == EOP or len(ids) == max_length
-        expected = Census(
+        expected = SequenceStatistics(
             1,
             len(turns),
             expected.shortened + (kept > 0),
@@ -106,7 +107,7 @@ def test_what_is_cut_is_the_oldest_turns_then_the_answers_end_and_is_counted(
             expected.cut_answers + (len(uncut) > max_length),
             expected.tokens_cut + max(len(uncut) - max_length, 0),
         )
-    assert sequences.census == expected
+    assert sequences.statistics == expected
 
 
 @given(dialogues, st.booleans())
@@ -117,14 +118,14 @@ def test_the_length_that_decides_what_is_measured_is_a_bound(turns: list[tuple[s
         assert len(tokens(row)) <= bound
 
 
-def test_the_census_says_what_was_lost() -> None:
+def test_the_statistics_says_what_was_lost() -> None:
     turns = [("abcdefgh", "ijklmnop")] * 6
-    census = TrainingSequences([sample(*turns)], PROCESSOR, max_length=60).census
-    assert (census.dialogues, census.sequences) == (1, 6)
-    assert census.turns_left_out > census.shortened > 0
-    shown = f"{census.shortened} histories lost their {census.turns_left_out} oldest turns"
-    assert str(census) == f"1 dialogues with 6 answers to learn; {shown}"
-    long = TrainingSequences([sample(("?", "x y z " * 50))], PROCESSOR, max_length=40).census
+    statistics = TrainingSequences([sample(*turns)], PROCESSOR, max_length=60).statistics
+    assert (statistics.dialogues, statistics.sequences) == (1, 6)
+    assert statistics.turns_left_out > statistics.shortened > 0
+    shown = f"{statistics.shortened} histories lost their {statistics.turns_left_out} oldest turns"
+    assert str(statistics) == f"1 dialogues with 6 answers to learn; {shown}"
+    long = TrainingSequences([sample(("?", "x y z " * 50))], PROCESSOR, max_length=40).statistics
     assert str(long) == f"1 answers to learn; 1 answers lost their last {long.tokens_cut} tokens"
 
 
@@ -150,7 +151,7 @@ def test_samples_made_on_demand_are_not_measured_where_none_is_too_long(monkeypa
     monkeypatch.setattr(SceneDialogues, "dialogues", None)
     last = TrainingSequences(scenes, PROCESSOR, max_length=500, answers="last")
     assert measured.max() <= last.lengths.max()
-    assert (len(last), last.census.sequences) == (1500, 1500)
+    assert (len(last), last.statistics.sequences) == (1500, 1500)
     assert last[7] == scenes[7]
 
 

@@ -1,16 +1,17 @@
 import re
 
+import builders
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vglm.data.sample import Sample, Turn
+from vglm.data.sample import Sample
 from vglm.data.templates import QUESTION, fill_template
 from vglm.errors import ConfigError
 
 
 def sample(question: str = "Which?", id: str = "a", **meta: object) -> Sample:
-    return Sample(id, id, None, (Turn("Hi", "Hello"), Turn(question, "B")), meta=meta)
+    return builders.sample(id, ("Hi", "Hello"), (question, "B"), **meta)
 
 
 def test_the_last_question_is_asked_in_the_templates_words() -> None:

@@ -9,8 +9,12 @@ import pytest
 from builders import sample as make_sample
 from PIL import Image
 
+from vglm.data.collator import open_image_of
 from vglm.data.dicom import is_dicom
-from vglm.data.images import check_image_header, open_image
+from vglm.data.doctor import examine, write_cleaned_copy
+from vglm.data.doctor.pictures import look_at
+from vglm.data.images import check_image_header, image_sha256, open_image
+from vglm.data.loading import load_dataset
 from vglm.data.problems import BadRow
 from vglm.data.readers import add_window, read_samples
 from vglm.data.sample import Sample
@@ -347,3 +351,21 @@ def test_without_pydicom_the_message_names_the_extra(tmp_path):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert 'is DICOM, which needs pydicom: pip install ".[xray]".' in result.stderr
+
+
+def test_whoever_opens_the_picture_sees_it_through_its_window(tmp_path):
+    Image.fromarray(RAMP).save(tmp_path / "2_1.png")
+    (tmp_path / "openi.json").write_text(json.dumps({"annotations": [{"image_id": "2_1", "caption": "Normal."}]}))
+    data = load_dataset(tmp_path / "openi.json")
+    (sample,) = data.train
+    shown = image_sha256(sample.open_image())
+    assert shown != image_sha256(sample.image)
+    assert data.hash_images([sample]) == [sample.image_sha256()] == [shown]
+    assert look_at(sample)["pixels"].tobytes().hex() == shown[:32]
+    assert image_sha256(open_image_of(sample)) == shown
+    with examine(tmp_path / "openi.json", workers=1) as diagnosis:
+        (kept,) = diagnosis.survey.samples()
+        write_cleaned_copy(diagnosis, tmp_path / "cleaned")
+    assert (kept.window, dict(kept.meta)) == (sample.window, dict(sample.meta))
+    (copied,) = load_dataset(tmp_path / "cleaned" / "data.jsonl").train
+    assert (copied.window, image_sha256(copied.open_image())) == (sample.window, shown)

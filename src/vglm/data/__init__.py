@@ -1,1 +1,1 @@
-"""Samples and how they reach the model: readers, splits, images, the collator, and synthetic worlds to learn from."""
+"""Samples and how they reach the model: readers, divisions, images, the doctor, the collator and its feature cache."""

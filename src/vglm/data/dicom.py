@@ -189,7 +189,7 @@ def _stored_range(header: Any) -> tuple[int, int]:
 
 
 def _rescale(stored: NDArray[Any], header: Any, image: Path | ImageSlice) -> NDArray[Any]:
-    from pydicom.pixels import apply_modality_lut
+    from pydicom.pixels.processing import apply_modality_lut
 
     with _understood(image):
         if header.get("ModalityLUTSequence"):
@@ -243,7 +243,7 @@ def _curve_of(header: Any, window: Window | None, image: Path | ImageSlice) -> C
     if window is None or window.function not in ("TABLE", "SIGMOID"):
         return None
     import pydicom
-    from pydicom.pixels import apply_voi_lut
+    from pydicom.pixels.processing import apply_voi_lut
 
     depth = 16 if window.function == "SIGMOID" else _widen_table(header, "VOILUTSequence")
     assert depth is not None

@@ -15,7 +15,7 @@ generator's state, so that the same data is divided alike on every machine and i
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from vglm.errors import ConfigError, DataError
@@ -236,39 +236,22 @@ def _check_folds(folds: int) -> None:
         raise ConfigError(f"dataset.division.folds must be at least 2, got {folds}.")
 
 
-def former_division(
-    *,
-    fractions: Mapping[str, float] | None = None,
-    group: str | None = None,
-    stratify: str | None = None,
-    seed: int = 1,
-    protocol: str | None = None,
-    shots: int | None = None,
-    shot_seed: int = 1,
-    folds: int | None = None,
-    fold: int | None = None,
-) -> ByGroup:
+def former_division(settings: Mapping[str, Any]) -> ByGroup:
     """The division that a config of an earlier version means, which had these settings beside the data's path.
 
     Raises:
         ConfigError: The protocol lacks a value, or there is none of that name.
     """
-    common: dict[str, Any] = {"fractions": fractions, "group": group, "stratify": stratify, "seed": seed}
-    if protocol is None:
-        return ByGroup(**common)
-    if protocol == "few_shot":
-        return FewShot(shots=_needed(shots, "shots"), shot_seed=shot_seed, **common)
-    if protocol == "k_fold":
-        return KFold(folds=_needed(folds, "folds"), fold=_needed(fold, "fold"), **common)
-    if protocol == "leave_one_out":
-        return LeaveOneOut(fold=_needed(fold, "fold"), **common)
-    raise ConfigError(f"dataset.protocol: there is no {protocol!r}; choose few_shot, k_fold or leave_one_out.")
-
-
-def _needed(value: int | None, name: str) -> int:
-    if value is None:
+    kinds = {None: ByGroup, "few_shot": FewShot, "k_fold": KFold, "leave_one_out": LeaveOneOut}
+    protocol = settings.get("protocol")
+    if protocol not in kinds:
+        raise ConfigError(f"dataset.protocol: there is no {protocol!r}; choose few_shot, k_fold or leave_one_out.")
+    needed = {field.name: field.default is MISSING for field in fields(kinds[protocol])}
+    given = {name: value for name, value in settings.items() if name in needed and value is not None}
+    if lacking := [name for name, is_needed in needed.items() if is_needed and name not in given]:
+        name = lacking[0]
         raise ConfigError(f"dataset.{name}: the protocol needs a value; give it as dataset.{name}=<number>.")
-    return value
+    return kinds[protocol](**given)
 
 
 # --- rules ------------------------------------------------------------------------------------------------------------

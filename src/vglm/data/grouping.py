@@ -68,8 +68,8 @@ def find_groups(outline: Outline, rule: str | None = None) -> tuple[list[str], s
             )
         matches = [pattern.search(stem(outline, row)) for row in range(len(outline))]
         if not all(matches):  # then folders count too
-            places = zip(outline.ids, outline.pictures, strict=True)
-            whole = [pattern.search(id if path is None else os.path.splitext(path)[0]) for id, path in places]
+            named = zip(outline.ids, outline.pictures, strict=True)
+            whole = [pattern.search(id if path is None else os.path.splitext(path)[0]) for id, path in named]
             matches = whole if sum(map(bool, whole)) > sum(map(bool, matches)) else matches
         _refuse_rows(
             outline,
@@ -79,10 +79,10 @@ def find_groups(outline: Outline, rule: str | None = None) -> tuple[list[str], s
         )
         return [str(match.group(1)) for match in matches if match is not None], f"the pictures' names by {rule}"
     column = outline.fields[rule]
-    named = [group_name(value) for value in column]
-    bad = [row for row, value in enumerate(named) if value is None]
+    names = [group_name(value) for value in column]
+    bad = [row for row, value in enumerate(names) if value is None]
     _refuse_rows(outline, bad, f"a field {rule!r}", lambda row: f"{column[row]!r}")
-    return [str(value) for value in named], f"the field {rule!r}"
+    return [str(value) for value in names], f"the field {rule!r}"
 
 
 @dataclass(frozen=True)
@@ -126,55 +126,50 @@ def find_ids(outline: Outline) -> FoundIds | None:
     ids: list[tuple[Id, ...]] = []
     for row, known in enumerate(outline.known):
         picture, group = outline.pictures[row], outline.groups[row]
-        told = () if picture is None else folder_ids(picture, root)
-        every = tuple(sorted((*known, *told))) if told else known
-        is_free = (
-            not every
-            or group == every[0].name
-            or any(group == each.name for each in every)
-            or is_own_group(outline, row)
-        )
-        ids.append(every if is_free else (Id(-1, "", group),))
-    tops = {each[0].place: each[0] for each in ids if each}  # one of each kind
-    used = [each for place, each in tops.items() if place >= 0]
-    widest = min((each.scope for each in used), default=2)
+        from_folders = () if picture is None else folder_ids(picture, root)
+        row_ids = tuple(sorted((*known, *from_folders))) if from_folders else known
+        is_free = not row_ids or any(group == id.name for id in row_ids) or is_own_group(outline, row)
+        ids.append(row_ids if is_free else (Id(-1, "", group),))
+    tops = {row_ids[0].rank: row_ids[0] for row_ids in ids if row_ids}  # one of each kind
+    used = [id for rank, id in tops.items() if rank >= 0]
+    widest = min((id.scope for id in used), default=2)
     if widest == 2:
         return None
     groups = list(outline.groups)
     without: list[int] = []
     if len(tops) == 1 and all(ids):
-        return FoundIds([each[0].name for each in ids], used[0].source, [])
+        return FoundIds([row_ids[0].name for row_ids in ids], used[0].source, [])
     owners = _owners(ids)
-    for row, each in enumerate(ids):
-        top = _resolve(each, owners)
-        if top is None or (top.place >= 0 and top.scope > widest):
+    for row, row_ids in enumerate(ids):
+        top = _resolve(row_ids, owners)
+        if top is None or (top.rank >= 0 and top.scope > widest):
             without.append(row)
-        if top is not None and top.place >= 0:
+        if top is not None and top.rank >= 0:
             groups[row] = top.name if top.scope == widest else f"{top.source} {top.name}"
-        elif top is None and each:
+        elif top is None and row_ids:
             groups[row] = outline.ids[row]  # what it names is of several patients
-    sources = dict.fromkeys(each.source for each in sorted(used) if each.scope == widest)
+    sources = dict.fromkeys(id.source for id in sorted(used) if id.scope == widest)
     return FoundIds(groups, " and ".join(sources), without, outline.ids[without[0]] if without else "")
 
 
 def _owners(ids: Sequence[tuple[Id, ...]]) -> dict[tuple[int, str], set[Id]]:
     """For each narrower id the widest ids that rows name together with it."""
     owners: dict[tuple[int, str], set[Id]] = defaultdict(set)
-    for each in ids:
-        for narrower in each[1:]:
-            owners[narrower.place, narrower.name].add(each[0])
+    for row_ids in ids:
+        for narrower in row_ids[1:]:
+            owners[narrower.rank, narrower.name].add(row_ids[0])
     return owners
 
 
 def _resolve(ids: tuple[Id, ...], owners: Mapping[tuple[int, str], set[Id]]) -> Id | None:
     """The widest id that a row belongs to; None where it has none, or only some that several wider ones share."""
-    for each in ids:
-        found, seen = each, {each}
-        while len(wider := owners.get((found.place, found.name), set()) - seen) == 1:
-            found = next(iter(wider))
-            seen.add(found)
+    for id in ids:
+        widest, seen = id, {id}
+        while len(wider := owners.get((widest.rank, widest.name), set()) - seen) == 1:
+            widest = next(iter(wider))
+            seen.add(widest)
         if not wider:
-            return found
+            return widest
     return None
 
 

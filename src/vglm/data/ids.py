@@ -30,8 +30,8 @@ _STUDIES = (
 _STUDY_FOLDER = "study folder"
 _PICTURES = ("imageid",)
 _ORDER = {
-    name: place
-    for place, name in enumerate((*_GROUPS, *_PATIENTS, _PATIENT_FOLDER, *_STUDIES, _STUDY_FOLDER, *_PICTURES))
+    name: rank
+    for rank, name in enumerate((*_GROUPS, *_PATIENTS, _PATIENT_FOLDER, *_STUDIES, _STUDY_FOLDER, *_PICTURES))
 }
 _STUDY, _PICTURE = _ORDER[_STUDIES[0]], _ORDER[_PICTURES[0]]
 _IN_NAMES = "the pictures' names"
@@ -50,19 +50,19 @@ class Id(NamedTuple):
     """One thing that a row is of.
 
     Attributes:
-        place: Which kind of id it is; the lower, the more rows it holds together.
+        rank: Which kind of id it is; the lower, the more rows it holds together.
         source: Where it stands, for people.
         name: The id itself, in the form of `group_name`.
     """
 
-    place: int
+    rank: int
     source: str
     name: str
 
     @property
     def scope(self) -> int:
         """0 for a group or a patient, 1 for a study, 2 for a picture."""
-        return (self.place >= _STUDY) + (self.place >= _PICTURE)
+        return (self.rank >= _STUDY) + (self.rank >= _PICTURE)
 
 
 def group_name(value: Any) -> str | None:
@@ -92,7 +92,7 @@ def ids_in(row: Mapping[str, Any]) -> tuple[Id, ...]:
     columns = _placed_columns(tuple(row))
     if not columns:
         return ()
-    return tuple(Id(place, key, name) for place, key in columns if (name := group_name(row[key])) is not None)
+    return tuple(Id(rank, key, name) for rank, key in columns if (name := group_name(row[key])) is not None)
 
 
 def id_columns(keys: tuple[str, ...]) -> list[str]:
@@ -117,17 +117,13 @@ def folder_ids(picture: str, root: str = "") -> tuple[Id, ...]:
     patient, study = _of_folder(folder, root)
     if patient is None and (match := _PATIENT_FILE.match(name)) is not None:
         patient = match[1]
-    found = []
-    if patient is not None:
-        found.append(Id(_ORDER[_PATIENT_FOLDER], _IN_NAMES, patient))
-    if study is not None:
-        found.append(Id(_ORDER[_STUDY_FOLDER], _IN_NAMES, study))
-    return tuple(found)
+    named = ((_PATIENT_FOLDER, patient), (_STUDY_FOLDER, study))
+    return tuple(Id(_ORDER[kind], _IN_NAMES, name) for kind, name in named if name is not None)
 
 
 @lru_cache(4096)
 def _of_folder(folder: str, root: str) -> tuple[str | None, str | None]:
     parts = [part for part in (os.path.relpath(folder, root) if root else folder).split("/") if part not in ("", ".")]
     patient = next((part for part in parts if _PATIENT_PART.fullmatch(part)), None)
-    place = next((place for place, part in enumerate(parts) if _STUDY_PART.fullmatch(part)), None)
-    return patient, None if place is None else "/".join(parts[: place + 1])
+    index = next((index for index, part in enumerate(parts) if _STUDY_PART.fullmatch(part)), None)
+    return patient, None if index is None else "/".join(parts[: index + 1])

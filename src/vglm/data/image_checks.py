@@ -73,7 +73,7 @@ def _report_faults(path: Path, outline: Outline, faults: Mapping[str, str]) -> N
     problems = {
         id.rpartition("#")[2]: faults[picture]
         for id, picture in zip(outline.ids, outline.pictures, strict=True)
-        if picture in faults
+        if picture is not None and picture in faults
     }
     numbers = {row.partition(".")[0]: fault for row, fault in problems.items()}  # row 5's first picture is 5.1
     if all(number.isdigit() for number in numbers):

@@ -115,7 +115,7 @@ def load_splits(path: str | Path, **settings: Any) -> Splits:
     if unknown := sorted(set(settings) - {*(load_dataset.__kwdefaults__ or {})}):
         raise ConfigError(f"dataset.{unknown[0]}: load_splits has no such setting.")
     if former:
-        settings["division"] = former_division(**former)
+        settings["division"] = former_division(former)
     return load_dataset(path, **settings)
 
 

@@ -5,7 +5,7 @@ Sample(
     group="dataset.json#3",
     image=Path("data/background_synthetic/images/test_003.png"),
     turns=(Turn("这张图片的背景里有什么内容？", "这张图片的背景是金色的沙滩。"),),
-    english=False,
+    language="zh",
     meta={"kind": "background"},
 )
 """
@@ -13,13 +13,16 @@ Sample(
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
 from vglm.data.images import image_sha256, open_image
 from vglm.data.slices import ImageSlice
 from vglm.data.windowing import Window
+
+Language = Literal["zh", "en"]
+"""What a prompt is written in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Sample:
         image: Where the picture lies, as a file of its own or inside a larger one, or the picture itself if it was made
             in memory; None for a text-only sample. Look at it with `open_image`.
         turns: At least one. The last answer is learned and scored; the turns before it are history.
-        english: Whether the prompt is written as `Q:...\nA:` rather than `问：...\\n答：`.
+        language: Of the prompt: `Q:...\nA:` in English (`en`), `问：...\n答：` in Chinese (`zh`).
         meta: Whatever else is known, for slices of a report (`kind` names the sort of question).
         window: Which grey values of a picture with more than 8 bits are shown; None where the picture has no more, or
             the file decides.
@@ -50,9 +53,14 @@ class Sample:
     group: str
     image: Path | ImageSlice | Image.Image | None
     turns: tuple[Turn, ...]
-    english: bool = False
+    language: Language = "zh"
     meta: Mapping[str, Any] = field(default_factory=dict)
     window: Window | None = None
+
+    @property
+    def english(self) -> bool:
+        """Whether the prompt is English, as the processor asks."""
+        return self.language == "en"
 
     @property
     def question(self) -> str:

@@ -9,7 +9,7 @@ That is exactly what the model sees when it is asked. One sequence for all three
 prompt see each other in both directions, so an answer within the prompt cannot be learned there.
 
     sequences = TrainingSequences(splits.train, processor, max_length=2048)
-    print(sequences.census)       400 dialogues with 1,150 answers to learn; 3 histories lost their 5 oldest turns
+    print(sequences.statistics)       400 dialogues with 1,150 answers to learn; 3 histories lost their 5 oldest turns
 """
 
 import re
@@ -42,7 +42,7 @@ class Measuring(Protocol):
 
 
 @dataclass(frozen=True)
-class Census:
+class SequenceStatistics:
     """What came of the dialogues.
 
     Attributes:
@@ -109,7 +109,7 @@ class TrainingSequences(Sequence[Sample]):
         if answers == "last" and longest is not None and fixed + longest <= max_length:
             self._owners = np.arange(len(samples), dtype=np.int32)
             self._ends = self.lengths = np.full(len(samples), fixed + longest, np.int32)
-            self.census = Census(len(samples), len(samples))
+            self.statistics = SequenceStatistics(len(samples), len(samples))
             return
         owners, ends, lengths = [], [], []
         cuts, problems = [], []
@@ -144,7 +144,7 @@ class TrainingSequences(Sequence[Sample]):
         self._ends = np.asarray(ends, np.int32)
         self.lengths = np.asarray(lengths, np.int32)
         """Shape (len(self),), int32: what orders sequences by length, a bound in tokens."""
-        self.census = Census(
+        self.statistics = SequenceStatistics(
             dialogues=len(samples),
             sequences=len(owners),
             shortened=sum(turns > 0 for turns, _ in cuts),

@@ -277,18 +277,6 @@ def _outline(samples: Sequence[Sample]) -> Outline:
     return Outline.of(chain.from_iterable(part for part in parts if _is_listed(part)))
 
 
-def _is_listed(samples: Sequence[Sample]) -> bool:
-    """Whether going through the samples makes none of them."""
-    parts = getattr(samples, "parts", ())
-    return isinstance(samples, list | SampleTable | Selection) or (len(parts) > 0 and all(map(_is_listed, parts)))
-
-
-def _outline(samples: Sequence[Sample]) -> Outline:
-    """The columns that show leakage; of a mixture those of its parts, and none of samples made on demand."""
-    parts: Sequence[Sequence[Sample]] = getattr(samples, "parts", [samples])
-    return Outline.of(chain.from_iterable(part for part in parts if _is_listed(part)))
-
-
 def fingerprint(samples: Iterable[Sample]) -> str:
     """One hash of everything that is asked and answered in a split, in order.
 

@@ -6,7 +6,7 @@
 One row of the file:
 
     id "openi-zh.json#1", group "2882", image "/data/openi/images/2882_1.png", offset null, size null, base64 null,
-    questions ["描述这张X光片。"], answers ["心脏大小轻度增大。"], english false, meta '{"split": "train"}', window null
+    questions ["描述这张X光片。"], answers ["心脏大小轻度增大。"], language "zh", meta '{"split": "train"}', window null
 
 Pictures stay where they are and are opened by whoever needs them. A table pickles as its path, so that the workers of a
 DataLoader map the same file instead of copying it.
@@ -23,7 +23,7 @@ from typing import Any, overload
 import numpy as np
 import pyarrow as pa
 
-from vglm.data.sample import Sample, Turn
+from vglm.data.sample import Language, Sample, Turn
 from vglm.data.slices import ImageSlice
 from vglm.data.windowing import Window
 from vglm.errors import CacheError, DataError
@@ -40,7 +40,7 @@ _SCHEMA = pa.schema(
         ("base64", pa.bool_()),
         ("questions", pa.list_(pa.string())),
         ("answers", pa.list_(pa.string())),
-        ("english", pa.bool_()),
+        ("language", pa.string()),
         ("meta", pa.string()),
         ("window", pa.string()),
     ],
@@ -215,7 +215,7 @@ def _row(sample: Sample) -> dict[str, Any]:
         "base64": None if piece is None else piece.is_base64,
         "questions": [turn.question for turn in sample.turns],
         "answers": [turn.answer for turn in sample.turns],
-        "english": sample.english,
+        "language": sample.language,
         "meta": meta,
         "window": None if sample.window is None else json.dumps(sample.window.record()),
     }
@@ -230,7 +230,7 @@ def _sample(
     is_base64: bool | None,
     questions: list[str],
     answers: list[str],
-    english: bool,
+    language: Language,
     meta: str,
     window: str | None,
 ) -> Sample:
@@ -240,7 +240,7 @@ def _sample(
     )
     turns = tuple(map(Turn, questions, answers))
     shown = None if window is None else Window.recorded(json.loads(window), id)
-    return Sample(id, group, picture, turns, english, _parsed(meta), shown)
+    return Sample(id, group, picture, turns, language, _parsed(meta), shown)
 
 
 def _parsed(meta: str) -> dict[str, Any]:

@@ -275,7 +275,7 @@ def _sample(question: Question, picture: Image.Image | str | None) -> Sample:
         group=question.name,
         image=Path(picture) if isinstance(picture, str) else picture,
         turns=(Turn(text, ""),),
-        english=_CHINESE.search(text) is None,
+        language="zh" if _CHINESE.search(text) else "en",
     )
 
 

@@ -143,7 +143,7 @@ def train(
         facts = describe_run(seed=seed, recipe=recipe, base_weights=hash_weights(loaded), splits=splits)
         sequences = TrainingSequences(splits.train, processor, max_length=max_length, answers=answers)
         tuned = attach(loaded, parts["method"])
-        print(f"{folder}: {describe_place(tuned)}, {sequences.census}, {trainable_share(tuned)}")
+        print(f"{folder}: {describe_place(tuned)}, {sequences.statistics}, {trainable_share(tuned)}")
         features = (
             cache_features(tuned, processor, splits.train, arguments.device, questions) if feature_cache else None
         )
@@ -153,7 +153,7 @@ def train(
         outcome = loop.train(resume_from_checkpoint=newest_checkpoint(folder))
         if not processes.is_main:  # it has done its part
             return Run(folder)
-        facts |= loop.facts(outcome) | {"scale": lora_scale(tuned), "sequences": vars(sequences.census)}
+        facts |= loop.facts(outcome) | {"scale": lora_scale(tuned), "sequences": vars(sequences.statistics)}
         write_json(folder / RECORD_FILE, facts)
         report = save_and_check(loop.trained_model(), processor, folder, collate(sequences[:1]))
         write_json(folder / RECORD_FILE, facts | report.as_dict())

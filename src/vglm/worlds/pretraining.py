@@ -6,7 +6,7 @@ dialogues[1]  ->  Sample(
     group="scenes-1-1",
     image=<RGB picture of 64 x 64 pixels>,
     turns=(Turn("帆船是什么颜色的？", "蓝色。"),),
-    english=False,
+    language="zh",
     meta={"kind": "colour", "language": "zh", "subject": "boat", "colour": "blue", "count": 3, "place": "snow"},
 )
 """
@@ -95,10 +95,10 @@ class SceneDialogues(Sequence[Sample]):
         if item.kind == "yes_no":
             meta["choices"] = list(YES_NO[item.english])
         if item.kind in TEXT_ONLY_KINDS:
-            return Sample(name, name, None, item.turns, item.english, meta)
+            return Sample(name, name, None, item.turns, meta["language"], meta)
         scene = item.scene
         meta |= {"subject": scene.kind, "colour": scene.colour, "count": scene.count, "place": scene.place}
-        return Sample(name, name, render(scene, self.size), item.turns, item.english, meta)
+        return Sample(name, name, render(scene, self.size), item.turns, meta["language"], meta)
 
     def texts(self) -> Iterator[str]:
         """The questions and answers of all samples in order, without drawing a picture."""

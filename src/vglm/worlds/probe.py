@@ -5,7 +5,7 @@ probe_splits(per_kind=10).probe[1]  ->  Sample(
     group="probe-5-0",
     image=<RGB picture of 64 x 64 pixels>,
     turns=(Turn("Describe the picture.", "Three red cats on the beach."),),
-    english=True,
+    language="en",
     meta={"kind": "caption", "family": "caption", "language": "en"},
 )
 
@@ -75,7 +75,7 @@ def probe_splits(*, per_kind: int = 10, seed: int = 5, kinds: Sequence[str] = KI
         for language in ("zh", "en"):
             turns = _turns(scene, kind, language == "en", rng)
             meta = {"kind": kind, "family": FAMILIES[kind], "language": language}
-            samples.append(Sample(f"{name}-{language}", name, image, turns, language == "en", meta))
+            samples.append(Sample(f"{name}-{language}", name, image, turns, language, meta))
     setting = f"general probe seed={seed} per_kind={per_kind} kinds={','.join(kinds)} size={size}"
     files = {setting: hashlib.sha256(setting.encode()).hexdigest()}
     return Splits(train=[], test=[], probe=samples, files=files, synthetic="vglm.worlds.probe.probe_splits")

@@ -6,7 +6,7 @@ studies[1]  ->  Sample(
     group="chest-1-0",
     image=<RGB picture of 64 x 64 pixels>,
     turns=(Turn("What can be diagnosed from this chest X-ray?", "Normal heart. Opacity in the left upper zone..."),),
-    english=True,
+    language="en",
     meta={"kind": "frontal", "language": "en", "is_abnormal": True, "heart": "normal", "opacity": "left upper",
           "effusion": "none", "pneumothorax": "none", "device": "none", "cardiothoracic_ratio": 0.44},
 )
@@ -32,7 +32,7 @@ from typing import Any, overload
 import numpy as np
 from tqdm.auto import tqdm
 
-from vglm.data.sample import Sample
+from vglm.data.sample import Language, Sample
 from vglm.data.splits import Splits
 from vglm.errors import ConfigError
 from vglm.files import new_folder
@@ -41,7 +41,7 @@ from vglm.worlds.radiograph_render import cardiothoracic_ratio, render
 from vglm.worlds.radiograph_reports import report_turn, write_report
 from vglm.worlds.radiographs import VIEWS, Chest, View, sample_chest
 
-LANGUAGES = ("zh", "en")
+LANGUAGES: tuple[Language, ...] = ("zh", "en")
 
 
 class RadiographStudies(Sequence[Sample]):
@@ -64,7 +64,7 @@ class RadiographStudies(Sequence[Sample]):
         seed: int,
         size: int = 64,
         views: Sequence[View] = VIEWS,
-        languages: Sequence[str] = LANGUAGES,
+        languages: Sequence[Language] = LANGUAGES,
     ) -> None:
         if studies < 1:
             raise ConfigError(f"studies must be a positive integer, got {studies}.")
@@ -99,7 +99,7 @@ class RadiographStudies(Sequence[Sample]):
             group=group,
             image=render(chest, view, self.size),
             turns=(report_turn(chest, view, language == "en"),),
-            english=language == "en",
+            language=language,
             meta={"kind": view, "language": language, **describe(chest)},
         )
 
@@ -124,7 +124,7 @@ def radiograph_splits(
     seed: int = 1,
     test_seed: int = 2,
     views: Sequence[View] = VIEWS,
-    languages: Sequence[str] = LANGUAGES,
+    languages: Sequence[Language] = LANGUAGES,
 ) -> Splits:
     """The chest world as a data set: patients to learn from, and others to be asked about.
 

@@ -6,7 +6,7 @@ stars[0]  ->  Sample(
     group="stars-1-0",
     image=<RGB picture of 64 x 64 pixels>,
     turns=(Turn("这颗星是什么类型的变星？", "天琴座RR型变星。"),),
-    english=False,
+    language="zh",
     meta={"kind": "type", "language": "zh", "type": "rr_lyrae", "subtype": "ab", "telescope": "kepler",
           "period_days": 0.571, "amplitude_mag": 0.94},
 )
@@ -32,7 +32,7 @@ from vglm.data.astronomy.files import write_csv, write_fits
 from vglm.data.astronomy.light_curve import measure
 from vglm.data.astronomy.plots import View, draw
 from vglm.data.astronomy.questions import Question, ask
-from vglm.data.sample import Sample
+from vglm.data.sample import Language, Sample
 from vglm.data.splits import Splits
 from vglm.errors import ConfigError
 from vglm.files import new_folder
@@ -83,6 +83,7 @@ class StarDialogues(Sequence[Sample]):
         number, turn = divmod(range(len(self))[index], len(_ASKED))
         question, english = _ASKED[turn]
         english ^= question != "type" and number % 2 == 1
+        language: Language = "en" if english else "zh"
         pixels, facts = self._facts(number)
         name = f"stars-{self.seed}-{number}"
         value = facts[{"type": "type", "period": "period_days", "amplitude": "amplitude_mag"}[question]]
@@ -91,8 +92,8 @@ class StarDialogues(Sequence[Sample]):
             group=name,
             image=Image.frombytes("RGB", (self.size, self.size), pixels),
             turns=(ask(question, value, english, name),),
-            english=english,
-            meta={"kind": question, "language": "en" if english else "zh", **facts},
+            language=language,
+            meta={"kind": question, "language": language, **facts},
         )
 
     def _facts(self, number: int) -> tuple[bytes, dict[str, str | float]]:

@@ -366,7 +366,7 @@ def _pack(sample: Sample, split: str | None) -> dict[str, Any]:
     meta = {**sample.meta, "split": split} if split else dict(sample.meta)
     turns = [[turn.question, turn.answer] for turn in sample.turns]
     window = None if sample.window is None else sample.window.record()
-    named = {"id": sample.id, "group": sample.group, "image": place, "turns": turns, "en": sample.english}
+    named = {"id": sample.id, "group": sample.group, "image": place, "turns": turns, "language": sample.language}
     return {**named, "meta": meta, "window": window}
 
 
@@ -377,7 +377,7 @@ def _unpack(record: Mapping[str, Any]) -> Sample:
         image = ImageSlice(Path(place[0]), *place[1:])
     turns = tuple(Turn(question, answer) for question, answer in record["turns"])
     window = None if record["window"] is None else Window.recorded(record["window"], record["id"])
-    return Sample(record["id"], record["group"], image, turns, record["en"], record["meta"], window)
+    return Sample(record["id"], record["group"], image, turns, record["language"], record["meta"], window)
 
 
 class _Spool:

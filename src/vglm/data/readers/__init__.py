@@ -22,9 +22,9 @@ from vglm.data.problems import BadRow, only_samples
 from vglm.data.readers import csv_table, llama_factory
 from vglm.data.readers.encodings import refuse_other_encodings
 from vglm.data.readers.json_files import load_json, peek_json
-from vglm.data.readers.rows import quote, refuse_half_characters
+from vglm.data.readers.rows import check_choice, quote, refuse_half_characters
 from vglm.data.readers.unread import refuse_unread
-from vglm.data.sample import Sample
+from vglm.data.sample import Language, Sample
 from vglm.data.slices import ImageSlice
 from vglm.data.windowing import WINDOW_KEY, Window, WindowRule, check_rule
 from vglm.errors import ConfigError, DataError
@@ -40,20 +40,34 @@ class Reader(Protocol):
 
     Attributes:
         NAME: What `dataset.format` says.
-        SHAPE: The format in one line, for messages that list the formats.
+        SCHEMA: The format's rows in one line, for messages that list the formats.
 
     A module of X-ray formats also has `WINDOW = "auto"`: how pictures of more than 8 bits are shown if no option says.
     A module that writes keys such as `options` into `Sample.meta` for a task's prompt names them in `KEPT`.
     """
 
     NAME: str
-    SHAPE: str
+    SCHEMA: str
 
     def recognises(self, path: Path) -> bool:
         """Whether a file or folder is surely of this format: a cheap look at its first bytes; never an exception."""
 
     def read(self, path: Path, *, image_dir: Path | None = None, name: str) -> Iterator[Sample | BadRow]:
-        """Read it row by row; the module may have further keyword arguments, its options."""
+        """Read it row by row; the module may have further keyword arguments, its options.
+
+        Args:
+            path: The file or folder.
+            image_dir: Where pictures lie that rows only name; the file's own folder if None.
+            name: What sample ids begin with, `<name>#<row>`; rows are elements of a list, lines or rows of a table,
+                counting from 1.
+
+        Yields:
+            One sample a row (or one for each picture, on request), or a `BadRow`.
+
+        Raises:
+            ConfigError: An option has a value that it cannot have.
+            DataError: The file as a whole cannot be read, or `image_dir` is not a folder.
+        """
 
 
 @cache
@@ -140,7 +154,8 @@ def read(
     """
     reader = recognise(path, options.get(_COLUMNS)) if format is None else _named(format)
     if format is not None and not is_hub_name(path) and not os.path.exists(path):
-        raise DataError(f"{path} does not exist. Expected data in the format {format}: {reader.SHAPE}.")
+        raise DataError(f"{path} does not exist. Expected data in the format {format}: {reader.SCHEMA}.")
+    _rename_english(options)
     _check_options(reader, options)
     place = Path(path)
     if not is_hub_name(path):
@@ -230,6 +245,16 @@ def _named(name: str) -> Reader:
     return formats()[name]
 
 
+def _rename_english(options: dict[str, Any]) -> None:
+    """Take the option `english: true` of earlier versions for `language: en`; refuse other languages."""
+    if (english := options.pop("english", None)) is not None:
+        if not isinstance(english, bool):
+            raise ConfigError(f"dataset.options.english must be true or false, got {english!r}.")
+        options.setdefault("language", "en" if english else "zh")
+    if options.get("language") is not None:
+        check_choice("language", options["language"], Language)
+
+
 def _check_options(reader: Reader, options: dict[str, Any]) -> None:
     known = [*_options_of(reader), _WINDOW, _KEEP]
     for option in options:
@@ -265,7 +290,7 @@ def _options_of(reader: Reader) -> list[str]:
 
 def _list_formats() -> str:
     width = max(map(len, formats()))
-    return "\n".join(f"  {name:<{width}}  {reader.SHAPE}" for name, reader in formats().items())
+    return "\n".join(f"  {name:<{width}}  {reader.SCHEMA}" for name, reader in formats().items())
 
 
 def _describe(path: Path) -> str:

@@ -29,7 +29,7 @@ from vglm.errors import DataError, brief
 from vglm.files import check_regular, read_json
 
 NAME = "arrow"
-SHAPE = "an Arrow file, or a folder made by datasets' save_to_disk"
+SCHEMA = "an Arrow file, or a folder made by datasets' save_to_disk"
 
 _FILE_MAGIC = b"ARROW1"
 _STREAM_MAGIC = b"\xff\xff\xff\xff"
@@ -51,16 +51,9 @@ def recognises(path: Path) -> bool:
 def read(
     path: Path, *, image_dir: Path | None = None, name: str, **options: Unpack[ColumnOptions]
 ) -> Iterator[Sample | BadRow]:
-    """Read Arrow tables row by row.
+    """Read Arrow tables, see `vglm.data.readers.Reader`; options are those of `ColumnOptions`.
 
-    Args:
-        path: The file or folder.
-        image_dir: Where pictures lie that rows only name; the file's own folder if None.
-        name: What sample ids begin with: `<name>#<row>` counting from 1, or `<name>#<split>:<row>`.
-        **options: See `ColumnOptions`.
-
-    Yields:
-        One sample a row (or one for each picture, on request).
+    Ids of a folder's samples are `<name>#<split>:<row>`.
 
     Raises:
         ConfigError: An option has a value that it cannot have.

@@ -16,14 +16,16 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Unpack
 
 from vglm.data.problems import BadRow
-from vglm.data.readers.rows import IMAGE_SUFFIXES, fault, is_english, quote, split_name
-from vglm.data.sample import Sample, Turn
+from vglm.data.readers.prompts import FixedQuestion, QuestionOptions
+from vglm.data.readers.rows import IMAGE_SUFFIXES, fault, quote, split_name
+from vglm.data.sample import Language, Sample, Turn
 from vglm.errors import DataError
 
 NAME = "class_folders"
-SHAPE = "a folder of pictures for each class, <class>/*.jpg, or below train/ and test/"
+SCHEMA = "a folder of pictures for each class, <class>/*.jpg, or below train/ and test/"
 KEPT = ("choices",)
 
 QUESTION = "这张图片属于哪一类：{}？"
@@ -55,24 +57,12 @@ def recognises(path: Path) -> bool:
 
 
 def read(
-    path: Path,
-    *,
-    image_dir: Path | None = None,
-    name: str,
-    question: str | None = None,
-    english: bool | None = None,
+    path: Path, *, image_dir: Path | None = None, name: str, **options: Unpack[QuestionOptions]
 ) -> Iterator[Sample | BadRow]:
-    """Read the folders in the order of their names.
+    """Read the folders in the order of their names, see `vglm.data.readers.Reader`; options: `QuestionOptions`.
 
-    Args:
-        path: The folder of the classes' folders, or of those of the splits.
-        image_dir: Of no use: the pictures are in the folder.
-        name: What sample ids begin with, `<name>#<class>/<file>`.
-        question: What is asked about every picture; a question that lists the classes if None.
-        english: Whether prompts are English; told from the question if None.
-
-    Yields:
-        One sample a picture. Any other visible file is a bad row, and so is a class without pictures.
+    A question that lists the classes is the format's own. Ids are `<name>#<class>/<file>`; any other visible file is a
+    bad row, and so is a class without pictures.
 
     Raises:
         DataError: There are less than two such folders.
@@ -82,10 +72,11 @@ def read(
     if len(classes) < 2:
         found = ", ".join(classes) or "none"
         raise DataError(f"{path}: expected folders of two classes or more, found {found}. Pass the folder above them.")
-    in_english = is_english(question or "", *classes) if english is None else english
-    asked = question or (
-        ENGLISH_QUESTION.format(", ".join(classes)) if in_english else QUESTION.format("、".join(classes))
-    )
+    own: dict[Language, str] = {
+        "zh": QUESTION.format("、".join(classes)),
+        "en": ENGLISH_QUESTION.format(", ".join(classes)),
+    }
+    language, question = FixedQuestion(own, **options).about(options.get("question") or "", *classes)
     for split, folder in places:
         place = folder.relative_to(path).as_posix()
         files = _files(folder)
@@ -97,7 +88,7 @@ def read(
                 yield BadRow(row, fault("a picture", quote(file.name), "convert it, or take it out"))
                 continue
             meta = {"choices": classes} | ({"split": split} if split else {})
-            yield Sample(f"{name}#{row}", row, file, (Turn(asked, folder.name),), in_english, meta)
+            yield Sample(f"{name}#{row}", row, file, (Turn(question, folder.name),), language, meta)
 
 
 def _places(path: Path) -> list[tuple[str | None, Path]]:

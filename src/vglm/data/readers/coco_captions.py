@@ -14,18 +14,19 @@ Source: https://cocodataset.org/#format-data, "Image Captioning".
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from vglm.data.ids import ids_in
 from vglm.data.problems import BadRow
-from vglm.data.readers.columns import caption_question
+from vglm.data.readers.columns import CAPTION_QUESTIONS
 from vglm.data.readers.json_files import load_json, peek_json
-from vglm.data.readers.rows import ImageFolders, Joined, RowCheck, group_in, is_english, kind_of, not_an_object
+from vglm.data.readers.prompts import FixedQuestion, QuestionOptions
+from vglm.data.readers.rows import ImageFolders, Joined, RowCheck, group_in, kind_of, not_an_object
 from vglm.data.sample import Sample, Turn
 from vglm.errors import DataError
 
 NAME = "coco_captions"
-SHAPE = '{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}, COCO captions'
+SCHEMA = '{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}, COCO captions'
 
 _ROW = '{"image_id", "id", "caption"}'
 
@@ -41,28 +42,13 @@ def recognises(path: Path) -> bool:
 
 
 def read(
-    path: Path,
-    *,
-    image_dir: Path | None = None,
-    name: str,
-    question: str | None = None,
-    english: bool | None = None,
+    path: Path, *, image_dir: Path | None = None, name: str, **options: Unpack[QuestionOptions]
 ) -> Iterator[Sample | BadRow]:
-    """Read COCO captions.
+    """Read COCO captions, see `vglm.data.readers.Reader`; options are those of `QuestionOptions`.
 
-    Args:
-        path: The JSON file, such as `captions_train2017.json`.
-        image_dir: Where the pictures lie, such as `train2017`; the file's own folder if None.
-        name: What sample ids begin with, `<name>#<row>` with annotations counting from 1.
-        question: What is asked about every picture; a plain request to describe it if None.
-        english: Whether prompts are English; told from each caption if None.
-
-    Yields:
-        One sample an annotation; `Sample.meta` holds its `id` and `image_id`.
-
-    Raises:
-        DataError: The file is not such an object, or `image_dir` is not a folder.
+    `Sample.meta` holds an annotation's `id` and `image_id`.
     """
+    questions = FixedQuestion(CAPTION_QUESTIONS, **options)
     folders = ImageFolders(path.parent, image_dir)
     annotations, images = _load(path)
     joined = Joined("id", "annotation")
@@ -78,14 +64,14 @@ def read(
         joined.add(check, row.get("id"), row, number)
         told = {} if entry is None else {each.source: entry[each.source] for each in ids_in(entry)}
         meta = check.meta(told | {key: value for key, value in row.items() if key != "caption"})
-        speaks_english = is_english(caption) if english is None else english
+        language, question = questions.about(caption)
         yield check.outcome(
             Sample(
                 id=f"{name}#{number}",
                 group=group_in(meta) or str(row.get("image_id")),
                 image=image,
-                turns=(Turn(question or caption_question(speaks_english), caption),),
-                english=speaks_english,
+                turns=(Turn(question, caption),),
+                language=language,
                 meta=meta,
             )
         )

@@ -36,8 +36,8 @@ from vglm.data.readers.rows import (
     ImageFolders,
     RowCheck,
     SeveralImages,
-    is_english,
     kind_of,
+    language_of,
     not_an_object,
     quote,
     read_answers,
@@ -45,11 +45,11 @@ from vglm.data.readers.rows import (
     refuse_several,
     spread_images,
 )
-from vglm.data.sample import Sample, Turn
+from vglm.data.sample import Language, Sample, Turn
 from vglm.errors import ConfigError, DataError
 
-CAPTION_QUESTION = "描述这张图片。"
-CAPTION_QUESTION_ENGLISH = "Describe the picture."
+CAPTION_QUESTIONS: Mapping[Language, str] = {"zh": "描述这张图片。", "en": "Describe the picture."}
+"""What is asked of a picture that comes with a caption only."""
 
 _CAPTIONS = ("caption", "text", "txt", "description", "report", "描述", "报告")
 _GUESSES = {
@@ -242,7 +242,7 @@ class TableReader:
         answers = [*(turn.answer for turn in history), answer]
         questions = [turn.question for turn in history]
         if asked is None:
-            asked = caption_question(self._speaks_english(row.get("english"), [*questions, *answers]))
+            asked = CAPTION_QUESTIONS[self._language(row.get("english"), [*questions, *answers])]
         questions, images = settle_marks(check, [*questions, asked], answers, images)
         refuse_several(check, 0 if named else len(images), several)
         pictures = find_pictures(check, self.dialogues.folders, images)
@@ -268,7 +268,7 @@ class TableReader:
             yield bad
             return
         identity = f"{self.dialogues.name}#{number}"
-        english = self._speaks_english(row.get("english"), [*questions, *answers])
+        language = self._language(row.get("english"), [*questions, *answers])
         if system and self.dialogues.system == "prepend":
             questions[0] = f"{system}\n{questions[0]}"
         sample = Sample(
@@ -276,7 +276,7 @@ class TableReader:
             group=group or (group_of_image(images[0], identity) if images else identity),
             image=None,
             turns=tuple(map(Turn, questions, answers)),
-            english=english,
+            language=language,
             meta=meta,
         )
         yield from spread_images(sample, pictures, several)
@@ -326,15 +326,10 @@ class TableReader:
                 logger.warning("column %r holds whole numbers written as 3.0, which are read as 3", column)
         return self.whole[column]
 
-    def _speaks_english(self, written: Any, words: list[str]) -> bool:
-        if self.dialogues.english is not None:
-            return self.dialogues.english
-        return written if isinstance(written, bool) else is_english(*words)
-
-
-def caption_question(english: bool) -> str:
-    """What is asked of a picture that comes with a caption only."""
-    return CAPTION_QUESTION_ENGLISH if english else CAPTION_QUESTION
+    def _language(self, written: Any, words: list[str]) -> Language:
+        if self.dialogues.language is None and isinstance(written, bool):
+            return "en" if written else "zh"
+        return self.dialogues.language or language_of(*words)
 
 
 def holds_dialogues(names: Iterable[str]) -> bool:

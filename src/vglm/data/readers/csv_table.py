@@ -25,7 +25,7 @@ from vglm.errors import DataError
 from vglm.files import check_regular, lines_of
 
 NAME = "csv"
-SHAPE = "a header with image, question, answer and a row for each sample, CSV or TSV"
+SCHEMA = "a header with image, question, answer and a row for each sample, CSV or TSV"
 
 _SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n', re.IGNORECASE)
 _LONGEST_CELL = 1 << 20

@@ -20,15 +20,15 @@ from vglm.data.readers.rows import (
     RowCheck,
     SeveralImages,
     check_choice,
-    is_english,
     kind_of,
+    language_of,
     not_an_object,
     quote,
     read_group,
     refuse_several,
     spread_images,
 )
-from vglm.data.sample import Sample, Turn
+from vglm.data.sample import Language, Sample, Turn
 from vglm.data.slices import ImageSlice
 
 SystemMessages = Literal["prepend", "meta"]
@@ -54,12 +54,12 @@ class DialogueOptions(TypedDict, total=False):
         several_images: What to make of a row with several pictures, as the model takes one: `refuse` it (the default),
             take the `first`, or make a sample with `each`.
         system: Where a system message goes: `prepend` it to the first question (the default), or into `Sample.meta`.
-        english: Whether prompts are English; told from the words of each row if None (the default).
+        language: Of the prompts; by the words of each row if None (the default).
     """
 
     several_images: SeveralImages
     system: SystemMessages
-    english: bool | None
+    language: Language | None
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,16 @@ class DialogueReader:
     Attributes:
         folders: Where pictures are looked up.
         name: What sample ids begin with.
-        several_images: As in `DialogueOptions`, and so are `system` and `english`.
+        several_images: As in `DialogueOptions`, and so are `system` and `language`.
         system: See there.
-        english: See there.
+        language: See there.
     """
 
     folders: ImageFolders
     name: str
     several_images: SeveralImages = "refuse"
     system: SystemMessages = "prepend"
-    english: bool | None = None
+    language: Language | None = None
 
     def __post_init__(self) -> None:
         check_choice("several_images", self.several_images, SeveralImages)
@@ -151,7 +151,7 @@ class DialogueReader:
             group=group or (group_of_image(images[0], identity) if images else identity),
             image=None,
             turns=tuple(map(Turn, questions, answers)),
-            english=is_english(*questions, *answers) if self.english is None else self.english,
+            language=self.language or language_of(*questions, *answers),
             meta=meta,
         )
         yield from spread_images(sample, pictures, self.several_images)

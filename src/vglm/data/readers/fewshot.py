@@ -27,7 +27,7 @@ from vglm.data.readers.rows import IMAGE_SUFFIXES, ImageFolders, RowCheck, kind_
 from vglm.data.sample import Sample, Turn
 
 NAME = "fewshot"
-SHAPE = '[{"img", "prompt", "label"}], the few-shot example of VisualGLM-6B'
+SCHEMA = '[{"img", "prompt", "label"}], the few-shot example of VisualGLM-6B'
 
 PUBLISHED_PREFIX = "fewshot-data/"
 
@@ -93,7 +93,7 @@ def _read_row(row: Any, number: int, folders: ImageFolders, identity: str) -> Sa
             group=os.path.normpath(plain(written).removeprefix(PUBLISHED_PREFIX)) if written else identity,
             image=image,
             turns=tuple(turns),
-            english=english,
+            language="en" if english else "zh",
             meta=meta,
         )
     )

@@ -26,7 +26,7 @@ from vglm.errors import ConfigError, DataError, brief
 from vglm.files import write_bytes
 
 NAME = "hub"
-SHAPE = "hf://owner/name, a data set of the Hugging Face hub, streaming too"
+SCHEMA = "hf://owner/name, a data set of the Hugging Face hub, streaming too"
 
 _HUB_ADDRESSES = ("hf://", "https://huggingface.co/")
 """Where a stream's pictures are fetched from; any other address in a table is a name."""

@@ -25,7 +25,7 @@ from vglm.data.sample import Sample
 from vglm.errors import DataError
 
 NAME = "imagefolder"
-SHAPE = 'a folder of pictures with metadata.jsonl or metadata.csv: {"file_name", "text"}'
+SCHEMA = 'a folder of pictures with metadata.jsonl or metadata.csv: {"file_name", "text"}'
 
 _FILES = ("metadata.jsonl", "metadata.csv")
 
@@ -41,20 +41,9 @@ def recognises(path: Path) -> bool:
 def read(
     path: Path, *, image_dir: Path | None = None, name: str, **options: Unpack[ColumnOptions]
 ) -> Iterator[Sample | BadRow]:
-    """Read a folder of pictures row by row.
+    """Read a folder of pictures, see `vglm.data.readers.Reader`; options are those of `ColumnOptions`.
 
-    Args:
-        path: The folder.
-        image_dir: Where the pictures lie, if not beside their metadata.
-        name: What sample ids begin with: `<name>#metadata.jsonl:<line>`, `<name>#train/metadata.jsonl:<line>`.
-        **options: See `ColumnOptions`.
-
-    Yields:
-        One sample a row (or one for each picture, on request).
-
-    Raises:
-        ConfigError: An option has a value that it cannot have.
-        DataError: There is no metadata, it cannot be read, or its columns cannot be told apart.
+    Ids are `<name>#metadata.jsonl:<line>` and `<name>#train/metadata.jsonl:<line>`.
     """
     files = _metadata_files(path) if path.is_dir() else []
     if not files:

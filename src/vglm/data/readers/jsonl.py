@@ -19,7 +19,7 @@ from vglm.data.readers.rows import ImageFolders
 from vglm.data.sample import Sample
 
 NAME = "jsonl"
-SHAPE = '{"image", "question", "answer"}, one object a line, or a list of them'
+SCHEMA = '{"image", "question", "answer"}, one object a line, or a list of them'
 
 _ROW = '{"image", "question", "answer"}'
 
@@ -34,21 +34,7 @@ def recognises(path: Path) -> bool:
 def read(
     path: Path, *, image_dir: Path | None = None, name: str, **options: Unpack[ColumnOptions]
 ) -> Iterator[Sample | BadRow]:
-    """Read JSON Lines row by row.
-
-    Args:
-        path: The file.
-        image_dir: Where the pictures lie; the file's own folder if None.
-        name: What sample ids begin with, `<name>#<line>`; lines count from 1.
-        **options: See `ColumnOptions`.
-
-    Yields:
-        One sample a row (or one for each picture, on request).
-
-    Raises:
-        ConfigError: An option has a value that it cannot have.
-        DataError: The file cannot be read, its keys cannot be told apart, or `image_dir` is not a folder.
-    """
+    """Read JSON Lines, see `vglm.data.readers.Reader`; options are those of `ColumnOptions`."""
 
     def cells(column: str) -> Iterator[Any]:
         return (row.get(column) for _, row in iterate_rows(path, _ROW) if isinstance(row, dict))

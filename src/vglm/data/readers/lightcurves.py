@@ -21,7 +21,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vglm.caching import cache_folder
 from vglm.data.astronomy.files import CSV_SUFFIXES, FITS_SUFFIXES, FluxColumn, is_fits, read_light_curve, read_star_name
@@ -31,17 +31,16 @@ from vglm.data.astronomy.questions import QUESTIONS, Question, ask, find_type, t
 from vglm.data.problems import BadRow
 from vglm.data.readers.csv_table import iterate_csv
 from vglm.data.readers.rows import ImageFolders, RowCheck, check_choice, quote, split_name
-from vglm.data.sample import Sample
+from vglm.data.sample import Language, Sample
 from vglm.errors import ConfigError, DataError
 from vglm.files import read_bytes, whole_file
 
 NAME = "lightcurves"
-SHAPE = "a CSV table with columns file (CSV or FITS light curves) and type, or a folder with such labels.csv"
+SCHEMA = "a CSV table with columns file (CSV or FITS light curves) and type, or a folder with such labels.csv"
 
 TABLE = "labels.csv"
 """The table that is looked for in a folder."""
 
-Language = Literal["zh", "en"]
 
 _KNOWN_COLUMNS = ("star", "file", "type", "period", "amplitude", "split")
 _NUMBERS = {"period": "days", "amplitude": "magnitudes"}
@@ -151,7 +150,7 @@ def read(
                     group=star,
                     image=picture,
                     turns=(ask(question, known[question], language == "en", star),),
-                    english=language == "en",
+                    language=language,
                     meta={**meta, "kind": question, "language": language},
                 )
 

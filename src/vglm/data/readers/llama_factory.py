@@ -26,7 +26,7 @@ from vglm.data.sample import Sample
 from vglm.errors import DataError
 
 NAME = "llama_factory"
-SHAPE = "a JSON file that dataset_info.json beside it describes, LLaMA-Factory"
+SCHEMA = "a JSON file that dataset_info.json beside it describes, LLaMA-Factory"
 
 INFO = "dataset_info.json"
 

@@ -27,7 +27,7 @@ from vglm.data.readers.rows import ImageFolders
 from vglm.data.sample import Sample
 
 NAME = "messages"
-SHAPE = '{"messages": [{"role", "content"}], "images": [...]}, the chat format of TRL and the hub, lines or list'
+SCHEMA = '{"messages": [{"role", "content"}], "images": [...]}, the chat format of TRL and the hub, lines or list'
 
 
 def recognises(path: Path) -> bool:
@@ -45,20 +45,9 @@ def recognises(path: Path) -> bool:
 def read(
     path: Path, *, image_dir: Path | None = None, name: str, **options: Unpack[DialogueOptions]
 ) -> Iterator[Sample | BadRow]:
-    """Read the chat format row by row.
+    """Read the chat format, see `vglm.data.readers.Reader`; options are those of `DialogueOptions`.
 
-    Args:
-        path: The file.
-        image_dir: Where the pictures lie; the file's own folder if None.
-        name: What sample ids begin with, `<name>#<row>`; rows are elements of the list or lines, counting from 1.
-        **options: See `DialogueOptions`.
-
-    Yields:
-        One sample a row (or one for each picture, on request); rows about the same first picture share a group.
-
-    Raises:
-        ConfigError: An option has a value that it cannot have.
-        DataError: The file cannot be read, or `image_dir` is not a folder.
+    Rows about the same first picture share a group.
     """
     reader = DialogueReader(ImageFolders(path.parent, image_dir), name, **options)
     for number, row in iterate_rows(path, '{"messages", "images"}'):

@@ -42,7 +42,7 @@ from vglm.files import check_regular, lines_of, read_bytes
 
 NAME = "mimic_cxr"
 WINDOW = "auto"
-SHAPE = "a folder with mimic-cxr-2.0.0-split.csv, ...-metadata.csv and files/p10/p.../s.../<dicom_id>.jpg"
+SCHEMA = "a folder with mimic-cxr-2.0.0-split.csv, ...-metadata.csv and files/p10/p.../s.../<dicom_id>.jpg"
 
 _COLUMNS = ("dicom_id", "study_id", "subject_id", "split")
 _META_COLUMNS = ("dicom_id", "ViewPosition")
@@ -180,7 +180,7 @@ def read(
             group=f"p{subject}",
             image=image,
             turns=(Turn(question or ENGLISH_QUESTION, report),),
-            english=True,
+            language="en",
             meta={"split": split, "study": f"s{study}", "dicom": dicom, **({"view": view} if view else {})},
         )
     if skipped:

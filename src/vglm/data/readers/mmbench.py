@@ -24,15 +24,15 @@ from string import ascii_uppercase
 from typing import Any
 
 from vglm.data.problems import BadRow
-from vglm.data.readers.rows import RowCheck, fault, is_english, list_options, quote
-from vglm.data.sample import Sample, Turn
+from vglm.data.readers.rows import RowCheck, fault, language_of, list_options, quote
+from vglm.data.sample import Language, Sample, Turn
 from vglm.data.slices import ImageSlice
 from vglm.errors import DataError
 from vglm.files import check_regular, lines_of
 
 NAME = "mmbench"
 KEPT = ("options", "choices", "hint")
-SHAPE = "a TSV with index, question, the options A, B, ..., answer and image (base64), MMBench"
+SCHEMA = "a TSV with index, question, the options A, B, ..., answer and image (base64), MMBench"
 
 ROTATION = 1_000_000
 """What the index of a rotation is higher by, once or several times."""
@@ -56,7 +56,7 @@ def recognises(path: Path) -> bool:
 
 
 def read(
-    path: Path, *, image_dir: Path | None = None, name: str, english: bool | None = None
+    path: Path, *, image_dir: Path | None = None, name: str, language: Language | None = None
 ) -> Iterator[Sample | BadRow]:
     """Read an MMBench file row by row.
 
@@ -64,7 +64,7 @@ def read(
         path: The TSV file.
         image_dir: Of no use: the pictures are in the file.
         name: What sample ids begin with, `<name>#<line>`; the header is line 1, and a row is the line where it begins.
-        english: Whether prompts are English; told from each question if None.
+        language: Of the prompts; by each question if None.
 
     Yields:
         One sample a row; rows that name the picture of a later row come at the end. A row is bad if it has more or
@@ -90,7 +90,7 @@ def read(
             yield cells
             continue
         check = RowCheck(number)
-        sample = _sample(check, cells, f"{name}#{number}", english)
+        sample = _sample(check, cells, f"{name}#{number}", language)
         index = cells["index"].strip()
         if place is not None:
             pictures[index] = place
@@ -112,7 +112,7 @@ def read(
             yield BadRow(number, fault(expected, quote(reference), "correct the cell"))
 
 
-def _sample(check: RowCheck, cells: dict[str, str], id: str, english: bool | None) -> Sample:
+def _sample(check: RowCheck, cells: dict[str, str], id: str, language: Language | None) -> Sample:
     """A row without its picture."""
     question = check.text(cells, "question")
     given = {letter: " ".join(cells.get(letter, "").split()) for letter in ascii_uppercase if letter in cells}
@@ -135,8 +135,8 @@ def _sample(check: RowCheck, cells: dict[str, str], id: str, english: bool | Non
     meta: dict[str, Any] = {"options": list_options(list(options.values())), "choices": list(options)}
     meta |= {"hint": hint, "question_index": int(base), "rotation": number // ROTATION}
     meta |= {ours: cells[theirs].strip() for theirs, ours in _META.items() if cells.get(theirs, "").strip()}
-    is_in_english = is_english(question, *options.values()) if english is None else english
-    return Sample(id, base, None, (Turn(question, answer),), is_in_english, check.meta(meta))
+    prompt_language = language or language_of(question, *options.values())
+    return Sample(id, base, None, (Turn(question, answer),), prompt_language, check.meta(meta))
 
 
 class _Rows:

@@ -19,14 +19,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vglm.data.problems import BadRow
-from vglm.data.readers.rows import IMAGE_SUFFIXES, ImageFolders, RowCheck, is_english, quote
-from vglm.data.sample import Sample, Turn
+from vglm.data.readers.rows import IMAGE_SUFFIXES, ImageFolders, RowCheck, language_of, quote
+from vglm.data.sample import Language, Sample, Turn
 from vglm.errors import DataError
 from vglm.files import LARGEST_TEXT_BYTES, check_regular
 
 NAME = "mme"
 KEPT = ("choices",)
-SHAPE = "a folder for each category with pictures and .txt files of questions, a tab, and Yes or No, MME"
+SCHEMA = "a folder for each category with pictures and .txt files of questions, a tab, and Yes or No, MME"
 
 _QUESTIONS, _IMAGES = "questions_answers_YN", "images"
 _ANSWERS = {"yes": "Yes", "no": "No"}
@@ -51,7 +51,7 @@ def recognises(path: Path) -> bool:
 
 
 def read(
-    path: Path, *, image_dir: Path | None = None, name: str, english: bool | None = None
+    path: Path, *, image_dir: Path | None = None, name: str, language: Language | None = None
 ) -> Iterator[Sample | BadRow]:
     """Read MME, category by category.
 
@@ -60,7 +60,7 @@ def read(
         image_dir: Where the categories' pictures lie, if they are apart: `<image_dir>/<category>/<name>.jpg`, or with
             `images/` between.
         name: What sample ids begin with, `<name>#<category>/<file>.txt:<line>`.
-        english: Whether prompts are English; told from each question if None.
+        language: Of the prompts; by each question if None.
 
     Yields:
         One sample a line. A line is bad if it is not a question, a tab, and Yes or No, or if the picture is missing.
@@ -96,7 +96,7 @@ def read(
                         group=f"{category}/{file.stem}",
                         image=image,
                         turns=(Turn(question.strip(), _ANSWERS.get(word, "")),),
-                        english=is_english(question) if english is None else english,
+                        language=language or language_of(question),
                         meta=check.meta(meta),
                     )
                 )

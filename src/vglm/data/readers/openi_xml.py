@@ -45,7 +45,7 @@ from vglm.files import read_bytes
 
 NAME = "openi_xml"
 WINDOW = "auto"
-SHAPE = "a folder of <eCitation> XML files, one a study"
+SCHEMA = "a folder of <eCitation> XML files, one a study"
 
 _SUFFIXES = tuple(suffix for each in (*IMAGE_SUFFIXES, ".dcm") for suffix in (each, each.upper()))
 _HEAD_BYTES = 2048
@@ -129,7 +129,7 @@ def read(
             group=study,
             image=None,
             turns=(Turn(question or ENGLISH_QUESTION, " ".join(wanted)),),
-            english=True,
+            language="en",
             meta={
                 "study": study,
                 "caption": _text(root.find(".//parentImage/caption")),

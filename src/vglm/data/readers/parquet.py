@@ -21,7 +21,7 @@ from vglm.errors import DataError, brief
 from vglm.files import check_regular
 
 NAME = "parquet"
-SHAPE = "a Parquet file, or a folder of them in the hub's layout"
+SCHEMA = "a Parquet file, or a folder of them in the hub's layout"
 
 MOST_UNPACKED_BYTES = 1 << 30
 """What a file may unpack to if it is small; a large one, to twenty times its size."""
@@ -44,20 +44,9 @@ def recognises(path: Path) -> bool:
 def read(
     path: Path, *, image_dir: Path | None = None, name: str, **options: Unpack[DatasetsOptions]
 ) -> Iterator[Sample | BadRow]:
-    r"""Read Parquet row by row.
+    """Read Parquet, see `vglm.data.readers.Reader`; options are those of `DatasetsOptions`.
 
-    Args:
-        path: The file or folder.
-        image_dir: Where pictures lie that rows only name; the file's own folder if None.
-        name: What sample ids begin with: `<name>#<row>` counting from 1, or `<name>#<split>:<row>`.
-        **options: See `DatasetsOptions`.
-
-    Yields:
-        One sample a row (or one for each picture, on request).
-
-    Raises:
-        ConfigError: An option has a value that it cannot have.
-        DataError: The file cannot be read, or its columns cannot be told apart.
+    Ids of a folder's samples are `<name>#<split>:<row>`.
     """
     for file in [path] if path.is_file() else sorted(path.rglob("*.parquet")):
         _check_unpacked(file)

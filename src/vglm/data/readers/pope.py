@@ -20,12 +20,12 @@ from typing import Any
 
 from vglm.data.problems import BadRow
 from vglm.data.readers.json_files import iterate_rows, peek_json
-from vglm.data.readers.rows import ImageFolders, RowCheck, is_english, not_an_object, quote
-from vglm.data.sample import Sample, Turn
+from vglm.data.readers.rows import ImageFolders, RowCheck, language_of, not_an_object, quote
+from vglm.data.sample import Language, Sample, Turn
 
 NAME = "pope"
 KEPT = ("choices",)
-SHAPE = '{"question_id", "image", "text", "label": "yes" or "no"}, JSON Lines, POPE'
+SCHEMA = '{"question_id", "image", "text", "label": "yes" or "no"}, JSON Lines, POPE'
 
 _ROW = '{"question_id", "image", "text", "label"}'
 _KEYS = {"question_id", "image", "text", "label"}
@@ -41,7 +41,7 @@ def recognises(path: Path) -> bool:
 
 
 def read(
-    path: Path, *, image_dir: Path | None = None, name: str, english: bool | None = None
+    path: Path, *, image_dir: Path | None = None, name: str, language: Language | None = None
 ) -> Iterator[Sample | BadRow]:
     """Read a file of POPE.
 
@@ -49,7 +49,7 @@ def read(
         path: The JSON Lines file; a JSON list is read as well.
         image_dir: Where the pictures lie; the file's own folder if None.
         name: What sample ids begin with, `<name>#<line>`.
-        english: Whether prompts are English; told from each question if None.
+        language: Of the prompts; by each question if None.
 
     Yields:
         One sample a line. A line is bad if it is no such object, its label is neither yes nor no, or its picture is
@@ -79,7 +79,7 @@ def read(
                 group=file,
                 image=image,
                 turns=(Turn(question, answer),),
-                english=is_english(question) if english is None else english,
+                language=language or language_of(question),
                 meta=check.meta(meta),
             )
         )

@@ -18,12 +18,12 @@ from typing import Any
 from vglm.data.ids import group_name
 from vglm.data.problems import BadRow
 from vglm.data.readers.json_files import load_json, peek_json
+from vglm.data.readers.prompts import FixedQuestion
 from vglm.data.readers.rows import (
     ImageFolders,
     RowCheck,
     SeveralImages,
     check_choice,
-    is_english,
     kind_of,
     not_an_object,
     read_group,
@@ -32,12 +32,12 @@ from vglm.data.readers.rows import (
     spread_images,
 )
 from vglm.data.readers.xrayglm import ENGLISH_QUESTION, QUESTION
-from vglm.data.sample import Sample, Turn
+from vglm.data.sample import Language, Sample, Turn
 from vglm.errors import DataError
 
 NAME = "r2gen"
 WINDOW = "auto"
-SHAPE = '{"train": [{"id", "report", "image_path": [...], "split"}], "val": [...], "test": [...]}'
+SCHEMA = '{"train": [{"id", "report", "image_path": [...], "split"}], "val": [...], "test": [...]}'
 _IMAGES = "images"
 _KNOWN_KEYS = ("id", "report", "image_path", "split", "study_id", "subject_id")
 
@@ -60,7 +60,7 @@ def read(
     name: str,
     several_images: SeveralImages = "each",
     question: str | None = None,
-    english: bool | None = None,
+    language: Language | None = None,
 ) -> Iterator[Sample | BadRow]:
     """Read the file split by split.
 
@@ -71,7 +71,7 @@ def read(
         several_images: What to make of a study with several pictures: `each` makes a sample of every one, `first` of
             the first, `refuse` a bad row.
         question: What is asked; XrayGLM's question in the report's language by default.
-        english: Whether the prompt is English; by the report's words if None.
+        language: Of the prompts; by the report's words if None.
 
     Yields:
         A sample for each picture of a good row, and a `BadRow` for another.
@@ -82,11 +82,12 @@ def read(
     check_choice("several_images", several_images, SeveralImages)
     content = load_json(path)
     if not isinstance(content, dict) or not content:
-        raise DataError(f"{path}: expected {SHAPE}, found {kind_of(content)}. Put the rows below their split.")
+        raise DataError(f"{path}: expected {SCHEMA}, found {kind_of(content)}. Put the rows below their split.")
     for key, rows in content.items():
         if split_name(key) is None or not isinstance(rows, list):
             raise DataError(f"{path}: expected train, val and test, each a list, found {key!r}: {kind_of(rows)}.")
     folders = ImageFolders(path.parent, image_dir or _default_folder(path.parent))
+    questions = FixedQuestion({"zh": QUESTION, "en": ENGLISH_QUESTION}, question, language)
     for key, rows in content.items():
         for number, row in enumerate(rows, start=1):
             place = f"{key}:{number}"
@@ -106,13 +107,13 @@ def read(
             if bad := check.bad_row():
                 yield bad
                 continue
-            is_asked_in_english = is_english(report) if english is None else english
+            prompt_language, asked = questions.about(report)
             sample = Sample(
                 id=f"{name}#{place}",
                 group=read_group(check, row) or group_name(row.get("id")) or f"{name}#{place}",
                 image=None,
-                turns=(Turn(question or (ENGLISH_QUESTION if is_asked_in_english else QUESTION), report.strip()),),
-                english=is_asked_in_english,
+                turns=(Turn(asked, report.strip()),),
+                language=prompt_language,
                 meta={"split": split, "study": str(row.get("study_id") or row.get("id") or place), **meta},
             )
             yield from spread_images(sample, [image for image in images if image is not None], several_images)

@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 from vglm.data.ids import id_columns, ids_in
 from vglm.data.problems import BadRow
 from vglm.data.readers.image_names import Alike, Listings, explain, find_alike, plain
-from vglm.data.sample import Sample
+from vglm.data.sample import Language, Sample
 from vglm.data.slices import ImageSlice
 from vglm.errors import ConfigError, DataError
 
@@ -336,9 +336,9 @@ def refuse_half_characters(row: Sample | BadRow) -> Sample | BadRow:
     return row
 
 
-def is_english(*texts: str) -> bool:
-    """Whether there is no Chinese character in any of the texts."""
-    return not any(map(_CHINESE.search, texts))
+def language_of(*texts: str) -> Language:
+    """English where there is no Chinese character in any of the texts."""
+    return "zh" if any(map(_CHINESE.search, texts)) else "en"
 
 
 def split_name(value: Any) -> str | None:

@@ -28,19 +28,19 @@ from vglm.data.readers.json_files import load_json, peek_json
 from vglm.data.readers.rows import (
     ImageFolders,
     RowCheck,
-    is_english,
     kind_of,
+    language_of,
     list_options,
     not_an_object,
     quote,
     split_name,
 )
-from vglm.data.sample import Sample, Turn
+from vglm.data.sample import Language, Sample, Turn
 from vglm.errors import DataError
 
 NAME = "scienceqa"
 KEPT = ("options", "choices", "hint", "context", "lecture")
-SHAPE = "problems.json: {id: {question, choices, answer, ...}}, with pid_splits.json and images/, ScienceQA"
+SCHEMA = "problems.json: {id: {question, choices, answer, ...}}, with pid_splits.json and images/, ScienceQA"
 
 _PROBLEMS, _SPLITS = "problems.json", "pid_splits.json"
 _ROW = '{"question", "choices", "answer"}'
@@ -63,7 +63,7 @@ def recognises(path: Path) -> bool:
 
 
 def read(
-    path: Path, *, image_dir: Path | None = None, name: str, lecture: bool = False, english: bool | None = None
+    path: Path, *, image_dir: Path | None = None, name: str, lecture: bool = False, language: Language | None = None
 ) -> Iterator[Sample | BadRow]:
     """Read ScienceQA problem by problem.
 
@@ -72,7 +72,7 @@ def read(
         image_dir: Where `<split>/<id>/image.png` lie; `images/` beside the file, or the file's own folder, if None.
         name: What sample ids begin with, `<name>#<problem>`.
         lecture: Whether the lecture goes into `meta`, for a prompt with `{lecture}`.
-        english: Whether prompts are English; told from each question if None.
+        language: Of the prompts; by each question if None.
 
     Yields:
         One sample a problem, with the split that `pid_splits.json` names, or else the problem itself.
@@ -92,7 +92,7 @@ def read(
         if not isinstance(row, dict):
             yield not_an_object(pid, row, _ROW)
             continue
-        yield _read_problem(pid, row, splits.get(pid), folders, f"{name}#{pid}", lecture, english)
+        yield _read_problem(pid, row, splits.get(pid), folders, f"{name}#{pid}", lecture, language)
 
 
 def _read_problem(
@@ -102,7 +102,7 @@ def _read_problem(
     folders: ImageFolders,
     id: str,
     with_lecture: bool,
-    english: bool | None,
+    language: Language | None,
 ) -> Sample | BadRow:
     check = RowCheck(pid)
     question = check.text(row, "question")
@@ -131,8 +131,8 @@ def _read_problem(
         meta["grades"] = "1-6" if meta["grade"] in _PRIMARY else "7-12"
     if with_lecture:
         meta["lecture"] = str(row.get("lecture") or "").strip()
-    is_in_english = is_english(question, *options) if english is None else english
-    return check.outcome(Sample(id, pid, image, (Turn(question, right),), is_in_english, check.meta(meta)))
+    prompt_language = language or language_of(question, *options)
+    return check.outcome(Sample(id, pid, image, (Turn(question, right),), prompt_language, check.meta(meta)))
 
 
 def _read_options(check: RowCheck, choices: Any) -> list[str]:

@@ -26,18 +26,18 @@ from vglm.data.readers.rows import (
     ImageFolders,
     Joined,
     RowCheck,
-    is_english,
     kind_of,
+    language_of,
     not_an_object,
     quote,
     read_answers,
     split_name,
 )
-from vglm.data.sample import Sample, Turn
+from vglm.data.sample import Language, Sample, Turn
 from vglm.errors import DataError
 
 NAME = "vqa_v2"
-SHAPE = '{"questions": [{"image_id", "question", "question_id"}]} and the annotations beside it, VQA v2'
+SCHEMA = '{"questions": [{"image_id", "question", "question_id"}]} and the annotations beside it, VQA v2'
 
 _ROW = '{"image_id", "question", "question_id"}'
 _SUBTYPE = re.compile(r"(?:train|val|test)(?:-dev)?\d{4}")
@@ -54,7 +54,7 @@ def read(
     image_dir: Path | None = None,
     name: str,
     annotations: str | None = None,
-    english: bool | None = None,
+    language: Language | None = None,
 ) -> Iterator[Sample | BadRow]:
     """Read VQA v2.
 
@@ -63,7 +63,7 @@ def read(
         image_dir: Where the pictures lie, directly or in a folder such as `train2014`; the file's own folder if None.
         name: What sample ids begin with, `<name>#<row>` with questions counting from 1.
         annotations: The file of annotations, relative to that of the questions; found beside it if None.
-        english: Whether prompts are English; told from each question if None.
+        language: Of the prompts; by each question if None.
 
     Yields:
         One sample a question, with the file's split if it is named train..., val... or test...
@@ -106,7 +106,7 @@ def read(
                 group=str(image_id),
                 image=image,
                 turns=(Turn(question, answer),),
-                english=is_english(question, answer) if english is None else english,
+                language=language or language_of(question, answer),
                 meta=meta,
             )
         )

@@ -30,7 +30,7 @@ from vglm.errors import DataError
 from vglm.files import check_regular
 
 NAME = "webdataset"
-SHAPE = "tar shards with 0001.jpg, 0001.txt or 0001.json, ..., or a folder of them"
+SCHEMA = "tar shards with 0001.jpg, 0001.txt or 0001.json, ..., or a folder of them"
 
 _TEXTS = (".txt", ".cls", ".text", ".caption")
 _LONGEST_TEXT = 1 << 24

@@ -26,7 +26,7 @@ from vglm.data.sample import Sample
 from vglm.errors import ConfigError, DataError, brief
 
 NAME = "xlsx"
-SHAPE = "a spreadsheet of Excel with a row of names such as image, question, answer"
+SCHEMA = "a spreadsheet of Excel with a row of names such as image, question, answer"
 
 _MOST_UNPACKED_BYTES, _MOST_UNPACKED_TIMES = 1 << 26, 50
 _WORKBOOK, _MEDIA = "xl/workbook.xml", "xl/media/"

@@ -12,16 +12,17 @@ Source: WangRongsheng/XrayGLM:data/openi-zh.json and data/build_ch_prompt.py.
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from vglm.data.problems import BadRow
 from vglm.data.readers.json_files import load_annotations, peek_json
-from vglm.data.readers.rows import IMAGE_SUFFIXES, ImageFolders, RowCheck, is_english, not_an_object
+from vglm.data.readers.prompts import FixedQuestion, QuestionOptions
+from vglm.data.readers.rows import IMAGE_SUFFIXES, ImageFolders, RowCheck, not_an_object
 from vglm.data.sample import Sample, Turn
 
 NAME = "xrayglm"
 WINDOW = "auto"
-SHAPE = '{"annotations": [{"image_id", "caption"}]} and <image_id>.png, XrayGLM\'s OpenI files'
+SCHEMA = '{"annotations": [{"image_id", "caption"}]} and <image_id>.png, XrayGLM\'s OpenI files'
 
 QUESTION = "通过这张胸部X光影像可以诊断出什么？"
 ENGLISH_QUESTION = "What can be diagnosed from this chest X-ray?"
@@ -41,28 +42,13 @@ def recognises(path: Path) -> bool:
 
 
 def read(
-    path: Path,
-    *,
-    image_dir: Path | None = None,
-    name: str,
-    question: str | None = None,
-    english: bool | None = None,
+    path: Path, *, image_dir: Path | None = None, name: str, **options: Unpack[QuestionOptions]
 ) -> Iterator[Sample | BadRow]:
-    """Read XrayGLM's format.
+    """Read XrayGLM's format, see `vglm.data.readers.Reader`; options are those of `QuestionOptions`.
 
-    Args:
-        path: The JSON file.
-        image_dir: Where the pictures lie; the file's own folder if None.
-        name: What sample ids begin with, `<name>#<row>` with annotations counting from 1.
-        question: What is asked about every picture; `QUESTION` or `ENGLISH_QUESTION` if None.
-        english: Whether prompts are English; told from each caption if None.
-
-    Yields:
-        One sample an annotation; `Sample.meta` holds the `image_id`.
-
-    Raises:
-        DataError: The file is not such an object, or `image_dir` is not a folder.
+    `Sample.meta` holds the `image_id`.
     """
+    questions = FixedQuestion({"zh": QUESTION, "en": ENGLISH_QUESTION}, **options)
     folders = ImageFolders(path.parent, image_dir)
     try:
         present = frozenset(os.listdir(folders.root))
@@ -80,14 +66,14 @@ def read(
         )  # asks the disk once, not often
         image = check.image(folders, *(there or names[:1])) if image_id else None
         meta = check.meta({key: value for key, value in row.items() if key != "caption"})
-        speaks_english = is_english(caption) if english is None else english
+        language, question = questions.about(caption)
         yield check.outcome(
             Sample(
                 id=f"{name}#{number}",
                 group=image_id.partition("_")[0] or image_id,
                 image=image,
-                turns=(Turn(question or (ENGLISH_QUESTION if speaks_english else QUESTION), caption),),
-                english=speaks_english,
+                turns=(Turn(question, caption),),
+                language=language,
                 meta=meta,
             )
         )

@@ -4,7 +4,18 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vglm.data.doctor.checks.common import NOTE, WARNING, count_of, example, examples, head, listed, rows_of, verb
+from vglm.data.doctor.checks.common import (
+    NOTE,
+    WARNING,
+    about,
+    count_of,
+    example,
+    examples,
+    head,
+    listed,
+    rows_of,
+    verb,
+)
 from vglm.data.doctor.finding import Finding, Table
 from vglm.data.doctor.survey import Survey
 from vglm.data.doctor.texts import LANGUAGE_NAMES, Language, Mark, evidence, marks_of
@@ -40,15 +51,15 @@ def answers_to_look_at(survey: Survey) -> Iterator[Finding]:
                 tuple(example(survey, row, evidence(_marked_answer(survey.sample(row)))) for row in head(rows)),
             )
     rows = np.flatnonzero(survey.rows["marks"] & Mark.DETACHED)
-    if len(rows):
-        yield Finding(
-            NOTE,
-            f"{count_of(len(rows), 'answer')} {'has' if len(rows) == 1 else 'have'} blanks before punctuation, as"
-            " tokenised captions do, or characters without width",
-            "The model's answers never have them, for decoding drops them. Exact match compares without them; BLEU and"
-            " its like do not. Write the answers as they are to be read.",
-            examples(survey, rows),
-        )
+    yield from about(
+        survey,
+        rows,
+        f"{count_of(len(rows), 'answer')} {'has' if len(rows) == 1 else 'have'} blanks before punctuation, as"
+        " tokenised captions do, or characters without width",
+        "The model's answers never have them, for decoding drops them. Exact match compares without them; BLEU and"
+        " its like do not. Write the answers as they are to be read.",
+        NOTE,
+    )
     rows = np.flatnonzero(survey.rows["open_question"])
     if len(rows):
         yield Finding(
@@ -93,7 +104,8 @@ def languages(survey: Survey) -> Iterator[Finding]:
         yield Finding(
             WARNING,
             f"{count_of(int(frame.sum()), 'question')} in the frame of the other language",
-            "A Chinese prompt reads 问：…答：, an English one Q:…A:. Set `english` in the rows or as an option.",
+            "A Chinese prompt reads 问：…答：, an English one Q:…A:. Set `english` in the rows, or `language` as"
+            " an option.",
             examples(survey, np.flatnonzero(frame)),
         )
     main = max(clear, key=lambda each: counts[Language(each)][1])

@@ -1,6 +1,6 @@
 """What checks say and how they say it: examples, counts, and the words around them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -37,6 +37,14 @@ def in_split(survey: Survey, split: str) -> NDArray[np.bool_]:
     """For each row whether it is of a split."""
     code = survey.splits.index(split) if split in survey.splits else -1
     return np.asarray(survey.rows["split"] == code)
+
+
+def about(
+    survey: Survey, rows: Sequence[int] | NDArray[np.intp], title: str, detail: str, severity: Severity = WARNING
+) -> Iterator[Finding]:
+    """A finding on some rows, if there are any."""
+    if len(rows):
+        yield Finding(severity, title, detail, examples(survey, rows))
 
 
 def rows_of_pictures(survey: Survey, status: int) -> list[int]:

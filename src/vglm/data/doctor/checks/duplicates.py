@@ -10,6 +10,7 @@ from vglm.data.doctor.checks.common import (
     NOTE,
     PROBE,
     WARNING,
+    about,
     count_of,
     examples,
     in_split,
@@ -27,14 +28,13 @@ _SEVERAL_REFERENCES = 3
 def duplicate_rows(survey: Survey) -> Iterator[Finding]:
     """Rows with the same picture, the same words and the same answer."""
     repeated = repeated_rows(survey)
-    if len(repeated):
-        yield Finding(
-            WARNING,
-            f"{rows_of(len(repeated))} {verb('repeat', len(repeated))} an earlier one:"
-            " same picture, same question, same answer",
-            "They weigh double in training, and a score on them counts them double. --fix keeps the first of each.",
-            examples(survey, repeated),
-        )
+    yield from about(
+        survey,
+        repeated,
+        f"{rows_of(len(repeated))} {verb('repeat', len(repeated))} an earlier one:"
+        " same picture, same question, same answer",
+        "They weigh double in training, and a score on them counts them double. --fix keeps the first of each.",
+    )
 
 
 def repeated_rows(survey: Survey) -> NDArray[np.intp]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from vglm.data.doctor.checks.common import NOTE, WARNING, count_of, examples, rows_of
+from vglm.data.doctor.checks.common import NOTE, about, count_of, rows_of
 from vglm.data.doctor.finding import Finding, Table
 from vglm.data.doctor.survey import Survey
 
@@ -47,21 +47,19 @@ def truncation(max_length: int) -> Callable[[Survey], Iterator[Finding]]:
         rows = survey.rows
         bare = rows["prompt_tokens"] + rows["answer_tokens"]
         cut = np.flatnonzero((bare + rows["history_tokens"] > max_length) & (bare <= max_length))
-        if len(cut):
-            yield Finding(
-                WARNING,
-                f"{count_of(len(cut), 'dialogue')} would lose turns at {max_length:,} tokens",
-                "The oldest turns are cut. Split the dialogues, or allow more tokens.",
-                examples(survey, cut),
-            )
+        yield from about(
+            survey,
+            cut,
+            f"{count_of(len(cut), 'dialogue')} would lose turns at {max_length:,} tokens",
+            "The oldest turns are cut. Split the dialogues, or allow more tokens.",
+        )
         too_long = np.flatnonzero(bare > max_length)
-        if len(too_long):
-            yield Finding(
-                WARNING,
-                f"{rows_of(len(too_long))} {'has' if len(too_long) == 1 else 'have'} more than {max_length:,} tokens"
-                " even without history",
-                "Neither picture, question nor answer is ever cut in silence. Shorten the texts, or allow more tokens.",
-                examples(survey, too_long),
-            )
+        yield from about(
+            survey,
+            too_long,
+            f"{rows_of(len(too_long))} {'has' if len(too_long) == 1 else 'have'} more than {max_length:,} tokens"
+            " even without history",
+            "Neither picture, question nor answer is ever cut in silence. Shorten the texts, or allow more tokens.",
+        )
 
     return run
