@@ -28,9 +28,7 @@ from typing import Any, Literal, NamedTuple
 from vglm.evaluation.messages import Text, Texts
 from vglm.evaluation.predictions import Evaluation
 from vglm.evaluation.report.formatting import section_texts
-from vglm.evaluation.score.baselines import Baseline
 from vglm.evaluation.score.comparison import Comparison
-from vglm.evaluation.score.image_use import VisualGain
 
 Cell = Text | str
 """A text in both languages, a name or number, or markup."""
@@ -49,21 +47,6 @@ class Scored:
     folder: Path
     evaluation: Evaluation
     comparison: Comparison
-
-    @property
-    def gains(self) -> Sequence[VisualGain]:
-        """How much of the score rests on the image, by control."""
-        return self.comparison.gains
-
-    @property
-    def baselines(self) -> Sequence[Baseline]:
-        """What simple rules score."""
-        return self.comparison.baselines
-
-    @property
-    def conventions(self) -> Mapping[str, Any]:
-        """Scores by other projects' conventions, where they were requested."""
-        return self.comparison.conventions
 
 
 class Line(NamedTuple):
