@@ -6,7 +6,7 @@ from typing import Any
 from vglm.evaluation.messages import Text
 from vglm.evaluation.report import formatting as fmt
 from vglm.evaluation.report.formatting import section_texts
-from vglm.evaluation.report.section import Line, Scored, Table
+from vglm.evaluation.report.section import Cell, Line, Scored, Table
 from vglm.evaluation.score.comparison import judge
 from vglm.evaluation.score.image_use import VisualGain
 from vglm.evaluation.score.metrics import Metric
@@ -50,7 +50,7 @@ def _sentence(gain: VisualGain, metric: Metric) -> Text:
 def _table(gains: Sequence[VisualGain], metric: Metric) -> Table:
     header = [say("arm"), say("other_image"), say("with_other", metric=fmt.title(metric)), say("true_image")]
     header += [say("visual_gain"), say("interval"), say("p"), Text.of("n"), say("groups")]
-    rows = [
+    rows: list[list[Cell]] = [
         [
             fmt.arm(gain.arm),
             fmt.control(gain.control),

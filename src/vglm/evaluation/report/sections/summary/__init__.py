@@ -6,7 +6,7 @@ from typing import Any
 from vglm.evaluation.messages import Text, join
 from vglm.evaluation.report import formatting as fmt
 from vglm.evaluation.report.formatting import section_texts
-from vglm.evaluation.report.section import Line, Scored, Table
+from vglm.evaluation.report.section import Cell, Line, Scored, Table
 from vglm.evaluation.score.comparison import PROBE, Comparison, Summary, judge
 from vglm.evaluation.score.metrics import EXACT_MATCH, ROUGE_L
 
@@ -176,7 +176,7 @@ def _forgotten(probe: Summary) -> Text:
 def _overview(scored: Scored) -> Table:
     """The terminal's table."""
     comparison = scored.comparison
-    rows = []
+    rows: list[list[Cell]] = []
     for name, is_kind, summary in fmt.kind_rows(comparison):
         right, rouge = (map(fmt.percent, pair) for pair in (summary.right, summary.scores[ROUGE_L.name]))
         cells = [str(summary.n), " → ".join(right), fmt.signed(fmt.points(summary)), " → ".join(rouge)]
