@@ -220,6 +220,8 @@ def load_libraries() -> None:
     import torch
 
     torch.set_num_threads(1)
+    import vglm.evaluation.report.tracking
+
     import evaluate  # noqa: F401
     import train  # noqa: F401
     import vglm.data.doctor

@@ -70,16 +70,21 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binom
 
 from vglm.evaluation.predictions import Prediction
-from vglm.evaluation.score.metrics import select_metrics
+from vglm.evaluation.score.comparison import judge
+from vglm.evaluation.score.metrics import EXACT_MATCH, select_metrics
 from vglm.evaluation.score.metrics.text import bleu_rows, bleu_statistic
 from vglm.evaluation.score.statistics import (
     Statistic,
     compare_paired,
+    compare_seeds,
     mcnemar_test,
     mean_of_sums,
     paired_proportion_interval,
+    randomisation_test,
+    student_quantile,
 )
 
 LEVEL = 0.05
@@ -189,6 +194,7 @@ class Rates:
         mid: Share of true null hypotheses that are rejected by the p-value of a report.
         exact: Likewise by the exact p-value.
         verdict: Likewise by test and interval together.
+        power: Share of true differences that test and interval together find.
     """
 
     samples: float
@@ -198,6 +204,7 @@ class Rates:
     mid: float
     exact: float
     verdict: float
+    power: float
 
 
 def simulate(population: Population, groups: int, repeats: int, resamples: int, seed: int = 1) -> Rates:
@@ -212,7 +219,7 @@ def simulate(population: Population, groups: int, repeats: int, resamples: int, 
     """
     generator = np.random.default_rng(seed)
     truth, count = population.truth, len(population.before)
-    held = held_null = mid = exact = verdict = samples = 0
+    held = held_null = mid = exact = verdict = power = samples = 0
     for repeat in range(repeats):
         drawn = generator.integers(count, size=groups)
         names = [place for place, each in enumerate(drawn) for _ in population.before[each]]
@@ -229,17 +236,20 @@ def simulate(population: Population, groups: int, repeats: int, resamples: int, 
                 statistic = population.statistic
             with np.errstate(invalid="ignore", divide="ignore"):
                 result = compare_paired(
-                    before, after, groups=names, statistic=statistic, resamples=resamples, seed=repeat
+                    before, after, groups=names, statistic=statistic, bound=1.0, resamples=resamples, seed=repeat
                 )
             low, high = result.interval
+            is_found = result.p_value <= LEVEL and not low <= 0 <= high
             if not is_null:
                 held += low <= truth <= high
+                power += is_found
                 continue
             held_null += low <= 0 <= high
             mid += result.p_value <= LEVEL
             exact += result.p_value_exact <= LEVEL
-            verdict += result.p_value <= LEVEL and not low <= 0 <= high
-    return Rates(samples / repeats, groups, *(each / repeats for each in (held, held_null, mid, exact, verdict)))
+            verdict += is_found
+    rates = (held, held_null, mid, exact, verdict, power)
+    return Rates(samples / repeats, groups, *(each / repeats for each in rates))
 
 
 def scores(seed: int, *, is_binary: bool, is_grouped: bool) -> Population:
@@ -334,6 +344,144 @@ CASES: dict[str, tuple[Callable[[], Population], bool]] = {
 """Kind of score -> (its population, whether its samples come in groups)."""
 
 
+# --- differences with a mean of 0 that are skewed ---------------------------------------------------------------------
+
+
+def _rare(rate: float, size: float) -> Callable[[np.random.Generator, int], Rows]:
+    """A few large gains of `size` (losses where it is negative), and many small changes the other way."""
+
+    def draw(generator: np.random.Generator, n: int) -> Rows:
+        small = rate * size / (1 - rate)
+        return np.where(generator.random(n) < rate, size, -small * generator.uniform(0.5, 1.5, n))
+
+    return draw
+
+
+SKEWED: dict[str, Callable[[np.random.Generator, int], Rows]] = {
+    "5 % large gains": _rare(0.05, 0.5),
+    "10 % large gains": _rare(0.1, 0.5),
+    "15 % large gains": _rare(0.15, 0.5),
+    "5 % gains of almost 1": _rare(0.05, 0.9),
+    "5 % large losses": _rare(0.05, -0.5),
+    "beta(0.3, 3) less its mean": lambda generator, n: generator.beta(0.3, 3, n) - 0.3 / 3.3,
+}
+"""Differences with a mean of exactly 0. Exchanging arms, as `simulate` does, makes symmetric differences of any kind,
+for which a randomisation test is exact by construction; of these it is not."""
+
+
+@dataclass(frozen=True)
+class SkewedRates:
+    """Rates where the mean difference is 0.
+
+    Attributes:
+        student: Share of Student's intervals that exclude 0.
+        exchange: Share of the randomisation test's p-values below the level.
+        verdict: Share of reports that claim a difference.
+        held: Share of a report's intervals that hold 0.
+    """
+
+    student: float
+    exchange: float
+    verdict: float
+    held: float
+
+
+def simulate_skewed(name: str, n: int, repeats: int, resamples: int, seed: int = 1, group: int = 1) -> SkewedRates:
+    """Draw differences, and judge them as a report does.
+
+    Args:
+        name: Of `SKEWED`.
+        n: Groups.
+        repeats: Draws.
+        resamples: Of each bootstrap, randomisation and weighting.
+        seed: Of the draws.
+        group: Samples in a group, which change alike.
+    """
+    generator = np.random.default_rng(seed)
+    student = exchange = verdict = held = 0
+    quantile = student_quantile((2 - LEVEL) / 2, n - 1)
+    for repeat in range(repeats):
+        differences = SKEWED[name](generator, n)
+        room = 0.5 - differences / 2  # both arms stay within 0 to 1
+        before, after = (np.repeat(each, group) for each in (room, room + differences))
+        names = np.repeat(np.arange(n), group).tolist()
+        result = compare_paired(before, after, groups=names, resamples=resamples, seed=repeat)
+        student += abs(differences.mean()) > quantile * differences.std(ddof=1) / math.sqrt(n)
+        exchange += randomisation_test(before, after, groups=names, resamples=resamples, seed=repeat) <= LEVEL
+        verdict += judge(result, EXACT_MATCH).finding in ("better", "worse")
+        held += result.interval.low <= 0 <= result.interval.high
+    return SkewedRates(*(each / repeats for each in (student, exchange, verdict, held)))
+
+
+# --- two equal methods with a few seeds -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SeedRates:
+    """Rates where two methods are equal.
+
+    Attributes:
+        by_samples: Share of comparisons in which the samples alone tell them apart, each with its mean over the seeds.
+        differ: Share in which `vglm report` calls them different.
+    """
+
+    by_samples: float
+    differ: float
+
+
+def simulate_seeds(
+    seeds: tuple[int, int], *, is_paired: bool, repeats: int, seed_sd: float = 0.08, n: int = 120, seed: int = 1
+) -> SeedRates:
+    """Train two equal methods with so many seeds, on right/wrong answers to the same samples.
+
+    Args:
+        seeds: Of the first and the second method.
+        is_paired: Whether the report compares them seed by seed.
+        repeats: Pairs of methods.
+        seed_sd: Standard deviation of the score between seeds.
+        n: Samples.
+        seed: Of the draws.
+    """
+    generator = np.random.default_rng(seed)
+    by_samples = differ = 0
+    for _ in range(repeats):
+        hard = generator.normal(0, 0.2, n)
+        arms = []
+        for count in seeds:
+            level = 0.6 + generator.normal(0, seed_sd, count)[:, None] + hard
+            arms.append((generator.random((count, n)) < level) * 1.0)
+        result = compare_paired(*(arm.mean(axis=0) for arm in arms), resamples=300)
+        by_samples += result.p_value <= LEVEL
+        if min(seeds) > 1 and result.p_value <= LEVEL:
+            differ += compare_seeds(*arms, is_paired=is_paired).excludes_zero
+    return SeedRates(by_samples / repeats, differ / repeats)
+
+
+# --- a loss that is just the margin -----------------------------------------------------------------------------------
+
+
+def margin_rates(n: int, margin: float, gaining: float) -> tuple[float, float]:
+    """How often "lost at most the margin" is shown, and refuted, where the loss is the margin; computed.
+
+    Args:
+        n: Independent samples, right or wrong.
+        margin: The loss.
+        gaining: Share of samples that become right; those that become wrong are so many, and the margin, more.
+    """
+    shown = refuted = 0.0
+    for lost in range(n + 1):
+        outer = float(binom.pmf(lost, n, gaining + margin))
+        if outer < 1e-9:
+            continue
+        gains = binom.pmf(np.arange(n - lost + 1), n - lost, gaining / (1 - gaining - margin))
+        for gained, chance in enumerate(gains):
+            if outer * chance > 1e-9:
+                low, high = _outcome(gained, lost, n)[2]
+                shown += outer * chance * (-low <= margin)
+                refuted += outer * chance * (-high > margin)
+    return shown, refuted
+
+
 def groups_of(n: int, is_grouped: bool) -> int:
     """How many groups make about `n` samples."""
     return round(n / np.dot(SIZES, SHARES)) if is_grouped else n
@@ -344,7 +492,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=1000, help="draws for each row of the second table")
     parser.add_argument("--resamples", type=int, default=1000, help="of each bootstrap and randomisation")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[20, 50, 200], help="numbers of samples")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[12, 20, 50, 200], help="numbers of samples")
     parsed = parser.parse_args(arguments)
 
     print("Right/wrong, independent samples, computed (percent)")
@@ -359,16 +507,58 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 f" {100 * each.verdict:8.1f} {100 * each.held:7.1f} {100 * each.held_gain:10.1f}",
                 flush=True,
             )
+    _print_margins(parsed.sizes)
+    _print_skewed(parsed)
+    _print_seeds(parsed)
+    _print_cases(parsed)
+
+
+def _print_margins(sizes: Sequence[int]) -> None:
+    print("\nA loss of just the margin, 5 points, right/wrong, computed (percent)")
+    print(f"{'n':>5} {'gain':>6} {'shown':>6} {'refuted':>8}")
+    for n in sizes:
+        for gaining in (0.0, 0.05, 0.1):
+            shown, refuted = margin_rates(n, 0.05, gaining)
+            print(f"{n:5} {100 * gaining:6.0f} {100 * shown:6.1f} {100 * refuted:8.1f}", flush=True)
+
+
+def _print_skewed(parsed: argparse.Namespace) -> None:
+    print(f"\nSkewed differences with a mean of 0, {parsed.repeats} draws a row (percent)")
+    print(f"{'':27} {'n':>5} {'Student':>8} {'exchange':>9} {'verdict':>8} {'held 0':>7}")
+    for name, group in [*((name, 1) for name in SKEWED), ("5 % large gains", 3)]:
+        for n in parsed.sizes:
+            rates = simulate_skewed(name, n, parsed.repeats, parsed.resamples, group=group)
+            values = (100 * each for each in (rates.student, rates.exchange, rates.verdict, rates.held))
+            title = name if group == 1 else f"{name}, in threes"
+            print(f"{title:27} {n:5} " + "{:8.1f} {:9.1f} {:8.1f} {:7.1f}".format(*values), flush=True)
+
+
+def _print_seeds(parsed: argparse.Namespace) -> None:
+    print(f"\nTwo equal methods, 8 points between seeds, 120 samples, {parsed.repeats} draws a row (percent)")
+    print(f"{'seeds':>8} {'':9} {'samples alone':>14} {'differ':>7}")
+    for seeds, is_paired in (
+        *(((count, count), True) for count in (2, 3, 5)),
+        *(((count, count), False) for count in (1, 2, 3, 5)),
+        ((1, 5), False),
+        ((2, 5), False),
+    ):
+        rates = simulate_seeds(seeds, is_paired=is_paired, repeats=parsed.repeats)
+        how = "paired" if is_paired else "unpaired"
+        print(f"{seeds!s:>8} {how:9} {100 * rates.by_samples:14.1f} {100 * rates.differ:7.1f}", flush=True)
+
+
+def _print_cases(parsed: argparse.Namespace) -> None:
     error = 100 * math.sqrt(LEVEL * (1 - LEVEL) / parsed.repeats)
     print(f"\nSimulated, {parsed.repeats} draws a row (percent, standard error {error:.1f})")
-    print(f"{'':27} {'n':>5} {'groups':>6} {'held':>6} {'held 0':>7} {'p':>6} {'exact':>6} {'verdict':>8}")
+    print(f"{'':27} {'n':>5} {'groups':>6} {'held':>6} {'held 0':>7} {'p':>6} {'exact':>6} {'verdict':>8} {'power':>6}")
     for name, (make, is_grouped) in CASES.items():
         population = make()
         for n in parsed.sizes:
             found = simulate(population, groups_of(n, is_grouped), parsed.repeats, parsed.resamples)
             print(
                 f"{name:27} {found.samples:5.0f} {found.groups:6} {100 * found.held:6.1f} {100 * found.held_null:7.1f}"
-                f" {100 * found.mid:6.1f} {100 * found.exact:6.1f} {100 * found.verdict:8.1f}",
+                f" {100 * found.mid:6.1f} {100 * found.exact:6.1f} {100 * found.verdict:8.1f}"
+                f" {100 * found.power:6.1f}",
                 flush=True,
             )
 

@@ -259,7 +259,7 @@ def test_an_evaluation_of_yes_no_questions(random_model_folder: Path, tmp_path: 
     assert {arm: table["n"] for arm, table in content["calibration"].items()} == {"shuffled": 4, "true": 4}
     assert "choices" not in content["slices"]
     baselines = json.loads((folder / "baselines.json").read_text(encoding="utf-8"))
-    named = {each["name"]: set(each["scores"]) for each in baselines}
+    named = {str(each["name"]): set(each["scores"]) for each in baselines}
     assert "likelihood_accuracy" in named["text only"]
     assert "likelihood_accuracy" not in named["majority class"]  # a rule has no likelihoods
     with pytest.raises(ConfigError, match="choices must be null, sample"):

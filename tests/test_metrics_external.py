@@ -309,6 +309,14 @@ def test_the_store_reads_what_it_wrote(tmp_path: Path) -> None:
         read_store(tmp_path)
 
 
+def test_scores_of_an_earlier_version_are_read(evaluation: Path) -> None:
+    described = {"name": "m", "title": "M", "signature": "s", "rows": "m", "statistic": "mean", "is_share": False}
+    older = {"metrics": [{**described, "is_better_higher": False, "unscored": None}]}
+    (evaluation / "external.json").write_text(json.dumps(older), encoding="utf-8")
+    metric = read_store(evaluation).metrics["m"].bound({})
+    assert (metric.higher_is_better, metric.is_share, metric.unit) == (False, False, "")
+
+
 def test_the_key_is_of_all_that_a_score_depends_on() -> None:
     changes = [
         {"id": "x"}, {"split": "x"}, {"draw": 1}, {"question": "x"}, {"history": (("a", "b"),)}, {"reference": "x"},

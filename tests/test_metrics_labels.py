@@ -2,13 +2,17 @@ import itertools
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
-from vglm.errors import DataError
+from vglm.config import repo_root
+from vglm.data.astronomy.questions import TYPES
+from vglm.errors import ConfigError, DataError
 from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.score.metrics import ALL_METRICS, score_all, select_metrics
 from vglm.evaluation.score.metrics.labels import (
@@ -20,6 +24,7 @@ from vglm.evaluation.score.metrics.labels import (
     reference_answers,
     vqa_accuracy,
 )
+from vglm.evaluation.score.metrics.parsing import parse_label
 from vglm.evaluation.score.statistics import wilson_interval
 
 
@@ -217,3 +222,97 @@ def test_vqa_references() -> None:
     assert reference_answers('["red", "dark red"]') == ["red", "dark red"]
     assert reference_answers("[red]") == ["[red]"]
     assert ALL_METRICS["vqa_accuracy"].score(arm(("red", "Red"), ('["red", "red", "red", "red"]', "red"))) == 1.0
+
+
+PLACES = {"沙滩": ["beach", "海滩"], "草地": ["grass", "meadow"], "雪地": []}
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_right", "is_parsed"),
+    [
+        ("沙滩上有四只黄色的猫。", 1, 1),
+        ("There are four yellow cats on a beach.", 1, 1),
+        ("在beach上，也就是海滩。", 1, 1),
+        ("A beachhead.", 0, 0),
+        ("草地", 0, 1),
+        ("沙滩或者草地。", 0, 0),
+        ("a beach, not a meadow", 1, 1),
+        ("不是沙滩。", 0, 0),
+        ("四只黄色的猫。", 0, 0),
+    ],
+)
+def test_labels_may_have_other_words(answer: str, is_right: int, is_parsed: int) -> None:
+    accuracy, parsed = select_metrics(["accuracy", "parsed"], labels=PLACES)
+    for reference in ("背景是沙滩。", "beach"):
+        assert accuracy.score(arm((reference, answer))) == is_right
+        assert parsed.score(arm((reference, answer))) == is_parsed
+    assert "labels: 沙滩=beach=海滩/草地=grass=meadow/雪地|" in accuracy.signature
+
+
+@given(
+    st.sampled_from(sorted(PLACES)), st.sampled_from(sorted(PLACES)), st.sampled_from(["背景是{}。", "It is {}!", "{}"])
+)
+def test_every_word_for_a_label_names_it(label: str, other: str, sentence: str) -> None:
+    for word in (label, *PLACES[label]):
+        assert parse_label(sentence.format(word), PLACES) == label
+        if other != label:
+            assert parse_label(sentence.format(f"{word}, {other}"), PLACES) is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "fault"),
+    [
+        ({"a": ["x"], "b": ["X."]}, "'X.' means both 'a' and 'b'"),
+        ({"a": ["b"], "b": []}, "'b' means both 'a' and 'b'"),
+        ({"a": "x"}, "must be a list of texts"),
+        ({"a": None}, "must be a list of texts"),
+        ({"a": [True]}, "must be a list of texts"),
+        (["a", 1], "must be a list of texts"),
+        ("ab", "must be a list of texts"),
+    ],
+)
+def test_labels_that_cannot_be_read_are_refused(labels: Any, fault: str) -> None:
+    with pytest.raises(ConfigError, match=fault):
+        select_metrics(["accuracy"], labels=labels)
+
+
+def of_kinds(*rows: tuple[str, str, str]) -> list[Prediction]:
+    """Records of (kind, reference, prediction)."""
+    records = arm(*(row[1:] for row in rows))
+    return [replace(record, kind=kind) for record, (kind, *_) in zip(records, rows, strict=True)]
+
+
+STARS = OmegaConf.load(repo_root() / "conf" / "metrics" / "lightcurves.yaml")
+
+
+def test_star_types_are_classified_alone_in_both_languages() -> None:
+    """RR Lyrae 2 of 3 right and 1 false alarm, hybrid 1 of 2, Cepheid never; two periods of three within 10%."""
+    records = of_kinds(
+        ("type", "天琴座RR型变星。", "天琴座RR型变星。"),
+        ("type", "RR Lyrae star.", "It is an RR Lyrae star."),
+        ("type", "RR Lyrae star.", "Hybrid pulsator."),
+        ("type", "Hybrid pulsator.", "混合型脉动变星"),
+        ("type", "混合型脉动变星。", "天琴座RR型变星。"),
+        ("type", "Type II Cepheid.", "E."),
+        ("period", "约5天。", "约5天。"),
+        ("period", "约5天。", "About 4.8 days."),
+        ("period", "About 5 days.", "About 10 days."),
+        ("amplitude", "约1星等。", "Eclipsing binary."),
+    )
+    scores = score_all(records, list(STARS.names), labels=STARS.labels)
+    assert scores["accuracy"].value == 3 / 6
+    assert scores["accuracy"].n == scores["parsed"].n == 6
+    assert scores["parsed"].value == 5 / 6
+    assert scores["macro_f1"].value == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
+    assert scores["period_within_10_percent"].value == pytest.approx(2 / 3)
+    assert "|only questions of kind type|" in scores["accuracy"].metric.signature
+    assert classify(records, STARS.labels).confusion.sum() == 6
+    assert set(STARS.labels) == {each.english for each in TYPES.values()}
+    assert [list(each) for each in STARS.labels.values()] == [[each.chinese] for each in TYPES.values()]
+
+
+def test_a_kind_that_names_labels_must_name_them_always() -> None:
+    with pytest.raises(DataError, match=r"1 of 3 references name none.*'约5天。'"):
+        score_all(
+            of_kinds(("type", "a", "a"), ("type", "约5天。", "a"), ("size", "1", "1")), ["accuracy"], labels=["a"]
+        )

@@ -1,5 +1,6 @@
 """One command becomes the runs of a protocol, and their evaluations become one result."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,14 @@ from PIL import Image
 from vglm.cli import main as vglm
 from vglm.config import anchor_paths, build, check_config, compose, entry_point
 from vglm.errors import AdapterError, ConfigError, DataError
-from vglm.evaluation.predictions import Arm, Evaluation, Prediction, write_evaluation, write_predictions
+from vglm.evaluation.predictions import (
+    Arm,
+    Evaluation,
+    Prediction,
+    read_evaluation,
+    write_evaluation,
+    write_predictions,
+)
 from vglm.evaluation.score.side_by_side import collect_protocol
 
 # --- one command, many runs -------------------------------------------------------------------------------------------
@@ -135,6 +143,21 @@ def test_folds_are_scored_together_not_averaged(tmp_path: Path) -> None:
     (row,) = collect_protocol(tmp_path).rows
     assert (row.after, row.samples, row.runs) == (0.5, 4, 2)  # the folds' own scores are 1 and 1/3
     assert str(collect_protocol(tmp_path)).endswith("4 samples in 2 folds   before 0.0%   after 50.0%")
+
+
+def test_a_protocol_is_scored_by_the_primary_metric(tmp_path: Path) -> None:
+    for fold, answers in enumerate(({"x#1": True}, {"x#2": False, "x#3": True})):
+        folder = tmp_path / str(fold)
+        write_run(folder, {"name": "k_fold", "fold": fold, "folds": 2}, answers)
+        evaluation = read_evaluation(folder / "evaluation")
+        config = json.dumps({"metrics": {"names": ["answer_length"]}})
+        write_evaluation(dataclasses.replace(evaluation, config=config), folder / "evaluation")
+    result = collect_protocol(tmp_path)
+    assert (result.metric.name, result.rows[0].before, result.rows[0].after) == ("answer_length", 2.0, 8 / 3)
+    assert str(result).endswith("3 samples in 2 folds   before 2   after 2.67")
+    write_evaluation(evaluation, tmp_path / "1" / "evaluation")
+    with pytest.raises(DataError, match=r"was judged by answer_length, .* by exact_match"):
+        collect_protocol(tmp_path)
 
 
 def test_protocols_that_are_not_whole(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from vglm.cli import main
 from vglm.config import compose
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.score.side_by_side import MethodTest, Row, as_markdown, compare_methods, print_rows, tabulate
-from vglm.evaluation.score.statistics import Interval, bootstrap_interval, compare_paired, over_seeds
+from vglm.evaluation.score.statistics import Interval, bootstrap_interval, compare_paired, compare_seeds
 from vglm.runs import Run
 
 
@@ -137,7 +137,7 @@ def test_the_tables_fit_a_terminal_of_80_columns_and_no_figure_is_cut(name: str)
     costs = {"forgotten": 35.2, "samples": 120, "seconds": 20.0, "peak_memory": 650_000_000, "size": 270_000}
     row = Row(name=f"background/{name}", seeds=(1, 2, 3), seed_sd=0.2, **figures, **costs)
     result = compare_paired(np.repeat([0, 1], [60, 60]), np.repeat([1, 0], [100, 20]))
-    seeds = over_seeds(np.random.default_rng(1).random((3, 120)))
+    seeds = compare_seeds(*np.random.default_rng(1).random((2, 3, 120)), is_paired=True)
     output = io.StringIO()
     print_rows([row], Console(file=output, width=80), [MethodTest(row.name, "background/qlora", result, 0.04, seeds)])
     lines = output.getvalue().splitlines()
@@ -182,10 +182,33 @@ def test_a_difference_that_other_seeds_might_not_show_is_called_so() -> None:
             row[:] = generator.random(60) < share
         second = np.maximum(first, wins)
         result = compare_paired(first.mean(axis=0), second.mean(axis=0))
-        test = MethodTest("a", "b", result, result.p_value, over_seeds(second - first))
+        test = MethodTest("a", "b", result, result.p_value, compare_seeds(first, second, is_paired=True))
         assert result.p_value < 0.05
-        said.append(as_markdown([row_of_nothing()], [test]).splitlines()[-3].split(" | ")[-1])
+        said.append(last_word(test))
     assert said == ["differ |", "in these seeds |"]
+
+
+def last_word(test: MethodTest) -> str:
+    return as_markdown([row_of_nothing()], [test]).splitlines()[-3].split(" | ")[-1]
+
+
+def test_of_methods_with_one_seed_nobody_says_that_they_differ() -> None:
+    result = compare_paired(np.zeros(60), np.repeat([1.0, 0.0], 30))
+    assert result.p_value < 0.001
+    assert last_word(MethodTest("a", "b", result, result.p_value, None)) == "in these seeds |"
+    few = compare_paired(np.zeros(8), np.ones(8))
+    assert few.p_value < 0.05
+    assert last_word(MethodTest("a", "b", few, few.p_value, None)) == "not told apart |"
+
+
+def test_methods_with_other_seeds_are_compared_by_the_seeds_too() -> None:
+    generator = np.random.default_rng(6)
+    first = (generator.random((3, 60)) < 0.5) * 1.0
+    for shift, expected in (((0.6, 0.6, 0.6, 0.6), "differ |"), ((0.0, 0.0, 0.0, 1.0), "in these seeds |")):
+        second = np.stack([np.maximum(first[0], generator.random(60) < share) for share in shift])
+        result = compare_paired(first.mean(axis=0), second.mean(axis=0))
+        test = MethodTest("a", "b", result, 0.01, compare_seeds(first, second, is_paired=False))
+        assert last_word(test) == expected
 
 
 def test_runs_that_cannot_be_compared_are_refused(copied: Path, tmp_path: Path) -> None:

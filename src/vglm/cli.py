@@ -142,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: vglm protocol outputs/background/lora/few_shot/<time>",
     )
     protocol.add_argument("folder", metavar="DIR", type=Path, help="the folder with the runs")
+    _add_allow_target(protocol.add_argument)
     protocol.set_defaults(command=_protocol, name="protocol", doing="reading the runs")
 
     report = commands.add_parser(
@@ -291,8 +292,10 @@ def _merge(parsed: argparse.Namespace) -> int:
 
 
 def _protocol(parsed: argparse.Namespace) -> None:
+    from vglm.config import allow_targets
     from vglm.evaluation.score.side_by_side import collect_protocol
 
+    allow_targets(*parsed.allow_target)
     print(collect_protocol(parsed.folder))
 
 

@@ -36,6 +36,7 @@ from vglm.evaluation.score.image_use import VisualGain
 from vglm.evaluation.score.metrics import (
     EXACT_MATCH,
     METRICS,
+    Labels,
     Metric,
     adjust,
     as_table,
@@ -66,8 +67,6 @@ PROBE = "probe"
 MAX_SLICES = 30
 """A field with more different values is no way to slice."""
 LEVEL = 0.05
-FEW_GROUPS = 10
-"""With fewer independent groups no interval can be trusted."""
 
 
 @dataclass(frozen=True)
@@ -285,7 +284,7 @@ class Comparison:
     baseline: str
     candidate: str
     splits: dict[str, Summary]
-    labels: tuple[str, ...] | None = None
+    labels: Labels | None = None
     gains: tuple[VisualGain, ...] = ()
     baselines: tuple[Baseline, ...] = ()
     conventions: Mapping[str, Any] = field(default_factory=dict)
@@ -477,7 +476,7 @@ class Verdict:
 
     Attributes:
         finding: `better` or `worse` where the interval excludes no difference and the test agrees; `open` where either
-            does not; `too few` where there are fewer than `FEW_GROUPS` independent groups or no interval.
+            does not; `too few` where there are fewer than `result.least_groups` independent groups or no interval.
         result: What it rests on.
         metric: Likewise.
     """
@@ -501,7 +500,7 @@ def judge(result: PairedComparison, metric: Metric) -> Verdict:
         metric: What was compared; of errors less is better.
     """
     low, high = result.interval
-    if result.groups < FEW_GROUPS or math.isnan(result.difference) or math.isnan(low) or math.isnan(high):
+    if result.groups < result.least_groups or math.isnan(result.difference) or math.isnan(low) or math.isnan(high):
         return Verdict("too few", result, metric)
     if low <= 0 <= high or not result.p_value < LEVEL:
         return Verdict("open", result, metric)
@@ -527,7 +526,7 @@ def compare(
     *,
     labels: tuple[str, str] = ("before", "after"),
     metrics: Sequence[str] = (),
-    classes: Sequence[str] | None = None,
+    classes: Labels | None = None,
     external: Mapping[str, Metric] | None = None,
 ) -> Comparison:
     """Join two arms of predictions by split, id and draw.
@@ -556,7 +555,7 @@ def _compare(
     candidate: Sequence[Prediction],
     labels: tuple[str, str],
     metrics: Sequence[Metric],
-    classes: Sequence[str] | None,
+    classes: Labels | None,
 ) -> Comparison:
     chosen = {metric.name: metric for metric in (*metrics, *METRICS)}
     if not candidate and not baseline:
@@ -582,7 +581,7 @@ def _compare(
         others = [before[record.key] for record in records]
         decisive, right = _decide(others, records, own)
         summaries[name] = Summary(tuple(map(Pair, others, records, right)), own, decisive)
-    return Comparison(*labels, summaries, None if classes is None else tuple(classes))
+    return Comparison(*labels, summaries, classes)
 
 
 def _decide(

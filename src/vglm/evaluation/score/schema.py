@@ -55,6 +55,7 @@ class MetricScore(TypedDict):
     detectable: float | None
     n: int
     groups: int
+    least_groups: int
     flips: FlipCounts | None
     power_line: Plain
     test: Plain
@@ -126,6 +127,7 @@ class GainScores(TypedDict):
     detectable: float | None
     n: int
     groups: int
+    least_groups: int
     power_line: Plain
     test: Plain
     interval_method: Plain

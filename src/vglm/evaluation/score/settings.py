@@ -45,7 +45,7 @@ class MetricSettings:
     Attributes:
         names: Of the metrics for all splits but the probe, the primary one first; exact match and ROUGE-L are always
             there.
-        labels: The closed set of classes; None for the different references.
+        labels: The closed set of classes, as a mapping with other words for each; None for the different references.
         convention: One of `CONVENTIONS`, or `all`.
         external: Key -> component; None for one that is left out.
         custom: Name -> a metric of the user's; None for one that was given as an object and cannot be built again.
@@ -56,7 +56,7 @@ class MetricSettings:
     """
 
     names: Sequence[str] = ()
-    labels: Sequence[Any] | None = None
+    labels: Sequence[Any] | Mapping[str, Any] | None = None
     convention: str | None = None
     external: "Mapping[str, ExternalMetric | None] | None" = None
     custom: "Mapping[str, Metric | None] | None" = None
@@ -162,7 +162,7 @@ class MetricSettings:
         return {
             "_target_": SETTINGS,
             "names": list(self.names),
-            "labels": None if self.labels is None else list(self.labels),
+            "labels": dict(self.labels) if isinstance(self.labels, Mapping) else self.labels and list(self.labels),
             "convention": self.convention,
             "external": None,
             "custom": dict.fromkeys(self.custom) if self.custom else None,

@@ -14,8 +14,9 @@ Runs belong together when their configs differ in nothing but the seed. A row ha
 interval that says what other seeds and other samples would do to it, and beside it how much the seeds vary and how much
 the samples (`vglm.evaluation.score.statistics.over_seeds`). Of a method with one seed nobody knows what another would
 do; its interval is of other samples alone. Two methods are compared sample by sample, each sample with its mean over
-the method's seeds; the p-values are Holm-corrected for all pairs of methods. Where both have the same seeds, their
-difference has an interval over other seeds, too.
+the method's seeds; the p-values are Holm-corrected for all pairs of methods. Where both have two seeds or more, their
+difference has an interval over other seeds, too, paired where the seeds are the same; without it no two methods are
+said to differ.
 
 In k-fold and leave-one-out every sample is tested by the one run that did not learn from it. The folds' predictions are
 put together and scored as one test; the scores of single folds, of one sample perhaps, are not averaged.
@@ -44,10 +45,12 @@ from vglm.evaluation.score.metrics.base import join_draws
 from vglm.evaluation.score.statistics import (
     Interval,
     PairedComparison,
+    SeedDifference,
     SeedSummary,
     Statistic,
     bootstrap_interval,
     compare_paired,
+    compare_seeds,
     holm,
     mean_of_sums,
     over_seeds,
@@ -113,8 +116,8 @@ class MethodTest:
         second: Name of another; the difference is its score minus the first's.
         result: By the primary metric on the test split, each sample's mean over the seeds.
         p_value: Corrected by Holm for all pairs of methods.
-        over_seeds: Of the difference seed by seed, other seeds and other samples counted; None unless both methods have
-            the same two seeds or more, and for scores that are no means.
+        over_seeds: Of the difference, other seeds and other samples counted; None unless both methods have two seeds
+            or more.
         metric: The primary metric.
     """
 
@@ -122,7 +125,7 @@ class MethodTest:
     second: str
     result: PairedComparison
     p_value: float
-    over_seeds: SeedSummary | None
+    over_seeds: SeedDifference | None
     metric: Metric = EXACT_MATCH
 
 
@@ -485,8 +488,12 @@ def compare_methods(runs: Sequence[Run]) -> list[MethodTest]:
         seeds = math.lcm(len(one.table), len(two.table))
         results[pair] = compare_paired(one.rows(seeds), two.rows(seeds), groups=one.groups, statistic=one.statistic)
         first, second = ({unit.seed: row for unit, row in zip(methods[n], scores[n].table, strict=True)} for n in pair)
-        if one.is_mean and len(first) > 1 and first.keys() == second.keys():
-            summaries[pair] = over_seeds([second[seed] - first[seed] for seed in first], groups=one.groups)
+        if min(len(first), len(second)) > 1 and len(set(one.groups)) > 1:
+            is_paired = first.keys() == second.keys()
+            tables = list(first.values()), [second[seed] for seed in (first if is_paired else second)]
+            summaries[pair] = compare_seeds(
+                *tables, is_paired=is_paired, groups=one.groups, statistic=None if one.is_mean else one.metric.statistic
+            )
     keys = {f"{index}": pair for index, pair in enumerate(results)}
     adjusted = holm({key: results[pair].p_value for key, pair in keys.items()})
     metric = next(iter(scores.values())).metric
@@ -674,11 +681,10 @@ def _test_cells(tests: Sequence[MethodTest]) -> tuple[list[str], list[list[str]]
 
 
 def _finding(test: MethodTest) -> str:
-    """What may be said of two methods."""
-    if not test.p_value < LEVEL:
+    """What may be said of two methods: the less is known of other seeds, the weaker the word."""
+    if not test.p_value < LEVEL or test.result.groups < test.result.least_groups:
         return "not told apart"
-    seeds = test.over_seeds
-    return "differ" if seeds is None or not seeds.interval.low <= 0 <= seeds.interval.high else "in these seeds"
+    return "differ" if test.over_seeds is not None and test.over_seeds.excludes_zero else "in these seeds"
 
 
 def _test_legend(tests: Sequence[MethodTest]) -> str:
@@ -690,9 +696,9 @@ def _test_legend(tests: Sequence[MethodTest]) -> str:
         f" p, Holm: corrected for the number of pairs, {len(tests)};"
         " effect: the difference in standard deviations. Methods that are not told apart are not shown to be"
         f" equal. 95% interval and p ({result.test}): what other samples would do, the seeds as they are; seeds too:"
-        " the interval of the difference for other seeds and other samples, where both methods have the same seeds, -"
-        " where they have not, so that the seeds' part is unknown; in these seeds: they differ, but with other seeds"
-        " they might not."
+        " the interval of the difference for other seeds and other samples, - where a method has a single seed, so that"
+        " the seeds' part is unknown; differ: this interval excludes 0, too; in these seeds: the runs differ, but with"
+        " other seeds the methods might not."
     )
 
 
@@ -701,7 +707,7 @@ def _within_range(interval: Interval, metric: Metric) -> tuple[float, ...]:
     return (max(-1.0, interval.low), min(1.0, interval.high)) if metric.is_share else tuple(interval)
 
 
-def _over_seeds(summary: SeedSummary, metric: Metric) -> str:
+def _over_seeds(summary: SeedDifference, metric: Metric) -> str:
     low, high = (_shown(end, metric, sign="+") for end in _within_range(summary.interval, metric))
     return f"{low} to {high}"
 

@@ -54,6 +54,7 @@ from vglm.evaluation.score.metrics.labels import (
 )
 from vglm.evaluation.score.metrics.lightcurves import AMPLITUDE_ERROR, AMPLITUDE_WITHIN, PERIOD_ERROR, PERIOD_WITHIN
 from vglm.evaluation.score.metrics.likelihood import LIKELIHOOD_METRICS, calibrate, calibration
+from vglm.evaluation.score.metrics.parsing import Labels
 from vglm.evaluation.score.metrics.text import (
     ANSWER_LENGTH,
     BLEU_13A,
@@ -82,6 +83,7 @@ __all__ = [
     "METRICS",
     "ROUGE_L",
     "CharacterTokenizer",
+    "Labels",
     "Metric",
     "Score",
     "adjust",
@@ -151,23 +153,21 @@ def score(record: Prediction) -> dict[str, float]:
 
 
 def select_metrics(
-    names: Sequence[str], labels: Sequence[str] | None = None, external: Mapping[str, Metric] | None = None
+    names: Sequence[str], labels: Labels | None = None, external: Mapping[str, Metric] | None = None
 ) -> tuple[Metric, ...]:
     """The metrics of a list of names, with the answer's length beside n-gram scores, which depend on it.
 
     Args:
         names: Of `ALL_METRICS` and `external`.
-        labels: The closed set of classes for accuracy and its like; None for the different references.
+        labels: The closed set of classes for accuracy and its like, as a mapping with other words for each; None for
+            the different references.
         external: Metrics of `.external` by name; those that are not named follow the others.
 
     Raises:
-        ConfigError: Names are unknown; all of them are named. Or labels are no texts, or an external metric has the
-            name of another.
+        ConfigError: Names are unknown; all of them are named. Or labels are no texts, or mean the same, or an external
+            metric has the name of another.
     """
-    if labels is not None and not all(isinstance(label, str) for label in labels):
-        raise ConfigError(
-            f"metrics.labels must be a list of texts, got {list(labels)}. In YAML put yes, no and numbers into quotes."
-        )
+    _check_labels(labels)
     if isinstance(names, str):
         raise ConfigError(f"metrics.names must be a list, such as [{names}], got {names!r}.")
     known = ALL_METRICS | ({} if labels is None else {each.name: each for each in classification_metrics(labels)})
@@ -189,8 +189,22 @@ def select_metrics(
     return _with_lengths(known[name] for name in (*names, *external))
 
 
+def _check_labels(labels: object) -> None:
+    """Refuse what is neither a list of texts nor label -> list of texts."""
+    lists = [list(labels), *labels.values()] if isinstance(labels, Mapping) else [labels]
+    if labels is None or all(
+        isinstance(each, Sequence) and not isinstance(each, str) and all(isinstance(word, str) for word in each)
+        for each in lists
+    ):
+        return
+    raise ConfigError(
+        "metrics.labels must be a list of texts such as [beach, meadow], or label: [other words for it] such as"
+        f" {{beach: [沙滩], meadow: [草地]}}; got {labels!r}. In YAML put yes, no and numbers into quotes."
+    )
+
+
 def score_all(
-    records: Sequence[Prediction], metrics: Sequence[Metric | str] = METRICS, *, labels: Sequence[str] | None = None
+    records: Sequence[Prediction], metrics: Sequence[Metric | str] = METRICS, *, labels: Labels | None = None
 ) -> dict[str, Score]:
     """Score a set of records by several metrics, each with an interval by group.
 
@@ -216,7 +230,7 @@ def compare_all(
     candidate: Sequence[Prediction],
     metrics: Sequence[Metric | str] = METRICS,
     *,
-    labels: Sequence[str] | None = None,
+    labels: Labels | None = None,
 ) -> dict[str, tuple[PairedComparison, float | None]]:
     """Compare two arms on the same samples by several metrics.
 
@@ -259,7 +273,7 @@ def adjust(
     return {name: (result, adjusted.get(name)) for name, result in found.items()}
 
 
-def _metrics(metrics: Sequence[Metric | str], labels: Sequence[str] | None) -> tuple[Metric, ...]:
+def _metrics(metrics: Sequence[Metric | str], labels: Labels | None) -> tuple[Metric, ...]:
     """Names looked up, in the order given."""
     names = select_metrics([each for each in metrics if isinstance(each, str)], labels)
     by_name = {each.name: each for each in names}

@@ -26,6 +26,7 @@ from vglm.evaluation.score.statistics import (
     bootstrap_interval,
     compare_paired,
     mean_of_sums,
+    single_scores,
     wilson_interval,
 )
 
@@ -152,10 +153,9 @@ def measure(metric: Metric, records: Sequence[Prediction]) -> Score:
         rows = rows[counted]
         groups = [group for group, is_counted in zip(groups, counted, strict=True) if is_counted]
     independent = len(set(groups)) == len(groups)
-    if independent and _counts_alike(metric, rows):
-        scores = rows[:, 0] / rows[:, 1]
-        if np.isin(scores, (0, 1)).all():
-            return Score(metric, value, len(rows), wilson_interval(scores.sum(), len(rows)), "Wilson score interval")
+    scores = single_scores(rows, metric.statistic)
+    if independent and scores is not None and np.isin(scores, (0, 1)).all():
+        return Score(metric, value, len(rows), wilson_interval(scores.sum(), len(rows)), "Wilson score interval")
     interval = bootstrap_interval(rows, groups=groups, statistic=metric.statistic)
     method = "expanded percentile bootstrap" + ("" if independent else ", by group")
     return Score(metric, value, len(rows), interval, method)
@@ -198,10 +198,11 @@ def compare_arms(metric: Metric, baseline: Sequence[Prediction], candidate: Sequ
     if (counted := _counted(old, new)).any():
         groups = [group for group, is_counted in zip(groups, counted, strict=True) if is_counted]
         old, new = old[counted], new[counted]
+    bound = 1.0 if metric.is_share else math.inf
     if _counts_alike(metric, old, new):
-        return compare_paired(old[:, 0] / old[:, 1], new[:, 0] / new[:, 1], groups=groups)
+        return compare_paired(old[:, 0] / old[:, 1], new[:, 0] / new[:, 1], groups=groups, bound=bound)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return compare_paired(old, new, groups=groups, statistic=metric.statistic)
+        return compare_paired(old, new, groups=groups, statistic=metric.statistic, bound=bound)
 
 
 def _counted(*arms: Rows) -> NDArray[np.bool_]:

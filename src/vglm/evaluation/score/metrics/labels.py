@@ -1,6 +1,7 @@
 """Scores of answers that name one of a closed set of labels, and of short answers to questions.
 
 ```
+accuracy, labels {"沙滩": ["beach"]}            "沙滩上有四只猫。" and "a beach" name 沙滩; one that names two is wrong
 classify(records).as_dict()["confusion"]        rows are the true labels, the last column is "unparsed", which is wrong
 class_f1_intervals(records)["cepheid"]          (0.67, (0.21, 0.92), 4): F1, its interval, how many are of the class
 vqa_accuracy("two cats", ["2 cats"] * 4 + ["cats"] * 6) == 1.0
@@ -20,7 +21,7 @@ from vglm.evaluation.messages import Message, Unsuitable
 from vglm.evaluation.predictions import Prediction, listed_answers, reference_answers
 from vglm.evaluation.score.metrics.base import Metric, Rows
 from vglm.evaluation.score.metrics.choices import own_choices, taken_choice
-from vglm.evaluation.score.metrics.parsing import parse_label
+from vglm.evaluation.score.metrics.parsing import Labels, label_words, parse_label
 from vglm.evaluation.score.metrics.text import OWN
 from vglm.evaluation.score.statistics import Interval, Statistic, bootstrap_interval, wilson_interval
 
@@ -81,7 +82,7 @@ class Classes:
         }
 
 
-def classify(records: Sequence[Prediction], labels: Sequence[str] | None = None) -> Classes:
+def classify(records: Sequence[Prediction], labels: Labels | None = None) -> Classes:
     """Count which label was true and which was named.
 
     Args:
@@ -93,42 +94,59 @@ def classify(records: Sequence[Prediction], labels: Sequence[str] | None = None)
     """
     pairs, names = _parsed(records, labels)
     confusion = np.zeros((len(names), len(names) + 1), dtype=np.int64)
-    np.add.at(confusion, (pairs[:, 0], pairs[:, 1]), 1)
+    asked = pairs[pairs[:, 0] >= 0]
+    np.add.at(confusion, (asked[:, 0], asked[:, 1]), 1)
     return Classes(names, confusion)
 
 
 def _parsed(
-    records: Sequence[Prediction], labels: Sequence[str] | None
+    records: Sequence[Prediction], labels: Labels | None
 ) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.int64]], tuple[str, ...]]:
-    """(n, 2) places of the true and the named label, the latter `len(labels)` where none could be parsed."""
+    """(n, 2) places of the true and the named label; both are -1 for questions of other kinds (`_read_references`).
+
+    The named label is `len(labels)` where none could be parsed.
+    """
     names = collect_labels(records) if labels is None else tuple(labels)
     places = {name: place for place, name in enumerate(names)}
-    pairs, problems = np.full((len(records), 2), len(names), dtype=np.int64), []
-    for row, record in zip(pairs, records, strict=True):
-        choices = own_choices(record) if labels is None else ()
-        true = _read(record.reference, record, choices, names)
-        if true is None:
-            problems.append(f"{record.split} {record.id!r}: {record.reference!r}")
-            continue
-        row[0] = places[true]
-        if record.error is None and (named := _read(record.prediction, record, choices, names)) is not None:
-            row[1] = places[named]
+    pairs = np.full((len(records), 2), -1, dtype=np.int64)
+    for row, record, true in zip(pairs, records, _read_references(records, labels, names), strict=True):
+        if true is not None:
+            named = None if record.error is not None else _read(record.prediction, record, labels, names)
+            row[:] = places[true], len(names) if named is None else places[named]
+    return pairs, names
+
+
+def _read_references(records: Sequence[Prediction], labels: Labels | None, names: Sequence[str]) -> list[str | None]:
+    """The true label of each record; None for a question of another kind than those that the labels are about.
+
+    A kind none of whose references names a label asks for something else, as for a star's period beside its type.
+
+    Raises:
+        Unsuitable: References name no label, though they are the only kind or others of their kind do.
+    """
+    true = [_read(record.reference, record, labels, names) for record in records]
+    asked = {record.kind for record, label in zip(records, true, strict=True) if label is not None}
+    problems = [
+        f"{record.split} {record.id!r}: {record.reference!r}"
+        for record, label in zip(records, true, strict=True)
+        if label is None and (not asked or record.kind in asked)
+    ]
     if problems:
         counts = {"n": len(problems), "total": len(records), "count": len(names)}
         raise Unsuitable(
             Message("labels.unclear", {**counts, "labels": tuple(names[:5]), "first": tuple(problems[:3])})
         )
-    return pairs, names
+    return true
 
 
-def _read(text: str, record: Prediction, choices: Sequence[str], names: Sequence[str]) -> str | None:
+def _read(text: str, record: Prediction, labels: Labels | None, names: Sequence[str]) -> str | None:
     """The label that an answer or a reference names: of the question's own choices, or else of the closed set."""
-    if choices:
+    if labels is None and (choices := own_choices(record)):
         return taken_choice(text, record, choices)
-    return text if text in names else parse_label(text, names)
+    return text if text in names else parse_label(text, names if labels is None else labels)
 
 
-def _class_rows(records: Sequence[Prediction], labels: Sequence[str] | None) -> Rows:
+def _class_rows(records: Sequence[Prediction], labels: Labels | None) -> Rows:
     """For each of C labels (is true, is named, both), shape (n, 3 C)."""
     pairs, names = _parsed(records, labels)
     is_true, is_named = (pairs[:, [side]] == np.arange(len(names)) for side in (0, 1))
@@ -161,12 +179,13 @@ def _macro_f1(sums: Rows) -> Rows:
     return _over_classes(2 * both / np.maximum(true + named, 1), true)
 
 
-def _parsed_share(records: Sequence[Prediction], labels: Sequence[str] | None) -> Rows:
+def _parsed_share(records: Sequence[Prediction], labels: Labels | None) -> Rows:
     pairs, names = _parsed(records, labels)
-    return np.stack([pairs[:, 1] < len(names), np.ones(len(pairs))], axis=1).astype(np.float64)
+    is_asked = pairs[:, 0] >= 0
+    return np.stack([is_asked & (pairs[:, 1] < len(names)), is_asked], axis=1).astype(np.float64)
 
 
-def classification_metrics(labels: Sequence[str] | None = None) -> tuple[Metric, ...]:
+def classification_metrics(labels: Labels | None = None) -> tuple[Metric, ...]:
     """Accuracy, balanced accuracy, macro-F1 and the share of answers that name a label.
 
     Balanced accuracy is the mean recall, macro-F1 the mean F1, of the classes that occur in the references; an unparsed
@@ -174,18 +193,22 @@ def classification_metrics(labels: Sequence[str] | None = None) -> tuple[Metric,
     `f1_score(average="macro", labels=<classes of the references>)`.
 
     Args:
-        labels: The closed set; None for the different references of the records that are scored.
+        labels: The closed set, maybe with other words for each label; None for the different references of the records
+            that are scored. Questions of a kind whose references name none of these labels are not counted.
+
+    Raises:
+        ConfigError: One word means two labels.
     """
-    how = (
-        f"labels: {'the references, or own choices' if labels is None else '/'.join(labels)}|equal, or the only one"
-        f" named and not denied|unparsed wrong|lower case|not cut|{OWN}"
-    )
+    if labels is not None:
+        label_words(labels)
+    how = _signature(labels)
     table = lambda records: _class_rows(records, labels)  # noqa: E731 - one line says it
     kinds: list[tuple[str, str, str, Statistic]] = [
         ("accuracy", "Accuracy", "准确率", _accuracy),
         ("balanced_accuracy", "Balanced accuracy", "平衡准确率", _balanced_accuracy),
         ("macro_f1", "Macro-F1", "宏平均 F1", _macro_f1),
     ]
+    signed = lambda records: _signature(labels, records)  # noqa: E731
     return (
         *(
             Metric(
@@ -197,6 +220,7 @@ def classification_metrics(labels: Sequence[str] | None = None) -> tuple[Metric,
                 kind="classes",
                 decides=name == "accuracy",
                 title_zh=title_zh,
+                signature_of=signed,
             )
             for name, title, title_zh, statistic in kinds
         ),
@@ -206,12 +230,39 @@ def classification_metrics(labels: Sequence[str] | None = None) -> tuple[Metric,
             how,
             table=lambda records: _parsed_share(records, labels),
             title_zh="可解析的回答",
+            signature_of=signed,
         ),
     )
 
 
+def _signature(labels: Labels | None, records: Sequence[Prediction] = ()) -> str:
+    """How labels are read, and of what kinds of questions."""
+    if labels is None:
+        closed_set = "the references, or own choices"
+    elif isinstance(labels, Mapping):
+        closed_set = "/".join("=".join((label, *aliases)) for label, aliases in labels.items())
+    else:
+        closed_set = "/".join(labels)
+    kinds = _classified_kinds(records, labels)
+    return (
+        f"labels: {closed_set}|equal, or the only one named and not denied|unparsed wrong|lower case|not cut|"
+        + (f"only questions of kind {', '.join(kinds)}|" if kinds else "")
+        + OWN
+    )
+
+
+def _classified_kinds(records: Sequence[Prediction], labels: Labels | None) -> list[str]:
+    """The kinds of questions whose answers are classified, where there are others; else none."""
+    try:
+        pairs, _ = _parsed(records, labels)
+    except Unsuitable:
+        return []
+    asked = {str(record.kind) for record, row in zip(records, pairs, strict=True) if row[0] >= 0}
+    return sorted(asked) if (pairs < 0).any() else []
+
+
 def class_f1_intervals(
-    records: Sequence[Prediction], labels: Sequence[str] | None = None, *, confidence: float = 0.95
+    records: Sequence[Prediction], labels: Labels | None = None, *, confidence: float = 0.95
 ) -> dict[str, tuple[float, Interval, int]]:
     """The F1 of each class with an interval: for rare classes, whose figures rest on a few samples.
 

@@ -6,6 +6,7 @@ parse_label("either a cepheid or an rr lyrae", …) is None
 parse_label("not a cepheid", …) is None
 parse_label("不是，图中没有猫。", ("是。", "否。")) == "否。"
 parse_label("答案是B，因为A是红色的", ("A", "B", "C", "D")) == "B"
+parse_label("A sandy beach.", {"沙滩": ["beach"], "草地": ["grass", "meadow"]}) == "沙滩"
 parse_choice("(B) a blue square", ("a red circle", "a blue square")) == "a blue square"
 parse_choice("It is a dog.", ("A", "B"), ("a cat", "a dog")) == "B"
 ```
@@ -13,11 +14,37 @@ parse_choice("It is a dog.", ("A", "B"), ("a cat", "a dog")) == "B"
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from string import ascii_uppercase
 
-from vglm.evaluation.score.metrics.text import simplify
+from vglm.errors import ConfigError
+from vglm.evaluation.score.metrics.text import as_words, simplify
 from vglm.text.normalisation import normalise
+
+Labels = Sequence[str] | Mapping[str, Sequence[str]]
+"""A closed set of labels; as a mapping, each with the other words that mean it."""
+
+
+def label_words(labels: Labels) -> dict[str, str]:
+    """Each word for a label, the label itself among them -> the label.
+
+    Raises:
+        ConfigError: One word means two labels.
+    """
+    aliases = labels.items() if isinstance(labels, Mapping) else ((label, ()) for label in labels)
+    words: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    for label, others in aliases:
+        for word in (label, *others):
+            if owners.setdefault(simplify(word), label) != label and isinstance(labels, Mapping):
+                raise ConfigError(
+                    f"metrics.labels: {word!r} means both {owners[simplify(word)]!r} and {label!r}. Give each word to"
+                    " one label."
+                )
+            words.setdefault(word, label)
+    return words
+
 
 # --- names of classes -------------------------------------------------------------------------------------------------
 # Patterns are matched against texts after `normalise` (half-width signs), all but those of letters in lower case too.
@@ -42,12 +69,13 @@ def _is_denied(before: str) -> bool:
     return _DENIAL.search(clause) is not None
 
 
-def parse_label(text: str, labels: Sequence[str]) -> str | None:
+def parse_label(text: str, labels: Labels) -> str | None:
     """Find the one label that an answer names.
 
     Args:
         text: The answer.
-        labels: The closed set. Case, punctuation and full-width signs do not count.
+        labels: The closed set, with other words for each label where it is a mapping. Case, punctuation and full-width
+            signs do not count.
 
     Returns:
         The label that the answer equals. Else, of a pair like yes and no or 是 and 否, the one that the sentence says;
@@ -55,17 +83,23 @@ def parse_label(text: str, labels: Sequence[str]) -> str | None:
         only one it contains and does not deny, where a label inside a longer one that is there too does not count
         ("nova" in "supernova" never does, "dwarf nova" hides "nova"; "not a nova" names none). Else None.
     """
-    answer = simplify(text)
-    if exact := [label for label in labels if simplify(label) == answer]:
+    return _parse_label(text, tuple(labels), tuple(label_words(labels).items()))
+
+
+@lru_cache(maxsize=1 << 16)  # all metrics, arms and slices ask again
+def _parse_label(text: str, names: Sequence[str], meanings: Sequence[tuple[str, str]]) -> str | None:
+    """The same, of labels and (word, label)."""
+    words, answer = dict(meanings), simplify(text)
+    if exact := [label for word, label in words.items() if simplify(word) == answer]:
         return exact[0]
-    if pair := _yes_and_no(labels):
+    if pair := _yes_and_no(names):
         is_yes = read_yes_no(text)
-        if is_yes is not None or _is_unsure(text) or any("是" in label for label in labels):
+        if is_yes is not None or _is_unsure(text) or any("是" in label for label in names):
             return None if is_yes is None else pair[0 if is_yes else 1]
-    if labels and set(labels) <= set(ascii_uppercase):
-        return _read_letter(text, labels) or _lone_letter(text, labels)
-    names = _named(text, labels)
-    return names[0] if len(names) == 1 else None
+    if names and set(words) <= set(ascii_uppercase):
+        return _read_letter(text, names) or _lone_letter(text, names)
+    said = {words[word] for word in _named(text, list(words))}
+    return said.pop() if len(said) == 1 else None
 
 
 def parse_choice(text: str, choices: Sequence[str], meanings: Sequence[str] = ()) -> str | None:
@@ -107,17 +141,11 @@ def _named(text: str, labels: Sequence[str]) -> list[str]:
     for label in labels:
         words = simplify(label).split()
         if words and words[0] in flat:
-            pattern = rf"{_edge(words[0][0])}{' +'.join(map(re.escape, words))}{_edge(words[-1][-1])}"
-            found[label] = [match.span() for match in re.finditer(pattern, flat)]
+            found[label] = [match.span() for match in re.finditer(as_words(" ".join(words)), flat)]
     spans = {span for each in found.values() for span in each}
     hidden = {one for one in spans for two in spans if one != two and two[0] <= one[0] and one[1] <= two[1]}
     said = {label: [start for start, end in each if (start, end) not in hidden] for label, each in found.items()}
     return [label for label, starts in said.items() if not all(_is_denied(lower[:start]) for start in starts)]
-
-
-def _edge(character: str) -> str:
-    """A word boundary beside a character of a script with blanks between words, else nothing."""
-    return r"\b" if character.isascii() else ""
 
 
 # --- letters of options -----------------------------------------------------------------------------------------------

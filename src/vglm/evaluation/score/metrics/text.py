@@ -24,7 +24,7 @@ from vglm.text.normalisation import normalise
 
 Tokens = Callable[[str], Sequence[str]]
 
-OWN = "vglm 2"
+OWN = "vglm 3"
 """The version of definitions that are this project's own; it rises when one of them changes."""
 
 # --- matches ---------------------------------------------------------------------------------------------------------
@@ -51,15 +51,19 @@ def contains(prediction: str, reference: str) -> float:
 
     An answer that names everything contains every reference: look at the answer's length too.
     """
-    wanted, text = simplify(reference), simplify(prediction)
-    return float(
-        bool(wanted) and re.search(rf"{_edge(wanted[0])}{re.escape(wanted)}{_edge(wanted[-1])}", text) is not None
-    )
+    wanted = simplify(reference)
+    return float(bool(wanted) and re.search(as_words(wanted), simplify(prediction)) is not None)
 
 
-def _edge(character: str) -> str:
-    """A word boundary beside a character of a script with blanks between words, else nothing."""
-    return r"\b" if character.isascii() else ""
+_LETTER = r"[^\W\u2e80-\U0010ffff]"
+"""A letter or digit of a script with blanks between words; a Han character beside a Latin word is not part of it."""
+
+
+def as_words(text: str) -> str:
+    """The pattern that finds a simplified text as whole words, whatever number of blanks is between them."""
+    before, after = (re.match(_LETTER, text[place]) is not None for place in (0, -1))
+    words = " +".join(map(re.escape, text.split()))
+    return rf"{f'(?<!{_LETTER})' if before else ''}{words}{f'(?!{_LETTER})' if after else ''}"
 
 
 # --- tokens ----------------------------------------------------------------------------------------------------------
@@ -357,7 +361,7 @@ CONTAINS = Metric(
 ROUGE_L = Metric(
     "rouge_l_characters",
     "ROUGE-L (characters)",
-    f"rouge-score {metadata.version('rouge-score')}|F1|characters without blanks|nfkc|case kept|smooth:none|not cut",
+    "as rouge-score 0.1|F1|characters without blanks|nfkc|case kept|smooth:none|not cut",
     rouge_l_characters,
     kind="ngrams",
     title_zh="ROUGE-L（字）",
@@ -365,7 +369,7 @@ ROUGE_L = Metric(
 ROUGE_L_WORDS = Metric(
     "rouge_l_words",
     "ROUGE-L (words)",
-    f"rouge-score {metadata.version('rouge-score')}|F1|{_WORDS}|no stemming|smooth:none",
+    f"as rouge-score 0.1|F1|{_WORDS}|no stemming|smooth:none",
     rouge_l_words,
     kind="ngrams",
     title_zh="ROUGE-L（词）",

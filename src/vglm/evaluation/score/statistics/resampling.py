@@ -1,0 +1,52 @@
+"""Drawing samples of groups with replacement."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vglm.evaluation.score.statistics.basics import Statistic
+
+BLOCK = 2_000_000
+"""So many resampled clusters are held in memory at a time."""
+MAX_KEPT = 40_000_000
+"""So many are kept, in 2 bytes each, for the next metric; more are drawn anew."""
+
+
+def resample(clusters: NDArray[np.float64], statistic: Statistic, resamples: int, seed: int) -> NDArray[np.float64]:
+    """Scores of samples of clusters, drawn with replacement.
+
+    Args:
+        clusters: Sums of each cluster, shape (G, k).
+        statistic: From sums to the score.
+        resamples: How many to draw.
+        seed: Of the draws.
+
+    Returns:
+        Shape (resamples,).
+    """
+    count = len(clusters)
+    distinct, times = np.unique(clusters, axis=0, return_counts=True)
+    if 4 * len(distinct) <= count:  # right/wrong scores, mostly: how often each row is drawn says all
+        drawn = np.random.default_rng(seed).multinomial(count, times / count, size=resamples)
+        return np.atleast_1d(statistic(drawn @ distinct))
+    blocks = (_kept_draws if resamples * count <= MAX_KEPT else _draw_clusters)(count, resamples, seed)
+    return np.concatenate([np.atleast_1d(statistic(times @ clusters)) for times in blocks])
+
+
+@lru_cache(1)
+def _kept_draws(count: int, resamples: int, seed: int) -> list[NDArray[np.uint16]]:
+    """The same draws for every metric of a report."""
+    return list(_draw_clusters(count, resamples, seed))
+
+
+def _draw_clusters(count: int, resamples: int, seed: int) -> Iterator[NDArray[np.uint16]]:
+    """How often each of `count` clusters is drawn, in blocks of draws, each of shape (draws, count)."""
+    generator = np.random.default_rng(seed)
+    step = max(1, BLOCK // count)
+    for start in range(0, resamples, step):
+        size = min(step, resamples - start)
+        drawn = generator.integers(count, size=(size, count)) + count * np.arange(size)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
+        yield times.astype(np.uint16)
