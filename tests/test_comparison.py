@@ -132,7 +132,7 @@ def test_every_metric_has_its_statistics_and_holm_counts_them_all() -> None:
     assert test["exact_match"]["p_value_exact"] == pytest.approx(2 / 2**14)  # 14 gains and no loss
     assert test["exact_match"]["p_value"] == pytest.approx(1 / 2**14)
     assert test["answer_length"]["p_value_holm"] is None
-    assert test["power_line"].startswith("With 40 test items a difference under")
+    assert test["power_line"].startswith("With 40 test items a true difference under")
 
 
 def test_samples_of_one_group_do_not_count_as_independent() -> None:

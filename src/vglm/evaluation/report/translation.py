@@ -172,6 +172,18 @@ TEMPLATES = {
     "expanded percentile bootstrap of paired differences, or jackknife where wider, {n} draws": (
         "配对差值的扩展百分位自助法（刀切法更宽时取后者），{n} 次"
     ),
+    "mid-p paired randomisation test, two-sided, or Gaffke's bound where larger, {n} draws, by group": (
+        "mid-p 配对随机化检验，双侧（Gaffke 界更大时取后者），{n} 次，按组"
+    ),
+    "mid-p paired randomisation test, two-sided, or Gaffke's bound where larger, {n} draws": (
+        "mid-p 配对随机化检验，双侧（Gaffke 界更大时取后者），{n} 次"
+    ),
+    "expanded bootstrap of paired differences, jackknife or Gaffke's bound, the widest, {n} draws, by group": (
+        "配对差值的扩展自助法、刀切法或 Gaffke 界，取最宽者，{n} 次，按组"
+    ),
+    "expanded bootstrap of paired differences, jackknife or Gaffke's bound, the widest, {n} draws": (
+        "配对差值的扩展自助法、刀切法或 Gaffke 界，取最宽者，{n} 次"
+    ),
     "Tango's score interval of paired proportions": "Tango 配对比例得分区间",
     "the references are {n} different texts, so they are no classes (first: {first}). Name the classes with "
     "metrics.labels=[...], or choose metrics for free text.": (

@@ -160,6 +160,12 @@ def _balanced_accuracy(sums: Rows) -> Rows:
     return _over_classes(both / np.maximum(true, 1), true)
 
 
+def _averaged(records: Sequence[Prediction], labels: Sequence[str] | None) -> list[str]:
+    """The classes that balanced accuracy and macro-F1 are means over: those that occur in the references."""
+    pairs, names = _parsed(records, labels)
+    return [names[place] for place in sorted(set(pairs[:, 0].tolist()))]
+
+
 def _macro_f1(sums: Rows) -> Rows:
     true, named, both = _parts(sums)
     return _over_classes(2 * both / np.maximum(true + named, 1), true)
@@ -173,9 +179,10 @@ def _parsed_share(records: Sequence[Prediction], labels: Sequence[str] | None) -
 def classification_metrics(labels: Sequence[str] | None = None) -> tuple[Metric, ...]:
     """Accuracy, balanced accuracy, macro-F1 and the share of answers that name a label.
 
-    Balanced accuracy is the mean recall, macro-F1 the mean F1, of the classes that occur in the references; an unparsed
-    answer is a miss of its class and a hit of none. They equal scikit-learn's `balanced_accuracy_score` and
-    `f1_score(average="macro", labels=<classes of the references>)`.
+    Balanced accuracy is the mean recall, macro-F1 the mean F1, of the classes that occur in the references, which are
+    the same in both arms and which the signature names; an unparsed answer is a miss of its class and a hit of none.
+    They equal scikit-learn's `balanced_accuracy_score` and `f1_score(average="macro", labels=<classes of the
+    references>)`.
 
     Args:
         labels: The closed set; None for the different references of the records that are scored.
@@ -190,8 +197,20 @@ def classification_metrics(labels: Sequence[str] | None = None) -> tuple[Metric,
         ("balanced_accuracy", "Balanced accuracy", _balanced_accuracy),
         ("macro_f1", "Macro-F1", _macro_f1),
     ]
+
+    def signature_of(records: Sequence[Prediction]) -> str:
+        try:
+            averaged = _averaged(records, labels)
+        except DataError:  # scoring these records says so
+            return how
+        return f"mean over {len(averaged)} classes of the references: {'/'.join(averaged)}|{how}"
+
+    named = dict.fromkeys(("balanced_accuracy", "macro_f1"), signature_of)
     return (
-        *(Metric(name, title, how, table=table, statistic=statistic) for name, title, statistic in kinds),
+        *(
+            Metric(name, title, how, table=table, statistic=statistic, signature_of=named.get(name))
+            for name, title, statistic in kinds
+        ),
         Metric("parsed", "Answers that name a label", how, table=lambda records: _parsed_share(records, labels)),
     )
 

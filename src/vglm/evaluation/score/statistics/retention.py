@@ -41,8 +41,8 @@ def non_inferiority(comparison: PairedComparison, margin: float) -> NonInferiori
     """Hold a loss against the largest one that is accepted, by the interval of the difference.
 
     Where the true loss is the margin itself, 5 points, of right/wrong answers, "shown" is claimed in 0 to 2.6 % and
-    "refuted" in 0 to 2.8 % of the cases (`python benchmarks/statistical_tests.py`). A loss that is not significant is no evidence of no loss: that is
-    `not shown`.
+    "refuted" in 0 to 2.8 % of the cases (`python benchmarks/statistical_tests.py`). A loss that is not significant is
+    no evidence of no loss: that is `not shown`.
 
     Args:
         comparison: Of baseline and candidate by a score of which more is better.
