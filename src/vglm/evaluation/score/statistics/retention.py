@@ -140,7 +140,7 @@ def _changed(
     if not n:
         return 0, 0, float("nan"), Interval(0.0, 1.0)
     rows = np.stack([changed[concerned], np.ones(n)], axis=1).astype(np.float64)
-    own = None if groups is None else [groups[position] for position in np.flatnonzero(concerned)]
+    own = None if groups is None else [groups[int(position)] for position in np.flatnonzero(concerned)]
     clusters, _ = by_group(rows, own, mean_of_sums)
     if len(clusters) == n:
         return n, hits, hits / n, wilson_interval(hits, n, confidence)
