@@ -136,7 +136,7 @@ def test_every_metric_has_its_statistics_and_holm_counts_them_all() -> None:
     assert test["exact_match"]["p_value"] == pytest.approx(1 / 2**14)
     assert test["answer_length"]["p_value_holm"] is None
     assert split["power_line"] == as_plain(comparison.splits["test"].power_line)
-    assert str(comparison.splits["test"].power_line).startswith("With 40 test items a difference under")
+    assert str(comparison.splits["test"].power_line).startswith("With 40 test items a true difference under")
 
 
 def test_samples_of_one_group_do_not_count_as_independent() -> None:

@@ -25,7 +25,7 @@ from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import generate_predictions
 from vglm.evaluation.predictions import read_evaluation, read_predictions
 from vglm.evaluation.report import render
-from vglm.evaluation.score.comparison import read_baselines
+from vglm.evaluation.score.baselines import read_baselines
 from vglm.model.loading import load_pretrained, save_native
 from vglm.model.modeling import VisualGlmForConditionalGeneration
 from vglm.worlds.pretraining import scene_splits

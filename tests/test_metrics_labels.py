@@ -87,6 +87,21 @@ def test_macro_f1_equals_the_definition(pairs: list[tuple[str, str]]) -> None:
     assert metric.score(arm(*pairs)) == pytest.approx(sum(scores) / len(scores))
 
 
+@pytest.mark.parametrize("name", ["balanced_accuracy", "macro_f1"])
+def test_a_mean_over_classes_names_them(name: str) -> None:
+    (metric,) = select_metrics([name], labels=["a", "b", "c", "d"])[:1]
+    assert metric.signed(arm(*PAIRS)).signature.startswith(
+        "mean over 3 classes of the references: a/b/c|labels: a/b/c/d"
+    )
+    assert metric.signed(arm(("x", "a"))).signature == metric.signature
+
+
+def test_one_outcome_has_one_interval_whatever_the_metric() -> None:
+    records = arm(("a", "a"), ("b", "b"), ("a", "a"), ("b", "b"), ("a", "b"))
+    scores = score_all(records, ["exact_match", "accuracy"])
+    assert scores["accuracy"].interval == scores["exact_match"].interval == wilson_interval(4, 5)
+
+
 def test_references_can_be_sentences_where_labels_are_named() -> None:
     (metric,) = select_metrics(["accuracy"], labels=["沙滩", "草地"])
     pairs = [("背景是沙滩。", "沙滩"), ("背景是草地。", "是沙滩")]

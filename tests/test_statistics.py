@@ -394,7 +394,7 @@ def test_no_difference_of_more_than_100_points_is_ever_named() -> None:
     for before, after in (([0.0, 1.0, 0.2], [1.0, 0.0, 0.9]), ([0.0] * 3, [1.0] * 3)):
         result = compare_paired(before, after)
         assert math.isnan(result.detectable)
-        assert result.power_line.startswith(
+        assert str(result.power_line).startswith(
             "With 3 test items any true difference is found in fewer than 80 % of cases"
         )
     generator = np.random.default_rng(8)

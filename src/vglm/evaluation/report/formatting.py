@@ -21,8 +21,9 @@ FLIPS = ((False, True), (True, False), (False, False), (True, True))
 
 @cache
 def section_texts(module_file: str) -> Texts:
-    """The words of a section, whose `messages.yaml` lies beside its module, and behind them the shared ones."""
-    return Texts(Path(module_file).with_name("messages.yaml"), SHARED)
+    """The words of a section, whose `messages.yaml` may lie beside its module, and behind them the shared ones."""
+    path = Path(module_file).with_name("messages.yaml")
+    return Texts(path, SHARED) if path.is_file() else SHARED
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

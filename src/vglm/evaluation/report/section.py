@@ -23,15 +23,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from vglm.evaluation.messages import Text, Texts
 from vglm.evaluation.predictions import Evaluation
 from vglm.evaluation.report.formatting import section_texts
-from vglm.evaluation.score.baselines import Baseline
 from vglm.evaluation.score.comparison import Comparison
-from vglm.evaluation.score.image_use import VisualGain
 
+T = TypeVar("T")
 Cell = Text | str
 """A text in both languages, a name or number, or markup."""
 
@@ -49,21 +48,6 @@ class Scored:
     folder: Path
     evaluation: Evaluation
     comparison: Comparison
-
-    @property
-    def gains(self) -> Sequence[VisualGain]:
-        """How much of the score rests on the image, by control."""
-        return self.comparison.gains
-
-    @property
-    def baselines(self) -> Sequence[Baseline]:
-        """What simple rules score."""
-        return self.comparison.baselines
-
-    @property
-    def conventions(self) -> Mapping[str, Any]:
-        """Scores by other projects' conventions, where they were requested."""
-        return self.comparison.conventions
 
 
 class Line(NamedTuple):
@@ -129,7 +113,8 @@ class Section:
 
     def printed(self, scored: Scored) -> Sequence[Line | Table]:
         """What the terminal shows of it."""
-        return self._call("printed", scored, None) or [line for line in self.lines(scored) if line.tone != "note"]
+        own: Sequence[Line | Table] | None = self._call("printed", scored, None)
+        return [line for line in self.lines(scored) if line.tone != "note"] if own is None else own
 
     def record(self, scored: Scored) -> Mapping[str, Any]:
         """What it adds to `report.json`."""
@@ -139,6 +124,6 @@ class Section:
         """What lies beside the page: name -> content."""
         return self._call("files", scored, {})
 
-    def _call(self, name: str, scored: Scored, default: Any) -> Any:
-        function: Callable[[Scored], Any] | None = getattr(self.module, name, None)
+    def _call(self, name: str, scored: Scored, default: T) -> T:
+        function: Callable[[Scored], T] | None = getattr(self.module, name, None)
         return default if function is None else function(scored)

@@ -145,7 +145,7 @@ def _alpha(
     shared: Mapping[str, Mapping[str, Verdict]], distance_of: Callable[[Mapping[str, int]], Distance]
 ) -> float | None:
     """Krippendorff's alpha of samples with two ratings or more; None where these are all the same."""
-    counts = Counter(verdict for verdicts in shared.values() for verdict in verdicts.values())
+    counts = Counter(str(verdict) for verdicts in shared.values() for verdict in verdicts.values())
     if len(counts) < 2:
         return None
     from nltk.metrics.agreement import AnnotationTask  # takes half a second to import

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from vglm.errors import DataError
 from vglm.evaluation.messages import Message, Unsuitable
 from vglm.evaluation.predictions import Prediction, listed_answers, reference_answers
 from vglm.evaluation.score.metrics.base import Metric, Rows
@@ -174,6 +175,12 @@ def _balanced_accuracy(sums: Rows) -> Rows:
     return _over_classes(both / np.maximum(true, 1), true)
 
 
+def _averaged(records: Sequence[Prediction], labels: Labels | None) -> list[str]:
+    """The classes that balanced accuracy and macro-F1 are means over: those that occur in the references."""
+    pairs, names = _parsed(records, labels)
+    return [names[place] for place in sorted(set(pairs[:, 0].tolist()) - {-1})]
+
+
 def _macro_f1(sums: Rows) -> Rows:
     true, named, both = _parts(sums)
     return _over_classes(2 * both / np.maximum(true + named, 1), true)
@@ -188,9 +195,10 @@ def _parsed_share(records: Sequence[Prediction], labels: Labels | None) -> Rows:
 def classification_metrics(labels: Labels | None = None) -> tuple[Metric, ...]:
     """Accuracy, balanced accuracy, macro-F1 and the share of answers that name a label.
 
-    Balanced accuracy is the mean recall, macro-F1 the mean F1, of the classes that occur in the references; an unparsed
-    answer is a miss of its class and a hit of none. They equal scikit-learn's `balanced_accuracy_score` and
-    `f1_score(average="macro", labels=<classes of the references>)`.
+    Balanced accuracy is the mean recall, macro-F1 the mean F1, of the classes that occur in the references, which are
+    the same in both arms and which the signature names; an unparsed answer is a miss of its class and a hit of none.
+    They equal scikit-learn's `balanced_accuracy_score` and `f1_score(average="macro", labels=<classes of the
+    references>)`.
 
     Args:
         labels: The closed set, maybe with other words for each label; None for the different references of the records
@@ -208,7 +216,17 @@ def classification_metrics(labels: Labels | None = None) -> tuple[Metric, ...]:
         ("balanced_accuracy", "Balanced accuracy", "平衡准确率", _balanced_accuracy),
         ("macro_f1", "Macro-F1", "宏平均 F1", _macro_f1),
     ]
-    signed = lambda records: _signature(labels, records)  # noqa: E731
+
+    def signed(records: Sequence[Prediction]) -> str:
+        return _signature(labels, records)
+
+    def with_classes(records: Sequence[Prediction]) -> str:
+        try:
+            averaged = _averaged(records, labels)
+        except DataError:  # scoring these records says so
+            return signed(records)
+        return f"mean over {len(averaged)} classes of the references: {'/'.join(averaged)}|{signed(records)}"
+
     return (
         *(
             Metric(
@@ -220,7 +238,7 @@ def classification_metrics(labels: Labels | None = None) -> tuple[Metric, ...]:
                 kind="classes",
                 decides=name == "accuracy",
                 title_zh=title_zh,
-                signature_of=signed,
+                signature_of=signed if name == "accuracy" else with_classes,
             )
             for name, title, title_zh, statistic in kinds
         ),

@@ -45,7 +45,7 @@ def bounded_interval(
     in the Bayesian bootstrap; the end is the quantile of the weighted means. The upper end likewise with the range's
     upper end. For 0/1 it is the Clopper-Pearson interval. By all simulations that were published, and by ours
     (`python benchmarks/statistical_tests.py`), it holds the mean at least as often as it says for every n and every
-    shape; a proof is known in special cases only. It is wider than Student's by about 30 % at n = 50, 13 % at n = 200.
+    shape; a proof is known in special cases only. It is wider than Student's, the more so the fewer the samples.
 
     Args:
         values: Shape (n,): independent scores, or one number for each independent group.

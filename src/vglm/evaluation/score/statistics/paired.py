@@ -140,8 +140,8 @@ def compare_paired(
     first, both = by_group(old, groups, statistic)
     second, _ = by_group(new, groups, statistic)
     arms = _Arms(first, second, both, len(old))
-    singles = [single_scores(each, statistic) for each in (old, new)]
-    flips = find_flips(*singles) if all(each is not None and is_right_or_wrong(each) for each in singles) else None
+    singles = [each for each in (single_scores(old, statistic), single_scores(new, statistic)) if each is not None]
+    flips = find_flips(*singles) if len(singles) == 2 and all(map(is_right_or_wrong, singles)) else None
     if bound is None:
         scores = np.asarray(arms.scores) if statistic is not None else np.concatenate([old, new])
         bound = 1.0 if np.all(np.abs(scores) <= 1) else math.inf

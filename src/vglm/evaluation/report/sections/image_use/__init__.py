@@ -6,7 +6,7 @@ from typing import Any
 from vglm.evaluation.messages import Text
 from vglm.evaluation.report import formatting as fmt
 from vglm.evaluation.report.formatting import section_texts
-from vglm.evaluation.report.section import Line, Scored, Table
+from vglm.evaluation.report.section import Cell, Line, Scored, Table
 from vglm.evaluation.score.comparison import judge
 from vglm.evaluation.score.image_use import VisualGain
 from vglm.evaluation.score.metrics import Metric
@@ -16,12 +16,12 @@ say = section_texts(__file__)
 
 def show(scored: Scored) -> Mapping[str, Any] | None:
     """A row for each arm and control; None without controls."""
-    if not scored.gains:
+    if not scored.comparison.gains:
         return None
     metric = scored.comparison.verdict.metric
     return {
-        "gains": _table(scored.gains, metric),
-        "methods": fmt.methods((gain.result, fmt.control(gain.control)) for gain in scored.gains),
+        "gains": _table(scored.comparison.gains, metric),
+        "methods": fmt.methods((gain.result, fmt.control(gain.control)) for gain in scored.comparison.gains),
     }
 
 
@@ -29,7 +29,7 @@ def lines(scored: Scored) -> list[Line]:
     """Both arms' gains over the first control, shuffled images where there are any."""
     if scored.evaluation.purpose != "tuning":
         return []
-    foremost = [gain for gain in scored.gains if gain.control == scored.gains[0].control]
+    foremost = [gain for gain in scored.comparison.gains if gain.control == scored.comparison.gains[0].control]
     return [Line(_sentence(gain, scored.comparison.verdict.metric)) for gain in foremost]
 
 
@@ -50,7 +50,7 @@ def _sentence(gain: VisualGain, metric: Metric) -> Text:
 def _table(gains: Sequence[VisualGain], metric: Metric) -> Table:
     header = [say("arm"), say("other_image"), say("with_other", metric=fmt.title(metric)), say("true_image")]
     header += [say("visual_gain"), say("interval"), say("p"), Text.of("n"), say("groups")]
-    rows = [
+    rows: list[list[Cell]] = [
         [
             fmt.arm(gain.arm),
             fmt.control(gain.control),

@@ -58,11 +58,12 @@ def _table(comparison: Comparison, whole: Summary, field: str) -> Table:
 
 def _row(whole: Summary, field: str, name: str, part: Summary) -> list[Cell]:
     result, metric = part.primary, part.primary_metric
-    head: Cell = value_title(field, name, whole)
+    head = value_title(field, name, whole)
+    shown: Cell = head
     if metric is not whole.primary_metric:
-        head = Markup("{} <small>{}</small>").format(fmt.both(head), fmt.both(fmt.title(metric)))
+        shown = Markup("{} <small>{}</small>").format(fmt.both(head), fmt.both(fmt.title(metric)))
     return [
-        head,
+        shown,
         f"{result.n:,}",
         fmt.value(result.before, metric),
         fmt.value(result.after, metric),

@@ -6,7 +6,7 @@ from typing import Any
 from vglm.evaluation.messages import Text, join
 from vglm.evaluation.report import formatting as fmt
 from vglm.evaluation.report.formatting import section_texts
-from vglm.evaluation.report.section import Line, Scored, Table
+from vglm.evaluation.report.section import Cell, Line, Scored, Table
 from vglm.evaluation.score.comparison import PROBE, Comparison, Summary, judge
 from vglm.evaluation.score.metrics import EXACT_MATCH, ROUGE_L
 
@@ -16,7 +16,7 @@ say = section_texts(__file__)
 def show(scored: Scored) -> Mapping[str, Any]:
     """The verdict and the tiles."""
     comparison, found = scored.comparison, scored.comparison.verdict
-    gains = [gain for gain in scored.gains if gain.arm == comparison.candidate] or scored.gains
+    gains = [gain for gain in scored.comparison.gains if gain.arm == comparison.candidate] or scored.comparison.gains
     return {
         "verdict": verdict(scored),
         "finding": found.finding,
@@ -91,7 +91,7 @@ def _judgement(scored: Scored) -> Text:
 def _not_seeing(scored: Scored) -> list[Text]:
     """That a gain in score without one over shuffled images is not of seeing."""
     found, candidate = scored.comparison.verdict, scored.comparison.candidate
-    shuffled = [gain for gain in scored.gains if gain.arm == candidate and gain.control == "shuffled"]
+    shuffled = [gain for gain in scored.comparison.gains if gain.arm == candidate and gain.control == "shuffled"]
     if found.finding != "better" or not shuffled:
         return []
     return [] if judge(shuffled[0].result, found.metric).finding == "better" else [say("not_seeing")]
@@ -110,7 +110,7 @@ def _rule(scored: Scored) -> list[Text]:
     """The best simple rule, where it scores as well as the candidate."""
     metric, result = scored.comparison.verdict.metric, scored.comparison.verdict.result
     sign = -1 if metric.higher_is_better is False else 1
-    rules = [rule for rule in scored.baselines if metric.name in rule.scores]
+    rules = [rule for rule in scored.comparison.baselines if metric.name in rule.scores]
     best = max(rules, key=lambda rule: sign * rule.scores[metric.name], default=None)
     if best is None or sign * best.scores[metric.name] < sign * result.after:
         return []
@@ -176,7 +176,7 @@ def _forgotten(probe: Summary) -> Text:
 def _overview(scored: Scored) -> Table:
     """The terminal's table."""
     comparison = scored.comparison
-    rows = []
+    rows: list[list[Cell]] = []
     for name, is_kind, summary in fmt.kind_rows(comparison):
         right, rouge = (map(fmt.percent, pair) for pair in (summary.right, summary.scores[ROUGE_L.name]))
         cells = [str(summary.n), " → ".join(right), fmt.signed(fmt.points(summary)), " → ".join(rouge)]
