@@ -86,6 +86,16 @@ def test_what_was_not_tracked_stays_here(run: Path, trained: dict[str, Any]) -> 
     assert track_evaluation(run / "evaluation", None) is None
 
 
+def test_nothing_is_uploaded_that_the_command_line_does_not_name(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import wandb
+
+    monkeypatch.setattr(wandb, "init", lambda **_: pytest.fail("it was uploaded"))
+    assert track_evaluation(run / "evaluation", tracked(run, {**TRACKER, "mode": "online"})) is None
+    assert "note: the run was tracked with wandb; tracker=wandb puts the report there" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("trap", ["settings", "link"])
 def test_a_stranger_s_run_does_not_choose_where_an_evaluation_goes(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], trap: str

@@ -26,8 +26,6 @@ UNRECORDED = "vglm.unrecorded"
 """Target of a component that was given as an object which no config describes, see `vglm.config.components`."""
 
 _PACKAGES = ("vglm", "peft", "transformers")
-_FORMER = frozenset(("vglm.data.loading.load_splits",))
-"""What components of `conf/` were called in configs of older runs, and may still be called."""
 _PEFT_CONFIG = re.compile(r"peft\.[A-Za-z0-9]+Config")
 _NAMED = re.compile(r"(?:_target_:\s*|\$\{result_of:)([\w.]+)")
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
@@ -52,7 +50,7 @@ def known_targets() -> frozenset[str]:
     """The components that the files of `conf/` name."""
     texts = (path.read_text(encoding="utf-8") for path in (repo_root() / "conf").rglob("*.yaml"))
     named = {name for text in texts for name in _NAMED.findall(text)}
-    return _FORMER.union(name for name in named if name.partition(".")[0] in _PACKAGES)
+    return frozenset(name for name in named if name.partition(".")[0] in _PACKAGES)
 
 
 def is_ours(target: str) -> bool:
