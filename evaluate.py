@@ -62,7 +62,8 @@ def run(cfg: DictConfig) -> Path:
         if not processes.is_main:  # it has done its part
             return output
         write_baselines(collect_baselines(train, answers, cfg.metrics) if cfg.baselines else [], new)
-        write_evaluation(describe(subject, answers, decoding, OmegaConf.to_yaml(cfg), splits.synthetic), new, subject.log)
+        described = describe(subject, answers, decoding, OmegaConf.to_yaml(cfg), splits.synthetic)
+        write_evaluation(described, new, subject.log)
         score_arms(new, cfg.metrics)  # those of metrics.external
         write_report(new)
     print_summary(output, tracked=track_evaluation(output, folder, trained))
