@@ -220,8 +220,6 @@ def load_libraries() -> None:
     import torch
 
     torch.set_num_threads(1)
-    import vglm.evaluation.report.tracking
-
     import evaluate  # noqa: F401
     import train  # noqa: F401
     import vglm.data.doctor
@@ -230,6 +228,7 @@ def load_libraries() -> None:
     import vglm.evaluation.predict.baselines
     import vglm.evaluation.predict.image_use
     import vglm.evaluation.report
+    import vglm.evaluation.report.tracking
     import vglm.evaluation.score.scoring
     import vglm.model.export
     import vglm.tuning.features
