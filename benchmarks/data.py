@@ -169,13 +169,13 @@ def start(folder: Path, *, is_eager: bool) -> dict[str, float]:
     import psutil
 
     from vglm.data.images import open_image
-    from vglm.data.loading import load_splits
+    from vglm.data.loading import load_dataset
     from vglm.data.sequences import TrainingSequences
     from vglm.model.loading import load_pretrained
 
     _, processor = load_pretrained(TINY, device_map="cpu")
     before, began = psutil.Process().memory_info().rss, time.process_time()
-    sequences = TrainingSequences(load_splits(folder).train, processor, max_length=2048)
+    sequences = TrainingSequences(load_dataset(folder).train, processor, max_length=2048)
     kept = []
     if is_eager:
         for image in {sample.image for sample in sequences}:

@@ -43,7 +43,7 @@ from rich.table import Table
 from torch import nn
 
 from vglm.data.collator import Collator
-from vglm.data.loading import load_splits
+from vglm.data.loading import load_dataset
 from vglm.model.configuration import VisualGlmConfig
 from vglm.model.image_processing import VisualGlmImageProcessor
 from vglm.model.loading import assign, empty_model
@@ -497,7 +497,7 @@ def make_batches(config: VisualGlmConfig, tokenizer: VisualGlmTokenizer) -> dict
     side = config.vision_config.image_size
     images = VisualGlmImageProcessor(size={"height": side, "width": side})
     processor = VisualGlmProcessor(images, tokenizer, num_image_tokens=config.num_image_tokens)
-    samples = load_splits(SAMPLES).train
+    samples = load_dataset(SAMPLES).train
     batches = {size: Collator(processor)(samples[:size]) for size in {case.batch_size for case in CASES.values()}}
     return {0: Collator(processor, with_answers=False)(samples[:1]), **batches}
 

@@ -29,7 +29,7 @@ def make(count: int) -> list[Sample]:
         question, answer = (int(n) for n in torch.randint(1, 30, (2,), generator=generator))
         image = None if number % 3 == 2 else Image.effect_noise((40, 30), 20 + 10 * number)
         samples.append(
-            Sample(str(number), "g", image, (Turn("问" * question, "ab" * answer),), english=number % 2 == 0)
+            Sample(str(number), "g", image, (Turn("问" * question, "ab" * answer),), "zh" if number % 2 else "en")
         )
     return samples
 

@@ -242,7 +242,12 @@ def former_division(settings: Mapping[str, Any]) -> ByGroup:
     Raises:
         ConfigError: The protocol lacks a value, or there is none of that name.
     """
-    kinds = {None: ByGroup, "few_shot": FewShot, "k_fold": KFold, "leave_one_out": LeaveOneOut}
+    kinds: dict[str | None, type[ByGroup]] = {
+        None: ByGroup,
+        "few_shot": FewShot,
+        "k_fold": KFold,
+        "leave_one_out": LeaveOneOut,
+    }
     protocol = settings.get("protocol")
     if protocol not in kinds:
         raise ConfigError(f"dataset.protocol: there is no {protocol!r}; choose few_shot, k_fold or leave_one_out.")

@@ -193,10 +193,10 @@ def _write_split(folder: Path, split: str, studies: RadiographStudies, first: in
             for language in LANGUAGES:
                 caption = write_report(chest, view, language == "en")
                 rows[language].append({"image_id": name, "caption": caption, "kind": view, **describe(chest)})
-    for language, annotations in rows.items():
+    for name, annotations in rows.items():
         lines = ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in annotations)
         text = f'{{"annotations": [\n{lines}\n]}}\n'
-        (folder / f"{split}-{language}.json").write_text(text, encoding="utf-8", newline="\n")
+        (folder / f"{split}-{name}.json").write_text(text, encoding="utf-8", newline="\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
