@@ -14,7 +14,7 @@ score_conventions(records)                            the same predictions, as o
 | `parsing` | which label, choice, yes or no an answer names |
 | `choices` | multiple choice by what the answer takes, rotations together (MMBench) |
 | `likelihood` | choices by likelihood, calibration |
-| `findings` | 14 findings in chest radiographs, by rules |
+| `findings` | 14 findings in chest radiographs; `labeller` reads them by rules, `finding_words` names them |
 | `lightcurves` | period and amplitude |
 | `external` | BERTScore, CheXbert, a judge, other programs' scores: computed once, read from files, off by default |
 | `judge` | a language model behind an endpoint of the user's |
@@ -38,6 +38,7 @@ from vglm.evaluation.score.metrics.findings import (
     ABNORMAL_RECALL,
     FINDINGS_MACRO_F1,
     FINDINGS_MICRO_F1,
+    FINDINGS_READABLE,
     NORMAL_RECALL,
     label_report,
 )
@@ -129,6 +130,7 @@ ALL_METRICS = {
         FINDINGS_MACRO_F1,
         ABNORMAL_RECALL,
         NORMAL_RECALL,
+        FINDINGS_READABLE,
         PERIOD_ERROR,
         PERIOD_WITHIN,
         AMPLITUDE_ERROR,
