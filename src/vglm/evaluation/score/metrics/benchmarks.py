@@ -8,9 +8,9 @@ pope_f1             of "yes", from precision and recall
 They read what the readers of these formats (`vglm.data.readers`) put into a sample's metadata: `category` and `pair`.
 All are functions of sums over samples, so that intervals and tests resample whole groups (a picture's questions).
 
-Answers are read as each benchmark's own tool reads them: MME's looks for yes and no in the first four characters, POPE's
-takes a first sentence without "no" and "not" for "yes", a refusal too. `yes_no_accuracy` and `yes_no_parsed` stand
-beside them: the same questions, read with care (`parsing`).
+Answers are read as each benchmark's own tool reads them: MME's looks for yes and no in the first four characters,
+POPE's takes a first sentence without "no" and "not" for "yes", refusals too. `yes_no_accuracy` and `yes_no_parsed`
+stand beside them: the same questions, read with care (`parsing`).
 """
 
 from collections.abc import Callable, Sequence
