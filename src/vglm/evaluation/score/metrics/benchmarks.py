@@ -117,7 +117,9 @@ def _pope_f1(sums: Rows) -> Rows:
     return np.asarray(2 * sums[..., 1] / (sums[..., 2] + sums[..., 3]))
 
 
-_POPE = "POPE evaluate.py: no where the first sentence has no, No or not, else yes|any case but these|not cut"
+_POPE = (
+    "POPE evaluate.py: no where the first sentence has no, No or not, else yes|any other case|otherwise not cut|" + OWN
+)
 POPE_ACCURACY, POPE_PRECISION, POPE_RECALL, POPE_F1 = (
     Metric(f"pope_{name}", f"POPE {title}", f"{_POPE}|{how}", table=_pope_rows, statistic=statistic)
     for name, title, how, statistic in (
@@ -192,7 +194,7 @@ def _mme_table(wanted: Sequence[str] | None) -> Callable[[Sequence[Prediction]],
     return lambda records: _mme_score_rows(records, wanted)
 
 
-_MME = "MME calculation.py: yes or no in the first four characters, else wrong|lower case"
+_MME = "MME calculation.py: yes or no in the first four characters, else wrong|lower case|otherwise not cut|" + OWN
 MME_ACCURACY = Metric("mme_accuracy", "MME accuracy", f"{_MME}|over all questions", table=_mme_rows)
 MME_ACCURACY_PLUS = Metric(
     "mme_accuracy_plus",
