@@ -40,8 +40,8 @@ from vglm.evaluation.score.metrics.findings import (
     FINDINGS_MICRO_F1,
     FINDINGS_READABLE,
     NORMAL_RECALL,
-    label_report,
 )
+from vglm.evaluation.score.metrics.labeller import label_report
 from vglm.evaluation.score.metrics.labels import (
     VQA_ACCURACY,
     as_table,

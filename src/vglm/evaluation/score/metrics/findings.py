@@ -88,7 +88,7 @@ def finding_rows(records: Sequence[Prediction]) -> Rows:
     true = _read_references(records)
     answers = [label_report(each.prediction) if each.error is None else {} for each in records]
     is_read = np.array([[bool(labels)] for labels in true])
-    return count_labels(list(zip(true, answers, strict=True))) * is_read
+    return np.where(is_read, count_labels(list(zip(true, answers, strict=True))), 0.0)
 
 
 def _read_references(records: Sequence[Prediction]) -> list[dict[str, Certainty]]:
