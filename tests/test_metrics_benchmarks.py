@@ -17,7 +17,10 @@ from vglm.evaluation.score.metrics.benchmarks import (
     BENCHMARK_METRICS,
     COGNITION,
     PERCEPTION,
+    read_as_mme,
+    read_as_pope,
 )
+from vglm.evaluation.score.metrics.parsing import parse_label
 
 
 def record(prediction: str, reference: str, *, id: str = "1", error: str | None = None, **meta: Any) -> Prediction:
@@ -36,7 +39,9 @@ def test_all_are_selectable_and_signed() -> None:
     assert len(PERCEPTION) + len(COGNITION) == 14
 
 
-@pytest.mark.parametrize("metric", BENCHMARK_METRICS, ids=lambda metric: metric.name)
+@pytest.mark.parametrize(
+    "metric", [each for each in BENCHMARK_METRICS if each.name != "yes_no_parsed"], ids=lambda metric: metric.name
+)
 def test_a_record_with_an_error_is_a_wrong_answer(metric: Metric) -> None:
     category = "color" if metric.name == "mme_perception" else "code_reasoning"
     meta = {"category": category, "pair": "1"}
@@ -64,9 +69,10 @@ def test_pope_equals_its_own_tool(rows: list[tuple[bool, bool]]) -> None:
         assert value("pope_f1", records) == pytest.approx(2 * precision * recall / (precision + recall))
 
 
-def test_pope_takes_no_answer_for_neither() -> None:
+def test_pope_takes_what_is_not_no_for_yes_as_its_own_tool_does() -> None:
     records = [record(text, "yes", id=text) for text in ("Yes, there is.", "Perhaps.", "No.")]
-    assert [value(f"pope_{name}", records) for name in ("accuracy", "recall", "yes_ratio")] == [1 / 3] * 3
+    assert [value(f"pope_{name}", records) for name in ("accuracy", "recall", "yes_ratio")] == [2 / 3] * 3
+    assert [value(f"yes_no_{name}", records) for name in ("accuracy", "parsed")] == [1 / 3, 2 / 3]
     assert value("pope_precision", records) == 1.0
     with pytest.raises(DataError, match="1 of 1 references are neither yes nor no"):
         value("pope_f1", [record("yes", "a dog")])
@@ -141,3 +147,19 @@ def test_mme_arms_are_compared_by_picture() -> None:
 def test_a_resample_without_a_category_is_scaled_up() -> None:
     sums = np.array([[3.0, 4, 1, 2, 0, 0, 0, 0], [3.0, 4, 1, 2, 2, 2, 1, 1]])
     assert list(ALL_METRICS["mme_score"].statistic(sums)) == [250.0, 325.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "mme", "pope", "read"),
+    [
+        ("Yes", "yes", "yes", "yes"),
+        ("No.", "no", "no", "no"),
+        ("I cannot view images.", None, "yes", None),
+        ("There is no dog.", None, "no", "no"),
+        ("Not really.", "no", "yes", "no"),
+        ("Yes. There is not only a dog", "yes", "yes", "yes"),
+        ("none", "no", "yes", "no"),
+    ],
+)
+def test_each_tool_reads_in_its_own_way(text: str, mme: str | None, pope: str, read: str | None) -> None:
+    assert (read_as_mme(text), read_as_pope(text), parse_label(text, ("yes", "no"))) == (mme, pope, read)

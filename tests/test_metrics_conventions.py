@@ -65,6 +65,13 @@ def test_silence_costs_nothing_in_ms_swift() -> None:
     assert factory.score(silent)["bleu-4"] == pytest.approx(0.8 * factory.score(arm(pairs))["bleu-4"])
 
 
+@pytest.mark.parametrize("text", [".", "...", " . "])
+def test_stops_alone_have_no_rouge(text: str) -> None:
+    found = CONVENTIONS["ms_swift"].score(arm([[text, "A cat."]]))
+    assert found["rouge-1"] == found["rouge-l"] == 0.0
+    assert CONVENTIONS["ms_swift"].score(arm([["A cat.", text]]))["rouge-2"] == 0.0
+
+
 def test_conventions_are_documented_and_known() -> None:
     assert all(each.how and each.source for each in CONVENTIONS.values())
     assert "sacrebleu" in package_versions()

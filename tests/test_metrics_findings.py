@@ -4,9 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from vglm.errors import DataError
 from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.score.comparison import compare
-from vglm.evaluation.score.metrics import ALL_METRICS, label_report
+from vglm.evaluation.score.metrics import ALL_METRICS, label_report, score_all
 from vglm.evaluation.score.metrics.findings import (
     FINDINGS,
     FIVE,
@@ -124,7 +125,18 @@ def test_a_text_that_speaks_of_nothing_is_no_normal_study(text: str) -> None:
     records = arm(("Clear lungs.", text), (text, "Clear lungs."))
     assert ALL_METRICS["normal_recall"].score(records) == 0.0
     assert ALL_METRICS["findings_micro_f1"].score(records) == 0.0
+    readable = score_all(records, ["findings_readable"])["findings_readable"]
+    assert (readable.value, readable.n) == (0.0, 1)  # of the one reference that can be read
     assert {name: len(part) for name, part in by_abnormality(records).items()} == {"normal": 1, "unreadable": 1}
+    for name in ("findings_micro_f1", "findings_macro_f1", "normal_recall", "abnormal_recall", "findings_readable"):
+        assert "precision" in ALL_METRICS[name].signature
+        with pytest.raises(DataError, match="none of 1 references speaks of a chest"):
+            score_all(records[1:], [name])
+
+
+def test_a_refusal_says_nothing_whatever_it_names() -> None:
+    assert label_report("I'm sorry, I cannot analyze this chest x-ray for pneumonia.") == {}
+    assert label_report("I cannot diagnose. The heart is enlarged.")[HEART] == "positive"
 
 
 def test_no_finding() -> None:

@@ -188,3 +188,127 @@ def test_no_text_is_too_odd(text: str) -> None:
 def test_a_label_itself_is_that_label(label: str) -> None:
     labels = (*CLASSES, *OPTIONS, "Yes.", "不是。")
     assert parse_label(label, labels) == parse_label(f"“{label.upper()}”！", labels) == label
+
+
+SAID = [
+    ("I cannot view images", None),
+    ("抱歉，我看不到图片", None),
+    ("I'm unable to see the image.", None),
+    ("As an AI language model, I cannot see pictures.", None),
+    ("我无法查看图片。", None),
+    ("对不起，我不能识别图像。", None),
+    ("没有提供图片。", None),
+    ("No image was provided.", None),
+    ("I don't have access to the image.", None),
+    ("我不明白你的问题。", None),
+    ("I can't answer that.", None),
+    ("这个问题没有意义。", None),
+    ("It is hard to say.", None),
+    ("图片不清晰。", None),
+    ("The image is too blurry.", None),
+    ("I do not see any image.", None),
+    ("Please upload an image.", None),
+    ("请上传图片。", None),
+    ("There is a dog.", True),
+    ("The dog is in the picture.", None),
+    ("A cat can be seen.", True),
+    ("There are two cats.", True),
+    ("图片中有两只猫。", True),
+    ("存在。", True),
+    ("我看到一只猫。", True),
+    ("I can see a cat.", True),
+    ("The picture shows a cat.", True),
+    ("图中显示有猫。", True),
+    ("可见骨折。", True),
+    ("未见骨折。", False),
+    ("看不到猫。", False),
+    ("I don't see a cat.", False),
+    ("I cannot see a cat in the image.", False),
+    ("图里没有猫。", False),
+    ("I do not think so.", False),
+    ("I don't think there is a cat.", False),
+    ("Not really.", False),
+    ("Absolutely.", True),
+    ("Absolutely not.", False),
+    ("肯定不是。", False),
+    ("当然有。", True),
+    ("不会。", False),
+    ("It is not true that there is no cat.", None),
+    ("There is no doubt that there is a cat.", True),
+    ("不是没有猫。", None),
+    ("并非没有。", None),
+    ("It isn't that there is no cat.", None),
+    ("不无可能。", None),
+    ("Perhaps.", None),
+    ("Maybe yes, maybe no.", None),
+    ("可能有。", True),
+    ("Probably not.", False),
+    ("可能没有。", False),
+    ("可能吧。", None),
+    ("yes/no", None),
+    ("是/否", None),
+    ("是或否", None),
+    ("Yes or no.", None),
+    ("是。否。", None),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), SAID)
+def test_refusals_statements_and_double_denials(text: str, expected: bool | None) -> None:
+    assert read_yes_no(text) is expected
+
+
+LETTERS, ANIMALS = ("A", "B", "C", "D"), ("a cat", "a dog", "a bird", "a fish")
+TAKEN = [
+    ("A. a cat\nB. a dog\nC. a bird\nD. a fish", LETTERS, ANIMALS, None),
+    ("A, B, C, D", LETTERS, ANIMALS, None),
+    ("ABCD", LETTERS, (), None),
+    ("选项：A. 猫 B. 狗", ("A", "B"), ("猫", "狗"), None),
+    ("A. a cat B. a dog C. a bird D. a fish. The answer is B.", LETTERS, ANIMALS, "B"),
+    ("cats", LETTERS, ANIMALS, "A"),
+    ("dogs", LETTERS, ANIMALS, "B"),
+    ("The fish", LETTERS, ANIMALS, "D"),
+    ("It's a bird.", LETTERS, ANIMALS, "C"),
+    ("a cat and a dog", LETTERS, ANIMALS, None),
+    ("一只猫", ("猫", "狗"), (), "猫"),
+    ("I cannot see the image.", LETTERS, ANIMALS, None),
+    ("None of the above", LETTERS, ANIMALS, None),
+    ("以上都不是", LETTERS, ANIMALS, None),
+    ("All of the above", LETTERS, ANIMALS, None),
+    ("B or C", LETTERS, ANIMALS, None),
+    ("Option B is wrong", LETTERS, ANIMALS, None),
+    ("A cat, not a dog", LETTERS, ANIMALS, "A"),
+    ("(A)", LETTERS, ANIMALS, "A"),
+    ("a red circle (A) or a blue square (B)", ("a red circle", "a blue square"), (), None),
+    ("The answer is (C) a bird.", LETTERS, ANIMALS, "C"),
+    ("the dog", ("a cat", "a dog"), (), "a dog"),
+    ("An apple.", ("the apple", "pears"), (), "the apple"),
+    ("boxes", ("box", "car"), (), "box"),
+    ("no", ("yes", "no"), (), "no"),
+    ("left and right", ("left", "right"), (), None),
+    ("not the left but the right", ("left", "right"), (), "right"),
+    ("异常", ("正常", "异常"), (), "异常"),
+    ("不异常", ("正常", "异常"), (), "正常"),
+    ("未见异常", ("正常", "异常"), (), "正常"),
+    ("恶性可能性大", ("良性", "恶性"), (), "恶性"),
+    ("abnormal", ("normal", "abnormal"), (), "abnormal"),
+    ("not normal", ("normal", "abnormal"), (), "abnormal"),
+    ("not malignant", ("benign", "malignant"), (), "benign"),
+]
+
+
+@pytest.mark.parametrize(("text", "choices", "meanings", "expected"), TAKEN)
+def test_choices_taken_echoed_and_denied(
+    text: str, choices: tuple[str, ...], meanings: tuple[str, ...], expected: str | None
+) -> None:
+    assert parse_choice(text, choices, meanings) == expected
+
+
+@given(
+    st.permutations(LETTERS), st.sampled_from(["{}. {}", "({}) {}", "{}) {}", "{}: {}"]), st.sampled_from([" ", "\n"])
+)
+def test_an_echo_of_all_options_takes_none(order: list[str], option: str, between: str) -> None:
+    meanings = dict(zip(LETTERS, ANIMALS, strict=True))
+    text = between.join(option.format(letter, meanings[letter]) for letter in order)
+    assert parse_choice(text, LETTERS, ANIMALS) is None
+    assert parse_choice(f"{text} The answer is {order[0]}.", LETTERS, ANIMALS) == order[0]

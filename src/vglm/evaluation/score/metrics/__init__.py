@@ -14,7 +14,7 @@ score_conventions(records)                            the same predictions, as o
 | `parsing` | which label, choice, yes or no an answer names |
 | `choices` | multiple choice by what the answer takes, rotations together (MMBench) |
 | `likelihood` | choices by likelihood, calibration |
-| `findings` | 14 findings in chest radiographs, by rules |
+| `findings` | 14 findings in chest radiographs; `labeller` reads them by rules, `finding_words` names them |
 | `lightcurves` | period and amplitude |
 | `external` | scores that are computed once and read from files, off by default |
 | `bert_score`, `chexbert` | by weights of the user's |
@@ -41,9 +41,10 @@ from vglm.evaluation.score.metrics.findings import (
     ABNORMAL_RECALL,
     FINDINGS_MACRO_F1,
     FINDINGS_MICRO_F1,
+    FINDINGS_READABLE,
     NORMAL_RECALL,
-    label_report,
 )
+from vglm.evaluation.score.metrics.labeller import label_report
 from vglm.evaluation.score.metrics.labels import (
     VQA_ACCURACY,
     as_table,
@@ -131,6 +132,7 @@ ALL_METRICS = {
         FINDINGS_MACRO_F1,
         ABNORMAL_RECALL,
         NORMAL_RECALL,
+        FINDINGS_READABLE,
         PERIOD_ERROR,
         PERIOD_WITHIN,
         AMPLITUDE_ERROR,

@@ -6,8 +6,11 @@ pope_f1             of "yes", from precision and recall
 ```
 
 They read what the readers of these formats (`vglm.data.readers`) put into a sample's metadata: `category` and `pair`.
-All are functions of sums over samples, so that intervals and tests resample whole groups (a picture's questions). An
-answer from which neither yes nor no can be read counts as wrong: MME's tool does the same, POPE's takes it for "yes".
+All are functions of sums over samples, so that intervals and tests resample whole groups (a picture's questions).
+
+Answers are read as each benchmark's own tool reads them: MME's looks for yes and no in the first four characters,
+POPE's takes a first sentence without "no" and "not" for "yes", refusals too. `yes_no_accuracy` and `yes_no_parsed`
+stand beside them: the same questions, read with care (`parsing`).
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +42,28 @@ def _said(text: str) -> str | None:
     return parse_label(text, YES_NO)
 
 
-def _yes_no(records: Sequence[Prediction]) -> tuple[Rows, Rows, Rows]:
+def read_as_mme(text: str) -> str | None:
+    """Yes or no by MME's tool: the whole answer, or what its first four characters hold; None for "other".
+
+    Source: `parse_pred_ans` in eval_tool/calculation.py of BradyFU/Awesome-Multimodal-Large-Language-Models.
+    """
+    head = text.lower()[:4]
+    return "yes" if "yes" in head else "no" if "no" in head else None
+
+
+def read_as_pope(text: str) -> str:
+    """Yes or no by POPE's tool: no where the first sentence has the word "no", "No" or "not", else yes.
+
+    Source: RUCAIBox/POPE:evaluate.py.
+    """
+    words = text.split(".")[0].replace(",", "").split(" ")
+    return "no" if {"No", "not", "no"} & set(words) else "yes"
+
+
+Reader = Callable[[str], str | None]
+
+
+def _yes_no(records: Sequence[Prediction], read: Reader) -> tuple[Rows, Rows, Rows]:
     """Whether each reference is yes, each answer says yes, each answer says no, shapes (n,)."""
     true = [_said(record.reference) for record in records]
     wrong = [record for record, label in zip(records, true, strict=True) if label is None]
@@ -48,7 +72,7 @@ def _yes_no(records: Sequence[Prediction]) -> tuple[Rows, Rows, Rows]:
             f"{len(wrong)} of {len(records)} references are neither yes nor no (first: {wrong[0].id!r},"
             f" {wrong[0].reference!r}); these metrics are for yes-or-no questions."
         )
-    named = [None if record.error is not None else _said(record.prediction) for record in records]
+    named = [None if record.error is not None else read(record.prediction) for record in records]
     return (
         np.array([label == "yes" for label in true], dtype=np.float64),
         np.array([label == "yes" for label in named], dtype=np.float64),
@@ -56,14 +80,29 @@ def _yes_no(records: Sequence[Prediction]) -> tuple[Rows, Rows, Rows]:
     )
 
 
-def _yes_no_hits(records: Sequence[Prediction]) -> Rows:
-    true, yes, no = _yes_no(records)
+def _yes_no_hits(records: Sequence[Prediction], read: Reader = read_as_mme) -> Rows:
+    true, yes, no = _yes_no(records, read)
     return np.where(true > 0, yes, no)
+
+
+def _yes_no_rows(records: Sequence[Prediction]) -> Rows:
+    hits = _yes_no_hits(records, _said)
+    return np.stack([hits, np.ones(len(hits))], axis=1)
+
+
+def _yes_no_parsed(records: Sequence[Prediction]) -> Rows:
+    _, yes, no = _yes_no(records, _said)
+    return np.stack([yes + no, np.ones(len(yes))], axis=1)
+
+
+_READ = f"yes/no in words, statements, refusals are no answer|unparsed wrong|lower case|not cut|{OWN}"
+YES_NO_ACCURACY = Metric("yes_no_accuracy", "Yes/no accuracy", _READ, table=_yes_no_rows)
+YES_NO_PARSED = Metric("yes_no_parsed", "Answers that say yes or no", _READ, table=_yes_no_parsed)
 
 
 def _pope_rows(records: Sequence[Prediction]) -> Rows:
     """(right, yes rightly, yes said, yes true, 1), shape (n, 5)."""
-    true, yes, no = _yes_no(records)
+    true, yes, no = _yes_no(records, read_as_pope)
     return np.stack([np.where(true > 0, yes, no), true * yes, yes, true, np.ones(len(true))], axis=1)
 
 
@@ -78,7 +117,9 @@ def _pope_f1(sums: Rows) -> Rows:
     return np.asarray(2 * sums[..., 1] / (sums[..., 2] + sums[..., 3]))
 
 
-_POPE = f"yes/no in words|unparsed wrong and not yes|lower case|not cut|{OWN}"
+_POPE = (
+    "POPE evaluate.py: no where the first sentence has no, No or not, else yes|any other case|otherwise not cut|" + OWN
+)
 POPE_ACCURACY, POPE_PRECISION, POPE_RECALL, POPE_F1 = (
     Metric(
         f"pope_{name}",
@@ -160,7 +201,7 @@ def _mme_table(wanted: Sequence[str] | None) -> Callable[[Sequence[Prediction]],
     return lambda records: _mme_score_rows(records, wanted)
 
 
-_MME = f"yes/no in words|unparsed wrong|lower case|not cut|{OWN}"
+_MME = "MME calculation.py: yes or no in the first four characters, else wrong|lower case|otherwise not cut|" + OWN
 MME_ACCURACY = Metric("mme_accuracy", "MME accuracy", f"{_MME}|over all questions", table=_mme_rows, decides=True)
 MME_ACCURACY_PLUS = Metric(
     "mme_accuracy_plus",
@@ -197,4 +238,6 @@ BENCHMARK_METRICS = (
     POPE_RECALL,
     POPE_F1,
     POPE_YES_RATIO,
+    YES_NO_ACCURACY,
+    YES_NO_PARSED,
 )

@@ -71,9 +71,11 @@ def _ms_swift(predictions: Sequence[str], references: Sequence[str]) -> dict[str
         given, wanted = list(jieba.cut(prediction)), list(jieba.cut(reference))
         if not given or not wanted:
             continue  # left out of the mean, so silence costs nothing
-        found = rouge.get_scores(" ".join(given), " ".join(wanted))[0]
+        # rouge cuts sentences at stops and refuses a text that is nothing else
+        is_empty = not all(text.replace(".", "").strip() for text in (prediction, reference))
+        found = {} if is_empty else rouge.get_scores(" ".join(given), " ".join(wanted))[0]
         for name in ("rouge-1", "rouge-2", "rouge-l"):
-            scores[name].append(found[name]["f"])
+            scores[name].append(0.0 if is_empty else found[name]["f"])
         scores["bleu-4"].append(_sentence_bleu(prediction, reference))
     return {name: round(100 * fmean(values), 6) if values else 0.0 for name, values in scores.items()}
 
@@ -192,7 +194,7 @@ CONVENTIONS = {
             "ms_swift",
             "ms-swift",
             "mean over answers|BLEU-4: nltk, characters with blanks, smoothing method 3|ROUGE: rouge F on jieba words,"
-            " sets of n-grams|empty answers left out",
+            " sets of n-grams|empty answers left out, ROUGE of stops alone 0 where ms-swift ends with an error",
             "modelscope/ms-swift:swift/plugin/metric.py",
             _ms_swift,
         ),

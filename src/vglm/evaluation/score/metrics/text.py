@@ -59,11 +59,15 @@ _LETTER = r"[^\W\u2e80-\U0010ffff]"
 """A letter or digit of a script with blanks between words; a Han character beside a Latin word is not part of it."""
 
 
+END_OF_WORD = rf"(?!{_LETTER})"
+"""What follows a whole word."""
+
+
 def as_words(text: str) -> str:
     """The pattern that finds a simplified text as whole words, whatever number of blanks is between them."""
     before, after = (re.match(_LETTER, text[place]) is not None for place in (0, -1))
     words = " +".join(map(re.escape, text.split()))
-    return rf"{f'(?<!{_LETTER})' if before else ''}{words}{f'(?!{_LETTER})' if after else ''}"
+    return rf"{f'(?<!{_LETTER})' if before else ''}{words}{END_OF_WORD if after else ''}"
 
 
 # --- tokens ----------------------------------------------------------------------------------------------------------
