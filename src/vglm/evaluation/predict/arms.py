@@ -37,7 +37,7 @@ from vglm.runs import Run
 SPLITS = ("test", "probe", "validation", "train")
 CUT_SHARE = 0.01
 """If more of an arm's answers are cut, the report is stamped."""
-_PACKAGES = ("visualglm-workbench", "torch", "transformers", "peft", "rouge-score", "pillow")
+_PACKAGES = ("visualglm-workbench", "torch", "transformers", "peft", "scipy", "pillow")
 
 Samples = Mapping[str, Sequence[Sample]]
 Loaded = tuple[Any, Any]
