@@ -33,9 +33,11 @@ def run(cfg: DictConfig) -> Path:
     from vglm.evaluation.predict.baselines import collect_baselines, draw_examples, write_baselines
     from vglm.evaluation.predict.decoding import read_decoding
     from vglm.evaluation.predict.image_use import make_controls
-    from vglm.evaluation.predictions import write_evaluation
+    from vglm.evaluation.predictions import read_evaluation, write_evaluation
     from vglm.evaluation.processes import Processes
+    from vglm.evaluation.ratings import keep_ratings
     from vglm.evaluation.report import print_summary, write_report
+    from vglm.evaluation.score.comparison import compare_folder, write_metrics
     from vglm.evaluation.score.scoring import check_metrics, score_arms
     from vglm.evaluation.tracking import track_evaluation
 
@@ -64,8 +66,11 @@ def run(cfg: DictConfig) -> Path:
         write_baselines(collect_baselines(train, answers, cfg.metrics) if cfg.baselines else [], new)
         write_evaluation(describe(subject, answers, decoding, OmegaConf.to_yaml(cfg)), new, subject.log)
         score_arms(new, cfg.metrics)  # those of metrics.external
-        write_report(new)
-    print_summary(output, tracked=track_evaluation(output, folder, trained))
+        keep_ratings(output, new)  # what people said of answers that are still the same counts on
+        comparison = compare_folder(new, read_evaluation(new))
+        write_metrics(comparison, new)
+        write_report(new, comparison)
+    print_summary(output, comparison, tracked=track_evaluation(output, folder, trained))
     return output
 
 

@@ -4,13 +4,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from test_report import EVALUATION, record
+from vglm.evaluation.report.strings import STRINGS
+from vglm.evaluation.report.translation import TEMPLATES, translate
 
 from vglm.data.sample import Sample, Turn
 from vglm.evaluation.predict.baselines import Answers, collect_baselines
 from vglm.evaluation.predict.image_use import make_controls
 from vglm.evaluation.predict.provenance import provenance, synthetic_stamps
-from vglm.evaluation.report.strings import STRINGS
-from vglm.evaluation.report.translation import TEMPLATES, translate
 from vglm.evaluation.score.forgetting import describe_choice
 from vglm.evaluation.score.statistics import compare_paired
 from vglm.runs import CheckpointScore, ForgettingRecord

@@ -328,18 +328,19 @@ def _score(parsed: argparse.Namespace) -> None:
 
     recover(parsed.folder)
     _check_evaluations([parsed.folder])
-    rescore(parsed.folder, parsed.settings, write_report)
-    print_summary(parsed.folder)
+    print_summary(parsed.folder, rescore(parsed.folder, parsed.settings, write_report))
 
 
 def _render_again(folders: Sequence[Path]) -> None:
     """Write reports again, from the files alone."""
+    from vglm.evaluation.predictions import read_evaluation
     from vglm.evaluation.report import print_summary, render
+    from vglm.evaluation.score.comparison import compare_folder
 
     _check_evaluations(folders)
     for folder in folders:
         render(folder)
-        print_summary(folder)
+        print_summary(folder, compare_folder(folder, read_evaluation(folder)))
 
 
 def _check_evaluations(folders: Sequence[Path]) -> None:

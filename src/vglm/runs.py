@@ -81,7 +81,7 @@ class DataRecord:
         sha256: Hash of the data's files.
         files: Name -> SHA-256 of each file.
         train_images: Content hashes of the training pictures; None where they were not hashed.
-        leakage: A sentence for each split that shares groups or pictures with training.
+        leakage: What each split shares with training, see `vglm.data.splits.Leakage`; a sentence in older runs.
         plan: How it was divided.
     """
 
@@ -89,7 +89,7 @@ class DataRecord:
     sha256: str
     files: Mapping[str, str] = field(default_factory=dict)
     train_images: tuple[str, ...] | None = None
-    leakage: tuple[str, ...] = ()
+    leakage: tuple[str | Mapping[str, str | int], ...] = ()
     plan: DataPlan = DataPlan()
 
 
@@ -122,6 +122,7 @@ class ForgettingRecord:
         stopped_early: Whether training was stopped because too much was forgotten.
         warning: What a reader must know before all.
         reason: Why that one was chosen, in words.
+        choice: The same in numbers, see `vglm.tuning.forgetting.Choice`; None in older runs.
     """
 
     metric: str = "exact_match"
@@ -133,6 +134,7 @@ class ForgettingRecord:
     stopped_early: bool = False
     warning: str | None = None
     reason: str = ""
+    choice: Mapping[str, int | float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,7 @@ from typing import Any, Literal
 
 from vglm.data.sample import Sample
 from vglm.errors import DataError, brief
+from vglm.evaluation.messages import Sentence
 from vglm.files import inside, read_record, read_text, recover, write_json, write_text
 from vglm.runs import EVALUATION_FILE
 
@@ -115,15 +116,20 @@ class Arm:
     """
 
     label: str
-    meaning: str
+    meaning: Sentence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stamp:
-    """Something a reader must know before believing a score, e.g. "EVALUATED ON TRAINING IMAGES"."""
+    """Something a reader must know before believing a score.
+
+    Attributes:
+        text: Its name, e.g. "EVALUATED ON TRAINING IMAGES"; of our own ones a report has titles in both languages.
+        detail: What it says.
+    """
 
     text: str
-    detail: str
+    detail: Sentence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +142,7 @@ class Evaluation:
         purpose: What the difference between the arms shows: the effect of `tuning`, or how much rests on `image use`.
         baseline: The arm to compare with.
         candidate: The arm that is judged.
-        facts: What to show of the configuration, in order: name -> value.
+        facts: What to show of the configuration, in order: name -> value. Of our own names a report has titles.
         decoding: The settings of generation, the same for both arms.
         command: The command line that repeats the evaluation.
         versions: Package -> version.
@@ -147,11 +153,11 @@ class Evaluation:
     """
 
     title: str
-    summary: str
+    summary: Sentence
     purpose: Literal["tuning", "image use"]
     baseline: Arm
     candidate: Arm
-    facts: Mapping[str, str]
+    facts: Mapping[str, Sentence]
     decoding: Mapping[str, Any]
     command: str
     versions: Mapping[str, str]

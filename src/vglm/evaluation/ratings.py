@@ -19,7 +19,6 @@ from vglm.evaluation.predictions import (
     Evaluation,
     Prediction,
     predictions_file,
-    read_evaluation,
     read_predictions,
 )
 from vglm.evaluation.score.ratings import RatingSummary, Verdict, summarise_ratings
@@ -171,7 +170,7 @@ class RatingResult:
 
     Attributes:
         summary: Of all raters together, on the samples whose answers differ.
-        raters: Rater -> how often the candidate was better, equal, worse.
+        raters: Rater -> the summary of what they said.
         findings: Finding -> the summary of what was said about it.
         contests: Samples whose answers differ, rated or not.
         identical: Samples with the same answer twice, which nobody was asked about.
@@ -179,83 +178,46 @@ class RatingResult:
     """
 
     summary: RatingSummary
-    raters: Mapping[str, tuple[int, int, int]]
+    raters: Mapping[str, RatingSummary]
     findings: Mapping[str, RatingSummary]
     contests: int
     identical: int
     groups: int
 
 
-def summarise_folder(folder: Path) -> RatingResult | None:
+def summarise_folder(folder: Path, evaluation: Evaluation) -> RatingResult | None:
     """Count what people said of an evaluation; None where nobody rated its answers.
+
+    Args:
+        folder: The evaluation folder.
+        evaluation: Its description.
 
     Raises:
         DataError: A file is damaged.
     """
-    contests, identical = read_contests(folder, read_evaluation(folder))
-    by_rater = read_valid_ratings(folder, contests)
-    if not by_rater:
+    if not (folder / RATINGS_FOLDER).is_dir():
         return None
+    contests, identical = read_contests(folder, evaluation)
+    by_rater = read_valid_ratings(folder, contests)
     ratings = [each for rows in by_rater.values() for each in rows]
+    if not ratings:
+        return None
     groups = {each.key: each.candidate.group for each in contests}
-    counts = {
-        rater: (verdicts.count("better"), verdicts.count("equal"), verdicts.count("worse"))
-        for rater, rows in by_rater.items()
-        if (verdicts := [each.verdict for each in rows])
-    }
     names = sorted({name for each in ratings for name in each.findings})
     return RatingResult(
-        summary=summarise_ratings((each.rater, each.id, each.verdict) for each in ratings),
-        raters=counts,
-        findings={
-            name: summarise_ratings(
-                (each.rater, each.id, each.findings[name]) for each in ratings if name in each.findings
-            )
-            for name in names
-        },
+        summary=_summarise(ratings),
+        raters={rater: _summarise(rows) for rater, rows in by_rater.items()},
+        findings={name: _summarise(ratings, name) for name in names},
         contests=len(contests),
         identical=identical,
         groups=len({groups[each.key] for each in ratings}),
     )
 
 
-def describe_ratings(folder: Path) -> str:
-    """The same in a few lines for a terminal."""
-    result, evaluation = summarise_folder(folder), read_evaluation(folder)
-    if result is None:
-        return f"{folder}: nobody has rated these answers yet."
-    summary, after, before = result.summary, evaluation.candidate.label, evaluation.baseline.label
-    lines = [
-        f"{summary.ratings} ratings by {summary.raters} {'person' if summary.raters == 1 else 'people'} on"
-        f" {summary.samples} of {result.contests} samples whose answers differ; {result.identical} more have the same"
-        " answer twice.",
-        f"{after} against {before}: {summary.wins} better, {summary.ties} equal, {summary.losses} worse"
-        f" (exact sign test: p = {summary.p_value:.2g}{_share(summary)}).",
-        _agreement(summary),
-    ]
-    if result.groups < summary.samples:
-        lines.append(f"The samples come from {result.groups} groups, so they are not independent and p is too small.")
-    for rater, (better, equal, worse) in result.raters.items():
-        lines.append(f"  {rater}: {better} better, {equal} equal, {worse} worse")
-    for name, each in result.findings.items():
-        lines.append(f"  {name}: {each.wins} better, {each.ties} equal, {each.losses} worse (p = {each.p_value:.2g})")
-    return "\n".join(lines)
-
-
-def _share(summary: RatingSummary) -> str:
-    if summary.win_share is None:
-        return ""
-    low, high = summary.interval
-    return f"; {100 * summary.win_share:.0f}% of the decided, 95% interval {100 * low:.0f} to {100 * high:.0f}%"
-
-
-def _agreement(summary: RatingSummary) -> str:
-    if summary.alpha_ordinal is None:
-        return "Agreement of raters: not to be had, for too few samples were rated differently by two people or more."
-    return (
-        f"Agreement of raters, Krippendorff's alpha: {summary.alpha_ordinal:.2f} (ordinal), {summary.alpha_nominal:.2f}"
-        f" (nominal), on {summary.shared_samples} samples with two ratings or more."
-    )
+def _summarise(ratings: Sequence[Rating], finding: str | None = None) -> RatingSummary:
+    """Of the verdicts, or of those about a finding."""
+    verdicts = [(each, each.verdict if finding is None else each.findings.get(finding)) for each in ratings]
+    return summarise_ratings((each.rater, each.id, verdict) for each, verdict in verdicts if verdict is not None)
 
 
 def keep_ratings(old: Path, new: Path) -> None:

@@ -246,29 +246,47 @@ def _demo(parsed: argparse.Namespace) -> None:
 
 def _rate(parsed: argparse.Namespace) -> None:
     from vglm.errors import DataError
-    from vglm.evaluation.ratings import RATINGS_FOLDER, check_rater, describe_ratings
+    from vglm.evaluation.ratings import RATINGS_FOLDER, check_rater
     from vglm.files import locked
+    from vglm.serving.texts import default_language
 
+    parsed.lang = parsed.lang or default_language()
     if parsed.summary:
-        print(describe_ratings(parsed.evaluation))
+        _print_ratings(parsed)
         return
     _import_server()
     from vglm.serving.rating import Study, make_rating_app
-    from vglm.serving.texts import default_language
 
     if parsed.rater is not None:
         check_rater(parsed.rater)
     study = Study.open(parsed.evaluation)
     study.check(by_finding=parsed.findings)
     _warn_if_open(parsed, "the page asks for no password")
-    language = parsed.lang or default_language()
-    app = make_rating_app(study, language=language, rater=parsed.rater, by_finding=parsed.findings)
+    app = make_rating_app(study, language=parsed.lang, rater=parsed.rater, by_finding=parsed.findings)
     ratings = parsed.evaluation / RATINGS_FOLDER
     ratings.mkdir(exist_ok=True)
     busy = f"{ratings} is in use: another `vglm rate` serves this evaluation. Open its page; several people can."
     with locked(ratings, busy, error=DataError):
         _listen(parsed, app, f"rate on {_url(parsed)}/ (Ctrl-C ends; every rating is kept at once)")
-    print(describe_ratings(parsed.evaluation))
+    _print_ratings(parsed)
+
+
+def _print_ratings(parsed: argparse.Namespace) -> None:
+    """What people said so far."""
+    from vglm.evaluation.predictions import read_evaluation
+    from vglm.evaluation.ratings import summarise_folder
+    from vglm.evaluation.report.render import print_table
+    from vglm.evaluation.report.sections import ratings
+
+    evaluation = read_evaluation(parsed.evaluation)
+    result = summarise_folder(parsed.evaluation, evaluation)
+    if result is None:
+        print(f"{parsed.evaluation}: nobody has rated these answers yet.")
+        return
+    print_table(ratings.tabulate(result), parsed.lang)
+    for sentence in ratings.sentences(result, evaluation):
+        print(getattr(sentence, parsed.lang))
+    print(f"Into the report: vglm report {parsed.evaluation}")
 
 
 def serve(parsed: argparse.Namespace, page_folder: Path | None = None) -> None:

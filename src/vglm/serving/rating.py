@@ -25,17 +25,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.staticfiles import StaticFiles
 
 from vglm.errors import ConfigError, WorkbenchError, message_of
+from vglm.evaluation.messages import Language
 from vglm.evaluation.predictions import Evaluation, read_evaluation
 from vglm.evaluation.ratings import (
     Contest,
     Rating,
-    Verdict,
     check_rater,
     read_contests,
     read_valid_ratings,
     write_ratings,
 )
 from vglm.evaluation.score.metrics.findings import NO_FINDING, label_report
+from vglm.evaluation.score.ratings import Verdict
 from vglm.serving.samples import picture_of
 from vglm.serving.texts import rating_texts
 
@@ -170,7 +171,7 @@ def findings_of(contest: Contest) -> list[str]:
     return sorted({name for text in texts for name in label_report(text)} - {NO_FINDING})
 
 
-def make_rating_app(study: Study, *, language: str, rater: str | None = None, by_finding: bool = False) -> FastAPI:
+def make_rating_app(study: Study, *, language: Language, rater: str | None = None, by_finding: bool = False) -> FastAPI:
     """The web application.
 
     Args:

@@ -28,6 +28,7 @@ from openai import APIConnectionError, APIError, AsyncOpenAI, DefaultAsyncHttpxC
 from PIL import Image
 
 from vglm.errors import DataError, message_of
+from vglm.evaluation.messages import Language
 from vglm.evaluation.predictions import (
     IMAGES_FOLDER,
     Evaluation,
@@ -80,7 +81,7 @@ class PageSettings:
     names: Sequence[str]
     base_hash: str
     evaluation: Path | None = None
-    language: str = "en"
+    language: Language = "en"
     limits: Limits = field(default_factory=Limits)
     api_key: str = "none"
     auth: tuple[str, str] | None = None

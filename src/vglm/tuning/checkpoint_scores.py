@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ class CheckpointScores(TrainerCallback):
                 "lost_points": choice.lost_points,
                 "warning": choice.warning,
                 "reason": str(choice),
+                "choice": asdict(choice),
                 "stopped_early": self.is_stopped,
             }
         return facts

@@ -19,6 +19,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
@@ -192,7 +193,7 @@ def describe_data(splits: Splits) -> dict[str, Any]:
 
     Returns:
         For run.json: an evaluation on other data compares `train_images` (sorted `image_sha256`) with its own pictures,
-        and is stamped if there is `leakage`, one sentence for each split that shares groups or pictures with training.
+        and is stamped if there is `leakage`, what each split shares with training.
     """
     known = splits.image_hashes
     is_hashed = isinstance(splits.train, list) and all(
@@ -206,7 +207,7 @@ def describe_data(splits: Splits) -> dict[str, Any]:
         "sha256": splits.data_hash,
         "files": dict(splits.files),
         "plan": dict(splits.plan),
-        "leakage": [str(each) for each in splits.leakage],
+        "leakage": [asdict(each) for each in splits.leakage],
         "train_images": sorted({digest for digest in splits.hash_images(splits.train) if digest})
         if is_hashed
         else None,

@@ -23,6 +23,7 @@ from vglm.data.loading import Splits
 from vglm.data.sample import Sample
 from vglm.data.splits import fingerprint
 from vglm.errors import ConfigError, DataError
+from vglm.evaluation.messages import Message, Sentence, Value
 from vglm.evaluation.predict.baselines import Answers, nearest_answers, put_in_context
 from vglm.evaluation.predict.decoding import describe_decoding
 from vglm.evaluation.predict.generation import answer_splits, check_precision
@@ -93,14 +94,14 @@ class Subject:
     """
 
     title: str
-    summary: str
+    summary: Sentence
     purpose: Literal["tuning", "image use"]
     baseline: ModelArm
     candidate: ModelArm
-    facts: Mapping[str, str]
+    facts: Mapping[str, Sentence]
     trained_images: frozenset[str] = frozenset()
     changed_files: Sequence[str] = field(default=())
-    leakage: Sequence[str] = field(default=())
+    leakage: Sequence[Sentence] = field(default=())
     trained_groups: frozenset[str] = frozenset()
     is_other_test: bool = False
     stamps: Sequence[Stamp] = field(default=())
@@ -184,16 +185,22 @@ def _tuned_run(
     model_name, data_name = _name(trained["model"], "path_or_id"), _name(trained["dataset"], "path")
     method_name = str(method["_target_"]).rpartition(".")[2]
     settings = [f"{name} {value}" for name, value in method.items() if isinstance(value, int | float)]
+    data: dict[str, Value] = {"data": data_name, "n": record.data.train}
+    training: dict[str, Value] = {
+        "steps": trainer.get("max_steps"),
+        "batch": trainer.get("per_device_train_batch_size"),
+        "rate": trainer.get("learning_rate"),
+        "seed": record.seed,
+    }
     kept, stamps = describe_choice(record.forgetting, samples)
     if not run.is_verified:
-        detail = "What was saved did not prove to be what was trained, so these may be the scores of another model."
-        stamps = (Stamp(text="UNVERIFIED", detail=detail), *stamps)
-    before = Arm(label="before", meaning=f"{model_name} as it was")
+        stamps = (Stamp(text="UNVERIFIED", detail=Message("unverified")), *stamps)
+    before = Arm(label="before", meaning=Message("meaning.untuned", {"model": model_name}))
     earlier = [control.of("before") for control in controls if not control.is_for_candidate]
     later = [control.of("after") for control in controls]
     if run.adapter is not None:
         model, processor = load(adapter=str(run.adapter))
-        after = Arm(label="after", meaning="the same model with the run's adapter")
+        after = Arm(label="after", meaning=Message("meaning.adapter"))
 
         @contextmanager
         def without_adapter() -> Iterator[Loaded]:
@@ -207,14 +214,14 @@ def _tuned_run(
     else:
         from vglm.model.loading import load_pretrained  # takes seconds to import
 
-        after = Arm(label="after", meaning="the model that the run tuned as a whole")
+        after = Arm(label="after", meaning=Message("meaning.tuned"))
         arms = (
             ModelArm(before, samples, lambda: _opened(load), earlier),
             ModelArm(after, samples, lambda: _opened(partial(load_pretrained, dtype=dtype), result), later),
         )
     return Subject(
         title=record.recipe,
-        summary=f"{model_name} tuned with {method_name} on {record.data.train:,} samples of {data_name}",
+        summary=Message("summary.tuned", {"model": model_name, "method": method_name, **data}),
         purpose="tuning",
         baseline=arms[0],
         candidate=arms[1],
@@ -223,9 +230,8 @@ def _tuned_run(
             "base model": model_name,
             "base weights": f"{algorithm} {weights[:16]}",
             "method": ", ".join([method_name, *settings]),
-            "training data": f"{data_name}, {record.data.train:,} samples, sha256 {record.data.sha256[:16]}",
-            "training": f"{trainer.get('max_steps')} steps of {trainer.get('per_device_train_batch_size')} samples,"
-            f" learning rate {trainer.get('learning_rate')}, seed {record.seed}",
+            "training data": Message("training_data", {**data, "sha256": record.data.sha256[:16]}),
+            "training": Message("training", training),
             **kept,
             **_tested_on(samples, apart),
         },
@@ -233,7 +239,7 @@ def _tuned_run(
         changed_files=[
             name for name, digest in files.items() if is_trained_data and record.data.files.get(name, digest) != digest
         ],
-        leakage=record.data.leakage,
+        leakage=[each if isinstance(each, str) else Message("leak.splits", each) for each in record.data.leakage],
         trained_groups=frozenset(divided["train"].group_names if "train" in divided else ()),
         is_other_test="test" in samples and apart is not None and fingerprint(samples["test"]) != apart,
         stamps=stamps,
@@ -242,13 +248,13 @@ def _tuned_run(
     )
 
 
-def _tested_on(samples: Samples, apart: str | None) -> dict[str, str]:
+def _tested_on(samples: Samples, apart: str | None) -> dict[str, Sentence]:
     """The test split by its hash, which names every question and answer in it."""
     if "test" not in samples:
         return {}
     digest = fingerprint(samples["test"])
-    origin = ", the split that the run set apart" if digest == apart else ""
-    return {"test data": f"{len(samples['test']):,} samples, sha256 {digest[:16]}{origin}"}
+    key = "test_data_apart" if digest == apart else "test_data"
+    return {"test data": Message(key, {"n": len(samples["test"]), "sha256": digest[:16]})}
 
 
 def _single_model(
@@ -261,15 +267,15 @@ def _single_model(
     model, processor = load()
     return Subject(
         title=f"{model_name} on {data_name}",
-        summary="Every question is asked with its own image and with another sample's",
+        summary=Message("summary.image_use"),
         purpose="image use",
         baseline=ModelArm(
-            Arm(label="shuffled", meaning="each question with the image of another sample"),
+            Arm(label="shuffled", meaning=Message("meaning.shuffled")),
             shuffled,
             lambda: nullcontext((model, processor)),
         ),
         candidate=ModelArm(
-            Arm(label="true", meaning="each question with its own image"),
+            Arm(label="true", meaning=Message("meaning.true")),
             samples,
             lambda: nullcontext((model, processor)),
             [control for control in controls if control.arm.label != "shuffled"],
@@ -345,11 +351,14 @@ def describe(subject: Subject, answers: Answers, decoding: Mapping[str, Any], co
     """
     predictions = answers.candidate
     counts = Counter(record.split for record in predictions if record.draw == 0)
-    scored = " and ".join(f"{count:,} {name} samples" for name, count in counts.items())
+    scored = tuple(Message(f"samples.{name}", {"n": count}) for name, count in counts.items())
     draws = 1 + max((record.draw for record in predictions), default=0)
     return Evaluation(
         title=subject.title,
-        summary=f"{subject.summary}. Scored on {scored}{f', each answered {draws} times' if draws > 1 else ''}.",
+        summary=Message(
+            "summary.scored_draws" if draws > 1 else "summary.scored",
+            {"what": subject.summary, "counts": scored, "draws": draws},
+        ),
         purpose=subject.purpose,
         baseline=subject.baseline.arm,
         candidate=subject.candidate.arm,
@@ -388,17 +397,16 @@ def _stamps(subject: Subject, predictions: Sequence[Prediction]) -> tuple[Stamp,
     tested = [record for record in predictions if record.split == "test" and record.draw == 0]
     leaks = list(subject.leakage)
     if known := sum(record.group in subject.trained_groups for record in tested):
-        leaks.append(f"{known} of {len(tested)} test samples are of groups that were trained on")
+        leaks.append(Message("leak.groups", {"n": known, "total": len(tested)}))
     if leaks:
-        stamps.append(Stamp(text="LEAKED", detail=f"{'; '.join(leaks)}. The scores show memory as well as skill."))
+        stamps.append(Stamp(text="LEAKED", detail=Message("leaked", {"leaks": tuple(leaks)})))
     if subject.is_other_test:
-        detail = "The data is the run's, but these are not the test samples that it set apart (splits.json)."
-        stamps.append(Stamp(text="OTHER TEST SAMPLES", detail=detail))
+        stamps.append(Stamp(text="OTHER TEST SAMPLES", detail=Message("other_test")))
     if seen := len(hashes & subject.trained_images):
-        detail = f"{seen} of {len(hashes)} test images were trained on, so the scores show memory as well as skill."
+        detail = Message("training_images", {"n": seen, "total": len(hashes)})
         stamps.append(Stamp(text="EVALUATED ON TRAINING IMAGES", detail=detail))
     if changed := subject.changed_files:
-        detail = f"{len(changed)} files of the data set are not what the run was trained with, {changed[0]} for one."
+        detail = Message("data_changed", {"n": len(changed), "first": changed[0]})
         stamps.append(Stamp(text="DATA CHANGED SINCE TRAINING", detail=detail))
     return tuple(stamps)
 
@@ -411,13 +419,13 @@ def _cut_stamps(subject: Subject, answers: Answers, decoding: Mapping[str, Any])
         cut = Counter(record.split for record in records if record.is_cut)
         totals = Counter(record.split for record in records)
         found += [
-            f"{count:,} of {totals[split]:,} {split} answers {arm}"
+            Message("cut_answers", {"n": count, "total": totals[split], "split": split, "arm": arm})
             for split, count in cut.items()
             if count > CUT_SHARE * totals[split]
         ]
     if found:
-        detail = f"{'; '.join(found)} reached max_new_tokens = {decoding['max_new_tokens']} and were cut."
-        yield Stamp(text="ANSWERS CUT", detail=f"{detail} Scores are of what was left. Raise max_new_tokens.")
+        detail = Message("cut", {"answers": tuple(found), "limit": decoding["max_new_tokens"]})
+        yield Stamp(text="ANSWERS CUT", detail=detail)
 
 
 def work_key(config: Mapping[str, Any], data_hash: str, run: Run | None) -> list[Any]:

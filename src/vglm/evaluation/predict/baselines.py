@@ -2,7 +2,7 @@
 
 One of `baselines.json`:
 
-    {"name": "majority class", "meaning": "the most frequent answer to the same question in the 20 training samples",
+    {"name": "majority class", "meaning": {"key": "majority", "values": {"n": "20"}},
      "scores": {"exact_match": 0.1, "rouge_l_characters": 0.71}, "n": 120, "intervals": {"exact_match": [0.06, 0.17]}}
 
 | baseline | answers with | what a model that is no better has learned |
@@ -37,6 +37,7 @@ from vglm.data.images import open_image
 from vglm.data.sample import Sample, Turn
 from vglm.data.windowing import META_KEY
 from vglm.errors import ConfigError, DataError
+from vglm.evaluation.messages import Message, Sentence
 from vglm.evaluation.predict.image_use import TEXT_ONLY
 from vglm.evaluation.predictions import Arm, Prediction, unanswered
 from vglm.evaluation.score.comparison import BASELINES_FILE, Baseline
@@ -128,28 +129,19 @@ def collect_baselines(
         baselines.append(_constant_answer(_drawn(train, MAX_TRAIN, generator), test, score))
         counted = _drawn(train, MAX_COUNTED, generator)
         size = f"{len(counted):,}" + (f"/{len(train):,}" if len(counted) < len(train) else "")
-        meaning = (
-            f"the most frequent answer to the same question in the {size} training samples, or to any question where"
-            " that one is new"
-        )
+        meaning = Message("majority", {"n": size})
         baselines.append(score.judge("majority class", meaning, _answer_with(test, _majority(counted))))
         baselines.append(_random_answer(train, test, score, generator))
     if answers.nearest:
         pairs = zip(test, answers.nearest, strict=True)
         rows = [replace(record, prediction=answer, error=None, likelihoods={}, finish=None) for record, answer in pairs]
-        meaning = (
-            "the answer of the training sample whose image is nearest in the untuned model's vision features"
-            " (Q-Former output, mean over slots, cosine), among those with the same question where there are any"
-        )
-        baselines.append(score.judge("nearest neighbour", meaning, rows))
+        baselines.append(score.judge("nearest neighbour", Message("nearest"), rows))
     if answers.text_only:
-        meaning = "what the evaluated model answers to the question without the image"
-        baselines.append(score.judge("text only", meaning, answers.text_only))
+        baselines.append(score.judge("text only", Message("text_only"), answers.text_only))
     if answers.shots is not None:
-        name = f"{answers.shots.count or 'k'}-shot in context"
-        meaning = answers.shots.arm.meaning
-        shown = answers.in_context
-        baselines.append(score.judge(name, meaning, shown) if shown else Baseline(name, meaning, {}))
+        name = Message("baseline.shots", {"n": answers.shots.count or "k"})
+        how, shown = answers.shots.arm.meaning, answers.in_context
+        baselines.append(score.judge(name, how, shown) if shown else Baseline(name, how, {}))
     return baselines
 
 
@@ -171,7 +163,7 @@ class _Scorer:
         """Metric -> score; None where it is undefined."""
         return {name: self.score(metric, records) for name, metric in self.metrics.items()}
 
-    def judge(self, name: str, meaning: str, records: Sequence[Prediction]) -> Baseline:
+    def judge(self, name: Sentence, meaning: Sentence, records: Sequence[Prediction]) -> Baseline:
         """A rule by its answers."""
         return Baseline(name, meaning, _defined(self(records)), *self.doubt(records))
 
@@ -246,10 +238,10 @@ def _constant_answer(train: Sequence[Sample], test: Sequence[Prediction], score:
         values = {answer: -math.inf if value is None else sign * value for answer, value in found.items()}
         chosen[name] = max(labels, key=values.__getitem__)  # of equal ones the more frequent
         scores[name] = score.score(metric, _always(test, chosen[name]))
-    answers = "; ".join(f"{name}: {answer}" for name, answer in chosen.items())
+    answers = tuple(f"{name}: {answer}" for name, answer in chosen.items())
     if len(set(chosen.values())) == 1:
-        answers = next(iter(chosen.values()))
-    meaning = f"one answer to everything, the one that scores best on {len(train):,} training samples ({answers})"
+        answers = (next(iter(chosen.values())),)
+    meaning = Message("constant", {"n": len(train), "answers": answers})
     primary = next(iter(score.metrics), None)
     doubt = score.doubt(_always(test, chosen[primary])) if primary in chosen else (len(test), {})
     return Baseline("constant answer", meaning, _defined(scores), *doubt)
@@ -275,7 +267,7 @@ def _random_answer(
     means = {name: [value for value in values if value is not None] for name, values in columns.items()}
     return Baseline(
         name="random training answer",
-        meaning=f"the answer of a training sample drawn at random, the mean of {count} draws",
+        meaning=Message("random", {"n": count}),
         scores={name: fmean(values) for name, values in means.items() if values},
         n=len(test),
     )
@@ -338,18 +330,12 @@ def put_in_context(
     count = _count_fitting(examples, test, processor, limit - max_new_tokens)
     name = f"{label}-{IN_CONTEXT}" if label else IN_CONTEXT
     if count == 0:
-        meaning = (
-            f"not asked: beside {max_new_tokens} tokens for the answer not one of {len(examples)} training examples"
-            f" fits into the model's {limit:,} tokens before every test question"
-        )
+        meaning = Message("shots.none", {"tokens": max_new_tokens, "n": len(examples), "limit": limit})
         logger.warning("k-shot in context is %s", meaning)
         return Shots(Arm(label=name, meaning=meaning), 0, ())
-    shown = f"{count} training examples" if count > 1 else "one training example"
-    fewer = f"; of {len(examples)} no more fit into its {limit:,} tokens" if count < len(examples) else ""
-    meaning = (
-        f"what the untuned model answers after {shown} drawn by seed, the same for all questions, as earlier turns in"
-        f" text (the prompt holds one image, that of the question, so the examples' images are not shown{fewer})"
-    )
+    shown = Message("shots.examples", {"n": count}) if count > 1 else Message("shots.one_example")
+    key = "shots.some" if count < len(examples) else "shots.all"
+    meaning = Message(key, {"shown": shown, "n": len(examples), "limit": limit})
     turns = _example_turns(examples[:count])
     asked = [replace(sample, turns=(*turns, *sample.turns)) for sample in test]
     return Shots(Arm(label=name, meaning=meaning), count, asked)

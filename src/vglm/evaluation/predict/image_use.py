@@ -17,6 +17,7 @@ import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from PIL import Image
 
@@ -24,6 +25,7 @@ from vglm.data.images import image_sha256
 from vglm.data.sample import Sample
 from vglm.data.windowing import META_KEY
 from vglm.errors import ConfigError, DataError
+from vglm.evaluation.messages import Message
 from vglm.evaluation.predictions import Arm
 from vglm.evaluation.score.metrics.base import normalise
 
@@ -49,9 +51,10 @@ class Control:
     samples: Sequence[Sample]
     is_for_candidate: bool = False
 
-    def of(self, label: str) -> "Control":
+    def of(self, label: Literal["before", "after"]) -> "Control":
         """The same as asked of one arm, named after it: `before-blank`."""
-        return replace(self, arm=Arm(label=f"{label}-{self.arm.label}", meaning=f"{label}, {self.arm.meaning}"))
+        meaning = Message(f"control_meaning.{label}", {"meaning": self.arm.meaning})
+        return replace(self, arm=Arm(label=f"{label}-{self.arm.label}", meaning=meaning))
 
 
 def make_controls(
@@ -77,7 +80,7 @@ def make_controls(
     controls = image_controls(test, max_samples=image_use_samples, seed=seed)
     if text_only and len(test):
         without = [replace(sample, image=None) for sample in test]
-        controls += (Control(Arm(label=TEXT_ONLY, meaning="each question without an image"), without, True),)
+        controls += (Control(_arm(TEXT_ONLY), without, True),)
     return controls
 
 
@@ -98,16 +101,19 @@ def image_controls(samples: Sequence[Sample], *, max_samples: int, seed: int) ->
     if len(rows) > max_samples:
         rows = sorted(generator.sample(rows, max_samples))
     chosen = [samples[index] for index in rows]
-    controls = [Control(Arm(label="blank", meaning="each image replaced by one plain colour"), blank_images(chosen))]
+    controls = [Control(_arm("blank"), blank_images(chosen))]
     try:
         shuffled = shuffle_images(chosen, seed)
     except DataError:
         shuffled = []  # too few different images
-    controls.append(Control(Arm(label="shuffled", meaning="each image replaced by that of another sample"), shuffled))
+    controls.append(Control(_arm("shuffled"), shuffled))
     neighbours = neighbour_images(chosen, samples, seed)
-    meaning = "each image replaced by that of another sample with the same reference answer"
-    controls.append(Control(Arm(label="neighbour", meaning=meaning), neighbours))
+    controls.append(Control(_arm("neighbour"), neighbours))
     return tuple(control for control in controls if control.samples)
+
+
+def _arm(label: str) -> Arm:
+    return Arm(label=label, meaning=Message(f"control_meaning.{label}"))
 
 
 def blank_images(samples: Sequence[Sample]) -> list[Sample]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from vglm.data.sample import Sample
 from vglm.data.templates import QUESTION, fill_template, parse_template
 from vglm.errors import ConfigError
+from vglm.evaluation.messages import Message, Sentence
 
 if TYPE_CHECKING:
     from vglm.evaluation.predict.arms import ModelArm, Subject
@@ -55,9 +56,11 @@ class Task:
         parse_template(self.prompt)
 
     @property
-    def facts(self) -> dict[str, str]:
+    def facts(self) -> dict[str, Sentence]:
         """What a report shows of it; nothing where the questions are asked as they are and no task was named."""
-        facts = {} if self.name is None else {"task": f"{self.name}, version {self.version}"}
+        facts: dict[str, Sentence] = {}
+        if self.name is not None:
+            facts["task"] = Message("task", {"name": self.name, "version": self.version})
         return facts if not facts and self.prompt == QUESTION else {**facts, "prompt": self.prompt}
 
     def check(self, samples: dict[str, Sequence[Sample]]) -> dict[str, Sequence[Sample]]:

@@ -11,7 +11,7 @@
                                          "effect_size": 3.5, "n": 120, "groups": 120, "detectable": 0.03, …}, …,
                          "right_by": "exact_match",
                          "wrong_to_right": ["test.json#0", …], "right_to_wrong": [],
-                         "power_line": "With 120 test items a difference under 3.1 points cannot be detected (…).",
+                         "power_line": {"key": "power.known", "values": {"points": 3.1, "level": 5.0, …}},
                          "not_computed": {},                         (with metrics of findings also "findings": …)
                          "classes": {"after": [{"label": "beach", "n": 12, "named": 13, "precision": 0.92,
                                                 "recall": 1.0, "f1": 0.96, "interval": [0.81, 0.99]}, …], …},
@@ -50,6 +50,7 @@ from typing import Any
 import numpy as np
 
 from vglm.errors import DataError, WorkbenchError
+from vglm.evaluation.messages import Message, Sentence, Unsuitable, as_plain
 from vglm.evaluation.predictions import (
     PREDICTIONS_FILE,
     Evaluation,
@@ -204,11 +205,11 @@ class Summary:
         return [pair for pair in self.pairs if pair.right == (was_right, is_right)]
 
     @property
-    def power_line(self) -> str:
+    def power_line(self) -> Message:
         """What these samples can and cannot show by the primary metric, in a sentence or two."""
         if len(self.draws) == 1:
             return self.primary.power_line
-        return f"{self.primary.power_line} Each item was answered {len(self.draws)} times and counts once."
+        return Message("power.draws", {"power": self.primary.power_line, "draws": len(self.draws)})
 
     @property
     def primary(self) -> PairedComparison:
@@ -226,7 +227,7 @@ class Summary:
         return adjust(self._found[0], self.metrics)
 
     @property
-    def not_computed(self) -> dict[str, str]:
+    def not_computed(self) -> dict[str, Sentence]:
         """Metric name -> why it does not apply to these answers."""
         return self._found[1]
 
@@ -241,14 +242,15 @@ class Summary:
         return compare_arms(metric, [pair.baseline for pair in self.pairs], [pair.candidate for pair in self.pairs])
 
     @cached_property
-    def _found(self) -> tuple[dict[str, PairedComparison], dict[str, str]]:
+    def _found(self) -> tuple[dict[str, PairedComparison], dict[str, Sentence]]:
         """Metric name -> its comparison, and of those that do not apply why."""
-        found, reasons = {}, {}
+        found: dict[str, PairedComparison] = {}
+        reasons: dict[str, Sentence] = {}
         for metric in self.metrics:
             try:
                 found[metric.name] = self._compare(metric)
             except DataError as error:
-                reasons[metric.name] = str(error)
+                reasons[metric.name] = error.message if isinstance(error, Unsuitable) else str(error)
         return found, reasons
 
     @cached_property
@@ -383,8 +385,8 @@ class Comparison:
                 "right_by": summary.decisive.name,
                 "wrong_to_right": _names(summary, summary.flips(False, True)),
                 "right_to_wrong": _names(summary, summary.flips(True, False)),
-                "power_line": summary.power_line,
-                "not_computed": summary.not_computed,
+                "power_line": as_plain(summary.power_line),
+                "not_computed": {name: as_plain(reason) for name, reason in summary.not_computed.items()},
                 **self._findings(summary),
                 "kinds": {kind: self._row(part) for kind, part in summary.kinds.items()},
                 "slices": {
@@ -670,7 +672,7 @@ class VisualGain:
     arm: str
     control: str
     label: str
-    meaning: str
+    meaning: Sentence
     result: PairedComparison
     changed: int
 
@@ -740,8 +742,8 @@ class Baseline:
         intervals: Metric name -> 95 % interval of the score; of the primary metric only, and not of a mean over draws.
     """
 
-    name: str
-    meaning: str
+    name: Sentence
+    meaning: Sentence
     scores: Mapping[str, float]
     n: int | None = None
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -772,8 +774,8 @@ class _StoredScore:
 class _StoredBaseline:
     """A row of `baselines.json`, see `Baseline`."""
 
-    name: str
-    meaning: str
+    name: Sentence
+    meaning: Sentence
     scores: Mapping[str, float | _StoredScore | None]
     n: int | None = None
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)

@@ -25,6 +25,7 @@ from vglm.data.sample import Sample
 from vglm.data.splits import Outline, find_strata, fingerprint, shot_order
 from vglm.data.table import SampleTable, Selection
 from vglm.errors import ConfigError
+from vglm.evaluation.messages import Message, Sentence
 from vglm.evaluation.predict.generation import generate_predictions
 from vglm.evaluation.predictions import Stamp
 from vglm.evaluation.score.metrics import ALL_METRICS
@@ -241,7 +242,7 @@ def read_curves(run_folder: Path) -> dict[str, Any]:
 
 def describe_choice(
     facts: ForgettingRecord | None, samples: Mapping[str, Sequence[Sample]]
-) -> tuple[dict[str, str], tuple[Stamp, ...]]:
+) -> tuple[dict[str, Sentence], tuple[Stamp, ...]]:
     """What a report must say of a checkpoint that was chosen.
 
     Args:
@@ -255,12 +256,24 @@ def describe_choice(
         return {}, ()
     probe = samples.get("probe", ())
     reused = len(probe) > 0 and fingerprint(probe) == facts.probe_sha256
-    chosen = f"{facts.reason}; scored by {facts.metric} on {facts.domain_split} samples and {facts.probe}"
+    full = reason = _reason(facts)
+    if facts.warning is not None:
+        full = Message("checkpoint.warned", {"warning": Message(f"stamp.{facts.warning}"), "reason": reason})
+    about = {"metric": facts.metric, "split": facts.domain_split, "probe": Message(f"probe.{facts.probe}")}
+    chosen = Message("checkpoint.scored", {"reason": full, **about})
     if reused:
-        chosen += ", the probe of this report: its loss is that of a checkpoint chosen by it, a little too good"
+        chosen = Message("checkpoint.reused", {"what": chosen})
     if facts.stopped_early:
-        chosen += "; training was stopped early"
-    if facts.warning is None:
-        return {"checkpoint": chosen}, ()
-    detail = facts.reason.removeprefix(f"{facts.warning}: ")
-    return {"checkpoint": chosen}, (Stamp(text=facts.warning, detail=detail),)
+        chosen = Message("checkpoint.stopped", {"what": chosen})
+    stamps = () if facts.warning is None else (Stamp(text=facts.warning, detail=reason),)
+    return {"checkpoint": chosen}, stamps
+
+
+def _reason(facts: ForgettingRecord) -> Sentence:
+    """Why that checkpoint was chosen, without the warning; of older runs the sentence in their record."""
+    if facts.choice is None:
+        return facts.reason.removeprefix(f"{facts.warning}: ")
+    kinds = {None: "kept", "FORGETTING BUDGET EXCEEDED": "over"}
+    at = Message("checkpoint.at", facts.choice)
+    kind = kinds.get(facts.warning, "nothing")
+    return Message(f"checkpoint.{kind}", {"at": at, "budget": facts.choice["budget_points"]})

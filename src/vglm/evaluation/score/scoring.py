@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 
 from vglm.errors import ConfigError, DataError
+from vglm.evaluation.messages import Message
 from vglm.evaluation.predictions import (
     IMAGES_FOLDER,
     Evaluation,
@@ -26,7 +27,15 @@ from vglm.evaluation.predictions import (
     read_evaluation,
     write_evaluation,
 )
-from vglm.evaluation.score.comparison import PROBE, check_kinds, read_config, read_metrics
+from vglm.evaluation.score.comparison import (
+    PROBE,
+    Comparison,
+    check_kinds,
+    compare_folder,
+    read_config,
+    read_metrics,
+    write_metrics,
+)
 from vglm.evaluation.score.metrics import EXACT_MATCH, select_metrics
 from vglm.evaluation.score.metrics.base import Rows
 from vglm.evaluation.score.metrics.external import (
@@ -71,7 +80,9 @@ def check_metrics(metrics: Mapping[str, Any], *, stored: Collection[str] = ()) -
     select_metrics(metrics["names"], metrics.get("labels"), declare(metrics.get("external"), stored=stored))
 
 
-def rescore(folder: Path, settings: Sequence[str], report: Callable[[Path], None] | None = None) -> None:
+def rescore(
+    folder: Path, settings: Sequence[str], report: Callable[[Path, Comparison], None] | None = None
+) -> Comparison:
     """Score an evaluation again, with its stored answers and its own metrics but for some settings.
 
     What opens a connection, a file or an environment variable counts only where `settings` name it, for the description
@@ -83,6 +94,9 @@ def rescore(folder: Path, settings: Sequence[str], report: Callable[[Path], None
             `metrics.asked_first`.
         settings: As on the command line, such as `metrics.names=[bleu_zh,green]` or `metrics.external.green.scores=…`.
         report: Makes the report of a folder that is being made, see `vglm.evaluation.report.write_report`.
+
+    Returns:
+        The comparison by the new metrics.
 
     Raises:
         ConfigError: A setting is not one of the metrics', or has to be named anew, or as `score_arms`.
@@ -108,8 +122,11 @@ def rescore(folder: Path, settings: Sequence[str], report: Callable[[Path], None
             evaluation = _with_late_stamp(read_evaluation(changed), primary, first)
             told = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
             write_evaluation(replace(evaluation, config=told), changed)
+            comparison = compare_folder(changed, read_evaluation(changed))
+            write_metrics(comparison, changed)
             if report is not None:
-                report(changed)
+                report(changed, comparison)
+    return comparison
 
 
 def _check_named(metrics: Mapping[str, Any], stored: Collection[str], settings: Sequence[str]) -> None:
@@ -154,7 +171,7 @@ def _with_late_stamp(evaluation: Evaluation, primary: str, asked_first: str) -> 
     """The description with a stamp if the verdict rests on another metric than it was to."""
     stamps = [stamp for stamp in evaluation.stamps if stamp.text != LATE_STAMP]
     if primary != asked_first:
-        detail = f"The verdict rests on {primary}; before anyone saw an answer it was to rest on {asked_first}."
+        detail = Message("chosen_afterwards", {"primary": primary, "first": asked_first})
         stamps.append(Stamp(text=LATE_STAMP, detail=detail))
     return replace(evaluation, stamps=tuple(stamps))
 
@@ -308,11 +325,15 @@ def _with_gaps(
 def _stamped(evaluation: Evaluation, store: Store) -> Evaluation:
     """The description with a stamp where a metric has no score for some answers."""
     gaps = [
-        f"{each.title}: {', '.join(f'{count} of {arm}' for arm, count in each.unscored.items())}"
+        Message("unscored_metric", {"metric": each.title, "arms": _unscored(each.unscored)})
         for each in store.metrics.values()
         if each.unscored
     ]
     stamps = [stamp for stamp in evaluation.stamps if stamp.text != STAMP]
     if gaps:
-        stamps.append(Stamp(text=STAMP, detail=f"Left out of the mean: {'; '.join(gaps)}."))
+        stamps.append(Stamp(text=STAMP, detail=Message("unscored", {"gaps": tuple(gaps)})))
     return replace(evaluation, stamps=tuple(stamps))
+
+
+def _unscored(counts: Mapping[str, int]) -> tuple[Message, ...]:
+    return tuple(Message("unscored_arm", {"n": count, "arm": arm}) for arm, count in counts.items())

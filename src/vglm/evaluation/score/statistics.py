@@ -23,6 +23,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vglm.evaluation.messages import Message, as_plain
+
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """From sums over samples, shape (..., k), to the score, shape (...)."""
 
@@ -190,29 +192,28 @@ class PairedComparison:
     p_value_exact: float
     effect_size: float
     detectable: float
-    interval_method: str
-    test: str
+    interval_method: Message
+    test: Message
     flips: "Flips | None"
 
     @property
-    def power_line(self) -> str:
+    def power_line(self) -> Message:
         """What this test set can and cannot show, in a sentence."""
-        groups = "" if self.groups == self.n else f" in {self.groups:,} independent groups"
+        key = "power.items" if self.groups == self.n else "power.groups"
+        items = Message(key, {"n": self.n, "groups": self.groups})
         if math.isnan(self.detectable):
-            return f"The differences of these {self.n:,} test items{groups} do not vary, so its power is unknown."
-        return (
-            f"With {self.n:,} test items{groups} a difference under {100 * self.detectable:.1f} points cannot be"
-            f" detected (80 % power at the {100 * (1 - self.confidence):.2g} % level)."
-        )
+            return Message("power.unknown", {"items": items})
+        level = 100 * (1 - self.confidence)
+        return Message("power.known", {"items": items, "points": 100 * self.detectable, "level": level})
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able; what is not finite becomes None."""
         names = [name for name in self.__slots__ if name not in ("interval", "flips")]
         values: dict[str, Any] = {name: getattr(self, name) for name in names}
-        values = {name: _finite(each) for name, each in values.items()}
+        values = {name: as_plain(each) if isinstance(each, Message) else _finite(each) for name, each in values.items()}
         ends = [_finite(end) for end in self.interval]
         flips = None if self.flips is None else {name: list(getattr(self.flips, name)) for name in Flips.__slots__}
-        return {**values, "interval": ends, "flips": flips, "power_line": self.power_line}
+        return {**values, "interval": ends, "flips": flips, "power_line": as_plain(self.power_line)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,18 +299,18 @@ def compare_paired(
         gained, lost = len(flips.wrong_to_right), len(flips.right_to_wrong)
         interval = paired_proportion_interval(gained, lost, count, confidence)
         p_value, exact = mcnemar_test(gained, lost, is_mid=True), mcnemar_test(gained, lost)
-        test = "mid-p McNemar test, two-sided"
+        test = Message("test.mcnemar")
         both_ways = (2 * min(gained, lost) + 2) / (count + 2)  # flips that are no difference
         detectable = detectable_flip_rate(count, both_ways, confidence)
-        method = "Tango's score interval of paired proportions"
+        method = Message("interval.tango")
     else:
         interval = bootstrap_interval(
             pairs, statistic=difference, confidence=confidence, resamples=resamples, seed=seed
         )
         exact, p_value = _exchange(first, second, both, resamples, seed)
-        by = "" if count == len(old) else ", by group"
-        test = f"mid-p paired randomisation test, two-sided, {resamples} draws{by}"
-        method = f"expanded percentile bootstrap of paired differences, or jackknife where wider, {resamples} draws{by}"
+        by = "" if count == len(old) else "_groups"
+        test = Message(f"test.exchange{by}", {"draws": resamples})
+        method = Message(f"interval.bootstrap{by}", {"draws": resamples})
         detectable = detectable_difference(spread, count, confidence)
     return PairedComparison(
         n=len(old),

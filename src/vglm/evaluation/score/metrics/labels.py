@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from vglm.errors import DataError
+from vglm.evaluation.messages import Message, Unsuitable
 from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.score.metrics.base import Metric, Rows
 from vglm.evaluation.score.metrics.choices import own_choices, taken_choice
@@ -39,14 +39,11 @@ def collect_labels(records: Sequence[Prediction]) -> tuple[str, ...]:
     """The different references, or the choices of questions that have their own, sorted, as the closed set of labels.
 
     Raises:
-        DataError: There are more than `MAX_LABELS`, so the references are no labels.
+        Unsuitable: There are more than `MAX_LABELS`, so the references are no labels.
     """
     labels = tuple(sorted({each for record in records for each in own_choices(record) or (record.reference,)}))
     if len(labels) > MAX_LABELS:
-        raise DataError(
-            f"the references and choices are {len(labels)} different texts, so they are no classes (first:"
-            f" {labels[0]!r}). Name the classes with metrics.labels=[...], or choose metrics for free text."
-        )
+        raise Unsuitable(Message("labels.too_many", {"n": len(labels), "first": repr(labels[0])}))
     return labels
 
 
@@ -93,7 +90,7 @@ def classify(records: Sequence[Prediction], labels: Sequence[str] | None = None)
         labels: The closed set; None for the different references.
 
     Raises:
-        DataError: References name no label, or there are too many different ones.
+        Unsuitable: References name no label, or there are too many different ones.
     """
     pairs, names = _parsed(records, labels)
     confusion = np.zeros((len(names), len(names) + 1), dtype=np.int64)
@@ -118,9 +115,9 @@ def _parsed(
         if record.error is None and (named := _read(record.prediction, record, choices, names)) is not None:
             row[1] = places[named]
     if problems:
-        raise DataError(
-            f"{len(problems)} of {len(records)} references name none, or several, of the {len(names)} labels "
-            f"{', '.join(names[:5])}, ... (first: {'; '.join(problems[:3])}). Correct metrics.labels or the data."
+        counts = {"n": len(problems), "total": len(records), "count": len(names)}
+        raise Unsuitable(
+            Message("labels.unclear", {**counts, "labels": tuple(names[:5]), "first": tuple(problems[:3])})
         )
     return pairs, names
 

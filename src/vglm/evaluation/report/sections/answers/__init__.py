@@ -1,0 +1,141 @@
+"""The answers side by side; the page's script builds their cards as they are shown."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from vglm.evaluation.messages import Text, translate
+from vglm.evaluation.predictions import IMAGES_FOLDER
+from vglm.evaluation.report.formatting import FLIPS, arm, right_by, section_texts, split_title
+from vglm.evaluation.report.section import Scored
+from vglm.evaluation.report.sections.slices import field_title, value_title
+from vglm.evaluation.score.comparison import PROBE, Comparison, Pair, Summary, slice_values
+from vglm.files import inside
+
+say = section_texts(__file__)
+MAX_IMAGE_BYTES = 20_000_000
+"""So much of the images is in the page, those of changed answers first, so that it opens in seconds."""
+MAX_EXAMPLES = 5
+
+
+def show(scored: Scored) -> Mapping[str, Any]:
+    """The answers as data for the script, and some that changed."""
+    comparison, evaluation = scored.comparison, scored.evaluation
+    images = _Images(scored.folder / IMAGES_FOLDER)
+    data = json.dumps(_data(comparison, images), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    meanings = {"before": translate(evaluation.baseline.meaning), "after": translate(evaluation.candidate.meaning)}
+    return {
+        "data": Markup(data),
+        "left": say("images_left", n=len(images.uris), total=len(images)) if len(images.uris) < len(images) else None,
+        "right_by": right_by(comparison),
+        "splits": [_counts(split, part) for split, part in comparison.splits.items()],
+        "meanings": say("meanings", baseline=comparison.baseline, candidate=comparison.candidate, **meanings),
+        "examples": [(pair, say(f"flip.{FLIPS.index(pair.right)}")) for pair in _examples(comparison)],
+    }
+
+
+def _counts(split: str, part: Summary) -> tuple[Text, Text | None]:
+    """How many answers differ, and how many there are not."""
+    gained, lost = len(part.flips(False, True)), len(part.flips(True, False))
+    about = {"changed": part.changed, "n": part.n, "gained": gained, "lost": lost}
+    errors = say("errors", errors=part.errors) if part.errors else None
+    return say("answers_split", split=split_title(split), **about), errors
+
+
+def _examples(comparison: Comparison) -> list[Pair]:
+    """The first changed answers, one draw of each sample."""
+    changed: dict[tuple[str, str], Pair] = {}
+    for part in comparison.splits.values():
+        for pair in part.pairs:
+            if pair.is_changed:
+                changed.setdefault(pair.sample, pair)
+    return list(changed.values())[:MAX_EXAMPLES]
+
+
+class _Images:
+    """The images that the page holds, by the hash of their content.
+
+    Args:
+        folder: With `<sha256>.webp`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.uris: list[str] = []
+        self._folder, self._room, self._indices = folder, MAX_IMAGE_BYTES, dict[str, int]()
+
+    def __len__(self) -> int:
+        """How many there are, in the page or not."""
+        return len(self._indices)
+
+    def index(self, sha256: str | None) -> int:
+        """Of an image in the page: -1 for none, -2 for one that is not embedded."""
+        if sha256 is None:
+            return -1
+        path = inside(self._folder.parent, self._folder.name, f"{sha256}.webp")
+        if not path.is_file():
+            return -1
+        if sha256 not in self._indices:
+            self._room -= path.stat().st_size
+            self._indices[sha256] = len(self.uris) if self._room >= 0 else -2
+            if self._room >= 0:
+                self.uris.append("data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode())
+        return self._indices[sha256]
+
+
+def _data(comparison: Comparison, images: _Images) -> dict[str, Any]:
+    """What the script reads: changed answers first, each as a row in the order of its constants."""
+    parts = comparison.splits
+    owners: dict[str, Summary] = {}
+    for part in parts.values():
+        for field in part.slices:
+            owners.setdefault(field, part)
+    fields = list(owners)
+    rows = [row for index, split in enumerate(parts) for row in _rows(comparison, split, index, fields, images)]
+    words = [sorted({row[15][index] for row in rows} - {""}) for index in range(len(fields))]
+    return {
+        "labels": [arm(comparison.baseline), arm(comparison.candidate)],
+        "splits": [split_title(split) for split in parts],
+        "fields": [field_title(field, owners[field]) for field in fields],
+        "words": [
+            {word: name for word in own if (name := value_title(field, word, owners[field])) != (word, word)}
+            for field, own in zip(fields, words, strict=True)
+        ],
+        "strings": say.own | {f"flip{index}": say(f"flip.{index}") for index in range(len(FLIPS))},
+        "images": images.uris,
+        "rows": rows,
+    }
+
+
+def _rows(comparison: Comparison, split: str, index: int, fields: Sequence[str], images: _Images) -> list[list[Any]]:
+    part = comparison.splits[split]
+    study = {pair.candidate.id: name for name, some in part.slices.get("study", {}).items() for pair in some.pairs}
+    rows = []
+    for pair, *more in _ordered(part.pairs, losses_first=split == PROBE):
+        record, other = pair.candidate, pair.baseline
+        values = slice_values(record) | ({"study": study[record.id]} if record.id in study else {})
+        row = [index, record.id, record.question, record.reference, *_draw(pair), int(record.english)]
+        row += [images.index(record.image_sha256)]
+        row += [images.index(other.image_sha256) if other.image_sha256 != record.image_sha256 else None]
+        row += [record.history, record.image or record.id, [values.get(name, "") for name in fields]]
+        rows.append([*row, *([[_draw(each) for each in more]] if more else [])])
+    return rows
+
+
+def _draw(pair: Pair) -> list[Any]:
+    """Both answers or why there are none, whether they are right, whether they differ."""
+    texts = [pair.baseline.prediction, pair.candidate.prediction, pair.baseline.error, pair.candidate.error]
+    return [*texts, FLIPS.index(pair.right), int(pair.is_changed)]
+
+
+def _ordered(pairs: Sequence[Pair], *, losses_first: bool) -> list[list[Pair]]:
+    """Samples, each with its draws: changed answers first, among them the flips; then what stayed wrong, then right."""
+    rank = {(False, True): 1, (True, False): 0 if losses_first else 2, (False, False): 3, (True, True): 4}
+    samples: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        samples.setdefault(pair.candidate.id, []).append(pair)
+    draws = [sorted(each, key=lambda pair: pair.candidate.draw) for each in samples.values()]
+    return sorted(draws, key=lambda each: min((not pair.is_changed, rank[pair.right]) for pair in each))

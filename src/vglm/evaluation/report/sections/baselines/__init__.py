@@ -1,0 +1,65 @@
+"""Both arms among simple rules."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from vglm.evaluation.messages import Text, translate
+from vglm.evaluation.report.formatting import arm, named, section_texts, span, value
+from vglm.evaluation.report.section import Scored
+from vglm.evaluation.score.comparison import Baseline
+from vglm.evaluation.score.metrics import measure
+
+say = section_texts(__file__)
+Bar = tuple[Text, Text, float, str, str, Text | None]
+"""(name, meaning, score, score as text, class, interval)."""
+
+
+def show(scored: Scored) -> Mapping[str, Any]:
+    """The bars, best first."""
+    found, main = scored.comparison.verdict, scored.comparison.splits[scored.comparison.main]
+    return {"bars": _bars(scored), "metric": found.metric, "n": found.result.n, "is_all": found.result.n == main.n}
+
+
+def record(scored: Scored) -> Mapping[str, Any]:
+    """The baselines as they are stored."""
+    return {"baselines": [asdict(baseline) for baseline in scored.baselines]}
+
+
+def _bars(scored: Scored) -> list[Bar]:
+    metric = scored.comparison.verdict.metric
+    rules = [rule for rule in scored.baselines if metric.name in rule.scores and metric.is_share]
+    bars = [
+        (*_about(rule), rule.scores[metric.name], value(rule.scores[metric.name], metric), "rule", _doubt(scored, rule))
+        for rule in rules
+    ]
+    return sorted([*bars, *_arms(scored)], key=lambda bar: -bar[2]) if bars else []
+
+
+def _about(rule: Baseline) -> tuple[Text, Text]:
+    return named("baseline", rule.name), translate(rule.meaning)
+
+
+def _arms(scored: Scored) -> list[Bar]:
+    comparison, evaluation = scored.comparison, scored.evaluation
+    result, metric = comparison.verdict.result, comparison.verdict.metric
+    pairs = comparison.splits[comparison.main].pairs
+    arms = [
+        (evaluation.baseline, result.before, "before", [pair.baseline for pair in pairs]),
+        (evaluation.candidate, result.after, "after", [pair.candidate for pair in pairs]),
+    ]
+    bars: list[Bar] = []
+    for each, score, kind, records in arms:
+        about = arm(each.label), translate(each.meaning)
+        bars.append((*about, score, value(score, metric), kind, span(measure(metric, records).interval)))
+    return bars
+
+
+def _doubt(scored: Scored, rule: Baseline) -> Text | None:
+    """A baseline's interval, and its n where that is another one than the arms'; None where neither is known."""
+    found = scored.comparison.verdict
+    ends = rule.intervals.get(found.metric.name)
+    if rule.n in (None, found.result.n):
+        return None if ends is None else span(ends)
+    n = say("another_n", n=rule.n)
+    return n if ends is None else say("doubt", span=span(ends), n=n)

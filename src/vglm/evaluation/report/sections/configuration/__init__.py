@@ -1,0 +1,33 @@
+"""Provenance, decoding, versions, and the command that repeats the evaluation."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from vglm.evaluation.messages import Text, translate
+from vglm.evaluation.predict.provenance import code_state
+from vglm.evaluation.report.formatting import named, section_texts
+from vglm.evaluation.report.section import Scored
+
+say = section_texts(__file__)
+
+
+def show(scored: Scored) -> Mapping[str, Any]:
+    """(name, content) of each fact, in order."""
+    evaluation = scored.evaluation
+    facts = [(named("fact", name), translate(fact)) for name, fact in evaluation.facts.items()]
+    facts.append((say("decoding"), _listed(evaluation.decoding)))
+    for name, scores in scored.conventions.items():
+        facts.append((say("convention", name=name), _listed({key: f"{score:.2f}" for key, score in scores.items()})))
+    facts.append((say("versions"), _listed(evaluation.versions)))
+    if "code" in evaluation.facts and str(evaluation.facts["code"]) != str(code_state()):
+        facts.append((say("scored_by"), translate(code_state())))
+    return {"facts": [*facts, (say("evaluated"), Text.of(evaluation.created))]}
+
+
+def record(scored: Scored) -> Mapping[str, Any]:
+    """Scores by other projects' conventions."""
+    return {"conventions": scored.conventions}
+
+
+def _listed(values: Mapping[str, Any]) -> Text:
+    return Text.of(", ".join(f"{name} {each}" for name, each in values.items()))

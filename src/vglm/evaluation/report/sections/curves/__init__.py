@@ -1,0 +1,84 @@
+"""Loss over steps, and what was gained in the domain against what was lost in general ability."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from vglm.evaluation.messages import Text
+from vglm.evaluation.report.formatting import percent, section_texts, signed, split_title
+from vglm.evaluation.report.section import Line, Scored
+from vglm.evaluation.report.sections.curves.data import Checkpoint, Curves, read_curves
+from vglm.evaluation.report.sections.curves.drawing import as_file, plots
+
+say = section_texts(__file__)
+__all__ = ["describe_curves", "files", "lines", "plots", "read_curves", "record", "show"]
+
+
+def show(scored: Scored) -> Mapping[str, Any] | None:
+    """The plots with their numbers; None where the training left nothing to draw or to say."""
+    curves = read_curves(scored.folder)
+    if curves is None or not (plots(curves) or describe_curves(curves)):
+        return None
+    chosen = None
+    if curves.chosen_step is not None and len(curves.forgetting) > 1:
+        key = "curve_chosen_same" if curves.domain_split == scored.comparison.main else "curve_chosen_by"
+        chosen = say(key, split=split_title(curves.domain_split), main=split_title(scored.comparison.main))
+    return {"plots": plots(curves), "sentences": describe_curves(curves), "chosen": chosen}
+
+
+def lines(scored: Scored) -> list[Line]:
+    """What the curves show."""
+    curves = read_curves(scored.folder)
+    return [] if curves is None else describe_curves(curves)
+
+
+def record(scored: Scored) -> Mapping[str, Any]:
+    """The sentences; the numbers are in `curves.json`."""
+    return {"curves": [line.text._asdict() for line in lines(scored)]}
+
+
+def files(scored: Scored) -> Mapping[str, str]:
+    """All plots as a file for slides and papers."""
+    curves = read_curves(scored.folder)
+    drawn = "" if curves is None else as_file(curves, scored.evaluation.title)
+    return {"curves.svg": drawn} if drawn else {}
+
+
+def describe_curves(curves: Curves) -> list[Line]:
+    """What the curves show; `worse` is what must not be overlooked."""
+    found: list[Line] = []
+    if broken := [step for step, loss in curves.learning if math.isnan(loss)]:
+        found.append(Line(say("loss_broken", n=f"{len(broken):,}", total=f"{len(curves.learning):,}"), "worse"))
+    point = curves.result
+    if point is None or not curves.forgetting:
+        return found
+    found.append(_result(curves, point))
+    worst = max(curves.forgetting, key=curves.loss)
+    if curves.is_forgetful(worst) and not curves.is_forgetful(point):
+        about = {"step": f"{worst.step:,}", "after": f"{percent(worst.probe)}%", "loss": f"{curves.loss(worst):.1f}"}
+        found.append(Line(say("curve_other", **about), "worse"))
+    if curves.domain_split == "train":
+        found.append(Line(say("curve_memorised")))
+    if curves.stopped_early:
+        found.append(Line(say("curve_stopped")))
+    return found
+
+
+def _result(curves: Curves, point: Checkpoint) -> Line:
+    """What the checkpoint that became the result gained and lost."""
+    loss, is_lost, split = curves.loss(point), curves.is_forgetful(point), split_title(curves.domain_split)
+    kinds = ("open", "forgot") if curves.budget_points is None else ("within", "over")
+    sentence = say(
+        f"curve_{kinds[is_lost]}",
+        step=f"{point.step:,}",
+        domain=signed(curves.gain(point)),
+        loss=f"{loss:.1f}",
+        change=signed(-loss),
+        before=f"{percent(curves.forgetting[0].probe)}%",
+        after=f"{percent(point.probe)}%",
+        n=f"{point.probe_n:,}",
+        split=Text(split.en.lower(), split.zh),
+        domain_n=f"{point.domain_n:,}",
+        budget="" if curves.budget_points is None else f"{curves.budget_points:g}",
+    )
+    return Line(sentence, "worse" if is_lost else "")

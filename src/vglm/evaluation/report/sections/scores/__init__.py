@@ -1,0 +1,149 @@
+"""Every metric of every split, with its interval and tests."""
+
+import math
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from vglm.evaluation.messages import Text, join, translate
+from vglm.evaluation.report.formatting import (
+    arm,
+    effect,
+    ends,
+    forest,
+    methods,
+    number,
+    p_value,
+    power,
+    section_texts,
+    title,
+    value,
+)
+from vglm.evaluation.report.section import Cell, Line, Scored, Table
+from vglm.evaluation.score.comparison import Comparison, Summary, has_interval, read_metrics
+from vglm.evaluation.score.metrics import METRICS, Metric
+
+say = section_texts(__file__)
+
+
+def show(scored: Scored) -> Mapping[str, Any]:
+    """A table for each split, and how each score is computed."""
+    comparison = scored.comparison
+    known = {metric.name: metric for metric in comparison.metrics}
+    return {
+        "tables": {split: _table(comparison, part) for split, part in comparison.splits.items()},
+        "methods": {
+            split: methods((result, title(known[name])) for name, (result, _) in part.paired.items())
+            for split, part in comparison.splits.items()
+        },
+        "tests": {
+            split: sum(adjusted is not None for _, adjusted in part.paired.values())
+            for split, part in comparison.splits.items()
+        },
+        "metrics": known,
+        "added": [title(known[name]) for name in _added(scored) if name in known],
+    }
+
+
+def lines(scored: Scored) -> list[Line]:
+    """How far the samples, the draws and the training can be generalised from."""
+    found, spread = scored.comparison.verdict, _draws(scored.comparison)
+    notes = [say("power_line", power=power(found.result, found.metric))]
+    notes += [] if spread is None else [spread]
+    notes += [say("one_seed")] if scored.evaluation.purpose == "tuning" else []
+    return [Line(note, "note") for note in notes]
+
+
+def record(scored: Scored) -> Mapping[str, Any]:
+    """The metrics that were added after the scores had been seen."""
+    return {"metrics_added_later": _added(scored)}
+
+
+def files(scored: Scored) -> Mapping[str, str]:
+    """The main split's differences as a plot."""
+    return {"scores.svg": _plot(scored)}
+
+
+def _added(scored: Scored) -> list[str]:
+    metrics = read_metrics(scored.evaluation)
+    names = metrics.get("names") or ()
+    first = {*metrics.get("asked_first", names), *(metric.name for metric in METRICS)}
+    return [name for name in names if name not in first]
+
+
+def _table(comparison: Comparison, part: Summary) -> Table:
+    metrics = {metric.name: metric for metric in part.metrics}
+    reach = _reach(part, metrics)
+    rows: list[list[Cell]] = []
+    for name, (result, adjusted) in part.paired.items():
+        metric = metrics[name]
+        rows.append(
+            [
+                title(metric),
+                value(result.before, metric),
+                value(result.after, metric),
+                number(result.difference, metric),
+                ends(result, metric),
+                forest(result, metric, reach),
+                p_value(result.p_value),
+                p_value(adjusted),
+                effect(result.effect_size),
+                f"{result.n:,}",
+                f"{result.groups:,}",
+            ]
+        )
+    for name, reason in part.not_computed.items():
+        rows.append([title(metrics[name]), say("not_computed", reason=translate(reason))])
+    header = [say("metric"), arm(comparison.baseline), arm(comparison.candidate), say("difference"), say("interval")]
+    header += [Text.of(""), say("p"), say("p_holm"), say("effect"), Text.of("n"), say("groups")]
+    return Table(header, rows, styles=("", "soft", "strong"), first="split")
+
+
+def _reach(part: Summary, metrics: Mapping[str, Metric]) -> float:
+    """The largest absolute end of an interval of a share."""
+    found = [result.interval for name, (result, _) in part.paired.items() if metrics[name].is_share]
+    return max((abs(end) for pair in found for end in pair if not math.isnan(end)), default=0.0)
+
+
+def _draws(comparison: Comparison) -> Text | None:
+    """How far single draws of the answers lie apart; None where each question was answered once."""
+    draws = comparison.as_dict().get("draws")
+    if not draws or draws["n"] < 2:
+        return None
+    metric = next(metric for metric in comparison.metrics if metric.name == draws["metric"])
+    arms = []
+    for label in (comparison.baseline, comparison.candidate):
+        mean, spread = (math.nan if draws[name][label] is None else draws[name][label] for name in ("mean", "sd"))
+        arms.append(say("draws_arm", arm=arm(label), mean=value(mean, metric), sd=value(spread, metric)))
+    return say("draws_about", n=draws["n"], metric=title(metric), arms=join(arms, ";"))
+
+
+def _plot(scored: Scored) -> str:
+    """The main split's differences with their intervals, from -100 to 100 points, as a file for slides and papers."""
+    comparison = scored.comparison
+    part = comparison.splits[comparison.main]
+    metrics = {metric.name: metric for metric in part.metrics}
+    rows = [(metrics[name], result) for name, (result, _) in part.paired.items() if metrics[name].is_share]
+    height = 26 * len(rows) + 70
+    labels = {"baseline": comparison.baseline, "candidate": comparison.candidate}
+    heading = say("plot", title=scored.evaluation.title, n=part.n, **labels).en
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="640" height="{height}" viewBox="0 0 640 {height}"'
+        ' font-family="system-ui, sans-serif" font-size="13">',
+        f'<rect width="640" height="{height}" fill="#fff"/>',
+        f'<text x="14" y="24" font-weight="600">{escape(heading)}</text>',
+    ]
+    for points in (-100, -50, 0, 50, 100):
+        x, colour = 360 + 1.6 * points, "#777" if points == 0 else "#ddd"
+        lines.append(f'<line x1="{x}" x2="{x}" y1="36" y2="{height - 26}" stroke="{colour}"/>')
+        lines.append(f'<text x="{x}" y="{height - 10}" text-anchor="middle" fill="#555">{points}</text>')
+    for index, (metric, result) in enumerate(rows):
+        y = 52 + 26 * index
+        lines.append(f'<text x="14" y="{y + 4}">{escape(metric.title)}</text>')
+        lines.append(f'<text x="626" y="{y + 4}" text-anchor="end">{number(result.difference, metric)}</text>')
+        if has_interval(result):
+            low, high = (360 + 160 * end for end in result.interval)
+            lines.append(f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}" stroke="#1f5f8b" stroke-width="2"/>')
+        if not math.isnan(result.difference):
+            lines.append(f'<circle cx="{360 + 160 * result.difference:.1f}" cy="{y}" r="4" fill="#1f5f8b"/>')
+    return "\n".join([*lines, "</svg>"]) + "\n"

@@ -1,0 +1,94 @@
+"""The primary metric by fields of the samples; where it does not apply to a slice, the one that is named there."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from vglm.evaluation.messages import Text
+from vglm.evaluation.report.formatting import (
+    NONE,
+    arm,
+    both,
+    ends,
+    forest,
+    kind_rows,
+    number,
+    right_by,
+    right_title,
+    section_texts,
+    title,
+    value,
+)
+from vglm.evaluation.report.section import Cell, Scored, Table
+from vglm.evaluation.score.comparison import Comparison, Summary
+from vglm.evaluation.score.metrics import EXACT_MATCH, ROUGE_L
+
+say = section_texts(__file__)
+
+
+def show(scored: Scored) -> Mapping[str, Any]:
+    """A table for each field of each split; in Markdown, right answers by kind."""
+    comparison = scored.comparison
+    return {
+        "slices": [
+            (split, field_title(field, part), part.primary_metric, _table(comparison, part, field))
+            for split, part in comparison.splits.items()
+            for field in part.slices
+        ],
+        "flips_by": right_by(comparison, beside_primary=True),
+        "right_by": right_by(comparison),
+        "right_title": right_title(comparison),
+        "rouge": ROUGE_L,
+        "rows": kind_rows(comparison),
+    }
+
+
+def is_ours(field: str, part: Summary) -> bool:
+    """Whether the workbench makes a field; the names and values of others are the data's, in no language of ours."""
+    has_study = any(metric.name.startswith("findings") for metric in part.metrics)
+    return field in ("kind", "language") or (field == "study" and has_study)
+
+
+def field_title(field: str, part: Summary) -> Text:
+    """What a field is called."""
+    return say.name("field", field) if is_ours(field, part) else Text.of(field)
+
+
+def value_title(field: str, name: str, part: Summary) -> Text:
+    """What a field's value is called."""
+    return say.name(f"value.{field}", name) if is_ours(field, part) else Text.of(name)
+
+
+def _table(comparison: Comparison, whole: Summary, field: str) -> Table:
+    header = [say("slice"), Text.of("n"), arm(comparison.baseline), arm(comparison.candidate), say("difference")]
+    header += [say("interval"), Text.of(""), say("flip.0"), say("flip.1")]
+    rows = [_row(whole, field, name, part) for name, part in whole.slices[field].items()]
+    return Table(header, rows, styles=("", "", "soft", "strong"))
+
+
+def _row(whole: Summary, field: str, name: str, part: Summary) -> list[Cell]:
+    result, metric = part.primary, part.primary_metric
+    head: Cell = value_title(field, name, whole)
+    if metric is not whole.primary_metric:
+        head = Markup("{} <small>{}</small>").format(both(head), both(title(metric)))
+    return [
+        head,
+        f"{result.n:,}",
+        value(result.before, metric),
+        value(result.after, metric),
+        number(result.difference, metric),
+        ends(result, metric),
+        forest(result, metric),
+        *_flips(part),
+    ]
+
+
+def _flips(part: Summary) -> list[str]:
+    """How many became right and wrong, where that goes by the metric shown."""
+    flips = part.primary.flips
+    if flips:
+        return [str(len(flips.wrong_to_right)), str(len(flips.right_to_wrong))]
+    if part.primary_metric is EXACT_MATCH:
+        return [str(len(part.flips(False, True))), str(len(part.flips(True, False)))]
+    return [NONE, NONE]

@@ -1,0 +1,208 @@
+"""The ten-second summary: the verdict, what changed, whether the image was used, what was forgotten."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from vglm.evaluation.messages import Text, join
+from vglm.evaluation.report.formatting import (
+    arm,
+    control,
+    counted,
+    difference,
+    grouped,
+    in_sentence,
+    interval,
+    kind_rows,
+    named,
+    percent,
+    points,
+    power,
+    right_by,
+    right_title,
+    section_texts,
+    signed,
+    split_title,
+    title,
+    value,
+)
+from vglm.evaluation.report.section import Line, Scored, Table
+from vglm.evaluation.score.comparison import PROBE, Comparison, Summary, judge
+from vglm.evaluation.score.metrics import EXACT_MATCH, ROUGE_L
+
+say = section_texts(__file__)
+
+
+def show(scored: Scored) -> Mapping[str, Any]:
+    """The verdict and the tiles."""
+    comparison, found = scored.comparison, scored.comparison.verdict
+    gains = [gain for gain in scored.gains if gain.arm == comparison.candidate] or scored.gains
+    return {
+        "verdict": verdict(scored),
+        "finding": found.finding,
+        "metric": found.metric,
+        "result": found.result,
+        "main": split_title(comparison.main),
+        "gain": next(iter(gains), None),
+        "probe": comparison.splits.get(PROBE) if comparison.main != PROBE else None,
+        "judge": judge,
+    }
+
+
+def lines(scored: Scored) -> list[Line]:
+    """What the answers of each split say, and how many of them were cut."""
+    splits = scored.comparison.splits
+    return [Line(text) for split in splits for text in (_finding(scored, split), *_cut(scored, split))]
+
+
+def printed(scored: Scored) -> list[Line | Table]:
+    """Right answers by split and kind, stamps and verdict."""
+    how = right_by(scored.comparison)
+    stamps = [(named("stamp", stamp.text), stamp.detail) for stamp in scored.evaluation.stamps]
+    return [
+        _overview(scored),
+        *([] if how is None else [Line(how)]),
+        *(Line(say("stamp_line", stamp=stamp, detail=detail), "stamp") for stamp, detail in stamps),
+        Line(verdict(scored), "verdict"),
+        *lines(scored),
+    ]
+
+
+def record(scored: Scored) -> Mapping[str, Any]:
+    """The verdict and the sentences."""
+    return {
+        "verdict": {"finding": scored.comparison.verdict.finding, **verdict(scored)._asdict()},
+        "findings": [line.text._asdict() for line in lines(scored)],
+    }
+
+
+def verdict(scored: Scored) -> Text:
+    """What the primary metric shows, claiming no more than its interval and power allow, and what takes from it."""
+    parts = [_judgement(scored)]
+    if scored.evaluation.purpose == "tuning":
+        parts += [*_not_seeing(scored), *_but_forgot(scored.comparison)]
+    parts += [*_rule(scored), *_not_asked(scored.comparison)]
+    if scored.evaluation.stamps:
+        parts.append(say("stamped", stamps=join(named("stamp", stamp.text) for stamp in scored.evaluation.stamps)))
+    return Text("".join(part.en for part in parts), "".join(part.zh for part in parts))
+
+
+def _judgement(scored: Scored) -> Text:
+    comparison, found = scored.comparison, scored.comparison.verdict
+    result, metric, part = found.result, found.metric, comparison.splits[comparison.main]
+    key = f"verdict_{found.finding}"
+    if scored.evaluation.purpose == "image use":
+        is_same = part.changed == 0 and found.finding != "too few"
+        key = "image_none" if is_same else f"image_{found.finding}"
+    return say(
+        key,
+        metric=title(metric),
+        control=control(comparison.baseline),
+        before=value(result.before, metric),
+        after=value(result.after, metric),
+        diff=difference(result.difference, metric),
+        interval=interval(result, metric),
+        n=counted(result, part),
+        grouped=grouped(result),
+        power=power(result, metric),
+    )
+
+
+def _not_seeing(scored: Scored) -> list[Text]:
+    """That a gain in score without one over shuffled images is not of seeing."""
+    found, candidate = scored.comparison.verdict, scored.comparison.candidate
+    shuffled = [gain for gain in scored.gains if gain.arm == candidate and gain.control == "shuffled"]
+    if found.finding != "better" or not shuffled:
+        return []
+    return [] if judge(shuffled[0].result, found.metric).finding == "better" else [say("not_seeing")]
+
+
+def _but_forgot(comparison: Comparison) -> list[Text]:
+    if PROBE not in comparison.splits or comparison.main == PROBE:
+        return []
+    probe = comparison.splits[PROBE]
+    result, metric = probe.primary, probe.primary_metric
+    is_lost = judge(result, metric).finding == "worse"
+    return [say("but_forgot", diff=difference(result.difference, metric))] if is_lost else []
+
+
+def _rule(scored: Scored) -> list[Text]:
+    """The best simple rule, where it scores as well as the candidate."""
+    metric, result = scored.comparison.verdict.metric, scored.comparison.verdict.result
+    sign = -1 if metric.is_better_higher is False else 1
+    rules = [rule for rule in scored.baselines if metric.name in rule.scores]
+    best = max(rules, key=lambda rule: sign * rule.scores[metric.name], default=None)
+    if best is None or sign * best.scores[metric.name] < sign * result.after:
+        return []
+    score = best.scores[metric.name]
+    key = "rule_as_good" if score == result.after else "rule_better"
+    return [say(key, name=named("baseline", best.name), score=value(score, metric))]
+
+
+def _not_asked(comparison: Comparison) -> list[Text]:
+    """That the metric that was requested first could not be computed."""
+    metric, first = comparison.verdict.metric, comparison.splits[comparison.main].metrics[0]
+    return [] if first is metric else [say("not_asked", asked=title(first), metric=title(metric))]
+
+
+def _cut(scored: Scored, split: str) -> list[Text]:
+    """How many answers of each arm were cut; nothing where none was."""
+    comparison, summary = scored.comparison, scored.comparison.splits[split]
+    if not any(summary.cut):
+        return []
+    text = say(
+        "cut",
+        split=split_title(split),
+        n=len(summary.pairs),
+        limit=scored.evaluation.decoding.get("max_new_tokens", "max_new_tokens"),
+        before=summary.cut[0],
+        after=summary.cut[1],
+        baseline=arm(comparison.baseline),
+        candidate=arm(comparison.candidate),
+    )
+    return [text]
+
+
+def _finding(scored: Scored, split: str) -> Text:
+    comparison, summary = scored.comparison, scored.comparison.splits[split]
+    values: dict[str, Any] = {
+        "samples": say(
+            "of_questions" if split == PROBE else "of_samples", n=summary.n, split=split, title=split_title(split)
+        ),
+        "metric": in_sentence(summary.decisive),
+        "before": percent(summary.right[0]),
+        "after": percent(summary.right[1]),
+        "baseline": comparison.baseline,
+        "candidate": comparison.candidate,
+    }
+    if scored.evaluation.purpose == "image use":
+        titles = {f"{name}_title": arm(values[name]) for name in ("baseline", "candidate")}
+        return say("images", points=signed(points(summary)), **values, **titles)
+    gained, lost = len(summary.flips(False, True)), len(summary.flips(True, False))
+    drawn = say("drawn", n=len(summary.pairs)) if len(summary.pairs) > summary.n else Text.of("")
+    right = say("one_answer") if gained == 1 else say("answers", n=gained)
+    text = say("went", gained=right, lost=lost, drawn=drawn, **values)
+    return say("full", text=join([text, _forgotten(summary)], ";") if split == PROBE else text)
+
+
+def _forgotten(probe: Summary) -> Text:
+    """What the probe's loss is called; only a loss that is told from chance is forgetting."""
+    if probe.scores[EXACT_MATCH.name][0] == 0:
+        return say("nothing_to_forget")
+    found = judge(probe.primary, probe.primary_metric)
+    change = signed(100 * found.result.difference)
+    about = {"change": change, "loss": change.lstrip("−+"), "interval": interval(found.result, found.metric)}
+    return say(f"forgot_{found.finding}", **about)
+
+
+def _overview(scored: Scored) -> Table:
+    """The terminal's table."""
+    comparison = scored.comparison
+    rows = []
+    for name, is_kind, summary in kind_rows(comparison):
+        right, rouge = (map(percent, pair) for pair in (summary.right, summary.scores[ROUGE_L.name]))
+        cells = [str(summary.n), " → ".join(right), signed(points(summary)), " → ".join(rouge)]
+        rows.append([Text.of(f"  {name.en}") if is_kind else name, *cells])
+    heading = f"{scored.evaluation.title}: {comparison.baseline} → {comparison.candidate}"
+    return Table(
+        [say("samples"), "n", right_title(comparison), say("points_column"), say("rouge")], rows, title=heading
+    )
