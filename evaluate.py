@@ -12,7 +12,10 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from vglm.config import build, check_config, entry_point, take_from_run
-from vglm.runs import EVALUATION_FILE, Run
+from vglm.evaluation.score.settings import spell_out
+from vglm.runs import Run
+
+COMPONENTS = ("model", "dataset", "metrics", "task")
 
 
 def run(cfg: DictConfig) -> Path:
@@ -22,56 +25,33 @@ def run(cfg: DictConfig) -> Path:
         cfg: Composed from conf/evaluate.yaml and the command line.
 
     Returns:
-        The evaluation folder: every arm's predictions.jsonl, baselines.json, metrics.json, report/.
+        The evaluation folder, see `vglm.evaluation.predictions`.
     """
     tuned = None if cfg.run is None else Run.open(cfg.run, unverified=cfg.unverified is True)
-    folder, trained = (None, {}) if tuned is None else (tuned.folder, tuned.config)
-    take_from_run(cfg, trained)
+    take_from_run(cfg, {} if tuned is None else tuned.config)
+    cfg.metrics = spell_out(cfg.metrics)
     check_config(cfg, "evaluate")  # every mistake at once, before any weights load
+    OmegaConf.resolve(cfg)
 
-    from vglm.evaluation.predict.arms import answer, describe, open_subject, select_samples, work_key
-    from vglm.evaluation.predict.baselines import collect_baselines, draw_examples, write_baselines
-    from vglm.evaluation.predict.decoding import read_decoding
-    from vglm.evaluation.predict.image_use import make_controls
-    from vglm.evaluation.predictions import read_evaluation, write_evaluation
-    from vglm.evaluation.processes import Processes
-    from vglm.evaluation.ratings import keep_ratings
-    from vglm.evaluation.report import print_summary, write_report
-    from vglm.evaluation.score.comparison import compare_folder, write_metrics
-    from vglm.evaluation.score.scoring import check_metrics, score_arms
+    from vglm.evaluation.pipeline import evaluate
+    from vglm.evaluation.report import print_summary
     from vglm.evaluation.tracking import track_evaluation
 
-    check_metrics(cfg.metrics)
-    OmegaConf.resolve(cfg)
-    config, decoding, processes = OmegaConf.to_container(cfg), read_decoding(cfg), Processes()
-
-    # what is asked
-    splits, task = build(cfg.dataset), build(cfg.task)
-    samples = task.check(select_samples(splits, cfg.splits, cfg.choices))
-    controls = make_controls(samples, cfg.image_use_samples if cfg.image_use else 0, cfg.baselines, cfg.seed)
-    train = task.reword(splits.train) if cfg.baselines else ()
-    few = draw_examples(train, cfg.shots_in_context, cfg.seed)
-
-    # who is asked
-    load = partial(build, cfg.model)
-    subject = task.ask(open_subject(config, tuned, samples, splits.files, controls, load))
-
-    # ask, score and report; the folder appears when all of it is there
-    output = Path(cfg.output_dir or task.output_dir(folder, subject))
-    key = work_key(config, splits.data_hash, tuned)
-    with processes.folder(output, marker=EVALUATION_FILE, key=key) as new:
-        answers = answer(subject, new, decoding, train, cfg.feature_cache, processes, few)
-        if not processes.is_main:  # it has done its part
-            return output
-        write_baselines(collect_baselines(train, answers, cfg.metrics) if cfg.baselines else [], new)
-        write_evaluation(describe(subject, answers, decoding, OmegaConf.to_yaml(cfg)), new, subject.log)
-        score_arms(new, cfg.metrics)  # those of metrics.external
-        keep_ratings(output, new)  # what people said of answers that are still the same counts on
-        comparison = compare_folder(new, read_evaluation(new))
-        write_metrics(comparison, new)
-        write_report(new, comparison)
-    print_summary(output, comparison, tracked=track_evaluation(output, folder, trained))
-    return output
+    config = OmegaConf.to_container(cfg)
+    settings = {name: value for name, value in config.items() if name not in (*COMPONENTS, "run", "draws")}
+    result = evaluate(
+        run=tuned,
+        model=partial(build, cfg.model),
+        metrics=build(cfg.metrics, _convert_="all"),
+        dataset=build(cfg.dataset),
+        task=build(cfg.task),
+        repeats=cfg.draws,
+        config=config,
+        **settings,
+    )
+    if result.is_main:
+        print_summary(result.folder, result.comparison, tracked=track_evaluation(result.folder, tuned))
+    return result.folder
 
 
 @entry_point("evaluate")

@@ -224,12 +224,11 @@ def load_libraries() -> None:
     import train  # noqa: F401
     import vglm.data.doctor
     import vglm.evaluation.certificate
+    import vglm.evaluation.pipeline
     import vglm.evaluation.predict.arms
-    import vglm.evaluation.predict.baselines
-    import vglm.evaluation.predict.image_use
     import vglm.evaluation.report
-    import vglm.evaluation.report.tracking
     import vglm.evaluation.score.scoring
+    import vglm.evaluation.tracking
     import vglm.model.export
     import vglm.tuning.features
     import vglm.tuning.trainer  # noqa: F401

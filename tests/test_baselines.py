@@ -9,19 +9,11 @@ from PIL import Image
 
 from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError
-from vglm.evaluation.predict.baselines import (
-    Answers,
-    Baseline,
-    Shots,
-    collect_baselines,
-    draw_examples,
-    nearest_answers,
-    put_in_context,
-    vision_features,
-    write_baselines,
-)
+from vglm.evaluation.predict.answers import Answers, Shots
+from vglm.evaluation.predict.examples import draw_examples, nearest_answers, put_in_context, vision_features
 from vglm.evaluation.predictions import Arm, Prediction, unanswered
-from vglm.evaluation.score.comparison import read_baselines
+from vglm.evaluation.score.baselines import Baseline, collect_baselines, read_baselines, write_baselines
+from vglm.evaluation.score.settings import MetricSettings
 from vglm.model.loading import load_pretrained
 
 
@@ -40,7 +32,7 @@ PROBE = unanswered(sample("p", "海"), "probe")
 
 
 def scores(train: list[Sample], answers: Answers, **options: Any) -> dict[str, dict[str, float | None]]:
-    return {each.name: dict(each.scores) for each in collect_baselines(train, answers, **options)}
+    return {str(each.name): dict(each.scores) for each in collect_baselines(train, answers, **options)}
 
 
 def test_each_baseline_is_what_it_says() -> None:
@@ -70,7 +62,7 @@ def test_the_constant_answer_is_chosen_for_each_metric_on_the_training_split() -
     assert constant.scores["exact_match"] == 0.5
     # On the training split 沙漠沙漠海 and 沙漠沙漠山 score (0.727 + 1 + 0.8) / 5, 森 0.4: by ROUGE-L the first of them
     assert constant.scores["rouge_l_characters"] == pytest.approx(0.4)
-    assert "exact_match: 森; rouge_l_characters: 沙漠沙漠海" in constant.meaning
+    assert "exact_match: 森; rouge_l_characters: 沙漠沙漠海" in str(constant.meaning)
 
 
 def test_random_answers_come_near_to_their_expectation_and_follow_the_seed() -> None:
@@ -83,11 +75,11 @@ def test_random_answers_come_near_to_their_expectation_and_follow_the_seed() -> 
 
 
 def test_metrics_are_those_of_the_config_and_undefined_scores_are_left_out() -> None:
-    metrics = {"names": ["vqa_accuracy", "accuracy"], "labels": ["沙滩", "海上", "是"]}
+    metrics = MetricSettings(["vqa_accuracy", "accuracy"], labels=["沙滩", "海上", "是"]).of_texts()
     found = scores(TRAIN, Answers("after", {"after": TEST}), metrics=metrics)  # 否 is no such label
     assert found["majority class"] == {"vqa_accuracy": 0.5}
     with pytest.raises(ConfigError, match="did you mean 'accuracy'"):
-        scores(TRAIN, Answers("after", {"after": TEST}), metrics={"names": ["acuracy"], "labels": None})
+        MetricSettings(["acuracy"])
 
 
 def test_several_accepted_answers_teach_the_most_frequent_one() -> None:
@@ -188,7 +180,7 @@ def test_examples_stand_before_every_question_in_text(loaded: tuple[Any, Any], p
     before = (Turn("几个人？", "两个"), Turn("他们呢？", "坐着"), Turn("背景？", "海上"))
     assert [each.turns for each in shots.samples] == [(*before, *each.turns) for each in test]
     assert [each.image for each in shots.samples] == [pictures[1], None]
-    assert "the examples' images are not shown" in shots.arm.meaning
+    assert "the examples' images are not shown" in str(shots.arm.meaning)
     assert put_in_context([], test, *loaded, max_new_tokens=8) is None
     assert put_in_context(TRAIN, [], *loaded, max_new_tokens=8) is None
 
@@ -219,7 +211,7 @@ def test_as_many_examples_are_shown_as_fit_and_none_is_cut(
         replace(each, turns=(Turn("背景？", examples[shots.count].answer), *each.turns)) for each in shots.samples
     ]
     assert longest(Shots(shots.arm, 0, one_more)) > limit
-    assert f"of 30 no more fit into its {limit:,} tokens" in shots.arm.meaning
+    assert f"of 30 no more fit into its {limit:,} tokens" in str(shots.arm.meaning)
 
 
 def test_where_no_example_fits_there_is_no_baseline_and_that_is_said(
@@ -231,15 +223,15 @@ def test_where_no_example_fits_there_is_no_baseline_and_that_is_said(
     assert (shots.count, list(shots.samples)) == (0, [])
     assert "not one of 2 training examples fits" in caplog.text
     named = collect_baselines([], Answers("true", {"true": TEST}, shots=shots))
-    assert [(each.name, dict(each.scores)) for each in named] == [("k-shot in context", {})]
-    assert named[0].meaning.startswith("not asked: beside 8 tokens for the answer")
+    assert [(str(each.name), dict(each.scores)) for each in named] == [("k-shot in context", {})]
+    assert str(named[0].meaning).startswith("not asked: beside 8 tokens for the answer")
 
 
 def test_answers_after_examples_are_a_baseline_of_their_own() -> None:
     shots = Shots(Arm(label="before-in-context", meaning="after two"), 2, ())
     records = {"after": TEST, "before-in-context": [replace(each, prediction=each.reference) for each in TEST]}
     found = collect_baselines([], Answers("after", records, shots=shots))
-    assert [(each.name, each.meaning, each.scores["exact_match"]) for each in found] == [
+    assert [(str(each.name), each.meaning, each.scores["exact_match"]) for each in found] == [
         ("2-shot in context", "after two", 1.0)
     ]
 
@@ -265,5 +257,5 @@ def test_a_training_set_that_is_made_on_demand_is_not_made_whole() -> None:
         each for each in collect_baselines(train, Answers("after", {"after": TEST})) if each.name == "majority class"
     ]
     assert majority.scores["exact_match"] == 0.25
-    assert "in the 5,000/400,000 training samples" in majority.meaning
+    assert "in the 5,000/400,000 training samples" in str(majority.meaning)
     assert train.made < 6000

@@ -7,17 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vglm.errors import DataError
+from vglm.evaluation.messages import as_plain
 from vglm.evaluation.predictions import Arm, Evaluation, Prediction, write_evaluation, write_predictions
+from vglm.evaluation.score.baselines import read_baselines
 from vglm.evaluation.score.comparison import (
     compare,
     compare_folder,
-    conventions_of,
     judge,
-    read_baselines,
-    read_visual_gains,
-    write_metrics,
 )
+from vglm.evaluation.score.image_use import read_visual_gains
 from vglm.evaluation.score.metrics import ALL_METRICS, METRICS, compare_all
+from vglm.evaluation.score.scoring import score_folder
 from vglm.evaluation.score.statistics import compare_paired
 
 
@@ -72,12 +72,13 @@ def test_the_order_of_the_baseline_does_not_matter() -> None:
 def test_metrics_json_names_the_arms_as_they_are_called() -> None:
     content = json.loads(json.dumps(compare(BEFORE, AFTER, labels=("shuffled", "true")).as_dict()))
     assert content["arms"] == {"baseline": "shuffled", "candidate": "true"}
-    exact = content["splits"]["test"]["exact_match"]
-    assert (exact["shuffled"], exact["true"], exact["points"], exact["n"], exact["groups"]) == (0.5, 0.5, 0.0, 4, 4)
+    exact = content["splits"]["test"]["scores"]["exact_match"]
+    assert exact["values"] == {"shuffled": 0.5, "true": 0.5}
+    assert (exact["points"], exact["n"], exact["groups"]) == (0.0, 4, 4)
     # mid-p: of four ways in which two samples flip, two are what was observed, and count by half
     assert (exact["p_value"], exact["p_value_exact"], exact["flips"]) == (0.75, 1.0, {"gained": 1, "lost": 1})
     assert exact["p_value_holm"] == 1.0
-    assert exact["test"] == "mid-p McNemar test, two-sided"
+    assert exact["test"] == {"key": "test.mcnemar", "values": {}}
     assert exact["interval"][0] < 0 < exact["interval"][1]
     assert "before" not in exact
     assert content["splits"]["test"]["wrong_to_right"] == ["a"]
@@ -121,7 +122,9 @@ def many(right: int, n: int, **values: str) -> list[Prediction]:
 
 def test_every_metric_has_its_statistics_and_holm_counts_them_all() -> None:
     before, after = many(10, 40), many(24, 40)
-    test = compare(before, after, metrics=["chrf", "contains"]).as_dict()["splits"]["test"]
+    comparison = compare(before, after, metrics=["chrf", "contains"])
+    split = comparison.as_dict()["splits"]["test"]
+    test = split["scores"]
     names = ["chrf", "contains", "exact_match", "rouge_l_characters"]
     expected = compare_all(before, after, names)
     for name in names:
@@ -132,7 +135,8 @@ def test_every_metric_has_its_statistics_and_holm_counts_them_all() -> None:
     assert test["exact_match"]["p_value_exact"] == pytest.approx(2 / 2**14)  # 14 gains and no loss
     assert test["exact_match"]["p_value"] == pytest.approx(1 / 2**14)
     assert test["answer_length"]["p_value_holm"] is None
-    assert test["power_line"].startswith("With 40 test items a difference under")
+    assert split["power_line"] == as_plain(comparison.splits["test"].power_line)
+    assert str(comparison.splits["test"].power_line).startswith("With 40 test items a difference under")
 
 
 def test_samples_of_one_group_do_not_count_as_independent() -> None:
@@ -156,7 +160,7 @@ def test_the_verdict_says_what_the_data_allow(before: int, after: int, n: int, f
 
 def test_of_errors_less_is_better() -> None:
     result = compare_paired([0.5 + row / 100 for row in range(20)], [row / 100 for row in range(20)][::-1])
-    assert judge(result, replace(METRICS[0], is_better_higher=False)).finding == "better"
+    assert judge(result, replace(METRICS[0], higher_is_better=False)).finding == "better"
     assert judge(result, METRICS[0]).finding == "worse"
 
 
@@ -165,7 +169,7 @@ def test_metrics_that_do_not_apply_are_named_and_the_others_stay() -> None:
     comparison = compare(before, before, metrics=["accuracy", "exact_match"])
     test = comparison.splits["test"]
     assert list(test.not_computed) == ["accuracy"]
-    assert "they are no classes" in test.not_computed["accuracy"]
+    assert "they are no classes" in str(test.not_computed["accuracy"])
     assert test.primary_metric.name == "exact_match"
     assert comparison.confusion == {}
 
@@ -187,7 +191,7 @@ def test_slices_by_kind_and_language() -> None:
         "kind": {"a": 10, "b": 10},
         "language": {"en": 5, "zh": 15},
     }
-    assert slices["kind"]["a"]["exact_match"]["points"] == 100.0
+    assert slices["kind"]["a"]["scores"]["exact_match"]["points"] == 100.0
 
 
 EVALUATION = Evaluation(
@@ -212,8 +216,7 @@ def test_a_folder_with_controls_and_baselines(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert [gain.result.difference for gain in gains] == pytest.approx([0, 26 / 40, 3 / 40, 28 / 40])
     assert read_baselines(tmp_path)[0].scores == {"exact_match": 0.5, "chrf": 0.4}
-    assert list(conventions_of(EVALUATION, comparison)) == ["sacrebleu"]
-    write_metrics(comparison, tmp_path)
+    assert list(score_folder(tmp_path).conventions) == ["sacrebleu"]
     assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))["primary"] == "chrf"
 
     write_predictions([*many(9, 39), record("x", "")], tmp_path / "after-blank/predictions.jsonl")
@@ -296,7 +299,7 @@ def test_an_answer_drawn_again_and_again_proves_no_more_than_once() -> None:
     assert repr(second.primary) == repr(first.primary)  # McNemar's test, on samples
     assert thrice.confusion == once.confusion
     assert {name: part.n for name, part in second.kinds.items()} == {name: part.n for name, part in first.kinds.items()}
-    assert second.power_line == f"{first.power_line} Each item was answered 3 times and counts once."
+    assert str(second.power_line) == f"{first.power_line} Each item was answered 3 times and counts once."
     content = thrice.as_dict()
     assert content["splits"]["test"]["wrong_to_right"] == ["a (draw 0)", "a (draw 1)", "a (draw 2)"]
     assert content["draws"]["sd"] == {"before": 0.0, "after": 0.0}

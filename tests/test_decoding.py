@@ -1,12 +1,13 @@
 import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from vglm.errors import ConfigError
-from vglm.evaluation.predict.decoding import Sampling, describe_decoding, read_decoding
+from vglm.evaluation.predict.decoding import Decoding, Sampling
 
 LOGITS = torch.tensor([0.0, 2.0, -1.0, 1.0, 0.5, -3.0])
 NO_TEXT = torch.zeros((1, 0), dtype=torch.long)
@@ -79,17 +80,24 @@ def test_towards_temperature_0_the_largest_logit_wins() -> None:
     assert set(draw(Sampling(temperature=1e-5), [str(name) for name in range(500)], logits=close)[0].tolist()) == {1}
 
 
-SETTINGS = {"batch_size": 16, "max_new_tokens": 64, "temperature": None, "top_p": None, "top_k": None, "draws": 1}
+SETTINGS: dict[str, Any] = {
+    "batch_size": 16,
+    "max_new_tokens": 64,
+    "temperature": None,
+    "top_p": None,
+    "top_k": None,
+    "draws": 1,
+}
 CONFIG = SETTINGS | {"seed": 1, "choices": None}
 
 
 def test_settings_are_read_and_described() -> None:
-    greedy = read_decoding(CONFIG)
-    assert greedy == {"batch_size": 16, "max_new_tokens": 64, "sampling": None, "choices": None}
-    assert describe_decoding(greedy) == {"greedy": True, "batch_size": 16, "max_new_tokens": 64}
-    sampled = read_decoding(CONFIG | {"temperature": 0.7, "top_p": 0.9, "draws": 5, "seed": 3})
-    assert sampled["sampling"] == Sampling(temperature=0.7, top_p=0.9, draws=5, seed=3)
-    assert describe_decoding(sampled) == {
+    greedy = Decoding.of(**CONFIG)
+    assert greedy == Decoding(batch_size=16, max_new_tokens=64, sampling=None, choices=None)
+    assert greedy.as_dict() == {"greedy": True, "batch_size": 16, "max_new_tokens": 64}
+    sampled = Decoding.of(**CONFIG | {"temperature": 0.7, "top_p": 0.9, "draws": 5, "seed": 3})
+    assert sampled.sampling == Sampling(temperature=0.7, top_p=0.9, draws=5, seed=3)
+    assert sampled.as_dict() == {
         "greedy": False, "batch_size": 16, "max_new_tokens": 64, "draws": 5, "temperature": 0.7, "top_p": 0.9, "seed": 3
     }  # fmt: skip
 
@@ -112,6 +120,6 @@ def test_settings_are_read_and_described() -> None:
         ({"batch_size": 0, "temperature": -1, "draws": 0}, r"(?s)batch_size .*temperature .*draws "),
     ],
 )
-def test_settings_that_cannot_work_are_named(settings: dict[str, object], message: str) -> None:
+def test_settings_that_cannot_work_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        read_decoding(CONFIG | settings)
+        Decoding.of(**CONFIG | settings)

@@ -20,10 +20,12 @@ import train
 from vglm.config import compose, repo_root
 from vglm.data.loading import load_splits
 from vglm.errors import LONGEST_MESSAGE, AdapterError, ConfigError, DataError, WorkbenchError
+from vglm.evaluation.predict.controls import shuffle_images
+from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import generate_predictions
-from vglm.evaluation.predict.image_use import shuffle_images
 from vglm.evaluation.predictions import read_evaluation, read_predictions
 from vglm.evaluation.report import render
+from vglm.evaluation.score.comparison import read_baselines
 from vglm.model.loading import load_pretrained, save_native
 from vglm.model.modeling import VisualGlmForConditionalGeneration
 from vglm.worlds.pretraining import scene_splits
@@ -73,9 +75,9 @@ def test_before_is_the_base_and_after_has_the_adapter(
     splits = load_splits(data, probe="probe.json")
     for arm, adapter in (("before", None), ("after", run_folder / "adapter")):
         model, processor = load_pretrained(random_model_folder, adapter=adapter)
-        as_asked = {"max_new_tokens": TOKENS, "batch_size": 2}
-        expected = generate_predictions(model, processor, splits.test, **as_asked)
-        expected += generate_predictions(model, processor, splits.probe, split="probe", **as_asked)
+        decoding = Decoding(max_new_tokens=TOKENS, batch_size=2)
+        expected = generate_predictions(model, processor, splits.test, decoding)
+        expected += generate_predictions(model, processor, splits.probe, decoding, split="probe")
         assert read_predictions(folder / arm / "predictions.jsonl") == expected
     before, after = ((folder / arm / "predictions.jsonl").read_text("utf-8") for arm in ("before", "after"))
     assert before != after
@@ -91,13 +93,13 @@ def test_the_report_says_what_was_tuned_and_that_a_test_image_was_trained_on(run
     folder = run(f"run={run_folder}")
     evaluation = read_evaluation(folder)
     assert (evaluation.title, evaluation.purpose) == ("background/lora", "tuning")
-    assert "random_tiny tuned with LoraConfig on 4 samples" in evaluation.summary
-    assert "Scored on 3 test samples and 1 probe samples" in evaluation.summary
+    assert "random_tiny tuned with LoraConfig on 4 samples" in str(evaluation.summary)
+    assert "Scored on 3 test samples and 1 probe samples" in str(evaluation.summary)
     assert [stamp.text for stamp in evaluation.stamps] == ["LEAKED", "EVALUATED ON TRAINING IMAGES", "ANSWERS CUT"]
-    assert evaluation.stamps[2].detail.startswith("3 of 3 test answers before; 1 of 1 probe answers before; ")
-    assert f" reached max_new_tokens = {TOKENS} and were cut." in evaluation.stamps[2].detail
-    assert "1 test samples are not independent of train" in evaluation.stamps[0].detail
-    assert "1 of 3 test images" in evaluation.stamps[1].detail  # the same content under another name
+    assert str(evaluation.stamps[2].detail).startswith("3 of 3 test answers before; 1 of 1 probe answers before; ")
+    assert f" reached max_new_tokens = {TOKENS} and were cut." in str(evaluation.stamps[2].detail)
+    assert "1 test samples are not independent of train" in str(evaluation.stamps[0].detail)
+    assert "1 of 3 test images" in str(evaluation.stamps[1].detail)  # the same content under another name
     assert "r 8" in evaluation.facts["method"]
     assert evaluation.decoding == {"greedy": True, "batch_size": 2, "max_new_tokens": TOKENS, "dtype": "float32"}
     assert yaml.safe_load(evaluation.config)["model"]["path_or_id"].endswith("random_tiny")
@@ -108,7 +110,7 @@ def test_the_report_says_what_was_tuned_and_that_a_test_image_was_trained_on(run
 def test_a_run_that_is_tested_on_its_training_samples_is_stamped(run_folder: Path, tmp_path: Path) -> None:
     quick = ["splits=test", "image_use=false", "baselines=false", f"output_dir={tmp_path / 'seen'}"]
     folder = run(f"run={run_folder}", "dataset.test=train.json", *quick)
-    stamps = {stamp.text: stamp.detail for stamp in read_evaluation(folder).stamps}
+    stamps = {stamp.text: str(stamp.detail) for stamp in read_evaluation(folder).stamps}
     assert stamps["EVALUATED ON TRAINING IMAGES"].startswith("4 of 4 test images were trained on")
     report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
     assert "But see the warning: " in report["verdict"]["en"]
@@ -121,12 +123,12 @@ def test_data_changed_since_the_training_is_stamped(copied_run: Path, data: Path
     config = yaml.safe_load((copied_run / "config.yaml").read_text(encoding="utf-8"))
     config["dataset"]["path"] = str(changed)
     (copied_run / "config.yaml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
-    stamps = {stamp.text: stamp.detail for stamp in read_evaluation(run(f"run={copied_run}")).stamps}
+    stamps = {stamp.text: str(stamp.detail) for stamp in read_evaluation(run(f"run={copied_run}")).stamps}
     assert "red.png" in stamps["DATA CHANGED SINCE TRAINING"]
     evaluation = read_evaluation(run(f"run={copied_run}", f"dataset.path={data}", f"output_dir={tmp_path / 'other'}"))
     assert [stamp.text for stamp in evaluation.stamps] == ["LEAKED", "EVALUATED ON TRAINING IMAGES", "ANSWERS CUT"]
-    assert evaluation.stamps[2].detail.startswith("3 of 3 test answers before; 1 of 1 probe answers before; ")
-    assert f" reached max_new_tokens = {TOKENS} and were cut." in evaluation.stamps[2].detail
+    assert str(evaluation.stamps[2].detail).startswith("3 of 3 test answers before; 1 of 1 probe answers before; ")
+    assert f" reached max_new_tokens = {TOKENS} and were cut." in str(evaluation.stamps[2].detail)
 
 
 def test_a_run_can_prove_what_it_was_tested_on(copied_run: Path, data: Path) -> None:
@@ -134,11 +136,13 @@ def test_a_run_can_prove_what_it_was_tested_on(copied_run: Path, data: Path) -> 
     (copied_run / "splits.json").write_text(json.dumps(record), encoding="utf-8")
     evaluation = read_evaluation(run(f"run={copied_run}", "splits=test"))
     digest = record["splits"]["test"]["sha256"][:16]
-    assert evaluation.facts["test data"] == f"3 samples, sha256 {digest}, the split that the run set apart"
+    assert str(evaluation.facts["test data"]) == f"3 samples, sha256 {digest}, the split that the run set apart"
     record["splits"]["test"]["sha256"] = "0" * 64
     record["splits"]["train"]["group_names"].append("white.png")  # as if the second test picture had been trained on
     (copied_run / "splits.json").write_text(json.dumps(record), encoding="utf-8")
-    stamps = {stamp.text: stamp.detail for stamp in read_evaluation(run(f"run={copied_run}", "splits=test")).stamps}
+    stamps = {
+        stamp.text: str(stamp.detail) for stamp in read_evaluation(run(f"run={copied_run}", "splits=test")).stamps
+    }
     assert list(stamps) == ["LEAKED", "OTHER TEST SAMPLES", "EVALUATED ON TRAINING IMAGES", "ANSWERS CUT"]
     assert "; 1 of 3 test samples are of groups that were trained on." in stamps["LEAKED"]
     (copied_run / "splits.json").write_text("{", encoding="utf-8")
@@ -154,7 +158,7 @@ def test_a_fully_tuned_run_compares_two_models(random_model_folder: Path, tmp_pa
     folder = run(f"run={train.run(compose('train', [*model, *dataset, *steps, *quiet]))}")
     samples = scene_splits(train_samples=4, test_samples=3, seed=1, test_seed=2).test
     for arm, path in (("before", random_model_folder), ("after", tmp_path / "full" / "model")):
-        expected = generate_predictions(*load_pretrained(path), samples, max_new_tokens=TOKENS, batch_size=2)
+        expected = generate_predictions(*load_pretrained(path), samples, Decoding(max_new_tokens=TOKENS, batch_size=2))
         assert read_predictions(folder / arm / "predictions.jsonl") == expected
 
 
@@ -172,7 +176,7 @@ def test_a_model_alone_is_asked_with_shuffled_and_true_images(
     samples = load_splits(data).test
     loaded = load_pretrained(random_model_folder)
     for arm, rows in (("shuffled", shuffle_images(samples, seed=3)), ("true", samples)):
-        expected = generate_predictions(*loaded, rows, max_new_tokens=TOKENS)
+        expected = generate_predictions(*loaded, rows, Decoding(max_new_tokens=TOKENS))
         assert read_predictions(folder / arm / "predictions.jsonl") == expected
 
 
@@ -190,16 +194,16 @@ def test_controls_and_baselines_are_written_and_declared(run_folder: Path, data:
         assert len(images) == (1 if "blank" in label else 2)
     text_only = read_predictions(folder / "after-text-only" / "predictions.jsonl")
     assert [(record.id, record.image) for record in text_only] == [(sample.id, None) for sample in samples]
-    baselines = json.loads((folder / "baselines.json").read_text(encoding="utf-8"))
     names = ["constant answer", "majority class", "random training answer", "nearest neighbour", "text only"]
-    assert [each["name"] for each in baselines] == [*names, "4-shot in context"]
+    baselines = read_baselines(folder)
+    assert [str(each.name) for each in baselines] == [*names, "4-shot in context"]
     shown = read_predictions(folder / "before-in-context" / "predictions.jsonl")
     assert [(record.id, len(record.history)) for record in shown] == [(sample.id, 4) for sample in samples]
     examples = {(sample.question, sample.answer) for sample in load_splits(data).train}
     assert set(shown[0].history) == examples  # all four training samples
     assert "4-shot in context" in (folder / "report" / "index.html").read_text(encoding="utf-8")
-    assert {name: each for each in baselines for name in each["scores"]}.keys() >= {"exact_match"}
-    nearest = baselines[3]["scores"]["exact_match"]
+    assert {name: each for each in baselines for name in each.scores}.keys() >= {"exact_match"}
+    nearest = baselines[3].scores["exact_match"]
     assert nearest == pytest.approx(
         1 / 3
     )  # the copy of a training image; the two other answers are in no training sample
@@ -393,8 +397,8 @@ def test_sampled_answers_say_how_they_were_drawn(run_folder: Path, tmp_path: Pat
         "greedy": False, "batch_size": 2, "max_new_tokens": TOKENS, "draws": 3, "temperature": 0.9, "top_p": 0.95,
         "top_k": 40, "seed": 5, "dtype": "float32",
     }  # fmt: skip
-    assert "Scored on 3 test samples and 1 probe samples, each answered 3 times." in evaluation.summary
-    assert "1 of 3 test images" in evaluation.stamps[1].detail
+    assert "Scored on 3 test samples and 1 probe samples, each answered 3 times." in str(evaluation.summary)
+    assert "1 of 3 test images" in str(evaluation.stamps[1].detail)
     for arm, count in (("before", 12), ("after", 12), ("after-blank", 6), ("after-text-only", 9)):
         records = read_predictions(folder / arm / "predictions.jsonl")
         assert [record.draw for record in records] == [0, 1, 2] * (count // 3)
@@ -523,8 +527,13 @@ def test_metrics_of_models_of_the_user_s_own(copied_run: Path, tmp_path: Path) -
     run(f"run={copied_run}", *quick, *asked)
     found = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
     assert found["primary"] == "bert_score"
-    assert set(found["splits"]["test"]) >= {"bert_score", "exact_match", "chexbert_micro_f1", "chexbert_macro_f1_5"}
-    assert "bert_score" not in found["splits"]["probe"]  # by exact match alone
+    assert set(found["splits"]["test"]["scores"]) >= {
+        "bert_score",
+        "exact_match",
+        "chexbert_micro_f1",
+        "chexbert_macro_f1_5",
+    }
+    assert "bert_score" not in found["splits"]["probe"]["scores"]  # by exact match alone
     shutil.rmtree(bert)  # a report needs no weights
     before = (output / "metrics.json").read_bytes()
     render(output)

@@ -20,13 +20,21 @@ from train import run
 from vglm.config import build, check_config, compose
 from vglm.data.loading import load_splits
 from vglm.errors import CheckpointError, ConfigError, DataError
+from vglm.evaluation.checkpoint_selection import (
+    CheckpointSelection,
+    choose,
+    is_lost,
+    lost_points,
+    pick,
+    preserving_state,
+    write_scores,
+)
+from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import generate_predictions
+from vglm.evaluation.predict.provenance import curves_of, describe_choice
 from vglm.evaluation.predictions import read_evaluation
-from vglm.evaluation.score.forgetting import CheckpointScoring, describe_choice, pick, read_curves
 from vglm.model.loading import load_pretrained
-from vglm.runs import CheckpointScore, ForgettingRecord, read_scores
-from vglm.tuning.checkpoint_scores import undisturbed
-from vglm.tuning.forgetting import choose, is_lost, lost_points, write_scores
+from vglm.runs import CheckpointScore, ForgettingRecord, Run, read_scores
 from vglm.tuning.methods import attach
 from vglm.tuning.trainer import WorkbenchTrainer
 from vglm.worlds.pretraining import SceneDialogues, scene_splits
@@ -131,7 +139,7 @@ def test_bad_settings_are_named_before_anything_loads(override: str, expected: s
 
 def test_a_budget_needs_scores() -> None:
     with pytest.raises(ConfigError, match="score_checkpoints must be true"):
-        CheckpointScoring(score_checkpoints=False, forgetting_budget=5)
+        CheckpointSelection(score_checkpoints=False, forgetting_budget=5)
 
 
 def test_the_validation_split_is_asked_and_never_the_test() -> None:
@@ -147,7 +155,7 @@ def test_the_validation_split_is_asked_and_never_the_test() -> None:
 
 def test_without_validation_training_samples_are_asked_and_a_budget_holds_some_out(few_shot_folder: Path) -> None:
     splits = load_splits(few_shot_folder)
-    plain = CheckpointScoring(probe=lambda: scene_splits(train_samples=1, test_samples=9))
+    plain = CheckpointSelection(probe=lambda: scene_splits(train_samples=1, test_samples=9))
     assert plain.divide(splits) is splits
     asked = plain.select(splits)
     assert (asked.domain_split, len(asked.domain), asked.probe_source, len(asked.probe)) == (
@@ -180,8 +188,8 @@ def test_groups_and_copies_stay_together_when_some_are_held_out(few_shot_folder:
 
 def test_a_budget_without_a_probe_is_refused(few_shot_folder: Path) -> None:
     with pytest.raises(ConfigError, match="needs a probe, and the data has none"):
-        CheckpointScoring(forgetting_budget=5).select(load_splits(few_shot_folder))
-    asked = CheckpointScoring().select(load_splits(few_shot_folder))
+        CheckpointSelection(forgetting_budget=5).select(load_splits(few_shot_folder))
+    asked = CheckpointSelection().select(load_splits(few_shot_folder))
     assert (list(asked.probe), asked.probe_source) == ([], "none")
 
 
@@ -268,7 +276,7 @@ def test_random_states_modes_and_what_trains_are_put_back(random_model_folder: P
     model.get_base_model().lm_head.eval()
     expected = [module.training for module in model.modules()], [each.requires_grad for each in model.parameters()]
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
-    with undisturbed(model):
+    with preserving_state(model):
         model.eval()
         model.requires_grad_(False)
         torch.rand(3), random.random(), np.random.rand()
@@ -290,7 +298,7 @@ def test_the_first_score_is_the_base_models_and_the_last_the_saved_ones(
         answers.append([each.prediction for each in records])
         return records
 
-    monkeypatch.setattr("vglm.evaluation.score.forgetting.generate_predictions", remember)
+    monkeypatch.setattr("vglm.evaluation.checkpoint_selection.generate_predictions", remember)
     cfg = configure(*METHODS[method])
     folder = run(cfg)
     asked = build(cfg.training).select(build(cfg.dataset))
@@ -298,14 +306,14 @@ def test_the_first_score_is_the_base_models_and_the_last_the_saved_ones(
         model, processor = load_pretrained(random_model_folder, adapter=adapter)
         for samples, found in ((asked.domain, domain), (asked.probe, probe)):
             longest = max(len(processor.tokenizer(each.answer)["input_ids"]) for each in samples)
-            expected = generate_predictions(model, processor, samples, max_new_tokens=longest + 4)
+            expected = generate_predictions(model, processor, samples, Decoding(max_new_tokens=longest + 4))
             assert [each.prediction for each in expected] == found
 
 
 def _rig(monkeypatch: pytest.MonkeyPatch, domain: list[float], probe: list[float]) -> None:
     """Scores as said, at one checkpoint after another."""
     values = iter([value for pair in zip(domain, probe, strict=True) for value in pair])
-    monkeypatch.setattr(CheckpointScoring, "_score", lambda *_: next(values))
+    monkeypatch.setattr(CheckpointSelection, "_score", lambda *_: next(values))
 
 
 @pytest.mark.parametrize("method", ["lora", "adalora", "full"])
@@ -346,7 +354,7 @@ def test_a_report_says_what_was_chosen_and_that_the_budget_was_exceeded(
     report = evaluate.run(compose("evaluate", [f"run={folder}", *switches]))
     evaluation = read_evaluation(report)
     assert "FORGETTING BUDGET EXCEEDED" in [stamp.text for stamp in evaluation.stamps]
-    assert evaluation.facts["checkpoint"].endswith("and the general probe; training was stopped early")
+    assert str(evaluation.facts["checkpoint"]).endswith("and the general probe; training was stopped early")
     assert "FORGETTING BUDGET EXCEEDED" in (report / "report" / "index.html").read_text(encoding="utf-8")
     curves = json.loads((report / "curves.json").read_text(encoding="utf-8"))
     assert curves["forgetting"] == [
@@ -369,18 +377,18 @@ def test_a_run_that_was_not_scored_has_a_learning_curve_only(tmp_path: Path) -> 
     log = [{"step": 5, "loss": 1.5, "learning_rate": 0.1, "epoch": 1.0}, {"step": 5, "train_runtime": 3.0}]
     (tmp_path / "log.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in log))
     (tmp_path / "run.json").write_text(json.dumps(run_record()))
-    curves = read_curves(tmp_path)
+    curves = curves_of(Run(tmp_path))
     assert curves["learning"] == [{"step": 5, "loss": 1.5, "learning_rate": 0.1}]
     assert (curves["forgetting"], curves["chosen_step"], curves["budget_points"]) == ([], None, None)
     assert describe_choice(None, {}) == ({}, ())
     (tmp_path / "log.jsonl").write_text("{")
     with pytest.raises(CheckpointError, match="is damaged"):
-        read_curves(tmp_path)
+        curves_of(Run(tmp_path))
 
 
 def test_the_report_admits_that_its_probe_was_chosen_by(few_shot_folder: Path) -> None:
     probe = load_splits(few_shot_folder).train
-    asked = CheckpointScoring().select(dataclasses.replace(load_splits(few_shot_folder), probe=probe))
+    asked = CheckpointSelection().select(dataclasses.replace(load_splits(few_shot_folder), probe=probe))
     reason = {
         "reason": "kept step 2",
         "metric": "exact_match",
@@ -390,9 +398,9 @@ def test_the_report_admits_that_its_probe_was_chosen_by(few_shot_folder: Path) -
     choice = {"chosen_step": 2, "warning": None, "stopped_early": False, "probe_sha256": asked.probe_sha256}
     record = ForgettingRecord(**reason, **choice)
     facts, stamps = describe_choice(record, {"probe": probe})
-    assert "the probe of this report" in facts["checkpoint"]
+    assert "the probe of this report" in str(facts["checkpoint"])
     assert stamps == ()
-    assert "the probe of this report" not in describe_choice(record, {})[0]["checkpoint"]
+    assert "the probe of this report" not in str(describe_choice(record, {})[0]["checkpoint"])
 
 
 def test_a_resumed_run_has_the_curve_and_the_adapter_of_an_uninterrupted_one(

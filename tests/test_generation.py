@@ -11,7 +11,7 @@ from vglm.data.images import image_sha256, open_image
 from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError
 from vglm.evaluation.predict import generation
-from vglm.evaluation.predict.decoding import Sampling
+from vglm.evaluation.predict.decoding import Decoding, Sampling
 from vglm.evaluation.predict.generation import answer_splits, check_precision, generate_predictions, precision_of
 from vglm.evaluation.predictions import append_predictions, part_file, read_predictions, write_predictions
 from vglm.evaluation.processes import Processes
@@ -50,11 +50,11 @@ def sample(
 
 
 def test_the_batch_size_changes_nothing(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
-    singles = generate_predictions(*loaded, samples, batch_size=1, max_new_tokens=8)
+    singles = generate_predictions(*loaded, samples, Decoding(batch_size=1, max_new_tokens=8))
     assert [record.id for record in singles] == ["zh", "text", "en", "history", "memory"]
     assert len({record.prediction for record in singles}) > 1
     for batch_size in (2, 3, 8):
-        assert generate_predictions(*loaded, samples, batch_size=batch_size, max_new_tokens=8) == singles
+        assert generate_predictions(*loaded, samples, Decoding(batch_size=batch_size, max_new_tokens=8)) == singles
 
 
 def test_answers_are_what_generate_writes(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
@@ -62,7 +62,7 @@ def test_answers_are_what_generate_writes(loaded: tuple[Any, Any], samples: list
     inputs = processor(images=Image.open(samples[0].image), text=samples[0].question, return_tensors="pt")
     with torch.inference_mode():
         ids = model.generate(**inputs, do_sample=False, max_new_tokens=8)
-    record = generate_predictions(model, processor, samples[:1], max_new_tokens=8)[0]
+    record = generate_predictions(model, processor, samples[:1], Decoding(max_new_tokens=8))[0]
     assert record.prediction == processor.decode(ids[0])
     assert record.prediction
 
@@ -78,14 +78,16 @@ def test_a_record_tells_why_its_answer_ends(loaded: tuple[Any, Any], samples: li
 
     broken = Sample(id="broken", group="broken", image=Path("none.png"), turns=samples[0].turns)
     asked = [*samples[:3], broken]
-    records = generate_predictions(Ending(loaded[0]), loaded[1], asked, max_new_tokens=4)
+    records = generate_predictions(Ending(loaded[0]), loaded[1], asked, Decoding(max_new_tokens=4))
     assert sorted(str(each.finish) for each in records) == ["None", "eos", "eos", "length"]
     assert [each.is_cut for each in records].count(True) == 1
     assert records[3].finish is None
 
 
 def test_a_record_tells_where_it_comes_from(loaded: tuple[Any, Any], samples: list[Sample], tmp_path: Path) -> None:
-    records = generate_predictions(*loaded, samples, split="probe", max_new_tokens=1, images=tmp_path / "images")
+    records = generate_predictions(
+        *loaded, samples, Decoding(max_new_tokens=1), split="probe", images=tmp_path / "images"
+    )
     first, text, _, history, memory = records
     assert (first.split, first.kind, first.reference, first.error) == ("probe", "background", "答案", None)
     assert first.image is not None
@@ -104,33 +106,37 @@ def test_an_unreadable_image_is_a_record_and_not_the_end(
 ) -> None:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing more")
     broken = [sample("broken", tmp_path / "broken.png", "图中有几个人？"), sample("absent", tmp_path / "no.png", "？")]
-    records = generate_predictions(*loaded, [*broken, *samples], batch_size=3, max_new_tokens=4)
+    records = generate_predictions(*loaded, [*broken, *samples], Decoding(batch_size=3, max_new_tokens=4))
     assert [record.error is not None for record in records] == [True, True] + [False] * 5
     assert "broken.png" in str(records[0].error)
     assert "no.png does not exist" in str(records[1].error)
     assert (records[0].prediction, records[0].image_sha256) == ("", None)
-    assert records[2:] == generate_predictions(*loaded, samples, max_new_tokens=4)
+    assert records[2:] == generate_predictions(*loaded, samples, Decoding(max_new_tokens=4))
 
 
 def test_draws_do_not_depend_on_the_batch(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
     sampling = Sampling(temperature=1.0, draws=3)
-    whole = generate_predictions(*loaded, samples, batch_size=4, max_new_tokens=8, sampling=sampling)
+    whole = generate_predictions(*loaded, samples, Decoding(batch_size=4, max_new_tokens=8, sampling=sampling))
     assert [(each.id, each.draw) for each in whole] == [(each.id, draw) for each in samples for draw in range(3)]
     assert len({each.prediction for each in whole}) > 10  # of 15: it is no greedy model
     for batch_size in (1, 15):
-        again = generate_predictions(*loaded, samples, batch_size=batch_size, max_new_tokens=8, sampling=sampling)
+        again = generate_predictions(
+            *loaded, samples, Decoding(batch_size=batch_size, max_new_tokens=8, sampling=sampling)
+        )
         assert again == whole
-    alone = generate_predictions(*loaded, samples[3:], max_new_tokens=8, sampling=Sampling(temperature=1.0))
+    alone = generate_predictions(*loaded, samples[3:], Decoding(max_new_tokens=8, sampling=Sampling(temperature=1.0)))
     assert alone == [each for each in whole if each.draw == 0][3:]
     other = Sampling(temperature=1.0, draws=3, seed=2)
-    assert generate_predictions(*loaded, samples, max_new_tokens=8, sampling=other) != whole
+    assert generate_predictions(*loaded, samples, Decoding(max_new_tokens=8, sampling=other)) != whole
 
 
 def test_a_draw_is_the_likeliest_token_after_noise(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
     """Token by token, without `generate`, its cache and its batches."""
     model, processor = loaded
     asked, sampling = samples[1], Sampling(temperature=0.8, top_k=50)
-    record = generate_predictions(model, processor, [asked], split="probe", max_new_tokens=6, sampling=sampling)[0]
+    record = generate_predictions(
+        model, processor, [asked], Decoding(max_new_tokens=6, sampling=sampling), split="probe"
+    )[0]
     inputs = processor(text=asked.question, return_tensors="pt")
     ids, noise = inputs["input_ids"], sampling.processors([("probe", asked.id, 0)])
     for _ in range(6):
@@ -143,9 +149,9 @@ def test_a_draw_is_the_likeliest_token_after_noise(loaded: tuple[Any, Any], samp
 
 
 def test_towards_temperature_0_draws_are_the_greedy_answers(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
-    greedy = generate_predictions(*loaded, samples, max_new_tokens=8)
+    greedy = generate_predictions(*loaded, samples, Decoding(max_new_tokens=8))
     cold = Sampling(temperature=1e-6, draws=2)
-    found = generate_predictions(*loaded, samples, max_new_tokens=8, sampling=cold)
+    found = generate_predictions(*loaded, samples, Decoding(max_new_tokens=8, sampling=cold))
     assert [each for each in found if each.draw == 0] == greedy
     assert [each.prediction for each in found if each.draw == 1] == [each.prediction for each in greedy]
 
@@ -154,9 +160,9 @@ def test_processes_divide_what_no_earlier_call_has_answered(
     loaded: tuple[Any, Any], samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two of three processes one after the other, for a wait cannot end here; what they leave is found by one alone."""
-    settings: dict[str, Any] = {"max_new_tokens": 4, "sampling": Sampling(temperature=1.0, draws=2)}
+    decoding = Decoding(max_new_tokens=4, sampling=Sampling(temperature=1.0, draws=2))
     splits = {"test": samples, "probe": samples[:2]}
-    whole = answer_splits(*loaded, splits, tmp_path / "whole", "after", **settings)
+    whole = answer_splits(*loaded, splits, tmp_path / "whole", "after", decoding)
     path = tmp_path / "parts" / "after" / "predictions.jsonl"
     append_predictions(whole[:3], part_file(path, 0))  # of an earlier call
     shared: list[Any] = []
@@ -174,13 +180,13 @@ def test_processes_divide_what_no_earlier_call_has_answered(
 
     for rank in (0, 1):
         with pytest.raises(KeyboardInterrupt):
-            answer_splits(*loaded, splits, path.parents[1], "after", **settings, processes=OneOfThree(rank))
+            answer_splits(*loaded, splits, path.parents[1], "after", decoding, processes=OneOfThree(rank))
     first, second = (read_predictions(part_file(path, rank)) for rank in (0, 1))
     assert first[:3] == whole[:3]
     assert {len(first[3:]), len(second)} <= {3, 4}  # of two samples each, one of which may lack one answer only
     assert len({each.key for each in [*first, *second]}) == len(first) + len(second)
     model = Counting(loaded[0])
-    assert answer_splits(model, loaded[1], splits, path.parents[1], "after", **settings) == whole
+    assert answer_splits(model, loaded[1], splits, path.parents[1], "after", decoding) == whole
     assert model.rows == 14 - len(first) - len(second)
     assert [each.name for each in path.parent.iterdir()] == ["predictions.jsonl"]
 
@@ -201,7 +207,9 @@ class Counting:
 
 
 def test_finished_samples_are_not_asked_again(loaded: tuple[Any, Any], samples: list[Sample], tmp_path: Path) -> None:
-    whole = answer_splits(*loaded, {"test": samples, "probe": samples[:2]}, tmp_path, "before", max_new_tokens=8)
+    whole = answer_splits(
+        *loaded, {"test": samples, "probe": samples[:2]}, tmp_path, "before", Decoding(max_new_tokens=8)
+    )
     path = tmp_path / "before" / "predictions.jsonl"
     text = path.read_bytes()
     assert read_predictions(path) == whole
@@ -209,7 +217,12 @@ def test_finished_samples_are_not_asked_again(loaded: tuple[Any, Any], samples: 
     path.write_bytes(lines[3] + lines[0] + lines[5] + lines[1][:-10])  # out of order, the last one cut off by a kill
     model = Counting(loaded[0])
     again = answer_splits(
-        model, loaded[1], {"test": samples, "probe": samples[:2]}, tmp_path, "before", batch_size=2, max_new_tokens=8
+        model,
+        loaded[1],
+        {"test": samples, "probe": samples[:2]},
+        tmp_path,
+        "before",
+        Decoding(batch_size=2, max_new_tokens=8),
     )
     assert again == whole
     assert path.read_bytes() == text
@@ -219,10 +232,13 @@ def test_finished_samples_are_not_asked_again(loaded: tuple[Any, Any], samples: 
 def test_a_record_of_another_question_is_not_taken_for_an_answer(
     loaded: tuple[Any, Any], samples: list[Sample], tmp_path: Path
 ) -> None:
-    records = generate_predictions(*loaded, samples[:2], max_new_tokens=2)
+    records = generate_predictions(*loaded, samples[:2], Decoding(max_new_tokens=2))
     write_predictions([*records[:1], generation.replace(records[1], question="？", prediction="old")], tmp_path / "p")
     model = Counting(loaded[0])
-    assert generate_predictions(model, loaded[1], samples[:2], max_new_tokens=2, records=tmp_path / "p") == records
+    assert (
+        generate_predictions(model, loaded[1], samples[:2], Decoding(max_new_tokens=2), records=tmp_path / "p")
+        == records
+    )
     assert model.rows == 1
 
 
@@ -241,17 +257,19 @@ def test_no_more_images_are_in_memory_than_a_batch_has(
 
     monkeypatch.setattr(generation, "open_image", watched)
     rows = [generation.replace(samples[0], id=str(index)) for index in range(40)]
-    generate_predictions(*loaded, rows, batch_size=4, max_new_tokens=1)
+    generate_predictions(*loaded, rows, Decoding(batch_size=4, max_new_tokens=1))
     gc.collect()
     assert len(opened) == 40
     assert most <= 8  # a batch, and the one before it until it is replaced
 
 
 def test_what_a_checkpoint_says_of_decoding_changes_nothing(reference: Path, samples: list[Sample]) -> None:
-    plain = generate_predictions(*load_pretrained(reference / "hf_layout", dtype="float32"), samples, max_new_tokens=8)
+    plain = generate_predictions(
+        *load_pretrained(reference / "hf_layout", dtype="float32"), samples, Decoding(max_new_tokens=8)
+    )
     model, processor = load_pretrained(reference / "hf_layout", dtype="float32")
     model.generation_config.update(repetition_penalty=5.0, no_repeat_ngram_size=1, num_beams=3, min_length=200)
-    assert generate_predictions(model, processor, samples, max_new_tokens=8) == plain
+    assert generate_predictions(model, processor, samples, Decoding(max_new_tokens=8)) == plain
 
 
 def test_arms_of_different_precision_are_refused(loaded: tuple[Any, Any], reference: Path) -> None:

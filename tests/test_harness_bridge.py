@@ -13,6 +13,7 @@ from PIL import Image
 import vglm.harness_bridge
 from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError, DataError
+from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import generate_predictions
 from vglm.evaluation.predict.likelihoods import score_choices
 from vglm.harness_bridge.answering import BATCHES_IN_MEMORY, Question, answer_questions, score_continuations
@@ -66,7 +67,7 @@ def samples() -> list[Sample]:
 def test_answers_are_those_of_an_evaluation(
     loaded: tuple[Any, Any], questions: list[Question], samples: list[Sample]
 ) -> None:
-    expected = [each.prediction for each in generate_predictions(*loaded, samples, max_new_tokens=12)]
+    expected = [each.prediction for each in generate_predictions(*loaded, samples, Decoding(max_new_tokens=12))]
     assert len(set(expected)) == len(ASKED)
     for batch_size in (1, 3):
         found = answer_questions(*loaded, questions, [{}] * len(ASKED), batch_size=batch_size, max_new_tokens=12)
@@ -82,7 +83,9 @@ def test_a_placeholder_for_the_picture_is_no_part_of_the_question(loaded: tuple[
 
 def test_settings_belong_to_their_question(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
     asked = [question(ASKED[0][0], shared("test_000.png"), name=f"task/test/{row}") for row in range(5)]
-    whole, short = (generate_predictions(*loaded, samples[:1], max_new_tokens=limit)[0].prediction for limit in (24, 2))
+    whole, short = (
+        generate_predictions(*loaded, samples[:1], Decoding(max_new_tokens=limit))[0].prediction for limit in (24, 2)
+    )
     stop, later = whole[3], whole[5:7]
     assert stop not in whole[:3]
     settings: list[dict[str, Any]] = [
@@ -293,7 +296,7 @@ def test_lmms_eval_gets_the_same_answers_and_likelihoods(
         bootstrap_iters=0,
     )
     answers = sorted(results["samples"]["vglm_answer"], key=lambda row: row["doc_id"])
-    expected = [each.prediction for each in generate_predictions(*loaded, samples, max_new_tokens=12)]
+    expected = [each.prediction for each in generate_predictions(*loaded, samples, Decoding(max_new_tokens=12))]
     assert [row["filtered_resps"][0] for row in answers] == expected
     assert results["results"]["vglm_choose"]["acc,none"] == pytest.approx(4 / 5)
 

@@ -13,8 +13,7 @@ from vglm.config import repo_root
 from vglm.data.loading import load_splits
 from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError, DataError
-from vglm.evaluation.predict.generation import generate_predictions
-from vglm.evaluation.predict.image_use import (
+from vglm.evaluation.predict.controls import (
     BLANK_COLOUR,
     Control,
     blank_images,
@@ -23,8 +22,10 @@ from vglm.evaluation.predict.image_use import (
     neighbour_images,
     shuffle_images,
 )
+from vglm.evaluation.predict.generation import generate_predictions
 from vglm.evaluation.predictions import Arm, Evaluation, Prediction, unanswered, write_predictions
-from vglm.evaluation.score.comparison import compare, read_visual_gains
+from vglm.evaluation.score.comparison import compare
+from vglm.evaluation.score.image_use import read_visual_gains
 from vglm.evaluation.score.statistics import PairedComparison
 from vglm.model.loading import load_pretrained
 

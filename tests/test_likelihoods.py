@@ -14,6 +14,7 @@ from vglm.config import compose
 from vglm.data.images import open_image
 from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError, DataError
+from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import answer_splits, generate_predictions
 from vglm.evaluation.predict.likelihoods import add_likelihoods, check_choices, forget_likelihoods, score_choices
 from vglm.evaluation.predictions import Prediction, read_predictions, unanswered
@@ -170,7 +171,7 @@ def test_a_part_of_the_records_errors_and_several_draws(loaded: tuple[Any, Any],
 
 def test_scored_records_are_not_scored_again(loaded: tuple[Any, Any], samples: list[Sample], tmp_path: Path) -> None:
     splits = {"test": samples, "probe": samples[:1]}
-    whole = answer_splits(*loaded, splits, tmp_path, "before", max_new_tokens=2, choices="sample")
+    whole = answer_splits(*loaded, splits, tmp_path, "before", Decoding(max_new_tokens=2, choices="sample"))
     path = tmp_path / "before" / "predictions.jsonl"
     assert read_predictions(path) == whole
     text = path.read_bytes()
@@ -184,17 +185,20 @@ def test_scored_records_are_not_scored_again(loaded: tuple[Any, Any], samples: l
     own.write_text(kept[0] + kept[2][:-9], encoding="utf-8")  # the last line was cut off by a kill
     other.write_text(kept[1], encoding="utf-8")  # of another process
     model = Counting(loaded[0])
-    again = answer_splits(model, loaded[1], splits, tmp_path, "before", max_new_tokens=2, choices="sample")
+    again = answer_splits(model, loaded[1], splits, tmp_path, "before", Decoding(max_new_tokens=2, choices="sample"))
     assert model.rows == 4  # those of the third and of the last question; nothing is generated
     assert [each.likelihoods.keys() for each in again] == [each.likelihoods.keys() for each in whole]
     assert [each.likelihoods for each in again[:2]] == [each.likelihoods for each in whole[:2]]
     assert [each.name for each in path.parent.iterdir()] == ["predictions.jsonl"]
     model = Counting(loaded[0])
-    assert answer_splits(model, loaded[1], splits, tmp_path, "before", max_new_tokens=2, choices="sample") == again
+    assert (
+        answer_splits(model, loaded[1], splits, tmp_path, "before", Decoding(max_new_tokens=2, choices="sample"))
+        == again
+    )
     assert model.rows == 0
     own.write_text("[]\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"likelihoods\.jsonl is damaged"):
-        answer_splits(*loaded, splits, tmp_path, "before", max_new_tokens=2, choices="sample")
+        answer_splits(*loaded, splits, tmp_path, "before", Decoding(max_new_tokens=2, choices="sample"))
 
 
 def test_processes_keep_what_they_score_apart(loaded: tuple[Any, Any], samples: list[Sample], tmp_path: Path) -> None:
@@ -250,7 +254,7 @@ def test_an_evaluation_of_yes_no_questions(random_model_folder: Path, tmp_path: 
         for choice, value in found.likelihoods.items():
             assert value == pytest.approx(math.fsum(one_by_one(model, processor, shown, choice)), abs=1e-4)
     content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["splits"]["test"]
-    assert {"likelihood_accuracy", "brier_score", "expected_calibration_error"} <= content.keys()
+    assert {"likelihood_accuracy", "brier_score", "expected_calibration_error"} <= content["scores"].keys()
     assert content["not_computed"] == {}
     assert {arm: table["n"] for arm, table in content["calibration"].items()} == {"shuffled": 4, "true": 4}
     assert "choices" not in content["slices"]
@@ -264,7 +268,7 @@ def test_an_evaluation_of_yes_no_questions(random_model_folder: Path, tmp_path: 
 
 def test_without_choices_nothing_is_scored(loaded: tuple[Any, Any], samples: list[Sample], tmp_path: Path) -> None:
     model = Counting(loaded[0])
-    records = answer_splits(model, loaded[1], {"test": samples}, tmp_path, "a", max_new_tokens=2)
+    records = answer_splits(model, loaded[1], {"test": samples}, tmp_path, "a", Decoding(max_new_tokens=2))
     assert model.rows == 0
     assert [each.likelihoods for each in records] == [{}] * 5
-    assert records == generate_predictions(*loaded, samples, max_new_tokens=2)
+    assert records == generate_predictions(*loaded, samples, Decoding(max_new_tokens=2))

@@ -10,7 +10,7 @@ import pytest
 
 from vglm.cli import main
 from vglm.errors import LONGEST_MESSAGE, ConfigError, DataError
-from vglm.evaluation.predict.baselines import Answers, collect_baselines
+from vglm.evaluation.predict.answers import Answers
 from vglm.evaluation.predictions import (
     PREDICTIONS_FILE,
     Arm,
@@ -21,22 +21,23 @@ from vglm.evaluation.predictions import (
     write_predictions,
 )
 from vglm.evaluation.report import render
-from vglm.evaluation.score.comparison import compare, compare_folder, read_visual_gains
+from vglm.evaluation.score.baselines import collect_baselines
+from vglm.evaluation.score.comparison import Comparison, compare, compare_folder
+from vglm.evaluation.score.image_use import read_visual_gains
 from vglm.evaluation.score.metrics import ALL_METRICS, select_metrics
 from vglm.evaluation.score.metrics.external import (
     SCORES_FILE,
-    ImportSettings,
     Store,
     StoredMetric,
     declare,
-    import_scores,
     key_of,
-    parse_settings,
     read_store,
     stored_metrics,
     write_store,
 )
-from vglm.evaluation.score.scoring import STAMP, check_metrics, rescore, score_arms
+from vglm.evaluation.score.metrics.imported import ImportedMetric, import_scores
+from vglm.evaluation.score.scoring import STAMP, rescore, score_arms
+from vglm.evaluation.score.settings import MetricSettings
 
 N = 12
 JUDGE = {"base_url": "http://127.0.0.1:9/v1", "model": "x"}
@@ -91,13 +92,18 @@ def evaluation(tmp_path: Path) -> Path:
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
+def components(external: object) -> dict[str, Any]:
+    """What stands under `external` of a config, built."""
+    return MetricSettings.of({"external": external}).components
+
+
 def test_nothing_is_asked_for_by_default() -> None:
-    assert parse_settings(None) == parse_settings({}) == parse_settings({"judge": None}) == {}
+    assert components(None) == components({}) == components({"judge": None}) == {}
     assert declare(None) == {}
 
 
 def test_all_mistakes_of_the_settings_at_once(tmp_path: Path) -> None:
-    wrong = {
+    wrong: dict[str, Any] = {
         "bert_score": {"model": str(tmp_path), "num_layers": 0},
         "chexbert": {"weights": "none.pth", "tokenizer": str(tmp_path), "uncertain": "maybe"},
         "judge": {"base_url": "localhost", "modle": "x", "timeout_seconds": True},
@@ -105,30 +111,52 @@ def test_all_mistakes_of_the_settings_at_once(tmp_path: Path) -> None:
         "plain": 3,
     }
     with pytest.raises(ConfigError) as raised:
-        parse_settings(wrong)
-    expected = """9 problems in metrics.external:
-  metrics.external.bert_score.num_layers must be positive, got 0
-  metrics.external.chexbert: weights 'none.pth' is no file; expected chexbert.pth
-  metrics.external.chexbert: tokenizer '{folder}' has no vocab.txt; expected a folder with that of bert-base-uncased
-  metrics.external.chexbert: uncertain must be positive or negative, got 'maybe'
-  metrics.external.judge.modle: no such key; did you mean `model`?
+        components(wrong)
+    assert str(raised.value) == (
+        "1 problem in metrics.external:\n"
+        "  metrics.external.plain: expected settings such as metrics.external.plain.scores=<file>, got 3"
+    )
+    del wrong["plain"]
+    with pytest.raises(ConfigError) as raised:
+        components(wrong)
+    judge = "vglm.evaluation.score.metrics.judge.JudgeMetric"
+    imported = "vglm.evaluation.score.metrics.imported.ImportedMetric"
+    assert (
+        str(raised.value)
+        == f"""5 problems in metrics:
+  metrics.external.chexbert.uncertain: expected one of 'positive', 'negative', got 'maybe'
+  metrics.external.judge.modle: {judge} takes no `modle`; did you mean `model`?
   metrics.external.judge.timeout_seconds: expected float, got True
-  metrics.external.judge.model: a value is required
-  metrics.external.green.signature: a value is required
-  metrics.external.plain: expected settings such as metrics.external.plain.scores=<file>, got 3"""
-    assert str(raised.value) == expected.format(folder=tmp_path)
+  metrics.external.judge.model: {judge} requires it; give it as metrics.external.judge.model=<value>
+  metrics.external.green.signature: {imported} requires it; give it as metrics.external.green.signature=<value>"""
+    )
+    wrong["chexbert"]["uncertain"] = "negative"
+    wrong |= {"judge": {"base_url": "localhost", "model": "x"}, "green": {"scores": "none.jsonl", "signature": " "}}
+    with pytest.raises(ConfigError) as raised:
+        MetricSettings.of({"external": wrong}).check_files()
+    assert (
+        str(raised.value)
+        == f"""7 problems in metrics.external:
+  metrics.external.bert_score: num_layers must be positive, got 0
+  metrics.external.bert_score: model '{tmp_path}' is no folder with a model's config.json and weights
+  metrics.external.chexbert: weights 'none.pth' is no file; expected chexbert.pth
+  metrics.external.chexbert: tokenizer '{tmp_path}' has no vocab.txt; expected a folder with that of bert-base-uncased
+  metrics.external.judge: base_url must start with http:// or https://, got 'localhost'
+  metrics.external.green: signature must say how the scores were computed
+  metrics.external.green: scores 'none.jsonl' is no file"""
+    )
 
 
 @pytest.mark.parametrize(("name", "reason"), [("radgraph", "encode_plus"), ("green", "transformers 4.40.0")])
 def test_what_cannot_be_computed_here_says_why_and_what_to_do(name: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=rf"{reason}.*metrics.external.{name}.scores=<file>"):
-        parse_settings({name: {"model": "x"}})
+        components({name: {"model": "x"}})
     with pytest.raises(ConfigError, match=rf"{reason}.*metrics.external.{name}.scores=<file>"):
         select_metrics([name])
 
 
 def test_names() -> None:
-    external = declare({"judge": JUDGE})
+    external = declare(components({"judge": JUDGE}))
     assert [each.name for each in select_metrics(["exact_match"], external=external)] == ["exact_match", "judge"]
     assert next(each.name for each in select_metrics(["judge", "exact_match"], external=external)) == "judge"
     with pytest.raises(ConfigError, match=r"there is no 'chexbert_micro_f1' without metrics.external.chexbert"):
@@ -136,14 +164,14 @@ def test_names() -> None:
     with pytest.raises(ConfigError, match=r"metrics.external: chrf is a metric of the workbench"):
         select_metrics([], external={"chrf": ALL_METRICS["chrf"]})
     with pytest.raises(ConfigError, match="base_url must start with http"):
-        check_metrics({"names": ["exact_match"], "external": {"judge": JUDGE | {"base_url": "ftp://x"}}})
+        MetricSettings.of({"external": {"judge": JUDGE | {"base_url": "ftp://x"}}}).check_files()
 
 
 # --- numbers of other programs ---------------------------------------------------------------------------------------
 
 
 def imported(settings: dict[str, object], arms: dict[str, list[Prediction]] = ARMS) -> dict[str, list[float]]:
-    return import_scores(ImportSettings(name="green", **settings), arms)  # type: ignore[arg-type]
+    return import_scores(ImportedMetric(**settings), arms)  # type: ignore[arg-type]
 
 
 def test_scores_of_two_files_or_of_one(green: dict[str, object], tmp_path: Path) -> None:
@@ -197,24 +225,26 @@ def test_other_scales(green: dict[str, object], tmp_path: Path) -> None:
 
 
 def test_stored_scores_take_part_like_any_other(evaluation: Path, green: dict[str, object]) -> None:
-    score_arms(evaluation, {"names": ["exact_match"], "external": {"green": green}})
+    score_arms(evaluation, MetricSettings.of({"names": ["exact_match"], "external": {"green": green}}))
     about = read_evaluation(evaluation)
     about = replace(about, config=json.dumps({"metrics": {"names": ["green"], "external": {"green": green}}}))
     found = compare_folder(evaluation, about).as_dict()
-    row = found["splits"]["test"]["green"]
+    row = found["splits"]["test"]["scores"]["green"]
     assert found["primary"] == "green"
-    assert row["before"] == 0.25
-    assert row["after"] == pytest.approx(np.mean(SCORES["after"]))
+    assert row["values"]["before"] == 0.25
+    assert row["values"]["after"] == pytest.approx(np.mean(SCORES["after"]))
     assert row["interval"][0] > 0
     assert row["p_value"] < 0.01
     assert row["p_value_holm"] is not None
-    assert found["metrics"]["green"] == "computed elsewhere|GREEN-RadLlama2-7b, green-score 0.0.12"
+    assert found["metrics"]["green"]["signature"] == "computed elsewhere|GREEN-RadLlama2-7b, green-score 0.0.12"
 
 
 def test_a_changed_answer_has_no_score(evaluation: Path, green: dict[str, object]) -> None:
-    score_arms(evaluation, {"names": [], "external": {"green": green}})
+    score_arms(evaluation, MetricSettings.of({"names": [], "external": {"green": green}}))
     changed = [replace(AFTER[0], prediction="something else"), *AFTER[1:]]
-    found = compare(BEFORE, changed, metrics=["green"], external=stored_metrics(evaluation, {"green": green}))
+    found = compare(
+        BEFORE, changed, metrics=["green"], external=stored_metrics(evaluation, components({"green": green}))
+    )
     assert (
         "1 of 12 answers have no green in scores.jsonl (first: test 'study 0')"
         in (found.splits["test"].not_computed["green"])
@@ -228,7 +258,7 @@ def test_a_report_says_what_was_not_computed(evaluation: Path) -> None:
     render(evaluation)
     written = json.loads((evaluation / "metrics.json").read_text(encoding="utf-8"))["splits"]["test"]
     assert "answers have no judge in scores.jsonl" in written["not_computed"]["judge"]
-    assert "exact_match" in written
+    assert "exact_match" in written["scores"]
 
 
 def test_scoring_again_without_torch(evaluation: Path, green: dict[str, object]) -> None:
@@ -243,7 +273,7 @@ def test_scoring_again_without_torch(evaluation: Path, green: dict[str, object])
     assert done.returncode == 0, done.stderr
     written = json.loads((evaluation / "metrics.json").read_text(encoding="utf-8"))
     assert list(written["metrics"])[:2] == ["exact_match", "chrf"]
-    assert written["splits"]["test"]["green"]["before"] == 0.25
+    assert written["splits"]["test"]["scores"]["green"]["values"]["before"] == 0.25
     assert "seed: 1" in read_evaluation(evaluation).config
     assert "GREEN-RadLlama2-7b" in (evaluation / "report" / "report.json").read_text(encoding="utf-8")
     for file in evaluation.parent.glob("green_*.jsonl"):
@@ -291,7 +321,9 @@ def test_the_key_is_of_all_that_a_score_depends_on() -> None:
 
 def test_no_baseline_is_asked_of_a_judge() -> None:
     answers = Answers("after", {"after": AFTER})
-    assert collect_baselines((), answers, {"names": ["judge", "exact_match"], "external": {"judge": JUDGE}}) == []
+    settings = MetricSettings.of({"names": ["judge", "exact_match"], "external": {"judge": JUDGE}})
+    assert [each.name for each in settings.of_texts()] == ["exact_match"]
+    assert collect_baselines((), answers, settings.of_texts()) == []
 
 
 # --- a judge ---------------------------------------------------------------------------------------------------------
@@ -306,18 +338,18 @@ def test_answers_that_a_judge_leaves_unscored_are_counted(evaluation: Path, monk
 
     monkeypatch.setattr("vglm.evaluation.score.metrics.judge.Judge.scores", scores)
     metrics = {"names": ["exact_match"], "external": {"judge": JUDGE}}
-    score_arms(evaluation, metrics)
+    score_arms(evaluation, MetricSettings.of(metrics))
     assert len(asked) == 2 * N - 2  # equal answers once
     stamp = read_evaluation(evaluation).stamps[-1]
-    assert (stamp.text, stamp.detail) == (STAMP, "Left out of the mean: Judged by x: 1 of after.")
-    metric = stored_metrics(evaluation, metrics["external"])["judge"]  # type: ignore[arg-type]
+    assert (stamp.text, str(stamp.detail)) == (STAMP, "Left out of the mean: Judged by x: 1 of after.")
+    metric = stored_metrics(evaluation, components(metrics["external"]))["judge"]
     assert metric.rows(AFTER).sum(axis=0).tolist() == [0.5 * (N - 1), N - 1]
-    score_arms(evaluation, metrics)  # known by now
+    score_arms(evaluation, MetricSettings.of(metrics))  # known by now
     assert len(asked) == 2 * N - 2
     assert read_evaluation(evaluation).stamps == (stamp,)
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     with pytest.raises(ConfigError, match="the variable NO_SUCH_KEY is not set"):
-        score_arms(evaluation, {"names": [], "external": {"judge": JUDGE | {"api_key_env": "NO_SUCH_KEY"}}})
+        score_arms(evaluation, MetricSettings.of({"external": {"judge": JUDGE | {"api_key_env": "NO_SUCH_KEY"}}}))
 
 
 @pytest.mark.parametrize(("names", "is_asked"), [(["exact_match"], False), (["judge", "exact_match"], True)])
@@ -334,7 +366,7 @@ def test_controls_are_scored_by_the_primary_metric_only(
 
     monkeypatch.setattr("vglm.evaluation.score.metrics.judge.Judge.scores", scores)
     metrics = {"names": names, "external": {"judge": JUDGE}}
-    score_arms(evaluation, metrics)
+    score_arms(evaluation, MetricSettings.of(metrics))
     assert any(each.startswith("with") for each in asked) == is_asked
     about = replace(read_evaluation(evaluation), config=json.dumps({"metrics": metrics}))
     gains = read_visual_gains(evaluation, about, compare_folder(evaluation, about))
@@ -378,7 +410,9 @@ def test_no_file_is_read_where_only_a_description_says(evaluation: Path, green: 
     with pytest.raises(ConfigError, match=r"Repeat on this command line: metrics\.external\.green\.scores=<\.\.\.>"):
         rescore(evaluation, [])
     rescore(evaluation, [f"metrics.external.green.scores={green['scores']}"])
-    assert compare_folder(evaluation, read_evaluation(evaluation)).as_dict()["splits"]["test"]["green"]["n"] == N
+    assert (
+        compare_folder(evaluation, read_evaluation(evaluation)).as_dict()["splits"]["test"]["scores"]["green"]["n"] == N
+    )
     for name, settings in {
         "bert_score": {"model": "/etc"},
         "chexbert": {"weights": "/etc/passwd", "tokenizer": "/etc"},
@@ -401,7 +435,7 @@ def test_replies_of_a_judge_are_never_written_through_a_link(evaluation: Path, t
     (tmp_path / "mine").write_text("not the end of a line")
     (evaluation / "verdicts.jsonl").symlink_to(tmp_path / "mine")
     with pytest.raises(DataError, match=r"'verdicts\.jsonl' leads out of this folder"):
-        score_arms(evaluation, {"names": [], "external": {"judge": JUDGE}})
+        score_arms(evaluation, MetricSettings.of({"names": [], "external": {"judge": JUDGE}}))
     assert (tmp_path / "mine").read_text() == "not the end of a line"
 
 
@@ -412,7 +446,7 @@ def test_a_failure_while_scoring_leaves_the_earlier_description_and_report(
     names = ("evaluation.json", "metrics.json", "report/index.html", "report/report.json")
     before = [(evaluation / name).read_bytes() for name in names]
 
-    def fail(folder: Path) -> None:
+    def fail(folder: Path, comparison: Comparison) -> None:
         assert (folder / "evaluation.json").read_bytes() != before[0]  # in the copy
         (folder / "metrics.json").unlink()
         raise KeyboardInterrupt

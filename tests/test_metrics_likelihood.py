@@ -121,7 +121,7 @@ def test_paired_comparisons_count_what_was_scored() -> None:
     after = [replace(each, likelihoods={"yes": -1.0, "no": -2.0}) if each.likelihoods else each for each in before]
     found = {name: result for name, (result, _) in compare_all(before, after, NAMES[2:]).items()}
     accuracy, error = found["likelihood_accuracy"], found["expected_calibration_error"]
-    assert (accuracy.n, accuracy.difference, accuracy.test) == (30, 1.0, "mid-p McNemar test, two-sided")
+    assert (accuracy.n, accuracy.difference, str(accuracy.test)) == (30, 1.0, "mid-p McNemar test, two-sided")
     share = math.exp(1) / (1 + math.exp(1))
     assert (error.n, error.before, error.after) == (30, pytest.approx(share), pytest.approx(1 - share))
     assert error.p_value < 0.05

@@ -14,7 +14,7 @@ from vglm.cli import main as vglm
 from vglm.config import anchor_paths, build, check_config, compose, entry_point
 from vglm.errors import AdapterError, ConfigError, DataError
 from vglm.evaluation.predictions import Arm, Evaluation, Prediction, write_evaluation, write_predictions
-from vglm.evaluation.score.protocol import collect_protocol
+from vglm.evaluation.score.side_by_side import collect_protocol
 
 # --- one command, many runs -------------------------------------------------------------------------------------------
 

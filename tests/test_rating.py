@@ -17,7 +17,7 @@ from vglm.cli import main
 from vglm.data.images import image_sha256
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.predictions import Arm, Prediction, write_evaluation, write_predictions
-from vglm.evaluation.ratings import keep_ratings, read_ratings, summarise_folder
+from vglm.evaluation.score.rating_files import keep_ratings, read_ratings, summarise_folder
 from vglm.files import locked
 from vglm.serving.rating import Study, Submission, make_rating_app
 

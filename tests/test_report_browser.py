@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +16,11 @@ import pytest
 from test_report import EVALUATION, answers, record
 from test_report_curves import write
 
+from vglm.evaluation.messages import Message
 from vglm.evaluation.predictions import Arm, Evaluation, Prediction, Stamp, write_evaluation, write_predictions
-from vglm.evaluation.report import render
-from vglm.evaluation.score.comparison import Comparison, Pair, Summary
+from vglm.evaluation.report import render, write_report
+from vglm.evaluation.score.baselines import write_baselines
+from vglm.evaluation.score.comparison import Baseline, Comparison, Pair, Summary
 
 
 def find_chromium() -> str | None:
@@ -157,11 +158,14 @@ def full_page(folder: Path, evaluation: Evaluation) -> Path:
     }
     for name, rows in kinds.items():
         write_predictions(rows, folder / name / "predictions.jsonl")
-    controls = (Arm(label="after-shuffled", meaning="after, each image replaced by that of another sample"),)
+    controls = (
+        Arm(
+            label="after-shuffled",
+            meaning=Message("control_meaning.after", {"meaning": Message("control_meaning.shuffled")}),
+        ),
+    )
     write_evaluation(replace(evaluation, config=config, controls=controls), folder)
-    meaning = "the answer of a training sample drawn at random, the mean of 20 draws"
-    baselines = [{"name": "random training answer", "meaning": meaning, "scores": {"accuracy": 0.8}}]
-    (folder / "baselines.json").write_text(json.dumps(baselines), encoding="utf-8")
+    write_baselines([Baseline("random training answer", Message("random", {"n": 20}), {"accuracy": 0.8})], folder)
     return render(write(folder))
 
 
@@ -205,17 +209,23 @@ def test_it_speaks_chinese(browser: Browser, make_page: Callable[[int], Path]) -
 
 def test_the_chinese_page_has_no_english_sentence(browser: Browser, tmp_path: Path) -> None:
     """Three lower-case words in a row are one, but for those of the data, of code and of paths."""
-    stamp = Stamp(
-        text="LEAKED",
-        detail="1 of 60 test samples are of groups that were trained on. The scores show memory as well as skill.",
-    )
+    leaks = (Message("leak.groups", {"n": 1, "total": 60}),)
+    stamp = Stamp(text="LEAKED", detail=Message("leaked", {"leaks": leaks}))
+    training = {"steps": 5, "batch": 8, "rate": 0.1, "seed": 1}
     facts = {
         "base model": "tiny",
-        "training": "5 steps of 8 samples, learning rate 0.1, seed 1",
-        "code": "sources sha256 0",
+        "training": Message("training", training),
+        "code": Message("code.sources", {"sha256": "0"}),
     }
-    summary = "tiny tuned with LoraConfig on 20 samples of scenes. Scored on 40 test samples and 40 probe samples."
-    page = full_page(tmp_path, replace(EVALUATION, summary=summary, stamps=(stamp,), facts=facts))
+    tuned = Message("summary.tuned", {"model": "tiny", "method": "LoraConfig", "n": 20, "data": "scenes"})
+    counts = (Message("samples.test", {"n": 40}), Message("samples.probe", {"n": 40}))
+    summary = Message("summary.scored", {"what": tuned, "counts": counts, "draws": 1})
+    evaluation = replace(
+        EVALUATION,
+        baseline=Arm(label="before", meaning=Message("meaning.untuned", {"model": "tiny"})),
+        candidate=Arm(label="after", meaning=Message("meaning.adapter")),
+    )
+    page = full_page(tmp_path, replace(evaluation, summary=summary, stamps=(stamp,), facts=facts))
     browser.open(page)
     assert len(browser.run("document.body.innerText.match(/[a-z]+ [a-z]+ [a-z]+/g)")) > 50
     browser.run("document.getElementById('switch').click()")
@@ -258,7 +268,7 @@ def test_curves_are_drawn_and_their_numbers_unfold(browser: Browser, tmp_path: P
     assert browser.complaints() == []
 
 
-def test_draws_of_a_sample_stand_together(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draws_of_a_sample_stand_together(browser: Browser, tmp_path: Path) -> None:
     """Three draws of two samples: the first flips in one draw, the second is always right."""
     pairs = [
         Pair(
@@ -269,9 +279,9 @@ def test_draws_of_a_sample_stand_together(browser: Browser, tmp_path: Path, monk
         for name, answer in (("a", "沙滩。" if draw == 1 else "狗。"), ("b", "沙滩。"))
     ]
     comparison = Comparison("before", "after", {"test": Summary(tuple(pairs))})
-    monkeypatch.setattr(sys.modules["vglm.evaluation.report.render"], "compare_folder", lambda *_: comparison)
     write_evaluation(replace(EVALUATION, stamps=()), tmp_path)
-    browser.open(render(tmp_path))
+    write_report(tmp_path, comparison)
+    browser.open(tmp_path / "report" / "index.html")
     assert browser.run("document.querySelectorAll('article').length") == 2
     assert browser.run("document.querySelector('.count').textContent") == "2 of 2 shown"
     first = "document.querySelector('article')"

@@ -6,11 +6,12 @@ from xml.etree import ElementTree
 
 import pytest
 from test_report import AFTER, BEFORE, EVALUATION, Page
-from vglm.evaluation.report.curves import HEIGHT, WIDTH, describe_curves, plots, read_curves
 
 from vglm.errors import DataError
 from vglm.evaluation.predictions import write_evaluation, write_predictions
 from vglm.evaluation.report import render
+from vglm.evaluation.report.sections.curves import describe_curves, plots, read_curves
+from vglm.evaluation.report.sections.curves.drawing import HEIGHT, WIDTH
 
 SVG = "{http://www.w3.org/2000/svg}"
 SCORES = [(0, 0.0, 0.8), (50, 0.6, 0.78), (100, 0.9, 0.4)]

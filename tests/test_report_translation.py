@@ -1,55 +1,111 @@
+"""What an evaluation's files carry is put into words in both languages, and data is in none of ours."""
+
+import json
 import re
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from test_report import EVALUATION, record
-from vglm.evaluation.report.strings import STRINGS
-from vglm.evaluation.report.translation import TEMPLATES, translate
+from test_report import EVALUATION, make_folder, record  # noqa: F401
 
 from vglm.data.sample import Sample, Turn
-from vglm.evaluation.predict.baselines import Answers, collect_baselines
-from vglm.evaluation.predict.image_use import make_controls
-from vglm.evaluation.predict.provenance import provenance, synthetic_stamps
-from vglm.evaluation.score.forgetting import describe_choice
+from vglm.data.splits import Leakage
+from vglm.evaluation.checkpoint_selection import choose
+from vglm.evaluation.messages import FILE_TEXTS, Message, Texts, translate
+from vglm.evaluation.predict.answers import Answers
+from vglm.evaluation.predict.controls import make_controls
+from vglm.evaluation.predict.provenance import describe_choice, provenance, synthetic_stamps
+from vglm.evaluation.predictions import Arm, Stamp, read_evaluation, write_evaluation
+from vglm.evaluation.report import render
+from vglm.evaluation.report.formatting import SHARED, named
+from vglm.evaluation.report.section import Section
+from vglm.evaluation.report.sections import SECTIONS
+from vglm.evaluation.score.baselines import collect_baselines
+from vglm.evaluation.score.metrics import select_metrics
 from vglm.evaluation.score.statistics import compare_paired
 from vglm.runs import CheckpointScore, ForgettingRecord
-from vglm.tuning.forgetting import choose
 
 SENTENCE = re.compile(r"[a-z]+ [a-z]+ [a-z]+")
 """Three English words in a row."""
+CATALOGUES = [FILE_TEXTS, SHARED, *(Section.load(name).texts for name in SECTIONS)]
 
 
-def test_places_are_the_same_in_both_languages() -> None:
-    for english, chinese in [*TEMPLATES.items(), *STRINGS.values()]:
-        assert set(re.findall(r"\{(\w+)\}", chinese)) <= set(re.findall(r"\{(\w+)\}", english)), english
+@pytest.mark.parametrize("texts", CATALOGUES, ids=lambda texts: "/".join(texts.path.parts[-2:]))
+def test_places_are_the_same_in_both_languages(texts: Texts) -> None:
+    assert texts.own
+    for english, chinese in texts.own.values():
+        assert set(re.findall(r"\{(\w+)", chinese)) <= set(re.findall(r"\{(\w+)", english)), english
+
+
+def test_sentences_are_told_from_their_names_and_numbers() -> None:
+    tuned = {"model": "tiny", "method": "LoraConfig", "n": 1020, "data": "radiograph splits"}
+    counts = (Message("samples.test", {"n": 120}), Message("samples.probe", {"n": 7}))
+    summary = Message("summary.scored", {"what": Message("summary.tuned", tuned), "counts": counts, "draws": 1})
+    assert translate(summary) == (
+        "tiny tuned with LoraConfig on 1,020 samples of radiograph splits. Scored on 120 test samples and 7 probe"
+        " samples.",
+        "tiny，用 LoraConfig 在 radiograph splits 的 1,020 条样本上调优。评分数据：120 条测试样本、7 条通用探针样本。",
+    )
+    groups = [Message("leak.groups", {"n": n, "total": 3}) for n in (2, 1)]
+    assert translate(Message("leaked", {"leaks": tuple(groups)})) == (
+        "2 of 3 test samples are of groups that were trained on; 1 of 3 test samples are of groups that were"
+        " trained on. The scores show memory as well as skill.",
+        "3 条测试样本中有 2 条所属的组参与过训练；3 条测试样本中有 1 条所属的组参与过训练。"
+        "得分既反映能力，也反映记忆。",
+    )
+    blank = Message("control_meaning.before", {"meaning": Message("control_meaning.blank")})
+    assert translate(blank) == ("before, each image replaced by one plain colour", "调优前，每张图像换成单一颜色")
+    assert translate("each image replaced by one plain colour").zh == "each image replaced by one plain colour"
+
+
+def test_messages_stay_what_they_are_in_files(tmp_path: Path) -> None:
+    leak = Leakage("test", "train", 3, 1, 2, "a")
+    detail = Message("leaked", {"leaks": ("of an older run", Message("leak.splits", asdict(leak)))})
+    evaluation = replace(
+        EVALUATION,
+        summary=Message("summary.image_use"),
+        stamps=(Stamp(text="LEAKED", detail=detail),),
+        facts={"run": "outputs/1", "test data": Message("test_data", {"n": 3, "sha256": "ab"})},
+        candidate=Arm(label="after", meaning=Message("meaning.adapter")),
+    )
+    write_evaluation(evaluation, tmp_path)
+    assert read_evaluation(tmp_path) == evaluation
+    assert str(detail) == f"of an older run; {leak}. The scores show memory as well as skill."
+    stored = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
+    assert stored["facts"]["test data"] == {"key": "test_data", "values": {"n": 3, "sha256": "ab"}}
 
 
 @pytest.mark.parametrize(
-    ("english", "chinese"),
-    [
-        (
-            "tiny tuned with LoraConfig on 1,020 samples of radiograph splits. Scored on 120 test samples and 7 probe"
-            " samples.",
-            "tiny，用 LoraConfig 在 radiograph splits 的 1,020 条样本上调优。"
-            "评分数据：120 条测试样本、7 条通用探针样本。",
-        ),
-        (
-            "2 of 3 test samples are of groups that were trained on; 1 of 3 test samples are of groups that were"
-            " trained on. The scores show memory as well as skill.",
-            "3 条测试样本中有 2 条所属的组参与过训练；3 条测试样本中有 1 条所属的组参与过训练。"
-            "得分既反映能力，也反映记忆。",
-        ),
-        ("before, each image replaced by one plain colour", "调优前，每张图像换成单一颜色"),
-        ("no sentence of ours; not at all.", None),
-    ],
+    "message",
+    [Message("of.tomorrow", {"n": 5}), Message("training_images", {"n": 5}), Message("samples.test", {"n": "5"})],
 )
-def test_sentences_are_told_from_their_names_and_numbers(english: str, chinese: str | None) -> None:
-    assert translate(english).en == english
-    if chinese is None:
-        assert "no sentence of ours" in translate(english).zh
-    else:
-        assert translate(english).zh == chinese
+def test_a_message_of_another_version_is_shown_with_its_values(message: Message) -> None:
+    for words in translate(message):
+        assert words == f"{message.key}: n 5"
+
+
+def test_data_is_not_translated(make_folder: Callable[..., Path]) -> None:  # noqa: F811
+    """Values and names of fields that are words of the interface too."""
+    words = ["model", "run", "training", "normal", "test", "code"]
+    rows = [
+        record(f"{row}", "猫。", meta={"all": words[row % 6], "report": words[row % 2], "study": words[3 + row % 2]})
+        for row in range(24)
+    ]
+    after = [replace(each, prediction="沙滩。") for each in rows]
+    facts = {"data": "model", "model": "run"}
+    arms = {"baseline": Arm(label="before", meaning="training"), "candidate": Arm(label="after", meaning="run")}
+    evaluation = replace(EVALUATION, title="model", summary="run", facts=facts, stamps=(), **arms)
+    text = render(make_folder(rows, after, evaluation)).read_text(encoding="utf-8")
+    shown, _, rest = text.partition('<script type="application/json" id="data">')
+    assert rest.count("<dd>model</dd>") == rest.count("<dd>run</dd>") == 1
+    assert [f"· {name} <small>" in shown for name in ("all", "report", "study")] == [True] * 3
+    for word in words:
+        assert f'<th scope="row">{word}</th>' in shown
+    data = json.loads(rest.partition("</script>")[0])
+    assert sorted(map(tuple, data["fields"])) == [("all", "all"), ("report", "report"), ("study", "study")]
+    assert not any(data["words"])
 
 
 def test_all_that_the_workbench_says_of_arms_and_baselines_has_chinese() -> None:
@@ -59,19 +115,20 @@ def test_all_that_the_workbench_says_of_arms_and_baselines_has_chinese() -> None
         Sample(id=str(row), group=str(row), image=image, turns=(Turn("哪里？", "沙滩。"),))
         for row, image in enumerate(images)
     ]
-    said = [each.arm.meaning for each in make_controls({"test": samples}, 4, True, 1)]
+    said = [translate(each.arm.meaning) for each in make_controls({"test": samples}, 4, True, 1)]
     test = [record(str(row), "沙滩。") for row in range(4)]
     answers = Answers("after", {"after": test, "after-text-only": test}, ["沙滩。"] * 4)
-    baselines = collect_baselines(samples, answers, {"names": ["exact_match"], "labels": None})
+    baselines = collect_baselines(samples, answers, select_metrics(["exact_match"]))
     assert len(baselines) == 5
-    said += [text for each in baselines for text in (each.name, each.meaning)]
+    said += [named("baseline", each.name) for each in baselines] + [translate(each.meaning) for each in baselines]
     results = [compare_paired([0, 1, 1], [1, 1, 0]), compare_paired([0, 0.5, 1], [1, 1, 0], groups=["a", "a", "b"])]
-    said += [text for each in results for text in (each.test, each.interval_method)]
-    said += [*provenance("seed: 1\n", None), *provenance("seed: 1\n", None).values()]
+    said += [translate(text) for each in results for text in (each.test, each.interval_method, each.power_line)]
+    facts = provenance("seed: 1\n", None)
+    said += [named("fact", name) for name in facts] + [translate(fact) for fact in facts.values()]
     stamps = synthetic_stamps("dataset: {_target_: vglm.worlds.star_dialogues.star_splits}")
-    said += [text for each in stamps for text in (each.text, each.detail)]
+    said += [text for each in stamps for text in (named("stamp", each.text), translate(each.detail))]
     for text in said:
-        assert not SENTENCE.search(translate(text).zh), text
+        assert not SENTENCE.search(text.zh), text
 
 
 @pytest.mark.parametrize(("domain", "probe"), [((0, 0.9), (0.8, 0.5)), ((0, 0), (0.8, 0.8)), ((0, 1), (0.8, 0.8))])
@@ -86,17 +143,22 @@ def test_what_is_said_of_a_chosen_checkpoint_has_chinese(domain: tuple[float, ..
         probe="the general probe",
         stopped_early=True,
         warning=choice.warning,
+        choice=asdict(choice),
     )
     said, stamps = describe_choice(facts, {})
-    for text in (*said.values(), *(text for each in stamps for text in (each.text, each.detail))):
-        assert not SENTENCE.search(translate(text).zh), translate(text).zh
+    assert str(said["checkpoint"]).startswith(f"{choice}; scored by exact_match on validation samples")
+    for text in (translate(said["checkpoint"]), *(translate(stamp.detail) for stamp in stamps)):
+        assert not SENTENCE.search(text.zh), text.zh
     for stamp in stamps:
-        assert stamp.text not in stamp.detail
+        assert named("stamp", stamp.text).zh != stamp.text
+        assert stamp.text not in str(stamp.detail)
+    older, _ = describe_choice(replace(facts, choice=None), {})
+    assert str(older["checkpoint"]) == str(said["checkpoint"])  # the sentence of the run's record
 
 
 def test_generated_data_is_stamped(tmp_path: Path) -> None:
     nested = "dataset: {parts: [{_target_: vglm.worlds.pretraining.scene_splits}]}"
-    assert "scene_splits" in synthetic_stamps(nested)[0].detail
+    assert "scene_splits" in str(synthetic_stamps(nested)[0].detail)
     config = f"dataset: {{_target_: vglm.data.loading.load_splits, path: {tmp_path}}}"
     assert synthetic_stamps(config) == synthetic_stamps(EVALUATION.config) == ()
     (tmp_path / "SYNTHETIC").touch()
@@ -111,7 +173,7 @@ def test_provenance_changes_with_what_it_names(tmp_path: Path) -> None:
     weights.write_bytes(b"one")
     first = provenance("seed: 1\n", tmp_path / "adapter")
     assert first == provenance("seed: 1\n", tmp_path / "adapter")
-    assert re.fullmatch(r"(commit [0-9a-f]{12}( with changes)?, )?sources sha256 [0-9a-f]{16}", first["code"])
+    assert re.fullmatch(r"(commit [0-9a-f]{12}( with changes)?, )?sources sha256 [0-9a-f]{16}", str(first["code"]))
     weights.write_bytes(b"two")
     second = provenance("seed: 2\n", tmp_path / "adapter")
     assert first["tuned weights"] != second["tuned weights"]

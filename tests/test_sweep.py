@@ -17,8 +17,8 @@ import train
 from vglm.cli import main
 from vglm.config import compose
 from vglm.errors import ConfigError, DataError
+from vglm.evaluation.score.side_by_side import MethodTest, Row, as_markdown, compare_methods, print_rows, tabulate
 from vglm.evaluation.score.statistics import Interval, bootstrap_interval, compare_paired, over_seeds
-from vglm.evaluation.score.sweep import MethodTest, Row, as_markdown, compare_methods, print_rows, tabulate
 from vglm.runs import Run
 
 

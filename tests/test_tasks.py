@@ -73,7 +73,7 @@ def test_a_task_runs(task: str, random_model_folder: Path, tmp_path: Path) -> No
     folder = evaluate.run(compose("evaluate", [*overrides_of(task, tmp_path), *model, *rest]))
     evaluation = read_evaluation(folder)
     assert evaluation.title == f"random_tiny on {task}"
-    assert evaluation.facts["task"] == f"{task}, version 1"
+    assert str(evaluation.facts["task"]) == f"{task}, version 1"
     assert evaluation.facts["prompt"] == yaml.safe_load(evaluation.config)["task"]["prompt"]
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert list(metrics["splits"]) == ["probe" if task == "general_probe" else "test"]
@@ -164,4 +164,4 @@ def test_the_example_is_a_whole_task_wherever_its_file_lies(random_model_folder:
     records = read_predictions(folder / "true" / "predictions.jsonl")
     asked = [record.question for record in records]
     assert asked == [f"How many {name}?\nAnswer in one word." for name in ("cats", "dogs")]
-    assert read_evaluation(folder).facts["task"] == "my_benchmark, version 1"
+    assert str(read_evaluation(folder).facts["task"]) == "my_benchmark, version 1"

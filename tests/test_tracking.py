@@ -8,8 +8,16 @@ from test_report import AFTER, BEFORE, EVALUATION
 from vglm.evaluation.predictions import write_evaluation, write_predictions
 from vglm.evaluation.report import render
 from vglm.evaluation.tracking import COLUMNS, find_run_id, table_rows, track_evaluation
+from vglm.runs import Run
 
 TRACKER = {"_target_": "vglm.tuning.trainer.Tracker", "report_to": "wandb", "project": "test", "mode": "offline"}
+
+
+def tracked(folder: Path, tracker: object) -> Run:
+    """The run in a folder, with a config that says where it was tracked."""
+    parts = {name: {"_target_": "x"} for name in ("model", "dataset", "method", "trainer")}
+    (folder / "config.yaml").write_text(json.dumps({**parts, "tracker": tracker}), encoding="utf-8")
+    return Run(folder)
 
 
 @pytest.fixture
@@ -32,7 +40,7 @@ def test_the_newest_id_of_a_run_is_found(run: Path, tmp_path: Path) -> None:
 
 def test_an_offline_evaluation_goes_to_the_run_that_was_trained(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    said = track_evaluation(run / "evaluation", run, {"tracker": TRACKER})
+    said = track_evaluation(run / "evaluation", tracked(run, TRACKER))
     assert said is not None
     assert said.startswith("Weights & Biases, run second2:")
     (folder,) = [each for each in (run / "wandb").glob("offline-run-*-second2") if (each / "files").is_dir()]
@@ -57,14 +65,14 @@ def test_a_failed_upload_is_a_warning(
         raise OSError("no way out")
 
     monkeypatch.setattr(wandb, "init", refuse)
-    assert track_evaluation(run / "evaluation", run, {"tracker": TRACKER}) is None
+    assert track_evaluation(run / "evaluation", tracked(run, TRACKER)) is None
     assert "warning: the evaluation was not uploaded (no way out); its report is complete." in capsys.readouterr().err
 
 
 def test_tensorboard_gets_scores_and_the_verdict(run: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    said = track_evaluation(run / "evaluation", run, {"tracker": {**TRACKER, "report_to": "tensorboard"}})
+    said = track_evaluation(run / "evaluation", tracked(run, {**TRACKER, "report_to": "tensorboard"}))
     assert said is not None
     events = EventAccumulator(str(run / "tensorboard" / "evaluation"))
     events.Reload()
@@ -74,8 +82,8 @@ def test_tensorboard_gets_scores_and_the_verdict(run: Path) -> None:
 
 @pytest.mark.parametrize("trained", [{}, {"tracker": {"report_to": "none"}}, {"tracker": None}])
 def test_what_was_not_tracked_stays_here(run: Path, trained: dict[str, Any]) -> None:
-    assert track_evaluation(run / "evaluation", run, trained) is None
-    assert track_evaluation(run / "evaluation", None, {"tracker": TRACKER}) is None
+    assert track_evaluation(run / "evaluation", tracked(run, trained.get("tracker"))) is None
+    assert track_evaluation(run / "evaluation", None) is None
 
 
 @pytest.mark.parametrize("trap", ["settings", "link"])
@@ -90,5 +98,5 @@ def test_a_stranger_s_run_does_not_choose_where_an_evaluation_goes(
     else:
         (run / "wandb").rename(run.parent / "elsewhere")
         (run / "wandb").symlink_to(run.parent / "elsewhere")
-    assert track_evaluation(run / "evaluation", run, {"tracker": TRACKER}) is None
+    assert track_evaluation(run / "evaluation", tracked(run, TRACKER)) is None
     assert "warning: the evaluation was not uploaded" in capsys.readouterr().err

@@ -15,8 +15,9 @@ from vglm.data.loading import load_splits
 from vglm.data.sample import Sample, Turn
 from vglm.data.sequences import TrainingSequences
 from vglm.errors import CacheError, ConfigError
+from vglm.evaluation.predict.controls import shuffle_images
+from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import generate_predictions
-from vglm.evaluation.predict.image_use import shuffle_images
 from vglm.model.identity import hash_weights
 from vglm.model.loading import load_pretrained
 from vglm.model.modeling import VISION_PARTS
@@ -133,25 +134,29 @@ def test_answers_from_the_cache_are_the_same_answers(
     model, processor = load_pretrained(TINY)
     samples = [*load_splits(few_shot_folder).train, Sample("text", "t", None, (Turn("你好", ""),))]
     for rows in (samples, shuffle_images(samples, seed=1)):
-        plain = generate_predictions(model, processor, rows, max_new_tokens=8, batch_size=3)
-        cached = generate_predictions(model, processor, rows, max_new_tokens=8, batch_size=3, feature_cache=True)
+        plain = generate_predictions(model, processor, rows, Decoding(max_new_tokens=8, batch_size=3))
+        cached = generate_predictions(
+            model, processor, rows, Decoding(max_new_tokens=8, batch_size=3), feature_cache=True
+        )
         assert cached == plain
     monkeypatch.setattr(type(model.model), "get_image_features", None)  # a second evaluation asks the tower nothing
-    assert generate_predictions(model, processor, rows, max_new_tokens=8, feature_cache=True) == plain
+    assert generate_predictions(model, processor, rows, Decoding(max_new_tokens=8), feature_cache=True) == plain
 
 
 def test_an_evaluation_goes_on_when_the_cache_cannot_be_written(
     tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     model, processor = load_pretrained(TINY)
-    plain = generate_predictions(model, processor, samples, max_new_tokens=4, batch_size=2)
+    plain = generate_predictions(model, processor, samples, Decoding(max_new_tokens=4, batch_size=2))
     monkeypatch.setenv(VARIABLE, str(tmp_path))
 
     def fail(*_: object) -> None:
         raise CacheError("No space left on device")
 
     monkeypatch.setattr("vglm.data.feature_cache.FeatureCache._encode", fail)
-    found = generate_predictions(model, processor, samples, max_new_tokens=4, batch_size=2, feature_cache=True)
+    found = generate_predictions(
+        model, processor, samples, Decoding(max_new_tokens=4, batch_size=2), feature_cache=True
+    )
     assert found == plain
     assert caplog.text.count("features of pictures are not cached any further: No space left") == 1
 

@@ -17,9 +17,9 @@ from vglm.config import build, compose
 from vglm.data.collator import Collator
 from vglm.data.loading import load_splits
 from vglm.errors import CheckpointError, WorkbenchError
+from vglm.evaluation.checkpoint_selection import CheckpointScores
 from vglm.model.loading import load_pretrained
 from vglm.runs import read_scores
-from vglm.tuning.checkpoint_scores import CheckpointScores
 from vglm.tuning.components import ComponentTuning
 from vglm.tuning.methods import attach
 from vglm.tuning.run_folder import newest_checkpoint, open_run

@@ -8,8 +8,9 @@ import torch
 import vglm
 from vglm.config import build, compose, repo_root
 from vglm.data.sample import Sample
+from vglm.evaluation.predict.controls import shuffle_images
+from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import generate_predictions
-from vglm.evaluation.predict.image_use import shuffle_images
 from vglm.evaluation.score.metrics import exact_match
 from vglm.model.identity import hash_weights
 from vglm.worlds.pretraining import SceneDialogues
@@ -32,7 +33,7 @@ def scenes() -> list[Sample]:
 
 def scores(tiny: Loaded, samples: list[Sample]) -> dict[str, float]:
     """Exact match over all samples and by kind of question."""
-    records = generate_predictions(*tiny, samples, batch_size=50, max_new_tokens=32)
+    records = generate_predictions(*tiny, samples, Decoding(batch_size=50, max_new_tokens=32))
     right: dict[str, list[float]] = defaultdict(list)
     for record in records:
         for kind in ("all", str(record.kind)):

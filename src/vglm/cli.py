@@ -171,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     add = score.add_argument
     add("folder", metavar="DIR", type=Path, help="the evaluation folder")
     add("settings", metavar="SETTING", nargs="*", help="metrics.<key>=<value>; see conf/metrics/")
+    _add_allow_target(add)
     score.set_defaults(command=_score, name="score", doing="reading the stored answers")
 
     doctor = commands.add_parser(
@@ -208,7 +209,7 @@ def _add_allow_target(add: Callable[..., object]) -> None:
         metavar="PACKAGE",
         action="append",
         default=[],
-        help="a package of yours whose components the runs may name, repeatable; what others name is not built",
+        help="a package of yours whose components and metrics may be named, repeatable; what others name is not built",
     )
 
 
@@ -290,21 +291,23 @@ def _merge(parsed: argparse.Namespace) -> int:
 
 
 def _protocol(parsed: argparse.Namespace) -> None:
-    from vglm.evaluation.score.protocol import collect_protocol
+    from vglm.evaluation.score.side_by_side import collect_protocol
 
     print(collect_protocol(parsed.folder))
 
 
 def _report(parsed: argparse.Namespace) -> None:
+    from vglm.config import allow_targets
     from vglm.files import recover, write_text
 
+    allow_targets(*parsed.allow_target)
     for folder in parsed.runs:
         recover(folder)  # another report may have been killed
     if any((folder / "evaluation.json").is_file() for folder in parsed.runs):
         _render_again(parsed.runs)
         return
     from vglm.config import repo_root
-    from vglm.evaluation.score.sweep import as_markdown, compare_methods, print_rows, tabulate
+    from vglm.evaluation.score.side_by_side import as_markdown, compare_methods, print_rows, tabulate
     from vglm.runs import Run
 
     runs = Run.find(parsed.runs)
@@ -322,10 +325,12 @@ def _report(parsed: argparse.Namespace) -> None:
 
 
 def _score(parsed: argparse.Namespace) -> None:
+    from vglm.config import allow_targets
     from vglm.evaluation.report import print_summary, write_report
     from vglm.evaluation.score.scoring import rescore
     from vglm.files import recover
 
+    allow_targets(*parsed.allow_target)
     recover(parsed.folder)
     _check_evaluations([parsed.folder])
     print_summary(parsed.folder, rescore(parsed.folder, parsed.settings, write_report))
@@ -333,14 +338,12 @@ def _score(parsed: argparse.Namespace) -> None:
 
 def _render_again(folders: Sequence[Path]) -> None:
     """Write reports again, from the files alone."""
-    from vglm.evaluation.predictions import read_evaluation
-    from vglm.evaluation.report import print_summary, render
-    from vglm.evaluation.score.comparison import compare_folder
+    from vglm.evaluation.report import print_summary, write_report
+    from vglm.evaluation.score.scoring import refresh
 
     _check_evaluations(folders)
     for folder in folders:
-        render(folder)
-        print_summary(folder, compare_folder(folder, read_evaluation(folder)))
+        print_summary(folder, refresh(folder, write_report))
 
 
 def _check_evaluations(folders: Sequence[Path]) -> None:

@@ -110,7 +110,7 @@ class TrainingRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForgettingRecord:
-    """What checkpoints were scored by, and which was chosen; see `vglm.tuning.checkpoint_scores`.
+    """What checkpoints were scored by, and which was chosen; see `vglm.evaluation.checkpoint_selection`.
 
     Attributes:
         metric: Name of the score.
@@ -122,7 +122,7 @@ class ForgettingRecord:
         stopped_early: Whether training was stopped because too much was forgotten.
         warning: What a reader must know before all.
         reason: Why that one was chosen, in words.
-        choice: The same in numbers, see `vglm.tuning.forgetting.Choice`; None in older runs.
+        choice: The same in numbers, see `vglm.evaluation.checkpoint_selection.Choice`; None in older runs.
     """
 
     metric: str = "exact_match"

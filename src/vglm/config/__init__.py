@@ -19,21 +19,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vglm.config.app import INTERRUPTED, announce, entry_point, is_one_of_several, quiet_libraries
-    from vglm.config.check import check_config
+    from vglm.config.check import check_component, check_config
     from vglm.config.overrides import compose, loosen, top_level_keys
     from vglm.config.places import repo_root
     from vglm.config.resolvers import register_resolvers
     from vglm.config.run_config import anchor_paths, load_run_config, read_run_values, take_from_run
-    from vglm.config.targets import allow_targets, build
+    from vglm.config.targets import allow_targets, build, is_ours, locate
 
 _HOMES = {
     "app": ("INTERRUPTED", "announce", "entry_point", "is_one_of_several", "quiet_libraries"),
-    "check": ("check_config",),
+    "check": ("check_component", "check_config"),
     "overrides": ("compose", "loosen", "top_level_keys"),
     "places": ("repo_root",),
     "resolvers": ("register_resolvers",),
     "run_config": ("anchor_paths", "load_run_config", "read_run_values", "take_from_run"),
-    "targets": ("allow_targets", "build"),
+    "targets": ("allow_targets", "build", "is_ours", "locate"),
 }
 
 __all__ = [
@@ -42,11 +42,14 @@ __all__ = [
     "anchor_paths",
     "announce",
     "build",
+    "check_component",
     "check_config",
     "compose",
     "entry_point",
     "is_one_of_several",
+    "is_ours",
     "load_run_config",
+    "locate",
     "loosen",
     "quiet_libraries",
     "read_run_values",

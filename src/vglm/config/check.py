@@ -23,10 +23,9 @@ from typing import Any, Literal
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vglm.config.overrides import top_level_keys
 from vglm.config.settings import SETTINGS
 from vglm.config.signatures import NoSuchName, Signature, missing_name, read_signature
-from vglm.config.targets import build, is_ours, locate, refusal
+from vglm.config.targets import build, interpolation_in, is_ours, locate, refusal
 from vglm.errors import ConfigError, brief
 
 _HYDRA_KEYS = ("_target_", "_convert_", "_recursive_", "_partial_", "_args_")
@@ -110,6 +109,8 @@ def check_config(cfg: DictConfig, config_name: str = "train") -> None:
     Raises:
         ConfigError: Lists all problems, one a line, each with the key's full name.
     """
+    from vglm.config.overrides import top_level_keys  # with Hydra, which a single component needs not
+
     known = top_level_keys(config_name)
     problems = [f"{key[:_SHOWN]}: no such key{did_you_mean(key, known)}" for key in map(str, cfg) if key not in known]
     components: list[tuple[str, DictConfig]] = []
@@ -120,9 +121,32 @@ def check_config(cfg: DictConfig, config_name: str = "train") -> None:
     if not problems:
         problems += [problem for path, node in components for problem in _construction_problems(node, path)]
     if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        lines = "".join(f"\n  {problem}" for problem in problems)
-        raise ConfigError(f"{count} in the config:{lines}\nSee the whole config with --cfg job.")
+        raise ConfigError(f"{_listed(problems, 'the config')}\nSee the whole config with --cfg job.")
+
+
+def check_component(component: Mapping[str, Any], path: str) -> None:
+    """Find every mistake in the names and types of one component, of plain values, and in those below it.
+
+    Args:
+        component: With its `_target_`.
+        path: What messages call it, such as `metrics`.
+
+    Raises:
+        ConfigError: Lists all problems, one a line; or a value asks to be replaced by something else.
+    """
+    if found := interpolation_in(component):
+        raise ConfigError(f"{path}: {found[:_SHOWN]!r} asks to be replaced by something else.")
+    try:
+        node = OmegaConf.create(dict(component))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {brief(error)}") from error
+    if problems := list(_problems(node, f"{path}.", [])):
+        raise ConfigError(_listed(problems, path))
+
+
+def _listed(problems: list[str], where: str) -> str:
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return f"{count} in {where}:" + "".join(f"\n  {problem}" for problem in problems)
 
 
 def _is_plain(node: DictConfig, key: str) -> bool:

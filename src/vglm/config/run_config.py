@@ -19,7 +19,7 @@ _MOST_BYTES = 1_000_000
 _COMPONENTS = ("trainer", "model", "dataset", "method", "training", "tracker")
 _PLAIN = ("recipe", "seed", "answers", "max_length", "packing", "feature_cache", "allow_leakage", "learning_rates")
 _TRACKER_SETTINGS = "wandb/settings"
-_SCORING = "vglm.evaluation.score.forgetting.CheckpointScoring"
+_SCORING = "vglm.evaluation.checkpoint_selection.CheckpointSelection"
 
 
 def read_run_values(path: Path) -> dict[str, Any]:

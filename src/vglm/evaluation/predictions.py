@@ -45,6 +45,8 @@ PREDICTIONS_FILE = "predictions.jsonl"
 CURVES_FILE = "curves.json"
 IMAGES_FOLDER = "images"
 MAX_ERRORS_SHOWN = 5
+TEXT_ONLY = "text-only"
+"""The control in which questions have no image."""
 ENDED, CUT = "eos", "length"
 """How an answer can end, see `Prediction.finish`."""
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,63}")
@@ -394,3 +396,22 @@ def _is_number(value: object) -> bool:
 
 def _is_turn(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(isinstance(each, str) for each in value)
+
+
+# --- references ------------------------------------------------------------------------------------------------------
+
+
+def reference_answers(reference: str) -> list[str]:
+    """The answers of a reference: a JSON list of texts, or one answer."""
+    return listed_answers(reference) or [reference]
+
+
+def listed_answers(text: object) -> list[str]:
+    """The texts of a JSON list; none where it is something else."""
+    if not isinstance(text, str) or not text.lstrip().startswith("["):
+        return []
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    return values if isinstance(values, list) and all(isinstance(each, str) for each in values) else []

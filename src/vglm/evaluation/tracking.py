@@ -20,8 +20,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from vglm.evaluation.score.comparison import METRICS_FILE
+from vglm.evaluation.score.schema import METRICS_FILE
 from vglm.files import inside
+from vglm.runs import Run
 
 MAX_PAGE_BYTES = 30_000_000
 """A larger page is in the artifact only."""
@@ -31,18 +32,17 @@ _WANDB_SETTINGS = "wandb/settings"
 _RUN_NAME = re.compile(r"(?:offline-)?run-(\d{8}_\d{6})-(\w+)")
 
 
-def track_evaluation(evaluation: Path, run: Path | None, trained: Mapping[str, Any]) -> str | None:
+def track_evaluation(evaluation: Path, tuned: Run | None) -> str | None:
     """Upload a finished evaluation to where its run was tracked.
 
     Args:
         evaluation: The evaluation folder, with its report.
-        run: The run's folder; None for a model alone, which nobody tracked.
-        trained: The run's plain config; its `tracker` says where.
+        tuned: The run, whose config says where; None for a model alone, which nobody tracked.
 
     Returns:
         Where it went, in words; None where nothing was tracked or it failed, which is said on stderr.
     """
-    settings = trained.get("tracker")
+    run, settings = (None, None) if tuned is None else (tuned.folder, tuned.config.get("tracker"))
     kind = settings.get("report_to") if isinstance(settings, Mapping) else None
     if run is None or kind not in ("wandb", "tensorboard"):
         return None
@@ -79,9 +79,9 @@ def table_rows(report: Mapping[str, Any]) -> list[list[Any]]:
     rows = []
     for split, content in report["splits"].items():
         for name in report["metrics"]:
-            if name in content:
-                score = content[name]
-                values = [score[arm] for arm in arms] + [score["difference"], *score["interval"]]
+            if name in content["scores"]:
+                score = content["scores"][name]
+                values = [score["values"][arm] for arm in arms] + [score["difference"], *score["interval"]]
                 rows.append([split, name, *values, score["p_value"], score["p_value_holm"], score["n"]])
     return rows
 

@@ -24,6 +24,7 @@ from PIL import Image
 
 from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError, DataError
+from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import AnsweringProcessor, GenerativeModel, generate_predictions
 from vglm.evaluation.predict.likelihoods import score_choices
 from vglm.text.prompt import clean_response
@@ -119,8 +120,7 @@ def answer_questions(
                 model,
                 processor,
                 samples,
-                batch_size=batch_size,
-                max_new_tokens=limit,
+                Decoding(batch_size=batch_size, max_new_tokens=limit),
                 title=f"answers {done + 1} to {done + len(indices)} of {len(questions)}",
             )
             for index, record in zip(indices, records, strict=True):
@@ -177,9 +177,8 @@ def score_continuations(
                 " task's data, or leave these questions out."
             )
         longest = max(score.tokens for each in scores for score in each)  # a greedy answer that goes on is another one
-        greedy = generate_predictions(
-            model, processor, samples, batch_size=batch_size, max_new_tokens=longest, title=f"{title}, greedy"
-        )
+        decoding = Decoding(batch_size=batch_size, max_new_tokens=longest)
+        greedy = generate_predictions(model, processor, samples, decoding, title=f"{title}, greedy")
         for question, given, each, record in zip(asked, texts, scores, greedy, strict=True):
             known = {
                 score.choice: Likelihood(score.log_likelihood, record.prediction == clean_response(score.choice))

@@ -246,7 +246,7 @@ def _demo(parsed: argparse.Namespace) -> None:
 
 def _rate(parsed: argparse.Namespace) -> None:
     from vglm.errors import DataError
-    from vglm.evaluation.ratings import RATINGS_FOLDER, check_rater
+    from vglm.evaluation.score.rating_files import RATINGS_FOLDER, check_rater
     from vglm.files import locked
     from vglm.serving.texts import default_language
 
@@ -274,7 +274,7 @@ def _rate(parsed: argparse.Namespace) -> None:
 def _print_ratings(parsed: argparse.Namespace) -> None:
     """What people said so far."""
     from vglm.evaluation.predictions import read_evaluation
-    from vglm.evaluation.ratings import summarise_folder
+    from vglm.evaluation.score.rating_files import summarise_folder
     from vglm.evaluation.report.render import print_table
     from vglm.evaluation.report.sections import ratings
 

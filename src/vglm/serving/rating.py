@@ -27,7 +27,7 @@ from starlette.staticfiles import StaticFiles
 from vglm.errors import ConfigError, WorkbenchError, message_of
 from vglm.evaluation.messages import Language
 from vglm.evaluation.predictions import Evaluation, read_evaluation
-from vglm.evaluation.ratings import (
+from vglm.evaluation.score.rating_files import (
     Contest,
     Rating,
     check_rater,

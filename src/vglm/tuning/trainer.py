@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from accelerate.utils import gather_object
@@ -37,7 +37,6 @@ from vglm.data.sample import Sample
 from vglm.errors import CheckpointError, ConfigError, WorkbenchError, brief
 from vglm.files import read_json, remove_folder, whole_file, write_text
 from vglm.tuning.adalora import RankAllocation, is_adalora, load_allocation, save_allocation
-from vglm.tuning.checkpoint_scores import CheckpointScores
 from vglm.tuning.components import learning_rate_of
 from vglm.tuning.memory import peak_memory, reset_peak_memory
 from vglm.tuning.sharing import SAMPLE_IDS, Filling, Shared, SharedCollator
@@ -122,6 +121,35 @@ def _set_environment(variables: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
+class Chosen(Protocol):
+    """The checkpoint that training ends with; as text, why."""
+
+    @property
+    def step(self) -> int:
+        """Its step."""
+
+
+class CheckpointScorer(TrainerCallback):
+    """What scores checkpoints as they are saved, see `vglm.evaluation.checkpoint_selection`.
+
+    Attributes:
+        budget_points: Hundredths that may be forgotten: choose by them; None keeps the last state.
+        seconds: How long scoring took in this process.
+    """
+
+    budget_points: float | None
+    seconds: float
+
+    @property
+    def choice(self) -> Chosen | None:
+        """The checkpoint to keep; None keeps the last state."""
+        return None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For run.json: what was scored, and what was chosen and why."""
+        return {}
+
+
 class WorkbenchTrainer(Trainer):
     """`transformers.Trainer` that saves, and resumes from, exactly the parameters that train.
 
@@ -142,7 +170,7 @@ class WorkbenchTrainer(Trainer):
         train_dataset: Sequence[Sample],
         data_collator: Collator,
         learning_rates: Mapping[str, float | str] = MappingProxyType({}),
-        scores: CheckpointScores | None = None,
+        scores: CheckpointScorer | None = None,
     ) -> None:
         self.learning_rates = learning_rates
         self.scores = scores
@@ -224,7 +252,7 @@ class WorkbenchTrainer(Trainer):
         """
         return {"training": outcome.metrics, "forgetting": None if self.scores is None else self.scores.as_dict()}
 
-    def _check_scores(self, scores: CheckpointScores) -> None:
+    def _check_scores(self, scores: CheckpointScorer) -> None:
         """Refuse what cannot be scored, or chosen from."""
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise ConfigError(

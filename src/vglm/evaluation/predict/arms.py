@@ -4,7 +4,7 @@ a finished run     `before` (the base model) and `after` (with the adapter, or t
 a model alone      `shuffled` (each question with another sample's image) and `true`
 
 Beside its own samples an arm answers controls: some test questions with other images (see
-`vglm.evaluation.predict.image_use`).
+`vglm.evaluation.predict.controls`).
 """
 
 import shlex
@@ -24,15 +24,15 @@ from vglm.data.sample import Sample
 from vglm.data.splits import fingerprint
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.messages import Message, Sentence, Value
-from vglm.evaluation.predict.baselines import Answers, nearest_answers, put_in_context
-from vglm.evaluation.predict.decoding import describe_decoding
+from vglm.evaluation.predict.answers import Answers
+from vglm.evaluation.predict.controls import Control, shuffle_images
+from vglm.evaluation.predict.decoding import Choices, Decoding
+from vglm.evaluation.predict.examples import nearest_answers, put_in_context
 from vglm.evaluation.predict.generation import answer_splits, check_precision
-from vglm.evaluation.predict.image_use import Control, shuffle_images
-from vglm.evaluation.predict.likelihoods import Choices, check_choices
-from vglm.evaluation.predict.provenance import provenance, synthetic_stamps
+from vglm.evaluation.predict.likelihoods import check_choices
+from vglm.evaluation.predict.provenance import curves_of, describe_choice, provenance, synthetic_stamps
 from vglm.evaluation.predictions import Arm, Evaluation, Prediction, Stamp
 from vglm.evaluation.processes import Processes
-from vglm.evaluation.score.forgetting import describe_choice, read_curves
 from vglm.runs import Run
 
 SPLITS = ("test", "probe", "validation", "train")
@@ -67,14 +67,14 @@ class ModelArm:
         return self.arm.label
 
     @property
-    def asked(self) -> list[tuple[str, Samples]]:
+    def requested(self) -> list[tuple[str, Samples]]:
         """What it answers, each with a label: its own samples, then its controls'."""
         return [(self.label, self.samples), *((each.arm.label, {"test": each.samples}) for each in self.controls)]
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is evaluated, see the module's description.
+class Arms:
+    """The two arms that are compared, see the module's description, and what a report has to say of them.
 
     Attributes:
         title: The heading of its report.
@@ -89,7 +89,7 @@ class Subject:
         trained_groups: Groups (studies, patients, stars) it was tuned on, where the data evaluated has the same files.
         is_other_test: Whether the test samples are not those that the run set apart, although the data is the same.
         stamps: What the run itself has to say before all.
-        log: How the run went, see `vglm.evaluation.score.forgetting.read_curves`; None for a model alone.
+        log: How the run went, see `curves_of`; None for a model alone.
         result: The folder with what was tuned; None for a model alone.
     """
 
@@ -136,15 +136,15 @@ def select_samples(splits: Splits, names: str | Sequence[str], choices: Choices 
     return samples
 
 
-def open_subject(
+def open_arms(
     config: Mapping[str, Any],
     run: Run | None,
     samples: Samples,
     files: Mapping[str, str],
     controls: Sequence[Control],
     load: Callable[..., Loaded],
-) -> Subject:
-    """Put together what is evaluated: a finished run, or where there is none a model alone.
+) -> Arms:
+    """Put together the arms: of a finished run, or where there is none of a model alone.
 
     Args:
         config: The evaluation's plain config.
@@ -172,9 +172,9 @@ def _tuned_run(
     controls: Sequence[Control],
     load: Callable[..., Loaded],
     dtype: str | None,
-) -> Subject:
+) -> Arms:
     """Arms `before` and `after`; an adapter shares one loaded model between both, else `dtype` is that of the base."""
-    trained, record, result, log = run.config, run.record, run.result, read_curves(run.folder)
+    trained, record, result, log = run.config, run.record, run.result, curves_of(run)
     assert result is not None
     splits = run.splits
     is_known = splits is not None and bool({*files.values()} & {*splits.files.values()})  # it is of this data
@@ -207,7 +207,7 @@ def _tuned_run(
             with model.disable_adapter():
                 yield model, processor
 
-        arms = (
+        pair = (
             ModelArm(before, samples, without_adapter, earlier),
             ModelArm(after, samples, lambda: nullcontext((model, processor)), later),
         )
@@ -215,16 +215,16 @@ def _tuned_run(
         from vglm.model.loading import load_pretrained  # takes seconds to import
 
         after = Arm(label="after", meaning=Message("meaning.tuned"))
-        arms = (
+        pair = (
             ModelArm(before, samples, lambda: _opened(load), earlier),
             ModelArm(after, samples, lambda: _opened(partial(load_pretrained, dtype=dtype), result), later),
         )
-    return Subject(
+    return Arms(
         title=record.recipe,
         summary=Message("summary.tuned", {"model": model_name, "method": method_name, **data}),
         purpose="tuning",
-        baseline=arms[0],
-        candidate=arms[1],
+        baseline=pair[0],
+        candidate=pair[1],
         facts={
             "run": run.folder.as_posix(),
             "base model": model_name,
@@ -259,13 +259,13 @@ def _tested_on(samples: Samples, apart: str | None) -> dict[str, Sentence]:
 
 def _single_model(
     config: Mapping[str, Any], samples: Samples, controls: Sequence[Control], load: Callable[..., Loaded]
-) -> Subject:
+) -> Arms:
     """Arms `shuffled` (no control of it is needed) and `true`, and one loaded model for both."""
     seed = config["seed"]
     shuffled = {name: shuffle_images(rows, seed) for name, rows in samples.items()}
     model_name, data_name = _name(config["model"], "path_or_id"), _name(config["dataset"], "path")
     model, processor = load()
-    return Subject(
+    return Arms(
         title=f"{model_name} on {data_name}",
         summary=Message("summary.image_use"),
         purpose="image use",
@@ -285,9 +285,9 @@ def _single_model(
 
 
 def answer(
-    subject: Subject,
+    arms: Arms,
     folder: Path,
-    decoding: Mapping[str, Any],
+    decoding: Decoding,
     train: Sequence[Sample] = (),
     feature_cache: bool = False,
     processes: Processes | None = None,
@@ -298,9 +298,9 @@ def answer(
     Where answers are sampled, controls get as many draws as the arms, of the same random numbers.
 
     Args:
-        subject: What is evaluated.
+        arms: What is evaluated.
         folder: The evaluation folder to write into; what lies there from a run that was stopped is not asked again.
-        decoding: `batch_size`, `max_new_tokens`, `sampling` and `choices`, see `vglm.evaluation.predict.decoding`.
+        decoding: How to answer.
         train: The training samples among which the untuned model looks for the nearest images; none if empty.
         feature_cache: See `generate_predictions`.
         processes: Who shares the work; this one alone if not given.
@@ -320,57 +320,59 @@ def answer(
     nearest: list[str] = []
     precision: dict[str, Any] = {}
     shots = None
-    test = subject.candidate.samples.get("test", ())
-    for arm in (subject.baseline, subject.candidate):
+    test = arms.candidate.samples.get("test", ())
+    for arm in (arms.baseline, arms.candidate):
         with arm.open() as (model, processor):
             precision = check_precision(model, arm.label, precision)
             print(f"{arm.label}: {describe_place(model)}")
-            asked = arm.asked
-            if arm is subject.baseline:
-                name = arm.label if subject.purpose == "tuning" else ""
-                shots = put_in_context(examples, test, model, processor, decoding["max_new_tokens"], name)
-                asked += [] if shots is None or not shots.samples else [(shots.arm.label, {"test": shots.samples})]
-            for label, splits in asked:
-                where = (folder, label)
+            requested = arm.requested
+            if arm is arms.baseline:
+                name = arm.label if arms.purpose == "tuning" else ""
+                shots = put_in_context(examples, test, model, processor, decoding.max_new_tokens, name)
+                requested += [] if shots is None or not shots.samples else [(shots.arm.label, {"test": shots.samples})]
+            for label, splits in requested:
                 records[label] = answer_splits(
-                    model, processor, splits, *where, feature_cache=feature_cache, processes=processes, **decoding
+                    *(model, processor, splits, folder, label, decoding),
+                    feature_cache=feature_cache,
+                    processes=processes,
                 )
-            if arm is subject.baseline and len(train) and processes.is_main:
-                nearest = nearest_answers(model, processor, train, test, batch_size=decoding["batch_size"])
-    return Answers(subject.candidate.label, records, nearest, precision, shots)
+            if arm is arms.baseline and len(train) and processes.is_main:
+                nearest = nearest_answers(model, processor, train, test, batch_size=decoding.batch_size)
+    return Answers(arms.candidate.label, records, nearest, precision, shots)
 
 
-def describe(subject: Subject, answers: Answers, decoding: Mapping[str, Any], config: str) -> Evaluation:
+def describe(arms: Arms, answers: Answers, decoding: Decoding, config: str, command: str | None = None) -> Evaluation:
     """Say what was evaluated and how, for the report.
 
     Args:
-        subject: What was evaluated.
+        arms: What was evaluated.
         answers: What the arms answered.
         decoding: The settings of generation, as for `answer`.
         config: The resolved configuration, as YAML.
+        command: What repeats the evaluation; the process's own command line if not given.
     """
     predictions = answers.candidate
     counts = Counter(record.split for record in predictions if record.draw == 0)
     scored = tuple(Message(f"samples.{name}", {"n": count}) for name, count in counts.items())
     draws = 1 + max((record.draw for record in predictions), default=0)
     return Evaluation(
-        title=subject.title,
+        title=arms.title,
         summary=Message(
             "summary.scored_draws" if draws > 1 else "summary.scored",
-            {"what": subject.summary, "counts": scored, "draws": draws},
+            {"what": arms.summary, "counts": scored, "draws": draws},
         ),
-        purpose=subject.purpose,
-        baseline=subject.baseline.arm,
-        candidate=subject.candidate.arm,
-        facts={**subject.facts, **provenance(config, subject.result)},
-        decoding={**describe_decoding(decoding), **answers.precision},
-        command=shlex.join(["python", *(_resolved(each, subject) for each in sys.argv)]),
+        purpose=arms.purpose,
+        baseline=arms.baseline.arm,
+        candidate=arms.candidate.arm,
+        facts={**arms.facts, **provenance(config, arms.result)},
+        decoding={**decoding.as_dict(), **answers.precision},
+        command=command or shlex.join(["python", *(_resolved(each, arms) for each in sys.argv)]),
         versions=_versions(),
         config=config,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        stamps=(*_stamps(subject, predictions), *_cut_stamps(subject, answers, decoding), *synthetic_stamps(config)),
+        stamps=(*_stamps(arms, predictions), *_cut_stamps(arms, answers, decoding), *synthetic_stamps(config)),
         controls=(
-            *(each.arm for arm in (subject.baseline, subject.candidate) for each in arm.controls),
+            *(each.arm for arm in (arms.baseline, arms.candidate) for each in arm.controls),
             *([answers.shots.arm] if answers.shots is not None and answers.shots.samples else ()),
         ),
     )
@@ -385,36 +387,36 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _resolved(argument: str, subject: Subject) -> str:
+def _resolved(argument: str, arms: Arms) -> str:
     """An argument that means the same tomorrow."""
-    return f"run={subject.facts['run']}" if argument == "run=latest" else argument
+    return f"run={arms.facts['run']}" if argument == "run=latest" else argument
 
 
-def _stamps(subject: Subject, predictions: Sequence[Prediction]) -> tuple[Stamp, ...]:
+def _stamps(arms: Arms, predictions: Sequence[Prediction]) -> tuple[Stamp, ...]:
     """What a reader must know before believing the scores, from hashes of images and files."""
     hashes = {record.image_sha256 for record in predictions if record.split == "test"} - {None}
-    stamps = list(subject.stamps)
+    stamps = list(arms.stamps)
     tested = [record for record in predictions if record.split == "test" and record.draw == 0]
-    leaks = list(subject.leakage)
-    if known := sum(record.group in subject.trained_groups for record in tested):
+    leaks = list(arms.leakage)
+    if known := sum(record.group in arms.trained_groups for record in tested):
         leaks.append(Message("leak.groups", {"n": known, "total": len(tested)}))
     if leaks:
         stamps.append(Stamp(text="LEAKED", detail=Message("leaked", {"leaks": tuple(leaks)})))
-    if subject.is_other_test:
+    if arms.is_other_test:
         stamps.append(Stamp(text="OTHER TEST SAMPLES", detail=Message("other_test")))
-    if seen := len(hashes & subject.trained_images):
+    if seen := len(hashes & arms.trained_images):
         detail = Message("training_images", {"n": seen, "total": len(hashes)})
         stamps.append(Stamp(text="EVALUATED ON TRAINING IMAGES", detail=detail))
-    if changed := subject.changed_files:
+    if changed := arms.changed_files:
         detail = Message("data_changed", {"n": len(changed), "first": changed[0]})
         stamps.append(Stamp(text="DATA CHANGED SINCE TRAINING", detail=detail))
     return tuple(stamps)
 
 
-def _cut_stamps(subject: Subject, answers: Answers, decoding: Mapping[str, Any]) -> Iterator[Stamp]:
+def _cut_stamps(arms: Arms, answers: Answers, decoding: Decoding) -> Iterator[Stamp]:
     """A warning where the limit cut more than `CUT_SHARE` of an arm's answers in a split."""
     found = []
-    for arm in (subject.baseline.label, subject.candidate.label):
+    for arm in (arms.baseline.label, arms.candidate.label):
         records = answers.records.get(arm, ())
         cut = Counter(record.split for record in records if record.is_cut)
         totals = Counter(record.split for record in records)
@@ -424,7 +426,7 @@ def _cut_stamps(subject: Subject, answers: Answers, decoding: Mapping[str, Any])
             if count > CUT_SHARE * totals[split]
         ]
     if found:
-        detail = Message("cut", {"answers": tuple(found), "limit": decoding["max_new_tokens"]})
+        detail = Message("cut", {"answers": tuple(found), "limit": decoding.max_new_tokens})
         yield Stamp(text="ANSWERS CUT", detail=detail)
 
 

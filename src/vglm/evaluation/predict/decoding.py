@@ -1,7 +1,7 @@
 """How answers are decoded: greedily, or drawn at random in a way that gives the same draws anywhere.
 
-    read_decoding(cfg)                       {"batch_size": 16, "max_new_tokens": 64, "sampling": None, …}    greedy
-    Sampling(temperature=0.7, draws=5)       five answers to every question, drawn from softmax(logits / 0.7)
+    Decoding(max_new_tokens=32)                   greedy
+    Decoding.of(temperature=0.7, draws=5)         five answers to every question, drawn from softmax(logits / 0.7)
 
 A draw is made by the Gumbel-max trick: the token with the largest logit + noise, where the noise of each token is
 -log E with E exponential, is a draw from the softmax of the logits. So greedy generation does the drawing, and all that
@@ -15,9 +15,9 @@ Source: Gumbel 1954, "Statistical theory of extreme values"; Maddison, Tarlow & 
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from transformers import (
 )
 
 from vglm.errors import ConfigError
+
+Choices = Sequence[str] | Literal["sample"] | None
+"""The answers to score by likelihood, in every question; or `sample` for each question's own; None for none."""
 
 Row = tuple[str, str, int]
 """Which answer it is: (split, sample id, draw)."""
@@ -133,66 +136,100 @@ def _stream(seed: int, row: Row) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
 
-def read_decoding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of generation, as `vglm.evaluation.predict.arms.answer` takes them.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoding:
+    """How questions are answered, the same in all arms of a comparison.
 
-    Args:
-        config: Of evaluate.py: `batch_size`, `max_new_tokens`, `draws`, `temperature`, `top_p`, `top_k`, `seed`,
-            `choices`.
-
-    Returns:
-        `batch_size`, `max_new_tokens`, `sampling`, a `Sampling` or None for greedy answers, and `choices`, the answers
-        to score by likelihood (`vglm.evaluation.predict.likelihoods`).
+    Attributes:
+        batch_size: Answers per call of the model.
+        max_new_tokens: Longest answer, in tokens.
+        sampling: How answers are drawn at random, and how many to each question; None for greedy ones.
+        choices: Answers that are scored by likelihood too, see `vglm.evaluation.predict.likelihoods`.
 
     Raises:
-        ConfigError: A value cannot work, or others need a temperature; all of them are named.
+        ConfigError: A value that cannot work.
     """
-    problems = [
-        f"{name} must be a positive integer, got {config[name]!r}."
-        for name in ("batch_size", "max_new_tokens")
-        if not _is_positive_integer(config[name])
+
+    batch_size: int = 16
+    max_new_tokens: int = 64
+    sampling: Sampling | None = None
+    choices: Choices = None
+
+    def __post_init__(self) -> None:
+        if problems := _size_problems(self.batch_size, self.max_new_tokens):
+            raise ConfigError("\n".join(problems))
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        batch_size: int = 16,
+        max_new_tokens: int = 64,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        draws: int = 1,
+        seed: int = 1,
+        choices: Choices = None,
+    ) -> "Decoding":
+        """Put plain settings together, see `Decoding` and `Sampling`; greedy without a temperature.
+
+        Raises:
+            ConfigError: A value cannot work, or others need a temperature; all of them are named.
+        """
+        problems, sampling = _size_problems(batch_size, max_new_tokens), None
+        if temperature is None:
+            problems += _greedy_problems(draws, top_p=top_p, top_k=top_k)
+        else:
+            try:
+                sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, draws=draws, seed=seed)
+            except ConfigError as error:
+                problems.append(str(error))
+        if problems:
+            raise ConfigError("\n".join(problems))
+        choices = choices if choices is None or isinstance(choices, str) else tuple(choices)
+        return cls(batch_size=batch_size, max_new_tokens=max_new_tokens, sampling=sampling, choices=choices)
+
+    @property
+    def draws(self) -> int:
+        """Answers to each question."""
+        return 1 if self.sampling is None else self.sampling.draws
+
+    def as_dict(self) -> dict[str, Any]:
+        """As `evaluation.json` holds it, without what was not asked for."""
+        sampling = {} if self.sampling is None else self.sampling.as_dict()
+        choices: dict[str, Any] = {} if self.choices is None else {"choices": self.choices}
+        if not isinstance(self.choices, str | None):
+            choices = {"choices": list(self.choices)}
+        sizes = {"batch_size": self.batch_size, "max_new_tokens": self.max_new_tokens}
+        return {"greedy": self.sampling is None, **sizes, **choices, **sampling}
+
+
+def _size_problems(batch_size: object, max_new_tokens: object) -> list[str]:
+    sizes = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
+    return [
+        f"{name} must be a positive integer, got {size!r}."
+        for name, size in sizes.items()
+        if not _is_positive_integer(size)
     ]
-    sampling = None
-    if config["temperature"] is None:
-        if not _is_positive_integer(config["draws"]):
-            problems.append(f"draws must be a positive integer, got {config['draws']!r}.")
-        elif config["draws"] > 1:
-            problems.append(
-                f"draws is {config['draws']}, but answers are greedy, so all of them would be the same. Pass a"
-                " temperature too, such as temperature=0.7, or leave draws out."
-            )
-        problems += [
-            f"{name} is {config[name]!r}, but answers are greedy, so it has no effect. Pass a temperature too, such as"
-            f" temperature=0.7, or leave {name} out."
-            for name in ("top_p", "top_k")
-            if config[name] is not None
-        ]
-    else:
-        try:
-            names = ("temperature", "top_p", "top_k", "draws", "seed")
-            sampling = Sampling(**{name: config[name] for name in names})
-        except ConfigError as error:
-            problems.append(str(error))
-    if problems:
-        raise ConfigError("\n".join(problems))
-    choices = config["choices"]
-    return {
-        "batch_size": config["batch_size"],
-        "max_new_tokens": config["max_new_tokens"],
-        "sampling": sampling,
-        "choices": choices if choices is None or isinstance(choices, str) else list(choices),
-    }
 
 
-def describe_decoding(decoding: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of generation as `evaluation.json` shows them.
-
-    Args:
-        decoding: As `read_decoding` gives them.
-    """
-    sampling: Sampling | None = decoding.get("sampling")
-    plain = {name: value for name, value in decoding.items() if name != "sampling" and value is not None}
-    return {"greedy": sampling is None, **plain, **({} if sampling is None else sampling.as_dict())}
+def _greedy_problems(draws: object, **needing_temperature: object) -> list[str]:
+    """What makes no sense without a temperature."""
+    problems = []
+    if not _is_positive_integer(draws):
+        problems.append(f"draws must be a positive integer, got {draws!r}.")
+    elif draws != 1:
+        problems.append(
+            f"draws is {draws}, but answers are greedy, so all of them would be the same. Pass a temperature too, such"
+            " as temperature=0.7, or leave draws out."
+        )
+    return problems + [
+        f"{name} is {value!r}, but answers are greedy, so it has no effect. Pass a temperature too, such as"
+        f" temperature=0.7, or leave {name} out."
+        for name, value in needing_temperature.items()
+        if value is not None
+    ]
 
 
 def _is_positive_integer(value: object) -> bool:

@@ -1,9 +1,9 @@
 """Ask a model every question of a list of samples, in batches, and keep the answers as records.
 
-predictions = generate_predictions(model, processor, splits.test, batch_size=16, max_new_tokens=64)     greedily
+predictions = generate_predictions(model, processor, splits.test, Decoding(max_new_tokens=32))          greedily
 predictions[0].prediction == "这张图片的背景是沙滩。"
 
-predictions = generate_predictions(model, processor, splits.test, sampling=Sampling(temperature=0.7, draws=5))
+predictions = generate_predictions(model, processor, splits.test, Decoding.of(temperature=0.7, draws=5))
 [each.draw for each in predictions[:5]] == [0, 1, 2, 3, 4]                                              five for each
 """
 
@@ -25,9 +25,8 @@ from vglm.data.images import image_sha256, open_image
 from vglm.data.sample import Sample
 from vglm.data.windowing import META_KEY
 from vglm.errors import ConfigError, DataError
-from vglm.evaluation.predict.decoding import Sampling
+from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.likelihoods import (
-    Choices,
     ScoringModel,
     add_likelihoods,
     forget_likelihoods,
@@ -52,7 +51,8 @@ from vglm.tuning.features import fill_features, open_features
 MAX_SIDE_PX = 224
 """Longest side of the copies of images that an evaluation folder keeps for its report."""
 
-GREEDY = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0}
+GREEDY = Decoding()
+SETTINGS = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0}
 """Said in every call: what is left unsaid is taken from a file of the checkpoint, which may differ between arms."""
 
 
@@ -80,11 +80,9 @@ def generate_predictions(
     model: GenerativeModel,
     processor: AnsweringProcessor,
     samples: Sequence[Sample],
+    decoding: Decoding = GREEDY,
     *,
     split: str = "test",
-    batch_size: int = 16,
-    max_new_tokens: int = 64,
-    sampling: Sampling | None = None,
     images: Path | None = None,
     title: str | None = None,
     feature_cache: bool | FeatureCache = False,
@@ -100,10 +98,8 @@ def generate_predictions(
         model: A VisualGLM, or a `PeftModel` of one.
         processor: The model's processor.
         samples: Their references are kept in the records and never shown to the model.
+        decoding: How to answer; its choices play no role.
         split: What the records call this list of samples.
-        batch_size: Answers per call of `generate`.
-        max_new_tokens: Longest answer, in tokens.
-        sampling: How to draw answers at random, and how many to each question; None for greedy ones.
         images: Folder for a small copy of each image, `<sha256>.webp`; none are kept if not given.
         title: What the progress bar shows; the split if not given.
         feature_cache: Whether to keep, and reuse, what the model's vision parts make of each picture, see
@@ -115,20 +111,17 @@ def generate_predictions(
         One record per sample and draw, in the order of `samples` and for each of them of the draws.
 
     Raises:
-        ConfigError: `batch_size` or `max_new_tokens` is not a positive integer.
         DataError: `records` holds other things than records.
     """
     known = {} if records is None else {each.key: each for each in recover_predictions(records)}
-    wanted = list(_rows({split: samples}, sampling, known))
+    wanted = list(_rows({split: samples}, decoding, known))
     finished = {row: record for row, record in wanted if record is not None}
     batches = _answer(
         model,
         processor,
         {split: samples},
         [row for row, record in wanted if record is None],
-        batch_size=batch_size,
-        max_new_tokens=max_new_tokens,
-        sampling=sampling,
+        decoding,
         images=images,
         title=title or split,
         feature_cache=feature_cache,
@@ -147,12 +140,9 @@ def answer_splits(
     splits: Mapping[str, Sequence[Sample]],
     folder: Path,
     label: str,
+    decoding: Decoding = GREEDY,
     *,
-    batch_size: int = 16,
-    max_new_tokens: int = 64,
-    sampling: Sampling | None = None,
     feature_cache: bool = False,
-    choices: Choices = None,
     processes: Processes | None = None,
 ) -> list[Prediction]:
     """Let a model answer an arm's questions into an evaluation folder, where it goes on if it was stopped there.
@@ -166,11 +156,8 @@ def answer_splits(
         splits: Split name -> samples.
         folder: The evaluation folder: gets `<label>/predictions.jsonl` and copies of the images.
         label: The arm's name.
-        batch_size: See `generate_predictions`.
-        max_new_tokens: Likewise.
-        sampling: Likewise.
-        feature_cache: Likewise.
-        choices: Answers whose likelihood is scored too, see `add_likelihoods`.
+        decoding: How to answer, and which choices to score by likelihood, see `add_likelihoods`.
+        feature_cache: See `generate_predictions`.
         processes: Who shares the work; this one alone if not given.
 
     Returns:
@@ -178,8 +165,7 @@ def answer_splits(
         others none.
 
     Raises:
-        ConfigError: See `generate_predictions`.
-        DataError: Likewise.
+        DataError: See `generate_predictions`.
         WorkbenchError: Another process ended.
     """
     processes = processes or Processes.alone()
@@ -189,7 +175,7 @@ def answer_splits(
     if processes.is_main:
         for unfinished in (folder / IMAGES_FOLDER).glob(".*"):
             unfinished.unlink()
-        wanted = list(_rows(splits, sampling, recover_parts(path)))
+        wanted = list(_rows(splits, decoding, recover_parts(path)))
         rows, count = [row for row, record in wanted if record is None], len(wanted)
     rows, count = processes.share((rows, count))
     asked = processes.part(list(dict.fromkeys((split, place) for split, place, _ in _by_length(splits, rows))))
@@ -200,9 +186,7 @@ def answer_splits(
         processor,
         splits,
         mine,
-        batch_size=batch_size,
-        max_new_tokens=max_new_tokens,
-        sampling=sampling,
+        decoding,
         images=folder / IMAGES_FOLDER,
         title=label if processes.count == 1 else f"{label}, 1 of {processes.count} processes",
         feature_cache=feature_cache,
@@ -211,20 +195,20 @@ def answer_splits(
     for batch in answers:
         append_predictions(batch.values(), part_file(path, processes.rank))
     processes.wait()
-    if not (processes.is_main or choices):
+    if not (processes.is_main or decoding.choices):
         return []
-    found = [record for _, record in _rows(splits, sampling, recover_parts(path)) if record is not None]
+    found = [record for _, record in _rows(splits, decoding, recover_parts(path)) if record is not None]
     score = partial(
         add_likelihoods,
         model,
         processor,
         splits,
-        choices=choices,
-        batch_size=batch_size,
+        choices=decoding.choices,
+        batch_size=decoding.batch_size,
         title=f"{label}, choices",
         feature_cache=feature_cache,
     )
-    if choices is not None and processes.count > 1:
+    if decoding.choices is not None and processes.count > 1:
         to_score = set(processes.part(list(dict.fromkeys((record.split, record.id) for record in found))))
         score([each for each in found if (each.split, each.id) in to_score], path=part_file(path, processes.rank))
         processes.wait()
@@ -242,13 +226,13 @@ _Row = tuple[str, int, int]
 
 def _rows(
     splits: Mapping[str, Sequence[Sample]],
-    sampling: Sampling | None,
+    decoding: Decoding,
     known: Mapping[tuple[str, str, int], Prediction],
 ) -> Iterator[tuple[_Row, Prediction | None]]:
     """All answers that are wanted, in the order of samples and draws, each with its record if that is known."""
     for split, samples in splits.items():
         for place, sample in enumerate(samples):
-            for draw in range(1 if sampling is None else sampling.draws):
+            for draw in range(decoding.draws):
                 record = known.get((split, sample.id, draw))
                 is_known = record is not None and _asks_the_same(record, sample)
                 yield (split, place, draw), record if is_known else None
@@ -266,19 +250,14 @@ def _answer(
     processor: AnsweringProcessor,
     splits: Mapping[str, Sequence[Sample]],
     rows: Sequence[_Row],
+    decoding: Decoding,
     *,
-    batch_size: int,
-    max_new_tokens: int,
-    sampling: Sampling | None,
     images: Path | None,
     title: str,
     feature_cache: bool | FeatureCache,
     finished: int,
 ) -> Iterator[dict[_Row, Prediction]]:
     """Answer rows, batch by batch; a batch's records are complete when they are given out, and nothing is kept."""
-    for name, value in (("batch_size", batch_size), ("max_new_tokens", max_new_tokens)):
-        if not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{name} must be a positive integer, got {value!r}.")
     model.eval()
     features = feature_cache if isinstance(feature_cache, FeatureCache) else None
     if feature_cache is True and rows:
@@ -288,8 +267,8 @@ def _answer(
         images.mkdir(parents=True, exist_ok=True)
     order = _by_length(splits, rows)
     with tqdm(total=finished + len(order), initial=finished, desc=title, unit="answer", delay=2) as progress:
-        for start in range(0, len(order), batch_size):
-            batch_rows = order[start : start + batch_size]
+        for start in range(0, len(order), decoding.batch_size):
+            batch_rows = order[start : start + decoding.batch_size]
             opened: dict[tuple[str, int], tuple[Sample | None, Prediction]] = {}
             for split, place, _ in batch_rows:
                 if (split, place) not in opened:
@@ -300,10 +279,10 @@ def _answer(
                 if collate.features is not None and not fill_features(features, [sample for _, sample in asked]):
                     collate.features = None
                 batch = {name: each.to(model.device) for name, each in collate([each for _, each in asked]).items()}
-                settings: dict[str, Any] = {**GREEDY, "max_new_tokens": max_new_tokens}
-                if sampling is not None:
+                settings: dict[str, Any] = {**SETTINGS, "max_new_tokens": decoding.max_new_tokens}
+                if decoding.sampling is not None:
                     keys = [answered[row].key for row, _ in asked]
-                    settings["logits_processor"] = sampling.processors(keys)
+                    settings["logits_processor"] = decoding.sampling.processors(keys)
                 output = model.generate(**batch, **settings)
                 answers = output[:, batch["input_ids"].shape[1] :].tolist()
                 for (row, _), answer in zip(asked, answers, strict=True):

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
@@ -25,11 +25,9 @@ from vglm.data.collator import Collator, Processor, open_image_of
 from vglm.data.feature_cache import FeatureCache
 from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError, DataError, brief
+from vglm.evaluation.predict.decoding import Choices
 from vglm.evaluation.predictions import Prediction
 from vglm.tuning.features import fill_features, open_features
-
-Choices = Sequence[str] | Literal["sample"] | None
-"""The answers to score, in every question; or `sample` for each question's own; None for none."""
 
 UNSCORED = ("probe",)
 """Splits whose questions are no test of choosing."""

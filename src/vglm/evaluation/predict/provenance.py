@@ -7,16 +7,20 @@ synthetic_source(config)                 "vglm.worlds.star_dialogues.star_splits
 
 import hashlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from vglm.data.sample import Sample
+from vglm.data.splits import fingerprint
 from vglm.evaluation.messages import Message, Sentence
 from vglm.evaluation.predictions import Stamp
+from vglm.runs import ForgettingRecord, Run
 from vglm.worlds import MARKER
 
 PACKAGE = Path(__file__).resolve().parents[2]
@@ -27,7 +31,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 def provenance(config: str, result: Path | None) -> dict[str, Sentence]:
-    """Facts for the report beside what the subject itself says.
+    """Facts for the report beside what the arms themselves say.
 
     Args:
         config: The resolved configuration, as YAML.
@@ -113,3 +117,78 @@ def synthetic_stamps(config: str) -> tuple[Stamp, ...]:
     if source is None:
         return ()
     return (Stamp(text="SYNTHETIC DATA", detail=Message("synthetic", {"source": source})),)
+
+
+# --- how the run went -----------------------------------------------------------------------------------------------
+
+
+def curves_of(run: Run) -> dict[str, Any]:
+    """The curves of a run, as an evaluation folder keeps them in `curves.json`.
+
+    Args:
+        run: A finished run. One without `forgetting.jsonl` has a learning curve only.
+
+    Returns:
+        `learning`: a dictionary for each logged step, with `step`, `loss` and `learning_rate`. `forgetting`: one for
+        each scored checkpoint, see `CheckpointScore`. `metric`, `domain_split`, `budget_points`, `chosen_step` and
+        `stopped_early` say what was scored and chosen.
+
+    Raises:
+        AdapterError: `run.json` is damaged.
+        CheckpointError: Another file is.
+    """
+    facts = run.record.forgetting or ForgettingRecord()
+    learning = []
+    for line in run.log:
+        if line.loss is not None:
+            rate = {} if line.learning_rate is None else {"learning_rate": line.learning_rate}
+            learning.append({"step": line.step, "loss": line.loss, **rate})
+    return {
+        "learning": learning,
+        "forgetting": [asdict(each) for each in run.checkpoint_scores],
+        "metric": facts.metric,
+        "domain_split": facts.domain_split,
+        "budget_points": facts.budget_points,
+        "chosen_step": facts.chosen_step,
+        "stopped_early": facts.stopped_early,
+    }
+
+
+def describe_choice(
+    facts: ForgettingRecord | None, samples: Mapping[str, Sequence[Sample]]
+) -> tuple[dict[str, Sentence], tuple[Stamp, ...]]:
+    """What a report must say of a checkpoint that was chosen.
+
+    Args:
+        facts: What the run's record says of it.
+        samples: Split name -> what the report evaluates on.
+
+    Returns:
+        Facts, and a stamp where no checkpoint that kept to the budget has learned. Nothing where none was chosen.
+    """
+    if facts is None or facts.chosen_step is None:
+        return {}, ()
+    probe = samples.get("probe", ())
+    reused = len(probe) > 0 and fingerprint(probe) == facts.probe_sha256
+    full = reason = _reason(facts)
+    if facts.warning is not None:
+        full = Message("checkpoint.warned", {"warning": Message(f"stamp.{facts.warning}"), "reason": reason})
+    about = {"metric": facts.metric, "split": facts.domain_split, "probe": Message(f"probe.{facts.probe}")}
+    chosen = Message("checkpoint.scored", {"reason": full, **about})
+    if reused:
+        chosen = Message("checkpoint.reused", {"what": chosen})
+    if facts.stopped_early:
+        chosen = Message("checkpoint.stopped", {"what": chosen})
+    stamps = () if facts.warning is None else (Stamp(text=facts.warning, detail=reason),)
+    return {"checkpoint": chosen}, stamps
+
+
+def _reason(facts: ForgettingRecord) -> Sentence:
+    """Why that checkpoint was chosen, without the warning; of older runs the sentence in their record."""
+    if facts.choice is None:
+        return facts.reason.removeprefix(f"{facts.warning}: ")
+    kinds = {None: "kept", "FORGETTING BUDGET EXCEEDED": "over"}
+    shares = {name: 100 * facts.choice[name] for name in ("domain", "domain_before")}
+    at = Message("checkpoint.at", {**facts.choice, **shares})
+    kind = kinds.get(facts.warning, "nothing")
+    return Message(f"checkpoint.{kind}", {"at": at, "budget": facts.choice["budget_points"]})

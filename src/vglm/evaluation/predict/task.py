@@ -24,7 +24,7 @@ from vglm.errors import ConfigError
 from vglm.evaluation.messages import Message, Sentence
 
 if TYPE_CHECKING:
-    from vglm.evaluation.predict.arms import ModelArm, Subject
+    from vglm.evaluation.predict.arms import Arms, ModelArm
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _VERSION = re.compile(r"\d+(\.\d+)*")
@@ -77,32 +77,32 @@ class Task:
         """Samples with their last questions in the task's words, see `fill_template`."""
         return fill_template(samples, self.prompt)
 
-    def ask(self, subject: "Subject") -> "Subject":
-        """The same subject, asked in the task's words, with the task among its facts.
+    def ask(self, arms: "Arms") -> "Arms":
+        """The same arms, asked in the task's words, with the task among their facts.
 
         Args:
-            subject: What is evaluated, with samples as they were read: what it says of their origin stays true.
+            arms: With samples as they were read: what is said of their origin stays true.
         """
-        title = subject.title
+        title = arms.title
         if self.name is not None:
-            title = f"{subject.facts['model']} on {self.name}" if "model" in subject.facts else f"{title}, {self.name}"
+            title = f"{arms.facts['model']} on {self.name}" if "model" in arms.facts else f"{title}, {self.name}"
         return replace(
-            subject,
+            arms,
             title=title,
-            facts={**subject.facts, **self.facts},
-            baseline=self._asked(subject.baseline),
-            candidate=self._asked(subject.candidate),
+            facts={**arms.facts, **self.facts},
+            baseline=self._asked(arms.baseline),
+            candidate=self._asked(arms.candidate),
         )
 
-    def output_dir(self, run: Path | None, subject: "Subject") -> Path:
+    def output_dir(self, run: Path | None, arms: "Arms") -> Path:
         """Where the evaluation goes if the command line does not say: each task of a run into a folder of its own.
 
         Args:
             run: The run's folder; None for a model alone.
-            subject: As `ask` gave it.
+            arms: As `ask` gave them.
         """
         if run is None:
-            return Path("outputs/evaluation") / subject.title
+            return Path("outputs/evaluation") / arms.title
         return run / ("evaluation" if self.name is None else f"evaluation-{self.name}")
 
     def _asked(self, arm: "ModelArm") -> "ModelArm":

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 from markupsafe import Markup, escape
@@ -18,9 +19,11 @@ FLIPS = ((False, True), (True, False), (False, False), (True, True))
 """(Right before, right after), in the order of the titles `flip.0` to `flip.3`."""
 
 
+@cache
 def section_texts(module_file: str) -> Texts:
-    """The words of a section, whose `messages.yaml` lies beside its module, and behind them the shared ones."""
-    return Texts(Path(module_file).with_name("messages.yaml"), SHARED)
+    """The words of a section, whose `messages.yaml` may lie beside its module, and behind them the shared ones."""
+    path = Path(module_file).with_name("messages.yaml")
+    return Texts(path, SHARED) if path.is_file() else SHARED
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -28,13 +31,7 @@ def section_texts(module_file: str) -> Texts:
 
 def title(metric: Metric) -> Text:
     """A metric's name, which in Chinese too may be its own."""
-    return metric_title(metric.name, metric.title)
-
-
-def metric_title(name: str, english: str) -> Text:
-    """As `title`, of a metric that is known by its name."""
-    own = SHARED.get(f"metric.{name}")
-    return Text(english, english if own is None else own.zh)
+    return Text(*metric.titles.values())
 
 
 def in_sentence(metric: Metric) -> Text:

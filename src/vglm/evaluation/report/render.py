@@ -25,9 +25,9 @@ from vglm.evaluation.messages import Language, Text, translate
 from vglm.evaluation.predictions import read_evaluation
 from vglm.evaluation.report import formatting, sections
 from vglm.evaluation.report.section import Cell, Line, Scored, Section, Table
-from vglm.evaluation.score.comparison import Comparison, compare_folder, write_metrics
-from vglm.files import changed_folder, replaced_folder, write_text
-from vglm.runs import EVALUATION_FILE
+from vglm.evaluation.score.comparison import Comparison
+from vglm.evaluation.score.scoring import refresh
+from vglm.files import replaced_folder, write_text
 
 MARKDOWN_FILES: dict[Language, str] = {"en": "report.md", "zh": "report.zh.md"}
 _STYLES = {"verdict": "bold", "stamp": "bold yellow"}
@@ -50,11 +50,7 @@ def render(folder: Path | str) -> Path:
             writing it.
     """
     folder = Path(folder)
-    read_evaluation(folder)  # says what is wrong with a folder that is none
-    with changed_folder(folder, marker=EVALUATION_FILE) as changed:
-        comparison = compare_folder(changed, read_evaluation(changed))
-        write_metrics(comparison, changed)
-        write_report(changed, comparison)
+    refresh(folder, write_report)
     return folder / "report" / "index.html"
 
 
@@ -63,7 +59,7 @@ def write_report(folder: Path, comparison: Comparison) -> None:
 
     Args:
         folder: The evaluation folder.
-        comparison: Of its arms.
+        comparison: See `vglm.evaluation.score.scoring.read_comparison`.
 
     Raises:
         ConfigError: The evaluation's config names an unknown convention.
@@ -92,7 +88,7 @@ def print_summary(
 
     Args:
         folder: An evaluation folder.
-        comparison: Of its arms.
+        comparison: See `vglm.evaluation.score.scoring.read_comparison`.
         console: Where to print; 80 columns of standard output if not given.
         language: Of the words.
         tracked: Where the evaluation was uploaded, see `vglm.evaluation.tracking`.
@@ -123,7 +119,7 @@ class _Report:
 
     Args:
         folder: The evaluation folder.
-        comparison: Of its arms.
+        comparison: See `vglm.evaluation.score.scoring.read_comparison`.
     """
 
     def __init__(self, folder: Path, comparison: Comparison) -> None:

@@ -21,23 +21,16 @@ words; every `Text` comes out in the language of the file, on the page in both. 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from vglm.evaluation.messages import Text, Texts
 from vglm.evaluation.predictions import Evaluation
 from vglm.evaluation.report.formatting import section_texts
-from vglm.evaluation.score.comparison import (
-    Baseline,
-    Comparison,
-    VisualGain,
-    conventions_of,
-    read_baselines,
-    read_visual_gains,
-)
+from vglm.evaluation.score.comparison import Comparison
 
+T = TypeVar("T")
 Cell = Text | str
 """A text in both languages, a name or number, or markup."""
 
@@ -55,21 +48,6 @@ class Scored:
     folder: Path
     evaluation: Evaluation
     comparison: Comparison
-
-    @cached_property
-    def gains(self) -> Sequence[VisualGain]:
-        """How much of the score rests on the image, by control."""
-        return read_visual_gains(self.folder, self.evaluation, self.comparison)
-
-    @cached_property
-    def baselines(self) -> Sequence[Baseline]:
-        """What simple rules score."""
-        return read_baselines(self.folder)
-
-    @cached_property
-    def conventions(self) -> Mapping[str, Any]:
-        """Scores by other projects' conventions, where they were requested."""
-        return conventions_of(self.evaluation, self.comparison)
 
 
 class Line(NamedTuple):
@@ -135,7 +113,8 @@ class Section:
 
     def printed(self, scored: Scored) -> Sequence[Line | Table]:
         """What the terminal shows of it."""
-        return self._call("printed", scored, None) or [line for line in self.lines(scored) if line.tone != "note"]
+        own: Sequence[Line | Table] | None = self._call("printed", scored, None)
+        return [line for line in self.lines(scored) if line.tone != "note"] if own is None else own
 
     def record(self, scored: Scored) -> Mapping[str, Any]:
         """What it adds to `report.json`."""
@@ -145,6 +124,6 @@ class Section:
         """What lies beside the page: name -> content."""
         return self._call("files", scored, {})
 
-    def _call(self, name: str, scored: Scored, default: Any) -> Any:
-        function: Callable[[Scored], Any] | None = getattr(self.module, name, None)
+    def _call(self, name: str, scored: Scored, default: T) -> T:
+        function: Callable[[Scored], T] | None = getattr(self.module, name, None)
         return default if function is None else function(scored)

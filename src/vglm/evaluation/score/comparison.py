@@ -1,43 +1,17 @@
 """Two arms of predictions on the same samples, side by side: scores, differences, how sure they are, and what flipped.
 
-`metrics.json`, for one split:
-
-    {"arms": {"baseline": "before", "candidate": "after"},
-     "primary": "exact_match",
-     "metrics": {"exact_match": "nfkc|strip|one blank, …", …},
-     "splits": {"test": {"n": 120, "errors": 0, "changed": 118, "cut": {"before": 2, "after": 0},
-                         "exact_match": {"before": 0.0, "after": 0.925, "points": 92.5, "difference": 0.925,
-                                         "interval": [0.86, 0.96], "p_value": 1e-33, "p_value_holm": 2e-33,
-                                         "effect_size": 3.5, "n": 120, "groups": 120, "detectable": 0.03, …}, …,
-                         "right_by": "exact_match",
-                         "wrong_to_right": ["test.json#0", …], "right_to_wrong": [],
-                         "power_line": {"key": "power.known", "values": {"points": 3.1, "level": 5.0, …}},
-                         "not_computed": {},                         (with metrics of findings also "findings": …)
-                         "classes": {"after": [{"label": "beach", "n": 12, "named": 13, "precision": 0.92,
-                                                "recall": 1.0, "f1": 0.96, "interval": [0.81, 0.99]}, …], …},
-                         "calibration": {"after": {"n": 120, "expected_calibration_error": 0.04, "brier_score": 0.11,
-                                                   "bins": [{"from": 0.9, "to": 1.0, "n": 80, …}, …], …}, …},
-                         "kinds": {"background": {"n": 120, …}},
-                         "slices": {"kind": {"background": {"n": 120, …}, …}}}},
-     "draws": {"n": 5, "metric": "exact_match", "scores": {"before": [0.0, …], "after": [0.925, …]},
-               "mean": {"before": 0.0, "after": 0.923}, "sd": {"before": 0.0, "after": 0.004}},
-     "probe_loss_points": 1.5}
-
-`classes` and `calibration` are of the main split only, and empty where there are no classes or no likelihoods.
-
 The first metric that was asked for is the primary one: it was named before anyone saw a score, and the verdict rests on
 it. The p-values are Holm-corrected over all metrics of a split; intervals of slices are not corrected for their number.
 
-`right_by` names the metric that calls an answer right or wrong, and so decides what flipped: the primary one where it
-is a share of right answers, else an accuracy that was asked for, else exact match.
+`decisive` is the metric that calls an answer right or wrong, and so decides what flipped: the primary one where it is a
+share of right answers, else one that was asked for and decides, else exact match.
 
 Where several answers to each question were drawn, answers are paired draw by draw, and a sample with its mean over the
 draws counts as one: `n`, `errors` and `changed` are samples, and nothing takes draws for independent. `cut` counts
 answers that reached `max_new_tokens`. `draws` has the main split's score of each draw alone, and how far these lie
-apart.
+apart. `as_dict` is what `metrics.json` holds, see `vglm.evaluation.score.schema`.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -49,15 +23,16 @@ from typing import Any
 
 import numpy as np
 
-from vglm.errors import DataError, WorkbenchError
+from vglm.errors import DataError
 from vglm.evaluation.messages import Message, Sentence, Unsuitable, as_plain
 from vglm.evaluation.predictions import (
-    PREDICTIONS_FILE,
     Evaluation,
     Prediction,
     predictions_file,
     read_predictions,
 )
+from vglm.evaluation.score.baselines import Baseline
+from vglm.evaluation.score.image_use import VisualGain
 from vglm.evaluation.score.metrics import (
     EXACT_MATCH,
     METRICS,
@@ -68,28 +43,31 @@ from vglm.evaluation.score.metrics import (
     class_f1_intervals,
     classify,
     compare_arms,
-    normalise,
-    score_conventions,
     select_metrics,
 )
 from vglm.evaluation.score.metrics.external import stored_metrics
 from vglm.evaluation.score.metrics.findings import by_abnormality, finding_table
+from vglm.evaluation.score.schema import (
+    VERSION,
+    DrawScores,
+    GainScores,
+    MetricFacts,
+    MetricScore,
+    MetricsFile,
+    SetScores,
+    SplitScores,
+)
+from vglm.evaluation.score.settings import MetricSettings, read_settings
 from vglm.evaluation.score.statistics import PairedComparison
-from vglm.files import inside, parse_record, parse_yaml, read_record, write_json
 from vglm.runs import EVALUATION_FILE
+from vglm.text.normalisation import normalise
 
-METRICS_FILE = "metrics.json"
-BASELINES_FILE = "baselines.json"
 PROBE = "probe"
 MAX_SLICES = 30
 """A field with more different values is no way to slice."""
-CONTROLS = ("shuffled", "blank", "neighbour", "text-only")
-CLASSIFICATION = ("accuracy", "balanced_accuracy", "macro_f1")
 LEVEL = 0.05
 FEW_GROUPS = 10
 """With fewer independent groups no interval can be trusted."""
-SHARES_OF_RIGHT = ("accuracy", "choice_accuracy", "mme_accuracy", "pope_accuracy")
-"""Metrics that call each answer right or wrong, for sets whose primary metric does not."""
 
 
 @dataclass(frozen=True)
@@ -238,8 +216,16 @@ class Summary:
                 return metric, self._compare(metric)
         raise DataError("none of the metrics can be computed on these answers; choose others with metrics=<group>.")
 
+    @cached_property
+    def _known(self) -> dict[str, PairedComparison]:
+        """What `_compare` has found, for resampling takes long."""
+        return {}
+
     def _compare(self, metric: Metric) -> PairedComparison:
-        return compare_arms(metric, [pair.baseline for pair in self.pairs], [pair.candidate for pair in self.pairs])
+        if metric.name not in self._known:
+            arms = [pair.baseline for pair in self.pairs], [pair.candidate for pair in self.pairs]
+            self._known[metric.name] = compare_arms(metric, *arms)
+        return self._known[metric.name]
 
     @cached_property
     def _found(self) -> tuple[dict[str, PairedComparison], dict[str, Sentence]]:
@@ -266,7 +252,7 @@ class Summary:
         for pair in self.pairs:
             for name, value in slice_values(pair.candidate).items():
                 values.setdefault(name, {}).setdefault(value, []).append(pair)
-        if any(metric.name.startswith("findings") for metric in self.metrics):
+        if any(metric.kind == "findings" for metric in self.metrics):
             parts = by_abnormality([pair.candidate for pair in self.pairs])
             pairs = {pair.candidate.key: pair for pair in self.pairs}
             values["study"] = {name: [pairs[each.key] for each in rows] for name, rows in parts.items()}
@@ -291,12 +277,18 @@ class Comparison:
         candidate: Label of the arm that is judged.
         splits: Split name -> its pairs' summary, in the order of the predictions.
         labels: The closed set of classes; None for the different references.
+        gains: How much of the score rests on the image; empty where no control was asked.
+        baselines: What simple rules score; empty where nobody tried them.
+        conventions: The candidate by other projects' conventions; empty where none was asked for.
     """
 
     baseline: str
     candidate: str
     splits: dict[str, Summary]
     labels: tuple[str, ...] | None = None
+    gains: tuple[VisualGain, ...] = ()
+    baselines: tuple[Baseline, ...] = ()
+    conventions: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -317,7 +309,7 @@ class Comparison:
     def confusion(self) -> dict[str, dict[str, Any]]:
         """Arm -> counts per class of the main split, F1 with intervals; empty where nothing was to be classified."""
         part = self.splits[self.main]
-        if not {metric.name for metric in part.metrics} & set(CLASSIFICATION):
+        if not any(metric.kind == "classes" for metric in part.metrics):
             return {}
         try:
             return {label: self._classes(records) for label, records in self._arms.items()}
@@ -347,7 +339,7 @@ class Comparison:
             return {}
 
     @property
-    def draws(self) -> dict[str, Any]:
+    def draws(self) -> DrawScores:
         """The main split's score in each draw alone by the primary metric, their mean and standard deviation.
 
         JSON-able; the standard deviation, between draws of all samples, is None where there is only one.
@@ -373,72 +365,103 @@ class Comparison:
         """Exact match lost on the general probe, in points; negative where it gained, None where there is no probe."""
         return -self.splits[PROBE].points() if PROBE in self.splits else None
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> MetricsFile:
         """The content of `metrics.json`."""
         return self._content
 
     @cached_property
-    def _content(self) -> dict[str, Any]:
-        splits = {
-            name: {
-                **self._row(summary),
-                "right_by": summary.decisive.name,
-                "wrong_to_right": _names(summary, summary.flips(False, True)),
-                "right_to_wrong": _names(summary, summary.flips(True, False)),
-                "power_line": as_plain(summary.power_line),
-                "not_computed": {name: as_plain(reason) for name, reason in summary.not_computed.items()},
-                **self._findings(summary),
-                "kinds": {kind: self._row(part) for kind, part in summary.kinds.items()},
-                "slices": {
-                    field: {value: self._row(part) for value, part in parts.items()}
-                    for field, parts in summary.slices.items()
-                },
-            }
-            for name, summary in self.splits.items()
-        }
-        splits[self.main]["classes"] = {arm: counts["rows"] for arm, counts in self.confusion.items()}
-        splits[self.main]["calibration"] = self.calibration
+    def _content(self) -> MetricsFile:
         return {
+            "version": VERSION,
             "arms": {"baseline": self.baseline, "candidate": self.candidate},
             "primary": self.splits[self.main].primary_metric.name,
-            "metrics": {metric.name: metric.signature for metric in self.metrics},
-            "splits": splits,
+            "metrics": {metric.name: _facts(metric) for metric in self.metrics},
+            "splits": {name: self._split(name, summary) for name, summary in self.splits.items()},
             "draws": self.draws,
             "probe_loss_points": self.probe_loss_points,
+            "image_use": [self._gain(gain) for gain in self.gains],
+            "conventions": dict(self.conventions),
         }
 
-    def _findings(self, summary: Summary) -> dict[str, Any]:
-        """`findings`: arm -> finding -> n, precision, recall and F1 with intervals; nothing without such a metric.
+    def _split(self, name: str, summary: Summary) -> SplitScores:
+        is_main = name == self.main
+        return {
+            **self._set(summary),
+            "right_by": summary.decisive.name,
+            "wrong_to_right": _names(summary, summary.flips(False, True)),
+            "right_to_wrong": _names(summary, summary.flips(True, False)),
+            "power_line": as_plain(summary.power_line),
+            "not_computed": {metric: as_plain(reason) for metric, reason in summary.not_computed.items()},
+            "kinds": {kind: self._set(part) for kind, part in summary.kinds.items()},
+            "slices": {
+                field: {value: self._set(part) for value, part in parts.items()}
+                for field, parts in summary.slices.items()
+            },
+            "findings": self._findings(summary),
+            "classes": {arm: counts["rows"] for arm, counts in self.confusion.items()} if is_main else {},
+            "calibration": self.calibration if is_main else {},
+        }
+
+    def _findings(self, summary: Summary) -> dict[str, dict[str, dict[str, object]]]:
+        """Arm -> finding -> n, precision, recall and F1 with intervals; nothing without such a metric.
 
         Of several draws the first, for n are samples.
         """
-        if not any(metric.name.startswith("findings") for metric in summary.metrics):
+        if not any(metric.kind == "findings" for metric in summary.metrics):
             return {}
         pairs = [pair for pair in summary.pairs if pair.candidate.draw == summary.draws[0]]
         arms = {self.baseline: [pair.baseline for pair in pairs], self.candidate: [pair.candidate for pair in pairs]}
-        return {"findings": {arm: finding_table(records) for arm, records in arms.items()}}
+        return {arm: finding_table(records) for arm, records in arms.items()}
 
-    def _row(self, summary: Summary) -> dict[str, Any]:
+    def _set(self, summary: Summary) -> SetScores:
         """Counts and scores of one row of the tables."""
         metrics = {metric.name: metric for metric in summary.metrics}
-        scores = {name: self._score(metrics[name], *each) for name, each in summary.paired.items()}
-        cut = dict(zip((self.baseline, self.candidate), summary.cut, strict=True))
-        return {"n": summary.n, "errors": summary.errors, "changed": summary.changed, "cut": cut, **scores}
-
-    def _score(self, metric: Metric, result: PairedComparison, adjusted: float | None) -> dict[str, Any]:
-        """All that is known of one metric; what is not finite becomes None."""
-        values = result.as_dict()
-        flips = result.flips
         return {
-            self.baseline: values.pop("before"),
-            self.candidate: values.pop("after"),
+            "n": summary.n,
+            "errors": summary.errors,
+            "changed": summary.changed,
+            "cut": dict(zip((self.baseline, self.candidate), summary.cut, strict=True)),
+            "scores": {name: self._score(metrics[name], *each) for name, each in summary.paired.items()},
+        }
+
+    def _score(self, metric: Metric, result: PairedComparison, adjusted: float | None) -> MetricScore:
+        """All that is known of one metric; what is not finite becomes None."""
+        facts, flips = result.as_dict(), result.flips
+        return {
+            "values": {self.baseline: facts.pop("before"), self.candidate: facts.pop("after")},
             "points": 100 * result.difference if metric.is_share and math.isfinite(result.difference) else None,
-            **values,
-            "interval": values["interval"] if has_interval(result) else [None, None],
+            **facts,  # type: ignore[typeddict-item]  # the fields of `PairedComparison`
+            "interval": facts["interval"] if has_interval(result) else [None, None],
             "p_value_holm": None if adjusted is None or math.isnan(adjusted) else adjusted,
             "flips": flips and {"gained": len(flips.wrong_to_right), "lost": len(flips.right_to_wrong)},
             "signature": metric.signature,
         }
+
+    def _gain(self, gain: VisualGain) -> GainScores:
+        facts, metric = gain.result.as_dict(), self.splits[self.main].primary_metric
+        del facts["flips"]
+        return {
+            "arm": gain.arm,
+            "control": gain.control,
+            "label": gain.label,
+            "meaning": as_plain(gain.meaning),
+            "changed": gain.changed,
+            "metric": metric.name,
+            "finding": judge(gain.result, metric).finding,
+            "other_image": facts.pop("before"),
+            "true_image": facts.pop("after"),
+            **facts,  # type: ignore[typeddict-item]  # the fields of `PairedComparison`
+        }
+
+
+def _facts(metric: Metric) -> MetricFacts:
+    return {
+        "title": metric.titles,
+        "signature": metric.signature,
+        "kind": metric.kind,
+        "unit": metric.unit,
+        "higher_is_better": metric.higher_is_better,
+    }
 
 
 def _names(summary: Summary, pairs: Sequence[Pair]) -> list[str]:
@@ -482,7 +505,7 @@ def judge(result: PairedComparison, metric: Metric) -> Verdict:
         return Verdict("too few", result, metric)
     if low <= 0 <= high or not result.p_value < LEVEL:
         return Verdict("open", result, metric)
-    is_better = (result.difference > 0) == (metric.is_better_higher is not False)
+    is_better = (result.difference > 0) == (metric.higher_is_better is not False)
     return Verdict("better" if is_better else "worse", result, metric)
 
 
@@ -525,7 +548,17 @@ def compare(
         ConfigError: There is no such metric.
         DataError: The arms are empty, or are not about the same questions and references.
     """
-    chosen = {metric.name: metric for metric in (*select_metrics(metrics, classes, external), *METRICS)}
+    return _compare(baseline, candidate, labels, select_metrics(metrics, classes, external), classes)
+
+
+def _compare(
+    baseline: Sequence[Prediction],
+    candidate: Sequence[Prediction],
+    labels: tuple[str, str],
+    metrics: Sequence[Metric],
+    classes: Sequence[str] | None,
+) -> Comparison:
+    chosen = {metric.name: metric for metric in (*metrics, *METRICS)}
     if not candidate and not baseline:
         raise DataError(f"{labels[0]} and {labels[1]} hold no predictions; there is nothing to compare.")
     before = {record.key: record for record in baseline}
@@ -560,7 +593,7 @@ def _decide(
     It is the primary metric where that is a mean over answers that score 0 or 1 each; else, as for MME's score or an
     F1, the first of the accuracies that were asked for; else exact match.
     """
-    for metric in (metrics[0], *(each for each in metrics[1:] if each.name in SHARES_OF_RIGHT)):
+    for metric in (metrics[0], *(each for each in metrics[1:] if each.decides)):
         if metric is EXACT_MATCH:
             break
         with suppress(DataError):
@@ -572,10 +605,10 @@ def _decide(
 
 def _right(metric: Metric, records: Sequence[Prediction]) -> list[bool] | None:
     """Whether each answer is right; None where the metric is no share of right answers."""
-    if not metric.is_share or not metric.is_better_higher:
+    if not metric.is_share or not metric.higher_is_better:
         return None
     rows = metric.rows(records)
-    if metric.name not in SHARES_OF_RIGHT and (rows.shape[1] != 2 or not (rows[:, 1] == 1).all()):
+    if not metric.decides and (rows.shape[1] != 2 or not (rows[:, 1] == 1).all()):
         return None
     with np.errstate(invalid="ignore", divide="ignore"):
         scores, score = metric.statistic(rows), float(metric.statistic(rows.sum(axis=0)))
@@ -589,211 +622,22 @@ def _shown(key: tuple[str, str, int]) -> str:
     return f"{split} {name!r}" + (f", draw {draw}," if draw else "")
 
 
-def read_config(evaluation: Evaluation) -> dict[str, Any]:
-    """The config that an evaluation ran with.
+def compare_folder(folder: Path, evaluation: Evaluation, settings: MetricSettings | None = None) -> Comparison:
+    """Compare the two arms' `predictions.jsonl` of an evaluation folder.
+
+    Args:
+        folder: The evaluation folder.
+        evaluation: Its description.
+        settings: What to score by; those of its config if not given.
 
     Raises:
-        DataError: It is no YAML.
-    """
-    config = parse_yaml(evaluation.config, f"the config in {EVALUATION_FILE}", advice="Run evaluate.py again.")
-    return config if isinstance(config, dict) else {}
-
-
-def read_metrics(evaluation: Evaluation) -> Mapping[str, Any]:
-    """The `metrics` of that config: `names`, `labels`, `convention` and `external`, as far as given.
-
-    Raises:
-        DataError: The config is no YAML, or these are of other kinds.
-    """
-    metrics = read_config(evaluation).get("metrics") or {}
-    check_kinds(metrics, f"metrics of the config in {EVALUATION_FILE}")
-    return dict(metrics)
-
-
-@dataclass(frozen=True, slots=True)
-class _MetricsConfig:
-    """What the `metrics` of a config are made of."""
-
-    names: list[str] | str | None = None
-    labels: list[Any] | None = None
-    convention: str | None = None
-    external: dict[str, Any] | None = None
-    asked_first: list[str] | None = None
-
-
-def check_kinds(metrics: object, source: str, *, error: type[WorkbenchError] = DataError) -> None:
-    """Refuse the `metrics` of a config whose values are of other kinds than those of conf/metrics/.
-
-    Raises:
-        DataError: Or `error`.
-    """
-    text = json.dumps(metrics, default=str, skipkeys=True)
-    parse_record(text, _MetricsConfig, source, error=error, fault="are wrong", advice="See conf/metrics/.")
-
-
-def compare_folder(folder: Path, evaluation: Evaluation) -> Comparison:
-    """Compare the two arms' `predictions.jsonl` of an evaluation folder, by the metrics that its config names.
-
-    Raises:
-        ConfigError: There is no such metric.
+        ConfigError: The config's metrics are wrong.
         DataError: The predictions are missing, damaged, or not about the same samples.
     """
     labels = evaluation.baseline.label, evaluation.candidate.label
     if labels[0] == labels[1]:
         raise DataError(f"{folder / EVALUATION_FILE} is damaged: both arms are {labels[0]!r}. Run evaluate.py again.")
     baseline, candidate = (read_predictions(predictions_file(folder, label)) for label in labels)
-    metrics = read_metrics(evaluation)
-    names, classes = metrics.get("names") or (), metrics.get("labels")
-    external = stored_metrics(folder, metrics.get("external"))
-    return compare(baseline, candidate, labels=labels, metrics=names, classes=classes, external=external)
-
-
-def write_metrics(comparison: Comparison, folder: Path) -> None:
-    """Write `metrics.json` into the evaluation folder."""
-    write_json(folder / METRICS_FILE, comparison.as_dict(), error=DataError)
-
-
-# --- what the score rests on -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class VisualGain:
-    """How much of an arm's score on the main split rests on the image: its own image minus another one.
-
-    Attributes:
-        arm: The arm, as `after`.
-        control: The other image: `shuffled`, `blank` or `neighbour`; `text-only` for none.
-        label: The folder of the control's predictions.
-        meaning: What the control stands for; empty where `evaluation.json` does not say.
-        result: `before` is the score with the other image, `after` with the true one.
-        changed: Questions that are answered otherwise with the other image; with none, the image plays no role.
-    """
-
-    arm: str
-    control: str
-    label: str
-    meaning: Sentence
-    result: PairedComparison
-    changed: int
-
-
-def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: Comparison) -> list[VisualGain]:
-    """Compare both arms with their control arms, by the primary metric.
-
-    A control is a folder with predictions beside the arms, whose name holds the sort of image and the arm's label:
-    `before-shuffled`, `after-blank`. A name without an arm's label belongs to the candidate.
-
-    Args:
-        folder: The evaluation folder.
-        evaluation: Its description.
-        comparison: Of its arms.
-
-    Returns:
-        The gains, shuffled images first; empty without controls. An evaluation of image use is such a gain itself.
-
-    Raises:
-        DataError: A control's predictions are damaged or not about samples of the arm.
-    """
-    part = comparison.splits[comparison.main]
-    arms = {comparison.baseline: [each.baseline for each in part.pairs]}
-    arms[comparison.candidate] = [each.candidate for each in part.pairs]
-    meanings = {each.label: each.meaning for each in evaluation.controls}
-    gains = []
-    if evaluation.purpose == "image use":
-        result = part.primary
-        label, meaning = comparison.baseline, evaluation.baseline.meaning
-        gains.append(VisualGain(comparison.candidate, label, label, meaning, result, part.changed))
-    for path in sorted(folder.glob(f"*/{PREDICTIONS_FILE}")):
-        label = path.parent.name
-        control = next((name for name in CONTROLS if name in label), None)
-        if label in arms or control is None:
-            continue
-        arm = next((name for name in arms if name in label.replace(control, "")), comparison.candidate)
-        answers = {each.key: each for each in read_predictions(predictions_file(folder, label))}
-        answers = {key: each for key, each in answers.items() if each.split == comparison.main}
-        truth = [each for each in arms[arm] if each.key in answers]
-        if not truth:
-            continue
-        others = [answers[each.key] for each in truth]
-        if len(others) != len(answers) or any(
-            (one.question, one.reference) != (two.question, two.reference)
-            for one, two in zip(truth, others, strict=True)
-        ):
-            raise DataError(f"{path} is not about the samples of {arm}. Evaluate again, or remove the folder.")
-        try:
-            result = compare_arms(part.primary_metric, others, truth)
-        except DataError:  # a part of the samples without all classes
-            continue
-        changed = sum(Pair(*pair).is_changed for pair in zip(others, truth, strict=True))
-        gains.append(VisualGain(arm, control, label, meanings.get(label, ""), result, changed))
-    rank = {name: place for place, name in enumerate(CONTROLS)}
-    return sorted(gains, key=lambda gain: (rank.get(gain.control, -1), list(arms).index(gain.arm)))
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """What a simple rule scores on the main split.
-
-    Attributes:
-        name: As `majority class`.
-        meaning: How it answers.
-        scores: Metric name -> score, of those that are defined.
-        n: Number of samples that the primary metric counts; None where nobody noted it.
-        intervals: Metric name -> 95 % interval of the score; of the primary metric only, and not of a mean over draws.
-    """
-
-    name: Sentence
-    meaning: Sentence
-    scores: Mapping[str, float]
-    n: int | None = None
-    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-
-
-def read_baselines(folder: Path) -> list[Baseline]:
-    """The baselines in `baselines.json`; none where there is no such file.
-
-    Raises:
-        DataError: The file is damaged.
-    """
-    path = inside(folder, BASELINES_FILE)
-    if not path.exists():
-        return []
-    fault = "is damaged, expected a list of name, meaning and scores"
-    rows = read_record(path, list[_StoredBaseline], fault=fault, advice="Evaluate again, or remove it.")
-    return [Baseline(each.name, each.meaning, _plain_scores(each.scores), each.n, each.intervals) for each in rows]
-
-
-@dataclass(frozen=True, slots=True)
-class _StoredScore:
-    """A score as older files have it."""
-
-    value: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class _StoredBaseline:
-    """A row of `baselines.json`, see `Baseline`."""
-
-    name: Sentence
-    meaning: Sentence
-    scores: Mapping[str, float | _StoredScore | None]
-    n: int | None = None
-    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-
-
-def _plain_scores(scores: Mapping[str, float | _StoredScore | None]) -> dict[str, float]:
-    plain = {name: each.value if isinstance(each, _StoredScore) else each for name, each in scores.items()}
-    return {name: value for name, value in plain.items() if value is not None}
-
-
-def conventions_of(evaluation: Evaluation, comparison: Comparison) -> dict[str, Any]:
-    """The main split's candidate by other projects' conventions, where the config asks for them.
-
-    Raises:
-        ConfigError: There is no such convention, or its packages are not installed.
-    """
-    convention = read_metrics(evaluation).get("convention")
-    if convention is None:
-        return {}
-    records = [pair.candidate for pair in comparison.splits[comparison.main].pairs]
-    return dict(score_conventions(records, None if convention == "all" else [convention]))
+    settings = settings or read_settings(evaluation)
+    chosen = settings.select(stored_metrics(folder, settings.external))
+    return _compare(baseline, candidate, labels, chosen, settings.labels)

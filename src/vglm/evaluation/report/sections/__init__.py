@@ -11,6 +11,7 @@ SECTIONS = [
     "vglm.evaluation.report.sections.slices",
     "vglm.evaluation.report.sections.confusion",
     "vglm.evaluation.report.sections.calibration",
+    "vglm.evaluation.report.sections.finishes",
     "vglm.evaluation.report.sections.answers",
     "vglm.evaluation.report.sections.configuration",
 ]

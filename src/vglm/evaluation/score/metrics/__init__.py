@@ -16,12 +16,15 @@ score_conventions(records)                            the same predictions, as o
 | `likelihood` | choices by likelihood, calibration |
 | `findings` | 14 findings in chest radiographs, by rules |
 | `lightcurves` | period and amplitude |
-| `external` | BERTScore, CheXbert, a judge, other programs' scores: computed once, read from files, off by default |
+| `external` | scores that are computed once and read from files, off by default |
+| `bert_score`, `chexbert` | by weights of the user's |
 | `judge` | a language model behind an endpoint of the user's |
+| `imported` | other programs' scores |
 | `benchmarks` | MME, POPE |
 | `conventions` | LLaMA-Factory, ms-swift, R2Gen, pycocoevalcap, sacrebleu |
 
-A config file in conf/metrics/ lists names. A new metric is a `Metric` in `ALL_METRICS`.
+A config file in conf/metrics/ lists names. A metric carries its kind, direction, unit and titles itself: a new one is a
+`Metric` in `ALL_METRICS`, or what a package of the user's gives, see `vglm.evaluation.score.settings`.
 """
 
 import difflib
@@ -29,7 +32,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.predictions import Prediction
-from vglm.evaluation.score.metrics.base import Metric, Score, compare_arms, measure, normalise
+from vglm.evaluation.score.metrics.base import Metric, Score, compare_arms, measure
 from vglm.evaluation.score.metrics.benchmarks import BENCHMARK_METRICS
 from vglm.evaluation.score.metrics.choices import CHOICE_METRICS
 from vglm.evaluation.score.metrics.conventions import CONVENTIONS, score_conventions
@@ -92,7 +95,6 @@ __all__ = [
     "exact_match",
     "label_report",
     "measure",
-    "normalise",
     "rouge_l_characters",
     "rouge_l_words",
     "score",
@@ -252,7 +254,7 @@ def adjust(
         found: Metric name -> comparison.
         metrics: Of these names, and maybe others.
     """
-    tested = [metric.name for metric in metrics if metric.name in found and metric.is_better_higher is not None]
+    tested = [metric.name for metric in metrics if metric.name in found and metric.higher_is_better is not None]
     adjusted = holm({name: found[name].p_value for name in tested})
     return {name: (result, adjusted.get(name)) for name, result in found.items()}
 
@@ -267,6 +269,6 @@ def _metrics(metrics: Sequence[Metric | str], labels: Sequence[str] | None) -> t
 def _with_lengths(metrics: Iterable[Metric]) -> tuple[Metric, ...]:
     """Each metric once, and behind n-gram scores the answer's length."""
     chosen = {each.name: each for each in metrics}
-    if any(metric.is_ngram for metric in chosen.values()):
+    if any(metric.kind == "ngrams" for metric in chosen.values()):
         chosen |= {ANSWER_LENGTH.name: ANSWER_LENGTH, LENGTH_RATIO.name: LENGTH_RATIO}
     return tuple(chosen.values())

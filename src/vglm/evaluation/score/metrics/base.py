@@ -11,11 +11,9 @@ to the same question are one sample: their rows are joined before anything is co
 """
 
 import math
-import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +33,9 @@ Rows = NDArray[np.float64]
 """Additive numbers, one row per record, shape (n, k)."""
 
 
+Kind = Literal["answers", "classes", "findings", "ngrams"]
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     """A score of a set of answers.
@@ -42,14 +43,18 @@ class Metric:
     Attributes:
         name: Its key in `metrics.json`.
         title: Its name in a report.
+        title_zh: That in Chinese; None where it is the same.
         signature: How exactly it is computed (tokens, case, smoothing, version), so that two reports can be compared.
             Texts are never truncated, except where it says so.
         function: (prediction, reference) -> the score of one answer; None for a score that only a set of answers has.
         table: Records -> rows, where they are not (function, 1).
         statistic: Sums of rows -> the score.
-        is_share: Whether it is from 0.0 to 1.0 and shown in points; otherwise `signature` names range or unit.
-        is_better_higher: False for errors; None for what is neither good nor bad, like a length.
-        is_ngram: Whether it counts n-grams, and so depends on the answer's length.
+        kind: What it is made of, which decides what a report shows beside it: a table of `classes` or `findings`, the
+            answers' lengths beside `ngrams`.
+        unit: `%` for a share from 0.0 to 1.0, whose differences are points; else the unit, or nothing where there is
+            none and `signature` names the range.
+        higher_is_better: False for errors; None for what is neither good nor bad, like a length.
+        decides: Whether it calls each answer right or wrong, so that these go by it where the primary metric does not.
         signature_of: Records -> the signature on them, where it depends on what the data has; see `signed`.
     """
 
@@ -59,10 +64,22 @@ class Metric:
     function: Callable[[str, str], float] | None = None
     table: Callable[[Sequence[Prediction]], Rows] | None = None
     statistic: Statistic = mean_of_sums
-    is_share: bool = True
-    is_better_higher: bool | None = True
-    is_ngram: bool = False
+    kind: Kind = "answers"
+    unit: str = "%"
+    higher_is_better: bool | None = True
+    decides: bool = False
+    title_zh: str | None = None
     signature_of: Callable[[Sequence[Prediction]], str] | None = None
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is from 0.0 to 1.0 and shown in points."""
+        return self.unit == "%"
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Its name in both languages."""
+        return {"en": self.title, "zh": self.title_zh or self.title}
 
     def signed(self, records: Sequence[Prediction]) -> "Metric":
         """The same metric, with a signature that says how it is computed on these records."""
@@ -198,33 +215,3 @@ def _counts_alike(metric: Metric, *arms: Rows) -> bool:
         return False
     counts = np.concatenate([rows[:, 1] for rows in arms])
     return bool(counts[0] > 0 and (counts == counts[0]).all())
-
-
-_DROPPED = dict.fromkeys([*range(1, 9), 0x0B, *range(0x0E, 0x20), 0x7F, 0x8F, 0x9F])  # control characters
-_BLANKS = dict.fromkeys(map(ord, "\u061c\u200b\u200c\u200e\u200f\u2581\ufeff\ufffd"), " ")
-_BEFORE_SIGN = re.compile(r" (?=[.,?!])")
-_BEFORE_SHORT = re.compile(r" (?=n't|'(?:m|s|ve|re))")
-
-
-def normalise(text: str) -> str:
-    """Bring a text into the form in which answers are compared.
-
-    Unicode NFKC (full-width signs and letters become half-width); white space is dropped at the ends and made one blank
-    inside. Case, accents and punctuation count.
-
-    Beyond that, texts are equal if the model says the same for them, token by token: decoding drops the blank before
-    `.`, `,`, `?`, `!`, `n't`, `'m`, `'s`, `'ve`, `'re` and those around a lone `'`, as tokenised captions have them;
-    characters without width become blanks, and control characters vanish.
-    """
-    return _normalised(text)
-
-
-@lru_cache(20_000)  # every metric asks again
-def _normalised(text: str) -> str:
-    text = " ".join(unicodedata.normalize("NFKC", text.translate(_DROPPED)).translate(_BLANKS).split())
-    while " " in text:  # as transformers' clean_up_tokenization, until nothing changes
-        shorter = _BEFORE_SHORT.sub("", _BEFORE_SIGN.sub("", text).replace(" ' ", "'"))
-        if shorter == text:
-            break
-        text = shorter
-    return text

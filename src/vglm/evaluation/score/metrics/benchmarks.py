@@ -80,7 +80,14 @@ def _pope_f1(sums: Rows) -> Rows:
 
 _POPE = f"yes/no in words|unparsed wrong and not yes|lower case|not cut|{OWN}"
 POPE_ACCURACY, POPE_PRECISION, POPE_RECALL, POPE_F1 = (
-    Metric(f"pope_{name}", f"POPE {title}", f"{_POPE}|{how}", table=_pope_rows, statistic=statistic)
+    Metric(
+        f"pope_{name}",
+        f"POPE {title}",
+        f"{_POPE}|{how}",
+        table=_pope_rows,
+        statistic=statistic,
+        decides=name == "accuracy",
+    )
     for name, title, how, statistic in (
         ("accuracy", "accuracy", "right answers", _ratio(0, 4)),
         ("precision", "precision of yes", "of the answers that say yes", _ratio(1, 2)),
@@ -94,7 +101,7 @@ POPE_YES_RATIO = Metric(
     f"{_POPE}|answers that say yes of all; half of them where the set is balanced",
     table=_pope_rows,
     statistic=_ratio(2, 4),
-    is_better_higher=None,
+    higher_is_better=None,
 )
 """Source: Li et al. 2023, "Evaluating object hallucination in large vision-language models", section 5, and
 RUCAIBox/POPE:evaluate.py."""
@@ -154,7 +161,7 @@ def _mme_table(wanted: Sequence[str] | None) -> Callable[[Sequence[Prediction]],
 
 
 _MME = f"yes/no in words|unparsed wrong|lower case|not cut|{OWN}"
-MME_ACCURACY = Metric("mme_accuracy", "MME accuracy", f"{_MME}|over all questions", table=_mme_rows)
+MME_ACCURACY = Metric("mme_accuracy", "MME accuracy", f"{_MME}|over all questions", table=_mme_rows, decides=True)
 MME_ACCURACY_PLUS = Metric(
     "mme_accuracy_plus",
     "MME accuracy+",
@@ -168,7 +175,7 @@ MME_SCORE, MME_PERCEPTION, MME_COGNITION = (
         f"{_MME}|sum over {what} of 100 x (accuracy + accuracy+), 0 to 200 each",
         table=_mme_table(wanted),
         statistic=_mme_score,
-        is_share=False,
+        unit="",
     )
     for name, title, what, wanted in (
         ("score", "score", "categories", None),

@@ -108,10 +108,19 @@ _HOW = (
     f"own choices, or those scored by likelihood|by name or letter, not denied|unparsed wrong|lower case|not cut|{OWN}"
 )
 CHOICE_ACCURACY = Metric(
-    "choice_accuracy", "Accuracy (choices)", _HOW, table=lambda records: _taken(records)[:, [0, 2]]
+    "choice_accuracy",
+    "Accuracy (choices)",
+    _HOW,
+    table=lambda records: _taken(records)[:, [0, 2]],
+    decides=True,
+    title_zh="所选答案的准确率",
 )
 CHOICE_PARSED = Metric(
-    "choice_parsed", "Answers that take a choice", _HOW, table=lambda records: _taken(records)[:, [1, 2]]
+    "choice_parsed",
+    "Answers that take a choice",
+    _HOW,
+    table=lambda records: _taken(records)[:, [1, 2]],
+    title_zh="选出选项的回答",
 )
 CIRCULAR_ACCURACY = Metric(
     "circular_accuracy", "Circular accuracy", f"{_HOW}|right in all rotations of a question", table=_circular_rows

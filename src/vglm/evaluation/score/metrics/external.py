@@ -12,6 +12,8 @@ metrics.external.judge.base_url=http://localhost:8000/v1 .model=<name there>    
 metrics.external.<name>.scores=<file with {arm}> .signature=<how it was made>      <name>, such as green or radgraph
 ```
 
+These are short for components, see `vglm.evaluation.score.settings`; any subclass of `ExternalMetric` can be one.
+
 All of them follow the metrics of `metrics.names`; one that is named there stands where it is named, the first of all
 being the primary metric. The last kind reads numbers that another program computed, one answer a line:
 
@@ -26,30 +28,31 @@ and `external.json` with what they are:
 `key` is a hash of the answer that was scored: an answer that changed since has no score, rather than a wrong one.
 """
 
-import difflib
 import hashlib
 import json
-import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, get_type_hints
+from typing import ClassVar
 
 import numpy as np
 
-from vglm.errors import ConfigError, DataError, brief
+from vglm.errors import DataError, brief
 from vglm.evaluation.predictions import MAX_ERRORS_SHOWN, Prediction
 from vglm.evaluation.score.metrics.base import Metric, Rows
 from vglm.evaluation.score.metrics.findings import FINDINGS, FIVE, macro_f1, micro_f1
-from vglm.evaluation.score.metrics.judge import PROMPT, find_prompt_problem
 from vglm.evaluation.score.statistics import Statistic, mean_of_sums
 from vglm.files import inside, read_record, read_text, write_json, write_text
 
 SCORES_FILE = "scores.jsonl"
 DESCRIPTION_FILE = "external.json"
-ARM = "{arm}"
-"""Stands for the arm's name in the path of a file of scores."""
+
+Compute = Callable[[Sequence[Prediction]], Rows]
+"""Records -> their additive numbers in the same order, shape (n, k)."""
+Arms = Mapping[str, Sequence[Prediction]]
+"""An arm's name -> its records."""
 
 STATISTICS: dict[str, Statistic] = {
     "mean": mean_of_sums,
@@ -59,13 +62,6 @@ STATISTICS: dict[str, Statistic] = {
     "macro_f1_5": partial(macro_f1, names=FIVE),
 }
 """From sums of stored numbers to a score, by the name in `external.json`."""
-
-CHEXBERT_TITLES = {
-    "chexbert_micro_f1": "CheXbert, micro-F1 of 14",
-    "chexbert_macro_f1": "CheXbert, macro-F1 of 14",
-    "chexbert_micro_f1_5": "CheXbert, micro-F1 of 5",
-    "chexbert_macro_f1_5": "CheXbert, macro-F1 of 5",
-}
 
 _ELSEWHERE = (
     "Compute it in an environment of its own and give its numbers:"
@@ -79,237 +75,91 @@ WHY_NOT = {
 }
 """Metrics that people look for and that cannot be computed in this environment: why, and what to do."""
 
-EXTERNAL_NAMES = {"bert_score": "bert_score", "judge": "judge", **dict.fromkeys(CHEXBERT_TITLES, "chexbert")}
+
+def why_unknown(name: str, known: Sequence[str]) -> str:
+    """Why settings without scores are of no metric, and what to do."""
+    return f"no metric of ours; known: {', '.join(known)}. {_ELSEWHERE.format(name=name)}"
+
+
+CHEXBERT_NAMES = ("chexbert_micro_f1", "chexbert_macro_f1", "chexbert_micro_f1_5", "chexbert_macro_f1_5")
+EXTERNAL_NAMES = {"bert_score": "bert_score", "judge": "judge", **dict.fromkeys(CHEXBERT_NAMES, "chexbert")}
 """Name of a metric -> the settings that it needs."""
 
 
-# --- what the config asks for ----------------------------------------------------------------------------------------
+# --- components ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BertScoreSettings:
-    """`metrics.external.bert_score`.
-
-    Attributes:
-        model: Folder with the weights and the tokenizer of a BERT or RoBERTa.
-        num_layers: The layer whose states are compared; None for the one that the package bert-score takes for a model
-            of the folder's name.
-        batch_size: Pairs of texts at once.
-    """
-
-    NAMED_ANEW: ClassVar[tuple[str, ...]] = ("model",)
-
-    model: str
-    num_layers: int | None = None
-    batch_size: int = 32
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """The names of its metrics."""
-        return ("bert_score",)
-
-    def problems(self) -> Iterable[str]:
-        """What is wrong with the values."""
-        if not (Path(self.model) / "config.json").is_file():
-            yield f"model {self.model!r} is no folder with a model's config.json and weights"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChexbertSettings:
-    """`metrics.external.chexbert`.
+class ExternalMetric(ABC):
+    """A component of `metrics.external`: its scores are computed once, and stored.
 
     Attributes:
-        weights: The published `chexbert.pth`.
-        tokenizer: Folder with the `vocab.txt` of bert-base-uncased.
-        uncertain: What uncertain findings count as: `positive`, as in F1-CheXbert, or `negative`.
-        batch_size: Reports at once.
+        NAMED_ANEW: Keys that open a connection, a file or an environment variable, and so count only where a command
+            names them: an evaluation's description may come from a stranger.
+        takes_any_answer: Whether it can score the controls' answers too.
     """
 
-    NAMED_ANEW: ClassVar[tuple[str, ...]] = ("weights", "tokenizer")
+    NAMED_ANEW: ClassVar[tuple[str, ...]] = ()
+    takes_any_answer: ClassVar[bool] = True
 
-    weights: str
-    tokenizer: str
-    uncertain: str = "positive"
-    batch_size: int = 16
+    def names(self, key: str) -> tuple[str, ...]:
+        """The names of its metrics.
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """The names of its metrics."""
-        return tuple(CHEXBERT_TITLES)
+        Args:
+            key: Its own in `metrics.external`.
+        """
+        return (key,)
 
     def problems(self) -> Iterable[str]:
-        """What is wrong with the values."""
-        if not Path(self.weights).is_file():
-            yield f"weights {self.weights!r} is no file; expected chexbert.pth"
-        if not (Path(self.tokenizer) / "vocab.txt").is_file():
-            yield f"tokenizer {self.tokenizer!r} has no vocab.txt; expected a folder with that of bert-base-uncased"
-        if self.uncertain not in ("positive", "negative"):
-            yield f"uncertain must be positive or negative, got {self.uncertain!r}"
+        """What is wrong with the values, files that are not there included."""
+        return ()
+
+    @abstractmethod
+    def score(self, key: str, arms: Arms, folder: Path, store: "Store") -> None:
+        """Put the scores of arms into a store.
+
+        Args:
+            key: As in `names`.
+            arms: Whose answers are scored.
+            folder: The evaluation folder.
+            store: Gets the numbers and what they are; what it knows by the same signature need not be computed again.
+
+        Raises:
+            ConfigError: The settings are wrong.
+            CheckpointError: A model's weights cannot be used.
+            DataError: Scores do not fit the answers, or an endpoint failed.
+        """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgeSettings:
-    """`metrics.external.judge`. It sends questions, references and answers to `base_url`.
+class ComputedMetric(ExternalMetric):
+    """An external metric that is computed here, answer by answer; only new answers are."""
 
-    Attributes:
-        base_url: Of an OpenAI-compatible endpoint, such as http://localhost:8000/v1.
-        model: The judge's name there.
-        prompt: See `vglm.evaluation.score.metrics.judge.PROMPT`.
-        images: Whether the small copies of the images are sent too.
-        api_key_env: The environment variable with the key, which is stored nowhere.
-        timeout_seconds: Of one request.
-    """
+    @abstractmethod
+    def open(self, key: str, folder: Path) -> "tuple[list[StoredMetric], Compute]":
+        """What the metrics are, and how to compute their numbers; weights are loaded here, see `score`."""
 
-    NAMED_ANEW: ClassVar[tuple[str, ...]] = ("base_url", "model", "images", "api_key_env")
-
-    base_url: str
-    model: str
-    prompt: str = PROMPT
-    images: bool = False
-    api_key_env: str | None = None
-    timeout_seconds: float = 60.0
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """The names of its metrics."""
-        return ("judge",)
-
-    def problems(self) -> Iterable[str]:
-        """What is wrong with the values."""
-        if not self.base_url.startswith(("http://", "https://")):
-            yield f"base_url must start with http:// or https://, got {self.base_url!r}"
-        if (problem := find_prompt_problem(self.prompt)) is not None:
-            yield problem
+    def score(self, key: str, arms: Arms, folder: Path, store: "Store") -> None:
+        """See `ExternalMetric`."""
+        described, compute = self.open(key, folder)
+        earlier = [store.metrics.get(each.name) for each in described]
+        is_same = described == [each and replace(each, unscored=None) for each in earlier]
+        store.rows[key] = _complete(store.rows.get(key, {}) if is_same else {}, arms, compute)
+        store.metrics.update({each.name: _with_gaps(each, store.rows[key], arms) for each in described})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImportSettings:
-    """`metrics.external.<name>`: numbers that another program computed.
-
-    Attributes:
-        name: The metric's.
-        scores: A JSON-lines file of id, score and, where they differ, split (default test), draw (0) and arm; `{arm}`
-            in its path stands for the arm's name, such as before and after.
-        signature: How it was computed: program, version, weights, settings.
-        title: Its name in a report.
-        is_share: Whether it is from 0 to 1.
-        is_better_higher: False for errors.
-    """
-
-    NAMED_ANEW: ClassVar[tuple[str, ...]] = ("scores",)
-
-    name: str
-    scores: str
-    signature: str
-    title: str | None = None
-    is_share: bool = True
-    is_better_higher: bool = True
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """The names of its metrics."""
-        return (self.name,)
-
-    def problems(self) -> Iterable[str]:
-        """What is wrong with the values."""
-        if not self.signature.strip():
-            yield "signature must say how the scores were computed"
-        path = Path(self.scores)
-        if ARM not in self.scores and not path.is_file():
-            yield f"scores {self.scores!r} is no file"
-        if ARM in path.name and not list(path.parent.glob(path.name.replace(ARM, "*"))):
-            yield f"scores {self.scores!r}: there is no file of such a name"
+def _complete(known: Mapping[str, list[float]], arms: Arms, compute: Compute) -> dict[str, list[float]]:
+    """The numbers of every answer; only those that are not known are computed, equal answers once."""
+    records = {key_of(record): record for arm in arms.values() for record in arm}
+    missing = {key: record for key, record in records.items() if key not in known}
+    fresh = dict(zip(missing, compute(list(missing.values())).tolist(), strict=True)) if missing else {}
+    return {key: known[key] for key in records if key in known} | fresh
 
 
-# NAMED_ANEW: what opens a connection, a file or an environment variable, and so counts only where a command names it
-
-Settings = BertScoreSettings | ChexbertSettings | JudgeSettings | ImportSettings
-_KINDS: dict[str, type[Settings]] = {
-    "bert_score": BertScoreSettings,
-    "chexbert": ChexbertSettings,
-    "judge": JudgeSettings,
-}
-
-
-def parse_settings(external: Mapping[str, Any] | None, *, stored: Collection[str] = ()) -> dict[str, Settings]:
-    """Read the `external` of a metrics config.
-
-    Args:
-        external: Name -> settings; None for none.
-        stored: Names whose files need not be there any more, for their scores are stored.
-
-    Returns:
-        Name -> settings, in the config's order.
-
-    Raises:
-        ConfigError: Names all problems at once.
-    """
-    found: dict[str, Settings] = {}
-    problems: list[str] = []
-    for name, given in (external or {}).items():
-        where = f"metrics.external.{name}"
-        if given is None:
-            continue
-        if not isinstance(given, Mapping):
-            problems.append(f"{where}: expected settings such as {where}.scores=<file>, got {given!r}")
-            continue
-        kind = _kind(name, given)
-        if kind is ImportSettings and "scores" not in given:
-            reason = WHY_NOT.get(name) or f"no metric of ours; known: {', '.join(_KINDS)}. " + _ELSEWHERE.format(
-                name=name
-            )
-            problems.append(f"{where}: {reason}")
-            continue
-        values = dict(given) | ({"name": str(name)} if kind is ImportSettings else {})
-        if wrong := [f"{where}.{each}" for each in _misfits(kind, values)]:
-            problems += wrong
-            continue
-        settings = kind(**values)
-        problems += [f"{where}: {each}" for each in settings.problems()] if name not in stored else []
-        found[str(name)] = settings
-    if problems:
-        lines = "".join(f"\n  {problem}" for problem in problems)
-        raise ConfigError(f"{len(problems)} problem{'s' * (len(problems) > 1)} in metrics.external:{lines}")
-    return found
-
-
-def _kind(name: str, given: Mapping[str, Any]) -> type[Settings]:
-    return _KINDS.get(name, ImportSettings) if "scores" not in given else ImportSettings
-
-
-def unnamed_settings(name: str, stored: Mapping[str, Any], given: Collection[str]) -> list[str]:
-    """The settings in an evaluation's description that must not be followed, since the command does not name them.
-
-    A description may come from a stranger: it must not choose where answers and keys are sent, or what is read.
-
-    Args:
-        name: Of `metrics.external`.
-        stored: Its settings there.
-        given: The settings that the command names.
-    """
-    kind = _kind(name, stored)
-    defaults = {each.name: each.default for each in fields(kind)}
-    return [key for key in kind.NAMED_ANEW if key not in given and key in stored and stored[key] != defaults[key]]
-
-
-def _misfits(kind: type[Settings], values: Mapping[str, Any]) -> Iterable[str]:
-    """Keys that settings do not take, lack, or whose values are of another type."""
-    hints, names = get_type_hints(kind), {each.name for each in fields(kind)}
-    for key, value in values.items():
-        if key not in names:
-            near = difflib.get_close_matches(str(key), names - {"name"}, n=1)
-            yield f"{key}: no such key{f'; did you mean `{near[0]}`?' if near else ''}"
-            continue
-        hint = hints[key]
-        is_number = hint in (int, float) or hint == int | None
-        allowed = int | float if hint is float else hint
-        if not isinstance(value, allowed) or (is_number and isinstance(value, bool)):
-            yield f"{key}: expected {getattr(hint, '__name__', hint)}, got {value!r}"
-        elif is_number and value is not None and not value > 0:
-            yield f"{key} must be positive, got {value!r}"
-    for each in fields(kind):
-        if each.default is MISSING and each.name not in values:
-            yield f"{each.name}: a value is required"
+def _with_gaps(metric: "StoredMetric", rows: Mapping[str, Sequence[float]], arms: Arms) -> "StoredMetric":
+    """Say how many answers of each arm are left out of the mean."""
+    if metric.statistic != "mean":
+        return metric
+    gaps = {arm: sum(rows[key_of(record)][1] == 0 for record in records) for arm, records in arms.items()}
+    return replace(metric, unscored={arm: count for arm, count in gaps.items() if count} or None)
 
 
 # --- metrics of stored numbers ---------------------------------------------------------------------------------------
@@ -322,11 +172,12 @@ class StoredMetric:
     Attributes:
         name: As in `Metric`, like the other fields that it has too.
         title: See there.
+        title_zh: See there.
         signature: See there.
         rows: The key of its numbers in `scores.jsonl`, which several metrics may share.
         statistic: Of `STATISTICS`.
-        is_share: See there.
-        is_better_higher: See there.
+        is_share: Whether it is from 0.0 to 1.0.
+        higher_is_better: See there; older files call it `is_better_higher`.
         unscored: Arm -> answers that got no score and are left out of the mean.
     """
 
@@ -334,9 +185,10 @@ class StoredMetric:
     title: str
     signature: str
     rows: str
+    title_zh: str | None = None
     statistic: str = "mean"
     is_share: bool = True
-    is_better_higher: bool = True
+    higher_is_better: bool = True
     unscored: Mapping[str, int] | None = None
 
     def bound(self, known: Mapping[str, Sequence[float]]) -> Metric:
@@ -351,8 +203,9 @@ class StoredMetric:
             self.signature,
             table=lambda records: look_up(self.rows, known, records),
             statistic=STATISTICS[self.statistic],
-            is_share=self.is_share,
-            is_better_higher=self.is_better_higher,
+            unit="%" if self.is_share else "",
+            higher_is_better=self.higher_is_better,
+            title_zh=self.title_zh,
         )
 
 
@@ -379,23 +232,10 @@ def look_up(name: str, known: Mapping[str, Sequence[float]], records: Sequence[P
     return np.array(rows, dtype=np.float64)
 
 
-def declare(external: Mapping[str, Any] | None, *, stored: Collection[str] = ()) -> dict[str, Metric]:
-    """The metrics that a config asks for, by name, before anything was scored; their rows raise a DataError.
-
-    Raises:
-        ConfigError: As `parse_settings`.
-    """
-    return _unscored(parse_settings(external, stored=stored).values())
-
-
-def _unscored(settings: Iterable[Settings]) -> dict[str, Metric]:
-    names = [name for each in settings for name in each.metrics]
-    return {
-        name: StoredMetric(name=name, title=CHEXBERT_TITLES.get(name, name), signature="not computed", rows=name).bound(
-            {}
-        )
-        for name in names
-    }
+def declare(external: Mapping[str, ExternalMetric | None] | None) -> dict[str, Metric]:
+    """The metrics of components, by name, before anything was scored; their rows raise a DataError."""
+    names = [name for key, each in (external or {}).items() if each is not None for name in each.names(key)]
+    return {name: StoredMetric(name=name, title=name, signature="not computed", rows=name).bound({}) for name in names}
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -424,7 +264,7 @@ def read_store(folder: Path) -> Store:
     if not path.exists():
         return Store({}, {})
     advice = f"Remove it and run: vglm score {folder}"
-    described = read_record(path, _Description, advice=advice).metrics
+    described = [each.current for each in read_record(path, _Description, advice=advice).metrics]
     if unknown := [each.statistic for each in described if each.statistic not in STATISTICS]:
         raise DataError(f"{path} is damaged: there is no statistic {brief(ValueError(unknown[0]))!r}. {advice}")
     names = {each.rows for each in described}
@@ -447,11 +287,23 @@ def read_store(folder: Path) -> Store:
     return Store({each.name: each for each in described}, rows)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Described(StoredMetric):
+    """As a file holds it: an older one says `is_better_higher`."""
+
+    is_better_higher: bool = True
+
+    @property
+    def current(self) -> StoredMetric:
+        values = {each.name: getattr(self, each.name) for each in fields(StoredMetric)}
+        return StoredMetric(**values | {"higher_is_better": self.higher_is_better and self.is_better_higher})
+
+
 @dataclass(frozen=True, slots=True)
 class _Description:
     """What `external.json` holds."""
 
-    metrics: tuple[StoredMetric, ...]
+    metrics: tuple[_Described, ...]
 
 
 def write_store(store: Store, arms: Mapping[str, Sequence[Prediction]], folder: Path) -> None:
@@ -475,19 +327,18 @@ def write_store(store: Store, arms: Mapping[str, Sequence[Prediction]], folder: 
     write_json(folder / DESCRIPTION_FILE, described, error=DataError)
 
 
-def stored_metrics(folder: Path, external: Mapping[str, Any] | None) -> dict[str, Metric]:
-    """The metrics that a config asks for, with the numbers in an evaluation folder.
+def stored_metrics(folder: Path, external: Mapping[str, ExternalMetric | None] | None) -> dict[str, Metric]:
+    """The metrics of components, with the numbers in an evaluation folder.
 
     Args:
         folder: The evaluation folder.
-        external: The config's; what it asks for and the folder has not is there too, and raises a DataError when it is
-            used, so that a report can say so.
+        external: What is asked for; what the folder has not is there too, and raises a DataError when it is used, so
+            that a report can say so.
 
     Raises:
-        ConfigError: The config's settings are wrong.
         DataError: A file is damaged.
     """
-    asked = _unscored(parse_settings(external, stored=tuple(external or ())).values())
+    asked = declare(external)
     if not asked:
         return {}
     store = read_store(folder)
@@ -496,90 +347,4 @@ def stored_metrics(folder: Path, external: Mapping[str, Any] | None) -> dict[str
         width = 2 if each.statistic == "mean" else 3 * len(FINDINGS)
         if any(len(row) != width for row in store.rows[each.rows].values()):
             raise DataError(f"{folder}: its {SCORES_FILE} are no scores of {each.name}. Run: vglm score {folder}")
-    found = {name: each.bound(store.rows[each.rows]) for name, each in known.items()}
-    return asked | found
-
-
-# --- scores of other programs ----------------------------------------------------------------------------------------
-
-
-def import_scores(settings: ImportSettings, arms: Mapping[str, Sequence[Prediction]]) -> dict[str, list[float]]:
-    """Read the scores that another program gave to answers.
-
-    Args:
-        settings: Where they are, and what.
-        arms: The arm's name -> the records that need one; those with an error score 0 unless they have one.
-
-    Returns:
-        `key_of` a record -> (score, 1).
-
-    Raises:
-        DataError: The file cannot be read, or rows are wrong, missing, double or of unknown answers; or two arms have
-            different scores for the same answer. All problems of a file are counted and the first ones named.
-    """
-    files = {arm: Path(settings.scores.replace(ARM, arm)) for arm in arms}
-    is_shared = len(set(files.values())) == 1 and len(arms) > 1
-    found: dict[str, list[float]] = {}
-    for arm, records in arms.items():
-        wanted = {(record.split, record.id, record.draw): record for record in records}
-        scores, problems = _read_scores(files[arm], arm if is_shared else None, settings.is_share, arms)
-        problems += [f"{_named(place)} is no answer of {arm}" for place in scores.keys() - wanted.keys()]
-        splits = {split for split, _, _ in scores}
-        for place, record in wanted.items():
-            if record.split not in splits and splits:
-                continue  # a whole split without scores is another matter than a gap
-            if place not in scores and record.error is None:
-                problems.append(f"{_named(place)} has no score")
-                continue
-            row, key = [scores.get(place, 0.0), 1.0], key_of(record)
-            if not math.isclose(found.setdefault(key, row)[0], row[0], abs_tol=1e-6):
-                problems.append(f"{_named(place)} has another score in another arm, though the answer is the same")
-        if problems:
-            shown = "; ".join(problems[:MAX_ERRORS_SHOWN])
-            raise DataError(
-                f"{files[arm]}: {len(problems)} problems with the scores of {arm} ({shown}). Expected one line"
-                f' {{"id": …, "split": …, "score": …}} for each answer in {arm}/predictions.jsonl.'
-            )
-    return found
-
-
-def _named(place: tuple[str, str, int]) -> str:
-    split, name, draw = place
-    return f"{split} {name!r}" + (f" draw {draw}" if draw else "")
-
-
-def _read_scores(
-    path: Path, arm: str | None, is_share: bool, arms: Collection[str]
-) -> tuple[dict[tuple[str, str, int], float], list[str]]:
-    """(split, id, draw) -> score, of one arm where lines name theirs; and what is wrong with the lines."""
-    lines = read_text(path, advice="Pass a file of scores.").split("\n")
-    scores: dict[tuple[str, str, int], float] = {}
-    problems = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            place, owner, score = _parse_score(json.loads(line), is_share)
-        except (ValueError, OverflowError, RecursionError) as error:
-            problems.append(f"line {number}: {brief(error)}")
-            continue
-        if arm is not None and owner not in arms:
-            problems.append(f"line {number}: `arm` must be one of {', '.join(arms)}, found {owner!r}")
-        elif arm is None or owner == arm:
-            if place in scores:
-                problems.append(f"line {number}: {_named(place)} appears twice")
-            scores[place] = score
-    return scores, problems
-
-
-def _parse_score(values: Any, is_share: bool) -> tuple[tuple[str, str, int], object, float]:
-    if not isinstance(values, dict) or "id" not in values or "score" not in values:
-        raise ValueError("expected an object with id and score")
-    score, split, draw = values["score"], values.get("split", "test"), values.get("draw", 0)
-    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-        raise ValueError(f"score must be a number, found {score!r}")
-    if is_share and not 0 <= score <= 1:
-        raise ValueError(f"score must be from 0 to 1, found {score}; of another scale, set is_share=false")
-    if not isinstance(split, str) or isinstance(draw, bool) or not isinstance(draw, int):
-        raise ValueError("split must be text and draw a whole number")
-    return (split, str(values["id"]), draw), values.get("arm"), float(score)
+    return asked | {name: each.bound(store.rows[each.rows]) for name, each in known.items()}

@@ -25,8 +25,9 @@ from typing import Literal
 import numpy as np
 
 from vglm.evaluation.predictions import Prediction
-from vglm.evaluation.score.metrics.base import Metric, Rows, normalise
+from vglm.evaluation.score.metrics.base import Metric, Rows
 from vglm.evaluation.score.statistics import Interval, bootstrap_interval, mean_of_sums, wilson_interval
+from vglm.text.normalisation import normalise
 
 Certainty = Literal["positive", "negative", "uncertain"]
 
@@ -386,17 +387,35 @@ _HOW = (
     "rule-based labeller 2, zh and en|unreadable texts have no label|14 CheXpert classes|uncertain counts as positive"
     "|any case|not cut|not CheXbert"
 )
-FINDINGS_MICRO_F1 = Metric("findings_micro_f1", "Findings, micro-F1", _HOW, table=finding_rows, statistic=micro_f1)
+FINDINGS_MICRO_F1 = Metric(
+    "findings_micro_f1",
+    "Findings, micro-F1",
+    _HOW,
+    table=finding_rows,
+    statistic=micro_f1,
+    kind="findings",
+    title_zh="征象微平均 F1",
+)
 FINDINGS_MACRO_F1 = Metric(
     "findings_macro_f1",
     "Findings, macro-F1",
     f"{_HOW}|classes of the references",
     table=finding_rows,
     statistic=_macro_f1_of_references,
+    kind="findings",
+    title_zh="征象宏平均 F1",
 )
 ABNORMAL_RECALL = Metric(
-    "abnormal_recall", "Abnormal studies found", f"{_HOW}|abnormal: any but devices", table=_abnormal_rows
+    "abnormal_recall",
+    "Abnormal studies found",
+    f"{_HOW}|abnormal: any but devices",
+    table=_abnormal_rows,
+    title_zh="异常检出率",
 )
 NORMAL_RECALL = Metric(
-    "normal_recall", "Normal studies called normal", f"{_HOW}|normal: none but devices", table=_normal_rows
+    "normal_recall",
+    "Normal studies called normal",
+    f"{_HOW}|normal: none but devices",
+    table=_normal_rows,
+    title_zh="正常识别率",
 )

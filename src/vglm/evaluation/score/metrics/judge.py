@@ -13,19 +13,23 @@ others: compare them only where both are the same, and check some of them by eye
 import base64
 import hashlib
 import json
+import os
 import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 from tqdm.auto import tqdm
 
-from vglm.errors import DataError, brief
-from vglm.evaluation.predictions import MAX_ERRORS_SHOWN, Prediction
+from vglm.errors import ConfigError, DataError, brief
+from vglm.evaluation.predictions import IMAGES_FOLDER, MAX_ERRORS_SHOWN, Prediction
+from vglm.evaluation.score.metrics.base import Rows
+from vglm.evaluation.score.metrics.external import Compute, ComputedMetric, StoredMetric
 from vglm.files import inside
 
 PROMPT = """You grade an answer about an image. Compare it with the reference, which is right.
@@ -185,3 +189,63 @@ def _fill(prompt: str, record: Prediction) -> str:
     """The prompt with its fields filled in at once, so that braces in an answer stay what they are."""
     fields = {"{question}": record.question, "{reference}": record.reference, "{prediction}": record.prediction}
     return re.sub("|".join(map(re.escape, fields)), lambda found: fields[found[0]], prompt)
+
+
+# --- the metric ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeMetric(ComputedMetric):
+    """`metrics.external.judge`. It sends questions, references and answers to `base_url`.
+
+    Attributes:
+        base_url: Of an OpenAI-compatible endpoint, such as http://localhost:8000/v1.
+        model: The judge's name there.
+        prompt: See `PROMPT`.
+        images: Whether the small copies of the images are sent too.
+        api_key_env: The environment variable with the key, which is stored nowhere.
+        timeout_seconds: Of one request.
+    """
+
+    NAMED_ANEW: ClassVar[tuple[str, ...]] = ("base_url", "model", "images", "api_key_env")
+
+    base_url: str
+    model: str
+    prompt: str = PROMPT
+    images: bool = False
+    api_key_env: str | None = None
+    timeout_seconds: float = 60.0
+
+    def problems(self) -> Iterable[str]:
+        """What is wrong with the values."""
+        if not self.base_url.startswith(("http://", "https://")):
+            yield f"base_url must start with http:// or https://, got {self.base_url!r}"
+        if not self.timeout_seconds > 0:
+            yield f"timeout_seconds must be positive, got {self.timeout_seconds!r}"
+        if (problem := find_prompt_problem(self.prompt)) is not None:
+            yield problem
+
+    def open(self, key: str, folder: Path) -> tuple[list[StoredMetric], Compute]:
+        """Find the key; nothing is sent yet."""
+        judge = Judge(
+            base_url=self.base_url,
+            model=self.model,
+            prompt=self.prompt,
+            images=folder / IMAGES_FOLDER if self.images else None,
+            api_key=self._secret(),
+            timeout_seconds=self.timeout_seconds,
+        )
+
+        def rows(records: Sequence[Prediction]) -> Rows:
+            scores = judge.scores(records, inside(folder, VERDICTS_FILE))
+            return np.array([[0.0, 0.0] if score is None else [score, 1.0] for score in scores])
+
+        title = f"Judged by {judge.model}"
+        return [StoredMetric(name=key, title=title, title_zh="大模型评分", signature=judge.signature, rows=key)], rows
+
+    def _secret(self) -> str | None:
+        if self.api_key_env is None:
+            return None
+        if not (secret := os.environ.get(self.api_key_env)):
+            raise ConfigError(f"metrics.external.judge.api_key_env: the variable {self.api_key_env} is not set.")
+        return secret

@@ -7,7 +7,6 @@ vqa_accuracy("two cats", ["2 cats"] * 4 + ["cats"] * 6) == 1.0
 ```
 """
 
-import json
 import math
 import re
 from collections import Counter
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from vglm.evaluation.messages import Message, Unsuitable
-from vglm.evaluation.predictions import Prediction
+from vglm.evaluation.predictions import Prediction, listed_answers, reference_answers
 from vglm.evaluation.score.metrics.base import Metric, Rows
 from vglm.evaluation.score.metrics.choices import own_choices, taken_choice
 from vglm.evaluation.score.metrics.parsing import parse_label
@@ -182,14 +181,32 @@ def classification_metrics(labels: Sequence[str] | None = None) -> tuple[Metric,
         f" named and not denied|unparsed wrong|lower case|not cut|{OWN}"
     )
     table = lambda records: _class_rows(records, labels)  # noqa: E731 - one line says it
-    kinds: list[tuple[str, str, Statistic]] = [
-        ("accuracy", "Accuracy", _accuracy),
-        ("balanced_accuracy", "Balanced accuracy", _balanced_accuracy),
-        ("macro_f1", "Macro-F1", _macro_f1),
+    kinds: list[tuple[str, str, str, Statistic]] = [
+        ("accuracy", "Accuracy", "准确率", _accuracy),
+        ("balanced_accuracy", "Balanced accuracy", "平衡准确率", _balanced_accuracy),
+        ("macro_f1", "Macro-F1", "宏平均 F1", _macro_f1),
     ]
     return (
-        *(Metric(name, title, how, table=table, statistic=statistic) for name, title, statistic in kinds),
-        Metric("parsed", "Answers that name a label", how, table=lambda records: _parsed_share(records, labels)),
+        *(
+            Metric(
+                name,
+                title,
+                how,
+                table=table,
+                statistic=statistic,
+                kind="classes",
+                decides=name == "accuracy",
+                title_zh=title_zh,
+            )
+            for name, title, title_zh, statistic in kinds
+        ),
+        Metric(
+            "parsed",
+            "Answers that name a label",
+            how,
+            table=lambda records: _parsed_share(records, labels),
+            title_zh="可解析的回答",
+        ),
     )
 
 
@@ -345,25 +362,9 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     return math.fsum(shares) / len(shares) if shares else 0.0
 
 
-def reference_answers(reference: str) -> list[str]:
-    """The answers of a reference: a JSON list of texts, or one answer."""
-    return _listed(reference) or [reference]
-
-
-def _listed(text: object) -> list[str]:
-    """The texts of a JSON list; none where it is something else."""
-    if not isinstance(text, str) or not text.lstrip().startswith("["):
-        return []
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
-        return []
-    return values if isinstance(values, list) and all(isinstance(each, str) for each in values) else []
-
-
 def _people_said(record: Prediction) -> list[str]:
     """All answers that people gave: those that the data lists beside the reference, else those in the reference."""
-    return _listed(record.meta.get("answers")) or reference_answers(record.reference)
+    return listed_answers(record.meta.get("answers")) or reference_answers(record.reference)
 
 
 def _vqa_rows(records: Sequence[Prediction]) -> Rows:
@@ -393,5 +394,6 @@ VQA_ACCURACY = Metric(
     "VQA accuracy",
     f"soft, min(1, matches/3), one person left out, of all listed answers; plain match where there is one|{_VQA}|{OWN}",
     table=_vqa_rows,
+    title_zh="VQA 准确率",
     signature_of=_vqa_signature,
 )

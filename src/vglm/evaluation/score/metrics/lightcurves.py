@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from vglm.evaluation.predictions import Prediction
-from vglm.evaluation.score.metrics.base import Metric, Rows, normalise
+from vglm.evaluation.score.metrics.base import Metric, Rows
 from vglm.evaluation.score.metrics.text import OWN
+from vglm.text.normalisation import normalise
 
 _NUMBER = r"(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)"
 _DAYS = {
@@ -95,27 +96,31 @@ def _within_rows(records: Sequence[Prediction], read: Callable[[str], float | No
     return np.stack([close & counted, counted], axis=1).astype(np.float64)
 
 
-def _error(name: str, title: str, read: Callable[[str], float | None], unit: str) -> Metric:
+def _error(name: str, title: str, title_zh: str, read: Callable[[str], float | None], unit: str) -> Metric:
     return Metric(
         f"{name}_error",
         f"{title}: relative error",
         f"mean |named - true| / true|{unit}|only where both name one|any case|not cut|{OWN}",
         table=lambda records: _error_rows(records, read),
-        is_share=False,
-        is_better_higher=False,
+        unit="",
+        higher_is_better=False,
+        title_zh=f"{title_zh}：相对误差",
     )
 
 
-def _within(name: str, title: str, read: Callable[[str], float | None], unit: str, tolerance: float) -> Metric:
+def _within(
+    name: str, title: str, title_zh: str, read: Callable[[str], float | None], unit: str, tolerance: float
+) -> Metric:
     return Metric(
         f"{name}_within_{tolerance:.0%}".replace("%", "_percent"),
         f"{title} within {tolerance:.0%}",
         f"share of references with one|{unit}|no value in the answer is wrong|any case|not cut|{OWN}",
         table=lambda records: _within_rows(records, read, tolerance),
+        title_zh=f"{title_zh}误差不超过 {tolerance:.0%}",
     )
 
 
-PERIOD_ERROR = _error("period", "Period", read_period, "days")
-PERIOD_WITHIN = _within("period", "Period", read_period, "days", 0.1)
-AMPLITUDE_ERROR = _error("amplitude", "Amplitude", read_amplitude, "magnitudes")
-AMPLITUDE_WITHIN = _within("amplitude", "Amplitude", read_amplitude, "magnitudes", 0.1)
+PERIOD_ERROR = _error("period", "Period", "周期", read_period, "days")
+PERIOD_WITHIN = _within("period", "Period", "周期", read_period, "days", 0.1)
+AMPLITUDE_ERROR = _error("amplitude", "Amplitude", "振幅", read_amplitude, "magnitudes")
+AMPLITUDE_WITHIN = _within("amplitude", "Amplitude", "振幅", read_amplitude, "magnitudes", 0.1)

@@ -210,6 +210,7 @@ LIKELIHOOD_ACCURACY = Metric(
     "the choice of highest ln p(choice and its end)|summed over tokens, not normalised|of equal ones the first"
     f"|{_EXACTLY}",
     table=lambda records: _hit_rows(records, lambda choice: 1.0),
+    title_zh="按似然的准确率",
 )
 LIKELIHOOD_ACCURACY_PER_CHARACTER = Metric(
     "likelihood_accuracy_per_character",
@@ -217,6 +218,7 @@ LIKELIHOOD_ACCURACY_PER_CHARACTER = Metric(
     "the choice of highest ln p(choice and its end) / characters of the choice|as acc_norm of lm-evaluation-harness,"
     f" which leaves out the end|{_EXACTLY}",
     table=lambda records: _hit_rows(records, lambda choice: float(max(1, len(choice)))),
+    title_zh="按每字似然的准确率",
 )
 """For choices of different lengths. Source: EleutherAI/lm-evaluation-harness:lm_eval/api/task.py, which divides by the
 characters of a choice."""
@@ -226,7 +228,8 @@ CALIBRATION_ERROR = Metric(
     f"{_SOFTMAX}|highest against right|{BINS} bins of equal width|L1|{_EXACTLY}",
     table=_calibration_rows,
     statistic=_expected_error,
-    is_better_higher=False,
+    higher_is_better=False,
+    title_zh="期望校准误差",
 )
 """Of few samples it is too high: even where confidences are perfectly calibrated, each bin has an error by chance."""
 BRIER_SCORE = Metric(
@@ -234,8 +237,9 @@ BRIER_SCORE = Metric(
     "Brier score",
     f"0 to 2|{_SOFTMAX}|sum over the choices of (p - is right)^2|{_EXACTLY}",
     table=_brier_rows,
-    is_share=False,
-    is_better_higher=False,
+    unit="",
+    higher_is_better=False,
+    title_zh="Brier 分数",
 )
 """Source: Brier 1950, "Verification of forecasts expressed in terms of probability"."""
 LIKELIHOOD_METRICS = (

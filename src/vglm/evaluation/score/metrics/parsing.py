@@ -16,8 +16,8 @@ import unicodedata
 from collections.abc import Sequence
 from string import ascii_uppercase
 
-from vglm.evaluation.score.metrics.base import normalise
 from vglm.evaluation.score.metrics.text import simplify
+from vglm.text.normalisation import normalise
 
 # --- names of classes -------------------------------------------------------------------------------------------------
 # Patterns are matched against texts after `normalise` (half-width signs), all but those of letters in lower case too.

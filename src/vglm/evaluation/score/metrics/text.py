@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from vglm.evaluation.predictions import Prediction
-from vglm.evaluation.score.metrics.base import Metric, Rows, normalise
+from vglm.evaluation.score.metrics.base import Metric, Rows
+from vglm.text.normalisation import normalise
 
 Tokens = Callable[[str], Sequence[str]]
 
@@ -196,7 +197,8 @@ def _bleu(tokenizer: str, title: str) -> Metric:
         f"nrefs:1|case:mixed|eff:no|tok:{tokenizer}|smooth:exp|version:{metadata.version('sacrebleu')}|not cut",
         table=lambda records: bleu_rows(records, split),
         statistic=bleu_statistic,
-        is_ngram=True,
+        kind="ngrams",
+        title_zh="BLEU（字）" if tokenizer == "char" else None,
     )
 
 
@@ -336,32 +338,37 @@ EXACT_MATCH = Metric(
     "Exact match",
     f"nfkc|strip|one blank, none where decoding drops it|case kept|not cut|{OWN}",
     exact_match,
+    title_zh="完全匹配",
 )
 NORMALISED_MATCH = Metric(
     "normalised_match",
     "Normalised match",
     f"nfkc|lower case|punctuation dropped|one blank|not cut|{OWN}",
     normalised_match,
+    title_zh="归一化匹配",
 )
 CONTAINS = Metric(
     "contains",
     "Contains the reference",
     f"nfkc|lower case|punctuation dropped|word boundaries in Latin script|not cut|{OWN}",
     contains,
+    title_zh="包含参考答案",
 )
 ROUGE_L = Metric(
     "rouge_l_characters",
     "ROUGE-L (characters)",
     "as rouge-score 0.1|F1|characters without blanks|nfkc|case kept|smooth:none|not cut",
     rouge_l_characters,
-    is_ngram=True,
+    kind="ngrams",
+    title_zh="ROUGE-L（字）",
 )
 ROUGE_L_WORDS = Metric(
     "rouge_l_words",
     "ROUGE-L (words)",
     f"as rouge-score 0.1|F1|{_WORDS}|no stemming|smooth:none",
     rouge_l_words,
-    is_ngram=True,
+    kind="ngrams",
+    title_zh="ROUGE-L（词）",
 )
 BLEU_ZH, BLEU_CHAR, BLEU_13A = _bleu("zh", "zh"), _bleu("char", "characters"), _bleu("13a", "13a")
 CHRF = Metric(
@@ -370,15 +377,15 @@ CHRF = Metric(
     "nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|tok:characters|smooth:none|not cut|as sacrebleu 2.6",
     table=chrf_rows,
     statistic=chrf_statistic,
-    is_ngram=True,
+    kind="ngrams",
 )
 CIDER_D = Metric(
     "cider_d",
     "CIDEr-D",
     f"0 to 10|n 1-4|sigma 6|df of these references|smooth:none|{_WORDS}|as pycocoevalcap 1.2",
     table=_cider_rows,
-    is_share=False,
-    is_ngram=True,
+    kind="ngrams",
+    unit="",
 )
 METEOR = Metric(
     "meteor",
@@ -386,16 +393,24 @@ METEOR = Metric(
     f"nltk {metadata.version('nltk')}|alpha 0.9, beta 3, gamma 0.5|Porter stems|no synonyms|smooth:none|{_WORDS}"
     "|not Java's METEOR 1.5, whose scores are about half as high",
     meteor,
-    is_ngram=True,
+    kind="ngrams",
+    title_zh="METEOR（原形与词干）",
 )
 ANSWER_LENGTH = Metric(
-    "answer_length", "Answer length", f"characters|{_TOKENS}", answer_length, is_share=False, is_better_higher=None
+    "answer_length",
+    "Answer length",
+    f"characters|{_TOKENS}",
+    answer_length,
+    unit="characters",
+    higher_is_better=None,
+    title_zh="回答长度",
 )
 LENGTH_RATIO = Metric(
     "length_ratio",
     "Length ratio",
     f"characters of answers / of references|{_TOKENS}",
     table=length_ratio_rows,
-    is_share=False,
-    is_better_higher=None,
+    unit="",
+    higher_is_better=None,
+    title_zh="长度比",
 )

@@ -7,7 +7,7 @@ from typing import Any
 from vglm.evaluation.messages import Text, translate
 from vglm.evaluation.report.formatting import arm, named, section_texts, span, value
 from vglm.evaluation.report.section import Scored
-from vglm.evaluation.score.comparison import Baseline
+from vglm.evaluation.score.baselines import Baseline
 from vglm.evaluation.score.metrics import measure
 
 say = section_texts(__file__)
@@ -23,12 +23,12 @@ def show(scored: Scored) -> Mapping[str, Any]:
 
 def record(scored: Scored) -> Mapping[str, Any]:
     """The baselines as they are stored."""
-    return {"baselines": [asdict(baseline) for baseline in scored.baselines]}
+    return {"baselines": [asdict(baseline) for baseline in scored.comparison.baselines]}
 
 
 def _bars(scored: Scored) -> list[Bar]:
     metric = scored.comparison.verdict.metric
-    rules = [rule for rule in scored.baselines if metric.name in rule.scores and metric.is_share]
+    rules = [rule for rule in scored.comparison.baselines if metric.name in rule.scores and metric.is_share]
     bars = [
         (*_about(rule), rule.scores[metric.name], value(rule.scores[metric.name], metric), "rule", _doubt(scored, rule))
         for rule in rules

@@ -16,17 +16,12 @@ def show(scored: Scored) -> Mapping[str, Any]:
     evaluation = scored.evaluation
     facts = [(named("fact", name), translate(fact)) for name, fact in evaluation.facts.items()]
     facts.append((say("decoding"), _listed(evaluation.decoding)))
-    for name, scores in scored.conventions.items():
+    for name, scores in scored.comparison.conventions.items():
         facts.append((say("convention", name=name), _listed({key: f"{score:.2f}" for key, score in scores.items()})))
     facts.append((say("versions"), _listed(evaluation.versions)))
     if "code" in evaluation.facts and str(evaluation.facts["code"]) != str(code_state()):
         facts.append((say("scored_by"), translate(code_state())))
     return {"facts": [*facts, (say("evaluated"), Text.of(evaluation.created))]}
-
-
-def record(scored: Scored) -> Mapping[str, Any]:
-    """Scores by other projects' conventions."""
-    return {"conventions": scored.conventions}
 
 
 def _listed(values: Mapping[str, Any]) -> Text:

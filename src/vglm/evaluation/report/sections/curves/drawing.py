@@ -9,7 +9,7 @@ from itertools import pairwise
 from markupsafe import Markup
 
 from vglm.evaluation.messages import Language, Text
-from vglm.evaluation.report.formatting import metric_title, section_texts, signed, split_title
+from vglm.evaluation.report.formatting import section_texts, signed, split_title, title
 from vglm.evaluation.report.section import Table
 from vglm.evaluation.report.sections.curves.data import Curves, interval
 from vglm.evaluation.score.metrics import ALL_METRICS
@@ -243,7 +243,7 @@ def _share(score: float, n: int) -> tuple[str, str]:
 
 def _metric(curves: Curves) -> Text:
     found = ALL_METRICS.get(curves.metric)
-    return Text.of(curves.metric) if found is None else metric_title(found.name, found.title)
+    return Text.of(curves.metric) if found is None else title(found)
 
 
 def _chosen_line(axes: "_Axes", step: int, language: Language | None) -> str:

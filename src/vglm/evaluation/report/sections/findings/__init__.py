@@ -42,7 +42,7 @@ def record(scored: Scored) -> Mapping[str, Any]:
 
 def _tables(scored: Scored) -> dict[str, Counts]:
     splits = scored.comparison.as_dict()["splits"]
-    return {split: part["findings"] for split, part in splits.items() if "findings" in part}
+    return {split: part["findings"] for split, part in splits.items() if part["findings"]}
 
 
 def _title(name: str) -> Text:

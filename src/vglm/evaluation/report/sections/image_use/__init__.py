@@ -3,22 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vglm.evaluation.messages import Text, as_plain
-from vglm.evaluation.report.formatting import (
-    arm,
-    control,
-    difference,
-    ends,
-    interval,
-    methods,
-    number,
-    p_value,
-    section_texts,
-    title,
-    value,
-)
-from vglm.evaluation.report.section import Line, Scored, Table
-from vglm.evaluation.score.comparison import VisualGain, judge
+from vglm.evaluation.messages import Text
+from vglm.evaluation.report import formatting as fmt
+from vglm.evaluation.report.formatting import section_texts
+from vglm.evaluation.report.section import Cell, Line, Scored, Table
+from vglm.evaluation.score.comparison import judge
+from vglm.evaluation.score.image_use import VisualGain
 from vglm.evaluation.score.metrics import Metric
 
 say = section_texts(__file__)
@@ -26,12 +16,12 @@ say = section_texts(__file__)
 
 def show(scored: Scored) -> Mapping[str, Any] | None:
     """A row for each arm and control; None without controls."""
-    if not scored.gains:
+    if not scored.comparison.gains:
         return None
     metric = scored.comparison.verdict.metric
     return {
-        "gains": _table(scored.gains, metric),
-        "methods": methods((gain.result, control(gain.control)) for gain in scored.gains),
+        "gains": _table(scored.comparison.gains, metric),
+        "methods": fmt.methods((gain.result, fmt.control(gain.control)) for gain in scored.comparison.gains),
     }
 
 
@@ -39,29 +29,8 @@ def lines(scored: Scored) -> list[Line]:
     """Both arms' gains over the first control, shuffled images where there are any."""
     if scored.evaluation.purpose != "tuning":
         return []
-    foremost = [gain for gain in scored.gains if gain.control == scored.gains[0].control]
+    foremost = [gain for gain in scored.comparison.gains if gain.control == scored.comparison.gains[0].control]
     return [Line(_sentence(gain, scored.comparison.verdict.metric)) for gain in foremost]
-
-
-def record(scored: Scored) -> Mapping[str, Any]:
-    """The gains in numbers."""
-    metric = scored.comparison.verdict.metric
-    return {"image_use": [_as_dict(gain, metric) for gain in scored.gains]}
-
-
-def _as_dict(gain: VisualGain, metric: Metric) -> dict[str, Any]:
-    names = {"before": "other_image", "after": "true_image"}
-    numbers = {names.get(name, name): each for name, each in gain.result.as_dict().items() if name != "flips"}
-    return {
-        "arm": gain.arm,
-        "control": gain.control,
-        "label": gain.label,
-        "meaning": as_plain(gain.meaning),
-        "changed": gain.changed,
-        "metric": metric.name,
-        "finding": judge(gain.result, metric).finding,
-        **numbers,
-    }
 
 
 def _sentence(gain: VisualGain, metric: Metric) -> Text:
@@ -70,26 +39,26 @@ def _sentence(gain: VisualGain, metric: Metric) -> Text:
         finding = "none"  # no answer changes with the image
     return say(
         f"gain_{finding}",
-        arm=arm(gain.arm),
-        diff=difference(gain.result.difference, metric),
-        interval=interval(gain.result, metric),
-        control=control(gain.control),
+        arm=fmt.arm(gain.arm),
+        diff=fmt.difference(gain.result.difference, metric),
+        interval=fmt.interval(gain.result, metric),
+        control=fmt.control(gain.control),
         n=f"{gain.result.n:,}",
     )
 
 
 def _table(gains: Sequence[VisualGain], metric: Metric) -> Table:
-    header = [say("arm"), say("other_image"), say("with_other", metric=title(metric)), say("true_image")]
+    header = [say("arm"), say("other_image"), say("with_other", metric=fmt.title(metric)), say("true_image")]
     header += [say("visual_gain"), say("interval"), say("p"), Text.of("n"), say("groups")]
-    rows = [
+    rows: list[list[Cell]] = [
         [
-            arm(gain.arm),
-            control(gain.control),
-            value(gain.result.before, metric),
-            value(gain.result.after, metric),
-            number(gain.result.difference, metric),
-            ends(gain.result, metric),
-            p_value(gain.result.p_value),
+            fmt.arm(gain.arm),
+            fmt.control(gain.control),
+            fmt.value(gain.result.before, metric),
+            fmt.value(gain.result.after, metric),
+            fmt.number(gain.result.difference, metric),
+            fmt.ends(gain.result, metric),
+            fmt.p_value(gain.result.p_value),
             f"{gain.result.n:,}",
             f"{gain.result.groups:,}",
         ]

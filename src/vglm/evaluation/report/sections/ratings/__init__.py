@@ -1,11 +1,11 @@
-"""What people said who compared the answers without knowing which model gave which, see `vglm.evaluation.ratings`."""
+"""What people said who compared the answers without knowing which model gave which, see `vglm.evaluation.score.rating_files`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vglm.evaluation.messages import Text
 from vglm.evaluation.predictions import Evaluation
-from vglm.evaluation.ratings import RatingResult, summarise_folder
+from vglm.evaluation.score.rating_files import RatingResult, summarise_folder
 from vglm.evaluation.report.formatting import arm, p_value, section_texts, span
 from vglm.evaluation.report.section import Cell, Line, Scored, Table
 from vglm.evaluation.report.sections import findings

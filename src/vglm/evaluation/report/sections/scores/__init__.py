@@ -6,22 +6,12 @@ from html import escape
 from typing import Any
 
 from vglm.evaluation.messages import Text, join, translate
-from vglm.evaluation.report.formatting import (
-    arm,
-    effect,
-    ends,
-    forest,
-    methods,
-    number,
-    p_value,
-    power,
-    section_texts,
-    title,
-    value,
-)
+from vglm.evaluation.report import formatting as fmt
+from vglm.evaluation.report.formatting import section_texts
 from vglm.evaluation.report.section import Cell, Line, Scored, Table
-from vglm.evaluation.score.comparison import Comparison, Summary, has_interval, read_metrics
+from vglm.evaluation.score.comparison import Comparison, Summary, has_interval
 from vglm.evaluation.score.metrics import METRICS, Metric
+from vglm.evaluation.score.settings import read_settings
 
 say = section_texts(__file__)
 
@@ -33,7 +23,7 @@ def show(scored: Scored) -> Mapping[str, Any]:
     return {
         "tables": {split: _table(comparison, part) for split, part in comparison.splits.items()},
         "methods": {
-            split: methods((result, title(known[name])) for name, (result, _) in part.paired.items())
+            split: fmt.methods((result, fmt.title(known[name])) for name, (result, _) in part.paired.items())
             for split, part in comparison.splits.items()
         },
         "tests": {
@@ -41,14 +31,14 @@ def show(scored: Scored) -> Mapping[str, Any]:
             for split, part in comparison.splits.items()
         },
         "metrics": known,
-        "added": [title(known[name]) for name in _added(scored) if name in known],
+        "added": [fmt.title(known[name]) for name in _added(scored) if name in known],
     }
 
 
 def lines(scored: Scored) -> list[Line]:
     """How far the samples, the draws and the training can be generalised from."""
     found, spread = scored.comparison.verdict, _draws(scored.comparison)
-    notes = [say("power_line", power=power(found.result, found.metric))]
+    notes = [say("power_line", power=fmt.power(found.result, found.metric))]
     notes += [] if spread is None else [spread]
     notes += [say("one_seed")] if scored.evaluation.purpose == "tuning" else []
     return [Line(note, "note") for note in notes]
@@ -65,10 +55,9 @@ def files(scored: Scored) -> Mapping[str, str]:
 
 
 def _added(scored: Scored) -> list[str]:
-    metrics = read_metrics(scored.evaluation)
-    names = metrics.get("names") or ()
-    first = {*metrics.get("asked_first", names), *(metric.name for metric in METRICS)}
-    return [name for name in names if name not in first]
+    settings = read_settings(scored.evaluation)
+    first = settings.names if settings.asked_first is None else settings.asked_first
+    return [name for name in settings.names if name not in {*first, *(metric.name for metric in METRICS)}]
 
 
 def _table(comparison: Comparison, part: Summary) -> Table:
@@ -79,22 +68,23 @@ def _table(comparison: Comparison, part: Summary) -> Table:
         metric = metrics[name]
         rows.append(
             [
-                title(metric),
-                value(result.before, metric),
-                value(result.after, metric),
-                number(result.difference, metric),
-                ends(result, metric),
-                forest(result, metric, reach),
-                p_value(result.p_value),
-                p_value(adjusted),
-                effect(result.effect_size),
+                fmt.title(metric),
+                fmt.value(result.before, metric),
+                fmt.value(result.after, metric),
+                fmt.number(result.difference, metric),
+                fmt.ends(result, metric),
+                fmt.forest(result, metric, reach),
+                fmt.p_value(result.p_value),
+                fmt.p_value(adjusted),
+                fmt.effect(result.effect_size),
                 f"{result.n:,}",
                 f"{result.groups:,}",
             ]
         )
     for name, reason in part.not_computed.items():
-        rows.append([title(metrics[name]), say("not_computed", reason=translate(reason))])
-    header = [say("metric"), arm(comparison.baseline), arm(comparison.candidate), say("difference"), say("interval")]
+        rows.append([fmt.title(metrics[name]), say("not_computed", reason=translate(reason))])
+    arms = [fmt.arm(comparison.baseline), fmt.arm(comparison.candidate)]
+    header = [say("metric"), *arms, say("difference"), say("interval")]
     header += [Text.of(""), say("p"), say("p_holm"), say("effect"), Text.of("n"), say("groups")]
     return Table(header, rows, styles=("", "soft", "strong"), first="split")
 
@@ -107,15 +97,15 @@ def _reach(part: Summary, metrics: Mapping[str, Metric]) -> float:
 
 def _draws(comparison: Comparison) -> Text | None:
     """How far single draws of the answers lie apart; None where each question was answered once."""
-    draws = comparison.as_dict().get("draws")
-    if not draws or draws["n"] < 2:
+    draws = comparison.draws
+    if draws["n"] < 2:
         return None
     metric = next(metric for metric in comparison.metrics if metric.name == draws["metric"])
     arms = []
     for label in (comparison.baseline, comparison.candidate):
-        mean, spread = (math.nan if draws[name][label] is None else draws[name][label] for name in ("mean", "sd"))
-        arms.append(say("draws_arm", arm=arm(label), mean=value(mean, metric), sd=value(spread, metric)))
-    return say("draws_about", n=draws["n"], metric=title(metric), arms=join(arms, ";"))
+        mean, spread = (math.nan if (end := each[label]) is None else end for each in (draws["mean"], draws["sd"]))
+        arms.append(say("draws_arm", arm=fmt.arm(label), mean=fmt.value(mean, metric), sd=fmt.value(spread, metric)))
+    return say("draws_about", n=draws["n"], metric=fmt.title(metric), arms=join(arms, ";"))
 
 
 def _plot(scored: Scored) -> str:
@@ -140,7 +130,7 @@ def _plot(scored: Scored) -> str:
     for index, (metric, result) in enumerate(rows):
         y = 52 + 26 * index
         lines.append(f'<text x="14" y="{y + 4}">{escape(metric.title)}</text>')
-        lines.append(f'<text x="626" y="{y + 4}" text-anchor="end">{number(result.difference, metric)}</text>')
+        lines.append(f'<text x="626" y="{y + 4}" text-anchor="end">{fmt.number(result.difference, metric)}</text>')
         if has_interval(result):
             low, high = (360 + 160 * end for end in result.interval)
             lines.append(f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}" stroke="#1f5f8b" stroke-width="2"/>')

@@ -6,20 +6,8 @@ from typing import Any
 from markupsafe import Markup
 
 from vglm.evaluation.messages import Text
-from vglm.evaluation.report.formatting import (
-    NONE,
-    arm,
-    both,
-    ends,
-    forest,
-    kind_rows,
-    number,
-    right_by,
-    right_title,
-    section_texts,
-    title,
-    value,
-)
+from vglm.evaluation.report import formatting as fmt
+from vglm.evaluation.report.formatting import section_texts
 from vglm.evaluation.report.section import Cell, Scored, Table
 from vglm.evaluation.score.comparison import Comparison, Summary
 from vglm.evaluation.score.metrics import EXACT_MATCH, ROUGE_L
@@ -36,17 +24,17 @@ def show(scored: Scored) -> Mapping[str, Any]:
             for split, part in comparison.splits.items()
             for field in part.slices
         ],
-        "flips_by": right_by(comparison, beside_primary=True),
-        "right_by": right_by(comparison),
-        "right_title": right_title(comparison),
+        "flips_by": fmt.right_by(comparison, beside_primary=True),
+        "right_by": fmt.right_by(comparison),
+        "right_title": fmt.right_title(comparison),
         "rouge": ROUGE_L,
-        "rows": kind_rows(comparison),
+        "rows": fmt.kind_rows(comparison),
     }
 
 
 def is_ours(field: str, part: Summary) -> bool:
     """Whether the workbench makes a field; the names and values of others are the data's, in no language of ours."""
-    has_study = any(metric.name.startswith("findings") for metric in part.metrics)
+    has_study = any(metric.kind == "findings" for metric in part.metrics)
     return field in ("kind", "language") or (field == "study" and has_study)
 
 
@@ -61,7 +49,8 @@ def value_title(field: str, name: str, part: Summary) -> Text:
 
 
 def _table(comparison: Comparison, whole: Summary, field: str) -> Table:
-    header = [say("slice"), Text.of("n"), arm(comparison.baseline), arm(comparison.candidate), say("difference")]
+    arms = [fmt.arm(comparison.baseline), fmt.arm(comparison.candidate)]
+    header = [say("slice"), Text.of("n"), *arms, say("difference")]
     header += [say("interval"), Text.of(""), say("flip.0"), say("flip.1")]
     rows = [_row(whole, field, name, part) for name, part in whole.slices[field].items()]
     return Table(header, rows, styles=("", "", "soft", "strong"))
@@ -69,17 +58,18 @@ def _table(comparison: Comparison, whole: Summary, field: str) -> Table:
 
 def _row(whole: Summary, field: str, name: str, part: Summary) -> list[Cell]:
     result, metric = part.primary, part.primary_metric
-    head: Cell = value_title(field, name, whole)
+    head = value_title(field, name, whole)
+    shown: Cell = head
     if metric is not whole.primary_metric:
-        head = Markup("{} <small>{}</small>").format(both(head), both(title(metric)))
+        shown = Markup("{} <small>{}</small>").format(fmt.both(head), fmt.both(fmt.title(metric)))
     return [
-        head,
+        shown,
         f"{result.n:,}",
-        value(result.before, metric),
-        value(result.after, metric),
-        number(result.difference, metric),
-        ends(result, metric),
-        forest(result, metric),
+        fmt.value(result.before, metric),
+        fmt.value(result.after, metric),
+        fmt.number(result.difference, metric),
+        fmt.ends(result, metric),
+        fmt.forest(result, metric),
         *_flips(part),
     ]
 
@@ -91,4 +81,4 @@ def _flips(part: Summary) -> list[str]:
         return [str(len(flips.wrong_to_right)), str(len(flips.right_to_wrong))]
     if part.primary_metric is EXACT_MATCH:
         return [str(len(part.flips(False, True))), str(len(part.flips(True, False)))]
-    return [NONE, NONE]
+    return [fmt.NONE, fmt.NONE]

@@ -4,28 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from vglm.evaluation.messages import Text, join
-from vglm.evaluation.report.formatting import (
-    arm,
-    control,
-    counted,
-    difference,
-    grouped,
-    in_sentence,
-    interval,
-    kind_rows,
-    named,
-    percent,
-    points,
-    power,
-    right_by,
-    right_title,
-    section_texts,
-    signed,
-    split_title,
-    title,
-    value,
-)
-from vglm.evaluation.report.section import Line, Scored, Table
+from vglm.evaluation.report import formatting as fmt
+from vglm.evaluation.report.formatting import section_texts
+from vglm.evaluation.report.section import Cell, Line, Scored, Table
 from vglm.evaluation.score.comparison import PROBE, Comparison, Summary, judge
 from vglm.evaluation.score.metrics import EXACT_MATCH, ROUGE_L
 
@@ -35,13 +16,13 @@ say = section_texts(__file__)
 def show(scored: Scored) -> Mapping[str, Any]:
     """The verdict and the tiles."""
     comparison, found = scored.comparison, scored.comparison.verdict
-    gains = [gain for gain in scored.gains if gain.arm == comparison.candidate] or scored.gains
+    gains = [gain for gain in scored.comparison.gains if gain.arm == comparison.candidate] or scored.comparison.gains
     return {
         "verdict": verdict(scored),
         "finding": found.finding,
         "metric": found.metric,
         "result": found.result,
-        "main": split_title(comparison.main),
+        "main": fmt.split_title(comparison.main),
         "gain": next(iter(gains), None),
         "probe": comparison.splits.get(PROBE) if comparison.main != PROBE else None,
         "judge": judge,
@@ -56,8 +37,8 @@ def lines(scored: Scored) -> list[Line]:
 
 def printed(scored: Scored) -> list[Line | Table]:
     """Right answers by split and kind, stamps and verdict."""
-    how = right_by(scored.comparison)
-    stamps = [(named("stamp", stamp.text), stamp.detail) for stamp in scored.evaluation.stamps]
+    how = fmt.right_by(scored.comparison)
+    stamps = [(fmt.named("stamp", stamp.text), stamp.detail) for stamp in scored.evaluation.stamps]
     return [
         _overview(scored),
         *([] if how is None else [Line(how)]),
@@ -82,7 +63,7 @@ def verdict(scored: Scored) -> Text:
         parts += [*_not_seeing(scored), *_but_forgot(scored.comparison)]
     parts += [*_rule(scored), *_not_asked(scored.comparison)]
     if scored.evaluation.stamps:
-        parts.append(say("stamped", stamps=join(named("stamp", stamp.text) for stamp in scored.evaluation.stamps)))
+        parts.append(say("stamped", stamps=join(fmt.named("stamp", stamp.text) for stamp in scored.evaluation.stamps)))
     return Text("".join(part.en for part in parts), "".join(part.zh for part in parts))
 
 
@@ -95,22 +76,22 @@ def _judgement(scored: Scored) -> Text:
         key = "image_none" if is_same else f"image_{found.finding}"
     return say(
         key,
-        metric=title(metric),
-        control=control(comparison.baseline),
-        before=value(result.before, metric),
-        after=value(result.after, metric),
-        diff=difference(result.difference, metric),
-        interval=interval(result, metric),
-        n=counted(result, part),
-        grouped=grouped(result),
-        power=power(result, metric),
+        metric=fmt.title(metric),
+        control=fmt.control(comparison.baseline),
+        before=fmt.value(result.before, metric),
+        after=fmt.value(result.after, metric),
+        diff=fmt.difference(result.difference, metric),
+        interval=fmt.interval(result, metric),
+        n=fmt.counted(result, part),
+        grouped=fmt.grouped(result),
+        power=fmt.power(result, metric),
     )
 
 
 def _not_seeing(scored: Scored) -> list[Text]:
     """That a gain in score without one over shuffled images is not of seeing."""
     found, candidate = scored.comparison.verdict, scored.comparison.candidate
-    shuffled = [gain for gain in scored.gains if gain.arm == candidate and gain.control == "shuffled"]
+    shuffled = [gain for gain in scored.comparison.gains if gain.arm == candidate and gain.control == "shuffled"]
     if found.finding != "better" or not shuffled:
         return []
     return [] if judge(shuffled[0].result, found.metric).finding == "better" else [say("not_seeing")]
@@ -122,26 +103,26 @@ def _but_forgot(comparison: Comparison) -> list[Text]:
     probe = comparison.splits[PROBE]
     result, metric = probe.primary, probe.primary_metric
     is_lost = judge(result, metric).finding == "worse"
-    return [say("but_forgot", diff=difference(result.difference, metric))] if is_lost else []
+    return [say("but_forgot", diff=fmt.difference(result.difference, metric))] if is_lost else []
 
 
 def _rule(scored: Scored) -> list[Text]:
     """The best simple rule, where it scores as well as the candidate."""
     metric, result = scored.comparison.verdict.metric, scored.comparison.verdict.result
-    sign = -1 if metric.is_better_higher is False else 1
-    rules = [rule for rule in scored.baselines if metric.name in rule.scores]
+    sign = -1 if metric.higher_is_better is False else 1
+    rules = [rule for rule in scored.comparison.baselines if metric.name in rule.scores]
     best = max(rules, key=lambda rule: sign * rule.scores[metric.name], default=None)
     if best is None or sign * best.scores[metric.name] < sign * result.after:
         return []
     score = best.scores[metric.name]
     key = "rule_as_good" if score == result.after else "rule_better"
-    return [say(key, name=named("baseline", best.name), score=value(score, metric))]
+    return [say(key, name=fmt.named("baseline", best.name), score=fmt.value(score, metric))]
 
 
 def _not_asked(comparison: Comparison) -> list[Text]:
     """That the metric that was requested first could not be computed."""
     metric, first = comparison.verdict.metric, comparison.splits[comparison.main].metrics[0]
-    return [] if first is metric else [say("not_asked", asked=title(first), metric=title(metric))]
+    return [] if first is metric else [say("not_asked", asked=fmt.title(first), metric=fmt.title(metric))]
 
 
 def _cut(scored: Scored, split: str) -> list[Text]:
@@ -151,32 +132,30 @@ def _cut(scored: Scored, split: str) -> list[Text]:
         return []
     text = say(
         "cut",
-        split=split_title(split),
+        split=fmt.split_title(split),
         n=len(summary.pairs),
         limit=scored.evaluation.decoding.get("max_new_tokens", "max_new_tokens"),
         before=summary.cut[0],
         after=summary.cut[1],
-        baseline=arm(comparison.baseline),
-        candidate=arm(comparison.candidate),
+        baseline=fmt.arm(comparison.baseline),
+        candidate=fmt.arm(comparison.candidate),
     )
     return [text]
 
 
 def _finding(scored: Scored, split: str) -> Text:
     comparison, summary = scored.comparison, scored.comparison.splits[split]
+    key = "of_questions" if split == PROBE else "of_samples"
     values: dict[str, Any] = {
-        "samples": say(
-            "of_questions" if split == PROBE else "of_samples", n=summary.n, split=split, title=split_title(split)
-        ),
-        "metric": in_sentence(summary.decisive),
-        "before": percent(summary.right[0]),
-        "after": percent(summary.right[1]),
-        "baseline": comparison.baseline,
-        "candidate": comparison.candidate,
+        "samples": say(key, n=summary.n, split=Text(split, fmt.split_title(split).zh)),
+        "metric": fmt.in_sentence(summary.decisive),
+        "before": fmt.percent(summary.right[0]),
+        "after": fmt.percent(summary.right[1]),
+        "baseline": Text(comparison.baseline, fmt.arm(comparison.baseline).zh),
+        "candidate": Text(comparison.candidate, fmt.arm(comparison.candidate).zh),
     }
     if scored.evaluation.purpose == "image use":
-        titles = {f"{name}_title": arm(values[name]) for name in ("baseline", "candidate")}
-        return say("images", points=signed(points(summary)), **values, **titles)
+        return say("images", points=fmt.signed(fmt.points(summary)), **values)
     gained, lost = len(summary.flips(False, True)), len(summary.flips(True, False))
     drawn = say("drawn", n=len(summary.pairs)) if len(summary.pairs) > summary.n else Text.of("")
     right = say("one_answer") if gained == 1 else say("answers", n=gained)
@@ -189,20 +168,20 @@ def _forgotten(probe: Summary) -> Text:
     if probe.scores[EXACT_MATCH.name][0] == 0:
         return say("nothing_to_forget")
     found = judge(probe.primary, probe.primary_metric)
-    change = signed(100 * found.result.difference)
-    about = {"change": change, "loss": change.lstrip("−+"), "interval": interval(found.result, found.metric)}
+    change = fmt.signed(100 * found.result.difference)
+    about = {"change": change, "loss": change.lstrip("−+"), "interval": fmt.interval(found.result, found.metric)}
     return say(f"forgot_{found.finding}", **about)
 
 
 def _overview(scored: Scored) -> Table:
     """The terminal's table."""
     comparison = scored.comparison
-    rows = []
-    for name, is_kind, summary in kind_rows(comparison):
-        right, rouge = (map(percent, pair) for pair in (summary.right, summary.scores[ROUGE_L.name]))
-        cells = [str(summary.n), " → ".join(right), signed(points(summary)), " → ".join(rouge)]
+    rows: list[list[Cell]] = []
+    for name, is_kind, summary in fmt.kind_rows(comparison):
+        right, rouge = (map(fmt.percent, pair) for pair in (summary.right, summary.scores[ROUGE_L.name]))
+        cells = [str(summary.n), " → ".join(right), fmt.signed(fmt.points(summary)), " → ".join(rouge)]
         rows.append([Text.of(f"  {name.en}") if is_kind else name, *cells])
     heading = f"{scored.evaluation.title}: {comparison.baseline} → {comparison.candidate}"
     return Table(
-        [say("samples"), "n", right_title(comparison), say("points_column"), say("rouge")], rows, title=heading
+        [say("samples"), "n", fmt.right_title(comparison), say("points_column"), say("rouge")], rows, title=heading
     )

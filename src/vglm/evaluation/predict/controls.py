@@ -9,7 +9,7 @@ neighbour   这张图片的背景是沙滩。      这张图片的背景是沙�
 ```
 
 What the image is worth is the score with the true image minus that with another sample's: the visual gain, see
-`vglm.evaluation.score.comparison.read_visual_gains`. Where the neighbour scores like the true image, the answers rest
+`vglm.evaluation.score.image_use`. Where the neighbour scores like the true image, the answers rest
 on what the images of a class share; where it scores lower, they rest on this very image. No torch is needed here.
 """
 
@@ -26,13 +26,12 @@ from vglm.data.sample import Sample
 from vglm.data.windowing import META_KEY
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.messages import Message
-from vglm.evaluation.predictions import Arm
-from vglm.evaluation.score.metrics.base import normalise
+from vglm.evaluation.predictions import TEXT_ONLY, Arm
+from vglm.text.normalisation import normalise
 
 BLANK_COLOUR = (123, 117, 104)
 """The mean colour that the model's image processor subtracts, so that a blank image is all zeros to the model."""
 BLANK_SIZE_PX = 224
-TEXT_ONLY = "text-only"
 MAX_TRIES = 20
 """Samples of the same class that are looked at for an image of other content."""
 

@@ -1,0 +1,469 @@
+"""What a training gains on its domain and loses of everything else, checkpoint by checkpoint, and which one to keep.
+
+    selection = CheckpointSelection(forgetting_budget=5)         of a training config
+    splits = selection.divide(splits)                            with a validation split, where one is chosen by
+    samples = selection.select(splits)                           what is asked at each checkpoint
+    trainer = WorkbenchTrainer(..., scores=selection.watch(samples, collate, arguments))
+
+The domain's samples are those of the validation split; never the test's, by which nothing may be chosen. Without a
+validation split and without a budget they are training samples, and are called so: such a curve shows what was
+memorised. The probe is the data's own, or a general one.
+
+`forgetting.jsonl` of a run folder has a line for the model before training (step 0) and for each scored checkpoint:
+
+    {"step": 50, "domain": 0.925, "probe": 0.8148, "domain_n": 40, "probe_n": 162}
+
+`domain` is the score on what is being learned, `probe` that on general questions; both from 0 to 1. Training goes on as
+if nobody had looked: the adapter is the same bit for bit.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import broadcast_object_list
+from torch import nn
+from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import SaveStrategy
+
+from vglm.data.collator import Collator
+from vglm.data.loading import Splits
+from vglm.data.sample import Sample
+from vglm.data.splits import Outline, find_strata, fingerprint, shot_order
+from vglm.data.table import SampleTable, Selection
+from vglm.errors import CheckpointError, ConfigError
+from vglm.evaluation.predict.decoding import Decoding
+from vglm.evaluation.predict.generation import generate_predictions
+from vglm.evaluation.score.metrics import ALL_METRICS
+from vglm.files import write_json_lines
+from vglm.runs import SCORES_FILE, CheckpointScore, read_scores
+from vglm.tuning.methods import untuned
+from vglm.tuning.stopping import stopping_at_once
+from vglm.tuning.trainer import CheckpointScorer
+
+Score = Callable[[Any], Mapping[str, Any]]
+"""A model -> `CheckpointScore` without its step."""
+
+
+# --- choosing ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The checkpoint to keep.
+
+    Attributes:
+        step: Its step.
+        domain: Its score on the domain, 0.0 to 1.0.
+        domain_before: That before training.
+        lost_points: Hundredths lost on the probe since before training; negative where it gained.
+        budget_points: How many might be lost.
+        candidates: Number of checkpoints it was chosen from.
+    """
+
+    step: int
+    domain: float
+    domain_before: float
+    lost_points: float
+    budget_points: float
+    candidates: int
+
+    @property
+    def warning(self) -> str | None:
+        """What a reader must know before all: that no checkpoint kept to the budget, or none that did has learned."""
+        if self.lost_points > self.budget_points:
+            return "FORGETTING BUDGET EXCEEDED"
+        return None if self.domain > self.domain_before else "NOTHING LEARNED WITHIN THE FORGETTING BUDGET"
+
+    def __str__(self) -> str:
+        facts = (
+            f"step {self.step} of {self.candidates} checkpoints ({100 * self.domain:.1f} on the domain,"
+            f" {100 * self.domain_before:.1f} before; {self.lost_points:.1f} points lost on the probe)"
+        )
+        if self.warning is None:
+            return f"kept {facts}: the best on the domain within a forgetting budget of {self.budget_points:g} points"
+        if self.lost_points > self.budget_points:
+            found = f"no checkpoint lost {self.budget_points:g} points at most; kept the one that lost least"
+        else:
+            found = f"no checkpoint that lost {self.budget_points:g} points at most is better than before; kept one"
+        return (
+            f"{self.warning}: {found}, {facts}. Save more often (trainer.save_steps), lower trainer.learning_rate, mix"
+            " other questions in (dataset=with_replay), or allow more"
+        )
+
+
+def choose(scores: Sequence[CheckpointScore], budget_points: float) -> Choice | None:
+    """The checkpoint with the best domain score among those that lost no more than a budget on the probe.
+
+    Of equal ones that which lost less is taken, then the earlier. Where all lost more, the one that lost least is.
+
+    Args:
+        scores: With probe; step 0, what the loss is counted from, among them.
+        budget_points: How many hundredths of the probe's score may be lost.
+
+    Returns:
+        The choice; None while there is no checkpoint. Step 0 is none: keeping it would be not to train.
+    """
+    lost = lost_points(scores)
+    candidates = [each for each in scores if each.step > 0]
+    if not candidates:
+        return None
+
+    def key(each: CheckpointScore) -> tuple[bool, float, float, int]:
+        if lost[each.step] <= budget_points:
+            return True, each.domain, -lost[each.step], -each.step
+        return False, -lost[each.step], each.domain, -each.step
+
+    best = max(candidates, key=key)
+    before = next(each.domain for each in scores if each.step == 0)
+    return Choice(best.step, best.domain, before, lost[best.step], budget_points, len(candidates))
+
+
+def is_lost(scores: Sequence[CheckpointScore], budget_points: float, patience: int | None) -> bool:
+    """Whether the last `patience` checkpoints all lost more than the budget, so that training on is of no use.
+
+    Args:
+        scores: As for `choose`, in order.
+        budget_points: Likewise.
+        patience: None never gives up.
+    """
+    lost = lost_points(scores)
+    last = [lost[each.step] > budget_points for each in scores if each.step > 0]
+    return patience is not None and len(last) >= patience and all(last[-patience:])
+
+
+def lost_points(scores: Sequence[CheckpointScore]) -> dict[int, float]:
+    """Step -> hundredths of the probe's score lost since step 0, to a millionth; nothing where there is no probe."""
+    before = next((each.probe for each in scores if each.step == 0), None)
+    return {
+        each.step: round(100 * (before - each.probe), 6)
+        for each in scores
+        if before is not None and each.probe is not None
+    }
+
+
+def write_scores(path: Path, scores: Sequence[CheckpointScore]) -> None:
+    """Write `forgetting.jsonl`, whole or not at all."""
+    write_json_lines(path, map(asdict, scores))
+
+
+# --- scores of checkpoints --------------------------------------------------------------------------------------------
+
+
+class CheckpointScores(CheckpointScorer):
+    """Scores checkpoints as they are saved, and remembers which of them is to be kept.
+
+    A run that is resumed drops the lines behind its checkpoint, as the log does, and scores the checkpoint itself if a
+    kill came between the two. On several processes all of them score and the main one's figures count.
+
+    Args:
+        path: The file of scores.
+        score: Scores the model.
+        budget_points: Hundredths that may be lost on the probe: choose by them. None keeps the last state.
+        patience: Stop once so many checkpoints in a row lost more; None goes on.
+        about: What was scored, for run.json.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        score: Score,
+        budget_points: float | None = None,
+        patience: int | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.path = path
+        self.score = score
+        self.budget_points = budget_points
+        self.patience = patience
+        self.about = dict(about or {})
+        self.scores: list[CheckpointScore] = []
+        self.seconds = 0.0
+        """How long scoring took in this process."""
+        self.is_stopped = False
+        """Whether training was stopped because too much was forgotten."""
+
+    @property
+    def choice(self) -> Choice | None:
+        """The checkpoint to keep; None without a budget."""
+        return None if self.budget_points is None else choose(self.scores, self.budget_points)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For run.json: what was scored, and what was chosen and why."""
+        facts = {**self.about, "budget_points": self.budget_points, "chosen_step": None, "stopped_early": False}
+        if (choice := self.choice) is not None:
+            facts |= {
+                "chosen_step": choice.step,
+                "lost_points": choice.lost_points,
+                "warning": choice.warning,
+                "reason": str(choice),
+                "choice": asdict(choice),
+                "stopped_early": self.is_stopped,
+            }
+        return facts
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        """Score the model as it was, or take up where a resumed run was.
+
+        Raises:
+            CheckpointError: The scores of a resumed run are lost.
+        """
+        found = read_scores(self.path) if state.global_step > 0 else []
+        self.scores = [each for each in found if each.step <= state.global_step]
+        if state.global_step > 0 and (not self.scores or self.scores[0].step > 0):
+            raise CheckpointError(
+                f"{self.path} has no score of the model before training, so nobody can tell what was forgotten. Restore"
+                " the file, or start a new run."
+            )
+        if not self.scores or (self.scores[-1].step < state.global_step and _is_due(args, state)):
+            self._score(model, state)
+        elif state.is_world_process_zero:
+            write_scores(self.path, self.scores)
+        self._decide(args, state, control)
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        """Score the checkpoint that was just saved, except where training was asked to terminate between two."""
+        if not self.is_stopped and _is_due(args, state):
+            self._score(model, state)
+            self._decide(args, state, control)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        """Score the last state where no checkpoint is saved of it."""
+        if not self.is_stopped and self.scores[-1].step < state.global_step >= state.max_steps:
+            self._score(model, state)
+
+    def _score(self, model: Any, state: TrainerState) -> None:
+        started = time.perf_counter()
+        with ExitStack() as stack:
+            stack.enter_context(stopping_at_once())  # nothing is lost: a resumed run does it again
+            stack.enter_context(preserving_state(model))
+            if state.global_step == 0:
+                stack.enter_context(untuned(model))
+            values = broadcast_object_list([dict(self.score(model))])[0]
+        self.scores.append(CheckpointScore(step=state.global_step, **values))
+        if state.is_world_process_zero:
+            write_scores(self.path, self.scores)
+        self.seconds += time.perf_counter() - started
+
+    def _decide(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
+        """Keep the chosen checkpoint from being rotated away, and stop where training on is of no use."""
+        if self.budget_points is None:
+            return
+        if (choice := self.choice) is not None:
+            state.best_global_step = choice.step
+            state.best_model_checkpoint = str(Path(str(args.output_dir)) / f"checkpoint-{choice.step}")
+        if state.global_step < state.max_steps and is_lost(self.scores, self.budget_points, self.patience):
+            self.is_stopped = control.should_training_stop = True
+
+
+def _is_due(args: TrainingArguments, state: TrainerState) -> bool:
+    """Whether a checkpoint of this step is one that every run has, not only one that was asked to terminate."""
+    if state.global_step >= state.max_steps:
+        return True
+    if args.save_strategy == SaveStrategy.EPOCH:
+        return float(state.epoch or 0).is_integer()
+    return args.save_strategy == SaveStrategy.STEPS and state.global_step % max(1, int(state.save_steps)) == 0
+
+
+@contextmanager
+def preserving_state(model: nn.Module) -> Iterator[None]:
+    """Use a model in the middle of its training: random states, modes and what trains are afterwards as before."""
+    modes = {module: module.training for module in model.modules()}
+    trains = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    states = random.getstate(), np.random.get_state()
+    gpus = {parameter.device.index for parameter in trains if parameter.device.type == "cuda"}
+    try:
+        with torch.random.fork_rng(gpus):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        for module, is_training in modes.items():
+            module.training = is_training
+        for parameter, is_trained in trains.items():
+            parameter.requires_grad_(is_trained)
+
+
+# --- which samples, and how -------------------------------------------------------------------------------------------
+
+SAMPLES_TO_WATCH, SAMPLES_TO_CHOOSE_BY = 64, 400
+"""At most so many of each kind are asked: enough for a curve; enough to tell checkpoints apart by a few points."""
+_SPARE_TOKENS = 4
+_SEED = 1
+
+
+@dataclass(frozen=True)
+class EvalSamples:
+    """What a model is asked at each checkpoint.
+
+    Attributes:
+        domain: Of what it learns.
+        domain_split: Where those come from, `validation` or `train`.
+        probe: Of everything else; empty where there is no probe.
+        probe_source: Where those come from, for people.
+        probe_sha256: `fingerprint` of the whole probe, to tell whether a report uses the same.
+    """
+
+    domain: Sequence[Sample]
+    domain_split: str
+    probe: Sequence[Sample]
+    probe_source: str
+    probe_sha256: str | None
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter((*self.domain, *self.probe))
+
+
+@dataclass(frozen=True)
+class CheckpointSelection:
+    """Whether and how a run's checkpoints are scored, and which of them it ends with.
+
+    Attributes:
+        score_checkpoints: Whether to score at all.
+        score_samples: At most so many of the domain's samples, and of the probe's; the same ones at each checkpoint.
+            None takes `SAMPLES_TO_WATCH`, or `SAMPLES_TO_CHOOSE_BY` where a budget decides by them.
+        forgetting_budget: How many points (hundredths) of `metric` may be lost on the probe. The checkpoint with the
+            best domain score within it is what the run saves. None saves the last state.
+        patience: Stop training once so many checkpoints in a row have lost more; None never does.
+        metric: A score of single answers, such as `exact_match` or `rouge_l_characters`.
+        validation_share: Of the training samples, to be held out where the data has no validation split and a budget
+            needs one.
+        probe: Gives a probe for data that has none: the probe of the splits it returns, or their test split.
+    """
+
+    score_checkpoints: bool = True
+    score_samples: int | None = None
+    forgetting_budget: float | None = None
+    patience: int | None = 2
+    metric: str = "exact_match"
+    validation_share: float = 0.2
+    probe: Callable[[], Splits] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            ConfigError: With the reason.
+        """
+        single = [name for name, each in ALL_METRICS.items() if each.function and each.is_share]
+        if self.metric not in single:
+            raise ConfigError(f"metric must be one that scores single answers ({', '.join(single)}), got {self.metric}")
+        for name, least in (("score_samples", 1), ("patience", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} must be at least {least}, or null, got {value}")
+        if self.forgetting_budget is not None and not 0 <= self.forgetting_budget <= 100:
+            raise ConfigError(f"forgetting_budget must be 0 to 100 points, or null, got {self.forgetting_budget}")
+        if not 0 < self.validation_share < 1:
+            raise ConfigError(f"validation_share must be between 0 and 1, got {self.validation_share}")
+        if self.forgetting_budget is not None and not self.score_checkpoints:
+            raise ConfigError("forgetting_budget chooses by the scores of checkpoints: score_checkpoints must be true")
+
+    def divide(self, splits: Splits) -> Splits:
+        """The data with a validation split where a checkpoint is to be chosen by one, see `hold_out_validation`."""
+        if self.forgetting_budget is None:
+            return splits
+        return splits.hold_out_validation(self.validation_share)
+
+    def select(self, splits: Splits) -> EvalSamples:
+        """Choose what to ask; the same of the same data, whatever the run's seed.
+
+        Args:
+            splits: As `divide` gave them.
+
+        Raises:
+            ConfigError: There is a budget and no probe.
+        """
+        if not self.score_checkpoints:
+            return EvalSamples([], "", [], "", None)
+        limit = self.score_samples or (SAMPLES_TO_WATCH if self.forgetting_budget is None else SAMPLES_TO_CHOOSE_BY)
+        probe, source = splits.probe, "the data's probe"
+        if not len(probe) and self.probe is not None:
+            general = self.probe()
+            probe, source = general.probe or general.test, "the general probe"
+        if not len(probe) and self.forgetting_budget is not None:
+            raise ConfigError(
+                "training.forgetting_budget needs a probe, and the data has none. Name one: dataset.probe=<file>, or"
+                " dataset@training.probe=general_probe."
+            )
+        domain_split = "validation" if len(splits.validation) else "train"
+        return EvalSamples(
+            domain=pick(getattr(splits, domain_split), limit),
+            domain_split=domain_split,
+            probe=pick(probe, limit),
+            probe_source=source if len(probe) else "none",
+            probe_sha256=fingerprint(probe) if len(probe) else None,
+        )
+
+    def watch(self, samples: EvalSamples, collate: Collator, arguments: TrainingArguments) -> CheckpointScores | None:
+        """What the trainer needs to score its checkpoints; None where nothing is scored.
+
+        Args:
+            samples: As chosen by `select`.
+            collate: Of the training: its processor, and its features of pictures if there are any.
+            arguments: The trainer's: where the run folder is, and how many samples are asked at a time
+                (`per_device_eval_batch_size`).
+        """
+        if not self.score_checkpoints:
+            return None
+        about = {
+            "metric": self.metric,
+            "domain_split": samples.domain_split,
+            "probe": samples.probe_source,
+            "probe_sha256": samples.probe_sha256,
+        }
+
+        def score(model: Any) -> dict[str, Any]:
+            parts = {"domain": samples.domain, "probe": samples.probe}
+            batch_size = arguments.per_device_eval_batch_size
+            scores = {name: self._score(model, rows, collate, batch_size) for name, rows in parts.items()}
+            return {**scores, **{f"{name}_n": len(rows) for name, rows in parts.items()}}
+
+        path = Path(str(arguments.output_dir)) / SCORES_FILE
+        return CheckpointScores(path, score, self.forgetting_budget, self.patience, about)
+
+    def _score(self, model: Any, samples: Sequence[Sample], collate: Collator, batch_size: int) -> float | None:
+        """Greedy answers, cut a little behind the longest reference: nothing right is longer."""
+        if not samples:
+            return None
+        processor: Any = collate.processor
+        features: Any = collate.features
+        longest = max(len(processor.tokenizer(sample.answer)["input_ids"]) for sample in samples)
+        records = generate_predictions(
+            model,
+            processor,
+            samples,
+            Decoding(batch_size=batch_size, max_new_tokens=longest + _SPARE_TOKENS),
+            split="scored",
+            title="scoring the checkpoint",
+            feature_cache=False if features is None else features,
+        )
+        return ALL_METRICS[self.metric].score(records)
+
+
+def pick(samples: Sequence[Sample], limit: int) -> list[Sample]:
+    """At most so many samples, in order: kinds and answers take turns, so that each is among them.
+
+    Args:
+        samples: Of a split. From samples that are made or mixed on demand every n-th is taken.
+        limit: How many.
+    """
+    if len(samples) <= limit:
+        return list(samples)
+    if not isinstance(samples, list | SampleTable | Selection):
+        return [samples[number * len(samples) // limit] for number in range(limit)]
+    outline = Outline.of(samples, "kind")
+    kinds = find_strata(outline, "kind")[0] if any(outline.fields["kind"]) else find_strata(outline)[0]
+    return [samples[row] for row in sorted(shot_order(outline.ids, strata=kinds, seed=_SEED)[:limit])]

@@ -1,0 +1,278 @@
+"""An evaluation from the arms to the report, in Python; `evaluate.py` calls it with what its config builds.
+
+result = evaluate(run="outputs/background/lora/2026-11-22_20-00-00", metrics=["exact_match", "chrf"])
+result.comparison.verdict.finding              "better", "worse", "open" or "too few"
+result.scores["test"]["exact_match"]           {"values": {"before": 0.0, "after": 0.925}, "interval": …, …}
+score(result.folder, ["bleu_zh"])              the stored answers by other metrics
+compare([first.folder, second.folder])         several of them side by side
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from vglm.config import build
+from vglm.data.loading import Splits
+from vglm.errors import ConfigError
+from vglm.evaluation.predict.arms import Loaded, answer, describe, open_arms, select_samples, work_key
+from vglm.evaluation.predict.controls import make_controls
+from vglm.evaluation.predict.decoding import Choices, Decoding
+from vglm.evaluation.predict.examples import draw_examples
+from vglm.evaluation.predict.task import Task
+from vglm.evaluation.predictions import write_evaluation
+from vglm.evaluation.processes import Processes
+from vglm.evaluation.report import write_report
+from vglm.evaluation.score.baselines import collect_baselines, write_baselines
+from vglm.evaluation.score.comparison import Comparison
+from vglm.evaluation.score.metrics import Metric
+from vglm.evaluation.score.rating_files import keep_ratings
+from vglm.evaluation.score.schema import MetricScore
+from vglm.evaluation.score.scoring import read_comparison, refresh, rescore, score_arms, score_folder
+from vglm.evaluation.score.settings import MetricSettings
+from vglm.evaluation.score.side_by_side import SideBySide, compare_evaluations
+from vglm.runs import EVALUATION_FILE, Run
+
+Split = Literal["test", "probe", "validation", "train"]
+Model = str | Path | Loaded | Callable[..., Loaded]
+"""A model's folder or id, a loaded model with its processor, or what loads both and takes `adapter`, a folder."""
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """A finished evaluation.
+
+    Attributes:
+        folder: Where it lies: every arm's predictions.jsonl, metrics.json, report/.
+        is_main: Whether this process scored it; of several processes one does.
+    """
+
+    folder: Path
+    is_main: bool = True
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """Both arms compared, with all that the report shows."""
+        return read_comparison(self.folder)
+
+    @property
+    def scores(self) -> dict[str, dict[str, MetricScore]]:
+        """Split -> metric -> score, plain values as in `metrics.json`."""
+        return {split: part["scores"] for split, part in self.comparison.as_dict()["splits"].items()}
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.folder / "report" / "index.html"
+
+
+def evaluate(
+    *,
+    run: Run | str | Path | None = None,
+    model: Model | None = None,
+    dataset: Splits | None = None,
+    metrics: MetricSettings | Sequence[str | Metric] | None = None,
+    task: Task = Task(),  # noqa: B008 - frozen
+    unverified: bool = False,
+    output_dir: str | Path | None = None,
+    splits: Split | Sequence[Split] = ("test", "probe"),
+    batch_size: int = 16,
+    max_new_tokens: int = 64,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    repeats: int = 1,
+    choices: Choices = None,
+    feature_cache: bool = True,
+    seed: int = 1,
+    image_use: bool = True,
+    image_use_samples: int = 100,
+    baselines: bool = True,
+    shots_in_context: int = 4,
+    config: Mapping[str, Any] | None = None,
+) -> EvaluationResult:
+    """Compare two arms on the same questions: before and after a run, or a model with true and with shuffled images.
+
+    The same call after a kill goes on where it was.
+
+    Args:
+        run: A run, its folder, or `latest`; None for a model alone.
+        model: The run's base model, or the model that is evaluated; the run's own if not given.
+        dataset: What to ask about; the run's own data if not given.
+        metrics: What to score by, the primary one first; exact match and ROUGE-L are always there.
+        task: In which words to ask.
+        unverified: Whether to take a result that failed its check after training.
+        output_dir: The evaluation folder; `<run>/evaluation`, or one below outputs/evaluation, if not given.
+        splits: Those that the data has of these.
+        batch_size: Answers per call of the model.
+        max_new_tokens: Longest answer, in tokens.
+        temperature: None for greedy answers; above 0 they are drawn at random.
+        top_p: With a temperature: only from the likeliest tokens that together have this probability.
+        top_k: Likewise: only from so many of the likeliest tokens.
+        repeats: Likewise: answers to each question.
+        choices: Answers to score by likelihood too: a list for all questions, or `sample` for each one's own.
+        feature_cache: Whether to keep, and reuse, what frozen vision parts make of each picture.
+        seed: Of sampled answers, of the shuffling and of other draws.
+        image_use: Whether to ask test questions again with other images.
+        image_use_samples: At most so many of them.
+        baselines: Whether to score simple rules, and the question without its image.
+        shots_in_context: Training examples that the untuned model sees before each question; 0 for none.
+        config: The resolved config to keep in the folder, plain values; what these arguments say if not given.
+
+    Returns:
+        The evaluation. In other processes than the main one its folder may not be there yet.
+
+    Raises:
+        ConfigError: An argument cannot work, or there is no model or no data.
+        DataError: The data has none of the splits, or the folder is used by another process.
+        AdapterError: The run's description or its adapter cannot be read, or does not fit the base model.
+        WorkbenchError: Another process ended.
+    """
+    given = {name: value for name, value in locals().items() if name != "config"}
+    tuned = run if isinstance(run, Run | None) else Run.open(run, unverified=unverified)
+    settings = MetricSettings.of(metrics)
+    settings.check_files()
+    config = _describe_arguments(given, tuned, settings) if config is None else config
+    decoding = Decoding.of(
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        draws=repeats,
+        seed=seed,
+        choices=choices,
+    )
+    processes = Processes()
+
+    # open the arms
+    data = build(_own(tuned, "dataset")) if dataset is None else dataset
+    load = _loader(_own(tuned, "model") if model is None else model)
+    samples = task.check(select_samples(data, splits, choices))
+    controls = make_controls(samples, image_use_samples if image_use else 0, baselines, seed)
+    train = task.reword(data.train) if baselines else ()
+    examples = draw_examples(train, shots_in_context, seed)
+    arms = task.ask(open_arms(config, tuned, samples, data.files, controls, load))
+
+    # let each arm answer, score, report; the folder appears when all of it is there
+    output = Path(output_dir or task.output_dir(None if tuned is None else tuned.folder, arms))
+    key = work_key(config, data.data_hash, tuned)
+    with processes.folder(output, marker=EVALUATION_FILE, key=key) as folder:
+        answers = answer(arms, folder, decoding, train, feature_cache, processes, examples)
+        if not processes.is_main:  # it has done its part
+            return EvaluationResult(output, is_main=False)
+        text = yaml.safe_dump(dict(config), allow_unicode=True, sort_keys=False)
+        write_evaluation(describe(arms, answers, decoding, text, config.get("command")), folder, arms.log)
+        write_baselines(collect_baselines(train, answers, settings.of_texts()) if baselines else [], folder)
+        score_arms(folder, settings)
+        keep_ratings(output, folder)  # what people said of answers that are still the same counts on
+        comparison = score_folder(folder, settings)
+        write_report(folder, comparison)
+    result = EvaluationResult(output)
+    result.__dict__["comparison"] = comparison  # nothing is computed twice
+    return result
+
+
+def score(folder: str | Path, metrics: Mapping[str, Any] | Sequence[str | Metric] | None = None) -> Comparison:
+    """Score the stored answers of an evaluation again, and make its report anew.
+
+    Args:
+        folder: The evaluation folder.
+        metrics: Names, the primary one first; or changes of its `metrics`, such as {"names": [...], "labels": [...]}.
+            The evaluation's own if not given.
+
+    Returns:
+        Both arms compared, with all that the report shows.
+
+    Raises:
+        ConfigError: The metrics are wrong.
+        DataError: The folder holds no evaluation, or a file in it is damaged.
+    """
+    if metrics is None:
+        return refresh(Path(folder), write_report)
+    if isinstance(metrics, Mapping):
+        return rescore(Path(folder), metrics, write_report)
+    names = [each if isinstance(each, str) else each.name for each in metrics]
+    own = {each.name: each for each in metrics if not isinstance(each, str)}
+    changes = {"names": names, **({"custom": dict.fromkeys(own)} if own else {})}
+    return rescore(Path(folder), changes, write_report, own)
+
+
+def compare(evaluations: Sequence[EvaluationResult | Run | str | Path]) -> SideBySide:
+    """Put evaluations of the same samples side by side, by their primary metric.
+
+    Args:
+        evaluations: Evaluations, runs that were evaluated, or folders of either; or one folder with many runs.
+
+    Raises:
+        ConfigError: A folder holds neither an evaluation nor a run.
+        DataError: They are not of the same samples, or not by the same primary metric.
+    """
+    return compare_evaluations([each.folder if isinstance(each, EvaluationResult) else each for each in evaluations])
+
+
+def _own(run: Run | None, name: str) -> Mapping[str, Any]:
+    """A component of the run's config."""
+    if run is None:
+        raise ConfigError(f"there is no {name}: pass run=<run folder>, or both a model and a dataset.")
+    component: Mapping[str, Any] = run.config[name]
+    return component
+
+
+def _loader(model: Model | Mapping[str, Any]) -> Callable[..., Loaded]:
+    """What loads a model and its processor, and takes `adapter`, a folder, where there is one to put on it."""
+    from vglm.model.loading import load_pretrained  # takes seconds to import
+
+    if isinstance(model, Mapping):
+        return partial(build, model)
+    if isinstance(model, str | Path):
+        return partial(load_pretrained, str(model))
+    if isinstance(model, tuple):
+        return partial(_loaded, model)
+    return model
+
+
+def _loaded(model: Loaded, *, adapter: str | None = None) -> Loaded:
+    if adapter is not None:
+        raise ConfigError("a run's adapter is put on a model that is loaded anew: pass the model's folder or id.")
+    return model
+
+
+def _describe_arguments(given: Mapping[str, Any], run: Run | None, settings: MetricSettings) -> dict[str, Any]:
+    """A config for the folder, of arguments that no config was read for."""
+    plain: dict[str, Any] = {
+        name: value for name, value in given.items() if isinstance(value, str | int | float | None)
+    }
+    plain["splits"] = [given["splits"]] if isinstance(given["splits"], str) else list(given["splits"])
+    if given["choices"] is not None and not isinstance(given["choices"], str):
+        plain["choices"] = list(given["choices"])
+    components = {name: _describe(given[name], run, name) for name in ("model", "dataset")}
+    task: Task = given["task"]
+    about = {"_target_": "vglm.evaluation.predict.task.Task", "name": task.name, "version": task.version}
+    told = {name: value for name, value in given.items() if value is not None and not isinstance(value, Splits | Task)}
+    shown = ", ".join(f"{name}={value!r}"[:200] for name, value in told.items() if name in plain)
+    return {
+        **plain,
+        **components,
+        "metrics": settings.as_dict(),
+        "task": {**about, "prompt": task.prompt},
+        "run": None if run is None else run.folder.as_posix(),
+        "output_dir": None,
+        "command": f"vglm.evaluate({shown})",
+    }
+
+
+def _describe(value: Any, run: Run | None, name: str) -> Mapping[str, Any]:
+    """What a model or data set is called, as a config would name it."""
+    if value is None:
+        return _own(run, name)
+    if isinstance(value, Splits):
+        files = sorted(value.files)
+        return {"_target_": "vglm.data.loading.Splits", "path": files[0] if len(files) == 1 else f"{len(files)} files"}
+    if isinstance(value, tuple):
+        value = getattr(getattr(value[0], "config", None), "name_or_path", None) or type(value[0]).__name__
+    shown = value if isinstance(value, str | Path) else getattr(value, "__name__", type(value).__name__)
+    return {"_target_": "vglm.model.loading.load_pretrained", "path_or_id": str(shown)}

@@ -1,0 +1,85 @@
+"""How the answers of each arm end: by the model, at the limit, in an error, with nothing said, naming no class."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vglm.evaluation.messages import Text
+from vglm.evaluation.predictions import CUT, ENDED, Prediction
+from vglm.evaluation.report.formatting import NONE, arm, section_texts, split_title
+from vglm.evaluation.report.section import Line, Scored, Table
+
+say = section_texts(__file__)
+ENDS = (ENDED, CUT, "empty", "error", "unknown")
+Counts = Mapping[str, Mapping[str, Mapping[str, int]]]
+"""Split -> arm -> how its answers end -> how many do; also `unparsed` where answers were to name a class."""
+
+
+def show(scored: Scored) -> Mapping[str, Any] | None:
+    """A row for each split and arm; None where nobody noted how answers end, and none is missing."""
+    counts = _counts(scored)
+    is_known = any(ends[end] for arms in counts.values() for ends in arms.values() for end in ENDS[:-1])
+    return {"ends": _table(counts)} if is_known else None
+
+
+def lines(scored: Scored) -> list[Line]:
+    """Which arms left questions without a word."""
+    return [
+        Line(
+            say("empty_answers", split=split_title(split), arm=arm(label), n=ends["empty"], total=_total(ends)), "worse"
+        )
+        for split, arms in _counts(scored).items()
+        for label, ends in arms.items()
+        if ends["empty"]
+    ]
+
+
+def record(scored: Scored) -> Mapping[str, Any]:
+    """The counts."""
+    return {"finishes": _counts(scored)}
+
+
+def _counts(scored: Scored) -> Counts:
+    comparison = scored.comparison
+    counts: dict[str, dict[str, dict[str, int]]] = {}
+    for split, part in comparison.splits.items():
+        counts[split] = {
+            comparison.baseline: _ends([pair.baseline for pair in part.pairs]),
+            comparison.candidate: _ends([pair.candidate for pair in part.pairs]),
+        }
+    for label, classes in comparison.confusion.items():
+        counts[comparison.main][label]["unparsed"] = classes["unparsed"]
+    return counts
+
+
+def _ends(records: Sequence[Prediction]) -> dict[str, int]:
+    found = Counter(map(_end, records))
+    return {end: found[end] for end in ENDS}
+
+
+def _end(record: Prediction) -> str:
+    if record.error is not None:
+        return "error"
+    if not record.prediction.strip():
+        return "empty"
+    return record.finish if record.finish in (ENDED, CUT) else "unknown"
+
+
+def _total(ends: Mapping[str, int]) -> int:
+    return sum(ends[end] for end in ENDS)
+
+
+def _table(counts: Counts) -> Table:
+    rows = [(split, label, ends) for split, arms in counts.items() for label, ends in arms.items()]
+    columns = [*ENDS, "unparsed"] if any("unparsed" in ends for *_, ends in rows) else list(ENDS)
+    return Table(
+        [say("arm"), Text.of("n"), *(say(f"end.{name}") for name in columns)],
+        [
+            [
+                say("beside", what=split_title(split), of=arm(label)),
+                f"{_total(ends):,}",
+                *(f"{ends[name]:,}" if name in ends else NONE for name in columns),
+            ]
+            for split, label, ends in rows
+        ],
+    )

@@ -1,0 +1,158 @@
+"""What `metrics.json` holds, version 2; `report.json` holds the same and what is said of it.
+
+Names of metrics, of arms and of values are keys of dictionaries of their own, so that none of them can stand for
+another thing. The file is written once, when an evaluation is scored; nobody needs to read an older one, for it is made
+of the predictions beside it. What is not finite is None.
+"""
+
+from pathlib import Path
+from typing import Any, Final, TypedDict
+
+from vglm.errors import DataError
+from vglm.files import write_json
+
+VERSION: Final = 2
+METRICS_FILE = "metrics.json"
+
+Plain = str | dict[str, Any]
+"""A sentence, or the key and values of one, see `vglm.evaluation.messages`."""
+
+
+class MetricFacts(TypedDict):
+    """What a metric is, see `vglm.evaluation.score.metrics.base.Metric`."""
+
+    title: dict[str, str]
+    """Language, `en` or `zh`, -> name."""
+    signature: str
+    kind: str
+    unit: str
+    higher_is_better: bool | None
+
+
+class FlipCounts(TypedDict):
+    """Samples that became right, and that became wrong."""
+
+    gained: int
+    lost: int
+
+
+class MetricScore(TypedDict):
+    """A metric on a set of samples, see `PairedComparison`."""
+
+    values: dict[str, float | None]
+    """Arm -> score."""
+    difference: float | None
+    points: float | None
+    """Hundredths; None for what is no share."""
+    interval: list[float | None]
+    """Of the difference; two None where it says nothing."""
+    confidence: float
+    p_value: float | None
+    p_value_exact: float | None
+    p_value_holm: float | None
+    """Corrected over the metrics of a split; None for lengths, which are no hypothesis."""
+    effect_size: float | None
+    detectable: float | None
+    n: int
+    groups: int
+    flips: FlipCounts | None
+    power_line: Plain
+    test: Plain
+    interval_method: Plain
+    signature: str
+
+
+class SetScores(TypedDict):
+    """Counts and scores of a set of samples."""
+
+    n: int
+    errors: int
+    changed: int
+    cut: dict[str, int]
+    """Arm -> answers that reached `max_new_tokens`."""
+    scores: dict[str, MetricScore]
+    """Metric -> score."""
+
+
+class SplitScores(SetScores):
+    """Those of a split, and of its parts."""
+
+    right_by: str
+    """The metric that calls an answer right or wrong."""
+    wrong_to_right: list[str]
+    right_to_wrong: list[str]
+    power_line: Plain
+    not_computed: dict[str, Plain]
+    """Metric -> why not."""
+    kinds: dict[str, SetScores]
+    slices: dict[str, dict[str, SetScores]]
+    """Field -> value -> scores."""
+    findings: dict[str, dict[str, dict[str, object]]]
+    """Arm -> finding -> see `finding_table`; empty without such a metric."""
+    classes: dict[str, list[dict[str, Any]]]
+    """Arm -> see `as_table`; of the main split."""
+    calibration: dict[str, dict[str, Any]]
+    """Arm -> see `calibration`; of the main split, where there are likelihoods."""
+
+
+class DrawScores(TypedDict):
+    """The main split's primary metric in each draw alone."""
+
+    n: int
+    metric: str
+    scores: dict[str, list[float | None]]
+    mean: dict[str, float | None]
+    sd: dict[str, float | None]
+
+
+class GainScores(TypedDict):
+    """How much of an arm's score rests on its images, see `vglm.evaluation.score.image_use`."""
+
+    arm: str
+    control: str
+    label: str
+    meaning: Plain
+    changed: int
+    metric: str
+    finding: str
+    other_image: float | None
+    true_image: float | None
+    difference: float | None
+    interval: list[float | None]
+    confidence: float
+    p_value: float | None
+    p_value_exact: float | None
+    effect_size: float | None
+    detectable: float | None
+    n: int
+    groups: int
+    power_line: Plain
+    test: Plain
+    interval_method: Plain
+
+
+class ArmLabels(TypedDict):
+    """Which arm is which."""
+
+    baseline: str
+    candidate: str
+
+
+class MetricsFile(TypedDict):
+    """The whole file."""
+
+    version: int
+    arms: ArmLabels
+    primary: str
+    metrics: dict[str, MetricFacts]
+    splits: dict[str, SplitScores]
+    draws: DrawScores
+    probe_loss_points: float | None
+    image_use: list[GainScores]
+    conventions: dict[str, Any]
+    """Convention -> its scores; empty where none was asked for."""
+
+
+def write_metrics(content: MetricsFile, folder: Path) -> None:
+    """Write `metrics.json` into the evaluation folder."""
+    write_json(folder / METRICS_FILE, content, error=DataError)

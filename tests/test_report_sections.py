@@ -1,0 +1,140 @@
+"""A section is a folder and a line in the list: it appears in every file and in the terminal, in both languages."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from test_report import AFTER, BEFORE, EVALUATION, Page, answers, make_folder  # noqa: F401
+
+from vglm.evaluation.messages import LANGUAGES
+from vglm.evaluation.report import print_summary, render, sections
+from vglm.evaluation.score.scoring import read_comparison
+
+FILES = {
+    "__init__.py": """
+from vglm.evaluation.messages import Text
+from vglm.evaluation.report.formatting import section_texts
+from vglm.evaluation.report.section import Line, Scored, Table
+
+say = section_texts(__file__)
+
+
+def _table(scored):
+    rows = [[Text.of(name), str(part.n), say("many")] for name, part in scored.comparison.splits.items()]
+    return Table([say("split"), Text.of("n"), say("size")], rows, title=say("title"), styles=("", "strong"))
+
+
+def show(scored: Scored):
+    ratings = scored.folder / "ratings.txt"
+    return {"sizes": _table(scored)} if ratings.is_file() else None
+
+
+def lines(scored):
+    return [Line(say("line", n=len(scored.comparison.splits)), "worse")]
+
+
+def printed(scored):
+    return [_table(scored), *lines(scored)]
+
+
+def record(scored):
+    return {"sizes": {name: part.n for name, part in scored.comparison.splits.items()}}
+
+
+def files(scored):
+    return {"sizes.txt": "5"}
+""",
+    "section.html.j2": '<section id="sizes"><h2 class="title">{{ t("title") }}</h2>{{ table(sizes) }}</section>\n',
+    "section.md.j2": '\n## {{ t("title") }}\n\n{{ table(sizes) }}',
+    "section.js": 'document.addEventListener("language", () => { document.body.dataset.side = side; });\n',
+    "messages.yaml": """
+title: {en: Sizes of the splits, zh: 各部分的大小}
+split: {en: part, zh: 部分}
+size: {en: size, zh: 大小}
+many: {en: "few | <few>", zh: 少}
+line: {en: "There are {n} splits.", zh: "共 {n} 个部分。"}
+""",
+}
+
+
+@pytest.fixture
+def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A section in a package of its own, and the list with it."""
+    package = tmp_path / "packages" / "split_sizes"
+    package.mkdir(parents=True)
+    for name, content in FILES.items():
+        (package / name).write_text(content, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(package.parent))
+    monkeypatch.setattr(sections, "SECTIONS", [*sections.SECTIONS, "split_sizes"])
+
+
+@pytest.mark.usefixtures("added")
+def test_a_section_is_a_folder_and_a_line(make_folder: Callable[..., Path]) -> None:  # noqa: F811
+    folder = make_folder()
+    (folder / "ratings.txt").touch()
+    report = render(folder).parent
+    words = {"en": ("Sizes of the splits", "There are 2 splits."), "zh": ("各部分的大小", "共 2 个部分。")}
+    text = (report / "index.html").read_text(encoding="utf-8")
+    summary = text.partition('<section class="summary"')[2].partition("</section>")[0]
+    section = text.partition('<section id="sizes">')[2].partition("</section>")[0]
+    script = Page(text).tags
+    for language in LANGUAGES:
+        title, line = words[language]
+        assert title in section
+        assert line in summary
+        markdown = (report / {"en": "report.md", "zh": "report.zh.md"}[language]).read_text(encoding="utf-8")
+        assert f"## {title}" in markdown
+        assert f"- {line}" in markdown
+        output = StringIO()
+        console = Console(file=output, width=80)
+        print_summary(folder, read_comparison(folder), console, language=language)
+        assert title in output.getvalue()
+        assert line in output.getvalue()
+    assert '<td class="strong">3</td>' in section
+    assert "few | &lt;few&gt;" in section
+    assert "| test | 3 | few \\| &lt;few&gt; |" in (report / "report.md").read_text(encoding="utf-8")
+    assert FILES["section.js"].strip() in text
+    assert [tag for tag, _ in script].count("script") == 2
+    assert json.loads((report / "report.json").read_text(encoding="utf-8"))["sizes"] == {"test": 3, "probe": 2}
+    assert (report / "sizes.txt").read_text() == "5"
+
+
+@pytest.mark.usefixtures("added")
+def test_a_section_with_nothing_to_show_is_left_out(make_folder: Callable[..., Path]) -> None:  # noqa: F811
+    report = render(make_folder(BEFORE, AFTER)).parent
+    assert 'id="sizes"' not in (report / "index.html").read_text(encoding="utf-8")
+    assert "Sizes of the splits" not in (report / "report.md").read_text(encoding="utf-8")
+
+
+def test_the_terminal_speaks_chinese(make_folder: Callable[..., Path]) -> None:  # noqa: F811
+    folder, output = make_folder(), StringIO()
+    console = Console(file=output, width=80)
+    print_summary(folder, read_comparison(folder), console, language="zh")
+    printed = output.getvalue()
+    assert "样本太少，无法下结论：完全匹配由 33.3% 变为 66.7%" in printed.replace("\n", "")
+    assert "测试集" in printed
+    assert "Test set" not in printed
+
+
+def test_how_answers_end_is_counted_for_each_arm(make_folder: Callable[..., Path]) -> None:  # noqa: F811
+    before = answers(4, 40)
+    after = [replace(each, finish="length" if row < 7 else "eos") for row, each in enumerate(before)]
+    after[10:12] = [replace(each, prediction=" ") for each in after[10:12]]
+    after[12] = replace(after[12], prediction="", finish=None, error="image x.png is damaged")
+    folder = make_folder(before, after)
+    report = render(folder).parent
+    content = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    assert content["finishes"]["test"] == {
+        "before": {"eos": 0, "length": 0, "empty": 0, "error": 0, "unknown": 40},
+        "after": {"eos": 30, "length": 7, "empty": 2, "error": 1, "unknown": 0},
+    }
+    said = "Test set, after: 2 of 40 answers are empty."
+    assert said in (report / "index.html").read_text(encoding="utf-8").partition("</section>")[0]
+    markdown = (report / "report.md").read_text(encoding="utf-8")
+    assert "| Test set \\(after\\) | 40 | 30 | 7 | 2 | 1 | 0 |" in markdown
+    assert f"- {said}" in markdown
+    assert 'id="finishes"' not in render(make_folder(before, before)).read_text(encoding="utf-8")
