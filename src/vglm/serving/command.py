@@ -274,9 +274,9 @@ def _rate(parsed: argparse.Namespace) -> None:
 def _print_ratings(parsed: argparse.Namespace) -> None:
     """What people said so far."""
     from vglm.evaluation.predictions import read_evaluation
-    from vglm.evaluation.score.rating_files import summarise_folder
     from vglm.evaluation.report.render import print_table
     from vglm.evaluation.report.sections import ratings
+    from vglm.evaluation.score.rating_files import summarise_folder
 
     evaluation = read_evaluation(parsed.evaluation)
     result = summarise_folder(parsed.evaluation, evaluation)

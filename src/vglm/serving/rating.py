@@ -27,6 +27,7 @@ from starlette.staticfiles import StaticFiles
 from vglm.errors import ConfigError, WorkbenchError, message_of
 from vglm.evaluation.messages import Language
 from vglm.evaluation.predictions import Evaluation, read_evaluation
+from vglm.evaluation.score.metrics.findings import NO_FINDING, label_report
 from vglm.evaluation.score.rating_files import (
     Contest,
     Rating,
@@ -35,7 +36,6 @@ from vglm.evaluation.score.rating_files import (
     read_valid_ratings,
     write_ratings,
 )
-from vglm.evaluation.score.metrics.findings import NO_FINDING, label_report
 from vglm.evaluation.score.ratings import Verdict
 from vglm.serving.samples import picture_of
 from vglm.serving.texts import rating_texts

@@ -1,14 +1,14 @@
-"""What people said who compared the answers without knowing which model gave which, see `vglm.evaluation.score.rating_files`."""
+"""What people said of the answers, not knowing which model gave which; see `vglm.evaluation.score.rating_files`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vglm.evaluation.messages import Text
 from vglm.evaluation.predictions import Evaluation
-from vglm.evaluation.score.rating_files import RatingResult, summarise_folder
 from vglm.evaluation.report.formatting import arm, p_value, section_texts, span
 from vglm.evaluation.report.section import Cell, Line, Scored, Table
 from vglm.evaluation.report.sections import findings
+from vglm.evaluation.score.rating_files import RatingResult, summarise_folder
 from vglm.evaluation.score.ratings import RatingSummary
 
 say = section_texts(__file__)
