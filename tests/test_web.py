@@ -31,6 +31,7 @@ from vglm.tuning.methods import attach, save
 
 HOW = Sampling(temperature=0.8, top_p=0.4, top_k=100, repetition_penalty=1.2, seed=1, max_new_tokens=150)
 ASKED = "这张图片的背景里有什么内容？"
+pytestmark = pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated")  # in Gradio's queue
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not on this machine")
 
 

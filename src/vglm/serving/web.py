@@ -6,6 +6,7 @@ Gradio draws the page. It is to call nobody: no analytics, no fonts from elsewhe
 upload lies in a folder of the page's own until the visitor opens another picture, leaves, or the server ends.
 """
 
+import asyncio
 import base64
 import mimetypes
 import os
@@ -106,12 +107,16 @@ def mount_page(app: FastAPI, settings: PageSettings, base_url: str) -> FastAPI:
         max_retries=0,
         http_client=DefaultAsyncHttpxClient(trust_env=False),  # to this machine, never through a proxy
     )
-    page = _Page(settings, client).build()
-    page.queue(default_concurrency_limit=None)
+    return asyncio.run(_mount(app, _Page(settings, client)))  # outside a loop, Gradio makes some that it never closes
+
+
+async def _mount(app: FastAPI, page: "_Page") -> FastAPI:
+    settings, blocks = page.settings, page.build()
+    blocks.queue(default_concurrency_limit=None)
     shown = [] if settings.evaluation is None else [str((settings.evaluation / IMAGES_FOLDER).resolve())]
     return gr.mount_gradio_app(
         app,
-        page,
+        blocks,
         PATH,
         auth=settings.auth,
         allowed_paths=shown,
