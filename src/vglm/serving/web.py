@@ -114,7 +114,7 @@ async def _mount(app: FastAPI, page: "_Page") -> FastAPI:
     settings, blocks = page.settings, page.build()
     blocks.queue(default_concurrency_limit=None)
     shown = [] if settings.evaluation is None else [str((settings.evaluation / IMAGES_FOLDER).resolve())]
-    return gr.mount_gradio_app(
+    mounted: FastAPI = gr.mount_gradio_app(
         app,
         blocks,
         PATH,
@@ -130,6 +130,7 @@ async def _mount(app: FastAPI, page: "_Page") -> FastAPI:
         ),
         css=_CSS,
     )
+    return mounted
 
 
 def _open_no_address() -> None:
@@ -178,12 +179,13 @@ class _Page:
 
     def build(self) -> gr.Blocks:
         """Lay the page out."""
-        with gr.Blocks(
+        page: gr.Blocks = gr.Blocks(
             title=self.texts["title"],
             analytics_enabled=False,
             fill_width=True,
             delete_cache=(_KEPT_SECONDS // 6, _KEPT_SECONDS),
-        ) as page:
+        )
+        with page:
             gr.Markdown(f"# {self.texts['title']}")
             self.picture = gr.State(None)
             with gr.Row():
