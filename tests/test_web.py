@@ -31,7 +31,7 @@ from vglm.tuning.methods import attach, save
 
 HOW = Sampling(temperature=0.8, top_p=0.4, top_k=100, repetition_penalty=1.2, seed=1, max_new_tokens=150)
 ASKED = "这张图片的背景里有什么内容？"
-pytestmark = pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated")  # in Gradio's queue
+pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")  # in Gradio's queue
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not on this machine")
 
 
@@ -213,12 +213,18 @@ def test_a_file_that_is_no_picture_is_refused_in_words(
 
 
 @needs_browser
-def test_what_was_uploaded_goes_with_the_visitor(visitor: Visitor, address: str, uploads: Path, photo: Path) -> None:
+def test_what_was_uploaded_goes_with_the_visitor(
+    visitor: Visitor, address: str, engine: Recorder, uploads: Path, photo: Path
+) -> None:
     mine = photo.rename(photo.with_name("mine.png"))
     visitor.visit(f"{address}/")
     visitor.upload("#image input[type=file]", mine)
     visitor.until("document.querySelector('#image img') !== null")
-    wait_until(lambda: list(uploads.rglob("mine.png")))
+    asked = len(engine.answers)
+    visitor.write("#question textarea", ASKED)
+    visitor.click("#ask")
+    wait_until(lambda: len(engine.answers) == asked + 2 and all(each.finish_reason for each in engine.answers[asked:]))
+    assert list(uploads.rglob("mine.png"))
     visitor.visit("about:blank")
     wait_until(lambda: not list(uploads.rglob("mine.png")))
 
@@ -248,8 +254,8 @@ def test_only_the_small_copies_and_uploads_are_served(address: str, place: str, 
     assert httpx.get(f"{address}{PATH}/gradio_api/file={place}").status_code == 403
 
 
-def test_a_page_with_a_password_closes_the_api_too(engine: Recorder, tmp_path: Path) -> None:
-    port = free_port()
+def test_a_page_with_a_password_closes_the_api_too(random_model_folder: Path, tmp_path: Path) -> None:
+    port, engine = free_port(), Engine(*load_pretrained(random_model_folder))
     app = make_page(engine, tmp_path, port, auth=("anna", "secret"))
     with served(app, port) as url, httpx.Client(base_url=url) as client:
         assert client.get("/").headers["location"] == f"{PATH}/"
