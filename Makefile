@@ -45,6 +45,7 @@ env: .venv/installed
 demo: env
 	$(BIN)/python train.py
 	$(BIN)/python evaluate.py run=latest
+	@echo "next: source .venv/bin/activate && vglm demo      (the newest run in the browser, before and after side by side)"
 
 test: lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder

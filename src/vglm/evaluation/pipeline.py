@@ -32,6 +32,7 @@ from vglm.evaluation.report import write_report
 from vglm.evaluation.score.baselines import collect_baselines, write_baselines
 from vglm.evaluation.score.comparison import Comparison
 from vglm.evaluation.score.metrics import Metric
+from vglm.evaluation.score.rating_files import keep_ratings
 from vglm.evaluation.score.schema import MetricScore
 from vglm.evaluation.score.scoring import read_comparison, refresh, rescore, score_arms, score_folder
 from vglm.evaluation.score.settings import MetricSettings
@@ -178,6 +179,7 @@ def evaluate(
         write_evaluation(described, folder, arms.log)
         write_baselines(collect_baselines(train, answers, settings.of_texts()) if baselines else [], folder)
         score_arms(folder, settings)
+        keep_ratings(output, folder)  # what people said of answers that are still the same counts on
         comparison = score_folder(folder, settings)
         write_report(folder, comparison)
     result = EvaluationResult(output)

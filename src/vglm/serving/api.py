@@ -21,7 +21,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 from openai.types import CompletionUsage, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessage
 from openai.types.chat.chat_completion import Choice
@@ -58,11 +58,14 @@ class ApiSettings:
         limits: What it takes of one request.
         key_hashes: Of the keys that it asks for; none where it is open.
         allow_remote_images: Whether pictures may be fetched from public web addresses.
+        page: Path of a page that is mounted on the application, asks for its own password if any, and is what `/` leads
+            to; None without one.
     """
 
     limits: Limits = field(default_factory=Limits)
     key_hashes: Sequence[str] = ()
     allow_remote_images: bool = False
+    page: str | None = None
 
 
 class _TimedOut(WorkbenchError):
@@ -105,7 +108,9 @@ def make_app(engine: Engine, settings: ApiSettings | None = None) -> FastAPI:
     for kind in (WorkbenchError, RequestValidationError, HTTPException, _Gone):
         app.add_exception_handler(kind, _answer_error)
     _add_metrics(app, engine, registry)
-    app.add_middleware(_Gate, key_hashes=settings.key_hashes)
+    if (page := settings.page) is not None:
+        app.get("/", include_in_schema=False)(lambda: RedirectResponse(f"{page}/"))
+    app.add_middleware(_Gate, key_hashes=settings.key_hashes, page=page)
     return app
 
 
@@ -338,14 +343,14 @@ async def _answer_error(_: Request, error: Exception) -> JSONResponse:
 class _Gate:
     """Asks for the key before anything of a request is parsed, and does not wait for it for ever."""
 
-    def __init__(self, app: ASGIApp, key_hashes: Sequence[str]) -> None:
-        self.app, self.key_hashes = app, key_hashes
+    def __init__(self, app: ASGIApp, key_hashes: Sequence[str], page: str | None) -> None:
+        self.app, self.key_hashes, self.page = app, key_hashes, page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if self.key_hashes and scope["path"] not in OPEN_PATHS:
+        if self.key_hashes and not self._is_open(scope):
             shown = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
             if not is_known(shown, self.key_hashes):
                 body = _described("no known key. Send the header Authorization: Bearer <key>.", "authentication_error")
@@ -366,6 +371,14 @@ class _Gate:
             return message
 
         await self.app(scope, receive_in_time, send)
+
+    def _is_open(self, scope: Scope) -> bool:
+        path = scope["path"]
+        if self.page is not None and (
+            f"{path}/".startswith(f"{self.page}/") or (path == "/" and scope["method"] == "GET")
+        ):
+            return True
+        return path in OPEN_PATHS
 
 
 # --- metrics ----------------------------------------------------------------------------------------------------------

@@ -1,13 +1,23 @@
-"""The commands of the serving half: `vglm chat` and `vglm api`. What they need is imported when they run."""
+"""The commands of the serving half: `vglm chat`, `api`, `web`, `demo` and `rate`.
+
+What they need is imported when they run.
+"""
 
 import argparse
 import sys
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from vglm.errors import ConfigError, WorkbenchError
 
 PORT = 8080
+PAGE_PORT = 7860
+PAGE_SECONDS = 3
+"""How long the end waits for open pages, whose connections stay open."""
+_LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def add_commands(commands: Any) -> None:
@@ -48,12 +58,64 @@ def add_commands(commands: Any) -> None:
     add_server_options(api)
     api.set_defaults(command=_api, name="api", doing="loading the model")
 
+    web = commands.add_parser(
+        "web",
+        help="talk about pictures in the browser, before and after side by side",
+        description="Serve a web page, and the API that it is a client of. With an adapter one question goes to the"
+        " base and to the adapted model at once. The samples of an evaluation are offered as examples, with the true"
+        " answer: those of --evaluation, or of the run that the first adapter is from.",
+        epilog="example: vglm web --adapter outputs/background/lora/<time> --lang zh",
+    )
+    _add_page(web)
+    web.set_defaults(command=_web, name="web", doing="loading the model")
 
-def add_server_options(parser: argparse.ArgumentParser) -> None:
-    """Options of everything that listens."""
+    demo = commands.add_parser(
+        "demo",
+        help="the same on the newest run",
+        description="As `vglm web` with the newest run's base, adapter and evaluation.",
+        epilog="example: vglm demo --port 7861",
+    )
+    _add_page(demo)
+    demo.set_defaults(command=_demo, name="demo", doing="loading the newest run")
+
+    rate = commands.add_parser(
+        "rate",
+        help="have people compare an evaluation's answers, blinded",
+        description="Serve a page that shows picture, question and both answers of each test sample in random order,"
+        " without saying which is whose. Ratings are kept in EVALUATION/ratings/<rater>.jsonl; whoever stopped goes on"
+        " where they were. `vglm report EVALUATION` then shows them in the report.",
+        epilog="example: vglm rate outputs/background/lora/<time>/evaluation --rater anna",
+    )
+    add = rate.add_argument
+    add("evaluation", metavar="EVALUATION", type=Path, help="folder that evaluate.py wrote")
+    add("--rater", metavar="NAME", help="who rates (default: the page asks)")
+    add("--findings", action="store_true", help="radiographs: judge each finding as well")
+    add("--summary", action="store_true", help="print what was rated so far and end")
+    add("--lang", choices=["zh", "en"], help="language of the page (default: the environment's)")
+    _add_address(rate, PAGE_PORT)
+    rate.set_defaults(command=_rate, name="rate", doing="reading the answers")
+
+
+def _add_page(parser: argparse.ArgumentParser) -> None:
+    """Options of the web page."""
+    _add_model(parser)
     add = parser.add_argument
-    add("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    add("--port", type=int, default=PORT, help="(default: %(default)s)")
+    add("--evaluation", metavar="DIR", type=Path, help="evaluation folder whose samples are offered")
+    add("--lang", choices=["zh", "en"], help="language of the page (default: the environment's)")
+    add("--auth", metavar="NAME:PASSWORD", help="what visitors must know; the API then asks for a key")
+    add("--share", action="store_true", help="make a public link through Gradio's relay; anybody who has it may ask")
+    add_server_options(parser, PAGE_PORT)
+
+
+def _add_address(parser: argparse.ArgumentParser, port: int) -> None:
+    parser.add_argument("--host", default=_LOCAL[0], help="address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, default=port, help="(default: %(default)s)")
+
+
+def add_server_options(parser: argparse.ArgumentParser, port: int = PORT) -> None:
+    """Options of everything that listens with a model."""
+    add = parser.add_argument
+    _add_address(parser, port)
     add("--key-file", metavar="FILE", type=Path, help="hashes of the keys that clients must show")
     add("--new-key", action="store_true", help="make a key, add its hash to --key-file, print it and end")
     add("--allow-remote-images", action="store_true", help="fetch pictures from public web addresses")
@@ -140,47 +202,200 @@ def _api(parsed: argparse.Namespace) -> None:
             raise ConfigError("--new-key needs --key-file FILE, where the key's hash goes.")
         print(add_key(parsed.key_file))
         return
-    serve(parsed, lambda app, engine: app)
+    serve(parsed)
 
 
-def serve(parsed: argparse.Namespace, extend: Any) -> None:
+def _web(parsed: argparse.Namespace) -> None:
+    from vglm.serving.loading import name_adapter
+    from vglm.serving.texts import default_language
+
+    if parsed.auth is not None and not all(parsed.auth.partition(":")):
+        raise ConfigError("--auth must be NAME:PASSWORD, such as --auth anna:secret.")
+    parsed.lang = parsed.lang or default_language()
+    for text in parsed.adapter:
+        _, adapter = name_adapter(text)
+        parsed.evaluation = parsed.evaluation or _newest_evaluation(adapter.parent)
+    with TemporaryDirectory(prefix="vglm-web-") as folder:
+        serve(parsed, Path(folder))
+
+
+def _newest_evaluation(run: Path) -> Path | None:
+    """That of a run folder which was made last; None where there is none."""
+    from vglm.evaluation.predictions import read_evaluation
+    from vglm.runs import Run
+
+    return max(Run(run).evaluations, key=lambda folder: read_evaluation(folder).created, default=None)
+
+
+def _demo(parsed: argparse.Namespace) -> None:
+    from vglm.runs import Run
+
+    run = Run.latest(Path("outputs"))
+    if run.adapter is None:
+        raise ConfigError(
+            f"the newest run, {run.folder}, tuned the model itself, so base and result are two models. Look at the"
+            f" result alone: vglm web --from_pretrained {run.result}"
+        )
+    model = run.config["model"]
+    parsed.from_pretrained = parsed.from_pretrained or model.get("path_or_id")
+    parsed.quant = parsed.quant or {"int8": 8, "nf4": 4}.get(model.get("quantization"))
+    parsed.adapter = parsed.adapter or [str(run.folder)]
+    print(f"the newest run is {run.folder}", file=sys.stderr)
+    _web(parsed)
+
+
+def _rate(parsed: argparse.Namespace) -> None:
+    from vglm.errors import DataError
+    from vglm.evaluation.score.rating_files import RATINGS_FOLDER, check_rater
+    from vglm.files import locked
+    from vglm.serving.texts import default_language
+
+    parsed.lang = parsed.lang or default_language()
+    if parsed.summary:
+        _print_ratings(parsed)
+        return
+    _import_server()
+    from vglm.serving.rating import Study, make_rating_app
+
+    if parsed.rater is not None:
+        check_rater(parsed.rater)
+    study = Study.open(parsed.evaluation)
+    study.check(by_finding=parsed.findings)
+    _warn_if_open(parsed, "the page asks for no password")
+    app = make_rating_app(study, language=parsed.lang, rater=parsed.rater, by_finding=parsed.findings)
+    ratings = parsed.evaluation / RATINGS_FOLDER
+    ratings.mkdir(exist_ok=True)
+    busy = f"{ratings} is in use: another `vglm rate` serves this evaluation. Open its page; several people can."
+    with locked(ratings, busy, error=DataError):
+        _listen(parsed, app, f"rate on {_url(parsed)}/ (Ctrl-C ends; every rating is kept at once)")
+    _print_ratings(parsed)
+
+
+def _print_ratings(parsed: argparse.Namespace) -> None:
+    """What people said so far."""
+    from vglm.evaluation.predictions import read_evaluation
+    from vglm.evaluation.report.render import print_table
+    from vglm.evaluation.report.sections import ratings
+    from vglm.evaluation.score.rating_files import summarise_folder
+
+    evaluation = read_evaluation(parsed.evaluation)
+    result = summarise_folder(parsed.evaluation, evaluation)
+    if result is None:
+        print(f"{parsed.evaluation}: nobody has rated these answers yet.")
+        return
+    print_table(ratings.tabulate(result), parsed.lang)
+    for sentence in ratings.sentences(result, evaluation):
+        print(getattr(sentence, parsed.lang))
+    print(f"Into the report: vglm report {parsed.evaluation}")
+
+
+def serve(parsed: argparse.Namespace, page_folder: Path | None = None) -> None:
     """Listen until the process is asked to end; what runs then is answered first.
 
     Args:
-        parsed: Options of `_add_model` and `add_server_options`.
-        extend: Takes the application and the engine, and returns the application to serve.
+        parsed: Options of `_add_model` and `add_server_options`; with a page also of `_add_page`.
+        page_folder: Where the web page keeps the pictures that it shows; None: the API alone.
 
     Raises:
-        ConfigError: The port is taken, or a package of the extra `serve` is missing.
+        ConfigError: The port is taken, or a package of the extras `serve` and `web` is missing.
     """
-    try:
-        import uvicorn
-
-        from vglm.serving.api import ApiSettings, make_app
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"this needs the package {error.name}: pip install 'visualglm-workbench[serve]'.") from error
+    has_page = page_folder is not None
+    _import_server(has_page)
+    from vglm.serving.api import ApiSettings, make_app
     from vglm.serving.keys import read_keys
     from vglm.serving.requests import Limits
 
-    hashes = () if parsed.key_file is None else read_keys(parsed.key_file)
-    if not hashes and parsed.host not in ("127.0.0.1", "localhost", "::1"):
-        print(f"warning: {parsed.host} is open to others, and no key is asked for (--key-file).", file=sys.stderr)
+    hashes = [] if parsed.key_file is None else read_keys(parsed.key_file)
+    if not (parsed.auth if has_page else hashes):
+        _warn_if_open(parsed, f"nobody is asked who they are ({'--auth' if has_page else '--key-file'})")
     engine = load(parsed, max_rows=parsed.max_batch, max_waiting=parsed.max_waiting)
-    settings = ApiSettings(
-        limits=Limits(body_bytes=parsed.max_body_mb * 2**20, seconds=parsed.max_seconds),
-        key_hashes=hashes,
-        allow_remote_images=parsed.allow_remote_images,
+    limits = Limits(body_bytes=parsed.max_body_mb * 2**20, seconds=parsed.max_seconds)
+    settings = ApiSettings(limits, hashes, parsed.allow_remote_images)
+    if page_folder is None:
+        app, message = make_app(engine, settings), f"serving {', '.join(engine.names)} on {_url(parsed)}"
+    else:
+        app = _make_page(parsed, engine, settings, page_folder)
+        message = f"open {_url(parsed)}/ ({', '.join(engine.names)}; Ctrl-C ends)"
+    try:
+        _listen(parsed, app, message, has_page=has_page)
+    finally:
+        engine.close(cancel=True)
+
+
+def _make_page(parsed: argparse.Namespace, engine: Any, api: Any, folder: Path) -> Any:
+    """The API with the web page on it, which shows a key of its own where the API asks for one."""
+    from vglm.model.identity import hash_weights
+    from vglm.serving.api import make_app
+    from vglm.serving.keys import new_key
+    from vglm.serving.web import PATH, PageSettings, mount_page
+
+    key, key_hash = new_key()
+    is_closed = bool(parsed.auth or api.key_hashes)
+    name, _, password = (parsed.auth or "").partition(":")
+    page = PageSettings(
+        folder=folder,
+        names=engine.names,
+        base_hash=hash_weights(engine.base),
+        evaluation=parsed.evaluation,
+        language=parsed.lang,
+        limits=api.limits,
+        api_key=key,
+        auth=(name, password) if parsed.auth else None,
     )
-    app = extend(make_app(engine, settings), engine)
-    config = uvicorn.Config(app, host=parsed.host, port=parsed.port, log_level="warning", access_log=False)
+    hashes = [*api.key_hashes, key_hash] if is_closed else []
+    return mount_page(make_app(engine, replace(api, key_hashes=hashes, page=PATH)), page, f"{_url(parsed)}/v1")
+
+
+def _import_server(has_page: bool = False) -> None:
+    """Refuse to go on where a package is missing."""
+    for name in (
+        "uvicorn",
+        "fastapi",
+        "openai",
+        "prometheus_fastapi_instrumentator",
+        *(["gradio"] if has_page else []),
+    ):
+        if find_spec(name) is None:
+            extra = "web" if has_page else "serve"
+            raise ConfigError(f"this needs the package {name}: pip install 'visualglm-workbench[{extra}]'.")
+
+
+def _url(parsed: argparse.Namespace) -> str:
+    """Where this machine reaches what is served."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(parsed.host, parsed.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{parsed.port}"
+
+
+def _warn_if_open(parsed: argparse.Namespace, why: str) -> None:
+    if parsed.host not in _LOCAL or getattr(parsed, "share", False):
+        where = "the public link" if getattr(parsed, "share", False) else parsed.host
+        print(f"warning: {where} is open to others, and {why}.", file=sys.stderr)
+
+
+def _listen(parsed: argparse.Namespace, app: Any, message: str, *, has_page: bool = True) -> None:
+    """Serve an application until the process is asked to end."""
+    import uvicorn
+
+    patience = PAGE_SECONDS if has_page else None
+    config = uvicorn.Config(
+        app,
+        host=parsed.host,
+        port=parsed.port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=patience,
+    )
     server = uvicorn.Server(config)
-    print(f"serving {', '.join(engine.names)} on http://{parsed.host}:{parsed.port}", file=sys.stderr, flush=True)
+    print(message, file=sys.stderr, flush=True)
+    if getattr(parsed, "share", False):
+        from vglm.serving.sharing import share_when_started
+
+        share_when_started(server, parsed.port)
     try:
         server.run()
     except KeyboardInterrupt:  # raised again when all that ran has been answered
         print("stopped", file=sys.stderr)
     except SystemExit as error:
-        engine.close(cancel=True)
         raise WorkbenchError(
             f"could not listen on {parsed.host}:{parsed.port}; is the port taken? Choose --port."
         ) from error

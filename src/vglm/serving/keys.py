@@ -17,6 +17,12 @@ from vglm.files import read_text, write_text
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
+def new_key() -> tuple[str, str]:
+    """A key that nobody can guess, and its hash."""
+    key = f"sk-vglm-{secrets.token_urlsafe(32)}"  # long and random, so a plain hash cannot be turned back
+    return key, _hash(key)
+
+
 def add_key(path: Path) -> str:
     """Make a key and add its hash to a file, which is made if it is not there.
 
@@ -24,8 +30,8 @@ def add_key(path: Path) -> str:
         ConfigError: The file holds other things, or cannot be written.
     """
     hashes = read_keys(path) if path.exists() else []
-    key = f"sk-vglm-{secrets.token_urlsafe(32)}"  # long and random, so a plain hash cannot be turned back
-    write_text(path, "".join(f"{each}\n" for each in (*hashes, _hash(key))), error=ConfigError)
+    key, its_hash = new_key()
+    write_text(path, "".join(f"{each}\n" for each in (*hashes, its_hash)), error=ConfigError)
     return key
 
 

@@ -148,6 +148,11 @@ class ChatRequest(BaseModel):
     top_k: int | None = Field(None, description="Not of OpenAI: only so many of the likeliest tokens.")
     repetition_penalty: float | None = Field(None, description="Not of OpenAI, as in the original.")
     max_length: int | None = Field(None, description="Not of OpenAI: most tokens of question and answer together.")
+    english: bool | None = Field(
+        None,
+        description="Not of OpenAI: whether the prompt is English and the answer without Chinese characters; by default"
+        " the prompt follows the question, and no character is barred.",
+    )
 
     def check(self, limits: Limits) -> None:
         """Refuse what is not supported.
@@ -184,6 +189,7 @@ class ChatRequest(BaseModel):
             "repetition_penalty": self.repetition_penalty,
             "max_length": self.max_length,
             "seed": None if self.seed is None else self.seed + index,
+            "bars_chinese": self.english,
         }
         return Sampling(**{name: value for name, value in given.items() if value is not None}, stop=stop)  # type: ignore[arg-type]
 
@@ -199,7 +205,7 @@ class ChatRequest(BaseModel):
         return urls[0] if urls else None
 
     def question(self, picture: Image.Image | None, limits: Limits) -> Question:
-        """What is asked; the prompt is English where the last text has no Chinese character.
+        """What is asked; if not said otherwise, the prompt is English where the last text has no Chinese character.
 
         Args:
             picture: That of `picture_url`.
@@ -220,7 +226,8 @@ class ChatRequest(BaseModel):
         texts[0] = "\n".join([*filter(None, system), texts[0]])
         history = list(zip(texts[:-1:2], texts[1::2], strict=True))
         check_texts(texts[-1], history, limits)
-        return Question(texts[-1], picture, history, english=not any(map(is_chinese, texts[-1])))
+        english = not any(map(is_chinese, texts[-1])) if self.english is None else self.english
+        return Question(texts[-1], picture, history, english=english)
 
 
 def check_texts(text: str, history: Sequence[tuple[str, str]], limits: Limits) -> None:

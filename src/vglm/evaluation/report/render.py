@@ -109,6 +109,11 @@ def print_summary(
     console.print(f"Report: {Path(folder) / 'report' / 'index.html'}", soft_wrap=True, markup=False)
 
 
+def print_table(table: Table, language: Language, console: Console | None = None) -> None:
+    """Print one table of a section; 80 columns of standard output if not said otherwise."""
+    (console or Console(width=80, highlight=False)).print(_printed(table, language))
+
+
 class _Report:
     """A scored evaluation and the sections that show it.
 

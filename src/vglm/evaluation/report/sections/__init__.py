@@ -7,6 +7,7 @@ SECTIONS = [
     "vglm.evaluation.report.sections.baselines",
     "vglm.evaluation.report.sections.image_use",
     "vglm.evaluation.report.sections.findings",
+    "vglm.evaluation.report.sections.ratings",
     "vglm.evaluation.report.sections.slices",
     "vglm.evaluation.report.sections.confusion",
     "vglm.evaluation.report.sections.calibration",

@@ -1,0 +1,226 @@
+"""What people said of the answers of an evaluation, blinded: `ratings/<rater>.jsonl` in the evaluation folder.
+
+    {"rater": "anna", "split": "test", "id": "test.json#3", "left": "after", "verdict": "better", "findings": {},
+     "answers_sha256": "5b0e…", "seconds": 7.2, "time": "2026-11-27T06:12:03+00:00"}
+
+One line a sample. `verdict` is what the rater's choice means for the candidate arm. `left` records which arm stood on
+the left, which the rater did not know. A rating counts for the two answers it was given about, which their hash names.
+"""
+
+import hashlib
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from vglm.errors import ConfigError, DataError
+from vglm.evaluation.predictions import (
+    Evaluation,
+    Prediction,
+    predictions_file,
+    read_predictions,
+)
+from vglm.evaluation.score.ratings import RatingSummary, Verdict, summarise_ratings
+from vglm.files import inside, parse_record, read_text, write_json_lines
+
+RATINGS_FOLDER = "ratings"
+RATER = re.compile(r"\w(?:[\w.-]{0,38}\w)?")
+"""A rater's name, which is a file's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """What one person said of one sample.
+
+    Attributes:
+        rater: Who.
+        split: The sample's list.
+        id: The sample's id within it.
+        left: The label of the arm whose answer stood on the left.
+        verdict: Whether the candidate's answer is better than the baseline's, equal or worse.
+        answers_sha256: Of both answers, see `Contest.sha256`.
+        findings: Finding -> the same, where the rater judged findings one by one.
+        seconds: From the sample's being shown to the rating.
+        time: When, as ISO 8601.
+    """
+
+    rater: str
+    split: str
+    id: str
+    left: str
+    verdict: Verdict
+    answers_sha256: str
+    findings: Mapping[str, Verdict] = field(default_factory=dict)
+    seconds: float | None = None
+    time: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Which sample it is about."""
+        return self.split, self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """Two answers to one question that a person can compare.
+
+    Attributes:
+        baseline: The answer to compare with.
+        candidate: The answer that is judged.
+    """
+
+    baseline: Prediction
+    candidate: Prediction
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Which sample it is."""
+        return self.candidate.split, self.candidate.id
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 over both answers."""
+        return hashlib.sha256(f"{self.baseline.prediction}\0{self.candidate.prediction}".encode()).hexdigest()
+
+
+def read_contests(folder: Path, evaluation: Evaluation) -> tuple[list[Contest], int]:
+    """The test samples whose two answers can be compared.
+
+    Args:
+        folder: An evaluation folder.
+        evaluation: Its description.
+
+    Returns:
+        Those whose answers differ, in the file's order; and how many samples have the same answer twice, which are ties
+        without asking. Of several draws the first one counts.
+
+    Raises:
+        DataError: The predictions are missing or damaged.
+    """
+    arms = (evaluation.baseline.label, evaluation.candidate.label)
+    baseline, candidate = (
+        {each.key: each for each in read_predictions(predictions_file(folder, label)) if _is_rated(each)}
+        for label in arms
+    )
+    contests = [Contest(baseline[key], each) for key, each in candidate.items() if key in baseline]
+    different = [each for each in contests if each.baseline.prediction.strip() != each.candidate.prediction.strip()]
+    return different, len(contests) - len(different)
+
+
+def _is_rated(record: Prediction) -> bool:
+    return record.split == "test" and record.draw == 0 and record.error is None
+
+
+def check_rater(name: str) -> str:
+    """Refuse a name that cannot name a file.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if RATER.fullmatch(name) is None:
+        raise ConfigError(
+            f"{name[:60]!r} cannot be a rater's name. Use up to 40 letters, digits, dots, hyphens and underscores."
+        )
+    return name
+
+
+def read_ratings(folder: Path) -> dict[str, list[Rating]]:
+    """The ratings in an evaluation folder, by rater; none where nobody rated.
+
+    Raises:
+        DataError: A line is something else.
+    """
+    paths = sorted((folder / RATINGS_FOLDER).glob("*.jsonl"))
+    return {path.stem: _read(inside(folder, RATINGS_FOLDER, path.name)) for path in paths}
+
+
+def _read(path: Path) -> list[Rating]:
+    lines = read_text(path, advice="Remove the damaged line.").split("\n")
+    return [
+        parse_record(line, Rating, f"{path}, line {number}", fault="is no rating", advice="Remove it.")
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
+
+
+def read_valid_ratings(folder: Path, contests: Sequence[Contest]) -> dict[str, list[Rating]]:
+    """The ratings that were given about these very answers, by rater, and no rater without any."""
+    answers = {each.key: each.sha256 for each in contests}
+    valid = {
+        rater: [each for each in ratings if answers.get(each.key) == each.answers_sha256]
+        for rater, ratings in read_ratings(folder).items()
+    }
+    return {rater: ratings for rater, ratings in valid.items() if ratings}
+
+
+def write_ratings(folder: Path, rater: str, ratings: Sequence[Rating]) -> None:
+    """Write all ratings of one rater; the file is there with all of them, or as it was before.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    path = inside(folder, RATINGS_FOLDER, f"{check_rater(rater)}.jsonl")
+    write_json_lines(path, map(asdict, ratings), error=DataError)
+
+
+@dataclass(frozen=True)
+class RatingResult:
+    """What people said of an evaluation.
+
+    Attributes:
+        summary: Of all raters together, on the samples whose answers differ.
+        raters: Rater -> the summary of what they said.
+        findings: Finding -> the summary of what was said about it.
+        contests: Samples whose answers differ, rated or not.
+        identical: Samples with the same answer twice, which nobody was asked about.
+        groups: Independent groups among the rated samples.
+    """
+
+    summary: RatingSummary
+    raters: Mapping[str, RatingSummary]
+    findings: Mapping[str, RatingSummary]
+    contests: int
+    identical: int
+    groups: int
+
+
+def summarise_folder(folder: Path, evaluation: Evaluation) -> RatingResult | None:
+    """Count what people said of an evaluation; None where nobody rated its answers.
+
+    Args:
+        folder: The evaluation folder.
+        evaluation: Its description.
+
+    Raises:
+        DataError: A file is damaged.
+    """
+    if not (folder / RATINGS_FOLDER).is_dir():
+        return None
+    contests, identical = read_contests(folder, evaluation)
+    by_rater = read_valid_ratings(folder, contests)
+    ratings = [each for rows in by_rater.values() for each in rows]
+    if not ratings:
+        return None
+    groups = {each.key: each.candidate.group for each in contests}
+    names = sorted({name for each in ratings for name in each.findings})
+    return RatingResult(
+        summary=_summarise(ratings),
+        raters={rater: _summarise(rows) for rater, rows in by_rater.items()},
+        findings={name: _summarise(ratings, name) for name in names},
+        contests=len(contests),
+        identical=identical,
+        groups=len({groups[each.key] for each in ratings}),
+    )
+
+
+def _summarise(ratings: Sequence[Rating], finding: str | None = None) -> RatingSummary:
+    """Of the verdicts, or of those about a finding."""
+    verdicts = [(each, each.verdict if finding is None else each.findings.get(finding)) for each in ratings]
+    return summarise_ratings((each.rater, each.id, verdict) for each, verdict in verdicts if verdict is not None)
+
+
+def keep_ratings(old: Path, new: Path) -> None:
+    """Take the ratings along into an evaluation folder that is to replace another."""
+    if (old / RATINGS_FOLDER).is_dir():
+        shutil.copytree(old / RATINGS_FOLDER, new / RATINGS_FOLDER, dirs_exist_ok=True)

@@ -1,0 +1,33 @@
+"""Every text of the web pages, in English and Chinese, from `messages.yaml`."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from vglm.evaluation.messages import Language, Texts
+from vglm.evaluation.report.sections import findings
+from vglm.evaluation.score.metrics.findings import FINDINGS
+
+_TEXTS = Texts(Path(__file__).with_name("messages.yaml"))
+
+
+def default_language() -> Language:
+    """That of the environment: Chinese where its locale is, else English."""
+    names = (os.environ.get(name, "") for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
+    return "zh" if next(filter(None, names), "").startswith("zh") else "en"
+
+
+def web_texts(language: Language) -> dict[str, str]:
+    """The texts of `vglm web`."""
+    return _part("web.", language)
+
+
+def rating_texts(language: Language) -> dict[str, Any]:
+    """The texts of `vglm rate`; under `findings`, what findings are called."""
+    names = {name: getattr(findings.say.name("class", name), language) for name in FINDINGS}
+    return {**_part("rating.", language), "findings": names}
+
+
+def _part(prefix: str, language: Language) -> dict[str, str]:
+    texts = {key: text for key, text in _TEXTS.own.items() if key.startswith(prefix)}
+    return {key.removeprefix(prefix): getattr(text, language) for key, text in texts.items()}

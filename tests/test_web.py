@@ -1,0 +1,300 @@
+"""The web page: base and adapted model side by side in a real browser, and what a stranger gets of it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from fastapi import FastAPI
+from openai import OpenAI
+from pages import Visitor, free_port, served, wait_until
+from PIL import Image
+from test_report import EVALUATION, record
+from test_report_browser import CHROMIUM
+
+from vglm.cli import main
+from vglm.config import build, compose
+from vglm.data.images import image_sha256
+from vglm.evaluation.predictions import write_evaluation, write_predictions
+from vglm.model.identity import hash_weights
+from vglm.model.loading import load_pretrained
+from vglm.serving.adapters import BASE
+from vglm.serving.api import ApiSettings, make_app
+from vglm.serving.engine import Answer, Engine, Question
+from vglm.serving.keys import new_key
+from vglm.serving.sampling import Sampling, is_chinese
+from vglm.serving.web import PATH, PageSettings, mount_page
+from vglm.tuning.methods import attach, save
+
+HOW = Sampling(temperature=0.8, top_p=0.4, top_k=100, repetition_penalty=1.2, seed=1, max_new_tokens=150)
+ASKED = "这张图片的背景里有什么内容？"
+pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")  # in Gradio's queue
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not on this machine")
+
+
+class Recorder(Engine):
+    """An engine that remembers what it was asked for."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.answers: list[Answer] = []
+        super().__init__(*arguments, **options)
+
+    def ask(self, *arguments: Any, **options: Any) -> Answer:
+        self.answers.append(super().ask(*arguments, **options))
+        return self.answers[-1]
+
+
+@pytest.fixture(scope="module")
+def engine(random_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorder]:
+    torch.manual_seed(0)
+    cfg = compose(overrides=["method=lora", f"model.path_or_id={random_model_folder}"])
+    model, processor = build(cfg.model)
+    tuned = attach(model, build(cfg.method))
+    with torch.no_grad():
+        for parameter in tuned.parameters():
+            if parameter.requires_grad:
+                parameter += torch.randn_like(parameter)
+    adapter = save(tuned, processor, tmp_path_factory.mktemp("lora"))
+    engine = Recorder(*load_pretrained(random_model_folder), adapters={"tuned": adapter})
+    yield engine
+    engine.close(cancel=True)
+
+
+def write_samples(folder: Path) -> Path:
+    """An evaluation of three samples: the original picture is there, is another one now, is lost."""
+    (folder / "images").mkdir(parents=True)
+    records = []
+    for name, colour in (("there", "gold"), ("other", "navy"), ("lost", "green")):
+        image = Image.new("RGB", (40, 30), colour)
+        path = folder / f"{name}.png"
+        image.save(path)
+        image.resize((20, 15)).save(folder / "images" / f"{image_sha256(image)}.webp")
+        records.append(
+            record(name, "猫。", question=f"{name}？", reference=f"{colour}。", image=str(path),
+                   image_sha256=image_sha256(image), history=(("你好", "您好。"),))
+        )  # fmt: skip
+    Image.new("RGB", (40, 30), "red").save(folder / "other.png")
+    (folder / "lost.png").unlink()
+    write_evaluation(replace(EVALUATION, stamps=()), folder)
+    for arm in ("before", "after"):
+        write_predictions(records, folder / arm / "predictions.jsonl")
+    return folder
+
+
+def make_page(engine: Engine, folder: Path, port: int, **changes: Any) -> FastAPI:
+    key, key_hash = new_key()
+    settings = PageSettings(
+        folder=folder, names=engine.names, base_hash=hash_weights(engine.base), api_key=key, **changes
+    )
+    api = ApiSettings(settings.limits, [key_hash] if settings.auth else [], page=PATH)
+    return mount_page(make_app(engine, api), settings, f"http://127.0.0.1:{port}/v1")
+
+
+@pytest.fixture(scope="module")
+def uploads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("uploads")
+
+
+@pytest.fixture(scope="module")
+def address(engine: Recorder, uploads: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port, samples = free_port(), write_samples(tmp_path_factory.mktemp("run") / "evaluation")
+    app = make_page(engine, uploads, port, evaluation=samples, language="en")
+    with served(app, port) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def visitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
+    visitor = Visitor(tmp_path_factory.mktemp("profile"))
+    yield visitor
+    visitor.close()
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    Image.linear_gradient("L").convert("RGB").save(path)
+    return path
+
+
+def shown(answer: Answer) -> str:
+    """What the page makes of an answer, without blanks, which a browser folds."""
+    return squeezed(answer.text + (" … (cut at the length limit)" if answer.finish_reason == "length" else ""))
+
+
+def squeezed(text: str) -> str:
+    return "".join(text.split())
+
+
+WATCH = """
+window.seen = [];
+new MutationObserver(() => {
+  const size = (name) => document.querySelector(`#${name}-chat .bot`)?.textContent.length ?? 0;
+  window.seen.push([size('before'), size('after')]);
+}).observe(document.body, {subtree: true, childList: true, characterData: true});
+"""
+
+
+@needs_browser
+def test_one_question_goes_to_both_and_both_columns_stream(
+    visitor: Visitor, address: str, engine: Recorder, photo: Path
+) -> None:
+    visitor.visit(f"{address}/")
+    visitor.upload("#image input[type=file]", photo)
+    visitor.until("document.querySelector('#image img') !== null")
+    visitor.click("#settings button")
+    visitor.write("#max_tokens input[type=number]", "150")
+    visitor.write("#question textarea", ASKED)
+    visitor.run(WATCH)
+    visitor.click("#ask")
+    image = Image.open(photo).convert("RGB")
+    alone = [engine.ask(Question(ASKED, image), adapter=name, sampling=HOW).wait() for name in (BASE, "tuned")]
+    before, after = map(shown, alone)
+    assert before != after
+    wait_until(lambda: squeezed(visitor.text("#before-chat .bot")) == before)
+    wait_until(lambda: squeezed(visitor.text("#after-chat .bot")) == after)
+    seen = visitor.run("window.seen")
+    assert any(0 < one < len(before) / 2 for one, _ in seen)
+    assert any(0 < one < len(before) and 0 < two < len(after) for one, two in seen)  # at the same time
+    assert "adapter off" in visitor.text("#before")
+    assert hash_weights(engine.base)[:16] in visitor.text("#before")
+    assert "adapter tuned" in visitor.text("#after")
+    assert visitor.strange_requests(address) == []
+
+
+@needs_browser
+def test_a_second_question_knows_the_first(visitor: Visitor, address: str, engine: Recorder) -> None:
+    visitor.visit(f"{address}/")
+    visitor.click("#settings button")
+    visitor.write("#max_tokens input[type=number]", "150")
+    visitor.click("#show input[value=before]")
+    asked = len(engine.answers)
+    for count, question in enumerate(("你好", "再见"), start=1):
+        visitor.write("#question textarea", question)
+        visitor.click("#ask")
+        wait_until(lambda done=asked + count: len(engine.answers) == done and engine.answers[-1].finish_reason)
+        wait_until(lambda: squeezed(visitor.text("#before-chat")).endswith(shown(engine.answers[-1])))
+    first, second = engine.answers[-2:]
+    history = [("你好", first.text)]
+    assert second.text == engine.ask(Question("再见", None, history), sampling=HOW).wait().text
+    assert not visitor.run("document.querySelector('#after-chat .user')?.checkVisibility()")
+
+
+@needs_browser
+def test_stop_ends_both_answers(visitor: Visitor, address: str, engine: Recorder) -> None:
+    visitor.visit(f"{address}/")
+    visitor.click("#settings button")
+    visitor.write("#max_tokens input[type=number]", "2000")
+    visitor.write("#question textarea", ASKED)
+    asked = len(engine.answers)
+    visitor.click("#ask")
+    wait_until(lambda: len(engine.answers) == asked + 2 and all(each.text for each in engine.answers[asked:]))
+    visitor.click("#stop")
+    wait_until(lambda: all(each.finish_reason for each in engine.answers[asked:]))
+    assert {each.finish_reason for each in engine.answers[asked:]} == {"cancelled"}
+
+
+@needs_browser
+def test_a_file_that_is_no_picture_is_refused_in_words(
+    visitor: Visitor, address: str, uploads: Path, tmp_path: Path, photo: Path
+) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"<script>alert(1)</script>")
+    visitor.visit(f"{address}/")
+    visitor.upload("#image input[type=file]", bad)
+    visitor.until("document.querySelector('[role=alert]') !== null")
+    assert visitor.text("[role=alert]").startswith("This file cannot be used: the image cannot be read as one of PNG,")
+    assert not list(uploads.rglob("bad.png"))
+    visitor.upload("#image input[type=file]", photo)
+    visitor.until("document.querySelector('#image img') !== null && !document.querySelector('[role=alert]')")
+
+
+@needs_browser
+def test_what_was_uploaded_goes_with_the_visitor(
+    visitor: Visitor, address: str, engine: Recorder, uploads: Path, photo: Path
+) -> None:
+    mine = photo.rename(photo.with_name("mine.png"))
+    visitor.visit(f"{address}/")
+    visitor.upload("#image input[type=file]", mine)
+    visitor.until("document.querySelector('#image img') !== null")
+    asked = len(engine.answers)
+    visitor.write("#question textarea", ASKED)
+    visitor.click("#ask")
+    wait_until(lambda: len(engine.answers) == asked + 2 and all(each.finish_reason for each in engine.answers[asked:]))
+    assert list(uploads.rglob("mine.png"))
+    visitor.visit("about:blank")
+    wait_until(lambda: not list(uploads.rglob("mine.png")))
+
+
+@needs_browser
+@pytest.mark.parametrize(("row", "said"), [(0, ""), (1, "small copy"), (2, "small copy")])
+def test_a_sample_opens_with_its_true_answer(visitor: Visitor, address: str, row: int, said: str) -> None:
+    visitor.visit(f"{address}/")
+    visitor.until("document.querySelectorAll('#samples tbody tr').length === 3")
+    visitor.run(f"document.querySelectorAll('#samples tbody tr')[{row}].click()")
+    visitor.until("document.querySelector('#reference textarea') !== null")
+    name, colour = (("there", "gold"), ("other", "navy"), ("lost", "green"))[row]
+    visitor.until(f"document.querySelector('#question textarea').value === '{name}？'")
+    assert visitor.run("document.querySelector('#reference textarea').value") == f"{colour}。"
+    assert visitor.text("#after-chat .bot").strip() == "您好。"
+    assert ("small copy" in visitor.text("body")) == bool(said)
+    wide = "document.querySelector('#image img').naturalWidth"
+    visitor.until(f"{wide} > 0")
+    assert visitor.run(wide) == (20 if said else 40)
+
+
+@pytest.mark.parametrize(
+    "place", ["/etc/passwd", str(Path(__file__).resolve()), "http://example.com/a.png", "{run}/there.png"]
+)
+def test_only_the_small_copies_and_uploads_are_served(address: str, place: str, tmp_path_factory: Any) -> None:
+    place = place.format(run=next(tmp_path_factory.getbasetemp().glob("run*/evaluation")))
+    assert httpx.get(f"{address}{PATH}/gradio_api/file={place}").status_code == 403
+
+
+def test_a_page_with_a_password_closes_the_api_too(random_model_folder: Path, tmp_path: Path) -> None:
+    port, engine = free_port(), Engine(*load_pretrained(random_model_folder))
+    app = make_page(engine, tmp_path, port, auth=("anna", "secret"))
+    with served(app, port) as url, httpx.Client(base_url=url) as client:
+        assert client.get("/").headers["location"] == f"{PATH}/"
+        assert client.get(f"{PATH}/config").status_code == 401
+        assert client.get("/v1/models").status_code == 401
+        assert client.post("/", json={"text": "你好"}).status_code == 401
+        assert client.post(f"{PATH}/login", data={"username": "anna", "password": "wrong"}).status_code == 400
+        assert client.post(f"{PATH}/login", data={"username": "anna", "password": "secret"}).status_code == 200
+        config = client.get(f"{PATH}/config").json()
+        assert (config["analytics_enabled"], config["run_history"]) == (False, False)
+        assert client.get("/v1/models").status_code == 401
+        assert client.get("/healthz").status_code == 200
+
+
+def test_the_language_of_an_answer_can_be_chosen(address: str) -> None:
+    with OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
+        answers = {
+            english: client.chat.completions.create(
+                model="tuned", messages=[{"role": "user", "content": "你好"}], max_tokens=40, seed=1,
+                temperature=1.5, top_p=1.0, extra_body={"english": english, "top_k": 0},
+            ).choices[0].message.content or ""
+            for english in (True, False)
+        }  # fmt: skip
+    assert not any(map(is_chinese, answers[True]))
+    assert any(map(is_chinese, answers[False]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["demo"], "holds no finished run"),
+        (["web", "--auth", "anna"], "--auth must be NAME:PASSWORD"),
+        (["web", "--adapter", "nowhere"], "names no adapter"),
+    ],
+)
+def test_mistakes_are_said_before_a_model_loads(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").mkdir()
+    assert main(arguments) == 2
+    assert said in capsys.readouterr().err
