@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +32,7 @@ from vglm.model.modeling import VisualGlmForConditionalGeneration
 from vglm.model.processing import VisualGlmProcessor
 from vglm.serving.adapters import BASE, AdapterShelf
 from vglm.serving.decoding import DecodingBatch, prefill
-from vglm.serving.sampling import Sampler, Sampling
+from vglm.serving.sampling import Sampler, Sampling, draw
 from vglm.serving.streaming import GrowingText
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
@@ -176,10 +176,6 @@ class _Row:
     limit: int
     sampler: Sampler
     text: GrowingText
-    tokens: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.tokens = self.inputs["input_ids"][0]
 
     @property
     def reserved(self) -> int:
@@ -304,7 +300,7 @@ class Engine:
             answer=Answer(length),
             inputs=dict(inputs),
             limit=min(whole - length, sampling.max_new_tokens or whole),
-            sampler=Sampler(sampling, self.processor.tokenizer, length, self.base.device),
+            sampler=Sampler(sampling, self.processor.tokenizer),
             text=GrowingText(self.processor, sampling.stop),
         )
         with self._changed:
@@ -416,17 +412,20 @@ class Engine:
         self._steps += 1
 
     def _choose(self, group: _Group) -> list[int | None]:
+        """The next token of each row; None where its answer ended."""
         is_finite = torch.isfinite(group.batch.logits).all(-1).tolist()
-        chosen: list[int | None] = []
-        for row, logits, is_right in zip(group.rows, group.batch.logits, is_finite, strict=True):
-            token = None
+        going = []
+        for index, (row, is_right) in enumerate(zip(group.rows, is_finite, strict=True)):
             if row.answer.is_cancelled:
                 self._end(row, "cancelled")
             elif not is_right:
                 self._end(row, "error", error="its logits are not finite numbers")
             else:
-                token = self._take(row, row.sampler(row.tokens.to(logits.device), logits))
-            chosen.append(token)
+                going.append(index)
+        chosen: list[int | None] = [None] * len(group.rows)
+        drawn = draw([group.rows[index].sampler for index in going], group.batch.logits[going])
+        for index, token in zip(going, drawn, strict=True):
+            chosen[index] = self._take(group.rows[index], token)
         return chosen
 
     def _take(self, row: _Row, token: int) -> int | None:
@@ -436,7 +435,7 @@ class Engine:
             return None
         self._generated += 1
         row.answer.token_ids.append(token)
-        row.tokens = F.pad(row.tokens, (0, 1), value=token)
+        row.sampler.take(token)
         piece = row.text.add(token)
         if row.text.is_stopped:
             self._end(row, "stop", piece)
