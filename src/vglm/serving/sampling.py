@@ -3,10 +3,10 @@
     samplers = [Sampler(Sampling(temperature=0.0), tokenizer), Sampler(Sampling(seed=1), tokenizer)]
     draw(samplers, logits)                               the next token id of each row, [17, 4159]
 
-The defaults are those of the original's demos. The order is transformers' own: repetition penalty, barred tokens, top k,
-temperature, top p. Rows with the same settings are drawn together, but no number of one depends on another's: every row
-has a random generator of its own, so an answer with a seed is the same alone and in company. Only the likeliest `top_k`
-tokens are sorted, which with a vocabulary of 130,528 takes most of the time.
+The defaults are those of the original's demos, the order is transformers' own: repetition penalty, barred tokens, top
+k, temperature, top p. Rows with the same settings are drawn together, but no number of one depends on another's. Every
+row has a random generator of its own, so an answer with a seed is the same alone and in company. Only the likeliest
+`top_k` tokens are sorted, which with a vocabulary of 130,528 takes most of the time.
 
 Source: defaults and order of THUDM/VisualGLM-6B:cli_demo.py, model/chat.py and
 THUDM/SwissArmyTransformer:sat/generation/sampling_strategies/base_strategy.py. There the penalty divides negative
@@ -175,7 +175,9 @@ def _draw_alike(samplers: Sequence[Sampler], scores: Tensor) -> list[int]:
         scores[:, torch.tensor(barred, device=device)] = -torch.inf
     if first.is_greedy:
         return scores.argmax(-1).tolist()
-    values, ids = scores.topk(min(how.top_k, scores.shape[1])) if how.top_k else scores.sort(descending=True, stable=True)
+    values, ids = (
+        scores.topk(min(how.top_k, scores.shape[1])) if how.top_k else scores.sort(descending=True, stable=True)
+    )
     values = TemperatureLogitsWarper(float(how.temperature))(ids, values)  # type: ignore[arg-type]
     if how.top_p < 1:
         values = TopPLogitsWarper(float(how.top_p))(ids, values)  # type: ignore[arg-type]
