@@ -9,11 +9,10 @@ tokens drawn by seed. The first form prints for 1, 8 and 32 clients at once the 
 to one client's, by the clock and by the server's processor time, which other work on the machine disturbs less, and the
 median time to the first piece of an answer as a ratio to one client's. Rounds of all three take turns.
 
-`--storm N` sends N clients at once, every other one of which hangs up in the middle of its answer, twice; the answers of
-the others must be those that they get alone, and the server's memory the same after the second storm as after the first.
-`--kills N` kills the server under load N times (SIGKILL) and starts it again on the same port; nothing may be left on
-disk, and the answers must be the same.
-
+`--storm N` sends N clients at once, every other one of which hangs up in the middle of its answer, twice. The answers
+of the others must be those that they get alone, and the server's memory the same after the second storm as after the
+first. `--kills N` kills the server under load N times (SIGKILL) and starts it again on the same port. Nothing may be
+left on disk, and the answers must be the same.
 """
 
 import argparse

@@ -93,6 +93,22 @@ def _parser() -> argparse.ArgumentParser:
     add("--tokenizer", metavar="DIR", type=Path, help="folder with ice_text.model, which the SAT layout lacks")
     convert.set_defaults(command=_convert, name="convert", doing="reading the checkpoint")
 
+    export = commands.add_parser(
+        "export",
+        help="make of a run a folder that can be published",
+        description="Write what a run trained, or plain weights, with a model card: base, data hashes, the scores"
+        " before and after with their intervals, and the report. The report shows pictures and answers of the test set:"
+        " look at it first.",
+        epilog="example: vglm export outputs/background/lora/<time> --to hub --output background-lora",
+    )
+    add = export.add_argument
+    add("run", metavar="RUN", help="run folder with its evaluation, which is not changed; or `latest`")
+    add("--to", metavar="FORM", default="hub", help="hub: as trained; native, hf, sat: plain weights (default: hub)")
+    add("--output", metavar="DIR", type=Path, help="folder to write (default: <RUN>-<FORM>)")
+    add("--dtype", choices=["float32", "float16", "bfloat16"], help="type of plain weights (default: the base's)")
+    _add_allow_target(add)
+    export.set_defaults(command=_export, name="export", doing="reading the run")
+
     cache = commands.add_parser(
         "cache",
         help="list or clear the features of pictures that training and evaluation keep",
@@ -228,6 +244,19 @@ def _convert(parsed: argparse.Namespace) -> None:
     written = convert(parsed.source, parsed.destination, to=parsed.to, dtype=parsed.dtype, tokenizer=parsed.tokenizer)
     is_fine_tune = (written / "adapter").is_dir()
     print(f"wrote {written / 'model'} and {written / 'adapter'}" if is_fine_tune else f"wrote {written}")
+
+
+def _export(parsed: argparse.Namespace) -> None:
+    from vglm.config import allow_targets, quiet_libraries
+
+    quiet_libraries()
+    allow_targets(*parsed.allow_target)
+    from vglm.evaluation.publish import publish
+    from vglm.runs import Run
+
+    run = Run.open(parsed.run)
+    output = parsed.output or run.folder.with_name(f"{run.folder.resolve().name}-{parsed.to}")
+    print(f"wrote {publish(run, output, to=parsed.to, dtype=parsed.dtype)}; its report shows the test set's pictures")
 
 
 def _cache(parsed: argparse.Namespace) -> None:

@@ -82,11 +82,12 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     add("--quant", type=int, choices=[8, 4], help="load the language model in 8 or 4 bits")
     add("--dtype", choices=["float32", "float16", "bfloat16"], help="(default: float32 on a CPU, else as stored)")
     add("--device-map", metavar="WHERE", help="auto, cpu, cuda:1 ... (default: the GPU if there is one)")
+    add("--tensor-parallel", action="store_true", help="divide the model among the processes that torchrun starts")
     add("--tokenizer", metavar="DIR", help="folder with ice_text.model, which the SAT layout lacks")
 
 
 def load(parsed: argparse.Namespace, **settings: Any) -> Any:
-    """The engine that the options name."""
+    """The engine that the options name; None in processes that have followed another's until now."""
     from vglm.serving.loading import load_engine
 
     return load_engine(
@@ -96,6 +97,7 @@ def load(parsed: argparse.Namespace, **settings: Any) -> Any:
         dtype=parsed.dtype,
         device_map=parsed.device_map,
         tokenizer=parsed.tokenizer,
+        tensor_parallel=parsed.tensor_parallel,
         **settings,
     )
 
@@ -113,7 +115,8 @@ def _chat(parsed: argparse.Namespace) -> None:
         repetition_penalty=parsed.repetition_penalty,
         seed=parsed.seed,
     )
-    engine = load(parsed)
+    if (engine := load(parsed)) is None:
+        return
     adapter = engine.names[1] if len(engine.names) > 1 else BASE
     dialogue = Dialogue(engine, with_english(sampling, parsed.english), adapter, (adapter,))
     language = "en" if parsed.english else "zh"
@@ -165,7 +168,8 @@ def serve(parsed: argparse.Namespace, extend: Any) -> None:
     hashes = () if parsed.key_file is None else read_keys(parsed.key_file)
     if not hashes and parsed.host not in ("127.0.0.1", "localhost", "::1"):
         print(f"warning: {parsed.host} is open to others, and no key is asked for (--key-file).", file=sys.stderr)
-    engine = load(parsed, max_rows=parsed.max_batch, max_waiting=parsed.max_waiting)
+    if (engine := load(parsed, max_rows=parsed.max_batch, max_waiting=parsed.max_waiting)) is None:
+        return
     settings = ApiSettings(
         limits=Limits(body_bytes=parsed.max_body_mb * 2**20, seconds=parsed.max_seconds),
         key_hashes=hashes,

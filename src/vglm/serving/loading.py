@@ -3,8 +3,9 @@
 engine = load_engine("visualglm-6b", quant=4, adapters=["xray=outputs/xray/qlora/<time>", "latest"])
 """
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,9 @@ def load_engine(
     dtype: str | None = None,
     device_map: Any = None,
     tokenizer: str | Path | None = None,
+    tensor_parallel: bool = False,
     **settings: Any,
-) -> Engine:
+) -> Engine | None:
     """Load a model and its adapters, ready to be asked.
 
     Args:
@@ -43,7 +45,11 @@ def load_engine(
         dtype: As in `load_pretrained`.
         device_map: Likewise.
         tokenizer: Likewise.
+        tensor_parallel: Whether the model is divided among the processes of torchrun, see `vglm.serving.parallel`.
         settings: Of `Engine`.
+
+    Returns:
+        The engine. Of several processes the first has it; the others follow it, and get None when it is closed.
 
     Raises:
         AdapterError: An adapter cannot be read, or does not fit the model.
@@ -57,6 +63,9 @@ def load_engine(
         raise ConfigError("two adapters have the same name. Write <name>=<folder>.")
     if BASE in named:
         raise ConfigError(f"an adapter cannot be called {BASE!r}, which is the model without any.")
+    if tensor_parallel:
+        given = {"--adapter": adapters, "--quant": quant, "--device-map": device_map, "--tokenizer": tokenizer}
+        return _divided(checkpoint, dtype, [name for name, value in given.items() if value], settings)
     model, processor = load_pretrained(
         checkpoint or default_checkpoint(),
         dtype=dtype,
@@ -65,6 +74,23 @@ def load_engine(
         tokenizer=tokenizer,
     )
     return Engine(model, processor, adapters=named, **settings)
+
+
+def _divided(
+    checkpoint: str | Path | None, dtype: str | None, refused: Sequence[str], settings: Mapping[str, Any]
+) -> Engine | None:
+    from vglm.serving import parallel
+
+    if refused:
+        raise ConfigError(
+            f"{refused[0]} does not go with --tensor-parallel, which divides plain weights in the native layout. Leave"
+            " it out; an adapter can be merged first: vglm merge RUN --output DIR."
+        )
+    model, processor = parallel.load_part(Path(checkpoint or default_checkpoint()), dtype)
+    if os.environ.get("RANK") == "0":
+        return Engine(model, processor, decoder=parallel.Leader, **settings)
+    parallel.follow(model)
+    return None
 
 
 def name_adapter(text: str) -> tuple[str, Path]:
