@@ -16,7 +16,13 @@ from vglm.runs import Run
 
 
 def _run(folder: Path, model: Path, data: Path, *overrides: str) -> Path:
-    settings = [f"model.path_or_id={model}", f"dataset.path={data}", f"output_dir={folder}", *overrides]
+    settings = [
+        "dataset=fewshot_background",
+        f"model.path_or_id={model}",
+        f"dataset.path={data}",
+        f"output_dir={folder}",
+        *overrides,
+    ]
     settings += ["trainer.max_steps=2", "trainer.learning_rate=0.05", "trainer.use_cpu=true"]
     train.run(compose("train", [*settings, "trainer.disable_tqdm=true", "allow_leakage=true"]))
     asked = [f"run={folder}", "max_new_tokens=2", "image_use_samples=2", "baselines=false", "splits=[test]"]

@@ -33,7 +33,7 @@ def _answers(*command: str) -> list[tuple[str, int]]:
 
 def test_two_processes_answer_as_one(photo: Path) -> None:
     chat = ["vglm", "chat", "--image", str(photo), *ASKED]
-    two = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "-m", *chat, "--tensor-parallel"]
+    two = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", *chat, "--tensor-parallel"]
     answers = _answers(*two)
     assert len(answers) == 2
     assert answers == _answers(*chat)

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0; 1 when a result did not pass its check and was not published; 2 when something in the input is
         wrong, which one message on stderr explains; 130 when the command was interrupted.
     """
-    parsed = _parser().parse_args(arguments)
+    parsed = command_line().parse_args(arguments)
     if arguments is None:  # a process of its own
         from vglm.config.app import announce, prepare_process
 
@@ -69,7 +69,8 @@ def _stopping_cleanly() -> Iterator[threading.Event]:
             signal.signal(each, handler)
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """The parser of the command line; each command names the function that it calls."""
     parser = argparse.ArgumentParser(
         prog="vglm",
         description="VisualGLM Workbench. Training and evaluation are `python train.py` and `python evaluate.py`.",

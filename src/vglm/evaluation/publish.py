@@ -22,7 +22,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from vglm.errors import AdapterError, CheckpointError, ConfigError, DataError
 from vglm.evaluation.certificate import CERTIFICATE_FILE, merge_runs
 from vglm.evaluation.predict.provenance import hash_tuned_weights
-from vglm.evaluation.predictions import Evaluation, read_evaluation
+from vglm.evaluation.predictions import Evaluation, Stamp, read_evaluation
 from vglm.evaluation.score.comparison import compare_folder
 from vglm.files import check_vacant, new_folder, read_json, read_text, write_json, write_text
 from vglm.model.adapters import CONFIG_FILE, WEIGHT_FILES
@@ -102,8 +102,10 @@ def model_card(run: Run, evaluation: Evaluation, to: str) -> str:
 
 # {evaluation.title}
 
-{evaluation.summary} Answers, pictures, curves and all metrics: [report/index.html](report/index.html). The weights have
-the licence of their base, and whatever the data asks for beside it.
+{evaluation.summary}
+
+Answers, pictures, curves and all metrics: [report/index.html](report/index.html). The weights have the licence of their
+base, and what the licence of the data asks for holds as well.
 
 | | |
 | --- | --- |
@@ -126,7 +128,7 @@ the licence of their base, and whatever the data asks for beside it.
 def _metadata(run: Run, evaluation: Evaluation, to: str) -> ModelCardData:
     comparison = compare_folder(run.evaluation, evaluation)
     main = comparison.splits[comparison.main]
-    dataset = str(run.config["dataset"].get("name") or run.config["dataset"]["_target_"].rpartition(".")[2])
+    dataset = evaluation.facts.get("training data", "own data").partition(",")[0]
     result = EvalResult(
         task_type="visual-question-answering",
         dataset_type=re.sub(r"\W+", "_", dataset),
@@ -143,10 +145,14 @@ def _metadata(run: Run, evaluation: Evaluation, to: str) -> ModelCardData:
         base_model=base,
         base_model_relation=None if base is None else "adapter" if to == "hub" and run.adapter else "finetune",
         pipeline_tag="image-text-to-text",
-        tags=["visualglm", "visualglm-workbench", *([stamp.text.split(":")[0].lower() for stamp in evaluation.stamps])],
+        tags=["visualglm", "visualglm-workbench", *map(_tag, evaluation.stamps)],
         model_name=evaluation.title,
         eval_results=[result],
     )
+
+
+def _tag(stamp: Stamp) -> str:
+    return re.sub(r"\W+", "-", stamp.text.lower()).strip("-")
 
 
 def _base_id(run: Run) -> str | None:
