@@ -177,7 +177,6 @@ def serve(parsed: argparse.Namespace, extend: Any) -> None:
     )
     app = extend(make_app(engine, settings), engine)
     config = uvicorn.Config(app, host=parsed.host, port=parsed.port, log_level="warning", access_log=False)
-    sys.setswitchinterval(0.001)  # the engine's thread computes without pause; requests shall not wait for it
     server = uvicorn.Server(config)
     print(f"serving {', '.join(engine.names)} on http://{parsed.host}:{parsed.port}", file=sys.stderr, flush=True)
     try:

@@ -21,7 +21,8 @@ _MAY_CHANGE = re.compile(
 
 _WINDOW = 12
 """Tokens at the end of a text that are always decoded together: more than any rule looks at."""
-_TRIES = 3
+_TRIES = 4
+"""Places at which a text may be cut that are tried."""
 
 
 class Decoder(Protocol):
@@ -65,22 +66,21 @@ class GrowingText:
     def _decode(self) -> str:
         """The text of all tokens, for which only the last ones are decoded."""
         text = self._settled_text + self.processor.decode(self.tokens[self._settled_tokens :])
-        if len(self.tokens) - self._settled_tokens >= 2 * _WINDOW:
+        count = len(self.tokens) - self._settled_tokens
+        if count >= 2 * _WINDOW and count % _WINDOW == 0:  # not at every token, where it cannot be cut
             self._settle(text)
         return text
 
     def _settle(self, text: str) -> None:
         """Settle the beginning of the text, if it can be cut so that its parts decode to what the whole does."""
-        begin = self._settled_tokens
-        for end in range(len(self.tokens) - _WINDOW, begin, -1):
+        begin, last = self._settled_tokens, len(self.tokens) - _WINDOW
+        for end in range(last, last - _TRIES, -1):
             head = self._settled_text + self.processor.decode(self.tokens[begin:end])
             tail = self.processor.decode(self.tokens[end:])
             for between in ("", " "):
                 if head[-1:].isalnum() and tail[:1].isalnum() and head + between + tail == text:
                     self._settled_text, self._settled_tokens = head + between, end
                     return
-            if end < len(self.tokens) - _WINDOW - _TRIES:
-                return
 
     def _until_stop(self, text: str) -> str:
         places = [place for each in self.stop if (place := text.find(each)) >= 0]
