@@ -10,8 +10,8 @@ from PIL import Image
 
 from vglm.cli import main
 from vglm.errors import ConfigError
-from vglm.serving.engine import Engine, Question
-from vglm.serving.loading import load_engine
+from vglm.serving.engine import Question
+from vglm.serving.loading import load_divided_engine, load_engine
 from vglm.serving.sampling import Sampling
 
 ASKED = ["--ask", "图中有什么？", "--ask", "What is in the picture?", "--temperature", "0", "--json"]
@@ -43,7 +43,6 @@ def test_automatic_placement_answers_as_one_device(photo: Path) -> None:
     answers = []
     for device_map in ("auto", "cpu"):
         engine = load_engine(device_map=device_map)
-        assert isinstance(engine, Engine)
         answers.append(
             engine.ask(Question("图中有什么？", Image.open(photo)), sampling=Sampling(temperature=0)).wait().text
         )
@@ -72,6 +71,6 @@ def test_what_cannot_be_divided_is_refused(
 def test_other_layouts_and_odd_numbers_are_refused(reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ConfigError, match="4 attention heads do not divide among 3 processes"):
-        load_engine(tensor_parallel=True)
+        load_divided_engine(None, dtype=None, refused={})
     with pytest.raises(ConfigError, match="native layout"):
-        load_engine(reference / "hf_layout", tensor_parallel=True)
+        load_divided_engine(reference / "hf_layout", dtype=None, refused={})

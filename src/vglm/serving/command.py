@@ -8,6 +8,8 @@ from typing import Any
 from vglm.errors import ConfigError, WorkbenchError
 
 PORT = 8080
+_NOT_DIVIDED = ("adapter", "quant", "device_map", "tokenizer")
+"""Options that do not go with --tensor-parallel."""
 
 
 def add_commands(commands: Any) -> None:
@@ -88,8 +90,11 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 def load(parsed: argparse.Namespace, **settings: Any) -> Any:
     """The engine that the options name; None in processes that have followed another's until now."""
-    from vglm.serving.loading import load_engine
+    from vglm.serving.loading import load_divided_engine, load_engine
 
+    if parsed.tensor_parallel:
+        refused = {f"--{name.replace('_', '-')}": getattr(parsed, name) for name in _NOT_DIVIDED}
+        return load_divided_engine(parsed.from_pretrained, dtype=parsed.dtype, refused=refused, **settings)
     return load_engine(
         parsed.from_pretrained,
         adapters=parsed.adapter,
@@ -97,7 +102,6 @@ def load(parsed: argparse.Namespace, **settings: Any) -> Any:
         dtype=parsed.dtype,
         device_map=parsed.device_map,
         tokenizer=parsed.tokenizer,
-        tensor_parallel=parsed.tensor_parallel,
         **settings,
     )
 

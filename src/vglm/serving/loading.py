@@ -33,9 +33,8 @@ def load_engine(
     dtype: str | None = None,
     device_map: Any = None,
     tokenizer: str | Path | None = None,
-    tensor_parallel: bool = False,
     **settings: Any,
-) -> Engine | None:
+) -> Engine:
     """Load a model and its adapters, ready to be asked.
 
     Args:
@@ -45,11 +44,7 @@ def load_engine(
         dtype: As in `load_pretrained`.
         device_map: Likewise.
         tokenizer: Likewise.
-        tensor_parallel: Whether the model is divided among the processes of torchrun, see `vglm.serving.parallel`.
         settings: Of `Engine`.
-
-    Returns:
-        The engine. Of several processes the first has it; the others follow it, and get None when it is closed.
 
     Raises:
         AdapterError: An adapter cannot be read, or does not fit the model.
@@ -63,9 +58,6 @@ def load_engine(
         raise ConfigError("two adapters have the same name. Write <name>=<folder>.")
     if BASE in named:
         raise ConfigError(f"an adapter cannot be called {BASE!r}, which is the model without any.")
-    if tensor_parallel:
-        given = {"--adapter": adapters, "--quant": quant, "--device-map": device_map, "--tokenizer": tokenizer}
-        return _divided(checkpoint, dtype, [name for name, value in given.items() if value], settings)
     model, processor = load_pretrained(
         checkpoint or default_checkpoint(),
         dtype=dtype,
@@ -76,14 +68,29 @@ def load_engine(
     return Engine(model, processor, adapters=named, **settings)
 
 
-def _divided(
-    checkpoint: str | Path | None, dtype: str | None, refused: Sequence[str], settings: Mapping[str, Any]
+def load_divided_engine(
+    checkpoint: str | Path | None, *, dtype: str | None, refused: Mapping[str, Any], **settings: Any
 ) -> Engine | None:
+    """Load a model that is divided among the processes of torchrun, see `vglm.serving.parallel`.
+
+    Args:
+        checkpoint: A folder in the native layout; None: the tiny model.
+        dtype: As in `load_pretrained`.
+        refused: Options that do not go with it, by name; none of them may have a value.
+        settings: Of `Engine`.
+
+    Returns:
+        In the first process the engine. The others follow it, and return None when it is closed.
+
+    Raises:
+        CheckpointError: The model cannot be read.
+        ConfigError: It cannot be divided, or a refused option was given.
+    """
     from vglm.serving import parallel
 
-    if refused:
+    if given := [name for name, value in refused.items() if value]:
         raise ConfigError(
-            f"{refused[0]} does not go with --tensor-parallel, which divides plain weights in the native layout. Leave"
+            f"{given[0]} does not go with --tensor-parallel, which divides plain weights in the native layout. Leave"
             " it out; an adapter can be merged first: vglm merge RUN --output DIR."
         )
     model, processor = parallel.load_part(Path(checkpoint or default_checkpoint()), dtype)
