@@ -25,7 +25,7 @@ import gradio
 url, photo = sys.argv[1:]
 chat = gradio.load_chat(f"{url}/v1", model="base", token="none", file_types="image", streaming=True)
 for text, files in (("图中有什么？", [photo]), ("你好", [])):
-    history = [{"role": "user", "content": "你好"}, {"role": "assistant", "content": "你好。"}]
+    history = [{"role": role, "content": [{"type": "text", "text": "你好"}]} for role in ("user", "assistant")]
     shown = list(chat.fn({"text": text, "files": files}, history if not files else []))
     assert all(later.startswith(earlier) for earlier, later in zip(shown, shown[1:])), shown
     print(len(shown[-1]))
@@ -46,7 +46,7 @@ if provider == "openai":  # whose own choice, the Responses interface, is not se
 else:
     model = get_model("openai-api/vglm/base")
 content = [ContentImage(image=photo), ContentText(text="图中有什么？")]
-task = inspect_ai.Task([Sample([ChatMessageUser(content=content)], "x")], solver=generate(), scorer=includes())
+task = inspect_ai.Task(dataset=[Sample(input=[ChatMessageUser(content=content)], target="x")], solver=generate(), scorer=includes())
 (log,) = inspect_ai.eval(task, model=model, display="none", log_dir="logs", max_tokens=8, temperature=0.5, seed=1)
 assert log.status == "success", log.error
 output = log.samples[0].output
@@ -56,7 +56,7 @@ print(output.usage.output_tokens, output.completion.strip())
 
 @pytest.fixture(scope="module")
 def server(random_model_folder: Path) -> Iterator[Server]:
-    server = Server(Engine(*load_pretrained(random_model_folder)), ApiSettings())
+    server = Server(Engine(*load_pretrained(random_model_folder), max_cached_tokens=128), ApiSettings())
     yield server
     server.close()
 
@@ -95,5 +95,6 @@ def test_inspect_evaluates_the_model(server: Server, photo: Path, provider: str,
 def test_schemathesis_finds_nothing_in_the_openapi_document(server: Server, tmp_path: Path) -> None:
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
     command = ["-m", "schemathesis.cli", "run", f"{server.url}/openapi.json", "--max-examples", "30", "--seed", "1"]
+    command += ["--request-timeout", "300"]
     _run("schemathesis", [*command, "--checks", f"{checks},negative_data_rejection,unsupported_method"], tmp_path)
     assert server.http.get("/readyz").json() == {"status": "ready"}
