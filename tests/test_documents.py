@@ -2,7 +2,11 @@
 
 import ast
 import re
+import shlex
 
+import pytest
+
+from vglm.cli import command_line
 from vglm.config import repo_root
 
 
@@ -18,3 +22,14 @@ def test_every_promise_of_security_names_a_test_that_is_there() -> None:
             assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, (
                 f"{file} has no {name}"
             )
+
+
+def test_every_command_about_serving_is_one() -> None:
+    text = (repo_root() / "docs" / "serving.md").read_text(encoding="utf-8")
+    lines = re.findall(r"`(?:torchrun [^`]* -m )?vglm ([^`]+)`", text) + re.findall(r"^vglm (.+)$", text, re.MULTILINE)
+    assert len(lines) > 10
+    for line in lines:
+        try:
+            command_line().parse_args(shlex.split(line, comments=True))
+        except SystemExit:
+            pytest.fail(f"vglm {line}: no such command or option")

@@ -19,61 +19,28 @@ from typing import Any
 
 import httpx
 import pytest
-import torch
 import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
-from openai import BadRequestError, NotFoundError, OpenAI, RateLimitError
+from openai import BadRequestError, NotFoundError, RateLimitError
 from PIL import Image
 
-from vglm.config import build, compose
+from tests.servers import Server, messages, moved_adapter, picture
 from vglm.errors import ConfigError, DataError
 from vglm.model.loading import load_pretrained
-from vglm.serving.api import ApiSettings, make_app
+from vglm.serving.api import ApiSettings
 from vglm.serving.engine import Engine, Question
 from vglm.serving.keys import add_key, is_known, read_keys
 from vglm.serving.remote_images import fetch_picture, is_public
 from vglm.serving.requests import Limits
 from vglm.serving.sampling import Sampling
-from vglm.tuning.methods import attach, save
 
 LIMITS = Limits(body_bytes=300_000, pixels=1_000_000, history_turns=5, text_characters=2000, answers=3)
 
 
-class Server:
-    """An application on a free port."""
-
-    def __init__(self, engine: Engine, settings: ApiSettings) -> None:
-        self.engine = engine
-        config = uvicorn.Config(make_app(engine, settings), host="127.0.0.1", port=0, log_level="error")
-        self.uvicorn = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.uvicorn.run)
-        self.thread.start()
-        while not self.uvicorn.started:
-            assert self.thread.is_alive()
-        self.port = self.uvicorn.servers[0].sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.http = httpx.Client(base_url=self.url, timeout=120)
-        self.openai = OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
-
-    def close(self) -> None:
-        self.http.close()
-        self.openai.close()
-        self.uvicorn.should_exit = True
-        self.thread.join()
-
-
 @pytest.fixture(scope="module")
 def adapter(random_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    cfg = compose(overrides=["method=lora", f"model.path_or_id={random_model_folder}"])
-    model, processor = build(cfg.model)
-    tuned = attach(model, build(cfg.method))
-    with torch.no_grad():
-        for parameter in tuned.parameters():
-            if parameter.requires_grad:
-                parameter += torch.randn_like(parameter)
-    return save(tuned, processor, tmp_path_factory.mktemp("lora"))
+    return moved_adapter(random_model_folder, tmp_path_factory.mktemp("lora"))
 
 
 @pytest.fixture(scope="module")
@@ -82,19 +49,6 @@ def server(random_model_folder: Path, adapter: Path) -> Iterator[Server]:
     server = Server(engine, ApiSettings(limits=LIMITS))
     yield server
     server.close()
-
-
-def picture(**options: Any) -> str:
-    buffer = io.BytesIO()
-    Image.linear_gradient("L").convert("RGB").save(buffer, "PNG", **options)
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-def messages(text: str = "图中有什么？", image: str | None = None) -> list[dict[str, Any]]:
-    parts: list[dict[str, Any]] = [{"type": "text", "text": text}]
-    if image is not None:
-        parts.append({"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}})
-    return [{"role": "user", "content": parts}]
 
 
 DRAWN = {"temperature": 1.5, "top_p": 1.0, "seed": 3, "max_tokens": 12, "extra_body": {"top_k": 0}}
@@ -177,6 +131,17 @@ def test_stop_max_tokens_and_history_count(server: Server) -> None:
     assert with_history.usage.prompt_tokens > one.usage.prompt_tokens
 
 
+def test_neighbouring_messages_of_one_role_are_one_turn(server: Server) -> None:
+    image, text = messages("图中有什么？", picture())[0]["content"][::-1]
+    parts = [{"role": "user", "content": [part]} for part in (image, text)]
+    create = server.openai.chat.completions.create
+    apart, together = (
+        create(model="base", messages=sent, **DRAWN) for sent in (parts, [{"role": "user", "content": [image, text]}])
+    )
+    assert apart.choices == together.choices
+    assert apart.usage == together.usage
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -189,6 +154,7 @@ def test_stop_max_tokens_and_history_count(server: Server) -> None:
         ({"stop": ["a"] * 9}, "stop"),
         ({"messages": []}, "messages must be"),
         ({"messages": [{"role": "assistant", "content": "a"}]}, "messages must be"),
+        ({"messages": [*messages(), {"role": "assistant", "content": "a"}]}, "messages must be"),
         ({"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]}, "input_audio"),
         (
             {
@@ -345,6 +311,27 @@ def test_a_body_that_is_too_large_is_refused(server: Server) -> None:
 
     reply = server.http.post("/", content=pieces(), headers={"Content-Type": "application/json"})  # without a length
     assert reply.status_code == 413
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\0" * 100,
+        b"\r\n" * 50,
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n{}",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
+    ],
+)
+def test_what_is_no_request_at_all_leaves_the_server_well(server: Server, content: bytes) -> None:
+    place = ("127.0.0.1", server.port)
+    with contextlib.suppress(ConnectionError), socket.create_connection(place, timeout=60) as connection:
+        connection.sendall(content)
+        connection.shutdown(socket.SHUT_WR)
+        reply = connection.recv(1000)
+        assert not reply or reply.startswith(b"HTTP/1.1 4")
+    assert server.http.get("/readyz").json() == {"status": "ready"}
 
 
 def test_a_client_that_goes_away_ends_its_answer(server: Server) -> None:

@@ -1,21 +1,23 @@
 """The engine: the base stays the base, company changes no answer, rows come, stream, stop and go one by one."""
 
 import asyncio
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
-from vglm.config import build, compose, repo_root
+from tests.servers import moved_adapter
+from vglm.config import repo_root
 from vglm.errors import AdapterError, BusyError, ConfigError, WorkbenchError
 from vglm.model.loading import load_pretrained
 from vglm.serving.adapters import BASE, AdapterShelf
 from vglm.serving.decoding import prefill
 from vglm.serving.engine import Engine, Question
 from vglm.serving.sampling import Sampling, chinese_tokens, is_chinese
-from vglm.tuning.methods import attach, save
 
 PICTURE = Image.linear_gradient("L").convert("RGB")
 METHODS = ["lora", "dora", "ia3", "components", "p_tuning_v2", "p_tuning", "prompt_tuning"]
@@ -31,18 +33,9 @@ QUESTIONS = [
 @pytest.fixture(scope="module")
 def adapters(random_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """An adapter of each kind, moved away from where it starts."""
-    folders = {}
-    for method in METHODS:
-        torch.manual_seed(0)
-        cfg = compose(overrides=[f"method={method}", f"model.path_or_id={random_model_folder}"])
-        model, processor = build(cfg.model)
-        tuned = attach(model, build(cfg.method))
-        with torch.no_grad():
-            for parameter in tuned.parameters():
-                if parameter.requires_grad:
-                    parameter += torch.randn_like(parameter)
-        folders[method] = save(tuned, processor, tmp_path_factory.mktemp(method))
-    return folders
+    return {
+        method: moved_adapter(random_model_folder, tmp_path_factory.mktemp(method), method=method) for method in METHODS
+    }
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +235,17 @@ def test_a_failure_ends_the_answers_it_is_about_and_no_other(engine: Engine, ada
         head.weight.copy_(weight)
     assert engine.ask(QUESTIONS[1], sampling=GREEDY).wait().finish_reason in ("stop", "length")
     assert engine.is_alive
+
+
+def test_an_adapter_that_has_diverged_is_refused(
+    random_model_folder: Path, adapters: dict[str, Path], tmp_path: Path
+) -> None:
+    broken = shutil.copytree(adapters["lora"], tmp_path / "broken")
+    tensors = load_file(broken / "adapter_model.safetensors")
+    next(iter(tensors.values())).view(-1)[3] = float("nan")
+    save_file(tensors, broken / "adapter_model.safetensors", {"format": "pt"})
+    with pytest.raises(AdapterError, match=r"1 of its \d+ tensors hold NaN or infinity .* lower learning rate"):
+        Engine(*load_pretrained(random_model_folder), adapters={"broken": broken})
 
 
 def test_an_adapter_of_another_base_is_refused(adapters: dict[str, Path]) -> None:

@@ -23,7 +23,7 @@ class Texts:
 TOKENS = st.integers(min_value=3, max_value=len(TOKENIZER) - 1).filter(
     lambda token: token not in (*TOKENIZER.all_special_ids, TOKENIZER.gmask_token_id)
 )
-TEXTS = st.text(alphabet="ab 't.,!?:;n've[]训练时间海\n滩é😀 s", max_size=30)
+TEXTS = st.text(alphabet="ab 't.,!?:;n've[]训练时间海\n滩é😀 s", max_size=120)
 
 
 def _pieces(tokens: list[int], stop: tuple[str, ...] = ()) -> list[str]:
@@ -36,7 +36,7 @@ def _pieces(tokens: list[int], stop: tuple[str, ...] = ()) -> list[str]:
     return [*pieces, text.close()]
 
 
-@given(st.lists(TOKENS, max_size=30))
+@given(st.lists(TOKENS, max_size=90))
 def test_pieces_of_any_tokens_are_the_decoded_answer(tokens: list[int]) -> None:
     assert "".join(_pieces(tokens)) == Texts.decode(tokens)
 
@@ -68,6 +68,22 @@ def test_half_width_punctuation_waits_for_its_neighbour() -> None:
     shown = [text.add(token) for token in TOKENIZER.encode_plain("a,海")]
     assert "," not in "".join(shown)
     assert "".join(shown) + text.close() == "a，海"
+
+
+def test_of_a_long_answer_only_the_end_is_decoded() -> None:
+    class Counting(Texts):
+        longest = 0
+
+        def decode(self, token_ids) -> str:  # type: ignore[no-untyped-def, override]
+            self.longest = max(self.longest, len(token_ids))
+            return Texts.decode(token_ids)
+
+    texts = Counting()
+    text = GrowingText(texts)
+    tokens = TOKENIZER.encode_plain("A cat, a dog and 沙滩上有四只猫，it's a picture of the beach! " * 20)
+    shown = [text.add(token) for token in tokens]
+    assert texts.longest < 60 < len(tokens)
+    assert "".join(shown) + text.close() == Texts.decode(tokens)
 
 
 @pytest.mark.parametrize("tokens", [[], [TOKENIZER.pad_token_id]])

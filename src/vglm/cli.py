@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0; 1 when a result did not pass its check and was not published; 2 when something in the input is
         wrong, which one message on stderr explains; 130 when the command was interrupted.
     """
-    parsed = _parser().parse_args(arguments)
+    parsed = command_line().parse_args(arguments)
     if arguments is None:  # a process of its own
         from vglm.config.app import announce, prepare_process
 
@@ -69,7 +69,8 @@ def _stopping_cleanly() -> Iterator[threading.Event]:
             signal.signal(each, handler)
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """The parser of the command line; each command names the function that it calls."""
     parser = argparse.ArgumentParser(
         prog="vglm",
         description="VisualGLM Workbench. Training and evaluation are `python train.py` and `python evaluate.py`.",
@@ -92,6 +93,22 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtype", choices=["float32", "float16", "bfloat16"], help="type of the tensors (default: the source's)")
     add("--tokenizer", metavar="DIR", type=Path, help="folder with ice_text.model, which the SAT layout lacks")
     convert.set_defaults(command=_convert, name="convert", doing="reading the checkpoint")
+
+    export = commands.add_parser(
+        "export",
+        help="make of a run a folder that can be published",
+        description="Write what a run trained, or plain weights, with a model card: base, data hashes, the scores"
+        " before and after with their intervals, and the report. The report shows pictures and answers of the test set:"
+        " look at it first.",
+        epilog="example: vglm export outputs/background/lora/<time> --to hub --output background-lora",
+    )
+    add = export.add_argument
+    add("run", metavar="RUN", help="run folder with its evaluation, which is not changed; or `latest`")
+    add("--to", metavar="FORM", default="hub", help="hub: as trained; native, hf, sat: plain weights (default: hub)")
+    add("--output", metavar="DIR", type=Path, help="folder to write (default: <RUN>-<FORM>)")
+    add("--dtype", choices=["float32", "float16", "bfloat16"], help="type of plain weights (default: the base's)")
+    _add_allow_target(add)
+    export.set_defaults(command=_export, name="export", doing="reading the run")
 
     cache = commands.add_parser(
         "cache",
@@ -223,6 +240,19 @@ def _convert(parsed: argparse.Namespace) -> None:
     written = convert(parsed.source, parsed.destination, to=parsed.to, dtype=parsed.dtype, tokenizer=parsed.tokenizer)
     is_fine_tune = (written / "adapter").is_dir()
     print(f"wrote {written / 'model'} and {written / 'adapter'}" if is_fine_tune else f"wrote {written}")
+
+
+def _export(parsed: argparse.Namespace) -> None:
+    from vglm.config import allow_targets, quiet_libraries
+
+    quiet_libraries()
+    allow_targets(*parsed.allow_target)
+    from vglm.evaluation.publish import publish
+    from vglm.runs import Run
+
+    run = Run.open(parsed.run)
+    output = parsed.output or run.folder.with_name(f"{run.folder.resolve().name}-{parsed.to}")
+    print(f"wrote {publish(run, output, to=parsed.to, dtype=parsed.dtype)}; its report shows the test set's pictures")
 
 
 def _cache(parsed: argparse.Namespace) -> None:

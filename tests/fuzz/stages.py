@@ -1,16 +1,21 @@
 """What stages leave for one another, and what is said on a command line: runs, evaluations, models, overrides."""
 
+import asyncio
+import base64
 import io
 import random
 import shutil
 from collections.abc import Callable
 from contextlib import redirect_stderr
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from .inputs import Area, _json
+from vglm.errors import WorkbenchError
+
+from .inputs import Area, _json, _picture
 from .mutations import hostile_values
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "visualglm-mini-a"
@@ -194,7 +199,78 @@ def _slow(make: Any, read: Any, **options: Any) -> Area:
     return Area(make, read, changes_input=True, is_quick=False, **options)
 
 
+# --- the API ----------------------------------------------------------------------------------------------------------
+
+
+def _requests(folder: Path) -> None:
+    """A good request to each path that takes one."""
+    image = base64.b64encode(_picture()).decode()
+    turns = [["你好", "你好。"]]
+    _json(
+        folder / "original.json",
+        {"image": image, "text": "描述这张图片。", "history": turns, "max_length": 60, "seed": 1},
+    )
+    parts = [
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}},
+        {"type": "text", "text": "图中有什么？"},
+    ]
+    chat = {"model": "base", "messages": [{"role": "user", "content": parts}], "max_tokens": 2, "temperature": 0.5}
+    _json(folder / "chat.json", {**chat, "top_p": 0.4, "seed": 1, "n": 1, "stop": ["。"], "stream": False})
+
+
+@lru_cache(maxsize=1)
+def _application() -> Any:
+    """The API before the tiny model; one for all cases of a worker."""
+    from vglm.serving.api import ApiSettings, make_app
+    from vglm.serving.loading import load_engine
+    from vglm.serving.requests import Limits
+
+    limits = Limits(body_bytes=300_000, pixels=1_000_000, text_characters=20_000, answers=2)
+    return make_app(load_engine(max_cached_tokens=4096), ApiSettings(limits=limits))
+
+
+def _send(folder: Path, rng: random.Random) -> None:
+    """Send a request; a refusal becomes a message again, and a server that failed or is not well a finding."""
+    files = sorted(each for each in folder.rglob("*") if each.is_file() and not each.is_symlink())
+    file = rng.choice(files) if files else None
+    content = b"" if file is None else file.read_bytes()
+    is_chat = (file is not None and "chat" in file.name) ^ (rng.random() < 0.05)
+    path = rng.choice(_PLACES) if rng.random() < 0.1 else "/v1/chat/completions" if is_chat else "/"
+    method = rng.choice(("GET", "PUT", "DELETE", "OPTIONS", "X")) if rng.random() < 0.05 else "POST"
+    kind = rng.choice(("text/plain", "multipart/form-data; boundary=x", "application/json; charset=x", "\xff", ""))
+    headers = {"Content-Type": kind.encode("latin-1") if rng.random() < 0.1 else b"application/json"}
+
+    async def exchange() -> Any:
+        import httpx
+
+        transport = httpx.ASGITransport(_application())
+        async with httpx.AsyncClient(transport=transport, base_url="http://api", timeout=60) as client:
+            reply = await client.request(method, path, content=content, headers=headers)
+            assert (await client.get("/readyz")).status_code == 200, "the server is not ready any more"
+            return reply
+
+    reply = asyncio.run(exchange())
+    assert reply.status_code < 500, f"{reply.status_code} {reply.text[:300]}"
+    assert "Traceback" not in reply.text
+    if reply.status_code >= 400:
+        raise WorkbenchError(reply.json()["error"]["message"])
+
+
+_PLACES = (
+    "/",
+    "/v1/chat/completions",
+    "/v1/models",
+    "/v1",
+    "/metrics",
+    "/healthz",
+    "/%00",
+    "/../etc/passwd",
+    "/v1/x?a=%ff",
+)
+
+
 AREAS = {
+    "api": Area(_requests, _send),
     "runs": _slow(_run, _read_run),
     "resume": _slow(_interrupted, _resume),
     "evaluations/report": _slow(_evaluation, _report),

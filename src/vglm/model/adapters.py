@@ -67,6 +67,7 @@ def read_adapter(adapter: Path, model: Any) -> "PeftConfig":
     """
     file = find_weights(adapter)
     tensors = read_weights(file)
+    _check_finite(tensors, adapter)
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = _read_config(adapter / CONFIG_FILE, _base_modules(base), tensors)
     if config.is_prompt_learning:
@@ -246,6 +247,16 @@ class _Matcher:
 
 
 # --- tensors ---------------------------------------------------------------------------------------------------------
+
+
+def _check_finite(tensors: Mapping[str, Tensor], adapter: Path) -> None:
+    """Refuse what a training left that has diverged: every answer would be noise."""
+    if broken := sorted(name for name, tensor in tensors.items() if not tensor.isfinite().all()):
+        raise AdapterError(
+            f"adapter {str(adapter)!r}: {len(broken)} of its {len(tensors)} tensors hold NaN or infinity (first:"
+            f" {_short(broken[0])}), so its training has diverged. Train again with a lower learning rate, or use an"
+            " earlier checkpoint."
+        )
 
 
 def _check_prompt(config: Any, tensors: Mapping[str, Tensor], model: Any, adapter: Path) -> None:

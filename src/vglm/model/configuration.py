@@ -46,6 +46,12 @@ class VisualGlmTextConfig(PreTrainedConfig):
 
     model_type = "visualglm_text"
     base_config_key = "text_config"
+    base_model_tp_plan = {
+        "layers.*.attention.query_key_value": "colwise",  # its rows are ordered by head
+        "layers.*.attention.dense": "rowwise",
+        "layers.*.mlp.dense_h_to_4h": "colwise",
+        "layers.*.mlp.dense_4h_to_h": "rowwise",
+    }
 
     vocab_size: int = 130528
     hidden_size: int = 4096

@@ -211,7 +211,7 @@ def save_native(
     destination = Path(destination)
     check_vacant(destination, error=ConfigError)
     note_tie(model)
-    with new_folder(destination, error=CheckpointError) as folder, _quiet_transformers():
+    with new_folder(destination, error=CheckpointError) as folder, quiet_transformers():
         model.save_pretrained(folder, max_shard_size="5GB")
         processor.save_pretrained(folder)
 
@@ -356,7 +356,7 @@ def _load_native(
             raise CheckpointError(f"{folder} holds {name} beside the weights of a base model. Move it elsewhere.")
     options: Any = {} if with_vision else {"with_vision": False}
     try:
-        with _quiet_transformers(checkpoint.weights.files.is_small):
+        with quiet_transformers(checkpoint.weights.files.is_small):
             loaded: Any = VisualGlmForConditionalGeneration.from_pretrained(
                 folder,
                 dtype="auto" if dtype is None else dtype,
@@ -705,7 +705,7 @@ def attach_adapter(model: Any, adapter: Path, *, name: str = "default", is_check
 
 
 @contextmanager
-def _quiet_transformers(is_quiet: bool = True) -> Iterator[None]:
+def quiet_transformers(is_quiet: bool = True) -> Iterator[None]:
     """Keep transformers' own progress bars away where they would only flicker."""
     was_enabled = transformers_logging.is_progress_bar_enabled()
     if is_quiet:

@@ -101,7 +101,11 @@ def make_app(engine: Engine, settings: ApiSettings | None = None) -> FastAPI:
     registry = CollectorRegistry()
     service = _Service(engine, settings, registry)
     app.post("/", summary="One question, as in the original")(service.original)
-    app.post("/v1/chat/completions", summary="A dialogue, as at OpenAI", response_model=None)(service.chat)
+    stream = {"description": "The answer; with `stream`, as server-sent events", "content": {"text/event-stream": {}}}
+    chat = app.post(
+        "/v1/chat/completions", summary="A dialogue, as at OpenAI", response_model=None, responses={200: stream}
+    )
+    chat(service.chat)
     app.get("/v1/models", summary="The base and its adapters")(service.models)
     app.get("/healthz", summary="The process lives")(service.health)
     app.get("/readyz", summary="Questions are answered", response_model=None)(service.ready)

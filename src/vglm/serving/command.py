@@ -18,6 +18,8 @@ PAGE_PORT = 7860
 PAGE_SECONDS = 3
 """How long the end waits for open pages, whose connections stay open."""
 _LOCAL = ("127.0.0.1", "localhost", "::1")
+_NOT_DIVIDED = ("adapter", "quant", "device_map", "tokenizer")
+"""Options that do not go with --tensor-parallel."""
 
 
 def add_commands(commands: Any) -> None:
@@ -144,13 +146,17 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     add("--quant", type=int, choices=[8, 4], help="load the language model in 8 or 4 bits")
     add("--dtype", choices=["float32", "float16", "bfloat16"], help="(default: float32 on a CPU, else as stored)")
     add("--device-map", metavar="WHERE", help="auto, cpu, cuda:1 ... (default: the GPU if there is one)")
+    add("--tensor-parallel", action="store_true", help="divide the model among the processes that torchrun starts")
     add("--tokenizer", metavar="DIR", help="folder with ice_text.model, which the SAT layout lacks")
 
 
 def load(parsed: argparse.Namespace, **settings: Any) -> Any:
-    """The engine that the options name."""
-    from vglm.serving.loading import load_engine
+    """The engine that the options name; None in processes that have followed another's until now."""
+    from vglm.serving.loading import load_divided_engine, load_engine
 
+    if parsed.tensor_parallel:
+        refused = {f"--{name.replace('_', '-')}": getattr(parsed, name) for name in _NOT_DIVIDED}
+        return load_divided_engine(parsed.from_pretrained, dtype=parsed.dtype, refused=refused, **settings)
     return load_engine(
         parsed.from_pretrained,
         adapters=parsed.adapter,
@@ -175,7 +181,8 @@ def _chat(parsed: argparse.Namespace) -> None:
         repetition_penalty=parsed.repetition_penalty,
         seed=parsed.seed,
     )
-    engine = load(parsed)
+    if (engine := load(parsed)) is None:
+        return
     adapter = engine.names[1] if len(engine.names) > 1 else BASE
     dialogue = Dialogue(engine, with_english(sampling, parsed.english), adapter, (adapter,))
     language = "en" if parsed.english else "zh"
@@ -308,7 +315,8 @@ def serve(parsed: argparse.Namespace, page_folder: Path | None = None) -> None:
     hashes = [] if parsed.key_file is None else read_keys(parsed.key_file)
     if not (parsed.auth if has_page else hashes):
         _warn_if_open(parsed, f"nobody is asked who they are ({'--auth' if has_page else '--key-file'})")
-    engine = load(parsed, max_rows=parsed.max_batch, max_waiting=parsed.max_waiting)
+    if (engine := load(parsed, max_rows=parsed.max_batch, max_waiting=parsed.max_waiting)) is None:
+        return
     limits = Limits(body_bytes=parsed.max_body_mb * 2**20, seconds=parsed.max_seconds)
     settings = ApiSettings(limits, hashes, parsed.allow_remote_images)
     if page_folder is None:

@@ -1,9 +1,10 @@
 """Answers that grow together, a token each a step; rows come and go between the steps.
 
-    batch = prefill(call, base, inputs)                  prompts of one adapter, padded on the left
-    batch.logits                                         of each row's next token, (B, V)
-    batch.step(base, tokens)                             the chosen tokens in, the next logits out
-    batch.keep([0, 2]); batch.join(other)                rows that are done leave, others come
+    decoder = Decoder(shelf)
+    decoder.begin("xray", inputs)                        prompts of one adapter, padded on the left
+    decoder.logits("xray")                               of each row's next token, (B, V)
+    decoder.go_on("xray", [0, 2], tokens)                other rows leave; tokens in, the next logits out
+    decoder.drop("xray")
 
 What transformers' generation works out anew for every token follows here from the step before: a token's positions are
 those of the last one plus (0, 1), its mask is the row's mask plus one. Rows of different lengths stand together because
@@ -20,6 +21,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from vglm.model.modeling import VisualGlmForConditionalGeneration, glm_layout
+from vglm.serving.adapters import AdapterShelf
 
 
 @dataclass
@@ -116,6 +118,58 @@ def prefill(call: Any, base: VisualGlmForConditionalGeneration, inputs: Mapping[
         positions=positions[..., -1],
         logits=output.logits[:, -1],
     )
+
+
+class Decoder:
+    """The batches that are being answered, one for each adapter in use.
+
+    Args:
+        shelf: The base and its adapters.
+    """
+
+    def __init__(self, shelf: AdapterShelf) -> None:
+        self.shelf = shelf
+        self.batches: dict[str, DecodingBatch] = {}
+
+    def begin(self, name: str, inputs: Mapping[str, Tensor]) -> None:
+        """Read prompts and put them behind the rows that the adapter has.
+
+        Args:
+            name: The adapter's.
+            inputs: See `prefill`, on any device.
+        """
+        base = self.shelf.base
+        with self.shelf.using(name) as call:
+            batch = prefill(call, base, {key: each.to(base.device) for key, each in inputs.items()})
+        if name in self.batches:
+            self.batches[name].join(batch)
+        else:
+            self.batches[name] = batch
+
+    def logits(self, name: str) -> Tensor:
+        """Of the next token of each row, shape (B, V)."""
+        return self.batches[name].logits
+
+    def go_on(self, name: str, rows: Sequence[int], tokens: Sequence[int]) -> None:
+        """Keep some rows and give each its next token.
+
+        Args:
+            name: The adapter's.
+            rows: Places of the rows that stay, in order.
+            tokens: One id for each of them.
+        """
+        batch = self.batches[name]
+        if len(rows) < len(batch):
+            batch.keep(rows)
+        with self.shelf.using(name):
+            batch.step(self.shelf.base, tokens)
+
+    def drop(self, name: str) -> None:
+        """Let all rows of an adapter go."""
+        self.batches.pop(name, None)
+
+    def close(self) -> None:
+        """There are no more questions."""
 
 
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:

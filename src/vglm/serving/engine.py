@@ -17,7 +17,8 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,8 +32,8 @@ from vglm.errors import AdapterError, BusyError, ConfigError, WorkbenchError, br
 from vglm.model.modeling import VisualGlmForConditionalGeneration
 from vglm.model.processing import VisualGlmProcessor
 from vglm.serving.adapters import BASE, AdapterShelf
-from vglm.serving.decoding import DecodingBatch, prefill
-from vglm.serving.sampling import Sampler, Sampling
+from vglm.serving.decoding import Decoder
+from vglm.serving.sampling import Sampler, Sampling, draw
 from vglm.serving.streaming import GrowingText
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
@@ -176,23 +177,11 @@ class _Row:
     limit: int
     sampler: Sampler
     text: GrowingText
-    tokens: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.tokens = self.inputs["input_ids"][0]
 
     @property
     def reserved(self) -> int:
         """Columns of the cache that it may come to take."""
         return self.answer.prompt_tokens + self.limit
-
-
-@dataclass
-class _Group:
-    """The rows of one adapter and their state, in the same order."""
-
-    rows: list[_Row]
-    batch: DecodingBatch
 
 
 @dataclass(frozen=True)
@@ -226,6 +215,7 @@ class Engine:
         max_cached_tokens: Most tokens whose keys and values are kept, prompts and answers at their longest; None: as
             many as fit into half of the memory that is free.
         adapter_check: Whether to refuse an adapter that was made for another base.
+        decoder: Makes what runs the model.
 
     Raises:
         AdapterError: An adapter cannot be read, or does not fit.
@@ -241,6 +231,7 @@ class Engine:
         max_waiting: int = 256,
         max_cached_tokens: int | None = None,
         adapter_check: bool = True,
+        decoder: Callable[[AdapterShelf], Decoder] = Decoder,
     ) -> None:
         self.base, self.processor = model.eval(), processor
         self.shelf = AdapterShelf(model)
@@ -249,7 +240,8 @@ class Engine:
         self.max_rows, self.max_waiting = max_rows, max_waiting
         self.max_cached_tokens = _fitting_tokens(model) if max_cached_tokens is None else max_cached_tokens
         self._waiting: deque[_Row] = deque()
-        self._groups: dict[str, _Group] = {}
+        self._rows: dict[str, list[_Row]] = {}  # by adapter, in the order of the decoder's
+        self._decoder = decoder(self.shelf)
         self._changed = threading.Condition()
         self._is_closing = False
         self._answered = self._generated = self._steps = 0
@@ -304,7 +296,7 @@ class Engine:
             answer=Answer(length),
             inputs=dict(inputs),
             limit=min(whole - length, sampling.max_new_tokens or whole),
-            sampler=Sampler(sampling, self.processor.tokenizer, length, self.base.device),
+            sampler=Sampler(sampling, self.processor.tokenizer),
             text=GrowingText(self.processor, sampling.stop),
         )
         with self._changed:
@@ -321,7 +313,7 @@ class Engine:
     @property
     def load(self) -> Load:
         """How busy the engine is."""
-        running = sum(len(group.rows) for group in list(self._groups.values()))
+        running = sum(map(len, list(self._rows.values())))
         return Load(len(self._waiting), running, self._answered, self._generated, self._steps)
 
     @property
@@ -338,8 +330,7 @@ class Engine:
         with self._changed:
             self._is_closing = True
             if cancel:
-                groups = [row for group in list(self._groups.values()) for row in group.rows]
-                for row in (*self._waiting, *groups):
+                for row in (*self._waiting, *chain(*list(self._rows.values()))):
                     row.answer.cancel()
             self._changed.notify_all()
         self._thread.join()
@@ -350,16 +341,17 @@ class Engine:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._groups or self._is_closing)
-                if self._is_closing and not self._waiting and not self._groups:
+                self._changed.wait_for(lambda: self._waiting or self._rows or self._is_closing)
+                if self._is_closing and not self._waiting and not self._rows:
+                    self._decoder.close()
                     return
             self._admit()
-            for name in list(self._groups):
-                self._guarded(self._groups[name].rows, self._advance, name)
+            for name in list(self._rows):
+                self._guarded(self._rows[name], self._advance, name)
 
     def _admit(self) -> None:
         """Begin what waits, as far as there is room: the first in line first, whatever it asks."""
-        running = [row for group in self._groups.values() for row in group.rows]
+        running = list(chain(*self._rows.values()))
         rows, tokens = len(running), sum(row.reserved for row in running)
         begun: dict[str, list[_Row]] = {}
         with self._changed:
@@ -382,9 +374,8 @@ class Engine:
             act(*arguments)
         except Exception as error:  # whatever a kernel or a library raises
             rows = list(rows)
-            for name, group in list(self._groups.items()):
-                if group.rows and group.rows[0] in rows:
-                    del self._groups[name]
+            for name in [name for name, group in self._rows.items() if group and group[0] in rows]:
+                self._drop(name)
             for row in rows:
                 if row.answer.finish_reason is None:
                     self._end(row, "error", error=brief(error))
@@ -392,41 +383,40 @@ class Engine:
                 torch.cuda.empty_cache()
 
     def _begin(self, name: str, rows: list[_Row]) -> None:
-        with self.shelf.using(name) as call:
-            batch = prefill(call, self.base, _collate(rows, self.processor, self.base.device))
-        if (group := self._groups.get(name)) is None:
-            self._groups[name] = _Group(rows, batch)
-        else:
-            group.batch.join(batch)
-            group.rows += rows
+        self._decoder.begin(name, _collate(rows, self.processor))
+        self._rows.setdefault(name, []).extend(rows)
+
+    def _drop(self, name: str) -> None:
+        del self._rows[name]
+        self._decoder.drop(name)
 
     def _advance(self, name: str) -> None:
         """Choose each row's next token; those that go on take it in."""
-        group = self._groups[name]
-        tokens = self._choose(group)
+        rows = self._rows[name]
+        tokens = self._choose(rows, self._decoder.logits(name))
         going = [index for index, token in enumerate(tokens) if token is not None]
         if not going:
-            del self._groups[name]
+            self._drop(name)
             return
-        if len(going) < len(group.rows):
-            group.batch.keep(going)
-            group.rows = [group.rows[index] for index in going]
-        with self.shelf.using(name):
-            group.batch.step(self.base, [token for token in tokens if token is not None])
+        self._rows[name] = [rows[index] for index in going]
+        self._decoder.go_on(name, going, [token for token in tokens if token is not None])
         self._steps += 1
 
-    def _choose(self, group: _Group) -> list[int | None]:
-        is_finite = torch.isfinite(group.batch.logits).all(-1).tolist()
-        chosen: list[int | None] = []
-        for row, logits, is_right in zip(group.rows, group.batch.logits, is_finite, strict=True):
-            token = None
+    def _choose(self, rows: list[_Row], logits: Tensor) -> list[int | None]:
+        """The next token of each row; None where its answer ended."""
+        is_finite = torch.isfinite(logits).all(-1).tolist()
+        going = []
+        for index, (row, is_right) in enumerate(zip(rows, is_finite, strict=True)):
             if row.answer.is_cancelled:
                 self._end(row, "cancelled")
             elif not is_right:
                 self._end(row, "error", error="its logits are not finite numbers")
             else:
-                token = self._take(row, row.sampler(row.tokens.to(logits.device), logits))
-            chosen.append(token)
+                going.append(index)
+        chosen: list[int | None] = [None] * len(rows)
+        drawn = draw([rows[index].sampler for index in going], logits[going])
+        for index, token in zip(going, drawn, strict=True):
+            chosen[index] = self._take(rows[index], token)
         return chosen
 
     def _take(self, row: _Row, token: int) -> int | None:
@@ -436,7 +426,7 @@ class Engine:
             return None
         self._generated += 1
         row.answer.token_ids.append(token)
-        row.tokens = F.pad(row.tokens, (0, 1), value=token)
+        row.sampler.take(token)
         piece = row.text.add(token)
         if row.text.is_stopped:
             self._end(row, "stop", piece)
@@ -452,7 +442,7 @@ class Engine:
         row.answer._finish(reason, piece, error)
 
 
-def _collate(rows: Sequence[_Row], processor: VisualGlmProcessor, device: torch.device) -> dict[str, Tensor]:
+def _collate(rows: Sequence[_Row], processor: VisualGlmProcessor) -> dict[str, Tensor]:
     """Put prompts into one batch, padded on the left."""
     width = max(row.answer.prompt_tokens for row in rows)
     filler = processor.tokenizer.pad_token_id
@@ -464,7 +454,7 @@ def _collate(rows: Sequence[_Row], processor: VisualGlmProcessor, device: torch.
     batch = {"input_ids": padded("input_ids", filler), "attention_mask": padded("attention_mask", 0)}
     if pictures := [row.inputs["pixel_values"] for row in rows if "pixel_values" in row.inputs]:
         batch["pixel_values"] = torch.cat(pictures)
-    return {name: each.to(device) for name, each in batch.items()}
+    return batch
 
 
 def _fitting_tokens(model: VisualGlmForConditionalGeneration) -> int:

@@ -3,8 +3,9 @@
 engine = load_engine("visualglm-6b", quant=4, adapters=["xray=outputs/xray/qlora/<time>", "latest"])
 """
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,38 @@ def load_engine(
         tokenizer=tokenizer,
     )
     return Engine(model, processor, adapters=named, **settings)
+
+
+def load_divided_engine(
+    checkpoint: str | Path | None, *, dtype: str | None, refused: Mapping[str, Any], **settings: Any
+) -> Engine | None:
+    """Load a model that is divided among the processes of torchrun, see `vglm.serving.parallel`.
+
+    Args:
+        checkpoint: A folder in the native layout; None: the tiny model.
+        dtype: As in `load_pretrained`.
+        refused: Options that do not go with it, by name; none of them may have a value.
+        settings: Of `Engine`.
+
+    Returns:
+        In the first process the engine. The others follow it, and return None when it is closed.
+
+    Raises:
+        CheckpointError: The model cannot be read.
+        ConfigError: It cannot be divided, or a refused option was given.
+    """
+    from vglm.serving import parallel
+
+    if given := [name for name, value in refused.items() if value]:
+        raise ConfigError(
+            f"{given[0]} does not go with --tensor-parallel, which divides plain weights in the native layout. Leave"
+            " it out; an adapter can be merged first: vglm merge RUN --output DIR."
+        )
+    model, processor = parallel.load_part(Path(checkpoint or default_checkpoint()), dtype)
+    if os.environ.get("RANK") == "0":
+        return Engine(model, processor, decoder=parallel.Leader, **settings)
+    parallel.follow(model)
+    return None
 
 
 def name_adapter(text: str) -> tuple[str, Path]:

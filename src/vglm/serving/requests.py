@@ -18,7 +18,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from typing import Annotated, Any, Literal
 
 from annotated_types import Len
@@ -132,7 +132,8 @@ class ChatRequest(BaseModel):
     model: str = Field(description="`base`, or the name of an adapter.", examples=["base"])
     messages: list[dict[str, Any]] = Field(
         description="Turns of `user` and `assistant`, the last one a user's; a `system` message goes before the first"
-        " question. One picture in all, as an image_url part with a data URL.",
+        " question, and neighbouring messages of one role are one turn. One picture in all, as an image_url part with a"
+        " data URL.",
         examples=[[{"role": "user", "content": "你好"}]],
     )
     stream: bool | None = None
@@ -215,14 +216,15 @@ class ChatRequest(BaseModel):
             ConfigError: The messages are no dialogue that ends with a question, or too long.
         """
         system = [_parts(each)[0] for each in self.messages if each.get("role") in ("system", "developer")]
-        turns = [each for each in self.messages if each.get("role") not in ("system", "developer")]
-        roles = [each.get("role") for each in turns]
+        rest = [each for each in self.messages if each.get("role") not in ("system", "developer")]
+        turns = [(role, [_parts(each)[0] for each in group]) for role, group in groupby(rest, key=_role)]
+        roles = [role for role, _ in turns]
         if not turns or roles != ["user", "assistant"] * (len(turns) // 2) + ["user"]:
             found = ", ".join(str(role)[:20] for role in roles[:6]) or "none"
             raise ConfigError(
                 f"messages must be a user's and an assistant's in turn, the last one a user's; found {found}."
             )
-        texts = [_parts(each)[0] for each in turns]
+        texts = ["\n".join(filter(None, parts)) for _, parts in turns]
         texts[0] = "\n".join([*filter(None, system), texts[0]])
         history = list(zip(texts[:-1:2], texts[1::2], strict=True))
         check_texts(texts[-1], history, limits)
@@ -303,6 +305,10 @@ def read_picture(content: bytes, limits: Limits) -> Image.Image:
             raise DataError(f"the image has far more pixels than the {limits.pixels:,} that are taken.") from error
         except Exception as error:  # Pillow raises many kinds for damaged data
             raise DataError(f"the image cannot be read as one of {', '.join(FORMATS)}, or is damaged.") from error
+
+
+def _role(message: Mapping[str, Any]) -> str:
+    return str(message.get("role"))
 
 
 def _parts(message: Mapping[str, Any]) -> tuple[str, list[str]]:

@@ -19,6 +19,11 @@ _MAY_CHANGE = re.compile(
     r"|\[\[?训?练?时?间?\]?)\Z"  # a mark that the original replaces
 )
 
+_WINDOW = 12
+"""Tokens at the end of a text that are always decoded together: more than any rule looks at."""
+_TRIES = 4
+"""Places at which a text may be cut that are tried."""
+
 
 class Decoder(Protocol):
     """What is asked of a processor; `VisualGlmProcessor` answers it."""
@@ -46,16 +51,36 @@ class GrowingText:
         self.tokens: list[int] = []
         self.shown = ""
         self.is_stopped = False
+        self._settled_text, self._settled_tokens = "", 0  # what no later token changes, and how many tokens it is
 
     def add(self, token: int) -> str:
         """Take a token; returns what can be shown of the answer beyond what was."""
         self.tokens.append(token)
-        text = self._until_stop(self.processor.decode(self.tokens))
+        text = self._until_stop(self._decode())
         return self._show(text if self.is_stopped else text[: self._settled(text)])
 
     def close(self) -> str:
         """The rest of the text, when no token follows."""
         return self._show(self._until_stop(self.processor.decode(self.tokens)))
+
+    def _decode(self) -> str:
+        """The text of all tokens, for which only the last ones are decoded."""
+        text = self._settled_text + self.processor.decode(self.tokens[self._settled_tokens :])
+        count = len(self.tokens) - self._settled_tokens
+        if count >= 2 * _WINDOW and count % _WINDOW == 0:  # not at every token, where it cannot be cut
+            self._settle(text)
+        return text
+
+    def _settle(self, text: str) -> None:
+        """Settle the beginning of the text, if it can be cut so that its parts decode to what the whole does."""
+        begin, last = self._settled_tokens, len(self.tokens) - _WINDOW
+        for end in range(last, last - _TRIES, -1):
+            head = self._settled_text + self.processor.decode(self.tokens[begin:end])
+            tail = self.processor.decode(self.tokens[end:])
+            for between in ("", " "):
+                if head[-1:].isalnum() and tail[:1].isalnum() and head + between + tail == text:
+                    self._settled_text, self._settled_tokens = head + between, end
+                    return
 
     def _until_stop(self, text: str) -> str:
         places = [place for each in self.stop if (place := text.find(each)) >= 0]

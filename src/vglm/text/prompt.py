@@ -12,7 +12,8 @@ types them.
 import re
 from dataclasses import dataclass
 
-_HALF_TO_FULL_WIDTH = {",": "，", "!": "！", ":": "：", ";": "；", "?": "？"}
+_FULL_WIDTH = {",": "，", "!": "！", ":": "：", ";": "；", "?": "？"}
+_BESIDE_CHINESE = re.compile("(?<=[\u4e00-\u9fff])[,!:;?]|[,!:;?](?=[\u4e00-\u9fff])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,4 @@ def clean_response(text: str) -> str:
     Source: THUDM/visualglm-6b:modeling_chatglm.py (process_response).
     """
     text = text.strip().replace("[[训练时间]]", "2023年")
-    for half, full in _HALF_TO_FULL_WIDTH.items():
-        text = re.sub(rf"([\u4e00-\u9fff]){re.escape(half)}", rf"\1{full}", text)
-        text = re.sub(rf"{re.escape(half)}([\u4e00-\u9fff])", rf"{full}\1", text)
-    return text
+    return _BESIDE_CHINESE.sub(lambda found: _FULL_WIDTH[found.group()], text)
