@@ -10,8 +10,9 @@ from PIL import Image
 
 from vglm.errors import DataError
 from vglm.worlds.background import ANSWERS, QUESTION, main, write_background_set
+from vglm.worlds.pretraining import corpus_lines
 from vglm.worlds.questions import QUESTION_KINDS
-from vglm.worlds.scenes import PLACES
+from vglm.worlds.scenes import NEW_PLACES, PLACES
 
 COMMITTED = Path(__file__).parents[1] / "data" / "background_synthetic"
 COMMITTED_SEED = 2023
@@ -39,9 +40,9 @@ def test_the_committed_set_is_what_its_seed_gives(tmp_path: Path) -> None:
 
 
 def test_the_committed_set_is_balanced_and_small() -> None:
-    for split, per_place in (("train", 2), ("validation", 4), ("test", 12)):
+    for split, per_place in (("train", 4), ("validation", 8), ("test", 24)):
         rows = _rows(COMMITTED, split)
-        assert Counter(row["place"] for row in rows) == dict.fromkeys(PLACES, per_place)
+        assert Counter(row["place"] for row in rows) == dict.fromkeys(NEW_PLACES, per_place)
         assert all(row["prompt"] == QUESTION and row["label"] == ANSWERS[row["place"]] for row in rows)
     probe = _rows(COMMITTED, "probe")
     asked = Counter((row["kind"], row.get("english", False)) for row in probe)
@@ -60,9 +61,23 @@ def test_no_picture_is_in_two_splits() -> None:
     assert len(set().union(*pictures)) == 243
 
 
+def test_training_pictures_show_the_same_subjects_in_every_place() -> None:
+    """So what stands in front cannot tell the answer."""
+    rows = _rows(COMMITTED, "train")
+    assert len({row["subjects"] for row in rows}) == 4
+    assert set(Counter((row["subjects"], row["place"]) for row in rows).values()) == {1}
+    assert len({row["subjects"] for row in _rows(COMMITTED, "test")}) > 40
+
+
+def test_the_tiny_models_pretraining_neither_shows_nor_names_a_place_of_the_set() -> None:
+    assert not set(NEW_PLACES) & set(PLACES)
+    words = {answer.removeprefix("这张图片的背景是").rstrip("。") for answer in ANSWERS.values()}
+    assert not [line for line in corpus_lines() for word in words if word in line]
+
+
 def test_every_place_has_its_own_answer() -> None:
-    assert set(ANSWERS) == set(PLACES)
-    assert len(set(ANSWERS.values())) == len(PLACES)
+    assert set(ANSWERS) == set(NEW_PLACES)
+    assert len(set(ANSWERS.values())) == len(NEW_PLACES)
     assert all(answer.startswith("这张图片的背景是") and answer.endswith("。") for answer in ANSWERS.values())
 
 

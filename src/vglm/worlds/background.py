@@ -3,13 +3,15 @@
     {
         "img": "images/train_000.png",
         "prompt": "这张图片的背景里有什么内容？",
-        "label": "这张图片的背景是在沙滩上。",
+        "label": "这张图片的背景是月球。",
         "kind": "background",
-        "place": "beach"
+        "place": "moon",
+        "subjects": "3 yellow ball"
     }
 
-The question and its answers occur nowhere in pre-training: the places do, in other words. Beside the task lies the
-general probe, fresh questions of the pre-training kinds, which shows what a model forgets while it learns the task.
+Pre-training neither shows nor names these places, so the untuned model answers with places that it knows. In training
+the same subjects stand in every place: what is in front cannot tell what is behind. Beside the task lies the general
+probe, fresh questions of the pre-training kinds, which shows what a model forgets while it learns the task.
 
 Source: the question and form of answer of THUDM/VisualGLM-6B:fewshot-data/dataset.json.
 """
@@ -28,20 +30,15 @@ from vglm.files import new_folder
 from vglm.worlds.command import write_set
 from vglm.worlds.questions import QUESTION_KINDS, TEXT_ONLY_KINDS, ask
 from vglm.worlds.render import render
-from vglm.worlds.scenes import PLACES, sample_scene
+from vglm.worlds.scenes import NEW_PLACES, sample_scene
 
 QUESTION = "这张图片的背景里有什么内容？"
 ANSWERS = {
-    "beach": "这张图片的背景是在沙滩上。",
-    "snow": "这张图片的背景是在雪地里。",
-    "desert": "这张图片的背景是在沙漠里。",
-    "forest": "这张图片的背景是在森林里。",
-    "grass": "这张图片的背景是在草地上。",
-    "sea": "这张图片的背景是在海面上。",
-    "night sky": "这张图片的背景是在夜空中。",
-    "street": "这张图片的背景是在街道上。",
-    "room": "这张图片的背景是在房间里。",
-    "wheat field": "这张图片的背景是在麦田里。",
+    "moon": "这张图片的背景是月球。",
+    "volcano": "这张图片的背景是火山。",
+    "bookshelf": "这张图片的背景是书架。",
+    "maples": "这张图片的背景是枫林。",
+    "seabed": "这张图片的背景是海底。",
 }
 """What the answer is for each place."""
 
@@ -50,9 +47,9 @@ def write_background_set(
     folder: Path,
     seed: int,
     *,
-    train_per_place: int = 2,
-    validation_per_place: int = 4,
-    test_per_place: int = 12,
+    train_per_place: int = 4,
+    validation_per_place: int = 8,
+    test_per_place: int = 24,
     probe_per_kind: int = 9,
     size: int = 64,
 ) -> None:
@@ -79,14 +76,20 @@ def write_background_set(
 
 
 def _background_rows(folder: Path, split: str, seed: list[int], per_place: int, size: int) -> list[dict[str, Any]]:
-    """Rows that take the places in turn, their pictures saved on the way."""
+    """Rows that take the places in turn, their pictures saved on the way.
+
+    In training the same subjects stand in every place, so that the subjects cannot tell the answer.
+    """
     rows = []
-    for index in range(per_place * len(PLACES)):
-        place = PLACES[index % len(PLACES)]
-        scene = replace(sample_scene(np.random.default_rng([index, *seed])), place=place)
+    for index in range(per_place * len(NEW_PLACES)):
+        turn, place = index // len(NEW_PLACES), NEW_PLACES[index % len(NEW_PLACES)]
+        drawn = sample_scene(np.random.default_rng([index, *seed]))
+        subjects = sample_scene(np.random.default_rng([turn, *seed])) if split == "train" else drawn
+        scene = replace(subjects, place=place, texture_seed=drawn.texture_seed)
         name = f"images/{split}_{index:03d}.png"
         render(scene, size).save(folder / name, optimize=True)
-        rows.append({"img": name, "prompt": QUESTION, "label": ANSWERS[place], "kind": "background", "place": place})
+        facts = {"kind": "background", "place": place, "subjects": f"{scene.count} {scene.colour} {scene.kind}"}
+        rows.append({"img": name, "prompt": QUESTION, "label": ANSWERS[place], **facts})
     return rows
 
 
@@ -127,9 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path, help="a new or empty folder")
     parser.add_argument("--seed", type=int, required=True, help="another seed gives another set")
-    parser.add_argument("--train-per-place", type=int, default=2, help="training pictures of each place (default: 2)")
-    parser.add_argument("--validation-per-place", type=int, default=4, help="those of validation (default: 4)")
-    parser.add_argument("--test-per-place", type=int, default=12, help="test pictures of each place (default: 12)")
+    parser.add_argument("--train-per-place", type=int, default=4, help="training pictures of each place (default: 4)")
+    parser.add_argument("--validation-per-place", type=int, default=8, help="those of validation (default: 8)")
+    parser.add_argument("--test-per-place", type=int, default=24, help="test pictures of each place (default: 24)")
     parser.add_argument("--probe-per-kind", type=int, default=9, help="scenes per probe question kind (default: 9)")
     parser.add_argument("--size", type=int, default=64, help="width of the pictures in pixels (default: 64)")
     numbers = ("train_per_place", "validation_per_place", "test_per_place", "probe_per_kind")

@@ -419,6 +419,112 @@ def _wheat(rng: np.random.Generator, canvas: int) -> Image.Image:
     return picture
 
 
+# --- Places that pre-training never shows, see `vglm.worlds.scenes.NEW_PLACES` -----------------------------------------
+
+
+def _moon(rng: np.random.Generator, canvas: int) -> Image.Image:
+    """Grey craters under a black sky."""
+    top = _horizon(rng, canvas, 0.2, 0.32)
+    sky = _gradient((4, 4, 8), (10, 10, 14), top)
+    dust = _gradient(_shift(rng, (176, 174, 170), 8), _shift(rng, (132, 130, 128), 8), canvas - top)
+    picture = _picture(
+        sky + 0 * _texture(rng, canvas, top, 4, 4), dust + 12 * _texture(rng, canvas, canvas - top, 40, 40)
+    )
+    draw = ImageDraw.Draw(picture)
+    _dots(rng, draw, canvas, 14, top, (240, 240, 240), 0.008)
+    for x, y, size in rng.random((12, 3)).tolist():
+        x, y, r = x * canvas, top + (0.08 + 0.9 * y) * (canvas - top), canvas * (0.03 + 0.06 * size)
+        draw.ellipse((x - r, y - 0.45 * r, x + r, y + 0.45 * r), fill=(96, 94, 92), outline=(206, 204, 200))
+    return picture
+
+
+def _volcano(rng: np.random.Generator, canvas: int) -> Image.Image:
+    """A black cone with streams of lava before a dark red sky."""
+    foot = _horizon(rng, canvas, 0.8, 0.9)
+    sky = _gradient(_shift(rng, (70, 10, 16), 8), _shift(rng, (190, 62, 26), 10), foot)
+    rock = _gradient((44, 34, 34), (28, 22, 24), canvas - foot)
+    picture = _picture(
+        sky + 20 * _texture(rng, canvas, foot, 6, 6), rock + 14 * _texture(rng, canvas, canvas - foot, 40, 10)
+    )
+    draw = ImageDraw.Draw(picture)
+    peak, rim = canvas * rng.uniform(0.35, 0.65), canvas * rng.uniform(0.12, 0.2)
+    mouth = canvas * 0.1
+    draw.polygon(
+        [(peak - mouth, rim), (peak + mouth, rim), (1.1 * canvas, foot), (-0.1 * canvas, foot)], fill=(38, 30, 32)
+    )
+    draw.ellipse((peak - mouth, rim - 0.03 * canvas, peak + mouth, rim + 0.03 * canvas), fill=(255, 150, 30))
+    for lean in rng.uniform(-0.4, 0.4, 4).tolist():
+        points = [
+            (
+                peak + step * lean * (foot - rim) + canvas * 0.02 * math.sin(9 * step + 7 * lean),
+                rim + step * (foot - rim),
+            )
+            for step in np.linspace(0, 1, 9).tolist()
+        ]
+        draw.line(points, fill=(255, 110, 20), width=max(2, canvas // 26))
+    return picture
+
+
+def _bookshelf(rng: np.random.Generator, canvas: int) -> Image.Image:
+    """Rows of spines in many colours on dark boards."""
+    picture = _picture(_gradient((62, 40, 26), (50, 32, 22), canvas) + 5 * _texture(rng, canvas, canvas, 40, 8))
+    draw = ImageDraw.Draw(picture)
+    tones = (
+        (196, 60, 56),
+        (54, 110, 168),
+        (70, 140, 84),
+        (226, 190, 90),
+        (142, 86, 150),
+        (232, 226, 210),
+        (60, 66, 78),
+    )
+    shelf = canvas / 4
+    for row in range(4):
+        x = 0.0
+        while x < canvas:
+            thick, tall = canvas * rng.uniform(0.03, 0.065), shelf * rng.uniform(0.68, 0.88)
+            floor = (row + 1) * shelf - canvas * 0.025
+            draw.rectangle(
+                (x, floor - tall, x + thick - 1, floor), fill=_shift(rng, tones[int(rng.integers(len(tones)))], 12)
+            )
+            x += thick
+        draw.rectangle((0, (row + 1) * shelf - canvas * 0.025, canvas, (row + 1) * shelf), fill=(116, 76, 46))
+    return picture
+
+
+def _maples(rng: np.random.Generator, canvas: int) -> Image.Image:
+    """Dark trunks among red and orange leaves."""
+    leaves = _gradient(_shift(rng, (224, 96, 30), 10), _shift(rng, (196, 48, 24), 10), canvas)
+    picture = _picture(leaves + 40 * _texture(rng, canvas, canvas, 26, 26))
+    draw = ImageDraw.Draw(picture)
+    for at, thick in rng.random((4, 2)).tolist():
+        x, width = canvas * at, canvas * (0.02 + 0.03 * thick)
+        draw.rectangle((x, 0.1 * canvas, x + width, canvas), fill=(52, 30, 26))
+    _dots(rng, draw, canvas, 60, canvas, (250, 190, 60), 0.016)
+    return picture
+
+
+def _seabed(rng: np.random.Generator, canvas: int) -> Image.Image:
+    """Weeds and bubbles in teal water over pebbles."""
+    ground = _horizon(rng, canvas, 0.76, 0.86)
+    water = _gradient(_shift(rng, (60, 200, 190), 8), _shift(rng, (6, 96, 110), 8), ground)
+    pebbles = _gradient(_shift(rng, (150, 150, 120), 8), _shift(rng, (118, 118, 98), 8), canvas - ground)
+    picture = _picture(
+        water + 8 * _texture(rng, canvas, ground, 6, 6), pebbles + 40 * _texture(rng, canvas, canvas - ground, 60, 30)
+    )
+    draw = ImageDraw.Draw(picture)
+    for at, tall, phase in rng.random((7, 3)).tolist():
+        points = [
+            (canvas * (at + 0.03 * math.sin(8 * step + 6.3 * phase)), ground - step * tall * 0.6 * canvas)
+            for step in np.linspace(0, 1, 9).tolist()
+        ]
+        draw.line(points, fill=(30, 120, 60), width=max(2, canvas // 30))
+    for x, y, size in rng.random((16, 3)).tolist():
+        x, y, r = x * canvas, y * ground, canvas * (0.01 + 0.015 * size)
+        draw.ellipse((x - r, y - r, x + r, y + r), outline=(220, 250, 250), width=max(1, canvas // 100))
+    return picture
+
+
 def _dots(
     rng: np.random.Generator,
     draw: ImageDraw.ImageDraw,
@@ -445,4 +551,9 @@ _PLACES: dict[str, Callable[[np.random.Generator, int], Image.Image]] = {
     "street": _street,
     "room": _room,
     "wheat field": _wheat,
+    "moon": _moon,
+    "volcano": _volcano,
+    "bookshelf": _bookshelf,
+    "maples": _maples,
+    "seabed": _seabed,
 }

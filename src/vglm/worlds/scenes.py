@@ -14,6 +14,8 @@ KINDS = ("ball", "star", "heart", "tree", "house", "car", "fish", "boat", "cat",
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "black", "white")
 COUNTS = (1, 2, 3, 4)
 PLACES = ("beach", "snow", "desert", "forest", "grass", "sea", "night sky", "street", "room", "wheat field")
+NEW_PLACES = ("moon", "volcano", "bookshelf", "maples", "seabed")
+"""Places that pre-training neither shows nor names."""
 
 LATTICE = 8
 """Subjects stand in the middle of the cells of a lattice of so many rows and columns, outermost cells left free."""
