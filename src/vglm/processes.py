@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from vglm.errors import DataError, WorkbenchError
 from vglm.files import explained, resumable_folder
@@ -104,7 +104,7 @@ class Processes:
         Raises:
             WorkbenchError: As the main process.
         """
-        outcome: T | WorkbenchError | None = None
+        outcome: Any = None
         if self.is_main:
             try:
                 outcome = act()
@@ -113,7 +113,8 @@ class Processes:
         outcome = self.broadcast(outcome)
         if isinstance(outcome, WorkbenchError):
             raise outcome
-        return outcome
+        result: T = outcome
+        return result
 
     def barrier(self) -> None:
         """Wait until all processes are here.

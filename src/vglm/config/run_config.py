@@ -64,7 +64,7 @@ def read_run_values(path: Path) -> dict[str, Any]:
             f"{path}: {found[:200]!r} asks to be replaced by something else. A run's config is written with everything"
             " in place, so this is none, or it was changed. Restore the file."
         )
-    return rename(values, str(path))
+    return rename({str(key): value for key, value in values.items()}, str(path))
 
 
 def load_run_config(run_folder: object, command_line: DictConfig | None = None) -> DictConfig:
@@ -118,8 +118,9 @@ def load_run_config(run_folder: object, command_line: DictConfig | None = None) 
 
 def uploads(tracker: object) -> bool:
     """Whether a run's tracker would send something over the network."""
-    is_tracker = isinstance(tracker, Mapping) and tracker.get("report_to") not in ("none", "tensorboard", None)
-    return is_tracker and tracker.get("mode") not in ("offline", "disabled")  # type: ignore[union-attr]
+    if not isinstance(tracker, Mapping) or tracker.get("report_to") in ("none", "tensorboard", None):
+        return False
+    return tracker.get("mode") not in ("offline", "disabled")
 
 
 def _refuse_connections(values: Mapping[str, Any], command_line: Mapping[str, Any], run_folder: Path) -> None:

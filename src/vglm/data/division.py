@@ -256,7 +256,8 @@ def former_division(settings: Mapping[str, Any]) -> ByGroup:
     if lacking := [name for name, is_needed in needed.items() if is_needed and name not in given]:
         name = lacking[0]
         raise ConfigError(f"dataset.{name}: the protocol needs a value; give it as dataset.{name}=<number>.")
-    return kinds[protocol](**given)
+    division: ByGroup = kinds[protocol](**given)
+    return division
 
 
 # --- rules ------------------------------------------------------------------------------------------------------------
