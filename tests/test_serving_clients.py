@@ -46,7 +46,8 @@ if provider == "openai":  # whose own choice, the Responses interface, is not se
 else:
     model = get_model("openai-api/vglm/base")
 content = [ContentImage(image=photo), ContentText(text="图中有什么？")]
-task = inspect_ai.Task(dataset=[Sample(input=[ChatMessageUser(content=content)], target="x")], solver=generate(), scorer=includes())
+dataset = [Sample(input=[ChatMessageUser(content=content)], target="x")]
+task = inspect_ai.Task(dataset=dataset, solver=generate(), scorer=includes())
 (log,) = inspect_ai.eval(task, model=model, display="none", log_dir="logs", max_tokens=8, temperature=0.5, seed=1)
 assert log.status == "success", log.error
 output = log.samples[0].output

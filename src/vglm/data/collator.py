@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Processor(Protocol):
     """What the collator asks of a processor; `VisualGlmProcessor` answers it."""
 
-    def __call__(self, **inputs: Any) -> Any:
+    def __call__(self, *args: Any, **inputs: Any) -> Any:
         """Take `images`, `text`, `history`, `english`, `answer` as lists of one length; return a mapping of tensors.
 
         Of `max_length`, and of `image_features` in place of `images`, it hears only where they are used.

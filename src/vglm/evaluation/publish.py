@@ -21,6 +21,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from vglm.errors import AdapterError, CheckpointError, ConfigError, DataError
 from vglm.evaluation.certificate import CERTIFICATE_FILE, merge_runs
+from vglm.evaluation.messages import translate
 from vglm.evaluation.predict.provenance import hash_tuned_weights
 from vglm.evaluation.predictions import Evaluation, Stamp, read_evaluation
 from vglm.evaluation.score.comparison import compare_folder
@@ -88,7 +89,7 @@ def model_card(run: Run, evaluation: Evaluation, to: str) -> str:
         evaluation: Of it.
         to: The form of the weights, one of `FORMS`.
     """
-    facts = {name: text for name, text in evaluation.facts.items() if name not in _PRIVATE_FACTS}
+    facts = {name: translate(text).en for name, text in evaluation.facts.items() if name not in _PRIVATE_FACTS}
     rows = {**facts, "evaluated": evaluation.created, "versions": ", ".join(map(" ".join, evaluation.versions.items()))}
     table = "\n".join(f"| {name} | {text.replace('|', '/')} |" for name, text in rows.items())
     splits = run.splits.splits if run.splits is not None else {}
@@ -102,7 +103,7 @@ def model_card(run: Run, evaluation: Evaluation, to: str) -> str:
 
 # {evaluation.title}
 
-{evaluation.summary}
+{translate(evaluation.summary).en}
 
 Answers, pictures, curves and all metrics: [report/index.html](report/index.html). The weights have the licence of their
 base, and what the licence of the data asks for holds as well.
@@ -128,7 +129,7 @@ base, and what the licence of the data asks for holds as well.
 def _metadata(run: Run, evaluation: Evaluation, to: str) -> ModelCardData:
     comparison = compare_folder(run.evaluation, evaluation)
     main = comparison.splits[comparison.main]
-    dataset = evaluation.facts.get("training data", "own data").partition(",")[0]
+    dataset = translate(evaluation.facts.get("training data", "own data")).en.partition(",")[0]
     result = EvalResult(
         task_type="visual-question-answering",
         dataset_type=re.sub(r"\W+", "_", dataset),

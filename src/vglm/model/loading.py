@@ -160,7 +160,12 @@ def load_pretrained(
         ConfigError: An argument has a value that cannot work.
     """
     if (run := _find_run(path_or_id)) is not None:
-        given = {"dtype": dtype, "device_map": device_map, "quantization": quantization, "tokenizer": tokenizer}
+        given: dict[str, Any] = {
+            "dtype": dtype,
+            "device_map": device_map,
+            "quantization": quantization,
+            "tokenizer": tokenizer,
+        }
         given |= {"quantization_parts": quantization_parts, "with_vision": None if with_vision else False}
         return _load_run(run, adapter, {name: value for name, value in given.items() if value is not None})
     folder = _resolve_folder(path_or_id)
@@ -464,12 +469,17 @@ def _find_run(path_or_id: str | os.PathLike[str]) -> Run | None:
     return Run.open(path_or_id) if Run.is_at(path_or_id) else None
 
 
-def _load_run(run: Run, adapter: object, given: dict[str, Any]) -> Any:
+def _load_run(
+    run: Run, adapter: object, given: dict[str, Any]
+) -> tuple[VisualGlmForConditionalGeneration, VisualGlmProcessor]:
     """A run's base with its adapter, or the model that it tuned as a whole."""
     if adapter is not None:
         raise ConfigError(f"{run.folder} is a run, which has its own adapter. Leave out adapter.")
     if run.adapter is not None:
-        return build({**run.config["model"], **given}, adapter=str(run.adapter))
+        loaded: tuple[VisualGlmForConditionalGeneration, VisualGlmProcessor] = build(
+            {**run.config["model"], **given}, adapter=str(run.adapter)
+        )
+        return loaded
     settings = {name: run.config["model"][name] for name in ("dtype", "device_map") if name in run.config["model"]}
     return load_pretrained(str(run.result), **{**settings, **given})
 

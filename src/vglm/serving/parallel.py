@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from transformers.distributed import DistributedConfig
+from transformers.distributed.configuration_utils import DistributedConfig
 
 from vglm.errors import CheckpointError, ConfigError, brief
 from vglm.model.loading import open_checkpoint, quiet_transformers, resolve_dtype

@@ -27,7 +27,8 @@ from starlette.staticfiles import StaticFiles
 from vglm.errors import ConfigError, WorkbenchError, message_of
 from vglm.evaluation.messages import Language
 from vglm.evaluation.predictions import Evaluation, read_evaluation
-from vglm.evaluation.score.metrics.findings import NO_FINDING, label_report
+from vglm.evaluation.score.metrics.finding_words import NO_FINDING
+from vglm.evaluation.score.metrics.labeller import label_report
 from vglm.evaluation.score.rating_files import (
     Contest,
     Rating,

@@ -170,7 +170,7 @@ def _draw_alike(samplers: Sequence[Sampler], scores: Tensor) -> list[int]:
         seen = [list(sampler.seen) for sampler in samplers]
         width = max(map(len, seen))
         ids = torch.tensor([each + each[-1:] * (width - len(each)) for each in seen], device=device)
-        scores = RepetitionPenaltyLogitsProcessor(float(how.repetition_penalty))(ids, scores)  # type: ignore[arg-type]
+        scores = RepetitionPenaltyLogitsProcessor(float(how.repetition_penalty))(ids, scores)
     if barred := first.barred():
         scores[:, torch.tensor(barred, device=device)] = -torch.inf
     if first.is_greedy:
@@ -178,9 +178,9 @@ def _draw_alike(samplers: Sequence[Sampler], scores: Tensor) -> list[int]:
     values, ids = (
         scores.topk(min(how.top_k, scores.shape[1])) if how.top_k else scores.sort(descending=True, stable=True)
     )
-    values = TemperatureLogitsWarper(float(how.temperature))(ids, values)  # type: ignore[arg-type]
+    values = TemperatureLogitsWarper(float(how.temperature))(ids, values)
     if how.top_p < 1:
-        values = TopPLogitsWarper(float(how.top_p))(ids, values)  # type: ignore[arg-type]
+        values = TopPLogitsWarper(float(how.top_p))(ids, values)
     shares = values.softmax(-1).double().cumsum(-1).cpu()
     numbers = torch.tensor([sampler.random() for sampler in samplers], dtype=torch.float64)[:, None]
     places = torch.searchsorted(shares, numbers * shares[:, -1:], right=True)

@@ -419,7 +419,7 @@ def _wheat(rng: np.random.Generator, canvas: int) -> Image.Image:
     return picture
 
 
-# --- Places that pre-training never shows, see `vglm.worlds.scenes.NEW_PLACES` -----------------------------------------
+# --- Places that pre-training never shows (`NEW_PLACES`) --------------------------------------------------------------
 
 
 def _moon(rng: np.random.Generator, canvas: int) -> Image.Image:

@@ -21,7 +21,6 @@ from vglm.evaluation.score.metrics.base import Metric, Rows
 from vglm.evaluation.score.metrics.finding_words import NO_FINDING, SUPPORT_DEVICES
 from vglm.evaluation.score.metrics.labeller import Certainty, label_report
 from vglm.evaluation.score.statistics import Interval, bootstrap_interval, mean_of_sums, wilson_interval
-from vglm.text.normalisation import normalise
 
 FINDINGS = (
     NO_FINDING,

@@ -29,7 +29,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from vglm.evaluation.score.metrics.base import normalise
 from vglm.evaluation.score.metrics.finding_words import (
     CHINESE_LARGE,
     CHINESE_LIMIT,
@@ -43,6 +42,7 @@ from vglm.evaluation.score.metrics.finding_words import (
     SUPPORT_DEVICES,
     WORDS,
 )
+from vglm.text.normalisation import normalise
 
 Certainty = Literal["positive", "negative", "uncertain"]
 
