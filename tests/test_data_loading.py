@@ -37,11 +37,11 @@ def write(root: Path, **splits: list[str | None]) -> Path:
 
 def test_splits_of_a_folder(tmp_path: Path) -> None:
     root = write(tmp_path, train=["a.png", "b.png"], test=["c.png"], general=["c.png", None])
-    splits = load_dataset(root, probe="general.json")
+    splits = load_dataset(root, retention="general.json")
     assert [sample.id for sample in splits.train] == ["train.json#1", "train.json#2"]
     assert [sample.id for sample in splits.test] == ["test.json#1"]
-    assert [sample.image for sample in splits.probe] == [root / "c.png", None]
-    assert load_dataset(str(root)).probe == []
+    assert [sample.image for sample in splits.retention] == [root / "c.png", None]
+    assert load_dataset(str(root)).retention == []
 
 
 def test_files_are_hashed(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_data_set_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has no test\.json; it holds train\.json"):
         load_dataset(tmp_path)
     with pytest.raises(DataError, match=r"other\.json does not exist"):
-        load_dataset(write(tmp_path, test=["a.png"]), probe="other.json")
+        load_dataset(write(tmp_path, test=["a.png"]), retention="other.json")
 
 
 @pytest.mark.real_data
@@ -303,11 +303,11 @@ def test_every_sample_is_tested_on_once(tmp_path: Path, division: LeaveOneOut, c
 
 
 def test_folds_leave_a_test_split_of_the_data_alone(tmp_path: Path) -> None:
-    root = write(tmp_path, train=["a.png", "b.png", "c.png"], test=["d.png"], probe=["e.png"])
-    splits = load_dataset(root, division=LeaveOneOut(fold=1), probe="probe.json")
+    root = write(tmp_path, train=["a.png", "b.png", "c.png"], test=["d.png"], retention=["e.png"])
+    splits = load_dataset(root, division=LeaveOneOut(fold=1), retention="probe.json")
     assert [sample.image.name for sample in splits.test] == ["b.png"]
     assert [sample.image.name for sample in splits.train] == ["a.png", "c.png"]
-    assert [sample.image.name for sample in splits.probe] == ["e.png"]
+    assert [sample.image.name for sample in splits.retention] == ["e.png"]
     assert count_folds(root, division=LeaveOneOut(fold=0)) == 3
 
 

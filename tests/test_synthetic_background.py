@@ -30,7 +30,7 @@ def _digests(folder: Path, split: str) -> set[str]:
 def test_the_committed_set_is_what_its_seed_gives(tmp_path: Path) -> None:
     """Rows are equal; pixels may differ by rounding between machines, and files by their compression."""
     write_background_set(tmp_path / "set", COMMITTED_SEED)
-    for split in ("train", "validation", "test", "probe"):
+    for split in ("train", "validation", "test", "retention"):
         assert (tmp_path / "set" / f"{split}.json").read_text() == (COMMITTED / f"{split}.json").read_text()
     names = sorted(path.name for path in (COMMITTED / "images").iterdir())
     assert names == sorted(path.name for path in (tmp_path / "set" / "images").iterdir())
@@ -44,19 +44,19 @@ def test_the_committed_set_is_balanced_and_small() -> None:
         rows = _rows(COMMITTED, split)
         assert Counter(row["place"] for row in rows) == dict.fromkeys(NEW_PLACES, per_place)
         assert all(row["prompt"] == QUESTION and row["label"] == ANSWERS[row["place"]] for row in rows)
-    probe = _rows(COMMITTED, "probe")
-    asked = Counter((row["kind"], row.get("english", False)) for row in probe)
+    retention = _rows(COMMITTED, "retention")
+    asked = Counter((row["kind"], row.get("english", False)) for row in retention)
     assert asked == {(kind, english): 9 for kind in QUESTION_KINDS for english in (False, True)}
-    assert all(("img" in row) == (row["kind"] not in ("plain", "repeat")) for row in probe)
-    assert all(("history" in row) == (row["kind"] == "dialogue") for row in probe)
-    assert QUESTION not in {row["prompt"] for row in probe}
+    assert all(("img" in row) == (row["kind"] not in ("plain", "repeat")) for row in retention)
+    assert all(("history" in row) == (row["kind"] == "dialogue") for row in retention)
+    assert QUESTION not in {row["prompt"] for row in retention}
     files = [path for path in COMMITTED.rglob("*") if path.is_file()]
     assert max(path.stat().st_size for path in (COMMITTED / "images").iterdir()) < 8_192
     assert sum(path.stat().st_size for path in files) < 2_000_000
 
 
 def test_no_picture_is_in_two_splits() -> None:
-    pictures = [_digests(COMMITTED, split) for split in ("train", "validation", "test", "probe")]
+    pictures = [_digests(COMMITTED, split) for split in ("train", "validation", "test", "retention")]
     assert list(map(len, pictures)) == [20, 40, 120, 63]
     assert len(set().union(*pictures)) == 243
 

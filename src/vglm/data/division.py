@@ -32,7 +32,7 @@ class Pool:
         groups: What must not be divided.
         strata: What is to be spread evenly; None for nothing.
         given: Split -> its rows, as the data itself says; empty where it does not.
-        undivided: All rows but the probe's.
+        undivided: All rows but the retention set's.
     """
 
     ids: Sequence[str]
@@ -106,13 +106,13 @@ class ByGroup:
             pool: The rows.
 
         Returns:
-            The rows of `train`, `validation`, `test` and `probe`; empty where there are none.
+            The rows of `train`, `validation`, `test` and `retention`; empty where there are none.
 
         Raises:
             ConfigError: The settings do not fit this data.
             DataError: There are too few groups, or no training samples to divide.
         """
-        rows: dict[str, Sequence[int]] = {**dict.fromkeys((*SPLITS, "probe"), ()), **pool.given}
+        rows: dict[str, Sequence[int]] = {**dict.fromkeys((*SPLITS, "retention"), ()), **pool.given}
         if pool.has_splits:
             return Divided(rows, {"divided": "as the data says"})
         if not self.fractions:
@@ -223,7 +223,7 @@ def _hold_out(pool: Pool, fold: int, folds: int | None, name: str, seed: int) ->
     }
     protocol = {"name": name, "fold": fold, "folds": count, "groups": len(set(groups))}
     plan = {"divided": f"fold {fold} of {count} by group", "seed": seed, "protocol": protocol}
-    return Divided({"validation": (), "probe": (), **pool.given, **parts}, plan)
+    return Divided({"validation": (), "retention": (), **pool.given, **parts}, plan)
 
 
 def _refuse_empty(rows: Sequence[int], name: str, pool: Pool) -> None:

@@ -97,7 +97,7 @@ def mix_splits(
     """Train on a mixture, and evaluate on the first data set.
 
     Args:
-        datasets: Name -> data set. The first is the task: its validation, test and probe are those of the mixture.
+        datasets: Name -> data set. The first is the task: the mixture has its validation, test and retention set.
         weights: Name -> share of the training samples.
         length: Number of training samples in one epoch; None shows each sample of the task once.
         seed: Of the order within each data set.
@@ -115,7 +115,7 @@ def mix_splits(
     return Splits(
         train=Mixture({name: each.train for name, each in datasets.items()}, weights, length=length, seed=seed),
         test=task.test,
-        probe=task.probe,
+        retention=task.retention,
         validation=task.validation,
         files={f"{name}/{file}": digest for name, each in datasets.items() for file, digest in each.files.items()},
         image_hashes={image: digest for each in datasets.values() for image, digest in each.image_hashes.items()},

@@ -143,7 +143,7 @@ def scene_splits(*, train_samples: int, test_samples: int, seed: int = 1, test_s
         test_seed: Seed of the held-out samples; must differ from `seed`.
 
     Returns:
-        The splits, without a probe. In place of files they name, and hash, the settings that all samples follow from.
+        The splits, without a retention set. For files they name, and hash, the settings that all samples follow from.
 
     Raises:
         ConfigError: The seeds are equal, so the held-out samples would be training samples.
@@ -154,7 +154,7 @@ def scene_splits(*, train_samples: int, test_samples: int, seed: int = 1, test_s
     return Splits(
         train=SceneDialogues(train_samples, seed),
         test=list(SceneDialogues(test_samples, test_seed)),
-        probe=[],
+        retention=[],
         files={name: hashlib.sha256(name.encode()).hexdigest() for name in settings},
         synthetic="vglm.worlds.pretraining.scene_splits",
     )

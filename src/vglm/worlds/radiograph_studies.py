@@ -137,7 +137,7 @@ def radiograph_splits(
         languages: In which languages it is reported.
 
     Returns:
-        The splits, without a probe. In place of files they name, and hash, the settings that all samples follow from.
+        The splits, without a retention set. For files they name, and hash, the settings that all samples follow from.
 
     Raises:
         ConfigError: The seeds are equal, so the held-out patients would be training patients; or as
@@ -152,7 +152,7 @@ def radiograph_splits(
     return Splits(
         train=RadiographStudies(train_studies, seed, views=views, languages=languages),
         test=list(RadiographStudies(test_studies, test_seed, views=views, languages=languages)),
-        probe=[],
+        retention=[],
         files={name: hashlib.sha256(name.encode()).hexdigest() for name in settings},
         synthetic="vglm.worlds.radiograph_studies.radiograph_splits",
     )

@@ -136,7 +136,7 @@ def star_splits(
         size: Width and height of the pictures in pixels.
 
     Returns:
-        The splits, without a probe. In place of files they name, and hash, the settings that all samples follow from.
+        The splits, without a retention set. For files they name, and hash, the settings that all samples follow from.
 
     Raises:
         ConfigError: The seeds are equal, so the held-out stars would be training stars.
@@ -150,7 +150,7 @@ def star_splits(
     return Splits(
         train=StarDialogues(train_stars, seed, balanced=balanced, view=view, size=size),
         test=StarDialogues(test_stars, test_seed, view=view, size=size),
-        probe=[],
+        retention=[],
         files={name: hashlib.sha256(name.encode()).hexdigest() for name in settings},
         synthetic="vglm.worlds.star_dialogues.star_splits",
     )
