@@ -18,7 +18,7 @@ from PIL import Image
 import evaluate
 import train
 from vglm.config import compose, repo_root
-from vglm.data.loading import load_splits
+from vglm.data.loading import load_dataset
 from vglm.errors import LONGEST_MESSAGE, AdapterError, ConfigError, DataError, WorkbenchError
 from vglm.evaluation.predict.controls import shuffle_images
 from vglm.evaluation.predict.decoding import Decoding
@@ -72,7 +72,7 @@ def test_before_is_the_base_and_after_has_the_adapter(
 ) -> None:
     folder = run(f"run={run_folder}")
     assert folder == run_folder / "evaluation"
-    splits = load_splits(data, retention="probe.json")
+    splits = load_dataset(data, retention="probe.json")
     for arm, adapter in (("before", None), ("after", run_folder / "adapter")):
         model, processor = load_pretrained(random_model_folder, adapter=adapter)
         decoding = Decoding(max_new_tokens=TOKENS, batch_size=2)
@@ -132,7 +132,7 @@ def test_data_changed_since_the_training_is_stamped(copied_run: Path, data: Path
 
 
 def test_a_run_can_prove_what_it_was_tested_on(copied_run: Path, data: Path) -> None:
-    record = load_splits(data, retention="probe.json").record()
+    record = load_dataset(data, retention="probe.json").record()
     (copied_run / "splits.json").write_text(json.dumps(record), encoding="utf-8")
     evaluation = read_evaluation(run(f"run={copied_run}", "splits=test"))
     digest = record["splits"]["test"]["sha256"][:16]
@@ -173,7 +173,7 @@ def test_a_model_alone_is_asked_with_shuffled_and_true_images(
     evaluation = read_evaluation(folder)
     assert [arm.label for arm in evaluation.controls] == ["blank", "text-only", "in-context"]
     assert (evaluation.purpose, [stamp.text for stamp in evaluation.stamps]) == ("image use", ["ANSWERS CUT"])
-    samples = load_splits(data).test
+    samples = load_dataset(data).test
     loaded = load_pretrained(random_model_folder)
     for arm, rows in (("shuffled", shuffle_images(samples, seed=3)), ("true", samples)):
         expected = generate_predictions(*loaded, rows, Decoding(max_new_tokens=TOKENS))
@@ -185,7 +185,7 @@ def test_controls_and_baselines_are_written_and_declared(run_folder: Path, data:
     evaluation = read_evaluation(folder)
     labels = [f"{arm}-{control}" for arm in ("before", "after") for control in ("blank", "shuffled")]
     assert [arm.label for arm in evaluation.controls] == [*labels, "after-text-only", "before-in-context"]
-    samples = load_splits(data).test
+    samples = load_dataset(data).test
     for label in labels:
         records = read_predictions(folder / label / "predictions.jsonl")
         assert len(records) == 2
@@ -199,7 +199,7 @@ def test_controls_and_baselines_are_written_and_declared(run_folder: Path, data:
     assert [str(each.name) for each in baselines] == [*names, "4-shot in context"]
     shown = read_predictions(folder / "before-in-context" / "predictions.jsonl")
     assert [(record.id, len(record.history)) for record in shown] == [(sample.id, 4) for sample in samples]
-    examples = {(sample.question, sample.answer) for sample in load_splits(data).train}
+    examples = {(sample.question, sample.answer) for sample in load_dataset(data).train}
     assert set(shown[0].history) == examples  # all four training samples
     assert "4-shot in context" in (folder / "report" / "index.html").read_text(encoding="utf-8")
     assert {name: each for each in baselines for name in each.scores}.keys() >= {"exact_match"}

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 import evaluate
 from train import run
 from vglm.config import build, check_config, compose
-from vglm.data.loading import load_splits
+from vglm.data.loading import load_dataset
 from vglm.errors import CheckpointError, ConfigError, DataError
 from vglm.evaluation.checkpoint_selection import (
     CheckpointSelection,
@@ -166,7 +166,7 @@ def test_the_validation_split_is_asked_and_never_the_test() -> None:
 
 
 def test_without_validation_training_samples_are_asked_and_a_budget_holds_some_out(few_shot_folder: Path) -> None:
-    splits = load_splits(few_shot_folder)
+    splits = load_dataset(few_shot_folder)
     plain = CheckpointSelection(retention=lambda: scene_splits(train_samples=1, test_samples=9))
     assert plain.divide(splits) is splits
     asked = plain.select(splits)
@@ -186,7 +186,7 @@ def test_without_validation_training_samples_are_asked_and_a_budget_holds_some_o
 
 
 def test_groups_and_copies_stay_together_when_some_are_held_out(few_shot_folder: Path) -> None:
-    splits = load_splits(few_shot_folder)
+    splits = load_dataset(few_shot_folder)
     twice = [dataclasses.replace(each, id=f"{each.id}-{n}") for each in splits.train for n in "ab"]
     divided = dataclasses.replace(splits, train=twice).hold_out_validation(0.25)
     pictures = [{each.image for each in samples} for samples in (divided.train, divided.validation)]
@@ -200,8 +200,8 @@ def test_groups_and_copies_stay_together_when_some_are_held_out(few_shot_folder:
 
 def test_a_budget_without_a_retention_set_is_refused(few_shot_folder: Path) -> None:
     with pytest.raises(ConfigError, match="needs a retention set, and the data has none"):
-        CheckpointSelection(forgetting_budget=5).select(load_splits(few_shot_folder))
-    asked = CheckpointSelection().select(load_splits(few_shot_folder))
+        CheckpointSelection(forgetting_budget=5).select(load_dataset(few_shot_folder))
+    asked = CheckpointSelection().select(load_dataset(few_shot_folder))
     assert (list(asked.retention), asked.retention_source) == ([], "none")
 
 
@@ -403,8 +403,8 @@ def test_a_run_that_was_not_scored_has_a_learning_curve_only(tmp_path: Path) -> 
 
 
 def test_the_report_admits_that_its_retention_set_was_chosen_by(few_shot_folder: Path) -> None:
-    retention = load_splits(few_shot_folder).train
-    asked = CheckpointSelection().select(dataclasses.replace(load_splits(few_shot_folder), retention=retention))
+    retention = load_dataset(few_shot_folder).train
+    asked = CheckpointSelection().select(dataclasses.replace(load_dataset(few_shot_folder), retention=retention))
     reason = {
         "reason": "kept step 2",
         "metric": "exact_match",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vglm.config import repo_root
-from vglm.data.loading import load_splits
+from vglm.data.loading import load_dataset
 from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.predict.controls import (
@@ -125,7 +125,7 @@ def test_controls_that_the_data_does_not_allow_are_left_out() -> None:
 @pytest.fixture(scope="module")
 def scenes() -> list[Sample]:
     """Twenty questions about images that the tiny model answers well."""
-    retention = load_splits(repo_root() / "data" / "background_synthetic", retention="probe.json").retention
+    retention = load_dataset(repo_root() / "data" / "background_synthetic", retention="probe.json").retention
     return [each for each in retention if each.image is not None and each.meta["kind"] in ("place", "colour")][:20]
 
 

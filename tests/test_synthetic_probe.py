@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from vglm.data.images import image_sha256
-from vglm.data.loading import load_splits
+from vglm.data.loading import load_dataset
 from vglm.errors import ConfigError
 from vglm.worlds.pretraining import SceneDialogues
 from vglm.worlds.probe import FAMILIES, KINDS, probe_splits
@@ -40,7 +40,7 @@ def test_no_picture_is_one_that_recipes_train_on() -> None:
     """The replay set and the pre-training set are one stream (seed 1), the background set another."""
     retention = probe_splits()
     pictures = set(retention.hash_images(retention.retention)) - {None}
-    background = load_splits(DATA, train="train.json", test="test.json", retention="probe.json")
+    background = load_dataset(DATA, train="train.json", test="test.json", retention="probe.json")
     known = {
         digest
         for part in (background.train, background.test, background.retention)

@@ -15,7 +15,7 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from vglm.config import build, compose
 from vglm.data.collator import Collator
-from vglm.data.loading import load_splits
+from vglm.data.loading import load_dataset
 from vglm.errors import CheckpointError, WorkbenchError
 from vglm.evaluation.checkpoint_selection import CheckpointScores
 from vglm.model.loading import load_pretrained
@@ -54,7 +54,7 @@ def make_trainer(random_model_folder: Path, few_shot_folder: Path):
             disable_tqdm=True,
             seed=3,
         )
-        samples = load_splits(few_shot_folder).train
+        samples = load_dataset(few_shot_folder).train
         rates = {"projection": 0.001, "lora_B": "2x"}
         return WorkbenchTrainer(attach(model, method), arguments, samples, Collator(processor), rates, scores)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vglm.config.components import recorded
-from vglm.data.division import SPLITS, ByGroup, Pool, former_division
+from vglm.data.division import SPLITS, ByGroup, Pool
 from vglm.data.grouping import find_groups, find_strata, merge_groups
 from vglm.data.hashing import hash_file
 from vglm.data.image_checks import check_images
@@ -26,7 +26,7 @@ from vglm.data.slices import ImageSlice
 from vglm.data.sources import SourceReader
 from vglm.data.splits import Splits
 from vglm.data.table import Selection
-from vglm.errors import ConfigError, DataError
+from vglm.errors import DataError
 from vglm.files import check_regular
 
 SYNTHETIC_MARKER = "SYNTHETIC"
@@ -34,7 +34,6 @@ SYNTHETIC_MARKER = "SYNTHETIC"
 
 _PUBLISHED_FILE = "dataset.json"
 _SPLIT_FILES = {"train": "train.json", "validation": "validation.json", "test": "test.json"}
-_FORMER_SETTINGS = ("fractions", "group", "stratify", "seed", "protocol", "shots", "shot_seed", "folds", "fold")
 
 
 @recorded
@@ -97,26 +96,6 @@ def load_dataset(
         allow_leakage=allow_leakage,
         synthetic=_synthetic_folder(path),
     )
-
-
-def load_splits(path: str | Path, **settings: Any) -> Splits:
-    """`load_dataset` as configs of earlier versions call it: the settings of the division stand beside the others.
-
-    Args:
-        path: As for `load_dataset`.
-        **settings: Those of `load_dataset` but `division`; and `fractions`, `group`, `stratify`, `seed`, `protocol`
-            (`few_shot`, `k_fold` or `leave_one_out`), `shots`, `shot_seed`, `folds` and `fold`.
-
-    Raises:
-        ConfigError: As `load_dataset`; or there is no such setting.
-        DataError: As `load_dataset`.
-    """
-    former = {name: settings.pop(name) for name in _FORMER_SETTINGS if name in settings}
-    if unknown := sorted(set(settings) - {*(load_dataset.__kwdefaults__ or {})}):
-        raise ConfigError(f"dataset.{unknown[0]}: load_splits has no such setting.")
-    if former:
-        settings["division"] = former_division(former)
-    return load_dataset(path, **settings)
 
 
 def count_folds(path: str | Path, *, division: ByGroup, **dataset: Any) -> int:
