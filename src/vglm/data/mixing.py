@@ -11,16 +11,15 @@ generator's state: a resumed run, and every process of a run on several, sees th
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import overload
 
 import numpy as np
 
-from vglm.data.sample import Sample
+from vglm.data.sample import Sample, SampleSequence
 from vglm.data.splits import Splits
 from vglm.errors import ConfigError
 
 
-class Mixture(Sequence[Sample]):
+class Mixture(SampleSequence):
     """Samples of several sequences in fixed proportions, evenly interleaved.
 
     Every beginning of the mixture keeps the proportions to within one sample of each part. A part is gone through in a
@@ -73,14 +72,8 @@ class Mixture(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self._part)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        index = range(len(self))[index]
+    def sample(self, index: int) -> Sample:
+        """See `SampleSequence`."""
         number = int(self._part[index])
         sample = self.parts[number][int(self._index[index])]
         return replace(sample, id=f"{self.used[number]}:{sample.id}")

@@ -12,13 +12,13 @@ dialogues[1]  ->  Sample(
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
-from vglm.data.sample import Sample, Turn
+from vglm.data.sample import Sample, SampleSequence, Turn
 from vglm.data.splits import Splits
 from vglm.errors import ConfigError
 from vglm.worlds.questions import QUESTION_KINDS, TEXT_ONLY_KINDS, YES_NO, ask
@@ -49,7 +49,7 @@ class _Item:
     turns: tuple[Turn, ...]
 
 
-class SceneDialogues(Sequence[Sample]):
+class SceneDialogues(SampleSequence):
     """Samples made on demand: number i follows from (seed, i) alone, so they can be asked for in any order.
 
     Args:
@@ -81,14 +81,8 @@ class SceneDialogues(Sequence[Sample]):
     def __len__(self) -> int:
         return self.length
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self.length))]
-        index = range(self.length)[index]
+    def sample(self, index: int) -> Sample:
+        """See `SampleSequence`."""
         item = self._item(index)
         name = f"scenes-{self.seed}-{index}"
         meta: dict[str, Any] = {"kind": item.kind, "language": "en" if item.english else "zh"}
