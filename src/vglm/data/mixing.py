@@ -9,12 +9,12 @@ generator's state: a resumed run, and every process of a run on several, sees th
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from vglm.data.sample import Sample, SampleSequence
+from vglm.data.sample import Sample, SampleSequence, Turn
 from vglm.data.splits import Splits
 from vglm.errors import ConfigError
 
@@ -71,6 +71,19 @@ class Mixture(SampleSequence):
 
     def __len__(self) -> int:
         return len(self._part)
+
+    def dialogues(self) -> Iterator[tuple[Sequence[Turn], bool, bool]]:
+        """Turns, whether there is a picture, and whether in English, of all samples in order.
+
+        Parts that can say so without making a picture do (`vglm.worlds.pretraining.SceneDialogues.dialogues`).
+        """
+        for number, row in zip(self._part.tolist(), self._index.tolist(), strict=True):
+            part = self.parts[number]
+            if (cheap := getattr(part, "dialogues", None)) is not None:
+                yield from cheap([row])
+            else:
+                sample = part[row]
+                yield sample.turns, sample.image is not None, sample.english
 
     def sample(self, index: int) -> Sample:
         """See `SampleSequence`."""
