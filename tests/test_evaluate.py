@@ -42,7 +42,7 @@ def data(few_shot_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         shutil.copy(picture, folder)
     (folder / "copy.png").write_bytes((folder / rows[0]["img"]).read_bytes())
     retention = [{"img": None, "prompt": "你好", "label": "你好。", "kind": "plain"}]
-    splits = {"train": rows[:4], "test": [{**rows[0], "img": "copy.png"}, *rows[4:]], "retention": retention}
+    splits = {"train": rows[:4], "test": [{**rows[0], "img": "copy.png"}, *rows[4:]], "probe": retention}
     for name, content in splits.items():
         (folder / f"{name}.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     return folder

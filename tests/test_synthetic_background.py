@@ -30,7 +30,7 @@ def _digests(folder: Path, split: str) -> set[str]:
 def test_the_committed_set_is_what_its_seed_gives(tmp_path: Path) -> None:
     """Rows are equal; pixels may differ by rounding between machines, and files by their compression."""
     write_background_set(tmp_path / "set", COMMITTED_SEED)
-    for split in ("train", "validation", "test", "retention"):
+    for split in ("train", "validation", "test", "probe"):
         assert (tmp_path / "set" / f"{split}.json").read_text() == (COMMITTED / f"{split}.json").read_text()
     names = sorted(path.name for path in (COMMITTED / "images").iterdir())
     assert names == sorted(path.name for path in (tmp_path / "set" / "images").iterdir())
@@ -44,7 +44,7 @@ def test_the_committed_set_is_balanced_and_small() -> None:
         rows = _rows(COMMITTED, split)
         assert Counter(row["place"] for row in rows) == dict.fromkeys(NEW_PLACES, per_place)
         assert all(row["prompt"] == QUESTION and row["label"] == ANSWERS[row["place"]] for row in rows)
-    retention = _rows(COMMITTED, "retention")
+    retention = _rows(COMMITTED, "probe")
     asked = Counter((row["kind"], row.get("english", False)) for row in retention)
     assert asked == {(kind, english): 9 for kind in QUESTION_KINDS for english in (False, True)}
     assert all(("img" in row) == (row["kind"] not in ("plain", "repeat")) for row in retention)
@@ -56,7 +56,7 @@ def test_the_committed_set_is_balanced_and_small() -> None:
 
 
 def test_no_picture_is_in_two_splits() -> None:
-    pictures = [_digests(COMMITTED, split) for split in ("train", "validation", "test", "retention")]
+    pictures = [_digests(COMMITTED, split) for split in ("train", "validation", "test", "probe")]
     assert list(map(len, pictures)) == [20, 40, 120, 63]
     assert len(set().union(*pictures)) == 243
 
