@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 import vglm
 from vglm.config import arguments_of, check_config, entry_point, load_run_config
+from vglm.evaluation.score.settings import spell_out
 
 
 def run(cfg: DictConfig) -> Path:
@@ -26,6 +27,8 @@ def run(cfg: DictConfig) -> Path:
     """
     if cfg.resume is not None:
         cfg = load_run_config(cfg.resume, cfg)
+    if cfg.get("metrics") is not None:
+        cfg.metrics = spell_out(cfg.metrics)
     check_config(cfg)  # every mistake at once, before any library loads
     return vglm.train(**arguments_of(cfg, "train")).folder
 
