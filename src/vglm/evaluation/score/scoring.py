@@ -101,7 +101,7 @@ def _budget(folder: Path) -> float | None:
         return None
     try:
         content = json.loads(read_text(path, error=DataError))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None  # the section of the curves says so
     budget = content.get("budget_points") if isinstance(content, dict) else None
     return float(budget) if isinstance(budget, int | float) and budget >= 0 else None
