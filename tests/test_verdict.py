@@ -109,8 +109,12 @@ def test_without_a_metric_of_content_the_page_says_so() -> None:
 
 
 def with_controls(
-    folder: Path, before: Sequence[Prediction], after: Sequence[Prediction], names: Sequence[str] = ("accuracy",), **controls: Sequence[Prediction]
-) -> Comparison:  # fmt: skip
+    folder: Path,
+    before: Sequence[Prediction],
+    after: Sequence[Prediction],
+    names: Sequence[str] = ("accuracy",),
+    **controls: Sequence[Prediction],
+) -> Comparison:
     config = json.dumps({"metrics": {"names": list(names), "labels": PLACES}}, ensure_ascii=False)
     write_evaluation(replace(EVALUATION, config=config), folder)
     for label, records in {"before": before, "after": after, **controls}.items():

@@ -205,7 +205,8 @@ def metrics_of_run(trained: Mapping[str, object]) -> dict[str, Any] | None:
     if metrics and any((metrics.get("external") or {}).values()):
         raise ConfigError(
             "the run's config asks for metrics.external, which may open files or send answers elsewhere, so only your"
-            " own command line may ask for it. Name the metrics there: metrics=<file of conf/metrics/> metrics.external..."
+            " own command line may ask for it. Name the metrics there: metrics=<file of conf/metrics/> and"
+            " metrics.external.<name>.<key>=<value>."
         )
     return None if metrics is None else {str(key): value for key, value in metrics.items()}
 

@@ -92,8 +92,8 @@ def compare_gains(baseline: VisualGain, candidate: VisualGain, metric: Metric) -
     first, samples = _gain_rows(baseline, common, metric)
     second, _ = _gain_rows(candidate, common, metric)
     width = first.shape[1] // 2
-    counted = np.concatenate([first, second], axis=1).any(axis=1)
-    kept = counted if counted.any() else ~counted
+    counted = np.concatenate([first, second], axis=1).any(axis=1).tolist()
+    kept = [is_counted or not any(counted) for is_counted in counted]
 
     def gain(sums: Rows) -> Rows:
         return np.asarray(metric.statistic(sums[..., width:]) - metric.statistic(sums[..., :width]))
