@@ -183,7 +183,7 @@ def test_the_test_split_is_judged_whatever_comes_first() -> None:
     assert (only.main, only.verdict.finding) == ("train", "better")
     assert "on the training set" in verdict.en
     assert "训练集" in verdict.zh
-    general, held_out = said(9, SHORT, split="probe"), said(9, SHORT, split="validation")
+    general, held_out = said(9, SHORT, split="retention"), said(9, SHORT, split="validation")
     named = compare(general + held_out, general + held_out)
     assert named.main == "validation"
 
@@ -227,7 +227,7 @@ def test_slices_that_got_worse_are_named_with_holm_over_all_of_them() -> None:
 
 def probe(known: range, n: int = 180) -> list[Prediction]:
     return [
-        record(SHORT.format(name) if row in known else "?", SHORT.format(name), f"p{row}", split="probe")
+        record(SHORT.format(name) if row in known else "?", SHORT.format(name), f"p{row}", split="retention")
         for row, name in enumerate(places(n))
     ]
 
@@ -236,8 +236,8 @@ def test_forgetting_is_gross_as_well_as_net() -> None:
     """90 of 180 known before; 20 of them forgotten, 20 of the others learned: net nothing."""
     before, after = said(40, SHORT, 4) + probe(range(90)), said(40, SHORT) + probe(range(20, 110))
     comparison = compare(before, after)
-    assert comparison.probe_loss_points == 0.0
-    stored = comparison.as_dict()["splits"]["probe"]["forgetting"]
+    assert comparison.retention_loss_points == 0.0
+    stored = comparison.as_dict()["splits"]["retention"]["forgetting"]
     assert [stored[name] for name in ("known", "forgotten", "unknown", "learned")] == [90, 20, 90, 20]
     (line,) = forgetting_section.lines(scored(comparison))
     assert "it forgot 20 of the 90 it knew" in line.text.en

@@ -73,7 +73,7 @@ from vglm.evaluation.score.statistics import (
 from vglm.runs import EVALUATION_FILE
 from vglm.text.normalisation import normalise
 
-PROBE, TEST, TRAIN = "probe", "test", "train"
+RETENTION, TEST, TRAIN = "retention", "test", "train"
 MAX_SLICES = 30
 """A field with more different values is no way to slice."""
 LEVEL = 0.05
@@ -323,7 +323,7 @@ class Comparison:
         gains: How much of the score rests on the image; empty where no control was asked.
         baselines: What simple rules score; empty where nobody tried them.
         conventions: The candidate by other projects' conventions; empty where none was asked for.
-        budget_points: How many points of the probe the run was allowed to lose; None without such a budget.
+        budget_points: How many points of retention the run was allowed to lose; None without such a budget.
     """
 
     baseline: str
@@ -342,8 +342,8 @@ class Comparison:
 
     @property
     def main(self) -> str:
-        """The split that is judged: the test split where there is one; else training samples and the probe last."""
-        return min(self.splits, key=lambda name: (name != TEST, name == PROBE, name == TRAIN))
+        """The split that is judged: the test split where there is one; else training samples and retention last."""
+        return min(self.splits, key=lambda name: (name != TEST, name == RETENTION, name == TRAIN))
 
     @property
     def verdict(self) -> "Verdict":
@@ -381,10 +381,10 @@ class Comparison:
 
     @cached_property
     def within_budget(self) -> NonInferiority | None:
-        """Whether the probe lost no more than the run's forgetting budget; None without a budget or a probe."""
-        if self.budget_points is None or PROBE not in self.splits or self.main == PROBE:
+        """Whether retention lost no more than the run's forgetting budget; None without a budget or a retention set."""
+        if self.budget_points is None or RETENTION not in self.splits or self.main == RETENTION:
             return None
-        return non_inferiority(self.splits[PROBE].primary, self.budget_points / 100)
+        return non_inferiority(self.splits[RETENTION].primary, self.budget_points / 100)
 
     @cached_property
     def confusion(self) -> dict[str, dict[str, Any]]:
@@ -442,9 +442,9 @@ class Comparison:
         }
 
     @property
-    def probe_loss_points(self) -> float | None:
-        """Exact match lost on the general probe, in points; negative where it gained, None where there is no probe."""
-        return -self.splits[PROBE].points() if PROBE in self.splits else None
+    def retention_loss_points(self) -> float | None:
+        """Exact match lost on the retention set, in points; negative where it gained, None without one."""
+        return -self.splits[RETENTION].points() if RETENTION in self.splits else None
 
     def as_dict(self) -> MetricsFile:
         """The content of `metrics.json`."""
@@ -459,7 +459,7 @@ class Comparison:
             "metrics": {metric.name: _facts(metric) for metric in self.metrics},
             "splits": {name: self._split(name, summary) for name, summary in self.splits.items()},
             "draws": self.draws,
-            "probe_loss_points": self.probe_loss_points,
+            "retention_loss_points": self.retention_loss_points,
             "image_use": [self._gain(gain) for gain in self.gains],
             "image_use_change": [self._gain_change(each) for each in self.gain_changes],
             "worse_slices": [_worse(each) for each in self.worse_slices],
@@ -670,7 +670,7 @@ def compare(
         baseline: The records to compare with.
         candidate: The records of the same samples that are judged; their order is kept.
         labels: The arms' names, two different ones.
-        metrics: Names of metrics for the splits other than the probe (for the probe too where it is the only split),
+        metrics: Names of metrics for the splits other than the retention set (for that too where it is the only split),
             the primary one first; exact match and ROUGE-L are always there.
         classes: The closed set of labels, where metrics are of a classification; None for the different references.
         external: Further metrics by name, whose numbers were computed before.
@@ -712,7 +712,11 @@ def _compare(
         splits.setdefault(record.split, []).append(record)
     summaries = {}
     for name, records in splits.items():
-        own = METRICS if name == PROBE and len(splits) > 1 else tuple(each.signed(records) for each in chosen.values())
+        own = (
+            METRICS
+            if name == RETENTION and len(splits) > 1
+            else tuple(each.signed(records) for each in chosen.values())
+        )
         others = [before[record.key] for record in records]
         decisive, right = _decide(others, records, own)
         summaries[name] = Summary(tuple(map(Pair, others, records, right)), own, decisive)

@@ -183,9 +183,9 @@ class MetricsFile(TypedDict):
     metrics: dict[str, MetricFacts]
     splits: dict[str, SplitScores]
     draws: DrawScores
-    probe_loss_points: float | None
+    retention_loss_points: float | None
     within_budget: dict[str, Any] | None
-    """Whether the probe lost no more than the run's forgetting budget, see `NonInferiority`; None without a budget."""
+    """Whether retention lost no more than the run's forgetting budget, see `NonInferiority`; None without a budget."""
     image_use: list[GainScores]
     image_use_change: list[GainChangeScores]
     worse_slices: list[WorseSliceScores]

@@ -1,4 +1,4 @@
-"""What was forgotten of the general probe, gross as well as net, held against the run's budget."""
+"""What was forgotten of the retention set, gross as well as net, held against the run's budget."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,14 +7,14 @@ from vglm.evaluation.messages import Text
 from vglm.evaluation.report import formatting as fmt
 from vglm.evaluation.report.formatting import section_texts
 from vglm.evaluation.report.section import Cell, Line, Scored, Table
-from vglm.evaluation.score.comparison import PROBE, Comparison
+from vglm.evaluation.score.comparison import RETENTION, Comparison
 from vglm.evaluation.score.statistics import GrossForgetting
 
 say = section_texts(__file__)
 
 
 def show(scored: Scored) -> Mapping[str, Any] | None:
-    """What was known and what was not, and how much of it flipped; None without a probe."""
+    """What was known and what was not, and how much of it flipped; None without a retention set."""
     gross = _gross(scored)
     return None if gross is None else {"forgetting": _table(gross), "budget": _budget(scored.comparison)}
 
@@ -36,15 +36,15 @@ def lines(scored: Scored) -> list[Line]:
 
 
 def _gross(scored: Scored) -> GrossForgetting | None:
-    """The probe's, where something was tuned and the probe is beside what was learned."""
+    """Of the retention set, where something was tuned and it is beside what was learned."""
     comparison = scored.comparison
-    if scored.evaluation.purpose != "tuning" or PROBE not in comparison.splits or comparison.main == PROBE:
+    if scored.evaluation.purpose != "tuning" or RETENTION not in comparison.splits or comparison.main == RETENTION:
         return None
-    return comparison.splits[PROBE].forgetting
+    return comparison.splits[RETENTION].forgetting
 
 
 def _budget(comparison: Comparison) -> Text | None:
-    """Whether the probe lost no more than the run's budget; None without one."""
+    """Whether retention lost no more than the run's budget; None without one."""
     found = comparison.within_budget
     if found is None:
         return None
