@@ -26,6 +26,10 @@ def run(cfg: DictConfig) -> Path:
     """
     if cfg.resume is not None:
         cfg = load_run_config(cfg.resume, cfg)
+    if (cfg.get("metrics") or {}).get("external"):
+        from vglm.evaluation.score.settings import spell_out  # loads libraries that a mistake in the config needs not
+
+        cfg.metrics = spell_out(cfg.metrics)
     check_config(cfg)  # every mistake at once, before any library loads
     return vglm.train(**arguments_of(cfg, "train")).folder
 

@@ -117,7 +117,11 @@ def test_arms_about_other_samples_are_refused() -> None:
 
 def many(right: int, n: int, **values: str) -> list[Prediction]:
     """So many records, the first ones right."""
-    return [record(f"{row:03}", "对" if row < right else "错", **values) for row in range(n)]
+    truth = ["是" if row % 2 else "对" for row in range(n)]
+    return [
+        record(f"{row:03}", each if row < right else "错", **{"reference": each, **values})
+        for row, each in enumerate(truth)
+    ]
 
 
 def test_every_metric_has_its_statistics_and_holm_counts_them_all() -> None:

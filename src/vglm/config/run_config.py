@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vglm.config.aliases import rename
+from vglm.config.places import repo_root
 from vglm.config.targets import interpolation_in
 from vglm.errors import ConfigError, brief
 from vglm.files import parse_yaml, read_text
@@ -27,6 +28,7 @@ _BEFORE: Mapping[str, Any] = {
     "feature_cache": True,
     "allow_leakage": False,
     "learning_rates": {},
+    "metrics": None,
     "tracker": {"_target_": "vglm.tuning.trainer.Tracker", "report_to": "none"},
     "checkpoint_selection": {
         "_target_": "vglm.evaluation.checkpoint_selection.CheckpointSelection",
@@ -37,7 +39,7 @@ _BEFORE: Mapping[str, Any] = {
 _TRACKER_SETTINGS = "wandb/settings"
 _TO_BE_NAMED = ("torch_compile", "torch_compile_backend", "torch_compile_mode", "deepspeed")
 """Fields of the trainer that run other programs: a run's config has them only where the command line does too."""
-_ELSEWHERE = ("output_dir", "resume", "trainer.output_dir", "tracker", "trainer.report_to", "allow_leakage")
+_ELSEWHERE = ("output_dir", "resume", "trainer.output_dir", "tracker", "trainer.report_to", "allow_leakage", "metrics")
 """Keys in which a resumed run may differ from what it was."""
 
 
@@ -183,8 +185,34 @@ def _differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, An
         yield path, one, other
 
 
+def metrics_of_run(trained: Mapping[str, object]) -> dict[str, Any] | None:
+    """What a run is to be scored by.
+
+    Args:
+        trained: The run's config.
+
+    Returns:
+        Its `metrics`; None where it names none.
+
+    Raises:
+        ConfigError: They are no metrics, or open files or connections, which only a command line may ask for.
+    """
+    metrics = trained.get("metrics")
+    if metrics is not None and not isinstance(metrics, Mapping):
+        raise ConfigError(
+            f"the run's metrics: expected names and labels, got {str(metrics)[:100]!r}. Restore the file."
+        )
+    if metrics and any((metrics.get("external") or {}).values()):
+        raise ConfigError(
+            "the run's config asks for metrics.external, which may open files or send answers elsewhere, so only your"
+            " own command line may ask for it. Name the metrics there: metrics=<file of conf/metrics/> and"
+            " metrics.external.<name>.<key>=<value>."
+        )
+    return None if metrics is None else {str(key): value for key, value in metrics.items()}
+
+
 def take_from_run(cfg: DictConfig, trained: Mapping[str, object]) -> None:
-    """Evaluate the run's model on the run's data, except for what the command line says of them.
+    """Evaluate the run's model on the run's data by the run's metrics, except for what the command line says of them.
 
     Args:
         cfg: The config of evaluate.py, which is changed.
@@ -205,6 +233,12 @@ def take_from_run(cfg: DictConfig, trained: Mapping[str, object]) -> None:
                 cfg[name] = OmegaConf.merge(trained[name], given)
             if "_target_" not in (cfg.get(name) or {}):
                 raise ConfigError(f"there is no {name}: pass run=<run folder>, or model=<name> and dataset=<name>.")
+        given = cfg.get("metrics") or {}
+        if not isinstance(given, Mapping | DictConfig):
+            raise ConfigError(f"metrics: expected names and labels, got {str(given)[:100]!r}.")
+        if "_target_" not in given:
+            usual = OmegaConf.load(repo_root() / "conf" / "metrics" / "caption.yaml")
+            cfg.metrics = OmegaConf.merge(metrics_of_run(trained) or usual, given)
 
 
 def as_text(config: Mapping[str, Any]) -> str:

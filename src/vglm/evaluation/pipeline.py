@@ -1,7 +1,7 @@
 """An evaluation from the arms to the report, in Python; `evaluate.py` calls it with what its config builds.
 
 result = evaluate(run="outputs/background/lora/2026-11-22_20-00-00", metrics=["exact_match", "chrf"])
-result.comparison.verdict.finding              "better", "worse", "open" or "too few"
+result.comparison.verdict.finding              "better", "worse", "open", "too few", "no skill"
 result.scores["test"]["exact_match"]           {"values": {"before": 0.0, "after": 0.925}, "interval": …, …}
 score(result.folder, ["bleu_zh"])              the stored answers by other metrics
 compare([first.folder, second.folder])         several of them side by side
@@ -19,6 +19,7 @@ import yaml
 from vglm.config import anchor_paths, build
 from vglm.config.components import Component, is_recorded
 from vglm.config.components import describe as describe_component
+from vglm.config.run_config import metrics_of_run
 from vglm.data.loading import load_dataset
 from vglm.data.splits import Splits
 from vglm.errors import ConfigError
@@ -111,7 +112,8 @@ def evaluate(
         run: A run, its folder, or `latest`; None for a model alone.
         model: The run's base model, or the model that is evaluated; the run's own if not given.
         dataset: What to ask about, see `vglm.load_dataset`, or its path; the run's own data if not given.
-        metrics: What to score by, the primary one first; exact match and ROUGE-L are always there.
+        metrics: What to score by, the primary one first; the run's own if not given. Exact match and ROUGE-L are always
+            there.
         task: In which words to ask; as they are if not given.
         unverified: Whether to take a result that failed its check after training.
         output_dir: The evaluation folder; `<run>/evaluation`, or one below outputs/evaluation, if not given.
@@ -143,7 +145,7 @@ def evaluate(
     given = {name: value for name, value in locals().items() if name != "config"}
     given["task"] = task = build(task) if isinstance(task, Mapping) else task or Task()
     tuned = run if isinstance(run, Run | None) else Run.open(run, unverified=unverified)
-    settings = MetricSettings.of(metrics)
+    settings = MetricSettings.of(metrics_of_run(tuned.config) if metrics is None and tuned is not None else metrics)
     settings.check_files()
     config = _describe_arguments(given, tuned, settings) if config is None else config
     decoding = Decoding.of(

@@ -10,7 +10,7 @@ trained from Python: `python evaluate.py run=...`, `python train.py resume=...`,
 """
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from datetime import datetime
 from os import PathLike, fspath
@@ -49,7 +49,7 @@ _OPENED_BY: Mapping[str, tuple[Any, str]] = {
     "dataset": (load_dataset, "path"),
     "model": (load_pretrained, "path_or_id"),
 }
-_GROUPS = ("dataset", "model", "method", "trainer", "tracker", "checkpoint_selection")
+_GROUPS = ("dataset", "model", "method", "trainer", "tracker", "checkpoint_selection", "metrics")
 
 
 class CheckpointSelection(Protocol):
@@ -73,6 +73,7 @@ def train(
     trainer: TrainingArguments | Component | str | None = None,
     tracker: Tracker | Component | str | None = None,
     checkpoint_selection: CheckpointSelection | Component | None = None,
+    metrics: Component | Sequence[str] | str | None = None,
     learning_rates: Mapping[str, float | str] = MappingProxyType({}),
     recipe: str = "custom",
     seed: int = 1,
@@ -86,7 +87,7 @@ def train(
 ) -> Run:
     """Fine-tune a model on a data set.
 
-    A component (the first six) can be given as an object; as keys and values to put over the default, such as
+    A component (the first seven) can be given as an object; as keys and values to put over the default, such as
     `{"r": 16}`; with a `_target_`, as a whole; or by the name of a file in its folder of `conf/`, such as "p_tuning".
 
     Args:
@@ -99,6 +100,8 @@ def train(
             `report_to` are set to what this function says of them.
         tracker: Where the curves go besides `log.jsonl`. Nowhere if not given.
         checkpoint_selection: How checkpoints are scored and chosen, see `conf/train.yaml`.
+        metrics: What `vglm.evaluate` scores the run by, the primary one first: names, or a component as in
+            `conf/metrics/`. They are checked and recorded; training does not depend on them.
         learning_rates: Parts with a rate of their own, such as `{"projection": 1e-4, "lora_B": "16x"}`.
         recipe: The run's name.
         seed: Of the order of samples, dropout and what starts at random.
@@ -120,7 +123,10 @@ def train(
         AdapterError: What was saved did not prove to be what was trained.
         WorkbenchError: A loss was not finite, or nothing can be written.
     """
-    parts, config = _components(dict(locals()))
+    given = dict(locals())
+    if isinstance(metrics, Sequence) and not isinstance(metrics, str):
+        given["metrics"] = {"names": list(metrics)}
+    parts, config = _components(given)
     arguments, selection = parts["trainer"], parts["checkpoint_selection"]
     base = config["model"]
     check_method(parts["method"], arguments, learning_rates, base.get("quantization"), base.get("dtype"))

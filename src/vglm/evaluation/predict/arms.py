@@ -401,7 +401,6 @@ def _resolved(argument: str, arms: Arms) -> str:
 
 def _stamps(arms: Arms, predictions: Sequence[Prediction]) -> tuple[Stamp, ...]:
     """What a reader must know before believing the scores, from hashes of images and files."""
-    hashes = {record.image_sha256 for record in predictions if record.split == "test"} - {None}
     stamps = list(arms.stamps)
     tested = [record for record in predictions if record.split == "test" and record.draw == 0]
     leaks = list(arms.leakage)
@@ -411,13 +410,23 @@ def _stamps(arms: Arms, predictions: Sequence[Prediction]) -> tuple[Stamp, ...]:
         stamps.append(Stamp(text="LEAKED", detail=Message("leaked", {"leaks": tuple(leaks)})))
     if arms.is_other_test:
         stamps.append(Stamp(text="OTHER TEST SAMPLES", detail=Message("other_test")))
-    if seen := len(hashes & arms.trained_images):
-        detail = Message("training_images", {"n": seen, "total": len(hashes)})
-        stamps.append(Stamp(text="EVALUATED ON TRAINING IMAGES", detail=detail))
+    if seen := tuple(_seen_images(arms.trained_images, predictions)):
+        stamps.append(Stamp(text="EVALUATED ON TRAINING IMAGES", detail=Message("trained_images", {"splits": seen})))
     if changed := arms.changed_files:
         detail = Message("data_changed", {"n": len(changed), "first": changed[0]})
         stamps.append(Stamp(text="DATA CHANGED SINCE TRAINING", detail=detail))
     return tuple(stamps)
+
+
+def _seen_images(trained: frozenset[str], predictions: Sequence[Prediction]) -> Iterator[Message]:
+    """How many images of each split were trained on, by their content, whatever the split is called."""
+    shown: dict[str, set[str]] = {}
+    for record in predictions:
+        if record.image_sha256 is not None:
+            shown.setdefault(record.split, set()).add(record.image_sha256)
+    for split, hashes in shown.items():
+        if seen := len(hashes & trained):
+            yield Message("trained_images_of", {"n": seen, "total": len(hashes), "split": split})
 
 
 def _cut_stamps(arms: Arms, answers: Answers, decoding: Decoding) -> Iterator[Stamp]:

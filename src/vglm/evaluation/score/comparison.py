@@ -15,7 +15,7 @@ apart. `as_dict` is what `metrics.json` holds, see `vglm.evaluation.score.schema
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
@@ -32,7 +32,8 @@ from vglm.evaluation.predictions import (
     read_predictions,
 )
 from vglm.evaluation.score.baselines import Baseline
-from vglm.evaluation.score.image_use import VisualGain
+from vglm.evaluation.score.changes import Change, count_changes
+from vglm.evaluation.score.image_use import GainChange, VisualGain, compare_gains
 from vglm.evaluation.score.metrics import (
     EXACT_MATCH,
     METRICS,
@@ -51,19 +52,28 @@ from vglm.evaluation.score.metrics.findings import by_abnormality, finding_table
 from vglm.evaluation.score.schema import (
     VERSION,
     DrawScores,
+    GainChangeScores,
     GainScores,
     MetricFacts,
     MetricScore,
     MetricsFile,
     SetScores,
     SplitScores,
+    WorseSliceScores,
 )
 from vglm.evaluation.score.settings import MetricSettings, read_settings
-from vglm.evaluation.score.statistics import PairedComparison
+from vglm.evaluation.score.statistics import (
+    GrossForgetting,
+    NonInferiority,
+    PairedComparison,
+    gross_forgetting,
+    holm,
+    non_inferiority,
+)
 from vglm.runs import EVALUATION_FILE
 from vglm.text.normalisation import normalise
 
-RETENTION = "retention"
+RETENTION, TEST, TRAIN = "retention", "test", "train"
 MAX_SLICES = 30
 """A field with more different values is no way to slice."""
 LEVEL = 0.05
@@ -181,6 +191,23 @@ class Summary:
         """The pairs that went from `was_right` in the baseline to `is_right` in the candidate."""
         return [pair for pair in self.pairs if pair.right == (was_right, is_right)]
 
+    @cached_property
+    def changes(self) -> dict[Change, int]:
+        """What became of the answers by content and by form, see `vglm.evaluation.score.changes`."""
+        return count_changes(self.pairs)
+
+    @cached_property
+    def forgetting(self) -> GrossForgetting:
+        """How many samples' answers were right and are wrong, and the reverse; of several draws the first."""
+        pairs = [pair for pair in self.pairs if pair.candidate.draw == self.draws[0]]
+        before, after = zip(*(pair.right for pair in pairs), strict=True)
+        return gross_forgetting(before, after, groups=[(pair.candidate.split, pair.candidate.group) for pair in pairs])
+
+    @property
+    def has_one_reference(self) -> bool:
+        """Whether the same answer is right for all of several samples, so that no skill shows in giving it."""
+        return self.n > 1 and len({normalise(pair.candidate.reference) for pair in self.pairs}) == 1
+
     @property
     def power_line(self) -> Message:
         """What these samples can and cannot show by the primary metric, in a sentence or two."""
@@ -268,6 +295,23 @@ class Summary:
 
 
 @dataclass(frozen=True)
+class WorseSlice:
+    """A part of the main split that got worse, of all its parts.
+
+    Attributes:
+        field: What it is sliced by.
+        value: Which slice.
+        summary: Its pairs.
+        p_value: Of the primary metric's comparison there, by Holm over all slices.
+    """
+
+    field: str
+    value: str
+    summary: Summary
+    p_value: float
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The whole comparison.
 
@@ -279,6 +323,7 @@ class Comparison:
         gains: How much of the score rests on the image; empty where no control was asked.
         baselines: What simple rules score; empty where nobody tried them.
         conventions: The candidate by other projects' conventions; empty where none was asked for.
+        budget_points: How many points of retention the run was allowed to lose; None without such a budget.
     """
 
     baseline: str
@@ -288,6 +333,7 @@ class Comparison:
     gains: tuple[VisualGain, ...] = ()
     baselines: tuple[Baseline, ...] = ()
     conventions: Mapping[str, Any] = field(default_factory=dict)
+    budget_points: float | None = None
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -296,13 +342,49 @@ class Comparison:
 
     @property
     def main(self) -> str:
-        """The split that is judged: the first that is no retention set, or else the retention set."""
-        return next((name for name in self.splits if name != RETENTION), RETENTION)
+        """The split that is judged: the test split where there is one; else training samples and retention last."""
+        return min(self.splits, key=lambda name: (name != TEST, name == RETENTION, name == TRAIN))
 
     @property
     def verdict(self) -> "Verdict":
         """What the primary metric on the main split allows to say."""
-        return judge(self.splits[self.main].primary, self.splits[self.main].primary_metric)
+        part = self.splits[self.main]
+        found = judge(part.primary, part.primary_metric)
+        return replace(found, finding="no skill") if part.has_one_reference and found.finding != "too few" else found
+
+    @cached_property
+    def gain_changes(self) -> tuple[GainChange, ...]:
+        """What tuning changed of the use of images, for each control that both arms answered."""
+        metric = self.splits[self.main].primary_metric
+        gains = {(gain.control, gain.arm): gain for gain in self.gains}
+        pairs = [
+            (gains[control, self.baseline], gains[control, self.candidate])
+            for control in dict.fromkeys(gain.control for gain in self.gains)
+            if {(control, self.baseline), (control, self.candidate)} <= gains.keys()
+        ]
+        return tuple(each for pair in pairs if (each := compare_gains(*pair, metric)) is not None)
+
+    @cached_property
+    def worse_slices(self) -> tuple[WorseSlice, ...]:
+        """The slices of the main split that got worse, with p-values by Holm over all its slices."""
+        slices = [
+            (field, value, part)
+            for field, parts in self.splits[self.main].slices.items()
+            for value, part in parts.items()
+        ]
+        corrected = holm({str(place): part.primary.p_value for place, (*_, part) in enumerate(slices)})
+        return tuple(
+            WorseSlice(field, value, part, p_value)
+            for (field, value, part), p_value in zip(slices, corrected.values(), strict=True)
+            if judge(part.primary, part.primary_metric).finding == "worse" and p_value < LEVEL
+        )
+
+    @cached_property
+    def within_budget(self) -> NonInferiority | None:
+        """Whether retention lost no more than the run's forgetting budget; None without a budget or a retention set."""
+        if self.budget_points is None or RETENTION not in self.splits or self.main == RETENTION:
+            return None
+        return non_inferiority(self.splits[RETENTION].primary, self.budget_points / 100)
 
     @cached_property
     def confusion(self) -> dict[str, dict[str, Any]]:
@@ -379,6 +461,9 @@ class Comparison:
             "draws": self.draws,
             "retention_loss_points": self.retention_loss_points,
             "image_use": [self._gain(gain) for gain in self.gains],
+            "image_use_change": [self._gain_change(each) for each in self.gain_changes],
+            "worse_slices": [_worse(each) for each in self.worse_slices],
+            "within_budget": None if self.within_budget is None else _finite(asdict(self.within_budget)),
             "conventions": dict(self.conventions),
         }
 
@@ -387,6 +472,8 @@ class Comparison:
         return {
             **self._set(summary),
             "right_by": summary.decisive.name,
+            "changes": {str(name): count for name, count in summary.changes.items()},
+            "forgetting": _finite(asdict(summary.forgetting)),
             "wrong_to_right": _names(summary, summary.flips(False, True)),
             "right_to_wrong": _names(summary, summary.flips(True, False)),
             "power_line": as_plain(summary.power_line),
@@ -447,11 +534,46 @@ class Comparison:
             "meaning": as_plain(gain.meaning),
             "changed": gain.changed,
             "metric": metric.name,
-            "finding": judge(gain.result, metric).finding,
+            "finding": judge_gain(gain, metric),
             "other_image": facts.pop("before"),
             "true_image": facts.pop("after"),
             **facts,  # type: ignore[typeddict-item]  # the fields of `PairedComparison`
         }
+
+    def _gain_change(self, change: GainChange) -> GainChangeScores:
+        facts, metric = change.result.as_dict(), self.splits[self.main].primary_metric
+        return {
+            "control": change.control,
+            "metric": metric.name,
+            "finding": judge_change(change, metric),
+            "at_floor": list(change.at_floor),
+            "gains": {self.baseline: facts["before"], self.candidate: facts["after"]},
+            **{name: facts[name] for name in ("difference", "interval", "confidence", "p_value", "n", "groups")},  # type: ignore[typeddict-item]
+        }
+
+
+def _worse(worse: WorseSlice) -> WorseSliceScores:
+    facts = worse.summary.primary.as_dict()
+    names = ("difference", "interval", "n", "groups")
+    return {
+        "field": worse.field,
+        "value": worse.value,
+        "metric": worse.summary.primary_metric.name,
+        "p_value_holm": worse.p_value,
+        **{name: facts[name] for name in names},  # type: ignore[typeddict-item]
+    }
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON-able: what is not finite becomes None."""
+    return {
+        name: [_none(part) for part in each] if isinstance(each, tuple) else _none(each)
+        for name, each in values.items()
+    }
+
+
+def _none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _facts(metric: Metric) -> MetricFacts:
@@ -477,7 +599,8 @@ class Verdict:
 
     Attributes:
         finding: `better` or `worse` where the interval excludes no difference and the test agrees; `open` where either
-            does not; `too few` where there are fewer than `result.least_groups` independent groups or no interval.
+            does not; `too few` where there are fewer than `result.least_groups` independent groups or no interval; of a
+            whole comparison `no skill` where all samples have the same reference.
         result: What it rests on.
         metric: Likewise.
     """
@@ -507,6 +630,18 @@ def judge(result: PairedComparison, metric: Metric) -> Verdict:
         return Verdict("open", result, metric)
     is_better = (result.difference > 0) == (metric.higher_is_better is not False)
     return Verdict("better" if is_better else "worse", result, metric)
+
+
+def judge_gain(gain: VisualGain, metric: Metric) -> str:
+    """As `judge`; `floor` where the arm scores nothing with any image, so that its use of images cannot be told."""
+    finding = judge(gain.result, metric).finding
+    return "floor" if gain.is_at_floor(metric) and finding != "too few" else finding
+
+
+def judge_change(change: GainChange, metric: Metric) -> str:
+    """Whether images are used more (`better`) or less (`worse`); `floor` where an arm's use of them cannot be told."""
+    finding = judge(change.result, metric).finding
+    return "floor" if change.at_floor and finding != "too few" else finding
 
 
 def slice_values(record: Prediction) -> dict[str, str]:

@@ -3,9 +3,14 @@
 The questions with other images are the controls of `vglm.evaluation.predict.controls`.
 """
 
-from dataclasses import dataclass
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from vglm.errors import DataError
 from vglm.evaluation.messages import Sentence
@@ -17,8 +22,9 @@ from vglm.evaluation.predictions import (
     predictions_file,
     read_predictions,
 )
-from vglm.evaluation.score.metrics import compare_arms
-from vglm.evaluation.score.statistics import PairedComparison
+from vglm.evaluation.score.metrics import Metric, compare_arms
+from vglm.evaluation.score.metrics.base import Rows, join_draws
+from vglm.evaluation.score.statistics import PairedComparison, compare_paired
 from vglm.text.normalisation import normalise
 
 if TYPE_CHECKING:
@@ -38,6 +44,7 @@ class VisualGain:
         meaning: What the control stands for; empty where `evaluation.json` does not say.
         result: `before` is the score with the other image, `after` with the true one.
         changed: Questions that are answered otherwise with the other image; with none, the image plays no role.
+        answers: The records with the other image, and those with the true one, in the same order.
     """
 
     arm: str
@@ -46,6 +53,73 @@ class VisualGain:
     meaning: Sentence
     result: PairedComparison
     changed: int
+    answers: tuple[Sequence[Prediction], Sequence[Prediction]] = field(default=((), ()), repr=False, compare=False)
+
+    def is_at_floor(self, metric: Metric) -> bool:
+        """Whether the arm scores nothing with any image, so that the metric cannot tell whether it looks."""
+        return metric.higher_is_better is not False and self.result.before == self.result.after == 0
+
+
+@dataclass(frozen=True)
+class GainChange:
+    """What tuning changed of the use of images, by one control.
+
+    Attributes:
+        control: See `VisualGain`.
+        result: `before` is the visual gain of the baseline, `after` that of the candidate, on the same questions.
+        at_floor: The arms that score nothing with any image; with one of them the change cannot be told.
+    """
+
+    control: str
+    result: PairedComparison
+    at_floor: tuple[str, ...]
+
+
+def compare_gains(baseline: VisualGain, candidate: VisualGain, metric: Metric) -> GainChange | None:
+    """Compare the visual gains of two arms over the same control, question by question.
+
+    Args:
+        baseline: The gain of the arm to compare with.
+        candidate: That of the arm that is judged.
+        metric: What both were scored by.
+
+    Returns:
+        The difference of the gains with its interval; None where no question was asked in both arms.
+    """
+    common = {each.key for each in baseline.answers[1]} & {each.key for each in candidate.answers[1]}
+    if not common:
+        return None
+    first, samples = _gain_rows(baseline, common, metric)
+    second, _ = _gain_rows(candidate, common, metric)
+    width = first.shape[1] // 2
+    counted = np.concatenate([first, second], axis=1).any(axis=1).tolist()
+    kept = [is_counted or not any(counted) for is_counted in counted]
+
+    def gain(sums: Rows) -> Rows:
+        return np.asarray(metric.statistic(sums[..., width:]) - metric.statistic(sums[..., :width]))
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        result = compare_paired(
+            first[kept],
+            second[kept],
+            groups=[(each.split, each.group) for each, is_kept in zip(samples, kept, strict=True) if is_kept],
+            statistic=gain,
+            bound=2.0 if metric.is_share else math.inf,
+        )
+    return GainChange(
+        candidate.control, result, tuple(each.arm for each in (baseline, candidate) if each.is_at_floor(metric))
+    )
+
+
+def _gain_rows(gain: VisualGain, keys: set[tuple[str, str, int]], metric: Metric) -> tuple[Rows, list[Prediction]]:
+    """The metric's numbers with the other image, then with the true one, shape (n, 2 k); and the samples, by key."""
+    others, truth = (sorted((each for each in arm if each.key in keys), key=_key) for arm in gain.answers)
+    rows = [join_draws(metric.rows(records), truth) for records in (others, truth)]
+    return np.concatenate([each for each, _ in rows], axis=1), rows[0][1]
+
+
+def _key(record: Prediction) -> tuple[str, str, int]:
+    return record.key
 
 
 def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: "Comparison") -> list[VisualGain]:
@@ -53,6 +127,9 @@ def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: "Compari
 
     A control is a folder with predictions beside the arms, whose name holds the sort of image and the arm's label:
     `before-shuffled`, `after-blank`. A name without an arm's label belongs to the candidate.
+
+    Of shuffled images only those count that ask for another answer: with the image of another beach, "beach" stays
+    right, and a model that looks would seem not to.
 
     Args:
         folder: The evaluation folder.
@@ -73,7 +150,8 @@ def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: "Compari
     if evaluation.purpose == "image use":
         result = part.primary
         label, meaning = comparison.baseline, evaluation.baseline.meaning
-        gains.append(VisualGain(comparison.candidate, label, label, meaning, result, part.changed))
+        answers_of = tuple(arms[comparison.baseline]), tuple(arms[comparison.candidate])
+        gains.append(VisualGain(comparison.candidate, label, label, meaning, result, part.changed, answers_of))
     for path in sorted(folder.glob(f"*/{PREDICTIONS_FILE}")):
         label = path.parent.name
         control = next((name for name in CONTROLS if name in label), None)
@@ -91,14 +169,45 @@ def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: "Compari
             for one, two in zip(truth, others, strict=True)
         ):
             raise DataError(f"{path} is not about the samples of {arm}. Evaluate again, or remove the folder.")
+        if control == "shuffled":
+            others, truth = _with_other_references(others, truth, arms[comparison.candidate])
+            if not truth:
+                continue
         try:
             result = compare_arms(part.primary_metric, others, truth)
         except DataError:  # a part of the samples without all classes
             continue
         changed = sum(_differ(*pair) for pair in zip(others, truth, strict=True))
-        gains.append(VisualGain(arm, control, label, meanings.get(label, ""), result, changed))
+        gains.append(VisualGain(arm, control, label, meanings.get(label, ""), result, changed, (others, truth)))
     rank = {name: index for index, name in enumerate(CONTROLS)}
     return sorted(gains, key=lambda gain: (rank.get(gain.control, -1), list(arms).index(gain.arm)))
+
+
+def _with_other_references(
+    others: Sequence[Prediction], truth: Sequence[Prediction], known: Sequence[Prediction]
+) -> tuple[list[Prediction], list[Prediction]]:
+    """The pairs whose other image asks for another answer, as far as the split's own questions about it say.
+
+    Args:
+        others: The records with the other image.
+        truth: Those with the true one.
+        known: Records that say what is right of which image.
+    """
+    references: dict[tuple[str | None, str], set[str]] = defaultdict(set)
+    for record in known:
+        references[record.image_sha256, _asked(record)].add(normalise(record.reference))
+    kept = [
+        (one, other)
+        for one, other in zip(others, truth, strict=True)
+        if one.image_sha256 is None
+        or normalise(other.reference) not in references.get((one.image_sha256, _asked(one)), ())
+    ]
+    return [one for one, _ in kept], [other for _, other in kept]
+
+
+def _asked(record: Prediction) -> str:
+    """What sort of question it is: its kind where the data names one, else its words."""
+    return record.kind or normalise(record.question)
 
 
 def _differ(one: Prediction, other: Prediction) -> bool:

@@ -80,6 +80,10 @@ class SplitScores(SetScores):
 
     right_by: str
     """The metric that calls an answer right or wrong."""
+    changes: dict[str, int]
+    """What became of the answers by content and form -> how many, see `vglm.evaluation.score.changes`."""
+    forgetting: dict[str, Any]
+    """What was right and is wrong, and the reverse, see `GrossForgetting`."""
     wrong_to_right: list[str]
     right_to_wrong: list[str]
     power_line: Plain
@@ -133,6 +137,36 @@ class GainScores(TypedDict):
     interval_method: Plain
 
 
+class GainChangeScores(TypedDict):
+    """What tuning changed of the use of images, see `vglm.evaluation.score.image_use.GainChange`."""
+
+    control: str
+    metric: str
+    finding: str
+    at_floor: list[str]
+    gains: dict[str, float | None]
+    """Arm -> visual gain."""
+    difference: float | None
+    interval: list[float | None]
+    confidence: float
+    p_value: float | None
+    n: int
+    groups: int
+
+
+class WorseSliceScores(TypedDict):
+    """A slice of the main split that got worse, with Holm's correction over all its slices."""
+
+    field: str
+    value: str
+    metric: str
+    p_value_holm: float
+    difference: float | None
+    interval: list[float | None]
+    n: int
+    groups: int
+
+
 class ArmLabels(TypedDict):
     """Which arm is which."""
 
@@ -150,7 +184,11 @@ class MetricsFile(TypedDict):
     splits: dict[str, SplitScores]
     draws: DrawScores
     retention_loss_points: float | None
+    within_budget: dict[str, Any] | None
+    """Whether retention lost no more than the run's forgetting budget, see `NonInferiority`; None without a budget."""
     image_use: list[GainScores]
+    image_use_change: list[GainChangeScores]
+    worse_slices: list[WorseSliceScores]
     conventions: dict[str, Any]
     """Convention -> its scores; empty where none was asked for."""
 

@@ -7,6 +7,7 @@ What needs weights, an endpoint or another program is computed once and stored; 
 is not computed again. See `vglm.evaluation.score.metrics.external`.
 """
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -17,7 +18,7 @@ import yaml
 
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.messages import Message
-from vglm.evaluation.predictions import Evaluation, Stamp, read_arms, read_evaluation, write_evaluation
+from vglm.evaluation.predictions import CURVES_FILE, Evaluation, Stamp, read_arms, read_evaluation, write_evaluation
 from vglm.evaluation.score.baselines import read_baselines
 from vglm.evaluation.score.comparison import RETENTION, Comparison, compare_folder
 from vglm.evaluation.score.image_use import read_visual_gains
@@ -32,7 +33,7 @@ from vglm.evaluation.score.settings import (
     spell_out,
     unnamed_settings,
 )
-from vglm.files import changed_folder, locked
+from vglm.files import changed_folder, inside, locked, read_text
 from vglm.runs import EVALUATION_FILE
 
 STAMP = "ANSWERS LEFT UNSCORED"
@@ -89,7 +90,21 @@ def read_comparison(folder: Path, settings: MetricSettings | None = None) -> Com
         gains=tuple(read_visual_gains(folder, evaluation, comparison)),
         baselines=tuple(read_baselines(folder)),
         conventions=_conventions(comparison, settings.convention),
+        budget_points=_budget(folder),
     )
+
+
+def _budget(folder: Path) -> float | None:
+    """How many points of retention the run was allowed to lose, of `curves.json`; None where nobody said."""
+    path = inside(folder, CURVES_FILE)
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(read_text(path, error=DataError))
+    except (ValueError, RecursionError):
+        return None  # the section of the curves says so
+    budget = content.get("budget_points") if isinstance(content, dict) else None
+    return float(budget) if isinstance(budget, int | float) and budget >= 0 else None
 
 
 def _conventions(comparison: Comparison, convention: str | None) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 SECTIONS = [
     "vglm.evaluation.report.sections.summary",
     "vglm.evaluation.report.sections.curves",
+    "vglm.evaluation.report.sections.changes",
     "vglm.evaluation.report.sections.scores",
     "vglm.evaluation.report.sections.baselines",
     "vglm.evaluation.report.sections.image_use",
+    "vglm.evaluation.report.sections.forgetting",
     "vglm.evaluation.report.sections.findings",
     "vglm.evaluation.report.sections.ratings",
     "vglm.evaluation.report.sections.slices",

@@ -7,8 +7,8 @@ from vglm.evaluation.messages import Text
 from vglm.evaluation.report import formatting as fmt
 from vglm.evaluation.report.formatting import section_texts
 from vglm.evaluation.report.section import Cell, Line, Scored, Table
-from vglm.evaluation.score.comparison import judge
-from vglm.evaluation.score.image_use import VisualGain
+from vglm.evaluation.score.comparison import Comparison, judge_change, judge_gain
+from vglm.evaluation.score.image_use import GainChange, VisualGain
 from vglm.evaluation.score.metrics import Metric
 
 say = section_texts(__file__)
@@ -21,20 +21,28 @@ def show(scored: Scored) -> Mapping[str, Any] | None:
     metric = scored.comparison.verdict.metric
     return {
         "gains": _table(scored.comparison.gains, metric),
+        "changes": _changes(scored.comparison) if scored.comparison.gain_changes else None,
         "methods": fmt.methods((gain.result, fmt.control(gain.control)) for gain in scored.comparison.gains),
     }
 
 
 def lines(scored: Scored) -> list[Line]:
-    """Both arms' gains over the first control, shuffled images where there are any."""
+    """Both arms' gains over the first control, shuffled images where there are any, and what tuning changed of them."""
     if scored.evaluation.purpose != "tuning":
         return []
     foremost = [gain for gain in scored.comparison.gains if gain.control == scored.comparison.gains[0].control]
-    return [Line(_sentence(gain, scored.comparison.verdict.metric)) for gain in foremost]
+    metric = scored.comparison.verdict.metric
+    changed = (
+        [each for each in scored.comparison.gain_changes if each.control == foremost[0].control] if foremost else []
+    )
+    return [
+        *(Line(_sentence(gain, metric)) for gain in foremost),
+        *(Line(_change(each, metric), "worse" if judge_change(each, metric) == "worse" else "") for each in changed),
+    ]
 
 
 def _sentence(gain: VisualGain, metric: Metric) -> Text:
-    finding = judge(gain.result, metric).finding
+    finding = judge_gain(gain, metric)
     if gain.changed == 0 and finding != "too few":
         finding = "none"  # no answer changes with the image
     return say(
@@ -44,7 +52,57 @@ def _sentence(gain: VisualGain, metric: Metric) -> Text:
         interval=fmt.interval(gain.result, metric),
         control=fmt.control(gain.control),
         n=f"{gain.result.n:,}",
+        metric=fmt.in_sentence(metric),
     )
+
+
+def _gain(gain: VisualGain, metric: Metric) -> list[Cell]:
+    """The gain, its interval and p-value; dashes where the metric cannot tell."""
+    if gain.is_at_floor(metric):
+        return [say("cannot_be_told"), fmt.NONE, fmt.NONE]
+    result = gain.result
+    return [fmt.number(result.difference, metric), fmt.ends(result, metric), fmt.p_value(result.p_value)]
+
+
+def _change(change: GainChange, metric: Metric) -> Text:
+    result = change.result
+    return say(
+        f"change_{judge_change(change, metric)}",
+        before=fmt.difference(result.before, metric),
+        after=fmt.difference(result.after, metric),
+        diff=fmt.difference(result.difference, metric),
+        interval=fmt.interval(result, metric),
+        control=fmt.control(change.control),
+        n=f"{result.n:,}",
+        arms=tuple(map(fmt.arm, change.at_floor)),
+        metric=fmt.in_sentence(metric),
+    )
+
+
+def _changes(comparison: Comparison) -> Table:
+    """The visual gains of both arms side by side, and their difference."""
+    metric = comparison.verdict.metric
+    arms = [say("gain_of", arm=fmt.arm(label)) for label in (comparison.baseline, comparison.candidate)]
+    header = [say("other_image"), *arms, say("change"), say("interval"), say("p"), Text.of("n")]
+    rows: list[list[Cell]] = [
+        [
+            fmt.control(each.control),
+            fmt.number(each.result.before, metric),
+            fmt.number(each.result.after, metric),
+            *_told(each, metric),
+            f"{each.result.n:,}",
+        ]
+        for each in comparison.gain_changes
+    ]
+    return Table(header, rows, styles=("", "", "", "strong"))
+
+
+def _told(change: GainChange, metric: Metric) -> list[Cell]:
+    """The difference, its interval and p-value; dashes where an arm at the floor leaves nothing to tell."""
+    if change.at_floor:
+        return [say("cannot_be_told"), fmt.NONE, fmt.NONE]
+    result = change.result
+    return [fmt.number(result.difference, metric), fmt.ends(result, metric), fmt.p_value(result.p_value)]
 
 
 def _table(gains: Sequence[VisualGain], metric: Metric) -> Table:
@@ -56,9 +114,7 @@ def _table(gains: Sequence[VisualGain], metric: Metric) -> Table:
             fmt.control(gain.control),
             fmt.value(gain.result.before, metric),
             fmt.value(gain.result.after, metric),
-            fmt.number(gain.result.difference, metric),
-            fmt.ends(gain.result, metric),
-            fmt.p_value(gain.result.p_value),
+            *_gain(gain, metric),
             f"{gain.result.n:,}",
             f"{gain.result.groups:,}",
         ]

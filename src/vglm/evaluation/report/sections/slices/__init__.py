@@ -8,7 +8,7 @@ from markupsafe import Markup
 from vglm.evaluation.messages import Text
 from vglm.evaluation.report import formatting as fmt
 from vglm.evaluation.report.formatting import section_texts
-from vglm.evaluation.report.section import Cell, Scored, Table
+from vglm.evaluation.report.section import Cell, Line, Scored, Table
 from vglm.evaluation.score.comparison import Comparison, Summary
 from vglm.evaluation.score.metrics import EXACT_MATCH, ROUGE_L
 
@@ -30,6 +30,28 @@ def show(scored: Scored) -> Mapping[str, Any]:
         "rouge": ROUGE_L,
         "rows": fmt.kind_rows(comparison),
     }
+
+
+def lines(scored: Scored) -> list[Line]:
+    """The slices that got worse, with the correction over all of them."""
+    comparison = scored.comparison
+    if scored.evaluation.purpose != "tuning" or not comparison.worse_slices:
+        return []
+    part = comparison.splits[comparison.main]
+    named = [
+        say(
+            "worse_slice",
+            field=field_title(each.field, part),
+            value=value_title(each.field, each.value, part),
+            diff=fmt.difference(each.summary.primary.difference, each.summary.primary_metric),
+            interval=fmt.interval(each.summary.primary, each.summary.primary_metric),
+            p=fmt.p_value(each.p_value),
+            n=each.summary.primary.n,
+        )
+        for each in comparison.worse_slices
+    ]
+    count = sum(map(len, part.slices.values()))
+    return [Line(say("worse_slices", split=fmt.split_title(comparison.main), slices=named, n=count), "worse")]
 
 
 def is_ours(field: str, part: Summary) -> bool:

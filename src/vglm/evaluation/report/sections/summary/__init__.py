@@ -7,7 +7,7 @@ from vglm.evaluation.messages import Text, join
 from vglm.evaluation.report import formatting as fmt
 from vglm.evaluation.report.formatting import section_texts
 from vglm.evaluation.report.section import Cell, Line, Scored, Table
-from vglm.evaluation.score.comparison import RETENTION, Comparison, Summary, judge
+from vglm.evaluation.score.comparison import RETENTION, TRAIN, Comparison, Summary, judge, judge_gain
 from vglm.evaluation.score.metrics import EXACT_MATCH, ROUGE_L
 
 say = section_texts(__file__)
@@ -26,6 +26,7 @@ def show(scored: Scored) -> Mapping[str, Any]:
         "gain": next(iter(gains), None),
         "retention": comparison.splits.get(RETENTION) if comparison.main != RETENTION else None,
         "judge": judge,
+        "judge_gain": judge_gain,
     }
 
 
@@ -58,7 +59,7 @@ def record(scored: Scored) -> Mapping[str, Any]:
 
 def verdict(scored: Scored) -> Text:
     """What the primary metric shows, claiming no more than its interval and power allow, and what takes from it."""
-    parts = [_judgement(scored)]
+    parts = [_judgement(scored), *([say("on_training")] if scored.comparison.main == TRAIN else [])]
     if scored.evaluation.purpose == "tuning":
         parts += [*_not_seeing(scored), *_but_forgot(scored.comparison)]
     parts += [*_rule(scored), *_not_asked(scored.comparison)]
@@ -73,7 +74,8 @@ def _judgement(scored: Scored) -> Text:
     key = f"verdict_{found.finding}"
     if scored.evaluation.purpose == "image use":
         is_same = part.changed == 0 and found.finding != "too few"
-        key = "image_none" if is_same else f"image_{found.finding}"
+        is_floor = any(gain.is_at_floor(metric) for gain in comparison.gains if gain.result is result)
+        key = "image_none" if is_same else "image_floor" if is_floor else f"image_{found.finding}"
     return say(
         key,
         metric=fmt.title(metric),
@@ -85,6 +87,7 @@ def _judgement(scored: Scored) -> Text:
         n=fmt.counted(result, part),
         grouped=fmt.grouped(result),
         power=fmt.power(result, metric),
+        reference=part.pairs[0].candidate.reference[:60],
     )
 
 
