@@ -144,7 +144,7 @@ def test_a_run_can_prove_what_it_was_tested_on(copied_run: Path, data: Path) -> 
         stamp.text: str(stamp.detail) for stamp in read_evaluation(run(f"run={copied_run}", "splits=test")).stamps
     }
     assert list(stamps) == ["LEAKED", "OTHER TEST SAMPLES", "EVALUATED ON TRAINING IMAGES", "ANSWERS CUT"]
-    assert "; 1 of 3 test samples are of groups that were trained on." in stamps["LEAKED"]
+    assert "; 1 of 3 test samples are called as training samples are." in stamps["LEAKED"]
     (copied_run / "splits.json").write_text("{", encoding="utf-8")
     with pytest.raises(AdapterError, match=r"splits\.json is damaged"):
         run(f"run={copied_run}", "splits=test")
