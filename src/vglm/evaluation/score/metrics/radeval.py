@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib import metadata, util
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -75,7 +76,7 @@ class RadevalMetric(ExternalMetric):
             earlier = [store.metrics.get(each.name) for each in metrics]
             is_same = metrics == [each and replace(each, unscored=None) for each in earlier]
             columns = [store.rows.get(each.rows, {}) if is_same else {} for each in metrics]
-            known = {answer: sum((column[answer] for column in columns), []) for answer in columns[0]}
+            known = {answer: [*chain.from_iterable(each[answer] for each in columns)] for answer in columns[0]}
             rows = complete(known, arms, partial(_compute, scorer))
             for place, each in enumerate(metrics):
                 store.rows[each.rows] = {answer: row[2 * place : 2 * place + 2] for answer, row in rows.items()}
