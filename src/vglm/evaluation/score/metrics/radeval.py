@@ -101,7 +101,7 @@ def _describe(key: str, scorer: str, number: str) -> StoredMetric:
 @cache
 def _open(scorer: str) -> Any:
     """RadEval with one scorer, its weights loaded."""
-    from radeval import RadEval
+    from radeval import RadEval  # type: ignore[import-not-found, unused-ignore]
 
     return RadEval(metrics=[scorer], per_sample=True, show_progress=False)
 
