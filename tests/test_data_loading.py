@@ -249,7 +249,7 @@ def test_leakage_is_refused_unless_it_is_allowed(tmp_path: Path, caplog: pytest.
     splits = load_dataset(root)
     with pytest.raises(
         DataError,
-        match=r"1 test samples are not independent of train: 0 groups and 1 pictures are in both "
+        match=r"1 test samples are not independent of train: 1 pictures are in both "
         r"\(first: test\.json#1\)\. Take those samples out .* divide the data by group .* allow_leakage=true",
     ):
         splits.refuse_leakage()

@@ -105,7 +105,7 @@ def test_mixed_splits_are_tested_on_the_task_and_watched_for_leakage() -> None:
         {"task": 0.9, "replay": 0.1},
     )
     assert [str(each) for each in leaking.leakage] == [
-        "1 test samples are not independent of train: 0 groups and 1 pictures are in both (first: p#1)"
+        "1 test samples are not independent of train: 1 pictures are in both (first: p#1)"
     ]
 
 

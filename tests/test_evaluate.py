@@ -9,11 +9,12 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from golden.make_encoder_metrics import write_miniature
-from PIL import Image
+from PIL import Image, ImageOps
 
 import evaluate
 import train
@@ -117,6 +118,32 @@ def test_a_run_that_is_tested_on_its_training_samples_is_stamped(run_folder: Pat
     assert "EVALUATED ON TRAINING IMAGES" in report["verdict"]["en"]
 
 
+def test_test_pictures_made_from_training_pictures_are_stamped_and_shown(
+    random_model_folder: Path, tmp_path: Path
+) -> None:
+    scenes = np.random.default_rng(0).integers(0, 256, (6, 6, 6, 3), dtype=np.uint8)
+    for name, cells in zip("abcdef", scenes, strict=True):
+        Image.fromarray(cells).resize((64, 64), Image.Resampling.BICUBIC).save(tmp_path / f"{name}.png")
+    ImageOps.mirror(Image.open(tmp_path / "b.png")).save(tmp_path / "b again.png")
+    for split, names in (("train", "abcd"), ("test", ["e", "b again", "f"])):
+        rows = [{"img": f"{name}.png", "prompt": "什么？", "label": name} for name in names]
+        (tmp_path / f"{split}.json").write_text(json.dumps(rows), encoding="utf-8")
+    overrides = [f"model.path_or_id={random_model_folder}", f"dataset.path={tmp_path}", "dataset.probe=null"]
+    steps = ["trainer.max_steps=1", "trainer.use_cpu=true", "trainer.disable_tqdm=true"]
+    trained = train.run(compose("train", [*overrides, *steps, f"output_dir={tmp_path / 'run'}"]))
+    folder = run(f"run={trained}", "splits=test", "image_use=false", "baselines=false")
+    stamps = {stamp.text: str(stamp.detail) for stamp in read_evaluation(folder).stamps}
+    assert stamps["LEAKED"] == (
+        "1 of 3 test samples show a training picture once more (1 flipped; first: test.json#2 is train.json#2)."
+        " The scores show memory as well as skill."
+    )
+    page = (folder / "report" / "index.html").read_text(encoding="utf-8")
+    pairs = page[page.index('id="leaks"') :].partition("</section>")[0]
+    assert pairs.count('<img src="data:image/webp;base64,') == 2
+    text = (folder / "report" / "report.md").read_text(encoding="utf-8")
+    assert r"| test.json\#2 | train.json\#2 | flipped |" in text
+
+
 def test_data_changed_since_the_training_is_stamped(copied_run: Path, data: Path, tmp_path: Path) -> None:
     changed = shutil.copytree(data, tmp_path / "changed")
     Image.new("RGB", (9, 9), "pink").save(changed / "red.png")
@@ -144,7 +171,7 @@ def test_a_run_can_prove_what_it_was_tested_on(copied_run: Path, data: Path) -> 
         stamp.text: str(stamp.detail) for stamp in read_evaluation(run(f"run={copied_run}", "splits=test")).stamps
     }
     assert list(stamps) == ["LEAKED", "OTHER TEST SAMPLES", "EVALUATED ON TRAINING IMAGES", "ANSWERS CUT"]
-    assert "; 1 of 3 test samples are of groups that were trained on." in stamps["LEAKED"]
+    assert "; 1 of 3 test samples are called as training samples are." in stamps["LEAKED"]
     (copied_run / "splits.json").write_text("{", encoding="utf-8")
     with pytest.raises(AdapterError, match=r"splits\.json is damaged"):
         run(f"run={copied_run}", "splits=test")

@@ -147,8 +147,8 @@ def test_all_mistakes_of_the_settings_at_once(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("name", "reason"), [("radgraph", "encode_plus"), ("green", "transformers 4.40.0")])
-def test_what_cannot_be_computed_here_says_why_and_what_to_do(name: str, reason: str) -> None:
+@pytest.mark.parametrize(("name", "reason"), [("radgraph", "scorer of RadEval"), ("green", "7B")])
+def test_names_of_other_packages_say_what_to_do(name: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=rf"{reason}.*metrics.external.{name}.scores=<file>"):
         components({name: {"model": "x"}})
     with pytest.raises(ConfigError, match=rf"{reason}.*metrics.external.{name}.scores=<file>"):
@@ -486,3 +486,33 @@ def test_damaged_scores_are_one_message(evaluation: Path, green: dict[str, objec
     (evaluation / "after" / SCORES_FILE).write_text('{"key": "x", "green": [1, 2, 3]}')
     with pytest.raises(DataError, match="are no scores of green"):
         render(evaluation)
+
+
+# --- RadEval ----------------------------------------------------------------------------------------------------------
+
+
+def test_radeval_without_its_package_or_with_an_unknown_scorer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    settings = MetricSettings.of({"external": {"radeval": {"scorers": ["rouge", "radfact"]}}})
+    with pytest.raises(ConfigError, match=r"(?s)there is no 'radfact'; choose from radgraph.*RadEval is not installed"):
+        settings.check_files()
+
+
+def test_radeval_scores_each_answer_once(tmp_path: Path) -> None:
+    pytest.importorskip("radeval", reason="the package RadEval is not installed")
+    settings = MetricSettings.of({"names": ["radeval_rougeL"], "external": {"radeval": {"scorers": ["rouge", "bleu"]}}})
+    settings.check_files()
+    arms = {"before": [*BEFORE, record(N, "", error="no picture")], "after": [*AFTER, record(N, f"Finding {N}.")]}
+    component, store = settings.components["radeval"], Store({}, {})
+    component.score("radeval", arms, tmp_path, store)
+    names = ["radeval_rouge1", "radeval_rouge2", "radeval_rougeL", "radeval_bleu"]
+    assert list(store.metrics) == list(component.names("radeval")) == names
+    before, after = ([store.rows["radeval_rougeL"][key_of(each)] for each in arms[arm]] for arm in ("before", "after"))
+    assert before == [[0.0, 1.0]] * (N + 1)
+    assert after[-1] == [1.0, 1.0]
+    assert after[2] == [1.0, 1.0]
+    assert after[7] == [0.5, 1.0]  # "finding 2" for "finding 7"
+    assert store.metrics["radeval_bleu"].signature.startswith("RadEval 2.")
+    rows = {name: dict(known) for name, known in store.rows.items()}
+    component.score("radeval", arms, tmp_path, store)
+    assert store.rows == rows

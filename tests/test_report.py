@@ -535,6 +535,33 @@ def test_findings_of_reports_stand_side_by_side_and_one_that_is_never_named_is_s
     assert said in " ".join(output.getvalue().split())
 
 
+def test_reports_that_name_everything_are_warned_of(make_folder: Callable[..., Path]) -> None:
+    effusion, normal = "Right pleural effusion.", "The lungs are clear."
+    everything = "Pleural effusion, pneumothorax, consolidation, cardiomegaly, edema, fracture and pneumonia."
+    before = [record(f"{row:03}", normal, reference=effusion if row < 20 else normal) for row in range(30)]
+    after = [replace(each, prediction=everything) for each in before]
+    config = "metrics: {names: [abnormal_recall], labels: null, convention: null}"
+    evaluation = replace(EVALUATION, config=config, stamps=())
+    report = render(make_folder(before, after, evaluation)).parent / "report.json"
+    found = json.loads(report.read_text(encoding="utf-8"))
+    assert "But its answers are 4.1 times as long as the references" in found["verdict"]["en"]
+    assert any("after: the answers are 4.1 times as long" in line["en"] for line in found["findings"])
+    alike = [replace(each, prediction=effusion) for each in before]
+    report = render(make_folder(before, alike, evaluation)).parent / "report.json"
+    assert "times as long" not in report.read_text(encoding="utf-8")
+
+
+def test_samples_that_share_pixels_are_one_group(make_folder: Callable[..., Path]) -> None:
+    arms = [
+        [replace(each, image_sha256=f"{place // 5:064x}") for place, each in enumerate(answers(right, 40))]
+        for right in (4, 30)
+    ]
+    result = read_comparison(make_folder(*arms)).splits["test"].primary
+    assert (result.n, result.groups) == (40, 8)
+    apart = [[replace(each, image_sha256=None) for each in arm] for arm in arms]
+    assert read_comparison(make_folder(*apart)).splits["test"].primary.groups == 40
+
+
 def test_without_findings_there_is_no_such_section(make_folder: Callable[..., Path]) -> None:
     assert 'id="findings"' not in render(make_folder()).read_text(encoding="utf-8")
 

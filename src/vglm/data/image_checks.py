@@ -5,9 +5,12 @@ from collections.abc import Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from vglm.data.images import check_image_header
+from vglm.data.images import check_image_header, image_sha256
+from vglm.data.look_alikes import thumbnail
 from vglm.data.outline import Outline
 from vglm.data.problems import report_bad_rows
 from vglm.data.sample import Sample
@@ -26,7 +29,7 @@ HEADERS_AT_START = 256
 
 def check_images(
     root: Path, sources: Mapping[str, Sequence[Sample]], outlines: Mapping[str, Outline]
-) -> dict[Path | ImageSlice, str]:
+) -> tuple[dict[Path | ImageSlice, str], dict[Path | ImageSlice, NDArray[np.uint8]]]:
     """Open every picture of a small set, or read some headers of a large one.
 
     Args:
@@ -35,7 +38,7 @@ def check_images(
         outlines: Their outlines.
 
     Returns:
-        `Sample.image_sha256` of the pictures that were decoded.
+        `Sample.image_sha256` and `thumbnail` of the pictures that were decoded.
 
     Raises:
         DataError: Pictures cannot be opened; all of the first such file are in one message.
@@ -52,6 +55,7 @@ def check_images(
     }
     is_small = len(distinct) <= DECODED_AT_START and sum(map(_size, samples.values())) <= DECODED_BYTES_AT_START
     hashes: dict[Path | ImageSlice, str] = {}
+    thumbnails: dict[Path | ImageSlice, NDArray[np.uint8]] = {}
     faults: dict[str, str] = {}
     for picture, sample in tqdm(samples.items(), desc="checking images", unit="image", delay=2):
         if not isinstance(sample.image, Path | ImageSlice):
@@ -59,13 +63,13 @@ def check_images(
         try:
             if not is_small:
                 check_image_header(sample.image)
-            elif (digest := sample.image_sha256()) is not None:
-                hashes[sample.image] = digest
+            elif (shown := sample.open_image()) is not None:
+                hashes[sample.image], thumbnails[sample.image] = image_sha256(shown), thumbnail(shown)
         except DataError as error:
             faults[picture] = str(error)
     for name, outline in outlines.items():
         _report_faults(root / name, outline, faults)
-    return hashes
+    return hashes, thumbnails
 
 
 def _report_faults(path: Path, outline: Outline, faults: Mapping[str, str]) -> None:

@@ -14,6 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vglm.config.components import recorded
 from vglm.data.division import SPLITS, ByGroup, Pool
 from vglm.data.grouping import find_groups, find_strata, merge_groups
@@ -92,6 +95,7 @@ def load_dataset(
         **{name: data.select(divided.rows[name]) for name in (*SPLITS, "retention")},
         files=data.files,
         image_hashes=data.image_hashes,
+        thumbnails=data.thumbnails,
         plan={**data.plan, **divided.plan},
         allow_leakage=allow_leakage,
         synthetic=_synthetic_folder(path),
@@ -131,6 +135,7 @@ class _Data:
     pool: Pool
     files: Mapping[str, str]
     image_hashes: Mapping[Path | ImageSlice, str]
+    thumbnails: Mapping[Path | ImageSlice, NDArray[np.uint8]]
     plan: Mapping[str, Any]
 
     def select(self, rows: Sequence[int]) -> Sequence[Sample]:
@@ -160,7 +165,7 @@ def _gather(reader: SourceReader, files: Mapping[str, str], division: ByGroup) -
     rules = {rule for rule in (division.group, division.stratify) if rule is not None}
     fields = {"split", "kind", *(rules - {"answer", "none", "reader", "picture"})}
     outlines = {name: Outline.of(samples, *fields) for name, samples in sources.items()}
-    image_hashes = check_images(reader.root, sources, outlines)
+    image_hashes, thumbnails = check_images(reader.root, sources, outlines)
     main, everything = Outline(fields={name: [] for name in fields}), Outline(fields={name: [] for name in fields})
     for name, outline in outlines.items():
         everything.extend(outline)
@@ -184,7 +189,7 @@ def _gather(reader: SourceReader, files: Mapping[str, str], division: ByGroup) -
         given=_given_splits(reader.root, files, outlines),
         undivided=range(len(main)),
     )
-    return _Data(list(sources.values()), everything, pool, used, image_hashes, plan)
+    return _Data(list(sources.values()), everything, pool, used, image_hashes, thumbnails, plan)
 
 
 def _find_files(

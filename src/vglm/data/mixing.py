@@ -125,6 +125,7 @@ def mix_splits(
         validation=task.validation,
         files={f"{name}/{file}": digest for name, each in datasets.items() for file, digest in each.files.items()},
         image_hashes={image: digest for each in datasets.values() for image, digest in each.image_hashes.items()},
+        thumbnails={image: small for each in datasets.values() for image, small in each.thumbnails.items()},
         plan={
             "task": task_name,
             "weights": dict(weights),

@@ -4,6 +4,7 @@ splits.train[0].answer          # "这张图片的背景是金色的沙滩。"
 splits.files["train.json"]      # SHA-256
 splits.trained_on_test()        # [] where train and test share no picture
 splits.leakage                  # [] where they share no study, patient or star either
+splits.look_alikes              # [] where no test picture is a training picture compressed anew, flipped or cropped
 """
 
 import hashlib
@@ -16,8 +17,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vglm.data.division import SPLITS, split_by_group
 from vglm.data.grouping import find_strata, merge_groups
+from vglm.data.look_alikes import MAX_PAIRS, find_copies
 from vglm.data.outline import Outline, is_own_group, picture_name
 from vglm.data.sample import Sample
 from vglm.data.slices import ImageSlice
@@ -47,12 +52,34 @@ class Leakage:
     pictures: int
     example: str
 
+    @property
+    def shared(self) -> str:
+        """What is shared: `groups`, `pictures` or `both`; a group that is only a picture's name counts as a picture."""
+        return "both" if self.groups and self.pictures else "groups" if self.groups else "pictures"
+
     def __str__(self) -> str:
         """One sentence."""
+        counts = {"groups": self.groups, "pictures": self.pictures}
+        shared = " and ".join(f"{count:,} {name}" for name, count in counts.items() if count)
         return (
-            f"{self.samples:,} {self.of} samples are not independent of {self.seen_in}: {self.groups:,} groups and"
-            f" {self.pictures:,} pictures are in both (first: {self.example})"
+            f"{self.samples:,} {self.of} samples are not independent of {self.seen_in}: {shared} are in both"
+            f" (first: {self.example})"
         )
+
+
+@dataclass(frozen=True)
+class LookAlike:
+    """A test sample whose picture is a training picture once more.
+
+    Attributes:
+        tested: The test sample.
+        learned: The first training sample that shows the other picture.
+        how: `same pixels`, or as `vglm.data.look_alikes.Copy`.
+    """
+
+    tested: Sample
+    learned: Sample
+    how: str
 
 
 def find_leakage(
@@ -106,6 +133,7 @@ class Splits:
         files: SHA-256 of every file used, by its path relative to the data set's folder: the splits' own files, and
             the pictures if they were decoded at the start, see `vglm.data.image_checks`.
         image_hashes: `Sample.image_sha256` of the pictures decoded at the start.
+        thumbnails: What `look_alikes` compares, of the same pictures.
         validation: Samples to choose settings by; empty where there are none.
         plan: How the samples were divided, for run.json; empty for generated data.
         allow_leakage: Whether the config knows that test samples are learned from, and accepts it.
@@ -121,6 +149,7 @@ class Splits:
     plan: Mapping[str, Any] = field(default_factory=dict, repr=False)
     allow_leakage: bool = False
     synthetic: str | None = None
+    thumbnails: Mapping[Path | ImageSlice, NDArray[np.uint8]] = field(default_factory=dict, repr=False)
 
     @property
     def data_hash(self) -> str:
@@ -143,8 +172,53 @@ class Splits:
         )
         return [leakage for leakage in shared if leakage is not None]
 
+    @cached_property
+    def look_alikes(self) -> list[LookAlike] | None:
+        """The test samples whose picture is a training picture: the same pixels, compressed anew, flipped or cropped.
+
+        None where pictures were not decoded at the start, or are too many to be compared.
+        """
+        tested, learned = (self._by_content(samples) for samples in (self.test, self.train))
+        if tested is None or learned is None:
+            return None
+        copied = {digest: (digest, "same pixels") for digest in tested.keys() & learned.keys()}
+        names = [digest for digest in tested if digest not in copied]
+        if len(names) * len(learned) > MAX_PAIRS:
+            return None
+        firsts, others = list(learned), [tested[digest][0] for digest in names]
+        small = [
+            [self._thumbnail(sample) for sample in some] for some in (others, (each[0] for each in learned.values()))
+        ]
+        for copy in find_copies(*small):
+            copied[names[copy.tested]] = firsts[copy.learned], copy.how
+        return [
+            LookAlike(sample, learned[copied[digest][0]][0], copied[digest][1])
+            for digest, samples in tested.items()
+            if digest in copied
+            for sample in samples
+        ]
+
+    def _by_content(self, samples: Sequence[Sample]) -> dict[str, list[Sample]] | None:
+        """The samples of each picture by its hash; None where some were not decoded at the start."""
+        found: dict[str, list[Sample]] = {}
+        if not _is_listed(samples):
+            return None
+        for sample in samples:
+            if sample.image is None:
+                continue
+            if (digest := self._known_hash(sample)) is None or sample.image not in self.thumbnails:
+                return None
+            found.setdefault(digest, []).append(sample)
+        return found
+
+    def _thumbnail(self, sample: Sample) -> NDArray[np.uint8]:
+        assert isinstance(sample.image, Path | ImageSlice)
+        return self.thumbnails[sample.image]
+
     def refuse_leakage(self, *, allow: bool = False) -> None:
         """Stop a training run that has nothing to learn from, or whose test would measure memory.
+
+        Test pictures that only look like training pictures do not stop it: they are warned of.
 
         Args:
             allow: Go on nevertheless, with a warning; so does `allow_leakage`.
@@ -158,6 +232,12 @@ class Splits:
                 f"the data has no training samples; there are {others or 'none at all'}. It can be evaluated"
                 " (python evaluate.py dataset=benchmark dataset.path=...). To train on it, take the split out of its"
                 " rows and set dataset.division.fractions, or add rows of the split train."
+            )
+        if copies := [each for each in self.look_alikes or () if each.how != "same pixels"]:
+            logger.warning(
+                "%d test samples show a training picture once more (first: %s is %s, %s). Reports of this run will be"
+                ' stamped "LEAKED".',
+                *(len(copies), copies[0].tested.id, copies[0].learned.id, copies[0].how),
             )
         if not self.leakage:
             return

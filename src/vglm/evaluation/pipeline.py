@@ -27,6 +27,7 @@ from vglm.evaluation.predict.arms import Loaded, answer, describe, open_arms, se
 from vglm.evaluation.predict.controls import make_controls
 from vglm.evaluation.predict.decoding import Choices, Decoding
 from vglm.evaluation.predict.examples import draw_examples
+from vglm.evaluation.predict.leaks import leaked_pairs, write_leaks
 from vglm.evaluation.predict.task import Task
 from vglm.evaluation.predictions import write_evaluation
 from vglm.evaluation.report import write_report
@@ -177,8 +178,11 @@ def evaluate(
         if not processes.is_main:  # it has done its part
             return EvaluationResult(output, is_main=False)
         text = yaml.safe_dump(dict(config), allow_unicode=True, sort_keys=False)
-        described = describe(arms, answers, decoding, text, config.get("command"), data.synthetic)
+        pairs = leaked_pairs(data, samples, arms.trained_images)
+        alike = [each for each in pairs if each.how != "same pixels"]
+        described = describe(arms, answers, decoding, text, config.get("command"), data.synthetic, alike)
         write_evaluation(described, folder, arms.log)
+        write_leaks(pairs, folder)
         write_baselines(collect_baselines(train, answers, settings.of_texts()) if baselines else [], folder)
         score_arms(folder, settings)
         keep_ratings(output, folder)  # what people said of answers that are still the same counts on

@@ -10,6 +10,7 @@ evaluation/
   <arm>/scores.jsonl             what its answers score by `metrics.external`, computed once; external.json says how
   verdicts.jsonl                 with `metrics.external.judge`: what the judge was asked and said
   images/<sha256>.webp           a small copy of every image, so that the report can be rebuilt anywhere
+  leaks.json                     test pictures that were trained on, or are made from one that was, if there are any
   curves.json                    of a run: its loss by step, what each checkpoint gained and forgot; see `forgetting`
   metrics.json  report/          made from the files above by `vglm.evaluation.score` and `vglm.evaluation.report`
 ```
@@ -30,12 +31,13 @@ of the samples.
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from vglm.config.aliases import SPLITS
+from vglm.data.grouping import merge_groups
 from vglm.data.sample import Sample
 from vglm.errors import DataError, brief
 from vglm.evaluation.messages import Sentence
@@ -44,6 +46,7 @@ from vglm.runs import EVALUATION_FILE
 
 PREDICTIONS_FILE = "predictions.jsonl"
 CURVES_FILE = "curves.json"
+LEAKS_FILE = "leaks.json"
 IMAGES_FOLDER = "images"
 MAX_ERRORS_SHOWN = 5
 TEXT_ONLY = "text-only"
@@ -257,6 +260,26 @@ def append_predictions(predictions: Iterable[Prediction], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8", newline="\n") as file:
         file.write("".join(_line(record) for record in predictions))
+
+
+def join_groups(
+    baseline: Sequence[Prediction], candidate: Sequence[Prediction]
+) -> tuple[list[Prediction], list[Prediction]]:
+    """Two arms' records in which samples that show one picture, by its pixels, are of one group.
+
+    Args:
+        baseline: The arm to compare with.
+        candidate: The arm that is judged, which saw the samples' own pictures.
+    """
+    pictures = [each.image_sha256 and (each.split, each.image_sha256) for each in candidate]
+    groups = merge_groups([json.dumps([each.split, each.group]) for each in candidate], pictures)
+    joined = {(each.split, each.id): json.loads(group)[1] for each, group in zip(candidate, groups, strict=True)}
+
+    def regrouped(record: Prediction) -> Prediction:
+        group = joined.get((record.split, record.id), record.group)
+        return record if group == record.group else replace(record, group=group)
+
+    return list(map(regrouped, baseline)), list(map(regrouped, candidate))
 
 
 def recover_predictions(path: Path) -> list[Prediction]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vglm.data.sample import Sample
-from vglm.data.splits import Splits, fingerprint
+from vglm.data.splits import Leakage, LookAlike, Splits, fingerprint
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.messages import Message, Sentence, Value
 from vglm.evaluation.predict.answers import Answers
@@ -238,13 +238,19 @@ def _tuned_run(
         changed_files=[
             name for name, digest in files.items() if is_trained_data and record.data.files.get(name, digest) != digest
         ],
-        leakage=[each if isinstance(each, str) else Message("leak.splits", each) for each in record.data.leakage],
+        leakage=[each if isinstance(each, str) else _leak(each) for each in record.data.leakage],
         trained_groups=frozenset(divided["train"].group_names if "train" in divided else ()),
         is_other_test="test" in samples and apart is not None and fingerprint(samples["test"]) != apart,
         stamps=stamps,
         log=log,
         result=result,
     )
+
+
+def _leak(values: Mapping[str, str | int]) -> Message:
+    """What two splits share, see `vglm.data.splits.Leakage`, without what they do not."""
+    shared = Leakage(**values).shared  # type: ignore[arg-type]
+    return Message("leak.splits" if shared == "both" else f"leak.splits_{shared}", values)
 
 
 def _tested_on(samples: Samples, apart: str | None) -> dict[str, Sentence]:
@@ -347,6 +353,7 @@ def describe(
     config: str,
     command: str | None = None,
     synthetic: str | None = None,
+    copies: Sequence[LookAlike] = (),
 ) -> Evaluation:
     """Say what was evaluated and how, for the report.
 
@@ -357,6 +364,7 @@ def describe(
         config: The resolved configuration, as YAML.
         command: What repeats the evaluation; the process's own command line if not given.
         synthetic: What generated the data, see `Splits`.
+        copies: The test samples that look like pictures that were trained on.
     """
     predictions = answers.candidate
     counts = Counter(record.split for record in predictions if record.draw == 0)
@@ -377,7 +385,11 @@ def describe(
         versions=_versions(),
         config=config,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        stamps=(*_stamps(arms, predictions), *_cut_stamps(arms, answers, decoding), *synthetic_stamps(synthetic)),
+        stamps=(
+            *_stamps(arms, predictions, copies),
+            *_cut_stamps(arms, answers, decoding),
+            *synthetic_stamps(synthetic),
+        ),
         controls=(
             *(each.arm for arm in (arms.baseline, arms.candidate) for each in arm.controls),
             *([answers.shots.arm] if answers.shots is not None and answers.shots.samples else ()),
@@ -399,13 +411,32 @@ def _resolved(argument: str, arms: Arms) -> str:
     return f"run={arms.facts['run']}" if argument == "run=latest" else argument
 
 
-def _stamps(arms: Arms, predictions: Sequence[Prediction]) -> tuple[Stamp, ...]:
+def _is_own_group(record: Prediction) -> bool:
+    """Whether a sample's group is only a name for itself or its picture, where the data tells nothing of groups."""
+    return record.group == record.id or (record.image is not None and f"/{record.image}".endswith(f"/{record.group}"))
+
+
+def _copies(copies: Sequence[LookAlike], total: int) -> Message:
+    """How many test samples look like training pictures, and how so."""
+    counts = Counter(each.how for each in copies)
+    how = tuple(Message(f"leak.how.{name}", {"n": count}) for name, count in counts.items())
+    example: dict[str, Value] = {"example": copies[0].tested.id, "learned": copies[0].learned.id}
+    return Message("leak.copies", {"n": len(copies), "total": total, "how": how, **example})
+
+
+def _stamps(arms: Arms, predictions: Sequence[Prediction], copies: Sequence[LookAlike]) -> tuple[Stamp, ...]:
     """What a reader must know before believing the scores, from hashes of images and files."""
     stamps = list(arms.stamps)
     tested = [record for record in predictions if record.split == "test" and record.draw == 0]
     leaks = list(arms.leakage)
-    if known := sum(record.group in arms.trained_groups for record in tested):
-        leaks.append(Message("leak.groups", {"n": known, "total": len(tested)}))
+    known = [record for record in tested if record.group in arms.trained_groups]
+    alone = [record for record in known if _is_own_group(record)]
+    unseen = [record for record in alone if record.image_sha256 not in arms.trained_images]
+    for key, some in (("groups", len(known) - len(alone)), ("names", len(unseen))):
+        if some:
+            leaks.append(Message(f"leak.{key}", {"n": some, "total": len(tested)}))
+    if copies:
+        leaks.append(_copies(copies, len(tested)))
     if leaks:
         stamps.append(Stamp(text="LEAKED", detail=Message("leaked", {"leaks": tuple(leaks)})))
     if arms.is_other_test:

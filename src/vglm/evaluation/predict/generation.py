@@ -309,11 +309,12 @@ def _open(sample: Sample, split: str, images: Path | None) -> tuple[Sample | Non
         return sample, record
     sha256 = image_sha256(image)
     if images is not None:
-        _save_copy(image, images / f"{sha256}.webp")
+        save_copy(image, images / f"{sha256}.webp")
     return replace(sample, image=image, window=None), replace(record, image_sha256=sha256)
 
 
-def _save_copy(image: Image.Image, path: Path) -> None:
+def save_copy(image: Image.Image, path: Path) -> None:
+    """Keep a small copy of a picture, unless it is there."""
     if not path.exists():
         small = image.copy()
         small.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))

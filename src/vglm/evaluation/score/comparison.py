@@ -28,6 +28,7 @@ from vglm.evaluation.messages import Message, Sentence, Unsuitable, as_plain
 from vglm.evaluation.predictions import (
     Evaluation,
     Prediction,
+    join_groups,
     predictions_file,
     read_predictions,
 )
@@ -776,7 +777,7 @@ def compare_folder(folder: Path, evaluation: Evaluation, settings: MetricSetting
     labels = evaluation.baseline.label, evaluation.candidate.label
     if labels[0] == labels[1]:
         raise DataError(f"{folder / EVALUATION_FILE} is damaged: both arms are {labels[0]!r}. Run evaluate.py again.")
-    baseline, candidate = (read_predictions(predictions_file(folder, label)) for label in labels)
+    baseline, candidate = join_groups(*(read_predictions(predictions_file(folder, label)) for label in labels))
     settings = settings or read_settings(evaluation)
     chosen = settings.select(stored_metrics(folder, settings.external))
     return _compare(baseline, candidate, labels, chosen, settings.labels)

@@ -18,6 +18,7 @@ from vglm.errors import ConfigError, DataError
 from vglm.evaluation.predictions import (
     Evaluation,
     Prediction,
+    join_groups,
     predictions_file,
     read_predictions,
 )
@@ -99,10 +100,8 @@ def read_contests(folder: Path, evaluation: Evaluation) -> tuple[list[Contest], 
         DataError: The predictions are missing or damaged.
     """
     arms = (evaluation.baseline.label, evaluation.candidate.label)
-    baseline, candidate = (
-        {each.key: each for each in read_predictions(predictions_file(folder, label)) if _is_rated(each)}
-        for label in arms
-    )
+    records = join_groups(*(read_predictions(predictions_file(folder, label)) for label in arms))
+    baseline, candidate = ({each.key: each for each in arm if _is_rated(each)} for arm in records)
     contests = [Contest(baseline[key], each) for key, each in candidate.items() if key in baseline]
     different = [each for each in contests if each.baseline.prediction.strip() != each.candidate.prediction.strip()]
     return different, len(contests) - len(different)

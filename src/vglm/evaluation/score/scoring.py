@@ -240,13 +240,13 @@ def _unchanged(
     folder: Path, earlier: Mapping[str, Any], metrics: Mapping[str, Any], chosen: MetricSettings
 ) -> set[str]:
     """Names of `external` that were scored before, with these settings, where needed the controls' answers too."""
-    described = read_store(folder).metrics.values()
+    described = read_store(folder).metrics.keys()
     before, after = earlier.get("external") or {}, metrics.get("external") or {}
-    names = {each.rows for each in described if after.get(each.rows) and before.get(each.rows) == after[each.rows]}
-    primary = metrics["names"][:1]
-    if (earlier.get("names") or [])[:1] != primary:
-        of_arms = {each.rows for each in described if each.name in primary}  # the controls have none of it
-        names -= {name for name in of_arms & names if chosen.components[name].takes_any_answer}
+    of_key = {key: {*component.names(key)} for key, component in chosen.components.items()}
+    names = {key for key, own in of_key.items() if own & described and before.get(key) == after.get(key)}
+    primary = {*metrics["names"][:1]}
+    if {*(earlier.get("names") or [])[:1]} != primary:  # the controls have none of the new one
+        names -= {key for key in names if of_key[key] & primary and chosen.components[key].takes_any_answer}
     return names
 
 

@@ -33,6 +33,7 @@ _EXTERNAL = {
     "bert_score": f"{_METRICS}.bert_score.BertScoreMetric",
     "chexbert": f"{_METRICS}.chexbert.ChexbertMetric",
     "judge": f"{_METRICS}.judge.JudgeMetric",
+    "radeval": f"{_METRICS}.radeval.RadevalMetric",
 }
 _IMPORTED = f"{_METRICS}.imported.ImportedMetric"
 """What keys of `external` without a `_target_` stand for; any key with `scores` is imported."""

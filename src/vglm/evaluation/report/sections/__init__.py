@@ -2,6 +2,7 @@
 
 SECTIONS = [
     "vglm.evaluation.report.sections.summary",
+    "vglm.evaluation.report.sections.leaks",
     "vglm.evaluation.report.sections.curves",
     "vglm.evaluation.report.sections.changes",
     "vglm.evaluation.report.sections.scores",

@@ -18,6 +18,7 @@ score_conventions(records)                            the same predictions, as o
 | `lightcurves` | period and amplitude |
 | `external` | scores that are computed once and read from files, off by default |
 | `bert_score`, `chexbert` | by weights of the user's |
+| `radeval_radgraph_partial` and others | by the package RadEval |
 | `judge` | a language model behind an endpoint of the user's |
 | `imported` | other programs' scores |
 | `benchmarks` | MME, POPE |

@@ -44,6 +44,8 @@ class Metric:
     Attributes:
         name: Its key in `metrics.json`.
         title: Its name in a report.
+        rewards_naming: Whether an answer that names everything scores as well as the right one, or nearly so; a report
+            then warns of answers that are much longer than the references.
         title_zh: That in Chinese; None where it is the same.
         signature: How exactly it is computed (tokens, case, smoothing, version), so that two reports can be compared.
             Texts are never truncated, except where it says so.
@@ -69,6 +71,7 @@ class Metric:
     unit: str = "%"
     higher_is_better: bool | None = True
     decides: bool = False
+    rewards_naming: bool = False
     title_zh: str | None = None
     signature_of: Callable[[Sequence[Prediction]], str] | None = None
 

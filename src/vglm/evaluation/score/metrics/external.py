@@ -9,6 +9,7 @@ metrics.external.bert_score.model=<folder of a BERT or RoBERTa>                 
 metrics.external.chexbert.weights=<chexbert.pth> .tokenizer=<bert-base-uncased>    chexbert_micro_f1, chexbert_macro_f1
                                                                                    and both as …_5, of five findings
 metrics.external.judge.base_url=http://localhost:8000/v1 .model=<name there>       judge
+metrics.external.radeval.scorers=[radgraph,ratescore]                             radeval_radgraph_partial, …
 metrics.external.<name>.scores=<file with {arm}> .signature=<how it was made>      <name>, such as green or radgraph
 ```
 
@@ -68,12 +69,12 @@ _ELSEWHERE = (
     " metrics.external.{name}.scores=<file> metrics.external.{name}.signature=<how> (recipes/xray/README.md)."
 )
 WHY_NOT = {
-    "radgraph": "the package radgraph (0.1.18 looked at) calls `encode_plus`, which the tokenizers of transformers 5 do"
-    " not have, and fetches its weights and its encoder's tokenizer by itself. " + _ELSEWHERE.format(name="radgraph"),
-    "green": "the package green-score (0.0.12 looked at) asks for exactly Python 3.12.1, torch 2.2.2 and transformers"
-    " 4.40.0, and needs a language model of 7B. " + _ELSEWHERE.format(name="green"),
+    "radgraph": "RadGraph is a scorer of RadEval: metrics.external.radeval.scorers=[radgraph]. "
+    + _ELSEWHERE.format(name="radgraph"),
+    "green": "GREEN is a scorer of RadEval, with a language model of 7B: metrics.external.radeval.scorers=[green]. "
+    + _ELSEWHERE.format(name="green"),
 }
-"""Metrics that people look for and that cannot be computed in this environment: why, and what to do."""
+"""Metrics that people look for under another name: what to do."""
 
 
 def why_unknown(name: str, known: Sequence[str]) -> str:
@@ -142,11 +143,11 @@ class ComputedMetric(ExternalMetric):
         described, compute = self.open(key, folder)
         earlier = [store.metrics.get(each.name) for each in described]
         is_same = described == [each and replace(each, unscored=None) for each in earlier]
-        store.rows[key] = _complete(store.rows.get(key, {}) if is_same else {}, arms, compute)
-        store.metrics.update({each.name: _with_gaps(each, store.rows[key], arms) for each in described})
+        store.rows[key] = complete(store.rows.get(key, {}) if is_same else {}, arms, compute)
+        store.metrics.update({each.name: with_gaps(each, store.rows[key], arms) for each in described})
 
 
-def _complete(known: Mapping[str, list[float]], arms: Arms, compute: Compute) -> dict[str, list[float]]:
+def complete(known: Mapping[str, list[float]], arms: Arms, compute: Compute) -> dict[str, list[float]]:
     """The numbers of every answer; only those that are not known are computed, equal answers once."""
     records = {key_of(record): record for arm in arms.values() for record in arm}
     missing = {key: record for key, record in records.items() if key not in known}
@@ -154,7 +155,7 @@ def _complete(known: Mapping[str, list[float]], arms: Arms, compute: Compute) ->
     return {key: known[key] for key in records if key in known} | fresh
 
 
-def _with_gaps(metric: "StoredMetric", rows: Mapping[str, Sequence[float]], arms: Arms) -> "StoredMetric":
+def with_gaps(metric: "StoredMetric", rows: Mapping[str, Sequence[float]], arms: Arms) -> "StoredMetric":
     """Say how many answers of each arm are left out of the mean."""
     if metric.statistic != "mean":
         return metric

@@ -226,6 +226,7 @@ FINDINGS_MICRO_F1 = Metric(
     table=finding_rows,
     statistic=micro_f1,
     kind="findings",
+    rewards_naming=True,
     title_zh="征象微平均 F1",
 )
 FINDINGS_MACRO_F1 = Metric(
@@ -235,6 +236,7 @@ FINDINGS_MACRO_F1 = Metric(
     table=finding_rows,
     statistic=_macro_f1_of_references,
     kind="findings",
+    rewards_naming=True,
     title_zh="征象宏平均 F1",
 )
 ABNORMAL_RECALL = Metric(
@@ -242,6 +244,7 @@ ABNORMAL_RECALL = Metric(
     "Abnormal studies found",
     f"{_HOW}|abnormal: any but devices",
     table=_abnormal_rows,
+    rewards_naming=True,
     title_zh="异常检出率",
 )
 NORMAL_RECALL = Metric(

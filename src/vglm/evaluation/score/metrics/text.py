@@ -360,6 +360,7 @@ CONTAINS = Metric(
     "Contains the reference",
     f"nfkc|lower case|punctuation dropped|word boundaries in Latin script|not cut|{OWN}",
     contains,
+    rewards_naming=True,
     title_zh="包含参考答案",
 )
 ROUGE_L = Metric(

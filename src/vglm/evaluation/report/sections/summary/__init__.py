@@ -11,6 +11,8 @@ from vglm.evaluation.score.comparison import RETENTION, TRAIN, Comparison, Summa
 from vglm.evaluation.score.metrics import EXACT_MATCH, ROUGE_L
 
 say = section_texts(__file__)
+LONG = 3.0
+"""Answers that are so many times as long as the references may name everything."""
 
 
 def show(scored: Scored) -> Mapping[str, Any]:
@@ -33,7 +35,8 @@ def show(scored: Scored) -> Mapping[str, Any]:
 def lines(scored: Scored) -> list[Line]:
     """What the answers of each split say, and how many of them were cut."""
     splits = scored.comparison.splits
-    return [Line(text) for split in splits for text in (_finding(scored, split), *_cut(scored, split))]
+    found = [Line(text) for split in splits for text in (_finding(scored, split), *_cut(scored, split))]
+    return found + [Line(text, "worse") for split in splits for text in _long(scored, split)]
 
 
 def printed(scored: Scored) -> list[Line | Table]:
@@ -63,6 +66,9 @@ def verdict(scored: Scored) -> Text:
     if scored.evaluation.purpose == "tuning":
         parts += [*_not_seeing(scored), *_but_forgot(scored.comparison)]
     parts += [*_rule(scored), *_not_asked(scored.comparison)]
+    ratio = length_ratios(scored.comparison.splits[scored.comparison.main])[1]
+    if scored.comparison.verdict.metric.rewards_naming and ratio > LONG:
+        parts.append(say("long_verdict", ratio=ratio))
     if scored.evaluation.stamps:
         parts.append(say("stamped", stamps=join(fmt.named("stamp", stamp.text) for stamp in scored.evaluation.stamps)))
     return Text("".join(part.en for part in parts), "".join(part.zh for part in parts))
@@ -144,6 +150,26 @@ def _cut(scored: Scored, split: str) -> list[Text]:
         candidate=fmt.arm(comparison.candidate),
     )
     return [text]
+
+
+def length_ratios(part: Summary) -> tuple[float, float]:
+    """How many times as long as the references the (baseline, candidate) answers are, in characters on average."""
+    wanted = max(sum(len(pair.candidate.reference.strip()) for pair in part.pairs), 1)
+    arms = zip(*((pair.baseline.prediction, pair.candidate.prediction) for pair in part.pairs), strict=True)
+    before, after = (sum(len(each.strip()) for each in arm) / wanted for arm in arms)
+    return before, after
+
+
+def _long(scored: Scored, split: str) -> list[Text]:
+    """That an arm's answers are so long that metrics which look for what they name cannot be trusted."""
+    comparison, part = scored.comparison, scored.comparison.splits[split]
+    named = [fmt.title(metric) for metric in part.metrics if metric.rewards_naming]
+    labels = (comparison.baseline, comparison.candidate)
+    return [
+        say("long", split=fmt.split_title(split), arm=fmt.arm(label), ratio=ratio, metrics=join(named))
+        for label, ratio in zip(labels, length_ratios(part), strict=True)
+        if named and ratio > LONG
+    ]
 
 
 def _finding(scored: Scored, split: str) -> Text:

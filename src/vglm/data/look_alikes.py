@@ -1,0 +1,222 @@
+"""Find test pictures that are training pictures once more: compressed anew, scaled, flipped or cropped.
+
+find_copies(tested, learned)     [Copy(tested=3, learned=17, how="flipped, cropped")]
+
+Pictures are compared as thumbnails of 64 x 64 grey values, less the mean picture of the training set: the black border
+of X-rays and the axes of plots are in all of them and tell nothing. Each picture is tried on 100 boxes of the other
+and of its mirror image, both ways round, in coarse form; the best candidates of each test picture are then aligned and
+must agree in every part of the picture, so that the same scene with another subject is no copy.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+SIDE = 64
+"""Pixels of a thumbnail's side."""
+
+MAX_PAIRS = 1_000_000
+"""With more pairs of pictures the search is left out; it takes seconds for so many."""
+
+_COARSE = 12
+_LEAST_SHARE = 0.6
+"""Of the side that is left of a picture."""
+_MOST_TENTHS_CUT = 3
+"""So many tenths of the width, and of the height, may a crop take away."""
+_CANDIDATES = 2
+_CANDIDATE_CORRELATION = 0.8
+_FINE = 32
+"""Cells of the side in which aligned pictures must agree; finer detail does not survive a compression."""
+_STEPS = ((0.04, _COARSE), (0.02, 16), (0.01, 24), (0.005, _FINE))
+"""Of the alignment, as shares of the side, and the cells of the side to compare by: texture misleads a large step."""
+_WORTH_ALIGNING = 0.85
+_MIN_CORRELATION = 0.95
+_MIN_SPREAD = 2.0
+"""Grey levels; a picture with less is plain, and like any other plain one."""
+_BLOCK = 2
+_MAX_BLOCK_DIFFERENCE = 20.0
+"""Grey levels, by which the means of 2 x 2 cells of aligned pictures may differ."""
+_MEAN_OF_AT_LEAST = 8
+
+Grey = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Two pictures, one of which is made from the other.
+
+    Attributes:
+        tested: Index of the test picture.
+        learned: Index of the training picture.
+        how: `re-encoded` (or scaled), `flipped`, `cropped`, or `flipped, cropped`.
+    """
+
+    tested: int
+    learned: int
+    how: str
+
+
+class _Box(NamedTuple):
+    """A part of a picture, edges as shares of its sides."""
+
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+
+_WHOLE = _Box(0.0, 1.0, 0.0, 1.0)
+
+
+class _Fit(NamedTuple):
+    """How well a picture agrees with a box of another, and which."""
+
+    correlation: float
+    is_flipped: bool
+    box: _Box
+
+
+def thumbnail(picture: Image.Image) -> NDArray[np.uint8]:
+    """Reduce a picture to grey means, shape (64, 64), uint8."""
+    return np.asarray(picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.uint8)
+
+
+def find_copies(tested: Sequence[NDArray[np.uint8]], learned: Sequence[NDArray[np.uint8]]) -> list[Copy]:
+    """Find for each test picture the training picture that it agrees with best, if it is a copy.
+
+    Args:
+        tested: Thumbnails of the test pictures.
+        learned: Thumbnails of the training pictures.
+
+    Returns:
+        At most one pair for each test picture, in order. A plain picture is in none.
+
+    Raises:
+        ValueError: There are more than `MAX_PAIRS` pairs.
+    """
+    if len(tested) * len(learned) > MAX_PAIRS:
+        raise ValueError(f"more than {MAX_PAIRS:,} pairs of pictures")
+    if not len(tested) or not len(learned):
+        return []
+    first, second = (np.asarray(each, np.float32) for each in (tested, learned))
+    mean = second.mean(axis=0) if len(second) >= _MEAN_OF_AT_LEAST else np.zeros((SIDE, SIDE), np.float32)
+    is_plain = second.std(axis=(1, 2)) < _MIN_SPREAD
+    forward, backward = _best_boxes(first, second, mean), _best_boxes(second, first, mean)
+    best = np.maximum(forward[0], backward[0].T)
+    best[:, is_plain] = -1
+    best[first.std(axis=(1, 2)) < _MIN_SPREAD] = -1
+    copies = []
+    for test, row in enumerate(best):
+        found: list[tuple[float, Copy]] = []
+        for train in np.argsort(-row)[:_CANDIDATES]:
+            if row[train] < _CANDIDATE_CORRELATION:
+                break
+            is_forward = forward[0][test, train] >= backward[0][train, test]
+            start = _VIEWS[forward[1][test, train] if is_forward else backward[1][train, test]]
+            pair = (first[test], second[train]) if is_forward else (second[train], first[test])
+            fit = _align(*pair, *start)
+            if _agree(*pair, fit, mean):
+                found.append((fit.correlation, Copy(test, int(train), _describe(fit))))
+        if found:
+            copies.append(max(found, key=lambda each: each[0])[1])
+    return copies
+
+
+_INTERVALS = [(low / 10, 1 - (cut - low) / 10) for cut in range(_MOST_TENTHS_CUT + 1) for low in range(cut + 1)]
+_VIEWS = [(flip, _Box(*x, *y)) for flip, x, y in product((False, True), _INTERVALS, _INTERVALS)]
+
+
+def _best_boxes(whole: Grey, parts: Grey, mean: Grey) -> tuple[Grey, NDArray[np.int16]]:
+    """The best correlation of each picture of `whole` with a box of each of `parts`, and which view it is."""
+    best = np.full((len(whole), len(parts)), -1, np.float32)
+    view = np.zeros(best.shape, np.int16)
+    coarse = _cut(whole, _VIEWS[0][1], _COARSE)
+    for number, (flip, box) in enumerate(_VIEWS):
+        common = _cut(mean, box, _COARSE, flip)
+        scores = _unit(coarse - common) @ _unit(_cut(parts, box, _COARSE, flip) - common).T
+        view[scores > best] = number
+        np.maximum(best, scores, out=best)
+    return best, view
+
+
+def _unit(pictures: Grey) -> Grey:
+    """Pictures as vectors of mean 0 and length 1, shape (n, pixels); plain ones are 0."""
+    flat = pictures.reshape(len(pictures), -1)
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(flat, axis=1, keepdims=True)
+    return np.asarray(flat / np.where(length > 0, length, 1), np.float32)
+
+
+def _cut(pictures: Grey, box: _Box, side: int, flip: bool = False) -> Grey:
+    """A box of pictures, (..., 64, 64), of their mirror images if `flip`, as means of side x side cells."""
+    across = _weights(box.left, box.right, side)
+    across = across[:, ::-1] if flip else across
+    rows = np.tensordot(pictures, across.T.copy(), axes=1)
+    return np.asarray(np.matmul(_weights(box.top, box.bottom, side), rows), np.float32)
+
+
+def _weights(low: float, high: float, side: int) -> Grey:
+    """How much of each pixel is in each cell of an interval, shape (side, 64), rows with sum 1."""
+    edges = SIDE * np.linspace(low, high, side + 1)[:, None]
+    pixels = np.arange(SIDE)
+    cells = np.clip(np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels), 0, None)
+    return np.asarray(cells * side / (SIDE * (high - low)), np.float32)
+
+
+def _correlate(one: Grey, other: Grey) -> float:
+    vectors = _unit(np.stack([one, other]))
+    return float(vectors[0] @ vectors[1])
+
+
+def _align(whole: Grey, part: Grey, flip: bool, box: _Box) -> _Fit:
+    """Move the edges of a box, ever more finely, while the correlation grows."""
+    best = _Fit(0.0, flip, box)
+    for step, side in _STEPS:
+        target = _cut(whole, _WHOLE, side)
+        best = _Fit(_correlate(target, _cut(part, best.box, side, flip)), flip, best.box)
+        if best.correlation < _CANDIDATE_CORRELATION:
+            return best
+        is_better = True
+        while is_better:
+            is_better = False
+            for trial in _moved(best.box, step):
+                correlation = _correlate(target, _cut(part, trial, side, flip))
+                if correlation > best.correlation + 1e-5:
+                    best, is_better = _Fit(correlation, flip, trial), True
+        if best.correlation < _WORTH_ALIGNING:
+            return best
+    return best
+
+
+def _moved(box: _Box, step: float) -> Iterator[_Box]:
+    """The box with one of its edges moved, inside the picture."""
+    for edge, shift in product(range(4), (-step, step)):
+        edges = list(box)
+        edges[edge] = min(max(edges[edge] + shift, 0.0), 1.0)
+        moved = _Box(*edges)
+        if moved != box and min(moved.right - moved.left, moved.bottom - moved.top) >= _LEAST_SHARE:
+            yield moved
+
+
+def _agree(whole: Grey, part: Grey, fit: _Fit, mean: Grey) -> bool:
+    """Whether aligned pictures agree everywhere, and in what the mean picture has not."""
+    if fit.correlation < _MIN_CORRELATION:
+        return False
+    target = _cut(whole, _WHOLE, _FINE)
+    seen, common = (_cut(each, fit.box, _FINE, fit.is_flipped) for each in (part, mean))
+    if _correlate(target - common, seen - common) < _MIN_CORRELATION:
+        return False
+    gain = target.std() / max(float(seen.std()), 1e-6)
+    rest = (target - target.mean()) - gain * (seen - seen.mean())
+    blocks = rest.reshape(_FINE // _BLOCK, _BLOCK, _FINE // _BLOCK, _BLOCK).mean(axis=(1, 3))
+    return bool(np.abs(blocks).max() <= _MAX_BLOCK_DIFFERENCE)
+
+
+def _describe(fit: _Fit) -> str:
+    is_cropped = min(fit.box.right - fit.box.left, fit.box.bottom - fit.box.top) < 0.97
+    return ", ".join(["flipped"] * fit.is_flipped + ["cropped"] * bool(is_cropped)) or "re-encoded"

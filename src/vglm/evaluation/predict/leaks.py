@@ -1,0 +1,57 @@
+"""Which test pictures were trained on, pair by pair, and small copies of both for the report."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from vglm.data.images import image_sha256
+from vglm.data.sample import Sample
+from vglm.data.splits import LookAlike, Splits
+from vglm.errors import DataError
+from vglm.evaluation.predict.generation import save_copy
+from vglm.evaluation.predictions import IMAGES_FOLDER, LEAKS_FILE
+from vglm.files import write_json
+
+MAX_PAIRS_SHOWN = 12
+
+
+def leaked_pairs(
+    data: Splits, samples: Mapping[str, Sequence[Sample]], trained_images: Collection[str]
+) -> list[LookAlike]:
+    """The test samples whose picture was trained on, or is made from one that was.
+
+    Args:
+        data: The data that is evaluated.
+        samples: The splits that are.
+        trained_images: Content hashes of the pictures that were trained on; other pairs do not count.
+    """
+    if "test" not in samples or not trained_images:
+        return []
+    pairs = data.look_alikes or []
+    hashes = data.hash_images([pair.learned for pair in pairs])
+    return [pair for pair, digest in zip(pairs, hashes, strict=True) if digest in trained_images]
+
+
+def write_leaks(pairs: Sequence[LookAlike], folder: Path) -> None:
+    """Write the first pairs and their pictures into an evaluation folder; look-alikes before equal pictures."""
+    shown = sorted(pairs, key=lambda pair: pair.how == "same pixels")[:MAX_PAIRS_SHOWN]
+    records = [
+        {
+            "tested": pair.tested.id,
+            "learned": pair.learned.id,
+            "how": pair.how,
+            "images": [_keep(sample, folder / IMAGES_FOLDER) for sample in (pair.tested, pair.learned)],
+        }
+        for pair in shown
+    ]
+    if records:
+        write_json(folder / LEAKS_FILE, {"total": len(pairs), "pairs": records}, error=DataError)
+
+
+def _keep(sample: Sample, images: Path) -> str:
+    """Save a small copy of a sample's picture; returns its hash, which is the file's name."""
+    picture = sample.open_image()
+    assert picture is not None
+    digest = image_sha256(picture)
+    images.mkdir(exist_ok=True)
+    save_copy(picture, images / f"{digest}.webp")
+    return digest
