@@ -9,7 +9,7 @@ evaluation/
   baselines.json                 what answers without a tuned model are worth on the test split; see `baselines`
   <arm>/scores.jsonl             what its answers score by `metrics.external`, computed once; external.json says how
   verdicts.jsonl                 with `metrics.external.judge`: what the judge was asked and said
-  images/<sha256>.webp           a small copy of every image, so that the report can be rebuilt anywhere
+  images/<sha256>.webp           a copy of every image, so that the report can be rebuilt anywhere
   curves.json                    of a run: its loss by step, what each checkpoint gained and forgot; see `forgetting`
   metrics.json  report/          made from the files above by `vglm.evaluation.score` and `vglm.evaluation.report`
 ```

@@ -47,8 +47,8 @@ from vglm.evaluation.predictions import (
 from vglm.processes import Processes
 from vglm.tuning.features import fill_features, open_features
 
-MAX_SIDE_PX = 224
-"""Longest side of the copies of images that an evaluation folder keeps for its report."""
+MAX_SIDE_PX = 1024
+"""Longest side of the copies of images that an evaluation folder keeps for its report, enough to read a radiograph."""
 
 GREEDY = Decoding()
 SETTINGS = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0}
@@ -99,7 +99,7 @@ def generate_predictions(
         samples: Their references are kept in the records and never shown to the model.
         decoding: How to answer; its choices play no role.
         split: What the records call this list of samples.
-        images: Folder for a small copy of each image, `<sha256>.webp`; none are kept if not given.
+        images: Folder for a copy of each image, `<sha256>.webp`; none are kept if not given.
         title: What the progress bar shows; the split if not given.
         feature_cache: Whether to keep, and reuse, what the model's vision parts make of each picture, see
             `vglm.tuning.features`; or a cache that is open, for a model that has let go of its vision parts.
