@@ -1,6 +1,7 @@
 """A section is a folder and a line in the list: it appears in every file and in the terminal, in both languages."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
@@ -10,7 +11,9 @@ import pytest
 from rich.console import Console
 from test_report import AFTER, BEFORE, EVALUATION, Page, answers, make_folder  # noqa: F401
 
+from vglm.errors import DataError
 from vglm.evaluation.messages import LANGUAGES
+from vglm.evaluation.predictions import SampleLoss, write_losses
 from vglm.evaluation.report import print_summary, render, sections
 from vglm.evaluation.score.scoring import read_comparison
 
@@ -108,6 +111,28 @@ def test_a_section_with_nothing_to_show_is_left_out(make_folder: Callable[..., P
     report = render(make_folder(BEFORE, AFTER)).parent
     assert 'id="sizes"' not in (report / "index.html").read_text(encoding="utf-8")
     assert "Sizes of the splits" not in (report / "report.md").read_text(encoding="utf-8")
+
+
+def test_the_hardest_training_samples_are_shown_with_picture_and_loss(make_folder: Callable[..., Path]) -> None:  # noqa: F811
+    folder = make_folder()
+    samples = [SampleLoss(f"train#{row}", "何处？", f"<b>{row}|</b>", 0.1 * row, 3, None, None) for row in range(30)]
+    samples[29] = replace(samples[29], image="beach.png", image_sha256="ab" * 32)
+    write_losses(samples, folder)
+    report = render(folder).parent
+    page = (report / "index.html").read_text(encoding="utf-8").partition('id="hardest"')[2].partition("</section>")[0]
+    assert re.findall(r"<small>(.*?)</small>", page) == [f"train#{row}" for row in range(29, 9, -1)]
+    assert page.count("<img ") == 1
+    assert "&lt;b&gt;29|&lt;/b&gt;" in page
+    assert "The 20 of 30 training samples" in page
+    assert "the median is 1.45" in page
+    assert "| 2.90 | 何处？ | &lt;b&gt;29\\|&lt;/b&gt; | train\\#29 |" in (report / "report.md").read_text(
+        encoding="utf-8"
+    )
+    recorded = json.loads((report / "report.json").read_text(encoding="utf-8"))["training_loss"]
+    assert list(recorded) == [f"train#{row}" for row in range(29, -1, -1)]
+    (folder / "training_loss.json").write_text('[{"id": 3}]', encoding="utf-8")
+    with pytest.raises(DataError, match=r"training_loss\.json is damaged"):
+        render(folder)
 
 
 def test_the_terminal_speaks_chinese(make_folder: Callable[..., Path]) -> None:  # noqa: F811

@@ -307,19 +307,29 @@ def _open(sample: Sample, split: str, images: Path | None) -> tuple[Sample | Non
         return None, replace(record, error=str(error))
     if image is None:
         return sample, record
-    sha256 = image_sha256(image)
-    if images is not None:
-        _save_copy(image, images / f"{sha256}.webp")
+    sha256 = image_sha256(image) if images is None else keep_image(image, images)
     return replace(sample, image=image, window=None), replace(record, image_sha256=sha256)
 
 
-def _save_copy(image: Image.Image, path: Path) -> None:
+def keep_image(image: Image.Image, folder: Path) -> str:
+    """Keep a copy of an image for the report, no side longer than `MAX_SIDE_PX`.
+
+    Args:
+        image: As the model sees it.
+        folder: Gets `<sha256>.webp`.
+
+    Returns:
+        The hash of the image's content.
+    """
+    sha256 = image_sha256(image)
+    path = folder / f"{sha256}.webp"
     if not path.exists():
         small = image.copy()
         small.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
         partial = path.with_name(f".{path.stem}.{platform.node()}-{os.getpid()}")  # others may be saving the same one
         small.save(partial, format="WEBP", quality=85)
         partial.replace(path)
+    return sha256
 
 
 # --- the same settings in both arms -----------------------------------------------------------------------------------

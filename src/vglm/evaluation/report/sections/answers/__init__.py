@@ -108,7 +108,7 @@ class _Images:
     def _embed(self, path: Path) -> int:
         content = path.read_bytes()
         if len(content) > self._room - (1 - LARGE_SHARE) * MAX_IMAGE_BYTES:
-            small = _small(content)
+            small = reduced(content)
             self._reduced += small is not content and len(small) <= self._room
             content = small
         if len(content) > self._room:
@@ -118,7 +118,7 @@ class _Images:
         return len(self.uris) - 1
 
 
-def _small(content: bytes) -> bytes:
+def reduced(content: bytes) -> bytes:
     """An encoded image, no side longer than `SMALL_SIDE_PX`."""
     with Image.open(io.BytesIO(content)) as image:
         if max(image.size) <= SMALL_SIDE_PX:

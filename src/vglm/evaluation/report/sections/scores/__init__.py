@@ -10,7 +10,7 @@ from vglm.evaluation.report import formatting as fmt
 from vglm.evaluation.report.formatting import section_texts
 from vglm.evaluation.report.section import Cell, Line, Scored, Table
 from vglm.evaluation.score.comparison import Comparison, Summary, has_interval
-from vglm.evaluation.score.metrics import METRICS, Metric
+from vglm.evaluation.score.metrics import METRICS
 from vglm.evaluation.score.settings import read_settings
 
 say = section_texts(__file__)
