@@ -236,6 +236,8 @@ def test_the_loss_of_training_answers_is_measured_on_the_tuned_model(
         image = sample.open_image()
         assert image is not None
         batch = Collator(processor)([sample])
+        first = int((batch["labels"][0] >= 0).nonzero()[0])
+        batch["labels"][0, first] = -100  # <sop>, which belongs to the prompt
         with torch.inference_mode():
             assert each.loss == pytest.approx(float(model(**batch).loss), abs=1e-4)
         assert (folder / "images" / f"{each.image_sha256}.webp").is_file()

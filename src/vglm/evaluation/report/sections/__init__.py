@@ -5,6 +5,7 @@ SECTIONS = [
     "vglm.evaluation.report.sections.curves",
     "vglm.evaluation.report.sections.scores",
     "vglm.evaluation.report.sections.baselines",
+    "vglm.evaluation.report.sections.agreement",
     "vglm.evaluation.report.sections.image_use",
     "vglm.evaluation.report.sections.prompts",
     "vglm.evaluation.report.sections.findings",
