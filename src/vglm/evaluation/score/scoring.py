@@ -19,7 +19,7 @@ from vglm.errors import ConfigError, DataError
 from vglm.evaluation.messages import Message
 from vglm.evaluation.predictions import Evaluation, Stamp, read_arms, read_evaluation, write_evaluation
 from vglm.evaluation.score.baselines import read_baselines
-from vglm.evaluation.score.comparison import PROBE, Comparison, compare_folder
+from vglm.evaluation.score.comparison import RETENTION, Comparison, compare_folder
 from vglm.evaluation.score.image_use import read_visual_gains
 from vglm.evaluation.score.metrics import EXACT_MATCH, Metric, score_conventions
 from vglm.evaluation.score.metrics.external import DESCRIPTION_FILE, Store, read_store, write_store
@@ -255,7 +255,8 @@ def score_arms(folder: Path, settings: MetricSettings, *, stored: Collection[str
     evaluation = read_evaluation(folder)
     main = (evaluation.baseline.label, evaluation.candidate.label)
     arms = {
-        label: [record for record in records if record.split != PROBE] for label, records in read_arms(folder).items()
+        label: [record for record in records if record.split != RETENTION]
+        for label, records in read_arms(folder).items()
     }
     primary = next(iter(settings.names), None)
     store = read_store(folder)
