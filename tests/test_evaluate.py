@@ -19,12 +19,13 @@ from PIL import Image, ImageOps
 import evaluate
 import train
 from vglm.config import compose, repo_root
+from vglm.data.collator import Collator
 from vglm.data.loading import load_dataset
 from vglm.errors import LONGEST_MESSAGE, AdapterError, ConfigError, DataError, WorkbenchError
 from vglm.evaluation.predict.controls import shuffle_images
 from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import generate_predictions
-from vglm.evaluation.predictions import read_evaluation, read_predictions
+from vglm.evaluation.predictions import read_evaluation, read_losses, read_predictions
 from vglm.evaluation.report import render
 from vglm.evaluation.score.baselines import read_baselines
 from vglm.model.loading import load_pretrained, save_native
@@ -241,6 +242,60 @@ def test_controls_and_baselines_are_written_and_declared(run_folder: Path, data:
     assert read_evaluation(folder).controls == ()
     with pytest.raises(ConfigError, match="image_use_samples must be a positive integer, got -3"):
         run(f"run={run_folder}", "image_use_samples=-3")
+
+
+def test_the_loss_of_training_answers_is_measured_on_the_tuned_model(
+    run_folder: Path, data: Path, tmp_path: Path
+) -> None:
+    quick = ["splits=[test]", "image_use=false", "baselines=false"]
+    folder = run(f"run={run_folder}", f"output_dir={tmp_path / 'a'}", *quick)
+    losses = read_losses(folder)
+    assert [each.loss for each in losses] == sorted((each.loss for each in losses), reverse=True)
+    model, processor = load_pretrained(
+        yaml.safe_load((run_folder / "config.yaml").read_text("utf-8"))["model"]["path_or_id"],
+        adapter=run_folder / "adapter",
+    )
+    train = {sample.id: sample for sample in load_dataset(data).train}
+    assert {each.id for each in losses} == train.keys()
+    for each in losses:
+        sample = train[each.id]
+        assert (each.question, each.reference) == (sample.question, sample.answer)
+        image = sample.open_image()
+        assert image is not None
+        batch = Collator(processor)([sample])
+        first = int((batch["labels"][0] >= 0).nonzero()[0])
+        batch["labels"][0, first] = -100  # <sop>, which belongs to the prompt
+        with torch.inference_mode():
+            assert each.loss == pytest.approx(float(model(**batch).loss), abs=1e-4)
+        assert (folder / "images" / f"{each.image_sha256}.webp").is_file()
+    page = (folder / "report" / "index.html").read_text(encoding="utf-8")
+    assert page.partition('<section id="hardest">')[2].partition("</section>")[0].count("<li>") == 4
+    few = run(f"run={run_folder}", f"output_dir={tmp_path / 'b'}", "training_loss_samples=2", *quick)
+    assert len(read_losses(few)) == 2
+    none = run(f"run={run_folder}", f"output_dir={tmp_path / 'c'}", "training_loss_samples=0", *quick)
+    assert read_losses(none) == []
+    assert 'id="hardest"' not in (none / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def test_questions_are_asked_in_other_words_of_both_arms(run_folder: Path, data: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("请看图：{question}\n", encoding="utf-8")
+    quick = ["splits=[test]", "image_use=false", "baselines=false", f"prompts={prompts}"]
+    folder = run(f"run={run_folder}", f"output_dir={tmp_path / 'a'}", *quick)
+    assert [arm.label for arm in read_evaluation(folder).controls] == ["before-prompt-1", "after-prompt-1"]
+    samples = load_dataset(data).test
+    for label in ("before-prompt-1", "after-prompt-1"):
+        records = read_predictions(folder / label / "predictions.jsonl")
+        assert [(each.id, each.question) for each in records] == [
+            (each.id, f"请看图：{each.question}") for each in samples
+        ]
+    found = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))["prompts"]
+    assert found["templates"] == ["{question}", "请看图：{question}"]
+    assert {arm: each["n"] for arm, each in found["arms"].items()} == {"before": 3, "after": 3}
+    prompts.write_text("", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"prompts: .* expected 1 to 20"):
+        run(f"run={run_folder}", f"output_dir={tmp_path / 'b'}", *quick)
+    assert not (tmp_path / "b").exists()
 
 
 @pytest.fixture(scope="module")

@@ -1,3 +1,5 @@
+import base64
+import io
 import json
 import re
 import subprocess
@@ -131,13 +133,13 @@ def test_the_page_says_what_changed(make_folder: Callable[..., Path]) -> None:
     assert "the same model with the run's adapter" in text
 
 
-def test_changed_answers_come_first_and_in_the_retention_set_lost_ones(make_folder: Callable[..., Path]) -> None:
+def test_failures_come_first_and_among_them_changed_answers(make_folder: Callable[..., Path]) -> None:
     data = Page(render(make_folder()).read_text(encoding="utf-8")).data
-    assert [row[1] for row in data["rows"]] == ["gain", "error", "same", "lost", "kept"]
-    assert data["rows"][0][3:6] == ["沙滩。", "一只猫。", "沙滩。"]
-    assert data["rows"][1][6:8] == ["image broken.png is damaged"] * 2
-    assert [row[8] for row in data["rows"]] == [0, 2, 3, 1, 3]  # as in FLIP_TITLES
-    assert data["rows"][0][11] == 0
+    assert [row[1] for row in data["rows"]] == ["error", "gain", "same", "lost", "kept"]
+    assert data["rows"][1][3:6] == ["沙滩。", "一只猫。", "沙滩。"]
+    assert data["rows"][0][6:8] == ["image broken.png is damaged"] * 2
+    assert [row[8] for row in data["rows"]] == [2, 0, 3, 1, 3]  # as in FLIP_TITLES
+    assert data["rows"][1][11] == 0
     assert data["images"][0].startswith("data:image/webp;base64,")
 
 
@@ -161,8 +163,39 @@ def test_images_beyond_the_limit_stay_beside_the_page(
     monkeypatch.setattr(answers_section, "MAX_IMAGE_BYTES", path.stat().st_size - 1)
     page = Page(render(folder).read_text(encoding="utf-8"))
     assert page.data["images"] == []
-    assert page.data["rows"][0][11] == -2
+    assert page.data["rows"][1][11] == -2
     assert "Of 1 images 0 are in this page, which would be too large with all" in page.text
+
+
+def test_an_image_is_kept_large_and_reduced_where_the_page_would_be_too_large(
+    make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder()
+    path = folder / "images" / f"{'ab' * 32}.webp"
+    Image.effect_noise((1024, 800), 80).convert("RGB").save(path)
+    for limit, side in ((2 * path.stat().st_size, 1024), (path.stat().st_size, 224)):
+        monkeypatch.setattr(answers_section, "MAX_IMAGE_BYTES", limit)
+        page = Page(render(folder).read_text(encoding="utf-8"))
+        (uri,) = page.data["images"]
+        content = base64.b64decode(uri.partition(",")[2])
+        assert max(Image.open(io.BytesIO(content)).size) == side
+        assert ("1 of them in reduced size" in page.text) is (side == 224)
+
+
+def test_intervals_stand_under_an_axis(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder(answers(20, 40), answers(23, 40), replace(EVALUATION, stamps=()))
+    text = render(folder).read_text(encoding="utf-8")
+    low, high = json.loads((folder / "metrics.json").read_text("utf-8"))["splits"]["test"]["scores"]["exact_match"][
+        "interval"
+    ]
+    scores = text.partition('id="scores"')[2].partition("</section>")[0]
+    labels = re.findall(r"<text[^>]*>([^<]*)</text>", scores)[:3]
+    end = float(labels[2].removeprefix("+"))
+    assert labels == [f"−{end:.0f}", "0", f"+{end:.0f}"]
+    assert max(abs(low), abs(high)) * 100 <= end < 100
+    left, right = re.findall(r'x1="([\d.]+)" x2="([\d.]+)" y1="7"', scores)[0]
+    assert float(left) == pytest.approx(66 + 52 * 100 * low / end, abs=0.06)
+    assert float(right) == pytest.approx(66 + 52 * 100 * high / end, abs=0.06)
 
 
 def test_text_stays_text(make_folder: Callable[..., Path]) -> None:
@@ -420,11 +453,13 @@ def test_slices_to_which_the_primary_metric_does_not_apply_are_by_another_one_wh
     assert "| Exact match | 0.0% | 100.0% |" in markdown
 
 
-def test_examples_show_one_draw_of_a_sample(make_folder: Callable[..., Path]) -> None:
+def test_examples_are_drawn_of_all_changed_samples_one_draw_each(make_folder: Callable[..., Path]) -> None:
     before = [record(name, "一只猫。", draw=draw) for name in "abcdef" for draw in range(3)]
     after = [replace(each, prediction=f"沙滩{each.id}{each.draw}。") for each in before]
     markdown = (render(make_folder(before, after)).parent / "report.md").read_text(encoding="utf-8")
-    assert [name for name in "abcdef" for draw in range(3) if f"沙滩{name}{draw}。" in markdown] == list("abcde")
+    drawn = [name for name in "abcdef" for draw in range(3) if f"沙滩{name}{draw}。" in markdown]
+    assert len(drawn) == len(set(drawn)) == 5
+    assert "Of 6 samples whose answers changed, 5, drawn with seed 1; wrong answers first:" in markdown
 
 
 def test_stored_answers_are_scored_again_without_torch(make_folder: Callable[..., Path]) -> None:

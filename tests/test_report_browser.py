@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from test_report import EVALUATION, answers, record
 from test_report_curves import write
 
@@ -314,6 +315,60 @@ def test_it_fits_a_phone_and_follows_the_dark_scheme(browser: Browser, make_page
         browser.call("Emulation.setEmulatedMedia", features=[])
 
 
+def test_a_permalink_opens_its_sample_whatever_is_filtered(browser: Browser, make_page: Callable[[int], Path]) -> None:
+    page = make_page(60)
+    browser.open(page)
+    first = "document.querySelector('article')"
+    browser.run("document.querySelector('[data-show=flip1]').click()")
+    assert browser.run(f"{first}.querySelector('.id').textContent") == "row5"
+    last = browser.run("[...document.querySelectorAll('.id')].at(-1).getAttribute('href')")
+    assert last == "#sample-test-row55"
+    browser.run("location.hash = '#sample-test-row41'; new Promise((done) => setTimeout(done, 200))")
+    assert browser.run(f"[{first}.className, {first}.querySelector('.id').textContent]") == ["pinned", "row41"]
+    assert browser.run("document.querySelectorAll('.pinned').length") == 1
+    top = browser.run(f"{first}.getBoundingClientRect().top")
+    assert 0 <= top < browser.run("innerHeight")
+    browser.open(page)
+    browser.call("Page.navigate", url=page.as_uri() + "#sample-test-row41")
+    browser.run("new Promise((done) => setTimeout(done, 200))")
+    assert browser.run(f"{first}.querySelector('.id').textContent") == "row41"
+    browser.run("location.hash = '#sample-test-%E0'; new Promise((done) => setTimeout(done, 100))")
+    assert browser.complaints() == []
+
+
+def test_a_picture_opens_in_its_own_size(browser: Browser, tmp_path: Path) -> None:
+    sha256 = "cd" * 32
+    (tmp_path / "images").mkdir()
+    Image.new("L", (1024, 600), 90).save(tmp_path / "images" / f"{sha256}.webp")
+    rows = [record("a", "猫。", image="chest.png", image_sha256=sha256)]
+    write_evaluation(replace(EVALUATION, stamps=()), tmp_path)
+    for arm in ("before", "after"):
+        write_predictions(rows, tmp_path / arm / "predictions.jsonl")
+    browser.open(render(tmp_path))
+    shown = "[document.querySelector('dialog').open, document.querySelector('dialog .caption').textContent]"
+    assert browser.run(shown) == [False, ""]
+    browser.run("document.querySelector('article .zoom').click(); new Promise((done) => setTimeout(done, 100))")
+    assert browser.run(shown) == [True, "chest.png"]
+    assert browser.run("document.querySelector('dialog img').clientWidth") == 1024
+    browser.run("document.querySelector('dialog button').click()")
+    assert browser.run(shown)[0] is False
+    assert browser.complaints() == []
+
+
+def test_a_table_that_is_too_wide_says_so(browser: Browser, tmp_path: Path) -> None:
+    page = full_page(tmp_path, EVALUATION)
+    hint = "getComputedStyle(document.querySelector('#scores .scroll'), '::before').content"
+    for width, is_wide in ((1280, False), (400, True)):
+        browser.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
+        try:
+            browser.open(page)
+            assert ("scroll sideways" in browser.run(hint)) is is_wide
+            browser.run("document.getElementById('switch').click()")
+            assert ("左右滑动" in browser.run(hint)) is is_wide
+        finally:
+            browser.call("Emulation.clearDeviceMetricsOverride")
+
+
 def test_it_prints(browser: Browser, make_page: Callable[[int], Path]) -> None:
     browser.open(make_page(60))
     pdf = base64.b64decode(browser.call("Page.printToPDF")["data"])
@@ -325,9 +380,9 @@ def test_it_prints(browser: Browser, make_page: Callable[[int], Path]) -> None:
 def test_what_a_browser_draws_does_not_grow_with_the_answers(
     browser: Browser, make_page: Callable[[int], Path]
 ) -> None:
-    """Opened and filtered, two thousand answers take the elements and the changes that a hundred take."""
+    """Opened and filtered, two thousand answers take the elements and the changes that three hundred take."""
     drawn = []
-    for n, shown in ((100, "24 of 40 shown"), (2_000, "24 of 800 shown")):
+    for n, shown in ((300, "24 of 120 shown"), (2_000, "24 of 800 shown")):
         browser.open(make_page(n))
         elements = "document.querySelectorAll('*').length"
         opened = browser.run(elements)

@@ -1,6 +1,7 @@
 """A section is a folder and a line in the list: it appears in every file and in the terminal, in both languages."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
@@ -8,9 +9,11 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from test_report import AFTER, BEFORE, EVALUATION, Page, answers, make_folder  # noqa: F401
+from test_report import AFTER, BEFORE, EVALUATION, Page, answers, make_folder, record  # noqa: F401
 
+from vglm.errors import DataError
 from vglm.evaluation.messages import LANGUAGES
+from vglm.evaluation.predictions import Prediction, SampleLoss, write_losses
 from vglm.evaluation.report import print_summary, render, sections
 from vglm.evaluation.score.scoring import read_comparison
 
@@ -108,6 +111,61 @@ def test_a_section_with_nothing_to_show_is_left_out(make_folder: Callable[..., P
     report = render(make_folder(BEFORE, AFTER)).parent
     assert 'id="sizes"' not in (report / "index.html").read_text(encoding="utf-8")
     assert "Sizes of the splits" not in (report / "report.md").read_text(encoding="utf-8")
+
+
+def test_the_hardest_training_samples_are_shown_with_picture_and_loss(make_folder: Callable[..., Path]) -> None:  # noqa: F811
+    folder = make_folder()
+    samples = [SampleLoss(f"train#{row}", "何处？", f"<b>{row}|</b>", 0.1 * row, 3, None, None) for row in range(30)]
+    samples[29] = replace(samples[29], image="beach.png", image_sha256="ab" * 32)
+    write_losses(samples, folder)
+    report = render(folder).parent
+    page = (report / "index.html").read_text(encoding="utf-8").partition('id="hardest"')[2].partition("</section>")[0]
+    assert re.findall(r"<small>(.*?)</small>", page) == [f"train#{row}" for row in range(29, 9, -1)]
+    assert page.count("<img ") == 1
+    assert "&lt;b&gt;29|&lt;/b&gt;" in page
+    assert "The 20 of 30 training samples" in page
+    assert "the median is 1.45" in page
+    assert "| 2.90 | 何处？ | &lt;b&gt;29\\|&lt;/b&gt; | train\\#29 |" in (report / "report.md").read_text(
+        encoding="utf-8"
+    )
+    recorded = json.loads((report / "report.json").read_text(encoding="utf-8"))["training_loss"]
+    assert list(recorded) == [f"train#{row}" for row in range(29, -1, -1)]
+    (folder / "training_loss.json").write_text('[{"id": 3}]', encoding="utf-8")
+    with pytest.raises(DataError, match=r"training_loss\.json is damaged"):
+        render(folder)
+
+
+def test_people_who_wrote_the_references_are_scored_against_one_another(make_folder: Callable[..., Path]) -> None:  # noqa: F811
+    def asked(name: str, prediction: str, *references: str) -> Prediction:
+        return record(name, prediction, reference=json.dumps(references, ensure_ascii=False))
+
+    rows = [
+        asked("all", "猫。", "猫。", "猫。", "猫。"),  # 3 of 3 pairs; each is right by the others
+        asked("two", "猫。", "猫。", "狗。", "猫。"),  # 1 of 3 pairs; two are right by the others
+        asked("none", "鱼。", "猫。", "狗。", "马。"),  # none
+        record("one", "沙滩。"),
+    ]
+    folder = make_folder([replace(each, prediction="鱼。") for each in rows], rows)
+    report = render(folder).parent
+    found = json.loads((report / "report.json").read_text(encoding="utf-8"))["agreement"]
+    assert found["samples"] == {"all": 1.0, "two": pytest.approx(1 / 3), "none": 0.0}
+    assert found["people"]["value"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert found["people"]["n"] == 3
+    markdown = (report / "report.md").read_text(encoding="utf-8")
+    assert (
+        "3 test samples have several references, 3.0 each. Of two references to the same question 44.4% are equal"
+        in markdown
+    )
+    assert "all are equal for 1 samples, no two for 1" in markdown
+    assert "| one reference, against the others | 55.6% |" in markdown
+    assert "| after | 66.7% |" in markdown
+    answered = [replace(each, reference="猫。", meta={"answers": each.reference}) for each in rows[:3]]
+    again = (
+        render(make_folder([replace(each, prediction="鱼。") for each in answered], answered)).parent / "report.json"
+    )
+    assert json.loads(again.read_text(encoding="utf-8"))["agreement"] == found
+    without = render(make_folder([rows[3]], [rows[3]]))
+    assert 'id="agreement"' not in without.read_text(encoding="utf-8")
 
 
 def test_the_terminal_speaks_chinese(make_folder: Callable[..., Path]) -> None:  # noqa: F811

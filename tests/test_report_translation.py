@@ -90,6 +90,16 @@ def test_a_message_of_another_version_is_shown_with_its_values(message: Message)
         assert words == f"{message.key}: n 5"
 
 
+def test_kinds_of_question_that_are_known_have_chinese_names(make_folder: Callable[..., Path]) -> None:  # noqa: F811
+    rows = [record(f"{row}", "猫。", kind=["colour", "yes_no", "mine"][row % 3]) for row in range(24)]
+    after = [replace(each, prediction="沙滩。") for each in rows]
+    report = render(make_folder(rows, after)).parent
+    slices = (report / "index.html").read_text(encoding="utf-8").partition('id="slices"')[2].partition("</section>")[0]
+    assert 'lang="en">colour</span><span class="zh" lang="zh-Hans">颜色</span>' in slices
+    assert '<th scope="row">mine</th>' in slices
+    assert "颜色" in (report / "report.zh.md").read_text(encoding="utf-8")
+
+
 def test_data_is_not_translated(make_folder: Callable[..., Path]) -> None:  # noqa: F811
     """Values and names of fields that are words of the interface too."""
     words = ["model", "run", "training", "normal", "test", "code"]

@@ -98,6 +98,7 @@ _LIMITS: dict[str, tuple[Callable[[object], bool], str]] = {
     "top_k": (_or_null(_positive_integer), "a positive integer, or null for all tokens"),
     "repeats": (_positive_integer, "a positive integer"),
     "image_use_samples": (_positive_integer, "a positive integer"),
+    "training_loss_samples": (_count, "a positive integer, or 0 for none"),
     "shots_in_context": (_count, "a positive integer, or 0 for none"),
 }
 

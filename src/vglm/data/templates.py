@@ -21,7 +21,7 @@ QUESTION = "{question}"
 """The template that changes nothing."""
 
 
-def fill_template(samples: Sequence[Sample], template: str) -> Sequence[Sample]:
+def fill_template(samples: Sequence[Sample], template: str, setting: str = "task.prompt") -> Sequence[Sample]:
     r"""Write the last question of every sample anew.
 
     Args:
@@ -29,6 +29,7 @@ def fill_template(samples: Sequence[Sample], template: str) -> Sequence[Sample]:
         template: Text with fields in braces: `{question}`, and the names of what the samples' `meta` holds, lists being
             joined by commas. A line whose fields are all empty for a sample is left out; `{{` and `}}` are braces, and
             `\n`, as written on a command line, breaks the line.
+        setting: What an error calls it.
 
     Returns:
         The samples in their order, each with its new question. With `QUESTION`, what came in.
@@ -36,7 +37,7 @@ def fill_template(samples: Sequence[Sample], template: str) -> Sequence[Sample]:
     Raises:
         ConfigError: The template cannot be read, or has a field that not all samples have.
     """
-    lines = parse_template(template)
+    lines = parse_template(template, setting)
     if template == QUESTION:
         return samples
     wanted = list(dict.fromkeys(field for line in lines for _, field in line if field is not None))
@@ -54,17 +55,18 @@ def fill_template(samples: Sequence[Sample], template: str) -> Sequence[Sample]:
         first = next(iter(lacking))
         known = sorted({"question", *(name for sample in samples[:100] for name in sample.meta)})
         raise ConfigError(
-            f"task.prompt: {lacking[first]} of {len(samples)} samples have no {{{first}}}; there are"
+            f"{setting}: {lacking[first]} of {len(samples)} samples have no {{{first}}}; there are"
             f" {', '.join(f'{{{name}}}' for name in known)}. Correct the template."
         )
     return filled
 
 
-def parse_template(template: str) -> list[list[tuple[str, str | None]]]:
+def parse_template(template: str, setting: str = "task.prompt") -> list[list[tuple[str, str | None]]]:
     """Take a template apart.
 
     Args:
         template: As for `fill_template`.
+        setting: What an error calls it.
 
     Returns:
         For each of its lines pieces of (text, the field after it or None).
@@ -77,15 +79,13 @@ def parse_template(template: str) -> list[list[tuple[str, str | None]]]:
         try:
             pieces = list(string.Formatter().parse(line))
         except ValueError as error:
-            raise ConfigError(
-                f"task.prompt: {line!r} cannot be read: {error}. Write braces as {{{{ and }}}}."
-            ) from error
+            raise ConfigError(f"{setting}: {line!r} cannot be read: {error}. Write braces as {{{{ and }}}}.") from error
         for _, field, form, conversion in pieces:
             if field is not None and (not field or form or conversion or any(sign in field for sign in ".[]")):
-                raise ConfigError(f"task.prompt: {line!r} has a field {{{field}}} that is no plain name. Correct it.")
+                raise ConfigError(f"{setting}: {line!r} has a field {{{field}}} that is no plain name. Correct it.")
         lines.append([(text, field) for text, field, _, _ in pieces])
     if not any(text.strip() or field for line in lines for text, field in line):
-        raise ConfigError("task.prompt is empty. Write what is to be asked, such as {question}.")
+        raise ConfigError(f"{setting} is empty. Write what is to be asked, such as {{question}}.")
     return lines
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from os import PathLike, fspath
 from pathlib import Path
+from random import Random
 from typing import Any, Literal
 
 import yaml
@@ -28,7 +29,9 @@ from vglm.evaluation.predict.controls import make_controls
 from vglm.evaluation.predict.decoding import Choices, Decoding
 from vglm.evaluation.predict.examples import draw_examples
 from vglm.evaluation.predict.leaks import leaked_pairs, write_leaks
+from vglm.evaluation.predict.paraphrases import make_paraphrases, read_paraphrases
 from vglm.evaluation.predict.task import Task
+from vglm.evaluation.predict.training_answers import draw
 from vglm.evaluation.predictions import write_evaluation
 from vglm.evaluation.report import write_report
 from vglm.evaluation.score.baselines import collect_baselines, write_baselines
@@ -101,8 +104,10 @@ def evaluate(
     seed: int = 1,
     image_use: bool = True,
     image_use_samples: int = 100,
+    prompts: str | PathLike[str] | None = None,
     baselines: bool = True,
     shots_in_context: int = 4,
+    training_loss_samples: int = 200,
     config: Mapping[str, Any] | None = None,
 ) -> EvaluationResult:
     """Compare two arms on the same questions: before and after a run, or a model with true and with shuffled images.
@@ -130,8 +135,12 @@ def evaluate(
         seed: Of sampled answers, of the shuffling and of other draws.
         image_use: Whether to ask test questions again with other images.
         image_use_samples: At most so many of them.
+        prompts: A file of paraphrases, one a line, in which both arms are asked some test questions again, see
+            `vglm.evaluation.predict.paraphrases`; none if not given.
         baselines: Whether to score simple rules, and the question without its image.
         shots_in_context: Training examples that the untuned model sees before each question; 0 for none.
+        training_loss_samples: Of a run on its own data: at most so many training samples, drawn by seed, whose loss
+            under the tuned model is measured, so that the report can show the hardest; 0 for none.
         config: The resolved config to keep in the folder, plain values; what these arguments say if not given.
 
     Returns:
@@ -148,6 +157,7 @@ def evaluate(
     tuned = run if isinstance(run, Run | None) else Run.open(run, unverified=unverified)
     settings = MetricSettings.of(metrics_of_run(tuned.config) if metrics is None and tuned is not None else metrics)
     settings.check_files()
+    paraphrases = read_paraphrases(prompts)
     config = _describe_arguments(given, tuned, settings) if config is None else config
     decoding = Decoding.of(
         batch_size=batch_size,
@@ -166,15 +176,18 @@ def evaluate(
     load = _loader(_own(tuned, "model") if model is None else model)
     samples = task.check(select_samples(data, splits, choices))
     controls = make_controls(samples, image_use_samples if image_use else 0, baselines, seed)
+    controls += make_paraphrases(samples, paraphrases, seed)
     train = task.reword(data.train) if baselines else ()
     examples = draw_examples(train, shots_in_context, seed)
+    own_data = tuned is not None and config["dataset"] == tuned.config["dataset"]
+    trained = draw(data.train, training_loss_samples, Random(seed)) if own_data else []
     arms = task.ask(open_arms(config, tuned, samples, data.files, controls, load))
 
     # let each arm answer, score, report; the folder appears when all of it is there
     output = Path(output_dir or task.output_dir(None if tuned is None else tuned.folder, arms))
     key = work_key(config, data.data_hash, tuned)
     with processes.folder(output, marker=EVALUATION_FILE, key=key) as folder:
-        answers = answer(arms, folder, decoding, train, feature_cache, processes, examples)
+        answers = answer(arms, folder, decoding, train, feature_cache, processes, examples, trained)
         if not processes.is_main:  # it has done its part
             return EvaluationResult(output, is_main=False)
         text = yaml.safe_dump(dict(config), allow_unicode=True, sort_keys=False)
@@ -268,6 +281,7 @@ def _loaded(model: Loaded, *, adapter: str | None = None) -> Loaded:
 
 def _describe_arguments(given: Mapping[str, Any], run: Run | None, settings: MetricSettings) -> dict[str, Any]:
     """A config for the folder, of arguments that no config was read for."""
+    given = {**given, "prompts": None if given["prompts"] is None else fspath(given["prompts"])}
     plain: dict[str, Any] = {
         name: value for name, value in given.items() if isinstance(value, str | int | float | None)
     }

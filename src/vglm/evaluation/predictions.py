@@ -5,12 +5,13 @@ evaluation/
   evaluation.json                what was compared with what: arms, decoding, versions, command, stamps
   <baseline>/predictions.jsonl   one record per sample and draw, e.g. before/ or shuffled/
   <candidate>/predictions.jsonl  the same samples, e.g. after/ or true/
-  <control>/predictions.jsonl    with other images or none: before-blank/, after-text-only/; see `image_use`
+  <control>/predictions.jsonl    asked otherwise: before-blank/, after-text-only/, after-prompt-1/
   baselines.json                 what answers without a tuned model are worth on the test split; see `baselines`
   <arm>/scores.jsonl             what its answers score by `metrics.external`, computed once; external.json says how
   verdicts.jsonl                 with `metrics.external.judge`: what the judge was asked and said
-  images/<sha256>.webp           a small copy of every image, so that the report can be rebuilt anywhere
+  images/<sha256>.webp           a copy of every image, so that the report can be rebuilt anywhere
   leaks.json                     test pictures that were trained on, or are made from one that was, if there are any
+  training_loss.json             of a run: what the tuned model's loss is on training samples, highest first
   curves.json                    of a run: its loss by step, what each checkpoint gained and forgot; see `forgetting`
   metrics.json  report/          made from the files above by `vglm.evaluation.score` and `vglm.evaluation.report`
 ```
@@ -47,10 +48,13 @@ from vglm.runs import EVALUATION_FILE
 PREDICTIONS_FILE = "predictions.jsonl"
 CURVES_FILE = "curves.json"
 LEAKS_FILE = "leaks.json"
+LOSSES_FILE = "training_loss.json"
 IMAGES_FOLDER = "images"
 MAX_ERRORS_SHOWN = 5
 TEXT_ONLY = "text-only"
 """The control in which questions have no image."""
+PARAPHRASE = "prompt"
+"""Controls in which questions have other words are `prompt-1`, `prompt-2`, ..."""
 ENDED, CUT = "eos", "length"
 """How an answer can end, see `Prediction.finish`."""
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,63}")
@@ -421,6 +425,52 @@ def _is_number(value: object) -> bool:
 
 def _is_turn(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(isinstance(each, str) for each in value)
+
+
+# --- training samples ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SampleLoss:
+    """A training sample and the tuned model's loss on its answer.
+
+    Attributes:
+        id: The sample's id.
+        question: Its last question.
+        reference: The answer that was trained on.
+        loss: Mean negative log-likelihood of the answer's tokens, the end included, in nats.
+        tokens: How many tokens these are.
+        image: Where the image was read from; None for none, or one made in memory.
+        image_sha256: Of the copy that the folder keeps; None where it keeps none.
+    """
+
+    id: str
+    question: str
+    reference: str
+    loss: float
+    tokens: int
+    image: str | None = None
+    image_sha256: str | None = None
+
+
+def write_losses(losses: Sequence[SampleLoss], folder: Path) -> None:
+    """Write `training_loss.json` into the evaluation folder."""
+    write_json(folder / LOSSES_FILE, [asdict(each) for each in losses], error=DataError)
+
+
+def read_losses(folder: Path) -> list[SampleLoss]:
+    """Those in `training_loss.json`, highest first; none where there is no such file.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    path = inside(folder, LOSSES_FILE)
+    if not path.exists():
+        return []
+    losses = read_record(
+        path, list[SampleLoss], fault="is damaged, expected a list of samples", advice="Evaluate again, or remove it."
+    )
+    return sorted(losses, key=lambda each: -each.loss)
 
 
 # --- references ------------------------------------------------------------------------------------------------------

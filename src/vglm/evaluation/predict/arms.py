@@ -30,7 +30,8 @@ from vglm.evaluation.predict.examples import nearest_answers, put_in_context
 from vglm.evaluation.predict.generation import answer_splits, check_precision
 from vglm.evaluation.predict.likelihoods import check_choices
 from vglm.evaluation.predict.provenance import curves_of, describe_choice, provenance, synthetic_stamps
-from vglm.evaluation.predictions import Arm, Evaluation, Prediction, Stamp
+from vglm.evaluation.predict.training_loss import measure_losses
+from vglm.evaluation.predictions import LOSSES_FILE, Arm, Evaluation, Prediction, Stamp
 from vglm.processes import Processes
 from vglm.runs import Run
 
@@ -297,6 +298,7 @@ def answer(
     feature_cache: bool = False,
     processes: Processes | None = None,
     examples: Sequence[Sample] = (),
+    trained: Sequence[Sample] = (),
 ) -> Answers:
     """Let both arms answer all they are asked, one model in memory at a time, with the same settings.
 
@@ -310,6 +312,7 @@ def answer(
         feature_cache: See `generate_predictions`.
         processes: Who shares the work; this one alone if not given.
         examples: Training samples that the untuned model is shown before each test question, see `put_in_context`.
+        trained: Training samples whose loss under the tuned model is measured, see `measure_losses`.
 
     Returns:
         The records of all arms, and what was found beside them; without records in other processes than the main one.
@@ -343,6 +346,8 @@ def answer(
                 )
             if arm is arms.baseline and len(train) and processes.is_main:
                 nearest = nearest_answers(model, processor, train, test, batch_size=decoding.batch_size)
+            if arm is arms.candidate and len(trained) and processes.is_main and not (folder / LOSSES_FILE).exists():
+                measure_losses(model, processor, trained, folder, batch_size=decoding.batch_size)
     return Answers(arms.candidate.label, records, nearest, precision, shots)
 
 

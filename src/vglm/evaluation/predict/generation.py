@@ -47,8 +47,8 @@ from vglm.evaluation.predictions import (
 from vglm.processes import Processes
 from vglm.tuning.features import fill_features, open_features
 
-MAX_SIDE_PX = 224
-"""Longest side of the copies of images that an evaluation folder keeps for its report."""
+MAX_SIDE_PX = 1024
+"""Longest side of the copies of images that an evaluation folder keeps for its report, enough to read a radiograph."""
 
 GREEDY = Decoding()
 SETTINGS = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0}
@@ -99,7 +99,7 @@ def generate_predictions(
         samples: Their references are kept in the records and never shown to the model.
         decoding: How to answer; its choices play no role.
         split: What the records call this list of samples.
-        images: Folder for a small copy of each image, `<sha256>.webp`; none are kept if not given.
+        images: Folder for a copy of each image, `<sha256>.webp`; none are kept if not given.
         title: What the progress bar shows; the split if not given.
         feature_cache: Whether to keep, and reuse, what the model's vision parts make of each picture, see
             `vglm.tuning.features`; or a cache that is open, for a model that has let go of its vision parts.
@@ -307,20 +307,34 @@ def _open(sample: Sample, split: str, images: Path | None) -> tuple[Sample | Non
         return None, replace(record, error=str(error))
     if image is None:
         return sample, record
-    sha256 = image_sha256(image)
-    if images is not None:
-        save_copy(image, images / f"{sha256}.webp")
+    sha256 = image_sha256(image) if images is None else keep_image(image, images)
     return replace(sample, image=image, window=None), replace(record, image_sha256=sha256)
 
 
+def keep_image(image: Image.Image, folder: Path) -> str:
+    """Keep a copy of an image for the report, no side longer than `MAX_SIDE_PX`.
+
+    Args:
+        image: As the model sees it.
+        folder: Gets `<sha256>.webp`.
+
+    Returns:
+        The hash of the image's content.
+    """
+    sha256 = image_sha256(image)
+    save_copy(image, folder / f"{sha256}.webp")
+    return sha256
+
+
 def save_copy(image: Image.Image, path: Path) -> None:
-    """Keep a small copy of a picture, unless it is there."""
+    """Keep a copy of a picture under this name, unless it is there."""
     if not path.exists():
         small = image.copy()
         small.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
         partial = path.with_name(f".{path.stem}.{platform.node()}-{os.getpid()}")  # others may be saving the same one
         small.save(partial, format="WEBP", quality=85)
         partial.replace(path)
+    return sha256
 
 
 # --- the same settings in both arms -----------------------------------------------------------------------------------

@@ -196,7 +196,7 @@ def kind_rows(comparison: Comparison) -> list[tuple[Text, bool, Summary]]:
     for split, summary in comparison.splits.items():
         rows.append((split_title(split), False, summary))
         if len(summary.kinds) > 1:
-            rows += [(Text.of(kind), True, part) for kind, part in summary.kinds.items()]
+            rows += [(SHARED.name("value.kind", kind), True, part) for kind, part in summary.kinds.items()]
     return rows
 
 
@@ -216,14 +216,37 @@ def spoken(attribute: str, text: Text) -> Markup:
     return words.format(attribute, text.en, attribute, text.en, text.zh)
 
 
-def forest(result: PairedComparison, metric: Metric, reach: float = 1.0) -> Markup:
-    """An interval around its difference, drawn against zero; `reach` is the largest absolute end."""
-    low, high = result.interval
-    if not metric.is_share or not has_interval(result) or reach == 0:
-        return Markup("")
-    left, right, dot = (60 + 56 * end / reach for end in (low, high, result.difference))
-    return Markup(
-        '<svg class="forest" viewBox="0 0 120 14" width="100" height="12" aria-hidden="true">'
-        '<line x1="60" x2="60" y1="0" y2="14" class="zero"/>'
-        f'<line x1="{left:.1f}" x2="{right:.1f}" y1="7" y2="7"/><circle cx="{dot:.1f}" cy="7" r="3.5"/></svg>'
+REACHES = (0.05, 0.1, 0.2, 0.5, 1.0)
+"""Where the axis of a column of intervals may end."""
+
+
+def reach_of(results: Iterable[tuple[PairedComparison, Metric]]) -> float:
+    """The end of the axis that all of these intervals of shares fit on."""
+    ends = [abs(end) for each, metric in results if metric.is_share and has_interval(each) for end in each.interval]
+    return next((reach for reach in REACHES if max(ends, default=1.0) <= reach), REACHES[-1])
+
+
+def _drawing(content: Markup) -> Markup:
+    return Markup('<svg class="forest" viewBox="0 0 132 14" height="14" aria-hidden="true">{}</svg>').format(content)
+
+
+def axis(reach: float) -> Markup:
+    """The axis above a column of `forest`: its ends and zero, in points."""
+    labels = [(-reach, 14), (0.0, 66), (reach, 118)]
+    tick = Markup('<text x="{}" y="11">{}</text>')
+    return _drawing(
+        Markup("").join(tick.format(x, f"{100 * end:+.0f}".replace("-", "−") if end else "0") for end, x in labels)
     )
+
+
+def forest(result: PairedComparison, metric: Metric, reach: float = 1.0) -> Markup:
+    """An interval around its difference, drawn against zero and both ends of the axis."""
+    if not metric.is_share or not has_interval(result):
+        return Markup("")
+    left, right, dot = (66 + 52 * max(-1.2, min(end / reach, 1.2)) for end in (*result.interval, result.difference))
+    rules = Markup("").join(
+        Markup('<line x1="{0}" x2="{0}" y1="0" y2="14" class="{1}"/>').format(x, kind)
+        for x, kind in ((14, "end"), (66, "zero"), (118, "end"))
+    )
+    bar = Markup('<line x1="{:.1f}" x2="{:.1f}" y1="7" y2="7"/><circle cx="{:.1f}" cy="7" r="3.5"/>')
+    return _drawing(rules + bar.format(left, right, dot))

@@ -737,13 +737,13 @@ def _decide(
         if metric is EXACT_MATCH:
             break
         with suppress(DataError):
-            arms = [_right(metric, records) for records in (baseline, candidate)]
+            arms = [right_answers(metric, records) for records in (baseline, candidate)]
             if arms[0] is not None and arms[1] is not None:
                 return metric, list(zip(*arms, strict=True))
     return EXACT_MATCH, [None] * len(candidate)
 
 
-def _right(metric: Metric, records: Sequence[Prediction]) -> list[bool] | None:
+def right_answers(metric: Metric, records: Sequence[Prediction]) -> list[bool] | None:
     """Whether each answer is right; None where the metric is no share of right answers."""
     if not metric.is_share or not metric.higher_is_better:
         return None

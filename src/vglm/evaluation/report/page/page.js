@@ -16,6 +16,17 @@ function speak(zh) {
   document.dispatchEvent(new Event("language"));
 }
 
+// A table that is wider than its frame says so, and can be scrolled with the keyboard.
+function hint(frame) {
+  const isWide = frame.scrollWidth > frame.clientWidth + 1;
+  frame.classList.toggle("wide", isWide);
+  if (isWide) frame.tabIndex = 0;
+  else frame.removeAttribute("tabindex");
+}
+const frames = new ResizeObserver((all) => all.forEach(({ target }) => hint(target)));
+for (const frame of document.querySelectorAll(".scroll")) frames.observe(frame);
+document.addEventListener("language", () => document.querySelectorAll(".scroll").forEach(hint));
+
 root.classList.add("js");
 button.hidden = false;
 button.addEventListener("click", () => speak(side === 0));

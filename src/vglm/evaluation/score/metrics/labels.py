@@ -431,13 +431,13 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     return math.fsum(shares) / len(shares) if shares else 0.0
 
 
-def _people_said(record: Prediction) -> list[str]:
+def human_answers(record: Prediction) -> list[str]:
     """All answers that people gave: those that the data lists beside the reference, else those in the reference."""
     return listed_answers(record.meta.get("answers")) or reference_answers(record.reference)
 
 
 def _vqa_rows(records: Sequence[Prediction]) -> Rows:
-    scores = [0.0 if each.error is not None else vqa_accuracy(each.prediction, _people_said(each)) for each in records]
+    scores = [0.0 if each.error is not None else vqa_accuracy(each.prediction, human_answers(each)) for each in records]
     return np.stack([np.array(scores), np.ones(len(scores))], axis=1)
 
 
@@ -446,7 +446,7 @@ _VQA = "vqaEval normal form on both sides unless all people agree|lower case|not
 
 def _vqa_signature(records: Sequence[Prediction]) -> str:
     """What the predictions are compared with: votes of many, plain matches with one answer, or some of each."""
-    counts = Counter(len(_people_said(each)) for each in records)
+    counts = Counter(len(human_answers(each)) for each in records)
     several = sorted(set(counts) - {1})
     sizes = "-".join(map(str, dict.fromkeys((*several[:1], *several[-1:]))))
     votes = f"soft, min(1, matches/3), one person left out|{sizes} answers a sample"

@@ -1,40 +1,52 @@
 """The answers side by side; the page's script builds their cards as they are shown."""
 
 import base64
+import io
 import json
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from PIL import Image
 
 from vglm.evaluation.messages import Text, translate
 from vglm.evaluation.predictions import IMAGES_FOLDER
 from vglm.evaluation.report.formatting import FLIPS, arm, right_by, section_texts, split_title
 from vglm.evaluation.report.section import Scored
 from vglm.evaluation.report.sections.slices import field_title, value_title
-from vglm.evaluation.score.comparison import RETENTION, Comparison, Pair, Summary, slice_values
+from vglm.evaluation.score.comparison import Comparison, Pair, Summary, slice_values
 from vglm.files import inside
 
 say = section_texts(__file__)
 MAX_IMAGE_BYTES = 20_000_000
-"""So much of the images is in the page, those of changed answers first, so that it opens in seconds."""
+"""So much of the images is in the page, those of wrong answers first, so that it opens in seconds."""
+LARGE_SHARE = 0.75
+"""This share of it is for images as the folder keeps them; the rest is for small ones of `SMALL_SIDE_PX`."""
+SMALL_SIDE_PX = 224
 MAX_EXAMPLES = 5
+EXAMPLES_SEED = 1
+RANKS = {(True, False): 0, (False, False): 1, (False, True): 2, (True, True): 3}
+"""(Right before, right after) -> place in the order of the answers: failures stand before successes."""
 
 
 def show(scored: Scored) -> Mapping[str, Any]:
     """The answers as data for the script, and some that changed."""
     comparison, evaluation = scored.comparison, scored.evaluation
     images = _Images(scored.folder / IMAGES_FOLDER)
+    changed = _changed(comparison)
+    examples = _examples(changed)
     data = json.dumps(_data(comparison, images), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     meanings = {"before": translate(evaluation.baseline.meaning), "after": translate(evaluation.candidate.meaning)}
     return {
         "data": Markup(data),
-        "left": say("images_left", n=len(images.uris), total=len(images)) if len(images.uris) < len(images) else None,
+        "left": images.left,
         "right_by": right_by(comparison),
         "splits": [_counts(split, part) for split, part in comparison.splits.items()],
         "meanings": say("meanings", baseline=comparison.baseline, candidate=comparison.candidate, **meanings),
-        "examples": [(pair, say(f"flip.{FLIPS.index(pair.right)}")) for pair in _examples(comparison)],
+        "examples": [(pair, say(f"flip.{FLIPS.index(pair.right)}")) for pair in examples],
+        "drawn": say("examples_drawn", n=len(examples), total=len(changed), seed=EXAMPLES_SEED),
     }
 
 
@@ -46,14 +58,20 @@ def _counts(split: str, part: Summary) -> tuple[Text, Text | None]:
     return say("answers_split", split=split_title(split), **about), errors
 
 
-def _examples(comparison: Comparison) -> list[Pair]:
-    """The first changed answers, one draw of each sample."""
+def _changed(comparison: Comparison) -> list[Pair]:
+    """Samples whose answers changed, one draw of each."""
     changed: dict[tuple[str, str], Pair] = {}
     for part in comparison.splits.values():
         for pair in part.pairs:
             if pair.is_changed:
                 changed.setdefault(pair.sample, pair)
-    return list(changed.values())[:MAX_EXAMPLES]
+    return list(changed.values())
+
+
+def _examples(changed: Sequence[Pair]) -> list[Pair]:
+    """Some of them, drawn by seed; failures first."""
+    drawn = random.Random(EXAMPLES_SEED).sample(changed, min(MAX_EXAMPLES, len(changed)))
+    return sorted(drawn, key=lambda pair: RANKS[pair.right])
 
 
 class _Images:
@@ -66,10 +84,15 @@ class _Images:
     def __init__(self, folder: Path) -> None:
         self.uris: list[str] = []
         self._folder, self._room, self._indices = folder, MAX_IMAGE_BYTES, dict[str, int]()
+        self._reduced = 0
 
-    def __len__(self) -> int:
-        """How many there are, in the page or not."""
-        return len(self._indices)
+    @property
+    def left(self) -> Text | None:
+        """How many are not in the page as the folder keeps them; None where all are."""
+        total, embedded = len(self._indices), len(self.uris)
+        if embedded == total and not self._reduced:
+            return None
+        return say("images_left", n=embedded, total=total, reduced=self._reduced)
 
     def index(self, sha256: str | None) -> int:
         """Of an image in the page: -1 for none, -2 for one that is not embedded."""
@@ -79,15 +102,35 @@ class _Images:
         if not path.is_file():
             return -1
         if sha256 not in self._indices:
-            self._room -= path.stat().st_size
-            self._indices[sha256] = len(self.uris) if self._room >= 0 else -2
-            if self._room >= 0:
-                self.uris.append("data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode())
+            self._indices[sha256] = self._embed(path)
         return self._indices[sha256]
+
+    def _embed(self, path: Path) -> int:
+        content = path.read_bytes()
+        if len(content) > self._room - (1 - LARGE_SHARE) * MAX_IMAGE_BYTES:
+            small = reduced(content)
+            self._reduced += small is not content and len(small) <= self._room
+            content = small
+        if len(content) > self._room:
+            return -2
+        self._room -= len(content)
+        self.uris.append("data:image/webp;base64," + base64.b64encode(content).decode())
+        return len(self.uris) - 1
+
+
+def reduced(content: bytes) -> bytes:
+    """An encoded image, no side longer than `SMALL_SIDE_PX`."""
+    with Image.open(io.BytesIO(content)) as image:
+        if max(image.size) <= SMALL_SIDE_PX:
+            return content
+        image.thumbnail((SMALL_SIDE_PX, SMALL_SIDE_PX))
+        file = io.BytesIO()
+        image.save(file, format="WEBP", quality=80)
+    return file.getvalue()
 
 
 def _data(comparison: Comparison, images: _Images) -> dict[str, Any]:
-    """What the script reads: changed answers first, each as a row in the order of its constants."""
+    """What the script reads: failures first, each answer as a row in the order of its constants."""
     parts = comparison.splits
     owners: dict[str, Summary] = {}
     for part in parts.values():
@@ -99,6 +142,7 @@ def _data(comparison: Comparison, images: _Images) -> dict[str, Any]:
     return {
         "labels": [arm(comparison.baseline), arm(comparison.candidate)],
         "splits": [split_title(split) for split in parts],
+        "names": [*parts],
         "fields": [field_title(field, owners[field]) for field in fields],
         "words": [
             {word: name for word in own if (name := value_title(field, word, owners[field])) != (word, word)}
@@ -114,7 +158,7 @@ def _rows(comparison: Comparison, split: str, index: int, fields: Sequence[str],
     part = comparison.splits[split]
     study = {pair.candidate.id: name for name, some in part.slices.get("study", {}).items() for pair in some.pairs}
     rows = []
-    for pair, *more in _ordered(part.pairs, losses_first=split == RETENTION):
+    for pair, *more in _ordered(part.pairs):
         record, other = pair.candidate, pair.baseline
         values = slice_values(record) | ({"study": study[record.id]} if record.id in study else {})
         row = [index, record.id, record.question, record.reference, *_draw(pair), int(record.english)]
@@ -131,11 +175,10 @@ def _draw(pair: Pair) -> list[Any]:
     return [*texts, FLIPS.index(pair.right), int(pair.is_changed)]
 
 
-def _ordered(pairs: Sequence[Pair], *, losses_first: bool) -> list[list[Pair]]:
-    """Samples, each with its draws: changed answers first, among them the flips; then what stayed wrong, then right."""
-    rank = {(False, True): 1, (True, False): 0 if losses_first else 2, (False, False): 3, (True, True): 4}
+def _ordered(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    """Samples, each with its draws: by `RANKS`, and among those of one rank the changed answers first."""
     samples: dict[str, list[Pair]] = {}
     for pair in pairs:
         samples.setdefault(pair.candidate.id, []).append(pair)
     draws = [sorted(each, key=lambda pair: pair.candidate.draw) for each in samples.values()]
-    return sorted(draws, key=lambda each: min((not pair.is_changed, rank[pair.right]) for pair in each))
+    return sorted(draws, key=lambda each: min((RANKS[pair.right], not pair.is_changed) for pair in each))

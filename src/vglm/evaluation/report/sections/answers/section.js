@@ -6,9 +6,10 @@ const [SPLIT, ID, QUESTION, REFERENCE, BEFORE, AFTER, NO_BEFORE, NO_AFTER, FLIP,
 const RIGHT = [[0, 1], [1, 0], [0, 0], [1, 1]];
 const gallery = document.getElementById("answers");
 const find = (selector) => gallery.querySelector(selector);
-const filters = find(".filters"), selects = find(".selects"), search = find("input"), cards = find(".cards"), next = find(".next");
+const filters = find(".filters"), selects = find(".selects"), search = find("input"), cards = find(".cards"), next = find(".next"), full = find("dialog");
 const texts = data.rows.map((row) => null);
-let show = "all", limit = PAGE, fits = [], timer = 0;
+let first = true, show = "all", limit = PAGE, fits = [], timer = 0;
+let pinned = null; // the row that the page's address names
 let chosen = { split: "", fields: data.fields.map(() => "") };
 
 const say = (key, values = {}) => data.strings[key][side].replace(/\{(\w+)\}/g, (_, name) => values[name]);
@@ -62,7 +63,20 @@ function picture(place, path) {
   if (place < 0) return element("span", "blank", say(place === -1 ? "no_image" : "image_elsewhere"));
   const image = element("img");
   Object.assign(image, { src: data.images[place], alt: path, loading: "lazy", decoding: "async" });
-  return image;
+  const button = element("button", "zoom");
+  Object.assign(button, { type: "button", title: say("open_image") });
+  button.append(image);
+  button.addEventListener("click", () => enlarge(image.src, path));
+  return button;
+}
+
+// One picture in its own size, in front of the page.
+function enlarge(source, path) {
+  const image = element("img");
+  Object.assign(image, { src: source, alt: path });
+  full.querySelector(".caption").textContent = path;
+  full.querySelector(".pan").replaceChildren(image);
+  full.showModal();
 }
 
 // Both answers of each draw: [before, after, why no before, why no after, flip, changed]; one draw but for sampled ones.
@@ -86,7 +100,7 @@ function answer(row, draw, arm, label) {
 }
 
 function card(row) {
-  const made = element("article"), lang = row[ENGLISH] ? "en" : "zh-Hans";
+  const made = element("article", row === pinned ? "pinned" : ""), lang = row[ENGLISH] ? "en" : "zh-Hans";
   const left = element("div", "picture");
   left.append(picture(row[IMAGE], row[PATH]));
   if (row[OTHER] !== null) {
@@ -99,7 +113,9 @@ function card(row) {
   for (const flip of new Set(all.map((draw) => draw[4]))) tags.append(element("span", "flip", say(`flip${flip}`)));
   if (data.splits.length > 1) tags.append(element("span", "", data.splits[row[SPLIT]][side]));
   row[VALUES].forEach((value, field) => value && tags.append(element("span", "", word(field, value))));
-  tags.append(element("span", "id", row[ID]));
+  const link = element("a", "id", row[ID]);
+  Object.assign(link, { href: `#${encodeURIComponent(anchor(row))}`, title: say("link") });
+  tags.append(link);
   asked.append(tags);
   for (const [question, reply] of row[HISTORY]) {
     const turn = element("p", "history", question);
@@ -118,6 +134,8 @@ function card(row) {
   made.append(left, asked, answers);
   return made;
 }
+
+const anchor = (row) => `sample-${data.names[row[SPLIT]]}-${row[ID]}`;
 
 const belongs = (row, key) => key === "all" || draws(row).some((draw) => (key === "changed" ? draw[5] === 1 : `flip${draw[4]}` === key));
 
@@ -145,6 +163,7 @@ function update() {
     belongs(row, show) && (chosen.split === "" || row[SPLIT] === Number(chosen.split)) &&
     chosen.fields.every((value, field) => !value || row[VALUES][field] === value) &&
     words.every((word) => textOf(place).includes(word)));
+  if (pinned) fits = [pinned, ...fits.filter((row) => row !== pinned)];
   cards.replaceChildren();
   limit = PAGE;
   extend(limit);
@@ -183,8 +202,21 @@ function controls() {
   next.textContent = say("more");
 }
 
+// A permalink, #sample-<split>-<id>: its sample stands first, highlighted, whatever the filters say.
+function follow() {
+  let name = "";
+  try { name = decodeURIComponent(location.hash.slice(1)); } catch { return; }
+  const row = data.rows.find((each) => anchor(each) === name);
+  if (!row) return;
+  pinned = row;
+  update();
+  cards.firstElementChild.scrollIntoView({ block: "center" });
+}
+
+addEventListener("hashchange", follow);
+full.addEventListener("click", (event) => { if (event.target === full) full.close(); });
 search.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(update, 80); });
 next.addEventListener("click", () => { limit += PAGE; extend(limit); });
 find("form").addEventListener("submit", (event) => event.preventDefault());
 addEventListener("beforeprint", () => extend(PRINTED));
-document.addEventListener("language", () => { controls(); update(); });
+document.addEventListener("language", () => { controls(); update(); if (first) follow(); first = false; });

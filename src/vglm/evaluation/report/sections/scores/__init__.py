@@ -10,7 +10,7 @@ from vglm.evaluation.report import formatting as fmt
 from vglm.evaluation.report.formatting import section_texts
 from vglm.evaluation.report.section import Cell, Line, Scored, Table
 from vglm.evaluation.score.comparison import Comparison, Summary, has_interval
-from vglm.evaluation.score.metrics import METRICS, Metric
+from vglm.evaluation.score.metrics import METRICS
 from vglm.evaluation.score.settings import read_settings
 
 say = section_texts(__file__)
@@ -62,7 +62,7 @@ def _added(scored: Scored) -> list[str]:
 
 def _table(comparison: Comparison, part: Summary) -> Table:
     metrics = {metric.name: metric for metric in part.metrics}
-    reach = _reach(part, metrics)
+    reach = fmt.reach_of((result, metrics[name]) for name, (result, _) in part.paired.items())
     rows: list[list[Cell]] = []
     for name, (result, adjusted) in part.paired.items():
         metric = metrics[name]
@@ -85,14 +85,8 @@ def _table(comparison: Comparison, part: Summary) -> Table:
         rows.append([fmt.title(metrics[name]), say("not_computed", reason=translate(reason))])
     arms = [fmt.arm(comparison.baseline), fmt.arm(comparison.candidate)]
     header = [say("metric"), *arms, say("difference"), say("interval")]
-    header += [Text.of(""), say("p"), say("p_holm"), say("effect"), Text.of("n"), say("groups")]
+    header += [fmt.axis(reach), say("p"), say("p_holm"), say("effect"), Text.of("n"), say("groups")]
     return Table(header, rows, styles=("", "soft", "strong"), first="split")
-
-
-def _reach(part: Summary, metrics: Mapping[str, Metric]) -> float:
-    """The largest absolute end of an interval of a share."""
-    found = [result.interval for name, (result, _) in part.paired.items() if metrics[name].is_share]
-    return max((abs(end) for pair in found for end in pair if not math.isnan(end)), default=0.0)
 
 
 def _draws(comparison: Comparison) -> Text | None:

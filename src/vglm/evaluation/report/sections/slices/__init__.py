@@ -73,12 +73,14 @@ def value_title(field: str, name: str, part: Summary) -> Text:
 def _table(comparison: Comparison, whole: Summary, field: str) -> Table:
     arms = [fmt.arm(comparison.baseline), fmt.arm(comparison.candidate)]
     header = [say("slice"), Text.of("n"), *arms, say("difference")]
-    header += [say("interval"), Text.of(""), say("flip.0"), say("flip.1")]
-    rows = [_row(whole, field, name, part) for name, part in whole.slices[field].items()]
+    parts = whole.slices[field]
+    reach = fmt.reach_of((part.primary, part.primary_metric) for part in parts.values())
+    header += [say("interval"), fmt.axis(reach), say("flip.0"), say("flip.1")]
+    rows = [_row(whole, field, name, part, reach) for name, part in parts.items()]
     return Table(header, rows, styles=("", "", "soft", "strong"))
 
 
-def _row(whole: Summary, field: str, name: str, part: Summary) -> list[Cell]:
+def _row(whole: Summary, field: str, name: str, part: Summary, reach: float) -> list[Cell]:
     result, metric = part.primary, part.primary_metric
     head = value_title(field, name, whole)
     shown: Cell = head
@@ -91,7 +93,7 @@ def _row(whole: Summary, field: str, name: str, part: Summary) -> list[Cell]:
         fmt.value(result.after, metric),
         fmt.number(result.difference, metric),
         fmt.ends(result, metric),
-        fmt.forest(result, metric),
+        fmt.forest(result, metric, reach),
         *_flips(part),
     ]
 

@@ -1,0 +1,44 @@
+"""What the tuned model still finds hard of what it was tuned on: wrong labels are often among these samples."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vglm.data.sample import Sample
+from vglm.evaluation.predict.generation import keep_image
+from vglm.evaluation.predict.likelihoods import score_choices
+from vglm.evaluation.predictions import IMAGES_FOLDER, SampleLoss, unanswered, write_losses
+
+SHOWN = 20
+"""Samples whose images are kept for the report."""
+
+
+def measure_losses(
+    model: Any, processor: Any, train: Sequence[Sample], folder: Path, *, batch_size: int = 16
+) -> list[SampleLoss]:
+    """Compute the loss of each training answer, and write all of them into the evaluation folder, highest first.
+
+    Args:
+        model: The tuned VisualGLM, or a `PeftModel` of one.
+        processor: The model's processor.
+        train: The training samples; those whose image cannot be opened are left out.
+        folder: The evaluation folder: gets `training_loss.json` and copies of the images of the first `SHOWN`.
+        batch_size: Samples per call of the model.
+
+    Returns:
+        For each sample the mean negative log-likelihood of its answer's tokens, the end included, in nats.
+    """
+    answers = [[sample.answer] for sample in train]
+    scores = score_choices(model, processor, train, answers, batch_size=batch_size, title="training loss")
+    rows = [(-each[0].per_token, each[0].tokens, sample) for each, sample in zip(scores, train, strict=True) if each]
+    rows.sort(key=lambda row: -row[0])
+    losses = []
+    for place, (loss, tokens, sample) in enumerate(rows):
+        asked = unanswered(sample, "train")
+        found = SampleLoss(asked.id, asked.question, asked.reference, loss, tokens, asked.image)
+        if place < SHOWN and (image := sample.open_image()) is not None:
+            found = replace(found, image_sha256=keep_image(image, folder / IMAGES_FOLDER))
+        losses.append(found)
+    write_losses(losses, folder)
+    return losses

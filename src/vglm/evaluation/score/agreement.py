@@ -1,0 +1,125 @@
+"""Do the people agree who wrote the references? What one of them says, judged by what the others say, is a ceiling."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from statistics import fmean
+
+from vglm.errors import DataError
+from vglm.evaluation.predictions import Prediction, reference_answers
+from vglm.evaluation.score.comparison import Summary
+from vglm.evaluation.score.metrics import Metric, Score, measure
+from vglm.evaluation.score.metrics.labels import VQA_ACCURACY, human_answers
+from vglm.text.normalisation import normalise
+
+
+def _matches_one(prediction: str, reference: str) -> float:
+    return float(normalise(prediction) in map(normalise, reference_answers(reference)))
+
+
+MATCHES_ONE = Metric(
+    name="matches_a_reference",
+    title="Equal to a reference",
+    title_zh="与某个参考答案一致",
+    signature="1 if equal to one of the references after normalisation, else 0",
+    function=_matches_one,
+)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What several references to each question say of the people who wrote them.
+
+    Attributes:
+        metric: By which they are scored: VQA accuracy where that was asked for, else `MATCHES_ONE`.
+        n: Samples with two references or more.
+        references: Mean number of references to these.
+        by_sample: Sample's id -> share of pairs of its references that are equal after normalisation.
+        people: Each reference scored against the others, a mean over samples.
+        arms: Both arms on the same samples, against all references.
+    """
+
+    metric: Metric
+    n: int
+    references: float
+    by_sample: dict[str, float]
+    people: Score
+    arms: tuple[Score, Score]
+
+    @property
+    def mean(self) -> float:
+        """The share of equal pairs, a mean over samples."""
+        return fmean(self.by_sample.values())
+
+    @property
+    def unanimous(self) -> int:
+        """Samples whose references are all equal."""
+        return sum(share == 1 for share in self.by_sample.values())
+
+    @property
+    def disputed(self) -> int:
+        """Samples of whose references no two are equal."""
+        return sum(share == 0 for share in self.by_sample.values())
+
+
+def measure_agreement(part: Summary) -> Agreement | None:
+    """How well the references to each question agree.
+
+    Args:
+        part: A split.
+
+    Returns:
+        None where no question has two references, or the metric cannot be computed on them.
+    """
+    pairs = [pair for pair in part.pairs if len(human_answers(pair.candidate)) > 1]
+    firsts = {pair.candidate.id: pair.candidate for pair in pairs}
+    if not firsts:
+        return None
+    metric = VQA_ACCURACY if VQA_ACCURACY.name in {each.name for each in part.metrics} else MATCHES_ONE
+    answers = {name: human_answers(record) for name, record in firsts.items()}
+    people = [each for record in firsts.values() for each in _people(record)]
+    try:
+        scores = [
+            measure(metric, rows)
+            for rows in (
+                people,
+                [_listed(pair.baseline) for pair in pairs],
+                [_listed(pair.candidate) for pair in pairs],
+            )
+        ]
+    except DataError:
+        return None
+    return Agreement(
+        metric=metric,
+        n=len(firsts),
+        references=fmean(map(len, answers.values())),
+        by_sample={name: _agreement(each) for name, each in answers.items()},
+        people=scores[0],
+        arms=(scores[1], scores[2]),
+    )
+
+
+def _agreement(answers: Sequence[str]) -> float:
+    return fmean(one == other for one, other in combinations(map(normalise, answers), 2))
+
+
+def _listed(record: Prediction) -> Prediction:
+    """The record with all of its references in one list."""
+    return _judged_by(record, human_answers(record))
+
+
+def _judged_by(record: Prediction, answers: Sequence[str]) -> Prediction:
+    meta = {name: value for name, value in record.meta.items() if name != "answers"}
+    return replace(record, reference=json.dumps([*answers], ensure_ascii=False), meta=meta)
+
+
+def _people(record: Prediction) -> list[Prediction]:
+    """Each reference as an answer, against the others; as draws of one sample, so that it counts once."""
+    answers = human_answers(record)
+    return [
+        replace(
+            _judged_by(record, [*answers[:place], *answers[place + 1 :]]), prediction=answer, error=None, draw=place
+        )
+        for place, answer in enumerate(answers)
+    ]
