@@ -2,7 +2,9 @@
 
 ```
 evaluation/
-  evaluation.json                what was compared with what: arms, decoding, versions, command, stamps
+  evaluation.json                what was compared with what: arms, decoding, versions, command, stamps, history
+  seals.json                     hashes of the answers and of all that was made with them, see `seals`
+  answers.json                   what was noted while the models were loaded, so that all can be scored again
   <baseline>/predictions.jsonl   one record per sample and draw, e.g. before/ or shuffled/
   <candidate>/predictions.jsonl  the same samples, e.g. after/ or true/
   <control>/predictions.jsonl    with other images or none: before-blank/, after-text-only/; see `image_use`
@@ -12,6 +14,7 @@ evaluation/
   images/<sha256>.webp           a small copy of every image, so that the report can be rebuilt anywhere
   curves.json                    of a run: its loss by step, what each checkpoint gained and forgot; see `forgetting`
   metrics.json  report/          made from the files above by `vglm.evaluation.score` and `vglm.evaluation.report`
+  report-<metric>/               an earlier report, whose primary metric was another one
 ```
 
 A record, on one line:
@@ -31,18 +34,20 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from vglm.data.sample import Sample
 from vglm.errors import DataError, brief
-from vglm.evaluation.messages import Sentence
-from vglm.files import inside, read_record, read_text, recover, write_json, write_text
-from vglm.runs import EVALUATION_FILE
+from vglm.evaluation.messages import Message, Sentence
+from vglm.evaluation.seals import digest_of, find_changes
+from vglm.files import inside, parse_json_object, parse_record, read_text, recover, write_json, write_text
+from vglm.runs import EVALUATION_FILE, EvaluationEvent
 
 PREDICTIONS_FILE = "predictions.jsonl"
 CURVES_FILE = "curves.json"
+CHANGED_STAMP = "ANSWERS CHANGED"
 IMAGES_FOLDER = "images"
 MAX_ERRORS_SHOWN = 5
 TEXT_ONLY = "text-only"
@@ -152,6 +157,10 @@ class Evaluation:
         created: When, as ISO 8601.
         stamps: Warnings on the front page.
         controls: Arms that answer test questions with other images or none, see `vglm.evaluation.predict.image_use`.
+        data: Split -> hash of all that was asked and answered in it, see `vglm.data.splits.fingerprint`.
+        sealed: Hash of `seals.json`, see `vglm.evaluation.seals`; None in older files.
+        answered_with: Hash of all that the answers depend on; None where they cannot be used for another evaluation.
+        history: The evaluations of these test samples as far as known, in order, this one last.
     """
 
     title: str
@@ -167,17 +176,31 @@ class Evaluation:
     created: str
     stamps: tuple[Stamp, ...] = field(default=())
     controls: tuple[Arm, ...] = field(default=())
+    data: Mapping[str, str] = field(default_factory=dict)
+    sealed: str | None = None
+    answered_with: str | None = None
+    history: tuple[EvaluationEvent, ...] = field(default=())
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether files are not what they were when the answers were given."""
+        return any(stamp.text == CHANGED_STAMP for stamp in self.stamps)
 
 
-def write_evaluation(evaluation: Evaluation, folder: Path, curves: Mapping[str, Any] | None = None) -> None:
-    """Write `evaluation.json` and, of a run, `curves.json` into the evaluation folder."""
+def write_curves(curves: Mapping[str, Any] | None, folder: Path) -> None:
+    """Write `curves.json` into the evaluation folder of a run."""
     if curves is not None:
         write_json(folder / CURVES_FILE, curves, error=DataError)
-    write_json(folder / EVALUATION_FILE, asdict(evaluation), error=DataError)
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
+    """Write `evaluation.json` into the evaluation folder, sealed by a hash over itself."""
+    content = asdict(evaluation)
+    write_json(folder / EVALUATION_FILE, content | {"sha256": digest_of(content)}, error=DataError)
 
 
 def read_evaluation(folder: Path) -> Evaluation:
-    """Read `evaluation.json` of an evaluation folder.
+    """Read `evaluation.json` of an evaluation folder; it gets a stamp where files were altered since, see `seals`.
 
     Raises:
         DataError: The file is missing or not what `write_evaluation` writes.
@@ -187,14 +210,35 @@ def read_evaluation(folder: Path) -> Evaluation:
     if not path.exists():
         raise DataError(f"{folder} has no {EVALUATION_FILE}: pass the folder that evaluate.py wrote.")
     fault = "is not an evaluation's description"
-    evaluation = read_record(path, Evaluation, fault=fault, advice="Run evaluate.py again.")
+    advice = "Run evaluate.py again."
+    text = read_text(path, advice=advice)
+    evaluation = parse_record(text, Evaluation, str(path), fault=fault, advice=advice)
     for arm in (evaluation.baseline, evaluation.candidate, *evaluation.controls):
         if LABEL.fullmatch(arm.label) is None:
             raise DataError(
                 f"{path} is damaged: {brief(ValueError(arm.label))!r} is no label of an arm; expected letters, digits,"
                 " dots, blanks and hyphens. Run evaluate.py again."
             )
-    return evaluation
+    content = parse_json_object(text, str(path))
+    written = content.pop("sha256", None)
+    is_edited = written != digest_of(content) if written is not None else evaluation.sealed is not None
+    return _with_changes(evaluation, folder, is_edited)
+
+
+def _with_changes(evaluation: Evaluation, folder: Path, is_edited: bool) -> Evaluation:
+    """The description with a stamp that says what is not as it was written; an edited description never loses it."""
+    earlier = [each.detail for each in evaluation.stamps if each.text == CHANGED_STAMP]
+    edited = Message("change.description", {"file": EVALUATION_FILE})
+    is_edited = is_edited or any(edited in each.values.get("changes", ()) for each in earlier if _lists(each))
+    changes = (*((edited,) if is_edited else ()), *find_changes(folder, evaluation.sealed))
+    stamps = tuple(each for each in evaluation.stamps if each.text != CHANGED_STAMP)
+    if changes:
+        stamps = (Stamp(text=CHANGED_STAMP, detail=Message("changed", {"changes": changes})), *stamps)
+    return replace(evaluation, stamps=stamps)
+
+
+def _lists(detail: Sentence) -> TypeGuard[Message]:
+    return isinstance(detail, Message) and isinstance(detail.values.get("changes"), tuple | list)
 
 
 def predictions_file(folder: Path, label: str) -> Path:
