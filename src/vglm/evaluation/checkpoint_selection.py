@@ -398,7 +398,7 @@ class CheckpointSelection:
         if not len(probe) and self.forgetting_budget is not None:
             raise ConfigError(
                 "checkpoint_selection.forgetting_budget needs a probe, and the data has none. Name one:"
-                " dataset.probe=<file>, or dataset@checkpoint_selection.probe=general_probe."
+                " dataset.probe=<file>, or dataset@checkpoint_selection.probe=general_ability."
             )
         domain_split = "validation" if len(splits.validation) else "train"
         return EvalSamples(

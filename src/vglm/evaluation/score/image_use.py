@@ -68,6 +68,7 @@ def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: "Compari
     part = comparison.splits[comparison.main]
     arms = {comparison.baseline: [each.baseline for each in part.pairs]}
     arms[comparison.candidate] = [each.candidate for each in part.pairs]
+    missing = {pair.candidate.key for pair in part.missing}
     meanings = {each.label: each.meaning for each in evaluation.controls}
     gains = []
     if evaluation.purpose == "image use":
@@ -81,7 +82,7 @@ def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: "Compari
             continue
         arm = next((name for name in arms if name in label.replace(control, "")), comparison.candidate)
         answers = {each.key: each for each in read_predictions(predictions_file(folder, label))}
-        answers = {key: each for key, each in answers.items() if each.split == comparison.main}
+        answers = {key: each for key, each in answers.items() if each.split == comparison.main and key not in missing}
         truth = [each for each in arms[arm] if each.key in answers]
         if not truth:
             continue

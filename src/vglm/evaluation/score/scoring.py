@@ -21,7 +21,14 @@ import yaml
 
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.messages import Message
-from vglm.evaluation.predictions import Evaluation, Stamp, read_arms, read_evaluation, write_evaluation
+from vglm.evaluation.predictions import (
+    CHANGED_STAMP,
+    Evaluation,
+    Stamp,
+    read_arms,
+    read_evaluation,
+    write_evaluation,
+)
 from vglm.evaluation.score.baselines import read_baselines
 from vglm.evaluation.score.comparison import PROBE, Comparison, compare_folder
 from vglm.evaluation.score.image_use import read_visual_gains
@@ -88,13 +95,19 @@ def read_comparison(folder: Path, settings: MetricSettings | None = None) -> Com
     """
     evaluation = read_evaluation(folder)
     settings = settings or read_settings(evaluation)
-    comparison = compare_folder(folder, evaluation, settings)
-    return replace(
-        comparison,
-        gains=tuple(read_visual_gains(folder, evaluation, comparison)),
-        baselines=tuple(read_baselines(folder)),
-        conventions=_conventions(comparison, settings.convention),
-    )
+    try:
+        comparison = compare_folder(folder, evaluation, settings)
+        return replace(
+            comparison,
+            gains=tuple(read_visual_gains(folder, evaluation, comparison)),
+            baselines=tuple(read_baselines(folder)),
+            conventions=_conventions(comparison, settings.convention),
+        )
+    except DataError as error:
+        altered = next((stamp for stamp in evaluation.stamps if stamp.text == CHANGED_STAMP), None)
+        if altered is None:
+            raise
+        raise DataError(f"{error} {altered.text}: {altered.detail}") from error
 
 
 def _conventions(comparison: Comparison, convention: str | None) -> dict[str, Any]:

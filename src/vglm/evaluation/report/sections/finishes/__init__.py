@@ -44,8 +44,8 @@ def _counts(scored: Scored) -> Counts:
     counts: dict[str, dict[str, dict[str, int]]] = {}
     for split, part in comparison.splits.items():
         counts[split] = {
-            comparison.baseline: _ends([pair.baseline for pair in part.pairs]),
-            comparison.candidate: _ends([pair.candidate for pair in part.pairs]),
+            comparison.baseline: _ends([pair.baseline for pair in part.asked]),
+            comparison.candidate: _ends([pair.candidate for pair in part.asked]),
         }
     for label, classes in comparison.confusion.items():
         counts[comparison.main][label]["unparsed"] = classes["unparsed"]
