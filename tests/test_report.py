@@ -126,7 +126,7 @@ def test_the_page_says_what_changed(make_folder: Callable[..., Path]) -> None:
         in text
     )
     assert "EVALUATED ON TRAINING IMAGES 1 of 3 test images were trained on." in text
-    assert "1 could not be answered and count as wrong" in text
+    assert "1 could not be answered and count in neither arm" in text
     assert "python evaluate.py run=outputs/background/lora/1" in text
     assert "the same model with the run's adapter" in text
 

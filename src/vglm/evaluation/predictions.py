@@ -9,6 +9,7 @@ evaluation/
   <candidate>/predictions.jsonl  the same samples, e.g. after/ or true/
   <control>/predictions.jsonl    with other images or none: before-blank/, after-text-only/; see `image_use`
   baselines.json                 what answers without a tuned model are worth on the test split; see `baselines`
+  <arm>/seconds.<rank>.jsonl     how long its batches took in each process
   <arm>/scores.jsonl             what its answers score by `metrics.external`, computed once; external.json says how
   verdicts.jsonl                 with `metrics.external.judge`: what the judge was asked and said
   images/<sha256>.webp           a small copy of every image, so that the report can be rebuilt anywhere
@@ -23,7 +24,7 @@ A record, on one line:
      "question": "这张图片的背景里有什么内容？", "history": [], "reference": "这张图片的背景是金色的沙滩。",
      "prediction": "这张图片的背景是沙滩。", "image": "data/background_synthetic/images/test_003.png",
      "image_sha256": "9f86d081…", "error": null, "meta": {"kind": "background", "place": "beach"},
-     "draw": 0, "likelihoods": {}, "finish": "eos"}
+     "draw": 0, "likelihoods": {}, "finish": "eos", "tokens": 9}
 
 While an arm is answering, each process adds its records to a part of its own, `predictions.<rank>.jsonl`, and what it
 scores by likelihood to `likelihoods.<rank>.jsonl`; when all are done the parts become `predictions.jsonl`, in the order
@@ -83,6 +84,7 @@ class Prediction:
             this and ends; empty where none were scored.
         finish: Why the answer ends: `eos` where the model ended it, `length` where `max_new_tokens` cut it; None where
             nobody noted it, or there is no answer of a model.
+        tokens: How many tokens the model wrote, without the one that ends the answer; None likewise.
     """
 
     id: str
@@ -101,6 +103,7 @@ class Prediction:
     draw: int = 0
     likelihoods: Mapping[str, float] = field(default_factory=dict, hash=False)
     finish: str | None = None
+    tokens: int | None = None
 
     @property
     def is_cut(self) -> bool:
@@ -302,6 +305,35 @@ def append_predictions(predictions: Iterable[Prediction], path: Path) -> None:
         file.write("".join(_line(record) for record in predictions))
 
 
+def append_seconds(answers: int, seconds: float, path: Path, rank: int) -> None:
+    """Note beside an arm's predictions how long a process took for so many answers, pictures opened included."""
+    with path.with_name(f"seconds.{rank}.jsonl").open("a", encoding="utf-8", newline="\n") as file:
+        file.write(json.dumps({"answers": answers, "seconds": round(seconds, 4)}) + "\n")
+
+
+def read_seconds(folder: Path, label: str) -> float | None:
+    """Seconds per answer of an arm in one process, the mean over its batches; None where nobody noted them.
+
+    Raises:
+        DataError: A line is something else; half a line, as a kill leaves it, is passed over.
+    """
+    answers, seconds = 0, 0.0
+    for path in sorted((folder / label).glob("seconds.*.jsonl")):
+        text = read_text(inside(folder, label, path.name))
+        for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
+            batch = parse_record(line, _Batch, f"{path}, line {number}", advice="Remove the file.")
+            answers, seconds = answers + batch.answers, seconds + batch.seconds
+    return seconds / answers if answers else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A line of `seconds.<rank>.jsonl`."""
+
+    answers: int
+    seconds: float
+
+
 def recover_predictions(path: Path) -> list[Prediction]:
     """Read what an interrupted generation has written; a line that was cut off is taken out of the file.
 
@@ -403,7 +435,7 @@ def _parse(values: Any) -> Prediction:
         raise ValueError(f"expected an object, found {type(values).__name__}")
     json.dumps(values, ensure_ascii=False).encode()  # halves of characters, which no file of text can hold
     names = {item.name for item in fields(Prediction)}
-    if missing := names - values.keys() - {"meta", "draw", "likelihoods", "finish"}:  # older files have none
+    if missing := names - values.keys() - {"meta", "draw", "likelihoods", "finish", "tokens"}:  # older files have none
         raise ValueError(f"lacks {', '.join(sorted(missing))}")
     if unknown := values.keys() - names:
         raise ValueError(f"has unknown {', '.join(sorted(unknown))}")
@@ -421,6 +453,9 @@ def _parse(values: Any) -> Prediction:
     draw = values.get("draw", 0)
     if not isinstance(draw, int) or isinstance(draw, bool) or draw < 0:
         raise ValueError(f"draw must be a whole number from 0, found {draw!r}")
+    tokens = values.get("tokens")
+    if tokens is not None and (not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 0):
+        raise ValueError(f"tokens must be a whole number from 0 or null, found {tokens!r}")
     likelihoods = values.get("likelihoods", {})
     if not isinstance(likelihoods, dict) or not all(map(_is_number, likelihoods.values())):
         raise ValueError("likelihoods must be an object of numbers")
