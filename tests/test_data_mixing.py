@@ -14,6 +14,7 @@ from vglm.data.mixing import Mixture, mix_splits
 from vglm.data.sample import Sample, Turn
 from vglm.data.splits import Splits
 from vglm.errors import ConfigError
+from vglm.worlds.pretraining import SceneDialogues
 
 
 def samples(name: str, count: int) -> list[Sample]:
@@ -104,3 +105,10 @@ def test_mixed_splits_are_tested_on_the_task_and_watched_for_leakage() -> None:
     assert [str(each) for each in leaking.leakage] == [
         "1 test samples are not independent of train: 0 groups and 1 pictures are in both (first: p#1)"
     ]
+
+
+def test_dialogues_are_told_without_a_picture_being_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    mixture = Mixture({"a": SceneDialogues(50, seed=1), "b": SceneDialogues(9, seed=2)}, {"a": 1, "b": 2}, length=40)
+    expected = [(sample.turns, sample.image is not None, sample.english) for sample in mixture]
+    monkeypatch.setattr("vglm.worlds.pretraining.render", None)
+    assert list(mixture.dialogues()) == expected

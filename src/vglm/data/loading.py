@@ -8,6 +8,7 @@ data = load_dataset("openi/openi-zh.json", image_dir="images", division=ByGroup(
 data.plan["group"]              # "inferred from the pictures' names: the part before _"
 """
 
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -112,7 +113,7 @@ def load_splits(path: str | Path, **settings: Any) -> Splits:
         DataError: As `load_dataset`.
     """
     former = {name: settings.pop(name) for name in _FORMER_SETTINGS if name in settings}
-    if unknown := sorted(set(settings) - {*(load_dataset.__kwdefaults__ or {})}):
+    if unknown := sorted(set(settings) - {*inspect.signature(load_dataset).parameters}):
         raise ConfigError(f"dataset.{unknown[0]}: load_splits has no such setting.")
     if former:
         settings["division"] = former_division(former)

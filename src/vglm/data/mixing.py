@@ -9,13 +9,13 @@ generator's state: a resumed run, and every process of a run on several, sees th
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import overload
 
 import numpy as np
 
-from vglm.data.sample import Sample
+from vglm.data.sample import Sample, Turn
 from vglm.data.splits import Splits
 from vglm.errors import ConfigError
 
@@ -72,6 +72,19 @@ class Mixture(Sequence[Sample]):
 
     def __len__(self) -> int:
         return len(self._part)
+
+    def dialogues(self) -> Iterator[tuple[Sequence[Turn], bool, bool]]:
+        """Turns, whether there is a picture, and whether in English, of all samples in order.
+
+        Parts that can say so without making a picture do (`vglm.worlds.pretraining.SceneDialogues.dialogues`).
+        """
+        for number, row in zip(self._part.tolist(), self._index.tolist(), strict=True):
+            part = self.parts[number]
+            if (cheap := getattr(part, "dialogues", None)) is not None:
+                yield from cheap([row])
+            else:
+                sample = part[row]
+                yield sample.turns, sample.image is not None, sample.english
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...

@@ -12,7 +12,7 @@ dialogues[1]  ->  Sample(
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -107,9 +107,9 @@ class SceneDialogues(Sequence[Sample]):
                 yield turn.question
                 yield turn.answer
 
-    def dialogues(self) -> Iterator[tuple[tuple[Turn, ...], bool, bool]]:
-        """Turns, whether there is a picture, and whether in English, of all samples in order; no picture is drawn."""
-        for index in range(self.length):
+    def dialogues(self, rows: Iterable[int] | None = None) -> Iterator[tuple[tuple[Turn, ...], bool, bool]]:
+        """Turns, whether there is a picture, and whether in English, of these or all samples; no picture is drawn."""
+        for index in range(self.length) if rows is None else rows:
             item = self._item(index)
             yield item.turns, item.kind not in TEXT_ONLY_KINDS, item.english
 
