@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 import evaluate
 import train
 from vglm.config import compose
 from vglm.errors import AdapterError, DataError
+from vglm.evaluation.pipeline import compare
 from vglm.evaluation.pipeline import evaluate as evaluate_model
 from vglm.evaluation.predictions import read_evaluation
 from vglm.evaluation.report import render
 from vglm.evaluation.score.scoring import rescore
+from vglm.model.loading import load_pretrained, save_native
 from vglm.runs import Run
 
 CHANGED, LATE = "ANSWERS CHANGED", "PRIMARY METRIC CHOSEN AFTERWARDS"
@@ -170,6 +173,13 @@ def said_of(folder: Path) -> str:
     return f"{stamp.text}: {stamp.detail}"
 
 
+def test_altered_answers_stand_beside_no_others(stored: Path) -> None:
+    assert len(compare([stored.parent]).rows) == 1
+    edit_lines(f"after/{ANSWERS}", lambda rows: rows[0].update(prediction="right"))(stored)
+    with pytest.raises(DataError, match=f"{CHANGED}. These files are not what was written"):
+        compare([stored.parent])
+
+
 def test_a_repeated_answer_is_refused(stored: Path) -> None:
     in_both(ANSWERS, lambda rows: rows.append(rows[0]))(stored)
     with pytest.raises(DataError, match="appears twice"):
@@ -246,23 +256,23 @@ def test_what_answers_depend_on_is_asked_anew(copied: Path, capsys: pytest.Captu
     assert CHANGED not in [stamp.text for stamp in read_evaluation(folder).stamps]
 
 
-def test_a_loaded_model_always_answers(random_model_folder: Path, few_shot_folder: Path, tmp_path: Path) -> None:
-    from vglm.model.loading import load_pretrained
-
+def test_a_loaded_model_always_answers_and_its_history_goes_on(
+    random_model_folder: Path, few_shot_folder: Path, tmp_path: Path
+) -> None:
     few: dict[str, Any] = {"max_new_tokens": 2, "image_use": False, "baselines": False, "dataset": few_shot_folder}
     loaded = load_pretrained(str(random_model_folder))
-    first = evaluate_model(model=loaded, output_dir=tmp_path / "a", **few)
-    assert read_evaluation(first.folder).answered_with is None
-    assert read_evaluation(first.folder).facts["weights"].startswith("xxh3 ")
+    for metrics in (["exact_match"], ["chrf"]):
+        folder = evaluate_model(model=loaded, metrics=metrics, output_dir=tmp_path / "a", **few).folder
+    evaluation = read_evaluation(folder)
+    assert evaluation.answered_with is None
+    assert evaluation.facts["weights"].startswith("xxh3 ")
+    assert [(each.primary, each.answered) for each in evaluation.history] == [("exact_match", True), ("chrf", True)]
+    assert (folder / "report-exact_match" / "index.html").is_file()
 
 
 def test_a_fully_tuned_run_is_refused_on_another_base(
     random_model_folder: Path, few_shot_folder: Path, tmp_path: Path
 ) -> None:
-    import torch
-
-    from vglm.model.loading import load_pretrained, save_native
-
     fixed = [f"model.path_or_id={random_model_folder}", "dataset=fewshot_background", "trainer=debug", "method=full"]
     fixed += [f"dataset.path={few_shot_folder}", f"output_dir={tmp_path / 'full'}", "trainer.disable_tqdm=true"]
     folder = train.run(compose(overrides=[*fixed, "checkpoint_selection.score_checkpoints=false"]))

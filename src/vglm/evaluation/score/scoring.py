@@ -264,6 +264,8 @@ def noted(evaluation: Evaluation, folder: Path, names: Sequence[str], run: Run |
     now = datetime.now(UTC).isoformat(timespec="seconds")
     event = _event(evaluation, folder, names, now, answered=not evaluation.history)
     of_run = [] if run is None or not event.test else run.evaluation_history
+    with suppress(DataError):  # there is none yet, or a damaged one is to be replaced
+        of_run = [*read_evaluation(folder).history, *of_run]
     earlier = dict.fromkeys(each for each in (*evaluation.history, *of_run) if each.test == event.test)
     history = (*sorted(earlier, key=lambda each: each.time), event)
     return _with_late_stamp(replace(evaluation, history=history), event.primary, history[0].primary)

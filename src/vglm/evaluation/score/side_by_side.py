@@ -228,7 +228,10 @@ def join_folds(comparisons: Sequence[Comparison]) -> Comparison:
 
 def _comparison(run: Run) -> Comparison:
     folder = run.evaluation
-    comparison = compare_folder(folder, read_evaluation(folder))
+    evaluation = read_evaluation(folder)
+    if evaluation.is_changed:
+        raise DataError(f"{folder}: {evaluation.stamps[0].text}. {evaluation.stamps[0].detail}")
+    comparison = compare_folder(folder, evaluation)
     if "test" not in comparison.splits:
         raise DataError(f"{folder} has no test split. Evaluate again, with splits=[test].")
     return comparison
