@@ -37,7 +37,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
 
 from vglm.data.sample import Sample
 from vglm.errors import DataError, brief
@@ -232,7 +232,7 @@ def _with_changes(evaluation: Evaluation, folder: Path, is_edited: bool) -> Eval
     """The description with a stamp that says what is not as it was written; an edited description never loses it."""
     earlier = [each.detail for each in evaluation.stamps if each.text == CHANGED_STAMP]
     edited = Message("change.description", {"file": EVALUATION_FILE})
-    is_edited = is_edited or any(edited in each.values.get("changes", ()) for each in earlier if _lists(each))
+    is_edited = is_edited or any(edited in _changes(each) for each in earlier)
     changes = (*((edited,) if is_edited else ()), *find_changes(folder, evaluation.sealed))
     stamps = tuple(each for each in evaluation.stamps if each.text != CHANGED_STAMP)
     if changes:
@@ -240,8 +240,9 @@ def _with_changes(evaluation: Evaluation, folder: Path, is_edited: bool) -> Eval
     return replace(evaluation, stamps=stamps)
 
 
-def _lists(detail: Sentence) -> TypeGuard[Message]:
-    return isinstance(detail, Message) and isinstance(detail.values.get("changes"), tuple | list)
+def _changes(detail: Sentence) -> tuple[Sentence, ...]:
+    changes = detail.values.get("changes") if isinstance(detail, Message) else ()
+    return changes if isinstance(changes, tuple) else ()
 
 
 def predictions_file(folder: Path, label: str) -> Path:

@@ -37,8 +37,8 @@ def _seal_state(evaluation: Evaluation) -> str:
 
 
 def _event(event: EvaluationEvent) -> Message:
-    values = {"time": event.time, "primary": event.primary, "metrics": event.metrics}
-    return Message("history.answered" if event.answered else "history.stored", values)
+    key = "history.answered" if event.answered else "history.stored"
+    return Message(key, {"time": event.time, "primary": event.primary, "metrics": event.metrics})
 
 
 def _listed(values: Mapping[str, Any]) -> Text:

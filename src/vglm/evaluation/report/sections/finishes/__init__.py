@@ -8,7 +8,7 @@ from typing import Any
 from vglm.evaluation.messages import Text
 from vglm.evaluation.predictions import CUT, ENDED, Prediction, read_seconds
 from vglm.evaluation.report.formatting import NONE, arm, section_texts, split_title
-from vglm.evaluation.report.section import Line, Scored, Table
+from vglm.evaluation.report.section import Cell, Line, Scored, Table
 
 say = section_texts(__file__)
 ENDS = (ENDED, CUT, "empty", "error", "unknown")
@@ -59,7 +59,7 @@ def _costs(scored: Scored) -> dict[str, dict[str, float | None]]:
 
 def _costs_table(scored: Scored) -> Table | None:
     """What an answer of each arm costs; None where nobody noted it."""
-    rows = [
+    rows: list[list[Cell]] = [
         [arm(label), *(NONE if each[name] is None else f"{each[name]:.{digits}f}" for name, digits in _COSTS.items())]
         for label, each in _costs(scored).items()
         if any(value is not None for value in each.values())
