@@ -148,8 +148,8 @@ def test_a_run_is_resumed_only_as_it_was(random_model_folder: Path, few_shot_fol
 
 def test_train_evaluate_and_compare_in_ten_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    data = vglm.load_dataset(repo_root() / "data/background_synthetic", probe="probe.json")
-    data = replace(data, train=data.train[:4], test=data.test[:3], probe=data.probe[:2])
+    data = vglm.load_dataset(repo_root() / "data/background_synthetic", retention="probe.json")
+    data = replace(data, train=data.train[:4], test=data.test[:3], retention=data.retention[:2])
     asked: dict[str, Any] = {"metrics": ["chrf"], "max_new_tokens": 4, "image_use": False, "shots_in_context": 0}
     evaluations = []
     for rank in (1, 2):

@@ -28,7 +28,7 @@ TRAIN = [
 TRAIN += [sample(name, "是", "有人吗？") for name in ("5", "6", "7")]
 TEST = [unanswered(sample("a", "沙滩"), "test"), unanswered(sample("b", "海上"), "test")]
 TEST += [unanswered(sample("c", "是", "有人吗？"), "test"), unanswered(sample("d", "否", "还有吗？"), "test")]
-PROBE = unanswered(sample("p", "海"), "probe")
+RETENTION = unanswered(sample("p", "海"), "retention")
 
 
 def scores(train: list[Sample], answers: Answers, **options: Any) -> dict[str, dict[str, float | None]]:
@@ -37,7 +37,7 @@ def scores(train: list[Sample], answers: Answers, **options: Any) -> dict[str, d
 
 def test_each_baseline_is_what_it_says() -> None:
     text_only = [replace(TEST[0], prediction="沙滩"), *TEST[1:]]
-    records = {"after": [*TEST, PROBE], "after-text-only": text_only}
+    records = {"after": [*TEST, RETENTION], "after-text-only": text_only}
     found = scores(TRAIN, Answers("after", records, nearest=["沙滩", "海上", "是", "是"]))
     assert list(found) == [
         "constant answer",
@@ -89,7 +89,7 @@ def test_several_accepted_answers_teach_the_most_frequent_one() -> None:
 
 
 def test_without_what_it_needs_a_baseline_is_left_out(tmp_path: Path) -> None:
-    assert collect_baselines(TRAIN, Answers("after", {"after": [PROBE]})) == []
+    assert collect_baselines(TRAIN, Answers("after", {"after": [RETENTION]})) == []
     assert collect_baselines([], Answers("after", {"after": TEST})) == []
     write_baselines([Baseline(name="text only", meaning="没有图片", scores={"exact_match": 0.5})], tmp_path)
     assert json.loads((tmp_path / "baselines.json").read_text(encoding="utf-8")) == [

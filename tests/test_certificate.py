@@ -20,7 +20,7 @@ import train
 from vglm.cli import main
 from vglm.config import compose, repo_root
 from vglm.data.collator import Collator
-from vglm.data.loading import load_splits
+from vglm.data.loading import load_dataset
 from vglm.errors import AdapterError, ConfigError
 from vglm.evaluation import certificate as module
 from vglm.evaluation.certificate import merge_runs
@@ -62,7 +62,7 @@ def qlora_run(make_run) -> Path:
 
 
 def _batch(folder: Path, processor) -> dict[str, torch.Tensor]:
-    return Collator(processor)(load_splits(folder).test)
+    return Collator(processor)(load_dataset(folder).test)
 
 
 def _hashes(*folders: Path) -> dict[Path, str]:

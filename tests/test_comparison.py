@@ -35,24 +35,24 @@ BEFORE = [
     record("b", "对", kind="count"),
     record("c", "错", kind="count"),
     record("d", " 对\n", kind="count"),
-    record("p", "对", split="probe"),
-    record("q", "对", split="probe"),
+    record("p", "对", split="retention"),
+    record("q", "对", split="retention"),
 ]
 AFTER = [
     record("a", "对", kind="colour"),
     record("b", "错", kind="count"),
     record("c", "错了", kind="count"),
     record("d", "对", kind="count"),
-    record("p", "错", split="probe"),
-    record("q", "对", split="probe"),
+    record("p", "错", split="retention"),
+    record("q", "对", split="retention"),
 ]
 
 
 def test_scores_flips_and_what_was_forgotten() -> None:
     comparison = compare(BEFORE, AFTER)
-    test, probe = comparison.splits["test"], comparison.splits["probe"]
-    assert list(comparison.splits) == ["test", "probe"]
-    assert (test.n, probe.n) == (4, 2)
+    test, retention = comparison.splits["test"], comparison.splits["retention"]
+    assert list(comparison.splits) == ["test", "retention"]
+    assert (test.n, retention.n) == (4, 2)
     assert test.scores["exact_match"] == (0.5, 0.5)
     assert test.scores["rouge_l_characters"] == (0.5, 0.5)
     assert [pair.candidate.id for pair in test.flips(False, True)] == ["a"]
@@ -62,7 +62,7 @@ def test_scores_flips_and_what_was_forgotten() -> None:
         "colour": (1, 100.0),
         "count": (3, pytest.approx(-100 / 3)),
     }
-    assert comparison.probe_loss_points == pytest.approx(50.0)
+    assert comparison.retention_loss_points == pytest.approx(50.0)
 
 
 def test_the_order_of_the_baseline_does_not_matter() -> None:
@@ -83,9 +83,9 @@ def test_metrics_json_names_the_arms_as_they_are_called() -> None:
     assert "before" not in exact
     assert content["splits"]["test"]["wrong_to_right"] == ["a"]
     assert content["splits"]["test"]["kinds"]["count"]["n"] == 3
-    assert content["probe_loss_points"] == pytest.approx(50.0)
+    assert content["retention_loss_points"] == pytest.approx(50.0)
     assert set(content["metrics"]) == {"exact_match", "rouge_l_characters"}
-    assert compare(BEFORE[:4], AFTER[:4]).as_dict()["probe_loss_points"] is None
+    assert compare(BEFORE[:4], AFTER[:4]).as_dict()["retention_loss_points"] is None
 
 
 def test_samples_without_an_answer_count_in_neither_arm_and_are_counted() -> None:
@@ -112,7 +112,7 @@ def test_gain_is_the_balance_of_the_flips(answers: list[tuple[str, str]]) -> Non
 def test_arms_about_other_samples_are_refused() -> None:
     with pytest.raises(DataError, match=r"before and after are not about the same samples: 1 differ .*'d' is only in"):
         compare(BEFORE, [*AFTER[:3], *AFTER[4:]])
-    with pytest.raises(DataError, match="probe 'p' is only in after"):
+    with pytest.raises(DataError, match="retention 'p' is only in after"):
         compare(BEFORE[:4], AFTER)
     with pytest.raises(DataError, match="'a' has another question or reference"):
         compare(BEFORE, [replace(AFTER[0], reference="错"), *AFTER[1:]])
@@ -350,13 +350,13 @@ def test_exact_match_decides_where_nothing_asked_for_calls_each_answer_right_or_
     assert [pair.right for pair in part.pairs] == [(False, True), (True, False)]
 
 
-def test_an_answer_that_failed_is_wrong_and_the_probe_goes_by_exact_match() -> None:
-    before = [yes_no("a", "", "no", error="no picture"), yes_no("p", "No.", "no", split="probe")]
-    after = [yes_no("a", "No!", "no"), yes_no("p", "no", "no", split="probe")]
+def test_an_answer_that_failed_is_wrong_and_the_retention_set_goes_by_exact_match() -> None:
+    before = [yes_no("a", "", "no", error="no picture"), yes_no("p", "No.", "no", split="retention")]
+    after = [yes_no("a", "No!", "no"), yes_no("p", "no", "no", split="retention")]
     splits = compare(before, after, metrics=["pope_accuracy"]).splits
     assert [pair.right for pair in splits["test"].pairs] == [(False, True)]
     assert splits["test"].right == (0.0, 1.0)
-    assert (splits["probe"].decisive.name, splits["probe"].right) == ("exact_match", (0.0, 1.0))
+    assert (splits["retention"].decisive.name, splits["retention"].right) == ("exact_match", (0.0, 1.0))
 
 
 def test_findings_count_samples_not_draws() -> None:

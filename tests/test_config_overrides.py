@@ -14,7 +14,7 @@ from vglm.errors import ConfigError, message_of
 
 _KEYS = """
 seed method method.r dataset dataset.path resume run output_dir recipes recipe trainer.max_steps learning_rates task
-checkpoint_selection.probe splits metrics.names model._target_ sed a.b.c
+checkpoint_selection.retention splits metrics.names model._target_ sed a.b.c
 """
 KEYS = st.sampled_from(_KEYS.split())
 SIGNS = st.sampled_from(["", "", "", "+", "++", "~"])
@@ -53,7 +53,7 @@ def test_any_overrides_are_composed_or_refused_in_a_few_words(config_name: str, 
         ("evaluate", "metrics=NaN", "metrics=NaN: name one of the files in conf/metrics/"),
         ("evaluate", "model=9223372036854775808", "name one of the files in conf/model/"),
         ("train", "=" + "[" * 400 + "]" * 400, "400 brackets in each other"),
-        ("train", "+checkpoint_selection.probe.per_kind=" + "[" * 400 + "]" * 400, "400 brackets in each other"),
+        ("train", "+checkpoint_selection.retention.per_kind=" + "[" * 400 + "]" * 400, "400 brackets in each other"),
         ("train", f"allow_leakage.{'a' * 5000}=1", "are more than any setting needs"),
         ("train", f"dataset.path={'a' * 100_000}", "are more than any setting needs"),
         ("train", "method=\ud83d", "this argument is no valid text"),
@@ -87,7 +87,7 @@ def test_a_run_can_be_given_a_name_of_its_own() -> None:
         ("train", "learning_rates=3", "learning_rates: expected Mapping"),
         ("evaluate", "batch_size=0", "batch_size must be a positive integer, got 0"),
         ("evaluate", "max_new_tokens=abc", "max_new_tokens must be a positive integer, got 'abc'"),
-        ("evaluate", "splits=[foo]", "splits: expected one of 'test', 'probe', "),
+        ("evaluate", "splits=[foo]", "splits: expected one of 'test', 'retention', "),
         ("evaluate", "splits=tset", "did you mean `test`?"),
         ("evaluate", "run=5", "run: expected Run | str | PathLike[str] | null, got 5"),
         ("evaluate", "baselines=no_thanks", "baselines: expected bool"),

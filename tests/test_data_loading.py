@@ -12,11 +12,12 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from vglm.config import build, check_config
+from vglm.config.aliases import rename
 from vglm.data import image_checks, sources
 from vglm.data.division import ByGroup, FewShot, KFold, LeaveOneOut
 from vglm.data.hashing import hash_file
 from vglm.data.images import image_sha256
-from vglm.data.loading import count_folds, load_dataset, load_splits
+from vglm.data.loading import count_folds, load_dataset
 from vglm.data.sample import Sample
 from vglm.data.table import Selection
 from vglm.errors import ConfigError, DataError
@@ -37,11 +38,11 @@ def write(root: Path, **splits: list[str | None]) -> Path:
 
 def test_splits_of_a_folder(tmp_path: Path) -> None:
     root = write(tmp_path, train=["a.png", "b.png"], test=["c.png"], general=["c.png", None])
-    splits = load_dataset(root, probe="general.json")
+    splits = load_dataset(root, retention="general.json")
     assert [sample.id for sample in splits.train] == ["train.json#1", "train.json#2"]
     assert [sample.id for sample in splits.test] == ["test.json#1"]
-    assert [sample.image for sample in splits.probe] == [root / "c.png", None]
-    assert load_dataset(str(root)).probe == []
+    assert [sample.image for sample in splits.retention] == [root / "c.png", None]
+    assert load_dataset(str(root)).retention == []
 
 
 def test_files_are_hashed(tmp_path: Path) -> None:
@@ -140,7 +141,7 @@ def test_a_data_set_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has no test\.json; it holds train\.json"):
         load_dataset(tmp_path)
     with pytest.raises(DataError, match=r"other\.json does not exist"):
-        load_dataset(write(tmp_path, test=["a.png"]), probe="other.json")
+        load_dataset(write(tmp_path, test=["a.png"]), retention="other.json")
 
 
 @pytest.mark.real_data
@@ -303,11 +304,11 @@ def test_every_sample_is_tested_on_once(tmp_path: Path, division: LeaveOneOut, c
 
 
 def test_folds_leave_a_test_split_of_the_data_alone(tmp_path: Path) -> None:
-    root = write(tmp_path, train=["a.png", "b.png", "c.png"], test=["d.png"], probe=["e.png"])
-    splits = load_dataset(root, division=LeaveOneOut(fold=1), probe="probe.json")
+    root = write(tmp_path, train=["a.png", "b.png", "c.png"], test=["d.png"], retention=["e.png"])
+    splits = load_dataset(root, division=LeaveOneOut(fold=1), retention="retention.json")
     assert [sample.image.name for sample in splits.test] == ["b.png"]
     assert [sample.image.name for sample in splits.train] == ["a.png", "c.png"]
-    assert [sample.image.name for sample in splits.probe] == ["e.png"]
+    assert [sample.image.name for sample in splits.retention] == ["e.png"]
     assert count_folds(root, division=LeaveOneOut(fold=0)) == 3
 
 
@@ -328,23 +329,26 @@ def test_configs_of_earlier_versions_divide_as_they_did(tmp_path: Path, name: st
     settings, division = FORMER[name]
     path = write_studies(tmp_path, 9)
     target = "vglm.data.loading.load_splits"
-    config = OmegaConf.create({"dataset": {"_target_": target, "path": str(path), "format": None, **settings}})
-    check_config(config)
-    former, now = build(config.dataset), load_dataset(path, division=division)
+    config = {"dataset": {"_target_": target, "path": str(path), "format": None, **settings}}
+    current = OmegaConf.create(rename(config, "config.yaml"))
+    check_config(current)
+    former, now = build(current.dataset), load_dataset(path, division=division)
     assert former.record() == now.record()
     assert former.data_hash == now.data_hash
 
 
-def test_what_earlier_configs_had_to_say_is_still_required(tmp_path: Path) -> None:
-    path = write_studies(tmp_path, 4)
-    for settings, message in (
-        ({"protocol": "few_shot"}, r"dataset\.shots: the protocol needs a value"),
-        ({"protocol": "k_fold", "folds": 2}, r"dataset\.fold: the protocol needs a value"),
-        ({"protocol": "two_fold"}, r"dataset\.protocol: there is no 'two_fold'"),
-        ({"fraction": THIRDS}, r"dataset\.fraction: load_splits has no such setting"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            load_splits(path, **settings)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"protocol": "few_shot"}, r"dataset\.division\.shots: .* requires it"),
+        ({"protocol": "k_fold", "folds": 2}, r"dataset\.division\.fold: .* requires it"),
+        ({"fraction": THIRDS}, r"dataset\.fraction: "),
+    ],
+)
+def test_what_earlier_configs_had_to_say_is_still_required(settings: dict[str, object], message: str) -> None:
+    dataset = {"_target_": "vglm.data.loading.load_splits", "path": "somewhere", **settings}
+    with pytest.raises(ConfigError, match=message):
+        check_config(OmegaConf.create(rename({"dataset": dataset}, "config.yaml")))
 
 
 def test_the_same_data_has_the_same_hash_and_division_in_every_version(tmp_path: Path) -> None:

@@ -84,12 +84,14 @@ def test_mixtures_that_cannot_be() -> None:
 
 def test_mixed_splits_are_tested_on_the_task_and_watched_for_leakage() -> None:
     def splits(name: str, train: list[Sample]) -> Splits:
-        test, probe = samples(f"{name} test", 2), samples("probe", 1)
-        return Splits(train=train, test=test, probe=probe, files={"f.json": name}, synthetic=f"drawn for {name}")
+        test, retention = samples(f"{name} test", 2), samples("retention", 1)
+        return Splits(
+            train=train, test=test, retention=retention, files={"f.json": name}, synthetic=f"drawn for {name}"
+        )
 
     task, replay = splits("task", samples("task", 8)), splits("replay", samples("replay", 4))
     mixed = mix_splits({"task": task, "replay": replay}, {"task": 0.5, "replay": 0.5})
-    assert (mixed.test, mixed.probe) == (task.test, task.probe)
+    assert (mixed.test, mixed.retention) == (task.test, task.retention)
     assert mixed.synthetic == "drawn for task"  # which is what is tested
     assert mixed.files == {"task/f.json": "task", "replay/f.json": "replay"}
     assert len(mixed.train) == 16
@@ -97,8 +99,8 @@ def test_mixed_splits_are_tested_on_the_task_and_watched_for_leakage() -> None:
     picture = Sample("p#1", "p", Path("/data/p.png"), (Turn("?", "!"),))
     leaking = mix_splits(
         {
-            "task": Splits(train=task.train, test=[picture], probe=[], files={}),
-            "replay": Splits(train=[picture], test=[], probe=[], files={}),
+            "task": Splits(train=task.train, test=[picture], retention=[], files={}),
+            "replay": Splits(train=[picture], test=[], retention=[], files={}),
         },
         {"task": 0.9, "replay": 0.1},
     )

@@ -70,7 +70,7 @@ def test_seed_split_and_draw_name_the_stream() -> None:
 
     first = tokens(1, ("test", "a", 0))
     assert first == tokens(1, ("test", "a", 0))
-    others = [tokens(2, ("test", "a", 0)), tokens(1, ("probe", "a", 0)), tokens(1, ("test", "a", 1))]
+    others = [tokens(2, ("test", "a", 0)), tokens(1, ("retention", "a", 0)), tokens(1, ("test", "a", 1))]
     assert Counter([first, *others]).most_common(1)[0][1] == 1
     assert tokens(1 + 2**32, ("test", "a", 0)) != first  # no bit of a seed is lost
 

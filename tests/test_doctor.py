@@ -103,7 +103,7 @@ def test_tokenised_captions_are_noted(write: Callable[..., Path]) -> None:
 def test_the_set_that_ships_is_clean() -> None:
     with examine(BACKGROUND, workers=1) as diagnosis:
         assert [each.title for each in diagnosis.findings if each.severity is not Severity.NOTE] == []
-        assert diagnosis.survey.splits == ["probe", "test", "train", "validation"]
+        assert diagnosis.survey.splits == ["retention", "test", "train", "validation"]
         assert len(diagnosis.survey) == 342
 
 

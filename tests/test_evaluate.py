@@ -18,7 +18,7 @@ from PIL import Image
 import evaluate
 import train
 from vglm.config import compose, repo_root
-from vglm.data.loading import load_splits
+from vglm.data.loading import load_dataset
 from vglm.errors import LONGEST_MESSAGE, AdapterError, ConfigError, DataError, WorkbenchError
 from vglm.evaluation.predict.controls import shuffle_images
 from vglm.evaluation.predict.decoding import Decoding
@@ -35,14 +35,14 @@ TOKENS = 6
 
 @pytest.fixture(scope="module")
 def data(few_shot_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four samples to train on; two others and one of the four to test on; a probe without images."""
+    """Four samples to train on; two others and one of the four to test on; a retention set without images."""
     folder = tmp_path_factory.mktemp("data")
     rows = json.loads((few_shot_folder / "dataset.json").read_text(encoding="utf-8"))
     for picture in few_shot_folder.glob("*.png"):
         shutil.copy(picture, folder)
     (folder / "copy.png").write_bytes((folder / rows[0]["img"]).read_bytes())
-    probe = [{"img": None, "prompt": "你好", "label": "你好。", "kind": "plain"}]
-    splits = {"train": rows[:4], "test": [{**rows[0], "img": "copy.png"}, *rows[4:]], "probe": probe}
+    retention = [{"img": None, "prompt": "你好", "label": "你好。", "kind": "plain"}]
+    splits = {"train": rows[:4], "test": [{**rows[0], "img": "copy.png"}, *rows[4:]], "probe": retention}
     for name, content in splits.items():
         (folder / f"{name}.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     return folder
@@ -72,20 +72,20 @@ def test_before_is_the_base_and_after_has_the_adapter(
 ) -> None:
     folder = run(f"run={run_folder}")
     assert folder == run_folder / "evaluation"
-    splits = load_splits(data, probe="probe.json")
+    splits = load_dataset(data, retention="probe.json")
     for arm, adapter in (("before", None), ("after", run_folder / "adapter")):
         model, processor = load_pretrained(random_model_folder, adapter=adapter)
         decoding = Decoding(max_new_tokens=TOKENS, batch_size=2)
         expected = generate_predictions(model, processor, splits.test, decoding)
-        expected += generate_predictions(model, processor, splits.probe, decoding, split="probe")
+        expected += generate_predictions(model, processor, splits.retention, decoding, split="retention")
         assert read_predictions(folder / arm / "predictions.jsonl") == expected
     before, after = ((folder / arm / "predictions.jsonl").read_text("utf-8") for arm in ("before", "after"))
     assert before != after
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    assert {name: split["n"] for name, split in metrics["splits"].items()} == {"test": 3, "probe": 1}
-    assert metrics["probe_loss_points"] == 0.0
+    assert {name: split["n"] for name, split in metrics["splits"].items()} == {"test": 3, "retention": 1}
+    assert metrics["retention_loss_points"] == 0.0
     printed = capsys.readouterr().out
-    assert "General probe" in printed
+    assert "Retention set" in printed
     assert printed.rstrip().endswith("index.html")
 
 
@@ -94,9 +94,9 @@ def test_the_report_says_what_was_tuned_and_that_a_test_image_was_trained_on(run
     evaluation = read_evaluation(folder)
     assert (evaluation.title, evaluation.purpose) == ("background/lora", "tuning")
     assert "random_tiny tuned with LoraConfig on 4 samples" in str(evaluation.summary)
-    assert "Scored on 3 test samples and 1 probe samples" in str(evaluation.summary)
+    assert "Scored on 3 test samples and 1 retention samples" in str(evaluation.summary)
     assert [stamp.text for stamp in evaluation.stamps] == ["LEAKED", "EVALUATED ON TRAINING IMAGES", "ANSWERS CUT"]
-    assert str(evaluation.stamps[2].detail).startswith("3 of 3 test answers before; 1 of 1 probe answers before; ")
+    assert str(evaluation.stamps[2].detail).startswith("3 of 3 test answers before; 1 of 1 retention answers before; ")
     assert f" reached max_new_tokens = {TOKENS} and were cut." in str(evaluation.stamps[2].detail)
     assert "1 test samples are not independent of train" in str(evaluation.stamps[0].detail)
     assert "1 of 3 test images" in str(evaluation.stamps[1].detail)  # the same content under another name
@@ -127,12 +127,12 @@ def test_data_changed_since_the_training_is_stamped(copied_run: Path, data: Path
     assert "red.png" in stamps["DATA CHANGED SINCE TRAINING"]
     evaluation = read_evaluation(run(f"run={copied_run}", f"dataset.path={data}", f"output_dir={tmp_path / 'other'}"))
     assert [stamp.text for stamp in evaluation.stamps] == ["LEAKED", "EVALUATED ON TRAINING IMAGES", "ANSWERS CUT"]
-    assert str(evaluation.stamps[2].detail).startswith("3 of 3 test answers before; 1 of 1 probe answers before; ")
+    assert str(evaluation.stamps[2].detail).startswith("3 of 3 test answers before; 1 of 1 retention answers before; ")
     assert f" reached max_new_tokens = {TOKENS} and were cut." in str(evaluation.stamps[2].detail)
 
 
 def test_a_run_can_prove_what_it_was_tested_on(copied_run: Path, data: Path) -> None:
-    record = load_splits(data, probe="probe.json").record()
+    record = load_dataset(data, retention="probe.json").record()
     (copied_run / "splits.json").write_text(json.dumps(record), encoding="utf-8")
     evaluation = read_evaluation(run(f"run={copied_run}", "splits=test"))
     digest = record["splits"]["test"]["sha256"][:16]
@@ -173,7 +173,7 @@ def test_a_model_alone_is_asked_with_shuffled_and_true_images(
     evaluation = read_evaluation(folder)
     assert [arm.label for arm in evaluation.controls] == ["blank", "text-only", "in-context"]
     assert (evaluation.purpose, [stamp.text for stamp in evaluation.stamps]) == ("image use", ["ANSWERS CUT"])
-    samples = load_splits(data).test
+    samples = load_dataset(data).test
     loaded = load_pretrained(random_model_folder)
     for arm, rows in (("shuffled", shuffle_images(samples, seed=3)), ("true", samples)):
         expected = generate_predictions(*loaded, rows, Decoding(max_new_tokens=TOKENS))
@@ -185,7 +185,7 @@ def test_controls_and_baselines_are_written_and_declared(run_folder: Path, data:
     evaluation = read_evaluation(folder)
     labels = [f"{arm}-{control}" for arm in ("before", "after") for control in ("blank", "shuffled")]
     assert [arm.label for arm in evaluation.controls] == [*labels, "after-text-only", "before-in-context"]
-    samples = load_splits(data).test
+    samples = load_dataset(data).test
     for label in labels:
         records = read_predictions(folder / label / "predictions.jsonl")
         assert len(records) == 2
@@ -199,7 +199,7 @@ def test_controls_and_baselines_are_written_and_declared(run_folder: Path, data:
     assert [str(each.name) for each in baselines] == [*names, "4-shot in context"]
     shown = read_predictions(folder / "before-in-context" / "predictions.jsonl")
     assert [(record.id, len(record.history)) for record in shown] == [(sample.id, 4) for sample in samples]
-    examples = {(sample.question, sample.answer) for sample in load_splits(data).train}
+    examples = {(sample.question, sample.answer) for sample in load_dataset(data).train}
     assert set(shown[0].history) == examples  # all four training samples
     assert "4-shot in context" in (folder / "report" / "index.html").read_text(encoding="utf-8")
     assert {name: each for each in baselines for name in each.scores}.keys() >= {"exact_match"}
@@ -249,7 +249,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_model_that_ignores_its_image_is_told_from_one_that_looks(
     blind_model: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dataset = ["dataset=background_synthetic", f"dataset.path={scenes}", "dataset.probe=null", "max_new_tokens=12"]
+    dataset = ["dataset=background_synthetic", f"dataset.path={scenes}", "dataset.retention=null", "max_new_tokens=12"]
     said = {}
     for name, path in {"looks": repo_root() / "data" / "visualglm_tiny", "blind": blind_model}.items():
         model = ["model=visualglm_tiny", f"model.path_or_id={path}", "batch_size=8", "shots_in_context=0"]
@@ -263,7 +263,7 @@ def test_a_model_that_ignores_its_image_is_told_from_one_that_looks(
 
 def test_a_run_that_learned_without_its_image_is_told(blind_model: Path, scenes: Path, tmp_path: Path) -> None:
     model = ["recipes=background/lora", f"model.path_or_id={blind_model}", f"output_dir={tmp_path / 'run'}"]
-    dataset = [f"dataset.path={scenes}", "dataset.probe=null", "dataset.test=moon.json"]
+    dataset = [f"dataset.path={scenes}", "dataset.retention=null", "dataset.test=moon.json"]
     steps = ["trainer.max_steps=40", "trainer.learning_rate=3e-3", "trainer.use_cpu=true", "trainer.disable_tqdm=true"]
     trained = train.run(compose("train", [*model, *dataset, *steps]))
     folder = run(f"run={trained}", "max_new_tokens=12", "batch_size=8", "shots_in_context=0")
@@ -397,7 +397,7 @@ def test_sampled_answers_say_how_they_were_drawn(run_folder: Path, tmp_path: Pat
         "greedy": False, "batch_size": 2, "max_new_tokens": TOKENS, "draws": 3, "temperature": 0.9, "top_p": 0.95,
         "top_k": 40, "seed": 5, "dtype": "float32",
     }  # fmt: skip
-    assert "Scored on 3 test samples and 1 probe samples, each answered 3 times." in str(evaluation.summary)
+    assert "Scored on 3 test samples and 1 retention samples, each answered 3 times." in str(evaluation.summary)
     assert "1 of 3 test images" in str(evaluation.stamps[1].detail)
     for arm, count in (("before", 12), ("after", 12), ("after-blank", 6), ("after-text-only", 9)):
         records = read_predictions(folder / arm / "predictions.jsonl")
@@ -409,11 +409,11 @@ def test_sampled_answers_say_how_they_were_drawn(run_folder: Path, tmp_path: Pat
 
 
 def test_a_damaged_adapter_is_refused_and_the_last_evaluation_stays(copied_run: Path) -> None:
-    report = run(f"run={copied_run}", "splits=probe") / "report" / "index.html"
+    report = run(f"run={copied_run}", "splits=retention") / "report" / "index.html"
     before = report.read_bytes()
     (copied_run / "adapter" / "adapter_model.safetensors").write_bytes(b"half")
     with pytest.raises(AdapterError, match="cannot be put on this model"):
-        run(f"run={copied_run}", "splits=probe")
+        run(f"run={copied_run}", "splits=retention")
     assert report.read_bytes() == before
 
 
@@ -438,7 +438,7 @@ def test_a_result_that_failed_its_check_is_evaluated_when_told_and_stamped(copie
     (copied_run / "adapter").rename(copied_run / "adapter.unverified")
     with pytest.raises(ConfigError, match=r"holds adapter\.unverified/ alone.*unverified=true"):
         run(f"run={copied_run}")
-    folder = run(f"run={copied_run}", "unverified=true", "splits=probe", "image_use=false", "baselines=false")
+    folder = run(f"run={copied_run}", "unverified=true", "splits=retention", "image_use=false", "baselines=false")
     evaluation = read_evaluation(folder)
     assert evaluation.stamps[0].text == "UNVERIFIED"
     assert evaluation.facts["tuned weights"].startswith("sha256 ")
@@ -453,7 +453,7 @@ DAMAGED = {
     "forgetting.jsonl": [
         b"\xff\n",
         b"{}\n",
-        b'{"step": 0, "domain": "x", "probe": 1, "domain_n": 1, "probe_n": 1}\n',
+        b'{"step": 0, "domain": "x", "retention": 1, "domain_n": 1, "retention_n": 1}\n',
     ],
 }
 
@@ -471,7 +471,7 @@ def test_damaged_runs_are_refused_in_one_message_before_the_model_loads(
 
     monkeypatch.setattr("vglm.model.loading.load_pretrained", load)
     with pytest.raises(WorkbenchError, match=name.replace(".", r"\.")) as caught:
-        run(f"run={copied_run}", "splits=probe", "image_use=false", "baselines=false")
+        run(f"run={copied_run}", "splits=retention", "image_use=false", "baselines=false")
     assert len(str(caught.value)) < LONGEST_MESSAGE
     assert sorted(path.name for path in copied_run.iterdir()) == before
 
@@ -500,7 +500,7 @@ def test_latest_is_the_run_that_finished_last(
     with pytest.raises(WorkbenchError, match="holds no finished run"):
         run("run=latest")
     shutil.copytree(run_folder, tmp_path / "outputs" / "background" / "lora" / "one")
-    folder = run("run=latest", "splits=probe")
+    folder = run("run=latest", "splits=retention")
     assert folder == Path("outputs/background/lora/one/evaluation")
     assert read_evaluation(folder).facts["run"] == "outputs/background/lora/one"
 
@@ -533,7 +533,7 @@ def test_metrics_of_models_of_the_user_s_own(copied_run: Path, tmp_path: Path) -
         "chexbert_micro_f1",
         "chexbert_macro_f1_5",
     }
-    assert "bert_score" not in found["splits"]["probe"]["scores"]  # by exact match alone
+    assert "bert_score" not in found["splits"]["retention"]["scores"]  # by exact match alone
     shutil.rmtree(bert)  # a report needs no weights
     before = (output / "metrics.json").read_bytes()
     render(output)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 import evaluate
 from train import run
 from vglm.config import build, check_config, compose
-from vglm.data.loading import load_splits
+from vglm.data.loading import load_dataset
 from vglm.errors import CheckpointError, ConfigError, DataError
 from vglm.evaluation.checkpoint_selection import (
     CheckpointSelection,
@@ -43,7 +43,9 @@ from vglm.worlds.pretraining import SceneDialogues, scene_splits
 
 
 def _scores(*values: tuple[float, float | None], every: int = 10) -> list[CheckpointScore]:
-    return [CheckpointScore(index * every, domain, probe, 40, 64) for index, (domain, probe) in enumerate(values)]
+    return [
+        CheckpointScore(index * every, domain, retention, 40, 64) for index, (domain, retention) in enumerate(values)
+    ]
 
 
 def test_the_best_on_the_domain_within_the_budget_is_kept() -> None:
@@ -79,7 +81,7 @@ share = st.integers(0, 20).map(lambda right: right / 20)
 @given(st.lists(st.tuples(share, share), min_size=2, max_size=6), st.integers(0, 100))
 def test_the_choice_is_what_looking_at_all_of_them_gives(values: list[tuple[float, float]], budget: int) -> None:
     scores = _scores(*values)
-    lost = [round(100 * (values[0][1] - probe)) for _, probe in values]
+    lost = [round(100 * (values[0][1] - retention)) for _, retention in values]
     within = [index for index in range(1, len(values)) if lost[index] <= budget]
     choice = choose(scores, budget)
     if within:
@@ -131,7 +133,7 @@ def test_the_file_reads_back_up_to_half_a_line(tmp_path: Path) -> None:
         ("checkpoint_selection.metric=bleu", "metric must be one that scores single answers (exact_match"),
         ("checkpoint_selection.validation_share=1", "validation_share must be between 0 and 1"),
         ("checkpoint_selection.forgeting_budget=3", "did you mean `forgetting_budget`?"),
-        ("dataset@checkpoint_selection.probe=own", "checkpoint_selection.probe.path: a value is required"),
+        ("dataset@checkpoint_selection.retention=own", "checkpoint_selection.retention.path: a value is required"),
     ],
 )
 def test_bad_settings_are_named_before_anything_loads(override: str, expected: str) -> None:
@@ -151,27 +153,27 @@ def test_the_validation_split_is_asked_and_never_the_test() -> None:
     asked = build(cfg.checkpoint_selection).select(splits)
     assert asked.domain_split == "validation"
     assert {each.id for each in asked.domain} == {each.id for each in splits.validation}
-    assert {each.meta["kind"] for each in asked.probe} == {each.meta["kind"] for each in splits.probe}
-    assert len(asked.probe) == 64
+    assert {each.meta["kind"] for each in asked.retention} == {each.meta["kind"] for each in splits.retention}
+    assert len(asked.retention) == 64
     assert (
         len(
             build(compose(overrides=["checkpoint_selection.forgetting_budget=5"]).checkpoint_selection)
             .select(splits)
-            .probe
+            .retention
         )
         == 162
     )
 
 
 def test_without_validation_training_samples_are_asked_and_a_budget_holds_some_out(few_shot_folder: Path) -> None:
-    splits = load_splits(few_shot_folder)
-    plain = CheckpointSelection(probe=lambda: scene_splits(train_samples=1, test_samples=9))
+    splits = load_dataset(few_shot_folder)
+    plain = CheckpointSelection(retention=lambda: scene_splits(train_samples=1, test_samples=9))
     assert plain.divide(splits) is splits
     asked = plain.select(splits)
-    assert (asked.domain_split, len(asked.domain), asked.probe_source, len(asked.probe)) == (
+    assert (asked.domain_split, len(asked.domain), asked.retention_source, len(asked.retention)) == (
         "train",
         6,
-        "the general probe",
+        "the general retention set",
         9,
     )
     budget = dataclasses.replace(plain, forgetting_budget=5, validation_share=0.3)
@@ -184,7 +186,7 @@ def test_without_validation_training_samples_are_asked_and_a_budget_holds_some_o
 
 
 def test_groups_and_copies_stay_together_when_some_are_held_out(few_shot_folder: Path) -> None:
-    splits = load_splits(few_shot_folder)
+    splits = load_dataset(few_shot_folder)
     twice = [dataclasses.replace(each, id=f"{each.id}-{n}") for each in splits.train for n in "ab"]
     divided = dataclasses.replace(splits, train=twice).hold_out_validation(0.25)
     pictures = [{each.image for each in samples} for samples in (divided.train, divided.validation)]
@@ -196,11 +198,11 @@ def test_groups_and_copies_stay_together_when_some_are_held_out(few_shot_folder:
         dataclasses.replace(splits, train=splits.train[:1]).hold_out_validation(0.2)
 
 
-def test_a_budget_without_a_probe_is_refused(few_shot_folder: Path) -> None:
-    with pytest.raises(ConfigError, match="needs a probe, and the data has none"):
-        CheckpointSelection(forgetting_budget=5).select(load_splits(few_shot_folder))
-    asked = CheckpointSelection().select(load_splits(few_shot_folder))
-    assert (list(asked.probe), asked.probe_source) == ([], "none")
+def test_a_budget_without_a_retention_set_is_refused(few_shot_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="needs a retention set, and the data has none"):
+        CheckpointSelection(forgetting_budget=5).select(load_dataset(few_shot_folder))
+    asked = CheckpointSelection().select(load_dataset(few_shot_folder))
+    assert (list(asked.retention), asked.retention_source) == ([], "none")
 
 
 def test_picked_samples_are_of_all_kinds() -> None:
@@ -233,7 +235,7 @@ def configure(random_model_folder: Path, few_shot_folder: Path, tmp_path: Path) 
                 "trainer.learning_rate=0.1",
                 "trainer.disable_tqdm=true",
                 "checkpoint_selection.score_samples=2",
-                "checkpoint_selection.probe.per_kind=1",
+                "checkpoint_selection.retention.per_kind=1",
                 f"output_dir={tmp_path / folder}",
                 *overrides,
             ]
@@ -271,7 +273,7 @@ def test_looking_changes_nothing(configure, method: str) -> None:
     assert not (silent / "forgetting.jsonl").exists()
     scores = read_scores(watched / "forgetting.jsonl")
     assert [each.step for each in scores] == [0, 1, 2, 3, 4]
-    assert {(each.domain_n, each.probe_n) for each in scores} == {(2, 2)}
+    assert {(each.domain_n, each.retention_n) for each in scores} == {(2, 2)}
     losses = [
         [json.loads(line)["loss"] for line in (each / "log.jsonl").read_text().splitlines()[:4]]
         for each in (silent, watched)
@@ -312,17 +314,17 @@ def test_the_first_score_is_the_base_models_and_the_last_the_saved_ones(
     cfg = configure(*METHODS[method])
     folder = run(cfg)
     asked = build(cfg.checkpoint_selection).select(build(cfg.dataset))
-    for adapter, (domain, probe) in ((None, answers[:2]), (folder / "adapter", answers[-2:])):
+    for adapter, (domain, retention) in ((None, answers[:2]), (folder / "adapter", answers[-2:])):
         model, processor = load_pretrained(random_model_folder, adapter=adapter)
-        for samples, found in ((asked.domain, domain), (asked.probe, probe)):
+        for samples, found in ((asked.domain, domain), (asked.retention, retention)):
             longest = max(len(processor.tokenizer(each.answer)["input_ids"]) for each in samples)
             expected = generate_predictions(model, processor, samples, Decoding(max_new_tokens=longest + 4))
             assert [each.prediction for each in expected] == found
 
 
-def _rig(monkeypatch: pytest.MonkeyPatch, domain: list[float], probe: list[float]) -> None:
+def _rig(monkeypatch: pytest.MonkeyPatch, domain: list[float], retention: list[float]) -> None:
     """Scores as said, at one checkpoint after another."""
-    values = iter([value for pair in zip(domain, probe, strict=True) for value in pair])
+    values = iter([value for pair in zip(domain, retention, strict=True) for value in pair])
     monkeypatch.setattr(CheckpointSelection, "_score", lambda *_: next(values))
 
 
@@ -330,7 +332,7 @@ def _rig(monkeypatch: pytest.MonkeyPatch, domain: list[float], probe: list[float
 def test_the_chosen_checkpoint_is_saved_and_stands_the_contract(
     configure, method: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _rig(monkeypatch, domain=[0.0, 0.2, 0.6, 0.9, 0.5], probe=[0.8, 0.8, 0.78, 0.7, 0.8])
+    _rig(monkeypatch, domain=[0.0, 0.2, 0.6, 0.9, 0.5], retention=[0.8, 0.8, 0.78, 0.7, 0.8])
     budget = [
         "checkpoint_selection.forgetting_budget=5",
         "checkpoint_selection.validation_share=0.3",
@@ -339,10 +341,10 @@ def test_the_chosen_checkpoint_is_saved_and_stands_the_contract(
     folder = run(configure(*METHODS[method], *budget))
     facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))["forgetting"]
     assert (facts["chosen_step"], facts["warning"], facts["stopped_early"]) == (2, None, False)
-    assert (facts["metric"], facts["domain_split"], facts["probe"]) == (
+    assert (facts["metric"], facts["domain_split"], facts["retention"]) == (
         "exact_match",
         "validation",
-        "the general probe",
+        "the general retention set",
     )
     assert f"{facts['reason']}\n" in capsys.readouterr().out
     assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-2"]  # the limit of one spared it
@@ -358,7 +360,7 @@ def test_the_chosen_checkpoint_is_saved_and_stands_the_contract(
 def test_a_report_says_what_was_chosen_and_that_the_budget_was_exceeded(
     configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _rig(monkeypatch, domain=[0.0, 0.2, 0.6], probe=[0.8, 0.7, 0.5])
+    _rig(monkeypatch, domain=[0.0, 0.2, 0.6], retention=[0.8, 0.7, 0.5])
     budget = ["checkpoint_selection.forgetting_budget=5", "checkpoint_selection.validation_share=0.3"]
     folder = run(configure(*budget))
     facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))["forgetting"]
@@ -368,13 +370,13 @@ def test_a_report_says_what_was_chosen_and_that_the_budget_was_exceeded(
     report = evaluate.run(compose("evaluate", [f"run={folder}", *switches]))
     evaluation = read_evaluation(report)
     assert "FORGETTING BUDGET EXCEEDED" in [stamp.text for stamp in evaluation.stamps]
-    assert str(evaluation.facts["checkpoint"]).endswith("and the general probe; training was stopped early")
+    assert str(evaluation.facts["checkpoint"]).endswith("and the general retention set; training was stopped early")
     assert "FORGETTING BUDGET EXCEEDED" in (report / "report" / "index.html").read_text(encoding="utf-8")
     curves = json.loads((report / "curves.json").read_text(encoding="utf-8"))
     assert curves["forgetting"] == [
-        {"step": 0, "domain": 0.0, "probe": 0.8, "domain_n": 2, "probe_n": 2},
-        {"step": 1, "domain": 0.2, "probe": 0.7, "domain_n": 2, "probe_n": 2},
-        {"step": 2, "domain": 0.6, "probe": 0.5, "domain_n": 2, "probe_n": 2},
+        {"step": 0, "domain": 0.0, "retention": 0.8, "domain_n": 2, "retention_n": 2},
+        {"step": 1, "domain": 0.2, "retention": 0.7, "domain_n": 2, "retention_n": 2},
+        {"step": 2, "domain": 0.6, "retention": 0.5, "domain_n": 2, "retention_n": 2},
     ]
     assert [sorted(each) for each in curves["learning"]] == 2 * [["learning_rate", "loss", "step"]]
     del curves["learning"], curves["forgetting"]
@@ -400,21 +402,21 @@ def test_a_run_that_was_not_scored_has_a_learning_curve_only(tmp_path: Path) -> 
         curves_of(Run(tmp_path))
 
 
-def test_the_report_admits_that_its_probe_was_chosen_by(few_shot_folder: Path) -> None:
-    probe = load_splits(few_shot_folder).train
-    asked = CheckpointSelection().select(dataclasses.replace(load_splits(few_shot_folder), probe=probe))
+def test_the_report_admits_that_its_retention_set_was_chosen_by(few_shot_folder: Path) -> None:
+    retention = load_dataset(few_shot_folder).train
+    asked = CheckpointSelection().select(dataclasses.replace(load_dataset(few_shot_folder), retention=retention))
     reason = {
         "reason": "kept step 2",
         "metric": "exact_match",
         "domain_split": "validation",
-        "probe": asked.probe_source,
+        "retention": asked.retention_source,
     }
-    choice = {"chosen_step": 2, "warning": None, "stopped_early": False, "probe_sha256": asked.probe_sha256}
+    choice = {"chosen_step": 2, "warning": None, "stopped_early": False, "retention_sha256": asked.retention_sha256}
     record = ForgettingRecord(**reason, **choice)
-    facts, stamps = describe_choice(record, {"probe": probe})
-    assert "the probe of this report" in str(facts["checkpoint"])
+    facts, stamps = describe_choice(record, {"retention": retention})
+    assert "the retention set of this report" in str(facts["checkpoint"])
     assert stamps == ()
-    assert "the probe of this report" not in str(describe_choice(record, {})[0]["checkpoint"])
+    assert "the retention set of this report" not in str(describe_choice(record, {})[0]["checkpoint"])
 
 
 def test_a_resumed_run_has_the_curve_and_the_adapter_of_an_uninterrupted_one(

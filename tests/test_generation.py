@@ -86,10 +86,10 @@ def test_a_record_tells_why_its_answer_ends(loaded: tuple[Any, Any], samples: li
 
 def test_a_record_tells_where_it_comes_from(loaded: tuple[Any, Any], samples: list[Sample], tmp_path: Path) -> None:
     records = generate_predictions(
-        *loaded, samples, Decoding(max_new_tokens=1), split="probe", images=tmp_path / "images"
+        *loaded, samples, Decoding(max_new_tokens=1), split="retention", images=tmp_path / "images"
     )
     first, text, _, history, memory = records
-    assert (first.split, first.kind, first.reference, first.error) == ("probe", "background", "答案", None)
+    assert (first.split, first.kind, first.reference, first.error) == ("retention", "background", "答案", None)
     assert first.image is not None
     assert first.image.endswith("images/img0.png")
     assert first.image_sha256 == image_sha256(samples[0].image)  # type: ignore[arg-type]
@@ -135,10 +135,10 @@ def test_a_draw_is_the_likeliest_token_after_noise(loaded: tuple[Any, Any], samp
     model, processor = loaded
     asked, sampling = samples[1], Sampling(temperature=0.8, top_k=50)
     record = generate_predictions(
-        model, processor, [asked], Decoding(max_new_tokens=6, sampling=sampling), split="probe"
+        model, processor, [asked], Decoding(max_new_tokens=6, sampling=sampling), split="retention"
     )[0]
     inputs = processor(text=asked.question, return_tensors="pt")
-    ids, noise = inputs["input_ids"], sampling.processors([("probe", asked.id, 0)])
+    ids, noise = inputs["input_ids"], sampling.processors([("retention", asked.id, 0)])
     for _ in range(6):
         with torch.inference_mode():
             logits = model(input_ids=ids).logits[:, -1].float()
@@ -161,7 +161,7 @@ def test_processes_divide_what_no_earlier_call_has_answered(
 ) -> None:
     """Two of three processes one after the other, none of which passes the barrier; one alone finds what they leave."""
     decoding = Decoding(max_new_tokens=4, sampling=Sampling(temperature=1.0, draws=2))
-    splits = {"test": samples, "probe": samples[:2]}
+    splits = {"test": samples, "retention": samples[:2]}
     whole = answer_splits(*loaded, splits, tmp_path / "whole", "after", decoding)
     path = tmp_path / "parts" / "after" / "predictions.jsonl"
     append_predictions(whole[:3], part_file(path, 0))  # of an earlier call
@@ -208,7 +208,7 @@ class Counting:
 
 def test_finished_samples_are_not_asked_again(loaded: tuple[Any, Any], samples: list[Sample], tmp_path: Path) -> None:
     whole = answer_splits(
-        *loaded, {"test": samples, "probe": samples[:2]}, tmp_path, "before", Decoding(max_new_tokens=8)
+        *loaded, {"test": samples, "retention": samples[:2]}, tmp_path, "before", Decoding(max_new_tokens=8)
     )
     path = tmp_path / "before" / "predictions.jsonl"
     text = path.read_bytes()
@@ -219,7 +219,7 @@ def test_finished_samples_are_not_asked_again(loaded: tuple[Any, Any], samples: 
     again = answer_splits(
         model,
         loaded[1],
-        {"test": samples, "probe": samples[:2]},
+        {"test": samples, "retention": samples[:2]},
         tmp_path,
         "before",
         Decoding(batch_size=2, max_new_tokens=8),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vglm.config import repo_root
-from vglm.data.loading import load_splits
+from vglm.data.loading import load_dataset
 from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.predict.controls import (
@@ -114,7 +114,7 @@ def test_controls_that_the_data_does_not_allow_are_left_out() -> None:
     same = [sample(str(index), red(1), answer=str(index)) for index in range(3)]
     assert [control.arm.label for control in image_controls(same, max_samples=9, seed=1)] == ["blank"]
     assert image_controls([sample("text", None)], max_samples=9, seed=1) == ()
-    assert make_controls({"probe": same}, 9, True, 1) == ()
+    assert make_controls({"retention": same}, 9, True, 1) == ()
     (text_only,) = make_controls({"test": same}, 0, True, 1)
     assert (text_only.arm.label, text_only.is_for_candidate) == ("text-only", True)
     assert [each.image for each in text_only.samples] == [None] * 3
@@ -125,8 +125,8 @@ def test_controls_that_the_data_does_not_allow_are_left_out() -> None:
 @pytest.fixture(scope="module")
 def scenes() -> list[Sample]:
     """Twenty questions about images that the tiny model answers well."""
-    probe = load_splits(repo_root() / "data" / "background_synthetic", probe="probe.json").probe
-    return [each for each in probe if each.image is not None and each.meta["kind"] in ("place", "colour")][:20]
+    retention = load_dataset(repo_root() / "data" / "background_synthetic", retention="probe.json").retention
+    return [each for each in retention if each.image is not None and each.meta["kind"] in ("place", "colour")][:20]
 
 
 def answers(loaded: tuple[Any, Any], scenes: list[Sample]) -> tuple[list[Prediction], dict[str, list[Prediction]]]:

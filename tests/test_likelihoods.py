@@ -146,31 +146,31 @@ def records_of(samples: Sequence[Sample]) -> list[Prediction]:
 
 def test_records_get_what_their_questions_offer(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
     records = records_of(samples)
-    scored = add_likelihoods(*loaded, {"test": samples, "probe": samples}, records, "sample")
+    scored = add_likelihoods(*loaded, {"test": samples, "retention": samples}, records, "sample")
     assert [list(each.likelihoods) for each in scored] == [list(each.meta.get("choices", ())) for each in samples]
     assert scored[0].meta["choices"] == '["沙滩。", "一片森林。", "雪"]'
     assert [replace(each, likelihoods={}) for each in scored] == records
     for choice, value in scored[0].likelihoods.items():
         assert value == pytest.approx(math.fsum(one_by_one(*loaded, samples[0], choice)), abs=1e-4)
-    everyone = add_likelihoods(*loaded, {"test": samples, "probe": samples}, records, ["是", "否"])
+    everyone = add_likelihoods(*loaded, {"test": samples, "retention": samples}, records, ["是", "否"])
     assert all(list(each.likelihoods) == ["是", "否"] for each in everyone)
-    assert add_likelihoods(*loaded, {"test": samples, "probe": samples}, records, None) == records
-    probe = [replace(each, split="probe") for each in records]
-    assert add_likelihoods(*loaded, {"test": samples, "probe": samples}, probe, ["是", "否"]) == probe
+    assert add_likelihoods(*loaded, {"test": samples, "retention": samples}, records, None) == records
+    retention = [replace(each, split="retention") for each in records]
+    assert add_likelihoods(*loaded, {"test": samples, "retention": samples}, retention, ["是", "否"]) == retention
 
 
 def test_a_part_of_the_records_errors_and_several_draws(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
     model = Counting(loaded[0])
     one, two = records_of(samples[1:3])
     mine = [one, replace(one, draw=1, prediction="再见"), replace(two, error="unreadable", prediction="")]
-    scored = add_likelihoods(model, loaded[1], {"test": samples, "probe": samples}, mine, "sample")
+    scored = add_likelihoods(model, loaded[1], {"test": samples, "retention": samples}, mine, "sample")
     assert model.rows == 2  # once for both draws, and nothing for other processes' samples
     assert scored[0].likelihoods == scored[1].likelihoods != {}
     assert scored[2] == mine[2]
 
 
 def test_scored_records_are_not_scored_again(loaded: tuple[Any, Any], samples: list[Sample], tmp_path: Path) -> None:
-    splits = {"test": samples, "probe": samples[:1]}
+    splits = {"test": samples, "retention": samples[:1]}
     whole = answer_splits(*loaded, splits, tmp_path, "before", Decoding(max_new_tokens=2, choices="sample"))
     path = tmp_path / "before" / "predictions.jsonl"
     assert read_predictions(path) == whole
@@ -223,7 +223,7 @@ def test_bad_choices_are_refused(samples: list[Sample]) -> None:
         with pytest.raises(ConfigError, match="choices must be null, sample"):
             check_choices(bad, {"test": samples})  # type: ignore[arg-type]
     for good in (None, "sample", ["是", "否"]):
-        check_choices(good, {"test": samples, "probe": []})
+        check_choices(good, {"test": samples, "retention": []})
     with pytest.raises(DataError, match="no sample of test has choices"):
         check_choices("sample", {"test": samples[3:4]})
     with pytest.raises(DataError, match=r"the choices of 1 samples are not lists .*test 'x': 'A, B'"):
@@ -241,7 +241,7 @@ def test_an_evaluation_of_yes_no_questions(random_model_folder: Path, tmp_path: 
     for name, part in (("train", rows[:2]), ("test", rows[2:])):
         (tmp_path / f"{name}.json").write_text(json.dumps(part, ensure_ascii=False), encoding="utf-8")
     overrides = ["model=visualglm_tiny", f"model.path_or_id={random_model_folder}", "splits=[test]"]
-    overrides += ["dataset=background_synthetic", f"dataset.path={tmp_path}", "dataset.probe=null"]
+    overrides += ["dataset=background_synthetic", f"dataset.path={tmp_path}", "dataset.retention=null"]
     overrides += [f"output_dir={tmp_path / 'evaluation'}", "max_new_tokens=2", "image_use_samples=3"]
     overrides += ["metrics=multiple_choice", "choices=sample"]
     folder = evaluate.run(compose("evaluate", overrides))

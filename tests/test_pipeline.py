@@ -14,7 +14,7 @@ import train
 from vglm.cli import main
 from vglm.config import compose
 from vglm.config.targets import allow_targets
-from vglm.data.loading import load_splits
+from vglm.data.loading import load_dataset
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.pipeline import EvaluationResult, compare, evaluate, score
 from vglm.evaluation.predictions import read_evaluation
@@ -161,7 +161,7 @@ def test_a_model_is_evaluated_in_python(
     random_model_folder: Path, few_shot_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    data = load_splits(few_shot_folder)
+    data = load_dataset(few_shot_folder)
     few: dict[str, Any] = {"max_new_tokens": 2, "image_use": False, "baselines": False, "dataset": data}
     first = evaluate(model=random_model_folder, metrics=["rouge_l_characters", SHORT], output_dir="a", **few)
     assert first.comparison.verdict.metric.name == "rouge_l_characters"

@@ -139,7 +139,7 @@ def test_records_from_before_there_was_metadata_are_read_and_other_things_are_no
 
 
 def test_an_id_twice_is_an_error_but_splits_have_their_own_ids(tmp_path: Path) -> None:
-    write_predictions([RECORD, replace(RECORD, split="probe")], tmp_path / "p.jsonl")
+    write_predictions([RECORD, replace(RECORD, split="retention")], tmp_path / "p.jsonl")
     assert len(read_predictions(tmp_path / "p.jsonl")) == 2
     write_predictions([RECORD, RECORD], tmp_path / "p.jsonl")
     with pytest.raises(DataError, match=r"line 2: id 'test.json#3' appears twice in split 'test'"):

@@ -28,14 +28,14 @@ WORDS = ("vanilla", "finetuned", "baseline", "candidate", "before", "after", "ad
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Twelve samples whose answers differ, one whose answers are the same, one without an answer, one of the probe."""
+    """Twelve samples whose answers differ, one with the same, one without an answer, one of the retention set."""
     folder = tmp_path / "evaluation"
     (folder / "images").mkdir(parents=True)
     picture = Image.linear_gradient("L").convert("RGB")
     picture.save(folder / "images" / f"{image_sha256(picture)}.webp", lossless=True)
     values = {"reference": RIGHT, "image_sha256": image_sha256(picture), "question": "描述这张胸片。"}
     vanilla = [record(f"s{row}", WRONG, **values) for row in range(13)]
-    vanilla += [record("broken", "", error="no picture"), record("general", "一。", split="probe")]
+    vanilla += [record("broken", "", error="no picture"), record("general", "一。", split="retention")]
     finetuned = [replace(each, prediction=RIGHT if each.prediction == WRONG else "二。") for each in vanilla]
     finetuned[12] = vanilla[12]
     finetuned[13] = vanilla[13]
@@ -90,7 +90,7 @@ def test_the_sides_are_drawn_for_each_rater_and_sample_and_kept(client: httpx.Cl
     assert {each.verdict for each in kept.values()} == {"better"}
 
 
-def test_identical_answers_errors_and_the_probe_are_not_asked_about(folder: Path) -> None:
+def test_identical_answers_errors_and_the_retention_set_are_not_asked_about(folder: Path) -> None:
     study = Study.open(folder)
     assert sorted(each.candidate.id for each in study.contests) == sorted(f"s{row}" for row in range(12))
     assert study.identical == 1

@@ -26,8 +26,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from vglm.data.division import ByGroup
 from vglm.data.images import open_image
-from vglm.data.loading import load_splits
+from vglm.data.loading import load_dataset
 from vglm.data.readers import read_samples, recognise
 from vglm.data.sample import Sample
 from vglm.data.slices import ImageSlice
@@ -144,7 +145,7 @@ def test_mmbench_a_row_of_another_width_and_a_damaged_picture(tmp_path: Path) ->
         samples_of(path)
     write_mmbench(path, [mmbench_row(1, "A" * 400)])
     with pytest.raises(DataError, match=r"a\.tsv:2: image .* is no picture that can be read"):
-        load_splits(path, format="mmbench", fractions={"test": 1.0})
+        load_dataset(path, format="mmbench", division=ByGroup(fractions={"test": 1.0}))
 
 
 def test_mmbench_without_answers_is_refused(tmp_path: Path) -> None:
@@ -275,7 +276,7 @@ def test_scienceqa_keeps_its_splits_and_text_only_problems(tmp_path: Path) -> No
     assert text_only.meta["hint"] == "Mona will print her name. With care."
     assert both.meta["context"] == "text and image"
     assert [colour_of(train), colour_of(both)] == [(255, 0, 0), (0, 128, 0)]
-    splits = load_splits(root, format="scienceqa")
+    splits = load_dataset(root, format="scienceqa")
     assert [len(splits.train), len(splits.test)] == [1, 3]
     assert "lecture" not in test.meta
     assert samples_of(root / "problems.json", lecture=True)[0].meta["lecture"] == "Maps have"
@@ -348,7 +349,7 @@ def test_pope_all_bad_lines_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["mmbench", "mme", "pope"])
 def test_benchmarks_are_all_test(name: str, tmp_path: Path) -> None:
-    splits = load_splits(SETS[name](tmp_path), format=name, group="reader", fractions={"test": 1.0})
+    splits = load_dataset(SETS[name](tmp_path), format=name, division=ByGroup(group="reader", fractions={"test": 1.0}))
     assert not len(splits.train)
     assert len(splits.test) >= 4
     assert len({sample.group for sample in splits.test}) < len(splits.test)

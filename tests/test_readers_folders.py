@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from vglm.data.doctor import examine
-from vglm.data.loading import load_splits
+from vglm.data.loading import load_dataset
 from vglm.data.problems import BadRow
 from vglm.data.readers import read, read_samples, recognise
 from vglm.data.sample import Turn
@@ -48,7 +48,7 @@ def test_chinese_classes_are_asked_for_in_chinese(tmp_path: Path) -> None:
 
 def test_classes_below_splits(tmp_path: Path) -> None:
     path = pictures(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "val/a/2.jpg", "test/b/3.jpg")
-    splits = load_splits(path)
+    splits = load_dataset(path)
     assert [len(each) for each in (splits.train, splits.validation, splits.test)] == [2, 1, 1]
     with examine(path, workers=1) as diagnosis:
         assert (diagnosis.usable, diagnosis.survey.source.format) == (4, "class_folders")
@@ -56,9 +56,9 @@ def test_classes_below_splits(tmp_path: Path) -> None:
 
 def test_another_picture_makes_another_data_set(tmp_path: Path) -> None:
     path = pictures(tmp_path, "a/1.jpg", "b/1.jpg")
-    before = load_splits(path).files
+    before = load_dataset(path).files
     pictures(path, "b/2.jpg")
-    assert load_splits(path).files["."] != before["."]
+    assert load_dataset(path).files["."] != before["."]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_table_as_dataset_info_describes_it(described: Path) -> None:
     (sample,) = read_samples(described / "asked.json")
     assert sample.turns == (Turn("Hi", "Hello"), Turn("Who?\nNow.", "A cat."))
     assert (sample.image, sample.meta) == (described / "a.png", {})
-    assert load_splits(described / "asked.json").train[0].answer == "A cat."
+    assert load_dataset(described / "asked.json").train[0].answer == "A cat."
 
 
 def test_llama_factorys_defaults(described: Path) -> None:

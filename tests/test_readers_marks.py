@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vglm.data.doctor import examine
-from vglm.data.loading import load_splits
+from vglm.data.loading import load_dataset
 from vglm.data.problems import BadRow
 from vglm.data.readers import read, read_samples
 from vglm.data.readers.marks import settle_marks
@@ -238,7 +238,7 @@ def test_the_doctor_and_the_training_agree(few_shot_folder: Path, tmp_path: Path
     with examine(path) as diagnosis:
         assert (diagnosis.usable, diagnosis.survey.bad_rows) == (1, 1)
     with pytest.raises(DataError, match=r"d\.jsonl:2: expected words and marks for pictures, found the mark '<video>'"):
-        load_splits(path)
+        load_dataset(path)
 
 
 @given(st.lists(st.sampled_from([*MARKS, "<img>a.png</img>", "word", "<", "\n", "[", "</img>"]), max_size=6))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from vglm.data.doctor import examine
-from vglm.data.loading import load_splits
+from vglm.data.loading import load_dataset
 from vglm.data.problems import BadRow
 from vglm.data.readers import read, read_samples, recognise
 from vglm.data.readers.encodings import name_encoding
@@ -197,7 +197,7 @@ def test_own_names_in_training_and_in_the_doctor(few_shot_folder: Path, tmp_path
     for name in ("red.png", "blue.png"):
         shutil.copy(few_shot_folder / name, tmp_path)
     path = write(tmp_path / "own.csv", "Bild,Frage,Antwort\nred.png,Was?,Rot.\nblue.png,Was?,Blau.\n")
-    assert [each.answer for each in load_splits(path, columns=OWN).train] == ["Rot.", "Blau."]
+    assert [each.answer for each in load_dataset(path, columns=OWN).train] == ["Rot.", "Blau."]
     with examine(path, options={"columns": OWN}) as diagnosis:
         assert (diagnosis.usable, diagnosis.survey.source.format) == (2, "csv")
 

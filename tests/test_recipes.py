@@ -26,7 +26,7 @@ def test_recipe_trains_two_steps(recipe: str, random_model_folder: Path, few_sho
         "trainer.per_device_train_batch_size=2",
         "trainer.logging_steps=1",
         "checkpoint_selection.score_samples=2",
-        "checkpoint_selection.probe.per_kind=1",
+        "checkpoint_selection.retention.per_kind=1",
         f"output_dir={tmp_path / 'run'}",
     ]
     dataset = compose(overrides=[f"recipes={recipe}"]).dataset

@@ -34,7 +34,7 @@ ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'`|{{ 7 * 7 }}"
 STAMP = Stamp(text="EVALUATED ON TRAINING IMAGES", detail="1 of 3 test images were trained on.")
 EVALUATION = Evaluation(
     title="background/lora",
-    summary="visualglm_tiny tuned with LoraConfig on 20 samples. Scored on 3 test samples, 2 probe samples.",
+    summary="visualglm_tiny tuned with LoraConfig on 20 samples. Scored on 3 test samples, 2 retention samples.",
     purpose="tuning",
     baseline=Arm(label="before", meaning="visualglm_tiny as it was"),
     candidate=Arm(label="after", meaning="the same model with the run's adapter"),
@@ -58,8 +58,8 @@ BEFORE = [
     record("same", "沙滩。"),
     record("gain", "一只猫。", image="beach.png", image_sha256="ab" * 32),
     record("error", "", error="image broken.png is damaged"),
-    record("kept", "Two.", split="probe", kind="count", english=True, question="How many?", reference="Two."),
-    record("lost", "Red.", split="probe", kind="colour", english=True, question="What colour?", reference="Red."),
+    record("kept", "Two.", split="retention", kind="count", english=True, question="How many?", reference="Two."),
+    record("lost", "Red.", split="retention", kind="colour", english=True, question="What colour?", reference="Red."),
 ]
 AFTER = [
     replace(each, prediction={"gain": "沙滩。", "lost": "沙滩。"}.get(each.id, each.prediction)) for each in BEFORE
@@ -131,7 +131,7 @@ def test_the_page_says_what_changed(make_folder: Callable[..., Path]) -> None:
     assert "the same model with the run's adapter" in text
 
 
-def test_changed_answers_come_first_and_in_the_probe_those_that_were_lost(make_folder: Callable[..., Path]) -> None:
+def test_changed_answers_come_first_and_in_the_retention_set_lost_ones(make_folder: Callable[..., Path]) -> None:
     data = Page(render(make_folder()).read_text(encoding="utf-8")).data
     assert [row[1] for row in data["rows"]] == ["gain", "error", "same", "lost", "kept"]
     assert data["rows"][0][3:6] == ["沙滩。", "一只猫。", "沙滩。"]
@@ -367,11 +367,11 @@ def test_what_was_not_measured_is_said(make_folder: Callable[..., Path]) -> None
 
 
 def test_forgetting_that_is_told_from_chance(make_folder: Callable[..., Path]) -> None:
-    before = answers(4, 40) + answers(38, 40, split="probe")
-    after = answers(30, 40) + answers(10, 40, split="probe")
+    before = answers(4, 40) + answers(38, 40, split="retention")
+    after = answers(30, 40) + answers(10, 40, split="retention")
     text = Page(render(make_folder(before, after)).read_text(encoding="utf-8")).text
     assert "70.0 points were forgotten (95% interval −8" in text
-    assert "on 40 samples. General ability was lost: −70.0 points on the probe." in text
+    assert "on 40 samples. General ability was lost: −70.0 points on the retention set." in text
 
 
 def test_a_classification_shows_its_confusion(make_folder: Callable[..., Path]) -> None:

@@ -144,13 +144,13 @@ def make_page(tmp_path: Path) -> Callable[[int], Path]:
 
 
 def full_page(folder: Path, evaluation: Evaluation) -> Path:
-    """A report with everything in it: curves, controls, baselines, slices, classes, a probe, stamps."""
+    """A report with everything in it: curves, controls, baselines, slices, classes, a retention set, stamps."""
     config = "metrics: {names: [accuracy, macro_f1, bleu_13a, rouge_l_characters], labels: null, convention: null}"
     kinds = {
         name: [replace(each, kind="ab"[row % 2]) for row, each in enumerate(rows)]
         for name, rows in (
-            ("before", answers(4, 40) + answers(38, 40, split="probe")),
-            ("after", answers(30, 40) + answers(10, 40, split="probe")),
+            ("before", answers(4, 40) + answers(38, 40, split="retention")),
+            ("after", answers(30, 40) + answers(10, 40, split="retention")),
             ("before-shuffled", answers(4, 40)),
             ("after-shuffled", answers(6, 40)),
             ("after-text-only", answers(2, 40)),
@@ -218,7 +218,7 @@ def test_the_chinese_page_has_no_english_sentence(browser: Browser, tmp_path: Pa
         "code": Message("code.sources", {"sha256": "0"}),
     }
     tuned = Message("summary.tuned", {"model": "tiny", "method": "LoraConfig", "n": 20, "data": "scenes"})
-    counts = (Message("samples.test", {"n": 40}), Message("samples.probe", {"n": 40}))
+    counts = (Message("samples.test", {"n": 40}), Message("samples.retention", {"n": 40}))
     summary = Message("summary.scored", {"what": tuned, "counts": counts, "draws": 1})
     evaluation = replace(
         EVALUATION,

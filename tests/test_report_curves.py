@@ -15,15 +15,15 @@ from vglm.evaluation.report.sections.curves.drawing import HEIGHT, WIDTH
 
 SVG = "{http://www.w3.org/2000/svg}"
 SCORES = [(0, 0.0, 0.8), (50, 0.6, 0.78), (100, 0.9, 0.4)]
-"""(step, domain, probe): it learns, and forgets half of what it knew."""
+"""(step, domain, retention): it learns, and forgets half of what it knew."""
 
 
 def write(folder: Path, **values: Any) -> Path:
     content = {
         "learning": [{"step": 10 * row, "loss": 2 / row, "learning_rate": 0.001} for row in range(1, 11)],
         "forgetting": [
-            {"step": step, "domain": domain, "probe": probe, "domain_n": 64, "probe_n": 160}
-            for step, domain, probe in SCORES
+            {"step": step, "domain": domain, "retention": retention, "domain_n": 64, "retention_n": 160}
+            for step, domain, retention in SCORES
         ],
         "metric": "exact_match",
         "domain_split": "validation",
@@ -87,13 +87,13 @@ def test_every_plot_has_a_title_a_description_and_stays_within_its_frame(tmp_pat
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"chosen_step": None}, "Over the forgetting budget: at step 100 the general probe went from 80.0% to"),
-        ({"chosen_step": None, "budget_points": None}, "General ability was forgotten: at step 100 the general probe"),
-        ({}, "At step 100 the probe was down to 40.0%, 40.0 points lost: that checkpoint was not taken."),
+        ({"chosen_step": None}, "Over the forgetting budget: at step 100 the retention set went from 80.0% to"),
+        ({"chosen_step": None, "budget_points": None}, "General ability was forgotten: at step 100 the retention set"),
+        ({}, "At step 100 the retention set was down to 40.0%, 40.0 points lost: that checkpoint was not taken."),
         ({"learning": [{"step": 1, "loss": 1.0}, {"step": 2, "loss": None}]}, "no finite number in 1 of 2"),
     ],
 )
-def test_a_probe_that_falls_and_a_loss_that_breaks_are_said_at_the_top(
+def test_a_retention_set_that_falls_and_a_loss_that_breaks_are_said_at_the_top(
     make_folder: Callable[..., Path], values: dict[str, Any], expected: str
 ) -> None:
     page = render(make_folder(**values))
@@ -104,12 +104,12 @@ def test_a_probe_that_falls_and_a_loss_that_breaks_are_said_at_the_top(
     assert expected in (page.parent / "report.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("probe", "is_worse"), [(0.75, False), (0.4, True)])
+@pytest.mark.parametrize(("retention", "is_worse"), [(0.75, False), (0.4, True)])
 def test_without_a_budget_only_what_chance_cannot_explain_is_called_forgetting(
-    tmp_path: Path, probe: float, is_worse: bool
+    tmp_path: Path, retention: float, is_worse: bool
 ) -> None:
-    last = {"step": 9, "domain": 1.0, "probe": probe, "domain_n": 64, "probe_n": 160}
-    first = {**last, "step": 0, "domain": 0.0, "probe": 0.8}
+    last = {"step": 9, "domain": 1.0, "retention": retention, "domain_n": 64, "retention_n": 160}
+    first = {**last, "step": 0, "domain": 0.0, "retention": 0.8}
     curves = read_curves(write(tmp_path, forgetting=[last, first], budget_points=None, chosen_step=None))
     assert curves is not None
     sentence, css = describe_curves(curves)[0]
@@ -141,9 +141,13 @@ def test_the_page_shows_the_curves_and_the_files_lie_beside_it(make_folder: Call
     "values",
     [
         {"learning": [], "forgetting": [], "metric": None, "domain_split": None},
-        {"forgetting": [{"step": 0, "domain": None, "probe": 0.5, "domain_n": 0, "probe_n": 9}]},
+        {"forgetting": [{"step": 0, "domain": None, "retention": 0.5, "domain_n": 0, "retention_n": 9}]},
         {"learning": [{"step": 0, "loss": 0.0}], "forgetting": []},
-        {"forgetting": [{"step": step, "domain": 0.0, "probe": 0.0, "domain_n": 1, "probe_n": 1} for step in (0, 1)]},
+        {
+            "forgetting": [
+                {"step": step, "domain": 0.0, "retention": 0.0, "domain_n": 1, "retention_n": 1} for step in (0, 1)
+            ]
+        },
     ],
 )
 def test_curves_with_little_in_them_render(make_folder: Callable[..., Path], values: dict[str, Any]) -> None:

@@ -99,7 +99,7 @@ def test_a_section_is_a_folder_and_a_line(make_folder: Callable[..., Path]) -> N
     assert "| test | 3 | few \\| &lt;few&gt; |" in (report / "report.md").read_text(encoding="utf-8")
     assert FILES["section.js"].strip() in text
     assert [tag for tag, _ in script].count("script") == 2
-    assert json.loads((report / "report.json").read_text(encoding="utf-8"))["sizes"] == {"test": 3, "probe": 2}
+    assert json.loads((report / "report.json").read_text(encoding="utf-8"))["sizes"] == {"test": 3, "retention": 2}
     assert (report / "sizes.txt").read_text() == "5"
 
 

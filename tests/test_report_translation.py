@@ -44,12 +44,13 @@ def test_places_are_the_same_in_both_languages(texts: Texts) -> None:
 
 def test_sentences_are_told_from_their_names_and_numbers() -> None:
     tuned = {"model": "tiny", "method": "LoraConfig", "n": 1020, "data": "radiograph splits"}
-    counts = (Message("samples.test", {"n": 120}), Message("samples.probe", {"n": 7}))
+    counts = (Message("samples.test", {"n": 120}), Message("samples.retention", {"n": 7}))
     summary = Message("summary.scored", {"what": Message("summary.tuned", tuned), "counts": counts, "draws": 1})
     assert translate(summary) == (
-        "tiny tuned with LoraConfig on 1,020 samples of radiograph splits. Scored on 120 test samples and 7 probe"
+        "tiny tuned with LoraConfig on 1,020 samples of radiograph splits. Scored on 120 test samples and 7 retention"
         " samples.",
-        "tiny，用 LoraConfig 在 radiograph splits 的 1,020 条样本上调优。评分数据：120 条测试样本、7 条通用探针样本。",
+        "tiny，用 LoraConfig 在 radiograph splits 的 1,020 条样本上调优。"
+        "评分数据：120 条测试样本、7 条能力保持集样本。",
     )
     groups = [Message("leak.groups", {"n": n, "total": 3}) for n in (2, 1)]
     assert translate(Message("leaked", {"leaks": tuple(groups)})) == (
@@ -134,16 +135,18 @@ def test_all_that_the_workbench_says_of_arms_and_baselines_has_chinese() -> None
         assert not SENTENCE.search(text.zh), text
 
 
-@pytest.mark.parametrize(("domain", "probe"), [((0, 0.9), (0.8, 0.5)), ((0, 0), (0.8, 0.8)), ((0, 1), (0.8, 0.8))])
-def test_what_is_said_of_a_chosen_checkpoint_has_chinese(domain: tuple[float, ...], probe: tuple[float, ...]) -> None:
-    scores = [CheckpointScore(10 * row, *pair, 40, 162) for row, pair in enumerate(zip(domain, probe, strict=True))]
+@pytest.mark.parametrize(("domain", "retention"), [((0, 0.9), (0.8, 0.5)), ((0, 0), (0.8, 0.8)), ((0, 1), (0.8, 0.8))])
+def test_what_is_said_of_a_chosen_checkpoint_has_chinese(
+    domain: tuple[float, ...], retention: tuple[float, ...]
+) -> None:
+    scores = [CheckpointScore(10 * row, *pair, 40, 162) for row, pair in enumerate(zip(domain, retention, strict=True))]
     choice = choose(scores, 5)
     assert choice is not None
     facts = ForgettingRecord(
         chosen_step=choice.step,
         reason=str(choice),
         domain_split="validation",
-        probe="the general probe",
+        retention="the general retention set",
         stopped_early=True,
         warning=choice.warning,
         choice=asdict(choice),

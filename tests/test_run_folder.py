@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vglm.data.loading import load_splits
+from vglm.data.loading import load_dataset
 from vglm.errors import ConfigError, WorkbenchError
 from vglm.files import new_folder, write_text
 from vglm.tuning.run_folder import (
@@ -197,8 +197,8 @@ def test_a_request_to_terminate_cleans_up_as_well(tmp_path: Path) -> None:
 
 
 def test_data_facts_tell_what_was_trained_on(few_shot_folder: Path) -> None:
-    facts = describe_data(load_splits(few_shot_folder))
-    assert (facts["train"], facts["test"], facts["probe"]) == (6, 6, 0)
+    facts = describe_data(load_dataset(few_shot_folder))
+    assert (facts["train"], facts["test"], facts["retention"]) == (6, 6, 0)
     assert facts["trained_on_test"] == 6
     assert len(facts["train_images"]) == 6
     assert "dataset.json" in facts["files"]

@@ -18,7 +18,7 @@ from vglm.errors import LONGEST_MESSAGE, AdapterError, CheckpointError, ConfigEr
 from vglm.runs import CheckpointScore, LogLine, Run
 
 CONFIG = {name: {"_target_": f"x.{name}"} for name in ("model", "dataset", "method", "trainer")}
-SCORE = {"step": 0, "domain": 0.5, "probe": None, "domain_n": 4, "probe_n": 0}
+SCORE = {"step": 0, "domain": 0.5, "retention": None, "domain_n": 4, "retention_n": 0}
 
 
 def write_run(folder: Path, result: str | None = "adapter", **values: Any) -> Path:

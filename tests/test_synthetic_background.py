@@ -44,12 +44,12 @@ def test_the_committed_set_is_balanced_and_small() -> None:
         rows = _rows(COMMITTED, split)
         assert Counter(row["place"] for row in rows) == dict.fromkeys(NEW_PLACES, per_place)
         assert all(row["prompt"] == QUESTION and row["label"] == ANSWERS[row["place"]] for row in rows)
-    probe = _rows(COMMITTED, "probe")
-    asked = Counter((row["kind"], row.get("english", False)) for row in probe)
+    retention = _rows(COMMITTED, "probe")
+    asked = Counter((row["kind"], row.get("english", False)) for row in retention)
     assert asked == {(kind, english): 9 for kind in QUESTION_KINDS for english in (False, True)}
-    assert all(("img" in row) == (row["kind"] not in ("plain", "repeat")) for row in probe)
-    assert all(("history" in row) == (row["kind"] == "dialogue") for row in probe)
-    assert QUESTION not in {row["prompt"] for row in probe}
+    assert all(("img" in row) == (row["kind"] not in ("plain", "repeat")) for row in retention)
+    assert all(("history" in row) == (row["kind"] == "dialogue") for row in retention)
+    assert QUESTION not in {row["prompt"] for row in retention}
     files = [path for path in COMMITTED.rglob("*") if path.is_file()]
     assert max(path.stat().st_size for path in (COMMITTED / "images").iterdir()) < 8_192
     assert sum(path.stat().st_size for path in files) < 2_000_000

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from vglm.data.images import image_sha256
-from vglm.data.loading import load_splits
+from vglm.data.loading import load_dataset
 from vglm.errors import ConfigError
 from vglm.worlds.pretraining import SceneDialogues
 from vglm.worlds.probe import FAMILIES, KINDS, probe_splits
@@ -13,7 +13,7 @@ DATA = Path(__file__).parents[1] / "data" / "background_synthetic"
 
 def test_every_kind_is_there_in_both_languages() -> None:
     splits = probe_splits(per_kind=3)
-    samples = splits.probe
+    samples = splits.retention
     assert (len(splits.train), len(splits.test), len(samples)) == (0, 0, 2 * 3 * len(KINDS))
     for kind in KINDS:
         rows = [sample for sample in samples if sample.meta["kind"] == kind]
@@ -30,20 +30,20 @@ def test_every_kind_is_there_in_both_languages() -> None:
 
 def test_the_seed_says_it_all() -> None:
     first, again, other = (probe_splits(per_kind=2, seed=seed) for seed in (5, 5, 6))
-    assert [sample.turns for sample in first.probe] == [sample.turns for sample in again.probe]
-    assert first.hash_images(first.probe) == again.hash_images(again.probe)
+    assert [sample.turns for sample in first.retention] == [sample.turns for sample in again.retention]
+    assert first.hash_images(first.retention) == again.hash_images(again.retention)
     assert first.data_hash == again.data_hash != other.data_hash
-    assert set(first.hash_images(first.probe)) & set(other.hash_images(other.probe)) == {None}
+    assert set(first.hash_images(first.retention)) & set(other.hash_images(other.retention)) == {None}
 
 
 def test_no_picture_is_one_that_recipes_train_on() -> None:
     """The replay set and the pre-training set are one stream (seed 1), the background set another."""
-    probe = probe_splits()
-    pictures = set(probe.hash_images(probe.probe)) - {None}
-    background = load_splits(DATA, train="train.json", test="test.json", probe="probe.json")
+    retention = probe_splits()
+    pictures = set(retention.hash_images(retention.retention)) - {None}
+    background = load_dataset(DATA, train="train.json", test="test.json", retention="probe.json")
     known = {
         digest
-        for part in (background.train, background.test, background.probe)
+        for part in (background.train, background.test, background.retention)
         for digest in background.hash_images(part)
     }
     known |= {image_sha256(sample.image) for sample in SceneDialogues(300, 1) if sample.image is not None}
@@ -61,7 +61,7 @@ def test_what_cannot_be_is_refused() -> None:
         probe_splits(kinds=["captions"])
     with pytest.raises(ConfigError, match="per_kind must be at least 1"):
         probe_splits(per_kind=0)
-    assert {sample.meta["kind"] for sample in probe_splits(per_kind=1, kinds=["yes_no", "repeat"]).probe} == {
+    assert {sample.meta["kind"] for sample in probe_splits(per_kind=1, kinds=["yes_no", "repeat"]).retention} == {
         "yes_no",
         "repeat",
     }

@@ -76,7 +76,7 @@ def test_a_task_runs(task: str, random_model_folder: Path, tmp_path: Path) -> No
     assert str(evaluation.facts["task"]) == f"{task}, version 1"
     assert evaluation.facts["prompt"] == yaml.safe_load(evaluation.config)["task"]["prompt"]
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    assert list(metrics["splits"]) == ["probe" if task == "general_ability" else "test"]
+    assert list(metrics["splits"]) == ["retention" if task == "general_ability" else "test"]
     assert metrics["primary"] == yaml.safe_load(evaluation.config)["metrics"]["names"][0]
     assert f"{task}, version 1" in (folder / "report" / "index.html").read_text(encoding="utf-8")
 

@@ -11,7 +11,7 @@ from transformers import TrainingArguments, set_seed
 from vglm.caching import VARIABLE
 from vglm.config import build, compose, repo_root
 from vglm.data.collator import Collator
-from vglm.data.loading import load_splits
+from vglm.data.loading import load_dataset
 from vglm.data.sample import Sample, Turn
 from vglm.data.sequences import TrainingSequences
 from vglm.errors import CacheError, ConfigError
@@ -40,7 +40,7 @@ def losses_of(trainer: WorkbenchTrainer) -> list[float]:
 
 @pytest.fixture
 def samples(few_shot_folder: Path) -> list[Sample]:
-    return list(load_splits(few_shot_folder).train)
+    return list(load_dataset(few_shot_folder).train)
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_answers_from_the_cache_are_the_same_answers(
 ) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     model, processor = load_pretrained(TINY)
-    samples = [*load_splits(few_shot_folder).train, Sample("text", "t", None, (Turn("你好", ""),))]
+    samples = [*load_dataset(few_shot_folder).train, Sample("text", "t", None, (Turn("你好", ""),))]
     for rows in (samples, shuffle_images(samples, seed=1)):
         plain = generate_predictions(model, processor, rows, Decoding(max_new_tokens=8, batch_size=3))
         cached = generate_predictions(

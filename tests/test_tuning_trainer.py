@@ -15,7 +15,7 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from vglm.config import build, compose
 from vglm.data.collator import Collator
-from vglm.data.loading import load_splits
+from vglm.data.loading import load_dataset
 from vglm.errors import CheckpointError, WorkbenchError
 from vglm.evaluation.checkpoint_selection import CheckpointScores
 from vglm.model.loading import load_pretrained
@@ -54,7 +54,7 @@ def make_trainer(random_model_folder: Path, few_shot_folder: Path):
             disable_tqdm=True,
             seed=3,
         )
-        samples = load_splits(few_shot_folder).train
+        samples = load_dataset(few_shot_folder).train
         rates = {"projection": 0.001, "lora_B": "2x"}
         return WorkbenchTrainer(attach(model, method), arguments, samples, Collator(processor), rates, scores)
 
@@ -170,15 +170,15 @@ def test_no_checkpoint_is_half_removed(make_trainer, tmp_path: Path) -> None:
     assert all(names == whole for names in seen)
 
 
-def _scoring(folder: Path, probe: dict[int, float], **options: Any) -> CheckpointScores:
+def _scoring(folder: Path, retention: dict[int, float], **options: Any) -> CheckpointScores:
     """Scores by the number of the call, of a function that disturbs what it can."""
-    calls = iter(probe.values())
+    calls = iter(retention.values())
 
     def score(model: Any) -> dict[str, Any]:
         model.eval()
         model.requires_grad_(False)
         torch.rand(9)
-        return {"domain": 0.5, "probe": next(calls), "domain_n": 3, "probe_n": 4}
+        return {"domain": 0.5, "retention": next(calls), "domain_n": 3, "retention_n": 4}
 
     return CheckpointScores(folder / "forgetting.jsonl", score, **options)
 
@@ -369,8 +369,8 @@ def test_a_request_to_terminate_saves_a_checkpoint_that_continues_bit_for_bit(
     make_trainer, step: int, logging_steps: int, tmp_path: Path
 ) -> None:
     def make(name: str, unscored: int = 0) -> WorkbenchTrainer:
-        probe = {each: 0.9 - 0.01 * each for each in (0, 2, 4, 6) if each >= unscored}
-        scores = _scoring(tmp_path / name, probe, budget_points=50)
+        retention = {each: 0.9 - 0.01 * each for each in (0, 2, 4, 6) if each >= unscored}
+        scores = _scoring(tmp_path / name, retention, budget_points=50)
         trainer = make_trainer(tmp_path / name, scores=scores)
         trainer.args.logging_steps = logging_steps
         return trainer

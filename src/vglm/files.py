@@ -25,7 +25,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -591,10 +591,11 @@ def read_record(
     error: type[WorkbenchError] = DataError,
     fault: str = "is damaged",
     advice: str = "Restore the file.",
+    former: Mapping[str, str] | None = None,
 ) -> T:
     """Read JSON into a dataclass, or another annotated type; see `parse_record` and `read_text`."""
     text = read_text(path, error=error, advice=advice)
-    return parse_record(text, kind, str(path), error=error, fault=fault, advice=advice)
+    return parse_record(text, kind, str(path), error=error, fault=fault, advice=advice, former=former)
 
 
 def parse_record(
@@ -605,6 +606,7 @@ def parse_record(
     error: type[WorkbenchError] = DataError,
     fault: str = "is damaged",
     advice: str = "Restore the file.",
+    former: Mapping[str, str] | None = None,
 ) -> T:
     """Parse JSON into an annotated type.
 
@@ -615,6 +617,7 @@ def parse_record(
         error: What to raise.
         fault: What the message says of the source.
         advice: What it tells the user to do.
+        former: Names of keys in older files -> today's, at any depth.
 
     Raises:
         DataError: Or `error`: it is no JSON, or values are missing or of another type; the first ones are named.
@@ -622,7 +625,7 @@ def parse_record(
     from pydantic import ValidationError
 
     try:
-        value: T = _adapter(cast(Any, kind)).validate_json(text, strict=True)
+        value: T = _adapter(cast(Any, kind)).validate_json(_renamed(text, former or {}), strict=True)
     except ValidationError as failure:
         problems = failure.errors(include_url=False, include_input=False, include_context=False)
         shown = [
@@ -634,6 +637,16 @@ def parse_record(
         more = f"; and {len(problems) - 3:,} more" if len(problems) > 3 else ""
         raise error(f"{source} {fault}: {'; '.join(shown)}{more}. {advice}") from failure
     return value
+
+
+def _renamed(text: str, names: Mapping[str, str]) -> str:
+    """JSON with today's names for its keys; what is no JSON stays."""
+    if not any(f'"{name}"' in text for name in names):
+        return text
+    try:
+        return json.dumps(json.loads(text, object_hook=lambda values: {names.get(k, k): values[k] for k in values}))
+    except (ValueError, RecursionError):
+        return text
 
 
 @cache

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vglm.config import read_run_values
+from vglm.config.aliases import FIELDS
 from vglm.errors import AdapterError, CheckpointError, ConfigError, WorkbenchError, brief, message_of
 from vglm.files import inside, parse_record, read_record, read_text, recover
 
@@ -117,8 +118,8 @@ class ForgettingRecord:
     Attributes:
         metric: Name of the score.
         domain_split: Where the domain was scored.
-        probe: Where the probe comes from, in words.
-        probe_sha256: Its `fingerprint`.
+        retention: Where the retention set comes from, in words.
+        retention_sha256: Its `fingerprint`.
         budget_points: How many points might be lost; None without a budget.
         chosen_step: The checkpoint that became the result; None where it is the last state.
         stopped_early: Whether training was stopped because too much was forgotten.
@@ -129,8 +130,8 @@ class ForgettingRecord:
 
     metric: str = "exact_match"
     domain_split: str | None = None
-    probe: str | None = None
-    probe_sha256: str | None = None
+    retention: str | None = None
+    retention_sha256: str | None = None
     budget_points: float | None = None
     chosen_step: int | None = None
     stopped_early: bool = False
@@ -212,16 +213,16 @@ class CheckpointScore:
     Attributes:
         step: Optimizer steps made; 0 is the model before training.
         domain: Score on the domain's samples, 0.0 to 1.0.
-        probe: Score on the probe; None where there is no probe.
+        retention: Score on the retention set; None where there is no retention set.
         domain_n: Number of the domain's samples that were scored.
-        probe_n: Number of the probe's.
+        retention_n: Number of the retention set's.
     """
 
     step: int
     domain: float
-    probe: float | None
+    retention: float | None
     domain_n: int
-    probe_n: int
+    retention_n: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -411,7 +412,9 @@ class Run:
             AdapterError: The file is missing or damaged, or of a newer version.
         """
         path = inside(self.folder, RECORD_FILE, error=AdapterError)
-        record = read_record(path, RunRecord, error=AdapterError, advice="Train again, or restore the file.")
+        record = read_record(
+            path, RunRecord, error=AdapterError, advice="Train again, or restore the file.", former=FIELDS
+        )
         if record.version > RECORD_VERSION:
             raise AdapterError(
                 f"{path} is of version {record.version}, this workbench reads up to {RECORD_VERSION}. Update it."
@@ -476,7 +479,9 @@ class Run:
         path = inside(self.folder, SPLITS_FILE, error=AdapterError)
         if not path.exists():
             return None
-        return read_record(path, SplitsRecord, error=AdapterError, advice="Train again, or restore the file.")
+        return read_record(
+            path, SplitsRecord, error=AdapterError, advice="Train again, or restore the file.", former=FIELDS
+        )
 
     @property
     def log(self) -> list[LogLine]:
@@ -549,7 +554,11 @@ def read_scores(path: Path) -> list[CheckpointScore]:
     text = read_text(path, error=CheckpointError)
     for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
         fault = "is no score of a checkpoint"
-        scores.append(parse_record(line, CheckpointScore, f"{path}, line {number}", error=CheckpointError, fault=fault))
+        scores.append(
+            parse_record(
+                line, CheckpointScore, f"{path}, line {number}", error=CheckpointError, fault=fault, former=FIELDS
+            )
+        )
     return scores
 
 

@@ -16,10 +16,28 @@ from typing import Any
 KEYS: Mapping[str, str] = {"training": "checkpoint_selection", "draws": "repeats"}
 """Keys of `conf/train.yaml` and `conf/evaluate.yaml`."""
 
-ARGUMENTS: Mapping[str, str] = {}
+ARGUMENTS: Mapping[str, str] = {"probe": "retention"}
 """Keys of components, and of the options of a data format."""
 
-VALUES: Mapping[str, Callable[[Any], Any]] = {}
+SPLITS: Mapping[str, str] = {"probe": "retention"}
+"""Names of splits."""
+
+FIELDS: Mapping[str, str] = {
+    "probe": "retention",
+    "probe_n": "retention_n",
+    "probe_sha256": "retention_sha256",
+}
+"""Keys of the files that runs and evaluations consist of."""
+
+VALUES: Mapping[str, Callable[[Any], Any]] = {
+    "splits": lambda given: (
+        [SPLITS.get(name, name) for name in given]
+        if isinstance(given, list) and all(isinstance(name, str) for name in given)
+        else SPLITS.get(given, given)
+        if isinstance(given, str)
+        else given
+    )
+}
 """By a key's name now: what becomes of its value, of a top-level key or one that was renamed."""
 
 TARGETS: Mapping[str, str] = {

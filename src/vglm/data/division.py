@@ -15,7 +15,7 @@ generator's state, so that the same data is divided alike on every machine and i
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from vglm.errors import ConfigError, DataError
@@ -32,7 +32,7 @@ class Pool:
         groups: What must not be divided.
         strata: What is to be spread evenly; None for nothing.
         given: Split -> its rows, as the data itself says; empty where it does not.
-        undivided: All rows but the probe's.
+        undivided: All rows but the retention set's.
     """
 
     ids: Sequence[str]
@@ -106,13 +106,13 @@ class ByGroup:
             pool: The rows.
 
         Returns:
-            The rows of `train`, `validation`, `test` and `probe`; empty where there are none.
+            The rows of `train`, `validation`, `test` and `retention`; empty where there are none.
 
         Raises:
             ConfigError: The settings do not fit this data.
             DataError: There are too few groups, or no training samples to divide.
         """
-        rows: dict[str, Sequence[int]] = {**dict.fromkeys((*SPLITS, "probe"), ()), **pool.given}
+        rows: dict[str, Sequence[int]] = {**dict.fromkeys((*SPLITS, "retention"), ()), **pool.given}
         if pool.has_splits:
             return Divided(rows, {"divided": "as the data says"})
         if not self.fractions:
@@ -223,7 +223,7 @@ def _hold_out(pool: Pool, fold: int, folds: int | None, name: str, seed: int) ->
     }
     protocol = {"name": name, "fold": fold, "folds": count, "groups": len(set(groups))}
     plan = {"divided": f"fold {fold} of {count} by group", "seed": seed, "protocol": protocol}
-    return Divided({"validation": (), "probe": (), **pool.given, **parts}, plan)
+    return Divided({"validation": (), "retention": (), **pool.given, **parts}, plan)
 
 
 def _refuse_empty(rows: Sequence[int], name: str, pool: Pool) -> None:
@@ -234,30 +234,6 @@ def _refuse_empty(rows: Sequence[int], name: str, pool: Pool) -> None:
 def _check_folds(folds: int) -> None:
     if folds < 2:
         raise ConfigError(f"dataset.division.folds must be at least 2, got {folds}.")
-
-
-def former_division(settings: Mapping[str, Any]) -> ByGroup:
-    """The division that a config of an earlier version means, which had these settings beside the data's path.
-
-    Raises:
-        ConfigError: The protocol lacks a value, or there is none of that name.
-    """
-    kinds: dict[str | None, type[ByGroup]] = {
-        None: ByGroup,
-        "few_shot": FewShot,
-        "k_fold": KFold,
-        "leave_one_out": LeaveOneOut,
-    }
-    protocol = settings.get("protocol")
-    if protocol not in kinds:
-        raise ConfigError(f"dataset.protocol: there is no {protocol!r}; choose few_shot, k_fold or leave_one_out.")
-    needed = {field.name: field.default is MISSING for field in fields(kinds[protocol])}
-    given = {name: value for name, value in settings.items() if name in needed and value is not None}
-    if lacking := [name for name, is_needed in needed.items() if is_needed and name not in given]:
-        name = lacking[0]
-        raise ConfigError(f"dataset.{name}: the protocol needs a value; give it as dataset.{name}=<number>.")
-    division: ByGroup = kinds[protocol](**given)
-    return division
 
 
 # --- rules ------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Load a data set in any known format: read and check it, find out what belongs together, divide it, hash it.
 
-data = load_dataset("data/background_synthetic", probe="probe.json")
+data = load_dataset("data/background_synthetic", retention="probe.json")
 data.train[0].answer            # "这张图片的背景是金色的沙滩。"
 data.data_hash                  # SHA-256 over all files
 
@@ -8,7 +8,6 @@ data = load_dataset("openi/openi-zh.json", image_dir="images", division=ByGroup(
 data.plan["group"]              # "inferred from the pictures' names: the part before _"
 """
 
-import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vglm.config.components import recorded
-from vglm.data.division import SPLITS, ByGroup, Pool, former_division
+from vglm.data.division import SPLITS, ByGroup, Pool
 from vglm.data.grouping import find_groups, find_strata, merge_groups
 from vglm.data.hashing import hash_file
 from vglm.data.image_checks import check_images
@@ -27,7 +26,7 @@ from vglm.data.slices import ImageSlice
 from vglm.data.sources import SourceReader
 from vglm.data.splits import Splits
 from vglm.data.table import Selection
-from vglm.errors import ConfigError, DataError
+from vglm.errors import DataError
 from vglm.files import check_regular
 
 SYNTHETIC_MARKER = "SYNTHETIC"
@@ -35,7 +34,6 @@ SYNTHETIC_MARKER = "SYNTHETIC"
 
 _PUBLISHED_FILE = "dataset.json"
 _SPLIT_FILES = {"train": "train.json", "validation": "validation.json", "test": "test.json"}
-_FORMER_SETTINGS = ("fractions", "group", "stratify", "seed", "protocol", "shots", "shot_seed", "folds", "fold")
 
 
 @recorded
@@ -48,7 +46,7 @@ def load_dataset(
     train: str | None = None,
     test: str | None = None,
     validation: str | None = None,
-    probe: str | None = None,
+    retention: str | None = None,
     image_dir: str | Path | None = None,
     skip_missing: bool = False,
     division: ByGroup | None = None,
@@ -68,7 +66,7 @@ def load_dataset(
         train: File of the training split, relative to `path`.
         test: File of the test split.
         validation: File of the validation split.
-        probe: File of the probe, if there is one.
+        retention: File of the retention set, if there is one.
         image_dir: Where pictures lie, relative to `path`; beside each file if None.
         skip_missing: Leave out rows whose picture is missing, rather than refuse the file, and say how many.
         division: How the samples are divided and what belongs together, see `vglm.data.division`. None keeps the splits
@@ -84,40 +82,20 @@ def load_dataset(
             rows of a file are in one message.
     """
     division = division or ByGroup()
-    names = {"train": train, "validation": validation, "test": test, "probe": probe}
+    names = {"train": train, "validation": validation, "test": test, "retention": retention}
     root, files = _find_files(path, names, format, division.is_by_group)
     options = {**(options or {}), **({"columns": dict(columns)} if columns else {})}
     reader = SourceReader(root, format=format, image_dir=image_dir, skip_missing=skip_missing, options=options)
     data = _gather(reader, files, division)
     divided = division.divide(data.pool)
     return Splits(
-        **{name: data.select(divided.rows[name]) for name in (*SPLITS, "probe")},
+        **{name: data.select(divided.rows[name]) for name in (*SPLITS, "retention")},
         files=data.files,
         image_hashes=data.image_hashes,
         plan={**data.plan, **divided.plan},
         allow_leakage=allow_leakage,
         synthetic=_synthetic_folder(path),
     )
-
-
-def load_splits(path: str | Path, **settings: Any) -> Splits:
-    """`load_dataset` as configs of earlier versions call it: the settings of the division stand beside the others.
-
-    Args:
-        path: As for `load_dataset`.
-        **settings: Those of `load_dataset` but `division`; and `fractions`, `group`, `stratify`, `seed`, `protocol`
-            (`few_shot`, `k_fold` or `leave_one_out`), `shots`, `shot_seed`, `folds` and `fold`.
-
-    Raises:
-        ConfigError: As `load_dataset`; or there is no such setting.
-        DataError: As `load_dataset`.
-    """
-    former = {name: settings.pop(name) for name in _FORMER_SETTINGS if name in settings}
-    if unknown := sorted(set(settings) - {*inspect.signature(load_dataset).parameters}):
-        raise ConfigError(f"dataset.{unknown[0]}: load_splits has no such setting.")
-    if former:
-        settings["division"] = former_division(former)
-    return load_dataset(path, **settings)
 
 
 def count_folds(path: str | Path, *, division: ByGroup, **dataset: Any) -> int:
@@ -186,7 +164,7 @@ def _gather(reader: SourceReader, files: Mapping[str, str], division: ByGroup) -
     main, everything = Outline(fields={name: [] for name in fields}), Outline(fields={name: [] for name in fields})
     for name, outline in outlines.items():
         everything.extend(outline)
-        if name != files.get("probe"):
+        if name != files.get("retention"):
             main.extend(outline)
     groups, group_source = find_groups(main, division.group)
     strata, stratum_source = find_strata(main, division.stratify)
@@ -213,32 +191,32 @@ def _find_files(
     path: str | Path, names: Mapping[str, str | None], format: str | None, is_divided: bool
 ) -> tuple[Path, dict[str, str]]:
     """The data set's folder and the file of each split; `all` for one that is not divided yet."""
-    probe = {"probe": names["probe"]} if names["probe"] is not None else {}
+    retention = {"retention": names["retention"]} if names["retention"] is not None else {}
     if is_hub_name(path):
         return Path(), {"all": str(path)}
     path = Path(path)
     if path.is_file():
-        return path.parent, {"all": path.name, **probe}
+        return path.parent, {"all": path.name, **retention}
     if not path.is_dir():
         if path.exists():
             check_regular(path, advice="Pass a folder or a file.")
         raise DataError(
             f"data set {path} does not exist. Expected a folder with train.json and test.json, or one JSON file."
         )
-    files = {name: given or _SPLIT_FILES[name] for name, given in names.items() if name != "probe"}
+    files = {name: given or _SPLIT_FILES[name] for name, given in names.items() if name != "retention"}
     if names["validation"] is None and not (path / files["validation"]).is_file():
         del files["validation"]
     absent = [file for file in dict.fromkeys(files.values()) if not (path / file).exists()]
     if not absent:
-        return path, {**files, **probe}
+        return path, {**files, **retention}
     is_named = any(names[split] is not None for split in SPLITS)
     if not is_named and len(absent) == len(files):
         if (path / _PUBLISHED_FILE).is_file():
-            return path, {"all": _PUBLISHED_FILE, **probe}
+            return path, {"all": _PUBLISHED_FILE, **retention}
         if format is not None or _is_recognised(path):
-            return path, {"all": ".", **probe}
+            return path, {"all": ".", **retention}
     if is_divided and absent == [files["test"]] and names["test"] is None:
-        return path, {"all": files["train"], **probe}
+        return path, {"all": files["train"], **retention}
     found = ", ".join(sorted(file.name for file in path.glob("*.json"))) or "no JSON file"
     raise DataError(
         f"data set {path} has no {' and no '.join(absent)}; it holds {found}. "

@@ -11,16 +11,15 @@ generator's state: a resumed run, and every process of a run on several, sees th
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import overload
 
 import numpy as np
 
-from vglm.data.sample import Sample, Turn
+from vglm.data.sample import Sample, SampleSequence, Turn
 from vglm.data.splits import Splits
 from vglm.errors import ConfigError
 
 
-class Mixture(Sequence[Sample]):
+class Mixture(SampleSequence):
     """Samples of several sequences in fixed proportions, evenly interleaved.
 
     Every beginning of the mixture keeps the proportions to within one sample of each part. A part is gone through in a
@@ -86,14 +85,8 @@ class Mixture(Sequence[Sample]):
                 sample = part[row]
                 yield sample.turns, sample.image is not None, sample.english
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        index = range(len(self))[index]
+    def sample(self, index: int) -> Sample:
+        """See `SampleSequence`."""
         number = int(self._part[index])
         sample = self.parts[number][int(self._index[index])]
         return replace(sample, id=f"{self.used[number]}:{sample.id}")
@@ -110,7 +103,7 @@ def mix_splits(
     """Train on a mixture, and evaluate on the first data set.
 
     Args:
-        datasets: Name -> data set. The first is the task: its validation, test and probe are those of the mixture.
+        datasets: Name -> data set. The first is the task: the mixture has its validation, test and retention set.
         weights: Name -> share of the training samples.
         length: Number of training samples in one epoch; None shows each sample of the task once.
         seed: Of the order within each data set.
@@ -128,7 +121,7 @@ def mix_splits(
     return Splits(
         train=Mixture({name: each.train for name, each in datasets.items()}, weights, length=length, seed=seed),
         test=task.test,
-        probe=task.probe,
+        retention=task.retention,
         validation=task.validation,
         files={f"{name}/{file}": digest for name, each in datasets.items() for file, digest in each.files.items()},
         image_hashes={image: digest for each in datasets.values() for image, digest in each.image_hashes.items()},

@@ -10,10 +10,10 @@ Sample(
 )
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from PIL import Image
 
@@ -96,3 +96,19 @@ class Sample:
         """
         image = self.open_image()
         return None if image is None else image_sha256(image)
+
+
+class SampleSequence(Sequence[Sample]):
+    """Samples that are made as they are asked for: a class says how many, and makes the one at an index."""
+
+    def sample(self, index: int) -> Sample:
+        """The sample at an index from 0 to `len(self) - 1`."""
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        picked = range(len(self))[index]
+        return self.sample(picked) if isinstance(picked, int) else [self.sample(i) for i in picked]

@@ -16,12 +16,12 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, overload
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from vglm.data.sample import Sample, Turn
+from vglm.data.sample import Sample, SampleSequence, Turn
 from vglm.errors import ConfigError, DataError
 
 _SHOWN = 5
@@ -72,7 +72,7 @@ class SequenceStatistics:
         return "; ".join(parts)
 
 
-class TrainingSequences(Sequence[Sample]):
+class TrainingSequences(SampleSequence):
     """The answers to learn, as samples: a view that reads its samples as they are asked for.
 
     Nothing is tokenized for sequences that cannot be too long: a text has no more tokens than bytes.
@@ -156,14 +156,8 @@ class TrainingSequences(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self._owners)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+    def sample(self, index: int) -> Sample:
         """The sample up to one of its answers, under the sample's own id."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
         sample, end = self.samples[int(self._owners[index])], int(self._ends[index])
         return sample if end >= len(sample.turns) else replace(sample, turns=sample.turns[:end])
 

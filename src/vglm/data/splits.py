@@ -102,7 +102,7 @@ class Splits:
     Attributes:
         train: Samples to learn from.
         test: Samples to evaluate on.
-        probe: Samples of other tasks, to see what was forgotten; empty where there are none.
+        retention: Samples of other tasks, to see what was forgotten; empty where there are none.
         files: SHA-256 of every file used, by its path relative to the data set's folder: the splits' own files, and
             the pictures if they were decoded at the start, see `vglm.data.image_checks`.
         image_hashes: `Sample.image_sha256` of the pictures decoded at the start.
@@ -114,7 +114,7 @@ class Splits:
 
     train: Sequence[Sample]
     test: Sequence[Sample]
-    probe: Sequence[Sample]
+    retention: Sequence[Sample]
     files: Mapping[str, str] = field(repr=False)
     image_hashes: Mapping[Path | ImageSlice, str] = field(default_factory=dict, repr=False)
     validation: Sequence[Sample] = field(default_factory=list)
@@ -208,7 +208,7 @@ class Splits:
             `files` and `plan`, and of each split that is not made on demand the number of samples and groups, one hash
             over all questions and answers, and the ids and groups themselves.
         """
-        splits = {name: getattr(self, name) for name in (*SPLITS, "probe")}
+        splits = {name: getattr(self, name) for name in (*SPLITS, "retention")}
         return {
             "files": dict(self.files),
             "plan": dict(self.plan),

@@ -7,14 +7,14 @@
 
 The domain's samples are those of the validation split; never the test's, by which nothing may be chosen. Without a
 validation split and without a budget they are training samples, and are called so: such a curve shows what was
-memorised. The probe is the data's own, or a general one.
+memorised. The retention set is the data's own, or a general one.
 
 `forgetting.jsonl` of a run folder has a line for the model before training (step 0) and for each scored checkpoint:
 
-    {"step": 50, "domain": 0.925, "probe": 0.8148, "domain_n": 40, "probe_n": 162}
+    {"step": 50, "domain": 0.925, "retention": 0.8148, "domain_n": 40, "retention_n": 162}
 
-`domain` is the score on what is being learned, `probe` that on general questions; both from 0 to 1. Training goes on as
-if nobody had looked: the adapter is the same bit for bit.
+`domain` is the score on what is being learned, `retention` that on general questions; both from 0 to 1. Training goes
+on as if nobody had looked: the adapter is the same bit for bit.
 """
 
 import random
@@ -64,7 +64,7 @@ class Choice:
         step: Its step.
         domain: Its score on the domain, 0.0 to 1.0.
         domain_before: That before training.
-        lost_points: Hundredths lost on the probe since before training; negative where it gained.
+        lost_points: Hundredths lost on the retention set since before training; negative where it gained.
         budget_points: How many might be lost.
         candidates: Number of checkpoints it was chosen from.
     """
@@ -86,7 +86,7 @@ class Choice:
     def __str__(self) -> str:
         facts = (
             f"step {self.step} of {self.candidates} checkpoints ({100 * self.domain:.1f} on the domain,"
-            f" {100 * self.domain_before:.1f} before; {self.lost_points:.1f} points lost on the probe)"
+            f" {100 * self.domain_before:.1f} before; {self.lost_points:.1f} points lost on the retention set)"
         )
         if self.warning is None:
             return f"kept {facts}: the best on the domain within a forgetting budget of {self.budget_points:g} points"
@@ -101,13 +101,13 @@ class Choice:
 
 
 def choose(scores: Sequence[CheckpointScore], budget_points: float) -> Choice | None:
-    """The checkpoint with the best domain score among those that lost no more than a budget on the probe.
+    """The checkpoint with the best domain score among those that lost no more than a budget on the retention set.
 
     Of equal ones that which lost less is taken, then the earlier. Where all lost more, the one that lost least is.
 
     Args:
-        scores: With probe; step 0, what the loss is counted from, among them.
-        budget_points: How many hundredths of the probe's score may be lost.
+        scores: With the retention set's; step 0, what the loss is counted from, among them.
+        budget_points: How many hundredths of the retention set's score may be lost.
 
     Returns:
         The choice; None while there is no checkpoint. Step 0 is none: keeping it would be not to train.
@@ -141,12 +141,12 @@ def is_lost(scores: Sequence[CheckpointScore], budget_points: float, patience: i
 
 
 def lost_points(scores: Sequence[CheckpointScore]) -> dict[int, float]:
-    """Step -> hundredths of the probe's score lost since step 0, to a millionth; nothing where there is no probe."""
-    before = next((each.probe for each in scores if each.step == 0), None)
+    """Step -> hundredths of the retention set's score lost since step 0, to a millionth; empty without one."""
+    before = next((each.retention for each in scores if each.step == 0), None)
     return {
-        each.step: round(100 * (before - each.probe), 6)
+        each.step: round(100 * (before - each.retention), 6)
         for each in scores
-        if before is not None and each.probe is not None
+        if before is not None and each.retention is not None
     }
 
 
@@ -167,7 +167,7 @@ class CheckpointScores(CheckpointScorer):
     Args:
         path: The file of scores.
         score: Scores the model.
-        budget_points: Hundredths that may be lost on the probe: choose by them. None keeps the last state.
+        budget_points: Hundredths that may be lost on the retention set: choose by them. None keeps the last state.
         patience: Stop once so many checkpoints in a row lost more; None goes on.
         about: What was scored, for run.json.
     """
@@ -313,19 +313,19 @@ class EvalSamples:
     Attributes:
         domain: Of what it learns.
         domain_split: Where those come from, `validation` or `train`.
-        probe: Of everything else; empty where there is no probe.
-        probe_source: Where those come from, for people.
-        probe_sha256: `fingerprint` of the whole probe, to tell whether a report uses the same.
+        retention: Of everything else; empty where there is no retention set.
+        retention_source: Where those come from, for people.
+        retention_sha256: `fingerprint` of the whole retention set, to tell whether a report uses the same.
     """
 
     domain: Sequence[Sample]
     domain_split: str
-    probe: Sequence[Sample]
-    probe_source: str
-    probe_sha256: str | None
+    retention: Sequence[Sample]
+    retention_source: str
+    retention_sha256: str | None
 
     def __iter__(self) -> Iterator[Sample]:
-        return iter((*self.domain, *self.probe))
+        return iter((*self.domain, *self.retention))
 
 
 @dataclass(frozen=True)
@@ -334,15 +334,15 @@ class CheckpointSelection:
 
     Attributes:
         score_checkpoints: Whether to score at all.
-        score_samples: At most so many of the domain's samples, and of the probe's; the same ones at each checkpoint.
+        score_samples: At most so many samples of the domain and of the retention set, the same at each checkpoint.
             None takes `SAMPLES_TO_WATCH`, or `SAMPLES_TO_CHOOSE_BY` where a budget decides by them.
-        forgetting_budget: How many points (hundredths) of `metric` may be lost on the probe. The checkpoint with the
-            best domain score within it is what the run saves. None saves the last state.
+        forgetting_budget: How many points (hundredths) of `metric` may be lost on the retention set. The checkpoint
+            with the best domain score within it is what the run saves. None saves the last state.
         patience: Stop training once so many checkpoints in a row have lost more; None never does.
         metric: A score of single answers, such as `exact_match` or `rouge_l_characters`.
         validation_share: Of the training samples, to be held out where the data has no validation split and a budget
             needs one.
-        probe: Gives a probe for data that has none: the probe of the splits it returns, or their test split.
+        retention: Gives a retention set for data that has none: that of the splits it returns, or their test split.
     """
 
     score_checkpoints: bool = True
@@ -351,7 +351,7 @@ class CheckpointSelection:
     patience: int | None = 2
     metric: str = "exact_match"
     validation_share: float = 0.2
-    probe: Callable[[], Splits] | None = None
+    retention: Callable[[], Splits] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be.
@@ -386,27 +386,27 @@ class CheckpointSelection:
             splits: As `divide` gave them.
 
         Raises:
-            ConfigError: There is a budget and no probe.
+            ConfigError: There is a budget and no retention set.
         """
         if not self.score_checkpoints:
             return EvalSamples([], "", [], "", None)
         limit = self.score_samples or (SAMPLES_TO_WATCH if self.forgetting_budget is None else SAMPLES_TO_CHOOSE_BY)
-        probe, source = splits.probe, "the data's probe"
-        if not len(probe) and self.probe is not None:
-            general = self.probe()
-            probe, source = general.probe or general.test, "the general probe"
-        if not len(probe) and self.forgetting_budget is not None:
+        retention, source = splits.retention, "the data's retention set"
+        if not len(retention) and self.retention is not None:
+            general = self.retention()
+            retention, source = general.retention or general.test, "the general retention set"
+        if not len(retention) and self.forgetting_budget is not None:
             raise ConfigError(
-                "checkpoint_selection.forgetting_budget needs a probe, and the data has none. Name one:"
-                " dataset.probe=<file>, or dataset@checkpoint_selection.probe=general_ability."
+                "checkpoint_selection.forgetting_budget needs a retention set, and the data has none. Name one:"
+                " dataset.retention=<file>, or dataset@checkpoint_selection.retention=general_ability."
             )
         domain_split = "validation" if len(splits.validation) else "train"
         return EvalSamples(
             domain=pick(getattr(splits, domain_split), limit),
             domain_split=domain_split,
-            probe=pick(probe, limit),
-            probe_source=source if len(probe) else "none",
-            probe_sha256=fingerprint(probe) if len(probe) else None,
+            retention=pick(retention, limit),
+            retention_source=source if len(retention) else "none",
+            retention_sha256=fingerprint(retention) if len(retention) else None,
         )
 
     def watch(self, samples: EvalSamples, collate: Collator, arguments: TrainingArguments) -> CheckpointScores | None:
@@ -423,12 +423,12 @@ class CheckpointSelection:
         about = {
             "metric": self.metric,
             "domain_split": samples.domain_split,
-            "probe": samples.probe_source,
-            "probe_sha256": samples.probe_sha256,
+            "retention": samples.retention_source,
+            "retention_sha256": samples.retention_sha256,
         }
 
         def score(model: Any) -> dict[str, Any]:
-            parts = {"domain": samples.domain, "probe": samples.probe}
+            parts = {"domain": samples.domain, "retention": samples.retention}
             batch_size = arguments.per_device_eval_batch_size
             scores = {name: self._score(model, rows, collate, batch_size) for name, rows in parts.items()}
             return {**scores, **{f"{name}_n": len(rows) for name, rows in parts.items()}}

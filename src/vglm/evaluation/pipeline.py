@@ -67,7 +67,7 @@ _OPENED_BY = {
     "model": ("vglm.model.loading.load_pretrained", "path_or_id"),
 }
 
-Split = Literal["test", "probe", "validation", "train"]
+Split = Literal["test", "retention", "validation", "train"]
 Model = str | PathLike[str] | Loaded | Callable[..., Loaded]
 """A model's folder or id, a loaded model with its processor, or what loads both and takes `adapter`, a folder."""
 
@@ -109,7 +109,7 @@ def evaluate(
     task: Task | Component | None = None,
     unverified: bool = False,
     output_dir: str | PathLike[str] | None = None,
-    splits: Split | Sequence[Split] = ("test", "probe"),
+    splits: Split | Sequence[Split] = ("test", "retention"),
     batch_size: int = 16,
     max_new_tokens: int = 64,
     temperature: float | None = None,

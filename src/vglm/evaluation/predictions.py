@@ -39,6 +39,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from vglm.config.aliases import SPLITS
 from vglm.data.sample import Sample
 from vglm.errors import DataError, brief
 from vglm.evaluation.messages import Message, Sentence
@@ -67,7 +68,7 @@ class Prediction:
     Attributes:
         id: The sample's id, unique within its split.
         group: The sample's group (study, patient, star), for statistics that must not count it twice.
-        split: Which list of samples it comes from: `test`, or `probe` for general questions.
+        split: Which list of samples it comes from: `test`, or `retention` for general questions.
         kind: The sort of question, where the data tells.
         english: Whether the prompt was written as `Q:…\nA:` rather than `问：…\n答：`.
         question: The last question of the dialogue.
@@ -465,7 +466,8 @@ def _parse(values: Any) -> Prediction:
         raise ValueError("history must be a list of [question, answer] pairs")
     if values["image_sha256"] is not None and _SHA256.fullmatch(values["image_sha256"]) is None:
         raise ValueError(f"image_sha256 must be 64 hexadecimal digits, found {values['image_sha256']!r}")
-    return Prediction(**{**values, "history": tuple(map(tuple, history))})
+    split = SPLITS.get(values["split"], values["split"])
+    return Prediction(**{**values, "split": split, "history": tuple(map(tuple, history))})
 
 
 def _is_number(value: object) -> bool:

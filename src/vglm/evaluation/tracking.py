@@ -12,7 +12,6 @@ the same run, or, where there is no id, to a new one of the same project:
 Nothing here can cost the report: it is written already, and what goes wrong is a line on stderr.
 """
 
-import json
 import os
 import re
 import sys
@@ -22,7 +21,7 @@ from typing import Any, Literal
 
 from vglm.config.run_config import uploads
 from vglm.evaluation.score.schema import METRICS_FILE
-from vglm.files import inside
+from vglm.files import inside, read_json
 from vglm.runs import Run
 
 MAX_PAGE_BYTES = 30_000_000
@@ -62,7 +61,7 @@ def track_evaluation(evaluation: Path, tuned: Run | None, named: str = "none") -
     tracker = Tracker(kind, settings.get("project"), mode)
     try:
         inside(run, kind)  # where the tracker keeps its files
-        report = json.loads((evaluation / "report" / "report.json").read_text(encoding="utf-8"))
+        report = read_json(evaluation / "report" / "report.json")
         with tracker.writing_to(run):
             return _to_wandb(evaluation, run, report) if kind == "wandb" else _to_tensorboard(run, report)
     except Exception as error:  # of a library, a network, a full disk: the report is there all the same

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from vglm.errors import CheckpointError, ConfigError
-from vglm.files import check_vacant, new_folder, write_json
+from vglm.files import check_vacant, new_folder, write_json, write_text
 from vglm.model.conversion import HUGGING_FACE, SAT, Entry, SourceLayout, key_map, write_config
 from vglm.model.identity import write_record
 from vglm.model.loading import (
@@ -147,7 +147,7 @@ def _write_hugging_face(checkpoint: Checkpoint, entries: Iterable[Entry], dtype:
 
 
 def _write_sat(checkpoint: Checkpoint, entries: Iterable[Entry], dtype: torch.dtype, folder: Path) -> None:
-    (folder / "latest").write_text(_ITERATION)
+    write_text(folder / "latest", _ITERATION)
     (folder / _ITERATION).mkdir()
     with checkpoint.weights.files.progress(f"Writing {SAT.name} layout") as progress:
         tensors = {}

@@ -4,7 +4,6 @@ Source: Zhang et al. 2023, "AdaLoRA: adaptive budget allocation for parameter-ef
 `AdaLoraModel.update_and_allocate` implements it.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,9 @@ from peft import PeftModel
 from peft.tuners.adalora import AdaLoraModel
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from vglm.errors import CheckpointError
+from vglm.files import read_json, write_json
 
 _IMPORTANCE_NAME = "rank_importance.safetensors"
 _PATTERN_NAME = "rank_pattern.json"
@@ -43,7 +45,7 @@ def save_allocation(model: Any, folder: Path) -> None:
     }
     save_file(tensors, folder / _IMPORTANCE_NAME)
     pattern = model.active_peft_config.rank_pattern
-    (folder / _PATTERN_NAME).write_text(json.dumps(pattern), encoding="utf-8")
+    write_json(folder / _PATTERN_NAME, pattern, error=CheckpointError)
 
 
 def load_allocation(model: Any, folder: Path) -> None:
@@ -53,4 +55,4 @@ def load_allocation(model: Any, folder: Path) -> None:
     for key, tensor in load_file(folder / _IMPORTANCE_NAME, device=str(model.device)).items():
         average, _, name = key.partition("|")
         getattr(allocator, average)[name] = tensor
-    model.active_peft_config.rank_pattern = json.loads((folder / _PATTERN_NAME).read_text(encoding="utf-8"))
+    model.active_peft_config.rank_pattern = read_json(folder / _PATTERN_NAME, error=CheckpointError)

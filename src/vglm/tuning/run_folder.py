@@ -208,7 +208,7 @@ def describe_data(splits: Splits) -> dict[str, Any]:
         "train": len(splits.train),
         "validation": len(splits.validation),
         "test": len(splits.test),
-        "probe": len(splits.probe),
+        "retention": len(splits.retention),
         "sha256": splits.data_hash,
         "files": dict(splits.files),
         "plan": dict(splits.plan),

@@ -11,7 +11,7 @@
 
 Pre-training neither shows nor names these places, so the untuned model answers with places that it knows. In training
 the same subjects stand in every place: what is in front cannot tell what is behind. Beside the task lies the general
-probe, fresh questions of the pre-training kinds, which shows what a model forgets while it learns the task.
+retention set, fresh questions of the pre-training kinds, which shows what a model forgets while it learns the task.
 
 Source: the question and form of answer of THUDM/VisualGLM-6B:fewshot-data/dataset.json.
 """
@@ -57,7 +57,7 @@ def write_background_set(
 
     Args:
         folder: Where to write; it must not exist or be empty, and holds either the whole set or nothing afterwards.
-        seed: Another seed gives other pictures and probe questions, the same seed the same set.
+        seed: Another seed gives other pictures and retention questions, the same seed the same set.
         train_per_place: Training pictures of each place.
         validation_per_place: Pictures of each place to choose settings and checkpoints by.
         test_per_place: Test pictures of each place.
@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--train-per-place", type=int, default=4, help="training pictures of each place (default: 4)")
     parser.add_argument("--validation-per-place", type=int, default=8, help="those of validation (default: 8)")
     parser.add_argument("--test-per-place", type=int, default=24, help="test pictures of each place (default: 24)")
-    parser.add_argument("--probe-per-kind", type=int, default=9, help="scenes per probe question kind (default: 9)")
+    parser.add_argument("--probe-per-kind", type=int, default=9, help="scenes per retention question kind (default: 9)")
     parser.add_argument("--size", type=int, default=64, help="width of the pictures in pixels (default: 64)")
     numbers = ("train_per_place", "validation_per_place", "test_per_place", "probe_per_kind")
     least = {"seed": 0, **dict.fromkeys(numbers, 1), "size": 16}

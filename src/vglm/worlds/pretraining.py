@@ -12,13 +12,13 @@ dialogues[1]  ->  Sample(
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
-from vglm.data.sample import Sample, Turn
+from vglm.data.sample import Sample, SampleSequence, Turn
 from vglm.data.splits import Splits
 from vglm.errors import ConfigError
 from vglm.worlds.questions import QUESTION_KINDS, TEXT_ONLY_KINDS, YES_NO, ask
@@ -49,7 +49,7 @@ class _Item:
     turns: tuple[Turn, ...]
 
 
-class SceneDialogues(Sequence[Sample]):
+class SceneDialogues(SampleSequence):
     """Samples made on demand: number i follows from (seed, i) alone, so they can be asked for in any order.
 
     Args:
@@ -81,14 +81,8 @@ class SceneDialogues(Sequence[Sample]):
     def __len__(self) -> int:
         return self.length
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self.length))]
-        index = range(self.length)[index]
+    def sample(self, index: int) -> Sample:
+        """See `SampleSequence`."""
         item = self._item(index)
         name = f"scenes-{self.seed}-{index}"
         meta: dict[str, Any] = {"kind": item.kind, "language": "en" if item.english else "zh"}
@@ -143,7 +137,7 @@ def scene_splits(*, train_samples: int, test_samples: int, seed: int = 1, test_s
         test_seed: Seed of the held-out samples; must differ from `seed`.
 
     Returns:
-        The splits, without a probe. In place of files they name, and hash, the settings that all samples follow from.
+        The splits, without a retention set. For files they name, and hash, the settings that all samples follow from.
 
     Raises:
         ConfigError: The seeds are equal, so the held-out samples would be training samples.
@@ -154,7 +148,7 @@ def scene_splits(*, train_samples: int, test_samples: int, seed: int = 1, test_s
     return Splits(
         train=SceneDialogues(train_samples, seed),
         test=list(SceneDialogues(test_samples, test_seed)),
-        probe=[],
+        retention=[],
         files={name: hashlib.sha256(name.encode()).hexdigest() for name in settings},
         synthetic="vglm.worlds.pretraining.scene_splits",
     )

@@ -1,6 +1,6 @@
-"""The general probe: what a model of the scene world should still be able to do after it was tuned on something else.
+"""The general retention set: what a model of the scene world should still be able to do after other tuning.
 
-probe_splits(per_kind=10).probe[1]  ->  Sample(
+probe_splits(per_kind=10).retention[1]  ->  Sample(
     id="probe-5-0-en",
     group="probe-5-0",
     image=<RGB picture of 64 x 64 pixels>,
@@ -40,16 +40,16 @@ FAMILIES = {
     "dialogue": "dialogue",
     **dict.fromkeys(("plain", PLAIN_DIALOGUE, "repeat"), "plain"),
 }
-"""Kind of question -> what it is in the general probe."""
+"""Kind of question -> what it is in the general retention set."""
 KINDS = ("caption", "subject", "colour", "count", "place", "dialogue", "plain", PLAIN_DIALOGUE)
-"""The kinds of the shipped probe."""
+"""The kinds of the shipped retention set."""
 
 _STREAM = (7, 11)
 """Four numbers seed each scene here; the scene world takes two, the background set three."""
 
 
 def probe_splits(*, per_kind: int = 10, seed: int = 5, kinds: Sequence[str] = KINDS, size: int = 64) -> Splits:
-    """The general probe as a data set: nothing to train on, and all samples in the split `probe`.
+    """The general retention set as a data set: nothing to train on, and all samples in the split `retention`.
 
     Args:
         per_kind: Scenes of each kind of question; each is asked about in Chinese and in English.
@@ -78,7 +78,7 @@ def probe_splits(*, per_kind: int = 10, seed: int = 5, kinds: Sequence[str] = KI
             samples.append(Sample(f"{name}-{language}", name, image, turns, language, meta))
     setting = f"general probe seed={seed} per_kind={per_kind} kinds={','.join(kinds)} size={size}"
     files = {setting: hashlib.sha256(setting.encode()).hexdigest()}
-    return Splits(train=[], test=[], probe=samples, files=files, synthetic="vglm.worlds.probe.probe_splits")
+    return Splits(train=[], test=[], retention=samples, files=files, synthetic="vglm.worlds.probe.probe_splits")
 
 
 def _turns(scene: Scene, kind: str, english: bool, rng: np.random.Generator) -> tuple[Turn, ...]:

@@ -27,12 +27,12 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from vglm.data.sample import Language, Sample
+from vglm.data.sample import Language, Sample, SampleSequence
 from vglm.data.splits import Splits
 from vglm.errors import ConfigError
 from vglm.files import new_folder
@@ -44,7 +44,7 @@ from vglm.worlds.radiographs import VIEWS, Chest, View, sample_chest
 LANGUAGES: tuple[Language, ...] = ("zh", "en")
 
 
-class RadiographStudies(Sequence[Sample]):
+class RadiographStudies(SampleSequence):
     """Samples made on demand: study i follows from (seed, i) alone, so they can be asked for in any order.
 
     Args:
@@ -83,14 +83,9 @@ class RadiographStudies(Sequence[Sample]):
         """The patient of one study."""
         return sample_chest(np.random.default_rng([self.seed, study]))
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        study, kind = divmod(range(len(self))[index], len(self._kinds))
+    def sample(self, index: int) -> Sample:
+        """See `SampleSequence`."""
+        study, kind = divmod(index, len(self._kinds))
         view, language = self._kinds[kind]
         chest = self.chest(study)
         group = f"chest-{self.seed}-{study}"
@@ -137,7 +132,7 @@ def radiograph_splits(
         languages: In which languages it is reported.
 
     Returns:
-        The splits, without a probe. In place of files they name, and hash, the settings that all samples follow from.
+        The splits, without a retention set. For files they name, and hash, the settings that all samples follow from.
 
     Raises:
         ConfigError: The seeds are equal, so the held-out patients would be training patients; or as
@@ -152,7 +147,7 @@ def radiograph_splits(
     return Splits(
         train=RadiographStudies(train_studies, seed, views=views, languages=languages),
         test=list(RadiographStudies(test_studies, test_seed, views=views, languages=languages)),
-        probe=[],
+        retention=[],
         files={name: hashlib.sha256(name.encode()).hexdigest() for name in settings},
         synthetic="vglm.worlds.radiograph_studies.radiograph_splits",
     )

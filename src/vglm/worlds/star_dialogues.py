@@ -23,7 +23,7 @@ import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -32,7 +32,7 @@ from vglm.data.astronomy.files import write_csv, write_fits
 from vglm.data.astronomy.light_curve import measure
 from vglm.data.astronomy.plots import View, draw
 from vglm.data.astronomy.questions import Question, ask
-from vglm.data.sample import Language, Sample
+from vglm.data.sample import Language, Sample, SampleSequence
 from vglm.data.splits import Splits
 from vglm.errors import ConfigError
 from vglm.files import new_folder
@@ -49,7 +49,7 @@ def _star(seed: int, number: int, *, balanced: bool = False) -> Star:
     return sample_star(np.random.default_rng([seed, number]), kind, name=f"stars-{seed}-{number}")
 
 
-class StarDialogues(Sequence[Sample]):
+class StarDialogues(SampleSequence):
     """Samples made on demand, four to a star: its type in Chinese and in English, its period, its amplitude.
 
     A star is simulated, measured and drawn when its first sample is asked for; its picture is kept, 12 kB at 64 pixels.
@@ -73,14 +73,9 @@ class StarDialogues(Sequence[Sample]):
     def __len__(self) -> int:
         return self.stars * len(_ASKED)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        number, turn = divmod(range(len(self))[index], len(_ASKED))
+    def sample(self, index: int) -> Sample:
+        """See `SampleSequence`."""
+        number, turn = divmod(index, len(_ASKED))
         question, english = _ASKED[turn]
         english ^= question != "type" and number % 2 == 1
         language: Language = "en" if english else "zh"
@@ -136,7 +131,7 @@ def star_splits(
         size: Width and height of the pictures in pixels.
 
     Returns:
-        The splits, without a probe. In place of files they name, and hash, the settings that all samples follow from.
+        The splits, without a retention set. For files they name, and hash, the settings that all samples follow from.
 
     Raises:
         ConfigError: The seeds are equal, so the held-out stars would be training stars.
@@ -150,7 +145,7 @@ def star_splits(
     return Splits(
         train=StarDialogues(train_stars, seed, balanced=balanced, view=view, size=size),
         test=StarDialogues(test_stars, test_seed, view=view, size=size),
-        probe=[],
+        retention=[],
         files={name: hashlib.sha256(name.encode()).hexdigest() for name in settings},
         synthetic="vglm.worlds.star_dialogues.star_splits",
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vglm.data.doctor.checks import CHECKS, PROBE, Check, truncation
+from vglm.data.doctor.checks import CHECKS, RETENTION, Check, truncation
 from vglm.data.doctor.finding import Finding, Severity
 from vglm.data.doctor.pictures import MISSING, READABLE
 from vglm.data.doctor.survey import Lengths, Part, Source, Survey, survey_rows
@@ -103,7 +103,7 @@ def examine(
 
     Args:
         path: A file, a folder, or `hf://owner/name`. A folder that is no format of its own may hold a file for each
-            split, `train.*`, `validation.*`, `test.*`, `probe.*`, or one file of a known format.
+            split, `train.*`, `validation.*`, `test.*`, `retention.*`, or one file of a known format.
         format: The format's name; recognised by the content if None.
         image_dir: Where the pictures lie; beside the file if None.
         options: The format's own options.
@@ -191,7 +191,7 @@ def _files_of_splits(folder: Path) -> dict[Path, str | None]:
     found: dict[Path, str | None] = {}
     files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in _DATA_SUFFIXES and file.is_file()]
     for file in files:
-        split = PROBE if file.stem == PROBE else split_name(file.stem)
+        split = RETENTION if file.stem in (RETENTION, "probe") else split_name(file.stem)
         if split is not None:
             found[file] = split
     if found:

@@ -37,7 +37,7 @@ from vglm.evaluation.seals import digest_of
 from vglm.processes import Processes
 from vglm.runs import Run
 
-SPLITS = ("test", "probe", "validation", "train")
+SPLITS = ("test", "retention", "validation", "train")
 CUT_SHARE = 0.01
 """If more of an arm's answers are cut, the report is stamped."""
 _PACKAGES = ("visualglm-workbench", "torch", "transformers", "peft", "scipy", "pillow")

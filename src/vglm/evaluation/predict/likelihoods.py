@@ -29,7 +29,7 @@ from vglm.evaluation.predict.decoding import Choices
 from vglm.evaluation.predictions import Prediction
 from vglm.tuning.features import fill_features, open_features
 
-UNSCORED = ("probe",)
+UNSCORED = ("retention",)
 """Splits whose questions are no test of choosing."""
 
 

@@ -134,12 +134,12 @@ def describe_choice(
     """
     if facts is None or facts.chosen_step is None:
         return {}, ()
-    probe = samples.get("probe", ())
-    reused = len(probe) > 0 and fingerprint(probe) == facts.probe_sha256
+    retention = samples.get("retention", ())
+    reused = len(retention) > 0 and fingerprint(retention) == facts.retention_sha256
     full = reason = _reason(facts)
     if facts.warning is not None:
         full = Message("checkpoint.warned", {"warning": Message(f"stamp.{facts.warning}"), "reason": reason})
-    about = {"metric": facts.metric, "split": facts.domain_split, "probe": Message(f"probe.{facts.probe}")}
+    about = {"metric": facts.metric, "split": facts.domain_split, "retention": Message(f"retention.{facts.retention}")}
     chosen = Message("checkpoint.scored", {"reason": full, **about})
     if reused:
         chosen = Message("checkpoint.reused", {"what": chosen})

@@ -66,7 +66,7 @@ from vglm.evaluation.score.statistics import PairedComparison
 from vglm.runs import EVALUATION_FILE
 from vglm.text.normalisation import normalise
 
-PROBE = "probe"
+RETENTION = "retention"
 MAX_SLICES = 30
 """A field with more different values is no way to slice."""
 LEVEL = 0.05
@@ -306,8 +306,8 @@ class Comparison:
 
     @property
     def main(self) -> str:
-        """The split that is judged: the first that is no probe, or else the probe."""
-        return next((name for name in self.splits if name != PROBE), PROBE)
+        """The split that is judged: the first that is no retention set, or else the retention set."""
+        return next((name for name in self.splits if name != RETENTION), RETENTION)
 
     @property
     def verdict(self) -> "Verdict":
@@ -370,9 +370,9 @@ class Comparison:
         }
 
     @property
-    def probe_loss_points(self) -> float | None:
-        """Exact match lost on the general probe, in points; negative where it gained, None where there is no probe."""
-        return -self.splits[PROBE].points() if PROBE in self.splits else None
+    def retention_loss_points(self) -> float | None:
+        """Exact match lost on the retention set, in points; negative where it gained, None without one."""
+        return -self.splits[RETENTION].points() if RETENTION in self.splits else None
 
     def as_dict(self) -> MetricsFile:
         """The content of `metrics.json`."""
@@ -387,7 +387,7 @@ class Comparison:
             "metrics": {metric.name: _facts(metric) for metric in self.metrics},
             "splits": {name: self._split(name, summary) for name, summary in self.splits.items()},
             "draws": self.draws,
-            "probe_loss_points": self.probe_loss_points,
+            "retention_loss_points": self.retention_loss_points,
             "image_use": [self._gain(gain) for gain in self.gains],
             "conventions": dict(self.conventions),
         }
@@ -545,7 +545,7 @@ def compare(
         baseline: The records to compare with.
         candidate: The records of the same samples that are judged; their order is kept.
         labels: The arms' names, two different ones.
-        metrics: Names of metrics for the splits other than the probe (for the probe too where it is the only split),
+        metrics: Names of metrics for the splits other than the retention set (for that too where it is the only split),
             the primary one first; exact match and ROUGE-L are always there.
         classes: The closed set of labels, where metrics are of a classification; None for the different references.
         external: Further metrics by name, whose numbers were computed before.
@@ -588,7 +588,11 @@ def _compare(
     summaries = {}
     for name, asked in splits.items():
         records = [each for each in asked if each.error is None and before[each.key].error is None] or asked
-        own = METRICS if name == PROBE and len(splits) > 1 else tuple(each.signed(records) for each in chosen.values())
+        own = (
+            METRICS
+            if name == RETENTION and len(splits) > 1
+            else tuple(each.signed(records) for each in chosen.values())
+        )
         others = [before[record.key] for record in records]
         decisive, right = _decide(others, records, own)
         answered = {record.key for record in records}

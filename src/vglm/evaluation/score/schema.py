@@ -149,7 +149,7 @@ class MetricsFile(TypedDict):
     metrics: dict[str, MetricFacts]
     splits: dict[str, SplitScores]
     draws: DrawScores
-    probe_loss_points: float | None
+    retention_loss_points: float | None
     image_use: list[GainScores]
     conventions: dict[str, Any]
     """Convention -> its scores; empty where none was asked for."""

@@ -30,7 +30,7 @@ from vglm.evaluation.predictions import (
     write_evaluation,
 )
 from vglm.evaluation.score.baselines import read_baselines
-from vglm.evaluation.score.comparison import PROBE, Comparison, compare_folder
+from vglm.evaluation.score.comparison import RETENTION, Comparison, compare_folder
 from vglm.evaluation.score.image_use import read_visual_gains
 from vglm.evaluation.score.metrics import EXACT_MATCH, Metric, score_conventions
 from vglm.evaluation.score.metrics.external import Store, read_store, write_store
@@ -278,7 +278,7 @@ def _event(
     return EvaluationEvent(
         time=time,
         folder=folder.name,
-        test=next((digest for name, digest in data.items() if name != PROBE), data.get(PROBE, "")),
+        test=next((digest for name, digest in data.items() if name != RETENTION), data.get(RETENTION, "")),
         primary=primary_of(names),
         metrics=tuple(names) or (EXACT_MATCH.name,),
         answered=answered,
@@ -396,7 +396,8 @@ def score_arms(folder: Path, settings: MetricSettings, *, stored: Collection[str
     evaluation = read_evaluation(folder)
     main = (evaluation.baseline.label, evaluation.candidate.label)
     arms = {
-        label: [record for record in records if record.split != PROBE] for label, records in read_arms(folder).items()
+        label: [record for record in records if record.split != RETENTION]
+        for label, records in read_arms(folder).items()
     }
     primary = next(iter(settings.names), None)
     store = read_store(folder)

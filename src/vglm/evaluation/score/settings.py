@@ -43,8 +43,8 @@ class MetricSettings:
     """What to score by.
 
     Attributes:
-        names: Of the metrics for all splits but the probe, the primary one first; exact match and ROUGE-L are always
-            there.
+        names: Of the metrics for all splits but the retention set, the primary one first; exact match and
+            ROUGE-L are always there.
         labels: The closed set of classes, as a mapping with other words for each; None for the different references.
         convention: One of `CONVENTIONS`, or `all`.
         external: Key -> component; None for one that is left out.

@@ -39,7 +39,7 @@ from rich.text import Text
 
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.predictions import Prediction, read_evaluation
-from vglm.evaluation.score.comparison import LEVEL, PROBE, Comparison, Summary, compare_folder, has_interval
+from vglm.evaluation.score.comparison import LEVEL, RETENTION, Comparison, Summary, compare_folder, has_interval
 from vglm.evaluation.score.metrics import EXACT_MATCH, Metric
 from vglm.evaluation.score.metrics.base import join_draws
 from vglm.evaluation.score.statistics import (
@@ -83,7 +83,7 @@ class Row:
             one seed.
         sample_se: Standard error of `after` that comes of the finite test set, seeds as they are; NaN where the samples
             do not tell: all answered alike, or all of one group.
-        forgotten: Exact match lost on the probe, in points, mean over the runs; None without a probe.
+        forgotten: Exact match lost on the retention set, in points, mean over the runs; None without a retention set.
         samples: Number of test samples.
         seconds: Of training, mean.
         peak_memory: Bytes, the largest.
@@ -259,7 +259,7 @@ def _check_same_samples(comparisons: Mapping[Path, Comparison]) -> None:
 
     (first, reference), *others = comparisons.items()
     for folder, comparison in others:
-        for split in ("test", PROBE):
+        for split in ("test", RETENTION):
             if content(comparison, split) != content(reference, split):
                 raise DataError(
                     f"{folder} and {first} were evaluated on other {split} samples, so their scores cannot stand side"
@@ -450,7 +450,7 @@ def _row(name: str, units: Sequence[_Unit]) -> Row:
     runs = [run for unit in units for run in unit.runs]
     scores = _Scores.of(comparisons)
     summary = scores.over_seeds()
-    losses = [loss for each in comparisons if (loss := each.probe_loss_points) is not None]
+    losses = [loss for each in comparisons if (loss := each.retention_loss_points) is not None]
     peaks = [run.record.training.peak_memory_bytes for run in runs if run.record.training is not None]
     return Row(
         name=name,
@@ -790,6 +790,6 @@ def _legend(rows: Sequence[Row]) -> str:
     return (
         f"before, after: {_in_words(metric)} on {rows[0].samples} held-out samples{percent}{order}, mean over the"
         f" seeds; {seeds}"
-        " forgot: points of exact match lost on the probe; MB and s: peak memory and seconds of training; size: of the"
-        f" trained weights on disk.{best}"
+        " forgot: points of exact match lost on the retention set; MB and s: peak memory and seconds of training;"
+        f" size: of the trained weights on disk.{best}"
     )

@@ -6,7 +6,7 @@ A new one is a function in one of the modules and a line in `CHECKS`.
 
 from vglm.data.doctor.checks.answers import answers_to_look_at, languages
 from vglm.data.doctor.checks.classes import classes
-from vglm.data.doctor.checks.common import PROBE, Check
+from vglm.data.doctor.checks.common import RETENTION, Check
 from vglm.data.doctor.checks.duplicates import (
     conflicting_answers,
     duplicate_pictures,
@@ -19,7 +19,7 @@ from vglm.data.doctor.checks.pictures import broken_pictures, missing_pictures, 
 from vglm.data.doctor.checks.questions import questions
 from vglm.data.doctor.checks.splits import groups, leaks, splits
 
-__all__ = ["CHECKS", "PROBE", "Check", "leaks", "repeated_rows", "truncation"]
+__all__ = ["CHECKS", "RETENTION", "Check", "leaks", "repeated_rows", "truncation"]
 
 CHECKS: tuple[Check, ...] = (
     Check("unreadable rows", unreadable_rows),

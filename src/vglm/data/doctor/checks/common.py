@@ -15,7 +15,7 @@ from vglm.data.problems import BadRow
 
 NOTE, WARNING, UNUSABLE = Severity
 
-PROBE = "probe"
+RETENTION = "retention"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from vglm.data.doctor.checks.common import (
     NOTE,
-    PROBE,
+    RETENTION,
     WARNING,
     about,
     count_of,
@@ -38,9 +38,9 @@ def duplicate_rows(survey: Survey) -> Iterator[Finding]:
 
 
 def repeated_rows(survey: Survey) -> NDArray[np.intp]:
-    """The rows that say nothing new: same split, picture, words and answer as an earlier one; the probe may repeat."""
+    """The rows outside the retention set with the split, picture, words and answer of an earlier one."""
     is_repeated = survey.table.duplicated(["input", "answer", "split"])
-    return np.flatnonzero(is_repeated & ~in_split(survey, PROBE))
+    return np.flatnonzero(is_repeated & ~in_split(survey, RETENTION))
 
 
 def conflicting_answers(survey: Survey) -> Iterator[Finding]:

@@ -4,7 +4,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vglm.data.doctor.checks.common import NOTE, PROBE, about, count_classes, count_of, in_split, rows_of, short, verb
+from vglm.data.doctor.checks.common import (
+    NOTE,
+    RETENTION,
+    about,
+    count_classes,
+    count_of,
+    in_split,
+    rows_of,
+    short,
+    verb,
+)
 from vglm.data.doctor.finding import Finding, Table
 from vglm.data.doctor.survey import Survey, hash_text
 from vglm.data.doctor.texts import normalise
@@ -49,21 +59,21 @@ def questions(survey: Survey) -> Iterator[Finding]:
     )
     trained = asked[in_split(survey, "train")] if "train" in survey.splits else asked
     general = [hash_text(normalise(question)) for question in GENERAL_QUESTIONS]
-    is_probe = in_split(survey, PROBE)
-    taken = np.flatnonzero(asked.isin(general) & asked.isin(trained) & ~is_probe)
+    is_retention = in_split(survey, RETENTION)
+    taken = np.flatnonzero(asked.isin(general) & asked.isin(trained) & ~is_retention)
     yield from about(
         survey,
         taken,
         f"{rows_of(len(taken))} {verb('ask', len(taken))} what the model answers already about any picture",
         "After tuning it would give such answers to every picture. Ask in words that belong to this task alone.",
     )
-    if PROBE in survey.splits:
-        shared = np.flatnonzero(asked.isin(asked[is_probe]) & ~is_probe)
+    if RETENTION in survey.splits:
+        shared = np.flatnonzero(asked.isin(asked[is_retention]) & ~is_retention)
         yield from about(
             survey,
             shared,
-            f"{rows_of(len(shared))} {verb('ask', len(shared))} a question of the probe",
-            "The probe is to show what is forgotten of other tasks. Reword the question of this task.",
+            f"{rows_of(len(shared))} {verb('ask', len(shared))} a question of the retention set",
+            "The retention set is to show what is forgotten of other tasks. Reword the question of this task.",
         )
     for path, hashes in survey.other_tasks.items():
         shared = np.flatnonzero(asked.isin(hashes))
@@ -74,7 +84,7 @@ def questions(survey: Survey) -> Iterator[Finding]:
             "One model cannot tell which of the two tasks is meant. Reword one of them.",
         )
     is_named = table["kind"] != (survey.kinds.index("") if "" in survey.kinds else -1)
-    pairs = table[is_named & ~is_probe].drop_duplicates(["question", "kind"]).sort_values(["question", "kind"])
+    pairs = table[is_named & ~is_retention].drop_duplicates(["question", "kind"]).sort_values(["question", "kind"])
     several = pairs[pairs["question"].duplicated(keep=False)]
     yield from about(
         survey,

@@ -131,7 +131,7 @@ class Leak:
 
 
 def leaks(survey: Survey) -> Iterator[Leak]:
-    """Find what the splits share, the probe aside."""
+    """Find what the splits share, the retention set aside."""
     contents, rows = survey.content_of_row, survey.rows
     shared_by: dict[str, NDArray[Any]] = {
         "a group": rows["group"],

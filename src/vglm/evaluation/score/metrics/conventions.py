@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from statistics import fmean
 from typing import Any
 
@@ -269,14 +268,3 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that conventions rest on, of those that are installed."""
-    found = {}
-    for name in ("sacrebleu", "nltk", "jieba", "rouge-chinese", "rouge"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from vglm.config.aliases import SPLITS
 from vglm.errors import DataError, brief
 from vglm.evaluation.predictions import MAX_ERRORS_SHOWN, Prediction
 from vglm.evaluation.score.metrics.external import Arms, ExternalMetric, Store, StoredMetric, key_of
@@ -140,4 +141,4 @@ def _parse_score(values: Any, is_share: bool) -> tuple[tuple[str, str, int], obj
         raise ValueError(f"score must be from 0 to 1, found {score}; of another scale, set is_share=false")
     if not isinstance(split, str) or isinstance(draw, bool) or not isinstance(draw, int):
         raise ValueError("split must be text and draw a whole number")
-    return (split, str(values["id"]), draw), values.get("arm"), float(score)
+    return (SPLITS.get(split, split), str(values["id"]), draw), values.get("arm"), float(score)

@@ -22,12 +22,6 @@ class Flips:
     wrong_to_right: tuple[int, ...]
     right_to_wrong: tuple[int, ...]
 
-    @property
-    def odds(self) -> float:
-        """Gains per loss, the odds ratio of paired proportions; infinite without a loss, NaN without a flip."""
-        gained, lost = len(self.wrong_to_right), len(self.right_to_wrong)
-        return gained / lost if lost else (math.inf if gained else math.nan)
-
 
 def find_flips(before: ArrayLike, after: ArrayLike) -> Flips:
     """List the samples that changed between wrong (0) and right (1).

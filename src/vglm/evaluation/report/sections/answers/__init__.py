@@ -13,7 +13,7 @@ from vglm.evaluation.predictions import IMAGES_FOLDER
 from vglm.evaluation.report.formatting import FLIPS, arm, right_by, section_texts, split_title
 from vglm.evaluation.report.section import Scored
 from vglm.evaluation.report.sections.slices import field_title, value_title
-from vglm.evaluation.score.comparison import PROBE, Comparison, Pair, Summary, slice_values
+from vglm.evaluation.score.comparison import RETENTION, Comparison, Pair, Summary, slice_values
 from vglm.files import inside
 
 say = section_texts(__file__)
@@ -114,7 +114,7 @@ def _rows(comparison: Comparison, split: str, index: int, fields: Sequence[str],
     part = comparison.splits[split]
     study = {pair.candidate.id: name for name, some in part.slices.get("study", {}).items() for pair in some.pairs}
     rows = []
-    for pair, *more in _ordered(part.asked, losses_first=split == PROBE):
+    for pair, *more in _ordered(part.asked, losses_first=split == RETENTION):
         record, other = pair.candidate, pair.baseline
         values = slice_values(record) | ({"study": study[record.id]} if record.id in study else {})
         row = [index, record.id, record.question, record.reference, *_draw(pair), int(record.english)]

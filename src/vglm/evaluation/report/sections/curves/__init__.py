@@ -55,7 +55,11 @@ def describe_curves(curves: Curves) -> list[Line]:
     found.append(_result(curves, point))
     worst = max(curves.forgetting, key=curves.loss)
     if curves.is_forgetful(worst) and not curves.is_forgetful(point):
-        about = {"step": f"{worst.step:,}", "after": f"{percent(worst.probe)}%", "loss": f"{curves.loss(worst):.1f}"}
+        about = {
+            "step": f"{worst.step:,}",
+            "after": f"{percent(worst.retention)}%",
+            "loss": f"{curves.loss(worst):.1f}",
+        }
         found.append(Line(say("curve_other", **about), "worse"))
     if curves.domain_split == "train":
         found.append(Line(say("curve_memorised")))
@@ -74,9 +78,9 @@ def _result(curves: Curves, point: Checkpoint) -> Line:
         domain=signed(curves.gain(point)),
         loss=f"{loss:.1f}",
         change=signed(-loss),
-        before=f"{percent(curves.forgetting[0].probe)}%",
-        after=f"{percent(point.probe)}%",
-        n=f"{point.probe_n:,}",
+        before=f"{percent(curves.forgetting[0].retention)}%",
+        after=f"{percent(point.retention)}%",
+        n=f"{point.retention_n:,}",
         split=Text(split.en.lower(), split.zh),
         domain_n=f"{point.domain_n:,}",
         budget="" if curves.budget_points is None else f"{curves.budget_points:g}",

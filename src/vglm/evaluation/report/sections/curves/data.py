@@ -3,7 +3,7 @@
 `curves.json`, which need not be there, beside `evaluation.json`:
 
     {"learning": [{"step": 5, "loss": 1.2, "learning_rate": 0.001}, …],
-     "forgetting": [{"step": 0, "domain": 0.0, "probe": 0.827, "domain_n": 64, "probe_n": 160}, {"step": 50, …}, …],
+     "forgetting": [{"step": 0, "domain": 0.0, "retention": 0.827, "domain_n": 64, "retention_n": 160}, …],
      "metric": "exact_match", "domain_split": "validation", "budget_points": 5.0, "chosen_step": 100,
      "stopped_early": false}
 
@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from vglm.config.aliases import FIELDS
 from vglm.errors import DataError
 from vglm.evaluation.predictions import CURVES_FILE
 from vglm.evaluation.score.statistics import wilson_interval
@@ -24,21 +25,21 @@ _BROKEN_LOSS = 1e30
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A saved step, scored on the domain's data and on the general probe.
+    """A saved step, scored on the domain's data and on the retention set.
 
     Attributes:
         step: Optimizer steps so far; 0 is the model before training.
         domain: Score on the domain's split, 0.0 to 1.0.
-        probe: Score on the general probe, likewise.
+        retention: Score on the retention set, likewise.
         domain_n: Samples behind `domain`.
-        probe_n: Questions behind `probe`.
+        retention_n: Questions behind `retention`.
     """
 
     step: int
     domain: float
-    probe: float
+    retention: float
     domain_n: int
-    probe_n: int
+    retention_n: int
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Curves:
 
     def loss(self, point: Checkpoint) -> float:
         """Points of general ability lost since step 0; negative where some were won."""
-        return 100 * (self.forgetting[0].probe - point.probe)
+        return 100 * (self.forgetting[0].retention - point.retention)
 
     def is_forgetful(self, point: Checkpoint) -> bool:
         """Whether more was lost than the budget allows, or, without one, more than chance explains.
@@ -85,7 +86,7 @@ class Curves:
         if self.budget_points is not None:
             return self.loss(point) > self.budget_points + 1e-9
         first = self.forgetting[0]
-        return interval(point.probe, point.probe_n)[1] < interval(first.probe, first.probe_n)[0]
+        return interval(point.retention, point.retention_n)[1] < interval(first.retention, first.retention_n)[0]
 
 
 def read_curves(folder: Path) -> Curves | None:
@@ -101,18 +102,18 @@ def read_curves(folder: Path) -> Curves | None:
     if not path.exists():
         return None
     advice = "Evaluate again, or remove it."
-    stored = read_record(path, _Stored, advice=advice)
+    stored = read_record(path, _Stored, advice=advice, former=FIELDS)
     points = stored.forgetting or ()
     counts = [*(each.step for each in stored.learning or ()), *(each.step for each in points)]
-    counts += [n for each in points for n in (each.domain_n, each.probe_n)]
+    counts += [n for each in points for n in (each.domain_n, each.retention_n)]
     budget = stored.budget_points
     if not all(0 <= each < 2**53 for each in counts) or not (budget is None or 0 <= budget <= 100):
         raise DataError(f"{path} is damaged: expected steps and counts from 0, and a budget of 0 to 100. {advice}")
     learning = [(each.step, _number(each.loss)) for each in stored.learning or ()]
     forgetting = [
-        Checkpoint(each.step, each.domain, each.probe, each.domain_n, each.probe_n)
+        Checkpoint(each.step, each.domain, each.retention, each.domain_n, each.retention_n)
         for each in sorted(points, key=lambda each: each.step)
-        if each.domain is not None and each.probe is not None and 0 <= each.domain <= 1 and 0 <= each.probe <= 1
+        if each.domain is not None and each.retention is not None and 0 <= each.domain <= 1 and 0 <= each.retention <= 1
     ]
     return Curves(
         learning=tuple(sorted(learning)),
@@ -139,9 +140,9 @@ class _StoredCheckpoint:
 
     step: int
     domain: float | None
-    probe: float | None
+    retention: float | None
     domain_n: int
-    probe_n: int
+    retention_n: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,7 @@ def _scores(curves: Curves) -> Plot:
     title = _metric(curves)
     columns: tuple[tuple[str, str, Text], ...] = (
         ("domain", "", split_title(curves.domain_split)),
-        ("probe", " lost dashed", split_title("probe")),
+        ("retention", " lost dashed", split_title("retention")),
     )
 
     def shapes(language: Language | None) -> str:
@@ -166,9 +166,9 @@ def _scores(curves: Curves) -> Plot:
         return "".join(parts)
 
     about = say("scores_curve_about", metric=title, split=split_title(curves.domain_split))
-    header = (say("step"), split_title(curves.domain_split), Text.of("n"), split_title("probe"), Text.of("n"))
+    header = (say("step"), split_title(curves.domain_split), Text.of("n"), split_title("retention"), Text.of("n"))
     rows = [
-        (f"{each.step:,}", *_share(each.domain, each.domain_n), *_share(each.probe, each.probe_n))
+        (f"{each.step:,}", *_share(each.domain, each.domain_n), *_share(each.retention, each.retention_n))
         for each in curves.forgetting
     ]
     return Plot("plot-scores", say("scores_curve_title"), about, shapes, header, rows)

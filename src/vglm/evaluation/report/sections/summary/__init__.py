@@ -7,7 +7,7 @@ from vglm.evaluation.messages import Text, join
 from vglm.evaluation.report import formatting as fmt
 from vglm.evaluation.report.formatting import section_texts
 from vglm.evaluation.report.section import Cell, Line, Scored, Table
-from vglm.evaluation.score.comparison import PROBE, Comparison, Summary, judge
+from vglm.evaluation.score.comparison import RETENTION, Comparison, Summary, judge
 from vglm.evaluation.score.metrics import EXACT_MATCH, ROUGE_L
 
 say = section_texts(__file__)
@@ -24,7 +24,7 @@ def show(scored: Scored) -> Mapping[str, Any]:
         "result": found.result,
         "main": fmt.split_title(comparison.main),
         "gain": next(iter(gains), None),
-        "probe": comparison.splits.get(PROBE) if comparison.main != PROBE else None,
+        "retention": comparison.splits.get(RETENTION) if comparison.main != RETENTION else None,
         "judge": judge,
     }
 
@@ -98,10 +98,10 @@ def _not_seeing(scored: Scored) -> list[Text]:
 
 
 def _but_forgot(comparison: Comparison) -> list[Text]:
-    if PROBE not in comparison.splits or comparison.main == PROBE:
+    if RETENTION not in comparison.splits or comparison.main == RETENTION:
         return []
-    probe = comparison.splits[PROBE]
-    result, metric = probe.primary, probe.primary_metric
+    retention = comparison.splits[RETENTION]
+    result, metric = retention.primary, retention.primary_metric
     is_lost = judge(result, metric).finding == "worse"
     return [say("but_forgot", diff=fmt.difference(result.difference, metric))] if is_lost else []
 
@@ -145,7 +145,7 @@ def _cut(scored: Scored, split: str) -> list[Text]:
 
 def _finding(scored: Scored, split: str) -> Text:
     comparison, summary = scored.comparison, scored.comparison.splits[split]
-    key = "of_questions" if split == PROBE else "of_samples"
+    key = "of_questions" if split == RETENTION else "of_samples"
     values: dict[str, Any] = {
         "samples": say(key, n=summary.n, split=Text(split, fmt.split_title(split).zh)),
         "metric": fmt.in_sentence(summary.decisive),
@@ -160,14 +160,14 @@ def _finding(scored: Scored, split: str) -> Text:
     drawn = say("drawn", n=len(summary.pairs)) if len(summary.pairs) > summary.n else Text.of("")
     right = say("one_answer") if gained == 1 else say("answers", n=gained)
     text = say("went", gained=right, lost=lost, drawn=drawn, **values)
-    return say("full", text=join([text, _forgotten(summary)], ";") if split == PROBE else text)
+    return say("full", text=join([text, _forgotten(summary)], ";") if split == RETENTION else text)
 
 
-def _forgotten(probe: Summary) -> Text:
-    """What the probe's loss is called; only a loss that is told from chance is forgetting."""
-    if probe.scores[EXACT_MATCH.name][0] == 0:
+def _forgotten(retention: Summary) -> Text:
+    """What the retention set's loss is called; only a loss that is told from chance is forgetting."""
+    if retention.scores[EXACT_MATCH.name][0] == 0:
         return say("nothing_to_forget")
-    found = judge(probe.primary, probe.primary_metric)
+    found = judge(retention.primary, retention.primary_metric)
     change = fmt.signed(100 * found.result.difference)
     about = {"change": change, "loss": change.lstrip("−+"), "interval": fmt.interval(found.result, found.metric)}
     return say(f"forgot_{found.finding}", **about)
