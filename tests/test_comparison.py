@@ -352,7 +352,7 @@ def test_exact_match_decides_where_nothing_asked_for_calls_each_answer_right_or_
 
 def test_an_answer_that_failed_is_wrong_and_the_retention_set_goes_by_exact_match() -> None:
     before = [yes_no("a", "", "no", error="no picture"), yes_no("p", "No.", "no", split="retention")]
-    after = [yes_no("a", "No!", "no"), yes_no("p", "no", "no", split="retention")]
+    after = [yes_no("a", "No.", "no"), yes_no("p", "no", "no", split="retention")]
     splits = compare(before, after, metrics=["pope_accuracy"]).splits
     assert [pair.right for pair in splits["test"].pairs] == [(False, True)]
     assert splits["test"].right == (0.0, 1.0)

@@ -93,7 +93,7 @@ def test_a_seed_gives_the_same_bytes_and_another_gives_other_pictures(
         for name in "abc"
     }
     assert contents["a"] == contents["b"]
-    assert len(contents["a"]) == 4 + 10 + 40 + 20 + 7
+    assert len(contents["a"]) == 4 + 5 + 40 + 10 + 7
     assert not _digests(tmp_path / "a", "test") & _digests(tmp_path / "c", "test")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
 

@@ -416,7 +416,8 @@ class Comparison:
 
         Of several draws the first, for n are samples.
         """
-        if not any(metric.kind == "findings" for metric in summary.metrics):
+        computed = (metric for metric in summary.metrics if metric.name not in summary.not_computed)
+        if not any(metric.kind == "findings" for metric in computed):
             return {}
         pairs = [pair for pair in summary.pairs if pair.candidate.draw == summary.draws[0]]
         arms = {self.baseline: [pair.baseline for pair in pairs], self.candidate: [pair.candidate for pair in pairs]}
