@@ -88,9 +88,14 @@ def test_metrics_json_names_the_arms_as_they_are_called() -> None:
     assert compare(BEFORE[:4], AFTER[:4]).as_dict()["retention_loss_points"] is None
 
 
-def test_errors_count_as_wrong_and_are_counted() -> None:
-    summary = compare([record("a", "对")], [record("a", "", error="a.png is truncated")]).splits["test"]
+def test_samples_without_an_answer_count_in_neither_arm_and_are_counted() -> None:
+    failed = record("a", "", error="a.png is truncated")
+    before = [record("a", "对"), record("b", "对")]
+    summary = compare(before, [failed, record("b", "错")]).splits["test"]
     assert (summary.n, summary.errors, summary.scores["exact_match"]) == (1, 1, (1.0, 0.0))
+    assert [pair.candidate.id for pair in summary.missing] == ["a"]
+    nothing = compare(before[:1], [failed]).splits["test"]  # without one answer, all are wrong
+    assert (nothing.n, nothing.errors, nothing.scores["exact_match"]) == (1, 1, (1.0, 0.0))
 
 
 @given(st.lists(st.tuples(st.sampled_from("对错"), st.sampled_from("对错")), min_size=1, max_size=12))

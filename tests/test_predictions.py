@@ -97,7 +97,7 @@ def test_a_record_is_one_line_of_plain_json(tmp_path: Path) -> None:
     assert "这张图片的背景是金色的沙滩。" in text
     assert list(json.loads(text)) == [
         "id", "group", "split", "kind", "english", "question", "history", "reference", "prediction", "image",
-        "image_sha256", "error", "meta", "draw", "likelihoods", "finish",
+        "image_sha256", "error", "meta", "draw", "likelihoods", "finish", "tokens",
     ]  # fmt: skip
 
 

@@ -121,14 +121,14 @@ def test_the_page_says_what_changed(make_folder: Callable[..., Path]) -> None:
     page = Page(path.read_text(encoding="utf-8"))
     text = " ".join(page.text.split())
     assert (
-        "On 3 test samples, exact match went from 33.3% before to 66.7% after: 1 answer became right, 0 became" in text
+        "On 2 test samples, exact match went from 50.0% before to 100.0% after: 1 answer became right, 0 became" in text
     )
     assert (
         "from 100.0% before to 50.0% after: 0 answers became right, 1 became wrong; too few questions to tell what was"
         in text
     )
     assert "EVALUATED ON TRAINING IMAGES 1 of 3 test images were trained on." in text
-    assert "1 could not be answered and count as wrong" in text
+    assert "1 could not be answered and count in neither arm" in text
     assert "python evaluate.py run=outputs/background/lora/1" in text
     assert "the same model with the run's adapter" in text
 
@@ -239,10 +239,10 @@ def test_labels_and_purpose_are_data(make_folder: Callable[..., Path]) -> None:
     )
     text = render(make_folder(BEFORE[:3], AFTER[:3], evaluation)).read_text(encoding="utf-8")
     assert (
-        "Of 3 test samples, 33.3% are answered right with shuffled images and 66.7% with true ones, "
-        "a difference of +33.3 points." in text
+        "Of 2 test samples, 50.0% are answered right with shuffled images and 100.0% with true ones, "
+        "a difference of +50.0 points." in text
     )
-    assert "Too few samples to judge: Exact match is 66.7% with the true image, 33.3% with another sample" in text
+    assert "Too few samples to judge: Exact match is 100.0% with the true image, 50.0% with another sample" in text
     assert "forgotten" not in Page(text).text
     assert 'class="stamp"' not in text
 
@@ -267,7 +267,7 @@ def test_the_terminal_table_fits_80_columns(make_folder: Callable[..., Path]) ->
     output = StringIO()
     summarise(make_folder(before, after), Console(file=output, width=80))
     lines = output.getvalue().splitlines()
-    assert any("Test set" in line and "33.3 → 66.7" in line and "+33.3" in line for line in lines)
+    assert any("Test set" in line and "50.0 → 100.0" in line and "+50.0" in line for line in lines)
     assert any("颜色颜色的问题很长很长" in line for line in lines)
     assert all(cell_len(line) <= 80 for line in lines if not line.startswith("Report: "))
     assert lines[-1].startswith("Report: ")

@@ -29,7 +29,7 @@ FILES: dict[str, Callable[[Path], Path]] = {
 SMALL = {
     "xray": ["dataset.test_studies=1", "dataset.train_studies=1"],
     "astronomy": ["dataset.test_stars=3", "dataset.train_stars=2"],
-    "general_probe": ["dataset.per_kind=1"],
+    "general_ability": ["dataset.per_kind=1"],
     "background": [],
 }
 
@@ -76,7 +76,7 @@ def test_a_task_runs(task: str, random_model_folder: Path, tmp_path: Path) -> No
     assert str(evaluation.facts["task"]) == f"{task}, version 1"
     assert evaluation.facts["prompt"] == yaml.safe_load(evaluation.config)["task"]["prompt"]
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    assert list(metrics["splits"]) == ["retention" if task == "general_probe" else "test"]
+    assert list(metrics["splits"]) == ["retention" if task == "general_ability" else "test"]
     assert metrics["primary"] == yaml.safe_load(evaluation.config)["metrics"]["names"][0]
     assert f"{task}, version 1" in (folder / "report" / "index.html").read_text(encoding="utf-8")
 
@@ -138,7 +138,7 @@ def test_without_a_task_all_is_as_before() -> None:
 
 def test_mistakes_in_a_task_are_told_before_weights_load(random_model_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean `prompt`"):
-        check_config(compose("evaluate", ["task=general_probe", "model=visualglm_tiny", "task.promt=x"]), "evaluate")
+        check_config(compose("evaluate", ["task=general_ability", "model=visualglm_tiny", "task.promt=x"]), "evaluate")
     with pytest.raises(ConfigError, match=r"task\.version must be a whole number or x\.y, got 'new'"):
         Task(name="mme", version="new")
     with pytest.raises(ConfigError, match=r"task\.name must be of lower-case letters"):
@@ -147,7 +147,7 @@ def test_mistakes_in_a_task_are_told_before_weights_load(random_model_folder: Pa
     with pytest.raises(
         ConfigError, match=r"no \{options\}; there are \{family\}, \{kind\}, \{language\}, \{question\}"
     ):
-        evaluate.run(compose("evaluate", ["task=general_probe", *nowhere, "task.prompt={options}"]))
+        evaluate.run(compose("evaluate", ["task=general_ability", *nowhere, "task.prompt={options}"]))
     with pytest.raises(ConfigError, match="task=mm: no such choice; did you mean `mme`"):
         compose("evaluate", ["task=mm"])
 

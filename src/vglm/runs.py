@@ -31,6 +31,7 @@ LOG_FILE = "log.jsonl"
 SCORES_FILE = "forgetting.jsonl"
 EVALUATION_FOLDER = "evaluation"
 EVALUATION_FILE = "evaluation.json"
+HISTORY_FILE = "evaluations.jsonl"
 
 RESULTS = ("adapter", "model")
 """What a finished run has one of."""
@@ -237,6 +238,27 @@ class LogLine:
     step: int
     loss: float | None = None
     learning_rate: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationEvent:
+    """That somebody looked at scores of a test set, a line of `evaluations.jsonl`.
+
+    Attributes:
+        time: When, as ISO 8601.
+        folder: Name of the evaluation folder.
+        test: Hash of the test samples.
+        primary: The metric that the verdict rests on.
+        metrics: All metrics that were asked for.
+        answered: Whether the models answered; else stored answers were scored.
+    """
+
+    time: str
+    folder: str
+    test: str
+    primary: str
+    metrics: tuple[str, ...]
+    answered: bool
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------
@@ -481,6 +503,21 @@ class Run:
     def checkpoint_scores(self) -> list[CheckpointScore]:
         """The scores of its checkpoints, see `read_scores`."""
         return read_scores(inside(self.folder, SCORES_FILE, error=CheckpointError))
+
+    @property
+    def evaluation_history(self) -> list[EvaluationEvent]:
+        """Its evaluations in order; none of before they were noted.
+
+        Raises:
+            DataError: A line of `evaluations.jsonl` is something else.
+        """
+        path = inside(self.folder, HISTORY_FILE)
+        if not path.exists():
+            return []
+        return [
+            parse_record(line, EvaluationEvent, f"{path}, line {number}", advice="Remove the line.")
+            for number, line in enumerate(read_text(path).splitlines(), start=1)
+        ]
 
     @property
     def evaluation(self) -> Path:

@@ -52,7 +52,11 @@ TARGETS: Mapping[str, str] = {
 }
 """Beginnings of `_target_`s, whole names up to a dot: modules, or one thing in a module."""
 
-CHOICES: Mapping[tuple[str, str], str] = {}
+CHOICES: Mapping[tuple[str, str], str] = {
+    ("task", "general_probe"): "general_ability",
+    ("dataset", "general_probe"): "general_ability",
+    ("metrics", "general_probe"): "general_ability",
+}
 """(group, file) -> the file's name now."""
 
 _LOAD = "vglm.data.loading.load_dataset"

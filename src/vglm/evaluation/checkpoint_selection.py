@@ -398,7 +398,7 @@ class CheckpointSelection:
         if not len(retention) and self.forgetting_budget is not None:
             raise ConfigError(
                 "checkpoint_selection.forgetting_budget needs a retention set, and the data has none. Name one:"
-                " dataset.retention=<file>, or dataset@checkpoint_selection.retention=general_probe."
+                " dataset.retention=<file>, or dataset@checkpoint_selection.retention=general_ability."
             )
         domain_split = "validation" if len(splits.validation) else "train"
         return EvalSamples(

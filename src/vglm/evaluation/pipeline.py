@@ -8,7 +8,7 @@ compare([first.folder, second.folder])         several of them side by side
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from os import PathLike, fspath
 from pathlib import Path
@@ -22,9 +22,20 @@ from vglm.config.components import Component, is_recorded
 from vglm.config.components import describe as describe_component
 from vglm.config.run_config import metrics_of_run
 from vglm.data.loading import load_dataset
+from vglm.data.sample import Sample
 from vglm.data.splits import Splits
-from vglm.errors import ConfigError
-from vglm.evaluation.predict.arms import Loaded, answer, describe, open_arms, select_samples, work_key
+from vglm.errors import ConfigError, DataError
+from vglm.evaluation.predict.answers import read_answers, write_answers
+from vglm.evaluation.predict.arms import (
+    Loaded,
+    answer,
+    answers_key,
+    describe,
+    names_of,
+    open_arms,
+    select_samples,
+    work_key,
+)
 from vglm.evaluation.predict.controls import make_controls
 from vglm.evaluation.predict.decoding import Choices, Decoding
 from vglm.evaluation.predict.examples import draw_examples
@@ -32,16 +43,27 @@ from vglm.evaluation.predict.leaks import leaked_pairs, write_leaks
 from vglm.evaluation.predict.paraphrases import make_paraphrases, read_paraphrases
 from vglm.evaluation.predict.task import Task
 from vglm.evaluation.predict.training_answers import draw
-from vglm.evaluation.predictions import write_evaluation
+from vglm.evaluation.predictions import read_evaluation, write_curves, write_evaluation
 from vglm.evaluation.report import write_report
-from vglm.evaluation.score.baselines import collect_baselines, write_baselines
+from vglm.evaluation.score.baselines import BASELINES_FILE, collect_baselines, write_baselines
 from vglm.evaluation.score.comparison import Comparison
 from vglm.evaluation.score.metrics import Metric
 from vglm.evaluation.score.rating_files import keep_ratings
 from vglm.evaluation.score.schema import MetricScore
-from vglm.evaluation.score.scoring import read_comparison, refresh, rescore, score_arms, score_folder
+from vglm.evaluation.score.scoring import (
+    keep_report,
+    note_in_run,
+    noted,
+    read_comparison,
+    refresh,
+    rescore,
+    score_arms,
+    score_folder,
+    score_kept,
+)
 from vglm.evaluation.score.settings import MetricSettings
 from vglm.evaluation.score.side_by_side import SideBySide, compare_evaluations
+from vglm.evaluation.seals import renew_seal, write_seals
 from vglm.processes import Processes
 from vglm.runs import EVALUATION_FILE, Run
 
@@ -112,7 +134,7 @@ def evaluate(
 ) -> EvaluationResult:
     """Compare two arms on the same questions: before and after a run, or a model with true and with shuffled images.
 
-    The same call after a kill goes on where it was.
+    The same call after a kill goes on where it was. One that differs in its metrics alone scores the stored answers.
 
     Args:
         run: A run, its folder, or `latest`; None for a model alone.
@@ -171,10 +193,20 @@ def evaluate(
     )
     processes = Processes()
 
-    # open the arms
+    # score the stored answers, if the same were asked before
     data = _read(_own(tuned, "dataset") if dataset is None else dataset)
-    load = _loader(_own(tuned, "model") if model is None else model)
     samples = task.check(select_samples(data, splits, choices))
+    output = Path(output_dir or task.output_dir(None if tuned is None else tuned.folder, *names_of(config)))
+    key = work_key(config, data.data_hash, tuned)
+    answered_with = answers_key(key, model, samples)
+    if processes.on_main(lambda: _has_answers(output, answered_with)):
+        if processes.is_main:
+            print(f"{output}: model, data and decoding are those of the stored answers, which are scored again.")
+            _score_stored(output, config["metrics"], settings, task.reword(data.train) if baselines else None)
+        return EvaluationResult(output, is_main=processes.is_main)
+
+    # open the arms
+    load = _loader(_own(tuned, "model") if model is None else model)
     controls = make_controls(samples, image_use_samples if image_use else 0, baselines, seed)
     controls += make_paraphrases(samples, paraphrases, seed)
     train = task.reword(data.train) if baselines else ()
@@ -184,8 +216,6 @@ def evaluate(
     arms = task.ask(open_arms(config, tuned, samples, data.files, controls, load))
 
     # let each arm answer, score, report; the folder appears when all of it is there
-    output = Path(output_dir or task.output_dir(None if tuned is None else tuned.folder, arms))
-    key = work_key(config, data.data_hash, tuned)
     with processes.folder(output, marker=EVALUATION_FILE, key=key) as folder:
         answers = answer(arms, folder, decoding, train, feature_cache, processes, examples, trained)
         if not processes.is_main:  # it has done its part
@@ -193,17 +223,48 @@ def evaluate(
         text = yaml.safe_dump(dict(config), allow_unicode=True, sort_keys=False)
         pairs = leaked_pairs(data, samples, arms.trained_images)
         alike = [each for each in pairs if each.how != "same pixels"]
-        described = describe(arms, answers, decoding, text, config.get("command"), data.synthetic, alike)
-        write_evaluation(described, folder, arms.log)
+        described = describe(arms, answers, samples, decoding, text, config.get("command"), data.synthetic, alike)
+        write_answers(answers, folder)
+        write_curves(arms.log, folder)
         write_leaks(pairs, folder)
         write_baselines(collect_baselines(train, answers, settings.of_texts()) if baselines else [], folder)
+        described = replace(described, sealed=write_seals(folder), answered_with=answered_with)
+        described = noted(described, output, settings.names, tuned)
+        write_evaluation(described, folder)
         score_arms(folder, settings)
         keep_ratings(output, folder)  # what people said of answers that are still the same counts on
         comparison = score_folder(folder, settings)
+        keep_report(output, folder, settings.names)
         write_report(folder, comparison)
+    note_in_run(described, tuned)
     result = EvaluationResult(output)
     result.__dict__["comparison"] = comparison  # nothing is computed twice
     return result
+
+
+def _has_answers(folder: Path, answered_with: str | None) -> bool:
+    """Whether an evaluation folder holds the answers that would be given again."""
+    if answered_with is None or not (folder / EVALUATION_FILE).is_file():
+        return False
+    try:
+        evaluation = read_evaluation(folder)
+    except DataError:  # it is to be replaced
+        return False
+    return evaluation.answered_with == answered_with and not evaluation.is_changed
+
+
+def _score_stored(
+    folder: Path, metrics: Mapping[str, Any], settings: MetricSettings, train: Sequence[Sample] | None
+) -> None:
+    """Score the stored answers by the metrics of a new evaluation, baselines included."""
+
+    def prepare(changed: Path) -> None:
+        evaluation = read_evaluation(changed)
+        found = [] if train is None else collect_baselines(train, read_answers(changed), settings.of_texts())
+        write_baselines(found, changed)
+        write_evaluation(replace(evaluation, sealed=renew_seal(changed, BASELINES_FILE)), changed)
+
+    score_kept(folder, metrics, settings, write_report, prepare)
 
 
 def score(folder: str | Path, metrics: Mapping[str, Any] | Sequence[str | Metric] | None = None) -> Comparison:

@@ -2,11 +2,14 @@
 
 ```
 evaluation/
-  evaluation.json                what was compared with what: arms, decoding, versions, command, stamps
+  evaluation.json                what was compared with what: arms, decoding, versions, command, stamps, history
+  seals.json                     hashes of the answers and of all that was made with them, see `seals`
+  answers.json                   what was noted while the models were loaded, so that all can be scored again
   <baseline>/predictions.jsonl   one record per sample and draw, e.g. before/ or shuffled/
   <candidate>/predictions.jsonl  the same samples, e.g. after/ or true/
   <control>/predictions.jsonl    asked otherwise: before-blank/, after-text-only/, after-prompt-1/
   baselines.json                 what answers without a tuned model are worth on the test split; see `baselines`
+  <arm>/seconds.<rank>.jsonl     how long its batches took in each process
   <arm>/scores.jsonl             what its answers score by `metrics.external`, computed once; external.json says how
   verdicts.jsonl                 with `metrics.external.judge`: what the judge was asked and said
   images/<sha256>.webp           a copy of every image, so that the report can be rebuilt anywhere
@@ -14,6 +17,7 @@ evaluation/
   training_loss.json             of a run: what the tuned model's loss is on training samples, highest first
   curves.json                    of a run: its loss by step, what each checkpoint gained and forgot; see `forgetting`
   metrics.json  report/          made from the files above by `vglm.evaluation.score` and `vglm.evaluation.report`
+  report-<metric>/               an earlier report, whose primary metric was another one
 ```
 
 A record, on one line:
@@ -22,7 +26,7 @@ A record, on one line:
      "question": "这张图片的背景里有什么内容？", "history": [], "reference": "这张图片的背景是金色的沙滩。",
      "prediction": "这张图片的背景是沙滩。", "image": "data/background_synthetic/images/test_003.png",
      "image_sha256": "9f86d081…", "error": null, "meta": {"kind": "background", "place": "beach"},
-     "draw": 0, "likelihoods": {}, "finish": "eos"}
+     "draw": 0, "likelihoods": {}, "finish": "eos", "tokens": 9}
 
 While an arm is answering, each process adds its records to a part of its own, `predictions.<rank>.jsonl`, and what it
 scores by likelihood to `likelihoods.<rank>.jsonl`; when all are done the parts become `predictions.jsonl`, in the order
@@ -41,14 +45,16 @@ from vglm.config.aliases import SPLITS
 from vglm.data.grouping import merge_groups
 from vglm.data.sample import Sample
 from vglm.errors import DataError, brief
-from vglm.evaluation.messages import Sentence
-from vglm.files import inside, read_record, read_text, recover, write_json, write_text
-from vglm.runs import EVALUATION_FILE
+from vglm.evaluation.messages import Message, Sentence
+from vglm.evaluation.seals import digest_of, find_changes
+from vglm.files import inside, parse_json_object, parse_record, read_record, read_text, recover, write_json, write_text
+from vglm.runs import EVALUATION_FILE, EvaluationEvent
 
 PREDICTIONS_FILE = "predictions.jsonl"
 CURVES_FILE = "curves.json"
 LEAKS_FILE = "leaks.json"
 LOSSES_FILE = "training_loss.json"
+CHANGED_STAMP = "ANSWERS CHANGED"
 IMAGES_FOLDER = "images"
 MAX_ERRORS_SHOWN = 5
 TEXT_ONLY = "text-only"
@@ -86,6 +92,7 @@ class Prediction:
             this and ends; empty where none were scored.
         finish: Why the answer ends: `eos` where the model ended it, `length` where `max_new_tokens` cut it; None where
             nobody noted it, or there is no answer of a model.
+        tokens: How many tokens the model wrote, without the one that ends the answer; None likewise.
     """
 
     id: str
@@ -104,6 +111,7 @@ class Prediction:
     draw: int = 0
     likelihoods: Mapping[str, float] = field(default_factory=dict, hash=False)
     finish: str | None = None
+    tokens: int | None = None
 
     @property
     def is_cut(self) -> bool:
@@ -160,6 +168,10 @@ class Evaluation:
         created: When, as ISO 8601.
         stamps: Warnings on the front page.
         controls: Arms that answer test questions with other images or none, see `vglm.evaluation.predict.image_use`.
+        data: Split -> hash of all that was asked and answered in it, see `vglm.data.splits.fingerprint`.
+        sealed: Hash of `seals.json`, see `vglm.evaluation.seals`; None in older files.
+        answered_with: Hash of all that the answers depend on; None where they cannot be used for another evaluation.
+        history: The evaluations of these test samples as far as known, in order, this one last.
     """
 
     title: str
@@ -175,17 +187,31 @@ class Evaluation:
     created: str
     stamps: tuple[Stamp, ...] = field(default=())
     controls: tuple[Arm, ...] = field(default=())
+    data: Mapping[str, str] = field(default_factory=dict)
+    sealed: str | None = None
+    answered_with: str | None = None
+    history: tuple[EvaluationEvent, ...] = field(default=())
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether files are not what they were when the answers were given."""
+        return any(stamp.text == CHANGED_STAMP for stamp in self.stamps)
 
 
-def write_evaluation(evaluation: Evaluation, folder: Path, curves: Mapping[str, Any] | None = None) -> None:
-    """Write `evaluation.json` and, of a run, `curves.json` into the evaluation folder."""
+def write_curves(curves: Mapping[str, Any] | None, folder: Path) -> None:
+    """Write `curves.json` into the evaluation folder of a run."""
     if curves is not None:
         write_json(folder / CURVES_FILE, curves, error=DataError)
-    write_json(folder / EVALUATION_FILE, asdict(evaluation), error=DataError)
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
+    """Write `evaluation.json` into the evaluation folder, sealed by a hash over itself."""
+    content = asdict(evaluation)
+    write_json(folder / EVALUATION_FILE, content | {"sha256": digest_of(content)}, error=DataError)
 
 
 def read_evaluation(folder: Path) -> Evaluation:
-    """Read `evaluation.json` of an evaluation folder.
+    """Read `evaluation.json` of an evaluation folder; it gets a stamp where files were altered since, see `seals`.
 
     Raises:
         DataError: The file is missing or not what `write_evaluation` writes.
@@ -195,14 +221,36 @@ def read_evaluation(folder: Path) -> Evaluation:
     if not path.exists():
         raise DataError(f"{folder} has no {EVALUATION_FILE}: pass the folder that evaluate.py wrote.")
     fault = "is not an evaluation's description"
-    evaluation = read_record(path, Evaluation, fault=fault, advice="Run evaluate.py again.")
+    advice = "Run evaluate.py again."
+    text = read_text(path, advice=advice)
+    evaluation = parse_record(text, Evaluation, str(path), fault=fault, advice=advice)
     for arm in (evaluation.baseline, evaluation.candidate, *evaluation.controls):
         if LABEL.fullmatch(arm.label) is None:
             raise DataError(
                 f"{path} is damaged: {brief(ValueError(arm.label))!r} is no label of an arm; expected letters, digits,"
                 " dots, blanks and hyphens. Run evaluate.py again."
             )
-    return evaluation
+    content = parse_json_object(text, str(path))
+    written = content.pop("sha256", None)
+    is_edited = written != digest_of(content) if written is not None else evaluation.sealed is not None
+    return _with_changes(evaluation, folder, is_edited)
+
+
+def _with_changes(evaluation: Evaluation, folder: Path, is_edited: bool) -> Evaluation:
+    """The description with a stamp that says what is not as it was written; an edited description never loses it."""
+    earlier = [each.detail for each in evaluation.stamps if each.text == CHANGED_STAMP]
+    edited = Message("change.description", {"file": EVALUATION_FILE})
+    is_edited = is_edited or any(edited in _changes(each) for each in earlier)
+    changes = (*((edited,) if is_edited else ()), *find_changes(folder, evaluation.sealed))
+    stamps = tuple(each for each in evaluation.stamps if each.text != CHANGED_STAMP)
+    if changes:
+        stamps = (Stamp(text=CHANGED_STAMP, detail=Message("changed", {"changes": changes})), *stamps)
+    return replace(evaluation, stamps=stamps)
+
+
+def _changes(detail: Sentence) -> tuple[Sentence, ...]:
+    changes = detail.values.get("changes") if isinstance(detail, Message) else ()
+    return changes if isinstance(changes, tuple) else ()
 
 
 def predictions_file(folder: Path, label: str) -> Path:
@@ -284,6 +332,35 @@ def join_groups(
         return record if group == record.group else replace(record, group=group)
 
     return list(map(regrouped, baseline)), list(map(regrouped, candidate))
+
+
+def append_seconds(answers: int, seconds: float, path: Path, rank: int) -> None:
+    """Note beside an arm's predictions how long a process took for so many answers, pictures opened included."""
+    with path.with_name(f"seconds.{rank}.jsonl").open("a", encoding="utf-8", newline="\n") as file:
+        file.write(json.dumps({"answers": answers, "seconds": round(seconds, 4)}) + "\n")
+
+
+def read_seconds(folder: Path, label: str) -> float | None:
+    """Seconds per answer of an arm in one process, the mean over its batches; None where nobody noted them.
+
+    Raises:
+        DataError: A line is something else; half a line, as a kill leaves it, is passed over.
+    """
+    answers, seconds = 0, 0.0
+    for path in sorted((folder / label).glob("seconds.*.jsonl")):
+        text = read_text(inside(folder, label, path.name))
+        for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
+            batch = parse_record(line, _Batch, f"{path}, line {number}", advice="Remove the file.")
+            answers, seconds = answers + batch.answers, seconds + batch.seconds
+    return seconds / answers if answers else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A line of `seconds.<rank>.jsonl`."""
+
+    answers: int
+    seconds: float
 
 
 def recover_predictions(path: Path) -> list[Prediction]:
@@ -387,7 +464,7 @@ def _parse(values: Any) -> Prediction:
         raise ValueError(f"expected an object, found {type(values).__name__}")
     json.dumps(values, ensure_ascii=False).encode()  # halves of characters, which no file of text can hold
     names = {item.name for item in fields(Prediction)}
-    if missing := names - values.keys() - {"meta", "draw", "likelihoods", "finish"}:  # older files have none
+    if missing := names - values.keys() - {"meta", "draw", "likelihoods", "finish", "tokens"}:  # older files have none
         raise ValueError(f"lacks {', '.join(sorted(missing))}")
     if unknown := values.keys() - names:
         raise ValueError(f"has unknown {', '.join(sorted(unknown))}")
@@ -405,6 +482,9 @@ def _parse(values: Any) -> Prediction:
     draw = values.get("draw", 0)
     if not isinstance(draw, int) or isinstance(draw, bool) or draw < 0:
         raise ValueError(f"draw must be a whole number from 0, found {draw!r}")
+    tokens = values.get("tokens")
+    if tokens is not None and (not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 0):
+        raise ValueError(f"tokens must be a whole number from 0 or null, found {tokens!r}")
     likelihoods = values.get("likelihoods", {})
     if not isinstance(likelihoods, dict) or not all(map(_is_number, likelihoods.values())):
         raise ValueError("likelihoods must be an object of numbers")

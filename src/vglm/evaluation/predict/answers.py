@@ -1,11 +1,16 @@
-"""What the arms of an evaluation answered, and what was found while their models were loaded."""
+"""What the arms of an evaluation answered, and what was noted while their models were loaded: `answers.json`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from vglm.data.sample import Sample
-from vglm.evaluation.predictions import TEXT_ONLY, Arm, Prediction
+from vglm.errors import DataError
+from vglm.evaluation.predictions import TEXT_ONLY, Arm, Prediction, read_arms
+from vglm.files import inside, read_record, write_json
+
+ANSWERS_FILE = "answers.json"
 
 
 @dataclass(frozen=True)
@@ -55,3 +60,30 @@ class Answers:
     def in_context(self) -> Sequence[Prediction]:
         """The untuned model's records of the test questions after examples; empty where none were asked so."""
         return () if self.shots is None else self.records.get(self.shots.arm.label, ())
+
+
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    """What `answers.json` holds: `Answers` without the records, and examples without their samples."""
+
+    label: str
+    nearest: tuple[str, ...]
+    shots: tuple[Arm, int] | None
+
+
+def write_answers(answers: Answers, folder: Path) -> None:
+    """Write `answers.json` into the evaluation folder, whose arms have their records already."""
+    shots = answers.shots and [asdict(answers.shots.arm), answers.shots.count]
+    content = {"label": answers.label, "nearest": list(answers.nearest), "shots": shots}
+    write_json(folder / ANSWERS_FILE, content, error=DataError)
+
+
+def read_answers(folder: Path) -> Answers:
+    """Read what the arms answered.
+
+    Raises:
+        DataError: A file is missing or damaged.
+    """
+    noted = read_record(inside(folder, ANSWERS_FILE), _Noted, advice="Run evaluate.py again.")
+    shots = noted.shots and Shots(*noted.shots, samples=())
+    return Answers(noted.label, read_arms(folder), noted.nearest, shots=shots)

@@ -7,6 +7,7 @@ Beside its own samples an arm answers controls: some test questions with other i
 `vglm.evaluation.predict.controls`).
 """
 
+import json
 import shlex
 import sys
 from collections import Counter
@@ -16,12 +17,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
 from vglm.data.sample import Sample
 from vglm.data.splits import Leakage, LookAlike, Splits, fingerprint
-from vglm.errors import ConfigError, DataError
+from vglm.errors import AdapterError, ConfigError, DataError
 from vglm.evaluation.messages import Message, Sentence, Value
 from vglm.evaluation.predict.answers import Answers
 from vglm.evaluation.predict.controls import Control, shuffle_images
@@ -29,9 +31,10 @@ from vglm.evaluation.predict.decoding import Choices, Decoding
 from vglm.evaluation.predict.examples import nearest_answers, put_in_context
 from vglm.evaluation.predict.generation import answer_splits, check_precision
 from vglm.evaluation.predict.likelihoods import check_choices
-from vglm.evaluation.predict.provenance import curves_of, describe_choice, provenance, synthetic_stamps
+from vglm.evaluation.predict.provenance import code_state, curves_of, describe_choice, provenance, synthetic_stamps
 from vglm.evaluation.predict.training_loss import measure_losses
 from vglm.evaluation.predictions import LOSSES_FILE, Arm, Evaluation, Prediction, Stamp
+from vglm.evaluation.seals import digest_of
 from vglm.processes import Processes
 from vglm.runs import Run
 
@@ -216,7 +219,7 @@ def _tuned_run(
 
         after = Arm(label="after", meaning=Message("meaning.tuned"))
         pair = (
-            ModelArm(before, samples, lambda: _opened(load), earlier),
+            ModelArm(before, samples, lambda: _opened(partial(_load_base, load, run)), earlier),
             ModelArm(after, samples, lambda: _opened(partial(load_pretrained, dtype=dtype), result), later),
         )
     return Arms(
@@ -254,6 +257,21 @@ def _leak(values: Mapping[str, str | int]) -> Message:
     return Message("leak.splits" if shared == "both" else f"leak.splits_{shared}", values)
 
 
+def _load_base(load: Callable[..., Loaded], run: Run) -> Loaded:
+    """Load the model that a run was tuned from, all of it; another one is no `before` of that run."""
+    from vglm.model.identity import hash_weights  # takes seconds to import
+
+    model, processor = load()
+    algorithm, expected = run.record.base_weights
+    if (digest := hash_weights(model, algorithm)) != expected:
+        raise AdapterError(
+            f"{run.folder} was tuned from another base model: expected weights {algorithm} {expected[:12]}, found"
+            f" {digest[:12]} in {Path(getattr(model, 'name_or_path', '') or 'the model').name!r}. Evaluate it on the"
+            " base that it was tuned from: leave model= out, or restore that model."
+        )
+    return model, processor
+
+
 def _tested_on(samples: Samples, apart: str | None) -> dict[str, Sentence]:
     """The test split by its hash, which names every question and answer in it."""
     if "test" not in samples:
@@ -267,9 +285,11 @@ def _single_model(
     config: Mapping[str, Any], samples: Samples, controls: Sequence[Control], load: Callable[..., Loaded]
 ) -> Arms:
     """Arms `shuffled` (no control of it is needed) and `true`, and one loaded model for both."""
+    from vglm.model.identity import hash_weights  # takes seconds to import
+
     seed = config["seed"]
     shuffled = {name: shuffle_images(rows, seed) for name, rows in samples.items()}
-    model_name, data_name = _name(config["model"], "path_or_id"), _name(config["dataset"], "path")
+    model_name, data_name = names_of(config)
     model, processor = load()
     return Arms(
         title=f"{model_name} on {data_name}",
@@ -286,7 +306,13 @@ def _single_model(
             lambda: nullcontext((model, processor)),
             [control for control in controls if control.arm.label != "shuffled"],
         ),
-        facts={"model": model_name, "data": data_name, "seed of the shuffling": str(seed)},
+        facts={
+            "model": model_name,
+            "weights": f"xxh3 {hash_weights(model)[:16]}",
+            "data": data_name,
+            **_tested_on(samples, None),
+            "seed of the shuffling": str(seed),
+        },
     )
 
 
@@ -354,6 +380,7 @@ def answer(
 def describe(
     arms: Arms,
     answers: Answers,
+    samples: Samples,
     decoding: Decoding,
     config: str,
     command: str | None = None,
@@ -365,6 +392,7 @@ def describe(
     Args:
         arms: What was evaluated.
         answers: What the arms answered.
+        samples: Split -> samples, as they were read.
         decoding: The settings of generation, as for `answer`.
         config: The resolved configuration, as YAML.
         command: What repeats the evaluation; the process's own command line if not given.
@@ -392,6 +420,7 @@ def describe(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         stamps=(
             *_stamps(arms, predictions, copies),
+            *_missing_stamps(arms, answers),
             *_cut_stamps(arms, answers, decoding),
             *synthetic_stamps(synthetic),
         ),
@@ -399,6 +428,7 @@ def describe(
             *(each.arm for arm in (arms.baseline, arms.candidate) for each in arm.controls),
             *([answers.shots.arm] if answers.shots is not None and answers.shots.samples else ()),
         ),
+        data={name: fingerprint(rows) for name, rows in samples.items()},
     )
 
 
@@ -467,19 +497,54 @@ def _seen_images(trained: frozenset[str], predictions: Sequence[Prediction]) -> 
 
 def _cut_stamps(arms: Arms, answers: Answers, decoding: Decoding) -> Iterator[Stamp]:
     """A warning where the limit cut more than `CUT_SHARE` of an arm's answers in a split."""
+    if found := _counted("cut_answers", arms, answers, lambda record: record.is_cut, CUT_SHARE):
+        detail = Message("cut", {"answers": tuple(found), "limit": decoding.max_new_tokens})
+        yield Stamp(text="ANSWERS CUT", detail=detail)
+
+
+def _missing_stamps(arms: Arms, answers: Answers) -> Iterator[Stamp]:
+    """A warning where an arm could not answer, and so samples count in neither arm."""
+    if found := _counted("missing_answers", arms, answers, lambda record: record.error is not None, 0):
+        yield Stamp(text="ANSWERS MISSING", detail=Message("missing", {"answers": tuple(found)}))
+
+
+def _counted(
+    key: str, arms: Arms, answers: Answers, counts: Callable[[Prediction], bool], share: float
+) -> list[Message]:
+    """How many answers of each arm and split count, where they are more than a share."""
     found = []
     for arm in (arms.baseline.label, arms.candidate.label):
         records = answers.records.get(arm, ())
-        cut = Counter(record.split for record in records if record.is_cut)
+        counted = Counter(record.split for record in records if counts(record))
         totals = Counter(record.split for record in records)
         found += [
-            Message("cut_answers", {"n": count, "total": totals[split], "split": split, "arm": arm})
-            for split, count in cut.items()
-            if count > CUT_SHARE * totals[split]
+            Message(key, {"n": count, "total": totals[split], "split": split, "arm": arm})
+            for split, count in counted.items()
+            if count > share * totals[split]
         ]
-    if found:
-        detail = Message("cut", {"answers": tuple(found), "limit": decoding.max_new_tokens})
-        yield Stamp(text="ANSWERS CUT", detail=detail)
+    return found
+
+
+def answers_key(key: Sequence[Any], model: Any, samples: Samples) -> str | None:
+    """A hash of all that answers depend on, by which another evaluation knows that it needs no others.
+
+    Args:
+        key: See `work_key`.
+        model: As `vglm.evaluate` got it. Nothing tells whether a loaded one was changed, so for that there is no hash.
+        samples: Split -> samples; a picture counts with its file's size and time of change.
+    """
+    if not isinstance(model, str | PathLike | Mapping | None):
+        return None
+    pictures = [each.image for rows in samples.values() for each in rows if isinstance(each.image, Path)]
+    states = {path.as_posix(): path.stat() for path in pictures if path.is_file()}
+    return digest_of(
+        {
+            "work": json.loads(json.dumps(key, default=str)),
+            "code": code_state().values["sha256"],
+            "data": {name: fingerprint(rows) for name, rows in samples.items()},
+            "pictures": [[name, state.st_size, state.st_mtime_ns] for name, state in sorted(states.items())],
+        }
+    )
 
 
 def work_key(config: Mapping[str, Any], data_hash: str, run: Run | None) -> list[Any]:
@@ -496,9 +561,14 @@ def work_key(config: Mapping[str, Any], data_hash: str, run: Run | None) -> list
     places += [] if run is None or run.result is None else [run.result]
     found = [(path, path.stat()) for place in places for path in sorted(place.rglob("*")) if path.is_file()]
     state = {str(path.resolve()): [stat.st_size, stat.st_mtime_ns] for path, stat in found}
-    without = ("metrics", "output_dir", "run", "feature_cache", "tracker")
+    without = ("metrics", "output_dir", "run", "feature_cache", "tracker", "command", "batch_size")
     settings = {name: value for name, value in config.items() if name not in without}
     return [settings, data_hash, state, _versions()]
+
+
+def names_of(config: Mapping[str, Any]) -> tuple[str, str]:
+    """What the model and the data of an evaluation's config are called."""
+    return _name(config["model"], "path_or_id"), _name(config["dataset"], "path")
 
 
 def _name(component: Mapping[str, Any], path_key: str) -> str:

@@ -9,6 +9,7 @@ predictions = generate_predictions(model, processor, splits.test, Decoding.of(te
 
 import os
 import platform
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -38,6 +39,7 @@ from vglm.evaluation.predictions import (
     PREDICTIONS_FILE,
     Prediction,
     append_predictions,
+    append_seconds,
     merge_parts,
     part_file,
     recover_parts,
@@ -191,8 +193,11 @@ def answer_splits(
         feature_cache=feature_cache,
         finished=(count - len(rows)) // processes.world_size,
     )
+    started = time.perf_counter()
     for batch in answers:
         append_predictions(batch.values(), part_file(path, processes.rank))
+        append_seconds(len(batch), time.perf_counter() - started, path, processes.rank)
+        started = time.perf_counter()
     processes.barrier()
     if not (processes.is_main or decoding.choices):
         return []
@@ -285,15 +290,17 @@ def _answer(
                 output = model.generate(**batch, **settings)
                 answers = output[:, batch["input_ids"].shape[1] :].tolist()
                 for (row, _), answer in zip(asked, answers, strict=True):
-                    finish = ENDED if processor.tokenizer.eos_token_id in answer else CUT
-                    answered[row] = replace(answered[row], prediction=processor.decode(answer), finish=finish)
+                    end = processor.tokenizer.eos_token_id
+                    finish, tokens = (ENDED, answer.index(end)) if end in answer else (CUT, len(answer))
+                    said = processor.decode(answer)
+                    answered[row] = replace(answered[row], prediction=said, finish=finish, tokens=tokens)
             yield answered
             progress.update(len(batch_rows))
 
 
 def _asks_the_same(record: Prediction, sample: Sample) -> bool:
     """Whether a record found in a file is about this sample."""
-    kept = ("prediction", "image_sha256", "error", "draw", "likelihoods", "finish")
+    kept = ("prediction", "image_sha256", "error", "draw", "likelihoods", "finish", "tokens")
     now = unanswered(sample, record.split)
     return replace(now, **{name: getattr(record, name) for name in kept}) == record
 
@@ -334,7 +341,6 @@ def save_copy(image: Image.Image, path: Path) -> None:
         partial = path.with_name(f".{path.stem}.{platform.node()}-{os.getpid()}")  # others may be saving the same one
         small.save(partial, format="WEBP", quality=85)
         partial.replace(path)
-    return sha256
 
 
 # --- the same settings in both arms -----------------------------------------------------------------------------------

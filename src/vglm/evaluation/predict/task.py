@@ -94,15 +94,16 @@ class Task:
             candidate=self._asked(arms.candidate),
         )
 
-    def output_dir(self, run: Path | None, arms: "Arms") -> Path:
+    def output_dir(self, run: Path | None, model: str, data: str) -> Path:
         """Where the evaluation goes if the command line does not say: each task of a run into a folder of its own.
 
         Args:
             run: The run's folder; None for a model alone.
-            arms: As `ask` gave them.
+            model: Name of the model.
+            data: Name of the data.
         """
         if run is None:
-            return Path("outputs/evaluation") / arms.title
+            return Path("outputs/evaluation") / f"{model} on {self.name or data}"
         return run / ("evaluation" if self.name is None else f"evaluation-{self.name}")
 
     def _asked(self, arm: "ModelArm") -> "ModelArm":

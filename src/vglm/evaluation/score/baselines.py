@@ -135,7 +135,10 @@ def collect_baselines(
         baselines.append(_random_answer(train, test, score, generator))
     if answers.nearest:
         pairs = zip(test, answers.nearest, strict=True)
-        rows = [replace(record, prediction=answer, error=None, likelihoods={}, finish=None) for record, answer in pairs]
+        rows = [
+            replace(record, prediction=answer, error=None, likelihoods={}, finish=None, tokens=None)
+            for record, answer in pairs
+        ]
         baselines.append(score.judge("nearest neighbour", Message("nearest"), rows))
     if answers.text_only:
         baselines.append(score.judge("text only", Message("text_only"), answers.text_only))
@@ -194,7 +197,10 @@ class _Scorer:
 
 
 def _answer_with(test: Sequence[Prediction], answer: Callable[[Prediction], str]) -> list[Prediction]:
-    return [replace(record, prediction=answer(record), error=None, likelihoods={}, finish=None) for record in test]
+    return [
+        replace(record, prediction=answer(record), error=None, likelihoods={}, finish=None, tokens=None)
+        for record in test
+    ]
 
 
 def _always(test: Sequence[Prediction], answer: str) -> list[Prediction]:

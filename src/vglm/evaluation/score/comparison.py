@@ -3,6 +3,9 @@
 The first metric that was asked for is the primary one: it was named before anyone saw a score, and the verdict rests on
 it. The p-values are Holm-corrected over all metrics of a split; intervals of slices are not corrected for their number.
 
+Samples that an arm has no answer to, as where a picture cannot be opened, are counted as `errors` and scored in neither
+arm; where not one sample of a split has both answers, all count as wrong.
+
 `decisive` is the metric that calls an answer right or wrong, and so decides what flipped: the primary one where it is a
 share of right answers, else one that was asked for and decides, else exact match.
 
@@ -137,11 +140,18 @@ class Summary:
         pairs: The pairs, in the order of the predictions.
         metrics: What `paired` compares, the primary one first.
         decisive: By which metric an answer is right or wrong: the primary one where it is a share of right answers.
+        missing: Pairs that an arm has no answer to; they are counted, and play no role in any score.
     """
 
     pairs: tuple[Pair, ...]
     metrics: tuple[Metric, ...] = METRICS
     decisive: Metric = EXACT_MATCH
+    missing: tuple[Pair, ...] = ()
+
+    @property
+    def asked(self) -> tuple[Pair, ...]:
+        """All pairs, those without an answer last."""
+        return self.pairs + self.missing
 
     @property
     def n(self) -> int:
@@ -155,8 +165,8 @@ class Summary:
 
     @property
     def errors(self) -> int:
-        """Samples without an answer in one of the arms; they count as wrong."""
-        return len({pair.sample for pair in self.pairs if pair.has_error})
+        """Samples without an answer in one of the arms."""
+        return len({pair.sample for pair in self.asked if pair.has_error})
 
     @property
     def changed(self) -> int:
@@ -713,7 +723,8 @@ def _compare(
     for record in after.values():
         splits.setdefault(record.split, []).append(record)
     summaries = {}
-    for name, records in splits.items():
+    for name, asked in splits.items():
+        records = [each for each in asked if each.error is None and before[each.key].error is None] or asked
         own = (
             METRICS
             if name == RETENTION and len(splits) > 1
@@ -721,7 +732,9 @@ def _compare(
         )
         others = [before[record.key] for record in records]
         decisive, right = _decide(others, records, own)
-        summaries[name] = Summary(tuple(map(Pair, others, records, right)), own, decisive)
+        answered = {record.key for record in records}
+        missing = tuple(Pair(before[each.key], each) for each in asked if each.key not in answered)
+        summaries[name] = Summary(tuple(map(Pair, others, records, right)), own, decisive, missing)
     return Comparison(*labels, summaries, classes)
 
 

@@ -92,8 +92,8 @@ def compare_gains(baseline: VisualGain, candidate: VisualGain, metric: Metric) -
     first, samples = _gain_rows(baseline, common, metric)
     second, _ = _gain_rows(candidate, common, metric)
     width = first.shape[1] // 2
-    counted = np.concatenate([first, second], axis=1).any(axis=1).tolist()
-    kept = [is_counted or not any(counted) for is_counted in counted]
+    counted = np.concatenate([first, second], axis=1).any(axis=1)
+    kept = counted | ~counted.any()
 
     def gain(sums: Rows) -> Rows:
         return np.asarray(metric.statistic(sums[..., width:]) - metric.statistic(sums[..., :width]))
@@ -145,6 +145,7 @@ def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: "Compari
     part = comparison.splits[comparison.main]
     arms = {comparison.baseline: [each.baseline for each in part.pairs]}
     arms[comparison.candidate] = [each.candidate for each in part.pairs]
+    missing = {pair.candidate.key for pair in part.missing}
     meanings = {each.label: each.meaning for each in evaluation.controls}
     gains = []
     if evaluation.purpose == "image use":
@@ -159,7 +160,7 @@ def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: "Compari
             continue
         arm = next((name for name in arms if name in label.replace(control, "")), comparison.candidate)
         answers = {each.key: each for each in read_predictions(predictions_file(folder, label))}
-        answers = {key: each for key, each in answers.items() if each.split == comparison.main}
+        answers = {key: each for key, each in answers.items() if each.split == comparison.main and key not in missing}
         truth = [each for each in arms[arm] if each.key in answers]
         if not truth:
             continue

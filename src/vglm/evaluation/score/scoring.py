@@ -8,9 +8,13 @@ is not computed again. See `vglm.evaluation.score.metrics.external`.
 """
 
 import json
+import re
+import shutil
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +22,20 @@ import yaml
 
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.messages import Message
-from vglm.evaluation.predictions import CURVES_FILE, Evaluation, Stamp, read_arms, read_evaluation, write_evaluation
+from vglm.evaluation.predictions import (
+    CHANGED_STAMP,
+    CURVES_FILE,
+    Evaluation,
+    Stamp,
+    read_arms,
+    read_evaluation,
+    write_evaluation,
+)
 from vglm.evaluation.score.baselines import read_baselines
 from vglm.evaluation.score.comparison import RETENTION, Comparison, compare_folder
 from vglm.evaluation.score.image_use import read_visual_gains
 from vglm.evaluation.score.metrics import EXACT_MATCH, Metric, score_conventions
-from vglm.evaluation.score.metrics.external import DESCRIPTION_FILE, Store, read_store, write_store
+from vglm.evaluation.score.metrics.external import Store, read_store, write_store
 from vglm.evaluation.score.schema import write_metrics
 from vglm.evaluation.score.settings import (
     MetricSettings,
@@ -33,8 +45,9 @@ from vglm.evaluation.score.settings import (
     spell_out,
     unnamed_settings,
 )
-from vglm.files import changed_folder, inside, locked, read_text
-from vglm.runs import EVALUATION_FILE
+from vglm.evaluation.seals import DESCRIPTION_FILE
+from vglm.files import changed_folder, inside, locked, read_text, remove_folder, write_json_lines
+from vglm.runs import EVALUATION_FILE, HISTORY_FILE, EvaluationEvent, Run
 
 STAMP = "ANSWERS LEFT UNSCORED"
 LATE_STAMP = "PRIMARY METRIC CHOSEN AFTERWARDS"
@@ -84,14 +97,20 @@ def read_comparison(folder: Path, settings: MetricSettings | None = None) -> Com
     """
     evaluation = read_evaluation(folder)
     settings = settings or read_settings(evaluation)
-    comparison = compare_folder(folder, evaluation, settings)
-    return replace(
-        comparison,
-        gains=tuple(read_visual_gains(folder, evaluation, comparison)),
-        baselines=tuple(read_baselines(folder)),
-        conventions=_conventions(comparison, settings.convention),
-        budget_points=_budget(folder),
-    )
+    try:
+        comparison = compare_folder(folder, evaluation, settings)
+        return replace(
+            comparison,
+            gains=tuple(read_visual_gains(folder, evaluation, comparison)),
+            baselines=tuple(read_baselines(folder)),
+            conventions=_conventions(comparison, settings.convention),
+            budget_points=_budget(folder),
+        )
+    except DataError as error:
+        altered = next((stamp for stamp in evaluation.stamps if stamp.text == CHANGED_STAMP), None)
+        if altered is None:
+            raise
+        raise DataError(f"{error} {altered.text}: {altered.detail}") from error
 
 
 def _budget(folder: Path) -> float | None:
@@ -143,31 +162,154 @@ def rescore(
         CheckpointError: As `score_arms`.
         DataError: As `score_arms`, or the folder holds no evaluation, or another process is scoring it.
     """
-    evaluation = read_evaluation(folder)
-    config = read_config(evaluation)
-    earlier = spell_out(metrics_of(config))
+    earlier = spell_out(metrics_of(read_config(read_evaluation(folder))))
     changes = settings if isinstance(settings, Mapping) else _parse_settings(settings)
-    metrics = spell_out(_merged(metrics_of(config), changes))
+    metrics = spell_out(_merged(earlier, changes))
     metrics["names"] = metrics.get("names") or []
     chosen = MetricSettings.of(metrics, own)
     stored = _unchanged(folder, earlier, metrics, chosen)
     _check_named(metrics, stored, _flatten(changes.get("external") or {}, "metrics.external."))
+    return _score_anew(folder, metrics, chosen, stored, report)
+
+
+def score_kept(
+    folder: Path, metrics: Mapping[str, Any], chosen: MetricSettings, report: Report, prepare: Callable[[Path], None]
+) -> Comparison:
+    """Score the stored answers for a new evaluation that needs no others.
+
+    Args:
+        folder: The evaluation folder.
+        metrics: The new evaluation's `metrics`, plain values.
+        chosen: The same, built.
+        report: Makes the report.
+        prepare: Makes what else depends on the metrics, in the folder that is being made.
+
+    Raises:
+        ConfigError: As `rescore`.
+        CheckpointError: Likewise.
+        DataError: Likewise.
+    """
+    earlier = spell_out(metrics_of(read_config(read_evaluation(folder))))
+    metrics = spell_out(metrics)
+    metrics["names"] = metrics.get("names") or []
+    return _score_anew(folder, metrics, chosen, _unchanged(folder, earlier, metrics, chosen), report, prepare)
+
+
+def _score_anew(
+    folder: Path,
+    metrics: dict[str, Any],
+    chosen: MetricSettings,
+    stored: Collection[str],
+    report: Report | None,
+    prepare: Callable[[Path], None] | None = None,
+) -> Comparison:
+    """Score stored answers by metrics; their report, and that they were, are kept."""
     chosen.check_files(stored=stored)
     busy = f"{folder} is being scored by another process right now. Wait until it is done."
     with locked(folder, busy, error=DataError):
         score_arms(folder, chosen, stored=stored, is_final=False)
         with changed_folder(folder, marker=EVALUATION_FILE) as changed:
             score_arms(changed, chosen, stored={*chosen.components})
+            if prepare is not None:
+                prepare(changed)
+            evaluation = read_evaluation(changed)
+            config = read_config(evaluation)
+            earlier = metrics_of(config)
             asked_first = list(earlier.get("asked_first") or earlier.get("names") or ())
             config["metrics"] = metrics | {"asked_first": asked_first}  # the page says which came after the answers
-            primary, first = (next(iter(names), EXACT_MATCH.name) for names in (metrics["names"], asked_first))
-            evaluation = _with_late_stamp(read_evaluation(changed), primary, first)
             text = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
-            write_evaluation(replace(evaluation, config=text), changed)
+            if not evaluation.history:  # of an older version, which did not note the first one
+                first = _event(evaluation, folder, asked_first, evaluation.created)
+                evaluation = replace(evaluation, history=(first,))
+            evaluation = noted(replace(evaluation, config=text), folder, metrics["names"], run_of(folder))
+            write_evaluation(evaluation, changed)
             comparison = score_folder(changed, chosen)
             if report is not None:
+                keep_report(folder, changed, metrics["names"])
                 report(changed, comparison)
+    note_in_run(evaluation, run_of(folder))
     return comparison
+
+
+def primary_of(names: Sequence[str]) -> str:
+    """The metric that a verdict rests on."""
+    return next(iter(names), EXACT_MATCH.name)
+
+
+def keep_report(old: Path, new: Path, names: Sequence[str]) -> None:
+    """Keep the reports of an evaluation folder in the one that is to replace it, unless the primary metric is the same.
+
+    Args:
+        old: The evaluation folder; it need not exist.
+        new: What replaces it, `old` copied or an empty folder.
+        names: The new metrics, the primary one first.
+    """
+    if not (old / EVALUATION_FILE).is_file():
+        return
+    for kept in old.glob("report-*"):
+        if not (new / kept.name).exists():
+            shutil.copytree(kept, new / kept.name)
+    try:
+        earlier = primary_of(metrics_of(read_config(read_evaluation(old))).get("names") or ())
+    except DataError:  # the folder that is to be replaced may be damaged
+        earlier = "damaged"
+    if earlier != primary_of(names) and (old / "report").is_dir():
+        place = inside(new, f"report-{re.sub(r'[^A-Za-z0-9._-]', '-', earlier)[:60]}")
+        if place.exists():
+            remove_folder(place)
+        shutil.copytree(old / "report", place)
+
+
+def run_of(folder: Path) -> Run | None:
+    """The run that an evaluation folder lies in."""
+    parent = folder.resolve().parent
+    return Run(parent) if Run.is_at(parent) else None
+
+
+def noted(evaluation: Evaluation, folder: Path, names: Sequence[str], run: Run | None) -> Evaluation:
+    """The description with the evaluations of its test samples, as its run or itself knows them, and this one.
+
+    It gets a stamp if the verdict rests on another metric than in the first of them.
+
+    Args:
+        evaluation: The description; its own history counts too.
+        folder: The evaluation folder.
+        names: Of the metrics, the primary one first.
+        run: The run that is evaluated.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    event = _event(evaluation, folder, names, now, answered=not evaluation.history)
+    of_run = [] if run is None or not event.test else run.evaluation_history
+    with suppress(DataError):  # there is none yet, or a damaged one is to be replaced
+        of_run = [*read_evaluation(folder).history, *of_run]
+    earlier = dict.fromkeys(each for each in (*evaluation.history, *of_run) if each.test == event.test)
+    history = (*sorted(earlier, key=lambda each: each.time), event)
+    return _with_late_stamp(replace(evaluation, history=history), event.primary, history[0].primary)
+
+
+def _event(
+    evaluation: Evaluation, folder: Path, names: Sequence[str], time: str, *, answered: bool = True
+) -> EvaluationEvent:
+    data = evaluation.data
+    return EvaluationEvent(
+        time=time,
+        folder=folder.name,
+        test=next((digest for name, digest in data.items() if name != RETENTION), data.get(RETENTION, "")),
+        primary=primary_of(names),
+        metrics=tuple(names) or (EXACT_MATCH.name,),
+        answered=answered,
+    )
+
+
+def note_in_run(evaluation: Evaluation, run: Run | None) -> None:
+    """Add the newest event to the run's `evaluations.jsonl`; a run that cannot be written stays as it is."""
+    if run is None:
+        return
+    events = [*run.evaluation_history, evaluation.history[-1]]
+    try:
+        write_json_lines(run.folder / HISTORY_FILE, map(asdict, events), error=DataError)
+    except DataError as error:
+        print(f"warning: the evaluation is not in the run's history: {error}", file=sys.stderr)
 
 
 def _check_named(metrics: Mapping[str, Any], stored: Collection[str], given: Collection[str]) -> None:
@@ -227,11 +369,11 @@ def _flatten(values: Mapping[str, Any], prefix: str) -> list[str]:
     return names
 
 
-def _with_late_stamp(evaluation: Evaluation, primary: str, asked_first: str) -> Evaluation:
+def _with_late_stamp(evaluation: Evaluation, primary: str, asked: str) -> Evaluation:
     """The description with a stamp if the verdict rests on another metric than it was to."""
     stamps = [stamp for stamp in evaluation.stamps if stamp.text != LATE_STAMP]
-    if primary != asked_first:
-        detail = Message("chosen_afterwards", {"primary": primary, "first": asked_first})
+    if primary != asked:
+        detail = Message("chosen_afterwards", {"primary": primary, "first": asked})
         stamps.append(Stamp(text=LATE_STAMP, detail=detail))
     return replace(evaluation, stamps=tuple(stamps))
 

@@ -219,15 +219,19 @@ def join_folds(comparisons: Sequence[Comparison]) -> Comparison:
     """
     first = comparisons[0].splits["test"]
     pairs = tuple(pair for each in comparisons for pair in each.splits["test"].pairs)
+    missing = tuple(pair for each in comparisons for pair in each.splits["test"].missing)
     ids = [pair.candidate.id for pair in pairs if pair.candidate.draw == 0]
     if twice := [name for name in ids if ids.count(name) > 1] if len(set(ids)) < len(ids) else []:
         raise DataError(f"{twice[0]} was tested in more than one fold. Pass the runs of one cross-validation.")
-    return replace(comparisons[0], splits={"test": Summary(pairs, first.metrics, first.decisive)})
+    return replace(comparisons[0], splits={"test": Summary(pairs, first.metrics, first.decisive, missing)})
 
 
 def _comparison(run: Run) -> Comparison:
     folder = run.evaluation
-    comparison = compare_folder(folder, read_evaluation(folder))
+    evaluation = read_evaluation(folder)
+    if evaluation.is_changed:
+        raise DataError(f"{folder}: {evaluation.stamps[0].text}. {evaluation.stamps[0].detail}")
+    comparison = compare_folder(folder, evaluation)
     if "test" not in comparison.splits:
         raise DataError(f"{folder} has no test split. Evaluate again, with splits=[test].")
     return comparison
@@ -777,9 +781,15 @@ def _legend(rows: Sequence[Row]) -> str:
         )
     elif alone:
         seeds += " ?: one seed, so what another would do is unknown, and the interval is of other samples alone;"
+    best = (
+        f" Whichever of the {len(rows)} is best by this table is the best of {len(rows)} by test score, and other"
+        " samples will show it a little worse: choose by validation scores, or test the chosen one on new samples."
+        if len(rows) > 1
+        else ""
+    )
     return (
         f"before, after: {_in_words(metric)} on {rows[0].samples} held-out samples{percent}{order}, mean over the"
         f" seeds; {seeds}"
         " forgot: points of exact match lost on the retention set; MB and s: peak memory and seconds of training;"
-        " size: of the trained weights on disk."
+        f" size: of the trained weights on disk.{best}"
     )

@@ -24,7 +24,7 @@ The folder gets, for each arm, `<arm>/scores.jsonl` with the additive numbers of
 and `external.json` with what they are:
 
     {"split": "test", "id": "2882_1", "draw": 0, "key": "9f86d081884c7d65", "bert_score": [0.83, 1.0]}
-    {"metrics": [{"name": "bert_score", "title": "BERTScore", "signature": "F1|…", "rows": "bert_score", …}]}
+    {"metrics": [{"name": "bert_score", "title": "BERTScore", "rows": "bert_score", …}], "sha256": "1f0c…"}
 
 `key` is a hash of the answer that was scored: an answer that changed since has no score, rather than a wrong one.
 """
@@ -45,10 +45,8 @@ from vglm.evaluation.predictions import MAX_ERRORS_SHOWN, Prediction
 from vglm.evaluation.score.metrics.base import Metric, Rows
 from vglm.evaluation.score.metrics.findings import FINDINGS, FIVE, macro_f1, micro_f1
 from vglm.evaluation.score.statistics import Statistic, mean_of_sums
-from vglm.files import inside, read_record, read_text, write_json, write_text
-
-SCORES_FILE = "scores.jsonl"
-DESCRIPTION_FILE = "external.json"
+from vglm.evaluation.seals import DESCRIPTION_FILE, SCORES_FILE, SEALS_FILE, scores_digest
+from vglm.files import inside, read_json, read_record, read_text, write_json, write_text
 
 Compute = Callable[[Sequence[Prediction]], Rows]
 """Records -> their additive numbers in the same order, shape (n, k)."""
@@ -256,7 +254,7 @@ class Store:
 
 
 def read_store(folder: Path) -> Store:
-    """Read the scores in an evaluation folder; nothing where none were stored.
+    """Read the scores in an evaluation folder; nothing where none were stored, or what was stored was edited since.
 
     Raises:
         DataError: A file is damaged; the first bad lines are named.
@@ -265,7 +263,8 @@ def read_store(folder: Path) -> Store:
     if not path.exists():
         return Store({}, {})
     advice = f"Remove it and run: vglm score {folder}"
-    described = [each.current for each in read_record(path, _Description, advice=advice).metrics]
+    description = read_record(path, _Description, advice=advice)
+    described = [each.current for each in description.metrics]
     if unknown := [each.statistic for each in described if each.statistic not in STATISTICS]:
         raise DataError(f"{path} is damaged: there is no statistic {brief(ValueError(unknown[0]))!r}. {advice}")
     names = {each.rows for each in described}
@@ -285,6 +284,9 @@ def read_store(folder: Path) -> Store:
         if problems:
             shown = "; ".join(problems[:MAX_ERRORS_SHOWN])
             raise DataError(f"{file}: {len(problems)} lines are no scores ({shown}). Run: vglm score {folder}")
+    is_sealed = description.sha256 is not None or (folder / SEALS_FILE).is_file()  # older ones are not
+    if is_sealed and description.sha256 != scores_digest(read_json(path)["metrics"], folder):
+        return Store({}, {})
     return Store({each.name: each for each in described}, rows)
 
 
@@ -305,6 +307,7 @@ class _Description:
     """What `external.json` holds."""
 
     metrics: tuple[_Described, ...]
+    sha256: str | None = None
 
 
 def write_store(store: Store, arms: Mapping[str, Sequence[Prediction]], folder: Path) -> None:
@@ -324,8 +327,9 @@ def write_store(store: Store, arms: Mapping[str, Sequence[Prediction]], folder: 
                 place = {"split": record.split, "id": record.id, "draw": record.draw, "key": key}
                 lines.append(json.dumps(place | numbers, ensure_ascii=False) + "\n")
         write_text(inside(folder, arm, SCORES_FILE), "".join(lines), error=DataError)
-    described = {"metrics": [asdict(each) for each in store.metrics.values()]}
-    write_json(folder / DESCRIPTION_FILE, described, error=DataError)
+    described = [asdict(each) for each in store.metrics.values()]
+    content = {"metrics": described, "sha256": scores_digest(described, folder)}
+    write_json(folder / DESCRIPTION_FILE, content, error=DataError)
 
 
 def stored_metrics(folder: Path, external: Mapping[str, ExternalMetric | None] | None) -> dict[str, Metric]:

@@ -62,7 +62,7 @@ def _changed(comparison: Comparison) -> list[Pair]:
     """Samples whose answers changed, one draw of each."""
     changed: dict[tuple[str, str], Pair] = {}
     for part in comparison.splits.values():
-        for pair in part.pairs:
+        for pair in part.asked:
             if pair.is_changed:
                 changed.setdefault(pair.sample, pair)
     return list(changed.values())
@@ -158,7 +158,7 @@ def _rows(comparison: Comparison, split: str, index: int, fields: Sequence[str],
     part = comparison.splits[split]
     study = {pair.candidate.id: name for name, some in part.slices.get("study", {}).items() for pair in some.pairs}
     rows = []
-    for pair, *more in _ordered(part.pairs):
+    for pair, *more in _ordered(part.asked):
         record, other = pair.candidate, pair.baseline
         values = slice_values(record) | ({"study": study[record.id]} if record.id in study else {})
         row = [index, record.id, record.question, record.reference, *_draw(pair), int(record.english)]

@@ -2,15 +2,18 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from vglm.evaluation.messages import Text
-from vglm.evaluation.predictions import CUT, ENDED, Prediction
+from vglm.evaluation.predictions import CUT, ENDED, Prediction, read_seconds
 from vglm.evaluation.report.formatting import NONE, arm, section_texts, split_title
-from vglm.evaluation.report.section import Line, Scored, Table
+from vglm.evaluation.report.section import Cell, Line, Scored, Table
 
 say = section_texts(__file__)
 ENDS = (ENDED, CUT, "empty", "error", "unknown")
+_COSTS = {"tokens": 1, "seconds": 3}
+"""What is shown of an answer's cost, and with how many digits."""
 Counts = Mapping[str, Mapping[str, Mapping[str, int]]]
 """Split -> arm -> how its answers end -> how many do; also `unparsed` where answers were to name a class."""
 
@@ -19,7 +22,7 @@ def show(scored: Scored) -> Mapping[str, Any] | None:
     """A row for each split and arm; None where nobody noted how answers end, and none is missing."""
     counts = _counts(scored)
     is_known = any(ends[end] for arms in counts.values() for ends in arms.values() for end in ENDS[:-1])
-    return {"ends": _table(counts)} if is_known else None
+    return {"ends": _table(counts), "costs": _costs_table(scored)} if is_known else None
 
 
 def lines(scored: Scored) -> list[Line]:
@@ -36,7 +39,32 @@ def lines(scored: Scored) -> list[Line]:
 
 def record(scored: Scored) -> Mapping[str, Any]:
     """The counts."""
-    return {"finishes": _counts(scored)}
+    return {"finishes": _counts(scored), "costs": _costs(scored)}
+
+
+def _costs(scored: Scored) -> dict[str, dict[str, float | None]]:
+    """Arm -> mean number of tokens of its answers, and mean seconds; None where nobody noted them."""
+    comparison = scored.comparison
+    pairs = [pair for part in comparison.splits.values() for pair in part.asked]
+    arms = {
+        comparison.baseline: [pair.baseline.tokens for pair in pairs],
+        comparison.candidate: [pair.candidate.tokens for pair in pairs],
+    }
+    known = {label: [each for each in tokens if each is not None] for label, tokens in arms.items()}
+    return {
+        label: {"tokens": fmean(tokens) if tokens else None, "seconds": read_seconds(scored.folder, label)}
+        for label, tokens in known.items()
+    }
+
+
+def _costs_table(scored: Scored) -> Table | None:
+    """What an answer of each arm costs; None where nobody noted it."""
+    rows: list[list[Cell]] = [
+        [arm(label), *(NONE if each[name] is None else f"{each[name]:.{digits}f}" for name, digits in _COSTS.items())]
+        for label, each in _costs(scored).items()
+        if any(value is not None for value in each.values())
+    ]
+    return Table([say("arm"), *(say(f"cost.{name}") for name in _COSTS)], rows) if rows else None
 
 
 def _counts(scored: Scored) -> Counts:
@@ -44,8 +72,8 @@ def _counts(scored: Scored) -> Counts:
     counts: dict[str, dict[str, dict[str, int]]] = {}
     for split, part in comparison.splits.items():
         counts[split] = {
-            comparison.baseline: _ends([pair.baseline for pair in part.pairs]),
-            comparison.candidate: _ends([pair.candidate for pair in part.pairs]),
+            comparison.baseline: _ends([pair.baseline for pair in part.asked]),
+            comparison.candidate: _ends([pair.candidate for pair in part.asked]),
         }
     for label, classes in comparison.confusion.items():
         counts[comparison.main][label]["unparsed"] = classes["unparsed"]

@@ -84,7 +84,7 @@ def _table(comparison: Comparison, part: Summary) -> Table:
     for name, reason in part.not_computed.items():
         rows.append([fmt.title(metrics[name]), say("not_computed", reason=translate(reason))])
     arms = [fmt.arm(comparison.baseline), fmt.arm(comparison.candidate)]
-    header = [say("metric"), *arms, say("difference"), say("interval")]
+    header: list[Cell] = [say("metric"), *arms, say("difference"), say("interval")]
     header += [fmt.axis(reach), say("p"), say("p_holm"), say("effect"), Text.of("n"), say("groups")]
     return Table(header, rows, styles=("", "soft", "strong"), first="split")
 

@@ -72,7 +72,7 @@ def value_title(field: str, name: str, part: Summary) -> Text:
 
 def _table(comparison: Comparison, whole: Summary, field: str) -> Table:
     arms = [fmt.arm(comparison.baseline), fmt.arm(comparison.candidate)]
-    header = [say("slice"), Text.of("n"), *arms, say("difference")]
+    header: list[Cell] = [say("slice"), Text.of("n"), *arms, say("difference")]
     parts = whole.slices[field]
     reach = fmt.reach_of((part.primary, part.primary_metric) for part in parts.values())
     header += [say("interval"), fmt.axis(reach), say("flip.0"), say("flip.1")]
