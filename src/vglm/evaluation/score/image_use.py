@@ -93,7 +93,7 @@ def compare_gains(baseline: VisualGain, candidate: VisualGain, metric: Metric) -
     second, _ = _gain_rows(candidate, common, metric)
     width = first.shape[1] // 2
     counted = np.concatenate([first, second], axis=1).any(axis=1)
-    kept = counted if counted.any() else ~counted
+    kept = np.asarray(counted if counted.any() else ~counted)
 
     def gain(sums: Rows) -> Rows:
         return np.asarray(metric.statistic(sums[..., width:]) - metric.statistic(sums[..., :width]))
