@@ -36,7 +36,7 @@ from vglm.evaluation.predict.training_loss import measure_losses
 from vglm.evaluation.predictions import LOSSES_FILE, Arm, Evaluation, Prediction, Stamp
 from vglm.evaluation.seals import digest_of
 from vglm.processes import Processes
-from vglm.runs import Run
+from vglm.runs import CONFIG_FILE, RECORD_FILE, SPLITS_FILE, Run
 
 SPLITS = ("test", "retention", "validation", "train")
 CUT_SHARE = 0.01
@@ -553,13 +553,15 @@ def work_key(config: Mapping[str, Any], data_hash: str, run: Run | None) -> list
     Args:
         config: The evaluation's plain config; how the answers are scored and where they go plays no role.
         data_hash: Of the data's files.
-        run: The run; what came of it, and the base model if that is a folder, count with their files' size and time
-            of change.
+        run: The run; what came of it, its records, and the base model if that is a folder, count with their files' size
+            and time of change.
     """
     path_or_id = config["model"].get("path_or_id")
     places = [] if path_or_id is None else [Path(path_or_id)]
     places += [] if run is None or run.result is None else [run.result]
-    found = [(path, path.stat()) for place in places for path in sorted(place.rglob("*")) if path.is_file()]
+    paths = [path for place in places for path in sorted(place.rglob("*"))]
+    paths += [] if run is None else [run.folder / name for name in (CONFIG_FILE, RECORD_FILE, SPLITS_FILE)]
+    found = [(path, path.stat()) for path in paths if path.is_file()]
     state = {str(path.resolve()): [stat.st_size, stat.st_mtime_ns] for path, stat in found}
     without = ("metrics", "output_dir", "run", "feature_cache", "tracker", "command", "batch_size")
     settings = {name: value for name, value in config.items() if name not in without}
