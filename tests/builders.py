@@ -1,5 +1,6 @@
 """What several tests make: a sample, the record of an answer, the record of a finished run."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +49,13 @@ def run_record(**values: Any) -> dict[str, Any]:
     training = {"train_runtime": 2.5}
     facts = {"recipe": "tiny/lora", "seed": 1, "started": "2026-01-02T03:04:05.678+00:00"}
     return facts | {"base_weights_sha256": "b" * 64, "data": data, "training": training} | values
+
+
+def without_seals(evaluation: Path) -> Path:
+    """An evaluation folder as versions wrote it that hashed no answers, so that a test can give other answers."""
+    (evaluation / "seals.json").unlink(missing_ok=True)
+    path = evaluation / "evaluation.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    kept = {name: value for name, value in content.items() if name not in ("sealed", "sha256")}
+    path.write_text(json.dumps(kept, ensure_ascii=False), encoding="utf-8")
+    return evaluation

@@ -217,7 +217,7 @@ def test_rows_that_name_their_split_are_believed(tmp_path: Path) -> None:
     assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [3, 1, 2]
     assert splits.plan["divided"] == "as the data says"
     assert [str(each) for each in splits.leakage] == [
-        "1 validation samples are not independent of train: 1 groups and 0 pictures are in both (first: reports.json#4)"
+        "1 validation samples are not independent of train: 1 groups are in both (first: reports.json#4)"
     ]
     del rows[5]["split"]
     path.write_text(json.dumps(rows))

@@ -14,6 +14,7 @@ from rich.console import Console
 
 import evaluate
 import train
+from tests.builders import without_seals
 from vglm.cli import main
 from vglm.config import compose
 from vglm.errors import ConfigError, DataError
@@ -40,7 +41,7 @@ def sweep(random_model_folder: Path, few_shot_folder: Path, tmp_path_factory: py
 
 def _answer(run: Path, right: int) -> None:
     """Have the run's model answer so many samples right."""
-    path = run / "evaluation/after/predictions.jsonl"
+    path = without_seals(run / "evaluation") / "after/predictions.jsonl"
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for index, record in enumerate(records):
         record["prediction"] = record["reference"] if index < right else "?"
@@ -227,7 +228,7 @@ def test_runs_that_cannot_be_compared_are_refused(copied: Path, tmp_path: Path) 
         tabulate(Run.find([copied]))
     shutil.rmtree(copied / "again")
 
-    path = copied / "b1/evaluation"
+    path = without_seals(copied / "b1/evaluation")
     for file in path.glob("*/predictions.jsonl"):
         file.write_text("".join(file.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
     with pytest.raises(DataError, match="other test samples"):
