@@ -38,6 +38,7 @@ from vglm.evaluation.score.metrics.external import (
 from vglm.evaluation.score.metrics.imported import ImportedMetric, import_scores
 from vglm.evaluation.score.scoring import STAMP, rescore, score_arms
 from vglm.evaluation.score.settings import MetricSettings
+from vglm.evaluation.seals import scores_digest
 
 N = 12
 JUDGE = {"base_url": "http://127.0.0.1:9/v1", "model": "x"}
@@ -476,14 +477,24 @@ def test_damaged_descriptions_of_scores_are_one_message(evaluation: Path, conten
     assert len(str(caught.value)) < LONGEST_MESSAGE
 
 
+def _seal(evaluation: Path) -> None:
+    """As if the stored scores had been written so; those that were altered later are not read."""
+    path = evaluation / "external.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["sha256"] = scores_digest(content["metrics"], evaluation)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
 @pytest.mark.parametrize("line", ['{"key": 5, "green": 5}', '{"key": "x", "green": [1, "a"]}', "[" * 9999, '"green"'])
 def test_damaged_scores_are_one_message(evaluation: Path, green: dict[str, object], line: str) -> None:
     rescore(evaluation, [f"metrics.external.green.{name}={value}" for name, value in green.items()])
     (evaluation / "after" / SCORES_FILE).write_text(line)
+    _seal(evaluation)
     with pytest.raises(DataError, match=r"after/scores\.jsonl: 1 lines are no scores") as caught:
         render(evaluation)
     assert len(str(caught.value)) < LONGEST_MESSAGE
     (evaluation / "after" / SCORES_FILE).write_text('{"key": "x", "green": [1, 2, 3]}')
+    _seal(evaluation)
     with pytest.raises(DataError, match="are no scores of green"):
         render(evaluation)
 

@@ -71,7 +71,7 @@ def _asked(rows: list[Prediction], template: str, right: set[int]) -> list[Predi
         replace(
             each,
             question=template.replace("{question}", each.question),
-            prediction="沙滩。" if row in right else "猫。",
+            prediction=each.reference if row in right else "猫。",
         )
         for row, each in enumerate(rows)
     ]

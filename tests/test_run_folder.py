@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from vglm.data.loading import load_dataset
+from vglm.data.splits import Leakage
 from vglm.errors import ConfigError, WorkbenchError
 from vglm.files import new_folder, write_text
 from vglm.tuning.run_folder import (
@@ -203,7 +204,7 @@ def test_data_facts_tell_what_was_trained_on(few_shot_folder: Path) -> None:
     assert len(facts["train_images"]) == 6
     assert "dataset.json" in facts["files"]
     assert facts["plan"]["divided"] == "not at all: train and test are the same"
-    assert facts["leakage"] == [
-        "6 test samples are not independent of train: 0 groups and 6 pictures are in both (first: dataset.json#1)"
+    assert [str(Leakage(**each)) for each in facts["leakage"]] == [
+        "6 test samples are not independent of train: 6 pictures are in both (first: dataset.json#1)"
     ]
     json.dumps(facts)

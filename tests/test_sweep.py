@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from builders import without_seals
 from rich.console import Console
 
 import evaluate
 import train
-from tests.builders import without_seals
 from vglm.cli import main
 from vglm.config import compose
 from vglm.errors import ConfigError, DataError

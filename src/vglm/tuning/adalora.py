@@ -45,7 +45,7 @@ def save_allocation(model: Any, folder: Path) -> None:
     }
     save_file(tensors, folder / _IMPORTANCE_NAME)
     pattern = model.active_peft_config.rank_pattern
-    write_json(folder / _PATTERN_NAME, pattern, error=CheckpointError)
+    write_json(folder / _PATTERN_NAME, pattern or {}, error=CheckpointError)
 
 
 def load_allocation(model: Any, folder: Path) -> None:
@@ -55,4 +55,4 @@ def load_allocation(model: Any, folder: Path) -> None:
     for key, tensor in load_file(folder / _IMPORTANCE_NAME, device=str(model.device)).items():
         average, _, name = key.partition("|")
         getattr(allocator, average)[name] = tensor
-    model.active_peft_config.rank_pattern = read_json(folder / _PATTERN_NAME, error=CheckpointError)
+    model.active_peft_config.rank_pattern = read_json(folder / _PATTERN_NAME, error=CheckpointError) or None
