@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -240,13 +241,17 @@ def load_libraries() -> None:
 
 
 def hash_files(folder: Path) -> Hashes:
-    """All files below a folder, by their content; of a training's log without the line that has its seconds."""
+    """All files below a folder, by their content; without a training's seconds and the times of evaluations."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             content = path.read_bytes()
             if path.name == "log.jsonl":
                 content = b"".join(line for line in content.splitlines() if b'"loss"' in line)
+            elif path.suffix in (".json", ".html", ".md"):
+                content = re.sub(rb"\d{4}-\d\d-\d\dT[\d:]+(\+[\d:]+)?", b"", content)
+            if path.name == "evaluation.json":  # the hash over itself, and so over the time of scoring
+                content = re.sub(rb'"sha256": "[0-9a-f]{64}"', b"", content)
             found[path.relative_to(folder).as_posix()] = hashlib.sha256(content).hexdigest()[:16]
     return found
 
