@@ -43,7 +43,7 @@ env: .venv/installed
 	@touch $@
 
 demo: env
-	$(BIN)/python train.py
+	$(BIN)/python train.py recipes=background/lora_replay
 	$(BIN)/python evaluate.py run=latest
 	@echo "next: source .venv/bin/activate && vglm demo      (the newest run in the browser, before and after side by side)"
 
