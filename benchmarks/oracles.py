@@ -237,7 +237,7 @@ def records(given: Sequence[str], wanted: Sequence[str]) -> list[Prediction]:
             group=str(place),
             split="test",
             kind=None,
-            english=True,
+            language="en",
             question="",
             history=(),
             reference=reference,

@@ -396,7 +396,7 @@ def _record(prediction: str, reference: str) -> Prediction:
         group="",
         split="test",
         kind=None,
-        english=True,
+        language="en",
         question="",
         history=(),
         reference=reference,

@@ -6,9 +6,10 @@ from typing import Any
 
 from PIL import Image
 
-from vglm.data.sample import Language, Sample, Turn
+from vglm.data.sample import Sample, Turn
 from vglm.data.slices import ImageSlice
 from vglm.evaluation.predictions import Prediction
+from vglm.text.prompt import Language
 
 
 def sample(
@@ -29,7 +30,7 @@ def sample(
 def record(prediction: str = "", reference: str = "", id: str = "0", **values: Any) -> Prediction:
     """The record of an answer in the test split."""
     known: dict[str, Any] = {
-        "group": id, "split": "test", "kind": None, "english": True, "question": "?", "history": (),
+        "group": id, "split": "test", "kind": None, "language": "en", "question": "?", "history": (),
         "image": None, "image_sha256": None,
     }  # fmt: skip
     return Prediction(id=id, prediction=prediction, reference=reference, **(known | values))

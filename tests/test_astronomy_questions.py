@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from vglm.data.astronomy.questions import QUESTIONS, TYPES, about, ask, find_type, type_fault
 from vglm.errors import DataError
+from vglm.text.prompt import LANGUAGES
 from vglm.worlds.lightcurves import SHARES
 
 
@@ -68,22 +69,22 @@ def test_an_unknown_type_gets_a_suggestion() -> None:
 
 def test_answers_in_both_languages() -> None:
     answers = {
-        (question, english): ask(question, value, english, "KIC 1").answer
+        (question, language): ask(question, value, language, "KIC 1").answer
         for question, value in zip(QUESTIONS, ("gamma_doradus", 0.97, 0.018), strict=True)
-        for english in (False, True)
+        for language in LANGUAGES
     }
     assert answers == {
-        ("type", False): "剑鱼座γ型变星。",
-        ("type", True): "Gamma Doradus star.",
-        ("period", False): "约1天。",
-        ("period", True): "About 1 day.",
-        ("amplitude", False): "约0.02星等。",
-        ("amplitude", True): "About 0.02 mag.",
+        ("type", "zh"): "剑鱼座γ型变星。",
+        ("type", "en"): "Gamma Doradus star.",
+        ("period", "zh"): "约1天。",
+        ("period", "en"): "About 1 day.",
+        ("amplitude", "zh"): "约0.02星等。",
+        ("amplitude", "en"): "About 0.02 mag.",
     }
-    assert ask("type", "rotator", True, "KIC 1").answer == "rotator."
+    assert ask("type", "rotator", "en", "KIC 1").answer == "rotator."
 
 
 def test_wordings_vary_with_the_star_and_stay_with_it() -> None:
-    asked = [ask("type", "hybrid", True, f"star {number}").question for number in range(30)]
+    asked = [ask("type", "hybrid", "en", f"star {number}").question for number in range(30)]
     assert len(set(asked)) == 3
-    assert asked == [ask("type", "eclipsing", True, f"star {number}").question for number in range(30)]
+    assert asked == [ask("type", "eclipsing", "en", f"star {number}").question for number in range(30)]

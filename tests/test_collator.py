@@ -10,6 +10,7 @@ from PIL import Image
 from vglm.data.collator import Collator
 from vglm.data.sample import Sample
 from vglm.errors import DataError
+from vglm.text.prompt import Language
 
 PADDING, END = 256, 257
 
@@ -18,14 +19,14 @@ class ByteProcessor:
     """A whole processor of a few lines: bytes as tokens, one slot for an image, pictures as they are."""
 
     def __call__(
-        self, *, images: Any, text: Any, history: Any, english: Any, answer: Any, return_tensors: str, padding: bool
+        self, *, images: Any, text: Any, history: Any, language: Any, answer: Any, return_tensors: str, padding: bool
     ) -> dict[str, torch.Tensor]:
         assert (return_tensors, padding) == ("pt", True)
         prompts = [
             b"I" * (image is not None)
             + "".join(f"{before} {after} " for before, after in turns).encode()
-            + (f"Q:{question}A:" if is_english else f"问{question}答").encode()
-            for image, question, turns, is_english in zip(images, text, history, english, strict=True)
+            + (f"Q:{question}A:" if spoken == "en" else f"问{question}答").encode()
+            for image, question, turns, spoken in zip(images, text, history, language, strict=True)
         ]
         answers = [[] if answer is None else [*reply.encode(), END] for reply in answer or text]
         rows = [[*prompt, *reply] for prompt, reply in zip(prompts, answers, strict=True)]
@@ -40,8 +41,8 @@ class ByteProcessor:
         return batch | ({"pixel_values": torch.stack(pixels)} if pixels else {})
 
 
-def sample(image: Path | Image.Image | None, *turns: tuple[str, str], english: bool = True) -> Sample:
-    return builders.sample("train.json#7", *turns, group="g", image=image, language="en" if english else "zh")
+def sample(image: Path | Image.Image | None, *turns: tuple[str, str], language: Language = "en") -> Sample:
+    return builders.sample("train.json#7", *turns, group="g", image=image, language=language)
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def samples(tmp_path: Path) -> list[Sample]:
     Image.new("RGBA", (2, 2), (10, 20, 30, 0)).save(tmp_path / "a.png")
     return [
         sample(tmp_path / "a.png", ("u", "v"), ("w", "x")),
-        sample(None, ("何", "yz"), english=False),
+        sample(None, ("何", "yz"), language="zh"),
         sample(Image.new("RGB", (2, 2), (1, 2, 3)), ("?", "k")),
     ]
 

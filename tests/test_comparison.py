@@ -25,7 +25,7 @@ def record(name: str, prediction: str, *, split: str = "test", kind: str | None 
     """A record whose right answer is 对."""
     fields = {"question": "?", "reference": "对"} | values
     return Prediction(
-        id=name, group=name, split=split, kind=kind, english=False, history=(), prediction=prediction, image=None,
+        id=name, group=name, split=split, kind=kind, language="zh", history=(), prediction=prediction, image=None,
         image_sha256=None, error=values.get("error"), **{key: fields[key] for key in ("question", "reference")},
     )  # fmt: skip
 
@@ -194,7 +194,10 @@ def test_classes_have_a_confusion_matrix() -> None:
 
 
 def test_slices_by_kind_and_language() -> None:
-    rows = [replace(each, kind=["a", "b"][row % 2], english=row < 5) for row, each in enumerate(many(0, 20))]
+    rows = [
+        replace(each, kind=["a", "b"][row % 2], language="en" if row < 5 else "zh")
+        for row, each in enumerate(many(0, 20))
+    ]
     slices = compare(rows, [replace(each, prediction="对") for each in rows]).as_dict()["splits"]["test"]["slices"]
     assert {name: {value: part["n"] for value, part in parts.items()} for name, parts in slices.items()} == {
         "kind": {"a": 10, "b": 10},
@@ -325,7 +328,7 @@ def test_arms_with_other_draws_are_refused() -> None:
 
 
 def yes_no(name: str, prediction: str, reference: str, **values: object) -> Prediction:
-    return replace(record(name, prediction, reference=reference), english=True, **values)  # type: ignore[arg-type]
+    return replace(record(name, prediction, reference=reference), language="en", **values)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

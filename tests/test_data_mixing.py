@@ -111,6 +111,6 @@ def test_mixed_splits_are_tested_on_the_task_and_watched_for_leakage() -> None:
 
 def test_dialogues_are_told_without_a_picture_being_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     mixture = Mixture({"a": SceneDialogues(50, seed=1), "b": SceneDialogues(9, seed=2)}, {"a": 1, "b": 2}, length=40)
-    expected = [(sample.turns, sample.image is not None, sample.english) for sample in mixture]
+    expected = [(sample.turns, sample.image is not None, sample.language) for sample in mixture]
     monkeypatch.setattr("vglm.worlds.pretraining.render", None)
     assert list(mixture.dialogues()) == expected

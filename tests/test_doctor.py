@@ -25,7 +25,7 @@ from vglm.data.doctor import (
 )
 from vglm.data.doctor.pictures import BROKEN, MISSING, READABLE, decode_pictures, look_at
 from vglm.data.doctor.similarity import find_look_alikes, look_alike, shrink
-from vglm.data.doctor.texts import Language, Mark, language_of, marks_of, unresolved_in
+from vglm.data.doctor.texts import Mark, Script, language_of, marks_of, unresolved_in
 from vglm.data.images import image_sha256
 from vglm.data.readers import read
 from vglm.data.sample import Sample
@@ -296,21 +296,21 @@ def test_marks(answer: str) -> None:
 def test_no_text_breaks_the_marks(text: str) -> None:
     marks_of(text)
     unresolved_in(text)
-    assert language_of(text + "心脏大小正常肺野清晰" * (len(text) + 1)) is Language.CHINESE
+    assert language_of(text + "心脏大小正常肺野清晰" * (len(text) + 1)) is Script.CHINESE
 
 
 @pytest.mark.parametrize(
     ("text", "language"),
     [
-        ("X光片显示心脏大小正常。", Language.CHINESE),
-        ("Normal heart size.", Language.LATIN),
-        ("正常 normal heart", Language.MIXED),
-        ("Сердце в норме", Language.OTHER),
-        ("心臓の大きさは正常です", Language.OTHER),
-        ("12 %", Language.NONE),
+        ("X光片显示心脏大小正常。", Script.CHINESE),
+        ("Normal heart size.", Script.LATIN),
+        ("正常 normal heart", Script.MIXED),
+        ("Сердце в норме", Script.OTHER),
+        ("心臓の大きさは正常です", Script.OTHER),
+        ("12 %", Script.NONE),
     ],
 )
-def test_languages(text: str, language: Language) -> None:
+def test_languages(text: str, language: Script) -> None:
     assert language_of(text) is language
 
 

@@ -16,6 +16,7 @@ from vglm.evaluation.predict.generation import answer_splits, check_precision, g
 from vglm.evaluation.predictions import append_predictions, part_file, read_predictions, write_predictions
 from vglm.model.loading import load_pretrained
 from vglm.processes import Processes
+from vglm.text.prompt import Language
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def samples(reference: Path) -> list[Sample]:
     return [
         sample("zh", pictures[0], "这张图片的背景里有什么内容？", kind="background"),
         sample("text", None, "你好"),
-        sample("en", pictures[1], "What is in the picture?", english=True),
+        sample("en", pictures[1], "What is in the picture?", language="en"),
         sample("history", pictures[2], "它是什么颜色的？", history=(("描述这张图片。", "一片森林，还有一条小河。"),)),
         sample("memory", Image.new("RGB", (40, 20), "orange"), "图中有几个人？"),
     ]
@@ -41,12 +42,12 @@ def sample(
     image: Path | Image.Image | None,
     question: str,
     *,
-    english: bool = False,
+    language: Language = "zh",
     history: tuple[tuple[str, str], ...] = (),
     **meta: str,
 ) -> Sample:
     turns = (*(Turn(*turn) for turn in history), Turn(question, "答案"))
-    return Sample(id=name, group=name, image=image, turns=turns, language="en" if english else "zh", meta=meta)
+    return Sample(id=name, group=name, image=image, turns=turns, language=language, meta=meta)
 
 
 def test_the_batch_size_changes_nothing(loaded: tuple[Any, Any], samples: list[Sample]) -> None:

@@ -19,6 +19,7 @@ from vglm.evaluation.predict.generation import answer_splits, generate_predictio
 from vglm.evaluation.predict.likelihoods import add_likelihoods, check_choices, forget_likelihoods, score_choices
 from vglm.evaluation.predictions import Prediction, read_predictions, unanswered
 from vglm.model.loading import load_pretrained
+from vglm.text.prompt import Language
 from vglm.worlds.pretraining import SceneDialogues
 
 
@@ -34,7 +35,7 @@ def samples(reference: Path) -> list[Sample]:
     return [
         sample("zh", pictures[0], "这张图片的背景里有什么内容？", choices=["沙滩。", "一片森林。", "雪"]),
         sample("text", None, "你好", choices=["你好。", "再见。"]),
-        sample("en", pictures[1], "Is it red?", english=True, choices=["Yes.", "No."]),
+        sample("en", pictures[1], "Is it red?", language="en", choices=["Yes.", "No."]),
         sample("history", pictures[2], "它是什么颜色的？", history=(("描述这张图片。", "一片森林，还有一条小河。"),)),
         sample("memory", Image.new("RGB", (40, 20), "orange"), "图中有几个人？", choices=["一个", "没有人"]),
     ]
@@ -45,12 +46,12 @@ def sample(
     image: Path | Image.Image | None,
     question: str,
     *,
-    english: bool = False,
+    language: Language = "zh",
     history: tuple[tuple[str, str], ...] = (),
     **meta: Any,
 ) -> Sample:
     turns = (*(Turn(*turn) for turn in history), Turn(question, "答案"))
-    return Sample(id=name, group=name, image=image, turns=turns, language="en" if english else "zh", meta=meta)
+    return Sample(id=name, group=name, image=image, turns=turns, language=language, meta=meta)
 
 
 def test_choices_score_as_their_tokens_one_by_one(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
@@ -71,7 +72,7 @@ def one_by_one(model: Any, processor: Any, asked: Sample, choice: str) -> list[f
     """The log-probability of each token after everything before it, each from a call of its own without padding."""
     image = None if asked.image is None else open_image(asked.image)
     inputs = processor(
-        images=image, text=asked.question, history=asked.history, english=asked.english, return_tensors="pt"
+        images=image, text=asked.question, history=asked.history, language=asked.language, return_tensors="pt"
     )
     ids = inputs.pop("input_ids")
     inputs.pop("attention_mask")
@@ -250,7 +251,7 @@ def test_an_evaluation_of_yes_no_questions(random_model_folder: Path, tmp_path: 
         for found in read_predictions(path):
             assert set(found.likelihoods) == set(json.loads(str(found.meta["choices"])))
     for place, found in enumerate(read_predictions(folder / "true" / "predictions.jsonl")):
-        shown = sample(found.id, tmp_path / f"{place + 2}.png", found.question, english=found.english)
+        shown = sample(found.id, tmp_path / f"{place + 2}.png", found.question, language=found.language)
         for choice, value in found.likelihoods.items():
             assert value == pytest.approx(math.fsum(one_by_one(model, processor, shown, choice)), abs=1e-4)
     content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["splits"]["test"]

@@ -127,7 +127,7 @@ def _is_subsequence(part: tuple[str, ...], text: str) -> bool:
 
 def record(prediction: str, reference: str, place: int = 0, **others: Any) -> Prediction:
     values = {
-        "id": str(place), "group": str(place), "split": "test", "kind": None, "english": True, "question": "?",
+        "id": str(place), "group": str(place), "split": "test", "kind": None, "language": "en", "question": "?",
         "history": (), "reference": reference, "prediction": prediction, "image": None, "image_sha256": None,
     }  # fmt: skip
     return Prediction(**(values | others))

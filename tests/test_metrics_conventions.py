@@ -13,7 +13,7 @@ GOLDEN = json.loads((Path(__file__).parent / "golden" / "metrics" / "text.json")
 def arm(pairs: list[list[str]]) -> list[Prediction]:
     return [
         Prediction(
-            id=str(place), group=str(place), split="test", kind=None, english=True, question="?", history=(),
+            id=str(place), group=str(place), split="test", kind=None, language="en", question="?", history=(),
             reference=reference, prediction=prediction, image=None, image_sha256=None,
         )
         for place, (prediction, reference) in enumerate(pairs)

@@ -46,7 +46,7 @@ JUDGE = {"base_url": "http://127.0.0.1:9/v1", "model": "x"}
 
 def record(place: int, prediction: str, **others: Any) -> Prediction:
     values = {
-        "id": f"study {place}", "group": str(place), "split": "test", "kind": None, "english": True, "question": "?",
+        "id": f"study {place}", "group": str(place), "split": "test", "kind": None, "language": "en", "question": "?",
         "history": (), "reference": f"finding {place}", "prediction": prediction, "image": None, "image_sha256": None,
     }  # fmt: skip
     return Prediction(**(values | others))

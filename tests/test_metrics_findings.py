@@ -157,7 +157,7 @@ def arm(*pairs: tuple[str, str | None]) -> list[Prediction]:
     """Records of (reference, prediction); no prediction is an error."""
     return [
         Prediction(
-            id=str(place), group=str(place), split="test", kind=None, english=True, question="?", history=(),
+            id=str(place), group=str(place), split="test", kind=None, language="en", question="?", history=(),
             reference=reference, prediction=prediction or "", image=None, image_sha256=None,
             error="unreadable" if prediction is None else None,
         )

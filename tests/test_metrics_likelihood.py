@@ -21,7 +21,7 @@ def record(
     name: str, reference: str, likelihoods: Mapping[str, float], prediction: str = "", **values: object
 ) -> Prediction:
     return Prediction(
-        id=name, group=name, split="test", kind=None, english=True, question="?", history=(), reference=reference,
+        id=name, group=name, split="test", kind=None, language="en", question="?", history=(), reference=reference,
         prediction=prediction, image=None, image_sha256=None, likelihoods=likelihoods, **values,  # type: ignore[arg-type]
     )  # fmt: skip
 

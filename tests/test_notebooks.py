@@ -31,5 +31,5 @@ def test_notebook_is_stored_without_outputs(notebook: Path) -> None:
 
 def test_first_look_answers_about_its_picture() -> None:
     names = execute(repo_root() / "notebooks" / "01_first_look.ipynb")
-    assert names["caption"] == answer_to(names["scene"], "caption", english=False)
-    assert names["colour"] == answer_to(names["scene"], "colour", english=False)
+    assert names["caption"] == answer_to(names["scene"], "caption", language="zh")
+    assert names["colour"] == answer_to(names["scene"], "colour", language="zh")

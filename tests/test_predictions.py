@@ -33,7 +33,7 @@ RECORD = Prediction(
     group="star 7",
     split="test",
     kind="background",
-    english=False,
+    language="zh",
     question="这张图片的背景里有什么内容？",
     history=(("图中有几个人？", "三个人。"),),
     reference="这张图片的背景是金色的沙滩。",
@@ -96,9 +96,19 @@ def test_a_record_is_one_line_of_plain_json(tmp_path: Path) -> None:
     assert text.count("\n") == 1
     assert "这张图片的背景是金色的沙滩。" in text
     assert list(json.loads(text)) == [
-        "id", "group", "split", "kind", "english", "question", "history", "reference", "prediction", "image",
+        "id", "group", "split", "kind", "language", "question", "history", "reference", "prediction", "image",
         "image_sha256", "error", "meta", "draw", "likelihoods", "finish", "tokens",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("english", "language"), [(True, "en"), (False, "zh")])
+def test_records_of_earlier_versions_say_whether_the_prompt_is_english(
+    english: bool, language: str, tmp_path: Path
+) -> None:
+    older = {"english" if name == "language" else name: value for name, value in asdict(RECORD).items()}
+    (tmp_path / "p.jsonl").write_text(json.dumps(older | {"english": english}), encoding="utf-8")
+    (record,) = read_predictions(tmp_path / "p.jsonl")
+    assert record == replace(RECORD, language=language)
 
 
 def test_all_bad_lines_are_named(tmp_path: Path) -> None:
@@ -110,7 +120,7 @@ def test_all_bad_lines_are_named(tmp_path: Path) -> None:
         json.dumps({key: value for key, value in good.items() if key != "reference"}),
         json.dumps(good | {"id": "b", "score": 1}),
         json.dumps(good | {"id": "c", "prediction": None}),
-        json.dumps(good | {"id": "d", "english": "no"}),
+        json.dumps(good | {"id": "d", "language": "no"}),
         json.dumps(good | {"id": "e", "history": [["only a question"]]}),
         json.dumps(good | {"id": "f", "draw": "first"}),
         json.dumps(good | {"id": "g", "likelihoods": {"yes": "very"}}),

@@ -18,6 +18,7 @@ from vglm.model.image_processing import VisualGlmImageProcessor
 from vglm.model.modeling import IGNORE_INDEX
 from vglm.model.processing import VisualGlmProcessor
 from vglm.model.tokenization import VisualGlmTokenizer
+from vglm.text.prompt import LANGUAGES
 
 REFERENCE = Path(__file__).parent / "reference" / "visualglm-mini-a"
 EXPECTED: dict[str, Any] = json.loads((REFERENCE / "expected.json").read_text(encoding="utf-8"))
@@ -39,7 +40,7 @@ samples = st.fixed_dictionaries(
         "images": st.sampled_from([None, *IMAGES[:2]]),
         "text": words,
         "history": st.none() | st.lists(st.tuples(words, words), max_size=2),
-        "english": st.booleans(),
+        "language": st.sampled_from(LANGUAGES),
         "answer": words,
     }
 )
@@ -48,7 +49,12 @@ samples = st.fixed_dictionaries(
 def arguments(name: str) -> dict[str, Any]:
     case = CASES[name]
     image = None if case["image"] is None else IMAGES[case["image"]]
-    return {"images": image, "text": case["query"], "history": case["history"], "english": case["english"]}
+    return {
+        "images": image,
+        "text": case["query"],
+        "history": case["history"],
+        "language": "en" if case["english"] else "zh",
+    }
 
 
 def pixels_of(index: int) -> NDArray[Any]:
@@ -125,8 +131,8 @@ def test_a_batch_is_its_samples_left_padded(rows: list[dict[str, Any]]) -> None:
 
 
 def test_single_values_hold_for_every_sample() -> None:
-    batch = PROCESSOR(images=IMAGES[:2], text="Hi", english=True, history=[("a", "b")], answer="c")
-    one = PROCESSOR(images=IMAGES[1], text="Hi", english=True, history=[("a", "b")], answer="c")
+    batch = PROCESSOR(images=IMAGES[:2], text="Hi", language="en", history=[("a", "b")], answer="c")
+    one = PROCESSOR(images=IMAGES[1], text="Hi", language="en", history=[("a", "b")], answer="c")
     assert batch["input_ids"] == one["input_ids"] * 2
     np.testing.assert_array_equal(batch["pixel_values"][1], one["pixel_values"][0])
 
@@ -142,11 +148,12 @@ def test_padding_is_for_tensors_unless_asked_for() -> None:
     ("wrong", "message"),
     [
         ({"text": ["a", "b"], "answer": ["c"]}, "text has 2, answer has 1"),
-        ({"text": ["a", "b"], "images": [None] * 3, "english": [True]}, "images has 3, text has 2, english has 1"),
+        ({"text": ["a", "b"], "images": [None] * 3, "language": ["en"]}, "images has 3, text has 2, language has 1"),
         ({"text": ["a"], "history": [[("q", "a")], []]}, "text has 1, history has 2"),
         ({"text": []}, "text is empty"),
         ({}, "text[0] is None"),
         ({"text": ["a", 3], "answer": ["b", None]}, "text[1] is 3; answer[1] is None"),
+        ({"text": "a", "language": True}, "language[0] is True"),
         ({"text": "a", "history": [("q", "a", "?")]}, "history[0] is ('q', 'a', '?')"),
         ({"text": ["a", "b"], "images": [None, "cat.png"]}, "images[1] is 'cat.png'"),
     ],

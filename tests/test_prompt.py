@@ -18,14 +18,14 @@ TOKENIZER = VisualGlmTokenizer.from_pretrained(REFERENCE / "hf_layout")
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_prompts_read_as_in_the_original(case: dict[str, Any]) -> None:
     history = tuple((question, answer) for question, answer in case["history"])
-    prompt = Prompt(case["query"], history, case["image"] is not None, case["english"])
+    prompt = Prompt(case["query"], history, case["image"] is not None, "en" if case["english"] else "zh")
     parts = (prompt.before_image, prompt.after_image)
     decoded = [TOKENIZER.decode(TOKENIZER.encode_plain(part), clean_up_tokenization_spaces=False) for part in parts]
     assert " ".join(filter(None, decoded)) == case["prompt_decoded"]
 
 
 def test_the_parts_of_a_prompt() -> None:
-    assert Prompt("Q2", (("Q1", "A1"),), has_image=True, english=True).after_image == "</img>Q:Q1\nA:A1\nQ:Q2\nA:"
+    assert Prompt("Q2", (("Q1", "A1"),), has_image=True, language="en").after_image == "</img>Q:Q1\nA:A1\nQ:Q2\nA:"
     assert Prompt("二", (("一", "甲"),)).after_image == "问：一\n答：甲\n问：二\n答："
     assert (Prompt("一").before_image, Prompt("一", has_image=True).before_image) == ("", "<img>")
 

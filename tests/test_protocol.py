@@ -108,7 +108,7 @@ def write_run(
     for label, right in arms.items():
         records = [
             Prediction(
-                id=name, group=name, split="test", kind=None, english=False, question="?", history=(), reference="yes",
+                id=name, group=name, split="test", kind=None, language="zh", question="?", history=(), reference="yes",
                 prediction="yes" if is_right else "no", image=None, image_sha256=None,
             )
             for name, is_right in right.items()

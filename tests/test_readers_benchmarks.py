@@ -58,7 +58,12 @@ def test_each_format_is_recognised(name: str, tmp_path: Path) -> None:
 def test_mmbench_rotations_share_a_group_and_a_picture(tmp_path: Path) -> None:
     path = mmbench_set(tmp_path)
     first, second, third, turned, chinese = samples_of(path)
-    assert (first.id, first.question, first.answer, first.english) == ("mmbench_dev_en.tsv#2", "What is it?", "A", True)
+    assert (first.id, first.question, first.answer, first.language) == (
+        "mmbench_dev_en.tsv#2",
+        "What is it?",
+        "A",
+        "en",
+    )
     assert dict(first.meta) == {
         "options": "A. a cat\nB. a dog",
         "choices": ["A", "B"],
@@ -73,7 +78,7 @@ def test_mmbench_rotations_share_a_group_and_a_picture(tmp_path: Path) -> None:
     assert (turned.answer, turned.meta["options"]) == ("B", "A. a dog\nB. a cat")
     assert turned.image == first.image
     assert (third.answer, third.meta["choices"], third.meta["hint"]) == ("C", ["A", "B", "C"], "")
-    assert not chinese.english
+    assert chinese.language == "zh"
     assert [colour_of(each) for each in (first, second, turned)] == [(255, 0, 0), (0, 0, 255), (255, 0, 0)]
 
 

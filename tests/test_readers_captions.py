@@ -42,13 +42,13 @@ def test_xrayglm(tmp_path: Path) -> None:
     assert first.id == "openi#1"
     assert (first.group, second.group, third.group) == ("2", "2", "861")
     assert first.turns == (Turn("通过这张胸部X光影像可以诊断出什么？", CAPTION),)
-    assert not first.english
+    assert first.language == "zh"
     assert second.turns == (Turn("What can be diagnosed from this chest X-ray?", "No acute disease."),)
-    assert second.english
+    assert second.language == "en"
     assert second.image == tmp_path / "images/2_2.jpg"
     assert first.meta == {"image_id": "2_1"}
-    asked = next(read_samples(path, image_dir=tmp_path / "images", question="正常吗？", english=True))
-    assert (asked.question, asked.english) == ("正常吗？", True)
+    asked = next(read_samples(path, image_dir=tmp_path / "images", question="正常吗？", language="en"))
+    assert (asked.question, asked.language) == ("正常吗？", "en")
 
 
 def test_broken_xrayglm_rows(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_the_openi_sample(real_data: Path, language: str) -> None:
     samples = list(read_samples(path, skip_missing=True))
     assert [sample.meta["image_id"] for sample in samples] == ["2882_1", "2577_1", "861_1", "2_1", "2_2"]
     assert [sample.group for sample in samples] == ["2882", "2577", "861", "2", "2"]
-    assert {sample.english for sample in samples} == {language == "en"}
+    assert {sample.language for sample in samples} == {language}
     with pytest.raises(
         DataError, match=r"(?s)400 of 405 rows cannot be used.*:6: expected image '162_1\.png'.*skip_miss"
     ):
@@ -263,7 +263,7 @@ def test_the_language_of_prompts_is_an_option_also_under_its_former_name(tmp_pat
     asked = [({}, "en"), ({"language": "zh"}, "zh"), ({"english": False}, "zh"), ({"english": True}, "en")]
     for options, language in asked:
         (sample,) = read_samples(path, **options)
-        assert (sample.language, sample.english) == (language, language == "en")
+        assert sample.language == language
         assert sample.question == {"zh": xrayglm.QUESTION, "en": xrayglm.ENGLISH_QUESTION}[language]
     for options, message in (
         ({"language": "de"}, r"dataset\.options\.language must be one of zh, en"),

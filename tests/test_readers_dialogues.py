@@ -81,7 +81,7 @@ def test_llava(write: Write, folder: Path, as_lines: bool) -> None:
     assert first.id == "data.json#1"
     assert first.image == folder / "coco/train2017/000000033471.jpg"
     assert first.group == "coco/train2017/000000033471.jpg"
-    assert first.english
+    assert first.language == "en"
     assert first.history == [
         ("What are the colors of the bus in the image?", "The bus in the image is white and red."),
     ]
@@ -154,8 +154,8 @@ def test_several_pictures(write: Write, folder: Path) -> None:
 
 def test_the_language_is_that_of_the_words_or_told(write: Write) -> None:
     path = write(chat(("user", "What?"), ("assistant", "天空。")))
-    assert not only(path).english
-    assert only(path, english=True).english
+    assert only(path).language == "zh"
+    assert only(path, language="en").language == "en"
 
 
 USER, ANSWER = ("user", "What?"), ("assistant", "Sky.")

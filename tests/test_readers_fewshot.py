@@ -54,7 +54,7 @@ def test_a_row_becomes_a_sample(folder: Path, write: Callable[[Any], Path]) -> N
     assert sample.group == "pictures/dog.png"
     assert sample.image == folder / "pictures/dog.png"
     assert sample.turns == (Turn(QUESTION, "蓝天。"),)
-    assert not sample.english
+    assert sample.language == "zh"
     assert sample.meta == {"kind": "background", "source": "me"}
 
 
@@ -63,7 +63,7 @@ def test_text_only_english_and_history(write: Callable[[Any], Path]) -> None:
     first, second = read_fewshot(write(rows), name="a/train.json")
     assert first.image is second.image is None
     assert (first.id, first.group) == ("a/train.json#1", "a/train.json#1")
-    assert second.english
+    assert second.language == "en"
     assert second.history == [("Hi", "Hello"), ("Who?", "A cat")]
     assert second.question == QUESTION
 

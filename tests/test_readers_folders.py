@@ -36,9 +36,9 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
         path / "beach/1.jpg",
         {"choices": ["beach", "forest"]},
     )
-    assert (second.answer, third.answer, third.english) == ("beach", "forest", True)
+    assert (second.answer, third.answer, third.language) == ("beach", "forest", "en")
     asked = next(iter(read_samples(path, question="这是哪里？")))
-    assert (asked.question, asked.english) == ("这是哪里？", False)
+    assert (asked.question, asked.language) == ("这是哪里？", "zh")
 
 
 def test_chinese_classes_are_asked_for_in_chinese(tmp_path: Path) -> None:

@@ -58,11 +58,11 @@ def test_a_table(folder: Path, separator: str) -> None:
     assert first.image == folder / "cat.png"
     assert first.turns == (Turn('How many?\nCats, "I" mean; or\tdogs', "2"),)
     assert first.group == "p7"
-    assert first.english
+    assert first.language == "en"
     assert first.meta == {"patient_id": "p7", "split": "validation", "note": "x"}
     assert second.id == "table.txt#4"  # the line where it begins
     assert second.image is None
-    assert not second.english
+    assert second.language == "zh"
 
 
 def test_told_columns(folder: Path) -> None:
@@ -81,11 +81,11 @@ def test_chinese_columns(folder: Path) -> None:
 
 def test_captions_need_no_question(folder: Path) -> None:
     path = write(folder / "t.csv", "file_name,caption\ncat.png,A cat.\ndog.png,一只狗。\n")
-    assert [(each.question, each.english) for each in read_samples(path)] == [
-        ("Describe the picture.", True),
-        ("描述这张图片。", False),
+    assert [(each.question, each.language) for each in read_samples(path)] == [
+        ("Describe the picture.", "en"),
+        ("描述这张图片。", "zh"),
     ]
-    assert next(read_samples(path, question="What?", english=False)).question == "What?"
+    assert next(read_samples(path, question="What?", language="zh")).question == "What?"
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_lines(folder: Path) -> None:
     first, second = read_samples(lines(folder / "r.jsonl", *rows))
     assert first.turns == (Turn("Hi.", "Hello."), Turn("How many?", "1"))
     assert (first.group, first.meta) == ("cat.png", {"kind": "count"})
-    assert second.english
+    assert second.language == "en"
     path = write(folder / "list.json", json.dumps([{"image": "cat.png", "question": "How many?", "answer": "One."}]))
     assert recognise(path).NAME == "jsonl"
     assert [each.id for each in read_samples(path)] == ["list.json#1"]

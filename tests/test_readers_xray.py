@@ -71,7 +71,7 @@ def test_r2gen_gives_each_picture_with_its_split_and_group(r2gen):
     assert [each.meta["split"] for each in samples] == ["train", "train", "train", "validation"]
     assert samples[2].meta["study"] == "50414267"
     assert samples[1].image == r2gen.parent / "images/CXR1_1/1.png"
-    assert (samples[0].answer, samples[0].english, samples[2].english) == (REPORT, True, False)
+    assert (samples[0].answer, samples[0].language, samples[2].language) == (REPORT, "en", "zh")
     assert samples[2].question == "通过这张胸部X光影像可以诊断出什么？"
 
 

@@ -51,7 +51,7 @@ EVALUATION = Evaluation(
 
 
 def record(name: str, prediction: str, **values: object) -> Prediction:
-    fields = {"split": "test", "kind": None, "english": False, "question": "背景里有什么？", "reference": "沙滩。"}
+    fields = {"split": "test", "kind": None, "language": "zh", "question": "背景里有什么？", "reference": "沙滩。"}
     fields |= {"image": None, "image_sha256": None, "history": (), **values}
     return Prediction(id=name, group=name, prediction=prediction, **fields)  # type: ignore[arg-type]
 
@@ -60,8 +60,8 @@ BEFORE = [
     record("same", "沙滩。"),
     record("gain", "一只猫。", image="beach.png", image_sha256="ab" * 32),
     record("error", "", error="image broken.png is damaged"),
-    record("kept", "Two.", split="retention", kind="count", english=True, question="How many?", reference="Two."),
-    record("lost", "Red.", split="retention", kind="colour", english=True, question="What colour?", reference="Red."),
+    record("kept", "Two.", split="retention", kind="count", language="en", question="How many?", reference="Two."),
+    record("lost", "Red.", split="retention", kind="colour", language="en", question="What colour?", reference="Red."),
 ]
 AFTER = [
     replace(each, prediction={"gain": "沙滩。", "lost": "沙滩。"}.get(each.id, each.prediction)) for each in BEFORE
@@ -415,7 +415,7 @@ def test_forgetting_that_is_told_from_chance(make_folder: Callable[..., Path]) -
 
 def test_a_classification_shows_its_confusion(make_folder: Callable[..., Path]) -> None:
     before = [
-        record(f"{row}", "wolf", reference="cat" if row % 2 else "dog", kind="ab"[row % 2], english=True)
+        record(f"{row}", "wolf", reference="cat" if row % 2 else "dog", kind="ab"[row % 2], language="en")
         for row in range(24)
     ]
     after = [replace(each, prediction=each.reference) for each in before]
@@ -438,9 +438,9 @@ def test_a_classification_shows_its_confusion(make_folder: Callable[..., Path]) 
 def test_slices_to_which_the_primary_metric_does_not_apply_are_by_another_one_which_is_named(
     make_folder: Callable[..., Path],
 ) -> None:
-    choices = {"kind": "yes_no", "meta": {"choices": '["Yes.", "No."]'}, "reference": "Yes.", "english": True}
+    choices = {"kind": "yes_no", "meta": {"choices": '["Yes.", "No."]'}, "reference": "Yes.", "language": "en"}
     before = [record(f"{row}", "No.", **choices) for row in range(12)]
-    before += [record(f"c{row}", "A cat.", kind="caption", reference="A dog.", english=True) for row in range(15)]
+    before += [record(f"c{row}", "A cat.", kind="caption", reference="A dog.", language="en") for row in range(15)]
     after = [replace(each, prediction=each.reference) for each in before]
     config = "metrics: {names: [choice_accuracy], labels: null, convention: null}"
     path = render(make_folder(before, after, replace(EVALUATION, config=config, stamps=())))
@@ -602,7 +602,7 @@ def test_without_findings_there_is_no_such_section(make_folder: Callable[..., Pa
 
 
 def test_page_and_terminal_call_right_what_the_primary_metric_does(make_folder: Callable[..., Path]) -> None:
-    before = [record(f"{row:03}", "No.", reference="yes" if row % 2 else "no", english=True) for row in range(40)]
+    before = [record(f"{row:03}", "No.", reference="yes" if row % 2 else "no", language="en") for row in range(40)]
     after = [replace(each, prediction="Yes." if each.reference == "yes" else "No.") for each in before]
     config = "metrics: {names: [pope_accuracy], labels: null, convention: null}"
     folder = make_folder(before, after, replace(EVALUATION, config=config, stamps=()))

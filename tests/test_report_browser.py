@@ -131,7 +131,8 @@ def make_page(tmp_path: Path) -> Callable[[int], Path]:
         for row in range(n):
             before.append(
                 record(
-                    f"row{row}", "沙滩。" if row % 2 else "森林里的猫。", kind=kinds[row % 3], english=row % 4 == 0,
+                    f"row{row}", "沙滩。" if row % 2 else "森林里的猫。", kind=kinds[row % 3],
+                    language="zh" if row % 4 else "en",
                     question=f"第{row}张图片的背景里有什么？",
                 )
             )  # fmt: skip

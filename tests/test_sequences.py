@@ -14,6 +14,7 @@ from vglm.errors import ConfigError, DataError
 from vglm.model.image_processing import VisualGlmImageProcessor
 from vglm.model.processing import VisualGlmProcessor
 from vglm.model.tokenization import VisualGlmTokenizer
+from vglm.text.prompt import LANGUAGES, Language
 from vglm.worlds.pretraining import SceneDialogues
 
 REFERENCE = Path(__file__).parent / "reference" / "visualglm-mini-a"
@@ -30,9 +31,9 @@ dialogues = st.lists(st.tuples(texts, texts), min_size=1, max_size=4)
 
 
 def sample(
-    *turns: tuple[str, str], name: str = "a.json#1", image: Image.Image | None = IMAGE, english: bool = False
+    *turns: tuple[str, str], name: str = "a.json#1", image: Image.Image | None = IMAGE, language: Language = "zh"
 ) -> Sample:
-    return builders.sample(name, *turns, image=image, language="en" if english else "zh")
+    return builders.sample(name, *turns, image=image, language=language)
 
 
 def tokens(item: Sample, **options: object) -> list[int]:
@@ -59,14 +60,14 @@ def test_every_answer_is_a_sequence_with_the_turns_before_it_as_history() -> Non
     assert str(last.statistics) == "1 answers to learn"
 
 
-@given(dialogues, st.booleans())
-def test_an_answer_is_learned_as_the_model_is_asked_for_it(turns: list[tuple[str, str]], english: bool) -> None:
-    rows = list(TrainingSequences([sample(*turns, english=english)], PROCESSOR, max_length=10_000))
+@given(dialogues, st.sampled_from(LANGUAGES))
+def test_an_answer_is_learned_as_the_model_is_asked_for_it(turns: list[tuple[str, str]], language: Language) -> None:
+    rows = list(TrainingSequences([sample(*turns, language=language)], PROCESSOR, max_length=10_000))
     batch = Collator(PROCESSOR)(rows)
     for number, row in enumerate(rows):
         ids, labels = (batch[key][number][batch["attention_mask"][number] == 1] for key in ("input_ids", "labels"))
         prompt = PROCESSOR(
-            images=np.zeros((28, 28, 3), np.uint8), text=row.question, history=turns[:number], english=english
+            images=np.zeros((28, 28, 3), np.uint8), text=row.question, history=turns[:number], language=language
         )
         assert ids[: len(prompt["input_ids"][0])].tolist() == prompt["input_ids"][0]
         assert PROCESSOR.decode(labels[labels >= 0]) == PROCESSOR.decode(PROCESSOR.tokenizer.encode_plain(row.answer))
@@ -110,7 +111,7 @@ def test_what_is_cut_is_the_oldest_turns_then_the_answers_end_and_is_counted(
     assert sequences.statistics == expected
 
 
-@given(dialogues, st.booleans())
+@given(dialogues, st.sampled_from(LANGUAGES))
 def test_the_length_that_decides_what_is_measured_is_a_bound(turns: list[tuple[str, str]], has_image: bool) -> None:
     whole = sample(*turns, image=IMAGE if has_image else None)
     sequences = TrainingSequences([whole], PROCESSOR, max_length=10_000)
@@ -139,7 +140,7 @@ def test_all_questions_without_room_are_counted_and_five_named() -> None:
 
 def test_samples_made_on_demand_are_measured_without_their_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     scenes = SceneDialogues(60, seed=1)
-    drawn = [(each.turns, each.image is not None, each.english) for each in scenes]
+    drawn = [(each.turns, each.image is not None, each.language) for each in scenes]
     assert list(scenes.dialogues()) == drawn
     monkeypatch.setattr("vglm.worlds.pretraining.render", None)
     assert len(TrainingSequences(scenes, PROCESSOR, max_length=500)) == sum(len(turns) for turns, _, _ in drawn)

@@ -13,7 +13,7 @@ from PIL import Image
 from vglm.errors import AdapterError, ConfigError, DataError
 from vglm.model.loading import load_pretrained
 from vglm.serving.adapters import BASE
-from vglm.serving.chat import Dialogue, Terminal, first_question, open_picture, with_english
+from vglm.serving.chat import Dialogue, Terminal, first_question, in_language, open_picture
 from vglm.serving.engine import Engine
 from vglm.serving.loading import name_adapter
 from vglm.serving.sampling import Sampling
@@ -118,10 +118,10 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(engine: Engine, monkeypatch
 
 
 def test_english_bars_chinese_and_asks_in_english() -> None:
-    assert with_english(HOW, True).bars_chinese
-    assert with_english(HOW, False) == HOW
-    assert first_question(True, None, None) == "Describe the image."
-    assert first_question(False, "看。", None) == "看。"
+    assert in_language(HOW, "en").bars_chinese
+    assert in_language(HOW, "zh") == HOW
+    assert first_question("en", None, None) == "Describe the image."
+    assert first_question("zh", "看。", None) == "看。"
 
 
 def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:

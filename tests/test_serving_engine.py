@@ -26,7 +26,7 @@ QUESTIONS = [
     Question("图中有什么？", PICTURE),
     Question("你好"),
     Question("图片的背景里有什么内容，是什么颜色？", PICTURE.rotate(90), history=[("你好", "你好。")]),
-    Question("What is in the picture?", PICTURE.rotate(180), english=True),
+    Question("What is in the picture?", PICTURE.rotate(180), language="en"),
 ]
 
 
@@ -100,7 +100,7 @@ def test_a_greedy_answer_is_that_of_generate(
             images=[question.image],
             text=[question.text],
             history=[list(question.history)],
-            english=question.english,
+            language=question.language,
             return_tensors="pt",
         )
         with torch.inference_mode():

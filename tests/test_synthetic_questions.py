@@ -3,6 +3,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
+from vglm.text.prompt import LANGUAGES, Language
 from vglm.worlds.background import ANSWERS, QUESTION
 from vglm.worlds.questions import (
     ATTRIBUTE_KINDS,
@@ -38,45 +39,45 @@ FISH = Scene("fish", "black", 2, "wheat field", (), 0)
     ],
 )
 def test_answers(scene: Scene, kind: str, chinese: str, english: str) -> None:
-    assert answer_to(scene, kind, english=False) == chinese
-    assert answer_to(scene, kind, english=True) == english
+    assert answer_to(scene, kind, language="zh") == chinese
+    assert answer_to(scene, kind, language="en") == english
 
 
-@pytest.mark.parametrize("english", [False, True])
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("kind", [*ATTRIBUTE_KINDS, "caption"])
-def test_many_wordings_one_answer(kind: str, english: bool) -> None:
+def test_many_wordings_one_answer(kind: str, language: Language) -> None:
     rng = np.random.default_rng(0)
-    turns = [ask(CATS, kind, english, rng) for _ in range(300)]
-    assert {turn.answer for (turn,) in turns} == {answer_to(CATS, kind, english)}
+    turns = [ask(CATS, kind, language, rng) for _ in range(300)]
+    assert {turn.answer for (turn,) in turns} == {answer_to(CATS, kind, language)}
     assert len({turn.question for (turn,) in turns}) >= 15
 
 
-@pytest.mark.parametrize("english", [False, True])
-def test_a_question_and_a_scene_fix_the_answer(english: bool) -> None:
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_question_and_a_scene_fix_the_answer(language: Language) -> None:
     answers = defaultdict(set)
     rng = np.random.default_rng(1)
     for kind in QUESTION_KINDS:
         for _ in range(2_000):
-            *history, last = ask(CATS, kind, english, rng)
+            *history, last = ask(CATS, kind, language, rng)
             text_only = kind in TEXT_ONLY_KINDS
             answers[text_only, tuple(turn.question for turn in history), last.question].add(last.answer)
     assert all(len(different) == 1 for different in answers.values())
 
 
-@pytest.mark.parametrize("english", [False, True])
-def test_yes_and_no_are_equally_likely_whatever_is_supposed(english: bool) -> None:
-    yes = "Yes." if english else "是的。"
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_yes_and_no_are_equally_likely_whatever_is_supposed(language: Language) -> None:
+    yes = "Yes." if language == "en" else "是的。"
     for scene in (CATS, BOAT):
         rng = np.random.default_rng(2)
-        answers = Counter(ask(scene, "yes_no", english, rng)[0].answer for _ in range(2_000))
-        assert set(answers) == ({"Yes.", "No."} if english else {"是的。", "不是。"})
+        answers = Counter(ask(scene, "yes_no", language, rng)[0].answer for _ in range(2_000))
+        assert set(answers) == ({"Yes.", "No."} if language == "en" else {"是的。", "不是。"})
         assert answers[yes] == pytest.approx(1_000, abs=100)
     rng = np.random.default_rng(3)
-    word = "purple" if english else "紫色"
+    word = "purple" if language == "en" else "紫色"
     supposed = [
         turn.answer == yes
         for _ in range(8_000)
-        for turn in ask(sample_scene(rng), "yes_no", english, rng)
+        for turn in ask(sample_scene(rng), "yes_no", language, rng)
         if word in turn.question
     ]
     assert len(supposed) > 150
@@ -86,7 +87,7 @@ def test_yes_and_no_are_equally_likely_whatever_is_supposed(english: bool) -> No
 def test_yes_is_said_of_what_is_there() -> None:
     rng = np.random.default_rng(4)
     for _ in range(500):
-        (turn,) = ask(CATS, "yes_no", True, rng)
+        (turn,) = ask(CATS, "yes_no", "en", rng)
         words = turn.question.lower()
         if any(colour in words for colour in ("orange", "yellow", "green", "blue", "purple", "black", "white")):
             assert turn.answer == "No."
@@ -94,22 +95,22 @@ def test_yes_is_said_of_what_is_there() -> None:
             assert turn.answer == "Yes."
 
 
-@pytest.mark.parametrize("english", [False, True])
-def test_the_number_of_subjects_does_not_show_in_questions_about_it(english: bool) -> None:
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_number_of_subjects_does_not_show_in_questions_about_it(language: Language) -> None:
     questions = []
     for count in (1, 4):
         scene = Scene("cat", "red", count, "beach", (), 0)
         rng = np.random.default_rng(5)
-        questions.append([ask(scene, "count", english, rng)[0].question for _ in range(200)])
+        questions.append([ask(scene, "count", language, rng)[0].question for _ in range(200)])
     assert questions[0] == questions[1]
 
 
 def test_dialogues_ask_for_something_the_first_turn_does_not_say() -> None:
     rng = np.random.default_rng(6)
-    answers = {kind: answer_to(CATS, kind, english=False) for kind in ATTRIBUTE_KINDS}
+    answers = {kind: answer_to(CATS, kind, language="zh") for kind in ATTRIBUTE_KINDS}
     seen = Counter()
     for _ in range(300):
-        first, second = ask(CATS, "dialogue", False, rng)
+        first, second = ask(CATS, "dialogue", "zh", rng)
         assert first.answer in answers.values()
         assert first.answer != second.answer
         seen[second.answer] += 1
@@ -120,12 +121,12 @@ def test_repeating_reaches_every_character() -> None:
     rng = np.random.default_rng(7)
     seen = set()
     for _ in range(20_000):
-        (turn,) = ask(CATS, "repeat", False, rng)
+        (turn,) = ask(CATS, "repeat", "zh", rng)
         assert turn.question.endswith(turn.answer)
         assert 2 <= len(turn.answer) <= 4
         seen |= set(turn.answer)
     assert seen == set(gb2312_level_1())
-    (turn,) = ask(CATS, "repeat", True, rng)
+    (turn,) = ask(CATS, "repeat", "en", rng)
     assert turn.question.endswith(f": {turn.answer}")
 
 
@@ -138,24 +139,24 @@ def test_the_character_list_covers_all_texts() -> None:
     texts = [QUESTION, *ANSWERS.values()]
     for kind in QUESTION_KINDS:
         for _ in range(1_000):
-            for turn in ask(sample_scene(rng), kind, bool(rng.random() < 0.5), rng):
+            for turn in ask(sample_scene(rng), kind, LANGUAGES[int(rng.integers(2))], rng):
                 texts += [turn.question, turn.answer]
     assert set("".join(texts)) <= known
 
 
-@pytest.mark.parametrize("english", [False, True])
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("kind", QUESTION_KINDS)
-def test_the_background_task_is_not_given_away(kind: str, english: bool) -> None:
+def test_the_background_task_is_not_given_away(kind: str, language: Language) -> None:
     if kind == "repeat":
         return
     rng = np.random.default_rng(9)
     for _ in range(1_000):
-        for turn in ask(sample_scene(rng), kind, english, rng):
+        for turn in ask(sample_scene(rng), kind, language, rng):
             text = turn.question + turn.answer
             assert "背景" not in text
             assert "background" not in text.lower()
             assert "{" not in text
-            if not english:
+            if language == "zh":
                 assert turn.answer.endswith("。")
             else:
                 assert turn.answer.endswith(".")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from vglm.data.readers import formats
 from vglm.data.sample import Sample
 from vglm.errors import ConfigError, DataError
+from vglm.text.prompt import LANGUAGES
 from vglm.worlds.radiograph_render import cardiothoracic_ratio, render
 from vglm.worlds.radiograph_reports import (
     FINDINGS,
@@ -152,19 +153,19 @@ def test_hearts_are_never_borderline(seed):
 
 def test_reports_read_as_in_the_documentation():
     chest = Chest("enlarged", Opacity("right", "middle"), "left", "none", "pacemaker", "left", 71)
-    assert write_report(chest, "frontal", False) == (
+    assert write_report(chest, "frontal", "zh") == (
         "心影增大，右肺中野见片状阴影，左侧胸腔积液，未见气胸，左侧见起搏器。结论：胸片异常。"
     )
-    assert write_report(chest, "lateral", True) == (
+    assert write_report(chest, "lateral", "en") == (
         "Enlarged heart. Opacity in the middle zone. Effusion. No pneumothorax. Pacemaker. Abnormal chest."
     )
-    for english in (False, True):
-        assert {write_report(HEALTHY, view, english) for view in VIEWS} == {NORMAL_REPORTS[english]}
+    for language in LANGUAGES:
+        assert {write_report(HEALTHY, view, language) for view in VIEWS} == {NORMAL_REPORTS[language]}
 
 
-@given(chests, st.sampled_from(VIEWS), st.booleans())
-def test_a_report_says_of_every_finding_whether_it_is_there(chest, view, english):
-    found = read_report(write_report(chest, view, english))
+@given(chests, st.sampled_from(VIEWS), st.sampled_from(LANGUAGES))
+def test_a_report_says_of_every_finding_whether_it_is_there(chest, view, language):
+    found = read_report(write_report(chest, view, language))
     assert found.stated == {
         "heart": chest.heart == "enlarged",
         "opacity": chest.opacity is not None,
@@ -175,8 +176,8 @@ def test_a_report_says_of_every_finding_whether_it_is_there(chest, view, english
     assert found.is_abnormal == chest.is_abnormal
 
 
-@given(chests, st.booleans())
-def test_a_lateral_report_names_no_side(chest, english):
+@given(chests, st.sampled_from(LANGUAGES))
+def test_a_lateral_report_names_no_side(chest, language):
     other = {"left": "right", "right": "left", "none": "none", "both": "both"}
     mirrored = replace(
         chest,
@@ -185,7 +186,7 @@ def test_a_lateral_report_names_no_side(chest, english):
         pneumothorax=other[chest.pneumothorax],
         device_side=other[chest.device_side],
     )
-    assert write_report(chest, "lateral", english) == write_report(mirrored, "lateral", english)
+    assert write_report(chest, "lateral", language) == write_report(mirrored, "lateral", language)
 
 
 @given(st.text(max_size=200))
@@ -216,7 +217,7 @@ def test_a_study_is_four_samples_of_one_group():
         "chest-1-1_2#en",
     ]
     assert {each.group for each in samples} == {"chest-1-1"}
-    assert [each.question for each in samples] == [QUESTIONS[False], QUESTIONS[True]] * 2
+    assert [each.question for each in samples] == [QUESTIONS["zh"], QUESTIONS["en"]] * 2
     assert samples[0].image.tobytes() == samples[1].image.tobytes()
     assert studies[-1].id == studies[19].id == "chest-1-4_2#en"
     with pytest.raises(IndexError):
@@ -228,7 +229,7 @@ def test_a_study_is_four_samples_of_one_group():
 
 def test_views_and_languages_can_be_chosen():
     studies = RadiographStudies(3, seed=1, views=["lateral"], languages=["en"])
-    assert [(each.meta["kind"], each.english) for each in studies[:]] == [("lateral", True)] * 3
+    assert [(each.meta["kind"], each.language) for each in studies[:]] == [("lateral", "en")] * 3
     for wrong in ({"views": []}, {"views": ["oblique"]}, {"languages": ["zh", "zh"]}, {"studies": 0}):
         with pytest.raises(ConfigError):
             RadiographStudies(**{"studies": 3, "seed": 1, **wrong})
@@ -303,7 +304,7 @@ def test_the_scorer_counts_studies_pictures_and_findings(tmp_path):
                 group=each.group,
                 split="test",
                 kind=each.meta["kind"],
-                english=False,
+                language="zh",
                 question=each.question,
                 history=(),
                 reference=each.answer,

@@ -8,6 +8,7 @@ from vglm.data.images import open_image
 from vglm.data.readers import read
 from vglm.data.sample import Sample
 from vglm.errors import ConfigError, DataError
+from vglm.text.prompt import LANGUAGES
 from vglm.worlds.lightcurves import SHARES as TYPES_IN_TURN
 from vglm.worlds.star_dialogues import StarDialogues, main, star_splits, write_star_set
 
@@ -19,11 +20,11 @@ def test_a_star_is_asked_four_questions_about_one_picture() -> None:
         samples = stars[4 * number : 4 * number + 4]
         assert {sample.group for sample in samples} == {f"stars-5-{number}"}
         assert len({sample.image.tobytes() for sample in samples}) == 1
-        kinds = [(sample.meta["kind"], sample.english) for sample in samples]
-        assert kinds[:2] == [("type", False), ("type", True)]
-        assert kinds[2:] == [("period", number % 2 == 1), ("amplitude", number % 2 == 0)]
+        kinds = [(sample.meta["kind"], sample.language) for sample in samples]
+        assert kinds[:2] == [("type", "zh"), ("type", "en")]
+        assert kinds[2:] == [("period", LANGUAGES[number % 2]), ("amplitude", LANGUAGES[1 - number % 2])]
         assert samples[0].answer == f"{TYPES[samples[0].meta['type']].chinese}。"
-        assert all(sample.english == sample.answer.isascii() for sample in samples)
+        assert all((sample.language == "en") == sample.answer.isascii() for sample in samples)
     assert len({sample.id for sample in stars}) == 12
 
 
@@ -62,7 +63,7 @@ def test_stars_written_to_files_and_read_look_the_same(tmp_path: Path, file_form
     for number in range(4):
         sample, twin = samples[6 * number], expected[4 * number]
         assert isinstance(sample, Sample)
-        assert (sample.group, sample.turns, sample.english) == (twin.group, twin.turns, twin.english)
+        assert (sample.group, sample.turns, sample.language) == (twin.group, twin.turns, twin.language)
         read_back, drawn = (np.asarray(open_image(each.image), int) for each in (sample, twin))
         assert (np.abs(read_back - drawn).max(axis=2) > 0).mean() < 0.005  # a rounded value may move a pixel
 

@@ -48,7 +48,7 @@ def test_characters_are_pieces_and_common_words_too(model_file: Path) -> None:
         pieces = tokenizer.tokenize(character)
         assert len(pieces) == 1 or (len(pieces) == 2 and pieces[0] == "▁"), character
     assert tokenizer.tokenize("The cat is red.") == ["▁The", "▁cat", "▁is", "▁red", "."]
-    prompt = Prompt("What is it?", has_image=True, english=True).after_image
+    prompt = Prompt("What is it?", has_image=True, language="en").after_image
     expected = ["▁", "<", "/", "img", ">", "Q", ":", "What", "▁is", "▁it", "?", "<n>", "A", ":"]
     assert tokenizer.tokenize(prompt) == expected
     assert tokenizer.tokenize("天是红色的") == ["▁", "天", "是", "红", "色", "的"]

@@ -271,16 +271,18 @@ def test_a_page_with_a_password_closes_the_api_too(random_model_folder: Path, tm
 
 
 def test_the_language_of_an_answer_can_be_chosen(address: str) -> None:
+    asked = {"en": {"language": "en"}, "as before": {"english": True}, "zh": {"language": "zh"}}
     with OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
         answers = {
-            english: client.chat.completions.create(
+            name: client.chat.completions.create(
                 model="tuned", messages=[{"role": "user", "content": "你好"}], max_tokens=40, seed=1,
-                temperature=1.5, top_p=1.0, extra_body={"english": english, "top_k": 0},
+                temperature=1.5, top_p=1.0, extra_body={**wanted, "top_k": 0},
             ).choices[0].message.content or ""
-            for english in (True, False)
+            for name, wanted in asked.items()
         }  # fmt: skip
-    assert not any(map(is_chinese, answers[True]))
-    assert any(map(is_chinese, answers[False]))
+    assert answers["as before"] == answers["en"]
+    assert not any(map(is_chinese, answers["en"]))
+    assert any(map(is_chinese, answers["zh"]))
 
 
 @pytest.mark.parametrize(

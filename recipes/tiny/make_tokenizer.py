@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vglm.model.tokenization import VisualGlmTokenizer
-from vglm.text.prompt import Prompt
+from vglm.text.prompt import LANGUAGES, Prompt
 from vglm.worlds.pretraining import corpus_lines
 from vglm.worlds.questions import characters
 from vglm.worlds.tokenizer_training import build_sentencepiece_model
@@ -19,7 +19,7 @@ VOCABULARY = 4608
 def texts() -> Iterator[str]:
     """Questions and answers as frequent as in pre-training, and the frame that a prompt puts around them."""
     for number, text in enumerate(corpus_lines()):
-        frame = Prompt("", (), has_image=True, english=bool(number % 2))
+        frame = Prompt("", (), has_image=True, language=LANGUAGES[number % 2])
         yield from (text, frame.before_image, frame.after_image)
 
 

@@ -78,9 +78,9 @@ def score(records: Sequence[Prediction], answers: Sequence[str]) -> dict[str, Co
     """
     truths = [read_report(record.reference) for record in records]
     calls = [read_report(answer) for answer in answers]
-    studies: dict[tuple[str, bool], tuple[bool, bool]] = {}
+    studies: dict[tuple[str, str], tuple[bool, bool]] = {}
     for record, truth, call in zip(records, truths, calls, strict=True):
-        key = record.group, record.english
+        key = record.group, record.language
         is_abnormal, is_called = studies.get(key, (False, False))
         studies[key] = is_abnormal or truth.is_abnormal, is_called or call.is_abnormal
     rows = {"studies": count(studies.values()), "pictures": count(_abnormal(truths, calls))}
@@ -118,7 +118,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     records = next(iter(arms.values()))
-    tables = {CONSTANT: score(records, [NORMAL_REPORTS[record.english] for record in records])}
+    tables = {CONSTANT: score(records, [NORMAL_REPORTS[record.language] for record in records])}
     tables |= {label: score(rows, [record.prediction for record in rows]) for label, rows in arms.items()}
     if parsed.json:
         shown = {

@@ -467,7 +467,7 @@ def _token_counter(folder: Path | None) -> "tuple[Callable[[Sample], Lengths], i
     def count_tokens(sample: "Sample") -> Lengths:
         has_image = sample.image is not None
         bare, full = (
-            Prompt(sample.question, history, has_image, sample.english) for history in ((), tuple(sample.history))
+            Prompt(sample.question, history, has_image, sample.language) for history in ((), tuple(sample.history))
         )
         prompt = count(bare.after_image)
         history = count(full.after_image) - prompt if sample.history else 0

@@ -27,7 +27,7 @@ def record(row: int, split: str, prediction: str) -> Prediction:
         group=f"g{row // 2}",
         split=split,
         kind=("colour", "place")[row % 2],
-        english=row % 3 == 0,
+        language="zh" if row % 3 else "en",
         question="What is it?" if row % 3 == 0 else "图中有什么？",
         history=(),
         reference=CLASSES[row % 4],

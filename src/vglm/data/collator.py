@@ -30,7 +30,7 @@ class Processor(Protocol):
     """What the collator asks of a processor; `VisualGlmProcessor` answers it."""
 
     def __call__(self, *args: Any, **inputs: Any) -> Any:
-        """Take `images`, `text`, `history`, `english`, `answer` as lists of one length; return a mapping of tensors.
+        """Take `images`, `text`, `history`, `language`, `answer` as lists of one length; return a mapping of tensors.
 
         Of `max_length`, and of `image_features` in place of `images`, it hears only where they are used.
         """
@@ -103,7 +103,7 @@ class Collator:
                 **inputs,
                 text=[sample.question for sample in samples],
                 history=[sample.history for sample in samples],
-                english=[sample.english for sample in samples],
+                language=[sample.language for sample in samples],
                 answer=[sample.answer for sample in samples] if self.with_answers else None,
                 return_tensors="pt",
                 padding=True,

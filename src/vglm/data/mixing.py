@@ -17,6 +17,7 @@ import numpy as np
 from vglm.data.sample import Sample, SampleSequence, Turn
 from vglm.data.splits import Splits
 from vglm.errors import ConfigError
+from vglm.text.prompt import Language
 
 
 class Mixture(SampleSequence):
@@ -72,8 +73,8 @@ class Mixture(SampleSequence):
     def __len__(self) -> int:
         return len(self._part)
 
-    def dialogues(self) -> Iterator[tuple[Sequence[Turn], bool, bool]]:
-        """Turns, whether there is a picture, and whether in English, of all samples in order.
+    def dialogues(self) -> Iterator[tuple[Sequence[Turn], bool, Language]]:
+        """Turns, whether there is a picture, and the language, of all samples in order.
 
         Parts that can say so without making a picture do (`vglm.worlds.pretraining.SceneDialogues.dialogues`).
         """
@@ -83,7 +84,7 @@ class Mixture(SampleSequence):
                 yield from cheap([row])
             else:
                 sample = part[row]
-                yield sample.turns, sample.image is not None, sample.english
+                yield sample.turns, sample.image is not None, sample.language
 
     def sample(self, index: int) -> Sample:
         """See `SampleSequence`."""

@@ -13,16 +13,14 @@ Sample(
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 from PIL import Image
 
 from vglm.data.images import image_sha256, open_image
 from vglm.data.slices import ImageSlice
 from vglm.data.windowing import Window
-
-Language = Literal["zh", "en"]
-"""What a prompt is written in."""
+from vglm.text.prompt import Language
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +54,6 @@ class Sample:
     language: Language = "zh"
     meta: Mapping[str, Any] = field(default_factory=dict)
     window: Window | None = None
-
-    @property
-    def english(self) -> bool:
-        """Whether the prompt is English, as the processor asks."""
-        return self.language == "en"
 
     @property
     def question(self) -> str:

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from vglm.data.sample import Sample, SampleSequence, Turn
 from vglm.errors import ConfigError, DataError
+from vglm.text.prompt import Language
 
 _SHOWN = 5
 _SPECIAL_TOKENS = 6  # [gMASK] <sop> <eop>, and a leading blank for each of the three texts
@@ -36,7 +37,7 @@ class Measuring(Protocol):
     num_image_tokens: int
 
     def measure_cut(
-        self, text: str, *, history: Any, has_image: bool, english: bool, answer: str, max_length: int
+        self, text: str, *, history: Any, has_image: bool, language: Language, answer: str, max_length: int
     ) -> Any:
         """Turns and tokens that a sample loses to fit; ValueError where its question alone does not."""
 
@@ -79,7 +80,7 @@ class TrainingSequences(SampleSequence):
 
     Args:
         samples: The dialogues. A collection that makes its samples on demand may offer `dialogues()`, which gives
-            (turns, has image, English) of each in order without its picture, and `longest`, a number of bytes that no
+            (turns, has image, language) of each in order without its picture, and `longest`, a number of bytes that no
             dialogue reaches: with `answers="last"` nothing is measured then.
         processor: Measures sequences that may be too long.
         max_length: Most tokens of a sequence. The collator needs the same limit: it does the cutting.
@@ -113,7 +114,7 @@ class TrainingSequences(SampleSequence):
             return
         owners, ends, lengths = [], [], []
         cuts, problems = [], []
-        for number, (turns, has_image, english) in enumerate(
+        for number, (turns, has_image, language) in enumerate(
             tqdm(_dialogues(samples), total=len(samples), desc="measuring dialogues", unit="sample", delay=2)
         ):
             length = fixed
@@ -131,7 +132,7 @@ class TrainingSequences(SampleSequence):
                                 turn.question,
                                 history=[(each.question, each.answer) for each in turns[: end - 1]],
                                 has_image=has_image,
-                                english=english,
+                                language=language,
                                 answer=turn.answer,
                                 max_length=max_length,
                             )
@@ -162,13 +163,13 @@ class TrainingSequences(SampleSequence):
         return sample if end >= len(sample.turns) else replace(sample, turns=sample.turns[:end])
 
 
-def _dialogues(samples: Sequence[Sample]) -> Iterable[tuple[Sequence[Turn], bool, bool]]:
+def _dialogues(samples: Sequence[Sample]) -> Iterable[tuple[Sequence[Turn], bool, Language]]:
     cheap = getattr(samples, "dialogues", None)
     if cheap is not None:
         yield from cheap()
         return
     for sample in samples:
-        yield sample.turns, sample.image is not None, sample.english
+        yield sample.turns, sample.image is not None, sample.language
 
 
 def _most_tokens(text: str) -> int:

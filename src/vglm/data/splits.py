@@ -393,4 +393,4 @@ def describe_split(samples: Iterable[Sample]) -> dict[str, Any]:
 def _update(digest: "hashlib._Hash", sample: Sample) -> None:
     picture = "" if sample.image is None else os.path.basename(picture_name(sample))
     turns = "\x1f".join(f"{turn.question}\x1e{turn.answer}" for turn in sample.turns)
-    digest.update(f"{sample.id}\0{sample.group}\0{picture}\0{sample.english}\0{turns}\n".encode())
+    digest.update(f"{sample.id}\0{sample.group}\0{picture}\0{sample.language == 'en'}\0{turns}\n".encode())

@@ -23,11 +23,12 @@ from typing import Any, overload
 import numpy as np
 import pyarrow as pa
 
-from vglm.data.sample import Language, Sample, Turn
+from vglm.data.sample import Sample, Turn
 from vglm.data.slices import ImageSlice
 from vglm.data.windowing import Window
 from vglm.errors import CacheError, DataError
 from vglm.files import whole_file
+from vglm.text.prompt import Language
 
 _BATCH_ROWS = 512
 _SCHEMA = pa.schema(

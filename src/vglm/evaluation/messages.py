@@ -18,20 +18,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Union
+from typing import Any, NamedTuple, Union
 
 import yaml
 
 from vglm.errors import DataError
+from vglm.text.prompt import Language
 
-Language = Literal["en", "zh"]
-LANGUAGES: tuple[Language, ...] = ("en", "zh")
 SEPARATORS: Mapping[str, dict[Language, str]] = {
     "": {"en": ", ", "zh": "、"},
     "and": {"en": " and ", "zh": "、"},
     ";": {"en": "; ", "zh": "；"},
 }
 """Format of a list's place -> what stands between its parts."""
+
+_SIDES: tuple[Language, ...] = ("en", "zh")
+"""The fields of `Text`."""
 
 Value = Union[str, int, float, None, "Message", tuple[Union[str, "Message"], ...]]
 
@@ -113,7 +115,7 @@ class Texts:
         words = self.get(key)
         if words is None:
             raise KeyError(f"{self.path} has no {key!r}")
-        return Text(*(_fill(getattr(words, side), values, side) for side in LANGUAGES))
+        return Text(*(_fill(getattr(words, side), values, side) for side in _SIDES))
 
     def name(self, kind: str, name: str) -> Text:
         """The title of one of our own names, such as the arm `before`; other names are their own titles."""
@@ -143,7 +145,7 @@ def as_plain(sentence: Sentence) -> str | dict[str, Any]:
 def join(texts: Iterable[Text], separator: str = "") -> Text:
     """Texts in a row, in each language by its own separator, see `SEPARATORS`."""
     parts = list(texts)
-    return Text(*(SEPARATORS[separator][side].join(getattr(part, side) for part in parts) for side in LANGUAGES))
+    return Text(*(SEPARATORS[separator][side].join(getattr(part, side) for part in parts) for side in _SIDES))
 
 
 class _List(list[str]):

@@ -22,7 +22,7 @@ evaluation/
 
 A record, on one line:
 
-    {"id": "test.json#3", "group": "test.json#3", "split": "test", "kind": "background", "english": false,
+    {"id": "test.json#3", "group": "test.json#3", "split": "test", "kind": "background", "language": "zh",
      "question": "这张图片的背景里有什么内容？", "history": [], "reference": "这张图片的背景是金色的沙滩。",
      "prediction": "这张图片的背景是沙滩。", "image": "data/background_synthetic/images/test_003.png",
      "image_sha256": "9f86d081…", "error": null, "meta": {"kind": "background", "place": "beach"},
@@ -49,6 +49,7 @@ from vglm.evaluation.messages import Message, Sentence
 from vglm.evaluation.seals import digest_of, find_changes
 from vglm.files import inside, parse_json_object, parse_record, read_record, read_text, recover, write_json, write_text
 from vglm.runs import EVALUATION_FILE, EvaluationEvent
+from vglm.text.prompt import LANGUAGES, Language
 
 PREDICTIONS_FILE = "predictions.jsonl"
 CURVES_FILE = "curves.json"
@@ -77,7 +78,7 @@ class Prediction:
         group: The sample's group (study, patient, star), for statistics that must not count it twice.
         split: Which list of samples it comes from: `test`, or `retention` for general questions.
         kind: The sort of question, where the data tells.
-        english: Whether the prompt was written as `Q:…\nA:` rather than `问：…\n答：`.
+        language: Of the prompt, which reads `问：…\n答：` in Chinese (`zh`) and `Q:…\nA:` in English (`en`).
         question: The last question of the dialogue.
         history: The turns before it, as (question, answer) pairs.
         reference: The answer that counts as right.
@@ -99,7 +100,7 @@ class Prediction:
     group: str
     split: str
     kind: str | None
-    english: bool
+    language: Language
     question: str
     history: tuple[tuple[str, str], ...]
     reference: str
@@ -280,7 +281,7 @@ def unanswered(sample: Sample, split: str) -> Prediction:
         group=sample.group,
         split=split,
         kind=sample.meta.get("kind"),
-        english=sample.english,
+        language=sample.language,
         question=sample.question,
         history=tuple((question, answer) for question, answer in sample.history),
         reference=sample.answer,
@@ -463,6 +464,9 @@ def _parse(values: Any) -> Prediction:
     if not isinstance(values, dict):
         raise ValueError(f"expected an object, found {type(values).__name__}")
     json.dumps(values, ensure_ascii=False).encode()  # halves of characters, which no file of text can hold
+    if isinstance(values.get("english"), bool):  # as older files have it
+        values = {"language": "en" if values["english"] else "zh"} | values
+        del values["english"]
     names = {item.name for item in fields(Prediction)}
     if missing := names - values.keys() - {"meta", "draw", "likelihoods", "finish", "tokens"}:  # older files have none
         raise ValueError(f"lacks {', '.join(sorted(missing))}")
@@ -474,8 +478,8 @@ def _parse(values: Any) -> Prediction:
     for name in ("kind", "image", "image_sha256", "error", "finish"):
         if not isinstance(values.get(name), str | None):
             raise ValueError(f"{name} must be text or null, found {type(values[name]).__name__}")
-    if not isinstance(values["english"], bool):
-        raise ValueError(f"english must be true or false, found {values['english']!r}")
+    if values["language"] not in LANGUAGES:
+        raise ValueError(f"language must be zh or en, found {values['language']!r}")
     meta = values.get("meta", {})
     if not isinstance(meta, dict) or not all(isinstance(value, str | int) for value in meta.values()):
         raise ValueError("meta must be an object of texts, whole numbers, true and false")

@@ -22,7 +22,7 @@ from transformers import BatchFeature, ProcessorMixin
 from vglm.model.image_processing import VisualGlmImageProcessor
 from vglm.model.modeling import IGNORE_INDEX
 from vglm.model.tokenization import VisualGlmTokenizer
-from vglm.text.prompt import Prompt, clean_response
+from vglm.text.prompt import LANGUAGES, Language, Prompt, clean_response
 
 History = Sequence[tuple[str, str]]
 
@@ -64,7 +64,7 @@ class VisualGlmProcessor(ProcessorMixin):
         images: Any = None,
         text: str | Sequence[str] | None = None,
         history: History | Sequence[History | None] | None = None,
-        english: bool | Sequence[bool] = False,
+        language: Language | Sequence[Language] = "zh",
         answer: str | Sequence[str] | None = None,
         return_tensors: str | None = None,
         padding: bool | None = None,
@@ -78,7 +78,7 @@ class VisualGlmProcessor(ProcessorMixin):
             text: Questions. Whatever a user writes here, in the history or in an answer, is read as plain text: it can
                 produce neither special tokens nor image slots.
             history: Earlier turns as (question, answer) pairs, oldest first.
-            english: Whether the prompt is `Q:...\nA:` rather than `问：...\n答：`.
+            language: `zh` for a prompt that reads `问：...\n答：`, `en` for `Q:...\nA:`.
             answer: Answers to learn; with them the batch has `labels`.
             return_tensors: "pt" or "np"; None gives a list of ints per sample.
             padding: Whether to pad on the left to the longest sample; None pads where tensors are asked for.
@@ -100,7 +100,7 @@ class VisualGlmProcessor(ProcessorMixin):
             images=(images, isinstance(images, list | tuple)),
             text=(text, isinstance(text, list | tuple)),
             history=(history, history is not None and not all(map(_is_turn, history))),
-            english=(english, isinstance(english, list | tuple)),
+            language=(language, isinstance(language, list | tuple)),
             answer=(answer, isinstance(answer, list | tuple)),
             image_features=(image_features, image_features is not None),
         )
@@ -109,9 +109,9 @@ class VisualGlmProcessor(ProcessorMixin):
         batch: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": []}
         if answer is not None:
             batch["labels"] = []
-        for image, question, turns, is_english, reply, features in zip(*columns.values(), strict=True):
+        for image, question, turns, spoken, reply, features in zip(*columns.values(), strict=True):
             has_image = image is not None or features is not None
-            asked = Prompt(question, tuple(turns or ()), has_image, is_english)
+            asked = Prompt(question, tuple(turns or ()), has_image, spoken)
             prompt, target, _ = self._encode(asked, reply, max_length)
             batch["input_ids"].append(prompt + target)
             batch["attention_mask"].append([1] * len(prompt + target))
@@ -129,7 +129,7 @@ class VisualGlmProcessor(ProcessorMixin):
         return BatchFeature(inputs, tensor_type=return_tensors)
 
     def measure_cut(
-        self, text: str, *, history: History, has_image: bool, english: bool, answer: str, max_length: int
+        self, text: str, *, history: History, has_image: bool, language: Language, answer: str, max_length: int
     ) -> Cut:
         """Tell what one sample loses where `max_length` is asked for.
 
@@ -140,14 +140,14 @@ class VisualGlmProcessor(ProcessorMixin):
             text: The last question.
             history: As in a call.
             has_image: Whether an image comes before the dialogue.
-            english: As in a call.
+            language: As in a call.
             answer: Likewise.
             max_length: Likewise.
 
         Raises:
             ValueError: The last question leaves no room for an answer.
         """
-        return self._encode(Prompt(text, tuple(history), has_image, english), answer, max_length)[2]
+        return self._encode(Prompt(text, tuple(history), has_image, language), answer, max_length)[2]
 
     def decode(self, token_ids: Any, **kwargs: Any) -> str:
         """Turn the tokens of one sample into its answer.
@@ -223,6 +223,7 @@ def _check_entries(columns: dict[str, list[Any]], has_answers: bool) -> None:
         "images": lambda image: not isinstance(image, str | PathLike),
         "text": lambda text: isinstance(text, str),
         "history": lambda turns: turns is None or all(map(_is_turn, turns)),
+        "language": lambda name: name in LANGUAGES,
         "answer": lambda text: isinstance(text, str) or not has_answers,
     }
     wrong = [
@@ -232,7 +233,10 @@ def _check_entries(columns: dict[str, list[Any]], has_answers: bool) -> None:
         if not is_right(entry)
     ]
     if wrong:
-        expected = "images opened with PIL, str for text and answer, (question, answer) pairs of str for history"
+        expected = (
+            "images opened with PIL, str for text and answer, (question, answer) pairs of str for history, zh or en for"
+            " language"
+        )
         raise ValueError(f"processor: {'; '.join(wrong)}. Expected {expected}.")
 
 

@@ -12,7 +12,7 @@ import asyncio
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,7 +25,8 @@ from vglm.serving.adapters import BASE
 from vglm.serving.engine import Answer, Engine, Question
 from vglm.serving.remote_images import fetch_picture
 from vglm.serving.requests import Limits, read_picture
-from vglm.serving.sampling import Sampling, is_chinese
+from vglm.serving.sampling import Sampling, language_of
+from vglm.text.prompt import Language
 
 PROMPTS = {"zh": "描述这张图片。", "en": "Describe the image."}
 
@@ -103,10 +104,10 @@ class Dialogue:
 
     def ask(self, text: str) -> dict[str, Answer]:
         """Put a question to each arm; `keep` takes their answers into the dialogue."""
-        english = not any(map(is_chinese, text)) if not self.sampling.bars_chinese else True
+        language = "en" if self.sampling.bars_chinese else language_of(text)
         return {
             arm: self.engine.ask(
-                Question(text, self.image, self.histories.get(arm, []), english), adapter=arm, sampling=self.sampling
+                Question(text, self.image, self.histories.get(arm, []), language), adapter=arm, sampling=self.sampling
             )
             for arm in self.arms
         }
@@ -178,7 +179,12 @@ class Terminal:
     """
 
     def __init__(
-        self, dialogue: Dialogue, language: str, first_question: str, as_json: bool = False, output: TextIO = sys.stdout
+        self,
+        dialogue: Dialogue,
+        language: Language,
+        first_question: str,
+        as_json: bool = False,
+        output: TextIO = sys.stdout,
     ) -> None:
         self.dialogue, self.words, self.first_question = dialogue, _WORDS[language], first_question
         self.as_json, self.output = as_json, output
@@ -330,12 +336,11 @@ def _split(text: str) -> list[str]:
         return text.split() or [""]
 
 
-def with_english(sampling: Sampling, english: bool) -> Sampling:
-    """The settings of an English dialogue: no Chinese characters in answers."""
-    return replace(sampling, bars_chinese=True) if english else sampling
+def in_language(sampling: Sampling, language: Language) -> Sampling:
+    """The settings of a dialogue in a language; answers in English hold no Chinese characters."""
+    return replace(sampling, bars_chinese=True) if language == "en" else sampling
 
 
-def first_question(english: bool, prompt_zh: str | None, prompt_en: str | None) -> str:
+def first_question(language: Language, prompt_zh: str | None, prompt_en: str | None) -> str:
     """What is asked of a new picture."""
-    given: Sequence[str | None] = (prompt_en, PROMPTS["en"]) if english else (prompt_zh, PROMPTS["zh"])
-    return next(each for each in given if each)
+    return (prompt_en if language == "en" else prompt_zh) or PROMPTS[language]

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from vglm.errors import ConfigError, WorkbenchError
+from vglm.text.prompt import Language
 
 PORT = 8080
 PAGE_PORT = 7860
@@ -170,7 +171,7 @@ def load(parsed: argparse.Namespace, **settings: Any) -> Any:
 
 def _chat(parsed: argparse.Namespace) -> None:
     from vglm.serving.adapters import BASE
-    from vglm.serving.chat import Dialogue, Terminal, first_question, line_reader, with_english
+    from vglm.serving.chat import Dialogue, Terminal, first_question, in_language, line_reader
     from vglm.serving.sampling import Sampling
 
     sampling = Sampling(
@@ -184,9 +185,9 @@ def _chat(parsed: argparse.Namespace) -> None:
     if (engine := load(parsed)) is None:
         return
     adapter = engine.names[1] if len(engine.names) > 1 else BASE
-    dialogue = Dialogue(engine, with_english(sampling, parsed.english), adapter, (adapter,))
-    language = "en" if parsed.english else "zh"
-    question = first_question(parsed.english, parsed.prompt_zh, parsed.prompt_en)
+    language: Language = "en" if parsed.english else "zh"
+    dialogue = Dialogue(engine, in_language(sampling, language), adapter, (adapter,))
+    question = first_question(language, parsed.prompt_zh, parsed.prompt_en)
     terminal = Terminal(dialogue, language, question, parsed.json)
     try:
         if parsed.image is not None:

@@ -35,6 +35,7 @@ from vglm.serving.adapters import BASE, AdapterShelf
 from vglm.serving.decoding import Decoder
 from vglm.serving.sampling import Sampler, Sampling, draw
 from vglm.serving.streaming import GrowingText
+from vglm.text.prompt import Language
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
@@ -50,13 +51,13 @@ class Question:
         text: The question.
         image: The picture it is about; None for a dialogue without one.
         history: Earlier (question, answer) pairs of the same dialogue, oldest first.
-        english: Whether the turns are written in the English form of the prompt.
+        language: Of the prompt.
     """
 
     text: str
     image: Image.Image | None = None
     history: Sequence[tuple[str, str]] = ()
-    english: bool = False
+    language: Language = "zh"
 
 
 class Answer:
@@ -281,7 +282,7 @@ class Engine:
             images=[question.image],
             text=[question.text],
             history=[list(question.history)],
-            english=question.english,
+            language=question.language,
             return_tensors="pt",
         )
         length = inputs["input_ids"].shape[1]

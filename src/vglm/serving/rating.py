@@ -25,7 +25,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.staticfiles import StaticFiles
 
 from vglm.errors import ConfigError, WorkbenchError, message_of
-from vglm.evaluation.messages import Language
 from vglm.evaluation.predictions import Evaluation, read_evaluation
 from vglm.evaluation.score.metrics.finding_words import NO_FINDING
 from vglm.evaluation.score.metrics.labeller import label_report
@@ -40,6 +39,7 @@ from vglm.evaluation.score.rating_files import (
 from vglm.evaluation.score.ratings import Verdict
 from vglm.serving.samples import picture_of
 from vglm.serving.texts import rating_texts
+from vglm.text.prompt import Language
 
 Choice = Literal["left", "equal", "right"]
 

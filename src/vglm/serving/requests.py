@@ -23,11 +23,12 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Len
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vglm.errors import ConfigError, DataError
 from vglm.serving.engine import Question
-from vglm.serving.sampling import Sampling, is_chinese
+from vglm.serving.sampling import Sampling, language_of
+from vglm.text.prompt import Language
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 _DATA_URL = re.compile(r"data:image/[\w.+-]{1,40};base64,", re.IGNORECASE)
@@ -113,7 +114,7 @@ class OriginalRequest(BaseModel):
         history = [(question, answer) for question, answer in self.history or ()]
         check_texts(self.text, history, limits)
         image = decode_picture(self.image, limits) if self.image else None
-        return Question(self.text, image, history, english=not any(map(is_chinese, self.text)))
+        return Question(self.text, image, history, language_of(self.text))
 
 
 class StreamOptions(BaseModel):
@@ -149,11 +150,20 @@ class ChatRequest(BaseModel):
     top_k: int | None = Field(None, description="Not of OpenAI: only so many of the likeliest tokens.")
     repetition_penalty: float | None = Field(None, description="Not of OpenAI, as in the original.")
     max_length: int | None = Field(None, description="Not of OpenAI: most tokens of question and answer together.")
-    english: bool | None = Field(
+    language: Language | None = Field(
         None,
-        description="Not of OpenAI: whether the prompt is English and the answer without Chinese characters; by default"
-        " the prompt follows the question, and no character is barred.",
+        description="Not of OpenAI: of the prompt; with `en` the answer has no Chinese characters. By default the"
+        " prompt follows the question, and no character is barred.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_english(cls, values: Any) -> Any:
+        """Take `english`, as earlier versions have it, for `language`."""
+        if isinstance(values, dict) and isinstance(values.get("english"), bool):
+            rest = {name: value for name, value in values.items() if name != "english"}
+            return {"language": "en" if values["english"] else "zh"} | rest
+        return values
 
     def check(self, limits: Limits) -> None:
         """Refuse what is not supported.
@@ -190,7 +200,7 @@ class ChatRequest(BaseModel):
             "repetition_penalty": self.repetition_penalty,
             "max_length": self.max_length,
             "seed": None if self.seed is None else self.seed + index,
-            "bars_chinese": self.english,
+            "bars_chinese": self.language == "en" or None,
         }
         return Sampling(**{name: value for name, value in given.items() if value is not None}, stop=stop)  # type: ignore[arg-type]
 
@@ -228,8 +238,7 @@ class ChatRequest(BaseModel):
         texts[0] = "\n".join([*filter(None, system), texts[0]])
         history = list(zip(texts[:-1:2], texts[1::2], strict=True))
         check_texts(texts[-1], history, limits)
-        english = not any(map(is_chinese, texts[-1])) if self.english is None else self.english
-        return Question(texts[-1], picture, history, english=english)
+        return Question(texts[-1], picture, history, self.language or language_of(texts[-1]))
 
 
 def check_texts(text: str, history: Sequence[tuple[str, str]], limits: Limits) -> None:

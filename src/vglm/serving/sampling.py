@@ -26,6 +26,7 @@ from transformers import RepetitionPenaltyLogitsProcessor, TemperatureLogitsWarp
 
 from vglm.errors import ConfigError
 from vglm.model.tokenization import VisualGlmTokenizer
+from vglm.text.prompt import Language
 
 MAX_STOPS = 4
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -198,6 +199,11 @@ def chinese_tokens(tokenizer: VisualGlmTokenizer) -> list[int]:
         if (byte and is_chinese_byte(int(byte[1], 16))) or (not byte and any(map(is_chinese, piece))):
             found.append(index)
     return found
+
+
+def language_of(text: str) -> Language:
+    """English where a text has no Chinese character."""
+    return "zh" if any(map(is_chinese, text)) else "en"
 
 
 def is_chinese(character: str) -> bool:

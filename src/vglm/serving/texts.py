@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vglm.evaluation.messages import Language, Texts
+from vglm.evaluation.messages import Texts
 from vglm.evaluation.report.sections import findings
 from vglm.evaluation.score.metrics.findings import FINDINGS
+from vglm.text.prompt import Language
 
 _TEXTS = Texts(Path(__file__).with_name("messages.yaml"))
 

@@ -29,7 +29,6 @@ from openai import APIConnectionError, APIError, AsyncOpenAI, DefaultAsyncHttpxC
 from PIL import Image
 
 from vglm.errors import DataError, message_of
-from vglm.evaluation.messages import Language
 from vglm.evaluation.predictions import (
     IMAGES_FOLDER,
     Evaluation,
@@ -43,6 +42,7 @@ from vglm.serving.adapters import BASE
 from vglm.serving.requests import Limits, read_picture
 from vglm.serving.samples import picture_of
 from vglm.serving.texts import web_texts
+from vglm.text.prompt import Language
 
 PATH = "/web"
 """Where the page is on the application."""
@@ -453,7 +453,7 @@ def _sampling(
         "temperature": temperature,
         "top_p": top_p,
         "seed": None if seed < 0 else int(seed),
-        "extra_body": {**extra, **({} if language == "auto" else {"english": language == "en"})},
+        "extra_body": {**extra, **({} if language == "auto" else {"language": language})},
     }
 
 

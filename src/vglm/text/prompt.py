@@ -11,6 +11,12 @@ types them.
 
 import re
 from dataclasses import dataclass
+from typing import Literal, get_args
+
+Language = Literal["zh", "en"]
+"""What a prompt is written in: Chinese or English."""
+
+LANGUAGES: tuple[Language, ...] = get_args(Language)
 
 _FULL_WIDTH = {",": "，", "!": "！", ":": "：", ";": "；", "?": "？"}
 _BESIDE_CHINESE = re.compile("(?<=[\u4e00-\u9fff])[,!:;?]|[,!:;?](?=[\u4e00-\u9fff])")
@@ -24,7 +30,7 @@ class Prompt:
         question: What is asked now.
         history: Earlier (question, answer) pairs of the same dialogue, oldest first.
         has_image: Whether an image comes before the dialogue.
-        english: Whether the turns are written as `Q:...\nA:` rather than `问：...\n答：`.
+        language: `zh` writes the turns as `问：...\n答：`, `en` as `Q:...\nA:`.
 
     Source: THUDM/visualglm-6b:modeling_chatglm.py (build_inputs_with_image, stream_chat) and
     THUDM/VisualGLM-6B:finetune_visualglm.py.
@@ -33,7 +39,7 @@ class Prompt:
     question: str
     history: tuple[tuple[str, str], ...] = ()
     has_image: bool = False
-    english: bool = False
+    language: Language = "zh"
 
     @property
     def before_image(self) -> str:
@@ -43,7 +49,7 @@ class Prompt:
     @property
     def after_image(self) -> str:
         """Text after the image slots, which is all there is without an image. The answer continues it."""
-        ask, reply = ("Q:", "A:") if self.english else ("问：", "答：")
+        ask, reply = ("Q:", "A:") if self.language == "en" else ("问：", "答：")
         turns = "".join(f"{ask}{question}\n{reply}{answer}\n" for question, answer in self.history)
         return f"{'</img>' if self.has_image else ''}{turns}{ask}{self.question}\n{reply}"
 

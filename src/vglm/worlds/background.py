@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from vglm.files import new_folder
+from vglm.text.prompt import LANGUAGES
 from vglm.worlds.command import write_set
 from vglm.worlds.questions import QUESTION_KINDS, TEXT_ONLY_KINDS, ask
 from vglm.worlds.render import render
@@ -104,12 +105,12 @@ def _probe_rows(folder: Path, seed: list[int], per_kind: int, size: int) -> list
         if kind not in TEXT_ONLY_KINDS:
             row["img"] = f"images/probe_{index:03d}.png"
             render(scene, size).save(folder / row["img"], optimize=True)
-        for english in (False, True):
-            *history, last = ask(scene, kind, english, rng)
+        for language in LANGUAGES:
+            *history, last = ask(scene, kind, language, rng)
             asked = {**row, "prompt": last.question, "label": last.answer, "kind": kind}
             if history:
                 asked["history"] = [[turn.question, turn.answer] for turn in history]
-            if english:
+            if language == "en":
                 asked["english"] = True
             rows.append(asked)
     return rows

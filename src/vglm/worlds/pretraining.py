@@ -21,6 +21,7 @@ import numpy as np
 from vglm.data.sample import Sample, SampleSequence, Turn
 from vglm.data.splits import Splits
 from vglm.errors import ConfigError
+from vglm.text.prompt import Language
 from vglm.worlds.questions import QUESTION_KINDS, TEXT_ONLY_KINDS, YES_NO, ask
 from vglm.worlds.render import render
 from vglm.worlds.scenes import Scene, sample_scene
@@ -44,7 +45,7 @@ class _Item:
     """A sample before its picture is drawn."""
 
     kind: str
-    english: bool
+    language: Language
     scene: Scene
     turns: tuple[Turn, ...]
 
@@ -85,14 +86,14 @@ class SceneDialogues(SampleSequence):
         """See `SampleSequence`."""
         item = self._item(index)
         name = f"scenes-{self.seed}-{index}"
-        meta: dict[str, Any] = {"kind": item.kind, "language": "en" if item.english else "zh"}
+        meta: dict[str, Any] = {"kind": item.kind, "language": item.language}
         if item.kind == "yes_no":
-            meta["choices"] = list(YES_NO[item.english])
+            meta["choices"] = list(YES_NO[item.language])
         if item.kind in TEXT_ONLY_KINDS:
-            return Sample(name, name, None, item.turns, meta["language"], meta)
+            return Sample(name, name, None, item.turns, item.language, meta)
         scene = item.scene
         meta |= {"subject": scene.kind, "colour": scene.colour, "count": scene.count, "place": scene.place}
-        return Sample(name, name, render(scene, self.size), item.turns, meta["language"], meta)
+        return Sample(name, name, render(scene, self.size), item.turns, item.language, meta)
 
     def texts(self) -> Iterator[str]:
         """The questions and answers of all samples in order, without drawing a picture."""
@@ -101,20 +102,20 @@ class SceneDialogues(SampleSequence):
                 yield turn.question
                 yield turn.answer
 
-    def dialogues(self, rows: Iterable[int] | None = None) -> Iterator[tuple[tuple[Turn, ...], bool, bool]]:
-        """Turns, whether there is a picture, and whether in English, of these or all samples; no picture is drawn."""
+    def dialogues(self, rows: Iterable[int] | None = None) -> Iterator[tuple[tuple[Turn, ...], bool, Language]]:
+        """Turns, whether there is a picture, and the language, of these or all samples; no picture is drawn."""
         for index in range(self.length) if rows is None else rows:
             item = self._item(index)
-            yield item.turns, item.kind not in TEXT_ONLY_KINDS, item.english
+            yield item.turns, item.kind not in TEXT_ONLY_KINDS, item.language
 
     def _item(self, index: int) -> _Item:
         rng = np.random.default_rng([self.seed, index])
         kind = self._kinds[
             min(int(np.searchsorted(self._thresholds, rng.random(), side="right")), len(self._kinds) - 1)
         ]
-        english = bool(rng.random() < 0.5)
+        language: Language = "en" if rng.random() < 0.5 else "zh"
         scene = sample_scene(rng)
-        return _Item(kind, english, scene, ask(scene, kind, english, rng))
+        return _Item(kind, language, scene, ask(scene, kind, language, rng))
 
 
 def corpus_lines(lines: int = 40_000, seed: int = 0) -> Iterator[str]:

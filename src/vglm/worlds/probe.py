@@ -29,6 +29,7 @@ import numpy as np
 from vglm.data.sample import Sample, Turn
 from vglm.data.splits import Splits
 from vglm.errors import ConfigError
+from vglm.text.prompt import LANGUAGES, Language
 from vglm.worlds.questions import TEXT_ONLY_KINDS, ask
 from vglm.worlds.render import render
 from vglm.worlds.scenes import Scene, sample_scene
@@ -72,8 +73,8 @@ def probe_splits(*, per_kind: int = 10, seed: int = 5, kinds: Sequence[str] = KI
         rng = np.random.default_rng([seed, index, *_STREAM])
         scene, kind, name = sample_scene(rng), kinds[index % len(kinds)], f"probe-{seed}-{index}"
         image = None if kind == PLAIN_DIALOGUE or kind in TEXT_ONLY_KINDS else render(scene, size)
-        for language in ("zh", "en"):
-            turns = _turns(scene, kind, language == "en", rng)
+        for language in LANGUAGES:
+            turns = _turns(scene, kind, language, rng)
             meta = {"kind": kind, "family": FAMILIES[kind], "language": language}
             samples.append(Sample(f"{name}-{language}", name, image, turns, language, meta))
     setting = f"general probe seed={seed} per_kind={per_kind} kinds={','.join(kinds)} size={size}"
@@ -81,11 +82,11 @@ def probe_splits(*, per_kind: int = 10, seed: int = 5, kinds: Sequence[str] = KI
     return Splits(train=[], test=[], retention=samples, files=files, synthetic="vglm.worlds.probe.probe_splits")
 
 
-def _turns(scene: Scene, kind: str, english: bool, rng: np.random.Generator) -> tuple[Turn, ...]:
+def _turns(scene: Scene, kind: str, language: Language, rng: np.random.Generator) -> tuple[Turn, ...]:
     if kind != PLAIN_DIALOGUE:
-        return ask(scene, kind, english, rng)
-    first = ask(scene, "plain", english, rng)
+        return ask(scene, kind, language, rng)
+    first = ask(scene, "plain", language, rng)
     while True:
-        second = ask(scene, "plain", english, rng)
+        second = ask(scene, "plain", language, rng)
         if second[0].answer != first[0].answer:
             return (*first, *second)

@@ -18,7 +18,7 @@ character of GB 2312 level 1, which the scenes by themselves would not.
 """
 
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import product
@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from vglm.data.sample import Turn
+from vglm.text.prompt import LANGUAGES, Language
 from vglm.worlds.scenes import COLOURS, COUNTS, KINDS, PLACES, Scene
 
 T = TypeVar("T")
@@ -36,8 +37,8 @@ TEXT_ONLY_KINDS = ("plain", "repeat")
 ATTRIBUTE_KINDS = ("subject", "colour", "count", "place")
 FOLLOW_UP_KINDS = ("colour", "count", "place")
 """What the second turn of a dialogue asks about; never the subject, which the first turn may name."""
-YES_NO = {False: ("是的。", "不是。"), True: ("Yes.", "No.")}
-"""The answers to questions of the kind "yes_no", in Chinese and (True) in English."""
+YES_NO: Mapping[Language, tuple[str, str]] = {"zh": ("是的。", "不是。"), "en": ("Yes.", "No.")}
+"""The answers to questions of the kind "yes_no"."""
 _VALUES: dict[str, tuple[str, Sequence[Any]]] = {
     "subject": ("kind", KINDS),
     "colour": ("colour", COLOURS),
@@ -92,13 +93,13 @@ def _name(kind: str, count: int) -> str:
     return kind if count == 1 or kind == "fish" else kind + "s"
 
 
-def answer_to(scene: Scene, kind: str, english: bool) -> str:
+def answer_to(scene: Scene, kind: str, language: Language) -> str:
     """The one right answer to a question about a scene.
 
     Args:
         scene: What is in the picture.
         kind: "subject", "colour", "count", "place" or "caption".
-        english: English rather than Chinese.
+        language: Of the answer.
     """
     name, measure = _ZH_KINDS[scene.kind]
     number, colour, place = _ZH_COUNTS[scene.count], _ZH_COLOURS[scene.colour], _ZH_PLACES[scene.place]
@@ -114,15 +115,15 @@ def answer_to(scene: Scene, kind: str, english: bool) -> str:
             f"{_EN_COUNTS[scene.count].capitalize()} {scene.colour} {noun} {_EN_PLACES[scene.place]}.",
         ),
     }
-    return answers[kind][english]
+    return answers[kind][LANGUAGES.index(language)]
 
 
 # --- Wordings ---------------------------------------------------------------------------------------------------------
 # {here} is a phrase for "in the picture"; {thing} names the subjects or says "things"; {be} and {do} agree with it.
 # Questions about the number always use the plural {names}, so that grammar does not give the answer away.
 
-_HERE = {
-    False: (
+_HERE: dict[Language, tuple[str, ...]] = {
+    "zh": (
         "图中",
         "图里",
         "图上",
@@ -135,7 +136,7 @@ _HERE = {
         "照片里",
         "这幅画里",
     ),
-    True: (
+    "en": (
         "in the picture",
         "in this picture",
         "in the image",
@@ -146,8 +147,8 @@ _HERE = {
     ),
 }
 
-_QUESTIONS: dict[tuple[str, bool], tuple[str, ...]] = {
-    ("subject", False): (
+_QUESTIONS: dict[tuple[str, Language], tuple[str, ...]] = {
+    ("subject", "zh"): (
         "{here}有什么？",
         "{here}有什么东西？",
         "{here}有些什么？",
@@ -167,7 +168,7 @@ _QUESTIONS: dict[tuple[str, bool], tuple[str, ...]] = {
         "请认一认{here}的物体。",
         "{here}的主角是什么？",
     ),
-    ("subject", True): (
+    ("subject", "en"): (
         "What is {here}?",
         "What is shown {here}?",
         "What can you see {here}?",
@@ -184,7 +185,7 @@ _QUESTIONS: dict[tuple[str, bool], tuple[str, ...]] = {
         "Tell me what is {here}.",
         "Identify the main object {here}.",
     ),
-    ("colour", False): (
+    ("colour", "zh"): (
         "{thing}是什么颜色？",
         "{thing}是什么颜色的？",
         "{here}的{thing}是什么颜色？",
@@ -201,7 +202,7 @@ _QUESTIONS: dict[tuple[str, bool], tuple[str, ...]] = {
         "请告诉我{here}的{thing}是什么颜色。",
         "看看{here}的{thing}，它是什么颜色？",
     ),
-    ("colour", True): (
+    ("colour", "en"): (
         "What colour {be} {thing}?",
         "What colour {be} {thing} {here}?",
         "What color {be} {thing}?",
@@ -216,7 +217,7 @@ _QUESTIONS: dict[tuple[str, bool], tuple[str, ...]] = {
         "Tell me the colour of {thing} {here}.",
         "Say what colour {thing} {be}.",
     ),
-    ("count", False): (
+    ("count", "zh"): (
         "有几{measure}{name}？",
         "{here}有几{measure}{name}？",
         "{here}一共有几{measure}{name}？",
@@ -234,7 +235,7 @@ _QUESTIONS: dict[tuple[str, bool], tuple[str, ...]] = {
         "请说出{thing}的数目。",
         "{here}有几个{thing}？",
     ),
-    ("count", True): (
+    ("count", "en"): (
         "How many {names} are there?",
         "How many {names} are {here}?",
         "How many {names} are there {here}?",
@@ -249,7 +250,7 @@ _QUESTIONS: dict[tuple[str, bool], tuple[str, ...]] = {
         "Tell me how many {names} there are {here}.",
         "Say the number of {names} you see.",
     ),
-    ("place", False): (
+    ("place", "zh"): (
         "{thing}在哪里？",
         "{thing}在哪儿？",
         "{here}的{thing}在哪里？",
@@ -267,7 +268,7 @@ _QUESTIONS: dict[tuple[str, bool], tuple[str, ...]] = {
         "{here}的地点是哪里？",
         "{here}的场景是在哪里？",
     ),
-    ("place", True): (
+    ("place", "en"): (
         "Where {be} {thing}?",
         "Where {be} {thing} {here}?",
         "Where can {thing} be seen?",
@@ -283,7 +284,7 @@ _QUESTIONS: dict[tuple[str, bool], tuple[str, ...]] = {
         "Name the place {here}.",
         "Say where this is.",
     ),
-    ("caption", False): (
+    ("caption", "zh"): (
         "描述这张图片。",
         "描述一下这张图片。",
         "请描述这张图片。",
@@ -303,7 +304,7 @@ _QUESTIONS: dict[tuple[str, bool], tuple[str, ...]] = {
         "看图说话。",
         "看图写一句话。",
     ),
-    ("caption", True): (
+    ("caption", "en"): (
         "Describe the picture.",
         "Describe this image.",
         "Describe this photo.",
@@ -322,8 +323,8 @@ _QUESTIONS: dict[tuple[str, bool], tuple[str, ...]] = {
     ),
 }
 
-_FOLLOW_UPS: dict[tuple[str, bool], tuple[str, ...]] = {
-    ("colour", False): (
+_FOLLOW_UPS: dict[tuple[str, Language], tuple[str, ...]] = {
+    ("colour", "zh"): (
         "它是什么颜色？",
         "它是什么颜色的？",
         "那颜色呢？",
@@ -331,25 +332,25 @@ _FOLLOW_UPS: dict[tuple[str, bool], tuple[str, ...]] = {
         "那是什么颜色的？",
         "是哪种颜色？",
     ),
-    ("colour", True): ("What colour?", "And the colour?", "And what colour do you see?", "Which color is that?"),
-    ("count", False): ("有几个？", "那有几个？", "有多少？", "那一共有多少？", "数量呢？", "一共几个？"),
-    ("count", True): ("How many?", "And how many?", "How many are there?", "How many do you see?", "And the number?"),
-    ("place", False): ("在哪里？", "那在哪里？", "它在哪儿？", "是在什么地方？", "地点呢？", "那是在哪里？"),
-    ("place", True): ("Where?", "And where?", "Where is that?", "In what place?", "And the place?"),
+    ("colour", "en"): ("What colour?", "And the colour?", "And what colour do you see?", "Which color is that?"),
+    ("count", "zh"): ("有几个？", "那有几个？", "有多少？", "那一共有多少？", "数量呢？", "一共几个？"),
+    ("count", "en"): ("How many?", "And how many?", "How many are there?", "How many do you see?", "And the number?"),
+    ("place", "zh"): ("在哪里？", "那在哪里？", "它在哪儿？", "是在什么地方？", "地点呢？", "那是在哪里？"),
+    ("place", "en"): ("Where?", "And where?", "Where is that?", "In what place?", "And the place?"),
 }
 
-_CLAIMS: dict[tuple[str, bool], tuple[str, ...]] = {
-    ("subject", False): ("{here}是{guess}", "{here}的东西是{guess}", "这是{guess}", "{here}的物体是{guess}"),
-    ("subject", True): ("the picture shows {guess}", "there are {guess} {here}", "{guess} can be seen {here}"),
-    ("colour", False): ("{thing}是{guess}的", "{here}的{thing}是{guess}的", "{thing}的颜色是{guess}"),
-    ("colour", True): ("{thing} {be} {guess}", "{thing} {here} {be} {guess}", "the colour of {thing} is {guess}"),
-    ("count", False): ("{here}是{guess}{name}", "一共是{guess}{name}", "{name}的数量是{guess}"),
-    ("count", True): ("{guess} can be seen {here}", "the picture shows {guess}", "you see {guess} {here}"),
-    ("place", False): ("{thing}是在{guess}", "{here}的{thing}是在{guess}", "这是在{guess}"),
-    ("place", True): ("{thing} {be} {guess}", "you see {thing} {guess}", "this is {guess}"),
+_CLAIMS: dict[tuple[str, Language], tuple[str, ...]] = {
+    ("subject", "zh"): ("{here}是{guess}", "{here}的东西是{guess}", "这是{guess}", "{here}的物体是{guess}"),
+    ("subject", "en"): ("the picture shows {guess}", "there are {guess} {here}", "{guess} can be seen {here}"),
+    ("colour", "zh"): ("{thing}是{guess}的", "{here}的{thing}是{guess}的", "{thing}的颜色是{guess}"),
+    ("colour", "en"): ("{thing} {be} {guess}", "{thing} {here} {be} {guess}", "the colour of {thing} is {guess}"),
+    ("count", "zh"): ("{here}是{guess}{name}", "一共是{guess}{name}", "{name}的数量是{guess}"),
+    ("count", "en"): ("{guess} can be seen {here}", "the picture shows {guess}", "you see {guess} {here}"),
+    ("place", "zh"): ("{thing}是在{guess}", "{here}的{thing}是在{guess}", "这是在{guess}"),
+    ("place", "en"): ("{thing} {be} {guess}", "you see {thing} {guess}", "this is {guess}"),
 }
-_CLAIM_FRAMES = {
-    False: (
+_CLAIM_FRAMES: dict[Language, tuple[str, ...]] = {
+    "zh": (
         "{claim}吗？",
         "{claim}，对吗？",
         "{claim}，对不对？",
@@ -357,7 +358,7 @@ _CLAIM_FRAMES = {
         "{claim}，是吗？",
         "请判断：{claim}。",
     ),
-    True: (
+    "en": (
         "Is it true that {claim}?",
         "Is it right that {claim}?",
         "Would you say that {claim}?",
@@ -366,29 +367,29 @@ _CLAIM_FRAMES = {
         "{claim}, right?",
     ),
 }
-_DIRECT_QUESTIONS: dict[tuple[str, bool], tuple[str, ...]] = {
-    ("subject", False): ("{here}的是不是{guess}？", "这是不是{guess}？"),
-    ("subject", True): (
+_DIRECT_QUESTIONS: dict[tuple[str, Language], tuple[str, ...]] = {
+    ("subject", "zh"): ("{here}的是不是{guess}？", "这是不是{guess}？"),
+    ("subject", "en"): (
         "Are there any {guess} {here}?",
         "Do you see {guess} {here}?",
         "Does the picture show {guess}?",
     ),
-    ("colour", False): ("{thing}是不是{guess}的？", "{here}的{thing}是不是{guess}的？"),
-    ("colour", True): ("{be} {thing} {guess}?", "{be} {thing} {here} {guess}?", "{do} {thing} look {guess}?"),
-    ("count", False): ("是不是一共{guess}{name}？", "{here}是不是{guess}{name}？"),
-    ("count", True): ("Do you see {guess} {here}?", "Does the picture show {guess}?", "Can {guess} be seen {here}?"),
-    ("place", False): ("{thing}是不是在{guess}？", "{here}的{thing}是不是在{guess}？"),
-    ("place", True): ("{be} {thing} {guess}?", "Is this {guess}?"),
+    ("colour", "zh"): ("{thing}是不是{guess}的？", "{here}的{thing}是不是{guess}的？"),
+    ("colour", "en"): ("{be} {thing} {guess}?", "{be} {thing} {here} {guess}?", "{do} {thing} look {guess}?"),
+    ("count", "zh"): ("是不是一共{guess}{name}？", "{here}是不是{guess}{name}？"),
+    ("count", "en"): ("Do you see {guess} {here}?", "Does the picture show {guess}?", "Can {guess} be seen {here}?"),
+    ("place", "zh"): ("{thing}是不是在{guess}？", "{here}的{thing}是不是在{guess}？"),
+    ("place", "en"): ("{be} {thing} {guess}?", "Is this {guess}?"),
 }
 
-_LEAD_INS = {
-    False: ("请问，", "请问", "请回答：", "看图回答：", "问题：", "你好，"),
-    True: ("Please answer: ", "Question: ", "Look at the picture. ", "A question: ", "Hello. "),
+_LEAD_INS: dict[Language, tuple[str, ...]] = {
+    "zh": ("请问，", "请问", "请回答：", "看图回答：", "问题：", "你好，"),
+    "en": ("Please answer: ", "Question: ", "Look at the picture. ", "A question: ", "Hello. "),
 }
-_THINGS = {False: ("东西", "物体"), True: ("object", "thing")}
+_THINGS: dict[Language, tuple[str, ...]] = {"zh": ("东西", "物体"), "en": ("object", "thing")}
 
-_PLAIN: dict[bool, tuple[tuple[tuple[str, ...], str], ...]] = {
-    False: (
+_PLAIN: dict[Language, tuple[tuple[tuple[str, ...], str], ...]] = {
+    "zh": (
         (
             ("你好", "你好！", "您好。", "你好呀。", "早上好。", "晚上好！", "很高兴见到你。"),
             "你好，请给我看一张图片。",
@@ -402,7 +403,7 @@ _PLAIN: dict[bool, tuple[tuple[tuple[str, ...], str], ...]] = {
             "我没有看到图片。",
         ),
     ),
-    True: (
+    "en": (
         (
             ("Hello", "Hello!", "Hi.", "Good morning.", "Good evening!", "Nice to meet you."),
             "Hello, please show me a picture.",
@@ -424,22 +425,22 @@ _PLAIN: dict[bool, tuple[tuple[tuple[str, ...], str], ...]] = {
     ),
 }
 """Ways to begin, and the answer to all of them; the last entry asks about a picture where there is none."""
-_REPEAT = {
-    False: ("请重复：", "重复：", "跟我念：", "请跟我说：", "照着写：", "请原样写出："),
-    True: ("Repeat: ", "Please repeat: ", "Repeat after me: ", "Say: ", "Copy this: ", "Write the same: "),
+_REPEAT: dict[Language, tuple[str, ...]] = {
+    "zh": ("请重复：", "重复：", "跟我念：", "请跟我说：", "照着写：", "请原样写出："),
+    "en": ("Repeat: ", "Please repeat: ", "Repeat after me: ", "Say: ", "Copy this: ", "Write the same: "),
 }
 
 
 # --- Asking -----------------------------------------------------------------------------------------------------------
 
 
-def ask(scene: Scene, kind: str, english: bool, rng: np.random.Generator) -> tuple[Turn, ...]:
+def ask(scene: Scene, kind: str, language: Language, rng: np.random.Generator) -> tuple[Turn, ...]:
     """Ask a question of a kind, in one of its wordings.
 
     Args:
         scene: What is in the picture; it does not matter to the kinds in `TEXT_ONLY_KINDS`.
         kind: One of `QUESTION_KINDS`.
-        english: English rather than Chinese.
+        language: Of the question and its answer.
         rng: Chooses the wording, the guess in a yes/no question, the characters to repeat.
 
     Returns:
@@ -448,22 +449,22 @@ def ask(scene: Scene, kind: str, english: bool, rng: np.random.Generator) -> tup
     if kind == "dialogue":
         follow_up = _pick(rng, FOLLOW_UP_KINDS)
         first = _pick(rng, [other for other in ATTRIBUTE_KINDS if other != follow_up])
-        question, answer = _pick(rng, _FOLLOW_UPS[follow_up, english]), answer_to(scene, follow_up, english)
-        return (*ask(scene, first, english, rng), Turn(question, answer))
+        question, answer = _pick(rng, _FOLLOW_UPS[follow_up, language]), answer_to(scene, follow_up, language)
+        return (*ask(scene, first, language, rng), Turn(question, answer))
     if kind == "plain":
-        questions, answer = _pick(rng, _PLAIN[english])
-        return (Turn(_pick(rng, questions).format(here=_pick(rng, _HERE[english])), answer),)
+        questions, answer = _pick(rng, _PLAIN[language])
+        return (Turn(_pick(rng, questions).format(here=_pick(rng, _HERE[language])), answer),)
     if kind == "repeat":
-        text = _text_to_repeat(rng, english)
-        return (Turn(_pick(rng, _REPEAT[english]) + text, text),)
+        text = _text_to_repeat(rng, language)
+        return (Turn(_pick(rng, _REPEAT[language]) + text, text),)
     if kind == "yes_no":
-        template, guess, answer = _yes_no(scene, english, rng)
+        template, guess, answer = _yes_no(scene, language, rng)
     else:
-        template, guess, answer = _pick(rng, _QUESTIONS[kind, english]), "", answer_to(scene, kind, english)
-    question = template.format(guess=guess, **_slots(scene, english, rng))
+        template, guess, answer = _pick(rng, _QUESTIONS[kind, language]), "", answer_to(scene, kind, language)
+    question = template.format(guess=guess, **_slots(scene, language, rng))
     question = question[0].upper() + question[1:]
     if rng.random() < 0.2 and question.endswith(("？", "?")) and not question.startswith("请"):
-        question = _pick(rng, _LEAD_INS[english]) + question
+        question = _pick(rng, _LEAD_INS[language]) + question
     if rng.random() < 0.1:
         question = question.rstrip("？?。.")
     return (Turn(question, answer),)
@@ -473,10 +474,10 @@ def _pick(rng: np.random.Generator, options: Sequence[T]) -> T:
     return options[int(rng.integers(len(options)))]
 
 
-def _slots(scene: Scene, english: bool, rng: np.random.Generator) -> dict[str, str]:
+def _slots(scene: Scene, language: Language, rng: np.random.Generator) -> dict[str, str]:
     """What the wordings leave open; three times in four the subjects are called by name."""
-    here, by_name, generic = _pick(rng, _HERE[english]), rng.random() < 0.75, _pick(rng, _THINGS[english])
-    if not english:
+    here, by_name, generic = _pick(rng, _HERE[language]), rng.random() < 0.75, _pick(rng, _THINGS[language])
+    if language == "zh":
         name, measure = _ZH_KINDS[scene.kind]
         return {"here": here, "thing": name if by_name else generic, "name": name, "measure": measure}
     noun = scene.kind if by_name else generic
@@ -490,7 +491,7 @@ def _slots(scene: Scene, english: bool, rng: np.random.Generator) -> dict[str, s
     }
 
 
-def _yes_no(scene: Scene, english: bool, rng: np.random.Generator) -> tuple[str, str, str]:
+def _yes_no(scene: Scene, language: Language, rng: np.random.Generator) -> tuple[str, str, str]:
     """A wording, the value it supposes, the answer: half the time true, else evenly one of the false values."""
     attribute = _pick(rng, ATTRIBUTE_KINDS)
     field, values = _VALUES[attribute]
@@ -498,9 +499,9 @@ def _yes_no(scene: Scene, english: bool, rng: np.random.Generator) -> tuple[str,
     if not right:
         supposed = replace(scene, **{field: _pick(rng, [value for value in values if value != getattr(scene, field)])})
     if rng.random() < 0.4:
-        template = _pick(rng, _DIRECT_QUESTIONS[attribute, english])
+        template = _pick(rng, _DIRECT_QUESTIONS[attribute, language])
     else:
-        template = _pick(rng, _CLAIM_FRAMES[english]).replace("{claim}", _pick(rng, _CLAIMS[attribute, english]))
+        template = _pick(rng, _CLAIM_FRAMES[language]).replace("{claim}", _pick(rng, _CLAIMS[attribute, language]))
     name, measure = _ZH_KINDS[supposed.kind]
     guesses = {
         "subject": (name, _name(supposed.kind, 2)),
@@ -511,12 +512,12 @@ def _yes_no(scene: Scene, english: bool, rng: np.random.Generator) -> tuple[str,
         ),
         "place": (_ZH_PLACES[supposed.place], _EN_PLACES[supposed.place]),
     }
-    return template, guesses[attribute][english], YES_NO[english][0 if right else 1]
+    return template, guesses[attribute][LANGUAGES.index(language)], YES_NO[language][0 if right else 1]
 
 
-def _text_to_repeat(rng: np.random.Generator, english: bool) -> str:
+def _text_to_repeat(rng: np.random.Generator, language: Language) -> str:
     """Two to four characters; in English one to three short words, letter strings or numbers."""
-    if not english:
+    if language == "zh":
         hanzi = gb2312_level_1()
         return "".join(hanzi[i] for i in rng.integers(len(hanzi), size=int(rng.integers(2, 5))).tolist())
     pieces = []

@@ -12,14 +12,16 @@ none. The question is XrayGLM's.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vglm.data.readers.xrayglm import ENGLISH_QUESTION, QUESTION
 from vglm.data.sample import Turn
+from vglm.text.prompt import Language
 from vglm.worlds.radiographs import Chest, View
 
-QUESTIONS = {False: QUESTION, True: ENGLISH_QUESTION}
-"""XrayGLM's, by whether it is asked in English."""
+QUESTIONS: Mapping[Language, str] = {"zh": QUESTION, "en": ENGLISH_QUESTION}
+"""XrayGLM's."""
 
 FINDINGS = ("heart", "opacity", "effusion", "pneumothorax")
 """What makes a chest abnormal."""
@@ -57,25 +59,25 @@ class ReportedFindings:
         return any(self.stated.get(name, False) for name in FINDINGS)
 
 
-def report_turn(chest: Chest, view: View, english: bool) -> Turn:
+def report_turn(chest: Chest, view: View, language: Language) -> Turn:
     """The question about a picture and its right answer."""
-    return Turn(QUESTIONS[english], write_report(chest, view, english))
+    return Turn(QUESTIONS[language], write_report(chest, view, language))
 
 
-def write_report(chest: Chest, view: View, english: bool) -> str:
+def write_report(chest: Chest, view: View, language: Language) -> str:
     """The one right report on a picture.
 
     Args:
         chest: What it shows.
         view: A lateral picture's report names no sides.
-        english: English rather than Chinese.
+        language: What it is written in.
     """
-    return _english(chest, view) if english else _chinese(chest, view)
+    return _english(chest, view) if language == "en" else _chinese(chest, view)
 
 
-NORMAL_REPORTS = {
-    False: "心影不大，双肺清晰，未见胸腔积液，未见气胸，未见导管或起搏器。结论：胸片正常。",
-    True: "Normal heart. Clear lungs. No effusion. No pneumothorax. No catheter or pacemaker. Normal chest.",
+NORMAL_REPORTS: Mapping[Language, str] = {
+    "zh": "心影不大，双肺清晰，未见胸腔积液，未见气胸，未见导管或起搏器。结论：胸片正常。",
+    "en": "Normal heart. Clear lungs. No effusion. No pneumothorax. No catheter or pacemaker. Normal chest.",
 }
 """The report that fits most pictures: what a model that does not look would best say."""
 

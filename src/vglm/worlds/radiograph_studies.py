@@ -32,16 +32,15 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from vglm.data.sample import Language, Sample, SampleSequence
+from vglm.data.sample import Sample, SampleSequence
 from vglm.data.splits import Splits
 from vglm.errors import ConfigError
 from vglm.files import new_folder
+from vglm.text.prompt import LANGUAGES, Language
 from vglm.worlds.command import write_set
 from vglm.worlds.radiograph_render import cardiothoracic_ratio, render
 from vglm.worlds.radiograph_reports import report_turn, write_report
 from vglm.worlds.radiographs import VIEWS, Chest, View, sample_chest
-
-LANGUAGES: tuple[Language, ...] = ("zh", "en")
 
 
 class RadiographStudies(SampleSequence):
@@ -93,7 +92,7 @@ class RadiographStudies(SampleSequence):
             id=f"{group}_{VIEWS.index(view) + 1}#{language}",
             group=group,
             image=render(chest, view, self.size),
-            turns=(report_turn(chest, view, language == "en"),),
+            turns=(report_turn(chest, view, language),),
             language=language,
             meta={"kind": view, "language": language, **describe(chest)},
         )
@@ -179,14 +178,14 @@ def write_radiograph_set(
 
 def _write_split(folder: Path, split: str, studies: RadiographStudies, first: int) -> None:
     """The pictures of a split, and one file of reports for each language; studies are numbered from `first`."""
-    rows: dict[str, list[dict[str, Any]]] = {language: [] for language in LANGUAGES}
+    rows: dict[Language, list[dict[str, Any]]] = {language: [] for language in LANGUAGES}
     for study in tqdm(range(first, first + studies.studies), desc=split, unit="study", delay=2):
         chest = sample_chest(np.random.default_rng([studies.seed, study]))
         for number, view in enumerate(VIEWS, start=1):
             name = f"{study}_{number}"
             render(chest, view, studies.size).save(folder / "images" / f"{name}.png", optimize=True)
             for language in LANGUAGES:
-                caption = write_report(chest, view, language == "en")
+                caption = write_report(chest, view, language)
                 rows[language].append({"image_id": name, "caption": caption, "kind": view, **describe(chest)})
     for name, annotations in rows.items():
         lines = ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in annotations)

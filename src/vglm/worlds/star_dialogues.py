@@ -32,14 +32,15 @@ from vglm.data.astronomy.files import write_csv, write_fits
 from vglm.data.astronomy.light_curve import measure
 from vglm.data.astronomy.plots import View, draw
 from vglm.data.astronomy.questions import Question, ask
-from vglm.data.sample import Language, Sample, SampleSequence
+from vglm.data.sample import Sample, SampleSequence
 from vglm.data.splits import Splits
 from vglm.errors import ConfigError
 from vglm.files import new_folder
+from vglm.text.prompt import Language
 from vglm.worlds.command import write_set
 from vglm.worlds.lightcurves import SHARES, Star, sample_star
 
-_ASKED: tuple[tuple[Question, bool], ...] = (("type", False), ("type", True), ("period", False), ("amplitude", True))
+_ASKED: tuple[tuple[Question, Language], ...] = (("type", "zh"), ("type", "en"), ("period", "zh"), ("amplitude", "en"))
 """What even stars are asked; of odd ones the period is asked in English and the amplitude in Chinese."""
 
 
@@ -76,9 +77,9 @@ class StarDialogues(SampleSequence):
     def sample(self, index: int) -> Sample:
         """See `SampleSequence`."""
         number, turn = divmod(index, len(_ASKED))
-        question, english = _ASKED[turn]
-        english ^= question != "type" and number % 2 == 1
-        language: Language = "en" if english else "zh"
+        question, language = _ASKED[turn]
+        if question != "type" and number % 2 == 1:
+            language = "en" if language == "zh" else "zh"
         pixels, facts = self._facts(number)
         name = f"stars-{self.seed}-{number}"
         value = facts[{"type": "type", "period": "period_days", "amplitude": "amplitude_mag"}[question]]
@@ -86,7 +87,7 @@ class StarDialogues(SampleSequence):
             id=f"{name}.{turn}",
             group=name,
             image=Image.frombytes("RGB", (self.size, self.size), pixels),
-            turns=(ask(question, value, english, name),),
+            turns=(ask(question, value, language, name),),
             language=language,
             meta={"kind": question, "language": language, **facts},
         )

@@ -65,9 +65,7 @@ def build_sentencepiece_model(
     normaliser = SentencePieceNormalizer(
         rule_name="nmt_nfkc", add_dummy_prefix=True, escape_whitespaces=True, remove_extra_whitespaces=True
     )
-    texts = (
-        text for line in lines for text in (line, Prompt(line, has_image=True, english=line.isascii()).after_image)
-    )
+    texts = (text for line in lines for text in (line, _in_prompt(line)))
     normal = (normaliser.normalize(text.replace("\n", LINE_BREAK)) for text in texts)
     parts = [part for text in normal for part in text.split(LINE_BREAK)]
     counts = Counter("".join(parts))
@@ -101,3 +99,7 @@ def build_sentencepiece_model(
 def _rank(item: tuple[str, int]) -> tuple[int, str]:
     """Sort (piece, count) by falling count, then by name."""
     return -item[1], item[0]
+
+
+def _in_prompt(line: str) -> str:
+    return Prompt(line, has_image=True, language="en" if line.isascii() else "zh").after_image

@@ -18,6 +18,7 @@ from typing import Literal
 
 from vglm.data.sample import Turn
 from vglm.errors import DataError
+from vglm.text.prompt import Language
 
 Question = Literal["type", "period", "amplitude"]
 QUESTIONS: tuple[Question, ...] = ("type", "period", "amplitude")
@@ -48,17 +49,17 @@ TYPES: Mapping[str, StarType] = {
 }
 """The types this workbench knows by name, rare ones last."""
 
-_WORDINGS: dict[tuple[Question, bool], tuple[str, ...]] = {
-    ("type", False): ("这颗星是什么类型的变星？", "图中的光变曲线属于哪类变星？", "请判断这颗变星的类型。"),
-    ("type", True): (
+_WORDINGS: dict[tuple[Question, Language], tuple[str, ...]] = {
+    ("type", "zh"): ("这颗星是什么类型的变星？", "图中的光变曲线属于哪类变星？", "请判断这颗变星的类型。"),
+    ("type", "en"): (
         "What type of variable star is this?",
         "Which class of variable shows this light curve?",
         "Classify this variable star.",
     ),
-    ("period", False): ("它的光变周期大约是多少？", "这颗星的周期是多少天？", "请估计光变周期。"),
-    ("period", True): ("What is its period?", "How many days is the period of this star?", "Estimate the period."),
-    ("amplitude", False): ("它的光变幅度大约是多少？", "这颗星的光变幅度有多大？", "请估计光变幅度。"),
-    ("amplitude", True): ("What is its amplitude?", "By how much does this star vary?", "Estimate the amplitude."),
+    ("period", "zh"): ("它的光变周期大约是多少？", "这颗星的周期是多少天？", "请估计光变周期。"),
+    ("period", "en"): ("What is its period?", "How many days is the period of this star?", "Estimate the period."),
+    ("amplitude", "zh"): ("它的光变幅度大约是多少？", "这颗星的光变幅度有多大？", "请估计光变幅度。"),
+    ("amplitude", "en"): ("What is its amplitude?", "By how much does this star vary?", "Estimate the amplitude."),
 }
 
 
@@ -88,20 +89,21 @@ def type_fault(name: str) -> tuple[str, str, str]:
     return f"a type among {', '.join(TYPES)} or a catalogue's code for one", repr(name), fix
 
 
-def ask(question: Question, value: str | float, english: bool, star: str) -> Turn:
+def ask(question: Question, value: str | float, language: Language, star: str) -> Turn:
     """One question and its answer.
 
     Args:
         question: What is asked.
         value: For "type" a key of `TYPES`, or any other name, which is then the answer in both languages; for "period"
             days, for "amplitude" magnitudes.
-        english: English rather than Chinese.
+        language: Of question and answer.
         star: Chooses among the wordings, always the same for one star.
 
     Raises:
         DataError: A period or amplitude is no positive number.
     """
-    wordings = _WORDINGS[question, english]
+    english = language == "en"
+    wordings = _WORDINGS[question, language]
     wording = wordings[zlib.crc32(f"{star} {question}".encode()) % len(wordings)]
     if question == "type":
         names = TYPES.get(str(value))

@@ -200,7 +200,7 @@ def _record(sample: Sample, changes: _Changes) -> dict[str, Any]:
     record: dict[str, Any] = {"question": turns[-1][0], "answer": turns[-1][1]}
     if len(turns) > 1:
         record["history"] = turns[:-1]
-    record |= {"english": sample.english, "group": sample.group}
+    record |= {"english": sample.language == "en", "group": sample.group}
     if isinstance(split := sample.meta.get("split"), str):
         record["split"] = split
     for key, value in sample.meta.items():

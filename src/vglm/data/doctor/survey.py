@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from vglm.data.doctor.pictures import PICTURE, READABLE, decode_pictures
 from vglm.data.doctor.similarity import find_look_alikes
-from vglm.data.doctor.texts import Language, Mark, is_sentence, language_of, marks_of, normalise, unresolved_in
+from vglm.data.doctor.texts import Mark, Script, is_sentence, language_of, marks_of, normalise, unresolved_in
 from vglm.data.grouping import FoundIds, find_ids
 from vglm.data.outline import Outline, is_own_group
 from vglm.data.problems import BadRow
@@ -47,10 +47,10 @@ ROW = np.dtype(
         ("turns", np.int32),
         ("marks", np.uint8),  # Mark, of all answers
         ("open_question", np.bool_),  # a question holds an unresolved token
-        ("question_language", np.uint8),  # Language
+        ("question_language", np.uint8),  # Script
         ("answer_language", np.uint8),
         ("is_sentence", np.bool_),  # the last question and answer both are
-        ("english", np.bool_),
+        ("is_english", np.bool_),  # the prompt
         ("prompt_tokens", np.int32),  # last question, its frame, image slots, special tokens
         ("history_tokens", np.int32),
         ("answer_tokens", np.int32),
@@ -329,13 +329,13 @@ def _describe(
         question_language,
         language_of(sample.answer),
         asks_in_words and is_sentence(sample.answer),
-        sample.english,
+        sample.language == "en",
         *lengths,
     )
 
 
 @lru_cache(1024)  # most questions come again and again
-def _describe_question(question: str) -> tuple[int, Language, bool]:
+def _describe_question(question: str) -> tuple[int, Script, bool]:
     return hash_text(normalise(question)), language_of(question), is_sentence(question)
 
 

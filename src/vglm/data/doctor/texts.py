@@ -3,7 +3,7 @@
 >>> marks_of("As an AI language model, I cannot see XXXX.")
 <Mark.BOILERPLATE|UNRESOLVED: 6>
 >>> language_of("心脏大小正常。"), language_of("Normal heart size."), language_of("12 %")
-(<Language.CHINESE: 1>, <Language.LATIN: 2>, <Language.NONE: 0>)
+(<Script.CHINESE: 1>, <Script.LATIN: 2>, <Script.NONE: 0>)
 """
 
 import re
@@ -21,7 +21,7 @@ class Mark(IntFlag):
     DETACHED = 16
 
 
-class Language(IntEnum):
+class Script(IntEnum):
     """The script that most of a text is written in."""
 
     NONE = 0
@@ -31,12 +31,12 @@ class Language(IntEnum):
     OTHER = 4
 
 
-LANGUAGE_NAMES = {
-    Language.NONE: "without words",
-    Language.CHINESE: "Chinese",
-    Language.LATIN: "English (Latin script)",
-    Language.MIXED: "mixed",
-    Language.OTHER: "other scripts",
+SCRIPT_NAMES = {
+    Script.NONE: "without words",
+    Script.CHINESE: "Chinese",
+    Script.LATIN: "English (Latin script)",
+    Script.MIXED: "mixed",
+    Script.OTHER: "other scripts",
 }
 
 # What programs write for "nothing here"; "none" and "无" may be true answers, Python's None is not.
@@ -101,16 +101,16 @@ def evidence(text: str) -> str:
     return f"{'…' if begin else ''}{text[begin:end]}{'…' if end < len(text) else ''}"
 
 
-def language_of(text: str) -> Language:
+def language_of(text: str) -> Script:
     """Tell a text's language by its script, where a Latin word counts as much as two Chinese characters."""
     han, latin, other = (len(pattern.findall(text)) for pattern in (_HAN, _LATIN_WORD, _OTHER_SCRIPT))
     total = han + 2 * latin + other
     if total == 0:
-        return Language.NONE
+        return Script.NONE
     if other > total / 3:
-        return Language.OTHER
+        return Script.OTHER
     share = han / (han + 2 * latin)
-    return Language.CHINESE if share >= 0.6 else Language.LATIN if share <= 0.1 else Language.MIXED
+    return Script.CHINESE if share >= 0.6 else Script.LATIN if share <= 0.1 else Script.MIXED
 
 
 def is_sentence(text: str) -> bool:

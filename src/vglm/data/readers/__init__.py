@@ -24,11 +24,12 @@ from vglm.data.readers.encodings import refuse_other_encodings
 from vglm.data.readers.json_files import load_json, peek_json
 from vglm.data.readers.rows import check_choice, quote, refuse_half_characters
 from vglm.data.readers.unread import refuse_unread
-from vglm.data.sample import Language, Sample
+from vglm.data.sample import Sample
 from vglm.data.slices import ImageSlice
 from vglm.data.windowing import WINDOW_KEY, Window, WindowRule, check_rule
 from vglm.errors import ConfigError, DataError
 from vglm.files import check_regular
+from vglm.text.prompt import Language
 
 HUB_PREFIX = "hf://"
 _OLD_EXCEL = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"

@@ -21,8 +21,9 @@ from typing import Unpack
 from vglm.data.problems import BadRow
 from vglm.data.readers.prompts import FixedQuestion, QuestionOptions
 from vglm.data.readers.rows import IMAGE_SUFFIXES, fault, quote, split_name
-from vglm.data.sample import Language, Sample, Turn
+from vglm.data.sample import Sample, Turn
 from vglm.errors import DataError
+from vglm.text.prompt import Language
 
 NAME = "class_folders"
 SCHEMA = "a folder of pictures for each class, <class>/*.jpg, or below train/ and test/"

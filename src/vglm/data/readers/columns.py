@@ -45,8 +45,9 @@ from vglm.data.readers.rows import (
     refuse_several,
     spread_images,
 )
-from vglm.data.sample import Language, Sample, Turn
+from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError, DataError
+from vglm.text.prompt import Language
 
 CAPTION_QUESTIONS: Mapping[Language, str] = {"zh": "描述这张图片。", "en": "Describe the picture."}
 """What is asked of a picture that comes with a caption only."""

@@ -28,8 +28,9 @@ from vglm.data.readers.rows import (
     refuse_several,
     spread_images,
 )
-from vglm.data.sample import Language, Sample, Turn
+from vglm.data.sample import Sample, Turn
 from vglm.data.slices import ImageSlice
+from vglm.text.prompt import Language
 
 SystemMessages = Literal["prepend", "meta"]
 

@@ -31,9 +31,10 @@ from vglm.data.astronomy.questions import QUESTIONS, Question, ask, find_type, t
 from vglm.data.problems import BadRow
 from vglm.data.readers.csv_table import iterate_csv
 from vglm.data.readers.rows import ImageFolders, RowCheck, check_choice, quote, split_name
-from vglm.data.sample import Language, Sample
+from vglm.data.sample import Sample
 from vglm.errors import ConfigError, DataError
 from vglm.files import read_bytes, whole_file
+from vglm.text.prompt import Language
 
 NAME = "lightcurves"
 SCHEMA = "a CSV table with columns file (CSV or FITS light curves) and type, or a folder with such labels.csv"
@@ -149,7 +150,7 @@ def read(
                     id=f"{name}#{number}.{turn}",
                     group=star,
                     image=picture,
-                    turns=(ask(question, known[question], language == "en", star),),
+                    turns=(ask(question, known[question], language, star),),
                     language=language,
                     meta={**meta, "kind": question, "language": language},
                 )

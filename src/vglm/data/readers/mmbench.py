@@ -25,10 +25,11 @@ from typing import Any
 
 from vglm.data.problems import BadRow
 from vglm.data.readers.rows import RowCheck, fault, language_of, list_options, quote
-from vglm.data.sample import Language, Sample, Turn
+from vglm.data.sample import Sample, Turn
 from vglm.data.slices import ImageSlice
 from vglm.errors import DataError
 from vglm.files import check_regular, lines_of
+from vglm.text.prompt import Language
 
 NAME = "mmbench"
 KEPT = ("options", "choices", "hint")

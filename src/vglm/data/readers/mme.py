@@ -20,9 +20,10 @@ from pathlib import Path
 
 from vglm.data.problems import BadRow
 from vglm.data.readers.rows import IMAGE_SUFFIXES, ImageFolders, RowCheck, language_of, quote
-from vglm.data.sample import Language, Sample, Turn
+from vglm.data.sample import Sample, Turn
 from vglm.errors import DataError
 from vglm.files import LARGEST_TEXT_BYTES, check_regular
+from vglm.text.prompt import Language
 
 NAME = "mme"
 KEPT = ("choices",)

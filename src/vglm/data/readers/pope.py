@@ -21,7 +21,8 @@ from typing import Any
 from vglm.data.problems import BadRow
 from vglm.data.readers.json_files import iterate_rows, peek_json
 from vglm.data.readers.rows import ImageFolders, RowCheck, language_of, not_an_object, quote
-from vglm.data.sample import Language, Sample, Turn
+from vglm.data.sample import Sample, Turn
+from vglm.text.prompt import Language
 
 NAME = "pope"
 KEPT = ("choices",)

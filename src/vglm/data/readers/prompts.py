@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from vglm.data.readers.rows import language_of
-from vglm.data.sample import Language
+from vglm.text.prompt import Language
 
 
 class QuestionOptions(TypedDict, total=False):

@@ -32,8 +32,9 @@ from vglm.data.readers.rows import (
     spread_images,
 )
 from vglm.data.readers.xrayglm import ENGLISH_QUESTION, QUESTION
-from vglm.data.sample import Language, Sample, Turn
+from vglm.data.sample import Sample, Turn
 from vglm.errors import DataError
+from vglm.text.prompt import Language
 
 NAME = "r2gen"
 WINDOW = "auto"

@@ -19,9 +19,10 @@ from typing import Any, Literal, get_args
 from vglm.data.ids import id_columns, ids_in
 from vglm.data.problems import BadRow
 from vglm.data.readers.image_names import Alike, Listings, explain, find_alike, plain
-from vglm.data.sample import Language, Sample
+from vglm.data.sample import Sample
 from vglm.data.slices import ImageSlice
 from vglm.errors import ConfigError, DataError
+from vglm.text.prompt import Language
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 

@@ -35,8 +35,9 @@ from vglm.data.readers.rows import (
     quote,
     split_name,
 )
-from vglm.data.sample import Language, Sample, Turn
+from vglm.data.sample import Sample, Turn
 from vglm.errors import DataError
+from vglm.text.prompt import Language
 
 NAME = "scienceqa"
 KEPT = ("options", "choices", "hint", "context", "lecture")

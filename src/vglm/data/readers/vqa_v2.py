@@ -33,8 +33,9 @@ from vglm.data.readers.rows import (
     read_answers,
     split_name,
 )
-from vglm.data.sample import Language, Sample, Turn
+from vglm.data.sample import Sample, Turn
 from vglm.errors import DataError
+from vglm.text.prompt import Language
 
 NAME = "vqa_v2"
 SCHEMA = '{"questions": [{"image_id", "question", "question_id"}]} and the annotations beside it, VQA v2'

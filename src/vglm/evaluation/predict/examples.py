@@ -88,10 +88,10 @@ def _example_turns(examples: Sequence[Sample]) -> list[Turn]:
 def _count_fitting(examples: Sequence[Sample], test: Sequence[Sample], processor: Any, max_length: int) -> int:
     """How many of the examples, from the first on, fit into so many tokens before every question."""
     turns = [(turn.question, turn.answer) for turn in _example_turns(examples)]
-    prompts = {(each.question, tuple(each.history), each.image is not None, each.english) for each in test}
+    prompts = {(each.question, tuple(each.history), each.image is not None, each.language) for each in test}
     left_out = 0
-    for question, history, has_image, english in prompts:
-        about = {"has_image": has_image, "english": english, "answer": "", "max_length": max_length}
+    for question, history, has_image, language in prompts:
+        about = {"has_image": has_image, "language": language, "answer": "", "max_length": max_length}
         try:
             cut = processor.measure_cut(question, history=[*turns, *history], **about)
         except ValueError:  # not even without examples

@@ -21,13 +21,14 @@ from rich.console import Console
 from rich.table import Table as PrintedTable
 from rich.text import Text as Printed
 
-from vglm.evaluation.messages import Language, Text, translate
+from vglm.evaluation.messages import Text, translate
 from vglm.evaluation.predictions import read_evaluation
 from vglm.evaluation.report import formatting, sections
 from vglm.evaluation.report.section import Cell, Line, Scored, Section, Table
 from vglm.evaluation.score.comparison import Comparison
 from vglm.evaluation.score.scoring import refresh
 from vglm.files import replaced_folder, write_text
+from vglm.text.prompt import Language
 
 MARKDOWN_FILES: dict[Language, str] = {"en": "report.md", "zh": "report.zh.md"}
 _STYLES = {"verdict": "bold", "stamp": "bold yellow"}

@@ -658,7 +658,7 @@ def judge_change(change: GainChange, metric: Metric) -> str:
 def slice_values(record: Prediction) -> dict[str, str]:
     """Field -> value of what a record can be sliced by: its kind, the prompt's language, and text of its metadata."""
     values = {} if record.kind is None else {"kind": record.kind}
-    values["language"] = "en" if record.english else "zh"
+    values["language"] = record.language
     meta: Mapping[str, Any] = getattr(record, "meta", None) or {}
     return values | {
         str(name): str(value)

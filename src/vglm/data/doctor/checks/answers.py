@@ -18,7 +18,7 @@ from vglm.data.doctor.checks.common import (
 )
 from vglm.data.doctor.finding import Finding, Table
 from vglm.data.doctor.survey import Survey
-from vglm.data.doctor.texts import LANGUAGE_NAMES, Language, Mark, evidence, marks_of
+from vglm.data.doctor.texts import SCRIPT_NAMES, Mark, Script, evidence, marks_of
 from vglm.data.sample import Sample
 
 _STRAY_SHARE = 0.05
@@ -80,17 +80,17 @@ def languages(survey: Survey) -> Iterator[Finding]:
     if not len(rows):
         return
     asked, answered = rows["question_language"], rows["answer_language"]
-    counts = {each: (int((asked == each).sum()), int((answered == each).sum())) for each in Language}
-    present = [each for each in Language if any(counts[each])]
+    counts = {each: (int((asked == each).sum()), int((answered == each).sum())) for each in Script}
+    present = [each for each in Script if any(counts[each])]
     yield Finding(
         NOTE,
-        "Answers: " + listed(f"{counts[each][1]:,} {LANGUAGE_NAMES[each]}" for each in present if counts[each][1]),
+        "Answers: " + listed(f"{counts[each][1]:,} {SCRIPT_NAMES[each]}" for each in present if counts[each][1]),
         table=Table(
             ("language", "questions", "answers"),
-            [(LANGUAGE_NAMES[each], f"{counts[each][0]:,}", f"{counts[each][1]:,}") for each in present],
+            [(SCRIPT_NAMES[each], f"{counts[each][0]:,}", f"{counts[each][1]:,}") for each in present],
         ),
     )
-    clear = (int(Language.CHINESE), int(Language.LATIN))
+    clear = (int(Script.CHINESE), int(Script.LATIN))
     crossed = np.isin(asked, clear) & np.isin(answered, clear) & (asked != answered) & rows["is_sentence"]
     if crossed.any():
         yield Finding(
@@ -99,7 +99,7 @@ def languages(survey: Survey) -> Iterator[Finding]:
             "Fine if the question asks for it; else the model learns to mix. Translate one side.",
             examples(survey, np.flatnonzero(crossed)),
         )
-    frame = (rows["english"] & (asked == Language.CHINESE)) | (~rows["english"] & (asked == Language.LATIN))
+    frame = (rows["is_english"] & (asked == Script.CHINESE)) | (~rows["is_english"] & (asked == Script.LATIN))
     if frame.any():
         yield Finding(
             WARNING,
@@ -108,13 +108,13 @@ def languages(survey: Survey) -> Iterator[Finding]:
             " an option.",
             examples(survey, np.flatnonzero(frame)),
         )
-    main = max(clear, key=lambda each: counts[Language(each)][1])
+    main = max(clear, key=lambda each: counts[Script(each)][1])
     other = clear[1 - clear.index(main)]
     stray = np.flatnonzero((answered == other) & rows["is_sentence"] & ~crossed)
-    if len(stray) and counts[Language(other)][1] < _STRAY_SHARE * len(rows):
+    if len(stray) and counts[Script(other)][1] < _STRAY_SHARE * len(rows):
         yield Finding(
             NOTE,
-            f"{rows_of(len(stray))} in {LANGUAGE_NAMES[Language(other)]} among {len(rows):,}",
+            f"{rows_of(len(stray))} in {SCRIPT_NAMES[Script(other)]} among {len(rows):,}",
             "Too few to learn a language from; check that they belong here.",
             examples(survey, stray),
         )

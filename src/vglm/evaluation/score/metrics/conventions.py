@@ -169,7 +169,7 @@ def _r2gen(predictions: Sequence[str], references: Sequence[str]) -> dict[str, f
 def _sacrebleu(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     records = [
         Prediction(
-            id=str(place), group=str(place), split="", kind=None, english=False, question="", history=(),
+            id=str(place), group=str(place), split="", kind=None, language="en", question="", history=(),
             reference=reference, prediction=prediction, image=None, image_sha256=None,
         )
         for place, (prediction, reference) in enumerate(zip(predictions, references, strict=True))

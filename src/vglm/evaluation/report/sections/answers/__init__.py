@@ -161,7 +161,7 @@ def _rows(comparison: Comparison, split: str, index: int, fields: Sequence[str],
     for pair, *more in _ordered(part.asked):
         record, other = pair.candidate, pair.baseline
         values = slice_values(record) | ({"study": study[record.id]} if record.id in study else {})
-        row = [index, record.id, record.question, record.reference, *_draw(pair), int(record.english)]
+        row = [index, record.id, record.question, record.reference, *_draw(pair), int(record.language == "en")]
         row += [images.index(record.image_sha256)]
         row += [images.index(other.image_sha256) if other.image_sha256 != record.image_sha256 else None]
         row += [record.history, record.image or record.id, [values.get(name, "") for name in fields]]

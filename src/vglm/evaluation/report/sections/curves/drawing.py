@@ -8,11 +8,12 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from vglm.evaluation.messages import Language, Text
+from vglm.evaluation.messages import Text
 from vglm.evaluation.report.formatting import section_texts, signed, split_title, title
 from vglm.evaluation.report.section import Table
 from vglm.evaluation.report.sections.curves.data import Curves, interval
 from vglm.evaluation.score.metrics import ALL_METRICS
+from vglm.text.prompt import Language
 
 say = section_texts(__file__)
 MAX_TABLE_ROWS = 200
