@@ -14,6 +14,18 @@ from vglm.config import repo_root
 from vglm.config.places import ensure_home
 
 LIBRARIES = {"torch", "transformers", "peft", "datasets", "pandas", "accelerate", "bitsandbytes", "wandb"}
+OF_SCORES_AND_PICTURES = {
+    "scipy",
+    "nltk",
+    "sacrebleu",
+    "numpy",
+    "PIL",
+    "pyarrow",
+    "pydicom",
+    "pydantic",
+    "rich",
+    "jinja2",
+}
 COMPILER = {"torch._inductor.compile_fx", "pandas", "datasets.arrow_dataset", "wandb.sdk"}
 
 
@@ -31,13 +43,26 @@ def _imported(*command: str, folder: Path, expected: int = 0) -> set[str]:
 def test_a_config_error_needs_no_library(tmp_path: Path) -> None:
     script = str(repo_root() / "train.py")
     wrong = ["max_length=abc", "method.rr=4", "trainer.max_steps=many", "model.dtype=3", "dataset.pth=x"]
-    modules = _imported(script, *wrong, folder=tmp_path, expected=2)
-    assert "omegaconf" in modules
-    assert not modules & (LIBRARIES | {"numpy", "PIL"})
-    modules = _imported(
-        str(repo_root() / "evaluate.py"), "model=visualglm_tiny", "dataset=own", folder=tmp_path, expected=2
-    )
-    assert not modules & LIBRARIES
+    of_functions = ["max_length=abc", "answers=foo", "packing=-3", "feature_cache=maybe"]
+    for mistakes in (wrong, of_functions, ["recipes=background/lorra"], ["max_length={"]):
+        modules = _imported(script, *mistakes, folder=tmp_path, expected=2)
+        assert "omegaconf" in modules
+        assert not modules & (LIBRARIES | OF_SCORES_AND_PICTURES)
+    script = str(repo_root() / "evaluate.py")
+    for mistakes in (["dataset=own"], ["dataset=scenes", "temperature=abc", "repeats=-3"], ["metrics=vqaa"]):
+        modules = _imported(script, "model=visualglm_tiny", *mistakes, folder=tmp_path, expected=2)
+        assert not modules & (LIBRARIES | OF_SCORES_AND_PICTURES)
+
+
+def test_a_mistake_in_a_command_of_stored_answers_needs_no_library(tmp_path: Path) -> None:
+    golden = str(repo_root() / "tests" / "golden" / "evaluation")
+    for command in (
+        ["score", "nowhere", "metrics.names=[chrf]"],
+        ["score", golden, "metrics.names=[foo]"],
+        ["report", "x"],
+    ):
+        modules = _imported("-m", "vglm", *command, folder=tmp_path, expected=2)
+        assert not modules & (LIBRARIES | {"scipy", "nltk", "hydra", "pydicom"})
 
 
 def test_the_doctor_needs_no_model(few_shot_folder: Path, tmp_path: Path) -> None:

@@ -252,9 +252,9 @@ def _value_problems(values: Mapping[str, Any], signature: Signature, path: str, 
         if parameter is None:
             if not signature.takes_any:
                 yield f"{path}{name}: {target} takes no `{name}`{did_you_mean(name, signature.parameters)}"
-        elif value is None and parameter.is_optional:
+        elif (value is None and parameter.is_optional) or name in _LIMITS or _is_component(value):
             continue
-        elif parameter.annotation is not None and not _fits(value, parameter.annotation) and name not in _LIMITS:
+        elif parameter.annotation is not None and not _fits(value, parameter.annotation):
             close = did_you_mean(str(value), _choices(parameter.annotation))
             yield f"{path}{name}: expected {_describe(parameter.annotation)}, got {_show(_plain(value))}{close}"
 
@@ -290,6 +290,10 @@ def _plain(value: Any) -> Any:
     return OmegaConf.to_container(value) if isinstance(value, DictConfig | ListConfig) else value
 
 
+def _is_component(value: object) -> bool:
+    return isinstance(value, DictConfig) and "_target_" in value
+
+
 def _fits(value: Any, annotation: Any) -> bool:
     """Whether a config value can be an argument of this type; True for types that a config cannot spell."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
@@ -297,7 +301,7 @@ def _fits(value: Any, annotation: Any) -> bool:
         return _fits_one(value, _without_spelling(arguments))
     if origin is Literal:
         return value in arguments
-    if isinstance(value, DictConfig) and "_target_" in value:
+    if _is_component(value):
         return True
     kind = origin or annotation
     if kind in (types.NoneType, None):

@@ -1,6 +1,6 @@
 """What a callable takes, read from its source text: importing peft or transformers for that would take seconds.
 
-    read_signature("peft.LoraConfig").parameters["r"]        Parameter(annotation=int, is_required=False, …)
+    read_signature("peft.LoraConfig").parameters["r"]        Parameter(is_required=False, …), whose `annotation` is int
 
 Followed are re-exports (`from .config import LoraConfig`, also those for type checkers only), functions, classes with
 an `__init__` and dataclasses with their bases. An annotation becomes the type itself where it is one of Python's own;
@@ -17,10 +17,10 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cache
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,19 @@ class Parameter:
     """One parameter that can be given by name.
 
     Attributes:
-        annotation: Its type; None where nothing is known of it.
+        read_annotation: Reads its type, for which other modules may have to be read.
         is_required: Whether it has no default.
         is_optional: Whether its default is None.
     """
 
-    annotation: Any = None
+    read_annotation: Callable[[], Any]
     is_required: bool = True
     is_optional: bool = False
+
+    @cached_property
+    def annotation(self) -> Any:
+        """Its type; None where nothing is known of it."""
+        return self.read_annotation()
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,7 @@ def imported_signature(target: str) -> Signature:
         return Signature(takes_any=True)
     hints = _hints_of(found)
     named = {
-        name: Parameter(hints.get(name), each.default is each.empty, each.default is None)
+        name: Parameter(partial(hints.get, name), each.default is each.empty, each.default is None)
         for name, each in parameters.items()
         if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
     }
@@ -275,7 +280,7 @@ def _of_arguments(arguments: ast.arguments, module: _Module, *, is_method: bool)
     pairs = list(zip(positional, [*defaults, *arguments.defaults], strict=True))[is_method:]
     pairs += zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     parameters = {
-        each.arg: Parameter(_annotation(each.annotation, module), default is None, _is_none(default))
+        each.arg: Parameter(partial(_annotation, each.annotation, module), default is None, _is_none(default))
         for each, default in pairs
     }
     return Signature(parameters, takes_any=arguments.kwarg is not None)
@@ -309,7 +314,7 @@ def _add_field(fields: dict[str, Parameter], name: str, node: ast.AnnAssign, mod
         default = given.get("default", given.get("default_factory"))
     elif "KW_ONLY" in ast.dump(node.annotation):
         return
-    fields[name] = Parameter(_annotation(node.annotation, module), default is None, _is_none(default))
+    fields[name] = Parameter(partial(_annotation, node.annotation, module), default is None, _is_none(default))
 
 
 def _is_dataclass(statement: ast.ClassDef) -> bool:

@@ -19,11 +19,11 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from vglm.errors import ConfigError, DataError
-from vglm.evaluation.predictions import Evaluation, Prediction
 from vglm.files import parse_yaml
 from vglm.runs import EVALUATION_FILE
 
 if TYPE_CHECKING:
+    from vglm.evaluation.predictions import Evaluation, Prediction
     from vglm.evaluation.score.metrics.base import Metric, Rows
     from vglm.evaluation.score.metrics.external import ExternalMetric
 
@@ -174,7 +174,7 @@ def _lost(name: str) -> "Metric":
     """A metric that was made in Python by the process that evaluated."""
     from vglm.evaluation.score.metrics.base import Metric
 
-    def rows(records: Sequence[Prediction]) -> "Rows":
+    def rows(records: "Sequence[Prediction]") -> "Rows":
         raise DataError(f"{name} was made in Python; name it in a config to have it again: metrics.custom.{name}")
 
     return Metric(name, name, "not known", table=rows)
@@ -290,7 +290,7 @@ def unnamed_settings(values: Mapping[str, Any], given: Collection[str]) -> list[
     return [key for key in kind.NAMED_ANEW if key not in given and key in values and values[key] != defaults.get(key)]
 
 
-def read_config(evaluation: Evaluation) -> dict[str, Any]:
+def read_config(evaluation: "Evaluation") -> dict[str, Any]:
     """The config that an evaluation ran with.
 
     Raises:
@@ -300,7 +300,7 @@ def read_config(evaluation: Evaluation) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def read_settings(evaluation: Evaluation) -> MetricSettings:
+def read_settings(evaluation: "Evaluation") -> MetricSettings:
     """The `metrics` of that config.
 
     Raises:
