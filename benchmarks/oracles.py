@@ -231,22 +231,7 @@ def texts(chance: random.Random, words: Sequence[str] = WORDS) -> tuple[list[str
 
 def records(given: Sequence[str], wanted: Sequence[str]) -> list[Prediction]:
     """Predictions with references."""
-    return [
-        Prediction(
-            id=str(place),
-            group=str(place),
-            split="test",
-            kind=None,
-            language="en",
-            question="",
-            history=(),
-            reference=reference,
-            prediction=prediction,
-            image=None,
-            image_sha256=None,
-        )
-        for place, (prediction, reference) in enumerate(zip(given, wanted, strict=True))
-    ]
+    return [Prediction.of_texts(*pair, str(number)) for number, pair in enumerate(zip(given, wanted, strict=True))]
 
 
 ORACLES = (

@@ -363,7 +363,7 @@ def macro_f1(seed: int, *, is_grouped: bool) -> Population:
             level = 1 / (1 + math.exp(-(0.4 + shift + easy + generator.normal(0, 1.2))))
             other = generator.choice(len(LABELS), p=FREQUENCIES)
             named = [truth if generator.random() < level else other for _ in range(size)]
-            arm.append(metric.rows([_record(LABELS[each], LABELS[truth]) for each in named]))
+            arm.append(metric.rows([Prediction.of_texts(LABELS[each], LABELS[truth]) for each in named]))
     return Population(*arms, metric.statistic)
 
 
@@ -379,7 +379,8 @@ def bleu(seed: int, *, is_grouped: bool) -> Population:
             given = [
                 [generator.choice(WORDS) if generator.random() < wrong else word for word in text] for text in wanted
             ]
-            records = [_record(" ".join(one), " ".join(two)) for one, two in zip(given, wanted, strict=True)]
+            pairs = zip(map(" ".join, given), map(" ".join, wanted), strict=True)
+            records = [Prediction.of_texts(*pair) for pair in pairs]
             arm.append(bleu_rows(records, str.split))
     return Population(*arms, bleu_statistic)
 
@@ -388,22 +389,6 @@ def _sizes(generator: np.random.Generator, is_grouped: bool) -> list[int]:
     if not is_grouped:
         return [1] * POPULATION
     return [int(each) for each in generator.choice(SIZES, POPULATION, p=SHARES)]
-
-
-def _record(prediction: str, reference: str) -> Prediction:
-    return Prediction(
-        id="",
-        group="",
-        split="test",
-        kind=None,
-        language="en",
-        question="",
-        history=(),
-        reference=reference,
-        prediction=prediction,
-        image=None,
-        image_sha256=None,
-    )
 
 
 CASES: dict[str, tuple[Callable[[], Population], bool]] = {

@@ -27,6 +27,19 @@ def sample(
     return Sample(id, group or id, image, dialogue, language, meta)
 
 
+def question_about(
+    id: str,
+    image: Path | Image.Image | None,
+    question: str,
+    *,
+    language: Language = "zh",
+    history: tuple[tuple[str, str], ...] = (),
+    **meta: Any,
+) -> Sample:
+    """A sample that asks about a picture, after these turns."""
+    return sample(id, *history, (question, "答案"), image=image, language=language, **meta)
+
+
 def record(prediction: str = "", reference: str = "", id: str = "0", **values: Any) -> Prediction:
     """The record of an answer in the test split."""
     known: dict[str, Any] = {

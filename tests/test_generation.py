@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from builders import question_about
 from PIL import Image
 
 from vglm.data.images import image_sha256, open_image
-from vglm.data.sample import Sample, Turn
+from vglm.data.sample import Sample
 from vglm.errors import ConfigError
 from vglm.evaluation.predict import generation
 from vglm.evaluation.predict.decoding import Decoding, Sampling
@@ -16,7 +17,6 @@ from vglm.evaluation.predict.generation import answer_splits, check_precision, g
 from vglm.evaluation.predictions import append_predictions, part_file, read_predictions, write_predictions
 from vglm.model.loading import load_pretrained
 from vglm.processes import Processes
-from vglm.text.prompt import Language
 
 
 @pytest.fixture(scope="module")
@@ -29,25 +29,14 @@ def samples(reference: Path) -> list[Sample]:
     """Different lengths, with and without image, history and English, from files and from memory."""
     pictures = sorted((reference / "images").glob("*.png"))
     return [
-        sample("zh", pictures[0], "这张图片的背景里有什么内容？", kind="background"),
-        sample("text", None, "你好"),
-        sample("en", pictures[1], "What is in the picture?", language="en"),
-        sample("history", pictures[2], "它是什么颜色的？", history=(("描述这张图片。", "一片森林，还有一条小河。"),)),
-        sample("memory", Image.new("RGB", (40, 20), "orange"), "图中有几个人？"),
+        question_about("zh", pictures[0], "这张图片的背景里有什么内容？", kind="background"),
+        question_about("text", None, "你好"),
+        question_about("en", pictures[1], "What is in the picture?", language="en"),
+        question_about(
+            "history", pictures[2], "它是什么颜色的？", history=(("描述这张图片。", "一片森林，还有一条小河。"),)
+        ),
+        question_about("memory", Image.new("RGB", (40, 20), "orange"), "图中有几个人？"),
     ]
-
-
-def sample(
-    name: str,
-    image: Path | Image.Image | None,
-    question: str,
-    *,
-    language: Language = "zh",
-    history: tuple[tuple[str, str], ...] = (),
-    **meta: str,
-) -> Sample:
-    turns = (*(Turn(*turn) for turn in history), Turn(question, "答案"))
-    return Sample(id=name, group=name, image=image, turns=turns, language=language, meta=meta)
 
 
 def test_the_batch_size_changes_nothing(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
@@ -106,7 +95,10 @@ def test_an_unreadable_image_is_a_record_and_not_the_end(
     loaded: tuple[Any, Any], samples: list[Sample], tmp_path: Path
 ) -> None:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing more")
-    broken = [sample("broken", tmp_path / "broken.png", "图中有几个人？"), sample("absent", tmp_path / "no.png", "？")]
+    broken = [
+        question_about("broken", tmp_path / "broken.png", "图中有几个人？"),
+        question_about("absent", tmp_path / "no.png", "？"),
+    ]
     records = generate_predictions(*loaded, [*broken, *samples], Decoding(batch_size=3, max_new_tokens=4))
     assert [record.error is not None for record in records] == [True, True] + [False] * 5
     assert "broken.png" in str(records[0].error)

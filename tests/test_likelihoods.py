@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 import torch
+from builders import question_about
 from PIL import Image
 
 import evaluate
 from vglm.config import compose
 from vglm.data.images import open_image
-from vglm.data.sample import Sample, Turn
+from vglm.data.sample import Sample
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import answer_splits, generate_predictions
 from vglm.evaluation.predict.likelihoods import add_likelihoods, check_choices, forget_likelihoods, score_choices
 from vglm.evaluation.predictions import Prediction, read_predictions, unanswered
 from vglm.model.loading import load_pretrained
-from vglm.text.prompt import Language
 from vglm.worlds.pretraining import SceneDialogues
 
 
@@ -33,25 +33,14 @@ def samples(reference: Path) -> list[Sample]:
     """Different lengths, with and without image, history and English, from files and from memory."""
     pictures = sorted((reference / "images").glob("*.png"))
     return [
-        sample("zh", pictures[0], "这张图片的背景里有什么内容？", choices=["沙滩。", "一片森林。", "雪"]),
-        sample("text", None, "你好", choices=["你好。", "再见。"]),
-        sample("en", pictures[1], "Is it red?", language="en", choices=["Yes.", "No."]),
-        sample("history", pictures[2], "它是什么颜色的？", history=(("描述这张图片。", "一片森林，还有一条小河。"),)),
-        sample("memory", Image.new("RGB", (40, 20), "orange"), "图中有几个人？", choices=["一个", "没有人"]),
+        question_about("zh", pictures[0], "这张图片的背景里有什么内容？", choices=["沙滩。", "一片森林。", "雪"]),
+        question_about("text", None, "你好", choices=["你好。", "再见。"]),
+        question_about("en", pictures[1], "Is it red?", language="en", choices=["Yes.", "No."]),
+        question_about(
+            "history", pictures[2], "它是什么颜色的？", history=(("描述这张图片。", "一片森林，还有一条小河。"),)
+        ),
+        question_about("memory", Image.new("RGB", (40, 20), "orange"), "图中有几个人？", choices=["一个", "没有人"]),
     ]
-
-
-def sample(
-    name: str,
-    image: Path | Image.Image | None,
-    question: str,
-    *,
-    language: Language = "zh",
-    history: tuple[tuple[str, str], ...] = (),
-    **meta: Any,
-) -> Sample:
-    turns = (*(Turn(*turn) for turn in history), Turn(question, "答案"))
-    return Sample(id=name, group=name, image=image, turns=turns, language=language, meta=meta)
 
 
 def test_choices_score_as_their_tokens_one_by_one(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
@@ -132,7 +121,7 @@ def flat(scores: Sequence[Sequence[Any]]) -> list[float]:
 
 def test_choices_may_differ_between_questions(loaded: tuple[Any, Any], samples: list[Sample], tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG")
-    rows = [samples[1], sample("broken", tmp_path / "broken.png", "？"), samples[0]]
+    rows = [samples[1], question_about("broken", tmp_path / "broken.png", "？"), samples[0]]
     scores = score_choices(*loaded, rows, [["甲", "乙"], ["甲"], ["丙"]])
     assert [[score.choice for score in row] for row in scores] == [["甲", "乙"], [], ["丙"]]
     alone = score_choices(*loaded, rows[2:], ["丙"])
@@ -228,7 +217,7 @@ def test_bad_choices_are_refused(samples: list[Sample]) -> None:
     with pytest.raises(DataError, match="no sample of test has choices"):
         check_choices("sample", {"test": samples[3:4]})
     with pytest.raises(DataError, match=r"the choices of 1 samples are not lists .*test 'x': 'A, B'"):
-        check_choices("sample", {"test": [*samples, sample("x", None, "?", choices="A, B")]})
+        check_choices("sample", {"test": [*samples, question_about("x", None, "?", choices="A, B")]})
 
 
 def test_an_evaluation_of_yes_no_questions(random_model_folder: Path, tmp_path: Path) -> None:
@@ -251,7 +240,7 @@ def test_an_evaluation_of_yes_no_questions(random_model_folder: Path, tmp_path: 
         for found in read_predictions(path):
             assert set(found.likelihoods) == set(json.loads(str(found.meta["choices"])))
     for place, found in enumerate(read_predictions(folder / "true" / "predictions.jsonl")):
-        shown = sample(found.id, tmp_path / f"{place + 2}.png", found.question, language=found.language)
+        shown = question_about(found.id, tmp_path / f"{place + 2}.png", found.question, language=found.language)
         for choice, value in found.likelihoods.items():
             assert value == pytest.approx(math.fsum(one_by_one(model, processor, shown, choice)), abs=1e-4)
     content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["splits"]["test"]

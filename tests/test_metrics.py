@@ -6,11 +6,11 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import pytest
 import sacrebleu
 import yaml
+from builders import record
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -125,16 +125,8 @@ def _is_subsequence(part: tuple[str, ...], text: str) -> bool:
     return all(character in characters for character in part)
 
 
-def record(prediction: str, reference: str, place: int = 0, **others: Any) -> Prediction:
-    values = {
-        "id": str(place), "group": str(place), "split": "test", "kind": None, "language": "en", "question": "?",
-        "history": (), "reference": reference, "prediction": prediction, "image": None, "image_sha256": None,
-    }  # fmt: skip
-    return Prediction(**(values | others))
-
-
 def records(pairs: list[list[str]]) -> list[Prediction]:
-    return [record(prediction, reference, place) for place, (prediction, reference) in enumerate(pairs)]
+    return [record(prediction, reference, str(place)) for place, (prediction, reference) in enumerate(pairs)]
 
 
 def test_a_record_with_an_error_scores_nothing() -> None:
@@ -254,7 +246,7 @@ def test_score_all_adds_lengths_and_intervals() -> None:
 def test_groups_widen_an_interval() -> None:
     pairs = [["right" if place % 4 < 2 else "wrong", "right"] for place in range(40)]
     alone = records(pairs)
-    together = [record(*pair, place, group=str(place // 2)) for place, pair in enumerate(pairs)]
+    together = [record(*pair, str(place), group=str(place // 2)) for place, pair in enumerate(pairs)]
     narrow, wide = (score_all(arm, ["exact_match"])["exact_match"] for arm in (alone, together))
     assert narrow.value == wide.value == 0.5
     assert wide.interval.high - wide.interval.low > 1.2 * (narrow.interval.high - narrow.interval.low)
@@ -300,8 +292,8 @@ def test_unknown_names_are_all_reported() -> None:
 
 
 def test_every_metric_takes_records_with_errors_and_has_a_signature() -> None:
-    first = replace(record("It is a cat", "cat", 0), likelihoods={"cat": -1.0, "dog": -2.0})
-    arm = [first, record("", "dog", 1, error="unreadable")]
+    first = replace(record("It is a cat", "cat", "0"), likelihoods={"cat": -1.0, "dog": -2.0})
+    arm = [first, record("", "dog", "1", error="unreadable")]
     for metric in set(ALL_METRICS.values()) - {*BENCHMARK_METRICS, CIRCULAR_ACCURACY}:  # they need their own samples
         if "labeller" in metric.signature:  # undefined where no reference speaks of a chest
             continue

@@ -11,13 +11,7 @@ GOLDEN = json.loads((Path(__file__).parent / "golden" / "metrics" / "text.json")
 
 
 def arm(pairs: list[list[str]]) -> list[Prediction]:
-    return [
-        Prediction(
-            id=str(place), group=str(place), split="test", kind=None, language="en", question="?", history=(),
-            reference=reference, prediction=prediction, image=None, image_sha256=None,
-        )
-        for place, (prediction, reference) in enumerate(pairs)
-    ]  # fmt: skip
+    return [Prediction.of_texts(*pair, str(number)) for number, pair in enumerate(pairs)]
 
 
 @pytest.mark.parametrize(

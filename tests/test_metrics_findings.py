@@ -3,9 +3,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from builders import arm
 
 from vglm.errors import DataError
-from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.score.comparison import compare
 from vglm.evaluation.score.metrics import ALL_METRICS, label_report, score_all
 from vglm.evaluation.score.metrics.findings import (
@@ -151,18 +151,6 @@ def test_positive_wins_over_uncertain_and_negative() -> None:
     assert (
         label_report("No effusion on the left. Small effusion on the right. Possible effusion.")[EFFUSION] == "positive"
     )
-
-
-def arm(*pairs: tuple[str, str | None]) -> list[Prediction]:
-    """Records of (reference, prediction); no prediction is an error."""
-    return [
-        Prediction(
-            id=str(place), group=str(place), split="test", kind=None, language="en", question="?", history=(),
-            reference=reference, prediction=prediction or "", image=None, image_sha256=None,
-            error="unreadable" if prediction is None else None,
-        )
-        for place, (reference, prediction) in enumerate(pairs)
-    ]  # fmt: skip
 
 
 # Worked by hand, hits / named / true: cardiomegaly 1/1/2, effusion 1/2/1, no finding 1/1/2 (the error names nothing)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders import arm
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -26,19 +27,6 @@ from vglm.evaluation.score.metrics.labels import (
 )
 from vglm.evaluation.score.metrics.parsing import parse_label
 from vglm.evaluation.score.statistics import wilson_interval
-
-
-def arm(*pairs: tuple[str, str | None]) -> list[Prediction]:
-    """Records of (reference, prediction); no prediction is an error."""
-    return [
-        Prediction(
-            id=str(place), group=str(place), split="test", kind=None, language="en", question="?", history=(),
-            reference=reference, prediction=prediction or "", image=None, image_sha256=None,
-            error="unreadable" if prediction is None else None,
-        )
-        for place, (reference, prediction) in enumerate(pairs)
-    ]  # fmt: skip
-
 
 # Three classes: a with 4, b with 3 and c with 1 reference; worked by hand.
 #   a: 3 right, 1 called b; b: 1 right, 1 called a, 1 unparsed; c: an error

@@ -56,7 +56,7 @@ def test_splits_share_no_star_and_say_what_they_are() -> None:
 @pytest.mark.parametrize("file_format", ["csv", "fits"])
 def test_stars_written_to_files_and_read_look_the_same(tmp_path: Path, file_format: str) -> None:
     """The way of a real star, from its file to its picture, ends where the simulated one does."""
-    write_star_set(tmp_path / "set", stars=4, seed=5, file_format=file_format)
+    write_star_set(tmp_path / "set", stars=4, seed=5, format=file_format)
     samples = list(read(tmp_path / "set", picture_dir=tmp_path / "pictures"))
     expected = StarDialogues(stars=4, seed=5)
     assert len(samples) == 4 * 6

@@ -114,6 +114,23 @@ class Prediction:
     finish: str | None = None
     tokens: int | None = None
 
+    @classmethod
+    def of_texts(cls, prediction: str, reference: str, id: str = "") -> "Prediction":
+        """Two texts to score, of which nothing else is known."""
+        return cls(
+            id=id,
+            group=id,
+            split="test",
+            kind=None,
+            language="en",
+            question="",
+            history=(),
+            reference=reference,
+            prediction=prediction,
+            image=None,
+            image_sha256=None,
+        )
+
     @property
     def is_cut(self) -> bool:
         """Whether the model would have gone on."""

@@ -16,7 +16,6 @@ retention set, fresh questions of the pre-training kinds, which shows what a mod
 Source: the question and form of answer of THUDM/VisualGLM-6B:fewshot-data/dataset.json.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -124,21 +123,13 @@ def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write a set from the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vglm.worlds.background",
-        description="Write a few-shot background set over synthetic scenes.",
-        epilog="Example: python -m vglm.worlds.background outputs/new_set --seed 7 --test-per-place 10",
+    return write_set(
+        write_background_set,
+        arguments,
+        module="vglm.worlds.background",
+        example="outputs/new_set --seed 7 --test-per-place 10",
+        least={"seed": 0, "size": 16},
     )
-    parser.add_argument("folder", type=Path, help="a new or empty folder")
-    parser.add_argument("--seed", type=int, required=True, help="another seed gives another set")
-    parser.add_argument("--train-per-place", type=int, default=4, help="training pictures of each place (default: 4)")
-    parser.add_argument("--validation-per-place", type=int, default=8, help="those of validation (default: 8)")
-    parser.add_argument("--test-per-place", type=int, default=24, help="test pictures of each place (default: 24)")
-    parser.add_argument("--probe-per-kind", type=int, default=9, help="scenes per retention question kind (default: 9)")
-    parser.add_argument("--size", type=int, default=64, help="width of the pictures in pixels (default: 64)")
-    numbers = ("train_per_place", "validation_per_place", "test_per_place", "probe_per_kind")
-    least = {"seed": 0, **dict.fromkeys(numbers, 1), "size": 16}
-    return write_set(parser, arguments, least, write_background_set)
 
 
 if __name__ == "__main__":

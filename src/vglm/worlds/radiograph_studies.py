@@ -21,7 +21,6 @@ the frontal picture, `<study>_2` the lateral one):
     ]}
 """
 
-import argparse
 import hashlib
 import json
 import sys
@@ -195,18 +194,13 @@ def _write_split(folder: Path, split: str, studies: RadiographStudies, first: in
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write a set from the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vglm.worlds.radiograph_studies",
-        description="Write phantom chest radiographs with reports, in XrayGLM's format.",
-        epilog="Example: python -m vglm.worlds.radiograph_studies outputs/phantoms --seed 7 --size 256",
+    return write_set(
+        write_radiograph_set,
+        arguments,
+        module="vglm.worlds.radiograph_studies",
+        example="outputs/phantoms --seed 7 --size 256",
+        least={"seed": 0, "size": 16},
     )
-    parser.add_argument("folder", type=Path, help="a new or empty folder")
-    parser.add_argument("--seed", type=int, required=True, help="another seed gives another set")
-    parser.add_argument("--train-studies", type=int, default=200, help="training studies (default: 200)")
-    parser.add_argument("--test-studies", type=int, default=50, help="test studies (default: 50)")
-    parser.add_argument("--size", type=int, default=64, help="width of the pictures in pixels (default: 64)")
-    least = {"seed": 0, "train_studies": 1, "test_studies": 1, "size": 16}
-    return write_set(parser, arguments, least, write_radiograph_set)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ stars[0]  ->  Sample(
     python -m vglm.worlds.star_dialogues outputs/stars --stars 60 --seed 7 --format fits
 """
 
-import argparse
 import csv
 import hashlib
 import sys
@@ -152,14 +151,14 @@ def star_splits(
     )
 
 
-def write_star_set(folder: Path, *, stars: int, seed: int, file_format: Literal["csv", "fits"] = "csv") -> None:
+def write_star_set(folder: Path, *, seed: int, stars: int = 100, format: Literal["csv", "fits"] = "csv") -> None:
     """Write `labels.csv` and one light-curve file per star into a new folder.
 
     Args:
         folder: Where to write; it must not exist or be empty, and holds either the whole set or nothing afterwards.
-        stars: Number of stars.
         seed: The stars are those of `StarDialogues(stars, seed)`.
-        file_format: `csv`, or `fits` as Kepler and TESS publish them.
+        stars: Number of stars.
+        format: `csv`, or `fits` as Kepler and TESS publish them.
 
     Raises:
         ConfigError: FITS files are asked for and astropy is not installed.
@@ -170,8 +169,8 @@ def write_star_set(folder: Path, *, stars: int, seed: int, file_format: Literal[
         table.writerow(["star", "file", "type", "period", "amplitude"])
         for number in range(stars):
             star = _star(seed, number)
-            name = f"{star.curve.star}.{file_format}"
-            if file_format == "fits":
+            name = f"{star.curve.star}.{format}"
+            if format == "fits":
                 write_fits(star.curve, staging / name, telescope=star.telescope)
             else:
                 write_csv(star.curve, staging / name)
@@ -181,18 +180,13 @@ def write_star_set(folder: Path, *, stars: int, seed: int, file_format: Literal[
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write a set from the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vglm.worlds.star_dialogues",
-        description="Write synthetic variable stars as light-curve files with a table of labels.",
-        epilog="Example: python -m vglm.worlds.star_dialogues outputs/stars --stars 60 --seed 7 --format fits",
+    return write_set(
+        write_star_set,
+        arguments,
+        module="vglm.worlds.star_dialogues",
+        example="outputs/stars --stars 60 --seed 7 --format fits",
+        least={"seed": 0},
     )
-    parser.add_argument("folder", type=Path, help="a new or empty folder")
-    parser.add_argument("--stars", type=int, default=100, help="number of stars (default: 100)")
-    parser.add_argument("--seed", type=int, required=True, help="another seed gives other stars")
-    parser.add_argument(
-        "--format", dest="file_format", choices=["csv", "fits"], default="csv", help="of the files (default: csv)"
-    )
-    return write_set(parser, arguments, {"stars": 1, "seed": 0}, write_star_set)
 
 
 if __name__ == "__main__":

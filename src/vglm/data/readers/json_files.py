@@ -180,33 +180,13 @@ def load_json(path: Path) -> Any:
         raise DataError(f"{path}: cannot be read: {error.strerror}. Expected a JSON file.") from error
 
 
-def load_list(path: Path, shape: str) -> list[Any]:
-    """Read a JSON file that is one list.
+def load_list(path: Path, shape: str, key: str | None = None) -> list[Any]:
+    """Read a JSON file that is one list, or one object with a list under a key.
 
     Args:
         path: The file.
         shape: What the list should hold, for the message.
-
-    Returns:
-        The list, its elements unchecked.
-
-    Raises:
-        DataError: As `load_json`, or the file holds something else or an empty list.
-    """
-    rows = load_json(path)
-    if not isinstance(rows, list):
-        raise DataError(f"{path}: expected a list of {shape}, found {kind_of(rows)}. Put the rows into a list.")
-    if not rows:
-        raise DataError(f"{path}: the list is empty. Expected at least one row.")
-    return rows
-
-
-def load_annotations(path: Path, shape: str) -> list[Any]:
-    """Read a JSON file that is one object with a list `annotations`.
-
-    Args:
-        path: The file.
-        shape: What the list should hold, for the message.
+        key: Of the list; None where the file is the list.
 
     Returns:
         The list, its elements unchecked.
@@ -215,18 +195,15 @@ def load_annotations(path: Path, shape: str) -> list[Any]:
         DataError: As `load_json`, or there is no such list, or it is empty.
     """
     content = load_json(path)
-    rows = content.get("annotations") if isinstance(content, dict) else None
+    rows = content if key is None else content.get(key) if isinstance(content, dict) else None
     if isinstance(rows, list) and rows:
         return rows
-    found = (
-        "an empty one"
-        if rows == []
-        else f"the keys {', '.join(map(quote, content))}"
-        if isinstance(content, dict)
-        else kind_of(content)
-    )
+    if key is None and rows == []:
+        raise DataError(f"{path}: the list is empty. Expected at least one row.")
+    wanted = "a list" if key is None else f"an object with a list {key!r}"
+    keys = f"the keys {', '.join(map(quote, content))}" if key and isinstance(content, dict) else kind_of(content)
     raise DataError(
-        f"{path}: expected an object with a list 'annotations' of {shape}, found {found}. Correct the file."
+        f"{path}: expected {wanted} of {shape}, found {'an empty one' if rows == [] else keys}. Correct the file."
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from vglm.data.problems import BadRow
-from vglm.data.readers.json_files import load_annotations, peek_json
+from vglm.data.readers.json_files import load_list, peek_json
 from vglm.data.readers.prompts import FixedQuestion, QuestionOptions
 from vglm.data.readers.rows import IMAGE_SUFFIXES, ImageFolders, RowCheck, not_an_object
 from vglm.data.sample import Sample, Turn
@@ -54,7 +54,7 @@ def read(
         present = frozenset(os.listdir(folders.root))
     except OSError:  # a folder that may be entered but not listed
         present = frozenset()
-    for number, row in enumerate(load_annotations(path, _ROW), start=1):
+    for number, row in enumerate(load_list(path, _ROW, "annotations"), start=1):
         if not isinstance(row, dict):
             yield not_an_object(number, row, _ROW)
             continue

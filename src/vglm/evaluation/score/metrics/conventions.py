@@ -167,13 +167,8 @@ def _r2gen(predictions: Sequence[str], references: Sequence[str]) -> dict[str, f
 
 
 def _sacrebleu(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    records = [
-        Prediction(
-            id=str(place), group=str(place), split="", kind=None, language="en", question="", history=(),
-            reference=reference, prediction=prediction, image=None, image_sha256=None,
-        )
-        for place, (prediction, reference) in enumerate(zip(predictions, references, strict=True))
-    ]  # fmt: skip
+    pairs = zip(predictions, references, strict=True)
+    records = [Prediction.of_texts(*pair, str(number)) for number, pair in enumerate(pairs)]
     metrics = {"BLEU 13a": BLEU_13A, "BLEU zh": BLEU_ZH, "BLEU char": BLEU_CHAR, "chrF2": CHRF}
     return {name: 100 * metric.score(records) for name, metric in metrics.items()}
 
