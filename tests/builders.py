@@ -1,6 +1,7 @@
 """What several tests make: a sample, the record of an answer, the record of a finished run."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ from PIL import Image
 from vglm.data.sample import Sample, Turn
 from vglm.data.slices import ImageSlice
 from vglm.evaluation.predictions import Prediction
+from vglm.evaluation.score.metrics import Score, adjust, compare_arms, measure, select_metrics
+from vglm.evaluation.score.metrics.parsing import Labels
+from vglm.evaluation.score.statistics import PairedComparison
 from vglm.text.prompt import Language
 
 
@@ -55,6 +59,19 @@ def arm(*pairs: tuple[str, str | None], **values: Any) -> list[Prediction]:
         record(answer or "", reference, str(index), error="unreadable" if answer is None else None, **values)
         for index, (reference, answer) in enumerate(pairs)
     ]
+
+
+def score_all(records: Sequence[Prediction], names: Sequence[str], labels: Labels | None = None) -> dict[str, Score]:
+    """The records' score by each metric."""
+    return {metric.name: measure(metric, records) for metric in select_metrics(names, labels)}
+
+
+def compare_all(
+    before: Sequence[Prediction], after: Sequence[Prediction], names: Sequence[str]
+) -> dict[str, tuple[PairedComparison, float | None]]:
+    """Two arms by each metric, with p-values by Holm."""
+    metrics = select_metrics(names)
+    return adjust({metric.name: compare_arms(metric, before, after) for metric in metrics}, metrics)
 
 
 def run_record(**values: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from builders import compare_all
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +17,7 @@ from vglm.evaluation.score.comparison import (
     judge,
 )
 from vglm.evaluation.score.image_use import read_visual_gains
-from vglm.evaluation.score.metrics import ALL_METRICS, METRICS, compare_all
+from vglm.evaluation.score.metrics import ALL_METRICS, METRICS
 from vglm.evaluation.score.scoring import score_folder
 from vglm.evaluation.score.statistics import compare_paired
 

@@ -10,22 +10,20 @@ from statistics import fmean
 import pytest
 import sacrebleu
 import yaml
-from builders import record
+from builders import compare_all, record, score_all
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vglm.errors import ConfigError, DataError
+from vglm.errors import ConfigError
 from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.score.metrics import (
     ALL_METRICS,
+    EXACT_MATCH,
     METRICS,
     Metric,
-    compare_all,
     exact_match,
     rouge_l_characters,
     rouge_l_words,
-    score,
-    score_all,
     select_metrics,
 )
 from vglm.evaluation.score.metrics.benchmarks import BENCHMARK_METRICS
@@ -130,8 +128,8 @@ def records(pairs: list[list[str]]) -> list[Prediction]:
 
 
 def test_a_record_with_an_error_scores_nothing() -> None:
-    assert score(record("", ""))["exact_match"] == 1.0
-    assert score(record("", "", error="unreadable")) == {metric.name: 0.0 for metric in METRICS}
+    assert EXACT_MATCH.score([record("", "")]) == 1.0
+    assert [metric.score([record("", "", error="unreadable")]) for metric in METRICS] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -278,8 +276,6 @@ def test_compare_all() -> None:
     assert adjusted == pytest.approx(2 * comparison.p_value)
     assert found["exact_match"][0].flips is not None
     assert found["answer_length"][1] is None
-    with pytest.raises(DataError, match="same samples in the same order"):
-        compare_all(before[1:], after)
 
 
 def test_unknown_names_are_all_reported() -> None:
@@ -287,8 +283,6 @@ def test_unknown_names_are_all_reported() -> None:
         select_metrics(["bleu_zn", "exact_match", "xyz"])
     with pytest.raises(ConfigError, match=r"must be a list of texts.*got \[True, False\].*quotes"):
         select_metrics(["accuracy"], [True, False])  # type: ignore[list-item]
-    with pytest.raises(DataError, match="no predictions"):
-        score_all([])
 
 
 def test_every_metric_takes_records_with_errors_and_has_a_signature() -> None:

@@ -6,12 +6,13 @@ from typing import Any
 import builders
 import numpy as np
 import pytest
+from builders import compare_all
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vglm.errors import DataError
 from vglm.evaluation.predictions import Prediction
-from vglm.evaluation.score.metrics import ALL_METRICS, compare_all, select_metrics
+from vglm.evaluation.score.metrics import ALL_METRICS, select_metrics
 from vglm.evaluation.score.metrics.base import Metric
 from vglm.evaluation.score.metrics.benchmarks import (
     BENCHMARK_METRICS,

@@ -6,10 +6,11 @@ from typing import Any
 import builders
 import numpy as np
 import pytest
+from builders import score_all
 
 from vglm.errors import DataError
 from vglm.evaluation.predictions import Prediction
-from vglm.evaluation.score.metrics import ALL_METRICS, classify, score_all
+from vglm.evaluation.score.metrics import ALL_METRICS, classify
 from vglm.evaluation.score.metrics.choices import CHOICE_METRICS, taken_choice
 
 OPTIONS = "A. a cat\nB. a dog\nC. vitamin D"

@@ -3,11 +3,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from builders import arm
+from builders import arm, score_all
 
 from vglm.errors import DataError
 from vglm.evaluation.score.comparison import compare
-from vglm.evaluation.score.metrics import ALL_METRICS, label_report, score_all
+from vglm.evaluation.score.metrics import ALL_METRICS, label_report
 from vglm.evaluation.score.metrics.findings import (
     FINDINGS,
     FIVE,

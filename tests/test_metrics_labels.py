@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import arm
+from builders import arm, score_all
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -15,7 +15,7 @@ from vglm.config import repo_root
 from vglm.data.astronomy.questions import TYPES
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.predictions import Prediction
-from vglm.evaluation.score.metrics import ALL_METRICS, score_all, select_metrics
+from vglm.evaluation.score.metrics import ALL_METRICS, select_metrics
 from vglm.evaluation.score.metrics.labels import (
     as_table,
     class_f1_intervals,

@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from builders import compare_all, score_all
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vglm.errors import DataError
 from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.score.comparison import compare
-from vglm.evaluation.score.metrics import ALL_METRICS, calibrate, calibration, compare_all, score_all
+from vglm.evaluation.score.metrics import ALL_METRICS, calibrate, calibration
 from vglm.evaluation.score.metrics.likelihood import LIKELIHOOD_METRICS, softmax
 from vglm.evaluation.score.statistics import wilson_interval
 

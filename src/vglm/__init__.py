@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vglm.data.loading import load_dataset
+    from vglm.data.readers import read_samples
     from vglm.data.sample import Sample
     from vglm.evaluation.certificate import merge_runs as merge
     from vglm.evaluation.pipeline import compare, evaluate, score
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "data.loading": {"load_dataset": "load_dataset"},
+    "data.readers": {"read_samples": "read_samples"},
     "data.sample": {"Sample": "Sample"},
     "evaluation.certificate": {"merge": "merge_runs"},
     "evaluation.pipeline": {"compare": "compare", "evaluate": "evaluate", "score": "score"},
@@ -58,6 +60,7 @@ __all__ = [
     "load_dataset",
     "load_pretrained",
     "merge",
+    "read_samples",
     "score",
     "train",
 ]

@@ -25,7 +25,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -37,7 +36,7 @@ from vglm.data.sample import Sample
 from vglm.errors import AdapterError, CheckpointError, ConfigError
 from vglm.evaluation.predict.generation import generate_predictions
 from vglm.evaluation.predictions import Prediction
-from vglm.evaluation.score.metrics import EXACT_MATCH, score
+from vglm.evaluation.score.metrics import EXACT_MATCH
 from vglm.files import check_vacant, claimed, read_json, replaced_folder, write_json
 from vglm.model.hashing import ALGORITHMS, Algorithm
 from vglm.model.identity import RECORD, hash_weights, recorded_hash
@@ -237,7 +236,7 @@ def merge_runs(
             ),
             logits=_compare(logits, reference) | {"adapter_effect": effect, "noise": noise},
             greedy_agreement=(logits.argmax(-1) == reference.argmax(-1)).double().mean().item(),
-            exact_match={"n": len(samples), "adapter": _exact_match(before), "merged": _exact_match(after)},
+            exact_match={"n": len(samples), "adapter": EXACT_MATCH.score(before), "merged": EXACT_MATCH.score(after)},
             updates=_describe(result.updates),
             warnings=tuple(warnings),
         )
@@ -358,10 +357,6 @@ def _describe(updates: Updates) -> dict[str, Any]:
     overall = total(updates.values())
     rows = {name: {"relative_update": each.relative, "rounding": each.noise} for name, each in updates.items()}
     return {"overall": {"relative_update": overall.relative, "rounding": overall.noise}, "modules": rows}
-
-
-def _exact_match(predictions: Sequence[Prediction]) -> float:
-    return fmean(score(record)[EXACT_MATCH.name] for record in predictions)
 
 
 # --- what is compared ------------------------------------------------------------------------------------------------

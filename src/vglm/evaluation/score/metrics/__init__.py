@@ -1,9 +1,8 @@
 """Scores of answers against references, each a pure function with a signature; no torch needed.
 
 ```
-score(record)                                         {"exact_match": 1.0, "rouge_l_characters": 1.0}
-score_all(records, ["bleu_zh", "exact_match"])        {"bleu_zh": Score(value=0.43, interval=…, n=120), …}
-compare_all(before, after, ["bleu_zh"])               {"bleu_zh": PairedComparison(difference=0.31, p_value=…), …}
+measure(ALL_METRICS["bleu_zh"], records)              Score(value=0.43, interval=…, n=120)
+compare_arms(ALL_METRICS["bleu_zh"], before, after)   PairedComparison(difference=0.31, p_value=…)
 score_conventions(records)                            the same predictions, as other projects count
 ```
 
@@ -31,8 +30,7 @@ A config file in conf/metrics/ lists names. A metric carries its kind, direction
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
-from vglm.errors import ConfigError, DataError
-from vglm.evaluation.predictions import Prediction
+from vglm.errors import ConfigError
 from vglm.evaluation.score.metrics.base import Metric, Score, compare_arms, measure
 from vglm.evaluation.score.metrics.benchmarks import BENCHMARK_METRICS
 from vglm.evaluation.score.metrics.choices import CHOICE_METRICS
@@ -94,15 +92,12 @@ __all__ = [
     "calibration",
     "class_f1_intervals",
     "classify",
-    "compare_all",
     "compare_arms",
     "exact_match",
     "label_report",
     "measure",
     "rouge_l_characters",
     "rouge_l_words",
-    "score",
-    "score_all",
     "score_conventions",
     "select_metrics",
     "vqa_accuracy",
@@ -144,15 +139,6 @@ ALL_METRICS = {
     )
 }
 """By name; those of a closed set take the references as its labels, unless `select_metrics` is told them."""
-
-
-def score(record: Prediction) -> dict[str, float]:
-    """Score one record by every metric; a record with an error scores 0.
-
-    Returns:
-        Metric name -> score, 0.0 to 1.0.
-    """
-    return {metric.name: metric.score([record]) for metric in METRICS}
 
 
 def select_metrics(
@@ -206,62 +192,6 @@ def _check_labels(labels: object) -> None:
     )
 
 
-def score_all(
-    records: Sequence[Prediction], metrics: Sequence[Metric | str] = METRICS, *, labels: Labels | None = None
-) -> dict[str, Score]:
-    """Score a set of records by several metrics, each with an interval by group.
-
-    Args:
-        records: At least one; a record with an error counts as an empty, wrong answer.
-        metrics: Metrics, or names of `ALL_METRICS`.
-        labels: The closed set of classes, where names ask for accuracy and its like.
-
-    Returns:
-        Metric name -> score, in the order asked for; `answer_length` and `length_ratio` are added to n-gram scores.
-
-    Raises:
-        ConfigError: A name is unknown.
-        DataError: There are no records, or their references are no labels.
-    """
-    if not records:
-        raise DataError("there are no predictions to score.")
-    return {metric.name: measure(metric, records) for metric in _metrics(metrics, labels)}
-
-
-def compare_all(
-    baseline: Sequence[Prediction],
-    candidate: Sequence[Prediction],
-    metrics: Sequence[Metric | str] = METRICS,
-    *,
-    labels: Labels | None = None,
-) -> dict[str, tuple[PairedComparison, float | None]]:
-    """Compare two arms on the same samples by several metrics.
-
-    Args:
-        baseline: The records to compare with.
-        candidate: The records of the same samples in the same order.
-        metrics: Metrics, or names of `ALL_METRICS`.
-        labels: The closed set of classes, where names ask for accuracy and its like.
-
-    Returns:
-        Metric name -> (the comparison, its p-value by Holm over all these metrics). Lengths are compared but are no
-        hypothesis, so they are not counted among the tests; their second value is None.
-
-    Raises:
-        ConfigError: A name is unknown.
-        DataError: There are no records, or the arms are not about the same samples in the same order.
-    """
-    keys = [[record.key for record in arm] for arm in (baseline, candidate)]
-    if not candidate or keys[0] != keys[1]:
-        raise DataError(
-            f"the arms must hold the same samples in the same order, at least one; found {len(baseline)} and"
-            f" {len(candidate)} records. Evaluate both on the same data."
-        )
-    chosen = _metrics(metrics, labels)
-    found = {metric.name: compare_arms(metric, baseline, candidate) for metric in chosen}
-    return adjust(found, chosen)
-
-
 def adjust(
     found: Mapping[str, PairedComparison], metrics: Sequence[Metric]
 ) -> dict[str, tuple[PairedComparison, float | None]]:
@@ -274,13 +204,6 @@ def adjust(
     tested = [metric.name for metric in metrics if metric.name in found and metric.higher_is_better is not None]
     adjusted = holm({name: found[name].p_value for name in tested})
     return {name: (result, adjusted.get(name)) for name, result in found.items()}
-
-
-def _metrics(metrics: Sequence[Metric | str], labels: Labels | None) -> tuple[Metric, ...]:
-    """Names looked up, in the order given."""
-    names = select_metrics([each for each in metrics if isinstance(each, str)], labels)
-    by_name = {each.name: each for each in names}
-    return _with_lengths(by_name[each] if isinstance(each, str) else each for each in metrics)
 
 
 def _with_lengths(metrics: Iterable[Metric]) -> tuple[Metric, ...]:
