@@ -99,12 +99,12 @@ def test_the_image_is_sent_where_it_is_wanted(endpoint: str, tmp_path: Path) -> 
 
 
 def test_a_request_that_failed_for_the_moment_is_made_again(endpoint: str, tmp_path: Path) -> None:
-    judge = Judge(base_url=endpoint, model="grader-1", wait_seconds=0.01)
+    judge = Judge(base_url=endpoint, model="grader-1")
     Grader.failures[:] = [503, 429]
     assert judge.scores(arm(("cat", "cat")), tmp_path / "verdicts.jsonl") == [1.0]
     assert len(Grader.asked) == ATTEMPTS
     Grader.failures[:] = [401, 503]
-    with pytest.raises(DataError, match=r"did not answer for 1 answers.*test '0': HTTP Error 401"):
+    with pytest.raises(DataError, match=r"did not answer for 1 answers.*test '0': Error code: 401"):
         judge.scores(arm(("cat", "dog")), tmp_path / "verdicts.jsonl")
     assert Grader.failures == [503]  # a wrong key stays wrong
 
@@ -118,7 +118,7 @@ def test_replies_without_a_score_are_none_and_few(endpoint: str, tmp_path: Path)
 
 
 def test_an_endpoint_that_is_not_there(tmp_path: Path) -> None:
-    judge = Judge(base_url="http://127.0.0.1:9/v1", model="x", timeout_seconds=2, wait_seconds=0.01)
+    judge = Judge(base_url="http://127.0.0.1:9/v1", model="x", timeout_seconds=2)
     with pytest.raises(DataError, match=r"the judge 'x' did not answer.*goes on where it stopped"):
         judge.scores(arm(("cat", "cat")), tmp_path / "verdicts.jsonl")
 

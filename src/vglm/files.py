@@ -1,6 +1,7 @@
 """Read, write, lock and hash files: what is written appears whole, what is read is checked first.
 
     write_json(folder / "run.json", facts)               the file is there with all of it, or as it was before
+    append_json_lines(path, [row]); whole_lines(path)    a file that grows line by line, and its lines after a kill
     with whole_file(path) as partial: ...                the same for what some library writes
     with new_folder(path) as partial: ...                a folder that must not exist yet
     with replaced_folder(path, marker="x.json") as partial: ...     a folder that may be there already
@@ -102,6 +103,23 @@ def write_json(path: Path, value: Any, *, error: type[WorkbenchError] = Workbenc
 def write_json_lines(path: Path, rows: Iterable[Any], *, error: type[WorkbenchError] = WorkbenchError) -> None:
     """Write values as JSON, one a line; see `write_text`."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), error=error)
+
+
+def append_json_lines(path: Path, rows: Iterable[Any], *, error: type[WorkbenchError] = WorkbenchError) -> None:
+    """Add values as JSON, one a line, to a file that `whole_lines` can read even if this is killed half-way.
+
+    Args:
+        path: The file; it and its folder are made if they are not there.
+        rows: The values.
+        error: What to raise.
+
+    Raises:
+        WorkbenchError: Or `error`: the file cannot be written.
+    """
+    with explained(path, error=error):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 @contextmanager
@@ -571,6 +589,23 @@ def lines_of(
         if len(line) > longest:
             raise error(f"{path} has a line of more than {longest:,} characters. Break it up.")
         yield line
+
+
+def whole_lines(path: Path, *, repair: bool = True) -> list[str]:
+    """The lines of a file that `append_json_lines` fills; one that a kill cut off is no line.
+
+    Args:
+        path: The file, in UTF-8.
+        repair: Take such a line out of the file, so that it can be filled on.
+
+    Raises:
+        UnicodeDecodeError: A whole line is no UTF-8.
+    """
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if repair and whole < len(content):
+        os.truncate(path, whole)
+    return [line for line in content[:whole].decode("utf-8").split("\n") if line]
 
 
 def read_json(

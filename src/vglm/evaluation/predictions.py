@@ -37,6 +37,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -47,7 +48,18 @@ from vglm.data.sample import Sample
 from vglm.errors import DataError, brief
 from vglm.evaluation.messages import Message, Sentence
 from vglm.evaluation.seals import digest_of, find_changes
-from vglm.files import inside, parse_json_object, parse_record, read_record, read_text, recover, write_json, write_text
+from vglm.files import (
+    append_json_lines,
+    inside,
+    parse_json_object,
+    parse_record,
+    read_record,
+    read_text,
+    recover,
+    whole_lines,
+    write_json,
+    write_json_lines,
+)
 from vglm.runs import EVALUATION_FILE, EvaluationEvent
 from vglm.text.prompt import LANGUAGES, Language
 
@@ -327,9 +339,7 @@ def _shown(path: Path) -> str:
 
 def append_predictions(predictions: Iterable[Prediction], path: Path) -> None:
     """Add records to a file that `recover_predictions` can read even if this is killed half-way."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", newline="\n") as file:
-        file.write("".join(_line(record) for record in predictions))
+    append_json_lines(path, map(asdict, predictions), error=DataError)
 
 
 def join_groups(
@@ -354,8 +364,8 @@ def join_groups(
 
 def append_seconds(answers: int, seconds: float, path: Path, rank: int) -> None:
     """Note beside an arm's predictions how long a process took for so many answers, pictures opened included."""
-    with path.with_name(f"seconds.{rank}.jsonl").open("a", encoding="utf-8", newline="\n") as file:
-        file.write(json.dumps({"answers": answers, "seconds": round(seconds, 4)}) + "\n")
+    batch = {"answers": answers, "seconds": round(seconds, 4)}
+    append_json_lines(path.with_name(f"seconds.{rank}.jsonl"), [batch], error=DataError)
 
 
 def read_seconds(folder: Path, label: str) -> float | None:
@@ -392,9 +402,8 @@ def recover_predictions(path: Path) -> list[Prediction]:
     """
     if not path.is_file():
         return []
-    with path.open("rb+") as file:
-        whole = file.read().rfind(b"\n") + 1
-        file.truncate(whole)
+    with suppress(UnicodeDecodeError):  # which `read_predictions` tells
+        whole_lines(path)
     return read_predictions(path)
 
 
@@ -429,13 +438,9 @@ def _parts(path: Path) -> list[Path]:
     return [each for each in sorted(path.parent.glob(f"{path.stem}.*{path.suffix}")) if each.is_file()]
 
 
-def _line(record: Prediction) -> str:
-    return json.dumps(asdict(record), ensure_ascii=False) + "\n"
-
-
 def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:
     """Write one record a line; the file appears under its name only when it is whole."""
-    write_text(path, "".join(map(_line, predictions)), error=DataError)
+    write_json_lines(path, map(asdict, predictions), error=DataError)
 
 
 def read_predictions(path: Path) -> list[Prediction]:

@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from vglm.files import new_folder
+from vglm.errors import DataError
+from vglm.files import new_folder, write_text
 from vglm.text.prompt import LANGUAGES
 from vglm.worlds.command import write_set
 from vglm.worlds.questions import QUESTION_KINDS, TEXT_ONLY_KINDS, ask
@@ -118,7 +119,7 @@ def _probe_rows(folder: Path, seed: list[int], per_kind: int, size: int) -> list
 def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """A JSON list, one row a line."""
     lines = ",\n".join(f"    {json.dumps(row, ensure_ascii=False)}" for row in rows)
-    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8", newline="\n")
+    write_text(path, f"[\n{lines}\n]\n", error=DataError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

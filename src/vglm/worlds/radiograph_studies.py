@@ -33,8 +33,8 @@ from tqdm.auto import tqdm
 
 from vglm.data.sample import Sample, SampleSequence
 from vglm.data.splits import Splits
-from vglm.errors import ConfigError
-from vglm.files import new_folder
+from vglm.errors import ConfigError, DataError
+from vglm.files import new_folder, write_text
 from vglm.text.prompt import LANGUAGES, Language
 from vglm.worlds.command import write_set
 from vglm.worlds.radiograph_render import cardiothoracic_ratio, render
@@ -188,8 +188,7 @@ def _write_split(folder: Path, split: str, studies: RadiographStudies, first: in
                 rows[language].append({"image_id": name, "caption": caption, "kind": view, **describe(chest)})
     for name, annotations in rows.items():
         lines = ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in annotations)
-        text = f'{{"annotations": [\n{lines}\n]}}\n'
-        (folder / f"{split}-{name}.json").write_text(text, encoding="utf-8", newline="\n")
+        write_text(folder / f"{split}-{name}.json", f'{{"annotations": [\n{lines}\n]}}\n', error=DataError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,7 +17,6 @@ stars[0]  ->  Sample(
     python -m vglm.worlds.star_dialogues outputs/stars --stars 60 --seed 7 --format fits
 """
 
-import csv
 import hashlib
 import sys
 from collections.abc import Sequence
@@ -34,7 +33,7 @@ from vglm.data.astronomy.questions import Question, ask
 from vglm.data.sample import Sample, SampleSequence
 from vglm.data.splits import Splits
 from vglm.errors import ConfigError
-from vglm.files import new_folder
+from vglm.files import new_folder, write_text
 from vglm.text.prompt import Language
 from vglm.worlds.command import write_set
 from vglm.worlds.lightcurves import SHARES, Star, sample_star
@@ -164,9 +163,8 @@ def write_star_set(folder: Path, *, seed: int, stars: int = 100, format: Literal
         ConfigError: FITS files are asked for and astropy is not installed.
         DataError: `folder` holds something already, or cannot be written.
     """
-    with new_folder(folder) as staging, (staging / "labels.csv").open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["star", "file", "type", "period", "amplitude"])
+    rows = ["star,file,type,period,amplitude"]
+    with new_folder(folder) as staging:
         for number in range(stars):
             star = _star(seed, number)
             name = f"{star.curve.star}.{format}"
@@ -174,8 +172,9 @@ def write_star_set(folder: Path, *, seed: int, stars: int = 100, format: Literal
                 write_fits(star.curve, staging / name, telescope=star.telescope)
             else:
                 write_csv(star.curve, staging / name)
-            numbers = [f"{star.period_days:.6g}", f"{star.amplitude_mag:.4g}"]
-            table.writerow([star.curve.star, name, star.kind, *numbers])
+            numbers = f"{star.period_days:.6g},{star.amplitude_mag:.4g}"
+            rows.append(f"{star.curve.star},{name},{star.kind},{numbers}")
+        write_text(staging / "labels.csv", "".join(f"{row}\n" for row in rows))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sentencepiece import SentencePieceNormalizer, sentencepiece_model_pb2
 
+from vglm.files import write_bytes
 from vglm.text.pieces import WHITE_SPACE_PIECES
 from vglm.text.prompt import Prompt
 
@@ -92,7 +93,7 @@ def build_sentencepiece_model(
     spec.byte_fallback = spec.split_digits = True
     spec.unk_id, spec.bos_id, spec.eos_id, spec.pad_id = range(4)
     spec.user_defined_symbols.append(LINE_BREAK)
-    Path(output_path).write_bytes(model.SerializeToString(deterministic=True))
+    write_bytes(Path(output_path), model.SerializeToString(deterministic=True))
     return len(model.pieces)
 
 

@@ -36,7 +36,7 @@ import numpy as np
 
 from vglm.data.astronomy.light_curve import LightCurve, Numbers
 from vglm.errors import ConfigError, DataError, brief
-from vglm.files import read_bytes
+from vglm.files import read_bytes, write_text
 
 FluxColumn = Literal["auto", "pdcsap", "sap"]
 
@@ -303,7 +303,7 @@ def write_csv(curve: LightCurve, path: Path) -> None:
     columns = [curve.time, curve.flux] + ([] if curve.error is None else [curve.error])
     lines = (",".join(f"{value:.9g}" for value in row) for row in zip(*columns, strict=True))
     header = ",".join(("time", "flux", "error")[: len(columns)])
-    path.write_text("\n".join([f"# {curve.star}", header, *lines]) + "\n", encoding="utf-8", newline="\n")
+    write_text(path, "\n".join([f"# {curve.star}", header, *lines]) + "\n", error=DataError)
 
 
 def write_fits(curve: LightCurve, path: Path, *, telescope: Literal["kepler", "tess"]) -> None:

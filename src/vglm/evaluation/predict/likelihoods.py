@@ -10,7 +10,6 @@ A sample's own choices are `meta["choices"]`: a list of texts, exactly as the mo
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError, DataError, brief
 from vglm.evaluation.predict.decoding import Choices
 from vglm.evaluation.predictions import Prediction
+from vglm.files import append_json_lines, whole_lines
 from vglm.tuning.features import fill_features, open_features
 
 UNSCORED = ("retention",)
@@ -175,8 +175,7 @@ def add_likelihoods(
         found[split, name] = {score.choice: score.log_likelihood for score in scores}
         if kept is not None:
             line = {"split": split, "id": name, "likelihoods": found[split, name]}
-            with kept.open("a", encoding="utf-8", newline="\n") as file:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            append_json_lines(kept, [line], error=DataError)
     return [replace(record, likelihoods=found.get((record.split, record.id), {})) for record in records]
 
 
@@ -202,12 +201,8 @@ def _recover(path: Path) -> dict[_Key, Mapping[str, float]]:
     """What interrupted calls have scored; a line that was cut off is no line, and is taken out of one's own file."""
     found: dict[_Key, Mapping[str, float]] = {}
     for kept in _kept_files(path):
-        content = kept.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content) and kept == _kept_file(path):
-            os.truncate(kept, whole)
         try:
-            for row in map(json.loads, content[:whole].splitlines()):
+            for row in map(json.loads, whole_lines(kept, repair=kept == _kept_file(path))):
                 found[str(row["split"]), str(row["id"])] = dict(row["likelihoods"])
         except (ValueError, TypeError, KeyError) as error:
             raise DataError(

@@ -4,6 +4,8 @@
 python evaluate.py run=latest metrics.external.judge.base_url=http://localhost:8000/v1 metrics.external.judge.model=<id>
 ```
 
+It needs the extra `judge`: requests, retries and timeouts are those of the package openai.
+
 A judge's scores depend on its model and its prompt, so both stand in the signature. They are no measurement like the
 others: compare them only where both are the same, and check some of them by eye, in `verdicts.jsonl`:
 
@@ -15,13 +17,11 @@ import hashlib
 import json
 import os
 import re
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -30,7 +30,10 @@ from vglm.errors import ConfigError, DataError, brief
 from vglm.evaluation.predictions import IMAGES_FOLDER, MAX_ERRORS_SHOWN, Prediction
 from vglm.evaluation.score.metrics.base import Rows
 from vglm.evaluation.score.metrics.external import Compute, ComputedMetric, StoredMetric
-from vglm.files import inside
+from vglm.files import append_json_lines, inside, whole_lines
+
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 PROMPT = """You grade an answer about an image. Compare it with the reference, which is right.
 Question: {question}
@@ -41,6 +44,8 @@ language do not matter. Reply with one line: "Score: " and a whole number from 0
 
 VERDICTS_FILE = "verdicts.jsonl"
 ATTEMPTS = 3
+NO_KEY = "none"
+"""Sent to an endpoint without keys: the client must send one."""
 MAX_UNPARSED = 0.1
 """With a larger share of replies without a score, a mean of the others says nothing."""
 
@@ -64,7 +69,6 @@ class Judge:
         images: Folder with the small copies of images, `<sha256>.webp`, to send along; None to send texts only.
         api_key: Sent as a bearer token; never stored.
         timeout_seconds: Of one request.
-        wait_seconds: Before a request that failed is made again; doubled each time.
     """
 
     base_url: str
@@ -73,7 +77,6 @@ class Judge:
     images: Path | None = None
     api_key: str | None = field(default=None, repr=False)
     timeout_seconds: float = 60.0
-    wait_seconds: float = 2.0
 
     @property
     def signature(self) -> str:
@@ -106,7 +109,7 @@ class Judge:
         known = _read_verdicts(verdicts)
         scores: list[float | None] = []
         problems: list[str] = []
-        with verdicts.open("a", encoding="utf-8", newline="\n") as file:
+        with self._client() as client:
             for record in tqdm(records, desc=f"judge {self.model}", delay=2):
                 if record.error is not None:
                     scores.append(0.0)
@@ -115,18 +118,16 @@ class Judge:
                 key = hashlib.sha256(json.dumps([self.address, self.model, content]).encode()).hexdigest()
                 if key not in known:
                     try:
-                        reply = self._ask(content)
-                    except (OSError, ValueError, LookupError, TypeError) as error:
-                        problems.append(f"{record.split} {record.id!r}: {error}")
+                        reply = self._ask(client, content)
+                    except _failures() as error:
+                        problems.append(f"{record.split} {record.id!r}: {brief(error)}")
                         if len(problems) == MAX_ERRORS_SHOWN:
                             break
                         continue
                     found = _SCORE.search(reply)
                     known[key] = None if found is None else int(found[1]) / 10
-                    place = {"key": key, "split": record.split, "id": record.id}
-                    line = place | {"score": known[key], "reply": reply}
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                    file.flush()
+                    about = {"key": key, "split": record.split, "id": record.id}
+                    append_json_lines(verdicts, [about | {"score": known[key], "reply": reply}], error=DataError)
                 scores.append(known[key])
         if problems:
             raise DataError(
@@ -151,22 +152,30 @@ class Judge:
         uri = "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode()
         return [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": uri}}]
 
-    def _ask(self, content: str | list[dict[str, Any]]) -> str:
+    def _client(self) -> "OpenAI":
+        """The client; nothing that the environment holds for another endpoint is sent along."""
+        from openai import Omit, OpenAI
+
+        return OpenAI(
+            base_url=self.base_url,
+            api_key=self.api_key or NO_KEY,
+            timeout=self.timeout_seconds,
+            max_retries=ATTEMPTS - 1,
+            default_headers={"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()},
+        )
+
+    def _ask(self, client: "OpenAI", content: str | list[dict[str, Any]]) -> str:
         """The reply; a request that failed for the moment is made again."""
-        body = {"model": self.model, "temperature": 0, "messages": [{"role": "user", "content": content}]}
-        headers = {"Content-Type": "application/json"}
-        headers |= {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
-        request = urllib.request.Request(self.address, json.dumps(body).encode(), headers)
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                with urllib.request.urlopen(request, timeout=self.timeout_seconds) as response:
-                    return str(json.load(response)["choices"][0]["message"]["content"])
-            except OSError as error:
-                is_final = isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code != 429
-                if is_final or attempt == ATTEMPTS:
-                    raise
-            time.sleep(self.wait_seconds * 2 ** (attempt - 1))
-        raise AssertionError("the last attempt returns or raises")
+        message: Any = {"role": "user", "content": content}
+        reply = client.chat.completions.create(model=self.model, temperature=0, messages=[message])
+        return str(reply.choices[0].message.content)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What a request, or a reply of another form, raises."""
+    from openai import OpenAIError
+
+    return (OpenAIError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def _read_verdicts(path: Path) -> dict[str, float | None]:
@@ -175,11 +184,8 @@ def _read_verdicts(path: Path) -> dict[str, float | None]:
         return {}
     if not path.is_file():
         raise DataError(f"{path} is no regular file. Remove it; the judge is then asked again.")
-    with path.open("rb+") as file:
-        whole = file.read().rfind(b"\n") + 1
-        file.truncate(whole)
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        rows = [json.loads(line) for line in whole_lines(path)]
         return {str(row["key"]): None if row["score"] is None else float(row["score"]) for row in rows}
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise DataError(f"{path} is damaged ({brief(error)}). Remove it; the judge is then asked again.") from error
@@ -220,6 +226,8 @@ class JudgeMetric(ComputedMetric):
         """What is wrong with the values."""
         if not self.base_url.startswith(("http://", "https://")):
             yield f"base_url must start with http:// or https://, got {self.base_url!r}"
+        if find_spec("openai") is None:
+            yield "it needs the package openai: pip install 'visualglm-workbench[judge]'"
         if not self.timeout_seconds > 0:
             yield f"timeout_seconds must be positive, got {self.timeout_seconds!r}"
         if (problem := find_prompt_problem(self.prompt)) is not None:
