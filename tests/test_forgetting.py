@@ -325,7 +325,7 @@ def test_the_first_score_is_the_base_models_and_the_last_the_saved_ones(
 def _rig(monkeypatch: pytest.MonkeyPatch, domain: list[float], retention: list[float]) -> None:
     """Scores as said, at one checkpoint after another."""
     values = iter([value for pair in zip(domain, retention, strict=True) for value in pair])
-    monkeypatch.setattr(CheckpointSelection, "_score", lambda *_: next(values))
+    monkeypatch.setattr(CheckpointSelection, "_score", lambda *_: (next(values), None))
 
 
 @pytest.mark.parametrize("method", ["lora", "adalora", "full"])
@@ -374,14 +374,15 @@ def test_a_report_says_what_was_chosen_and_that_the_budget_was_exceeded(
     assert "FORGETTING BUDGET EXCEEDED" in (report / "report" / "index.html").read_text(encoding="utf-8")
     curves = json.loads((report / "curves.json").read_text(encoding="utf-8"))
     assert curves["forgetting"] == [
-        {"step": 0, "domain": 0.0, "retention": 0.8, "domain_n": 2, "retention_n": 2},
-        {"step": 1, "domain": 0.2, "retention": 0.7, "domain_n": 2, "retention_n": 2},
-        {"step": 2, "domain": 0.6, "retention": 0.5, "domain_n": 2, "retention_n": 2},
+        {"step": 0, "domain": 0.0, "retention": 0.8, "domain_n": 2, "retention_n": 2, "domain_exact_match": None},
+        {"step": 1, "domain": 0.2, "retention": 0.7, "domain_n": 2, "retention_n": 2, "domain_exact_match": None},
+        {"step": 2, "domain": 0.6, "retention": 0.5, "domain_n": 2, "retention_n": 2, "domain_exact_match": None},
     ]
     assert [sorted(each) for each in curves["learning"]] == 2 * [["learning_rate", "loss", "step"]]
     del curves["learning"], curves["forgetting"]
     assert curves == {
         "metric": "exact_match",
+        "retention_metric": "exact_match",
         "domain_split": "validation",
         "budget_points": 5,
         "chosen_step": 1,

@@ -39,7 +39,7 @@ from vglm.evaluation.predict.arms import (
 from vglm.evaluation.predict.controls import make_controls
 from vglm.evaluation.predict.decoding import Choices, Decoding
 from vglm.evaluation.predict.examples import draw_examples
-from vglm.evaluation.predict.leaks import leaked_pairs, write_leaks
+from vglm.evaluation.predict.leaks import leaked_pairs, unsearched_stamps, write_leaks
 from vglm.evaluation.predict.paraphrases import make_paraphrases, read_paraphrases
 from vglm.evaluation.predict.task import Task
 from vglm.evaluation.predict.training_answers import draw
@@ -214,6 +214,8 @@ def evaluate(
     own_data = tuned is not None and config["dataset"] == tuned.config["dataset"]
     trained = draw(data.train, training_loss_samples, Random(seed)) if own_data else []
     arms = task.ask(open_arms(config, tuned, samples, data.files, controls, load))
+    if own_data:
+        arms = replace(arms, stamps=(*arms.stamps, *unsearched_stamps(data, samples)))
 
     # let each arm answer, score, report; the folder appears when all of it is there
     with processes.folder(output, marker=EVALUATION_FILE, key=key) as folder:
