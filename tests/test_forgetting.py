@@ -27,12 +27,14 @@ from vglm.evaluation.checkpoint_selection import (
     lost_points,
     pick,
     preserving_state,
+    primary_share,
     write_scores,
 )
 from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import generate_predictions
 from vglm.evaluation.predict.provenance import curves_of, describe_choice
 from vglm.evaluation.predictions import read_evaluation
+from vglm.evaluation.score.settings import MetricSettings
 from vglm.model.loading import load_pretrained
 from vglm.runs import CheckpointScore, ForgettingRecord, Run, read_scores
 from vglm.tuning.methods import attach
@@ -279,6 +281,21 @@ def test_looking_changes_nothing(configure, method: str) -> None:
         for each in (silent, watched)
     ]
     assert losses[0] == losses[1]
+
+
+def test_the_domain_is_scored_by_content_and_exact_match_stands_beside_it(configure, few_shot_folder: Path) -> None:
+    samples = load_dataset(few_shot_folder).train
+    labels = {sample.answer: [] for sample in samples}
+    named = MetricSettings(names=["accuracy", "exact_match"], labels=labels)
+    assert primary_share(named, samples).name == "accuracy"
+    assert primary_share(MetricSettings(names=["accuracy"], labels=["cat", "dog"]), samples).name == "exact_match"
+
+    listed = ",".join(f"'{label}'" for label in labels)
+    folder = run(configure("metrics=classification", f"metrics.labels=[{listed}]", "trainer.max_steps=1"))
+    facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))["forgetting"]
+    assert (facts["metric"], facts["retention_metric"]) == ("accuracy", "exact_match")
+    assert all(each.domain_exact_match is not None for each in read_scores(folder / "forgetting.jsonl"))
+    assert (curves_of(Run(folder))["metric"], curves_of(Run(folder))["retention_metric"]) == ("accuracy", "exact_match")
 
 
 def test_random_states_modes_and_what_trains_are_put_back(random_model_folder: Path) -> None:

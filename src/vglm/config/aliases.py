@@ -11,6 +11,7 @@ the command line. A note on stderr says which ones were used.
 import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 KEYS: Mapping[str, str] = {"training": "checkpoint_selection", "draws": "repeats"}
@@ -172,7 +173,11 @@ def rename_override(argument: str) -> str:
 
 
 def note(source: str, renamed: Mapping[str, str]) -> None:
-    """Say on stderr which older names were read."""
+    """Say on stderr which older names were read, of each source once."""
     if renamed:
-        pairs = ", ".join(f"{old} -> {new}" for old, new in renamed.items())
-        print(f"note: {source}: names of an earlier version were read as today's: {pairs}", file=sys.stderr)
+        _say(source, ", ".join(f"{old} -> {new}" for old, new in renamed.items()))
+
+
+@cache
+def _say(source: str, pairs: str) -> None:
+    print(f"note: {source}: names of an earlier version were read as today's: {pairs}", file=sys.stderr)

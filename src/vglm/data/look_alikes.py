@@ -47,6 +47,9 @@ _STEPS = ((0.04, _COARSE), (0.02, 16), (0.01, 24), (0.005, _FINE))
 """Of the alignment, as shares of the side, and the cells of the side to compare by: texture misleads a large step."""
 _WORTH_ALIGNING = 0.85
 _MIN_CORRELATION = 0.95
+_SAME_CORRELATION, _RIVAL_SHARE = 0.985, 0.5
+"""Where all pictures are much alike, as X-rays are, a copy less alike than the first must differ from its original at
+most half as much as from the next training picture."""
 _MIN_SPREAD = 2.0
 """Grey levels; a picture with less is plain, and like any other plain one."""
 _BLOCK = 2
@@ -133,16 +136,23 @@ def find_copies(tested: Sequence[NDArray[np.uint8]], learned: Sequence[NDArray[n
     for start in tqdm(starts, desc="comparing images", unit="block", delay=2):
         block = first[start : start + _BLOCK_PICTURES].astype(np.float32)
         for place, candidates in enumerate(_candidates(block, second, mean, views)):
-            found = [
-                (fit.correlation, Copy(start + place, each.learned, _describe(fit)))
-                for each in candidates
-                for pair in [_in_order(block[place], second[each.learned].astype(np.float32), each.is_forward)]
-                for fit in [_align(*pair, *views[each.view])]
-                if _agree(*pair, fit, mean)
-            ]
-            if found:
-                copies.append(max(found, key=lambda each: each[0])[1])
+            fits = []
+            for each in candidates:
+                pair = _in_order(block[place], second[each.learned].astype(np.float32), each.is_forward)
+                fit = _align(*pair, *views[each.view])
+                fits.append((_likeness(*pair, fit, mean), fit, each.learned))
+            fits.sort(key=lambda each: -each[0])
+            if fits and _is_copy(fits[0][0], rival=fits[1][0] if fits[1:] else 0.0):
+                _, fit, learned_place = fits[0]
+                copies.append(Copy(start + place, learned_place, _describe(fit)))
     return copies
+
+
+def _is_copy(likeness: float, rival: float) -> bool:
+    """Whether a picture is alike enough, and unless it is the same in all, much more so than the next one."""
+    if likeness < _MIN_CORRELATION:
+        return False
+    return likeness >= _SAME_CORRELATION or 1 - likeness <= _RIVAL_SHARE * (1 - rival)
 
 
 class _Candidate(NamedTuple):
@@ -260,18 +270,16 @@ def _moved(box: _Box, step: float) -> Iterator[_Box]:
             yield moved
 
 
-def _agree(whole: Grey, part: Grey, fit: _Fit, mean: Grey) -> bool:
-    """Whether aligned pictures agree everywhere, and in what the mean picture has not."""
+def _likeness(whole: Grey, part: Grey, fit: _Fit, mean: Grey) -> float:
+    """How well aligned pictures agree in what the mean picture has not; 0 where they disagree somewhere."""
     if fit.correlation < _MIN_CORRELATION:
-        return False
+        return 0.0
     target = _cut(whole, _WHOLE, _FINE)
     seen, common = (_cut(each, fit.box, _FINE, fit.is_flipped) for each in (part, mean))
-    if _correlate(target - common, seen - common) < _MIN_CORRELATION:
-        return False
     gain = target.std() / max(float(seen.std()), 1e-6)
     rest = (target - target.mean()) - gain * (seen - seen.mean())
     blocks = rest.reshape(_FINE // _BLOCK, _BLOCK, _FINE // _BLOCK, _BLOCK).mean(axis=(1, 3))
-    return bool(np.abs(blocks).max() <= _MAX_BLOCK_DIFFERENCE)
+    return _correlate(target - common, seen - common) if np.abs(blocks).max() <= _MAX_BLOCK_DIFFERENCE else 0.0
 
 
 def _describe(fit: _Fit) -> str:

@@ -42,7 +42,7 @@ from vglm.data.table import SampleTable, Selection
 from vglm.errors import CheckpointError, ConfigError, DataError
 from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import generate_predictions
-from vglm.evaluation.predictions import unanswered
+from vglm.evaluation.predictions import reference_answers, unanswered
 from vglm.evaluation.score.metrics import ALL_METRICS, EXACT_MATCH, Metric
 from vglm.evaluation.score.settings import MetricSettings
 from vglm.files import write_json_lines
@@ -476,8 +476,8 @@ class CheckpointSelection:
 def primary_share(settings: MetricSettings, samples: Sequence[Sample]) -> Metric:
     """The first metric of settings that checkpoints can be scored by.
 
-    It is a share that grows with what is right, needs nothing but the answers, and gives the references themselves full
-    marks, so that it fits the data.
+    It is a share that grows with what is right, needs nothing but the answers, and fits the data: the references
+    themselves score by it.
 
     Args:
         settings: Of the run.
@@ -486,11 +486,11 @@ def primary_share(settings: MetricSettings, samples: Sequence[Sample]) -> Metric
     Returns:
         The metric; exact match where there is none.
     """
-    perfect = [replace(unanswered(each, "scored"), prediction=each.answer) for each in samples]
+    perfect = [replace(unanswered(each, "scored"), prediction=reference_answers(each.answer)[0]) for each in samples]
     for metric in settings.of_texts() if perfect else ():
         if metric.is_share and metric.higher_is_better:
             with suppress(DataError):
-                if metric.score(perfect) > 1 - 1e-6:
+                if metric.score(perfect) > 0:
                     return metric
     return EXACT_MATCH
 
