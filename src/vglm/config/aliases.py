@@ -49,6 +49,7 @@ TARGETS: Mapping[str, str] = {
     "vglm.evaluation.task": "vglm.evaluation.predict.task",
     "vglm.model.initialization": "vglm.worlds.initialization",
     "vglm.tuning.finding_pretraining": "vglm.worlds.finding_pretraining",
+    "vglm.tuning.trainer.Tracker": "vglm.tuning.tracker.Tracker",
     "vglm.tuning.vision_pretraining": "vglm.worlds.vision_pretraining",
 }
 """Beginnings of `_target_`s, whole names up to a dot: modules, or one thing in a module."""

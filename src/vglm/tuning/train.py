@@ -40,7 +40,8 @@ from vglm.tuning.contract import save_and_check
 from vglm.tuning.features import cache_features
 from vglm.tuning.methods import Method, attach, check_method, lora_scale, trainable_share
 from vglm.tuning.run_folder import describe_run, newest_checkpoint, open_run
-from vglm.tuning.trainer import CheckpointScorer, Tracker, WorkbenchTrainer
+from vglm.tuning.tracker import Tracker
+from vglm.tuning.trainer import CheckpointScorer, WorkbenchTrainer
 
 Loaded = tuple[VisualGlmForConditionalGeneration, VisualGlmProcessor]
 """A model and its processor, as `load_pretrained` returns them."""
