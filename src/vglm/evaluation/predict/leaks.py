@@ -11,7 +11,6 @@ from vglm.data.sample import Sample
 from vglm.data.splits import LookAlike, Splits
 from vglm.errors import DataError
 from vglm.evaluation.messages import Message
-from vglm.evaluation.predict.generation import save_copy
 from vglm.evaluation.predictions import IMAGES_FOLDER, LEAKS_FILE, Stamp
 from vglm.files import write_json
 
@@ -66,6 +65,8 @@ def _keep(sample: Sample, images: Path) -> str:
     """Save a small copy of a sample's picture; returns its hash, which is the file's name."""
     picture = sample.open_image()
     assert picture is not None
+    from vglm.evaluation.predict.generation import save_copy  # takes seconds to import
+
     digest = image_sha256(picture)
     images.mkdir(exist_ok=True)
     save_copy(picture, images / f"{digest}.webp")
