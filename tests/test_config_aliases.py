@@ -7,7 +7,7 @@ import yaml
 from omegaconf import OmegaConf, open_dict
 
 from train import run
-from vglm.config import build, check_config, compose, load_run_config, read_run_values
+from vglm.config import build, check_config, compose, load_run_config, read_run_values, repo_root
 from vglm.config.aliases import KEYS, TARGETS, current_target
 from vglm.config.overrides import in_todays_names
 from vglm.config.signatures import missing_name
@@ -80,6 +80,7 @@ def test_a_run_of_an_earlier_version_is_resumed(
         assert [score.step for score in done.checkpoint_scores] == [0, 1, 2]
         assert done.record.data.train == 3
         assert any("training -> checkpoint_selection" in it for it in notes)
+    assert len(set(notes)) == len(notes)  # each once, however often the file is read
     now = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
     assert "training" not in now
     assert not any(name in str(now) for name in (*TARGETS, "fractions: ", "'group': None, 'stratify': None, 'path'"))
@@ -119,6 +120,21 @@ def test_a_command_and_a_recipe_of_an_earlier_version(capsys: pytest.CaptureFixt
     assert "training -> checkpoint_selection" in capsys.readouterr().err
     assert in_todays_names(read, []) is read
     assert capsys.readouterr().err == ""
+
+
+def test_a_recipe_that_chooses_a_file_by_its_former_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("conf", "data"):
+        (tmp_path / name).symlink_to(repo_root() / name)
+    recipe = tmp_path / "recipes" / "mine.yaml"
+    recipe.parent.mkdir()
+    recipe.write_text("# @package _global_\ndefaults:\n  - override /dataset: general_probe\n", encoding="utf-8")
+    for module in ("overrides", "resolvers"):
+        monkeypatch.setattr(f"vglm.config.{module}.repo_root", lambda: tmp_path)
+    cfg = compose(overrides=["recipes=mine"])
+    assert cfg.dataset == compose(overrides=["dataset=general_ability"]).dataset
+    assert "dataset=general_probe -> dataset=general_ability" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import torch
 import yaml
 from golden.make_encoder_metrics import write_miniature
 from PIL import Image, ImageOps
+from safetensors.torch import load_file, save_file
 
 import evaluate
 import train
@@ -499,6 +500,19 @@ def test_a_damaged_adapter_is_refused_and_the_last_evaluation_stays(copied_run: 
     with pytest.raises(AdapterError, match="cannot be put on this model"):
         run(f"run={copied_run}", "splits=retention")
     assert report.read_bytes() == before
+
+
+def test_a_run_whose_weights_are_no_numbers_is_refused(copied_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = copied_run / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    next(iter(tensors.values())).view(-1)[0] = float("nan")
+    save_file(tensors, weights, {"format": "pt"})
+    arguments = ["evaluate.py", f"run={copied_run}", "splits=retention"]
+    done = subprocess.run([sys.executable, *arguments], cwd=repo_root(), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "tensors hold NaN or infinity" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (copied_run / "evaluation").exists()
 
 
 def test_what_is_no_finished_run_is_refused(copied_run: Path, tmp_path: Path) -> None:

@@ -27,12 +27,14 @@ from vglm.evaluation.checkpoint_selection import (
     lost_points,
     pick,
     preserving_state,
+    primary_share,
     write_scores,
 )
 from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import generate_predictions
 from vglm.evaluation.predict.provenance import curves_of, describe_choice
 from vglm.evaluation.predictions import read_evaluation
+from vglm.evaluation.score.settings import MetricSettings
 from vglm.model.loading import load_pretrained
 from vglm.runs import CheckpointScore, ForgettingRecord, Run, read_scores
 from vglm.tuning.methods import attach
@@ -281,6 +283,21 @@ def test_looking_changes_nothing(configure, method: str) -> None:
     assert losses[0] == losses[1]
 
 
+def test_the_domain_is_scored_by_content_and_exact_match_stands_beside_it(configure, few_shot_folder: Path) -> None:
+    samples = load_dataset(few_shot_folder).train
+    labels = {sample.answer: [] for sample in samples}
+    named = MetricSettings(names=["accuracy", "exact_match"], labels=labels)
+    assert primary_share(named, samples).name == "accuracy"
+    assert primary_share(MetricSettings(names=["accuracy"], labels=["cat", "dog"]), samples).name == "exact_match"
+
+    listed = ",".join(f"'{label}'" for label in labels)
+    folder = run(configure("metrics=classification", f"metrics.labels=[{listed}]", "trainer.max_steps=1"))
+    facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))["forgetting"]
+    assert (facts["metric"], facts["retention_metric"]) == ("accuracy", "exact_match")
+    assert all(each.domain_exact_match is not None for each in read_scores(folder / "forgetting.jsonl"))
+    assert (curves_of(Run(folder))["metric"], curves_of(Run(folder))["retention_metric"]) == ("accuracy", "exact_match")
+
+
 def test_random_states_modes_and_what_trains_are_put_back(random_model_folder: Path) -> None:
     model, _ = load_pretrained(random_model_folder)
     model = attach(model, build(compose(overrides=["method.lora_dropout=0.3"]).method))
@@ -325,7 +342,7 @@ def test_the_first_score_is_the_base_models_and_the_last_the_saved_ones(
 def _rig(monkeypatch: pytest.MonkeyPatch, domain: list[float], retention: list[float]) -> None:
     """Scores as said, at one checkpoint after another."""
     values = iter([value for pair in zip(domain, retention, strict=True) for value in pair])
-    monkeypatch.setattr(CheckpointSelection, "_score", lambda *_: next(values))
+    monkeypatch.setattr(CheckpointSelection, "_score", lambda *_: (next(values), None))
 
 
 @pytest.mark.parametrize("method", ["lora", "adalora", "full"])
@@ -374,14 +391,15 @@ def test_a_report_says_what_was_chosen_and_that_the_budget_was_exceeded(
     assert "FORGETTING BUDGET EXCEEDED" in (report / "report" / "index.html").read_text(encoding="utf-8")
     curves = json.loads((report / "curves.json").read_text(encoding="utf-8"))
     assert curves["forgetting"] == [
-        {"step": 0, "domain": 0.0, "retention": 0.8, "domain_n": 2, "retention_n": 2},
-        {"step": 1, "domain": 0.2, "retention": 0.7, "domain_n": 2, "retention_n": 2},
-        {"step": 2, "domain": 0.6, "retention": 0.5, "domain_n": 2, "retention_n": 2},
+        {"step": 0, "domain": 0.0, "retention": 0.8, "domain_n": 2, "retention_n": 2, "domain_exact_match": None},
+        {"step": 1, "domain": 0.2, "retention": 0.7, "domain_n": 2, "retention_n": 2, "domain_exact_match": None},
+        {"step": 2, "domain": 0.6, "retention": 0.5, "domain_n": 2, "retention_n": 2, "domain_exact_match": None},
     ]
     assert [sorted(each) for each in curves["learning"]] == 2 * [["learning_rate", "loss", "step"]]
     del curves["learning"], curves["forgetting"]
     assert curves == {
         "metric": "exact_match",
+        "retention_metric": "exact_match",
         "domain_split": "validation",
         "budget_points": 5,
         "chosen_step": 1,

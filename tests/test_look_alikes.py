@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from vglm.caching import VARIABLE
 from vglm.data.loading import load_dataset
 from vglm.data.look_alikes import MAX_PAIRS, find_copies, thumbnail
+from vglm.evaluation.messages import translate
+from vglm.evaluation.predict.leaks import unsearched_stamps
 
 
 def scene(seed: int, side: int = 160) -> Image.Image:
@@ -65,6 +70,47 @@ def test_plain_pictures_are_no_copies_and_too_many_pairs_are_refused() -> None:
     assert find_copies([plain], [plain]) == find_copies([], [plain]) == []
     with pytest.raises(ValueError, match="pairs of pictures"):
         find_copies([plain] * (MAX_PAIRS // 1000 + 1), [plain] * 1000)
+
+
+def test_a_search_is_made_once_and_what_could_not_be_searched_is_stamped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
+    for split, seeds in (("train", range(4)), ("test", range(10, 14))):
+        for seed in seeds:
+            scene(seed).save(tmp_path / f"{seed}.png")
+        rows = [{"img": f"{seed}.png", "prompt": "What?", "label": "a"} for seed in seeds]
+        (tmp_path / f"{split}.json").write_text(json.dumps(rows), encoding="utf-8")
+    hour_ago = time.time() - 3600
+    for path in tmp_path.glob("*.png"):
+        os.utime(path, (hour_ago, hour_ago))
+    first = load_dataset(tmp_path)
+    assert (first.look_alikes, first.look_alike_scope) == ([], "all")
+    assert unsearched_stamps(first, {"test": first.test}) == []
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("this was looked at before")
+
+    monkeypatch.setattr("vglm.data.splits.find_copies", refuse)
+    monkeypatch.setattr("vglm.data.image_checks._look_at", refuse)
+    again = load_dataset(tmp_path)
+    assert (again.look_alikes, again.image_hashes) == ([], first.image_hashes)
+
+    monkeypatch.setattr("vglm.data.look_alikes.MAX_CROPPED_PAIRS", 15)
+    assert [each.text for each in unsearched_stamps(again, {"test": again.test})] == ["CROPS NOT SEARCHED"]
+    monkeypatch.setattr("vglm.data.look_alikes.MAX_PAIRS", 15)
+    (stamp,) = unsearched_stamps(again, {"test": again.test})
+    assert stamp.text == "LOOK-ALIKES NOT SEARCHED"
+    said = translate(stamp.detail)
+    assert "by equal pixels only" in said.en
+    assert "只按像素是否相同" in said.zh
+
+
+def test_without_crops_whole_pictures_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    learned = [thumbnail(scene(seed)) for seed in range(12)]
+    monkeypatch.setattr("vglm.data.look_alikes.MAX_CROPPED_PAIRS", 1)
+    found = find_copies([thumbnail(ImageOps.mirror(scene(3))), thumbnail(compressed(scene(5)))], learned)
+    assert [(each.tested, each.learned, each.how) for each in found] == [(0, 3, "flipped"), (1, 5, "re-encoded")]
 
 
 def test_a_data_set_tells_its_look_alikes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,7 @@ from statistics import fmean
 import pytest
 import sacrebleu
 import yaml
-from builders import compare_all, record, score_all
+from builders import arm, compare_all, record, score_all
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -125,6 +125,21 @@ def _is_subsequence(part: tuple[str, ...], text: str) -> bool:
 
 def records(pairs: list[list[str]]) -> list[Prediction]:
     return [record(prediction, reference, str(place)) for place, (prediction, reference) in enumerate(pairs)]
+
+
+@pytest.mark.parametrize(
+    ("prediction", "scores"),
+    [
+        ("car", {"exact_match": 1, "normalised_match": 1, "contains": 1, "rouge_l_words": 1, "accuracy": 1}),
+        ("Automobile!", {"exact_match": 0, "normalised_match": 1, "contains": 1, "rouge_l_words": 1, "accuracy": 1}),
+        ("a boat", {"exact_match": 0, "normalised_match": 0, "contains": 0, "rouge_l_words": 0, "accuracy": 0}),
+    ],
+)
+def test_of_several_references_the_nearest_counts(prediction: str, scores: dict[str, float]) -> None:
+    records = arm(('["automobile", "car"]', prediction))
+    labels = ["automobile", "car", "boat"]
+    found = {each.name: each.score(records) for each in select_metrics(list(scores), labels)}
+    assert {name: found[name] for name in scores} == scores
 
 
 def test_a_record_with_an_error_scores_nothing() -> None:

@@ -25,6 +25,11 @@ FRACTURE = "Fracture"
 NOTHING = "No Finding"
 
 SENTENCES = [
+    ("Borderline cardiomegaly with midline sternotomy scar.", "Support Devices", None),
+    ("Sternotomy wires and a midline sternotomy scar.", "Support Devices", "positive"),
+    ("有胸骨中线切口疤痕。", "Support Devices", None),
+    ("These nodules may indicate a sequela of infection.", "Pneumonia", None),
+    ("这些结节可能是感染的后遗症。", "Pneumonia", None),
     ("心脏明显增大。", HEART, "positive"),
     ("心脏未见明显增大。", HEART, "negative"),
     ("心脏大小在正常上限。", HEART, "uncertain"),

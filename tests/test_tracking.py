@@ -10,7 +10,7 @@ from vglm.evaluation.report import render
 from vglm.evaluation.tracking import COLUMNS, find_run_id, table_rows, track_evaluation
 from vglm.runs import Run
 
-TRACKER = {"_target_": "vglm.tuning.trainer.Tracker", "report_to": "wandb", "project": "test", "mode": "offline"}
+TRACKER = {"_target_": "vglm.tuning.tracker.Tracker", "report_to": "wandb", "project": "test", "mode": "offline"}
 
 
 def tracked(folder: Path, tracker: object) -> Run:

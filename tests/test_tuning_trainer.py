@@ -23,7 +23,8 @@ from vglm.runs import read_scores
 from vglm.tuning.components import ComponentTuning
 from vglm.tuning.methods import attach
 from vglm.tuning.run_folder import newest_checkpoint, open_run
-from vglm.tuning.trainer import Tracker, WorkbenchTrainer
+from vglm.tuning.tracker import Tracker
+from vglm.tuning.trainer import WorkbenchTrainer
 
 STEPS = 6
 

@@ -105,6 +105,35 @@ def test_without_a_metric_of_content_the_page_says_so() -> None:
     assert by_content["by_form"] == []
 
 
+def test_a_model_alone_is_judged_by_images_that_ask_for_another_answer(tmp_path: Path) -> None:
+    """Half of the shuffled images show the same place, so that the answer stays right whether or not it looks."""
+    shown = places(40)
+    true = [
+        replace(each, image_sha256=f"{row}", kind="background")
+        for row, each in enumerate(arm(*((SHORT.format(place), SHORT.format(place)) for place in shown)))
+    ]
+    others = [(row + 2 if row < 20 else row + 1) % 40 for row in range(40)]
+    shuffled = [
+        replace(each, image_sha256=f"{other}", prediction=SHORT.format(shown[other]))
+        for each, other in zip(true, others, strict=True)
+    ]
+    alone = replace(
+        EVALUATION,
+        purpose="image use",
+        baseline=Arm(label="shuffled", meaning=""),
+        candidate=Arm(label="true", meaning=""),
+        config="metrics: {names: [exact_match]}",
+    )
+    for label, records in (("shuffled", shuffled), ("true", true)):
+        write_predictions(records, tmp_path / label / "predictions.jsonl")
+    write_evaluation(alone, tmp_path)
+    comparison = read_comparison(tmp_path)
+    unlike = sum(shown[row] != shown[other] for row, other in enumerate(others))
+    assert (comparison.verdict.result.n, comparison.verdict.result.before) == (unlike, 0)
+    assert comparison.gains[0].result.after == 1
+    assert comparison.splits["test"].scores["exact_match"] == (1 - unlike / 40, 1.0)  # which is of all samples
+
+
 # --- image use -------------------------------------------------------------------------------------------------------
 
 

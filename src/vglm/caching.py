@@ -10,13 +10,19 @@ import logging
 import os
 import shutil
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vglm.config.places import ensure_home
 from vglm.errors import WorkbenchError
-from vglm.files import read_json, write_json
+from vglm.files import read_json, whole_file, write_json
 
 VARIABLE = "VGLM_CACHE"
 """Environment variable that names another folder for all caches than ~/.cache/vglm."""
@@ -24,6 +30,7 @@ VARIABLE = "VGLM_CACHE"
 _SETTLED_SECONDS = 2.0  # a file this young may change again within the resolution of its time stamps
 
 logger = logging.getLogger(__name__)
+Kept = TypeVar("Kept")
 
 
 def cache_folder(kind: str = "") -> Path:
@@ -58,21 +65,58 @@ def remembered(kind: str, files: Sequence[Path], facts: Any, compute: Callable[[
         facts: All else that it depends on, as JSON.
         compute: Makes the result.
     """
+
+    def read(path: Path) -> dict[str, str]:
+        kept = read_json(path)
+        if kept.get("sha256") != _checksum(kept.get("value")):
+            raise WorkbenchError(f"{path} is damaged")
+        value: dict[str, str] = kept["value"]
+        return value
+
+    def write(path: Path, value: dict[str, str]) -> None:
+        write_json(path, {"sha256": _checksum(value), "value": value})
+
+    return _remembered(kind, files, facts, compute, ".json", read, write)
+
+
+def remembered_arrays(
+    kind: str, files: Sequence[Path], facts: Any, compute: Callable[[], dict[str, NDArray[Any]]]
+) -> dict[str, NDArray[Any]]:
+    """The same of arrays."""
+
+    def read(path: Path) -> dict[str, NDArray[Any]]:
+        try:
+            with np.load(path, allow_pickle=False) as kept:  # each array has a checksum there
+                return dict(kept)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise WorkbenchError(f"{path} is damaged") from error
+
+    def write(path: Path, value: dict[str, NDArray[Any]]) -> None:
+        with whole_file(path) as partial, partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, **value)
+
+    return _remembered(kind, files, facts, compute, ".npz", read, write)
+
+
+def _remembered(
+    kind: str,
+    files: Sequence[Path],
+    facts: Any,
+    compute: Callable[[], Kept],
+    suffix: str,
+    read: Callable[[Path], Kept],
+    write: Callable[[Path, Kept], None],
+) -> Kept:
     state = _state(files)
     key = hashlib.sha256(json.dumps([state, facts], sort_keys=True).encode()).hexdigest()
-    path = cache_folder(kind) / f"{key[:32]}.json"
-    try:
-        kept = read_json(path)
-        if kept.get("sha256") == _checksum(kept.get("value")):
-            value: dict[str, str] = kept["value"]
-            return value
-    except WorkbenchError:
-        pass
+    path = cache_folder(kind) / f"{key[:32]}{suffix}"
+    with suppress(WorkbenchError):
+        return read(path)
     value = compute()
     is_settled = time.time_ns() - max((each[2] for each in state), default=0) > _SETTLED_SECONDS * 1e9
     if is_settled and _state(files) == state:
         try:
-            write_json(path, {"sha256": _checksum(value), "value": value})
+            write(path, value)
         except WorkbenchError as error:
             logger.debug("%s", error)
     return value

@@ -261,7 +261,7 @@ def _cache(parsed: argparse.Namespace) -> None:
 
     features, others = (
         cache_folder("features"),
-        [cache_folder(each) for each in ("tables", "lightcurves", "identities")],
+        [cache_folder(each) for each in ("tables", "pictures", "lightcurves", "identities")],
     )
     if parsed.clear:
         freed = clear_cache(features) + sum(map(clear_folder, others))

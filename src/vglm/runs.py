@@ -116,7 +116,8 @@ class ForgettingRecord:
     """What checkpoints were scored by, and which was chosen; see `vglm.evaluation.checkpoint_selection`.
 
     Attributes:
-        metric: Name of the score.
+        metric: Name of the score of the domain.
+        retention_metric: Name of that of the retention set; None in older runs, where it is the same.
         domain_split: Where the domain was scored.
         retention: Where the retention set comes from, in words.
         retention_sha256: Its `fingerprint`.
@@ -129,6 +130,7 @@ class ForgettingRecord:
     """
 
     metric: str = "exact_match"
+    retention_metric: str | None = None
     domain_split: str | None = None
     retention: str | None = None
     retention_sha256: str | None = None
@@ -216,6 +218,8 @@ class CheckpointScore:
         retention: Score on the retention set; None where there is no retention set.
         domain_n: Number of the domain's samples that were scored.
         retention_n: Number of the retention set's.
+        domain_exact_match: Exact match on the domain's samples, which is the score itself where no other is used; None
+            in older runs.
     """
 
     step: int
@@ -223,6 +227,7 @@ class CheckpointScore:
     retention: float | None
     domain_n: int
     retention_n: int
+    domain_exact_match: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ the command line. A note on stderr says which ones were used.
 import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 KEYS: Mapping[str, str] = {"training": "checkpoint_selection", "draws": "repeats"}
@@ -48,6 +49,7 @@ TARGETS: Mapping[str, str] = {
     "vglm.evaluation.task": "vglm.evaluation.predict.task",
     "vglm.model.initialization": "vglm.worlds.initialization",
     "vglm.tuning.finding_pretraining": "vglm.worlds.finding_pretraining",
+    "vglm.tuning.trainer.Tracker": "vglm.tuning.tracker.Tracker",
     "vglm.tuning.vision_pretraining": "vglm.worlds.vision_pretraining",
 }
 """Beginnings of `_target_`s, whole names up to a dot: modules, or one thing in a module."""
@@ -172,7 +174,11 @@ def rename_override(argument: str) -> str:
 
 
 def note(source: str, renamed: Mapping[str, str]) -> None:
-    """Say on stderr which older names were read."""
+    """Say on stderr which older names were read, of each source once."""
     if renamed:
-        pairs = ", ".join(f"{old} -> {new}" for old, new in renamed.items())
-        print(f"note: {source}: names of an earlier version were read as today's: {pairs}", file=sys.stderr)
+        _say(source, ", ".join(f"{old} -> {new}" for old, new in renamed.items()))
+
+
+@cache
+def _say(source: str, pairs: str) -> None:
+    print(f"note: {source}: names of an earlier version were read as today's: {pairs}", file=sys.stderr)

@@ -48,9 +48,11 @@ def entry_point(config_name: str) -> "Callable[[Callable[[DictConfig], Any]], Ca
             sys.argv[1:] = arguments  # as typed, for the run's record
             is_running = True
             try:
+                from hydra.core.hydra_config import HydraConfig
+
                 from vglm.config.overrides import in_todays_names
 
-                result = task(in_todays_names(cfg, _overrides(arguments)))
+                result = task(in_todays_names(cfg, _overrides(arguments), HydraConfig.get().runtime.choices))
             except WorkbenchError as error:
                 _exit(error)
             is_running = False

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vglm.config.settings import FUNCTIONS, signature_of
 from vglm.config.signatures import NoSuchName, Signature, missing_name, read_signature
-from vglm.config.targets import build, interpolation_in, is_ours, locate, refusal
+from vglm.config.targets import build, interpolation_in, is_ours, refusal
 from vglm.errors import ConfigError, brief
 
 _HYDRA_KEYS = ("_target_", "_convert_", "_recursive_", "_partial_", "_args_")
@@ -260,11 +260,9 @@ def _value_problems(values: Mapping[str, Any], signature: Signature, path: str, 
 
 
 def _construction_problems(component: DictConfig, path: str) -> Iterator[str]:
-    """What a component that is a plain value object says of its values; of others only whether they are there."""
-    target = str(component["_target_"])
+    """What a component that is a plain value object says of its values; others, which may take long, are left alone."""
     try:
-        locate(target)
-        if read_signature(target).is_dataclass:
+        if read_signature(str(component["_target_"])).is_dataclass:
             build(component, _convert_="all")
     except Exception as error:
         reason = error if isinstance(error, ConfigError) else error.__cause__ or error

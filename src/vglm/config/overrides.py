@@ -5,7 +5,8 @@ that it does not take reaches `check_config`, which reports it together with eve
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -14,7 +15,7 @@ from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from vglm.config.aliases import note, rename, rename_override
+from vglm.config.aliases import CHOICES, note, rename, rename_override
 from vglm.config.places import repo_root
 from vglm.config.resolvers import register_resolvers
 from vglm.errors import ConfigError, brief
@@ -22,6 +23,7 @@ from vglm.errors import ConfigError, brief
 _MOST_CHARACTERS = 20_000
 _LONGEST_KEY = 200
 _DEEPEST = 32
+_NONE: Mapping[str, str] = MappingProxyType({})
 _PLUGINS = "hydra._internal.core_plugins."
 
 
@@ -42,17 +44,25 @@ def compose(config_name: str = "train", overrides: Sequence[str] = ()) -> DictCo
     with open_dict(cfg):
         if OmegaConf.is_interpolation(cfg, "recipe"):  # ${recipe_name:} asks a running Hydra, and here none is
             cfg.recipe = cfg.hydra.runtime.choices.get("recipes") or "custom"
+        choices = cfg.hydra.runtime.choices
         del cfg["hydra"]
-    return in_todays_names(cfg, overrides)
+    return in_todays_names(cfg, overrides, choices)
 
 
-def in_todays_names(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+def in_todays_names(cfg: DictConfig, overrides: Sequence[str], choices: Mapping[str, str] = _NONE) -> DictConfig:
     """A composed config with the older names in a user's recipe, or other file, read as today's; see `aliases`.
 
     Args:
         cfg: As composed, interpolations in place.
         overrides: Those of the command line.
+        choices: Group -> the file that was chosen there, by whatever name.
     """
+    former = {
+        f"{group}={name}": f"{group}={CHOICES[group, name]}"
+        for group, name in choices.items()
+        if (group, name) in CHOICES
+    }
+    note("the config", former)
     values = OmegaConf.to_container(cfg)
     assert isinstance(values, dict)
     given = {rename_override(each).lstrip("+~").partition("=")[0] for each in overrides}

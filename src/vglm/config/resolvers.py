@@ -8,10 +8,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from vglm.config.aliases import CHOICES
 from vglm.config.places import repo_root
 from vglm.config.targets import build
 
@@ -70,7 +72,11 @@ def register_resolvers() -> None:
     `${share_of:0.2,<n>}` a fifth of n in whole numbers. For the sweeps of `conf/protocol/`: `${numbers:1,3}` is `1,2,3`
     (the first, and how many), and `${result_of:<function>,${dataset}}` what a function says of a component when it is
     called with the component's own arguments; it must be a target that may be built.
+
+    The files of `conf/` that have other names now can be chosen by their former ones too, see `aliases.CHOICES`.
     """
+    for (group, former), name in CHOICES.items():
+        ConfigStore.instance().store(group=group, name=former, node={"defaults": [name]})
     resolvers: dict[str, tuple[Callable[..., Any], bool]] = {
         "repo_root": (lambda: str(repo_root()), False),
         "recipe_name": (recipe_name, False),

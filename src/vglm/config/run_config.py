@@ -29,7 +29,7 @@ _BEFORE: Mapping[str, Any] = {
     "allow_leakage": False,
     "learning_rates": {},
     "metrics": None,
-    "tracker": {"_target_": "vglm.tuning.trainer.Tracker", "report_to": "none"},
+    "tracker": {"_target_": "vglm.tuning.tracker.Tracker", "report_to": "none"},
     "checkpoint_selection": {
         "_target_": "vglm.evaluation.checkpoint_selection.CheckpointSelection",
         "score_checkpoints": False,

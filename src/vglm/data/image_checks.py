@@ -1,14 +1,23 @@
-"""Look at pictures before any training: all those of a small data set are decoded, of a large one some headers read."""
+"""Look at pictures before any training: all are decoded, of a very large data set some headers are read.
+
+What was decoded is remembered for as long as the files stay as they are, see `vglm.caching`.
+"""
 
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from vglm.caching import remembered_arrays
+from vglm.data.hashing import hash_reading_code
 from vglm.data.images import check_image_header, image_sha256
 from vglm.data.look_alikes import thumbnail
 from vglm.data.outline import Outline
@@ -17,14 +26,20 @@ from vglm.data.sample import Sample
 from vglm.data.slices import ImageSlice
 from vglm.errors import DataError
 
-DECODED_AT_START = 2000
+DECODED_AT_START = 20_000
 """Up to so many pictures, all are decoded and hashed before any training."""
 
-DECODED_BYTES_AT_START = 128 * 2**20
+DECODED_BYTES_AT_START = 2 * 2**30
 """The same limit for the pictures' files together."""
+
+CACHE_KIND = "pictures"
+"""Folder of the cache."""
 
 HEADERS_AT_START = 256
 """Of more pictures, so many have their headers read, evenly over the set."""
+
+T = TypeVar("T")
+Result = TypeVar("Result")
 
 
 def check_images(
@@ -54,22 +69,70 @@ def check_images(
         if picture in chosen
     }
     is_small = len(distinct) <= DECODED_AT_START and sum(map(_size, samples.values())) <= DECODED_BYTES_AT_START
-    hashes: dict[Path | ImageSlice, str] = {}
-    thumbnails: dict[Path | ImageSlice, NDArray[np.uint8]] = {}
     faults: dict[str, str] = {}
-    for picture, sample in tqdm(samples.items(), desc="checking images", unit="image", delay=2):
-        if not isinstance(sample.image, Path | ImageSlice):
-            continue
-        try:
-            if not is_small:
-                check_image_header(sample.image)
-            elif (shown := sample.open_image()) is not None:
-                hashes[sample.image], thumbnails[sample.image] = image_sha256(shown), thumbnail(shown)
-        except DataError as error:
-            faults[picture] = str(error)
+    decoded = _decode(samples, faults) if is_small else {}
+    if not is_small:
+        for picture, sample in tqdm(samples.items(), desc="checking images", unit="image", delay=2):
+            if isinstance(sample.image, Path | ImageSlice):
+                _note_fault(faults, picture, check_image_header, sample.image)
     for name, outline in outlines.items():
         _report_faults(root / name, outline, faults)
-    return hashes, thumbnails
+    hashes = {image: digest for image, (digest, _) in decoded.items()}
+    return hashes, {image: small for image, (_, small) in decoded.items()}
+
+
+_Looked = tuple[str, NDArray[np.uint8]]
+"""`image_sha256` and `thumbnail` of a picture."""
+
+
+def _decode(samples: Mapping[str, Sample], faults: dict[str, str]) -> dict[Path | ImageSlice, _Looked]:
+    """Look at all pictures that lie in files, unless that was done before; what cannot be opened goes to `faults`."""
+    shown = {name: each for name, each in samples.items() if isinstance(each.image, Path | ImageSlice)}
+    images = [cast(Path | ImageSlice, each.image) for each in shown.values()]
+    files = list(dict.fromkeys(each.file if isinstance(each, ImageSlice) else each for each in images))
+
+    def look() -> dict[str, NDArray[Any]]:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:  # decoders let other threads run
+            warnings.simplefilter("ignore")  # what Pillow warns of, `open_image` checks; threads share the filters
+            looks = pool.map(lambda named: _note_fault(faults, named[0], _look_at, named[1]), shown.items())
+            found = list(tqdm(looks, desc="checking images", unit="image", total=len(shown), delay=2))
+        if faults:
+            raise _Faulty
+        digests = [np.frombuffer(bytes.fromhex(each[0]), np.uint8) for each in found if each is not None]
+        return {"sha256": np.array(digests, np.uint8), "thumbnails": np.array([each[1] for each in found if each])}
+
+    if not images or not all(each.exists() for each in files):
+        with suppress(_Faulty):
+            look()
+        return {}
+    facts = [[[str(each.image), repr(each.window)] for each in shown.values()], hash_reading_code()]
+    try:
+        kept = remembered_arrays(CACHE_KIND, files, facts, look)
+    except _Faulty:
+        return {}
+    return {
+        image: (bytes(digest).hex(), small)
+        for image, digest, small in zip(images, kept["sha256"], kept["thumbnails"], strict=True)
+    }
+
+
+class _Faulty(Exception):
+    """Some pictures cannot be opened."""
+
+
+def _look_at(sample: Sample) -> _Looked:
+    picture = sample.open_image()
+    assert picture is not None
+    return image_sha256(picture), thumbnail(picture)
+
+
+def _note_fault(faults: dict[str, str], name: str, look: Callable[[T], Result], at: T) -> Result | None:
+    try:
+        return look(at)
+    except DataError as error:
+        faults[name] = str(error)
+        return None
 
 
 def _report_faults(path: Path, outline: Outline, faults: Mapping[str, str]) -> None:

@@ -6,22 +6,33 @@ Pictures are compared as thumbnails of 64 x 64 grey values, less the mean pictur
 of X-rays and the axes of plots are in all of them and tell nothing. Each picture is tried on 100 boxes of the other
 and of its mirror image, both ways round, in coarse form; the best candidates of each test picture are then aligned and
 must agree in every part of the picture, so that the same scene with another subject is no copy.
+
+Hashes of pictures (difference hash, DCT hash) are quicker to compare, but a crop changes every bit of them. Here a pair
+costs 200 products of 144 numbers, which a matrix product of all pairs makes in blocks; `benchmarks/look_alikes.py`
+measures time, recall and false alarms.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from tqdm.auto import tqdm
 
 SIDE = 64
 """Pixels of a thumbnail's side."""
 
-MAX_PAIRS = 1_000_000
-"""With more pairs of pictures the search is left out; it takes seconds for so many."""
+MAX_PAIRS = 1_000_000_000
+"""With more pairs of pictures nothing is searched."""
+
+MAX_CROPPED_PAIRS = 20_000_000
+"""With more pairs of pictures no crops are searched, a hundredth of the work."""
+
+_BLOCK_PICTURES = 1024
+"""So many test pictures are compared with so many training pictures at a time."""
 
 _COARSE = 12
 _LEAST_SHARE = 0.6
@@ -36,6 +47,9 @@ _STEPS = ((0.04, _COARSE), (0.02, 16), (0.01, 24), (0.005, _FINE))
 """Of the alignment, as shares of the side, and the cells of the side to compare by: texture misleads a large step."""
 _WORTH_ALIGNING = 0.85
 _MIN_CORRELATION = 0.95
+_SAME_CORRELATION, _RIVAL_SHARE = 0.985, 0.5
+"""Where all pictures are much alike, as X-rays are, a copy less alike than the first must differ from its original at
+most half as much as from the next training picture."""
 _MIN_SPREAD = 2.0
 """Grey levels; a picture with less is plain, and like any other plain one."""
 _BLOCK = 2
@@ -44,6 +58,8 @@ _MAX_BLOCK_DIFFERENCE = 20.0
 _MEAN_OF_AT_LEAST = 8
 
 Grey = NDArray[np.float32]
+Scope = Literal["all", "whole", "nothing"]
+"""Which copies are searched for: crops too, whole pictures alone, none."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +102,12 @@ def thumbnail(picture: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.uint8)
 
 
+def search_scope(tested: int, learned: int) -> Scope:
+    """What `find_copies` searches for, given the numbers of pictures."""
+    pairs = tested * learned
+    return "all" if pairs <= MAX_CROPPED_PAIRS else "whole" if pairs <= MAX_PAIRS else "nothing"
+
+
 def find_copies(tested: Sequence[NDArray[np.uint8]], learned: Sequence[NDArray[np.uint8]]) -> list[Copy]:
     """Find for each test picture the training picture that it agrees with best, if it is a copy.
 
@@ -94,49 +116,94 @@ def find_copies(tested: Sequence[NDArray[np.uint8]], learned: Sequence[NDArray[n
         learned: Thumbnails of the training pictures.
 
     Returns:
-        At most one pair for each test picture, in order. A plain picture is in none.
+        At most one pair for each test picture, in order. A plain picture is in none. With more than
+        `MAX_CROPPED_PAIRS` pairs no crop is found.
 
     Raises:
         ValueError: There are more than `MAX_PAIRS` pairs.
     """
-    if len(tested) * len(learned) > MAX_PAIRS:
+    if (scope := search_scope(len(tested), len(learned))) == "nothing":
         raise ValueError(f"more than {MAX_PAIRS:,} pairs of pictures")
     if not len(tested) or not len(learned):
         return []
-    first, second = (np.asarray(each, np.float32) for each in (tested, learned))
-    mean = second.mean(axis=0) if len(second) >= _MEAN_OF_AT_LEAST else np.zeros((SIDE, SIDE), np.float32)
-    is_plain = second.std(axis=(1, 2)) < _MIN_SPREAD
-    forward, backward = _best_boxes(first, second, mean), _best_boxes(second, first, mean)
-    best = np.maximum(forward[0], backward[0].T)
-    best[:, is_plain] = -1
-    best[first.std(axis=(1, 2)) < _MIN_SPREAD] = -1
+    first, second = np.asarray(tested, np.uint8), np.asarray(learned, np.uint8)
+    views = _VIEWS if scope == "all" else [view for view in _VIEWS if view[1] == _WHOLE]
+    mean = np.zeros((SIDE, SIDE), np.float32)
+    if len(second) >= _MEAN_OF_AT_LEAST:
+        mean = second.mean(axis=0, dtype=np.float64).astype(np.float32)
+    starts = range(0, len(first), _BLOCK_PICTURES)
     copies = []
-    for test, row in enumerate(best):
-        found: list[tuple[float, Copy]] = []
-        for train in np.argsort(-row)[:_CANDIDATES]:
-            if row[train] < _CANDIDATE_CORRELATION:
-                break
-            is_forward = forward[0][test, train] >= backward[0][train, test]
-            start = _VIEWS[forward[1][test, train] if is_forward else backward[1][train, test]]
-            pair = (first[test], second[train]) if is_forward else (second[train], first[test])
-            fit = _align(*pair, *start)
-            if _agree(*pair, fit, mean):
-                found.append((fit.correlation, Copy(test, int(train), _describe(fit))))
-        if found:
-            copies.append(max(found, key=lambda each: each[0])[1])
+    for start in tqdm(starts, desc="comparing images", unit="block", delay=2):
+        block = first[start : start + _BLOCK_PICTURES].astype(np.float32)
+        for place, candidates in enumerate(_candidates(block, second, mean, views)):
+            fits = []
+            for each in candidates:
+                pair = _in_order(block[place], second[each.learned].astype(np.float32), each.is_forward)
+                fit = _align(*pair, *views[each.view])
+                fits.append((_likeness(*pair, fit, mean), fit, each.learned))
+            fits.sort(key=lambda each: -each[0])
+            if fits and _is_copy(fits[0][0], rival=fits[1][0] if fits[1:] else 0.0):
+                _, fit, learned_place = fits[0]
+                copies.append(Copy(start + place, learned_place, _describe(fit)))
     return copies
+
+
+def _is_copy(likeness: float, rival: float) -> bool:
+    """Whether a picture is alike enough, and unless it is the same in all, much more so than the next one."""
+    if likeness < _MIN_CORRELATION:
+        return False
+    return likeness >= _SAME_CORRELATION or 1 - likeness <= _RIVAL_SHARE * (1 - rival)
+
+
+class _Candidate(NamedTuple):
+    """A training picture that may be a copy: which, in which view, and whether that is a view of it."""
+
+    correlation: float
+    learned: int
+    view: int
+    is_forward: bool
+
+
+def _candidates(
+    tested: Grey, learned: NDArray[np.uint8], mean: Grey, views: Sequence[tuple[bool, _Box]]
+) -> list[list[_Candidate]]:
+    """For each picture of a block the training pictures with the best coarse correlations, best first."""
+    best: list[list[_Candidate]] = [[] for _ in tested]
+    is_plain = tested.std(axis=(1, 2)) < _MIN_SPREAD
+    for start in range(0, len(learned), _BLOCK_PICTURES):
+        block = learned[start : start + _BLOCK_PICTURES].astype(np.float32)
+        forward, backward = _best_boxes(tested, block, mean, views), _best_boxes(block, tested, mean, views)
+        scores = np.maximum(forward[0], backward[0].T)
+        scores[:, block.std(axis=(1, 2)) < _MIN_SPREAD] = -1
+        scores[is_plain] = -1
+        for test in np.flatnonzero(scores.max(axis=1) >= _CANDIDATE_CORRELATION):
+            for train in np.argsort(-scores[test])[:_CANDIDATES]:
+                is_forward = bool(forward[0][test, train] >= backward[0][train, test])
+                view = forward[1][test, train] if is_forward else backward[1][train, test]
+                best[test].append(_Candidate(float(scores[test, train]), start + int(train), int(view), is_forward))
+    return [
+        sorted((each for each in some if each.correlation >= _CANDIDATE_CORRELATION), reverse=True)[:_CANDIDATES]
+        for some in best
+    ]
+
+
+def _in_order(tested: Grey, learned: Grey, is_forward: bool) -> tuple[Grey, Grey]:
+    """The whole picture, and that of which it is a part."""
+    return (tested, learned) if is_forward else (learned, tested)
 
 
 _INTERVALS = [(low / 10, 1 - (cut - low) / 10) for cut in range(_MOST_TENTHS_CUT + 1) for low in range(cut + 1)]
 _VIEWS = [(flip, _Box(*x, *y)) for flip, x, y in product((False, True), _INTERVALS, _INTERVALS)]
 
 
-def _best_boxes(whole: Grey, parts: Grey, mean: Grey) -> tuple[Grey, NDArray[np.int16]]:
+def _best_boxes(
+    whole: Grey, parts: Grey, mean: Grey, views: Sequence[tuple[bool, _Box]]
+) -> tuple[Grey, NDArray[np.int16]]:
     """The best correlation of each picture of `whole` with a box of each of `parts`, and which view it is."""
     best = np.full((len(whole), len(parts)), -1, np.float32)
     view = np.zeros(best.shape, np.int16)
-    coarse = _cut(whole, _VIEWS[0][1], _COARSE)
-    for number, (flip, box) in enumerate(_VIEWS):
+    coarse = _cut(whole, _WHOLE, _COARSE)
+    for number, (flip, box) in enumerate(views):
         common = _cut(mean, box, _COARSE, flip)
         scores = _unit(coarse - common) @ _unit(_cut(parts, box, _COARSE, flip) - common).T
         view[scores > best] = number
@@ -203,18 +270,16 @@ def _moved(box: _Box, step: float) -> Iterator[_Box]:
             yield moved
 
 
-def _agree(whole: Grey, part: Grey, fit: _Fit, mean: Grey) -> bool:
-    """Whether aligned pictures agree everywhere, and in what the mean picture has not."""
+def _likeness(whole: Grey, part: Grey, fit: _Fit, mean: Grey) -> float:
+    """How well aligned pictures agree in what the mean picture has not; 0 where they disagree somewhere."""
     if fit.correlation < _MIN_CORRELATION:
-        return False
+        return 0.0
     target = _cut(whole, _WHOLE, _FINE)
     seen, common = (_cut(each, fit.box, _FINE, fit.is_flipped) for each in (part, mean))
-    if _correlate(target - common, seen - common) < _MIN_CORRELATION:
-        return False
     gain = target.std() / max(float(seen.std()), 1e-6)
     rest = (target - target.mean()) - gain * (seen - seen.mean())
     blocks = rest.reshape(_FINE // _BLOCK, _BLOCK, _FINE // _BLOCK, _BLOCK).mean(axis=(1, 3))
-    return bool(np.abs(blocks).max() <= _MAX_BLOCK_DIFFERENCE)
+    return _correlate(target - common, seen - common) if np.abs(blocks).max() <= _MAX_BLOCK_DIFFERENCE else 0.0
 
 
 def _describe(fit: _Fit) -> str:

@@ -8,6 +8,7 @@ splits.look_alikes              # [] where no test picture is a training picture
 """
 
 import hashlib
+import inspect
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,9 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vglm.caching import remembered
 from vglm.data.division import SPLITS, split_by_group
 from vglm.data.grouping import find_strata, merge_groups
-from vglm.data.look_alikes import MAX_PAIRS, find_copies
+from vglm.data.hashing import hash_file
+from vglm.data.look_alikes import Scope, find_copies, search_scope
 from vglm.data.outline import Outline, is_own_group, picture_name
 from vglm.data.sample import Sample
 from vglm.data.slices import ImageSlice
@@ -172,25 +175,35 @@ class Splits:
         )
         return [leakage for leakage in shared if leakage is not None]
 
+    @property
+    def look_alike_scope(self) -> Scope:
+        """Which test pictures `look_alikes` can find: crops too, whole pictures alone, or none but equal ones."""
+        tested, learned = (self._by_content(samples) for samples in (self.test, self.train))
+        return "nothing" if tested is None or learned is None else search_scope(len(tested), len(learned))
+
     @cached_property
     def look_alikes(self) -> list[LookAlike] | None:
         """The test samples whose picture is a training picture: the same pixels, compressed anew, flipped or cropped.
 
-        None where pictures were not decoded at the start, or are too many to be compared.
+        They are searched once for the same pictures. None where pictures were not decoded at the start, or are too many
+        to be compared, see `look_alike_scope`.
         """
         tested, learned = (self._by_content(samples) for samples in (self.test, self.train))
-        if tested is None or learned is None:
+        if tested is None or learned is None or self.look_alike_scope == "nothing":
             return None
         copied = {digest: (digest, "same pixels") for digest in tested.keys() & learned.keys()}
-        names = [digest for digest in tested if digest not in copied]
-        if len(names) * len(learned) > MAX_PAIRS:
-            return None
-        firsts, others = list(learned), [tested[digest][0] for digest in names]
-        small = [
-            [self._thumbnail(sample) for sample in some] for some in (others, (each[0] for each in learned.values()))
-        ]
-        for copy in find_copies(*small):
-            copied[names[copy.tested]] = firsts[copy.learned], copy.how
+        names, firsts = [digest for digest in tested if digest not in copied], list(learned)
+
+        def search() -> dict[str, str]:
+            small = [
+                [self._thumbnail(of[digest][0]) for digest in some] for of, some in ((tested, names), (learned, firsts))
+            ]
+            return {names[each.tested]: f"{firsts[each.learned]} {each.how}" for each in find_copies(*small)}
+
+        facts = [hash_file(Path(inspect.getfile(find_copies))), self.look_alike_scope, names, firsts]
+        for digest, found in remembered("pictures", [], facts, search).items():
+            other, _, how = found.partition(" ")
+            copied[digest] = other, how
         return [
             LookAlike(sample, learned[copied[digest][0]][0], copied[digest][1])
             for digest, samples in tested.items()

@@ -11,17 +11,18 @@ memorised. The retention set is the data's own, or a general one.
 
 `forgetting.jsonl` of a run folder has a line for the model before training (step 0) and for each scored checkpoint:
 
-    {"step": 50, "domain": 0.925, "retention": 0.8148, "domain_n": 40, "retention_n": 162}
+    {"step": 50, "domain": 0.925, "retention": 0.8148, "domain_n": 40, "retention_n": 162, "domain_exact_match": 0.9}
 
-`domain` is the score on what is being learned, `retention` that on general questions; both from 0 to 1. Training goes
-on as if nobody had looked: the adapter is the same bit for bit.
+`domain` is the score on what is being learned, by the primary metric of the run's `metrics`; exact match stands beside
+it, since an answer in other words is not wrong. `retention` is the exact match on general questions, as reports have
+it. All are from 0 to 1. Training goes on as if nobody had looked: the adapter is the same bit for bit.
 """
 
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,12 @@ from vglm.data.outline import Outline
 from vglm.data.sample import Sample
 from vglm.data.splits import Splits, fingerprint
 from vglm.data.table import SampleTable, Selection
-from vglm.errors import CheckpointError, ConfigError
+from vglm.errors import CheckpointError, ConfigError, DataError
 from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import generate_predictions
-from vglm.evaluation.score.metrics import ALL_METRICS
+from vglm.evaluation.predictions import reference_answers, unanswered
+from vglm.evaluation.score.metrics import ALL_METRICS, EXACT_MATCH, Metric
+from vglm.evaluation.score.settings import MetricSettings
 from vglm.files import write_json_lines
 from vglm.processes import Processes
 from vglm.runs import SCORES_FILE, CheckpointScore, read_scores
@@ -336,10 +339,12 @@ class CheckpointSelection:
         score_checkpoints: Whether to score at all.
         score_samples: At most so many samples of the domain and of the retention set, the same at each checkpoint.
             None takes `SAMPLES_TO_WATCH`, or `SAMPLES_TO_CHOOSE_BY` where a budget decides by them.
-        forgetting_budget: How many points (hundredths) of `metric` may be lost on the retention set. The checkpoint
+        forgetting_budget: How many points (hundredths) may be lost on the retention set. The checkpoint
             with the best domain score within it is what the run saves. None saves the last state.
         patience: Stop training once so many checkpoints in a row have lost more; None never does.
-        metric: A score of single answers, such as `exact_match` or `rouge_l_characters`.
+        metric: A score of single answers for both, such as `exact_match` or `rouge_l_characters`. None takes the
+            primary metric of the run's `metrics` for the domain, see `primary_share`, and exact match for the
+            retention set.
         validation_share: Of the training samples, to be held out where the data has no validation split and a budget
             needs one.
         retention: Gives a retention set for data that has none: that of the splits it returns, or their test split.
@@ -349,7 +354,7 @@ class CheckpointSelection:
     score_samples: int | None = None
     forgetting_budget: float | None = None
     patience: int | None = 2
-    metric: str = "exact_match"
+    metric: str | None = None
     validation_share: float = 0.2
     retention: Callable[[], Splits] | None = None
 
@@ -360,7 +365,7 @@ class CheckpointSelection:
             ConfigError: With the reason.
         """
         single = [name for name, each in ALL_METRICS.items() if each.function and each.is_share]
-        if self.metric not in single:
+        if self.metric is not None and self.metric not in single:
             raise ConfigError(f"metric must be one that scores single answers ({', '.join(single)}), got {self.metric}")
         for name, least in (("score_samples", 1), ("patience", 1)):
             value = getattr(self, name)
@@ -409,7 +414,9 @@ class CheckpointSelection:
             retention_sha256=fingerprint(retention) if len(retention) else None,
         )
 
-    def watch(self, samples: EvalSamples, collate: Collator, arguments: TrainingArguments) -> CheckpointScores | None:
+    def watch(
+        self, samples: EvalSamples, collate: Collator, arguments: TrainingArguments, metrics: Any = None
+    ) -> CheckpointScores | None:
         """What the trainer needs to score its checkpoints; None where nothing is scored.
 
         Args:
@@ -417,42 +424,75 @@ class CheckpointSelection:
             collate: Of the training: its processor, and its features of pictures if there are any.
             arguments: The trainer's: where the run folder is, and how many samples are asked at a time
                 (`per_device_eval_batch_size`).
+            metrics: What the run is to be scored by, as `MetricSettings.of` takes it.
         """
         if not self.score_checkpoints:
             return None
+        retention = EXACT_MATCH if self.metric is None else ALL_METRICS[self.metric]
+        domain = primary_share(MetricSettings.of(metrics), samples.domain) if self.metric is None else retention
         about = {
-            "metric": self.metric,
+            "metric": domain.name,
+            "retention_metric": retention.name,
             "domain_split": samples.domain_split,
             "retention": samples.retention_source,
             "retention_sha256": samples.retention_sha256,
         }
 
         def score(model: Any) -> dict[str, Any]:
-            parts = {"domain": samples.domain, "retention": samples.retention}
-            batch_size = arguments.per_device_eval_batch_size
-            scores = {name: self._score(model, rows, collate, batch_size) for name, rows in parts.items()}
-            return {**scores, **{f"{name}_n": len(rows) for name, rows in parts.items()}}
+            parts = {"domain": (samples.domain, domain), "retention": (samples.retention, retention)}
+            batch_size, values = arguments.per_device_eval_batch_size, dict[str, Any]()
+            for name, (rows, metric) in parts.items():
+                values[name], exact = self._score(model, rows, collate, batch_size, metric)
+                values[f"{name}_n"] = len(rows)
+                if name == "domain":
+                    values["domain_exact_match"] = exact
+            return values
 
         path = Path(str(arguments.output_dir)) / SCORES_FILE
         return CheckpointScores(path, score, self.forgetting_budget, self.patience, about)
 
-    def _score(self, model: Any, samples: Sequence[Sample], collate: Collator, batch_size: int) -> float | None:
-        """Greedy answers, cut a little behind the longest reference: nothing right is longer."""
+    def _score(
+        self, model: Any, samples: Sequence[Sample], collate: Collator, batch_size: int, metric: Metric
+    ) -> tuple[float | None, float | None]:
+        """The metric, and exact match, of greedy answers that are cut a little behind the longest reference."""
         if not samples:
-            return None
+            return None, None
         processor: Any = collate.processor
         features: Any = collate.features
         longest = max(len(processor.tokenizer(sample.answer)["input_ids"]) for sample in samples)
+        spare = _SPARE_TOKENS if metric is EXACT_MATCH else max(longest, _SPARE_TOKENS)  # for other words
         records = generate_predictions(
             model,
             processor,
             samples,
-            Decoding(batch_size=batch_size, max_new_tokens=longest + _SPARE_TOKENS),
+            Decoding(batch_size=batch_size, max_new_tokens=longest + spare),
             split="scored",
             title="scoring the checkpoint",
             feature_cache=False if features is None else features,
         )
-        return ALL_METRICS[self.metric].score(records)
+        return metric.score(records), EXACT_MATCH.score(records)
+
+
+def primary_share(settings: MetricSettings, samples: Sequence[Sample]) -> Metric:
+    """The first metric of settings that checkpoints can be scored by.
+
+    It is a share that grows with what is right, needs nothing but the answers, and fits the data: the references
+    themselves score by it.
+
+    Args:
+        settings: Of the run.
+        samples: Of the domain.
+
+    Returns:
+        The metric; exact match where there is none.
+    """
+    perfect = [replace(unanswered(each, "scored"), prediction=reference_answers(each.answer)[0]) for each in samples]
+    for metric in settings.of_texts() if perfect else ():
+        if metric.is_share and metric.higher_is_better:
+            with suppress(DataError):
+                if metric.score(perfect) > 0:
+                    return metric
+    return EXACT_MATCH
 
 
 def pick(samples: Sequence[Sample], limit: int) -> list[Sample]:

@@ -37,13 +37,11 @@ from vglm.evaluation.predict.arms import (
     work_key,
 )
 from vglm.evaluation.predict.controls import make_controls
-from vglm.evaluation.predict.decoding import Choices, Decoding
-from vglm.evaluation.predict.examples import draw_examples
-from vglm.evaluation.predict.leaks import leaked_pairs, write_leaks
+from vglm.evaluation.predict.leaks import leaked_pairs, unsearched_stamps, write_leaks
 from vglm.evaluation.predict.paraphrases import make_paraphrases, read_paraphrases
 from vglm.evaluation.predict.task import Task
 from vglm.evaluation.predict.training_answers import draw
-from vglm.evaluation.predictions import read_evaluation, write_curves, write_evaluation
+from vglm.evaluation.predictions import Choices, read_evaluation, write_curves, write_evaluation
 from vglm.evaluation.report import write_report
 from vglm.evaluation.score.baselines import BASELINES_FILE, collect_baselines, write_baselines
 from vglm.evaluation.score.comparison import Comparison
@@ -181,16 +179,6 @@ def evaluate(
     settings.check_files()
     paraphrases = read_paraphrases(prompts)
     config = _describe_arguments(given, tuned, settings) if config is None else config
-    decoding = Decoding.of(
-        batch_size=batch_size,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        repeats=repeats,
-        seed=seed,
-        choices=choices,
-    )
     processes = Processes()
 
     # score the stored answers, if the same were asked before
@@ -206,6 +194,19 @@ def evaluate(
         return EvaluationResult(output, is_main=processes.is_main)
 
     # open the arms
+    from vglm.evaluation.predict.decoding import Decoding  # take seconds to import
+    from vglm.evaluation.predict.examples import draw_examples
+
+    decoding = Decoding.of(
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        repeats=repeats,
+        seed=seed,
+        choices=choices,
+    )
     load = _loader(_own(tuned, "model") if model is None else model)
     controls = make_controls(samples, image_use_samples if image_use else 0, baselines, seed)
     controls += make_paraphrases(samples, paraphrases, seed)
@@ -214,6 +215,8 @@ def evaluate(
     own_data = tuned is not None and config["dataset"] == tuned.config["dataset"]
     trained = draw(data.train, training_loss_samples, Random(seed)) if own_data else []
     arms = task.ask(open_arms(config, tuned, samples, data.files, controls, load))
+    if own_data:
+        arms = replace(arms, stamps=(*arms.stamps, *unsearched_stamps(data, samples)))
 
     # let each arm answer, score, report; the folder appears when all of it is there
     with processes.folder(output, marker=EVALUATION_FILE, key=key) as folder:

@@ -76,6 +76,8 @@ PARAPHRASE = "prompt"
 """Controls in which questions have other words are `prompt-1`, `prompt-2`, ..."""
 ENDED, CUT = "eos", "length"
 """How an answer can end, see `Prediction.finish`."""
+Choices = Sequence[str] | Literal["sample"] | None
+"""The answers to score by likelihood, in every question; or `sample` for each question's own; None for none."""
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,63}")
 """An arm's label, which is a folder's name."""
 _SHA256 = re.compile("[0-9a-f]{64}")

@@ -54,7 +54,7 @@ def track_evaluation(evaluation: Path, tuned: Run | None, named: str = "none") -
     if uploads(settings) and named != kind:
         print(f"note: the run was tracked with {kind}; tracker={kind} puts the report there as well.", file=sys.stderr)
         return None
-    from vglm.tuning.trainer import Tracker  # takes seconds to import
+    from vglm.tuning.tracker import Tracker
 
     assert isinstance(settings, Mapping)
     mode: Any = os.environ.get("WANDB_MODE") or settings.get("mode")

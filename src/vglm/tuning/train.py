@@ -40,7 +40,8 @@ from vglm.tuning.contract import save_and_check
 from vglm.tuning.features import cache_features
 from vglm.tuning.methods import Method, attach, check_method, lora_scale, trainable_share
 from vglm.tuning.run_folder import describe_run, newest_checkpoint, open_run
-from vglm.tuning.trainer import CheckpointScorer, Tracker, WorkbenchTrainer
+from vglm.tuning.tracker import Tracker
+from vglm.tuning.trainer import CheckpointScorer, WorkbenchTrainer
 
 Loaded = tuple[VisualGlmForConditionalGeneration, VisualGlmProcessor]
 """A model and its processor, as `load_pretrained` returns them."""
@@ -61,7 +62,9 @@ class CheckpointSelection(Protocol):
     def select(self, splits: Splits) -> Iterable[Sample]:
         """What is asked at each checkpoint."""
 
-    def watch(self, asked: Any, collate: Collator, arguments: TrainingArguments) -> CheckpointScorer | None:
+    def watch(
+        self, asked: Any, collate: Collator, arguments: TrainingArguments, metrics: Any
+    ) -> CheckpointScorer | None:
         """What the trainer calls at each checkpoint; None where nothing is scored."""
 
 
@@ -101,7 +104,7 @@ def train(
         tracker: Where the curves go besides `log.jsonl`. Nowhere if not given.
         checkpoint_selection: How checkpoints are scored and chosen, see `conf/train.yaml`.
         metrics: What `vglm.evaluate` scores the run by, the primary one first: names, or a component as in
-            `conf/metrics/`. They are checked and recorded; training does not depend on them.
+            `conf/metrics/`. Checkpoints are scored by the primary one too; the training itself does not depend on it.
         learning_rates: Parts with a rate of their own, such as `{"projection": 1e-4, "lora_B": "16x"}`.
         recipe: The run's name.
         seed: Of the order of samples, dropout and what starts at random.
@@ -154,7 +157,7 @@ def train(
             cache_features(tuned, processor, splits.train, arguments.device, questions) if feature_cache else None
         )
         collate = Collator(processor, features=features, max_length=max_length, packing=packing)
-        scores = selection.watch(questions, collate, arguments)
+        scores = selection.watch(questions, collate, arguments, parts["metrics"])
         loop = WorkbenchTrainer(tuned, arguments, sequences, collate, learning_rates, scores)
         outcome = loop.train(resume_from_checkpoint=newest_checkpoint(folder))
         if not processes.is_main:  # it has done its part

@@ -12,7 +12,6 @@ same batches apart that one would take whole.
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from accelerate.utils import gather_object
@@ -53,50 +52,6 @@ _SHOWN = 5
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Tracker:
-    """Where the curves of a run go besides its own log.
-
-    Attributes:
-        report_to: As in `TrainingArguments`.
-        project: Name of the project at Weights & Biases.
-        mode: `offline` writes a local Weights & Biases run and needs no account; `disabled` turns it off.
-    """
-
-    report_to: Literal["none", "tensorboard", "wandb"]
-    project: str | None = None
-    mode: Literal["online", "offline", "disabled"] | None = None
-
-    @contextmanager
-    def writing_to(self, run_folder: Path) -> Iterator[None]:
-        """Have the tracker keep its files in the run folder, through the environment variables that it reads."""
-        variables = {
-            "TENSORBOARD_LOGGING_DIR": str(run_folder / "tensorboard"),
-            "WANDB_DIR": str(run_folder),
-            "WANDB_PROJECT": self.project,
-            "WANDB_MODE": self.mode,
-        }
-        before = {name: os.environ.get(name) for name in variables}
-        _set_environment(variables | {name: before[name] for name, value in variables.items() if value is None})
-        try:
-            yield
-        finally:
-            if self.report_to == "wandb":
-                _close_wandb()
-            _set_environment(before)
-
-
-def _close_wandb() -> None:
-    """End the run of Weights & Biases, so that the next one of this process reads the environment anew."""
-    import wandb
-
-    try:
-        wandb.finish()
-        wandb.teardown()
-    except Exception as error:  # whatever is the matter there, the run is not lost for it
-        logger.warning("tracker: Weights & Biases did not finish (%s).", brief(error))
-
-
 class _PatientWandb(WandbCallback):
     """Weights & Biases, where it can be reached; training goes on without."""
 
@@ -111,14 +66,6 @@ class _PatientWandb(WandbCallback):
                 brief(error),
             )
             self._wandb: Any = None
-
-
-def _set_environment(variables: Mapping[str, str | None]) -> None:
-    for name, value in variables.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
 
 
 class Chosen(Protocol):

@@ -19,7 +19,7 @@ from functools import partial
 from importlib import metadata
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vglm.data.sample import Sample
 from vglm.data.splits import Leakage, LookAlike, Splits, fingerprint
@@ -27,16 +27,14 @@ from vglm.errors import AdapterError, ConfigError, DataError
 from vglm.evaluation.messages import Message, Sentence, Value
 from vglm.evaluation.predict.answers import Answers
 from vglm.evaluation.predict.controls import Control, shuffle_images
-from vglm.evaluation.predict.decoding import Choices, Decoding
-from vglm.evaluation.predict.examples import nearest_answers, put_in_context
-from vglm.evaluation.predict.generation import answer_splits, check_precision
-from vglm.evaluation.predict.likelihoods import check_choices
 from vglm.evaluation.predict.provenance import code_state, curves_of, describe_choice, provenance, synthetic_stamps
-from vglm.evaluation.predict.training_loss import measure_losses
-from vglm.evaluation.predictions import LOSSES_FILE, Arm, Evaluation, Prediction, Stamp
+from vglm.evaluation.predictions import LOSSES_FILE, Arm, Choices, Evaluation, Prediction, Stamp
 from vglm.evaluation.seals import digest_of
 from vglm.processes import Processes
 from vglm.runs import CONFIG_FILE, RECORD_FILE, SPLITS_FILE, Run
+
+if TYPE_CHECKING:
+    from vglm.evaluation.predict.decoding import Decoding
 
 SPLITS = ("test", "retention", "validation", "train")
 CUT_SHARE = 0.01
@@ -135,7 +133,10 @@ def select_samples(splits: Splits, names: str | Sequence[str], choices: Choices 
         advice = f"It has {', '.join(there)}: pass splits=[{','.join(there)}]" if there else "It has none at all"
         raise DataError(f"the data has no samples in {', '.join(names) or 'no splits'}. {advice}, or another dataset.")
     samples = {name: rows for name, rows in samples.items() if len(rows)}
-    check_choices(choices, samples)
+    if choices is not None:
+        from vglm.evaluation.predict.likelihoods import check_choices  # takes seconds to import
+
+        check_choices(choices, samples)
     return samples
 
 
@@ -319,7 +320,7 @@ def _single_model(
 def answer(
     arms: Arms,
     folder: Path,
-    decoding: Decoding,
+    decoding: "Decoding",
     train: Sequence[Sample] = (),
     feature_cache: bool = False,
     processes: Processes | None = None,
@@ -347,7 +348,10 @@ def answer(
         ConfigError: The arms differ in precision, or a setting is wrong.
         WorkbenchError: Another process ended.
     """
-    from vglm.model.loading import describe_place  # takes seconds to import
+    from vglm.evaluation.predict.examples import nearest_answers, put_in_context  # take seconds to import
+    from vglm.evaluation.predict.generation import answer_splits, check_precision
+    from vglm.evaluation.predict.training_loss import measure_losses
+    from vglm.model.loading import describe_place
 
     processes = processes or Processes.alone()
     records: dict[str, list[Prediction]] = {}
@@ -381,7 +385,7 @@ def describe(
     arms: Arms,
     answers: Answers,
     samples: Samples,
-    decoding: Decoding,
+    decoding: "Decoding",
     config: str,
     command: str | None = None,
     synthetic: str | None = None,
@@ -495,7 +499,7 @@ def _seen_images(trained: frozenset[str], predictions: Sequence[Prediction]) -> 
             yield Message("trained_images_of", {"n": seen, "total": len(hashes), "split": split})
 
 
-def _cut_stamps(arms: Arms, answers: Answers, decoding: Decoding) -> Iterator[Stamp]:
+def _cut_stamps(arms: Arms, answers: Answers, decoding: "Decoding") -> Iterator[Stamp]:
     """A warning where the limit cut more than `CUT_SHARE` of an arm's answers in a split."""
     if found := _counted("cut_answers", arms, answers, lambda record: record.is_cut, CUT_SHARE):
         detail = Message("cut", {"answers": tuple(found), "limit": decoding.max_new_tokens})

@@ -17,7 +17,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,9 +31,7 @@ from transformers import (
 )
 
 from vglm.errors import ConfigError
-
-Choices = Sequence[str] | Literal["sample"] | None
-"""The answers to score by likelihood, in every question; or `sample` for each question's own; None for none."""
+from vglm.evaluation.predictions import Choices
 
 Row = tuple[str, str, int]
 """Which answer it is: (split, sample id, draw)."""

@@ -1,14 +1,17 @@
 """Which test pictures were trained on, pair by pair, and small copies of both for the report."""
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
+from vglm.data.image_checks import DECODED_AT_START, DECODED_BYTES_AT_START
 from vglm.data.images import image_sha256
+from vglm.data.look_alikes import MAX_CROPPED_PAIRS, MAX_PAIRS
 from vglm.data.sample import Sample
 from vglm.data.splits import LookAlike, Splits
 from vglm.errors import DataError
-from vglm.evaluation.predict.generation import save_copy
-from vglm.evaluation.predictions import IMAGES_FOLDER, LEAKS_FILE
+from vglm.evaluation.messages import Message
+from vglm.evaluation.predictions import IMAGES_FOLDER, LEAKS_FILE, Stamp
 from vglm.files import write_json
 
 MAX_PAIRS_SHOWN = 12
@@ -31,6 +34,17 @@ def leaked_pairs(
     return [pair for pair, digest in zip(pairs, hashes, strict=True) if digest in trained_images]
 
 
+def unsearched_stamps(data: Splits, samples: Mapping[str, Sequence[Sample]]) -> list[Stamp]:
+    """The stamp of found data in which not all copies of training pictures could be searched."""
+    has_pictures = any(each.image is not None for each in islice(samples.get("test", ()), 1))
+    if data.synthetic is not None or not has_pictures or not len(data.train) or data.look_alike_scope == "all":
+        return []
+    name = {"nothing": "LOOK-ALIKES NOT SEARCHED", "whole": "CROPS NOT SEARCHED"}[data.look_alike_scope]
+    limits = {"pictures": DECODED_AT_START, "megabytes": DECODED_BYTES_AT_START >> 20}
+    pairs = {"nothing": MAX_PAIRS, "whole": MAX_CROPPED_PAIRS}[data.look_alike_scope]
+    return [Stamp(text=name, detail=Message(f"unsearched.{data.look_alike_scope}", {**limits, "pairs": pairs}))]
+
+
 def write_leaks(pairs: Sequence[LookAlike], folder: Path) -> None:
     """Write the first pairs and their pictures into an evaluation folder; look-alikes before equal pictures."""
     shown = sorted(pairs, key=lambda pair: pair.how == "same pixels")[:MAX_PAIRS_SHOWN]
@@ -51,6 +65,8 @@ def _keep(sample: Sample, images: Path) -> str:
     """Save a small copy of a sample's picture; returns its hash, which is the file's name."""
     picture = sample.open_image()
     assert picture is not None
+    from vglm.evaluation.predict.generation import save_copy  # takes seconds to import
+
     digest = image_sha256(picture)
     images.mkdir(exist_ok=True)
     save_copy(picture, images / f"{digest}.webp")

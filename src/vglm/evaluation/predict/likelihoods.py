@@ -24,8 +24,7 @@ from vglm.data.collator import Collator, Processor, open_image_of
 from vglm.data.feature_cache import FeatureCache
 from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError, DataError, brief
-from vglm.evaluation.predict.decoding import Choices
-from vglm.evaluation.predictions import Prediction
+from vglm.evaluation.predictions import Choices, Prediction
 from vglm.files import append_json_lines, whole_lines
 from vglm.tuning.features import fill_features, open_features
 

@@ -113,6 +113,7 @@ def curves_of(run: Run) -> dict[str, Any]:
         "learning": learning,
         "forgetting": [asdict(each) for each in run.checkpoint_scores],
         "metric": facts.metric,
+        "retention_metric": facts.retention_metric or facts.metric,
         "domain_split": facts.domain_split,
         "budget_points": facts.budget_points,
         "chosen_step": facts.chosen_step,
@@ -141,6 +142,8 @@ def describe_choice(
         full = Message("checkpoint.warned", {"warning": Message(f"stamp.{facts.warning}"), "reason": reason})
     about = {"metric": facts.metric, "split": facts.domain_split, "retention": Message(f"retention.{facts.retention}")}
     chosen = Message("checkpoint.scored", {"reason": full, **about})
+    if facts.retention_metric not in (None, facts.metric):
+        chosen = Message("checkpoint.scored_apart", {"reason": full, **about, "other": facts.retention_metric})
     if reused:
         chosen = Message("checkpoint.reused", {"what": chosen})
     if facts.stopped_early:

@@ -7,24 +7,11 @@ from itertools import combinations
 from statistics import fmean
 
 from vglm.errors import DataError
-from vglm.evaluation.predictions import Prediction, reference_answers
+from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.score.comparison import Summary
-from vglm.evaluation.score.metrics import Metric, Score, measure
+from vglm.evaluation.score.metrics import EXACT_MATCH, Metric, Score, measure
 from vglm.evaluation.score.metrics.labels import VQA_ACCURACY, human_answers
 from vglm.text.normalisation import normalise
-
-
-def _matches_one(prediction: str, reference: str) -> float:
-    return float(normalise(prediction) in map(normalise, reference_answers(reference)))
-
-
-MATCHES_ONE = Metric(
-    name="matches_a_reference",
-    title="Equal to a reference",
-    title_zh="与某个参考答案一致",
-    signature="1 if equal to one of the references after normalisation, else 0",
-    function=_matches_one,
-)
 
 
 @dataclass(frozen=True)
@@ -32,7 +19,7 @@ class Agreement:
     """What several references to each question say of the people who wrote them.
 
     Attributes:
-        metric: By which they are scored: VQA accuracy where that was asked for, else `MATCHES_ONE`.
+        metric: By which they are scored: VQA accuracy where that was asked for, else `EXACT_MATCH`.
         n: Samples with two references or more.
         references: Mean number of references to these.
         by_sample: Sample's id -> share of pairs of its references that are equal after normalisation.
@@ -76,7 +63,7 @@ def measure_agreement(part: Summary) -> Agreement | None:
     firsts = {pair.candidate.id: pair.candidate for pair in pairs}
     if not firsts:
         return None
-    metric = VQA_ACCURACY if VQA_ACCURACY.name in {each.name for each in part.metrics} else MATCHES_ONE
+    metric = VQA_ACCURACY if VQA_ACCURACY.name in {each.name for each in part.metrics} else EXACT_MATCH
     answers = {name: human_answers(record) for name, record in firsts.items()}
     people = [each for record in firsts.values() for each in _people(record)]
     try:

@@ -358,9 +358,14 @@ class Comparison:
 
     @property
     def verdict(self) -> "Verdict":
-        """What the primary metric on the main split allows to say."""
+        """What the primary metric on the main split allows to say.
+
+        Where the arms are one model with true and with shuffled images, only those samples are judged whose other image
+        asks for another answer, see `read_visual_gains`.
+        """
         part = self.splits[self.main]
-        found = judge(part.primary, part.primary_metric)
+        own = (gain.result for gain in self.gains if gain.label == self.baseline)
+        found = judge(next(own, part.primary), part.primary_metric)
         return replace(found, finding="no skill") if part.has_one_reference and found.finding != "too few" else found
 
     @cached_property

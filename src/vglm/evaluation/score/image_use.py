@@ -149,10 +149,11 @@ def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: "Compari
     meanings = {each.label: each.meaning for each in evaluation.controls}
     gains = []
     if evaluation.purpose == "image use":
-        result = part.primary
         label, meaning = comparison.baseline, evaluation.baseline.meaning
-        answers_of = tuple(arms[comparison.baseline]), tuple(arms[comparison.candidate])
-        gains.append(VisualGain(comparison.candidate, label, label, meaning, result, part.changed, answers_of))
+        both = _with_other_references(arms[comparison.baseline], arms[comparison.candidate], arms[comparison.candidate])
+        if both[1]:
+            result, changed = compare_arms(part.primary_metric, *both), _count_changed(*both)
+            gains.append(VisualGain(comparison.candidate, label, label, meaning, result, changed, both))
     for path in sorted(folder.glob(f"*/{PREDICTIONS_FILE}")):
         label = path.parent.name
         control = next((name for name in CONTROLS if name in label), None)
@@ -178,7 +179,7 @@ def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: "Compari
             result = compare_arms(part.primary_metric, others, truth)
         except DataError:  # a part of the samples without all classes
             continue
-        changed = sum(_differ(*pair) for pair in zip(others, truth, strict=True))
+        changed = _count_changed(others, truth)
         gains.append(VisualGain(arm, control, label, meanings.get(label, ""), result, changed, (others, truth)))
     rank = {name: index for index, name in enumerate(CONTROLS)}
     return sorted(gains, key=lambda gain: (rank.get(gain.control, -1), list(arms).index(gain.arm)))
@@ -211,6 +212,7 @@ def _asked(record: Prediction) -> str:
     return record.kind or normalise(record.question)
 
 
-def _differ(one: Prediction, other: Prediction) -> bool:
-    """Whether two answers differ after normalisation."""
-    return normalise(one.prediction) != normalise(other.prediction)
+def _count_changed(others: Sequence[Prediction], truth: Sequence[Prediction]) -> int:
+    """How many answers differ after normalisation."""
+    pairs = zip(others, truth, strict=True)
+    return sum(normalise(one.prediction) != normalise(two.prediction) for one, two in pairs)

@@ -181,7 +181,7 @@ WORDS = {
         肺炎
         感染
         """,
-        r"(?:granulomatous|previous|prior|old|remote) infecti\w+(?: \w+)?|肉芽肿性感染|陈旧性?\w{0,4}感染|既往\w{0,3}感染",
+        r"(?:granulomatous|previous|prior|old|remote) infecti\w+(?: \w+)?|sequelae? of (?:\w+ )?infecti\w+|感染的?后遗症|肉芽肿性感染|陈旧性?\w{0,4}感染|既往\w{0,3}感染",
     ),
     "Atelectasis": Words(
         r"""
@@ -350,7 +350,7 @@ WORDS = {
         刺激器
         吻合钉
         """,
-        r"leads? to|may lead|can lead|leading|led to|electrocardiograms?|plate-?like|right heart|x-ray (?:device|tube)"
+        r"sternotomy (?:\w+ )?(?:scars?|sites?|incisions?)|胸骨\w{0,6}(?:切口|切开)\w{0,3}(?:[疤瘢]痕|部位)|leads? to|may lead|can lead|leading|led to|electrocardiograms?|plate-?like|right heart|x-ray (?:device|tube)"
         r"|eustachian tubes?|支架状|(?:没有|无)任何装置不|线圈状|air trapping",
     ),
 }

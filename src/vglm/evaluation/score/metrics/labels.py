@@ -42,7 +42,9 @@ def collect_labels(records: Sequence[Prediction]) -> tuple[str, ...]:
     Raises:
         Unsuitable: There are more than `MAX_LABELS`, so the references are no labels.
     """
-    labels = tuple(sorted({each for record in records for each in own_choices(record) or (record.reference,)}))
+    labels = tuple(
+        sorted({each for record in records for each in own_choices(record) or reference_answers(record.reference)})
+    )
     if len(labels) > MAX_LABELS:
         raise Unsuitable(Message("labels.too_many", {"n": len(labels), "first": repr(labels[0])}))
     return labels
@@ -111,26 +113,27 @@ def _parsed(
     places = {name: place for place, name in enumerate(names)}
     pairs = np.full((len(records), 2), -1, dtype=np.int64)
     for row, record, true in zip(pairs, records, _read_references(records, labels, names), strict=True):
-        if true is not None:
+        if true:
             named = None if record.error is not None else _read(record.prediction, record, labels, names)
-            row[:] = places[true], len(names) if named is None else places[named]
+            row[:] = places[named if named in true else true[0]], len(names) if named is None else places[named]
     return pairs, names
 
 
-def _read_references(records: Sequence[Prediction], labels: Labels | None, names: Sequence[str]) -> list[str | None]:
-    """The true label of each record; None for a question of another kind than those that the labels are about.
+def _read_references(records: Sequence[Prediction], labels: Labels | None, names: Sequence[str]) -> list[list[str]]:
+    """The true labels of each record, several where it lists several references; none for another kind of question.
 
     A kind none of whose references names a label asks for something else, as for a star's period beside its type.
 
     Raises:
         Unsuitable: References name no label, though they are the only kind or others of their kind do.
     """
-    true = [_read(record.reference, record, labels, names) for record in records]
-    asked = {record.kind for record, label in zip(records, true, strict=True) if label is not None}
+    read = [[_read(each, record, labels, names) for each in reference_answers(record.reference)] for record in records]
+    true = [[label for label in found if label is not None] for found in read]
+    asked = {record.kind for record, found in zip(records, true, strict=True) if found}
     problems = [
         f"{record.split} {record.id!r}: {record.reference!r}"
-        for record, label in zip(records, true, strict=True)
-        if label is None and (not asked or record.kind in asked)
+        for record, found in zip(records, true, strict=True)
+        if not found and (not asked or record.kind in asked)
     ]
     if problems:
         counts = {"n": len(problems), "total": len(records), "count": len(names)}

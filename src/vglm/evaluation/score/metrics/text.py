@@ -3,8 +3,11 @@
 ```
 exact_match("这张图片的背景是沙滩。", " 这张图片的背景是沙滩。") == 1.0
 rouge_l_characters("蓝色的海", "蓝色的天空") == 2 * 3 / (4 + 5)
+exact_match("car", '["automobile", "car"]') == 1.0            the nearest of several references
 BLEU_ZH.score(records)                                        as sacrebleu -tok zh
 ```
+
+Scores of corpora (BLEU, chrF, CIDEr-D) take a list of references as one text: give them a row each, as COCO does.
 """
 
 import math
@@ -12,24 +15,36 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import cache, lru_cache, wraps
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 
-from vglm.evaluation.predictions import Prediction
+from vglm.evaluation.predictions import Prediction, reference_answers
 from vglm.evaluation.score.metrics.base import Metric, Rows
 from vglm.text.normalisation import normalise
 
 Tokens = Callable[[str], Sequence[str]]
 
-OWN = "vglm 3"
+OWN = "vglm 4"
 """The version of definitions that are this project's own; it rises when one of them changes."""
+
+
+def _best_of_references(score: Callable[[str, str], float]) -> Callable[[str, str], float]:
+    """A score of an answer against the reference that it is nearest to, where that is a JSON list of several."""
+
+    @wraps(score)
+    def best(prediction: str, reference: str) -> float:
+        return max(score(prediction, each) for each in reference_answers(reference))
+
+    return best
+
 
 # --- matches ---------------------------------------------------------------------------------------------------------
 
 
+@_best_of_references
 def exact_match(prediction: str, reference: str) -> float:
     """1.0 where the two texts are equal after `normalise`, else 0.0."""
     return float(normalise(prediction) == normalise(reference))
@@ -41,11 +56,13 @@ def simplify(text: str) -> str:
     return " ".join("".join(characters).split())
 
 
+@_best_of_references
 def normalised_match(prediction: str, reference: str) -> float:
     """1.0 where the two texts are equal after `simplify`, else 0.0."""
     return float(simplify(prediction) == simplify(reference))
 
 
+@_best_of_references
 def contains(prediction: str, reference: str) -> float:
     """1.0 where the prediction has the reference in it after `simplify`, at word boundaries in Latin script.
 
@@ -122,6 +139,7 @@ def _rouge_l(prediction: Sequence[str], reference: Sequence[str]) -> float:
 
 
 @lru_cache(20_000)  # every slice asks again
+@_best_of_references
 def rouge_l_characters(prediction: str, reference: str) -> float:
     """ROUGE-L on characters: the F1 of the longest common subsequence, from 0.0 to 1.0.
 
@@ -134,6 +152,7 @@ def rouge_l_characters(prediction: str, reference: str) -> float:
     return _rouge_l(characters(prediction), characters(reference))
 
 
+@_best_of_references
 def rouge_l_words(prediction: str, reference: str) -> float:
     """The same on the words of `WordTokenizer`."""
     return _rouge_l(words(prediction), words(reference))
@@ -308,6 +327,7 @@ def _meteor() -> Callable[..., float]:
     return single_meteor_score  # type: ignore[no-any-return]
 
 
+@_best_of_references
 def meteor(prediction: str, reference: str) -> float:
     """METEOR with exact and stem matches, without synonyms and without Java, 0.0 to 1.0.
 

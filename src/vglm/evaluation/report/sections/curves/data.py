@@ -3,9 +3,10 @@
 `curves.json`, which need not be there, beside `evaluation.json`:
 
     {"learning": [{"step": 5, "loss": 1.2, "learning_rate": 0.001}, …],
-     "forgetting": [{"step": 0, "domain": 0.0, "retention": 0.827, "domain_n": 64, "retention_n": 160}, …],
-     "metric": "exact_match", "domain_split": "validation", "budget_points": 5.0, "chosen_step": 100,
-     "stopped_early": false}
+     "forgetting": [{"step": 0, "domain": 0.0, "retention": 0.827, "domain_n": 64, "retention_n": 160,
+                     "domain_exact_match": 0.0}, …],
+     "metric": "accuracy", "retention_metric": "exact_match", "domain_split": "validation", "budget_points": 5.0,
+     "chosen_step": 100, "stopped_early": false}
 
 Step 0 is the model before training; scores are from 0 to 1, `budget_points` and `chosen_step` may be null.
 """
@@ -33,6 +34,7 @@ class Checkpoint:
         retention: Score on the retention set, likewise.
         domain_n: Samples behind `domain`.
         retention_n: Questions behind `retention`.
+        domain_exact_match: Exact match on the domain's split; None in older files.
     """
 
     step: int
@@ -40,6 +42,7 @@ class Checkpoint:
     retention: float
     domain_n: int
     retention_n: int
+    domain_exact_match: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ class Curves:
     Attributes:
         learning: (step, loss) of each logged step; a loss that is no finite number is NaN.
         forgetting: The checkpoints by step, the model before training first.
-        metric: Name of the score.
+        metric: Name of the score of the domain.
+        retention_metric: Name of that of the retention set.
         domain_split: Where the domain was scored.
         budget_points: How many points of general ability may go; None without a budget.
         chosen_step: The checkpoint that became the result; None where it is the last one.
@@ -59,6 +63,7 @@ class Curves:
     learning: tuple[tuple[int, float], ...]
     forgetting: tuple[Checkpoint, ...]
     metric: str
+    retention_metric: str
     domain_split: str
     budget_points: float | None
     chosen_step: int | None
@@ -111,7 +116,7 @@ def read_curves(folder: Path) -> Curves | None:
         raise DataError(f"{path} is damaged: expected steps and counts from 0, and a budget of 0 to 100. {advice}")
     learning = [(each.step, _number(each.loss)) for each in stored.learning or ()]
     forgetting = [
-        Checkpoint(each.step, each.domain, each.retention, each.domain_n, each.retention_n)
+        Checkpoint(each.step, each.domain, each.retention, each.domain_n, each.retention_n, each.domain_exact_match)
         for each in sorted(points, key=lambda each: each.step)
         if each.domain is not None and each.retention is not None and 0 <= each.domain <= 1 and 0 <= each.retention <= 1
     ]
@@ -119,6 +124,7 @@ def read_curves(folder: Path) -> Curves | None:
         learning=tuple(sorted(learning)),
         forgetting=tuple(forgetting) if forgetting and forgetting[0].step == 0 else (),
         metric=stored.metric or "exact_match",
+        retention_metric=stored.retention_metric or stored.metric or "exact_match",
         domain_split=stored.domain_split or "validation",
         budget_points=budget,
         chosen_step=stored.chosen_step,
@@ -143,6 +149,7 @@ class _StoredCheckpoint:
     retention: float | None
     domain_n: int
     retention_n: int
+    domain_exact_match: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +159,7 @@ class _Stored:
     learning: tuple[_StoredStep, ...] | None = None
     forgetting: tuple[_StoredCheckpoint, ...] | None = None
     metric: str | None = None
+    retention_metric: str | None = None
     domain_split: str | None = None
     budget_points: float | None = None
     chosen_step: int | None = None

@@ -12,7 +12,7 @@ from vglm.evaluation.messages import Text
 from vglm.evaluation.report.formatting import section_texts, signed, split_title, title
 from vglm.evaluation.report.section import Table
 from vglm.evaluation.report.sections.curves.data import Curves, interval
-from vglm.evaluation.score.metrics import ALL_METRICS
+from vglm.evaluation.score.metrics import ALL_METRICS, EXACT_MATCH
 from vglm.text.prompt import Language
 
 say = section_texts(__file__)
@@ -136,14 +136,14 @@ def _learning(curves: Curves) -> Plot:
 
 def _scores(curves: Curves) -> Plot:
     axes = _Axes((0, curves.forgetting[-1].step), (0, 1), percent=True)
-    title = _metric(curves)
+    title, other = _metric(curves.metric), _metric(curves.retention_metric)
     columns: tuple[tuple[str, str, Text], ...] = (
         ("domain", "", split_title(curves.domain_split)),
         ("retention", " lost dashed", split_title("retention")),
     )
 
     def shapes(language: Language | None) -> str:
-        parts = [axes.frame(say("step"), title, language)]
+        parts = [axes.frame(say("step"), title if title == other else say("score"), language)]
         ends = []
         for place, (name, kind, label) in enumerate(columns):
             values = [(each.step, getattr(each, name), getattr(each, f"{name}_n")) for each in curves.forgetting]
@@ -166,12 +166,19 @@ def _scores(curves: Curves) -> Plot:
             parts.append(_chosen_line(axes, curves.chosen_step, language))
         return "".join(parts)
 
-    about = say("scores_curve_about", metric=title, split=split_title(curves.domain_split))
+    about = say("scores_curve_about", metric=title, other=other, split=split_title(curves.domain_split))
     header = (say("step"), split_title(curves.domain_split), Text.of("n"), split_title("retention"), Text.of("n"))
     rows = [
         (f"{each.step:,}", *_share(each.domain, each.domain_n), *_share(each.retention, each.retention_n))
         for each in curves.forgetting
     ]
+    if curves.metric != EXACT_MATCH.name and any(each.domain_exact_match is not None for each in curves.forgetting):
+        header = (*header, say("domain_by", split=split_title(curves.domain_split), metric=_metric(EXACT_MATCH.name)))
+        exact = [each.domain_exact_match for each in curves.forgetting]
+        rows = [
+            (*row, "–" if score is None else _share(score, each.domain_n)[0])
+            for row, score, each in zip(rows, exact, curves.forgetting, strict=True)
+        ]
     return Plot("plot-scores", say("scores_curve_title"), about, shapes, header, rows)
 
 
@@ -218,7 +225,8 @@ def _path(curves: Curves) -> Plot:
         return "".join(parts)
 
     key = "path_about_budget" if budget is not None else "path_about"
-    about = say(key, metric=_metric(curves), split=split_title(curves.domain_split), budget=f"{budget or 0:g}")
+    metrics = {"metric": _metric(curves.metric), "other": _metric(curves.retention_metric)}
+    about = say(key, **metrics, split=split_title(curves.domain_split), budget=f"{budget or 0:g}")
     header = (say("step"), say("domain_gain"), say("ability_lost"), Text.of(""))
     rows = [
         (
@@ -242,9 +250,9 @@ def _share(score: float, n: int) -> tuple[str, str]:
     return f"{100 * score:.1f}% ({low:.1f}–{high:.1f})", f"{n:,}"
 
 
-def _metric(curves: Curves) -> Text:
-    found = ALL_METRICS.get(curves.metric)
-    return Text.of(curves.metric) if found is None else title(found)
+def _metric(name: str) -> Text:
+    found = ALL_METRICS.get(name)
+    return Text.of(name) if found is None else title(found)
 
 
 def _chosen_line(axes: "_Axes", step: int, language: Language | None) -> str:
