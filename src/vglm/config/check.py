@@ -282,7 +282,8 @@ def _show(value: object) -> str:
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """The closest of some names as the end of a message, or nothing where none is close."""
-    close = difflib.get_close_matches(name[:200], sorted(candidates), n=1)
+    names = sorted(candidates)
+    close = difflib.get_close_matches(name[:200], names, n=1) or [each for each in names if name and each.startswith(name)]
     return f"; did you mean `{close[0]}`?" if close else ""
 
 
