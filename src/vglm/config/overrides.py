@@ -4,8 +4,10 @@ Overrides of fields need no `+`: whatever a component's class takes can be given
 that it does not take reaches `check_config`, which reports it together with every other problem.
 """
 
+import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -78,6 +80,21 @@ def check_composable(config_name: str, overrides: Sequence[str]) -> DictConfig:
     if strange := [name for name in _targets_of(own) if not str(name).startswith(_PLUGINS)]:
         raise ConfigError(f"hydra: {str(strange[0])[:200]} may not be built: only Hydra's own plugins are.")
     return cfg
+
+
+def runs_of_sweep(params: Mapping[str, Any], overrides: Sequence[str]) -> int:
+    """How many runs a sweep has.
+
+    Args:
+        params: What the config itself varies, as `hydra.sweeper.params`.
+        overrides: Of the command line, as given to Hydra.
+    """
+    counts: dict[str, int] = {}
+    for each in OverridesParser.create().parse_overrides(
+        [*(f"{key}={value}" for key, value in params.items()), *overrides]
+    ):
+        counts[each.get_key_element()] = len(list(each.sweep_string_iterator())) if each.is_sweep_override() else 1
+    return math.prod(counts.values())
 
 
 def _targets_of(values: object) -> list[object]:
@@ -190,8 +207,8 @@ def _check_choice(argument: str, known: Collection[str]) -> None:
         return
     if group == "recipe" and value and (recipe := _recipe_of(value)):
         raise ConfigError(
-            f"recipe={value[:200]} would only name the run; did you mean recipes={recipe[:200]}? A name of your own must"
-            " not begin with a folder of recipes/, nor be the name of a file there."
+            f"recipe={value[:200]} would only name the run; did you mean recipes={recipe[:200]}? A name of your own"
+            " must not begin with a folder of recipes/, nor be the name of a file there."
         )
     if re.fullmatch(r"\w+", group) and group not in known and (repo_root() / group).is_dir():  # Hydra sees a group
         from vglm.config.check import did_you_mean

@@ -14,6 +14,7 @@ A place in braces takes a format, as `{n:,}`; a list of values is joined by comm
 by "and" and by semicolons.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -26,6 +27,9 @@ from vglm.errors import DataError
 
 Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
+LANGUAGE_VARIABLE = "VGLM_LANG"
+"""Environment variable: the language of terminal and pages, `zh` or `en`."""
+
 SEPARATORS: Mapping[str, dict[Language, str]] = {
     "": {"en": ", ", "zh": "、"},
     "and": {"en": " and ", "zh": "、"},
@@ -34,6 +38,11 @@ SEPARATORS: Mapping[str, dict[Language, str]] = {
 """Format of a list's place -> what stands between its parts."""
 
 Value = Union[str, int, float, None, "Message", tuple[Union[str, "Message"], ...]]
+
+
+def terminal_language() -> Language:
+    """That of `VGLM_LANG`, such as `zh` or `zh_CN.UTF-8`; English without."""
+    return "zh" if os.environ.get(LANGUAGE_VARIABLE, "").lower().startswith("zh") else "en"
 
 
 class Text(NamedTuple):

@@ -23,7 +23,7 @@ from vglm.config.components import describe as describe_component
 from vglm.config.run_config import metrics_of_run
 from vglm.data.loading import load_dataset
 from vglm.data.sample import Sample
-from vglm.data.splits import Splits
+from vglm.data.splits import Splits, spread
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.predict.answers import read_answers, write_answers
 from vglm.evaluation.predict.arms import (
@@ -31,6 +31,7 @@ from vglm.evaluation.predict.arms import (
     answer,
     answers_key,
     describe,
+    limited,
     names_of,
     open_arms,
     select_samples,
@@ -115,6 +116,7 @@ def evaluate(
     unverified: bool = False,
     output_dir: str | PathLike[str] | None = None,
     splits: Split | Sequence[Split] = ("test", "retention"),
+    limit: int | None = None,
     batch_size: int = 16,
     max_new_tokens: int = 64,
     temperature: float | None = None,
@@ -146,6 +148,7 @@ def evaluate(
         unverified: Whether to take a result that failed its check after training.
         output_dir: The evaluation folder; `<run>/evaluation`, or one below outputs/evaluation, if not given.
         splits: Those that the data has of these.
+        limit: At most so many samples of each split, spread over all of them; None for all. The report is stamped.
         batch_size: Answers per call of the model.
         max_new_tokens: Longest answer, in tokens.
         temperature: None for greedy answers; above 0 they are drawn at random.
@@ -195,7 +198,9 @@ def evaluate(
 
     # score the stored answers, if the same were asked before
     data = _read(_own(tuned, "dataset") if dataset is None else dataset)
-    samples = task.check(select_samples(data, splits, choices))
+    data = data.limited(None if tuned is None else tuned.config.get("limit"))
+    whole = select_samples(data, splits, choices)
+    samples = task.check({name: spread(rows, limit) for name, rows in whole.items()})
     output = Path(output_dir or task.output_dir(None if tuned is None else tuned.folder, *names_of(config)))
     key = work_key(config, data.data_hash, tuned)
     answered_with = answers_key(key, model, samples)
@@ -213,7 +218,7 @@ def evaluate(
     examples = draw_examples(train, shots_in_context, seed)
     own_data = tuned is not None and config["dataset"] == tuned.config["dataset"]
     trained = draw(data.train, training_loss_samples, Random(seed)) if own_data else []
-    arms = task.ask(open_arms(config, tuned, samples, data.files, controls, load))
+    arms = task.ask(limited(open_arms(config, tuned, samples, data.files, controls, load), whole, samples, tuned))
 
     # let each arm answer, score, report; the folder appears when all of it is there
     with processes.folder(output, marker=EVALUATION_FILE, key=key) as folder:
