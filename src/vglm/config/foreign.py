@@ -114,9 +114,11 @@ def refuse_foreign(values: Mapping[str, Any], source: str, config_name: str) -> 
             same.append(ours)
         else:
             lines.append(f"\n  {key} -> {ours}")
-        command += [part for part in _with_value(ours, key, value).split(" ") if part not in command]
+        command += [part for part in _with_value(ours, key, value).split() if part not in command]
     kept = {
-        "the same, below trainer.": [each.removeprefix("trainer.") for each in same if each.startswith("trainer.")],
+        "below trainer, by the same name": [
+            each.removeprefix("trainer.") for each in same if each.startswith("trainer.")
+        ],
         "the same": [each for each in same if not each.startswith("trainer.")],
     }
     lines += [f"\n  {how}: {', '.join(names)}" for how, names in kept.items() if names]
@@ -135,5 +137,7 @@ def _with_value(ours: str, key: str, value: Any) -> str:
         return f"{ours}=FILE"
     if isinstance(value, list):
         return f"{ours}=[{','.join(map(str, value))}]"
-    known = _VALUES if ours in ("method", "model.quantization") else {"all": "all-linear"} if "target" in ours else {}
+    if ours == "method.target_modules" and value == "all":  # as methods have it unless told otherwise
+        return ""
+    known = _VALUES if ours in ("method", "model.quantization") else {}
     return f"{ours}={known.get(str(value), value)}"

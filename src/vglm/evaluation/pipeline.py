@@ -48,7 +48,7 @@ from vglm.evaluation.predictions import read_evaluation, write_curves, write_eva
 from vglm.evaluation.report import write_report
 from vglm.evaluation.score.baselines import BASELINES_FILE, collect_baselines, write_baselines
 from vglm.evaluation.score.comparison import Comparison
-from vglm.evaluation.score.metrics import Metric
+from vglm.evaluation.score.metrics import EXACT_MATCH, Metric
 from vglm.evaluation.score.rating_files import keep_ratings
 from vglm.evaluation.score.schema import MetricScore
 from vglm.evaluation.score.scoring import (
@@ -99,6 +99,36 @@ class EvaluationResult:
     def scores(self) -> dict[str, dict[str, MetricScore]]:
         """Split -> metric -> score, plain values as in `metrics.json`."""
         return {split: part["scores"] for split, part in self.comparison.as_dict()["splits"].items()}
+
+    def frame(self) -> Any:
+        """Every answer as a row of a pandas DataFrame: both arms and the controls, a row for each sample and draw.
+
+        Columns: `arm`, `split`, `id`, `group`, `kind`, `question`, `reference`, `prediction`, `right` (exact match),
+        `image`, `draw`, `error`.
+        """
+        import pandas as pd
+
+        columns = ("split", "id", "group", "kind", "question", "reference", "prediction", "image", "draw", "error")
+        rows = [
+            {"arm": arm, **{name: getattr(each, name) for name in columns}, "right": EXACT_MATCH.score([each]) == 1.0}
+            for arm, records in read_answers(self.folder).records.items()
+            for each in records
+        ]
+        return pd.DataFrame(rows, columns=["arm", *columns, "right"])
+
+    def scores_frame(self) -> Any:
+        """Every score as a row of a pandas DataFrame: split, metric, before, after, difference and its interval."""
+        import pandas as pd
+
+        rows = []
+        for split, scores in self.scores.items():
+            for metric, score in scores.items():
+                low, high = score.get("interval") or (None, None)
+                rows.append(
+                    {"split": split, "metric": metric, **score["values"], "difference": score.get("difference")}
+                    | {"low": low, "high": high, "n": score.get("n")}
+                )
+        return pd.DataFrame(rows)
 
     @property
     def report(self) -> Path:

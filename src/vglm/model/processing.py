@@ -232,7 +232,7 @@ def _check_entries(columns: dict[str, list[Any]], has_answers: bool) -> None:
         if not is_right(entry)
     ]
     if wrong:
-        expected = "images opened with PIL, str for text and answer, (question, answer) pairs of str for history"
+        expected = "PIL images (vglm.open_image), str for text and answer, (question, answer) pairs of str for history"
         raise ValueError(f"processor: {'; '.join(wrong)}. Expected {expected}.")
 
 
