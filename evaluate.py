@@ -6,14 +6,19 @@ python evaluate.py model=visualglm_tiny dataset=<data>            a model alone:
 torchrun --nproc_per_node 2 evaluate.py run=latest                shared by two processes
 """
 
+import sys
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+try:
+    from omegaconf import DictConfig, OmegaConf
 
-import vglm
-from vglm.config import arguments_of, check_config, entry_point, take_from_run
-from vglm.evaluation.score.settings import spell_out
-from vglm.runs import Run
+    import vglm
+    from vglm.config import arguments_of, check_config, entry_point, take_from_run
+    from vglm.evaluation.score.settings import spell_out
+    from vglm.runs import Run
+except ModuleNotFoundError as error:  # of another Python than that of the environment
+    print(f"error: {error.name} is missing. Activate the environment: source .venv/bin/activate", file=sys.stderr)
+    sys.exit(2)
 
 
 def run(cfg: DictConfig) -> Path:

@@ -7,12 +7,17 @@ python train.py resume=outputs/background/lora/<time>        continue an interru
 The story (load, attach, train, save, prove) is told in `vglm.tuning.train`; a notebook calls it as `vglm.train`.
 """
 
+import sys
 from pathlib import Path
 
-from omegaconf import DictConfig
+try:
+    from omegaconf import DictConfig
 
-import vglm
-from vglm.config import arguments_of, check_config, entry_point, load_run_config
+    import vglm
+    from vglm.config import arguments_of, check_config, entry_point, load_run_config
+except ModuleNotFoundError as error:  # of another Python than that of the environment
+    print(f"error: {error.name} is missing. Activate the environment: source .venv/bin/activate", file=sys.stderr)
+    sys.exit(2)
 
 
 def run(cfg: DictConfig) -> Path:

@@ -2,9 +2,9 @@
 
     >>> import vglm
     >>> run = vglm.train(vglm.load_dataset("data/background_synthetic"), trainer={"max_steps": 50})
-    >>> model, processor = vglm.load_pretrained(run.folder)
-    >>> inputs = processor(images=image, text="图中有什么？", return_tensors="pt")
-    >>> processor.decode(model.generate(**inputs, max_new_tokens=32)[0])
+    >>> model, processor = vglm.load_pretrained(run.folder)          # or "latest"
+    >>> model.chat("photo.jpg", "图中有什么？")
+    >>> vglm.evaluate(run).frame()                                   # every answer, as a pandas DataFrame
 
 Importing `vglm` is quick; torch and transformers load with the first name that needs them.
 """
@@ -13,6 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vglm.chatting import load_pretrained
+    from vglm.data.images import open_image
     from vglm.data.loading import load_dataset
     from vglm.data.readers import read_samples
     from vglm.data.sample import Sample
@@ -27,18 +29,18 @@ if TYPE_CHECKING:
         VisualGlmProcessor,
         VisualGlmTokenizer,
     )
-    from vglm.model.loading import load_pretrained
     from vglm.runs import Run
     from vglm.tuning.train import train
 
 _HOMES = {
+    "chatting": {"load_pretrained": "load_pretrained"},
+    "data.images": {"open_image": "open_image"},
     "data.loading": {"load_dataset": "load_dataset"},
     "data.readers": {"read_samples": "read_samples"},
     "data.sample": {"Sample": "Sample"},
     "evaluation.certificate": {"merge": "merge_runs"},
     "evaluation.pipeline": {"compare": "compare", "evaluate": "evaluate", "score": "score"},
     "evaluation.score.metrics": {"Metric": "Metric"},
-    "model.loading": {"load_pretrained": "load_pretrained"},
     "runs": {"Run": "Run"},
     "tuning.train": {"train": "train"},
 }
@@ -60,6 +62,7 @@ __all__ = [
     "load_dataset",
     "load_pretrained",
     "merge",
+    "open_image",
     "read_samples",
     "score",
     "train",

@@ -1,6 +1,11 @@
-"""The `vglm` command. Each subcommand imports what it needs when it runs, so `--help` answers at once."""
+"""The `vglm` command. Each subcommand imports what it needs when it runs, so `--help` answers at once.
+
+`vglm train` and `vglm evaluate` are `train.py` and `evaluate.py`, whatever folder they are called from.
+"""
 
 import argparse
+import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -11,12 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import vglm
+from vglm.config.commands import QUIET, Commands
+from vglm.console import be_quiet
 from vglm.errors import WorkbenchError, message_of
 from vglm.serving.command import add_commands as add_serving
 
 if TYPE_CHECKING:
     from vglm.data.doctor import Lengths
     from vglm.data.sample import Sample
+
+
+PIPE_CLOSED = 141
+"""Exit code where nobody reads on, as shells count signals."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,8 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0; 1 when a result did not pass its check and was not published; 2 when something in the input is
         wrong, which one message on stderr explains; 130 when the command was interrupted.
     """
-    parsed = command_line().parse_args(arguments)
-    if arguments is None:  # a process of its own
+    typed = sys.argv[1:] if arguments is None else list(arguments)
+    if (words := [each for each in typed if each not in QUIET]) and words[0] in SCRIPTS:
+        return _run_script(words[0], [each for each in typed if each is not words[0]])
+    parsed = command_line().parse_args(typed)
+    if parsed.quiet:
+        be_quiet()
+    if arguments is None and parsed.doing:  # a process of its own
         from vglm.config.app import announce, prepare_process
 
         prepare_process()
@@ -45,8 +61,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return 2
         except KeyboardInterrupt:
             pass
+        except BrokenPipeError:  # of `vglm list recipes | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return PIPE_CLOSED
     print("interrupted: nothing was written", file=sys.stderr)
     return 130
+
+
+def _run_script(name: str, arguments: Sequence[str]) -> int:
+    """Run `train.py` or `evaluate.py` as if it had been called itself."""
+    from vglm.config import repo_root
+
+    before = sys.argv
+    sys.argv = [str(repo_root() / f"{name}.py"), *arguments]
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        sys.argv = before
+    return 0
 
 
 @contextmanager
@@ -73,18 +107,34 @@ def command_line() -> argparse.ArgumentParser:
     """The parser of the command line; each command names the function that it calls."""
     parser = argparse.ArgumentParser(
         prog="vglm",
-        description="VisualGLM Workbench. Training and evaluation are `python train.py` and `python evaluate.py`.",
+        description="VisualGLM Workbench: fine-tune VisualGLM and see what changed. `vglm <command> --help` says more.",
         epilog="example: vglm convert visualglm-6b visualglm-6b-native --dtype float16",
     )
     parser.add_argument("--version", action="version", version=f"vglm {vglm.__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="<command>", required=True)
+    parser.add_argument(*QUIET, action="store_true", help="only results, warnings and errors")
+    commands = Commands(parser)
+    for name, (help, example) in SCRIPTS.items():
+        script = commands.add(
+            name,
+            lambda parsed: _run_script(parsed.name, parsed.overrides),
+            doing="",
+            help=help,
+            description=f"The same as `python {name}.py`; `vglm {name} --help` shows what it takes.",
+            example=example,
+        )
+        overrides = script.add_argument(
+            "overrides", metavar="OVERRIDE", nargs="*", help="<key>=<value>, or a YAML file"
+        )
+        overrides.complete = dict.fromkeys(("bash", "zsh"), f"_vglm_{name}_overrides")  # type: ignore[attr-defined]
 
-    convert = commands.add_parser(
+    convert = commands.add(
         "convert",
+        _convert,
+        doing="reading the checkpoint",
         help="turn a checkpoint into another layout",
         description="Read a VisualGLM in any layout (native, original Hugging Face or SAT) and write it in another. A"
         " fine-tune made with SAT, LoRA or p-tuning, becomes DST/model (its base) and DST/adapter (a peft adapter).",
-        epilog="example: vglm convert sat/visualglm-6b native-6b --tokenizer visualglm-6b",
+        example="vglm convert sat/visualglm-6b native-6b --tokenizer visualglm-6b",
     )
     add = convert.add_argument
     add("source", metavar="SRC", help="checkpoint to read: a folder, which is not changed, or an id on the hub")
@@ -92,15 +142,16 @@ def command_line() -> argparse.ArgumentParser:
     add("--to", choices=["native", "hf", "sat"], default="native", help="layout to write (default: %(default)s)")
     add("--dtype", choices=["float32", "float16", "bfloat16"], help="type of the tensors (default: the source's)")
     add("--tokenizer", metavar="DIR", type=Path, help="folder with ice_text.model, which the SAT layout lacks")
-    convert.set_defaults(command=_convert, name="convert", doing="reading the checkpoint")
 
-    export = commands.add_parser(
+    export = commands.add(
         "export",
+        _export,
+        doing="reading the run",
         help="make of a run a folder that can be published",
         description="Write what a run trained, or plain weights, with a model card: base, data hashes, the scores"
         " before and after with their intervals, and the report. The report shows pictures and answers of the test set:"
         " look at it first.",
-        epilog="example: vglm export outputs/background/lora/<time> --to hub --output background-lora",
+        example="vglm export outputs/background/lora/<time> --to hub --output background-lora",
     )
     add = export.add_argument
     add("run", metavar="RUN", help="run folder with its evaluation, which is not changed; or `latest`")
@@ -108,25 +159,60 @@ def command_line() -> argparse.ArgumentParser:
     add("--output", metavar="DIR", type=Path, help="folder to write (default: <RUN>-<FORM>)")
     add("--dtype", choices=["float32", "float16", "bfloat16"], help="type of plain weights (default: the base's)")
     _add_allow_target(add)
-    export.set_defaults(command=_export, name="export", doing="reading the run")
 
-    cache = commands.add_parser(
+    runs = commands.add(
+        "runs",
+        _runs,
+        doing="looking into the runs",
+        help="list the finished runs: recipe, data, score",
+        description="List the finished runs below a folder, the newest last: recipe, data, the evaluation's primary"
+        " score before and after, when it was started, and its folder.",
+        example="vglm runs outputs/sweeps",
+    )
+    runs.add_argument("folder", metavar="DIR", nargs="?", type=Path, default=Path("outputs"), help="(default: outputs)")
+
+    listing = commands.add(
+        "list",
+        _list,
+        doing="",
+        help="list recipes, methods, datasets, metrics, tasks or formats",
+        description="List what a config can name, a line each: recipes=<name>, method=<name>, dataset=<name>,"
+        " metrics=<name>, task=<name>, dataset.format=<name>.",
+        example="vglm list recipes",
+    )
+    kinds = ["recipes", "methods", "datasets", "metrics", "tasks", "formats"]
+    listing.add_argument("kind", choices=kinds, metavar="KIND", help=", ".join(kinds))
+
+    completion = commands.add(
+        "completion",
+        _completion,
+        doing="",
+        help="print the completion script for a shell",
+        description="Print a script that lets a shell complete commands, options, recipes and other choices.",
+        example='eval "$(vglm completion bash)"; vglm completion zsh > "${fpath[1]}/_vglm"',
+    )
+    completion.add_argument("shell", choices=["bash", "zsh"], help="which shell")
+
+    cache = commands.add(
         "cache",
+        _cache,
+        doing="looking into the cache",
         help="list or clear the features of pictures that training and evaluation keep",
         description="Frozen vision parts look at each picture once; what they made of it is kept in ~/.cache/vglm, or"
         " where the environment variable VGLM_CACHE says. Clearing it costs time only.",
-        epilog="example: vglm cache --clear",
+        example="vglm cache --clear",
     )
     cache.add_argument("--clear", action="store_true", help="remove it")
-    cache.set_defaults(command=_cache, name="cache", doing="looking into the cache")
 
-    merge = commands.add_parser(
+    merge = commands.add(
         "merge",
+        _merge,
+        doing="reading the runs",
         help="put adapters into plain weights, with a certificate",
         description="Merge the adapter of a run into the base it was trained on (a quantised base is dequantised) and"
         " publish the plain model only if it proves to answer as base and adapter do. Virtual tokens (P-tuning, prompt"
         " tuning) cannot be merged; they are exported beside their base.",
-        epilog="example: vglm merge outputs/background/qlora/<time> --output merged --dtype float16",
+        example="vglm merge outputs/background/qlora/<time> --output merged --dtype float16",
     )
     add = merge.add_argument
     add(
@@ -149,55 +235,61 @@ def command_line() -> argparse.ArgumentParser:
     add("--seed", type=int, default=1, help="of dare (default: 1)")
     add("--force", action="store_true", help="publish though the base is another or rounding erases the update")
     _add_allow_target(add)
-    merge.set_defaults(command=_merge, name="merge", doing="reading the runs")
 
-    protocol = commands.add_parser(
+    protocol = commands.add(
         "protocol",
+        _protocol,
+        doing="reading the runs",
         help="take the runs of a few-shot curve or a cross-validation together",
         description="Score what `train.py protocol=few_shot` (or k_fold, leave_one_out) has left behind, as one result."
         " Folds are scored together, each sample by the run that did not learn from it.",
-        epilog="example: vglm protocol outputs/background/lora/few_shot/<time>",
+        example="vglm protocol outputs/background/lora/few_shot/<time>",
     )
-    protocol.add_argument("folder", metavar="DIR", type=Path, help="the folder with the runs")
+    protocol.add_argument(
+        "folder", metavar="DIR", type=Path, help="the folder with the runs; `latest`: the newest run's"
+    )
     _add_allow_target(protocol.add_argument)
-    protocol.set_defaults(command=_protocol, name="protocol", doing="reading the runs")
 
-    report = commands.add_parser(
+    report = commands.add(
         "report",
+        _report,
+        doing="reading the stored answers",
         help="compare runs, method by method; or make an evaluation's report again",
         description="Put finished runs side by side, one row for each method with its seeds together: held-out score"
         " with interval, what was forgotten, memory, seconds and size; and each method tested against each other on the"
         " same samples. Runs without an evaluation are evaluated first. Given evaluation folders instead, write their"
         " reports again from the stored answers, without model or torch.",
-        epilog="examples: vglm report outputs/sweeps/<time> --markdown table.md;"
+        example="vglm report outputs/sweeps/<time> --markdown table.md;"
         " vglm report outputs/background/lora/<time>/evaluation",
     )
     add = report.add_argument
-    add("runs", metavar="RUN", nargs="+", type=Path, help="run folders, or folders with runs below; or an evaluation")
+    add("runs", metavar="RUN", nargs="+", type=Path, help="run folders, folders with runs, `latest`; or an evaluation")
     add("--markdown", metavar="FILE", type=Path, help="write the table to this file as well")
     _add_allow_target(add)
-    report.set_defaults(command=_report, name="report", doing="reading the stored answers")
 
-    score = commands.add_parser(
+    score = commands.add(
         "score",
+        _score,
+        doing="reading the stored answers",
         help="score an evaluation's stored answers again",
         description="Score the answers in an evaluation folder by other metrics than it was made with, or by scores"
         " that another program has given them since, and make its report anew. No answer is generated.",
-        epilog="example: vglm score outputs/xray/lora/<time>/evaluation"
+        example="vglm score outputs/xray/lora/<time>/evaluation"
         " metrics.external.green.scores='green/{arm}.jsonl' metrics.external.green.signature='GREEN-RadLlama2-7b'",
     )
     add = score.add_argument
-    add("folder", metavar="DIR", type=Path, help="the evaluation folder")
+    add("folder", metavar="DIR", type=Path, help="the evaluation folder, a run with one, or `latest`")
     add("settings", metavar="SETTING", nargs="*", help="metrics.<key>=<value>; see conf/metrics/")
     _add_allow_target(add)
-    score.set_defaults(command=_score, name="score", doing="reading the stored answers")
 
-    doctor = commands.add_parser(
+    doctor = commands.add(
         "doctor",
+        _doctor,
+        doing="reading the data",
         help="look a data set over before any training",
         description="Read a data set in any known format and report what it holds, what is wrong with it and what would"
         " spoil a score, in the terminal and as a page. Exit code 0: clean; 1: warnings; 2: unusable.",
-        epilog="example: vglm doctor data/openi/openi-zh.json --image-dir data/openi/images --fix data/openi_cleaned",
+        example="vglm doctor data/openi/openi-zh.json --image-dir data/openi/images --fix data/openi_cleaned",
     )
     add = doctor.add_argument
     add("data", metavar="DATA", help="file, folder or hf://owner/name, which is not changed")
@@ -216,9 +308,15 @@ def command_line() -> argparse.ArgumentParser:
     add("--max-length", metavar="TOKENS", type=int, help="what a sample may have (default: the model's context)")
     add("--no-images", action="store_true", help="check only what the rows say; no picture is decoded")
     add("--workers", metavar="N", type=int, help="processes that decode pictures (default: one a core)")
-    doctor.set_defaults(command=_doctor, name="doctor", doing="reading the data")
     add_serving(commands)
     return parser
+
+
+SCRIPTS = {
+    "train": ("fine-tune a model", "vglm train recipes=background/lora method.r=16; vglm train my.yaml"),
+    "evaluate": ("compare before and after a run, or score a model", "vglm evaluate run=latest"),
+}
+"""The commands that are scripts of the repository: help, and an example."""
 
 
 def _add_allow_target(add: Callable[..., object]) -> None:
@@ -255,13 +353,31 @@ def _export(parsed: argparse.Namespace) -> None:
     print(f"wrote {publish(run, output, to=parsed.to, dtype=parsed.dtype)}; its report shows the test set's pictures")
 
 
+def _runs(parsed: argparse.Namespace) -> None:
+    from vglm.listing import list_runs
+
+    print("\n".join(list_runs(parsed.folder)))
+
+
+def _list(parsed: argparse.Namespace) -> None:
+    from vglm.listing import list_kind
+
+    print("\n".join(list_kind(parsed.kind)))
+
+
+def _completion(parsed: argparse.Namespace) -> None:
+    from vglm.completion import script
+
+    print(script(command_line(), parsed.shell))
+
+
 def _cache(parsed: argparse.Namespace) -> None:
     from vglm.caching import cache_folder, clear_folder, folder_bytes
     from vglm.data.feature_cache import clear_cache, list_cache
 
     features, others = (
         cache_folder("features"),
-        [cache_folder(each) for each in ("tables", "pictures", "lightcurves", "identities")],
+        [cache_folder(each) for each in ("tables", "pictures", "lightcurves", "identities", "answers")],
     )
     if parsed.clear:
         freed = clear_cache(features) + sum(map(clear_folder, others))
@@ -317,22 +433,25 @@ def _merge(parsed: argparse.Namespace) -> int:
 def _protocol(parsed: argparse.Namespace) -> None:
     from vglm.config import allow_targets
     from vglm.evaluation.score.side_by_side import collect_protocol
+    from vglm.runs import LATEST, run_folder
 
     allow_targets(*parsed.allow_target)
-    print(collect_protocol(parsed.folder))
+    is_latest = str(parsed.folder) == LATEST
+    print(collect_protocol(run_folder(parsed.folder).parent if is_latest else parsed.folder))
 
 
 def _report(parsed: argparse.Namespace) -> None:
     from vglm.config import allow_targets
     from vglm.files import recover, write_text
+    from vglm.runs import run_folder
 
     allow_targets(*parsed.allow_target)
+    parsed.runs = [run_folder(folder) for folder in parsed.runs]
     for folder in parsed.runs:
         recover(folder)  # another report may have been killed
     if any((folder / "evaluation.json").is_file() for folder in parsed.runs):
         _render_again(parsed.runs)
         return
-    from vglm.config import repo_root
     from vglm.evaluation.score.side_by_side import as_markdown, compare_methods, print_rows, tabulate
     from vglm.runs import Run
 
@@ -340,7 +459,7 @@ def _report(parsed: argparse.Namespace) -> None:
     for run in runs:
         if not run.is_evaluated:  # each in a process of its own, so that memory is given back
             print(f"evaluating {run.folder}", file=sys.stderr)
-            command = [sys.executable, str(repo_root() / "evaluate.py"), f"run={run.folder}"]
+            command = [sys.executable, "-m", "vglm", "evaluate", f"run={run.folder}"]
             command += [f"--allow-target={name}" for name in parsed.allow_target]
             if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
                 raise WorkbenchError(f"{run.folder} could not be evaluated; its own message stands above.")
@@ -355,8 +474,10 @@ def _score(parsed: argparse.Namespace) -> None:
     from vglm.evaluation.report import print_summary, write_report
     from vglm.evaluation.score.scoring import rescore
     from vglm.files import recover
+    from vglm.runs import evaluation_folder
 
     allow_targets(*parsed.allow_target)
+    parsed.folder = evaluation_folder(parsed.folder)
     recover(parsed.folder)
     _check_evaluations([parsed.folder])
     print_summary(parsed.folder, rescore(parsed.folder, parsed.settings, write_report))

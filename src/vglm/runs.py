@@ -31,6 +31,8 @@ LOG_FILE = "log.jsonl"
 SCORES_FILE = "forgetting.jsonl"
 EVALUATION_FOLDER = "evaluation"
 EVALUATION_FILE = "evaluation.json"
+LATEST = "latest"
+"""Stands for the newest finished run wherever a run is named."""
 HISTORY_FILE = "evaluations.jsonl"
 
 RESULTS = ("adapter", "model")
@@ -303,7 +305,7 @@ class Run:
             ConfigError: There is no such folder, or the run in it did not finish.
             WorkbenchError: There is no newest one.
         """
-        if str(run) == "latest":
+        if str(run) == LATEST:
             return cls.latest(outputs, unverified=unverified)
         if not isinstance(run, str | os.PathLike):  # as a command line may say it
             raise ConfigError(f"run: expected the folder of a run, outputs/<recipe>/<time>, or latest, got {run!r}.")
@@ -539,6 +541,18 @@ class Run:
     def evaluations(self) -> list[Path]:
         """The evaluation folders in it: its own, and those of benchmarks."""
         return [path.parent for path in sorted(self.folder.glob(f"{EVALUATION_FOLDER}*/{EVALUATION_FILE}"))]
+
+
+def run_folder(path: Path) -> Path:
+    """A folder as it was named; for `latest`, that of the newest finished run below `outputs`."""
+    return Run.open(LATEST).folder if str(path) == LATEST and not path.exists() else path
+
+
+def evaluation_folder(path: Path) -> Path:
+    """An evaluation's folder: as it was named, or that in a run folder, or in the newest run (`latest`)."""
+    folder = run_folder(path)
+    own = Run(folder).evaluation
+    return own if not (folder / EVALUATION_FILE).is_file() and (own / EVALUATION_FILE).is_file() else folder
 
 
 def read_scores(path: Path) -> list[CheckpointScore]:

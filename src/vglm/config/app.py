@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import shlex
 import sys
 import typing
 import warnings
@@ -10,8 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from vglm.config.commands import QUIET
 from vglm.config.lazy import defer
 from vglm.config.places import ensure_home, repo_root
+from vglm.console import be_quiet, begin, is_quiet, recording
 from vglm.errors import ConfigError, WorkbenchError, message_of
 from vglm.processes import is_main, wait_for_main
 
@@ -30,7 +33,8 @@ def entry_point(config_name: str) -> "Callable[[Callable[[DictConfig], Any]], Ca
 
     Programming mistakes keep their traceback. Of the processes that `torchrun` starts, one prints for all. The folder
     of the script, which Python puts first among those it imports from, is taken out: what lies in it is data.
-    `--allow-target` names what configs may build besides.
+    `--allow-target` names what configs may build besides, `-q` leaves out remarks and bars, and a YAML file among the
+    arguments stands for overrides, see `vglm.config.own_file`. A sweep counts its runs.
 
     Args:
         config_name: Name of the config in `conf/`, without suffix.
@@ -39,7 +43,9 @@ def entry_point(config_name: str) -> "Callable[[Callable[[DictConfig], Any]], Ca
         A decorator that turns `main(cfg)` into a `main()` that reads the command line.
     """
     arguments: list[str] = []
+    given: list[str] = []
     is_running = False
+    sweep = _Sweep()
 
     def decorate(task: "Callable[[DictConfig], Any]") -> Callable[[], None]:
         @functools.wraps(task)
@@ -47,6 +53,8 @@ def entry_point(config_name: str) -> "Callable[[Callable[[DictConfig], Any]], Ca
             nonlocal is_running
             sys.argv[1:] = arguments  # as typed, for the run's record
             is_running = True
+            begin()
+            sweep.begin_run(_overrides(given))
             try:
                 from hydra.core.hydra_config import HydraConfig
 
@@ -56,23 +64,31 @@ def entry_point(config_name: str) -> "Callable[[Callable[[DictConfig], Any]], Ca
             except WorkbenchError as error:
                 _exit(error)
             is_running = False
+            if config_name == "train":
+                sweep.end_run()
             return result
 
         @functools.wraps(task)
         def main() -> None:
+            with recording():
+                read_and_run()
+
+        def read_and_run() -> None:
             try:
+                arguments[:] = sys.argv[1:]
+                own = _take_quiet(arguments)
                 prepare_process()
                 announce(f"{config_name}.py: reading the config")
-                arguments[:] = sys.argv[1:]
-                own = _take_allowed(arguments)
+                own = _take_allowed(own)
 
                 import hydra
 
-                from vglm.config.overrides import check_composable, loosen
+                from vglm.config.overrides import check_composable
+                from vglm.config.own_file import take_file
                 from vglm.config.resolvers import register_resolvers
 
                 register_resolvers()
-                sys.argv[1:] = loosen(own, config_name)
+                given[:] = sys.argv[1:] = take_file(own, config_name)
                 if not any(each.partition("=")[0] in _WITHOUT_RUN for each in own):
                     check_composable(config_name, _overrides(sys.argv[1:]))
                 os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let Hydra's own errors come through to here
@@ -95,12 +111,49 @@ def entry_point(config_name: str) -> "Callable[[Callable[[DictConfig], Any]], Ca
     return decorate
 
 
+class _Sweep:
+    """Counts the runs of a sweep, and says at its end how to compare them."""
+
+    def __init__(self) -> None:
+        self.runs, self.done = 1, 0
+
+    def begin_run(self, overrides: Sequence[str]) -> None:
+        """Say which one begins."""
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        from vglm.config.overrides import runs_of_sweep
+
+        own = HydraConfig.get()
+        if own.mode is RunMode.MULTIRUN:
+            self.runs = runs_of_sweep(own.sweeper.get("params") or {}, overrides)
+            self.done += 1
+            if self.runs > 1 and is_main():
+                print(f"run {self.done} of {self.runs}", file=sys.stderr, flush=True)
+
+    def end_run(self) -> None:
+        """Say after the last one what compares them."""
+        from hydra.core.hydra_config import HydraConfig
+
+        if self.done == self.runs > 1 and is_main():
+            own = HydraConfig.get()
+            command = "protocol" if own.runtime.choices.get("protocol") else "report"
+            print(f"compare them: vglm {command} {shlex.quote(own.sweep.dir)}", flush=True)
+
+
 def _is_of_config(error: Exception) -> bool:
     """Whether Hydra or OmegaConf complains, of an override or a value."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     return isinstance(error, HydraException | OmegaConfBaseException)
+
+
+def _take_quiet(arguments: Sequence[str]) -> list[str]:
+    """The arguments without those that ask to be quiet, which is heeded."""
+    if any(each in QUIET for each in arguments):
+        be_quiet()
+    return [each for each in arguments if each not in QUIET]
 
 
 def _take_allowed(arguments: Sequence[str]) -> list[str]:
@@ -154,7 +207,7 @@ def _leave_script_folder() -> None:
 
 def announce(text: str) -> None:
     """Say what is being done, on stderr, before the seconds in which libraries load; nothing where they are loaded."""
-    if "torch" not in sys.modules and is_main():
+    if "torch" not in sys.modules and is_main() and not is_quiet():
         print(text, file=sys.stderr, flush=True)
 
 

@@ -91,6 +91,7 @@ _LIMITS: dict[str, tuple[Callable[[object], bool], str]] = {
     "seed": (_random_seed, "an integer from 0 to 4294967295"),
     "max_length": (_positive_integer, "a positive integer"),
     "packing": (_or_null(_positive_integer), "a positive integer, or null for no packing"),
+    "limit": (_or_null(_positive_integer), "a positive integer, or null for all samples"),
     "batch_size": (_positive_integer, "a positive integer"),
     "max_new_tokens": (_positive_integer, "a positive integer"),
     "temperature": (_or_null(_positive_number), "a number above 0, or null for greedy answers"),
@@ -121,7 +122,7 @@ def check_config(cfg: DictConfig | Mapping[str, Any], config_name: str = "train"
 
     cfg = cfg if isinstance(cfg, DictConfig) else OmegaConf.create(dict(cfg))
     known = top_level_keys(config_name)
-    problems = [f"{key[:_SHOWN]}: no such key{did_you_mean(key, known)}" for key in map(str, cfg) if key not in known]
+    problems = [f"{key[:_SHOWN]}: no such key{_hint(key, known)}" for key in map(str, cfg) if key not in known]
     components: list[tuple[str, DictConfig]] = []
     problems += _problems(cfg, "", components)
     own = signature_of(config_name)
@@ -280,8 +281,19 @@ def _show(value: object) -> str:
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """The closest of some names as the end of a message, or nothing where none is close."""
-    close = difflib.get_close_matches(name[:200], sorted(candidates), n=1)
+    names = sorted(candidates)
+    close = difflib.get_close_matches(name[:200], names, n=1) or [
+        each for each in names if name and each.startswith(name)
+    ]
     return f"; did you mean `{close[0]}`?" if close else ""
+
+
+def _hint(key: str, known: set[str]) -> str:
+    """What a top-level key that there is not may have been meant to be."""
+    from vglm.config.foreign import translate
+
+    ours = translate(key)
+    return f"; LLaMA-Factory's or ms-swift's `{key}` is {ours} here" if ours else did_you_mean(key, known)
 
 
 def _plain(value: Any) -> Any:

@@ -4,9 +4,11 @@ Overrides of fields need no `+`: whatever a component's class takes can be given
 that it does not take reaches `check_config`, which reports it together with every other problem.
 """
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -90,6 +92,21 @@ def check_composable(config_name: str, overrides: Sequence[str]) -> DictConfig:
     return cfg
 
 
+def runs_of_sweep(params: Mapping[str, Any], overrides: Sequence[str]) -> int:
+    """How many runs a sweep has.
+
+    Args:
+        params: What the config itself varies, as `hydra.sweeper.params`.
+        overrides: Of the command line, as given to Hydra.
+    """
+    counts: dict[str, int] = {}
+    for each in OverridesParser.create().parse_overrides(
+        [*(f"{key}={value}" for key, value in params.items()), *overrides]
+    ):
+        counts[each.get_key_element()] = len(list(each.sweep_string_iterator())) if each.is_sweep_override() else 1
+    return math.prod(counts.values())
+
+
 def _targets_of(values: object) -> list[object]:
     if isinstance(values, dict):
         own = [values["_target_"]] if "_target_" in values else []
@@ -117,8 +134,9 @@ def explain(error: Exception) -> str:
         if choices := _choices_of(group):
             from vglm.config.check import did_you_mean
 
-            there = f" There are {', '.join(choices)}."
-            return f"{group}={name[:100]}: no such choice{did_you_mean(name, choices)}{there}"
+            same = [each for each in choices if each.partition("/")[2] == name]  # without its folder
+            close = f"; did you mean `{'` or `'.join(same)}`?" if same else did_you_mean(name, choices)
+            return f"{group}={name[:100]}: no such choice{close} There are {', '.join(choices)}."
     if not isinstance(error, HydraException) or len(str(error)) > _MOST_CHARACTERS:
         return f"the config cannot be composed: {brief(error)}. Look for the mistake in the overrides or the recipe."
     message = str(error)
@@ -169,7 +187,7 @@ def loosen(arguments: Sequence[str], config_name: str) -> list[str]:
     note("the command line", {old: new for old, new in zip(arguments, renamed, strict=True) if new != old})
     arguments = renamed
     for argument in arguments:
-        _check_choice(argument)
+        _check_choice(argument, known)
     return [_quoted(f"++{argument}" if is_field(argument) else argument) for argument in arguments]
 
 
@@ -192,17 +210,20 @@ def _check_shape(argument: str) -> None:
         raise ConfigError(f"{shown}...: {deepest} brackets in each other, and no setting takes more than {_DEEPEST}.")
 
 
-def _check_choice(argument: str) -> None:
+def _check_choice(argument: str, known: Collection[str]) -> None:
     """Refuse a group that is set to what can be no file, and a recipe that would only lend its name."""
     group, equals, value = argument.lstrip("+").partition("=")
     if not equals:
         return
-    recipes = repo_root() / "recipes"
-    if group == "recipe" and value and "\0" not in value and (recipes / value.partition("/")[0]).is_dir():
+    if group == "recipe" and value and (recipe := _recipe_of(value)):
         raise ConfigError(
-            f"recipe={value[:200]} would only name the run; did you mean recipes={value[:200]}? A name of your own must"
-            " not begin with a folder of recipes/."
+            f"recipe={value[:200]} would only name the run; did you mean recipes={recipe[:200]}? A name of your own"
+            " must not begin with a folder of recipes/, nor be the name of a file there."
         )
+    if re.fullmatch(r"\w+", group) and group not in known and (repo_root() / group).is_dir():  # Hydra sees a group
+        from vglm.config.check import did_you_mean
+
+        raise ConfigError(f"{argument[:200]}: no such key{did_you_mean(group, known)}")
     if re.fullmatch(r"\w+", group) is None or not (group == "recipes" or (repo_root() / "conf" / group).is_dir()):
         return
     if group != "recipes" and value in ("", "null"):
@@ -215,6 +236,14 @@ def _check_choice(argument: str) -> None:
     if not isinstance(names, str | list | type(None)):
         place = "recipes" if group == "recipes" else f"conf/{group}"
         raise ConfigError(f"{argument[:200]}: name one of the files in {place}/: {', '.join(_choices_of(group))}.")
+
+
+def _recipe_of(name: str) -> str | None:
+    """The recipe that somebody who names the run like this may have meant."""
+    recipes = _choices_of("recipes")
+    if name.partition("/")[0] in {each.partition("/")[0] for each in recipes}:
+        return name
+    return next((each for each in recipes if each.partition("/")[2] == name), None)
 
 
 def _quoted(argument: str) -> str:

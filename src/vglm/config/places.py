@@ -8,15 +8,18 @@ from vglm.errors import ConfigError
 
 
 def repo_root() -> Path:
-    """The folder that holds `conf/`, `recipes/` and `data/`.
+    """The folder that holds `conf/`, `recipes/`, `data/`, train.py and evaluate.py.
+
+    It is the checkout, or where the package was installed from a wheel, the copy in it (`setup.py`).
 
     Raises:
-        ConfigError: The package is not installed from a checkout (`pip install -e .`), so there is no such folder.
+        ConfigError: There is neither.
     """
-    root = Path(__file__).resolve().parents[3]
-    if not (root / "conf").is_dir():
-        raise ConfigError(f"{root} has no conf/: this needs a checkout of the repository and pip install -e .")
-    return root
+    package = Path(__file__).resolve().parents[1]
+    for root in (package.parents[1], package / "checkout"):
+        if (root / "conf" / "train.yaml").is_file():
+            return root
+    raise ConfigError(f"{package} lies in no checkout and has no checkout/ of its own: install it anew, with pip.")
 
 
 def ensure_home() -> None:

@@ -228,6 +228,10 @@ class Splits:
         assert isinstance(sample.image, Path | ImageSlice)
         return self.thumbnails[sample.image]
 
+    def limited(self, limit: int | None) -> "Splits":
+        """The same data with at most so many training samples, see `spread`."""
+        return replace(self, train=spread(self.train, limit))
+
     def refuse_leakage(self, *, allow: bool = False) -> None:
         """Stop a training run that has nothing to learn from, or whose test would measure memory.
 
@@ -356,6 +360,12 @@ def _at(samples: Sequence[Sample], rows: Sequence[int]) -> Sequence[Sample]:
         groups = samples.groups
         return Selection(samples.samples, samples.indices[rows], groups and [groups[row] for row in rows])
     return Selection(samples, rows)
+
+
+def spread(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
+    """At most so many samples at equal distances, so that what is sorted by class keeps its classes; None: all."""
+    count = len(samples)
+    return samples if limit is None or count <= limit else [samples[row * count // limit] for row in range(limit)]
 
 
 def _is_listed(samples: Sequence[Sample]) -> bool:

@@ -28,7 +28,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.cells import cell_len, set_cell_size
 from torch import nn
+from tqdm import tqdm
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import SaveStrategy
 
@@ -42,7 +44,7 @@ from vglm.data.table import SampleTable, Selection
 from vglm.errors import CheckpointError, ConfigError, DataError
 from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import generate_predictions
-from vglm.evaluation.predictions import reference_answers, unanswered
+from vglm.evaluation.predictions import Prediction, reference_answers, unanswered
 from vglm.evaluation.score.metrics import ALL_METRICS, EXACT_MATCH, Metric
 from vglm.evaluation.score.settings import MetricSettings
 from vglm.files import write_json_lines
@@ -54,6 +56,8 @@ from vglm.tuning.trainer import CheckpointScorer
 
 Score = Callable[[Any], Mapping[str, Any]]
 """A model -> `CheckpointScore` without its step."""
+Answer = Callable[[Any, Sequence[Sample]], list[str]]
+"""A model and samples -> its answers."""
 
 
 # --- choosing ---------------------------------------------------------------------------------------------------------
@@ -173,6 +177,8 @@ class CheckpointScores(CheckpointScorer):
         budget_points: Hundredths that may be lost on the retention set: choose by them. None keeps the last state.
         patience: Stop once so many checkpoints in a row lost more; None goes on.
         about: What was scored, for run.json.
+        examples: Test samples to show the answers to before and after training; nothing is chosen by them.
+        answer: Answers them.
     """
 
     def __init__(
@@ -182,12 +188,16 @@ class CheckpointScores(CheckpointScorer):
         budget_points: float | None = None,
         patience: int | None = None,
         about: Mapping[str, Any] | None = None,
+        examples: Sequence[Sample] = (),
+        answer: Answer | None = None,
     ) -> None:
         self.path = path
         self.score = score
         self.budget_points = budget_points
         self.patience = patience
         self.about = dict(about or {})
+        self._examples, self._answer = examples, answer
+        self._answers_before: list[str] | None = None
         self.scores: list[CheckpointScore] = []
         self.seconds = 0.0
         """How long scoring took in this process."""
@@ -256,11 +266,36 @@ class CheckpointScores(CheckpointScorer):
             stack.enter_context(preserving_state(model))
             if state.global_step == 0:
                 stack.enter_context(untuned(model))
+                if self._answer is not None:
+                    self._answers_before = self._answer(model, self._examples)
             values = Processes().broadcast(dict(self.score(model)))
         self.scores.append(CheckpointScore(step=state.global_step, **values))
         if state.is_world_process_zero:
             write_scores(self.path, self.scores)
+            tqdm.write(f"step {state.global_step}: {self._in_words(self.scores[-1])}")
         self.seconds += time.perf_counter() - started
+
+    def _in_words(self, score: CheckpointScore) -> str:
+        """A line for the terminal."""
+        metric, split = str(self.about.get("metric", "score")).replace("_", " "), self.about.get("domain_split")
+        words = f"{metric} {100 * score.domain:.1f} on {score.domain_n} {split} samples"
+        if score.retention is None:
+            return words
+        return f"{words}, {100 * score.retention:.1f} on {score.retention_n} general questions"
+
+    def examples(self, model: nn.Module) -> str | None:
+        """The examples with the answers before training, where this process gave them, and now."""
+        if self._answer is None or not self._examples:
+            return None
+        with preserving_state(model):
+            after = self._answer(model, self._examples)
+        before = self._answers_before or [None] * len(after)
+        lines = ["test samples, before and after (the report has all: evaluate.py):"]
+        for sample, old, new in zip(self._examples, before, after, strict=True):
+            lines.append(_fit(f"  {sample.id}: {sample.question}"))
+            lines += [] if old is None else [_fit(f"    before     {old}")]
+            lines += [_fit(f"    after      {new}"), _fit(f"    reference  {sample.answer}")]
+        return "\n".join(lines)
 
     def _decide(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
         """Keep the chosen checkpoint from being rotated away, and stop where training on is of no use."""
@@ -271,6 +306,12 @@ class CheckpointScores(CheckpointScorer):
             state.best_model_checkpoint = str(Path(str(args.output_dir)) / f"checkpoint-{choice.step}")
         if state.global_step < state.max_steps and is_lost(self.scores, self.budget_points, self.patience):
             self.is_stopped = control.should_training_stop = True
+
+
+def _fit(line: str) -> str:
+    """A line in the columns of a terminal, of which a Chinese character takes two."""
+    line = " ".join(line.splitlines())
+    return line if cell_len(line) <= _COLUMNS else set_cell_size(line, _COLUMNS - 1).rstrip() + "…"
 
 
 def _is_due(args: TrainingArguments, state: TrainerState) -> bool:
@@ -305,6 +346,11 @@ def preserving_state(model: nn.Module) -> Iterator[None]:
 
 SAMPLES_TO_WATCH, SAMPLES_TO_CHOOSE_BY = 64, 400
 """At most so many of each kind are asked: enough for a curve; enough to tell checkpoints apart by a few points."""
+EXAMPLES = 3
+"""So many test samples are shown at the end of training."""
+EXAMPLE_TOKENS = 64
+"""Longest answer that is shown."""
+_COLUMNS = 80
 _SPARE_TOKENS = 4
 _SEED = 1
 
@@ -319,6 +365,7 @@ class EvalSamples:
         retention: Of everything else; empty where there is no retention set.
         retention_source: Where those come from, for people.
         retention_sha256: `fingerprint` of the whole retention set, to tell whether a report uses the same.
+        examples: Test samples whose answers are shown, and not scored.
     """
 
     domain: Sequence[Sample]
@@ -326,9 +373,10 @@ class EvalSamples:
     retention: Sequence[Sample]
     retention_source: str
     retention_sha256: str | None
+    examples: Sequence[Sample] = ()
 
     def __iter__(self) -> Iterator[Sample]:
-        return iter((*self.domain, *self.retention))
+        return iter((*self.domain, *self.retention, *self.examples))
 
 
 @dataclass(frozen=True)
@@ -412,6 +460,7 @@ class CheckpointSelection:
             retention=pick(retention, limit),
             retention_source=source if len(retention) else "none",
             retention_sha256=fingerprint(retention) if len(retention) else None,
+            examples=pick(splits.test, EXAMPLES),
         )
 
     def watch(
@@ -448,8 +497,11 @@ class CheckpointSelection:
                     values["domain_exact_match"] = exact
             return values
 
+        def answer(model: Any, asked: Sequence[Sample]) -> list[str]:
+            return [each.prediction for each in _ask(model, asked, collate, len(asked), EXAMPLE_TOKENS)]
+
         path = Path(str(arguments.output_dir)) / SCORES_FILE
-        return CheckpointScores(path, score, self.forgetting_budget, self.patience, about)
+        return CheckpointScores(path, score, self.forgetting_budget, self.patience, about, samples.examples, answer)
 
     def _score(
         self, model: Any, samples: Sequence[Sample], collate: Collator, batch_size: int, metric: Metric
@@ -458,18 +510,9 @@ class CheckpointSelection:
         if not samples:
             return None, None
         processor: Any = collate.processor
-        features: Any = collate.features
         longest = max(len(processor.tokenizer(sample.answer)["input_ids"]) for sample in samples)
         spare = _SPARE_TOKENS if metric is EXACT_MATCH else max(longest, _SPARE_TOKENS)  # for other words
-        records = generate_predictions(
-            model,
-            processor,
-            samples,
-            Decoding(batch_size=batch_size, max_new_tokens=longest + spare),
-            split="scored",
-            title="scoring the checkpoint",
-            feature_cache=False if features is None else features,
-        )
+        records = _ask(model, samples, collate, batch_size, longest + spare)
         return metric.score(records), EXACT_MATCH.score(records)
 
 
@@ -493,6 +536,23 @@ def primary_share(settings: MetricSettings, samples: Sequence[Sample]) -> Metric
                 if metric.score(perfect) > 0:
                     return metric
     return EXACT_MATCH
+
+
+def _ask(
+    model: Any, samples: Sequence[Sample], collate: Collator, batch_size: int, max_new_tokens: int
+) -> list[Prediction]:
+    """Greedy answers of a model in the middle of its training."""
+    processor: Any = collate.processor
+    features: Any = collate.features
+    return generate_predictions(
+        model,
+        processor,
+        samples,
+        Decoding(batch_size=max(1, batch_size), max_new_tokens=max_new_tokens),
+        split="scored",
+        title="scoring the checkpoint",
+        feature_cache=False if features is None else features,
+    )
 
 
 def pick(samples: Sequence[Sample], limit: int) -> list[Sample]:

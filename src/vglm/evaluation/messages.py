@@ -14,6 +14,7 @@ A place in braces takes a format, as `{n:,}`; a list of values is joined by comm
 by "and" and by semicolons.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -24,6 +25,10 @@ import yaml
 
 from vglm.errors import DataError
 from vglm.text.prompt import Language
+
+LANGUAGES: tuple[Language, ...] = ("en", "zh")
+LANGUAGE_VARIABLE = "VGLM_LANG"
+"""Environment variable: the language of terminal and pages, `zh` or `en`."""
 
 SEPARATORS: Mapping[str, dict[Language, str]] = {
     "": {"en": ", ", "zh": "、"},
@@ -36,6 +41,11 @@ _SIDES: tuple[Language, ...] = ("en", "zh")
 """The fields of `Text`."""
 
 Value = Union[str, int, float, None, "Message", tuple[Union[str, "Message"], ...]]
+
+
+def terminal_language() -> Language:
+    """That of `VGLM_LANG`, such as `zh` or `zh_CN.UTF-8`; English without."""
+    return "zh" if os.environ.get(LANGUAGE_VARIABLE, "").lower().startswith("zh") else "en"
 
 
 class Text(NamedTuple):

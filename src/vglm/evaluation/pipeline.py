@@ -23,7 +23,7 @@ from vglm.config.components import describe as describe_component
 from vglm.config.run_config import metrics_of_run
 from vglm.data.loading import load_dataset
 from vglm.data.sample import Sample
-from vglm.data.splits import Splits
+from vglm.data.splits import Splits, spread
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.predict.answers import read_answers, write_answers
 from vglm.evaluation.predict.arms import (
@@ -31,6 +31,7 @@ from vglm.evaluation.predict.arms import (
     answer,
     answers_key,
     describe,
+    limited,
     names_of,
     open_arms,
     select_samples,
@@ -45,7 +46,7 @@ from vglm.evaluation.predictions import Choices, read_evaluation, write_curves, 
 from vglm.evaluation.report import write_report
 from vglm.evaluation.score.baselines import BASELINES_FILE, collect_baselines, write_baselines
 from vglm.evaluation.score.comparison import Comparison
-from vglm.evaluation.score.metrics import Metric
+from vglm.evaluation.score.metrics import EXACT_MATCH, Metric
 from vglm.evaluation.score.rating_files import keep_ratings
 from vglm.evaluation.score.schema import MetricScore
 from vglm.evaluation.score.scoring import (
@@ -97,6 +98,36 @@ class EvaluationResult:
         """Split -> metric -> score, plain values as in `metrics.json`."""
         return {split: part["scores"] for split, part in self.comparison.as_dict()["splits"].items()}
 
+    def frame(self) -> Any:
+        """Every answer as a row of a pandas DataFrame: both arms and the controls, a row for each sample and draw.
+
+        Columns: `arm`, `split`, `id`, `group`, `kind`, `question`, `reference`, `prediction`, `right` (exact match),
+        `image`, `draw`, `error`.
+        """
+        import pandas as pd
+
+        columns = ("split", "id", "group", "kind", "question", "reference", "prediction", "image", "draw", "error")
+        rows = [
+            {"arm": arm, **{name: getattr(each, name) for name in columns}, "right": EXACT_MATCH.score([each]) == 1.0}
+            for arm, records in read_answers(self.folder).records.items()
+            for each in records
+        ]
+        return pd.DataFrame(rows, columns=["arm", *columns, "right"])
+
+    def scores_frame(self) -> Any:
+        """Every score as a row of a pandas DataFrame: split, metric, before, after, difference and its interval."""
+        import pandas as pd
+
+        rows = []
+        for split, scores in self.scores.items():
+            for metric, score in scores.items():
+                low, high = score.get("interval") or (None, None)
+                rows.append(
+                    {"split": split, "metric": metric, **score["values"], "difference": score.get("difference")}
+                    | {"low": low, "high": high, "n": score.get("n")}
+                )
+        return pd.DataFrame(rows)
+
     @property
     def report(self) -> Path:
         """The page."""
@@ -113,6 +144,7 @@ def evaluate(
     unverified: bool = False,
     output_dir: str | PathLike[str] | None = None,
     splits: Split | Sequence[Split] = ("test", "retention"),
+    limit: int | None = None,
     batch_size: int = 16,
     max_new_tokens: int = 64,
     temperature: float | None = None,
@@ -144,6 +176,7 @@ def evaluate(
         unverified: Whether to take a result that failed its check after training.
         output_dir: The evaluation folder; `<run>/evaluation`, or one below outputs/evaluation, if not given.
         splits: Those that the data has of these.
+        limit: At most so many samples of each split, spread over all of them; None for all. The report is stamped.
         batch_size: Answers per call of the model.
         max_new_tokens: Longest answer, in tokens.
         temperature: None for greedy answers; above 0 they are drawn at random.
@@ -183,7 +216,9 @@ def evaluate(
 
     # score the stored answers, if the same were asked before
     data = _read(_own(tuned, "dataset") if dataset is None else dataset)
-    samples = task.check(select_samples(data, splits, choices))
+    data = data.limited(None if tuned is None else tuned.config.get("limit"))
+    whole = select_samples(data, splits, choices)
+    samples = task.check({name: spread(rows, limit) for name, rows in whole.items()})
     output = Path(output_dir or task.output_dir(None if tuned is None else tuned.folder, *names_of(config)))
     key = work_key(config, data.data_hash, tuned)
     answered_with = answers_key(key, model, samples)
@@ -214,7 +249,7 @@ def evaluate(
     examples = draw_examples(train, shots_in_context, seed)
     own_data = tuned is not None and config["dataset"] == tuned.config["dataset"]
     trained = draw(data.train, training_loss_samples, Random(seed)) if own_data else []
-    arms = task.ask(open_arms(config, tuned, samples, data.files, controls, load))
+    arms = task.ask(limited(open_arms(config, tuned, samples, data.files, controls, load), whole, samples, tuned))
     if own_data:
         arms = replace(arms, stamps=(*arms.stamps, *unsearched_stamps(data, samples)))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from vglm.config.commands import Commands
 from vglm.errors import ConfigError, WorkbenchError
 from vglm.text.prompt import Language
 
@@ -23,15 +24,17 @@ _NOT_DIVIDED = ("adapter", "quant", "device_map", "tokenizer")
 """Options that do not go with --tensor-parallel."""
 
 
-def add_commands(commands: Any) -> None:
+def add_commands(commands: Commands) -> None:
     """Add the parsers of this module's commands."""
-    chat = commands.add_parser(
+    chat = commands.add(
         "chat",
+        _chat,
+        doing="loading the model",
         help="talk about a picture in the terminal",
         description="Talk to a model about a picture, or about nothing but text. Answers appear as they are written;"
         " Ctrl-C stops one, `clear` begins anew, `stop` ends the program, /help names the other commands. Through a"
         " pipe every line is a question. Options have the original's names.",
-        epilog='example: vglm chat --image cat.png --ask "图中有什么？" --json',
+        example='vglm chat --image cat.png --ask "图中有什么？" --json',
     )
     _add_model(chat)
     add = chat.add_argument
@@ -47,63 +50,68 @@ def add_commands(commands: Any) -> None:
     add("--english", action="store_true", help="speak English; answers hold no Chinese characters")
     add("--prompt_zh", "--prompt-zh", metavar="TEXT", help="first question about a picture (default: 描述这张图片。)")
     add("--prompt_en", "--prompt-en", metavar="TEXT", help="the same with --english (default: Describe the image.)")
-    chat.set_defaults(command=_chat, name="chat", doing="loading the model")
 
-    api = commands.add_parser(
+    api = commands.add(
         "api",
+        _api,
+        doing="loading the model",
         help="serve a model over HTTP: the original's contract and OpenAI's",
         description="Serve a model and its adapters: POST / as the original's API, POST /v1/chat/completions and GET"
         " /v1/models as OpenAI's, /healthz, /readyz, /metrics, and a description of it all at /docs. Only this machine"
         " is listened to unless --host says otherwise.",
-        epilog="example: vglm api --from_pretrained visualglm-6b --quant 4 --adapter xray=outputs/xray/qlora/<time>",
+        example="vglm api --from_pretrained visualglm-6b --quant 4 --adapter xray=outputs/xray/qlora/<time>",
     )
     _add_model(api)
     add_server_options(api)
-    api.set_defaults(command=_api, name="api", doing="loading the model")
 
-    web = commands.add_parser(
+    web = commands.add(
         "web",
+        _web,
+        doing="loading the model",
         help="talk about pictures in the browser, before and after side by side",
         description="Serve a web page, and the API that it is a client of. With an adapter one question goes to the"
         " base and to the adapted model at once. The samples of an evaluation are offered as examples, with the true"
         " answer: those of --evaluation, or of the run that the first adapter is from.",
-        epilog="example: vglm web --adapter outputs/background/lora/<time> --lang zh",
+        example="vglm web --adapter outputs/background/lora/<time> --lang zh",
     )
     _add_page(web)
-    web.set_defaults(command=_web, name="web", doing="loading the model")
 
-    demo = commands.add_parser(
+    demo = commands.add(
         "demo",
+        _demo,
+        doing="loading the newest run",
         help="the same on the newest run",
         description="As `vglm web` with the newest run's base, adapter and evaluation.",
-        epilog="example: vglm demo --port 7861",
+        example="vglm demo --port 7861",
     )
     _add_page(demo)
-    demo.set_defaults(command=_demo, name="demo", doing="loading the newest run")
 
-    rate = commands.add_parser(
+    rate = commands.add(
         "rate",
+        _rate,
+        doing="reading the answers",
         help="have people compare an evaluation's answers, blinded",
         description="Serve a page that shows picture, question and both answers of each test sample in random order,"
         " without saying which is whose. Ratings are kept in EVALUATION/ratings/<rater>.jsonl; whoever stopped goes on"
         " where they were. `vglm report EVALUATION` then shows them in the report.",
-        epilog="example: vglm rate outputs/background/lora/<time>/evaluation --rater anna",
+        example="vglm rate outputs/background/lora/<time>/evaluation --rater anna",
     )
     add = rate.add_argument
-    add("evaluation", metavar="EVALUATION", type=Path, help="folder that evaluate.py wrote")
+    add(
+        "evaluation", metavar="EVALUATION", type=Path, help="folder that evaluate.py wrote, a run with one, or `latest`"
+    )
     add("--rater", metavar="NAME", help="who rates (default: the page asks)")
     add("--findings", action="store_true", help="radiographs: judge each finding as well")
     add("--summary", action="store_true", help="print what was rated so far and end")
     add("--lang", choices=["zh", "en"], help="language of the page (default: the environment's)")
     _add_address(rate, PAGE_PORT)
-    rate.set_defaults(command=_rate, name="rate", doing="reading the answers")
 
 
 def _add_page(parser: argparse.ArgumentParser) -> None:
     """Options of the web page."""
     _add_model(parser)
     add = parser.add_argument
-    add("--evaluation", metavar="DIR", type=Path, help="evaluation folder whose samples are offered")
+    add("--evaluation", metavar="DIR", type=Path, help="evaluation folder whose samples are offered, or `latest`")
     add("--lang", choices=["zh", "en"], help="language of the page (default: the environment's)")
     add("--auth", metavar="NAME:PASSWORD", help="what visitors must know; the API then asks for a key")
     add("--share", action="store_true", help="make a public link through Gradio's relay; anybody who has it may ask")
@@ -214,12 +222,14 @@ def _api(parsed: argparse.Namespace) -> None:
 
 
 def _web(parsed: argparse.Namespace) -> None:
+    from vglm.runs import evaluation_folder
     from vglm.serving.loading import name_adapter
     from vglm.serving.texts import default_language
 
     if parsed.auth is not None and not all(parsed.auth.partition(":")):
         raise ConfigError("--auth must be NAME:PASSWORD, such as --auth anna:secret.")
     parsed.lang = parsed.lang or default_language()
+    parsed.evaluation = None if parsed.evaluation is None else evaluation_folder(parsed.evaluation)
     for text in parsed.adapter:
         _, adapter = name_adapter(text)
         parsed.evaluation = parsed.evaluation or _newest_evaluation(adapter.parent)
@@ -256,9 +266,11 @@ def _rate(parsed: argparse.Namespace) -> None:
     from vglm.errors import DataError
     from vglm.evaluation.score.rating_files import RATINGS_FOLDER, check_rater
     from vglm.files import locked
+    from vglm.runs import evaluation_folder
     from vglm.serving.texts import default_language
 
     parsed.lang = parsed.lang or default_language()
+    parsed.evaluation = evaluation_folder(parsed.evaluation)
     if parsed.summary:
         _print_ratings(parsed)
         return

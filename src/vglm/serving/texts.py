@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vglm.evaluation.messages import Texts
+from vglm.evaluation.messages import LANGUAGE_VARIABLE, Texts
 from vglm.evaluation.report.sections import findings
 from vglm.evaluation.score.metrics.findings import FINDINGS
 from vglm.text.prompt import Language
@@ -13,8 +13,8 @@ _TEXTS = Texts(Path(__file__).with_name("messages.yaml"))
 
 
 def default_language() -> Language:
-    """That of the environment: Chinese where its locale is, else English."""
-    names = (os.environ.get(name, "") for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
+    """That of the environment: of `VGLM_LANG`, else Chinese where its locale is, else English."""
+    names = (os.environ.get(name, "") for name in (LANGUAGE_VARIABLE, "LC_ALL", "LC_MESSAGES", "LANG"))
     return "zh" if next(filter(None, names), "").startswith("zh") else "en"
 
 

@@ -23,6 +23,7 @@ from transformers import TrainingArguments, set_seed
 from vglm.config import build, check_config
 from vglm.config.components import Component, component, describe, is_file_of, is_recorded, plain_values
 from vglm.config.run_config import anchor_paths, as_text, refuse_changes
+from vglm.console import keep_in
 from vglm.data.collator import Collator
 from vglm.data.loading import load_dataset
 from vglm.data.sample import Sample
@@ -86,6 +87,7 @@ def train(
     max_length: int = 2048,
     packing: int | None = None,
     feature_cache: bool = True,
+    limit: int | None = None,
     allow_leakage: bool = False,
 ) -> Run:
     """Fine-tune a model on a data set.
@@ -114,6 +116,7 @@ def train(
         max_length: Most tokens of a sequence; longer dialogues lose their oldest turns.
         packing: Tokens of a row that short samples share; None gives each a row of its own.
         feature_cache: Whether to encode each picture once, where the vision parts are frozen.
+        limit: At most so many training samples, spread over all of them; None for all. Reports are stamped.
         allow_leakage: Whether to train though test samples share groups with training; reports are stamped then.
 
     Returns:
@@ -139,7 +142,7 @@ def train(
     if resume is not None:
         refuse_changes(config, folder)
 
-    splits = selection.divide(parts["dataset"])
+    splits = selection.divide(parts["dataset"]).limited(limit)
     splits.refuse_leakage(allow=allow_leakage)
     questions = selection.select(splits)  # of every checkpoint
     files = {CONFIG_FILE: as_text(config), SPLITS_FILE: splits.record()}
@@ -147,6 +150,7 @@ def train(
         open_run(folder, files, resume=resume is not None, processes=processes),
         parts["tracker"].writing_to(folder),
     ):
+        keep_in(folder)
         set_seed(seed)
         loaded, processor = _load(parts["model"])
         facts = describe_run(seed=seed, recipe=recipe, base_weights=hash_weights(loaded), splits=splits)
@@ -162,11 +166,14 @@ def train(
         outcome = loop.train(resume_from_checkpoint=newest_checkpoint(folder))
         if not processes.is_main:  # it has done its part
             return Run(folder)
+        shown = None if scores is None else scores.examples(loop.trained_model())
         facts |= loop.facts(outcome) | {"scale": lora_scale(tuned), "sequences": vars(sequences.statistics)}
         write_json(folder / RECORD_FILE, facts)
         report = save_and_check(loop.trained_model(), processor, folder, collate(sequences[:1]))
         write_json(folder / RECORD_FILE, facts | report.as_dict())
         result = report.publish()
+    if shown is not None:
+        print(shown)
     print(f"{report}\nsaved: {result}\nnext: python evaluate.py {shlex.quote(f'run={folder}')}")
     return Run(folder)
 

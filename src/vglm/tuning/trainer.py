@@ -96,6 +96,10 @@ class CheckpointScorer(TrainerCallback):
         """For run.json: what was scored, and what was chosen and why."""
         return {}
 
+    def examples(self, model: nn.Module) -> str | None:
+        """Some test samples with the answers before training and now, for the terminal; None where none are shown."""
+        return None
+
 
 class WorkbenchTrainer(Trainer):
     """`transformers.Trainer` that saves, and resumes from, exactly the parameters that train.

@@ -13,7 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
@@ -28,6 +28,7 @@ from vglm.evaluation.messages import Message, Sentence, Value
 from vglm.evaluation.predict.answers import Answers
 from vglm.evaluation.predict.controls import Control, shuffle_images
 from vglm.evaluation.predict.provenance import code_state, curves_of, describe_choice, provenance, synthetic_stamps
+from vglm.evaluation.predict.shared_answers import SharedAnswers
 from vglm.evaluation.predictions import LOSSES_FILE, Arm, Choices, Evaluation, Prediction, Stamp
 from vglm.evaluation.seals import digest_of
 from vglm.processes import Processes
@@ -92,6 +93,7 @@ class Arms:
         stamps: What the run itself has to say before all.
         log: How the run went, see `curves_of`; None for a model alone.
         result: The folder with what was tuned; None for a model alone.
+        untuned: What the baseline's answers depend on besides questions and settings, where it is a run's own base.
     """
 
     title: str
@@ -108,6 +110,7 @@ class Arms:
     stamps: Sequence[Stamp] = field(default=())
     log: Mapping[str, Any] | None = None
     result: Path | None = None
+    untuned: Mapping[str, Any] | None = None
 
 
 def select_samples(splits: Splits, names: str | Sequence[str], choices: Choices = None) -> dict[str, Sequence[Sample]]:
@@ -165,7 +168,11 @@ def open_arms(
     if run is None:
         return _single_model(config, samples, controls, load)
     is_trained_data = config["dataset"] == run.config["dataset"]  # divided as it was for the run
-    return _tuned_run(run, samples, files, is_trained_data, controls, load, config["model"].get("dtype"))
+    arms = _tuned_run(run, samples, files, is_trained_data, controls, load, config["model"].get("dtype"))
+    if config["model"] != run.config["model"]:
+        return arms
+    base = [config["model"], run.record.base_weights, _files_state(config["model"].get("path_or_id"))]
+    return replace(arms, untuned={"base": json.loads(json.dumps(base, default=str))})
 
 
 def _tuned_run(
@@ -250,6 +257,30 @@ def _tuned_run(
         log=log,
         result=result,
     )
+
+
+def limited(arms: Arms, whole: Samples, samples: Samples, run: Run | None) -> Arms:
+    """The same arms, with a stamp where fewer samples than there are were learned from, or are asked.
+
+    Args:
+        arms: What is evaluated.
+        whole: Split -> its samples.
+        samples: Split -> those that are asked.
+        run: The run; None for a model alone.
+    """
+    parts = [
+        Message("limited_split", {"n": len(samples[name]), "total": len(rows), "split": name})
+        for name, rows in whole.items()
+        if len(samples[name]) < len(rows)
+    ]
+    learned = None if run is None else run.config.get("limit")
+    if learned is not None:
+        parts.insert(0, Message("limited_training", {"n": learned}))
+    if not parts:
+        return arms
+    is_known = "test" not in whole or len(samples["test"]) == len(whole["test"])  # else nobody can tell by its hash
+    stamp = Stamp(text="LIMITED", detail=Message("limited", {"parts": tuple(parts)}))
+    return replace(arms, stamps=(*arms.stamps, stamp), is_other_test=arms.is_other_test and is_known)
 
 
 def _leak(values: Mapping[str, str | int]) -> Message:
@@ -364,21 +395,36 @@ def answer(
             precision = check_precision(model, arm.label, precision)
             print(f"{arm.label}: {describe_place(model)}")
             requested = arm.requested
+            shared = SharedAnswers(_shared_facts(arms, model, decoding) if arm is arms.baseline else None)
             if arm is arms.baseline:
                 name = arm.label if arms.purpose == "tuning" else ""
                 shots = put_in_context(examples, test, model, processor, decoding.max_new_tokens, name)
                 requested += [] if shots is None or not shots.samples else [(shots.arm.label, {"test": shots.samples})]
             for label, splits in requested:
+                if processes.is_main:
+                    shared.fetch(folder, label, splits)
                 records[label] = answer_splits(
                     *(model, processor, splits, folder, label, decoding),
                     feature_cache=feature_cache,
                     processes=processes,
                 )
+                if processes.is_main:
+                    shared.keep(folder, label, splits)
             if arm is arms.baseline and len(train) and processes.is_main:
                 nearest = nearest_answers(model, processor, train, test, batch_size=decoding.batch_size)
             if arm is arms.candidate and len(trained) and processes.is_main and not (folder / LOSSES_FILE).exists():
                 measure_losses(model, processor, trained, folder, batch_size=decoding.batch_size)
     return Answers(arms.candidate.label, records, nearest, precision, shots)
+
+
+def _shared_facts(arms: Arms, model: Any, decoding: Decoding) -> Mapping[str, Any] | None:
+    """All that the untuned model's answers depend on besides the questions; None where they are not shared."""
+    from vglm.model.loading import describe_place  # takes seconds to import
+
+    if arms.untuned is None:
+        return None
+    about = {"decoding": decoding.as_dict(), "place": describe_place(model), "versions": _versions()}
+    return {**arms.untuned, **about, "code": code_state().values["sha256"]}
 
 
 def describe(
@@ -561,15 +607,18 @@ def work_key(config: Mapping[str, Any], data_hash: str, run: Run | None) -> list
             and time of change.
     """
     path_or_id = config["model"].get("path_or_id")
-    places = [] if path_or_id is None else [Path(path_or_id)]
-    places += [] if run is None or run.result is None else [run.result]
-    paths = [path for place in places for path in sorted(place.rglob("*"))]
-    paths += [] if run is None else [run.folder / name for name in (CONFIG_FILE, RECORD_FILE, SPLITS_FILE)]
-    found = [(path, path.stat()) for path in paths if path.is_file()]
-    state = {str(path.resolve()): [stat.st_size, stat.st_mtime_ns] for path, stat in found}
+    places = [] if run is None else [run.folder / name for name in (CONFIG_FILE, RECORD_FILE, SPLITS_FILE)]
+    state = _files_state(path_or_id, *([] if run is None or run.result is None else [run.result]), *places)
     without = ("metrics", "output_dir", "run", "feature_cache", "tracker", "command", "batch_size")
     settings = {name: value for name, value in config.items() if name not in without}
     return [settings, data_hash, state, _versions()]
+
+
+def _files_state(*places: str | PathLike[str] | None) -> dict[str, list[int]]:
+    """Size and time of change of files, and of all files below folders."""
+    paths = [path for place in places if place is not None for path in (Path(place), *sorted(Path(place).rglob("*")))]
+    found = [(path, path.stat()) for path in paths if path.is_file()]
+    return {str(path.resolve()): [stat.st_size, stat.st_mtime_ns] for path, stat in found}
 
 
 def names_of(config: Mapping[str, Any]) -> tuple[str, str]:

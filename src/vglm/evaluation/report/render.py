@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table as PrintedTable
 from rich.text import Text as Printed
 
-from vglm.evaluation.messages import Text, translate
+from vglm.evaluation.messages import Text, terminal_language, translate
 from vglm.evaluation.predictions import read_evaluation
 from vglm.evaluation.report import formatting, sections
 from vglm.evaluation.report.section import Cell, Line, Scored, Section, Table
@@ -82,7 +82,7 @@ def print_summary(
     comparison: Comparison,
     console: Console | None = None,
     *,
-    language: Language = "en",
+    language: Language | None = None,
     tracked: str | None = None,
 ) -> None:
     """Print an evaluation's scores, what they say in words, its stamps and where the report lies.
@@ -91,13 +91,14 @@ def print_summary(
         folder: An evaluation folder.
         comparison: See `vglm.evaluation.score.scoring.read_comparison`.
         console: Where to print; 80 columns of standard output if not given.
-        language: Of the words.
+        language: Of the words; that of `VGLM_LANG` if not given.
         tracked: Where the evaluation was uploaded, see `vglm.evaluation.tracking`.
 
     Raises:
         DataError: A file of the folder is missing or damaged.
     """
     console = console or Console(width=80, highlight=False)
+    language = language or terminal_language()
     report = _Report(Path(folder), comparison)
     for section in report.sections:
         for item in section.printed(report.scored):
@@ -106,8 +107,9 @@ def print_summary(
             else:
                 console.print(getattr(item.text, language), style=_STYLES.get(item.tone), markup=False)
     if tracked is not None:
-        console.print(f"Tracked: {tracked}", soft_wrap=True, markup=False)
-    console.print(f"Report: {Path(folder) / 'report' / 'index.html'}", soft_wrap=True, markup=False)
+        console.print(getattr(formatting.SHARED("tracked", where=tracked), language), soft_wrap=True, markup=False)
+    page = formatting.SHARED("report_at", path=Path(folder) / "report" / "index.html")
+    console.print(getattr(page, language), soft_wrap=True, markup=False)
 
 
 def print_table(table: Table, language: Language, console: Console | None = None) -> None:

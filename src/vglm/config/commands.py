@@ -1,0 +1,53 @@
+"""How a subcommand of `vglm` is declared, wherever it lives.
+
+    chat = commands.add("chat", _chat, doing="loading the model", help=..., description=..., example="vglm chat ...")
+    chat.add_argument("--image", ...)
+
+`_chat(parsed)` returns an exit code, or None for 0, and imports what it needs when it runs.
+"""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+QUIET = ("-q", "--quiet")
+"""Options that leave out progress bars and remarks, of every command."""
+
+Run = Callable[[argparse.Namespace], int | None]
+
+
+class Commands:
+    """The subcommands of a parser.
+
+    Args:
+        parser: The program's.
+    """
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._commands: Any = parser.add_subparsers(title="commands", metavar="<command>", required=True)
+
+    def add(
+        self, name: str, run: Run, *, doing: str, help: str, description: str, example: str
+    ) -> argparse.ArgumentParser:
+        """Declare one.
+
+        Args:
+            name: As it is typed.
+            run: What it calls.
+            doing: Said on stderr before libraries load, after the name.
+            help: One line for the list of commands.
+            description: For its own help.
+            example: Command lines, separated by semicolons.
+
+        Returns:
+            Its parser, for its options; the namespace has `command`, `name` and `doing`.
+        """
+        label = "examples" if ";" in example else "example"
+        parser: argparse.ArgumentParser = self._commands.add_parser(
+            name, help=help, description=description, epilog=f"{label}: {example}"
+        )
+        parser.add_argument(
+            *QUIET, action="store_true", default=argparse.SUPPRESS, help="only results, warnings and errors"
+        )
+        parser.set_defaults(command=run, name=name, doing=doing)
+        return parser

@@ -1,0 +1,95 @@
+"""Answers of a model that no run has tuned, given once for all runs that start from it.
+
+    shared = SharedAnswers(facts)                  what the answers depend on besides the questions; None shares none
+    shared.fetch(folder, "before", splits)         takes up answers that an earlier evaluation was given, if any
+    records = answer_splits(...)                   asks what is missing
+    shared.keep(folder, "before", splits)          for the next one
+
+They lie in `cache_folder("answers")`. Whatever they depend on is part of their key, the sources of the package and the
+time of change of every picture included; records about other questions are asked again all the same.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vglm.caching import cache_folder
+from vglm.data.images import image_sha256
+from vglm.data.sample import Sample
+from vglm.data.slices import ImageSlice
+from vglm.data.splits import fingerprint
+from vglm.errors import WorkbenchError
+from vglm.evaluation.predictions import PREDICTIONS_FILE
+from vglm.evaluation.seals import digest_of
+from vglm.files import file_sha256, read_text, replaced_folder, write_text
+
+KIND = "answers"
+"""Folder of the cache."""
+_HASH_FILE = "sha256"
+
+
+class SharedAnswers:
+    """The kept answers of one model, as it answers now.
+
+    Args:
+        facts: All that its answers depend on besides the questions, as JSON; None shares nothing.
+    """
+
+    def __init__(self, facts: Mapping[str, Any] | None) -> None:
+        self.facts = facts
+
+    def fetch(self, folder: Path, label: str, splits: Mapping[str, Sequence[Sample]]) -> None:
+        """Put kept answers to these questions where `answer_splits` looks for them, unless some are there already.
+
+        Args:
+            folder: The evaluation folder.
+            label: The arm's name.
+            splits: What it is asked.
+        """
+        target = folder / label
+        if self.facts is None or target.exists():
+            return
+        kept = self._place(splits)
+        try:
+            if read_text(kept / _HASH_FILE).strip() != file_sha256(kept / PREDICTIONS_FILE):
+                return
+            shutil.copytree(kept, target, ignore=shutil.ignore_patterns(_HASH_FILE, ".*"))
+        except (WorkbenchError, OSError):  # nothing is kept, or it cannot be read: the model is asked
+            shutil.rmtree(target, ignore_errors=True)
+            return
+        print(f"{label}: answered in an earlier evaluation of the same model")
+
+    def keep(self, folder: Path, label: str, splits: Mapping[str, Sequence[Sample]]) -> None:
+        """Keep the answers to these questions; that this fails costs the next evaluation time, nothing else."""
+        if self.facts is None or (kept := self._place(splits)).exists():
+            return
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with replaced_folder(kept, marker=_HASH_FILE) as new:
+                shutil.copytree(folder / label, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+                write_text(new / _HASH_FILE, file_sha256(new / PREDICTIONS_FILE) + "\n")
+        except (WorkbenchError, OSError):
+            return
+
+    def _place(self, splits: Mapping[str, Sequence[Sample]]) -> Path:
+        asked = {name: [fingerprint(rows), _pictures(rows)] for name, rows in splits.items()}
+        return cache_folder(KIND) / digest_of({"facts": self.facts, "asked": asked})[:32]
+
+
+def _pictures(samples: Sequence[Sample]) -> str:
+    """A hash of where the pictures are and how old, or of their content where they were made in memory."""
+    return digest_of([_picture(each) for each in samples])
+
+
+def _picture(sample: Sample) -> Any:
+    image = sample.image
+    if isinstance(image, Image.Image):
+        return image_sha256(image)
+    path = image.file if isinstance(image, ImageSlice) else image
+    if path is None or not path.is_file():
+        return None
+    state = path.stat()
+    return [str(image), str(sample.window), path.resolve().as_posix(), state.st_size, state.st_mtime_ns]

@@ -1,0 +1,132 @@
+"""What there is to choose from, and what was trained: `vglm list recipes`, `vglm runs`.
+
+Nothing is described twice: a line is the first comment of the recipe's or config's own file, a format's own schema, a
+metric's own title.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from vglm.config import repo_root
+from vglm.errors import ConfigError, WorkbenchError, brief
+from vglm.files import read_json
+from vglm.runs import RECORD_FILE, Run
+
+WIDTH = 80
+_METRICS_FILE = "metrics.json"
+_COMMENT = re.compile(r"^#\s*(?![@\s])(.+)$", re.MULTILINE)
+
+
+def list_kind(kind: str) -> list[str]:
+    """What can be chosen of a kind, a line of at most `WIDTH` columns each: its name and what it is.
+
+    Args:
+        kind: One of `KINDS`.
+    """
+    found = dict(KINDS[kind]())
+    width = min(max(map(len, found)), WIDTH // 3)
+    return [_cut(f"{name:<{width}}  {text}") for name, text in found.items()]
+
+
+def choices(group: str) -> dict[str, str]:
+    """The files of a group of `conf/`, or the recipes, with their first comment.
+
+    Args:
+        group: `recipes`, or the name of a folder in `conf/`.
+    """
+    folder = repo_root() / ("recipes" if group == "recipes" else f"conf/{group}")
+    return {
+        path.relative_to(folder).with_suffix("").as_posix(): _first_comment(path)
+        for path in sorted(folder.rglob("*.yaml"))
+    }
+
+
+def _first_comment(path: Path) -> str:
+    """The sentence that a config file begins with, as far as it stands on one line."""
+    found = _COMMENT.search(path.read_text(encoding="utf-8"))
+    text = "" if found is None else found[1].removeprefix(f"recipes/{path.parent.name}/{path.name}: ")
+    return re.split(r"(?<=[.?!]) (?=[A-Z])", text)[0]
+
+
+def _metrics() -> Iterator[tuple[str, str]]:
+    """Sets of metrics, for `metrics=`; then single ones, for `metrics.names=[...]`."""
+    from vglm.evaluation.score.metrics import ALL_METRICS
+
+    yield from choices("metrics").items()
+    for name, metric in ALL_METRICS.items():
+        yield f"names=[{name}]", metric.title
+
+
+def _formats() -> Iterator[tuple[str, str]]:
+    from vglm.data.readers import formats
+
+    for name, reader in formats().items():
+        yield name, reader.SCHEMA
+
+
+KINDS: Mapping[str, Callable[[], Mapping[str, str] | Iterator[tuple[str, str]]]] = {
+    "recipes": lambda: choices("recipes"),
+    "methods": lambda: choices("method"),
+    "datasets": lambda: choices("dataset"),
+    "metrics": _metrics,
+    "tasks": lambda: choices("task"),
+    "formats": _formats,
+}
+"""What `vglm list` lists."""
+
+
+def list_runs(folder: Path) -> list[str]:
+    """The finished runs below a folder, the newest last: recipe, data and score, and where each lies.
+
+    Args:
+        folder: Searched at any depth.
+
+    Raises:
+        ConfigError: There is no such folder, or no finished run below it.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: there is no such folder. Pass one with runs below it, or train one: vglm train")
+    found: list[tuple[str, list[str], str]] = []
+    for path in folder.rglob(RECORD_FILE):
+        run = Run(path.parent)
+        try:
+            if run.result is not None:
+                data = Path(str(run.config["dataset"].get("path") or run.config["dataset"]["_target_"])).name
+                data = data.rpartition(".")[2] if data.startswith("vglm.") else data
+                started = f"{run.started:%Y-%m-%d %H:%M}"
+                found.append(
+                    (run.started.isoformat(), [run.record.recipe, data, _score_of(run), started], str(run.folder))
+                )
+        except WorkbenchError as error:
+            found.append(("", ["?", "?", brief(error, 30), "?"], str(run.folder)))
+    if not found:
+        raise ConfigError(f"{folder} holds no finished run. Train one first: vglm train")
+    rows = [["recipe", "data", "score", "started (UTC)"], *(row for _, row, _ in sorted(found))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    folders = [where for _, _, where in sorted(found)]
+    return [
+        lines[0],
+        *(line for pair in zip(lines[1:], (f"  {each}" for each in folders), strict=True) for line in pair),
+    ]
+
+
+def _score_of(run: Run) -> str:
+    """Its evaluation's primary score before and after, as `metrics.json` has it."""
+    path = run.evaluation / _METRICS_FILE
+    if not path.is_file():
+        return "not evaluated"
+    content = read_json(path)
+    try:
+        name, arms = content["primary"], content["arms"]
+        score = content["splits"]["test"]["scores"][name]["values"]
+        shown = [score[arms[side]] for side in ("baseline", "candidate")]
+        is_share = content["metrics"][name]["unit"] == "%"
+    except (KeyError, TypeError):
+        return "evaluated, without a test score"
+    return f"{name} {' → '.join(f'{100 * each:.1f}' if is_share else f'{each:.3g}' for each in shown)}"
+
+
+def _cut(line: str) -> str:
+    return line.rstrip() if len(line) <= WIDTH else f"{line[: WIDTH - 3].rpartition(' ')[0].rstrip(' ,:;')}..."
