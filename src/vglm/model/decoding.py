@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vglm.model.lean_lora import lean_lora
 from vglm.model.modeling import VisualGlmForConditionalGeneration, additive_mask, glm_layout, rotary_table
 
 CHECK_EVERY = 8
@@ -42,6 +43,7 @@ class DecodingBatch:
         positions: Of each row's last token, shape (rows, 2), int64.
         logits: Of each row's next token, shape (rows, V).
         inverse_frequencies: As in `rotary_table`.
+        end: Columns in use; all if not given.
     """
 
     def __init__(
@@ -52,14 +54,23 @@ class DecodingBatch:
         positions: Tensor,
         logits: Tensor,
         inverse_frequencies: tuple[float, ...],
+        end: int | None = None,
     ) -> None:
+        (rows, columns), device, dtype = mask.shape, mask.device, keys[0].dtype
         self.keys, self.values = list(keys), list(values)
-        self._mask = additive_mask(mask, keys[0].dtype)[:, None, None]
-        self._positions, self._logits = positions, logits
-        self._frequencies = inverse_frequencies
-        self._slots = list(range(len(mask)))  # which rows of the tensors are in use
-        self._end = mask.shape[1]  # columns in use
-        self._forget_graph()
+        self._mask = additive_mask(mask, dtype)[:, None, None]
+        self._positions, self._logits, self._frequencies = positions, logits, inverse_frequencies
+        self._slots = list(range(rows))  # which rows of the tensors are in use
+        self._end = columns if end is None else end
+        self._tokens = torch.zeros((rows, 1), dtype=torch.int64, device=device)
+        self._place = torch.tensor([self._end], device=device)
+        places = torch.arange(columns, device=device)[None, None].expand(1, 2, -1)  # no position is as large
+        cos, sin = rotary_table(places, inverse_frequencies, dtype)
+        self._table = torch.stack((cos[0, 0, :, 0, 0], sin[0, 0, :, 0, 0]), dim=1)  # (columns, 2, head size / 2)
+        self._graph: Any = None
+        self._is_warm = False
+        is_alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
+        self._is_capturable = device.type == "cuda" and is_alone and {each.device for each in keys} == {device}
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -67,7 +78,7 @@ class DecodingBatch:
     @property
     def logits(self) -> Tensor:
         """Of each row's next token, shape (B, V)."""
-        return self._logits if len(self) == len(self._logits) else self._logits[self._index()]
+        return self._logits if self._is_in_order else self._logits[self._index()]
 
     def step(self, base: VisualGlmForConditionalGeneration, tokens: Sequence[int] | Tensor) -> None:
         """Give every row its next token.
@@ -79,7 +90,7 @@ class DecodingBatch:
         if self._end == self._mask.shape[-1]:
             self._lay_out([self])
         ids = torch.as_tensor(tokens, device=self._tokens.device)
-        if len(self) == len(self._tokens):
+        if self._is_in_order:
             self._tokens[:, 0] = ids
         else:
             self._tokens[self._index(), 0] = ids
@@ -113,17 +124,24 @@ class DecodingBatch:
         self._positions[:, 1] += 1
         cos, sin = self._table[self._positions][:, None, None, None].unbind(-2)
         self._mask.index_fill_(3, self._place, 0.0)
-        hidden = base.get_input_embeddings()(self._tokens)
+        hidden, mask = base.get_input_embeddings()(self._tokens), self._mask[..., : self._seen]
         for layer in text.layers:
-            hidden = layer(hidden, (cos, sin), self._mask, past_key_values=self)
+            hidden = layer(hidden, (cos, sin), mask, past_key_values=self)
         self._logits = base.lm_head(text.final_layernorm(hidden))[:, -1]
         self._place += 1
 
     def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """What attention asks of a cache: write a column, give all of them."""
+        """What attention asks of a cache: write a column, give all that are in use."""
         keys, values = self.keys[layer], self.values[layer]
         place = self._place.to(keys.device)
-        return keys.index_copy_(2, place, key), values.index_copy_(2, place, value)
+        keys.index_copy_(2, place, key)
+        values.index_copy_(2, place, value)
+        return keys[:, :, : self._seen], values[:, :, : self._seen]
+
+    @property
+    def _seen(self) -> int:
+        """Columns that attention looks at: on a GPU all there are, so that no size changes with a step."""
+        return self._end + 1 if self._mask.device.type == "cpu" else self._mask.shape[-1]
 
     def _run_graph(self, base: VisualGlmForConditionalGeneration) -> None:
         """Run the first step in new tensors as it is, record the second, replay it from then on."""
@@ -148,14 +166,12 @@ class DecodingBatch:
             self._graph = graph
         self._graph.replay()
 
-    def _forget_graph(self) -> None:
-        self._graph: Any = None
-        self._is_warm = False
-        devices = {each.device for each in self.keys}
-        is_alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
-        self._is_capturable = len(devices) == 1 and self._mask.device.type == "cuda" and is_alone
-
     # --- where rows stand ---------------------------------------------------------------------------------------------
+
+    @property
+    def _is_in_order(self) -> bool:
+        """Whether the rows are those of the tensors."""
+        return self._slots == list(range(len(self._mask)))
 
     def _index(self) -> Tensor:
         return torch.tensor(self._slots, device=self._logits.device)
@@ -172,20 +188,22 @@ class DecodingBatch:
         on_gpu = self._mask.device.type == "cuda"
         rows = 1 << (count - 1).bit_length() if on_gpu else count
         columns = max(_COLUMNS_GPU, 1 << end.bit_length()) if on_gpu else (end // _COLUMNS_CPU + 1) * _COLUMNS_CPU
-        fresh = DecodingBatch.__new__(DecodingBatch)
-        fresh._frequencies, fresh._end, fresh._slots = self._frequencies, end, list(range(count))
-        fresh.keys, fresh.values = (
-            [each.new_zeros(rows, each.shape[1], columns, each.shape[3]) for each in states]
-            for states in (self.keys, self.values)
+        shapes = [(rows, each.shape[1], columns, each.shape[3]) for each in self.keys]
+        fresh = DecodingBatch(
+            [each.new_zeros(shape) for each, shape in zip(self.keys, shapes, strict=True)],
+            [each.new_zeros(shape) for each, shape in zip(self.values, shapes, strict=True)],
+            torch.zeros((rows, columns), dtype=torch.bool, device=self._mask.device),
+            self._positions.new_zeros(rows, 2),
+            self._logits.new_zeros(rows, self._logits.shape[1]),
+            self._frequencies,
+            end,
         )
-        fresh._mask = self._mask.new_full((rows, 1, 1, columns), torch.finfo(self._mask.dtype).min)
-        fresh._positions = self._positions.new_zeros(rows, 2)
-        fresh._logits = self._logits.new_zeros(rows, self._logits.shape[1])
+        fresh._slots = list(range(count))
         begin = 0
         for part, start in zip(parts, first, strict=True):
             fresh._copy_rows(part, range(begin, begin + len(part)), start)
             begin += len(part)
-        self._take_over(fresh, columns)
+        self._take_over(fresh)
 
     def _copy_rows(self, other: "DecodingBatch", slots: Sequence[int], start: int) -> None:
         """Copy another batch's rows, from its column `start` on, so that they end where the own ones end."""
@@ -200,27 +218,17 @@ class DecodingBatch:
         self._positions[into] = other._positions[of]
         self._logits[into] = other._logits[of]
 
-    def _take_over(self, fresh: "DecodingBatch", columns: int) -> None:
-        """Stand where `fresh` does; in the tensors that are there, and that a graph knows, if they have its sizes."""
-        is_alike = self._mask.shape == fresh._mask.shape and self._graph is not None
-        self._slots, self._end = fresh._slots, fresh._end
-        if is_alike:
-            for mine, new in zip(self._tensors(), fresh._tensors(), strict=True):
-                mine.copy_(new)
-            self._place.fill_(self._end)
+    def _take_over(self, fresh: "DecodingBatch") -> None:
+        """Stand where `fresh` does; in the tensors that are there, if they have its sizes and a graph knows them."""
+        if self._graph is None or self._mask.shape != fresh._mask.shape:
+            vars(self).update(vars(fresh))
             return
-        self.keys, self.values, self._mask = fresh.keys, fresh.values, fresh._mask
-        self._positions, self._logits = fresh._positions, fresh._logits
-        device, dtype = self._mask.device, self._mask.dtype
-        self._tokens = torch.zeros((len(self._mask), 1), dtype=torch.int64, device=device)
-        self._place = torch.tensor([self._end], device=device)
-        places = torch.arange(columns, device=device)[None, None].expand(1, 2, -1)  # no position is as large
-        cos, sin = rotary_table(places, self._frequencies, dtype)
-        self._table = torch.stack((cos[0, :, 0, 0, 0], sin[0, :, 0, 0, 0]), dim=1)  # (columns, 2, head size / 2)
-        self._forget_graph()
+        self._slots, self._end = fresh._slots, fresh._end
+        for mine, new in zip(self._tensors(), fresh._tensors(), strict=True):
+            mine.copy_(new)
 
     def _tensors(self) -> list[Tensor]:
-        return [*self.keys, *self.values, self._mask, self._positions, self._logits]
+        return [*self.keys, *self.values, self._mask, self._positions, self._logits, self._place]
 
 
 def prefill(call: Any, base: VisualGlmForConditionalGeneration, inputs: Mapping[str, Tensor]) -> DecodingBatch:
@@ -279,7 +287,8 @@ def decode(
     """
     inputs = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **model_kwargs)
     batch = _begun(model(**inputs, return_dict=True), model, input_ids, model_kwargs.get("attention_mask"))
-    return _Loop(model, batch, input_ids, logits_processor, generation_config).run()
+    with lean_lora(model):
+        return _Loop(model, batch, input_ids, logits_processor, generation_config).run()
 
 
 class _Loop:

@@ -150,11 +150,11 @@ def rotary_table(
         dtype: Type of the result; the angles are computed in float32.
 
     Returns:
-        Two tensors of shape (B, L, 1, 1, 2, head size / 2), the last but one for the positions: the cosine, and the
+        Two tensors of shape (B, 1, L, 1, 2, head size / 2), the last but one for the positions: the cosine, and the
         sine with the sign that `apply_rotary` needs it with.
     """
     frequencies = torch.tensor(inverse_frequencies, dtype=torch.float32, device=positions.device)
-    angles = (positions.float().transpose(1, 2)[..., None] * frequencies)[:, :, None, None]
+    angles = (positions.float().transpose(1, 2)[..., None] * frequencies)[:, None, :, None]
     cos, sin = angles.cos(), angles.sin()
     return torch.cat((cos, cos), dim=-1).to(dtype), torch.cat((-sin, sin), dim=-1).to(dtype)
 
@@ -165,7 +165,7 @@ def apply_rotary(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Three kernels for queries and keys together; the backward pass keeps no copy of the states.
 
     Args:
-        states: Queries and keys, shape (B, L, heads, 2, head size).
+        states: Queries and keys, shape (B, heads, L, 2, head size).
         cos: From `rotary_table`.
         sin: Likewise.
 
@@ -197,8 +197,13 @@ def eager_attention(
 
 
 def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to attention scores for a mask that is true where a column is seen; same shape."""
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
+    """What is added to attention scores for a mask that is true where a column is seen; same shape.
+
+    Rows begin at multiples of 8 numbers, without which PyTorch's kernels on a GPU copy a mask in every layer.
+    """
+    columns = mask.shape[-1]
+    hidden = torch.zeros((*mask.shape[:-1], -(-columns // 8) * 8), dtype=dtype, device=mask.device)[..., :columns]
+    return hidden.masked_fill_(~mask, torch.finfo(dtype).min)
 
 
 class VisualGlmAttention(nn.Module):
@@ -225,9 +230,10 @@ class VisualGlmAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Attend; hidden states (B, L, D) in and out."""
         shape = hidden_states.shape[:-1]
-        fused = self.query_key_value(hidden_states).view(*shape, -1, 3, self.head_dim)
-        query, key = apply_rotary(fused[..., :2, :], *position_embeddings).transpose(1, 2).unbind(-2)
-        value = fused[..., 2, :].transpose(1, 2)
+        fused = self.query_key_value(hidden_states).view(*shape, -1, 3, self.head_dim).transpose(1, 2)
+        turning, value = fused.split((2, 1), dim=-2)
+        query, key = apply_rotary(turning, *position_embeddings).unbind(-2)
+        value = value.squeeze(-2)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
         attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -401,7 +407,7 @@ class VisualGlmTextModel(VisualGlmPreTrainedModel):
             position_ids=segment_places,  # the library's way to tell it where packed sequences begin
             block_sequence_ids=F.pad(block_ids, (cached, 0), value=-1),
         )
-        if isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.device.type == "cpu":
+        if isinstance(mask, Tensor) and mask.dtype == torch.bool:
             mask = additive_mask(mask, inputs_embeds.dtype)  # once, not in every layer
         hidden_states = inputs_embeds
         position_embeddings = rotary_table(glm_position_ids, self.inverse_frequencies, hidden_states.dtype)
