@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from tests.servers import moved_adapter
 from vglm.config import repo_root
 from vglm.errors import AdapterError, BusyError, ConfigError, WorkbenchError
+from vglm.model.decoding import prefill
 from vglm.model.loading import load_pretrained
 from vglm.serving.adapters import BASE, AdapterShelf
-from vglm.serving.decoding import prefill
 from vglm.serving.engine import Engine, Question
 from vglm.serving.sampling import Sampling, chinese_tokens, is_chinese
 

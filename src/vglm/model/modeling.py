@@ -11,18 +11,17 @@ Source: THUDM/VisualGLM-6B:model/visualglm.py, model/blip2.py; THUDM/chatglm-6b:
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
@@ -151,28 +150,31 @@ def rotary_table(
         dtype: Type of the result; the angles are computed in float32.
 
     Returns:
-        Two tensors of shape (B, 1, L, head size).
+        Two tensors of shape (B, 1, L, 1, 2, head size / 2), the last but one for the positions: the cosine, and the
+        sine with the sign that `apply_rotary` needs it with.
     """
     frequencies = torch.tensor(inverse_frequencies, dtype=torch.float32, device=positions.device)
-    angles = positions.float().transpose(1, 2)[..., None] * frequencies  # (B, L, 2, head size / 4)
-    angles = torch.cat((angles, angles), dim=-1).flatten(2)[:, None]
-    return angles.cos().to(dtype), angles.sin().to(dtype)
+    angles = (positions.float().transpose(1, 2)[..., None] * frequencies)[:, None, :, None]
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((cos, cos), dim=-1).to(dtype), torch.cat((-sin, sin), dim=-1).to(dtype)
 
 
 def apply_rotary(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the first half of each head by the first position and the second half by the second.
 
+    Three kernels for queries and keys together; the backward pass keeps no copy of the states.
+
     Args:
-        states: Queries or keys, shape (B, heads, L, head size).
-        cos: Shape (B, 1, L, head size), from `rotary_table`.
+        states: Queries and keys, shape (B, heads, L, 2, head size).
+        cos: From `rotary_table`.
         sin: Likewise.
 
     Returns:
         The rotated states, same shape and dtype.
     """
-    first, second = states.unflatten(-1, (2, 2, -1)).unbind(-2)
-    rotated = torch.stack((-second, first), dim=-2).flatten(-3)
-    return states * cos + rotated * sin
+    halves = states.unflatten(-1, (2, -1))
+    first, second = halves.chunk(2, dim=-1)
+    return torch.addcmul(halves * cos, torch.cat((second, first), dim=-1), sin).flatten(-2)
 
 
 def eager_attention(
@@ -186,12 +188,22 @@ def eager_attention(
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
     """Attention spelled out; returns the output (B, L, heads, head size) and the weights (B, heads, L, S)."""
-    scores = query @ key.transpose(2, 3) * scaling
-    if attention_mask is not None:
-        scores = scores + attention_mask
+    scores = query @ key.transpose(2, 3)
+    scores = scores * scaling if attention_mask is None else torch.add(attention_mask, scores, alpha=scaling)
     weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = F.dropout(weights, p=dropout, training=module.training)
+    if dropout and module.training:
+        weights = F.dropout(weights, p=dropout)
     return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to attention scores for a mask that is true where a column is seen; same shape.
+
+    Rows begin at multiples of 8 numbers, without which PyTorch's kernels on a GPU copy a mask in every layer.
+    """
+    columns = mask.shape[-1]
+    hidden = torch.zeros((*mask.shape[:-1], -(-columns // 8) * 8), dtype=dtype, device=mask.device)[..., :columns]
+    return hidden.masked_fill_(~mask, torch.finfo(dtype).min)
 
 
 class VisualGlmAttention(nn.Module):
@@ -218,20 +230,21 @@ class VisualGlmAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Attend; hidden states (B, L, D) in and out."""
         shape = hidden_states.shape[:-1]
-        fused = self.query_key_value(hidden_states).view(*shape, -1, 3 * self.head_dim).transpose(1, 2)
-        query, key, value = fused.chunk(3, dim=-1)
-        query, key = (apply_rotary(states, *position_embeddings) for states in (query, key))
+        fused = self.query_key_value(hidden_states).view(*shape, -1, 3, self.head_dim).transpose(1, 2)
+        turning, value = fused.split((2, 1), dim=-2)
+        query, key = apply_rotary(turning, *position_embeddings).unbind(-2)
+        value = value.squeeze(-2)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
         attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention
         )
+        if attend is sdpa_attention_forward and query.device.type == "cpu":
+            attend = eager_attention  # PyTorch's fused kernel shortens the exponential to 20 bits there
         dropout = self.config.attention_dropout if self.training else 0.0
-        # On a CPU PyTorch's fused kernel shortens the exponential to 20 bits, which doubles a layer's rounding error.
-        with sdpa_kernel(SDPBackend.MATH) if query.device.type == "cpu" else nullcontext():
-            output, weights = attend(
-                self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
-            )
+        output, weights = attend(
+            self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
+        )
         return self.dense(output.reshape(*shape, -1)), weights
 
 
@@ -273,11 +286,14 @@ class VisualGlmDecoderLayer(GradientCheckpointingLayer):
         """Hidden states (B, L, D) in and out."""
         residual = self.input_layernorm(hidden_states)
         output, _ = self.attention(residual, position_embeddings, attention_mask, past_key_values, **kwargs)
-        hidden_states = residual * self.residual_factor + F.dropout(output, self.hidden_dropout, self.training)
-        residual = self.post_attention_layernorm(hidden_states)
-        output = F.dropout(self.mlp(residual), self.hidden_dropout, self.training)
-        hidden_states = residual * self.residual_factor + output
+        residual = self.post_attention_layernorm(self._add(output, residual))
+        hidden_states = self._add(self.mlp(residual), residual)
         return hidden_states
+
+    def _add(self, output: Tensor, residual: Tensor) -> Tensor:
+        if self.training and self.hidden_dropout:
+            output = F.dropout(output, self.hidden_dropout)
+        return torch.add(output, residual, alpha=self.residual_factor)
 
 
 class VisualGlmPreTrainedModel(PreTrainedModel):
@@ -391,6 +407,8 @@ class VisualGlmTextModel(VisualGlmPreTrainedModel):
             position_ids=segment_places,  # the library's way to tell it where packed sequences begin
             block_sequence_ids=F.pad(block_ids, (cached, 0), value=-1),
         )
+        if isinstance(mask, Tensor) and mask.dtype == torch.bool:
+            mask = additive_mask(mask, inputs_embeds.dtype)  # once, not in every layer
         hidden_states = inputs_embeds
         position_embeddings = rotary_table(glm_position_ids, self.inverse_frequencies, hidden_states.dtype)
         for layer in self.layers:
@@ -674,15 +692,31 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
             attentions=output.attentions,
         )
 
+    def _expand_inputs_for_generation(  # type: ignore[override]
+        self, *arguments: Any, **keywords: Any
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Beside what transformers does before the first token, keep where the prompts end."""
+        expand: Callable[..., tuple[Tensor, dict[str, Any]]] = GenerationMixin._expand_inputs_for_generation
+        ids, kwargs = expand(self, *arguments, **keywords)
+        mask = kwargs.get("attention_mask")
+        if mask is None or mask.ndim == 2:
+            positions, _ = glm_layout(ids, mask, self.config.text_config)
+            kwargs["prompt_end"] = (positions[..., -1:], ids.shape[1])
+        return ids, kwargs
+
     def prepare_inputs_for_generation(  # type: ignore[override]
         self,
         input_ids: Tensor,
         next_sequence_length: int | None = None,
         past_key_values: Cache | None = None,
         attention_mask: Tensor | None = None,
+        prompt_end: tuple[Tensor, int] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Add the layout of the tokens of this step, which follows from all tokens so far."""
+        """Add the layout of the tokens of this step.
+
+        That of a prompt follows from its tokens; a single token behind it has the position of the last plus one.
+        """
         prepare: Callable[..., dict[str, Any]] = GenerationMixin.prepare_inputs_for_generation
         inputs = prepare(
             self,
@@ -692,13 +726,20 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
             attention_mask=attention_mask,
             **kwargs,
         )
-        positions, block_ids = glm_layout(input_ids, attention_mask, self.config.text_config)
-        image_mask = image_slots(input_ids, block_ids, self.config)
-        length = next_sequence_length or input_ids.shape[1]
-        inputs["attention_mask"] = attention_mask  # two-dimensional: the language model adds the prompt's own block
-        inputs["glm_position_ids"] = positions[..., -length:]
-        inputs["block_ids"] = block_ids[:, -length:]
-        inputs["image_mask"] = image_mask[:, -length:]
-        if not kwargs.get("is_first_iteration") and kwargs.get("use_cache", True):
+        is_first = bool(kwargs.get("is_first_iteration"))
+        if prompt_end is not None and next_sequence_length == 1 and not is_first:
+            last, length = prompt_end
+            ids = input_ids[:, -1:]
+            inputs["glm_position_ids"] = torch.cat((last[:, :1], last[:, 1:] + (input_ids.shape[1] - length)), dim=1)
+            inputs["block_ids"] = torch.full_like(ids, -1)
+            inputs["image_mask"] = torch.zeros_like(ids, dtype=torch.bool)
+        else:
+            positions, block_ids = glm_layout(input_ids, attention_mask, self.config.text_config)
+            length = next_sequence_length or input_ids.shape[1]
+            inputs["glm_position_ids"] = positions[..., -length:]
+            inputs["block_ids"] = block_ids[:, -length:]
+            inputs["image_mask"] = image_slots(input_ids, block_ids, self.config)[:, -length:]
+            inputs["attention_mask"] = attention_mask  # two-dimensional: the language model adds the prompt's own block
+        if not is_first and kwargs.get("use_cache", True):
             inputs.pop("image_features", None)  # in the cache by now; transformers drops pixel_values itself
         return inputs

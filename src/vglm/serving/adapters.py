@@ -22,6 +22,7 @@ from typing import Any
 from torch import nn
 
 from vglm.errors import AdapterError
+from vglm.model.lean_lora import make_lean
 from vglm.model.loading import attach_adapter
 from vglm.model.modeling import VisualGlmForConditionalGeneration
 
@@ -88,6 +89,8 @@ class AdapterShelf:
             tuned = attach_adapter(self.base, folder, is_checked=is_checked).eval()
         finally:
             wrappers = self._take_off(before)
+        for wrapper in wrappers.values():
+            make_lean(wrapper)
         is_prompt = bool(getattr(tuned.active_peft_config, "is_prompt_learning", False))
         self._shelved[name] = _Shelved(tuned if is_prompt else self.base, wrappers, folder)
 

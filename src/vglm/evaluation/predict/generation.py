@@ -46,6 +46,7 @@ from vglm.evaluation.predictions import (
     recover_predictions,
     unanswered,
 )
+from vglm.model.decoding import decode
 from vglm.processes import Processes
 from vglm.tuning.features import fill_features, open_features
 
@@ -283,7 +284,11 @@ def _answer(
                 if collate.features is not None and not fill_features(features, [sample for _, sample in asked]):
                     collate.features = None
                 batch = {name: each.to(model.device) for name, each in collate([each for _, each in asked]).items()}
-                settings: dict[str, Any] = {**SETTINGS, "max_new_tokens": decoding.max_new_tokens}
+                settings: dict[str, Any] = {
+                    **SETTINGS,
+                    "custom_generate": decode,
+                    "max_new_tokens": decoding.max_new_tokens,
+                }
                 if decoding.sampling is not None:
                     keys = [answered[row].key for row, _ in asked]
                     settings["logits_processor"] = decoding.sampling.processors(keys)
