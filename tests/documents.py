@@ -59,6 +59,7 @@ def check(command: str) -> None:
         ConfigError: The config has no such setting, or it takes no such value.
     """
     typed = re.sub(r"\$\w+", "1", PLACEHOLDER.sub("somewhere", command))
+    typed = re.sub(r"=\.\.\.(?=\s|$)", "=somewhere", typed)
     words = [each for each in shlex.split(typed, comments=True) if "..." not in each and "…" not in each]
     while words and re.fullmatch(r"\w+=\S*", words[0]):  # an environment variable
         words = words[1:]
@@ -83,9 +84,11 @@ def _check_one(words: list[str]) -> None:
         case [] | ["pip", "freeze"]:
             return
         case ["torchrun", *rest]:
-            while rest[0].startswith("--"):
+            while rest and rest[0].startswith("--"):
                 rest = rest[1:] if "=" in rest[0] else rest[2:]
-            _check_one(["python", *rest])
+            _check_one(["python", *rest] if rest else [])
+        case ["srun", *rest]:
+            _check_one(rest)
         case ["python" | "python3", "-m", "pip", *rest] | ["pip", *rest]:
             _check_installation(rest)
         case ["python", "-m", "pytest", *rest]:
@@ -110,6 +113,8 @@ def _check_one(words: list[str]) -> None:
 
 
 def _check_vglm(words: list[str]) -> None:
+    if words[:1] == ["somewhere"]:
+        return
     if words and words[0] in ("train", "evaluate"):
         check_overrides(words[0], words[1:])
         return
@@ -137,18 +142,22 @@ def check_overrides(config_name: str, words: list[str]) -> None:
         overrides.remove(words[words.index("--cfg") + 1])
     if "-m" in words or any(each.startswith("protocol=") for each in words):
         overrides = [re.sub(r"^([\w.]+=)([^,\[{(]+),.*$", r"\1\2", each) for each in overrides]
-    for override in overrides:
-        if override.startswith("hydra.searchpath"):
-            return  # where a file would lie that is not here
+    if any(each.startswith("hydra.searchpath") for each in overrides):
+        return  # where a file would lie that is not here
+    groups = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()} | {"recipes"}
+    overrides = [each for each in overrides if not (each.endswith("=somewhere") and each.partition("=")[0] in groups)]
     cfg = compose(config_name, overrides)
     if config_name == "evaluate":
-        trained = OmegaConf.to_container(compose("train", ["recipes=background/lora"])) if cfg.run else {}
-        assert isinstance(trained, dict)
-        take_from_run(
-            cfg, {str(key): value for key, value in trained.items() if key in ("model", "dataset", "metrics")}
-        )
+        take_from_run(cfg, _trained() if cfg.run else {})
         cfg.metrics = spell_out(cfg.metrics)
     check_config(cfg, config_name)
+
+
+@cache
+def _trained() -> dict[str, object]:
+    """What an evaluation takes from the config of a run."""
+    cfg = compose("train", ["recipes=background/lora"])
+    return {name: OmegaConf.to_container(cfg[name], resolve=True) for name in ("model", "dataset", "metrics")}
 
 
 # --- links ------------------------------------------------------------------------------------------------------------
