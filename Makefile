@@ -12,7 +12,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint types fix fuzz clean
+.PHONY: help env demo test lint types fix fuzz docs clean
 
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python,\
 	$(shell $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $(name))))
@@ -29,6 +29,7 @@ help:
 	@echo "make lint    ruff (rules and format) and the import contract"
 	@echo "make types   mypy, strict on src"
 	@echo "make fuzz    damaged and hostile inputs through all that reads them (SEED=, N=, AREAS=)"
+	@echo "make docs    the documentation as a site in outputs/site, every link checked"
 	@echo "make fix     let ruff mend and format what it can"
 	@echo "make env     .venv with the exact versions of constraints.txt (the targets above do it themselves)"
 	@echo "make clean   remove .venv and caches; outputs/ stays"
@@ -64,6 +65,14 @@ fix: env
 
 fuzz: env
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seed $(SEED) --number $(N) --areas $(AREAS)
+
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "next: open outputs/site/index.html, or $(BIN)/mkdocs serve"
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_FLAGS) -e ".[test,docs]"
+	@touch $@
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis src/*.egg-info
