@@ -216,9 +216,13 @@ def _markdown(report: _Report, language: Language) -> str:
     return "".join(report.bodies(environment, "section.md.j2"))
 
 
+_INSIDE = r"[^\W_]"
+"""What an underscore stands between in a name, where it marks nothing."""
+
+
 def _markdown_text(text: str) -> str:
     """Any text as words of a paragraph, a list or a table, never as marks."""
-    text = " ".join(re.sub(r"[\\`*_\[\]|~]", r"\\\g<0>", text).split())
+    text = " ".join(re.sub(rf"[\\`*\[\]|~]|(?<!{_INSIDE})_|_(?!{_INSIDE})", r"\\\g<0>", text).split())
     text = re.sub(r"^(\d*)([#+-]+|[.)])(?=\s|$)", r"\1\\\2", text)  # what would begin a heading or a list
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
