@@ -9,9 +9,11 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from markdown_it import MarkdownIt
 from PIL import Image
 from rich.cells import cell_len
 from rich.console import Console
@@ -214,10 +216,35 @@ def test_text_stays_text(make_folder: Callable[..., Path]) -> None:
     assert page.text.count(ATTACK) >= 6
     assert "<" not in page.raw
     assert page.data["rows"][0][1:4] == [ATTACK] * 3
-    markdown = (path.parent / "report.md").read_text(encoding="utf-8").partition("```")[0]
-    assert "<script" not in markdown
-    rows = [line for line in markdown.splitlines() if line.startswith("| ") and "b" in line]
-    assert all(len(re.findall(r"(?<!\\)\|", row)) in (3, 4, 6, 8, 9, 10) for row in rows)
+
+
+MARKS = "# <b>x</b> [a](http://b) ![c](d) **e** _f_ `g` | h\n\n- i\n```\n1. j &amp; ~~k~~"
+
+
+def test_text_stays_text_in_markdown(make_folder: Callable[..., Path]) -> None:
+    hostile, harmless = (_written(make_folder, text) for text in (MARKS, "words"))
+    assert [token.type for token in hostile] == [token.type for token in harmless]
+    assert [token.tag for token in hostile] == [token.tag for token in harmless]
+    written = " ".join(token.content for token in hostile if token.type == "text")
+    assert written.count(" ".join(MARKS.split())) >= 9
+
+
+def _written(make_folder: Callable[..., Path], text: str) -> list[Any]:
+    """The tokens of `report.md`, with a text wherever data can have one."""
+    values = dict.fromkeys(("question", "reference", "kind", "image"), text)
+    worse = [record(f"{row}", text, **values) for row in range(40)]
+    same = [record(f"b{row}", "b", reference="b", kind="b") for row in range(40)]
+    before, after = [*worse, *same], [*(replace(each, prediction=text + "!") for each in worse), *same]
+    evaluation = replace(
+        EVALUATION, title=text, summary=text, facts={text: text}, command=text,
+        stamps=(Stamp(text=text, detail=text),), candidate=Arm(label="after", meaning=text),
+    )  # fmt: skip
+    folder = make_folder(before, after, evaluation)
+    rule = {"name": text, "meaning": text, "scores": {"exact_match": 0.5}}
+    (folder / "baselines.json").write_text(json.dumps([rule]), encoding="utf-8")
+    markdown = (render(folder).parent / "report.md").read_text(encoding="utf-8")
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(markdown)
+    return [token for block in tokens for token in (block, *(block.children or ()))]
 
 
 def test_markdown_is_a_table_and_a_few_changed_examples(make_folder: Callable[..., Path]) -> None:

@@ -12,10 +12,10 @@ from rich.console import Console
 from test_report import AFTER, BEFORE, EVALUATION, Page, answers, make_folder, record  # noqa: F401
 
 from vglm.errors import DataError
-from vglm.evaluation.messages import LANGUAGES
 from vglm.evaluation.predictions import Prediction, SampleLoss, write_losses
 from vglm.evaluation.report import print_summary, render, sections
 from vglm.evaluation.score.scoring import read_comparison
+from vglm.text.prompt import LANGUAGES
 
 FILES = {
     "__init__.py": """

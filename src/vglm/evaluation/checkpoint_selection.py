@@ -169,7 +169,9 @@ class CheckpointScores(CheckpointScorer):
     """Scores checkpoints as they are saved, and remembers which of them is to be kept.
 
     A run that is resumed drops the lines behind its checkpoint, as the log does, and scores the checkpoint itself if a
-    kill came between the two. On several processes all of them score and the main one's figures count.
+    kill came between the two. On several processes all of them score and the main one's figures count. transformers'
+    EarlyStoppingCallback compares one number with its best so far, after an evaluation that comes before the save; here
+    two numbers count, one of them against the model before training, and patience counts what is beyond the budget.
 
     Args:
         path: The file of scores.

@@ -113,7 +113,7 @@ def _read_csv(path: Path, star: str | None, magnitudes: bool | None) -> LightCur
         found = f"byte {err.start} that is no UTF-8"
         raise DataError(f"expected {path.name} to be text, found {found}; fix: save it as CSV") from err
     numbered = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
-    first = next((place for place, (_, line) in enumerate(numbered) if not line.lstrip().startswith("#")), 0)
+    first = next((index for index, (_, line) in enumerate(numbered) if not line.lstrip().startswith("#")), 0)
     comment = numbered[first - 1][1].lstrip(" \t#").strip() if first else ""
     numbered = [(number, line) for number, line in numbered if not line.lstrip().startswith("#")]
     if not numbered:
@@ -195,7 +195,7 @@ def _columns(path: Path, names: list[str]) -> tuple[int, int, int | None, bool]:
 
     time, flux, magnitude = find(_TIME), find(_FLUX), find(_MAGNITUDE)
     if magnitude is None:
-        bands = [place for place, name in enumerate(names) if "mag" in name and not _UNCERTAIN.search(name)]
+        bands = [index for index, name in enumerate(names) if "mag" in name and not _UNCERTAIN.search(name)]
         magnitude = bands[0] if len(bands) == 1 else None
     light = magnitude if flux is None else flux
     if time is None or light is None:

@@ -117,8 +117,8 @@ def _print_finding(finding: Finding, console: Console) -> None:
     console.print(line)
     if finding.table is not None:
         table = RichTable(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for place, column in enumerate(finding.table.columns):
-            table.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
+        for index, column in enumerate(finding.table.columns):
+            table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
         for row in finding.table.rows:
             table.add_row(*map(escape, row))
         console.print(Padding(table, (0, 0, 0, 2)))

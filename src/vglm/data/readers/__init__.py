@@ -3,7 +3,7 @@
     read("data/openi/openi-zh.json")            yields a Sample for a good row and a BadRow for another
     read_samples("data/openi/openi-zh.json")    yields samples, and tells all bad rows in one DataError at the end
 
-A format is one module of this package with the four names of `Reader`; one that is added is found without more ado.
+A format is one module of this package with the four names of `Reader`; one that is added is found by its name alone.
 """
 
 import difflib

@@ -62,8 +62,8 @@ def read(
         name = "" if entry is None else check.value(entry.get("file_name"), f"'file_name' of image {row['image_id']}")
         image = check.image(folders, name) if name else None
         joined.add(check, row.get("id"), row, number)
-        told = {} if entry is None else {each.source: entry[each.source] for each in ids_in(entry)}
-        meta = check.meta(told | {key: value for key, value in row.items() if key != "caption"})
+        ids = {} if entry is None else {each.source: entry[each.source] for each in ids_in(entry)}
+        meta = check.meta(ids | {key: value for key, value in row.items() if key != "caption"})
         language, question = questions.about(caption)
         yield check.outcome(
             Sample(

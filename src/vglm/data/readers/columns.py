@@ -200,10 +200,10 @@ class TableReader:
             folders, name, **{key: value for key, value in options.items() if key in dialogue_keys}
         )
         names = tuple(dict.fromkeys(names))
-        told = _told(options)
+        named = _named(options)
         if holds_dialogues(names):
-            return cls(dialogues, None, renamed=_rename(path, names, options, told))
-        columns = _settle(path, names, told, options.get("question"))
+            return cls(dialogues, None, renamed=_rename(path, names, options, named))
+        columns = _settle(path, names, named, options.get("question"))
         return cls(dialogues, columns, options.get("question"), cells=cells)
 
     def read(self, number: int | str, row: Any, split: str | None = None) -> Iterator[Sample | BadRow]:
@@ -345,7 +345,7 @@ def looks_like_samples(names: Iterable[str]) -> bool:
     return bool(names & {*_GUESSES["answer"], _ANSWERS}) and bool(names & {*_GUESSES["question"], *_GUESSES["image"]})
 
 
-def _told(options: Mapping[str, Any]) -> dict[str, str]:
+def _named(options: Mapping[str, Any]) -> dict[str, str]:
     """The columns that the user names, by their part."""
     columns = options.get("columns") or {}
     if not isinstance(columns, Mapping) or not columns.keys() <= set(PARTS):
@@ -353,13 +353,13 @@ def _told(options: Mapping[str, Any]) -> dict[str, str]:
             f"dataset.columns must name columns for some of {', '.join(PARTS)}, such as"
             f" {{image: photo, question: asked}}, got {columns!r}."
         )
-    told = {**columns, **{part: options[f"{part}_column"] for part in PARTS if options.get(f"{part}_column")}}
-    return {part: str(column) for part, column in told.items() if column is not None}
+    named = {**columns, **{part: options[f"{part}_column"] for part in PARTS if options.get(f"{part}_column")}}
+    return {part: str(column) for part, column in named.items() if column is not None}
 
 
-def _settle(path: Path | str, names: tuple[str, ...], told: Mapping[str, str], asked: str | None) -> Columns:
+def _settle(path: Path | str, names: tuple[str, ...], named: Mapping[str, str], asked: str | None) -> Columns:
     """Find each column's part."""
-    found = {part: _find(path, part, names, told.get(part)) for part in PARTS}
+    found = {part: _find(path, part, names, named.get(part)) for part in PARTS}
     group = found["group"]
     answer, question = found["answer"], found["question"]
     further = found["input"] or ("input" if question == "instruction" and "input" in names else None)
@@ -378,22 +378,22 @@ def _settle(path: Path | str, names: tuple[str, ...], told: Mapping[str, str], a
 
 
 def _rename(
-    path: Path | str, names: tuple[str, ...], options: Mapping[str, Any], told: Mapping[str, str]
+    path: Path | str, names: tuple[str, ...], options: Mapping[str, Any], named: Mapping[str, str]
 ) -> dict[str, str]:
     """Of the user's columns those that make sense beside messages, under the names by which dialogues know them."""
-    given = [*(["question"] if options.get("question") is not None else []), *told]
+    given = [*(["question"] if options.get("question") is not None else []), *named]
     for option in given:
         if option in ("question", "answer", "input"):
             raise ConfigError(f"dataset.options.{option}: {path} holds dialogues, which have their own questions.")
-    renamed = {_find(path, part, names, column): part for part, column in told.items()}
+    renamed = {_find(path, part, names, column): part for part, column in named.items()}
     return {str(name): "images" if part == "image" else part for name, part in renamed.items()}
 
 
-def _find(path: Path | str, part: str, names: tuple[str, ...], told: str | None) -> str | None:
-    if told is not None:
-        if told not in names:
-            raise DataError(f"{path}: there is no column {quote(told)}. {_these(names)}")
-        return told
+def _find(path: Path | str, part: str, names: tuple[str, ...], named: str | None) -> str | None:
+    if named is not None:
+        if named not in names:
+            raise DataError(f"{path}: there is no column {quote(named)}. {_these(names)}")
+        return named
     fitting = [name for name in names if name in _GUESSES.get(part, ())]
     if part == "answer" and not fitting and _ANSWERS in names:
         return _ANSWERS

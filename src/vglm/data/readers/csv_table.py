@@ -142,8 +142,8 @@ def _read_header(file: TextIO) -> str:
 
 
 def _delimiter(header: str) -> str:
-    told = _SEPARATOR.match(header)
-    return told[1] if told else max(",\t;", key=header.count)
+    declared = _SEPARATOR.match(header)
+    return declared[1] if declared else max(",\t;", key=header.count)
 
 
 def _split_header(header: str) -> list[str]:

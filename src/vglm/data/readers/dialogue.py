@@ -227,9 +227,9 @@ def _messages(check: RowCheck, row: Mapping[str, Any], key: str) -> list[dict[st
         found = "an empty list" if messages == [] else kind_of(messages) if key in row else "no such key"
         check.fail(f"{key!r} to be a list of messages", found, "write the dialogue there")
         return []
-    for place, message in enumerate(messages, start=1):
+    for index, message in enumerate(messages, start=1):
         if not isinstance(message, dict):
-            check.fail(f"message {place} of {key!r} to be an object", kind_of(message), "write it as an object")
+            check.fail(f"message {index} of {key!r} to be an object", kind_of(message), "write it as an object")
         elif len(message) > 2 and (unread := [each for each in _UNREAD if message.get(each)]):
             check.fail("messages of a role and a text", quote(unread[0]), "write it into the text, or take it out")
     return [message for message in messages if isinstance(message, dict)]
@@ -277,7 +277,7 @@ def _pair(check: RowCheck, messages: list[tuple[str, str]]) -> tuple[list[str], 
     if any(not role for role, _ in messages):
         return [], []  # told already
     dialogue = [(role, text) for role, text in messages if role != "system"]
-    first = next((place for place, (role, _) in enumerate(messages) if role != "system"), len(messages))
+    first = next((index for index, (role, _) in enumerate(messages) if role != "system"), len(messages))
     if any(role == "system" for role, _ in messages[first:]):
         check.fail("a system message only at the start", "one further on", "move its text into a question")
     roles = [role for role, _ in dialogue]

@@ -91,10 +91,10 @@ def read(
         raise DataError(
             f"{file}: {INFO} names the columns {', '.join(map(quote, absent))} ({label}), found {found}. Correct it."
         )
-    told = {ours: columns[part] for part, ours in _PARTS.items() if columns.get(part) in names}
+    parts = {ours: columns[part] for part, ours in _PARTS.items() if columns.get(part) in names}
     if kind == "sharegpt":
-        names, told = ["messages"], {}
-    chosen: Any = {"columns": told, **options}
+        names, parts = ["messages"], {}
+    chosen: Any = {"columns": parts, **options}
     table = TableReader.start(file, ImageFolders(file.parent, image_dir), name, names, **chosen)
     for number, row in rows:
         if not isinstance(row, dict):

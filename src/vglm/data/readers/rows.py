@@ -236,9 +236,9 @@ class Joined:
     def of(cls, entries: Sequence[Any], key: str, what: str) -> "Joined":
         """All entries of a list that are objects with an id; the row that needs another is told."""
         joined = cls(key, what)
-        for place, entry in enumerate(entries, start=1):
+        for index, entry in enumerate(entries, start=1):
             if isinstance(entry, dict) and isinstance(entry.get(key), int | str):
-                joined._put(entry[key], entry, place)
+                joined._put(entry[key], entry, index)
         return joined
 
     def _put(self, identity: Any, entry: Any, place: int) -> bool:
@@ -367,12 +367,12 @@ def read_answers(check: RowCheck, given: Any, label: str) -> list[str]:
         found = "an empty list" if given == [] else kind_of(given)
         check.fail(f"{label} to be a list of answers", found, "list what people answered")
         return []
-    said = [each.get("answer") if isinstance(each, Mapping) else each for each in given]
+    answers = [each.get("answer") if isinstance(each, Mapping) else each for each in given]
     return [
         str(each)
         if isinstance(each, int | float) and not isinstance(each, bool)
         else check.value(each, f"{label}, {n}")
-        for n, each in enumerate(said, start=1)
+        for n, each in enumerate(answers, start=1)
     ]
 
 

@@ -48,9 +48,9 @@ def read_paraphrases(path: str | PathLike[str] | None) -> tuple[str, ...]:
             f"prompts: {path} has {len(templates)} paraphrases; expected 1 to {MAX_PARAPHRASES}, such as"
             " 'Look at the picture. {question}', one a line."
         )
-    for place, template in enumerate(templates):
+    for index, template in enumerate(templates):
         parse_template(template, "prompts")
-        if template in templates[:place]:
+        if template in templates[:index]:
             raise ConfigError(f"prompts: {path} has {template!r} twice. Remove one.")
     return tuple(templates)
 
@@ -83,7 +83,7 @@ def make_paraphrases(
     rows = range(len(test))
     chosen = [test[row] for row in sorted(random.Random(seed).sample(rows, min(MAX_ASKED, len(rows))))]
     controls = []
-    for place, template in enumerate(templates, start=1):
-        arm = Arm(label=f"{PARAPHRASE}-{place}", meaning=Message("control_meaning.prompt", {"template": template}))
+    for index, template in enumerate(templates, start=1):
+        arm = Arm(label=f"{PARAPHRASE}-{index}", meaning=Message("control_meaning.prompt", {"template": template}))
         controls.append(Control(arm, fill_template(chosen, template, "prompts")))
     return tuple(control for control in controls if control.samples)

@@ -34,10 +34,10 @@ def measure_losses(
     rows = [(-each[0].per_token, each[0].tokens, sample) for each, sample in zip(scores, train, strict=True) if each]
     rows.sort(key=lambda row: -row[0])
     losses = []
-    for place, (loss, tokens, sample) in enumerate(rows):
+    for index, (loss, tokens, sample) in enumerate(rows):
         asked = unanswered(sample, "train")
         found = SampleLoss(asked.id, asked.question, asked.reference, loss, tokens, asked.image)
-        if place < SHOWN and (image := sample.open_image()) is not None:
+        if index < SHOWN and (image := sample.open_image()) is not None:
             found = replace(found, image_sha256=keep_image(image, folder / IMAGES_FOLDER))
         losses.append(found)
     write_losses(losses, folder)

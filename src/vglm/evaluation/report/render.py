@@ -10,6 +10,7 @@ only its own script.
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -198,14 +199,34 @@ def _source(environment: Environment, name: str) -> str:
     return environment.loader.get_source(environment, name)[0]
 
 
+class _Markdown(str):
+    """A text that is Markdown, and not escaped."""
+
+
 def _markdown(report: _Report, language: Language) -> str:
-    def write(cell: Any) -> Any:
+    def plain(cell: Any) -> Any:
         return getattr(cell, language) if isinstance(cell, Text) else cell
 
+    def write(cell: Any) -> Any:
+        text = plain(cell)
+        return _markdown_text(text) if isinstance(text, str) and not isinstance(text, _Markdown) else text
+
     environment = _environment(write, autoescape=False)
-    environment.filters["cell"] = lambda cell: _markdown_cell(str(write(cell)))
-    environment.globals["table"] = lambda table: _markdown_table(table, write)
+    environment.filters["cell"] = lambda cell: _Markdown(_markdown_cell(str(plain(cell))))
+    environment.filters["code"] = lambda text: _Markdown(text.replace("```", "` ` `"))
+    environment.globals["table"] = lambda table: _Markdown(_markdown_table(table, plain))
     return "".join(report.bodies(environment, "section.md.j2"))
+
+
+_INSIDE = r"[^\W_]"
+"""What an underscore stands between in a name, where it marks nothing."""
+
+
+def _markdown_text(text: str) -> str:
+    """Any text as words of a paragraph, a list or a table, never as marks."""
+    text = " ".join(re.sub(rf"[\\`*\[\]|~]|(?<!{_INSIDE})_|_(?!{_INSIDE})", r"\\\g<0>", text).split())
+    text = re.sub(r"^(\d*)([#+-]+|[.)])(?=\s|$)", r"\1\\\2", text)  # what would begin a heading or a list
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _markdown_table(table: Table, write: Callable[[Cell], Any]) -> str:

@@ -14,8 +14,9 @@
 
 All but `__init__.py` may be missing, and of its functions those that a section does not need; all of them are pure.
 Without `printed` the terminal shows the section's lines but notes. In the templates `t("key")` stands for the section's
-words; every `Text` comes out in the language of the file, on the page in both. The package's name, in
-`vglm.evaluation.report.sections.SECTIONS`, makes the section a part of every report.
+words; every `Text` comes out in the language of the file, on the page in both. Texts are escaped; what stands between
+Markdown's fences takes the filter `code`. The package's name, in `vglm.evaluation.report.sections.SECTIONS`, makes the
+section a part of every report.
 """
 
 import importlib

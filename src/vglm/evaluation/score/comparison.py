@@ -49,6 +49,7 @@ from vglm.evaluation.score.metrics import (
     class_f1_intervals,
     classify,
     compare_arms,
+    measure,
     select_metrics,
 )
 from vglm.evaluation.score.metrics.external import stored_metrics
@@ -68,6 +69,7 @@ from vglm.evaluation.score.schema import (
 from vglm.evaluation.score.settings import MetricSettings, read_settings
 from vglm.evaluation.score.statistics import (
     GrossForgetting,
+    Interval,
     NonInferiority,
     PairedComparison,
     gross_forgetting,
@@ -367,6 +369,13 @@ class Comparison:
         own = (gain.result for gain in self.gains if gain.label == self.baseline)
         found = judge(next(own, part.primary), part.primary_metric)
         return replace(found, finding="no skill") if part.has_one_reference and found.finding != "too few" else found
+
+    @cached_property
+    def arm_intervals(self) -> dict[str, Interval]:
+        """Arm -> the interval of its own score by the primary metric on the main split."""
+        metric, pairs = self.verdict.metric, self.splits[self.main].pairs
+        arms = {self.baseline: [each.baseline for each in pairs], self.candidate: [each.candidate for each in pairs]}
+        return {label: measure(metric, records).interval for label, records in arms.items()}
 
     @cached_property
     def gain_changes(self) -> tuple[GainChange, ...]:

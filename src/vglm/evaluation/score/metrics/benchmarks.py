@@ -181,10 +181,10 @@ def _mme_score_rows(records: Sequence[Prediction], wanted: Sequence[str] | None)
     hits = _yes_no_hits(records)
     both = all_right(hits, pairs)
     rows = np.zeros((len(records), 4 * len(names)))
-    for place, category in enumerate(categories):
+    for index, category in enumerate(categories):
         if category in names:
             start = 4 * names.index(category)
-            rows[place, start : start + 4] = (hits[place], 1, *both[place])
+            rows[index, start : start + 4] = (hits[index], 1, *both[index])
     return rows
 
 

@@ -98,9 +98,9 @@ def all_right(hits: Rows, keys: Sequence[object]) -> Rows:
     """(all hits of a key are 1, 1) at the key's first row and zeros at its others, shape (n, 2)."""
     first: dict[object, int] = {}
     rows = np.zeros((len(hits), 2))
-    for place, (key, hit) in enumerate(zip(keys, hits, strict=True)):
-        start = first.setdefault(key, place)
-        rows[start] = (rows[start, 0] * hit, 1) if start != place else (hit, 1)
+    for index, (key, hit) in enumerate(zip(keys, hits, strict=True)):
+        start = first.setdefault(key, index)
+        rows[start] = (rows[start, 0] * hit, 1) if start != index else (hit, 1)
     return rows
 
 

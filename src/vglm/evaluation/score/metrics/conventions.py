@@ -133,8 +133,8 @@ def coco_rouge_l(prediction: str, reference: str) -> float:
     for token in given:
         previous = row
         row = [0]
-        for place, other in enumerate(wanted):
-            row.append(previous[place] + 1 if token == other else max(previous[place + 1], row[place]))
+        for index, other in enumerate(wanted):
+            row.append(previous[index] + 1 if token == other else max(previous[index + 1], row[index]))
     precision, recall = row[-1] / len(given), row[-1] / len(wanted)
     return (1 + 1.2**2) * precision * recall / (recall + 1.2**2 * precision) if row[-1] else 0.0
 

@@ -127,8 +127,8 @@ def calibrate(confidences: ArrayLike, is_right: ArrayLike, *, bins: int = BINS) 
         raise ValueError("calibration needs as many confidences from 0 to 1 as answers, and at least one.")
     sums = _bin_rows(chance, right, bins).sum(axis=0).reshape(3, bins)
     rows = [
-        (place / bins, int(n), float(confidence / n), float(share / n))
-        for place, (n, confidence, share) in enumerate(sums.T)
+        (index / bins, int(n), float(confidence / n), float(share / n))
+        for index, (n, confidence, share) in enumerate(sums.T)
         if n
     ]
     return Calibration(float(_expected_error(sums.reshape(-1))), tuple(rows))

@@ -101,8 +101,8 @@ def _parse_label(text: str, names: Sequence[str], meanings: Sequence[tuple[str, 
             return None if is_yes is None else pair[0 if is_yes else 1]
     if names and set(words) <= set(ascii_uppercase):
         return _read_letter(text, names) or _lone_letter(text, names)
-    said = {words[word] for word in _named(text, list(words))}
-    return said.pop() if len(said) == 1 else None
+    labels = {words[word] for word in _named(text, list(words))}
+    return labels.pop() if len(labels) == 1 else None
 
 
 def parse_choice(text: str, choices: Sequence[str], meanings: Sequence[str] = ()) -> str | None:
@@ -157,8 +157,8 @@ def _named(text: str, labels: Sequence[str]) -> list[str]:
             found[label] = [match.span() for match in re.finditer(_in_any_number(bare, words.values()), flat)]
     spans = {span for each in found.values() for span in each}
     hidden = {one for one in spans for two in spans if one != two and two[0] <= one[0] and one[1] <= two[1]}
-    said = {label: [start for start, end in each if (start, end) not in hidden] for label, each in found.items()}
-    named = [label for label, starts in said.items() if not all(_is_denied(lower[:start]) for start in starts)]
+    shown = {label: [start for start, end in each if (start, end) not in hidden] for label, each in found.items()}
+    named = [label for label, starts in shown.items() if not all(_is_denied(lower[:start]) for start in starts)]
     if len(named) > 1 and _INTERJECTION.match(lower):
         return _named(_INTERJECTION.sub("", lower), labels)
     return named

@@ -78,8 +78,8 @@ class RadevalMetric(ExternalMetric):
             columns = [store.rows.get(each.rows, {}) if is_same else {} for each in metrics]
             known = {answer: [*chain.from_iterable(each[answer] for each in columns)] for answer in columns[0]}
             rows = complete(known, arms, partial(_compute, scorer))
-            for place, each in enumerate(metrics):
-                store.rows[each.rows] = {answer: row[2 * place : 2 * place + 2] for answer, row in rows.items()}
+            for index, each in enumerate(metrics):
+                store.rows[each.rows] = {answer: row[2 * index : 2 * index + 2] for answer, row in rows.items()}
                 store.metrics[each.name] = with_gaps(each, store.rows[each.rows], arms)
 
 

@@ -316,8 +316,8 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     tested = [name for name in p_values if not math.isnan(p_values[name])]
     adjusted = dict.fromkeys(p_values, math.nan)
     largest = 0.0
-    for place, name in enumerate(sorted(tested, key=lambda name: p_values[name])):
-        largest = max(largest, min(1.0, (len(tested) - place) * p_values[name]))
+    for index, name in enumerate(sorted(tested, key=lambda name: p_values[name])):
+        largest = max(largest, min(1.0, (len(tested) - index) * p_values[name]))
         adjusted[name] = largest
     return {name: adjusted[name] for name in p_values}
 

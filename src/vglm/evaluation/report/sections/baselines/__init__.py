@@ -8,7 +8,6 @@ from vglm.evaluation.messages import Text, translate
 from vglm.evaluation.report.formatting import arm, named, section_texts, span, value
 from vglm.evaluation.report.section import Scored
 from vglm.evaluation.score.baselines import Baseline
-from vglm.evaluation.score.metrics import measure
 
 say = section_texts(__file__)
 Bar = tuple[Text, Text, float, str, str, Text | None]
@@ -43,16 +42,12 @@ def _about(rule: Baseline) -> tuple[Text, Text]:
 def _arms(scored: Scored) -> list[Bar]:
     comparison, evaluation = scored.comparison, scored.evaluation
     result, metric = comparison.verdict.result, comparison.verdict.metric
-    pairs = comparison.splits[comparison.main].pairs
-    arms = [
-        (evaluation.baseline, result.before, "before", [pair.baseline for pair in pairs]),
-        (evaluation.candidate, result.after, "after", [pair.candidate for pair in pairs]),
+    arms = [(evaluation.baseline, result.before, "before"), (evaluation.candidate, result.after, "after")]
+    spans = [span(comparison.arm_intervals[each.label]) for each, *_ in arms]
+    return [
+        (arm(each.label), translate(each.meaning), score, value(score, metric), kind, interval)
+        for (each, score, kind), interval in zip(arms, spans, strict=True)
     ]
-    bars: list[Bar] = []
-    for each, score, kind, records in arms:
-        about = arm(each.label), translate(each.meaning)
-        bars.append((*about, score, value(score, metric), kind, span(measure(metric, records).interval)))
-    return bars
 
 
 def _doubt(scored: Scored, rule: Baseline) -> Text | None:

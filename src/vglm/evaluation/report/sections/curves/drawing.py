@@ -11,7 +11,7 @@ from markupsafe import Markup
 from vglm.evaluation.messages import Text
 from vglm.evaluation.report.formatting import section_texts, signed, split_title, title
 from vglm.evaluation.report.section import Table
-from vglm.evaluation.report.sections.curves.data import Curves, interval
+from vglm.evaluation.score.curves import Curves, interval
 from vglm.evaluation.score.metrics import ALL_METRICS, EXACT_MATCH
 from vglm.text.prompt import Language
 

@@ -37,8 +37,8 @@ def lines(scored: Scored) -> list[Line]:
         if each.flipped is not None
     ]
     n = next(iter(found.arms.values())).n
-    said = say("line", count=len(found.templates), n=n, metric=fmt.in_sentence(found.metric), arms=join(arms, ";"))
-    lines = [Line(said)] if all(not math.isnan(each.spread) for each in found.arms.values()) else []
+    sentence = say("line", count=len(found.templates), n=n, metric=fmt.in_sentence(found.metric), arms=join(arms, ";"))
+    lines = [Line(sentence)] if all(not math.isnan(each.spread) for each in found.arms.values()) else []
     lines += [Line(say("flips_line", arms=join(flips, ";")))] if flips else []
     changes = _changes(found)
     if changes and min(changes) < 0 < max(changes):
@@ -84,10 +84,10 @@ def _changes(found: PromptSpread) -> list[float]:
 def _table(found: PromptSpread) -> Table:
     metric, arms, changes = found.metric, found.arms, _changes(found)
     rows: list[Sequence[Cell]] = []
-    for place, template in enumerate(found.templates):
-        row: list[Cell] = [say("as_asked") if place == 0 else template]
-        row += [fmt.value(each.scores[place], metric) for each in arms.values()]
-        rows.append([*row, *([fmt.number(changes[place], metric)] if changes else [])])
+    for index, template in enumerate(found.templates):
+        row: list[Cell] = [say("as_asked") if index == 0 else template]
+        row += [fmt.value(each.scores[index], metric) for each in arms.values()]
+        rows.append([*row, *([fmt.number(changes[index], metric)] if changes else [])])
     spread = max(changes) - min(changes) if changes else math.nan
     rows.append(
         [
