@@ -80,6 +80,8 @@ Choices = Sequence[str] | Literal["sample"] | None
 """The answers to score by likelihood, in every question; or `sample` for each question's own; None for none."""
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,63}")
 """An arm's label, which is a folder's name."""
+_NOT_RECORDED = ("light_curve",)
+"""Of a sample's `meta`: where a file lies on this machine."""
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -325,7 +327,7 @@ def unanswered(sample: Sample, split: str) -> Prediction:
 
 def _plain_meta(meta: Mapping[str, Any]) -> dict[str, str | int | bool]:
     plain: dict[str, str | int | bool] = {
-        str(name): value for name, value in meta.items() if isinstance(value, str | int)
+        str(name): value for name, value in meta.items() if isinstance(value, str | int) and name not in _NOT_RECORDED
     }
     for name in ("choices", "answers"):
         if isinstance(meta.get(name), list | tuple) and meta[name]:

@@ -20,6 +20,7 @@ stars[0]  ->  Sample(
 import hashlib
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -27,9 +28,10 @@ import numpy as np
 from PIL import Image
 
 from vglm.data.astronomy.files import write_csv, write_fits
-from vglm.data.astronomy.light_curve import measure
+from vglm.data.astronomy.light_curve import LightCurve, measure
 from vglm.data.astronomy.plots import View, draw
 from vglm.data.astronomy.questions import Question, ask
+from vglm.data.astronomy.series import SERIES
 from vglm.data.sample import Sample, SampleSequence
 from vglm.data.splits import Splits
 from vglm.errors import ConfigError
@@ -46,6 +48,19 @@ def _star(seed: int, number: int, *, balanced: bool = False) -> Star:
     """Star `number` of a seed: it follows from the two alone. Balanced, the types take turns."""
     kind = list(SHARES)[number % len(SHARES)] if balanced else None
     return sample_star(np.random.default_rng([seed, number]), kind, name=f"stars-{seed}-{number}")
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """Simulates a star's light curve once more, which would fill the memory if all were kept."""
+
+    seed: int
+    number: int
+    balanced: bool
+
+    def __call__(self) -> LightCurve:
+        """The light curve."""
+        return _star(self.seed, self.number, balanced=self.balanced).curve
 
 
 class StarDialogues(SampleSequence):
@@ -87,7 +102,12 @@ class StarDialogues(SampleSequence):
             image=Image.frombytes("RGB", (self.size, self.size), pixels),
             turns=(ask(question, value, language, name),),
             language=language,
-            meta={"kind": question, "language": language, **facts},
+            meta={
+                "kind": question,
+                "language": language,
+                **facts,
+                SERIES: Simulated(self.seed, number, self.balanced),
+            },
         )
 
     def _facts(self, number: int) -> tuple[bytes, dict[str, str | float]]:

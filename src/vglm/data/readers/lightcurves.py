@@ -28,6 +28,7 @@ from vglm.data.astronomy.files import CSV_SUFFIXES, FITS_SUFFIXES, FluxColumn, i
 from vglm.data.astronomy.light_curve import measure
 from vglm.data.astronomy.plots import DRAWING, View, draw
 from vglm.data.astronomy.questions import QUESTIONS, Question, ask, find_type, type_fault
+from vglm.data.astronomy.series import SERIES, keep_series
 from vglm.data.problems import BadRow
 from vglm.data.readers.csv_table import iterate_csv
 from vglm.data.readers.rows import ImageFolders, RowCheck, check_choice, quote, split_name
@@ -142,6 +143,8 @@ def read(
         meta: dict[str, Any] = {key: value for key, value in row.items() if key not in _KNOWN_COLUMNS and value} | known
         if split is not None:
             meta["split"] = split
+        if file is not None:
+            meta[SERIES] = keep_series(file, flux=flux, magnitudes=magnitudes)
         turn = 0
         for question in questions:
             for language in languages if question in known else ():

@@ -36,6 +36,7 @@ class Answers:
         label: The name of the arm that is judged.
         records: The name of every arm and control -> its records.
         nearest: For each test sample the answer of `nearest_answers`; empty where nobody looked.
+        forest: For each test sample the answer of `forest_answers`; empty where it was not asked.
         precision: How the models computed, see `precision_of`.
         shots: What the untuned model was shown before each test question; None where it was not asked so.
     """
@@ -43,6 +44,7 @@ class Answers:
     label: str
     records: Mapping[str, Sequence[Prediction]]
     nearest: Sequence[str] = ()
+    forest: Sequence[str] = ()
     precision: Mapping[str, Any] = field(default_factory=dict)
     shots: Shots | None = None
 
@@ -69,12 +71,15 @@ class _Noted:
     label: str
     nearest: tuple[str, ...]
     shots: tuple[Arm, int] | None
+    forest: tuple[str, ...] = ()
 
 
 def write_answers(answers: Answers, folder: Path) -> None:
     """Write `answers.json` into the evaluation folder, whose arms have their records already."""
     shots = answers.shots and [asdict(answers.shots.arm), answers.shots.count]
     content = {"label": answers.label, "nearest": list(answers.nearest), "shots": shots}
+    if answers.forest:
+        content["forest"] = list(answers.forest)
     write_json(folder / ANSWERS_FILE, content, error=DataError)
 
 
@@ -86,4 +91,4 @@ def read_answers(folder: Path) -> Answers:
     """
     noted = read_record(inside(folder, ANSWERS_FILE), _Noted, advice="Run evaluate.py again.")
     shots = noted.shots and Shots(*noted.shots, samples=())
-    return Answers(noted.label, read_arms(folder), noted.nearest, shots=shots)
+    return Answers(noted.label, read_arms(folder), noted.nearest, noted.forest, shots=shots)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 SPLITS = ("test", "retention", "validation", "train")
 CUT_SHARE = 0.01
 """If more of an arm's answers are cut, the report is stamped."""
+_FOREST_SEED = 1
 _PACKAGES = ("visualglm-workbench", "torch", "transformers", "peft", "scipy", "pillow")
 
 Samples = Mapping[str, Sequence[Sample]]
@@ -381,6 +382,7 @@ def answer(
     """
     from vglm.evaluation.predict.examples import nearest_answers, put_in_context  # take seconds to import
     from vglm.evaluation.predict.generation import answer_splits, check_precision
+    from vglm.evaluation.predict.star_forest import forest_answers
     from vglm.evaluation.predict.training_loss import measure_losses
     from vglm.model.loading import describe_place
 
@@ -414,7 +416,8 @@ def answer(
                 nearest = nearest_answers(model, processor, train, test, batch_size=decoding.batch_size)
             if arm is arms.candidate and len(trained) and processes.is_main and not (folder / LOSSES_FILE).exists():
                 measure_losses(model, processor, trained, folder, batch_size=decoding.batch_size)
-    return Answers(arms.candidate.label, records, nearest, precision, shots)
+    forest = forest_answers(train, test, _FOREST_SEED) if processes.is_main else []
+    return Answers(arms.candidate.label, records, nearest, forest, precision, shots)
 
 
 def _shared_facts(arms: Arms, model: Any, decoding: Decoding) -> Mapping[str, Any] | None:

@@ -133,13 +133,16 @@ def collect_baselines(
         meaning = Message("majority", {"n": size})
         baselines.append(score.judge("majority class", meaning, _answer_with(test, majority_answer(counted))))
         baselines.append(_random_answer(train, test, score, generator))
-    if answers.nearest:
-        pairs = zip(test, answers.nearest, strict=True)
-        rows = [
-            replace(record, prediction=answer, error=None, likelihoods={}, finish=None, tokens=None)
-            for record, answer in pairs
-        ]
-        baselines.append(score.judge("nearest neighbour", Message("nearest"), rows))
+    for name, meaning, given in (
+        ("nearest neighbour", Message("nearest"), answers.nearest),
+        ("features + random forest", Message("forest"), answers.forest),
+    ):
+        if given:
+            rows = [
+                replace(record, prediction=answer, error=None, likelihoods={}, finish=None, tokens=None)
+                for record, answer in zip(test, given, strict=True)
+            ]
+            baselines.append(score.judge(name, meaning, rows))
     if answers.text_only:
         baselines.append(score.judge("text only", Message("text_only"), answers.text_only))
     if answers.shots is not None:

@@ -1,0 +1,37 @@
+"""Where a sample's light curve is, for whoever needs more than its picture: `Sample.meta["light_curve"]`.
+
+series = keep_series(file, flux="auto", magnitudes=None)        a text, for `Sample.meta`
+open_series(series, "KIC 3733346")                              the `LightCurve`
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vglm.data.astronomy.files import FluxColumn, read_light_curve
+from vglm.data.astronomy.light_curve import LightCurve
+
+SERIES = "light_curve"
+"""Its key in `Sample.meta`."""
+
+
+def keep_series(file: Path, *, flux: FluxColumn, magnitudes: bool | None) -> str:
+    """How to read a light curve again, see `read_light_curve`."""
+    return json.dumps({"file": str(file), "flux": flux, "magnitudes": magnitudes})
+
+
+def open_series(kept: str | Callable[[], LightCurve], star: str) -> LightCurve:
+    """The light curve.
+
+    Args:
+        kept: From `keep_series`; or what simulates it.
+        star: The star's name.
+
+    Raises:
+        DataError: The file cannot be read any more.
+    """
+    if callable(kept):
+        return kept()
+    told: dict[str, Any] = json.loads(kept)
+    return read_light_curve(Path(told["file"]), star=star, flux=told["flux"], magnitudes=told["magnitudes"])

@@ -1,0 +1,113 @@
+"""What a classical method answers about variable stars: features of the light curve, and a random forest.
+
+The type is that of a forest of 300 trees over 14 features of the series, of its periodogram and of its fold; period and
+amplitude are those that were measured. It is asked what the model is asked, and sees the series, not the picture.
+
+Sources: Richards et al. 2011 (ApJ 733, 10) for such features and a forest over them; Breiman 2001, "Random forests".
+"""
+
+import random
+from collections.abc import Sequence
+from importlib import util
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import kurtosis, skew
+from tqdm.auto import tqdm
+
+from vglm.data.astronomy.light_curve import LightCurve, Measurement, measure
+from vglm.data.astronomy.questions import ask
+from vglm.data.astronomy.series import SERIES, open_series
+from vglm.data.sample import Sample
+from vglm.evaluation.predict.training_answers import draw
+
+MOST_STARS = 300
+"""Of more training stars, so many are drawn: a periodogram takes a tenth of a second."""
+_SAMPLES_PER_STAR = 4
+_TREES = 300
+_FOLD_BINS = 25
+
+
+def forest_answers(train: Sequence[Sample], test: Sequence[Sample], seed: int) -> list[str]:
+    """The forest's answers to test questions.
+
+    Args:
+        train: Training samples, of whose stars the series and types are known.
+        test: The questions.
+        seed: Of the draw of stars, and of the forest.
+
+    Returns:
+        An answer to each question; none where samples have no light curves, or scikit-learn is not installed.
+    """
+    if not len(test) or not len(train) or any(SERIES not in each.meta for each in (test[0], train[0])):
+        return []
+    if util.find_spec("sklearn") is None:
+        print("features + random forest: not asked, scikit-learn is missing (pip install -e .[baselines])")
+        return []
+    from sklearn.ensemble import RandomForestClassifier
+
+    some = draw(train, _SAMPLES_PER_STAR * MOST_STARS, random.Random(seed))
+    drawn = list({sample.group: sample for sample in some}.values())[:MOST_STARS]
+    asked = {sample.group: sample for sample in test}
+    measured = {
+        sample.group: _measured(sample) for sample in tqdm(asked.values(), desc="measuring stars", unit="star", delay=2)
+    }
+    rows = [features(*_measured(each)) for each in tqdm(drawn, desc="measuring stars", unit="star", delay=2)]
+    forest = RandomForestClassifier(_TREES, class_weight="balanced", random_state=seed)
+    forest.fit(np.array(rows), [str(each.meta["type"]) for each in drawn])
+    named = forest.predict(np.array([features(*each) for each in measured.values()]))
+    types = dict(zip(measured, map(str, named), strict=True))
+    answers = []
+    for sample in test:
+        found = measured[sample.group][1]
+        values = {"type": types[sample.group], "period": found.period_days, "amplitude": found.amplitude_mag}
+        kind = sample.meta["kind"]
+        answers.append(ask(kind, values[kind], sample.english, sample.group).answer)
+    return answers
+
+
+def _measured(sample: Sample) -> tuple[LightCurve, Measurement]:
+    curve = open_series(sample.meta[SERIES], sample.group)
+    return curve, measure(curve)
+
+
+def features(curve: LightCurve, found: Measurement) -> NDArray[np.float64]:
+    """Numbers that tell types of variable stars apart, shape (14,).
+
+    Args:
+        curve: The series.
+        found: What was measured of it.
+
+    Returns:
+        Logarithms of the period, of the strongest frequency and of the amplitude; skewness, kurtosis, spread between
+        the quartiles as a share of the amplitude, and the smoothness of the series (von Neumann's ratio); amplitudes at
+        twice and half of the strongest frequency, and the strongest below and above 5 cycles a day, as shares of the
+        highest; of the fold the skewness, the scatter around its mean curve, and the depth of its second minimum.
+    """
+    flux, spectrum, frequencies = curve.flux, found.spectrum, found.frequencies
+    spread = max(float(flux.std()), 1e-12)
+    quartiles = np.percentile(flux, [25, 75])
+    ratio = float(np.mean(np.diff(flux) ** 2)) / spread**2
+    peak = max(float(spectrum.max()), 1e-12)
+    harmonics = [float(np.interp(share * found.main_frequency, frequencies, spectrum)) / peak for share in (2, 0.5)]
+    slow, fast = (float(spectrum[mask].max(initial=0)) / peak for mask in (frequencies < 5, frequencies >= 5))
+    fold, scatter = _fold(curve, found.period_days)
+    logarithms = np.log10(np.maximum([found.period_days, found.main_frequency, found.amplitude_mag], 1e-9))
+    shape = [skew(flux), kurtosis(flux), float(np.ptp(quartiles)) / spread, ratio]
+    folded = [skew(fold), scatter / spread, _second_minimum(fold)]
+    return np.nan_to_num(np.array([*logarithms, *shape, *harmonics, slow, fast, *folded], np.float64))
+
+
+def _fold(curve: LightCurve, period_days: float) -> tuple[NDArray[np.float64], float]:
+    """The mean curve over a cycle, shape (25,), and the standard deviation around it."""
+    place = ((curve.time / period_days % 1) * _FOLD_BINS).astype(int) % _FOLD_BINS
+    counts = np.maximum(np.bincount(place, minlength=_FOLD_BINS), 1)
+    mean = np.bincount(place, weights=curve.flux, minlength=_FOLD_BINS) / counts
+    return mean, float(np.std(curve.flux - mean[place]))
+
+
+def _second_minimum(fold: NDArray[np.float64]) -> float:
+    """How deep the lowest point in the half of a cycle opposite the minimum is, as a share of the whole depth."""
+    turned = np.roll(fold, -int(fold.argmin()))
+    opposite = turned[_FOLD_BINS // 4 : -(_FOLD_BINS // 4)]
+    return float(fold.max() - opposite.min()) / max(float(np.ptp(fold)), 1e-12)
