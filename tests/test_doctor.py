@@ -519,6 +519,7 @@ def test_dicom_headers_say_what_they_hold_of_the_patient(tmp_path: Path) -> None
     assert "Doe" not in str(personal)
     assert "2 DICOM files looked at: 2 12 bits; 2 MONOCHROME2" in found
     assert "Views by the DICOM headers: 2 PA" in found
+    assert "1 of 1 missing picture lies there as DICOM" in found
 
 
 def _write_dicom(path: Path, **tags: object) -> None:
@@ -543,6 +544,6 @@ def test_light_curves_are_described_star_by_star(tmp_path: Path) -> None:
     assert list(stars.table.rows) == [("rr_lyrae", "4"), ("delta_scuti", "1")]
     curves = found["5 light curves looked at"].table
     assert curves is not None
-    assert list(curves.rows)[0] == ("points", "101", "101", "101")
+    assert next(iter(curves.rows)) == ("points", "101", "101", "101")
     assert list(curves.rows)[2][0] == "longest gap, days"
     assert list(curves.rows)[2][1:] == ("20.1", "20.1", "20.1")

@@ -108,7 +108,7 @@ _PERSONAL = (
     *("ReferringPhysicianName", "PerformingPhysicianName", "InstitutionName", "InstitutionAddress"),
 )
 """Keywords of what may say who a patient is, of DICOM PS3.15 table E.1-1."""
-_NOBODY = re.compile(r"[\W\d_]*(anon\w*|none|unknown|removed|de-?identified|\W*)[\W\d_]*", re.IGNORECASE)
+_NOBODY = re.compile(r"[\W_]*((anon\w*|none|unknown|removed|de-?identified)[\W\d_]*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,10 @@
 """What only radiographs or light curves have: DICOM headers, views, personal data; stars per type, points, gaps."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,6 +23,7 @@ from vglm.errors import ConfigError, DataError
 LOOKED_AT = 200
 """So many headers, or light curves, are read at most, spread evenly over the data set."""
 
+_PICTURE_NAME = re.compile(r"[^\s'\"<>|]+\.(?:png|jpe?g|bmp|tiff?|webp)", re.IGNORECASE)
 _VIEWS = ("view", "view_position", "ViewPosition", "viewposition", "views", "projection")
 
 
@@ -55,14 +58,20 @@ def dicom_headers(survey: Survey) -> Iterator[Finding]:
 
 def dicom_beside(survey: Survey) -> Iterator[Finding]:
     """Pictures that are missing under the name that rows give, and lie there as DICOM."""
-    rows = [(survey.sample(int(row)).id, survey.sample(int(row)).image) for row in survey.absent[:LOOKED_AT]]
-    beside = [(where, image) for where, image in rows if isinstance(image, Path) and _dicom_of(image) is not None]
-    if beside:
+    lost = [(survey.sample(int(row)).id, str(survey.sample(int(row)).image)) for row in survey.absent[:LOOKED_AT]]
+    bad = (each for each in survey.bad() if each[1].is_missing_image)
+    lost += [(f"{name}#{row.row}", row.fault) for name, row in islice(bad, LOOKED_AT)]
+    source = Path(survey.source.path)
+    folders = [source if source.is_dir() else source.parent]
+    if len(survey.images) and isinstance(image := survey.sample_of_picture(0).image, Path):
+        folders.append(image.parent)
+    found = [(where, path) for where, text in lost if (path := _dicom_named(text, folders)) is not None]
+    if found:
         yield Finding(
             WARNING,
-            f"{len(beside)} of {count_of(len(rows), 'missing picture')} {verb('lie', len(beside))} there as DICOM",
+            f"{len(found)} of {count_of(len(lost), 'missing picture')} {verb('lie', len(found))} there as DICOM",
             "Name the .dcm files in the rows; they are read as they are (pip install '.[xray]').",
-            tuple(Example(where, str(_dicom_of(image))) for where, image in beside[:EXAMPLES]),
+            tuple(Example(where, str(path)) for where, path in found[:EXAMPLES]),
         )
 
 
@@ -127,8 +136,13 @@ def _spread(count: int) -> Iterable[int]:
     return range(count) if count <= LOOKED_AT else (place * count // LOOKED_AT for place in range(LOOKED_AT))
 
 
-def _dicom_of(image: Path) -> Path | None:
-    return next((each for end in (".dcm", ".DCM", ".dicom") if (each := image.with_suffix(end)).is_file()), None)
+def _dicom_named(text: str, folders: Sequence[Path]) -> Path | None:
+    """The DICOM file of a picture that a text names, there or in one of the folders."""
+    names = [Path(name) for name in _PICTURE_NAME.findall(text)]
+    places = [place for name in names for place in (name, *(folder / name for folder in folders))]
+    places += [folder / name.name for name in names for folder in folders]
+    candidates = (place.with_suffix(end) for place in places for end in (".dcm", ".DCM", ".dicom"))
+    return next((each for each in candidates if each.is_file()), None)
 
 
 def _named(meta: Mapping[str, Any], names: Sequence[str]) -> Any:
