@@ -502,3 +502,48 @@ def test_openi_without_most_of_its_pictures(real_data: Path, name: str) -> None:
         assert (diagnosis.usable, len(diagnosis.survey.absent), diagnosis.survey.bad_rows) == (5, 400, 0)
         assert diagnosis.severity is Severity.WARNING
         assert diagnosis.findings[0].title == "400 of 405 rows name a picture that is not there"
+
+
+def test_dicom_headers_say_what_they_hold_of_the_patient(tmp_path: Path) -> None:
+    pytest.importorskip("pydicom")
+    tags = {"ViewPosition": "PA", "WindowCenter": 2048, "WindowWidth": 4096}
+    _write_dicom(tmp_path / "a.dcm", PatientName="Doe^Jane", PatientBirthDate="19700101", **tags)
+    _write_dicom(tmp_path / "b.dcm", PatientName="Anonymous", PatientID="17", PatientIdentityRemoved="YES", **tags)
+    rows = [{"img": name, "prompt": QUESTION, "label": f"第{name}号。"} for name in ("a.dcm", "b.dcm", "c.png")]
+    _write_dicom(tmp_path / "c.dcm", PatientName="Roe^Richard")  # which no row names
+    (tmp_path / "dataset.json").write_text(json.dumps(rows), encoding="utf-8")
+    with examine(tmp_path / "dataset.json", workers=1) as diagnosis:
+        found = {each.title: each for each in diagnosis.findings}
+    personal = next(each for title, each in found.items() if "personal data" in title)
+    assert personal.title == "1 of 2 DICOM files holds personal data: PatientBirthDate, PatientName"
+    assert "Doe" not in str(personal)
+    assert "2 DICOM files looked at: 2 12 bits; 2 MONOCHROME2" in found
+    assert "Views by the DICOM headers: 2 PA" in found
+    assert "1 of 1 missing picture lies there as DICOM" in found
+
+
+def _write_dicom(path: Path, **tags: object) -> None:
+    from test_windowing import write_dicom
+
+    write_dicom(path, np.arange(64, dtype=np.uint16).reshape(8, 8), BitsStored=12, HighBit=11, **tags)
+
+
+def test_light_curves_are_described_star_by_star(tmp_path: Path) -> None:
+    lines = ["star,file,type"]
+    for number in range(5):
+        days = [each / 10 for each in range(100)] + [30.0]
+        curve = "".join(f"{day},{1 + 0.1 * np.sin((3 + number) * day):.6f}\n" for day in days)
+        (tmp_path / f"{number}.csv").write_text(f"time,flux\n{curve}", encoding="utf-8")
+        lines.append(f"star {number},{number}.csv,{'RRAB' if number else 'DSCT'}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines), encoding="utf-8")
+    with examine(tmp_path, workers=1) as diagnosis:
+        found = {each.title: each for each in diagnosis.findings}
+    stars = found["5 stars of 2 types"]
+    assert stars.severity is Severity.WARNING
+    assert stars.table is not None
+    assert list(stars.table.rows) == [("rr_lyrae", "4"), ("delta_scuti", "1")]
+    curves = found["5 light curves looked at"].table
+    assert curves is not None
+    assert next(iter(curves.rows)) == ("points", "101", "101", "101")
+    assert list(curves.rows)[2][0] == "longest gap, days"
+    assert list(curves.rows)[2][1:] == ("20.1", "20.1", "20.1")

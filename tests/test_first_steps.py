@@ -14,7 +14,7 @@ import vglm
 from vglm.caching import cache_folder
 from vglm.chatting import is_english
 from vglm.cli import main
-from vglm.config import compose, repo_root
+from vglm.config import compose, load_run_config, repo_root
 from vglm.config.own_file import take_file
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.predict.shared_answers import KIND
@@ -153,6 +153,19 @@ def test_a_model_is_talked_to_in_one_line(
     assert [is_english(text) for text in ("What is it?", "图中有 cat 吗?", "?!")] == [True, False, False]
 
 
+def test_latest_is_the_interrupted_run_to_resume(
+    sweep: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="no interrupted run"):
+        load_run_config("latest")
+    first, second = Run.find([sweep[0] / "outputs"])
+    shutil.copytree(first.folder, tmp_path / "outputs" / "finished")
+    shutil.copytree(second.folder, tmp_path / "outputs" / "stopped")
+    shutil.rmtree(tmp_path / "outputs" / "stopped" / "adapter")
+    assert load_run_config("latest").output_dir == str(Path("outputs", "stopped"))
+
+
 def test_runs_and_choices_are_listed_in_lines(
     sweep: tuple[Path, subprocess.CompletedProcess[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,8 +189,13 @@ def test_runs_and_choices_are_listed_in_lines(
 def test_a_file_says_what_the_command_line_says(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("method: qlora\nmodel: {dtype: float32}\nlearning_rates: {lora_B: 16x}\nseed: 3\n", "utf-8")
-    own = compose("train", [each for each in take_file([str(path), "seed=4"], "train") if "recipe=" not in each])
-    typed = compose("train", ["~recipes", "method=qlora", "model.dtype=float32", "learning_rates.lora_B=16x", "seed=4"])
+    own = compose(
+        "train", [each for each in take_file([str(path), "seed=4", "output_dir=x"], "train") if "recipe=" not in each]
+    )
+    typed = compose(
+        "train",
+        ["~recipes", "method=qlora", "model.dtype=float32", "learning_rates.lora_B=16x", "seed=4", "output_dir=x"],
+    )
     assert own == typed
     text = "it's a, [b] \\"
     path.write_text(yaml.safe_dump({"task": {"prompt": text}}), "utf-8")

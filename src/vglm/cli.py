@@ -41,15 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wrong, which one message on stderr explains; 130 when the command was interrupted.
     """
     typed = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments is None:  # a process of its own
+        from vglm.config.app import announce, prepare_process
+
+        prepare_process()
     if (words := [each for each in typed if each not in QUIET]) and words[0] in SCRIPTS:
         return _run_script(words[0], [each for each in typed if each is not words[0]])
     parsed = command_line().parse_args(typed)
     if parsed.quiet:
         be_quiet()
-    if arguments is None and parsed.doing:  # a process of its own
-        from vglm.config.app import announce, prepare_process
-
-        prepare_process()
+    if arguments is None and parsed.doing:
         announce(f"vglm {parsed.name}: {parsed.doing}")
     command: Callable[[argparse.Namespace], int | None] = parsed.command
     with _stopping_cleanly() as was_stopped:

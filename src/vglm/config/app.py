@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vglm.config.commands import QUIET
+from vglm.config.commands import QUIET, WITH_VALUE
 from vglm.config.lazy import defer
 from vglm.config.places import ensure_home, repo_root
 from vglm.console import be_quiet, begin, is_quiet, recording
@@ -24,7 +24,6 @@ if typing.TYPE_CHECKING:
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells count signals."""
 
-_WITH_VALUE = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--package", "-p", "--cfg", "-c")
 _WITHOUT_RUN = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 
 
@@ -176,7 +175,7 @@ def _overrides(arguments: Sequence[str]) -> list[str]:
     rest: list[str] = []
     before = ""
     for argument in arguments:
-        if not argument.startswith("-") and before not in _WITH_VALUE:
+        if not argument.startswith("-") and before not in WITH_VALUE:
             rest.append(argument)
         before = argument
     return rest

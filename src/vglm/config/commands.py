@@ -13,6 +13,9 @@ from typing import Any
 QUIET = ("-q", "--quiet")
 """Options that leave out progress bars and remarks, of every command."""
 
+WITH_VALUE = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--package", "-p", "--cfg", "-c")
+"""Hydra's options that are followed by a value."""
+
 Run = Callable[[argparse.Namespace], int | None]
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vglm.config.commands import WITH_VALUE
 from vglm.config.foreign import refuse_foreign
 from vglm.config.overrides import loosen, top_level_keys
 from vglm.config.places import repo_root
@@ -60,7 +61,7 @@ def take_file(arguments: Sequence[str], config_name: str) -> list[str]:
 
 def _is_file(argument: str, before: str) -> bool:
     """Whether an argument is a file rather than an override, an option or its value."""
-    is_plain = "=" not in argument and not argument.startswith(("-", "+", "~")) and not before.startswith("-")
+    is_plain = "=" not in argument and not argument.startswith(("-", "+", "~")) and before not in WITH_VALUE
     return is_plain and argument.lower().endswith(_SUFFIXES)
 
 

@@ -73,7 +73,8 @@ def load_run_config(run_folder: object, command_line: DictConfig | None = None) 
     """The config a run was started with, its `output_dir` set to where the run lies now.
 
     Args:
-        run_folder: `outputs/<recipe>/<time>/`; what the command line said, so it is checked.
+        run_folder: `outputs/<recipe>/<time>/`, or `latest` for the interrupted run that was begun last; what the
+            command line said, so it is checked.
         command_line: What was composed from it: its tracker counts where it names one.
 
     Raises:
@@ -82,7 +83,7 @@ def load_run_config(run_folder: object, command_line: DictConfig | None = None) 
     """
     if not isinstance(run_folder, str | Path):
         raise ConfigError(f"resume: expected the folder of a run, outputs/<recipe>/<time>, got {run_folder!r}.")
-    run_folder = Path(run_folder)
+    run_folder = _newest_interrupted(Path("outputs")) if str(run_folder) == "latest" else Path(run_folder)
     path = run_folder / "config.yaml"
     if not path.is_file():
         raise ConfigError(
@@ -116,6 +117,15 @@ def load_run_config(run_folder: object, command_line: DictConfig | None = None) 
     cfg = OmegaConf.create(values)
     cfg.output_dir = cfg.trainer.output_dir = cfg.resume = str(run_folder)
     return cfg
+
+
+def _newest_interrupted(outputs: Path) -> Path:
+    """The run below a folder that was begun last of those that have a checkpoint and no result."""
+    folders = [path.parent for path in outputs.rglob("config.yaml") if any(path.parent.glob("checkpoint-*"))]
+    unfinished = [each for each in folders if not ((each / "adapter").is_dir() or (each / "model").is_dir())]
+    if not unfinished:
+        raise ConfigError(f"resume=latest: {outputs} holds no interrupted run with a checkpoint. Name a run's folder.")
+    return max(unfinished, key=lambda each: (each / "config.yaml").stat().st_mtime)
 
 
 def uploads(tracker: object) -> bool:

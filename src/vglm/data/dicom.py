@@ -12,11 +12,12 @@ depths than pydicom reads, and a linear window as an exact range.
 
 import io
 import math
+import re
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,57 @@ def read_dicom(image: Path | ImageSlice) -> DeepGrey | None:
         rescale,
         padding,
         curve,
+    )
+
+
+_PERSONAL = (
+    *("PatientName", "PatientID", "PatientBirthDate", "OtherPatientIDs", "PatientAddress", "PatientTelephoneNumbers"),
+    *("ReferringPhysicianName", "PerformingPhysicianName", "InstitutionName", "InstitutionAddress"),
+)
+"""Keywords of what may say who a patient is, of DICOM PS3.15 table E.1-1."""
+_NOBODY = re.compile(r"[\W_]*((anon\w*|none|unknown|removed|de-?identified)[\W\d_]*)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class DicomFacts:
+    """What a header says besides the picture.
+
+    Attributes:
+        bits: Stored for a pixel.
+        kind: Its photometric interpretation, such as `MONOCHROME2`.
+        has_window: Whether it says which grey values to show.
+        view: Such as `PA` or `LATERAL`; empty where it does not say.
+        personal: Keywords of filled fields that may say who the patient is; no contents.
+    """
+
+    bits: int
+    kind: str
+    has_window: bool
+    view: str
+    personal: tuple[str, ...]
+
+
+def describe_dicom(image: Path | ImageSlice) -> DicomFacts:
+    """What a DICOM file's header says, for the doctor.
+
+    A patient's id counts as personal unless the header says that the identity was removed (PatientIdentityRemoved).
+
+    Raises:
+        DataError: As for `read_dicom`.
+    """
+    header = _checked_header(image, with_pixels=False)
+    is_removed = str(header.get("PatientIdentityRemoved", "")).upper() == "YES"
+    personal = [
+        name
+        for name in _PERSONAL
+        if not (is_removed and name == "PatientID") and _NOBODY.fullmatch(str(header.get(name) or "")) is None
+    ]
+    return DicomFacts(
+        bits=int(header.get("BitsStored", 0) or 0),
+        kind=str(header.get("PhotometricInterpretation", "")),
+        has_window="WindowCenter" in header or "VOILUTSequence" in header,
+        view=str(header.get("ViewPosition") or ""),
+        personal=tuple(personal),
     )
 
 

@@ -232,6 +232,18 @@ class Splits:
         """The same data with at most so many training samples, see `spread`."""
         return replace(self, train=spread(self.train, limit))
 
+    def warn_of_tiny_test(self) -> None:
+        """Say before training that a test split of one picture tells nothing; folds are put together afterwards."""
+        if self.plan.get("protocol") or not _is_listed(self.test) or not len(self.test):
+            return
+        shown = {str(each.image) for each, _ in zip(self.test, range(_LOOKED_AT), strict=False)}
+        if len(self.test) == 1 or (len(shown) == 1 and len(self.test) <= _LOOKED_AT and shown != {"None"}):
+            logger.warning(
+                "the test split has a single picture (%s), so its score will be all or nothing. Give it more:"
+                " dataset.test=<file>, or another dataset.division.fractions.",
+                self.test[0].id,
+            )
+
     def refuse_leakage(self, *, allow: bool = False) -> None:
         """Stop a training run that has nothing to learn from, or whose test would measure memory.
 
@@ -366,6 +378,10 @@ def spread(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
     """At most so many samples at equal distances, so that what is sorted by class keeps its classes; None: all."""
     count = len(samples)
     return samples if limit is None or count <= limit else [samples[row * count // limit] for row in range(limit)]
+
+
+_LOOKED_AT = 100
+"""So many test samples are looked at before a test split is said to show one picture."""
 
 
 def _is_listed(samples: Sequence[Sample]) -> bool:

@@ -144,6 +144,7 @@ def train(
 
     splits = selection.divide(parts["dataset"]).limited(limit)
     splits.refuse_leakage(allow=allow_leakage)
+    splits.warn_of_tiny_test()
     questions = selection.select(splits)  # of every checkpoint
     files = {CONFIG_FILE: as_text(config), SPLITS_FILE: splits.record()}
     with (

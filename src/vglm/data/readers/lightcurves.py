@@ -112,7 +112,7 @@ def read(
     table = path / TABLE if path.is_dir() else path
     pictures = Path(picture_dir) if picture_dir is not None else cache_folder("lightcurves")
     folders = ImageFolders(table.parent, image_dir)
-    for number, row in _rows(table):
+    for number, row in rows_of(table):
         if isinstance(row, BadRow):
             yield row
             continue
@@ -159,7 +159,7 @@ def read(
                 )
 
 
-def _rows(table: Path) -> Iterator[tuple[int, Any]]:
+def rows_of(table: Path) -> Iterator[tuple[int, Any]]:
     """The rows of the table by column, in lower case, with the number of their line."""
     rows = iterate_csv(table)
     columns = [each.lower() for each in next(rows)[1]]
