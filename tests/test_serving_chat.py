@@ -213,6 +213,12 @@ def test_in_a_terminal_ctrl_c_stops_an_answer_and_the_dialogue_goes_on(random_mo
     assert screen.close() == 0
 
 
+def test_nothing_is_said_of_kernels_that_a_library_misses() -> None:
+    done = _vglm("chat", "--quant", "4", "--ask", "你好", "--json")
+    assert done.returncode == 0
+    assert done.stderr == "vglm chat: loading the model\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

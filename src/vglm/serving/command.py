@@ -161,8 +161,10 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 def load(parsed: argparse.Namespace, **settings: Any) -> Any:
     """The engine that the options name; None in processes that have followed another's until now."""
+    from vglm.config import quiet_libraries
     from vglm.serving.loading import load_divided_engine, load_engine
 
+    quiet_libraries()
     if parsed.tensor_parallel:
         refused = {f"--{name.replace('_', '-')}": getattr(parsed, name) for name in _NOT_DIVIDED}
         return load_divided_engine(parsed.from_pretrained, dtype=parsed.dtype, refused=refused, **settings)
