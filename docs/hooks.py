@@ -71,8 +71,10 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 def on_post_page(output: str, page: Page, **_: Any) -> str:
-    """Say which pages are Chinese."""
-    return output.replace('<html lang="en"', '<html lang="zh"', 1) if page.file.src_uri.startswith("zh/") else output
+    """Say which pages are Chinese, in the page's code and above its contents."""
+    if not page.file.src_uri.startswith("zh/"):
+        return output
+    return output.replace('<html lang="en"', '<html lang="zh"', 1).replace("Table of contents", "目录")
 
 
 def linked(uri: str) -> set[str]:
