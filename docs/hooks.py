@@ -71,8 +71,10 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 def on_post_page(output: str, page: Page, **_: Any) -> str:
-    """Say which pages are Chinese."""
-    return output.replace('<html lang="en"', '<html lang="zh"', 1) if page.file.src_uri.startswith("zh/") else output
+    """Say which pages are Chinese, in the page's code and above its contents."""
+    if not page.file.src_uri.startswith("zh/"):
+        return output
+    return output.replace('<html lang="en"', '<html lang="zh"', 1).replace("Table of contents", "目录")
 
 
 def linked(uri: str) -> set[str]:
@@ -164,7 +166,7 @@ def described() -> list[str]:
 def components(_: str) -> str:
     """The docstring of each component, but for those that the Python page has."""
     shown = (name for name in described() if name.rpartition(".")[2] not in ("load_dataset", "load_pretrained"))
-    return "\n\n".join(f"::: {name}\n    options:\n      show_root_full_path: true" for name in shown)
+    return "\n\n".join(f"::: {name}\n    options:\n      show_root_full_path: true\n      members: false" for name in shown)
 
 
 def _escaped(text: str) -> str:

@@ -33,7 +33,7 @@ def commands(text: str) -> Iterator[str]:
     """The commands of a document, each on one line: of its shell blocks, and of its sentences."""
     blocks = re.findall(r"^( *)```(?:bash|sh|shell)\n(.*?)^\1```", text, re.MULTILINE | re.DOTALL)
     for _, block in blocks:
-        for line in re.sub(r"\\\n\s*", " ", block).splitlines():
+        for line in re.sub(r"\s*\\\n\s*", " ", block).splitlines():
             if line.strip() and not line.strip().startswith("#"):
                 yield line.strip()
     prose = _without_theirs(re.sub(r"^ *```.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL))
