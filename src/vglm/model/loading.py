@@ -675,6 +675,8 @@ def attach_adapter(model: Any, adapter: Path, *, name: str = "default", is_check
     """
     from peft import PeftModel, get_peft_model_state_dict  # takes seconds to import
 
+    from vglm.model.half_lora import compute_in_type_of_base
+
     weights = find_weights(adapter)
     if is_checked:
         check_base(adapter, model.get_base_model() if isinstance(model, PeftModel) else model)
@@ -708,6 +710,7 @@ def attach_adapter(model: Any, adapter: Path, *, name: str = "default", is_check
             f"adapter {str(adapter)!r} cannot be put on this model: {len(strays)} of its tensors have no place"
             f" (first: {strays[0][:100]!r})."
         )
+    compute_in_type_of_base(tuned)
     return tuned
 
 

@@ -40,6 +40,11 @@ from vglm.model.configuration import (
 IGNORE_INDEX = -100
 """Label of a token that does not count in the loss."""
 
+LARGEST_LOGITS = 2**25
+"""Numbers of logits that a loss makes at once, 134 MB in float32: 257 tokens of the vocabulary of 130,528."""
+
+_CHECKPOINTING = "_gradient_checkpointing_func"
+
 VISION_PARTS = ("vision_model", "query_tokens", "qformer", "language_projection")
 """What of a `VisualGlmModel` makes image features: all but its language model."""
 
@@ -95,6 +100,74 @@ def image_slots(input_ids: Tensor, block_ids: Tensor, config: VisualGlmConfig) -
     start = whole.int().argmax(-1, keepdim=True)
     place = torch.arange(length, device=input_ids.device)
     return whole.any(-1, keepdim=True) & (place >= start) & (place < start + slots)
+
+
+def check_slots(image_mask: Tensor, images: int, config: VisualGlmConfig, name: str) -> None:
+    """Refuse images that do not fit the slots; whoever gives a model its layout does so before.
+
+    Args:
+        image_mask: As from `image_slots`.
+        images: How many there are.
+        config: Names the number of slots.
+        name: What the images are called.
+
+    Raises:
+        ValueError: They are not as many as rows (or packed samples) with slots.
+    """
+    filled = int(image_mask.sum()) // config.num_image_tokens
+    if filled != images:
+        raise ValueError(
+            f"{filled} of {len(image_mask)} rows have {config.num_image_tokens} image slots before <sop>, but {name}"
+            f" holds {images} images. Pass one for each such row, in row order."
+        )
+
+
+def find_labels(labels: Tensor) -> Tensor:
+    """Where labels stand that count in the loss: all but -100 and the first column, which nothing predicts.
+
+    Args:
+        labels: Shape (B, L), int64.
+
+    Returns:
+        Their rows, and their columns counted from the end, which virtual tokens before a row do not move; shape (2, N).
+    """
+    rows, columns = (labels[:, 1:] != IGNORE_INDEX).nonzero(as_tuple=True)
+    return torch.stack((rows, columns + 1 - labels.shape[1]))
+
+
+def summed_loss(hidden_states: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
+    """Cross-entropy of each target, summed in float32.
+
+    Logits of more than `LARGEST_LOGITS` numbers are made some rows at a time, forward and backward, where PyTorch can
+    (2.13 and later) and the head is a plain matrix; else all of them at once.
+
+    Args:
+        hidden_states: After the final layer norm, shape (N, D).
+        head: The output head.
+        targets: Token ids, shape (N,), int64.
+    """
+    vocabulary = getattr(head, "out_features", 0)
+    if len(targets) * vocabulary > LARGEST_LOGITS and _is_plain_head(head, hidden_states):
+        size = max(1, LARGEST_LOGITS // vocabulary)
+        options = nn.LinearCrossEntropyOptions(batch_chunk_size=size, chunking_method=None)
+        each: Tensor = F.linear_cross_entropy(  # summed by PyTorch, half precision would lose the small ones
+            hidden_states, head.weight, targets, reduction="none", options=options
+        )
+        return each.float().sum()
+    return F.cross_entropy(head(hidden_states).float(), targets, reduction="sum")
+
+
+def _is_plain_head(head: nn.Module, hidden_states: Tensor) -> bool:
+    """Whether a head is its weight and nothing else: not quantised, adapted, offloaded, in shards, or to be cast."""
+    return (
+        hasattr(nn, "LinearCrossEntropyOptions")
+        and type(head) is nn.Linear
+        and type(head.weight) is nn.Parameter
+        and head.bias is None
+        and not hasattr(head, "_hf_hook")
+        and (head.weight.dtype, head.weight.device) == (hidden_states.dtype, hidden_states.device)
+        and not torch.is_autocast_enabled(hidden_states.device.type)
+    )
 
 
 class PackedLayout(NamedTuple):
@@ -318,6 +391,17 @@ class VisualGlmPreTrainedModel(PreTrainedModel):
             init.normal_(module.query_tokens, std=self.config.qformer_config.initializer_range)
 
 
+    def enable_input_require_grads(self) -> None:
+        """Have embeddings ask for gradients, which of checkpointing only the reentrant form needs.
+
+        In the other form, the default, every frozen layer below the lowest that trains would be passed through
+        backwards for nothing, the vision transformer included.
+        """
+        ways = [each.keywords for part in self.modules() if (each := getattr(part, _CHECKPOINTING, None)) is not None]
+        if not ways or any(each.get("use_reentrant", True) for each in ways):
+            super().enable_input_require_grads()
+
+
 class VisualGlmVisionModel(Blip2VisionModel):
     """BLIP-2's vision transformer with the closing epsilon of the original."""
 
@@ -478,16 +562,6 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
         )
         return features
 
-    def _fill_slots(self, inputs_embeds: Tensor, image_mask: Tensor, features: Tensor, name: str) -> Tensor:
-        if not torch.compiler.is_compiling():
-            filled = int(image_mask.sum()) // self.config.num_image_tokens
-            if filled != len(features):
-                raise ValueError(
-                    f"{filled} of {len(image_mask)} rows have {self.config.num_image_tokens} image slots before <sop>,"
-                    f" but {name} holds {len(features)} images. Pass one for each such row, in row order."
-                )
-        return inputs_embeds.masked_scatter(image_mask[..., None], features.to(inputs_embeds))
-
     @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
         self,
@@ -503,6 +577,7 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
         image_mask: Tensor | None = None,
         image_features: Tensor | None = None,
         segment_ids: Tensor | None = None,
+        segment_places: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Hidden states of the whole model.
@@ -517,12 +592,13 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
             layout_ids: The L real token ids where `inputs_embeds` stands in for them, shape (B, L).
             glm_position_ids: Shape (B, 2, L); derived from the ids where None.
             block_ids: Shape (B, L); likewise.
-            image_mask: Shape (B, L), bool; likewise.
+            image_mask: Shape (B, L), bool; likewise. Of a layout that is given, slots and images are not counted again.
             image_features: In place of `pixel_values`, what `get_image_features` made of them, shape
                 (N, num_image_tokens, D).
             segment_ids: For rows that hold several samples one after the other, the number of its sample within the
                 row for each token, -1 on padding; shape (B, L), int64. Samples do not see each other. Images then come
                 one for each sample with slots, in the order of rows and samples; no cache and no virtual tokens.
+            segment_places: As from `packed_layout`, beside the rest of it in place of `segment_ids`.
             kwargs: Passed on to the attention function; `output_hidden_states`, `output_attentions`.
 
         Returns:
@@ -533,19 +609,21 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
                 packed rows come with a cache or with virtual tokens.
         """
         ids = layout_ids if layout_ids is not None else input_ids
-        segment_places = None
-        if segment_ids is not None:
+        is_given = glm_position_ids is not None and block_ids is not None and image_mask is not None
+        if segment_ids is not None or segment_places is not None:
             if past_key_values is not None or inputs_embeds is not None or ids is None:
                 raise ValueError("Packed rows (segment_ids) go with input_ids alone: no cache and no virtual tokens.")
-            glm_position_ids, block_ids, image_mask, segment_places = packed_layout(ids, segment_ids, self.config)
+            if not is_given:
+                glm_position_ids, block_ids, image_mask, segment_places = packed_layout(ids, segment_ids, self.config)
             attention_mask, use_cache = None, False
-        if glm_position_ids is None or block_ids is None or image_mask is None:
+        elif not is_given:
             if ids is None:
                 raise ValueError(
                     "Pass input_ids, or layout_ids beside inputs_embeds: positions follow from the token ids."
                 )
             glm_position_ids, block_ids = glm_layout(ids, attention_mask, self.config.text_config)
             image_mask = image_slots(ids, block_ids, self.config)
+        assert glm_position_ids is not None and block_ids is not None and image_mask is not None
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
 
@@ -562,10 +640,12 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
         if pixel_values is not None and image_features is not None:
             raise ValueError("Pass pixel_values or image_features, not both.")
         if pixel_values is not None:
-            features = self.get_image_features(pixel_values)
-            inputs_embeds = self._fill_slots(inputs_embeds, image_mask, features, "pixel_values")
-        elif image_features is not None:
-            inputs_embeds = self._fill_slots(inputs_embeds, image_mask, image_features, "image_features")
+            image_features = self.get_image_features(pixel_values)
+        if image_features is not None:
+            if not is_given and not torch.compiler.is_compiling():
+                name = "image_features" if pixel_values is None else "pixel_values"
+                check_slots(image_mask, len(image_features), self.config, name)
+            inputs_embeds = inputs_embeds.masked_scatter(image_mask[..., None], image_features.to(inputs_embeds))
         output: BaseModelOutputWithPast = self.language_model(
             inputs_embeds=inputs_embeds,
             glm_position_ids=glm_position_ids,
@@ -627,6 +707,8 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
         image_mask: Tensor | None = None,
         image_features: Tensor | None = None,
         segment_ids: Tensor | None = None,
+        segment_places: Tensor | None = None,
+        label_places: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
         skip_logits: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
@@ -648,6 +730,8 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
             image_mask: Likewise.
             image_features: Likewise.
             segment_ids: Likewise.
+            segment_places: Likewise.
+            label_places: Where labels count, as from `find_labels`; looked for where None.
             logits_to_keep: Compute logits for that many last tokens (0: all), or for the tokens of an index tensor.
             skip_logits: Return a loss without logits, which then are computed only where a label stands; default: in
                 training. A vocabulary of 130,528 makes them the largest tensor of a step.
@@ -671,16 +755,18 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
             image_mask=image_mask,
             image_features=image_features,
             segment_ids=segment_ids,
+            segment_places=segment_places,
             **kwargs,
         )
         hidden_states = output.last_hidden_state
         loss = logits = None
         if labels is not None:
-            targets = F.pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:]
-            counted = targets != IGNORE_INDEX
-            items = counted.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
-            selected = self.lm_head(hidden_states[counted]).float()
-            loss = F.cross_entropy(selected, targets[counted].to(selected.device), reduction="sum") / items
+            rows, ends = find_labels(labels) if label_places is None else label_places
+            places = rows * hidden_states.shape[1] + hidden_states.shape[1] + ends
+            chosen = hidden_states.flatten(0, 1).index_select(0, places - 1)
+            targets = labels[rows, ends].to(chosen.device)
+            items = max(1, len(targets)) if num_items_in_batch is None else num_items_in_batch
+            loss = summed_loss(chosen, self.lm_head, targets) / items
         if labels is None or not (self.training if skip_logits is None else skip_logits):
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(hidden_states[:, kept])
@@ -735,10 +821,14 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
             inputs["image_mask"] = torch.zeros_like(ids, dtype=torch.bool)
         else:
             positions, block_ids = glm_layout(input_ids, attention_mask, self.config.text_config)
+            image_mask = image_slots(input_ids, block_ids, self.config)
+            for name in ("pixel_values", "image_features"):
+                if is_first and inputs.get(name) is not None:
+                    check_slots(image_mask, len(inputs[name]), self.config, name)
             length = next_sequence_length or input_ids.shape[1]
             inputs["glm_position_ids"] = positions[..., -length:]
             inputs["block_ids"] = block_ids[:, -length:]
-            inputs["image_mask"] = image_slots(input_ids, block_ids, self.config)[:, -length:]
+            inputs["image_mask"] = image_mask[:, -length:]
             inputs["attention_mask"] = attention_mask  # two-dimensional: the language model adds the prompt's own block
         if not is_first and kwargs.get("use_cache", True):
             inputs.pop("image_features", None)  # in the cache by now; transformers drops pixel_values itself

@@ -27,6 +27,7 @@ from transformers import TrainingArguments
 
 from vglm.errors import ConfigError, WorkbenchError
 from vglm.files import replaced_folder
+from vglm.model.half_lora import compute_in_type_of_base
 from vglm.model.identity import stored_weights, write_record
 from vglm.model.loading import save_native
 from vglm.model.modeling import VisualGlmForConditionalGeneration
@@ -138,7 +139,8 @@ def attach(model: VisualGlmForConditionalGeneration, method: Method) -> Tuned:
 
     A quantised base stays as it was loaded: peft's own preparation for it turns all half-precision weights into
     float32, at full size 8 GB for the parts that are not quantised, and the base would no longer be the one that is
-    evaluated and merged. Adapters are kept in float32 in any case.
+    evaluated and merged. Adapters are kept in float32 in any case; LoRA beside half-precision weights computes in
+    their type, see `vglm.model.half_lora`.
 
     Args:
         model: The base model.
@@ -175,6 +177,7 @@ def attach(model: VisualGlmForConditionalGeneration, method: Method) -> Tuned:
                 tuned = get_peft_model(model, config)
         except ValueError as error:
             raise ConfigError(f"method: {type(method).__name__} does not fit this model: {error}") from error
+        compute_in_type_of_base(tuned)
         if _changes_base(config):
             if model.dtype != torch.float32:
                 raise ConfigError(

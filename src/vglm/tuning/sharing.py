@@ -7,13 +7,14 @@ The last batch of an epoch may be too small for all of them. Left to itself, acc
 epoch's beginning, which then count twice; here a process that is left without samples learns nothing in that step.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from vglm.data.sample import Sample
-from vglm.model.modeling import IGNORE_INDEX
+from vglm.model.configuration import VisualGlmConfig
+from vglm.model.modeling import IGNORE_INDEX, check_slots, find_labels, glm_layout, image_slots, packed_layout
 
 SAMPLE_IDS = "sample_ids"
 """Key of a batch that names its samples, for messages; no input of the model."""
@@ -69,11 +70,15 @@ class SharedCollator:
     Args:
         collate: Makes a batch of at least one sample.
         samples: Of which the first one stands where there are only empty places.
+        config: The model's.
     """
 
-    def __init__(self, collate: Callable[[Sequence[Sample]], dict[str, Any]], samples: Shared) -> None:
+    def __init__(
+        self, collate: Callable[[Sequence[Sample]], dict[str, Any]], samples: Shared, config: VisualGlmConfig
+    ) -> None:
         self.collate = collate
         self.samples = samples
+        self.config = config
 
     def __call__(self, samples: Sequence[Sample | None]) -> dict[str, Any]:
         """Build the batch, with `SAMPLE_IDS` in it."""
@@ -81,4 +86,33 @@ class SharedCollator:
         batch = self.collate(real or [self.samples[0]])
         if not real:
             batch["labels"] = torch.full_like(batch["labels"], IGNORE_INDEX)
-        return {**batch, SAMPLE_IDS: [each.id for each in real]}
+        return {**lay_out(batch, self.config), SAMPLE_IDS: [each.id for each in real]}
+
+
+def lay_out(batch: Mapping[str, Any], config: VisualGlmConfig) -> dict[str, Any]:
+    """A batch with what the model would derive from it, for which an accelerator would wait for the host.
+
+    Args:
+        batch: From the collator, with labels.
+        config: The model's.
+
+    Returns:
+        The batch, with a layout in place of `segment_ids` and of the `attention_mask` of packed rows; see
+        `VisualGlmModel.forward`.
+
+    Raises:
+        ValueError: Images and slots differ in number.
+    """
+    laid = dict(batch)
+    ids, segments = batch["input_ids"], laid.pop("segment_ids", None)
+    if segments is None:
+        positions, blocks = glm_layout(ids, batch["attention_mask"], config.text_config)
+        slots = image_slots(ids, blocks, config)
+    else:
+        positions, blocks, slots, laid["segment_places"] = packed_layout(ids, segments, config)
+        laid.pop("attention_mask", None)
+    for name in ("pixel_values", "image_features"):
+        if name in batch:
+            check_slots(slots, len(batch[name]), config, name)
+    layout = {"glm_position_ids": positions, "block_ids": blocks, "image_mask": slots}
+    return {**laid, **layout, "label_places": find_labels(batch["labels"])}

@@ -437,7 +437,8 @@ class WorkbenchTrainer(Trainer):
             loader: Any = super().get_train_dataloader()
         finally:
             self.train_dataset = own
-        collate = SharedCollator(loader.collate_fn, shared)
+        unwrapped: Any = self.accelerator.unwrap_model(self.model)
+        collate = SharedCollator(loader.collate_fn, shared, unwrapped.config)
         loader.collate_fn = loader.base_dataloader.collate_fn = collate  # accelerate reads the one or the other
         if self.args.world_size > 1:
             shard: Any = loader.batch_sampler

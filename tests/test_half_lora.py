@@ -1,0 +1,104 @@
+"""LoRA beside half-precision weights: computed in their type, trained and saved in float32."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig
+from safetensors.torch import load_file
+
+import train
+from vglm.config import compose
+from vglm.model.loading import load_pretrained
+from vglm.tuning.merge import merge_adapter
+from vglm.tuning.methods import attach, save
+
+TARGETS = ["query_key_value", "dense_h_to_4h"]
+
+
+def _tuned(folder: Path, dtype: str, **settings):
+    model, processor = load_pretrained(folder, dtype=dtype)
+    torch.manual_seed(1)
+    tuned = attach(model, LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS, init_lora_weights=False, **settings))
+    return tuned, processor
+
+
+def _inputs(processor) -> dict[str, torch.Tensor]:
+    return dict(processor(text=["背景是什么颜色？"], answer=["红色。"], return_tensors="pt"))
+
+
+def test_no_input_is_kept_in_float32_for_the_backward_pass(random_model_folder: Path) -> None:
+    model, processor = _tuned(random_model_folder, "bfloat16")
+    kept: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda each: kept.append(each) or each, lambda each: each):
+        model.train()(**_inputs(processor))
+    weights = {each.data_ptr() for each in model.parameters()}
+    wide = [each for each in kept if each.dtype == torch.float32 and each.data_ptr() not in weights]
+    sizes = (model.config.text_config.hidden_size, model.config.text_config.intermediate_size)
+    assert not [each.shape for each in wide if each.shape[-1:] and each.shape[-1] in sizes]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_update_is_that_of_float32_but_for_rounding(random_model_folder: Path, dtype: str) -> None:
+    half, processor = _tuned(random_model_folder, dtype)
+    full, _ = _tuned(random_model_folder, "float32")
+    inputs = _inputs(processor)
+    labels = inputs.pop("labels")
+    for model in (half, full):
+        model.eval()(**inputs, labels=labels).loss.backward()
+    gradients = [{n: p.grad for n, p in model.named_parameters() if p.grad is not None} for model in (half, full)]
+    assert gradients[0].keys() == gradients[1].keys() != set()
+    for name, gradient in gradients[0].items():
+        assert gradient.dtype == torch.float32
+        expected = gradients[1][name]
+        assert (gradient - expected).norm() <= 0.1 * expected.norm(), name
+
+
+def test_merging_takes_the_float32_matrices(random_model_folder: Path, tmp_path: Path) -> None:
+    model, processor = _tuned(random_model_folder, "bfloat16")
+    folder = save(model, processor, tmp_path)
+    assert {each.dtype for each in load_file(folder / "adapter_model.safetensors").values()} == {torch.float32}
+    loaded, _ = load_pretrained(random_model_folder, dtype="bfloat16", adapter=folder)
+    inputs = {name: each for name, each in _inputs(processor).items() if name != "labels"}
+    with torch.no_grad():
+        expected = model.eval()(**inputs).logits
+        torch.testing.assert_close(loaded(**inputs).logits, expected, rtol=0, atol=0)
+    own = load_pretrained(random_model_folder, dtype="bfloat16", adapter=folder)[0].merge_and_unload()
+    merged, _ = merge_adapter(loaded, folder)
+    for name, each in merged.named_parameters():
+        torch.testing.assert_close(each, own.get_parameter(name), rtol=2**-7, atol=2**-9)
+
+
+def test_other_kinds_of_lora_compute_as_peft_does(random_model_folder: Path) -> None:
+    model, processor = _tuned(random_model_folder, "bfloat16", use_dora=True)
+    model(**_inputs(processor)).loss.backward()
+    assert all(each.grad is not None for each in model.parameters() if each.requires_grad)
+
+
+def test_in_float32_nothing_is_different(random_model_folder: Path) -> None:
+    model, _ = _tuned(random_model_folder, "float32")
+    layers = [each for each in model.modules() if hasattr(each, "lora_variant")]
+    assert layers
+    assert all(each.cast_input_dtype_enabled and not each.lora_variant for each in layers)
+
+
+def test_a_bfloat16_run_resumes_bit_for_bit(random_model_folder: Path, few_shot_folder: Path, tmp_path: Path) -> None:
+    def run(name: str, *overrides: str) -> Path:
+        fixed = [f"model.path_or_id={random_model_folder}", "model.dtype=bfloat16", "dataset=fewshot_background"]
+        fixed += [f"dataset.path={few_shot_folder}", "trainer=debug", f"output_dir={tmp_path / name}"]
+        fixed += ["method.lora_dropout=0.1", "trainer.save_total_limit=9", "trainer.max_steps=4"]
+        return train.run(
+            compose(overrides=[*fixed, "checkpoint_selection.score_checkpoints=false", *overrides])
+        )
+
+    whole = run("whole")
+    for each in ("adapter", "checkpoint-4", "checkpoint-3"):
+        (whole / each).rename(tmp_path / each)
+    again = train.run(compose(overrides=[f"resume={whole}"]))
+    tensors = [load_file(each / "adapter_model.safetensors") for each in (again / "adapter", tmp_path / "adapter")]
+    assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[1])
+    assert {each.dtype for each in tensors[0].values()} == {torch.float32}
+    facts = json.loads((again / "run.json").read_text())
+    assert facts["verified"]
+    assert facts["reload_difference"] == 0.0
