@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import vglm
 from vglm.errors import WorkbenchError, message_of
+from vglm.planning.command import add_command as add_plan
 from vglm.serving.command import add_commands as add_serving
 
 if TYPE_CHECKING:
@@ -217,6 +218,7 @@ def command_line() -> argparse.ArgumentParser:
     add("--no-images", action="store_true", help="check only what the rows say; no picture is decoded")
     add("--workers", metavar="N", type=int, help="processes that decode pictures (default: one a core)")
     doctor.set_defaults(command=_doctor, name="doctor", doing="reading the data")
+    add_plan(commands)
     add_serving(commands)
     return parser
 
