@@ -158,7 +158,9 @@ def _plain(config: PeftConfig, dtype: torch.dtype) -> Any:
     return config
 
 
-def optimizer_states(model: nn.Module, optimizer_class: Any, options: Mapping[str, Any], method: Any = None) -> "States":
+def optimizer_states(
+    model: nn.Module, optimizer_class: Any, options: Mapping[str, Any], method: Any = None
+) -> "States":
     """What an optimizer keeps of the parameters that train.
 
     Args:
@@ -265,7 +267,9 @@ def rehearse_training(
     gradients = sum(each.grad.nbytes for each in trained if each.grad is not None)
     for each in trained:
         each.grad = None
-    return Step({"gradients": gradients, **rehearsal.parts()}, rehearsal.peak() + held, rehearsal.flops, rehearsal.operations)
+    return Step(
+        {"gradients": gradients, **rehearsal.parts()}, rehearsal.peak() + held, rehearsal.flops, rehearsal.operations
+    )
 
 
 @torch.no_grad()

@@ -69,7 +69,9 @@ def _plan(parsed: argparse.Namespace) -> int:
     found = [] if plan.fits else suggest(plan, again)
     comparison = measure(plan) if parsed.measure else None
     if parsed.json:
-        changes = [{"overrides": each.change.overrides, "total": each.plan.total, "fits": each.plan.fits} for each in found]
+        changes = [
+            {"overrides": each.change.overrides, "total": each.plan.total, "fits": each.plan.fits} for each in found
+        ]
         facts = {**plan.as_dict(), "suggestions": changes}
         print(json.dumps(facts if comparison is None else {**facts, "measured": vars(comparison)}, indent=2))
         return 0 if plan.fits else 1

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psutil
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from vglm.errors import ConfigError
 from vglm.model.loading import default_device
@@ -20,6 +22,7 @@ _LIMIT = Path("/sys/fs/cgroup/memory.max")
 _USED = Path("/sys/fs/cgroup/memory.current")
 _SIDE = {"cuda": 8192, "cpu": 512}
 _TIMES = 5
+_LAYERS, _OPERATIONS = 100, 6  # of each: product, activation, activation's gradient, two products, sum over the rows
 
 
 @dataclass(frozen=True)
@@ -88,16 +91,17 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * side**3 / _best_seconds(lambda: left @ right, device)
 
 
-@torch.no_grad()
 def operation_seconds(device: torch.device) -> float:
-    """How long an operation takes that has next to nothing to do, measured now."""
-    one = torch.zeros(8, device=device)
+    """How long an operation takes that has next to nothing to do, forward and backward, measured now."""
+    layer = nn.Linear(8, 8, device=device)
 
     def many() -> None:
-        for _ in range(1000):
-            one.add(1)
+        states = torch.zeros(8, 8, device=device)
+        for _ in range(_LAYERS):
+            states = F.gelu(layer(states))
+        states.sum().backward()
 
-    return _best_seconds(many, device) / 1000
+    return _best_seconds(many, device) / (_LAYERS * _OPERATIONS)
 
 
 def _best_seconds(work: object, device: torch.device) -> float:

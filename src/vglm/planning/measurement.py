@@ -1,6 +1,7 @@
-"""The same training steps for real, on this machine, with random weights: what was predicted beside what was measured."""
+"""The same training steps for real, on this machine, with random weights: prediction beside measurement."""
 
 import gc
+import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -178,6 +179,7 @@ def _watch(step: Callable[[], None], device: torch.device, held: int) -> tuple[i
 
 def _allocated(step: Callable[[], None]) -> int:
     """The most that PyTorch's allocator on the CPU held at one time, beyond what it held before."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it tells when it starts and stops
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         step()
     events = [each for each in profile.profiler.kineto_results.events() if each.name() == "[memory]"]  # type: ignore[union-attr]

@@ -40,7 +40,9 @@ def print_plan(plan: Plan, console: Console) -> None:
         sizes = [stage.get(part, 0) for stage in plan.stages.values()]
         count = _parameters(plan, part)
         if any(sizes) or count:
-            table.add_row(_NAMES.get(part, part), count, *(f"{size / unit:,.{digits}f}" if size else "" for size in sizes))
+            table.add_row(
+                _NAMES.get(part, part), count, *(f"{size / unit:,.{digits}f}" if size else "" for size in sizes)
+            )
     table.add_section()
     totals = [f"{plan.total_of(stage) / unit:,.{digits}f}" for stage in plan.stages]
     table.add_row("total", f"{sum(plan.parameters.values()):,}", *totals, style="bold")
@@ -76,7 +78,7 @@ def _facts(plan: Plan) -> list[str]:
     lines = [
         f"trains: {plan.trainable:,} parameters, {share:.2%} of the model",
         f"sizes: {setting.sizes_from}",
-        f"rows: {setting.lengths_from}; up to {rows[0].tokens} tokens, {max(each.answer_tokens for each in rows)} learned",
+        f"rows: {setting.lengths_from}; up to {rows[0].tokens} tokens, {setting.longest_answer} learned",
         f"steps: {schedule.steps:,} of {batch}{processes}, {schedule.epochs:.2f} epochs of {setting.sequences:,} rows",
         f"time: {_time(schedule.seconds)}, {schedule.step_seconds:.3g} s a step; {schedule.rate.source}",
         f"host memory while loading: {_size(plan.host)}",

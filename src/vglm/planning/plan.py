@@ -8,7 +8,6 @@ from peft import PeftModel
 from transformers import Trainer
 
 from vglm.errors import ConfigError
-
 from vglm.planning.budget import (
     BLAS_WORKSPACE,
     PARTS,
@@ -180,8 +179,8 @@ def _refuse_division(base: Any, processes: int) -> None:
         if not parameter.dtype.is_floating_point:
             raise ConfigError(
                 f"trainer.fsdp divides weights of one float type, and this base is stored as"
-                f" {str(parameter.dtype).removeprefix('torch.')}: 4-bit values can be divided where they are packed into"
-                " floats (bnb_4bit_quant_storage of the type that is not quantised), int8 cannot. Leave out"
+                f" {str(parameter.dtype).removeprefix('torch.')}: 4-bit values can be divided where they are packed"
+                " into floats (bnb_4bit_quant_storage of the type that is not quantised), int8 cannot. Leave out"
                 " model.quantization, or trainer.fsdp: with a quantised base each GPU has room for the whole."
             )
     if processes < 2:
@@ -218,7 +217,9 @@ def _surroundings(machine: Machine) -> dict[str, int]:
     return {"Python and libraries": own_memory()}
 
 
-def _stage(weights: Mapping[str, int], held: Mapping[str, int], step: Step, around: Mapping[str, int]) -> dict[str, int]:
+def _stage(
+    weights: Mapping[str, int], held: Mapping[str, int], step: Step, around: Mapping[str, int]
+) -> dict[str, int]:
     """The bytes of a stage: weights, what is held all the time, what comes and goes, and what is around it."""
     parts = {**dict.fromkeys(OWN, 0), **held, **step.parts}
     parts[OVERLAP] = step.peak - sum(step.parts.values())
@@ -293,5 +294,3 @@ def _schedule(setting: Setting, step: Step, encoded: Step | None, rate: Rate, pr
     if encoded is not None:
         encoding = setting.pictures / _ENCODED_AT_ONCE * rate.seconds(encoded) / processes
     return Schedule(steps, epochs, a_batch * accumulated * processes, seconds, encoding, rate)
-
-

@@ -7,9 +7,9 @@
     rehearsal.parts()                    {"activations": 448_299_008, "logits": 21_928_704, "working memory": 0}
 
 Every tensor that an operation makes is booked when its memory comes into being and taken off the books when the last
-reference to it goes, as an allocator would; nothing is computed and no memory is taken. So the count follows the modules
-that run, whatever they are: adapters, checkpointing, another loss. Small whole numbers (token ids, masks, lengths) are
-computed for real beside it, since shapes depend on them.
+reference to it goes, as an allocator would; nothing is computed and no memory is taken. So the count follows the
+modules that run, whatever they are: adapters, checkpointing, another loss. Small whole numbers (token ids, masks,
+lengths) are computed for real beside it, since shapes depend on them.
 
 What a GPU does and the meta device does not is put in its place: attention in one kernel, which keeps no weights, and
 autocast.
@@ -47,7 +47,7 @@ _FREE = (_aten.detach, _aten._unsafe_view, _aten.empty, _aten.empty_like, _aten.
 
 @dataclass(slots=True)
 class _Piece:
-    """A piece of memory: its bytes, whether its rows are as long as the vocabulary, when it was taken and given back."""
+    """A piece of memory: its bytes, whether its rows have the vocabulary's length, when it was taken and given back."""
 
     key: int
     size: int
@@ -102,7 +102,9 @@ class Rehearsal(TorchDispatchMode):
         """Go back from a loss; what is held when that begins was kept for it."""
         self._backward_began = self._clock
         # loss.backward() would run without `_Kernels`, which layers that checkpointing computes again need.
-        _engine_run_backward((loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True)
+        _engine_run_backward(
+            (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
+        )
 
     def peak(self) -> int:
         """Bytes at the moment when most was held."""
@@ -205,7 +207,7 @@ def _tensors_in(values: Iterable[Any]) -> list[Tensor]:
 
 
 def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
-    """Run an operation on shapes; where all its operands' values are known and its result is small, on these as well."""
+    """Run an operation on shapes; where all operands' values are known and the result is small, on these as well."""
     is_known = all(hasattr(each, "values_known") or not each.is_meta for each in tensors)
     if not is_known:
         return _run_on_shapes(func, args, kwargs, tensors)

@@ -53,7 +53,9 @@ def rate_of(machine: Machine, dtype: torch.dtype) -> Rate:
         source = f"{flops / 1e9:.0f} GFLOP/s in a small product and {kernel * 1e6:.0f} us an operation, just measured"
         return Rate(flops, kernel, f"{source}; at best")
     flops = matmul_rate(device, dtype if dtype != torch.float32 else torch.bfloat16)
-    source = f"{flops / 1e12:.0f} TFLOP/s in a product, just measured, of which a step reaches {H100_SHARE:.0%} ({H100})"
+    source = (
+        f"{flops / 1e12:.0f} TFLOP/s in a product, just measured, of which a step reaches {H100_SHARE:.0%} ({H100})"
+    )
     return Rate(H100_SHARE * flops, kernel, source)
 
 

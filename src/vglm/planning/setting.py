@@ -1,8 +1,8 @@
-"""What a recipe asks for, read from its config, the sizes of its model and the texts of its data: no weights, no pictures.
+"""What a recipe asks for: its config, the sizes of its model and the texts of its data; no weights, no pictures.
 
-    cfg = compose_plan(["recipes=xray/qlora", "dataset.path=data/openi"], for_gpu=True)
-    setting = read_setting(cfg, for_gpu=True)
-    setting.batch(8)                 the largest batch of training, as the collator makes it
+cfg = compose_plan(["recipes=xray/qlora", "dataset.path=data/openi"], for_gpu=True)
+setting = read_setting(cfg, for_gpu=True)
+setting.batch(8)                 the largest batch of training, as the collator makes it
 """
 
 from collections.abc import Mapping, Sequence
@@ -142,9 +142,10 @@ class Setting:
             mean = sum(lengths) / len(lengths)
             return max(mean * batch_size, lengths[-1])
         count = len(lengths)
-        longest = sum(
-            length * ((place + 1) ** batch_size - place**batch_size) for place, length in enumerate(lengths)
-        ) / count**batch_size
+        longest = (
+            sum(length * ((place + 1) ** batch_size - place**batch_size) for place, length in enumerate(lengths))
+            / count**batch_size
+        )
         return longest * batch_size
 
     def batch(self, batch_size: int, *, with_answers: bool = True, is_cached: bool) -> dict[str, Tensor]:
@@ -230,9 +231,7 @@ def _chosen(samples: Sequence[Sample]) -> list[Sample]:
     return [samples[place] for place in sorted(places)]
 
 
-def _assumed_batch(
-    config: VisualGlmConfig, assumed: Assumed, batch_size: int, with_answers: bool
-) -> dict[str, Tensor]:
+def _assumed_batch(config: VisualGlmConfig, assumed: Assumed, batch_size: int, with_answers: bool) -> dict[str, Tensor]:
     """Rows of the assumed length: image slots, a prompt, `[gMASK] <sop>`, an answer."""
     text = config.text_config
     prompt = assumed.tokens - assumed.answer_tokens
@@ -434,4 +433,3 @@ def _dtype_of(model: Mapping[str, Any], config: VisualGlmConfig, for_gpu: bool) 
     if name not in _DTYPES:
         raise ConfigError(f"model.dtype must be one of {', '.join(_DTYPES)}, auto or null, got {name!r}.")
     return _DTYPES[name]
-
