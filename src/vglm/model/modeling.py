@@ -137,7 +137,8 @@ def packed_layout(input_ids: Tensor, segment_ids: Tensor, config: VisualGlmConfi
 
     first, second = (packed(each) for each in positions.unbind(1))
     blocks = torch.where(packed(block_ids) == 0, segment_ids, -1)
-    return PackedLayout(torch.stack((first, second), dim=1), blocks, packed(image_mask), packed(places))
+    slots = packed(image_mask) & (segment_ids >= 0)  # padding may be the placeholder's id
+    return PackedLayout(torch.stack((first, second), dim=1), blocks, slots, packed(places))
 
 
 def rotary_table(

@@ -35,6 +35,19 @@ def add_command(commands: Any) -> None:
         help="a package of yours whose components may be named, repeatable",
     )
     plan.set_defaults(command=_plan, name="plan", doing="reading the recipe")
+    _take_settings_anywhere(plan)
+
+
+def _take_settings_anywhere(parser: argparse.ArgumentParser) -> None:
+    """Have settings behind options read as those before them, which argparse by itself does not."""
+    parse: Any = parser.parse_known_args
+
+    def parse_known_args(arguments: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
+        parsed, rest = parse(arguments, namespace)
+        parsed.settings = [*parsed.settings, *(each for each in rest if not each.startswith("-"))]
+        return parsed, [each for each in rest if each.startswith("-")]
+
+    parser.parse_known_args = parse_known_args  # type: ignore[assignment]
 
 
 def _plan(parsed: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from vglm.model.loading import assign, default_device, empty_model
 from vglm.model.quantization import is_quantizable, make_quantizable, mark_quantized, quantization_config
 from vglm.planning.budget import bytes_of_weights, set_dtype, without_values
 from vglm.planning.plan import TRAINING, Plan, is_checkpointed
+from vglm.tuning.adalora import is_adalora
 from vglm.tuning.methods import attach
 
 _STEPS = 3
@@ -102,7 +103,7 @@ def measure(plan: Plan) -> Comparison:
         raise ConfigError("--measure: the run does not fit on this machine. Change it as suggested, then measure.")
     device = default_device()
     model = random_model(setting.config, device, setting.dtype, setting.quantization, setting.quantization_parts)
-    weights = bytes_of_weights(model)
+    weights, own = bytes_of_weights(model), {id(each) for each in model.parameters()}
     method = without_values(setting.method, setting.dtype)
     tuned: Any = attach(model, method)
     if not plan.stages[TRAINING]["vision"]:
@@ -127,6 +128,8 @@ def measure(plan: Plan) -> Comparison:
             loss.backward()
         gradients = sum(each.grad.nbytes for each in trained if each.grad is not None)
         optimizer.step()
+        if is_adalora(tuned):
+            tuned.base_model.update_and_allocate(1)
         optimizer.zero_grad()
         loss.item()  # waits for the device
 
@@ -137,18 +140,20 @@ def measure(plan: Plan) -> Comparison:
         for name, each in state.items()
         if isinstance(each, torch.Tensor) and not name.startswith("qmap")
     )
+    if is_adalora(tuned):
+        allocator = tuned.base_model.rankallocator
+        averages = (allocator.ipt, allocator.exp_avg_ipt, allocator.exp_avg_unc)
+        states += sum(each.nbytes for average in averages for each in average.values())
     held_weights = sum(n for name, n in weights.items() if plan.stages[TRAINING][name])
-    adapter = sum(each.nbytes for each in trained) if tuned is not model else 0
+    adapter = sum(each.nbytes for each in tuned.parameters() if id(each) not in own)
     held = held_weights + adapter + states
     peak, seconds = _watch(step, device, held)
-    own = plan.stages[TRAINING]
+    stage = plan.stages[TRAINING]
     outside = ("CUDA context", "Python and libraries")
     predicted = {
-        "weights": sum(own[name] for name in weights),
-        "adapter": own["adapter"],
-        "optimizer": own["optimizer"],
-        "gradients": own["gradients"],
-        "peak": sum(size for name, size in own.items() if name not in outside),
+        "weights": sum(stage[name] for name in weights),
+        **{name: stage[name] for name in ("adapter", "optimizer", "gradients")},
+        "peak": sum(size for name, size in stage.items() if name not in outside),
     }
     measured = {
         "weights": held_weights,

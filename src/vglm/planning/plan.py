@@ -10,6 +10,7 @@ from transformers import Trainer
 from vglm.errors import ConfigError
 from vglm.planning.budget import (
     BLAS_WORKSPACE,
+    HEAD,
     PARTS,
     States,
     Step,
@@ -124,10 +125,10 @@ def make_plan(setting: Setting, machine: Machine, rate: Rate, processes: int = 1
     largest_tensor = max(each.numel() for each in base.parameters()) * setting.dtype.itemsize
     if setting.fsdp:
         _refuse_division(base, processes)
+    own = {id(each) for each in base.parameters()}
     tuned: Any = attach_shapes(base, setting.method)
     trained = [each for each in tuned.parameters() if each.requires_grad]
-    own = {id(each) for name, each in tuned.named_parameters() if _is_of_base(name)}
-    adapter = sum(each.nbytes for each in tuned.parameters() if id(each) not in own) if tuned is not base else 0
+    adapter = sum(each.nbytes for each in tuned.parameters() if id(each) not in own)
     states = optimizer_states(tuned, *Trainer.get_optimizer_cls_and_kwargs(arguments, None), setting.method)
     fused = machine.is_gpu
 
@@ -187,12 +188,6 @@ def _refuse_division(base: Any, processes: int) -> None:
         raise ConfigError("trainer.fsdp divides a model among several GPUs; say how many: --gpus 8.")
 
 
-def _is_of_base(name: str) -> bool:
-    """Whether a parameter of a `PeftModel` is the base's own."""
-    marks = (".lora_", ".ia3_", "prompt_encoder.", ".modules_to_save.")
-    return not any(mark in f".{name}" for mark in marks)
-
-
 def is_checkpointed(arguments: Any) -> bool:
     """Whether a trainer computes layers again in the backward pass."""
     return bool(
@@ -237,17 +232,19 @@ def _training(
 ) -> dict[str, int]:
     """The training stage; of several processes one's share."""
     gradients = step.parts["gradients"]
-    is_fused = setting.arguments.optim == "adamw_torch_fused" or "adamw_torch" not in str(setting.arguments.optim)
-    at_update = gradients * (1 if is_fused else 2)  # one kernel, or one for each operation on all parameters
+    is_spelled_out = setting.arguments.optim == "adamw_torch" and "CUDA context" in around
+    at_update = gradients * (
+        2 if is_spelled_out else 1
+    )  # each operation on all parameters, or one kernel
     step = Step(step.parts, max(step.peak, at_update), step.flops, step.operations)
     stage = _stage(weights, {"adapter": adapter, "optimizer": states.kept}, step, around)
     if setting.fsdp:
-        text = setting.config.text_config
-        layer = sum(weights.values()) // max(text.num_hidden_layers, 1)
+        layer = weights["language_model"] // setting.config.text_config.num_hidden_layers
         for name in (*PARTS, "adapter", "gradients", "optimizer"):
             stage[name] = -(-stage[name] // processes)
-        stage["gathered layers"] = 2 * layer  # the one that computes, and the next
-        stage[OVERLAP] = max(stage[OVERLAP], -stage["gradients"] - stage["logits"] - stage["activations"])
+        # The layer that computes, the next, and what belongs to no layer; all of it at one time at most.
+        stage["gathered layers"] = 2 * layer + weights["embeddings"] + weights[HEAD]
+        stage[OVERLAP] = 0
     elif processes > 1:
         stage["reduction buckets"] = gradients  # a copy, see `DistributedDataParallel`
     return stage

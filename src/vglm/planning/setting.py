@@ -114,26 +114,32 @@ class Setting:
         """The measured rows, the longest first."""
         if isinstance(self.samples, Assumed):
             return [Row(None, self.samples.tokens, self.samples.answer_tokens)]
-        rows = [Row(each, *self._measure(each)) for sample in _chosen(self.samples) for each in self._learned(sample)]
-        if not rows:
-            raise ConfigError("dataset: there is no sample to train on.")
+        rows = [Row(each, *self._measure(each)) for sample in self._chosen for each in self._learned(sample)]
         return sorted(rows, key=lambda each: -each.tokens)
+
+    @cached_property
+    def _chosen(self) -> list[Sample]:
+        """The samples that are measured."""
+        assert not isinstance(self.samples, Assumed)
+        if not len(self.samples):
+            raise ConfigError("dataset: there is no sample to train on.")
+        return _choose(self.samples)
 
     @cached_property
     def sequences(self) -> int:
         """Answers to learn; of a large set estimated from the measured samples."""
         if isinstance(self.samples, Assumed):
             return self.samples.samples
-        return round(len(self.samples) * len(self.rows) / max(len(_chosen(self.samples)), 1))
+        return round(len(self.samples) * len(self.rows) / len(self._chosen))
 
     @cached_property
     def pictures(self) -> int:
         """Different pictures at most."""
         if isinstance(self.samples, Assumed):
             return self.samples.samples
-        chosen = _chosen(self.samples)
-        files = [str(each.image) if isinstance(each.image, str | Path) else id(each) for each in chosen if each.image]
-        return round(len(self.samples) * len(set(files)) / max(len(chosen), 1))
+        pictures = [each.image for each in self._chosen if each.image is not None]
+        different = {str(each) if isinstance(each, str | Path) else id(each) for each in pictures}
+        return round(len(self.samples) * len(different) / len(self._chosen))
 
     def tokens_of_a_step(self, batch_size: int) -> float:
         """Tokens of an average batch, padding included: rows are as long as the longest of it."""
@@ -219,8 +225,8 @@ class _NoFeatures:
         return self._one
 
 
-def _chosen(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples that are measured."""
+def _choose(samples: Sequence[Sample]) -> list[Sample]:
+    """Some samples of each part of a set, and the longest where that is cheap to tell."""
     count = len(samples)
     if count <= _MEASURED_SAMPLES:
         return [samples[place] for place in range(count)]
@@ -344,7 +350,7 @@ def read_setting(
         scored=scored,
     )
     if like is not None:
-        vars(setting)["rows"] = like.rows
+        vars(setting).update(rows=like.rows, sequences=like.sequences, pictures=like.pictures)  # as measured
     return setting
 
 

@@ -16,6 +16,7 @@ Planner = Callable[[Sequence[str]], Plan]
 
 _ENOUGH = 2
 """So many changes that fit are shown; more are not looked for."""
+_PLAIN = ("adamw_torch", "adamw_torch_fused")
 _WORTH = 0.02
 """The share of all memory from which an optimizer's states are worth a change."""
 
@@ -97,7 +98,7 @@ def _choices(plan: Plan) -> Iterator[list[Change]]:
         yield [Change((f"trainer.per_device_eval_batch_size={each}",), "slower scoring") for each in sizes]
     if setting.dtype == torch.float32 and plan.machine.is_gpu and not takes_start:
         yield [Change(("model.dtype=bfloat16",), "half precision")]
-    if plan.stages[TRAINING]["optimizer"] > _WORTH * plan.total and str(arguments.optim).startswith("adamw_torch"):
+    if plan.stages[TRAINING]["optimizer"] > _WORTH * plan.total and arguments.optim in _PLAIN:
         yield [Change(("trainer.optim=adamw_bnb_8bit",), "8-bit optimizer states")]
     sizes = list(_halves(arguments.per_device_train_batch_size))
     whole = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
