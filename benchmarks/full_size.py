@@ -9,19 +9,16 @@ neither the host nor the device ever holds the model in half precision where it 
 image in 32 slots with 64 new tokens; training steps take the questions and answers of data/background_synthetic, cut by
 the tokenizer of the tiny model, whose small vocabulary makes more tokens of a sentence than the released one.
 
-The computed budget has the tensors of the model and of one step: weights as stored, adapter (float32, as peft keeps
-it), its gradients and AdamW's two states, activations, keys and values, logits, and the largest layer dequantised.
-Weights, adapter, gradients, states, keys and values are exact; activations, logits and the dequantised layer are
-estimates, taken to peak at one time. The CUDA context comes on top.
+The computed budget is that of `vglm plan`: the same modules on the meta device, every tensor booked. The CUDA context
+comes on top.
 
 With the language model alone in 4 bits (`nf4` and `qlora-*`, the default of `load_pretrained`), 2 GB of the vision
 transformer in half precision leave no room below 6 GB; the cases with `-vision` load with
 quantization_parts=[vision,qformer,projection,language_model]. Word embeddings stay as they are: bitsandbytes has
 quantised ones that answer, but they cannot be saved.
 
-No GPU was at hand when this was written. Measured at full size is one case, in the memory of a CPU (--check --cases
-nf4-vision --new-tokens 1 --device cpu, 2026-11-22): the weights of every component as computed, 4.548 GB, and a peak of
-5.24 GB over building, image and answer; 7,802,193,408 parameters with the tied head counted apart.
+On one H100 (2026-11-26, torch 2.11, transformers 5.23) this measured, in GB: half 14.67, nf4 6.42, nf4-vision 4.78,
+qlora-1 6.70, qlora-vision-1 5.07, lora-1 15.3; what is computed lies within 1.5% of it.
 """
 
 import argparse
@@ -40,18 +37,28 @@ import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from vglm.data.collator import Collator
 from vglm.data.loading import load_dataset
 from vglm.model.configuration import VisualGlmConfig
 from vglm.model.image_processing import VisualGlmImageProcessor
-from vglm.model.loading import assign, empty_model
-from vglm.model.modeling import IGNORE_INDEX
+from vglm.model.loading import empty_model
 from vglm.model.processing import VisualGlmProcessor
-from vglm.model.quantization import is_quantizable, make_quantizable, mark_quantized, quantization_config
 from vglm.model.tokenization import VisualGlmTokenizer
-from vglm.tuning.methods import COMPONENTS, attach
+from vglm.planning.budget import (
+    BLAS_WORKSPACE,
+    PARTS,
+    attach_shapes,
+    bytes_of_weights,
+    count_parameters,
+    optimizer_states,
+    rehearse_answering,
+    rehearse_training,
+    shape_model,
+)
+from vglm.planning.measurement import random_model
+from vglm.planning.plan import OVERLAP
+from vglm.tuning.methods import attach
 
 ROOT = Path(__file__).parents[1]
 TOKENIZER = ROOT / "data" / "visualglm_tiny"
@@ -140,115 +147,6 @@ def sizes(size: str, tokenizer: VisualGlmTokenizer) -> VisualGlmConfig:
 # --- computed --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Linear:
-    """`count` linear layers of one shape."""
-
-    component: str
-    count: int
-    rows: int
-    columns: int
-
-
-def linear_layers(config: VisualGlmConfig) -> list[Linear]:
-    """Every linear layer of the architecture but the output head, from the sizes alone."""
-    see, ask, text = config.vision_config, config.qformer_config, config.text_config
-    v, q, d = see.hidden_size, ask.hidden_size, text.hidden_size
-    crossing = -(-ask.num_hidden_layers // ask.cross_attention_frequency)
-    return [
-        Linear("vision", see.num_hidden_layers, 3 * v, v),
-        Linear("vision", see.num_hidden_layers, v, v),
-        Linear("vision", see.num_hidden_layers, see.intermediate_size, v),
-        Linear("vision", see.num_hidden_layers, v, see.intermediate_size),
-        Linear("qformer", 4 * ask.num_hidden_layers + 2 * crossing, q, q),
-        Linear("qformer", 2 * crossing, q, ask.encoder_hidden_size),
-        Linear("qformer", ask.num_hidden_layers, ask.intermediate_size, q),
-        Linear("qformer", ask.num_hidden_layers, q, ask.intermediate_size),
-        Linear("projection", 1, d, q),
-        Linear("language_model", text.num_hidden_layers, 3 * d, d),
-        Linear("language_model", text.num_hidden_layers, d, d),
-        Linear("language_model", text.num_hidden_layers, text.intermediate_size, d),
-        Linear("language_model", text.num_hidden_layers, d, text.intermediate_size),
-    ]
-
-
-def other_parameters(config: VisualGlmConfig) -> dict[str, int]:
-    """Number of parameters by component that are no weights of linear layers: biases, norms, embeddings."""
-    see, ask, text = config.vision_config, config.qformer_config, config.text_config
-    v, q, d = see.hidden_size, ask.hidden_size, text.hidden_size
-    crossing = -(-ask.num_hidden_layers // ask.cross_attention_frequency)
-    patches = (see.image_size // see.patch_size) ** 2
-    norms = {
-        "vision": 2 * v * (2 * see.num_hidden_layers + 1) + v * (3 * see.patch_size**2 + 1) + v * (patches + 2),
-        "qformer": 2 * q * (2 * ask.num_hidden_layers + crossing + 1) + q * config.num_image_tokens,
-        "projection": 0,
-        "language_model": 2 * d * (2 * text.num_hidden_layers + 1),
-        "embeddings": text.vocab_size * d * (1 if config.tie_word_embeddings else 2),
-    }
-    for each in linear_layers(config):
-        norms[each.component] += each.count * each.rows
-    return norms
-
-
-def count_parameters(config: VisualGlmConfig) -> dict[str, int]:
-    """Number of parameters by component, a tied head once."""
-    counts = other_parameters(config)
-    for each in linear_layers(config):
-        counts[each.component] += each.count * each.rows * each.columns
-    return counts
-
-
-def bytes_of_linear(rows: int, columns: int, quantization: str | None, dtype: torch.dtype) -> int:
-    """Bytes of a linear layer's weight with its scales; tables of 16 or 256 numbers are left out."""
-    elements = rows * columns
-    if quantization is None:
-        return elements * dtype.itemsize
-    if quantization == "int8":
-        return elements + 4 * rows
-    blocks = -(-elements // 64)
-    return -(-elements // 2) + blocks + 4 * -(-blocks // 256) + 4  # 4-bit values, 8-bit scales, their scales, offset
-
-
-def adapter_parameters(config: VisualGlmConfig, method: str | None) -> int:
-    """Number of parameters that a method trains."""
-    text = config.text_config
-    if method == "lora":
-        tuned = [each for each in linear_layers(config) if each.component == "language_model"]
-        return sum(each.count * LORA_RANK * (each.rows + each.columns) for each in tuned)
-    return VIRTUAL_TOKENS * 2 * text.num_hidden_layers * text.hidden_size if method else 0
-
-
-def bytes_of_activations(
-    config: VisualGlmConfig, case: Case, rows: int, length: int, dtype: torch.dtype, *, on_cpu: bool
-) -> int:
-    """Estimate what the language model keeps for the backward pass; what is frozen before it keeps nothing.
-
-    A layer keeps the inputs of its two norms and of the activation function, rotated queries and keys, values within
-    the fused projection, and the output of the attention; LoRA keeps its own inputs besides, in float32; a prefix has
-    keys and values copied behind it. PyTorch's attention on a CPU keeps its weights, a GPU's fused kernels do not.
-
-    Args:
-        config: The architecture.
-        case: What is done.
-        rows: Samples in the batch.
-        length: Tokens of each, padding included.
-        dtype: Of what is not quantised.
-        on_cpu: Whether it is the CPU's attention.
-    """
-    text = config.text_config
-    d, i, size, tokens = text.hidden_size, text.intermediate_size, dtype.itemsize, rows * length
-    seen = length if case.method == "lora" else length + VIRTUAL_TOKENS
-    if case.method == "lora":
-        layer = tokens * size * (8 * d + i) + tokens * 4 * (2 * d + i if size == 4 else 3 * d + i)
-    else:
-        layer = tokens * size * (4 * d + i) + 2 * rows * seen * d * size
-    if on_cpu:
-        layer += 4 * rows * text.num_attention_heads * length * seen
-    if case.is_checkpointed:
-        return text.num_hidden_layers * tokens * d * size + layer
-    return text.num_hidden_layers * layer
-
-
 def compute_budget(
     config: VisualGlmConfig,
     case: Case,
@@ -258,7 +156,7 @@ def compute_budget(
     *,
     on_cpu: bool = False,
 ) -> dict[str, int]:
-    """Bytes that a case needs, by what they are for.
+    """Bytes that a case needs, by what they are for; see `vglm.planning.budget`.
 
     Args:
         config: The architecture.
@@ -266,92 +164,32 @@ def compute_budget(
         batch: Its inputs, from the collator.
         dtype: Of what is not quantised.
         new_tokens: Length of the answer.
-        on_cpu: Whether activations are those of a CPU, see `bytes_of_activations`.
-
-    Returns:
-        The components of `COMPONENTS` for the weights, then the parts of a step.
+        on_cpu: Whether attention is that of a CPU, which keeps its weights.
     """
-    text = config.text_config
-    parts = () if case.quantization is None else case.parts or ("language_model",)
-    budget = {name: number * dtype.itemsize for name, number in other_parameters(config).items()}
-    largest = 0
-    for each in linear_layers(config):
-        kind = case.quantization if each.component in parts else None
-        budget[each.component] += each.count * bytes_of_linear(each.rows, each.columns, kind, dtype)
-        largest = max(largest, each.rows * each.columns * dtype.itemsize if kind == "nf4" else 0)
-
-    tokens = batch["input_ids"].numel()
+    model = shape_model(config, dtype, case.quantization, case.parts)
+    budget = bytes_of_weights(model)
     if case.method is None:
-        length = tokens + len(batch["input_ids"]) * (new_tokens - 1)  # the last token is not read any more
-        budget["keys_values"] = 2 * text.num_hidden_layers * text.hidden_size * length * dtype.itemsize
-        budget["activations"] = tokens * dtype.itemsize * (6 * text.hidden_size + 2 * text.intermediate_size)
-        budget["logits"] = len(batch["input_ids"]) * text.vocab_size * (dtype.itemsize + 4)
+        step = rehearse_answering(model, batch, new_tokens, fused_attention=not on_cpu)
     else:
-        adapter = 4 * adapter_parameters(config, case.method)
-        labels = int((batch["labels"][:, 1:] != IGNORE_INDEX).sum())
-        budget |= {"adapter": adapter, "gradients": adapter, "optimizer": 2 * adapter}
-        budget["activations"] = bytes_of_activations(config, case, *batch["input_ids"].shape, dtype, on_cpu=on_cpu)
-        budget["logits"] = labels * text.vocab_size * (2 * dtype.itemsize + 3 * 4)
-    budget["dequantized"] = largest
-    return budget
+        tuned: Any = attach_shapes(model, peft_config(case))
+        trained = sum(each.nbytes for each in tuned.parameters() if each.requires_grad)
+        budget |= {"adapter": trained, "optimizer": optimizer_states(tuned, torch.optim.AdamW, {}).kept}
+        step = rehearse_training(tuned, batch, is_checkpointed=case.is_checkpointed, fused_attention=not on_cpu)
+    overlap = step.peak - sum(step.parts.values())
+    workspace = {} if on_cpu else {"cuBLAS workspace": BLAS_WORKSPACE}
+    return {**budget, **step.parts, OVERLAP: overlap, **workspace}
+
+
+def peft_config(case: Case) -> Any:
+    """What a case trains."""
+    from peft import LoraConfig, PrefixTuningConfig
+
+    if case.method == "lora":
+        return LoraConfig(task_type="CAUSAL_LM", r=LORA_RANK, lora_alpha=16, target_modules=LORA_TARGETS)
+    return PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=VIRTUAL_TOKENS)
 
 
 # --- measured --------------------------------------------------------------------------------------------------------
-
-
-def build_model(config: VisualGlmConfig, case: Case, device: torch.device, dtype: torch.dtype) -> Any:
-    """Make the model with random weights, tensor by tensor on the device, each quantised before the next is made."""
-    for part in (config, config.text_config, config.vision_config, config.qformer_config):
-        part.dtype = dtype
-    model = empty_model(config)
-    if case.quantization is not None:
-        tied = config.tie_word_embeddings
-        make_quantizable(model, quantization_config(case.quantization, dtype, case.parts, is_head_tied=tied))
-    torch.manual_seed(0)
-    for name, form in list(model.named_parameters()):
-        if name == "lm_head.weight" and config.tie_word_embeddings:
-            continue
-        path, _, parameter = name.rpartition(".")
-        value = torch.empty(form.shape, dtype=dtype, device=device)
-        if form.ndim == 1:
-            value.fill_(parameter == "weight")  # the norms
-        else:
-            value.uniform_(-0.035, 0.035)
-        module = model.get_submodule(path)
-        if parameter == "weight" and is_quantizable(module):
-            assign(model, name, value, device, dtype)
-        else:
-            setattr(module, parameter, nn.Parameter(value))
-        del value
-    model.tie_weights()
-    if case.quantization is not None:
-        mark_quantized(model)
-    return model.eval()
-
-
-def bytes_of_weights(model: nn.Module) -> dict[str, int]:
-    """Bytes of a base model's tensors by component, scales of quantised ones included, tied ones once."""
-    sums = dict.fromkeys(COMPONENTS, 0)
-    for name, parameter in model.named_parameters():
-        component = next(each for each, prefixes in COMPONENTS.items() if name.startswith(prefixes))
-        tensors = [parameter.data]
-        state = getattr(parameter, "quant_state", None)
-        if state is not None:
-            tensors += [state.absmax, state.offset, state.state2.absmax]
-        elif getattr(parameter, "SCB", None) is not None:
-            tensors.append(parameter.SCB)
-        sums[component] += sum(each.nbytes for each in tensors)
-    return sums
-
-
-def count_built(model: nn.Module) -> dict[str, int]:
-    """Number of parameters of a base model by component, quantised ones by the shapes they stand for."""
-    counts = dict.fromkeys(COMPONENTS, 0)
-    for name, parameter in model.named_parameters():
-        component = next(each for each, prefixes in COMPONENTS.items() if name.startswith(prefixes))
-        state = getattr(parameter, "quant_state", None)
-        counts[component] += parameter.numel() if state is None else state.shape.numel()
-    return counts
 
 
 @dataclass
@@ -421,8 +259,8 @@ def measure(
     """Build the model, do what the case says, and weigh the tensors; arguments as in `compute_budget`."""
     with watching(device) as peak:
         with watching(device) as build_peak:
-            model = build_model(config, case, device, dtype)
-        counts, found = count_built(model), bytes_of_weights(model)
+            model = random_model(config, device, dtype, case.quantization, case.parts)
+        counts, found = count_parameters(model), bytes_of_weights(model)
         inputs = {name: each.to(device) for name, each in batch.items()}
         inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
         if device.type == "cuda":
@@ -442,18 +280,13 @@ def _answer(model: Any, case: Case, inputs: dict[str, Any], new_tokens: int) -> 
     output.sequences.cpu()
     seconds = time.perf_counter() - start
     layers = output.past_key_values.layers
-    return seconds, {"keys_values": sum(each.keys.nbytes + each.values.nbytes for each in layers)}
+    return seconds, {"keys and values": sum(each.keys.nbytes + each.values.nbytes for each in layers)}
 
 
 def _train(base: Any, case: Case, inputs: dict[str, Any], _: int) -> tuple[float, dict[str, int]]:
-    from peft import LoraConfig, PrefixTuningConfig
-
-    method: Any = PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=VIRTUAL_TOKENS)
-    if case.method == "lora":
-        method = LoraConfig(task_type="CAUSAL_LM", r=LORA_RANK, lora_alpha=16, target_modules=LORA_TARGETS)
     if case.is_checkpointed:
         base.activation_checkpointing_enable()
-    model = attach(base, method).train()
+    model = attach(base, peft_config(case)).train()
     trained = [each for each in model.parameters() if each.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4)
     weights = {each.untyped_storage().data_ptr() for each in model.parameters()}
@@ -507,7 +340,7 @@ def parameter_table(config: VisualGlmConfig) -> Table:
     table = Table(title="Parameters", box=box.SIMPLE_HEAD)
     table.add_column("component")
     table.add_column("parameters", justify="right")
-    counts = count_parameters(config)
+    counts = count_parameters(empty_model(config))
     for name, number in counts.items():
         table.add_row(name, f"{number:,}")
     head = config.text_config.vocab_size * config.text_config.hidden_size if config.tie_word_embeddings else 0
@@ -542,7 +375,7 @@ def summary_table(budgets: Mapping[str, dict[str, int]], found: Mapping[str, Mea
         case, seen = CASES[name], found.get(name)
         table.add_row(
             name,
-            f"{sum(budget[each] for each in COMPONENTS) / 1e9:.3f}",
+            f"{sum(budget[each] for each in PARTS) / 1e9:.3f}",
             f"{sum(budget.values()) / 1e9:.3f}",
             "" if seen is None else f"{seen.peak / 1e9:.3f}",
             "" if seen is None else f"{seen.seconds:.2f}",

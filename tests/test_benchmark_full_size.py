@@ -6,22 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.full_size import (
-    CASES,
-    TOKENIZER,
-    build_model,
-    bytes_of_weights,
-    compute_budget,
-    count_built,
-    count_parameters,
-    main,
-    make_batches,
-    sizes,
-)
+from benchmarks.full_size import CASES, TOKENIZER, compute_budget, main, make_batches, sizes
 from vglm.model.configuration import VisualGlmConfig
 from vglm.model.loading import empty_model
 from vglm.model.tokenization import VisualGlmTokenizer
-from vglm.tuning.methods import COMPONENTS
+from vglm.planning.budget import PARTS, bytes_of_weights, count_parameters
+from vglm.planning.measurement import random_model
 
 GB = 10**9
 
@@ -33,11 +23,10 @@ def tokenizer() -> VisualGlmTokenizer:
 
 def test_the_full_size_has_the_parameters_of_the_architecture(tokenizer: VisualGlmTokenizer) -> None:
     config = sizes("full", tokenizer)
-    counts = count_parameters(config)
-    assert counts == count_built(empty_model(config))
+    counts = count_parameters(empty_model(config))
     assert sum(counts.values()) + counts["embeddings"] == 7_802_193_408  # the released files hold the head twice
     apart = VisualGlmConfig(tie_word_embeddings=False)
-    assert sum(count_parameters(apart).values()) == sum(count_built(empty_model(apart)).values()) == 7_802_193_408
+    assert sum(count_parameters(empty_model(apart)).values()) == 7_802_193_408
 
 
 def test_aims_are_met_where_vision_is_quantised_too(tokenizer: VisualGlmTokenizer) -> None:
@@ -56,10 +45,11 @@ def test_aims_are_met_where_vision_is_quantised_too(tokenizer: VisualGlmTokenize
 def test_computed_weights_are_those_built(name: str, dtype: torch.dtype, tokenizer: VisualGlmTokenizer) -> None:
     config = sizes("tiny", tokenizer)
     batch = {"input_ids": torch.zeros(1, 8, dtype=torch.int64)}
-    model = build_model(config, CASES[name], torch.device("cpu"), dtype)
-    budget = compute_budget(config, CASES[name], batch, dtype, new_tokens=1)
-    assert bytes_of_weights(model) == {part: budget[part] for part in COMPONENTS}
-    assert count_built(model) == count_parameters(config)
+    case = CASES[name]
+    model = random_model(config, torch.device("cpu"), dtype, case.quantization, case.parts)
+    budget = compute_budget(config, case, batch, dtype, new_tokens=1)
+    assert bytes_of_weights(model) == {part: budget[part] for part in PARTS}
+    assert count_parameters(model) == count_parameters(empty_model(config))
     assert not any(each.is_meta for each in model.state_dict().values())
 
 
@@ -77,7 +67,7 @@ def test_every_part_of_the_budget_is_what_a_run_measures(tmp_path: Path, capsys:
             expected = pytest.approx(computed[part], rel=0.15) if part == "activations" else computed[part]
             assert number == expected, (name, part)
         assert case["measured"]["seconds"] > 0
-    assert {"keys_values"} <= set(figures["int8"]["measured"]["bytes"])
+    assert {"keys and values"} <= set(figures["int8"]["measured"]["bytes"])
     assert {"adapter", "gradients", "optimizer", "activations"} <= set(figures["lora-1"]["measured"]["bytes"])
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80

@@ -19,6 +19,7 @@ import vglm
 from vglm.config.commands import QUIET, Commands
 from vglm.console import be_quiet
 from vglm.errors import WorkbenchError, message_of
+from vglm.planning.command import add_command as add_plan
 from vglm.serving.command import add_commands as add_serving
 
 if TYPE_CHECKING:
@@ -309,6 +310,7 @@ def command_line() -> argparse.ArgumentParser:
     add("--max-length", metavar="TOKENS", type=int, help="what a sample may have (default: the model's context)")
     add("--no-images", action="store_true", help="check only what the rows say; no picture is decoded")
     add("--workers", metavar="N", type=int, help="processes that decode pictures (default: one a core)")
+    add_plan(commands)
     add_serving(commands)
     return parser
 

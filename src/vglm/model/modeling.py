@@ -209,7 +209,8 @@ def packed_layout(input_ids: Tensor, segment_ids: Tensor, config: VisualGlmConfi
 
     first, second = (packed(each) for each in positions.unbind(1))
     blocks = torch.where(packed(block_ids) == 0, segment_ids, -1)
-    return PackedLayout(torch.stack((first, second), dim=1), blocks, packed(image_mask), packed(places))
+    slots = packed(image_mask) & (segment_ids >= 0)  # padding may be the placeholder's id
+    return PackedLayout(torch.stack((first, second), dim=1), blocks, slots, packed(places))
 
 
 def rotary_table(
@@ -389,7 +390,6 @@ class VisualGlmPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, VisualGlmModel) and module.has_vision:
             init.normal_(module.query_tokens, std=self.config.qformer_config.initializer_range)
-
 
     def enable_input_require_grads(self) -> None:
         """Have embeddings ask for gradients, which of checkpointing only the reentrant form needs.
@@ -623,7 +623,9 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
                 )
             glm_position_ids, block_ids = glm_layout(ids, attention_mask, self.config.text_config)
             image_mask = image_slots(ids, block_ids, self.config)
-        assert glm_position_ids is not None and block_ids is not None and image_mask is not None
+        assert glm_position_ids is not None
+        assert block_ids is not None
+        assert image_mask is not None
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
 

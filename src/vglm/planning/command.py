@@ -1,0 +1,113 @@
+"""`vglm plan`: its options, and what it prints. What it needs is imported when it runs."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from vglm.config.commands import Commands
+from vglm.errors import ConfigError
+
+
+def add_command(commands: Commands) -> None:
+    """Add the parser of `vglm plan`."""
+    plan = commands.add(
+        "plan",
+        _plan,
+        doing="reading the recipe",
+        help="tell before a training whether it fits, and how long it takes",
+        description="Count what a recipe takes of memory, disk and time, before anything loads: each part of the model,"
+        " adapter, gradients, optimizer, activations, logits. The weights need not be there. Where it does not fit, the"
+        " cheapest change that does. Exit code 0: fits; 1: does not.",
+        example="vglm plan recipes=background/qlora model=visualglm_6b --gpu 8GB",
+    )
+    add = plan.add_argument
+    add("settings", metavar="SETTING", nargs="*", help="as for train.py: recipes=..., model=..., any override")
+    add("--gpu", metavar="SIZE", help="memory of the GPU it is for, such as 8GB or 16GiB (default: this machine)")
+    add("--gpus", metavar="N", type=int, default=1, help="processes that train together, a GPU each (default: 1)")
+    add("--measure", action="store_true", help="train some steps here, and compare with the prediction")
+    add("--json", action="store_true", help="print the plan as JSON, sizes in bytes")
+    add("--samples", metavar="N", type=int, help="plan without the data: so many rows (default: 10000)")
+    add("--tokens", metavar="N", type=int, help="likewise: tokens of a row (default: 512)")
+    add("--answer-tokens", metavar="N", type=int, help="likewise: those of them that are learned (default: 256)")
+    add(
+        "--allow-target",
+        metavar="PACKAGE",
+        action="append",
+        default=[],
+        help="a package of yours whose components may be named, repeatable",
+    )
+    _take_settings_anywhere(plan)
+
+
+def _take_settings_anywhere(parser: argparse.ArgumentParser) -> None:
+    """Have settings behind options read as those before them, which argparse by itself does not."""
+    parse: Any = parser.parse_known_args
+
+    def parse_known_args(arguments: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
+        parsed, rest = parse(arguments, namespace)
+        parsed.settings = [*parsed.settings, *(each for each in rest if not each.startswith("-"))]
+        return parsed, [each for each in rest if each.startswith("-")]
+
+    parser.parse_known_args = parse_known_args  # type: ignore[assignment]
+
+
+def _plan(parsed: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from vglm.config import allow_targets, quiet_libraries
+
+    quiet_libraries()
+    allow_targets(*parsed.allow_target)
+    from vglm.planning.machine import read_gpu, this_machine
+    from vglm.planning.measurement import measure
+    from vglm.planning.page import WIDTH, print_comparison, print_plan, print_suggestions
+    from vglm.planning.plan import Plan, make_plan
+    from vglm.planning.schedule import rate_of
+    from vglm.planning.setting import compose_plan, read_setting
+    from vglm.planning.suggestions import suggest
+
+    if parsed.gpus < 1:
+        raise ConfigError(f"--gpus must be a positive integer, got {parsed.gpus}.")
+    machine = this_machine() if parsed.gpu is None else read_gpu(parsed.gpu)
+    assumed = _assumed(parsed)
+    for_gpu = machine.is_gpu
+    first = read_setting(compose_plan(parsed.settings, for_gpu=for_gpu), for_gpu=for_gpu, assumed=assumed)
+    rate = rate_of(machine, first.dtype)
+    plan = make_plan(first, machine, rate, parsed.gpus)
+
+    def again(overrides: Sequence[str]) -> Plan:
+        cfg = compose_plan([*parsed.settings, *overrides], for_gpu=for_gpu)
+        setting = read_setting(cfg, for_gpu=for_gpu, assumed=assumed, like=first)
+        return make_plan(setting, machine, rate, parsed.gpus)
+
+    found = [] if plan.fits else suggest(plan, again)
+    comparison = measure(plan) if parsed.measure else None
+    if parsed.json:
+        changes = [
+            {"overrides": each.change.overrides, "total": each.plan.total, "fits": each.plan.fits} for each in found
+        ]
+        facts = {**plan.as_dict(), "suggestions": changes}
+        print(json.dumps(facts if comparison is None else {**facts, "measured": vars(comparison)}, indent=2))
+        return 0 if plan.fits else 1
+    console = Console(width=WIDTH, highlight=False)
+    print_plan(plan, console)
+    if found:
+        print_suggestions(found, console)
+    if comparison is not None:
+        print_comparison(comparison, console)
+    return 0 if plan.fits else 1
+
+
+def _assumed(parsed: argparse.Namespace) -> Any:
+    """Rows that are said on the command line; None where nothing is."""
+    from vglm.planning.setting import Assumed
+
+    given = {"samples": parsed.samples, "tokens": parsed.tokens, "answer_tokens": parsed.answer_tokens}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    for name, value in chosen.items():
+        if value < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} must be a positive integer, got {value}.")
+    if "tokens" in chosen and "answer_tokens" not in chosen:
+        chosen["answer_tokens"] = chosen["tokens"] // 2
+    return Assumed(**chosen) if chosen else None

@@ -1,0 +1,195 @@
+"""The same training steps for real, on this machine, with random weights: prediction beside measurement."""
+
+import gc
+import os
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer
+
+from vglm.errors import ConfigError
+from vglm.model.configuration import VisualGlmConfig
+from vglm.model.loading import assign, default_device, empty_model
+from vglm.model.quantization import is_quantizable, make_quantizable, mark_quantized, quantization_config
+from vglm.planning.budget import bytes_of_weights, set_dtype, without_values
+from vglm.planning.plan import TRAINING, Plan, is_checkpointed
+from vglm.tuning.adalora import is_adalora
+from vglm.tuning.methods import attach
+
+_STEPS = 3
+_SPREAD = 0.035
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Prediction and measurement.
+
+    Attributes:
+        device: Where it was measured.
+        predicted: Bytes of `weights`, `adapter`, `optimizer`, `gradients` and of the `peak`, all together.
+        measured: Likewise.
+        predicted_seconds: Of an optimizer step.
+        measured_seconds: Likewise.
+    """
+
+    device: str
+    predicted: dict[str, int]
+    measured: dict[str, int]
+    predicted_seconds: float
+    measured_seconds: float
+
+
+def random_model(
+    config: VisualGlmConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantization: str | None = None,
+    quantization_parts: Any = None,
+) -> Any:
+    """Make a model with random weights, tensor by tensor on the device, each quantised before the next is made.
+
+    Args:
+        config: The architecture; its types are set.
+        device: Where it is to lie.
+        dtype: Of what is not quantised.
+        quantization: As in `load_pretrained`.
+        quantization_parts: Likewise.
+    """
+    set_dtype(config, dtype)
+    model = empty_model(config)
+    if quantization is not None:
+        tied = config.tie_word_embeddings
+        make_quantizable(model, quantization_config(quantization, dtype, quantization_parts, is_head_tied=tied))
+    torch.manual_seed(0)
+    for name, form in list(model.named_parameters()):
+        if name == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        path, _, parameter = name.rpartition(".")
+        value = torch.empty(form.shape, dtype=dtype, device=device)
+        if form.ndim == 1:
+            value.fill_(parameter == "weight")  # the norms
+        else:
+            value.uniform_(-_SPREAD, _SPREAD)
+        module = model.get_submodule(path)
+        if parameter == "weight" and is_quantizable(module):
+            assign(model, name, value, device, dtype)
+        else:
+            setattr(module, parameter, nn.Parameter(value))
+        del value
+    model.tie_weights()
+    if quantization is not None:
+        mark_quantized(model)
+    return model.eval()
+
+
+def measure(plan: Plan) -> Comparison:
+    """Train some steps of the planned batch on this machine.
+
+    Args:
+        plan: One for this machine.
+
+    Raises:
+        ConfigError: It is for another, or does not fit.
+    """
+    setting, arguments = plan.setting, plan.setting.arguments
+    if not plan.machine.is_here or plan.processes > 1:
+        raise ConfigError("--measure trains on this machine, in one process; leave out --gpu and --gpus.")
+    if not plan.fits:
+        raise ConfigError("--measure: the run does not fit on this machine. Change it as suggested, then measure.")
+    device = default_device()
+    model = random_model(setting.config, device, setting.dtype, setting.quantization, setting.quantization_parts)
+    weights, own = bytes_of_weights(model), {id(each) for each in model.parameters()}
+    method = without_values(setting.method, setting.dtype)
+    tuned: Any = attach(model, method)
+    if not plan.stages[TRAINING]["vision"]:
+        model.model.drop_vision()
+        gc.collect()
+    tuned.train()
+    if is_checkpointed(arguments):
+        model.activation_checkpointing_enable()
+    trained = [each for each in tuned.parameters() if each.requires_grad]
+    kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments, None)
+    optimizer = kind(trained, **options)
+    batch = setting.batch(arguments.per_device_train_batch_size, is_cached=plan.is_cached)
+    inputs = {name: each.to(device) for name, each in batch.items()}
+    gradients = 0
+
+    def step() -> None:
+        nonlocal gradients
+        for _ in range(arguments.gradient_accumulation_steps):
+            context = nullcontext() if setting.autocast is None else torch.autocast(device.type, setting.autocast)
+            with context:
+                loss = tuned(**inputs, use_cache=False).loss
+            loss.backward()
+        gradients = sum(each.grad.nbytes for each in trained if each.grad is not None)
+        optimizer.step()
+        if is_adalora(tuned):
+            tuned.base_model.update_and_allocate(1)
+        optimizer.zero_grad()
+        loss.item()  # waits for the device
+
+    step()  # makes the optimizer's states
+    states = sum(
+        each.nbytes
+        for state in optimizer.state.values()
+        for name, each in state.items()
+        if isinstance(each, torch.Tensor) and not name.startswith("qmap")
+    )
+    if is_adalora(tuned):
+        allocator = tuned.base_model.rankallocator
+        averages = (allocator.ipt, allocator.exp_avg_ipt, allocator.exp_avg_unc)
+        states += sum(each.nbytes for average in averages for each in average.values())
+    held_weights = sum(n for name, n in weights.items() if plan.stages[TRAINING][name])
+    adapter = sum(each.nbytes for each in tuned.parameters() if id(each) not in own)
+    held = held_weights + adapter + states
+    peak, seconds = _watch(step, device, held)
+    stage = plan.stages[TRAINING]
+    outside = ("CUDA context", "Python and libraries")
+    predicted = {
+        "weights": sum(stage[name] for name in weights),
+        **{name: stage[name] for name in ("adapter", "optimizer", "gradients")},
+        "peak": sum(size for name, size in stage.items() if name not in outside),
+    }
+    measured = {
+        "weights": held_weights,
+        "adapter": adapter,
+        "optimizer": states,
+        "gradients": gradients,
+        "peak": peak,
+    }
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "this CPU"
+    return Comparison(where, predicted, measured, plan.schedule.step_seconds, seconds)
+
+
+def _watch(step: Callable[[], None], device: torch.device, held: int) -> tuple[int, float]:
+    """The highest memory of a step, and the seconds of one: the median of some."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        step()
+        peak = torch.cuda.max_memory_allocated(device)
+    else:
+        peak = held + _allocated(step)
+    times = []
+    for _ in range(_STEPS):
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return peak, sorted(times)[_STEPS // 2]
+
+
+def _allocated(step: Callable[[], None]) -> int:
+    """The most that PyTorch's allocator on the CPU held at one time, beyond what it held before."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it tells when it starts and stops
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    events = [each for each in profile.profiler.kineto_results.events() if each.name() == "[memory]"]  # type: ignore[union-attr]
+    held = most = 0
+    for event in sorted(events, key=lambda each: each.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    return most

@@ -1,0 +1,291 @@
+"""A plan: what each stage of a run takes of memory, what it leaves on disk, and how long it is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from peft import PeftModel
+from transformers import Trainer
+
+from vglm.errors import ConfigError
+from vglm.planning.budget import (
+    BLAS_WORKSPACE,
+    HEAD,
+    PARTS,
+    States,
+    Step,
+    attach_shapes,
+    bytes_of_weights,
+    count_parameters,
+    optimizer_states,
+    rehearse_answering,
+    rehearse_encoding,
+    rehearse_training,
+    shape_model,
+)
+from vglm.planning.machine import CUDA_CONTEXT, Machine, own_memory
+from vglm.planning.schedule import Rate, Schedule, count_steps
+from vglm.planning.setting import SPARE_TOKENS, Setting
+from vglm.tuning.components import belongs_to
+from vglm.tuning.methods import CHANGES_BASE
+
+ENCODING, TRAINING, SCORING = "encoding", "training", "scoring"
+OVERLAP = "never at one time"
+"""What of the parts, each at its own most, is not held when most is held; negative."""
+OWN = ("adapter", "gradients", "optimizer", "activations", "keys and values", "logits", "working memory", OVERLAP)
+_ENCODED_AT_ONCE = 8
+_DROPOUTS = ("attention_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take.
+
+    Attributes:
+        setting: What is asked for.
+        machine: Where it is to run.
+        processes: How many train together.
+        parameters: Number by part of the model, without the adapter.
+        trainable: Number of parameters that train.
+        stages: Bytes by stage and by what they are for.
+        host: Bytes of the host's memory while the model is loaded.
+        paged: Bytes of optimizer states that the driver keeps in the host's memory when the GPU is full.
+        disk: Bytes by what they are for.
+        schedule: Steps and time.
+        is_cached: Whether pictures are encoded once.
+        step: The rehearsed training step.
+    """
+
+    setting: Setting
+    machine: Machine
+    processes: int
+    parameters: dict[str, int]
+    trainable: int
+    stages: dict[str, dict[str, int]]
+    host: int
+    paged: int
+    disk: dict[str, int]
+    schedule: Schedule
+    is_cached: bool
+    step: Step = field(repr=False)
+
+    @property
+    def total(self) -> int:
+        """Bytes of the stage that takes most."""
+        return max(map(self.total_of, self.stages))
+
+    def total_of(self, stage: str) -> int:
+        """Bytes of one stage."""
+        return sum(self.stages[stage].values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether the machine has so much memory."""
+        return self.total <= self.machine.memory
+
+    def as_dict(self) -> dict[str, Any]:
+        """For scripts; all sizes in bytes, all times in seconds."""
+        schedule = {name: value for name, value in vars(self.schedule).items() if name != "rate"}
+        return {
+            "recipe": self.setting.recipe,
+            "machine": self.machine.name,
+            "memory": self.machine.memory,
+            "fits": self.fits,
+            "total": self.total,
+            "totals": {stage: self.total_of(stage) for stage in self.stages},
+            "stages": self.stages,
+            "parameters": self.parameters,
+            "trainable": self.trainable,
+            "sizes_from": self.setting.sizes_from,
+            "lengths_from": self.setting.lengths_from,
+            "host": self.host,
+            "paged": self.paged,
+            "disk": self.disk,
+            "processes": self.processes,
+            "feature_cache": self.is_cached,
+            "schedule": {**schedule, "seconds": self.schedule.seconds, "source": self.schedule.rate.source},
+        }
+
+
+def make_plan(setting: Setting, machine: Machine, rate: Rate, processes: int = 1) -> Plan:
+    """Rehearse the stages of a run.
+
+    Args:
+        setting: What is asked for.
+        machine: Where it is to run; with several processes each has one such.
+        rate: How fast it computes.
+        processes: How many train together.
+
+    Raises:
+        ConfigError: It cannot be: the method does not fit the model, or FSDP cannot divide it.
+    """
+    arguments = setting.arguments
+    base: Any = shape_model(setting.config, setting.dtype, setting.quantization, setting.quantization_parts)
+    weights, parameters = bytes_of_weights(base), count_parameters(base)
+    largest_tensor = max(each.numel() for each in base.parameters()) * setting.dtype.itemsize
+    if setting.fsdp:
+        _refuse_division(base, processes)
+    own = {id(each) for each in base.parameters()}
+    tuned: Any = attach_shapes(base, setting.method)
+    trained = [each for each in tuned.parameters() if each.requires_grad]
+    adapter = sum(each.nbytes for each in tuned.parameters() if id(each) not in own)
+    states = optimizer_states(tuned, *Trainer.get_optimizer_cls_and_kwargs(arguments, None), setting.method)
+    fused = machine.is_gpu
+
+    around = _surroundings(machine)
+    stages: dict[str, dict[str, int]] = {}
+    is_cached = setting.feature_cache and _can_be_cached(tuned, setting)
+    encoded = None
+    if is_cached:
+        encoded = rehearse_encoding(base, _ENCODED_AT_ONCE, fused_attention=fused)
+        stages[ENCODING] = _stage(weights, {"adapter": adapter}, encoded, around)
+        if isinstance(tuned, PeftModel) and setting.is_from_checkpoint:
+            base.model.drop_vision()
+            weights = {name: 0 if name in ("vision", "qformer", "projection") else n for name, n in weights.items()}
+    step = rehearse_training(
+        tuned,
+        setting.batch(arguments.per_device_train_batch_size, is_cached=is_cached),
+        autocast=setting.autocast,
+        is_checkpointed=is_checkpointed(arguments),
+        keeps_gradients=arguments.gradient_accumulation_steps > 1,
+        fused_attention=fused,
+    )
+    stages[TRAINING] = _training(weights, adapter, states, step, around, setting, processes)
+    if setting.scored:
+        questions = min(arguments.per_device_eval_batch_size, setting.scored)
+        batch = setting.batch(questions, with_answers=False, is_cached=is_cached)
+        asked = rehearse_answering(tuned, batch, setting.longest_answer + SPARE_TOKENS, fused_attention=fused)
+        stages[SCORING] = _stage(weights, {"adapter": adapter, "optimizer": states.kept}, asked, around)
+    schedule = _schedule(setting, step, encoded, rate, processes)
+    trained_bytes = sum(each.nbytes for each in trained)
+    return Plan(
+        setting,
+        machine,
+        processes,
+        parameters,
+        sum(each.numel() for each in trained),
+        stages,
+        host=own_memory() + (largest_tensor if machine.is_gpu else sum(weights.values())),
+        paged=states.paged,
+        disk=_disk(setting, schedule, trained_bytes, states, is_cached, tuned, adapter, weights),
+        schedule=schedule,
+        is_cached=is_cached,
+        step=step,
+    )
+
+
+def _refuse_division(base: Any, processes: int) -> None:
+    """FSDP: it divides what is a float, among several."""
+    for parameter in base.parameters():
+        if not parameter.dtype.is_floating_point:
+            raise ConfigError(
+                f"trainer.fsdp divides weights of one float type, and this base is stored as"
+                f" {str(parameter.dtype).removeprefix('torch.')}: 4-bit values can be divided where they are packed"
+                " into floats (bnb_4bit_quant_storage of the type that is not quantised), int8 cannot. Leave out"
+                " model.quantization, or trainer.fsdp: with a quantised base each GPU has room for the whole."
+            )
+    if processes < 2:
+        raise ConfigError("trainer.fsdp divides a model among several GPUs; say how many: --gpus 8.")
+
+
+def is_checkpointed(arguments: Any) -> bool:
+    """Whether a trainer computes layers again in the backward pass."""
+    return bool(
+        getattr(arguments, "activation_checkpointing", False) or getattr(arguments, "gradient_checkpointing", False)
+    )
+
+
+def _can_be_cached(tuned: Any, setting: Setting) -> bool:
+    """Whether nothing between pixels and language model changes while it trains, see `vglm.tuning.features`."""
+    if hasattr(setting.samples, "dialogues"):
+        return False
+    configs = (setting.config.vision_config, setting.config.qformer_config)
+    if any(getattr(config, name, 0) for config in configs for name in _DROPOUTS):
+        return False
+    parts = ("vision", "qformer", "projection")
+    return not any(each.requires_grad for name, each in tuned.named_parameters() if belongs_to(name, *parts))
+
+
+def _surroundings(machine: Machine) -> dict[str, int]:
+    if machine.is_gpu:
+        return {"cuBLAS workspace": BLAS_WORKSPACE, "CUDA context": CUDA_CONTEXT}
+    return {"Python and libraries": own_memory()}
+
+
+def _stage(
+    weights: Mapping[str, int], held: Mapping[str, int], step: Step, around: Mapping[str, int]
+) -> dict[str, int]:
+    """The bytes of a stage: weights, what is held all the time, what comes and goes, and what is around it."""
+    parts = {**dict.fromkeys(OWN, 0), **held, **step.parts}
+    parts[OVERLAP] = step.peak - sum(step.parts.values())
+    return {**{name: weights[name] for name in PARTS}, **parts, **around}
+
+
+def _training(
+    weights: Mapping[str, int],
+    adapter: int,
+    states: States,
+    step: Step,
+    around: Mapping[str, int],
+    setting: Setting,
+    processes: int,
+) -> dict[str, int]:
+    """The training stage; of several processes one's share."""
+    gradients = step.parts["gradients"]
+    is_spelled_out = setting.arguments.optim == "adamw_torch" and "CUDA context" in around
+    at_update = gradients * (2 if is_spelled_out else 1)  # each operation on all parameters, or one kernel
+    step = Step(step.parts, max(step.peak, at_update), step.flops, step.operations)
+    stage = _stage(weights, {"adapter": adapter, "optimizer": states.kept}, step, around)
+    if setting.fsdp:
+        layer = weights["language_model"] // setting.config.text_config.num_hidden_layers
+        for name in (*PARTS, "adapter", "gradients", "optimizer"):
+            stage[name] = -(-stage[name] // processes)
+        # The layer that computes, the next, and what belongs to no layer; all of it at one time at most.
+        stage["gathered layers"] = 2 * layer + weights["embeddings"] + weights[HEAD]
+        stage[OVERLAP] = 0
+    elif processes > 1:
+        stage["reduction buckets"] = gradients  # a copy, see `DistributedDataParallel`
+    return stage
+
+
+def _disk(
+    setting: Setting,
+    schedule: Schedule,
+    trained: int,
+    states: States,
+    is_cached: bool,
+    tuned: Any,
+    adapter: int,
+    weights: Mapping[str, int],
+) -> dict[str, int]:
+    arguments = setting.arguments
+    checkpoint = trained + states.kept + states.paged
+    saved = 0
+    if arguments.save_strategy == "steps":
+        every = arguments.save_steps if arguments.save_steps >= 1 else arguments.save_steps * schedule.steps
+        saved = int(schedule.steps // max(every, 1))
+    elif arguments.save_strategy == "epoch":
+        saved = round(schedule.epochs)
+    kept = min(saved, arguments.save_total_limit + 1) if arguments.save_total_limit else saved
+    is_doubled = str(getattr(setting.method, "init_lora_weights", "")).lower().startswith(CHANGES_BASE)
+    result = adapter * (2 if is_doubled else 1) if isinstance(tuned, PeftModel) else sum(weights.values())
+    found = {"checkpoints": kept * checkpoint, "result": result}
+    if is_cached:
+        a_picture = setting.config.num_image_tokens * setting.config.text_config.hidden_size * setting.dtype.itemsize
+        found["feature cache"] = setting.pictures * a_picture
+    return found
+
+
+def _schedule(setting: Setting, step: Step, encoded: Step | None, rate: Rate, processes: int) -> Schedule:
+    arguments = setting.arguments
+    size, accumulated = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
+    a_batch = setting.tokens_of_a_step(size)
+    worst = setting.batch(size, is_cached=True)["input_ids"].numel()
+    steps, epochs = count_steps(
+        setting.sequences, size * accumulated * processes, arguments.max_steps, arguments.num_train_epochs
+    )
+    seconds = accumulated * rate.seconds(step, min(a_batch / worst, 1.0))
+    encoding = 0.0
+    if encoded is not None:
+        encoding = setting.pictures / _ENCODED_AT_ONCE * rate.seconds(encoded) / processes
+    return Schedule(steps, epochs, a_batch * accumulated * processes, seconds, encoding, rate)

@@ -1,0 +1,341 @@
+"""Run a step of a model on the meta device and count what it would take of memory and of arithmetic.
+
+    with Rehearsal(model, batch, autocast=torch.bfloat16) as rehearsal:
+        loss = model(**rehearsal.inputs, use_cache=False).loss
+        rehearsal.backward(loss)
+    rehearsal.peak()                     470_207_488, and by what it is for:
+    rehearsal.parts()                    {"activations": 448_299_008, "logits": 21_928_704, "working memory": 0}
+
+Every tensor that an operation makes is booked when its memory comes into being and taken off the books when the last
+reference to it goes, as an allocator would; nothing is computed and no memory is taken. So the count follows the
+modules that run, whatever they are: adapters, checkpointing, another loss. Small whole numbers (token ids, masks,
+lengths) are computed for real beside it, since shapes depend on them.
+
+What a GPU does and the meta device does not is put in its place: attention in one kernel, which keeps no weights, and
+autocast.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import finalize
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import _engine_run_backward
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+from torch.utils.flop_counter import flop_registry
+
+_aten = torch.ops.aten
+_SMALL = 1 << 24
+"""Elements of the largest tensor of whole numbers whose values are kept: the mask of 16 rows of 1,024 tokens."""
+_SMALL_FRACTIONS = 1 << 18
+"""The same of fractions, such as the mask that peft adds to."""
+_BIAS_MULTIPLE = 8
+"""The fused kernel of attention has the rows of its mask padded to a multiple of this."""
+_FOUR_BIT = "bitsandbytes::gemm_4bit"
+_FEW_ROWS = 4
+"""Rows up to which bitsandbytes' own kernel multiplies in 4 bits.
+
+Source: `_gemm_4bit_use_custom_cuda` of bitsandbytes-foundation/bitsandbytes:bitsandbytes/backends/cuda/ops.py."""
+_INDEXED = (_aten.index, _aten.index_put, _aten.index_put_, _aten._unsafe_index_put)
+_FREE = (_aten.detach, _aten._unsafe_view, _aten.empty, _aten.empty_like, _aten.new_empty, _aten.empty_strided)
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A piece of memory: its bytes, whether its rows have the vocabulary's length, when it was taken and given back."""
+
+    key: int
+    size: int
+    is_logits: bool
+    born: int
+    died: float = float("inf")
+
+
+class Rehearsal(TorchDispatchMode):
+    """Books what is made while it is entered.
+
+    Args:
+        model: On the meta device.
+        batch: Inputs with their values, on the CPU; `inputs` is what to call the model with.
+        autocast: What matrix products are computed in, as `torch.autocast` has it on a GPU; None for no autocast.
+        fused_attention: Whether attention is one kernel that keeps no weights, as on a GPU.
+
+    Attributes:
+        inputs: The batch on the meta device.
+        flops: Operations of matrix products so far: two for each multiplication with its addition.
+        operations: Operations so far that are no views: a GPU launches a kernel for each, or more.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batch: Mapping[str, Tensor],
+        *,
+        autocast: torch.dtype | None = None,
+        fused_attention: bool = True,
+    ) -> None:
+        super().__init__()
+        self.inputs = {name: _on_meta(value) for name, value in batch.items()}
+        self.flops = self.operations = 0
+        self._vocabulary = model.config.text_config.vocab_size  # type: ignore[union-attr]
+        self._kernels = _Kernels(autocast, fused_attention)
+        self._clock = 0
+        self._pieces: list[_Piece] = []
+        self._held: dict[int, _Piece] = {}
+        self._backward_began: float = float("inf")
+
+    def __enter__(self) -> "Rehearsal":
+        super().__enter__()
+        self._kernels.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._kernels.__exit__(*error)
+        super().__exit__(*error)
+
+    def backward(self, loss: Tensor) -> None:
+        """Go back from a loss; what is held when that begins was kept for it."""
+        self._backward_began = self._clock
+        # loss.backward() would run without `_Kernels`, which layers that checkpointing computes again need.
+        _engine_run_backward(
+            (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
+        )
+
+    def peak(self) -> int:
+        """Bytes at the moment when most was held."""
+        return self._most(self._pieces)
+
+    def parts(self) -> dict[str, int]:
+        """Bytes by what they are for, each at its own most.
+
+        Returns:
+            `activations`: what the forward pass left to the backward pass; `logits`: all with rows of the vocabulary's
+            length; `working memory`: what else was held when most was.
+        """
+        logits = [each for each in self._pieces if each.is_logits]
+        kept = [each for each in self._pieces if self._is_kept(each) and not each.is_logits]
+        moment = self._moment_of_most(self._pieces)[1]
+        others = [each for each in self._pieces if not each.is_logits and not self._is_kept(each)]
+        working = sum(each.size for each in others if each.born <= moment < each.died and each.died < float("inf"))
+        return {"activations": sum(each.size for each in kept), "logits": self._most(logits), "working memory": working}
+
+    def _is_kept(self, piece: _Piece) -> bool:
+        return piece.born <= self._backward_began < piece.died
+
+    @classmethod
+    def _most(cls, pieces: Iterable[_Piece]) -> int:
+        return cls._moment_of_most(pieces)[0]
+
+    @staticmethod
+    def _moment_of_most(pieces: Iterable[_Piece]) -> tuple[int, float]:
+        """The most bytes of some pieces at one time, and when that was."""
+        changes = [(each.born, each.size) for each in pieces]
+        changes += [(each.died, -each.size) for each in pieces]
+        held, most, moment = 0, 0, 0.0
+        for time, change in sorted(changes):
+            held += change
+            if held > most:
+                most, moment = held, time
+        return most, moment
+
+    # --- what every operation goes through ---------------------------------------------------------------------------
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run one operation on shapes, and book what it has made."""
+        kwargs = kwargs or {}
+        tensors = _tensors_in((*args, *kwargs.values()))
+        result = _run(func, args, kwargs, tensors)
+        if (count := flop_registry.get(func.overloadpacket)) is not None:
+            self.flops += count(*args, **kwargs, out_val=result)
+        if func.overloadpacket._qualified_op_name == _FOUR_BIT:
+            self._multiply_in_four_bits(args[0], args[2])
+        self.operations += not func.is_view and func.overloadpacket not in _FREE
+        given = {each.untyped_storage()._cdata for each in tensors}
+        for each in _tensors_in((result,)):
+            if each.is_meta and each.untyped_storage()._cdata not in given:
+                self._book(each)
+        return result
+
+    def _multiply_in_four_bits(self, inputs: Tensor, shape: Sequence[int]) -> None:
+        """What a product with a 4-bit weight takes within itself: for more than a few rows the weight in full."""
+        rows = inputs.numel() // inputs.shape[-1]
+        self.flops += 2 * rows * shape[0] * shape[1]
+        if rows > _FEW_ROWS:
+            self._book(torch.empty(tuple(shape), dtype=inputs.dtype, device="meta"))
+
+    def _book(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._held:
+            return
+        self._clock += 1
+        is_logits = tensor.ndim > 0 and tensor.shape[-1] == self._vocabulary
+        piece = self._held[key] = _Piece(key, storage.nbytes(), is_logits, self._clock)
+        self._pieces.append(piece)
+        finalize(storage, self._give_back, piece).atexit = False
+
+    def _give_back(self, piece: _Piece) -> None:
+        self._clock += 1
+        piece.died = self._clock
+        del self._held[piece.key]
+
+
+def _on_meta(value: Tensor) -> Tensor:
+    """A tensor of shapes alone that remembers its values."""
+    tensor: Any = value.to("meta")
+    if not value.is_floating_point():
+        tensor.values_known = value
+    return tensor  # type: ignore[no-any-return]
+
+
+def _tensors_in(values: Iterable[Any]) -> list[Tensor]:
+    """The tensors among some values and in the lists among them."""
+    found = []
+    for each in values:
+        if isinstance(each, Tensor):
+            found.append(each)
+        elif isinstance(each, list | tuple):
+            found += [inner for inner in each if isinstance(inner, Tensor)]
+    return found
+
+
+def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
+    """Run an operation on shapes; where all operands' values are known and the result is small, on these as well."""
+    is_known = all(hasattr(each, "values_known") or not each.is_meta for each in tensors)
+    if not is_known:
+        return _run_on_shapes(func, args, kwargs, tensors)
+    if func is _aten._local_scalar_dense.default:
+        return _known(args[0]).item()
+    if func is _aten._to_copy.default and torch.device(kwargs.get("device") or "meta").type == "cpu":
+        return func(*tree_map(_known, args), **kwargs)
+    try:
+        result = func(*args, **kwargs)
+    except (NotImplementedError, RuntimeError):  # a shape that depends on values
+        return tree_map(_on_meta_if_tensor, func(*tree_map(_known, args), **_on_cpu(kwargs)))
+    made = _tensors_in((result,))
+    is_small = all(each.numel() <= (_SMALL_FRACTIONS if each.is_floating_point() else _SMALL) for each in made)
+    if is_small and made and made[0].is_meta:
+        for each, value in zip(made, _tensors_in((func(*tree_map(_known, args), **_on_cpu(kwargs)),)), strict=True):
+            each.values_known = value  # type: ignore[attr-defined]
+    return result
+
+
+_known_results: dict[Any, tuple[Any, ...]] = {}
+"""What an operation makes of such operands: sizes, strides and type of its result. A model's layers are all alike."""
+
+
+def _run_on_shapes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
+    """Run an operation on shapes, or repeat what came of it before."""
+    if func.overloadpacket in _INDEXED:
+        args = (args[0], [place for each in args[1] for place in _places(each)], *args[2:])
+    if func.is_view or func._schema.is_mutable or len(func._schema.returns) != 1:
+        return func(*args, **kwargs)
+    key = (func, *map(_form, args), *((name, _form(each)) for name, each in kwargs.items()))
+    if (known := _known_results.get(key)) is not None:
+        size, stride, dtype = known
+        return torch.empty_strided(size, stride, dtype=dtype, device="meta")
+    result = func(*args, **kwargs)
+    given = {each.untyped_storage()._cdata for each in tensors}
+    if isinstance(result, Tensor) and result.is_meta and result.untyped_storage()._cdata not in given:
+        _known_results[key] = (result.shape, result.stride(), result.dtype)
+    return result
+
+
+def _form(value: Any) -> Any:
+    """What of an operand decides on the form of a result."""
+    if isinstance(value, Tensor):
+        return value.shape, value.stride(), value.dtype, value.device
+    return tuple(map(_form, value)) if isinstance(value, list | tuple) else value
+
+
+def _known(value: Any) -> Any:
+    return getattr(value, "values_known", value)
+
+
+def _on_meta_if_tensor(value: Any) -> Any:
+    return _on_meta(value) if isinstance(value, Tensor) else value
+
+
+def _on_cpu(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    known = {name: tree_map(_known, value) for name, value in kwargs.items()}
+    return {**known, "device": torch.device("cpu")} if known.get("device") is not None else known
+
+
+def _places(index: Any) -> list[Any]:
+    """A mask as the places where it is true, for operations that take one as an index."""
+    if not isinstance(index, Tensor) or index.dtype != torch.bool:
+        return [index]
+    return [_on_meta(each) for each in _known(index).nonzero(as_tuple=True)]
+
+
+# --- what a GPU does otherwise ---------------------------------------------------------------------------------------
+
+_LOWERED: frozenset[Callable[..., Any]] = frozenset(
+    {F.linear, F.conv2d, torch.matmul, Tensor.matmul, Tensor.__matmul__, Tensor.__rmatmul__, torch.bmm, torch.addmm}
+    | {Tensor.bmm, Tensor.addmm, torch.mm, Tensor.mm, torch.baddbmm, F.scaled_dot_product_attention}
+)
+_RAISED: frozenset[Callable[..., Any]] = frozenset(
+    {F.layer_norm, F.softmax, torch.softmax, Tensor.softmax, F.log_softmax, torch.log_softmax, F.cross_entropy}
+    | {F.nll_loss, torch.cumsum, Tensor.cumsum, torch.pow, Tensor.pow, torch.exp, Tensor.exp, torch.rsqrt, Tensor.rsqrt}
+)
+"""What autocast computes in the lower type, and what in float32.
+
+Source: "CUDA op-specific behavior" of pytorch/pytorch:docs/source/amp.md, as far as this model's modules call it."""
+
+
+class _Kernels(TorchFunctionMode):
+    """Autocast, and attention in one kernel."""
+
+    def __init__(self, autocast: torch.dtype | None, fused_attention: bool) -> None:
+        super().__init__()
+        self.autocast = autocast
+        self.fused_attention = fused_attention
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self.autocast is not None and func in _LOWERED:
+            args, kwargs = _cast(args, kwargs, self.autocast)
+        elif self.autocast is not None and func in _RAISED:
+            args, kwargs = _cast(args, kwargs, torch.float32)
+        if func is F.scaled_dot_product_attention and self.fused_attention:
+            return _attend(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _cast(args: Any, kwargs: Any, dtype: torch.dtype) -> Any:
+    def one(value: Any) -> Any:
+        return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    return tree_map(one, (args, kwargs))
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """The memory-efficient kernel, which PyTorch takes on a GPU where there is a mask; arguments are its own."""
+    bias = None
+    if attn_mask is not None:
+        width = -(-attn_mask.shape[-1] // _BIAS_MULTIPLE) * _BIAS_MULTIPLE
+        bias = torch.empty((*attn_mask.shape[:-1], width), dtype=query.dtype, device=query.device)
+        bias = bias[..., : attn_mask.shape[-1]].expand(*query.shape[:-1], key.shape[-2])
+    needs_gradient = any(each.requires_grad for each in (query, key, value)) and torch.is_grad_enabled()
+    output: Tensor = _aten._scaled_dot_product_efficient_attention(
+        query, key, value, bias, needs_gradient, dropout_p, is_causal, scale=scale
+    )[0]
+    return output

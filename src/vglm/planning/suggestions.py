@@ -1,0 +1,134 @@
+"""What would make a run fit, the cheapest first; each is planned anew, and its figure is that plan's."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftType
+
+from vglm.planning.plan import SCORING, TRAINING, Plan
+from vglm.tuning.components import ComponentTuning
+from vglm.tuning.methods import CHANGES_BASE
+
+Planner = Callable[[Sequence[str]], Plan]
+"""Plans the same recipe with more overrides."""
+
+_ENOUGH = 2
+"""So many changes that fit are shown; more are not looked for."""
+_PLAIN = ("adamw_torch", "adamw_torch_fused")
+_WORTH = 0.02
+"""The share of all memory from which an optimizer's states are worth a change."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What to type behind the command.
+
+    Attributes:
+        overrides: As on the command line.
+        cost: What it costs besides memory, for people.
+    """
+
+    overrides: tuple[str, ...]
+    cost: str
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A change, and what the run takes with it."""
+
+    change: Change
+    plan: Plan
+
+
+def suggest(plan: Plan, again: Planner) -> list[Suggestion]:
+    """Changes that make a run fit.
+
+    Args:
+        plan: One that does not.
+        again: Plans with changes.
+
+    Returns:
+        Up to two single changes, each of which is enough, the cheapest first; where none is, one of several together;
+        where they are not enough either, those together all the same, whose plan then does not fit.
+    """
+    found: list[Suggestion] = []
+    for changes in _choices(plan):
+        for change in changes:
+            tried = Suggestion(change, again(change.overrides))
+            if tried.plan.fits:
+                found.append(tried)
+                break
+        if len(found) == _ENOUGH:
+            break
+    return found or [_together(plan, again)]
+
+
+def _together(plan: Plan, again: Planner) -> Suggestion:
+    """The cheapest changes one on top of the other, those left out that save nothing."""
+    best = Suggestion(Change((), ""), plan)
+    tried: set[str] = set()
+    while not best.plan.fits:
+        fresh = [each for each in _choices(best.plan) if each and each[-1].overrides[0].partition("=")[0] not in tried]
+        if not fresh:
+            break
+        change = fresh[0][-1]
+        tried.add(change.overrides[0].partition("=")[0])
+        names = {each.partition("=")[0] for each in change.overrides}
+        kept = [each for each in best.change.overrides if each.partition("=")[0] not in names]
+        costs = "; ".join(each for each in (best.change.cost, change.cost) if each)
+        combined = Change((*kept, *change.overrides), costs)
+        now = Suggestion(combined, again(combined.overrides))
+        if now.plan.total < best.plan.total:
+            best = now
+    return best
+
+
+def _choices(plan: Plan) -> Iterator[list[Change]]:
+    """Changes of one kind after the other, the cheapest kind first; within a kind the smallest change first."""
+    setting = plan.setting
+    arguments, method = setting.arguments, setting.method
+    adapter = method.lora if isinstance(method, ComponentTuning) else method
+    takes_start = str(getattr(adapter, "init_lora_weights", "")).lower().startswith(CHANGES_BASE)
+    if not setting.feature_cache:
+        yield [Change(("feature_cache=true",), "faster: each picture is encoded once")]
+    if SCORING in plan.stages and plan.total_of(SCORING) > plan.machine.memory:
+        sizes = list(_halves(arguments.per_device_eval_batch_size))
+        yield [Change((f"trainer.per_device_eval_batch_size={each}",), "slower scoring") for each in sizes]
+    if setting.dtype == torch.float32 and plan.machine.is_gpu and not takes_start:
+        yield [Change(("model.dtype=bfloat16",), "half precision")]
+    if plan.stages[TRAINING]["optimizer"] > _WORTH * plan.total and arguments.optim in _PLAIN:
+        yield [Change(("trainer.optim=adamw_bnb_8bit",), "8-bit optimizer states")]
+    sizes = list(_halves(arguments.per_device_train_batch_size))
+    whole = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+    changes = [
+        Change(
+            (f"trainer.per_device_train_batch_size={each}", f"trainer.gradient_accumulation_steps={whole // each}"),
+            "the same batch in smaller pieces, slower",
+        )
+        for each in sizes
+        if whole % each == 0
+    ]
+    yield changes
+    is_prefix = isinstance(method, PeftConfig) and method.peft_type is PeftType.PREFIX_TUNING
+    if not is_prefix and not arguments.activation_checkpointing and not arguments.gradient_checkpointing:
+        yield [Change(("trainer.activation_checkpointing=true",), "each layer computed twice")]
+    can_quantize = isinstance(adapter, PeftConfig) and not takes_start
+    if can_quantize and setting.quantization is None:
+        kind = "QLoRA" if isinstance(adapter, LoraConfig) else "a base in 4 bits"
+        yield [Change(("model.quantization=nf4",), f"{kind}: the language model in 4 bits")]
+    if can_quantize and setting.quantization in ("nf4", "int4") and setting.quantization_parts is None:
+        parts = "model.quantization_parts=[vision,qformer,projection,language_model]"
+        yield [Change((parts,), "vision parts in 4 bits too, less accurate")]
+
+
+def _halves(number: int) -> Iterator[int]:
+    while number > 1:
+        number //= 2
+        yield number
+
+
+def as_text(overrides: Sequence[Any]) -> str:
+    """Overrides as they are typed."""
+    return " ".join(f"'{each}'" if "[" in each else each for each in overrides)

@@ -1,0 +1,271 @@
+"""`vglm plan`: what it counts is what runs take, its table adds up, and what it suggests fits."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import Trainer, TrainingArguments
+
+from benchmarks.full_size import CASES, LORA_RANK, LORA_TARGETS, TOKENIZER, make_batches, sizes
+from vglm.cli import main
+from vglm.config import repo_root
+from vglm.errors import ConfigError
+from vglm.model.tokenization import VisualGlmTokenizer
+from vglm.planning.budget import (
+    BLAS_WORKSPACE,
+    bytes_of_weights,
+    optimizer_states,
+    rehearse_answering,
+    rehearse_training,
+    shape_model,
+)
+from vglm.planning.machine import read_gpu
+from vglm.planning.schedule import H100_RATE, count_steps
+from vglm.planning.suggestions import as_text
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft's
+
+RECIPES = sorted(
+    path.relative_to(repo_root() / "recipes").with_suffix("").as_posix()
+    for path in (repo_root() / "recipes").rglob("*.yaml")
+)
+# Peaks of torch's allocator in GB, measured on one H100 on 2026-11-26: 7.8B, bfloat16, random weights, torch 2.11,
+# transformers 5.23, peft 0.21.2 with LoRA in float32, bitsandbytes 0.50.2.
+MEASURED = {"half": 14.67, "nf4": 6.42, "nf4-vision": 4.78, "qlora-1": 6.70, "qlora-vision-1": 5.07, "lora-1": 15.3}
+# Likewise, 8 rows of 512 tokens with cached pictures and the vision parts still in memory: quantization, checkpointing.
+MEASURED_LONG = {(None, False): 42.6, (None, True): 19.1, ("nf4", True): 10.7}
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> VisualGlmTokenizer:
+    return VisualGlmTokenizer.from_pretrained(TOKENIZER)
+
+
+def _with_lora(model: nn.Module) -> Any:
+    config = LoraConfig(task_type="CAUSAL_LM", r=LORA_RANK, lora_alpha=16, target_modules=LORA_TARGETS)
+    with torch.device("meta"):
+        return get_peft_model(model, config)  # type: ignore[arg-type]
+
+
+def _peak_of_training(model: Any, batch: Any, is_checkpointed: bool) -> float:
+    weights = sum(bytes_of_weights(model).values())
+    tuned = _with_lora(model)
+    adapter = sum(each.nbytes for each in tuned.parameters() if each.requires_grad)
+    step = rehearse_training(tuned, batch, is_checkpointed=is_checkpointed)
+    return (weights + adapter + optimizer_states(tuned, torch.optim.AdamW, {}).kept + step.peak + BLAS_WORKSPACE) / 1e9
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_predicted_peaks_are_those_measured_on_an_h100(name: str, tokenizer: VisualGlmTokenizer) -> None:
+    case, config = CASES[name], sizes("full", tokenizer)
+    batch = make_batches(config, tokenizer)[case.batch_size if case.method else 0]
+    model = shape_model(config, torch.bfloat16, case.quantization, case.parts)
+    if case.method is None:
+        step = rehearse_answering(model, batch, 64)
+        peak = (sum(bytes_of_weights(model).values()) + step.peak + BLAS_WORKSPACE) / 1e9
+    else:
+        peak = _peak_of_training(model, batch, case.is_checkpointed)
+    assert peak == pytest.approx(MEASURED[name], rel=0.02)
+
+
+@pytest.mark.parametrize(("quantization", "is_checkpointed"), MEASURED_LONG)
+def test_predicted_peaks_of_long_rows_are_those_measured(
+    quantization: str | None, is_checkpointed: bool, tokenizer: VisualGlmTokenizer
+) -> None:
+    config = sizes("full", tokenizer)
+    ids = torch.full((8, 512), 100)
+    ids[:, : config.num_image_tokens] = config.image_token_id
+    ids[:, 254], ids[:, 255] = tokenizer.gmask_token_id, tokenizer.bos_token_id
+    labels = ids.clone()
+    labels[:, :256] = -100
+    features = torch.zeros(8, config.num_image_tokens, config.text_config.hidden_size, dtype=torch.bfloat16)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels, "image_features": features}
+    peak = _peak_of_training(shape_model(config, torch.bfloat16, quantization), batch, is_checkpointed)
+    assert peak == pytest.approx(MEASURED_LONG[quantization, is_checkpointed], rel=0.02)
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def _plan(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> dict[str, Any]:
+    assert main(["plan", *arguments, "--json"]) in (0, 1)
+    plan: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return plan
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_is_planned_and_adds_up(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = _plan(capsys, [f"recipes={recipe}", "--gpu", "80GB"])
+    assert plan["fits"] is True
+    assert plan["recipe"] == recipe
+    assert plan["trainable"] > 0
+    assert plan["schedule"]["steps"] > 0
+    assert plan["schedule"]["seconds"] > 0
+    assert plan["total"] == max(plan["totals"].values())
+    for stage, parts in plan["stages"].items():
+        assert plan["totals"][stage] == sum(parts.values())
+        assert all(size >= 0 for name, size in parts.items() if name != "never at one time")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_table_has_80_columns_and_the_figures_of_the_json(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["recipes=background/qlora", "model=visualglm_6b", "--gpu", "8GB"]
+    plan = _plan(capsys, arguments)
+    assert main(["plan", *arguments]) == 1
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    total = next(line for line in shown.splitlines() if line.strip().startswith("total"))
+    assert total.split()[1:] == [f"{sum(plan['parameters'].values()):,}"] + [
+        f"{each / 1e9:.3f}" for each in plan["totals"].values()
+    ]
+    assert f"does not fit: needs {plan['total'] / 1e9:.1f} GB of 8.0" in shown
+    assert "the released model; it is not on this machine" in shown
+    assert as_text(plan["suggestions"][0]["overrides"]) in shown.replace("\n", "")
+
+
+@pytest.mark.parametrize("settings", [[], ["method=p_tuning_v2"], ["feature_cache=false", "model.dtype=float32"]])
+def test_suggestions_fit_with_the_figure_they_name(settings: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["recipes=background/lora", *settings]
+    whole = _plan(capsys, [*settings, "--gpu", "80GB"])["totals"]["training"]
+    gpu = f"{(whole - 2e6) / 1e9:.6f}GB"
+    plan = _plan(capsys, [*settings, "--gpu", gpu])
+    assert plan["fits"] is False
+    assert plan["suggestions"]
+    for each in plan["suggestions"]:
+        again = _plan(capsys, [*settings, *each["overrides"], "--gpu", gpu])
+        assert again["fits"] is each["fits"] is True
+        assert again["total"] == each["total"] <= plan["memory"]
+
+
+def test_what_cannot_fit_is_told_with_the_least_that_was_found(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "recipes=background/lora", "--gpu", "0.4GB"]) == 1
+    shown = capsys.readouterr().out
+    assert "nothing fits; the least" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora", "full", "p_tuning_v2", "ia3"])
+@pytest.mark.parametrize("more", [[], ["trainer.gradient_accumulation_steps=2", "feature_cache=false"]])
+def test_prediction_is_what_a_step_takes_here(
+    method: str, more: list[str], random_model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [f"method={method}", f"model.path_or_id={random_model_folder}", *more]
+    found = _plan(capsys, ["recipes=background/lora", *settings, "--measure"])["measured"]
+    for part in ("weights", "adapter", "gradients", "optimizer"):
+        assert found["predicted"][part] == found["measured"][part], part
+    assert found["predicted"]["peak"] == pytest.approx(found["measured"]["peak"], rel=0.1)
+    assert found["measured_seconds"] > 0
+
+
+def test_checkpointing_and_packing_are_counted(random_model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["recipes=background/lora", f"model.path_or_id={random_model_folder}"]
+    plain = _plan(capsys, settings)["stages"]["training"]
+    checkpointed = _plan(capsys, [*settings, "trainer.activation_checkpointing=true"])["stages"]["training"]
+    assert checkpointed["activations"] < plain["activations"]
+    found = _plan(capsys, [*settings, "packing=256", "--measure"])["measured"]
+    assert found["predicted"]["peak"] == pytest.approx(found["measured"]["peak"], rel=0.1)
+
+
+def test_fsdp_divides_floats_only(capsys: pytest.CaptureFixture[str]) -> None:
+    both = ["recipes=background/lora", "trainer.fsdp=full_shard", "--gpu", "80GB"]
+    assert main(["plan", *both, "--gpus", "2", "model.quantization=nf4"]) == 2
+    assert "stored as uint8" in capsys.readouterr().err
+    assert main(["plan", *both]) == 2
+    assert "--gpus 8" in capsys.readouterr().err
+    whole = _plan(capsys, ["recipes=background/lora", "--gpu", "80GB"])["stages"]["training"]
+    divided = _plan(capsys, [*both, "--gpus", "2"])["stages"]["training"]
+    assert divided["language_model"] == math.ceil(whole["language_model"] / 2)
+
+
+def test_several_processes_share_the_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["recipes=xray/lora", "trainer.max_steps=-1", "--samples", "3200", "--tokens", "100", "--gpu", "80GB"]
+    one, eight = (_plan(capsys, [*settings, "--gpus", each])["schedule"] for each in ("1", "8"))
+    assert (one["steps"], eight["steps"]) == (3 * 3200 // 32, 3 * 13)  # the last step of an epoch is a smaller one
+    assert one["tokens"] == 8 * 4 * 100
+    assert eight["tokens"] == 8 * one["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["method.rr=3"], "did you mean `r`"),
+        (["recipes=background/lorra"], "no such choice"),
+        (["--gpu", "eight"], "such as 8GB"),
+        (["--gpus", "0"], "--gpus must be a positive integer"),
+        (["--tokens", "-1"], "--tokens must be a positive integer"),
+        (["--tokens", "20"], "a row needs"),
+        (["model.path_or_id=nowhere"], "there is no such folder"),
+        (["dataset.path=nowhere"], "nowhere"),
+        (["method=pissa", "model.dtype=float16", "--gpu", "80GB"], "model.dtype=float32"),
+        (["trainer.fp16=true", "trainer.bf16=true", "--gpu", "80GB"], "choose one"),
+        (["trainer.deepspeed=ds.json", "--gpu", "80GB"], "DeepSpeed"),
+        (["--measure", "--gpu", "80GB"], "leave out --gpu"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", *arguments]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("error: ")
+    assert message in shown.err
+    assert not shown.out
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["adamw_torch", "adamw_bnb_8bit", "adafactor", "sgd", "lion_8bit", "adagrad"])
+def test_states_of_an_optimizer_are_those_it_makes(name: str, tmp_path: Path) -> None:
+    arguments = TrainingArguments(output_dir=str(tmp_path), report_to="none", optim=name, use_cpu=True)
+    kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments, None)
+    model = nn.Sequential(nn.Linear(300, 500), nn.LayerNorm(500), nn.Linear(500, 7))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer = kind(model.parameters(), **options)
+    optimizer.step()
+    made = sum(
+        each.nbytes
+        for state in optimizer.state.values()
+        for key, each in state.items()
+        if isinstance(each, torch.Tensor) and not key.startswith("qmap")
+    )
+    assert optimizer_states(model.to("meta"), kind, options).kept == made
+
+
+def test_paged_states_are_counted_apart(tmp_path: Path) -> None:
+    arguments = TrainingArguments(output_dir=str(tmp_path), report_to="none", optim="paged_adamw_8bit", use_cpu=True)
+    model = nn.Linear(1000, 1000, device="meta")
+    states = optimizer_states(model, *Trainer.get_optimizer_cls_and_kwargs(arguments, None))
+    assert states.paged == 2 * 1000 * 1000
+    assert 0 < states.kept < 0.05 * states.paged
+
+
+def test_sizes_of_gpus() -> None:
+    assert read_gpu("8GB").memory == 8_000_000_000
+    assert read_gpu("16 GiB").memory == 16 * 2**30
+    assert read_gpu("0.5").memory == 500_000_000
+    for text in ("", "GB", "8TB", "-8GB", "0GB"):
+        with pytest.raises(ConfigError, match="such as 8GB"):
+            read_gpu(text)
+
+
+def test_steps_follow_from_rows_or_are_given() -> None:
+    assert count_steps(377_110, 64, -1, 1) == (5893, 1)
+    assert count_steps(100, 10, 50, 3) == (50, 5.0)
+
+
+def test_a_step_on_an_h100_takes_the_time_measured(tokenizer: VisualGlmTokenizer) -> None:
+    config = sizes("full", tokenizer)
+    ids = torch.full((8, 512), 100)
+    labels = ids.clone()
+    labels[:, :256] = -100
+    tuned = _with_lora(shape_model(config, torch.bfloat16))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    assert rehearse_training(tuned, batch).flops / H100_RATE == pytest.approx(0.349, rel=0.02)
