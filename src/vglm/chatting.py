@@ -33,6 +33,7 @@ def load_pretrained(path_or_id: str | PathLike[str], **options: Any) -> tuple[An
     Returns:
         The model in evaluation mode, and the processor.
     """
+    model: Any
     model, processor = load(path_or_id, **options)
     model.chat = Chat(model, processor)
     return model, processor

@@ -68,7 +68,7 @@ def _is_file(argument: str, before: str) -> bool:
 def _overrides(values: Mapping[str, Any], path: Path, config_name: str) -> Iterator[str]:
     groups = {each.name for each in (repo_root() / "conf").iterdir() if each.is_dir()} | {"recipes"}
     values = dict(values)
-    chosen = dict(_defaults(values.pop("defaults", []), path))
+    chosen: dict[str, Any] = dict(_defaults(values.pop("defaults", []), path))
     chosen |= {name: values.pop(name) for name in list(values) if name in groups and not isinstance(values[name], dict)}
     if config_name == "train":
         chosen.setdefault("recipes", None)
