@@ -142,7 +142,7 @@ def test_a_model_is_talked_to_in_one_line(
     model, processor = vglm.load_pretrained("latest")
     picture = next(few_shot_folder.rglob("*.png"))
     answer = model.chat(picture, "图中有什么？", max_new_tokens=4)
-    inputs = processor(images=vglm.open_image(picture), text="图中有什么？", return_tensors="pt")
+    inputs = processor(images=vglm.open_image(str(picture)), text="图中有什么？", return_tensors="pt")
     output = model.generate(**inputs, max_new_tokens=4, do_sample=False)
     assert answer == processor.decode(output[0, inputs["input_ids"].shape[1] :])
     assert model.chat(str(picture), "图中有什么？", max_new_tokens=4, language="zh") == answer

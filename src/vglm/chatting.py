@@ -8,8 +8,7 @@
 
 import re
 from collections.abc import Sequence
-from os import PathLike
-from pathlib import Path
+from os import PathLike, fspath
 from typing import Any
 
 import torch
@@ -34,6 +33,7 @@ def load_pretrained(path_or_id: str | PathLike[str], **options: Any) -> tuple[An
     Returns:
         The model in evaluation mode, and the processor.
     """
+    model: Any
     model, processor = load(path_or_id, **options)
     model.chat = Chat(model, processor)
     return model, processor
@@ -99,4 +99,4 @@ def _open(image: str | PathLike[str] | Image.Image) -> Image.Image:
             f"{image[:200]}: pictures are not fetched from addresses here. Download it and pass the file, or use"
             " `vglm chat --image <address>`, which lets no address lead into your own network unseen."
         )
-    return open_image(image if isinstance(image, Image.Image) else Path(image))
+    return open_image(image if isinstance(image, Image.Image) else fspath(image))

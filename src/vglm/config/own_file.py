@@ -56,7 +56,9 @@ def take_file(arguments: Sequence[str], config_name: str) -> list[str]:
     named = (
         [f"++recipe={path.stem}"] if config_name == "train" and not {"recipe", "recipes"} & (keys | {*values}) else []
     )
-    return [*named, *loosen([*own, *typed], config_name)]
+    options = [each for index, each in enumerate(typed) if _is_of_option(each, typed[index - 1] if index else "")]
+    overrides = [each for index, each in enumerate(typed) if not _is_of_option(each, typed[index - 1] if index else "")]
+    return [*options, *named, *loosen([*own, *overrides], config_name)]  # Hydra takes no option between overrides
 
 
 def _is_file(argument: str, before: str) -> bool:
@@ -65,10 +67,15 @@ def _is_file(argument: str, before: str) -> bool:
     return is_plain and argument.lower().endswith(_SUFFIXES)
 
 
+def _is_of_option(argument: str, before: str) -> bool:
+    """Whether an argument is an option of Hydra's, or the value of one."""
+    return argument.startswith("-") or before in WITH_VALUE
+
+
 def _overrides(values: Mapping[str, Any], path: Path, config_name: str) -> Iterator[str]:
     groups = {each.name for each in (repo_root() / "conf").iterdir() if each.is_dir()} | {"recipes"}
     values = dict(values)
-    chosen = dict(_defaults(values.pop("defaults", []), path))
+    chosen: dict[str, Any] = dict(_defaults(values.pop("defaults", []), path))
     chosen |= {name: values.pop(name) for name in list(values) if name in groups and not isinstance(values[name], dict)}
     if config_name == "train":
         chosen.setdefault("recipes", None)

@@ -31,7 +31,7 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVI
 _ALWAYS_8_BITS = (".jpg", ".jpeg", ".gif", ".bmp", ".webp")
 
 
-def open_image(image: Path | ImageSlice | Image.Image, window: Window | None = None) -> Image.Image:
+def open_image(image: str | Path | ImageSlice | Image.Image, window: Window | None = None) -> Image.Image:
     """Decode a picture to RGB.
 
     Args:
@@ -46,6 +46,7 @@ def open_image(image: Path | ImageSlice | Image.Image, window: Window | None = N
         DataError: The file is missing, no picture, damaged or cut off, has no pixels or more than `MAX_PIXELS`, or its
             grey values have no defined white.
     """
+    image = Path(image) if isinstance(image, str) else image
     with warnings.catch_warnings():  # what Pillow warns of is either checked below or without effect on RGB
         warnings.simplefilter("ignore")
         if isinstance(image, Image.Image):

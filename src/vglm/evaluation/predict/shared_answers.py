@@ -81,7 +81,7 @@ class SharedAnswers:
 
 def _pictures(samples: Sequence[Sample]) -> str:
     """A hash of where the pictures are and how old, or of their content where they were made in memory."""
-    return digest_of([_picture(each) for each in samples])
+    return digest_of({"pictures": [_picture(each) for each in samples]})
 
 
 def _picture(sample: Sample) -> Any:
