@@ -153,21 +153,27 @@ class Judge:
         return [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": uri}}]
 
     def _client(self) -> "OpenAI":
-        """The client; nothing that the environment holds for another endpoint is sent along."""
-        from openai import Omit, OpenAI
+        from openai import OpenAI
 
         return OpenAI(
             base_url=self.base_url,
             api_key=self.api_key or NO_KEY,
             timeout=self.timeout_seconds,
             max_retries=ATTEMPTS - 1,
-            default_headers={"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()},
         )
 
     def _ask(self, client: "OpenAI", content: str | list[dict[str, Any]]) -> str:
-        """The reply; a request that failed for the moment is made again."""
+        """The reply; a request that failed for the moment is made again.
+
+        Nothing that the environment holds for another endpoint is sent along.
+        """
+        from openai import Omit
+
         message: Any = {"role": "user", "content": content}
-        reply = client.chat.completions.create(model=self.model, temperature=0, messages=[message])
+        unsent = dict.fromkeys(("OpenAI-Organization", "OpenAI-Project"), Omit())
+        reply = client.chat.completions.create(
+            model=self.model, temperature=0, messages=[message], extra_headers=unsent
+        )
         return str(reply.choices[0].message.content)
 
 
