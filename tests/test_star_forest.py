@@ -1,4 +1,4 @@
-"""The classical baseline of variable stars: features of the series tell the types apart, and the answers are in form."""
+"""The classical baseline of variable stars: features of the series tell types apart, and answers are in form."""
 
 from dataclasses import replace
 from pathlib import Path
