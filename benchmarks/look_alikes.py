@@ -15,8 +15,8 @@ On 2026-11-27, `--count 100 --real` with the 20 published few-shot pictures and 
     phantom X-rays             100%       100%       100%         2%         9%         3%   4 of 100 (8,000 pairs)
     light curves               100%        77%       100%        71%        82%         0%   0 of 100 (8,000 pairs)
 
-So compressed and flipped copies are always found, crops of pictures that are all alike hardly ever, and of the phantoms,
-which have far less of their own than X-rays of people, some are called copies wrongly. 5 X-rays say little of others.
+So compressed and flipped copies are found, crops of pictures that are all alike hardly ever, and some of the phantoms,
+which have far less of their own than X-rays of people, are called copies wrongly. 5 X-rays say little of others.
 """
 
 import argparse
