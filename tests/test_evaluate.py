@@ -473,6 +473,13 @@ def test_two_processes_share_the_samples_and_end_together(
     assert (metrics[0]["draws"]["n"], metrics[0]["splits"]["test"]["n"]) == (2, 120)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shared", "whole"]
 
+    answers = (tmp_path / "shared" / "after" / "predictions.jsonl").read_bytes()
+    with monkeypatch.context() as patch:  # one process scores what two have answered
+        patch.setattr(VisualGlmForConditionalGeneration, "generate", stopping)
+        again = run(*overrides, "metrics=vqa")
+    assert json.loads((again / "metrics.json").read_text("utf-8"))["primary"] == "vqa_accuracy"
+    assert (again / "after" / "predictions.jsonl").read_bytes() == answers
+
 
 def test_sampled_answers_say_how_they_were_drawn(run_folder: Path, tmp_path: Path) -> None:
     sampled = ["temperature=0.9", "top_p=0.95", "top_k=40", "repeats=3", "seed=5", "image_use_samples=2"]

@@ -85,6 +85,9 @@ def test_training_evaluation_and_reports_load_what_they_use(few_shot_folder: Pat
     assert "peft.peft_model" in modules
     assert not modules & COMPILER
 
+    again = [f"run={run}", *small, "metrics=vqa"]  # the answers are stored
+    assert not _imported(str(repo_root() / "evaluate.py"), *again, folder=tmp_path) & LIBRARIES
+
     modules = _imported("-m", "vglm", "report", str(run / "evaluation"), folder=tmp_path)
     assert not modules & LIBRARIES
 
