@@ -88,9 +88,7 @@ def test_a_bfloat16_run_resumes_bit_for_bit(random_model_folder: Path, few_shot_
         fixed = [f"model.path_or_id={random_model_folder}", "model.dtype=bfloat16", "dataset=fewshot_background"]
         fixed += [f"dataset.path={few_shot_folder}", "trainer=debug", f"output_dir={tmp_path / name}"]
         fixed += ["method.lora_dropout=0.1", "trainer.save_total_limit=9", "trainer.max_steps=4"]
-        return train.run(
-            compose(overrides=[*fixed, "checkpoint_selection.score_checkpoints=false", *overrides])
-        )
+        return train.run(compose(overrides=[*fixed, "checkpoint_selection.score_checkpoints=false", *overrides]))
 
     whole = run("whole")
     for each in ("adapter", "checkpoint-4", "checkpoint-3"):

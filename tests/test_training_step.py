@@ -60,7 +60,9 @@ class _Watch(TrainerCallback):
             def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
                 name = function.overloadpacket.__name__
                 by_mask = name.startswith("index") and len(args) > 1 and isinstance(args[1], list | tuple)
-                if name in WAITS or (by_mask and any(each is not None and each.dtype == torch.bool for each in args[1])):
+                if name in WAITS or (
+                    by_mask and any(each is not None and each.dtype == torch.bool for each in args[1])
+                ):
                     found[name] += 1
                 return function(*args, **(kwargs or {}))
 

@@ -374,7 +374,6 @@ class VisualGlmPreTrainedModel(PreTrainedModel):
         if isinstance(module, VisualGlmModel) and module.has_vision:
             init.normal_(module.query_tokens, std=self.config.qformer_config.initializer_range)
 
-
     def enable_input_require_grads(self) -> None:
         """Have embeddings ask for gradients, which of checkpointing only the reentrant form needs.
 
