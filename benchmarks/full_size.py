@@ -224,8 +224,8 @@ def bytes_of_activations(
     """Estimate what the language model keeps for the backward pass; what is frozen before it keeps nothing.
 
     A layer keeps the inputs of its two norms and of the activation function, rotated queries and keys, values within
-    the fused projection, and the output of the attention; LoRA keeps its own inputs besides, in float32; a prefix has
-    keys and values copied behind it. PyTorch's attention on a CPU keeps its weights, a GPU's fused kernels do not.
+    the fused projection, and the output of the attention; LoRA keeps its own inputs besides, in the same type; a prefix
+    has keys and values copied behind it. PyTorch's attention on a CPU keeps its weights, a GPU's fused kernels do not.
 
     Args:
         config: The architecture.
@@ -239,7 +239,7 @@ def bytes_of_activations(
     d, i, size, tokens = text.hidden_size, text.intermediate_size, dtype.itemsize, rows * length
     seen = length if case.method == "lora" else length + VIRTUAL_TOKENS
     if case.method == "lora":
-        layer = tokens * size * (8 * d + i) + tokens * 4 * (2 * d + i if size == 4 else 3 * d + i)
+        layer = tokens * size * (10 * d + 2 * i)
     else:
         layer = tokens * size * (4 * d + i) + 2 * rows * seen * d * size
     if on_cpu:

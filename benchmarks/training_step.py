@@ -7,6 +7,9 @@ Counted are the operations that launch a kernel, forward and backward, with the 
 bytes kept for the backward pass. The language model alone runs, as it does with cached pictures; the head is left out.
 Attention counts as the fused kernel that a GPU has. Autocast on top of bfloat16 weights is told by its rules for CUDA,
 which are replayed here: layer norms in float32, products in bfloat16.
+
+Counted on 2026-11-27 for 8 x 512 tokens: 222 GB moved and 17.0 GB kept without autocast and LoRA in bfloat16; 484 and 24.4
+with LoRA in float32, 282 and 18.8 with autocast on top, 389 and 19.8 with both.
 """
 
 import argparse
