@@ -8,17 +8,22 @@ import pytest
 import torch
 from torch import nn
 
+from train import run
 from vglm.config import compose
 from vglm.errors import ConfigError
 from vglm.model.modeling import VisualGlmTextModel
-from train import run
 
 
 @pytest.fixture
 def configure(random_model_folder: Path, few_shot_folder: Path, tmp_path: Path):
     def configured(name: str, *overrides: str):
         fixed = [f"model.path_or_id={random_model_folder}", "dataset=fewshot_background"]
-        fixed += [f"dataset.path={few_shot_folder}", "trainer=debug", f"output_dir={tmp_path / name}"]
+        fixed += [
+            f"dataset.path={few_shot_folder}",
+            "trainer=debug",
+            "trainer.max_steps=2",
+            f"output_dir={tmp_path / name}",
+        ]
         fixed += ["trainer.per_device_train_batch_size=6", "checkpoint_selection.score_checkpoints=false"]
         return compose(overrides=[*fixed, *overrides])
 

@@ -19,7 +19,8 @@ def configure(random_model_folder: Path, few_shot_folder: Path, tmp_path: Path):
     def configured(*overrides: str):
         fixed = [f"model.path_or_id={random_model_folder}", "dataset=fewshot_background"]
         fixed += [f"dataset.path={few_shot_folder}", "trainer=debug", f"output_dir={tmp_path / 'run'}"]
-        return compose(overrides=[*fixed, "checkpoint_selection.score_samples=2", *overrides])
+        fixed += ["trainer.max_steps=2", "checkpoint_selection.score_samples=2"]
+        return compose(overrides=[*fixed, *overrides])
 
     return configured
 

@@ -7,8 +7,8 @@ Nothing is hidden: what is put off counts as installed, and is the same module o
 
 datasets (with pandas)      imported by transformers' Trainer, to tell whether a training set is one of its tables
 wandb                       as datasets, where it is not asked for
-torch's compiler            loaded to shield functions from it: of transformers when they are made, of every optimizer when it
-                            is made. While it is not loaded there is nothing to shield them from
+torch's compiler            loaded for functions to be shielded from it: by transformers as it is imported, by every
+                            optimizer. While it is not loaded there is nothing to shield them from
 bitsandbytes                imported by peft; it compiles some functions on the way, for which torch loads its compiler.
                             They are compiled when they are first called
 """

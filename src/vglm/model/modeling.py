@@ -604,7 +604,9 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
                 )
             glm_position_ids, block_ids = glm_layout(ids, attention_mask, self.config.text_config)
             image_mask = image_slots(ids, block_ids, self.config)
-        assert glm_position_ids is not None and block_ids is not None and image_mask is not None
+        assert glm_position_ids is not None
+        assert block_ids is not None
+        assert image_mask is not None
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
 
