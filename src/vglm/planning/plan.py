@@ -289,5 +289,5 @@ def _schedule(setting: Setting, step: Step, encoded: Step | None, rate: Rate, pr
     seconds = accumulated * rate.seconds(step, min(a_batch / worst, 1.0))
     encoding = 0.0
     if encoded is not None:
-        encoding = setting.pictures / _ENCODED_AT_ONCE * rate.seconds(encoded) / processes
+        encoding = setting.pictures / _ENCODED_AT_ONCE * rate.seconds(encoded, with_gradients=False) / processes
     return Schedule(steps, epochs, a_batch * accumulated * processes, seconds, encoding, rate)
