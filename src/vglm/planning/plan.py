@@ -233,9 +233,7 @@ def _training(
     """The training stage; of several processes one's share."""
     gradients = step.parts["gradients"]
     is_spelled_out = setting.arguments.optim == "adamw_torch" and "CUDA context" in around
-    at_update = gradients * (
-        2 if is_spelled_out else 1
-    )  # each operation on all parameters, or one kernel
+    at_update = gradients * (2 if is_spelled_out else 1)  # each operation on all parameters, or one kernel
     step = Step(step.parts, max(step.peak, at_update), step.flops, step.operations)
     stage = _stage(weights, {"adapter": adapter, "optimizer": states.kept}, step, around)
     if setting.fsdp:

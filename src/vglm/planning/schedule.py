@@ -23,7 +23,7 @@ H100_SHARE = 0.374
 """The same as a share of the rate of a matrix product of 8192 x 8192 in bfloat16, 767e12."""
 H100_KERNEL_SECONDS = 0.31 / 4639
 FORWARD_SHARE = (20.9e-3 / 930) / H100_KERNEL_SECONDS
-"""What of that an operation takes which needs no gradient: a token of 930 operations took 20.9 ms, likewise measured."""
+"""What of that an operation without gradients takes: a token of 930 operations took 20.9 ms, likewise measured."""
 
 
 @dataclass(frozen=True)
