@@ -7,7 +7,7 @@ from typing import Any
 from peft import PeftModel
 from transformers import Trainer
 
-from vglm.errors import ConfigError
+from vglm.errors import ConfigError, brief
 from vglm.planning.budget import (
     BLAS_WORKSPACE,
     HEAD,
@@ -129,7 +129,11 @@ def make_plan(setting: Setting, machine: Machine, rate: Rate, processes: int = 1
     tuned: Any = attach_shapes(base, setting.method)
     trained = [each for each in tuned.parameters() if each.requires_grad]
     adapter = sum(each.nbytes for each in tuned.parameters() if id(each) not in own)
-    states = optimizer_states(tuned, *Trainer.get_optimizer_cls_and_kwargs(arguments, None), setting.method)
+    try:
+        optimizer = Trainer.get_optimizer_cls_and_kwargs(arguments, None)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"trainer.optim={arguments.optim}: {brief(error)}") from error
+    states = optimizer_states(tuned, *optimizer, setting.method)
     fused = machine.is_gpu
 
     around = _surroundings(machine)
