@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,15 @@ def test_bad_input_is_one_message_and_exit_code_2(
     assert shown.err.startswith("error: ")
     assert message in shown.err
     assert not shown.out
+
+
+def test_the_page_about_scale_says_what_its_command_says(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (repo_root() / "docs" / "scale.md").read_text(encoding="utf-8")
+    command = next(line for line in page.splitlines() if line.startswith("vglm plan "))
+    plan = _plan(capsys, shlex.split(command)[2:])
+    assert f"{plan['schedule']['steps']:,} of 8 x 8" in page
+    assert f"{plan['disk']['feature cache'] / 1e9:.1f} GB" in page
+    assert f"{plan['disk']['checkpoints'] / 1e6:.1f} MB" in page
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
