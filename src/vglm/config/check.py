@@ -91,7 +91,7 @@ _LIMITS: dict[str, tuple[Callable[[object], bool], str]] = {
     "seed": (_random_seed, "an integer from 0 to 4294967295"),
     "max_length": (_positive_integer, "a positive integer"),
     "packing": (_or_null(_positive_integer), "a positive integer, or null for no packing"),
-    "batch_size": (_positive_integer, "a positive integer"),
+    "batch_size": (_or_null(_positive_integer), "a positive integer"),
     "max_new_tokens": (_positive_integer, "a positive integer"),
     "temperature": (_or_null(_positive_number), "a number above 0, or null for greedy answers"),
     "top_p": (_or_null(_positive_number), "a number above 0 up to 1, or null for all tokens"),

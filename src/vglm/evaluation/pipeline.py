@@ -115,7 +115,7 @@ def evaluate(
     unverified: bool = False,
     output_dir: str | PathLike[str] | None = None,
     splits: Split | Sequence[Split] = ("test", "retention"),
-    batch_size: int = 16,
+    batch_size: int | None = None,
     max_new_tokens: int = 64,
     temperature: float | None = None,
     top_p: float | None = None,
@@ -146,7 +146,7 @@ def evaluate(
         unverified: Whether to take a result that failed its check after training.
         output_dir: The evaluation folder; `<run>/evaluation`, or one below outputs/evaluation, if not given.
         splits: Those that the data has of these.
-        batch_size: Answers per call of the model.
+        batch_size: Answers per call of the model; None: as many as fit into memory, up to 64.
         max_new_tokens: Longest answer, in tokens.
         temperature: None for greedy answers; above 0 they are drawn at random.
         top_p: With a temperature: only from the likeliest tokens that together have this probability.

@@ -13,7 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
@@ -29,7 +29,7 @@ from vglm.evaluation.predict.answers import Answers
 from vglm.evaluation.predict.controls import Control, shuffle_images
 from vglm.evaluation.predict.decoding import Choices, Decoding
 from vglm.evaluation.predict.examples import nearest_answers, put_in_context
-from vglm.evaluation.predict.generation import answer_splits, check_precision
+from vglm.evaluation.predict.generation import answer_splits, check_precision, rows_at_once
 from vglm.evaluation.predict.likelihoods import check_choices
 from vglm.evaluation.predict.provenance import code_state, curves_of, describe_choice, provenance, synthetic_stamps
 from vglm.evaluation.predict.training_loss import measure_losses
@@ -364,6 +364,9 @@ def answer(
                 name = arm.label if arms.purpose == "tuning" else ""
                 shots = put_in_context(examples, test, model, processor, decoding.max_new_tokens, name)
                 requested += [] if shots is None or not shots.samples else [(shots.arm.label, {"test": shots.samples})]
+            asked = {f"{label}/{name}": each for label, splits in requested for name, each in splits.items()}
+            rows = rows_at_once(model, decoding, asked)
+            decoding = replace(decoding, batch_size=rows)  # the same in both arms
             for label, splits in requested:
                 records[label] = answer_splits(
                     *(model, processor, splits, folder, label, decoding),
@@ -371,9 +374,9 @@ def answer(
                     processes=processes,
                 )
             if arm is arms.baseline and len(train) and processes.is_main:
-                nearest = nearest_answers(model, processor, train, test, batch_size=decoding.batch_size)
+                nearest = nearest_answers(model, processor, train, test, batch_size=rows)
             if arm is arms.candidate and len(trained) and processes.is_main and not (folder / LOSSES_FILE).exists():
-                measure_losses(model, processor, trained, folder, batch_size=decoding.batch_size)
+                measure_losses(model, processor, trained, folder, batch_size=rows)
     return Answers(arms.candidate.label, records, nearest, precision, shots)
 
 
