@@ -423,7 +423,7 @@ def answer(
     return Answers(arms.candidate.label, records, nearest, forest, precision, shots)
 
 
-def _shared_facts(arms: Arms, model: Any, decoding: Decoding) -> Mapping[str, Any] | None:
+def _shared_facts(arms: Arms, model: Any, decoding: "Decoding") -> Mapping[str, Any] | None:
     """All that the untuned model's answers depend on besides the questions; None where they are not shared."""
     from vglm.model.loading import describe_place  # takes seconds to import
 
