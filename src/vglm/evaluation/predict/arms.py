@@ -633,7 +633,9 @@ def names_of(config: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _name(component: Mapping[str, Any], path_key: str) -> str:
-    """A component's name for people: the last part of its path, or of what builds it."""
+    """A component's name for people: the last part of its path, or of what builds it; those of a mixture's parts."""
+    if isinstance(component.get("datasets"), Mapping):
+        return " + ".join(_name(part, path_key) for part in component["datasets"].values())
     if path_key in component:
         return Path(str(component[path_key])).name.removesuffix(".json")
     return str(component["_target_"]).rpartition(".")[2].replace("_", " ")
