@@ -595,6 +595,8 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
             if past_key_values is not None or inputs_embeds is not None or ids is None:
                 raise ValueError("Packed rows (segment_ids) go with input_ids alone: no cache and no virtual tokens.")
             if not is_given:
+                if segment_ids is None:
+                    raise ValueError("segment_places come with the rest of a layout, see packed_layout.")
                 glm_position_ids, block_ids, image_mask, segment_places = packed_layout(ids, segment_ids, self.config)
             attention_mask, use_cache = None, False
         elif not is_given:
