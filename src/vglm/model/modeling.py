@@ -150,9 +150,10 @@ def summed_loss(hidden_states: Tensor, head: nn.Module, targets: Tensor) -> Tens
     vocabulary = getattr(head, "out_features", 0)
     if len(targets) * vocabulary > LARGEST_LOGITS and _is_plain_head(head, hidden_states):
         size = max(1, LARGEST_LOGITS // vocabulary)
+        weight: Any = head.weight
         options = nn.LinearCrossEntropyOptions(batch_chunk_size=size, chunking_method=None)
         each: Tensor = F.linear_cross_entropy(  # summed by PyTorch, half precision would lose the small ones
-            hidden_states, head.weight, targets, reduction="none", options=options
+            hidden_states, weight, targets, reduction="none", options=options
         )
         return each.float().sum()
     return F.cross_entropy(head(hidden_states).float(), targets, reduction="sum")
