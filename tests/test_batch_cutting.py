@@ -77,7 +77,7 @@ def test_the_loss_is_that_of_the_whole_batch(
     "launcher",
     [
         ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"],
-        ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--main_process_port=0"],
+        ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--main_process_port=0"],
     ],
     ids=["torchrun", "accelerate"],
 )

@@ -1,9 +1,9 @@
 """A tracker gets all curves, and neither ends nor holds up a training."""
 
 import json
+import os
 import socket
 import sqlite3
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from train import run
 from vglm.config import compose
+from vglm.tuning.tracker import Tracker
 
 
 @pytest.fixture
@@ -35,8 +36,8 @@ def test_scores_of_checkpoints_reach_the_tracker(configure) -> None:
     events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
     found = [(each.step, each.value) for each in events.Scalars("eval/retention")]
-    assert found == pytest.approx(_scores(folder))
-    assert [step for step, _ in found] == [0, 1, 2]
+    assert [step for step, _ in found] == [step for step, _ in _scores(folder)] == [0, 1, 2]
+    assert [value for _, value in found] == pytest.approx([value for _, value in _scores(folder)])
     assert {"eval/domain", "train/loss"} <= set(events.Tags()["scalars"])
 
 
@@ -53,15 +54,23 @@ def test_trackio_keeps_the_curves_in_the_run_folder(configure) -> None:
     assert len([row for row in rows if "train/loss" in row]) == 2
 
 
-def test_a_server_that_never_answers_holds_nothing_up_for_long(
+def test_a_server_that_never_answers_is_given_up(
     configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-        started = time.monotonic()
         folder = run(configure("tracker=wandb", "tracker.mode=online"))
-    assert time.monotonic() - started < 85  # Weights & Biases alone would wait for 90
     assert (folder / "adapter").is_dir()
     (warning,) = [each.getMessage() for each in caplog.records if "Weights & Biases cannot" in each.getMessage()]
     assert "Timed out initializing run" in warning
+
+
+def test_weights_and_biases_waits_as_long_as_the_user_says_or_else_for_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_INIT_TIMEOUT", raising=False)
+    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "60")
+    with Tracker("tensorboard").writing_to(tmp_path):
+        assert (os.environ["WANDB_INIT_TIMEOUT"], os.environ["WANDB_FINISH_TIMEOUT"]) == ("5", "60")
+    assert "WANDB_INIT_TIMEOUT" not in os.environ

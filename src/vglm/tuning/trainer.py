@@ -274,7 +274,8 @@ class WorkbenchTrainer(Trainer):
             remove_folder(Path(each))
 
     def _save_rng_state(self, output_dir: str) -> None:
-        """Save the random states of this process before the main one completes the checkpoint."""
+        """Save the random states of this process, in the main one's folder and before that one completes it."""
+        self.accelerator.wait_for_everyone()
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()
 
