@@ -399,10 +399,10 @@ class WorkbenchTrainer(Trainer):
         if not all(math.isfinite(value) for row in found for value in row):
             losses = found[self.args.process_index][: len(ids)]
             odd = [name for names, loss in zip(ids, losses, strict=True) if not math.isfinite(loss) for name in names]
-            seen = [name for names in ids for name in names]
+            learned = [name for names in ids for name in names]
             if self.args.world_size > 1:
-                odd, seen = gather_object(odd), gather_object(seen)
-            error = self._not_finite("the loss", odd) if odd else self._not_finite("a gradient", seen)
+                odd, learned = gather_object(odd), gather_object(learned)
+            error = self._not_finite("the loss", odd) if odd else self._not_finite("a gradient", learned)
             if len(self._skipped) >= self.skipped_steps:
                 raise error
             self._leave_out(str(error))
