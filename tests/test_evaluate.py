@@ -361,11 +361,12 @@ def test_a_run_that_learned_without_its_image_is_told(blind_model: Path, scenes:
 
 
 def test_a_killed_evaluation_goes_on_where_it_was(
-    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_folder: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = [f"run={run_folder}", "dataset=background_synthetic", "splits=[test]", "image_use=false"]
     overrides += ["baselines=false", "max_new_tokens=2", "batch_size=8"]
     whole = run(*overrides, f"output_dir={tmp_path / 'whole'}")
+    monkeypatch.setenv("VGLM_CACHE", str(tmp_path_factory.mktemp("cache")))  # without the answers kept just now
 
     killed = f"""
         import os, runpy, signal, sys

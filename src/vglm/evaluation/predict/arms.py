@@ -408,6 +408,7 @@ def answer(
             for label, splits in requested:
                 if processes.is_main:
                     shared.fetch(folder, label, splits)
+                processes.barrier()  # before others write there
                 records[label] = answer_splits(
                     *(model, processor, splits, folder, label, decoding),
                     feature_cache=feature_cache,

@@ -30,7 +30,7 @@ from vglm.errors import ConfigError, DataError, brief
 from vglm.evaluation.predictions import IMAGES_FOLDER, MAX_ERRORS_SHOWN, Prediction
 from vglm.evaluation.score.metrics.base import Rows
 from vglm.evaluation.score.metrics.external import Compute, ComputedMetric, StoredMetric
-from vglm.files import append_json_lines, inside, whole_lines
+from vglm.files import append_json_lines, explained, inside, whole_lines
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -127,7 +127,8 @@ class Judge:
                     found = _SCORE.search(reply)
                     known[key] = None if found is None else int(found[1]) / 10
                     about = {"key": key, "split": record.split, "id": record.id}
-                    append_json_lines(verdicts, [about | {"score": known[key], "reply": reply}], error=DataError)
+                    with explained(verdicts, error=DataError):
+                        append_json_lines(verdicts, [about | {"score": known[key], "reply": reply}])
                 scores.append(known[key])
         if problems:
             raise DataError(
