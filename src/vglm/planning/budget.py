@@ -287,6 +287,7 @@ def rehearse_answering(
     """
     model.eval()
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    batch = {**batch, "layout_ids": batch["input_ids"]}  # for virtual tokens, which take the place of the ids
     with Rehearsal(base, batch, fused_attention=fused_attention) as rehearsal:
         output = model(**rehearsal.inputs, use_cache=True, logits_to_keep=1)
         keys_values = sum(each.keys.nbytes + each.values.nbytes for each in output.past_key_values.layers)
