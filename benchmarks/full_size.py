@@ -313,7 +313,7 @@ def _train(base: Any, case: Case, inputs: dict[str, Any], _: int) -> tuple[float
         optimizer.zero_grad()
         loss.item()  # waits for the device
         seconds = time.perf_counter() - start
-    states = [each for state in optimizer.state.values() for each in state.values() if each.ndim]
+    states = [each for state in optimizer.state.values() for each in state.values()]
     found = {
         "adapter": sum(each.nbytes for each in trained),
         "gradients": gradients,

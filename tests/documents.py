@@ -146,6 +146,8 @@ def check_overrides(config_name: str, words: list[str]) -> None:
         overrides.append("output_dir=somewhere")  # a sweep names its runs
     if any(each.startswith("hydra.searchpath") for each in overrides):
         return  # where a file would lie that is not here
+    if overrides[:1] and overrides[0].endswith((".yaml", ".yml")) and "=" not in overrides[0]:
+        overrides = overrides[1:]  # a file of the reader's
     groups = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()} | {"recipes"}
     overrides = [each for each in overrides if not (each.endswith("=somewhere") and each.partition("=")[0] in groups)]
     cfg = compose(config_name, overrides)

@@ -511,6 +511,7 @@ def test_a_damaged_adapter_is_refused_and_the_last_evaluation_stays(copied_run: 
 
 
 def test_a_run_whose_weights_are_no_numbers_is_refused(copied_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(copied_run / "evaluation", ignore_errors=True)  # of another test
     weights = copied_run / "adapter" / "adapter_model.safetensors"
     tensors = load_file(weights)
     next(iter(tensors.values())).view(-1)[0] = float("nan")

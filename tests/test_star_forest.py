@@ -32,7 +32,7 @@ def star(shape: str, number: int) -> Sample:
     series = curve(shape, 1.0 + 0.01 * number, number)
     name = f"{shape} {number}"
     kind = {"sine": "rr_lyrae", "dip": "eclipsing"}[shape]
-    turn = ask("type", kind, True, name)
+    turn = ask("type", kind, "en", name)
     return Sample(f"s#{name}", name, None, (turn,), "en", {"kind": "type", "type": kind, SERIES: lambda: series})
 
 

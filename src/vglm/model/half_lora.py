@@ -20,6 +20,8 @@ HALF = (torch.bfloat16, torch.float16)
 class _InTypeOfBase(LoraVariant):
     """Plain LoRA, base(x) + scale * B A x, in the type of base(x)."""
 
+    is_plain = True
+
     @staticmethod
     def forward(module: Any, active_adapter: str, x: Tensor, result: Tensor, **_: Any) -> Tensor:
         """Add the update to the base's output, shape (..., out), from its input, shape (..., in)."""

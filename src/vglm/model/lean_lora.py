@@ -86,6 +86,7 @@ def _is_plain(layer: Any) -> bool:
     if len(names) != 1 or layer.disable_adapters or layer.merged or layer.training:
         return False
     [name] = names
-    if name not in layer.lora_A or name in layer.lora_variant:
+    variant = layer.lora_variant.get(name)
+    if name not in layer.lora_A or not (variant is None or getattr(variant, "is_plain", False)):
         return False
     return layer.lora_B[name].bias is None

@@ -167,7 +167,7 @@ def _is_plain_head(head: nn.Module, hidden_states: Tensor) -> bool:
         and head.bias is None
         and not hasattr(head, "_hf_hook")
         and (head.weight.dtype, head.weight.device) == (hidden_states.dtype, hidden_states.device)
-        and not torch.is_autocast_enabled(hidden_states.device.type)
+        and (hidden_states.is_meta or not torch.is_autocast_enabled(hidden_states.device.type))
     )
 
 
