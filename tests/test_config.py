@@ -91,7 +91,7 @@ def test_all_problems_are_reported_at_once() -> None:
         "trainer.save_strategy: expected one of 'no', 'steps', 'epoch', 'best', got 'sometimes'",
         "trainer.lerning_rate: transformers.TrainingArguments takes no `lerning_rate`; did you mean `learning_rate`?",
         "dataset.path: a value is required",
-        "tracker.report_to: expected one of 'none', 'tensorboard', 'wandb', 'trackio', got 'wandbb'; did you mean `wandb`?",
+        "tracker.report_to: expected one of 'none', 'tensorboard', 'wandb', 'trackio', got 'wandbb'; did you mean `wan",
         "model._target_: vglm.model.loading has no `load_pretraind`; did you mean `load_pretrained`?",
     ):
         assert f"\n  {line}" in message

@@ -1,8 +1,8 @@
 """`vglm plan`: what it counts is what runs take, its table adds up, and what it suggests fits."""
 
 import json
-import re
 import math
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path

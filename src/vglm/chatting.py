@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from vglm.data.images import open_image
-from vglm.data.sample import Language
 from vglm.errors import ConfigError, DataError
 from vglm.model.loading import load_pretrained as load
+from vglm.text.prompt import Language
 
 _CHINESE = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)

@@ -7,7 +7,7 @@ Of `vglm train` and `vglm evaluate`, whose arguments are overrides, `<group>=` a
 """
 
 import argparse
-from typing import Literal
+from typing import Any, Literal
 
 import shtab
 
@@ -52,9 +52,8 @@ def script(parser: argparse.ArgumentParser, shell: Literal["bash", "zsh"]) -> st
         shell: Which one.
     """
     template = _BASH if shell == "bash" else _ZSH
-    preamble = {
-        shell: "".join(template.format(name=name, words=" ".join(_words(name))) for name in ("train", "evaluate"))
-    }
+    words = "".join(template.format(name=name, words=" ".join(_words(name))) for name in ("train", "evaluate"))
+    preamble: Any = {shell: words}  # as shtab's documentation has it; its annotation says str
     return shtab.complete(parser, shell=shell, preamble=preamble)
 
 

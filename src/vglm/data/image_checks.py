@@ -66,7 +66,7 @@ def check_images(
         picture: sources[name][row]
         for name, outline in outlines.items()
         for row, picture in enumerate(outline.pictures)
-        if picture in chosen
+        if picture is not None and picture in chosen
     }
     is_small = len(distinct) <= DECODED_AT_START and sum(map(_size, samples.values())) <= DECODED_BYTES_AT_START
     faults: dict[str, str] = {}

@@ -291,7 +291,7 @@ class CheckpointScores(CheckpointScorer):
             return None
         with preserving_state(model):
             after = self._answer(model, self._examples)
-        before = self._answers_before or [None] * len(after)
+        before: Sequence[str | None] = self._answers_before or [None] * len(after)
         lines = ["test samples, before and after (the report has all: evaluate.py):"]
         for sample, old, new in zip(self._examples, before, after, strict=True):
             lines.append(_fit(f"  {sample.id}: {sample.question}"))

@@ -275,8 +275,8 @@ def _begun(output: Any, base: VisualGlmForConditionalGeneration, ids: Tensor, ma
 def free_bytes(device: torch.device) -> int:
     """Memory that is free: of a GPU, or of the machine, divided among the processes that share it."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def rows_that_fit(model: Any, tokens: int) -> int:
@@ -297,7 +297,7 @@ def rows_that_fit(model: Any, tokens: int) -> int:
     logits = 4 * text.vocab_size * 4  # with the noise of a draw
     row = states + scores + patches + logits
     rows = int(MEMORY_SHARE * free_bytes(model.device)) // row
-    return min(MOST_ROWS, 1 << max(rows, 1).bit_length() - 1)
+    return int(min(MOST_ROWS, 1 << max(rows, 1).bit_length() - 1))
 
 
 def decode(

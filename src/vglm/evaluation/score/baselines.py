@@ -146,9 +146,9 @@ def collect_baselines(
     if answers.text_only:
         baselines.append(score.judge("text only", Message("text_only"), answers.text_only))
     if answers.shots is not None:
-        name = Message("baseline.shots", {"n": answers.shots.count or "k"})
+        title = Message("baseline.shots", {"n": answers.shots.count or "k"})
         how, shown = answers.shots.arm.meaning, answers.in_context
-        baselines.append(score.judge(name, how, shown) if shown else Baseline(name, how, {}))
+        baselines.append(score.judge(title, how, shown) if shown else Baseline(title, how, {}))
     return baselines
 
 

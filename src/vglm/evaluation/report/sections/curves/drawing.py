@@ -167,13 +167,14 @@ def _scores(curves: Curves) -> Plot:
         return "".join(parts)
 
     about = say("scores_curve_about", metric=title, other=other, split=split_title(curves.domain_split))
-    header = (say("step"), split_title(curves.domain_split), Text.of("n"), split_title("retention"), Text.of("n"))
-    rows = [
+    domain_title = split_title(curves.domain_split)
+    header: tuple[Text, ...] = (say("step"), domain_title, Text.of("n"), split_title("retention"), Text.of("n"))
+    rows: list[tuple[str, ...]] = [
         (f"{each.step:,}", *_share(each.domain, each.domain_n), *_share(each.retention, each.retention_n))
         for each in curves.forgetting
     ]
     if curves.metric != EXACT_MATCH.name and any(each.domain_exact_match is not None for each in curves.forgetting):
-        header = (*header, say("domain_by", split=split_title(curves.domain_split), metric=_metric(EXACT_MATCH.name)))
+        header = (*header, say("domain_by", split=domain_title, metric=_metric(EXACT_MATCH.name)))
         exact = [each.domain_exact_match for each in curves.forgetting]
         rows = [
             (*row, "–" if score is None else _share(score, each.domain_n)[0])
