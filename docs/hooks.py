@@ -1,11 +1,13 @@
 """What MkDocs calls while it builds the site: pages that lie outside docs/, and reference pages made of the code.
 
+The notebooks are pages too: as `make notebooks` executed them, or where it did not, their text and code alone.
 A page that links to a Markdown file elsewhere in the repository (`../../recipes/xray/README.md`) brings it into the
 site; any other file that is linked to comes along as it is. A comment such as `<!-- made of: conf/method -->` is
 replaced by what `MADE` makes. So the repository's files read the same with and without the site.
 """
 
 import argparse
+import json
 import logging
 import os.path
 import re
@@ -38,8 +40,10 @@ PAGES = {
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add what pages link to outside docs/, and what those pages link to."""
+    """Add the notebooks, what pages link to outside docs/, and what those pages link to."""
     waiting = [file.src_uri for file in files.documentation_pages()]
+    for file in notebooks(config):
+        files.append(file)
     wanted = set(navigation(config.nav))
     while waiting or wanted:
         for target in wanted:
@@ -49,6 +53,29 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
                 waiting += [uri] if uri.endswith(".md") else []
         wanted = linked(waiting.pop()) if waiting else set()
     return files
+
+
+def notebooks(config: MkDocsConfig) -> Iterator[File]:
+    """The page of each notebook, and its pictures where it was executed."""
+    outputs = ROOT / "outputs"
+    for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        executed = outputs / "notebooks" / f"{notebook.stem}.md"
+        pictures = sorted(executed.with_name(f"{notebook.stem}_files").glob("*"))
+        if not executed.is_file() or executed.stat().st_mtime < notebook.stat().st_mtime:
+            yield File.generated(config, f"notebooks/{executed.name}", content=not_executed(notebook))
+            continue
+        for path in (executed, *pictures):
+            uri = path.relative_to(outputs).as_posix()
+            yield File(uri, str(outputs), config.site_dir, config.use_directory_urls)
+
+
+def not_executed(notebook: Path) -> str:
+    """The text and the code of a notebook, as Markdown."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    parts = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+    shown = [text if kind == "markdown" else f"```python\n{text}\n```" for kind, text in parts]
+    note = "*Without outputs: this site was built before `make notebooks`.*"
+    return "\n\n".join([shown[0], note, *shown[1:]])
 
 
 def navigation(entries: Any) -> Iterator[str]:
