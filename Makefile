@@ -47,7 +47,8 @@ env: .venv/installed
 demo: env
 	$(BIN)/python train.py recipes=background/lora_replay
 	$(BIN)/python evaluate.py run=latest
-	@echo "next: source .venv/bin/activate && vglm demo      (the newest run in the browser, before and after side by side)"
+	@echo "Before and after side by side in the browser:"
+	@echo "    source .venv/bin/activate && vglm demo"
 
 test: lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder

@@ -7,6 +7,8 @@ Trains the tiny model in bfloat16 on data/background_synthetic as recipes=backgr
 LoRA computed in float32, as peft does, and in the base's type (`vglm.model.half_lora`). Both see the same batches from
 the same start. Prints the mean loss by tenths of the training, then the mean distance of the two ways (smoothed over 10
 steps) divided by the distance of two seeds in one way: far below 1, the type is less than the noise.
+
+Measured on 2 CPU cores (2026-11-27): 0.0002 between the ways, 0.0104 between the seeds.
 """
 
 import argparse

@@ -193,7 +193,7 @@ def described() -> list[str]:
 def components(_: str) -> str:
     """The docstring of each component, but for those that the Python page has."""
     shown = (name for name in described() if name.rpartition(".")[2] not in ("load_dataset", "load_pretrained"))
-    options = "    options:\n      show_root_full_path: true\n      members: false"
+    options = "    options: {show_root_full_path: true, members: false}"
     return "\n\n".join(f"::: {name}\n{options}" for name in shown)
 
 

@@ -142,6 +142,8 @@ def check_overrides(config_name: str, words: list[str]) -> None:
         overrides.remove(words[words.index("--cfg") + 1])
     if "-m" in words or any(each.startswith("protocol=") for each in words):
         overrides = [re.sub(r"^([\w.]+=)([^,\[{(]+),.*$", r"\1\2", each) for each in overrides]
+    if any(each.startswith("protocol=") for each in overrides):
+        overrides.append("output_dir=somewhere")  # a sweep names its runs
     if any(each.startswith("hydra.searchpath") for each in overrides):
         return  # where a file would lie that is not here
     groups = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()} | {"recipes"}

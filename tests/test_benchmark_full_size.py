@@ -34,6 +34,8 @@ def test_aims_are_met_where_vision_is_quantised_too(tokenizer: VisualGlmTokenize
     batches = make_batches(config, tokenizer)
     assert batches[0]["input_ids"].eq(config.image_token_id).sum() == 32
     for name, case in CASES.items():
+        if case.aim is None and not case.published:
+            continue
         batch = batches[case.batch_size if case.method else 0]
         budget = compute_budget(config, case, batch, torch.bfloat16, new_tokens=64)
         assert case.aim is None or sum(budget.values()) < case.aim * GB, name

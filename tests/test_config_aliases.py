@@ -125,6 +125,7 @@ def test_a_command_and_a_recipe_of_an_earlier_version(capsys: pytest.CaptureFixt
 def test_a_recipe_that_chooses_a_file_by_its_former_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    expected = compose(overrides=["dataset=general_ability"]).dataset
     for name in ("conf", "data"):
         (tmp_path / name).symlink_to(repo_root() / name)
     recipe = tmp_path / "recipes" / "mine.yaml"
@@ -133,7 +134,7 @@ def test_a_recipe_that_chooses_a_file_by_its_former_name(
     for module in ("overrides", "resolvers"):
         monkeypatch.setattr(f"vglm.config.{module}.repo_root", lambda: tmp_path)
     cfg = compose(overrides=["recipes=mine"])
-    assert cfg.dataset == compose(overrides=["dataset=general_ability"]).dataset
+    assert cfg.dataset == expected
     assert "dataset=general_probe -> dataset=general_ability" in capsys.readouterr().err
 
 

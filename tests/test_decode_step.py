@@ -11,7 +11,7 @@ from torch import nn
 from tests.servers import moved_adapter
 from vglm.config import repo_root
 from vglm.evaluation.predict.decoding import Sampling
-from vglm.model.decoding import decode, prefill
+from vglm.model.decoding import decode, prefill, rows_that_fit
 from vglm.model.lean_lora import lean_lora, make_lean
 from vglm.model.loading import load_pretrained
 
@@ -202,3 +202,16 @@ def test_lean_lora_follows_a_weight_that_changes(random_model_folder: Path, adap
         nn.init.zeros_(weight)
         assert torch.equal(layer(x), layer.base_layer(x))
     assert not torch.equal(before, layer.base_layer(x))
+
+
+def test_as_many_rows_as_fit_into_memory(loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = loaded
+    found = []
+    for megabytes in (1, 30, 100, 1_000, 100_000):
+        monkeypatch.setattr("vglm.model.decoding.free_bytes", lambda _, size=megabytes: size * 10**6)
+        found.append(rows_that_fit(model, 100))
+        assert rows_that_fit(model, 1_000) <= found[-1]
+    assert found[0] == 1
+    assert found[-1] == 64
+    assert found == sorted(found)
+    assert all(rows & (rows - 1) == 0 for rows in found)

@@ -361,11 +361,12 @@ def test_a_run_that_learned_without_its_image_is_told(blind_model: Path, scenes:
 
 
 def test_a_killed_evaluation_goes_on_where_it_was(
-    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_folder: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = [f"run={run_folder}", "dataset=background_synthetic", "splits=[test]", "image_use=false"]
     overrides += ["baselines=false", "max_new_tokens=2", "batch_size=8"]
     whole = run(*overrides, f"output_dir={tmp_path / 'whole'}")
+    monkeypatch.setenv("VGLM_CACHE", str(tmp_path_factory.mktemp("cache")))  # without the answers kept just now
 
     killed = f"""
         import os, runpy, signal, sys
@@ -472,6 +473,13 @@ def test_two_processes_share_the_samples_and_end_together(
     assert metrics[0] == metrics[1]
     assert (metrics[0]["draws"]["n"], metrics[0]["splits"]["test"]["n"]) == (2, 120)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shared", "whole"]
+
+    answers = (tmp_path / "shared" / "after" / "predictions.jsonl").read_bytes()
+    with monkeypatch.context() as patch:  # one process scores what two have answered
+        patch.setattr(VisualGlmForConditionalGeneration, "generate", stopping)
+        again = run(*overrides, "metrics=vqa")
+    assert json.loads((again / "metrics.json").read_text("utf-8"))["primary"] == "vqa_accuracy"
+    assert (again / "after" / "predictions.jsonl").read_bytes() == answers
 
 
 def test_sampled_answers_say_how_they_were_drawn(run_folder: Path, tmp_path: Path) -> None:

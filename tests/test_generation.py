@@ -188,13 +188,14 @@ class Counting:
     """Passes everything on to a model and counts the rows it is asked to continue."""
 
     def __init__(self, model: Any) -> None:
-        self.model, self.rows = model, 0
+        self.model, self.rows, self.calls = model, 0, 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
 
     def generate(self, **inputs: Any) -> torch.Tensor:
         self.rows += len(inputs["input_ids"])
+        self.calls += 1
         answer: torch.Tensor = self.model.generate(**inputs)
         return answer
 
@@ -274,3 +275,14 @@ def test_arms_of_different_precision_are_refused(loaded: tuple[Any, Any], refere
     half, _ = load_pretrained(reference / "hf_layout", dtype="bfloat16")
     with pytest.raises(ConfigError, match=r"after in \{'dtype': 'bfloat16'\}, the arm before it in .*float32"):
         check_precision(half, "after", first)
+
+
+def test_without_a_batch_size_as_many_are_answered_at_once_as_fit(
+    loaded: tuple[Any, Any], samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = generate_predictions(*loaded, samples, Decoding(batch_size=1, max_new_tokens=8))
+    for rows, calls in ((2, 3), (64, 1)):
+        monkeypatch.setattr(generation, "rows_that_fit", lambda *_, rows=rows: rows)
+        model = Counting(loaded[0])
+        assert generate_predictions(model, loaded[1], samples, Decoding(max_new_tokens=8)) == expected
+        assert model.calls == calls

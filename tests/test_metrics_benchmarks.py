@@ -160,6 +160,11 @@ def test_a_resample_without_a_category_is_scaled_up() -> None:
         ("Not really.", "no", "yes", "no"),
         ("Yes. There is not only a dog", "yes", "yes", "yes"),
         ("none", "no", "yes", "no"),
+        ("no,there is", "no", "yes", "no"),  # POPE's tool takes the comma out and finds no word "no"
+        ("NO", "no", "yes", "no"),
+        ("A: yes", None, "yes", "yes"),
+        ("", None, "yes", None),
+        ("I know it: yes", None, "yes", "yes"),
     ],
 )
 def test_each_tool_reads_in_its_own_way(text: str, mme: str | None, pope: str, read: str | None) -> None:

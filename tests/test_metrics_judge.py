@@ -23,7 +23,8 @@ class Grader(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.asked.append(body | {"key": self.headers["Authorization"], "path": self.path})
+        about = {"key": self.headers["Authorization"], "path": self.path}
+        self.asked.append(body | about | {"organisation": self.headers["OpenAI-Organization"]})
         if self.failures:
             self.send_error(self.failures.pop(0))
             return
@@ -56,14 +57,18 @@ def arm(*pairs: tuple[str, str | None], image: str | None = None) -> list[Predic
     return builders.arm(*pairs, question="what is it?", image_sha256=image)
 
 
-def test_a_judge_scores_each_different_answer_once(endpoint: str, tmp_path: Path) -> None:
+def test_a_judge_scores_each_different_answer_once(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "of another endpoint")
+    monkeypatch.setenv("OPENAI_API_KEY", "of another endpoint")
     judge = Judge(base_url=endpoint, model="grader-1", api_key="secret")
     records = arm(("cat", "cat"), ("cat", "{reference}"), ("cat", "cat"), ("cat", None))
     assert judge.scores(records, tmp_path / "verdicts.jsonl") == [1.0, 0.3, 1.0, 0.0]
     assert [(each["model"], each["temperature"], each["path"]) for each in Grader.asked] == 2 * [
         ("grader-1", 0, "/v1/chat/completions")
     ]
-    assert Grader.asked[0]["key"] == "Bearer secret"
+    assert [(each["key"], each["organisation"]) for each in Grader.asked] == 2 * [("Bearer secret", None)]
     assert "grader-1" in judge.signature
     assert "You grade an answer" in judge.signature
     kept = (tmp_path / "verdicts.jsonl").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ def test_the_table_has_80_columns_and_the_figures_of_the_json(capsys: pytest.Cap
     ]
     assert f"does not fit: needs {plan['total'] / 1e9:.1f} GB of 8.0" in shown
     assert "the released model; it is not on this machine" in shown
-    assert as_text(plan["suggestions"][0]["overrides"]) in shown.replace("\n", "")
+    assert as_text(plan["suggestions"][0]["overrides"]) in " ".join(shown.split())
 
 
 @pytest.mark.parametrize("settings", [[], ["method=p_tuning_v2"], ["feature_cache=false", "model.dtype=float32"]])
@@ -216,6 +217,15 @@ def test_bad_input_is_one_message_and_exit_code_2(
     assert shown.err.startswith("error: ")
     assert message in shown.err
     assert not shown.out
+
+
+def test_the_page_about_scale_says_what_its_command_says(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (repo_root() / "docs" / "scale.md").read_text(encoding="utf-8")
+    command = next(line for line in page.splitlines() if line.startswith("vglm plan "))
+    plan = _plan(capsys, shlex.split(command)[2:])
+    assert f"{plan['schedule']['steps']:,} of 8 x 8" in page
+    assert f"{plan['disk']['feature cache'] / 1e9:.1f} GB" in page
+    assert f"{plan['disk']['checkpoints'] / 1e6:.1f} MB" in page
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------

@@ -83,7 +83,9 @@ def test_plain_weights_answer_as_base_and_adapter(
         logits = model(**inputs, logits_to_keep=1).logits
     assert torch.allclose(logits, _logits(random_model_folder, run_folder / "adapter"), atol=1e-4)
     assert json.loads((folder / "merge_certificate.json").read_text(encoding="utf-8"))["passed"]
-    assert ModelCard.load(folder / "README.md").data.library_name == "transformers"
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.library_name == "transformers"
+    assert ("--tokenizer" in card.text) == (form == "sat")  # the only one without ice_text.model
     assert not [each for each in folder.iterdir() if each.name.startswith(".")]
 
 

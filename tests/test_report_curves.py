@@ -104,7 +104,7 @@ def test_a_retention_set_that_falls_and_a_loss_that_breaks_are_said_at_the_top(
     assert expected in (page.parent / "report.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("retention", "is_worse"), [(0.75, False), (0.4, True)])
+@pytest.mark.parametrize(("retention", "is_worse"), [(0.75, False), (0.68, True), (0.4, True)])
 def test_without_a_budget_only_what_chance_cannot_explain_is_called_forgetting(
     tmp_path: Path, retention: float, is_worse: bool
 ) -> None:

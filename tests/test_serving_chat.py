@@ -1,10 +1,7 @@
 """The terminal: dialogue, commands, stopping an answer, pipes and JSON."""
 
-import contextlib
 import io
 import json
-import os
-import pty
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -163,60 +160,6 @@ def test_questions_come_from_the_command_line_or_a_pipe(picture: Path) -> None:
     plain = _vglm("chat", "--image", str(picture), "--seed", "1", stdin="图中有什么？\n")
     assert turns[0]["answer"] in plain.stdout
     assert "\x1b" not in plain.stdout
-
-
-class Screen:
-    """`vglm chat` in a terminal of its own."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.text = ""
-        self.process, self.end = pty.fork()
-        if self.process == 0:
-            os.environ.update(TERM="xterm", PROMPT_TOOLKIT_NO_CPR="1")
-            os.execv(sys.executable, [sys.executable, "-m", "vglm", "chat", *arguments])
-
-    def read(self, *words: str) -> str:
-        """Wait for one of some words; returns what came until then."""
-        begin = len(self.text)
-        while not any(word in self.text[begin:] for word in words):
-            part = os.read(self.end, 1 << 16)
-            assert part, self.text
-            self.text += part.decode(errors="replace")
-        return self.text[begin:]
-
-    def type(self, keys: str) -> None:
-        os.write(self.end, keys.encode())
-
-    def close(self) -> int:
-        """The exit code."""
-        with contextlib.suppress(OSError):
-            while os.read(self.end, 1 << 16):
-                pass
-        return os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
-
-
-def test_in_a_terminal_ctrl_c_stops_an_answer_and_the_dialogue_goes_on(random_model_folder: Path) -> None:
-    screen = Screen("--from_pretrained", str(random_model_folder), "--temperature", "5", "--top_p", "1", "--top_k", "0")
-    screen.read("请输入图像路径或URL")
-    screen.type("\r")
-    for _ in range(20):  # an answer may end before the key is pressed
-        screen.read("用户：")
-        screen.type("你好\r")
-        screen.read("VisualGLM-6B：")
-        screen.type("\x03")
-        if "（已停止）" in screen.read("（已停止）", "用户：", "输入 stop"):
-            break
-    else:
-        raise AssertionError(screen.text)
-    screen.read("用户：")
-    screen.type("stop\r")
-    assert screen.close() == 0
-
-
-def test_nothing_is_said_of_kernels_that_a_library_misses() -> None:
-    done = _vglm("chat", "--quant", "4", "--ask", "你好", "--json")
-    assert done.returncode == 0
-    assert done.stderr == "vglm chat: loading the model\n"
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ OF_SCORES_AND_PICTURES = {
     "rich",
     "jinja2",
 }
-COMPILER = {"torch._inductor.compile_fx", "pandas", "datasets.arrow_dataset", "wandb.sdk"}
+COMPILER = {"torch._dynamo", "torch._inductor.compile_fx", "pandas", "datasets.arrow_dataset", "wandb.sdk"}
 
 
 def _imported(*command: str, folder: Path, expected: int = 0) -> set[str]:
@@ -85,6 +85,9 @@ def test_training_evaluation_and_reports_load_what_they_use(few_shot_folder: Pat
     assert "peft.peft_model" in modules
     assert not modules & COMPILER
 
+    again = [f"run={run}", *small, "metrics=vqa"]  # the answers are stored
+    assert not _imported(str(repo_root() / "evaluate.py"), *again, folder=tmp_path) & LIBRARIES
+
     modules = _imported("-m", "vglm", "report", str(run / "evaluation"), folder=tmp_path)
     assert not modules & LIBRARIES
 
@@ -140,6 +143,23 @@ before = layer.weight.detach().clone()
 layer(torch.ones(1, 64)).sum().backward()
 optimizer.step()
 print(not torch.equal(before, layer.weight))
+"""
+    assert _run(code).strip().endswith("True")
+
+
+def test_what_is_shielded_from_the_compiler_is_so_once_it_is_there() -> None:
+    code = """
+import torch
+seen = []
+@torch.compiler.disable
+def outside(x):
+    seen.append(torch.compiler.is_compiling())
+    return x + 1
+assert outside(torch.ones(1)) == 2
+torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))]).step()
+assert "torch._dynamo" not in sys.modules
+assert torch.compile(lambda x: outside(2 * x), backend="eager")(torch.ones(1)) == 3
+print("torch._dynamo" in sys.modules and len(seen) == 2 and not any(seen))
 """
     assert _run(code).strip().endswith("True")
 

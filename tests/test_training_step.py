@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
+from benchmarks.training_step import count_step
 from vglm.config import build, compose
 from vglm.data.collator import Collator
 from vglm.data.loading import load_dataset
@@ -60,8 +61,9 @@ class _Watch(TrainerCallback):
             def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
                 name = function.overloadpacket.__name__
                 by_mask = name.startswith("index") and len(args) > 1 and isinstance(args[1], list | tuple)
-                masks = args[1] if by_mask else ()
-                if name in WAITS or any(each is not None and each.dtype == torch.bool for each in masks):
+                if name in WAITS or (
+                    by_mask and any(each is not None and each.dtype == torch.bool for each in args[1])
+                ):
                     found[name] += 1
                 return function(*args, **(kwargs or {}))
 
@@ -149,3 +151,12 @@ def test_logits_are_not_all_made_at_once() -> None:
     with Watch():
         summed_loss(states, head, torch.zeros(600, dtype=torch.int64)).backward()
     assert largest[0] <= LARGEST_LOGITS
+
+
+def test_a_layer_of_the_full_size_launches_and_keeps_no_more_than_it_did() -> None:
+    tokens = 4096
+    one, two = (count_step(8, tokens // 8, layers=layers) for layers in (1, 2))
+    layer = two - one
+    assert layer.kernels <= 96
+    assert layer.kept / tokens <= 149_000
+    assert layer.moved / tokens <= 1_940_000

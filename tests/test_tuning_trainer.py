@@ -34,7 +34,10 @@ def make_trainer(random_model_folder: Path, few_shot_folder: Path):
     """A trainer for the random model: LoRA with dropout, or full tuning; same seed, same run."""
 
     def make(
-        folder: Path, method: ComponentTuning | list[str] | None = None, scores: CheckpointScores | None = None
+        folder: Path,
+        method: ComponentTuning | list[str] | None = None,
+        scores: CheckpointScores | None = None,
+        skipped_steps: int = 0,
     ) -> WorkbenchTrainer:
         set_seed(3)
         model, processor = load_pretrained(random_model_folder)
@@ -57,7 +60,9 @@ def make_trainer(random_model_folder: Path, few_shot_folder: Path):
         )
         samples = load_dataset(few_shot_folder).train
         rates = {"projection": 0.001, "lora_B": "2x"}
-        return WorkbenchTrainer(attach(model, method), arguments, samples, Collator(processor), rates, scores)
+        return WorkbenchTrainer(
+            attach(model, method), arguments, samples, Collator(processor), rates, scores, skipped_steps
+        )
 
     return make
 
@@ -436,6 +441,51 @@ def test_a_loss_that_is_no_number_ends_training_with_the_samples_named(make_trai
     losses = [line["loss"] for line in _log(tmp_path)]
     assert len(losses) == len(checkpoints)
     assert all(loss > 0 for loss in losses)
+
+
+class _Spoil(TrainerCallback):
+    """Has the model answer with no number in some steps."""
+
+    def __init__(self, trainer: WorkbenchTrainer, *steps: int) -> None:
+        self.steps = steps
+        trainer.add_callback(self)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        def spoil(module: Any, given: Any, output: Any) -> Any:
+            return output * float("nan") if state.global_step + 1 in self.steps else None
+
+        self.hook = model.get_base_model().model.language_model.final_layernorm.register_forward_hook(spoil)
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.hook.remove()
+
+
+def test_steps_that_are_no_number_are_left_out_as_often_as_allowed(
+    make_trainer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before: list[dict[str, torch.Tensor]] = []
+
+    class Look(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            before.append(_trained(trainer))
+
+    trainer = make_trainer(tmp_path, skipped_steps=2)
+    trainer.add_callback(Look())
+    _Spoil(trainer, 2, 3)
+    outcome = trainer.train()
+    assert all(torch.equal(before[0][name], before[2][name]) for name in before[0])
+    assert any(not torch.equal(before[2][name], before[3][name]) for name in before[0])
+    assert [line["step"] for line in _log(tmp_path)] == list(range(1, STEPS + 1))
+    assert all(line["loss"] >= 0 for line in _log(tmp_path))
+    facts = trainer.facts(outcome)["skipped_steps"]
+    assert len(facts) == 2
+    assert "the loss is not finite in step 2, at the samples" in facts[0]
+    assert "Left out, 2 of at most 2" in caplog.text
+
+    resumed = make_trainer(tmp_path, skipped_steps=2)
+    _Spoil(resumed, 5)
+    with pytest.raises(WorkbenchError, match=r"the loss is not finite in step 5, at the samples .*dataset\.json#"):
+        resumed.train(resume_from_checkpoint=tmp_path / "checkpoint-4")
 
 
 def test_the_tracker_changes_the_environment_only_while_it_writes(

@@ -109,12 +109,12 @@ def test_a_model_alone_is_judged_by_images_that_ask_for_another_answer(tmp_path:
     """Half of the shuffled images show the same place, so that the answer stays right whether or not it looks."""
     shown = places(40)
     true = [
-        replace(each, image_sha256=f"{row}", kind="background")
+        replace(each, image_sha256=f"{row:064x}", kind="background")
         for row, each in enumerate(arm(*((SHORT.format(place), SHORT.format(place)) for place in shown)))
     ]
     others = [(row + 2 if row < 20 else row + 1) % 40 for row in range(40)]
     shuffled = [
-        replace(each, image_sha256=f"{other}", prediction=SHORT.format(shown[other]))
+        replace(each, image_sha256=f"{other:064x}", prediction=SHORT.format(shown[other]))
         for each, other in zip(true, others, strict=True)
     ]
     alone = replace(

@@ -105,21 +105,19 @@ def write_json_lines(path: Path, rows: Iterable[Any], *, error: type[WorkbenchEr
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), error=error)
 
 
-def append_json_lines(path: Path, rows: Iterable[Any], *, error: type[WorkbenchError] = WorkbenchError) -> None:
+def append_json_lines(path: Path, rows: Iterable[Any]) -> None:
     """Add values as JSON, one a line, to a file that `whole_lines` can read even if this is killed half-way.
 
     Args:
         path: The file; it and its folder are made if they are not there.
         rows: The values.
-        error: What to raise.
 
     Raises:
-        WorkbenchError: Or `error`: the file cannot be written.
+        OSError: The file cannot be written; who made the folder, see `resumable_folder`, says so.
     """
-    with explained(path, error=error):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8", newline="\n") as file:
+        file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 @contextmanager

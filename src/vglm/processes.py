@@ -95,6 +95,22 @@ class Processes:
         (shared,) = values
         return shared  # type: ignore[return-value]  # the main process has one
 
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes, in order.
+
+        Args:
+            value: This process's; must pickle.
+
+        Raises:
+            WorkbenchError: Another process ended.
+        """
+        if self.world_size == 1:
+            return [value]
+        from accelerate.utils import gather_object
+
+        values: list[T] = _together(lambda: gather_object([value]))
+        return values
+
     def on_main(self, act: Callable[[], T]) -> T:
         """Have the main process do something, and the others get its result, or fail with it.
 

@@ -17,7 +17,7 @@ from typing import Any
 KEYS: Mapping[str, str] = {"training": "checkpoint_selection", "draws": "repeats"}
 """Keys of `conf/train.yaml` and `conf/evaluate.yaml`."""
 
-ARGUMENTS: Mapping[str, str] = {"probe": "retention"}
+ARGUMENTS: Mapping[str, str] = {"probe": "retention", "auto_batch": "auto_find_batch_size"}
 """Keys of components, and of the options of a data format."""
 
 SPLITS: Mapping[str, str] = {"probe": "retention"}

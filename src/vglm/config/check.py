@@ -92,7 +92,7 @@ _LIMITS: dict[str, tuple[Callable[[object], bool], str]] = {
     "max_length": (_positive_integer, "a positive integer"),
     "packing": (_or_null(_positive_integer), "a positive integer, or null for no packing"),
     "limit": (_or_null(_positive_integer), "a positive integer, or null for all samples"),
-    "batch_size": (_positive_integer, "a positive integer"),
+    "batch_size": (_or_null(_positive_integer), "a positive integer"),
     "max_new_tokens": (_positive_integer, "a positive integer"),
     "temperature": (_or_null(_positive_number), "a number above 0, or null for greedy answers"),
     "top_p": (_or_null(_positive_number), "a number above 0 up to 1, or null for all tokens"),

@@ -7,6 +7,8 @@ Nothing is hidden: what is put off counts as installed, and is the same module o
 
 datasets (with pandas)      imported by transformers' Trainer, to tell whether a training set is one of its tables
 wandb                       as datasets, where it is not asked for
+torch's compiler            loaded for functions to be shielded from it: by transformers as it is imported, by every
+                            optimizer. While it is not loaded there is nothing to shield them from
 bitsandbytes                imported by peft; it compiles some functions on the way, for which torch loads its compiler.
                             They are compiled when they are first called
 """
@@ -17,13 +19,15 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 _PUT_OFF = {"datasets": ("Dataset",), "wandb": ()}
 """What runs when something of it is used, and its classes that others only compare with."""
 
 _COMPILE_LATER = "bitsandbytes"
+_SHIELDS = {"torch._compile": "_disable_dynamo", "torch.compiler": "disable"}
+_COMPILER = "torch._dynamo"
 
 
 def defer() -> None:
@@ -41,11 +45,12 @@ class _Finder(MetaPathFinder):
             _run(sys.modules[library])
             loaded = sys.modules.pop(fullname, None)  # or the import system would take its own loader and run it again
             return None if loaded is None else importlib.util.spec_from_loader(fullname, _LoadedLoader(loaded))
-        if fullname not in (*_PUT_OFF, _COMPILE_LATER):
+        if fullname not in (*_PUT_OFF, *_SHIELDS, _COMPILE_LATER):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = (_PutOffLoader if fullname in _PUT_OFF else _CompileLaterLoader)(spec.loader)
+            kinds = {_COMPILE_LATER: _CompileLaterLoader, **dict.fromkeys(_SHIELDS, _ShieldLaterLoader)}
+            spec.loader = kinds.get(fullname, _PutOffLoader)(spec.loader)
         return spec
 
 
@@ -162,3 +167,35 @@ def _later(compile_now: Callable[..., Any]) -> Callable[..., Any]:
         return call
 
     return compile_later
+
+
+# --- functions that are shielded from the compiler once it is there ---------------------------------------------------
+
+
+class _ShieldLaterLoader(_Loader):
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the module; what it shields from the compiler is shielded from the time that one is loaded."""
+        self.loader.exec_module(module)
+        name = _SHIELDS[module.__name__]
+        setattr(module, name, _shielding_later(getattr(module, name)))
+
+
+def _shielding_later(shield_now: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(shield_now)
+    def shield(fn: Any = None, recursive: bool = True, **settings: Any) -> Any:
+        if fn is None:
+            return functools.partial(shield, recursive=recursive, **settings)
+        if not isinstance(fn, FunctionType):
+            return shield_now(fn, recursive, **settings)
+
+        @functools.cache
+        def shielded() -> Any:
+            return shield_now(fn, recursive, **settings)
+
+        @functools.wraps(fn)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return (shielded() if _COMPILER in sys.modules else fn)(*args, **kwargs)
+
+        return call
+
+    return shield

@@ -130,7 +130,7 @@ def _newest_interrupted(outputs: Path) -> Path:
 
 def uploads(tracker: object) -> bool:
     """Whether a run's tracker would send something over the network."""
-    if not isinstance(tracker, Mapping) or tracker.get("report_to") in ("none", "tensorboard", None):
+    if not isinstance(tracker, Mapping) or tracker.get("report_to") in ("none", "tensorboard", "trackio", None):
         return False
     return tracker.get("mode") not in ("offline", "disabled")
 
@@ -142,7 +142,7 @@ def _refuse_connections(values: Mapping[str, Any], command_line: Mapping[str, An
         ConfigError: It would, and the command line does not name it.
     """
     path, trainer = run_folder / "config.yaml", values["trainer"]
-    asked = [key for key, value in trainer.items() if key.startswith(("push_to_hub", "hub_")) and value]
+    asked = [key for key, value in trainer.items() if key.startswith(("push_to_hub", "hub_", "trackio_")) and value]
     if asked:
         raise ConfigError(
             f"{path}: trainer.{asked[0]} would upload with your account, which only your own command line may ask for."

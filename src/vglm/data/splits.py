@@ -200,7 +200,7 @@ class Splits:
             ]
             return {names[each.tested]: f"{firsts[each.learned]} {each.how}" for each in find_copies(*small)}
 
-        facts = [hash_file(Path(inspect.getfile(find_copies))), self.look_alike_scope, names, firsts]
+        facts = [hash_file(Path(inspect.getfile(search_scope))), self.look_alike_scope, names, firsts]
         for digest, found in remembered("pictures", [], facts, search).items():
             other, _, how = found.partition(" ")
             copied[digest] = other, how

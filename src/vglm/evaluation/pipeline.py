@@ -145,7 +145,7 @@ def evaluate(
     output_dir: str | PathLike[str] | None = None,
     splits: Split | Sequence[Split] = ("test", "retention"),
     limit: int | None = None,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     max_new_tokens: int = 64,
     temperature: float | None = None,
     top_p: float | None = None,
@@ -177,7 +177,7 @@ def evaluate(
         output_dir: The evaluation folder; `<run>/evaluation`, or one below outputs/evaluation, if not given.
         splits: Those that the data has of these.
         limit: At most so many samples of each split, spread over all of them; None for all. The report is stamped.
-        batch_size: Answers per call of the model.
+        batch_size: Answers per call of the model; None: as many as fit into memory, up to 64.
         max_new_tokens: Longest answer, in tokens.
         temperature: None for greedy answers; above 0 they are drawn at random.
         top_p: With a temperature: only from the likeliest tokens that together have this probability.

@@ -343,7 +343,7 @@ def _shown(path: Path) -> str:
 
 def append_predictions(predictions: Iterable[Prediction], path: Path) -> None:
     """Add records to a file that `recover_predictions` can read even if this is killed half-way."""
-    append_json_lines(path, map(asdict, predictions), error=DataError)
+    append_json_lines(path, map(asdict, predictions))
 
 
 def join_groups(
@@ -369,7 +369,7 @@ def join_groups(
 def append_seconds(answers: int, seconds: float, path: Path, rank: int) -> None:
     """Note beside an arm's predictions how long a process took for so many answers, pictures opened included."""
     batch = {"answers": answers, "seconds": round(seconds, 4)}
-    append_json_lines(path.with_name(f"seconds.{rank}.jsonl"), [batch], error=DataError)
+    append_json_lines(path.with_name(f"seconds.{rank}.jsonl"), [batch])
 
 
 def read_seconds(folder: Path, label: str) -> float | None:

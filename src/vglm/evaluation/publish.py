@@ -166,7 +166,8 @@ def _use(run: Run, to: str) -> str:
     base = _base_id(run) or f"<the base, {Path(str(run.config['model'].get('path_or_id'))).name}>"
     if to == "hub" and run.adapter is not None:
         return f"vglm chat --from_pretrained {base} --adapter <this folder> --image photo.png"
-    return "vglm chat --from_pretrained <this folder> --image photo.png"
+    tokenizer = " --tokenizer <a folder with ice_text.model>" if to == "sat" else ""
+    return f"vglm chat --from_pretrained <this folder>{tokenizer} --image photo.png"
 
 
 def _check_weights(run: Run, evaluation: Evaluation) -> None:

@@ -15,10 +15,12 @@ stand together because all end at the same column.
 """
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,6 +30,12 @@ from vglm.model.modeling import VisualGlmForConditionalGeneration, additive_mask
 
 CHECK_EVERY = 8
 """Steps on a GPU after which the host asks whether all rows have ended."""
+
+MOST_ROWS = 64
+"""Rows beyond which a larger batch answers hardly more in a second."""
+
+MEMORY_SHARE = 0.5
+"""What part of the memory that is free may go into what answers take."""
 
 _COLUMNS_CPU, _COLUMNS_GPU = 64, 256
 _LOG = logging.getLogger(__name__)
@@ -264,6 +272,34 @@ def _begun(output: Any, base: VisualGlmForConditionalGeneration, ids: Tensor, ma
     )
 
 
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free: of a GPU, or of the machine, divided among the processes that share it."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def rows_that_fit(model: Any, tokens: int) -> int:
+    """How many answers may grow together in the memory that is free now.
+
+    Args:
+        model: A VisualGLM, or a `PeftModel` of one.
+        tokens: Of the longest prompt with its answer.
+
+    Returns:
+        A power of two up to `MOST_ROWS`, so that the answer seldom depends on what else the machine does.
+    """
+    config, itemsize = model.config, model.dtype.itemsize
+    text, vision = config.text_config, config.vision_config
+    states = tokens * text.hidden_size * (2 * text.num_hidden_layers + 16) * itemsize  # cache; a layer's activations
+    scores = 2 * text.num_attention_heads * tokens**2 * 4
+    patches = (vision.image_size // vision.patch_size) ** 2 * vision.hidden_size * 16 * itemsize
+    logits = 4 * text.vocab_size * 4  # with the noise of a draw
+    row = states + scores + patches + logits
+    rows = int(MEMORY_SHARE * free_bytes(model.device)) // row
+    return min(MOST_ROWS, 1 << max(rows, 1).bit_length() - 1)
+
+
 def decode(
     model: Any,
     input_ids: Tensor,
@@ -300,39 +336,44 @@ class _Loop:
         self.most = config.max_length - self.prompt
         ends = config.eos_token_id
         ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-        self.ends = torch.tensor(ends, dtype=torch.int64, device=input_ids.device)
-        padding = config.pad_token_id if config.pad_token_id is not None else ends[0] if ends else 0
-        self.ids = F.pad(input_ids, (0, self.most), value=padding)
-        self.is_ended = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-        self.rows = torch.arange(len(input_ids), device=input_ids.device)
+        self.padding = config.pad_token_id if config.pad_token_id is not None else ends[0] if ends else 0
+        device = input_ids.device
+        self.ends = torch.tensor(ends, dtype=torch.int64, device=device)
+        self.ids = F.pad(input_ids, (0, self.most), value=self.padding)
+        self.rows = torch.arange(len(input_ids), device=device)  # of the batch, in the answers
+        self.ended = torch.zeros(len(input_ids), dtype=torch.bool, device=device)  # of the batch
 
     def run(self) -> Tensor:
         every = 1 if self.ids.device.type == "cpu" else CHECK_EVERY
         for count in range(1, self.most + 1):
             tokens = self._choose(self.prompt + count - 1)
-            if count == self.most or (count % every == 0 and not self._go_on()):
+            running = len(self.batch) - int(self.ended.sum()) if count % every == 0 else len(self.batch)
+            if not running or count == self.most:
                 break
-            self.batch.step(self.model, tokens[self.rows])
+            if 2 * running <= len(self.batch) and not self.processor:  # a processor may count rows
+                tokens = self._keep(tokens)
+            self.batch.step(self.model, tokens)
         answers = self.ids[:, self.prompt :]
-        is_end = torch.isin(answers, self.ends)
+        is_end = self._is_end(answers)
         lengths = torch.where(is_end.any(1), is_end.int().argmax(1) + 1, count)
         return self.ids[:, : self.prompt + int(lengths.max())]
 
     def _choose(self, place: int) -> Tensor:
-        """Write every row's next token; rows that have ended keep their padding."""
+        """Write and return every row's next token: padding, where it has ended."""
         scores = self.batch.logits.float()
         if self.processor:
             scores = self.processor(self.ids[:, :place], scores)
-        tokens = self.ids[:, place]
-        chosen = torch.where(self.is_ended[self.rows], tokens[self.rows], scores.argmax(-1))
-        tokens[self.rows] = chosen
-        self.is_ended[self.rows] |= torch.isin(chosen, self.ends)
+        tokens = scores.argmax(-1).masked_fill_(self.ended, self.padding)
+        self.ids[self.rows, place] = tokens
+        self.ended |= self._is_end(tokens)
         return tokens
 
-    def _go_on(self) -> bool:
-        """Whether a row has not ended; lets rows go that have, where half of them have and nobody counts rows."""
-        running = (~self.is_ended[self.rows]).nonzero()[:, 0].tolist()
-        if running and not self.processor and 2 * len(running) <= len(self.batch):
-            self.batch.keep(running)
-            self.rows = self.rows[running]
-        return bool(running)
+    def _is_end(self, tokens: Tensor) -> Tensor:
+        return (tokens[..., None] == self.ends).any(-1)
+
+    def _keep(self, tokens: Tensor) -> Tensor:
+        """Let the rows go that have ended; returns the tokens of the others."""
+        running = (~self.ended).nonzero()[:, 0]
+        self.batch.keep(running.tolist())
+        self.rows, self.ended = self.rows[running], self.ended[running]
+        return tokens[running]

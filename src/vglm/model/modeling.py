@@ -149,9 +149,10 @@ def summed_loss(hidden_states: Tensor, head: nn.Module, targets: Tensor) -> Tens
     vocabulary = getattr(head, "out_features", 0)
     if len(targets) * vocabulary > LARGEST_LOGITS and _is_plain_head(head, hidden_states):
         size = max(1, LARGEST_LOGITS // vocabulary)
+        weight: Any = head.weight
         options = nn.LinearCrossEntropyOptions(batch_chunk_size=size, chunking_method=None)
         each: Tensor = F.linear_cross_entropy(  # summed by PyTorch, half precision would lose the small ones
-            hidden_states, head.weight, targets, reduction="none", options=options
+            hidden_states, weight, targets, reduction="none", options=options
         )
         return each.float().sum()
     return F.cross_entropy(head(hidden_states).float(), targets, reduction="sum")
@@ -614,6 +615,8 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
             if past_key_values is not None or inputs_embeds is not None or ids is None:
                 raise ValueError("Packed rows (segment_ids) go with input_ids alone: no cache and no virtual tokens.")
             if not is_given:
+                if segment_ids is None:
+                    raise ValueError("segment_places come with the rest of a layout, see packed_layout.")
                 glm_position_ids, block_ids, image_mask, segment_places = packed_layout(ids, segment_ids, self.config)
             attention_mask, use_cache = None, False
         elif not is_given:

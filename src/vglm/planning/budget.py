@@ -146,7 +146,8 @@ def without_values(method: Method, dtype: torch.dtype) -> Method:
     """A method of the same shapes that starts from no numbers of the base."""
     if isinstance(method, ComponentTuning):
         return method if method.lora is None else replace(method, lora=_plain(method.lora, dtype))
-    return _plain(method, dtype)
+    plain: PeftConfig = _plain(method, dtype)
+    return plain
 
 
 def _plain(config: PeftConfig, dtype: torch.dtype) -> Any:

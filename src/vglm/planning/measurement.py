@@ -187,7 +187,7 @@ def _allocated(step: Callable[[], None]) -> int:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it tells when it starts and stops
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         step()
-    events = [each for each in profile.profiler.kineto_results.events() if each.name() == "[memory]"]  # type: ignore[union-attr]
+    events = [each for each in profile.profiler.kineto_results.events() if each.name() == "[memory]"]
     held = most = 0
     for event in sorted(events, key=lambda each: each.start_ns()):
         held += event.nbytes()

@@ -1,5 +1,6 @@
 """A plan as one table of 80 columns."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -97,8 +98,10 @@ def print_suggestions(found: Sequence[Suggestion], console: Console) -> None:
         console.print("would fit, the cheapest first:" if len(found) > 1 else "would fit:")
     for each in found:
         if each.change.overrides:
-            console.print(f"  {_size(each.plan.total)}  {as_text(each.change.overrides)}", markup=False, soft_wrap=True)
-            console.print(f"          {each.change.cost}", markup=False)
+            console.print(f"  {_size(each.plan.total)}: {each.change.cost}", markup=False)
+            text = as_text(each.change.overrides)
+            typed = textwrap.wrap(text, WIDTH - 8, break_long_words=False, break_on_hyphens=False)
+            console.print("\n".join(f"      {line}" for line in typed), markup=False, soft_wrap=True)
 
 
 def print_comparison(found: Comparison, console: Console) -> None:

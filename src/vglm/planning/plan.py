@@ -7,7 +7,7 @@ from typing import Any
 from peft import PeftModel
 from transformers import Trainer
 
-from vglm.errors import ConfigError
+from vglm.errors import ConfigError, brief
 from vglm.planning.budget import (
     BLAS_WORKSPACE,
     HEAD,
@@ -129,7 +129,11 @@ def make_plan(setting: Setting, machine: Machine, rate: Rate, processes: int = 1
     tuned: Any = attach_shapes(base, setting.method)
     trained = [each for each in tuned.parameters() if each.requires_grad]
     adapter = sum(each.nbytes for each in tuned.parameters() if id(each) not in own)
-    states = optimizer_states(tuned, *Trainer.get_optimizer_cls_and_kwargs(arguments, None), setting.method)
+    try:
+        optimizer = Trainer.get_optimizer_cls_and_kwargs(arguments, None)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"trainer.optim={arguments.optim}: {brief(error)}") from error
+    states = optimizer_states(tuned, *optimizer, setting.method)
     fused = machine.is_gpu
 
     around = _surroundings(machine)
@@ -156,6 +160,9 @@ def make_plan(setting: Setting, machine: Machine, rate: Rate, processes: int = 1
         batch = setting.batch(questions, with_answers=False, is_cached=is_cached)
         asked = rehearse_answering(tuned, batch, setting.longest_answer + SPARE_TOKENS, fused_attention=fused)
         stages[SCORING] = _stage(weights, {"adapter": adapter, "optimizer": states.kept}, asked, around)
+    if setting.fsdp:
+        layers = setting.config.text_config.num_hidden_layers
+        stages = {name: _divided(stage, layers, processes) for name, stage in stages.items()}
     schedule = _schedule(setting, step, encoded, rate, processes)
     trained_bytes = sum(each.nbytes for each in trained)
     return Plan(
@@ -236,16 +243,16 @@ def _training(
     at_update = gradients * (2 if is_spelled_out else 1)  # each operation on all parameters, or one kernel
     step = Step(step.parts, max(step.peak, at_update), step.flops, step.operations)
     stage = _stage(weights, {"adapter": adapter, "optimizer": states.kept}, step, around)
-    if setting.fsdp:
-        layer = weights["language_model"] // setting.config.text_config.num_hidden_layers
-        for name in (*PARTS, "adapter", "gradients", "optimizer"):
-            stage[name] = -(-stage[name] // processes)
-        # The layer that computes, the next, and what belongs to no layer; all of it at one time at most.
-        stage["gathered layers"] = 2 * layer + weights["embeddings"] + weights[HEAD]
-        stage[OVERLAP] = 0
-    elif processes > 1:
+    if processes > 1 and not setting.fsdp:
         stage["reduction buckets"] = gradients  # a copy, see `DistributedDataParallel`
     return stage
+
+
+def _divided(stage: dict[str, int], layers: int, processes: int) -> dict[str, int]:
+    """A stage under FSDP: one's share, and what is gathered for the layer that computes; at most, see `OVERLAP`."""
+    shared = {name: -(-stage[name] // processes) for name in (*PARTS, "adapter", "gradients", "optimizer")}
+    gathered = 2 * (stage["language_model"] // layers) + stage["embeddings"] + stage[HEAD]  # and the next layer
+    return {**stage, **shared, "gathered layers": gathered, OVERLAP: 0}
 
 
 def _disk(
@@ -287,5 +294,5 @@ def _schedule(setting: Setting, step: Step, encoded: Step | None, rate: Rate, pr
     seconds = accumulated * rate.seconds(step, min(a_batch / worst, 1.0))
     encoding = 0.0
     if encoded is not None:
-        encoding = setting.pictures / _ENCODED_AT_ONCE * rate.seconds(encoded) / processes
+        encoding = setting.pictures / _ENCODED_AT_ONCE * rate.seconds(encoded, with_gradients=False) / processes
     return Schedule(steps, epochs, a_batch * accumulated * processes, seconds, encoding, rate)

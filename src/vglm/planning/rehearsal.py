@@ -15,7 +15,7 @@ What a GPU does and the meta device does not is put in its place: attention in o
 autocast.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import finalize
@@ -134,7 +134,7 @@ class Rehearsal(TorchDispatchMode):
     @staticmethod
     def _moment_of_most(pieces: Iterable[_Piece]) -> tuple[int, float]:
         """The most bytes of some pieces at one time, and when that was."""
-        changes = [(each.born, each.size) for each in pieces]
+        changes: list[tuple[float, int]] = [(each.born, each.size) for each in pieces]
         changes += [(each.died, -each.size) for each in pieces]
         held, most, moment = 0, 0, 0.0
         for time, change in sorted(changes):
@@ -277,13 +277,13 @@ def _places(index: Any) -> list[Any]:
 
 # --- what a GPU does otherwise ---------------------------------------------------------------------------------------
 
-_LOWERED: frozenset[Callable[..., Any]] = frozenset(
-    {F.linear, F.conv2d, torch.matmul, Tensor.matmul, Tensor.__matmul__, Tensor.__rmatmul__, torch.bmm, torch.addmm}
-    | {Tensor.bmm, Tensor.addmm, torch.mm, Tensor.mm, torch.baddbmm, F.scaled_dot_product_attention}
+_LOWERED: tuple[Any, ...] = (
+    *(F.linear, F.conv2d, F.scaled_dot_product_attention, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm),
+    *(Tensor.__rmatmul__, Tensor.bmm, torch.addmm, Tensor.addmm, torch.mm, Tensor.mm, torch.baddbmm),
 )
-_RAISED: frozenset[Callable[..., Any]] = frozenset(
-    {F.layer_norm, F.softmax, torch.softmax, Tensor.softmax, F.log_softmax, torch.log_softmax, F.cross_entropy}
-    | {F.nll_loss, torch.cumsum, Tensor.cumsum, torch.pow, Tensor.pow, torch.exp, Tensor.exp, torch.rsqrt, Tensor.rsqrt}
+_RAISED: tuple[Any, ...] = (
+    *(F.layer_norm, F.softmax, torch.softmax, Tensor.softmax, F.log_softmax, torch.log_softmax, F.cross_entropy),
+    *(F.nll_loss, torch.cumsum, Tensor.cumsum, torch.pow, Tensor.pow, torch.exp, Tensor.exp, torch.rsqrt, Tensor.rsqrt),
 )
 """What autocast computes in the lower type, and what in float32.
 

@@ -22,6 +22,8 @@ H100_RATE = 287e12
 H100_SHARE = 0.374
 """The same as a share of the rate of a matrix product of 8192 x 8192 in bfloat16, 767e12."""
 H100_KERNEL_SECONDS = 0.31 / 4639
+FORWARD_SHARE = (20.9e-3 / 930) / H100_KERNEL_SECONDS
+"""What of that an operation without gradients takes: a token of 930 operations took 20.9 ms, likewise measured."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,10 @@ class Rate:
     kernel_seconds: float
     source: str
 
-    def seconds(self, step: Step, share: float = 1.0) -> float:
+    def seconds(self, step: Step, share: float = 1.0, *, with_gradients: bool = True) -> float:
         """The time of a step, or of the given share of its matrix products: a GPU launches while it computes."""
-        return max(share * step.flops / self.flops, step.operations * self.kernel_seconds)
+        launches = step.operations * self.kernel_seconds * (1 if with_gradients else FORWARD_SHARE)
+        return max(share * step.flops / self.flops, launches)
 
 
 def rate_of(machine: Machine, dtype: torch.dtype) -> Rate:

@@ -148,7 +148,7 @@ class Setting:
             mean = sum(lengths) / len(lengths)
             return max(mean * batch_size, lengths[-1])
         count = len(lengths)
-        longest = (
+        longest: float = (
             sum(length * ((place + 1) ** batch_size - place**batch_size) for place, length in enumerate(lengths))
             / count**batch_size
         )
@@ -166,11 +166,10 @@ class Setting:
         if isinstance(self.samples, Assumed):
             made = _assumed_batch(self.config, self.samples, batch_size, with_answers)
         else:
-            features = _NoFeatures(self.config, self.dtype)
             collate = Collator(
                 self.processor,
                 with_answers=with_answers,
-                features=features,
+                features=_NoFeatures(self.config, self.dtype),
                 max_length=self.max_length if with_answers else None,
                 packing=self.packing if with_answers else None,
             )
@@ -243,13 +242,14 @@ def _assumed_batch(config: VisualGlmConfig, assumed: Assumed, batch_size: int, w
     prompt = assumed.tokens - assumed.answer_tokens
     ids = torch.full((batch_size, assumed.tokens if with_answers else prompt), _some_token(config))
     ids[:, : config.num_image_tokens] = config.image_token_id
-    ids[:, prompt - 2], ids[:, prompt - 1] = text.gmask_token_id, text.bos_token_id  # type: ignore[assignment]
+    ids[:, prompt - 2], ids[:, prompt - 1] = text.gmask_token_id, text.bos_token_id
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if with_answers:
         labels = ids.clone()
         labels[:, : prompt - 1] = IGNORE_INDEX
         batch |= {"labels": labels, "layout_ids": ids}
-    features = torch.zeros(batch_size, config.num_image_tokens, text.hidden_size, dtype=config.dtype or torch.float16)
+    dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float16
+    features = torch.zeros(batch_size, config.num_image_tokens, text.hidden_size, dtype=dtype)
     return {**batch, "image_features": features}
 
 
@@ -374,7 +374,7 @@ def _take_machine_fields(cfg: DictConfig, for_gpu: bool) -> dict[str, Any]:
 def _read_model(model: Mapping[str, Any]) -> tuple[VisualGlmConfig, str, VisualGlmProcessor, int]:
     """The architecture, where its sizes come from, what counts tokens, and the bytes of the largest file of weights."""
     if "path_or_id" not in model:  # made from nothing
-        parts = {name: dict(model[name]) for name in ("text_config", "vision_config", "qformer_config")}
+        parts: dict[str, Any] = {name: dict(model[name]) for name in ("text_config", "vision_config", "qformer_config")}
         tokenizer = VisualGlmTokenizer.from_pretrained(model["tokenizer"])
         parts["text_config"].setdefault("vocab_size", len(tokenizer))
         config = VisualGlmConfig(**parts, num_image_tokens=model["num_image_tokens"])

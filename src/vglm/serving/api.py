@@ -35,7 +35,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vglm.errors import AdapterError, BusyError, WorkbenchError, message_of
-from vglm.serving.engine import Answer, Engine
+from vglm.serving.engine import Answer, Engine, pieces_of
 from vglm.serving.keys import is_known
 from vglm.serving.remote_images import fetch_picture
 from vglm.serving.requests import ChatRequest, Limits, OriginalRequest, decode_picture, read_picture
@@ -47,6 +47,7 @@ BODY_SECONDS = 60.0
 """How long a client may take to send a request."""
 
 RETRY_SECONDS = 2
+_PIECE = "<piece>"  # stands for a piece of text in an event
 _DECODERS = 4  # pictures that are decoded at once
 
 
@@ -250,21 +251,17 @@ class _Service:
         def choice(index: int, reason: Any = None, **delta: Any) -> list[ChunkChoice]:
             return [ChunkChoice(index=index, delta=ChoiceDelta(**delta), finish_reason=reason)]
 
-        pieces: asyncio.Queue[tuple[int, str | None, Exception | None]] = asyncio.Queue()
-        tasks = [asyncio.create_task(_forward(index, answer, pieces)) for index, answer in enumerate(answers)]
+        # Written once: to make and check an object for each piece takes longer than a step of a small model.
+        around = [event(choice(index, content=_PIECE)).split(f'"{_PIECE}"', 1) for index in range(len(answers))]
         try:
             async with asyncio.timeout(self.limits.seconds):
                 for index in range(len(answers)):
                     yield event(choice(index, role="assistant", content=""))
-                left = len(answers)
-                while left:
-                    index, piece, error = await pieces.get()
-                    if error is not None:
-                        raise error
+                async for index, piece in pieces_of(answers):
                     if piece is not None:
-                        yield event(choice(index, content=piece))
+                        before, after = around[index]
+                        yield f"{before}{json.dumps(piece, ensure_ascii=False)}{after}"
                         continue
-                    left -= 1
                     if (seconds := answers[index].seconds_to_first_token) is not None:
                         self.first_token(seconds)
                     yield event(choice(index, _reason(answers[index])))
@@ -277,19 +274,6 @@ class _Service:
             yield f"data: {json.dumps(_described(message_of(error), 'server_error'))}\n\n"
         finally:
             _cancel(answers)
-            for task in tasks:
-                task.cancel()
-
-
-async def _forward(
-    index: int, answer: Answer, pieces: "asyncio.Queue[tuple[int, str | None, Exception | None]]"
-) -> None:
-    try:
-        async for piece in answer:
-            pieces.put_nowait((index, piece, None))
-        pieces.put_nowait((index, None, None))
-    except WorkbenchError as error:
-        pieces.put_nowait((index, None, error))
 
 
 async def _left(request: Request) -> None:

@@ -22,13 +22,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from vglm.errors import AdapterError, BusyError, ConfigError, WorkbenchError, brief
+from vglm.model.decoding import MEMORY_SHARE, free_bytes
 from vglm.model.modeling import VisualGlmForConditionalGeneration
 from vglm.model.processing import VisualGlmProcessor
 from vglm.serving.adapters import BASE, AdapterShelf
@@ -38,9 +38,6 @@ from vglm.serving.streaming import GrowingText
 from vglm.text.prompt import Language
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
-
-MEMORY_SHARE = 0.5
-"""What part of the memory that is free at the start may go into keys and values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,29 +115,14 @@ class Answer:
                 return
 
     async def __aiter__(self) -> AsyncIterator[str]:
-        loop, news = asyncio.get_running_loop(), asyncio.Event()
+        async for _, piece in pieces_of([self]):
+            if piece is not None:
+                yield piece
 
-        def notify() -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody listens any more
-                loop.call_soon_threadsafe(news.set)
-
-        self._listeners.append(notify)
-        shown = 0
-        try:
-            while True:
-                news.clear()
-                piece, is_done = self.text[shown:], self.finish_reason is not None
-                if is_done:
-                    piece = self.text[shown:]  # what came between the two reads
-                shown += len(piece)
-                if piece:
-                    yield piece
-                if is_done:
-                    self._check()
-                    return
-                await news.wait()
-        finally:
-            self._listeners.remove(notify)
+    def _after(self, shown: int) -> tuple[str, bool]:
+        """What came beyond so many characters, and whether that is all."""
+        is_done = self.finish_reason is not None  # read first: the text is whole by then
+        return self.text[shown:], is_done
 
     def _check(self) -> None:
         if self.finish_reason == "error":
@@ -166,6 +148,48 @@ class Answer:
     def _tell(self) -> None:
         for listener in list(self._listeners):
             listener()
+
+
+async def pieces_of(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, str | None]]:
+    """The pieces of several answers as they come.
+
+    Args:
+        answers: Of one engine or of several.
+
+    Yields:
+        Which answer it is, and a piece of it; None at its end.
+
+    Raises:
+        WorkbenchError: One of them failed.
+    """
+    loop, news = asyncio.get_running_loop(), asyncio.Event()
+
+    def notify() -> None:
+        if not news.is_set():
+            with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+                loop.call_soon_threadsafe(news.set)
+
+    shown = dict.fromkeys(range(len(answers)), 0)  # of those that go on
+    for answer in answers:
+        answer._listeners.append(notify)
+    try:
+        while True:
+            news.clear()
+            for index in list(shown):
+                piece, is_done = answers[index]._after(shown[index])
+                shown[index] += len(piece)
+                if piece:
+                    yield index, piece
+                if is_done:
+                    del shown[index]
+                    answers[index]._check()
+                    yield index, None
+            if not shown:
+                return
+            await news.wait()
+    finally:
+        for answer in answers:
+            answer._listeners.remove(notify)
 
 
 @dataclass
@@ -405,7 +429,7 @@ class Engine:
 
     def _choose(self, rows: list[_Row], logits: Tensor) -> list[int | None]:
         """The next token of each row; None where its answer ended."""
-        is_finite = torch.isfinite(logits).all(-1).tolist()
+        is_finite = torch.isfinite(logits.float().sum(-1)).tolist()
         going = []
         for index, (row, is_right) in enumerate(zip(rows, is_finite, strict=True)):
             if row.answer.is_cancelled:
@@ -460,7 +484,6 @@ def _collate(rows: Sequence[_Row], processor: VisualGlmProcessor) -> dict[str, T
 
 def _fitting_tokens(model: VisualGlmForConditionalGeneration) -> int:
     """Tokens whose keys and values fit into half of the memory that is free now, at least one full context."""
-    config, device = model.config.text_config, model.device
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    config = model.config.text_config
     token_bytes: int = 2 * config.num_hidden_layers * config.hidden_size * model.dtype.itemsize
-    return max(int(MEMORY_SHARE * free) // token_bytes, int(config.max_position_embeddings))
+    return max(int(MEMORY_SHARE * free_bytes(model.device)) // token_bytes, int(config.max_position_embeddings))

@@ -19,6 +19,8 @@ _MAY_CHANGE = re.compile(
     r"|\[\[?训?练?时?间?\]?)\Z"  # a mark that the original replaces
 )
 
+_TAIL = 32
+"""Characters at the end of a text that are looked at first for what may change."""
 _WINDOW = 12
 """Tokens at the end of a text that are always decoded together: more than any rule looks at."""
 _TRIES = 4
@@ -89,7 +91,10 @@ class GrowingText:
 
     def _settled(self, text: str) -> int:
         """How much of a text no later token can change, and no stop text can begin in."""
-        found = _MAY_CHANGE.search(text)
+        tail = max(0, len(text) - _TAIL)
+        found = _MAY_CHANGE.search(text, tail)
+        if found is not None and found.start() == tail:  # it may begin before
+            found = _MAY_CHANGE.search(text)
         end = len(text) if found is None else found.start()
         for each in self.stop:
             for length in range(min(len(each) - 1, len(text)), 0, -1):

@@ -8,7 +8,6 @@ adapter or drops out. The features are those that the model would compute itself
 """
 
 import gc
-import hashlib
 import logging
 from collections.abc import Iterable, Sequence
 from importlib import metadata
@@ -25,6 +24,7 @@ from vglm.caching import cache_folder
 from vglm.data.feature_cache import FeatureCache
 from vglm.data.sample import Sample
 from vglm.errors import CacheError
+from vglm.files import file_sha256
 from vglm.model import image_processing, modeling
 from vglm.model.identity import hash_parts, is_adapted, is_from_checkpoint
 from vglm.model.modeling import VISION_PARTS, VisualGlmModel
@@ -169,7 +169,9 @@ def describe_encoder(model: Any, processor: Any, device: torch.device) -> dict[s
         "qformer": _settings(core.qformer.config),
         "processor": processor.image_processor.to_dict(),
         "versions": {name: _version(name) for name in _LIBRARIES},
-        "code_sha256": {Path(file).name: _hash_file(file) for file in (modeling.__file__, image_processing.__file__)},
+        "code_sha256": {
+            Path(file).name: file_sha256(Path(file)) for file in (modeling.__file__, image_processing.__file__)
+        },
     }
 
 
@@ -192,10 +194,6 @@ def _drops_out(core: VisualGlmModel) -> bool:
 def _settings(config: Any) -> dict[str, Any]:
     settings = {key: value for key, value in config.to_dict().items() if key not in _WITHOUT_EFFECT}
     return settings | {"attention": config._attn_implementation}
-
-
-def _hash_file(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _version(package: str) -> str | None:

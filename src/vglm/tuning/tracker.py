@@ -12,6 +12,9 @@ from vglm.errors import brief
 
 logger = logging.getLogger(__name__)
 
+PATIENCE_SECONDS = 5
+"""How long Weights & Biases may take to begin, and to end, before it is left; the environment can name another time."""
+
 
 @dataclass(frozen=True)
 class Tracker:
@@ -19,11 +22,11 @@ class Tracker:
 
     Attributes:
         report_to: As in `TrainingArguments`.
-        project: Name of the project at Weights & Biases.
-        mode: `offline` writes a local Weights & Biases run and needs no account; `disabled` turns it off.
+        project: Name of the project at Weights & Biases or Trackio.
+        mode: Of Weights & Biases: `offline` writes a local run and needs no account; `disabled` turns it off.
     """
 
-    report_to: Literal["none", "tensorboard", "wandb"]
+    report_to: Literal["none", "tensorboard", "wandb", "trackio"]
     project: str | None = None
     mode: Literal["online", "offline", "disabled"] | None = None
 
@@ -32,11 +35,15 @@ class Tracker:
         """Have the tracker keep its files in the run folder, through the environment variables that it reads."""
         variables = {
             "TENSORBOARD_LOGGING_DIR": str(run_folder / "tensorboard"),
+            "TRACKIO_DIR": str(run_folder / "trackio"),
             "WANDB_DIR": str(run_folder),
             "WANDB_PROJECT": self.project,
             "WANDB_MODE": self.mode,
         }
         before = {name: os.environ.get(name) for name in variables}
+        waits = ("WANDB_INIT_TIMEOUT", "WANDB_FINISH_TIMEOUT")
+        before |= {name: os.environ.get(name) for name in waits}
+        variables |= {name: before[name] or str(PATIENCE_SECONDS) for name in waits}
         _set_environment(variables | {name: before[name] for name, value in variables.items() if value is None})
         try:
             yield

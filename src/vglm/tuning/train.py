@@ -37,6 +37,7 @@ from vglm.model.modeling import VisualGlmForConditionalGeneration
 from vglm.model.processing import VisualGlmProcessor
 from vglm.processes import Processes
 from vglm.runs import CONFIG_FILE, RECORD_FILE, SPLITS_FILE, Run
+from vglm.tuning.batch_size import fit_batch_size
 from vglm.tuning.contract import save_and_check
 from vglm.tuning.features import cache_features
 from vglm.tuning.methods import Method, attach, check_method, lora_scale, trainable_share
@@ -88,6 +89,7 @@ def train(
     packing: int | None = None,
     feature_cache: bool = True,
     limit: int | None = None,
+    skipped_steps: int = 0,
     allow_leakage: bool = False,
 ) -> Run:
     """Fine-tune a model on a data set.
@@ -117,6 +119,7 @@ def train(
         packing: Tokens of a row that short samples share; None gives each a row of its own.
         feature_cache: Whether to encode each picture once, where the vision parts are frozen.
         limit: At most so many training samples, spread over all of them; None for all. Reports are stamped.
+        skipped_steps: How many steps may be left out because a loss or a gradient is not finite; one more ends the run.
         allow_leakage: Whether to train though test samples share groups with training; reports are stamped then.
 
     Returns:
@@ -139,6 +142,8 @@ def train(
     processes = Processes()  # of the group that TrainingArguments has made
     folder = processes.broadcast(Path(resume or output_dir or _new_folder(recipe)))
     arguments.output_dir = config["output_dir"] = config["trainer"]["output_dir"] = str(folder)
+    if parts["tracker"].project is not None:
+        arguments.project = parts["tracker"].project  # which Trackio reads there
     if resume is not None:
         refuse_changes(config, folder)
 
@@ -163,7 +168,9 @@ def train(
         )
         collate = Collator(processor, features=features, max_length=max_length, packing=packing)
         scores = selection.watch(questions, collate, arguments, parts["metrics"])
-        loop = WorkbenchTrainer(tuned, arguments, sequences, collate, learning_rates, scores)
+        if arguments.auto_find_batch_size:
+            fit_batch_size(tuned, arguments, sequences, collate, processes)
+        loop = WorkbenchTrainer(tuned, arguments, sequences, collate, learning_rates, scores, skipped_steps)
         outcome = loop.train(resume_from_checkpoint=newest_checkpoint(folder))
         if not processes.is_main:  # it has done its part
             return Run(folder)

@@ -27,7 +27,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.integrations.integration_utils import WandbCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import SaveStrategy, TrainOutput, sort_checkpoints
 
@@ -40,6 +39,8 @@ from vglm.tuning.components import learning_rate_of
 from vglm.tuning.memory import peak_memory, reset_peak_memory
 from vglm.tuning.sharing import SAMPLE_IDS, Filling, Shared, SharedCollator
 from vglm.tuning.stopping import Request, leave, stopping_gently
+from vglm.tuning.tracker import Tracker as Tracker  # where configs name it
+from vglm.tuning.tracker_callbacks import TrackedScores, take_trackers
 
 _WEIGHTS_NAME = "trainable.safetensors"
 _STATE_NAME = "trainer_state.json"
@@ -50,22 +51,6 @@ _UNREADABLE = (EOFError, RuntimeError, UnpicklingError, LookupError, TypeError, 
 _SHOWN = 5
 
 logger = logging.getLogger(__name__)
-
-
-class _PatientWandb(WandbCallback):
-    """Weights & Biases, where it can be reached; training goes on without."""
-
-    def setup(self, args: Any, state: Any, model: Any, **options: Any) -> None:
-        """Begin a run, or give up at once and for good."""
-        try:
-            super().setup(args, state, model, **options)
-        except Exception as error:
-            logger.warning(
-                "tracker: Weights & Biases cannot be used (%s). The curves are in log.jsonl; tracker.mode=offline keeps"
-                " a local copy for it as well.",
-                brief(error),
-            )
-            self._wandb: Any = None
 
 
 class Chosen(Protocol):
@@ -82,10 +67,12 @@ class CheckpointScorer(TrainerCallback):
     Attributes:
         budget_points: Hundredths that may be forgotten: choose by them; None keeps the last state.
         seconds: How long scoring took in this process.
+        path: Where scores are written, a `forgetting.jsonl`.
     """
 
     budget_points: float | None
     seconds: float
+    path: Path
 
     @property
     def choice(self) -> Chosen | None:
@@ -112,6 +99,7 @@ class WorkbenchTrainer(Trainer):
         learning_rates: For parts of the model that learn at another rate than `args.learning_rate`, see
             `learning_rate_of`.
         scores: Scores checkpoints, and may choose the one that training ends with; none if not given.
+        skipped_steps: How many steps may be left out because a loss or a gradient is not finite.
     """
 
     def __init__(
@@ -122,9 +110,13 @@ class WorkbenchTrainer(Trainer):
         data_collator: Collator,
         learning_rates: Mapping[str, float | str] = MappingProxyType({}),
         scores: CheckpointScorer | None = None,
+        skipped_steps: int = 0,
     ) -> None:
         self.learning_rates = learning_rates
         self.scores = scores
+        self.skipped_steps = skipped_steps
+        self._skipped: list[str] = []
+        self._loss_before: Tensor | None = None
         self._progress = _Progress()
         self._started = 0.0
         self._request = Request()
@@ -145,9 +137,7 @@ class WorkbenchTrainer(Trainer):
         if not args.disable_tqdm:
             self.remove_callback(ProgressCallback)
             self.add_callback(_ProgressBar())
-        if WandbCallback in map(type, self.callback_handler.callbacks):
-            self.remove_callback(WandbCallback)
-            self.add_callback(_PatientWandb())
+        trackers = take_trackers(self)
         self.add_callback(_Loop(self))
         self.add_callback(_LogFile(Path(str(args.output_dir)) / "log.jsonl"))
         if is_adalora(model):
@@ -155,6 +145,9 @@ class WorkbenchTrainer(Trainer):
         if scores is not None:
             self._check_scores(scores)
             self.add_callback(scores)
+            self.add_callback(TrackedScores(scores.path, trackers))
+        for tracker in trackers:  # which close when training ends, after what is scored then
+            self.add_callback(tracker)
 
     def train(self, resume_from_checkpoint: Any = None, *arguments: Any, **options: Any) -> Any:
         """Train as `Trainer.train`, to the checkpoint that `scores` chooses if it does.
@@ -201,7 +194,8 @@ class WorkbenchTrainer(Trainer):
         Args:
             outcome: As returned by `train`.
         """
-        return {"training": outcome.metrics, "forgetting": None if self.scores is None else self.scores.as_dict()}
+        forgetting = None if self.scores is None else self.scores.as_dict()
+        return {"training": outcome.metrics, "skipped_steps": self._skipped, "forgetting": forgetting}
 
     def _check_scores(self, scores: CheckpointScorer) -> None:
         """Refuse what cannot be scored, or chosen from."""
@@ -280,7 +274,8 @@ class WorkbenchTrainer(Trainer):
             remove_folder(Path(each))
 
     def _save_rng_state(self, output_dir: str) -> None:
-        """Save the random states of this process before the main one completes the checkpoint."""
+        """Save the random states of this process, in the main one's folder and before that one completes it."""
+        self.accelerator.wait_for_everyone()
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()
 
@@ -384,6 +379,9 @@ class WorkbenchTrainer(Trainer):
     ) -> Tensor:
         """Learn from one batch, and remember its loss and whose it is until the step is made."""
         ids = inputs.pop(SAMPLE_IDS, [])
+        if not self._losses:
+            trainer: Any = self
+            self._loss_before = trainer._tr_loss.clone()
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         self._losses.append(loss)
         self._ids.append(ids)
@@ -401,13 +399,26 @@ class WorkbenchTrainer(Trainer):
         if not all(math.isfinite(value) for row in found for value in row):
             losses = found[self.args.process_index][: len(ids)]
             odd = [name for names, loss in zip(ids, losses, strict=True) if not math.isfinite(loss) for name in names]
+            learned = [name for names in ids for name in names]
             if self.args.world_size > 1:
-                odd = gather_object(odd)
-            if odd:
-                raise self._not_finite("the loss", odd)
-            raise self._not_finite("a gradient", [name for names in ids for name in names])
+                odd, learned = gather_object(odd), gather_object(learned)
+            error = self._not_finite("the loss", odd) if odd else self._not_finite("a gradient", learned)
+            if len(self._skipped) >= self.skipped_steps:
+                raise error
+            self._leave_out(str(error))
+            return 0.0
         self._last_ids = [name for names in ids for name in names]
         return norm
+
+    def _leave_out(self, reason: str) -> None:
+        """Learn nothing from this step: without gradients the optimizer moves nothing, and its averages stay."""
+        self._skipped.append(reason.partition(". ")[0])
+        logger.warning("%s. Left out, %d of at most %d.", self._skipped[-1], len(self._skipped), self.skipped_steps)
+        trainer: Any = self
+        trainer._tr_loss = torch.zeros_like(trainer._tr_loss) if self._loss_before is None else self._loss_before
+        if self._scaler is None:  # which leaves the step out itself, and counts on the gradients being there
+            for parameter in self._trainable().values():
+                parameter.grad = None
 
     def _refuse_odd_numbers(self, tensors: Mapping[str, Tensor]) -> None:
         """Refuse to save what is no number."""
@@ -494,22 +505,25 @@ class _Progress:
         loss: Sum of the logged losses, each as often as it counts.
         unlogged_loss: Sum of those since.
         last_logged: The step of the last log line; None of a checkpoint that does not say.
+        skipped: Why steps were left out, one by one.
     """
 
     seconds: float = 0.0
     loss: float = 0.0
     unlogged_loss: float = 0.0
     last_logged: int | None = None
+    skipped: Sequence[str] = ()
 
     def after(self, trainer: Any) -> "_Progress":
         """The progress by now."""
         loss, unlogged = trainer._total_loss_scalar, trainer._tr_loss.item()
         seconds = self.seconds + time.time() - trainer._started
-        return _Progress(seconds, loss, unlogged, trainer._globalstep_last_logged)
+        return _Progress(seconds, loss, unlogged, trainer._globalstep_last_logged, trainer._skipped)
 
     def take_up(self, trainer: Any) -> None:
         """Go on counting from here."""
         trainer._started = time.time()
+        trainer._skipped = list(self.skipped)
         if self.last_logged is not None:
             trainer._initial_global_step = 0  # what is reported is the whole training
             trainer._total_loss_scalar += self.loss

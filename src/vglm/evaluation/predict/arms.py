@@ -381,7 +381,7 @@ def answer(
         WorkbenchError: Another process ended.
     """
     from vglm.evaluation.predict.examples import nearest_answers, put_in_context  # take seconds to import
-    from vglm.evaluation.predict.generation import answer_splits, check_precision
+    from vglm.evaluation.predict.generation import answer_splits, check_precision, rows_at_once
     from vglm.evaluation.predict.star_forest import forest_answers
     from vglm.evaluation.predict.training_loss import measure_losses
     from vglm.model.loading import describe_place
@@ -397,14 +397,18 @@ def answer(
             precision = check_precision(model, arm.label, precision)
             print(f"{arm.label}: {describe_place(model)}")
             requested = arm.requested
-            shared = SharedAnswers(_shared_facts(arms, model, decoding) if arm is arms.baseline else None)
             if arm is arms.baseline:
                 name = arm.label if arms.purpose == "tuning" else ""
                 shots = put_in_context(examples, test, model, processor, decoding.max_new_tokens, name)
                 requested += [] if shots is None or not shots.samples else [(shots.arm.label, {"test": shots.samples})]
+            asked = {f"{label}/{name}": each for label, splits in requested for name, each in splits.items()}
+            rows = rows_at_once(model, decoding, asked)
+            decoding = replace(decoding, batch_size=rows)  # the same in both arms
+            shared = SharedAnswers(_shared_facts(arms, model, decoding) if arm is arms.baseline else None)
             for label, splits in requested:
                 if processes.is_main:
                     shared.fetch(folder, label, splits)
+                processes.barrier()  # before others write there
                 records[label] = answer_splits(
                     *(model, processor, splits, folder, label, decoding),
                     feature_cache=feature_cache,
@@ -413,14 +417,14 @@ def answer(
                 if processes.is_main:
                     shared.keep(folder, label, splits)
             if arm is arms.baseline and len(train) and processes.is_main:
-                nearest = nearest_answers(model, processor, train, test, batch_size=decoding.batch_size)
+                nearest = nearest_answers(model, processor, train, test, batch_size=rows)
             if arm is arms.candidate and len(trained) and processes.is_main and not (folder / LOSSES_FILE).exists():
-                measure_losses(model, processor, trained, folder, batch_size=decoding.batch_size)
+                measure_losses(model, processor, trained, folder, batch_size=rows)
     forest = forest_answers(train, test, _FOREST_SEED) if processes.is_main else []
     return Answers(arms.candidate.label, records, nearest, forest, precision, shots)
 
 
-def _shared_facts(arms: Arms, model: Any, decoding: Decoding) -> Mapping[str, Any] | None:
+def _shared_facts(arms: Arms, model: Any, decoding: "Decoding") -> Mapping[str, Any] | None:
     """All that the untuned model's answers depend on besides the questions; None where they are not shared."""
     from vglm.model.loading import describe_place  # takes seconds to import
 
@@ -630,7 +634,9 @@ def names_of(config: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _name(component: Mapping[str, Any], path_key: str) -> str:
-    """A component's name for people: the last part of its path, or of what builds it."""
+    """A component's name for people: the last part of its path, or of what builds it; those of a mixture's parts."""
+    if isinstance(component.get("datasets"), Mapping):
+        return " + ".join(_name(part, path_key) for part in component["datasets"].values())
     if path_key in component:
         return Path(str(component[path_key])).name.removesuffix(".json")
     return str(component["_target_"]).rpartition(".")[2].replace("_", " ")

@@ -139,7 +139,7 @@ class Decoding:
     """How questions are answered, the same in all arms of a comparison.
 
     Attributes:
-        batch_size: Answers per call of the model.
+        batch_size: Answers per call of the model; None: as many as fit into memory, up to 64.
         max_new_tokens: Longest answer, in tokens.
         sampling: How answers are drawn at random, and how many to each question; None for greedy ones.
         choices: Answers that are scored by likelihood too, see `vglm.evaluation.predict.likelihoods`.
@@ -148,7 +148,7 @@ class Decoding:
         ConfigError: A value that cannot work.
     """
 
-    batch_size: int = 16
+    batch_size: int | None = None
     max_new_tokens: int = 64
     sampling: Sampling | None = None
     choices: Choices = None
@@ -161,7 +161,7 @@ class Decoding:
     def of(
         cls,
         *,
-        batch_size: int = 16,
+        batch_size: int | None = None,
         max_new_tokens: int = 64,
         temperature: float | None = None,
         top_p: float | None = None,
@@ -199,12 +199,16 @@ class Decoding:
         choices: dict[str, Any] = {} if self.choices is None else {"choices": self.choices}
         if not isinstance(self.choices, str | None):
             choices = {"choices": list(self.choices)}
-        sizes = {"batch_size": self.batch_size, "max_new_tokens": self.max_new_tokens}
-        return {"greedy": self.sampling is None, **sizes, **choices, **sampling}
+        rows = {} if self.batch_size is None else {"batch_size": self.batch_size}
+        return {
+            "greedy": self.sampling is None, **rows, "max_new_tokens": self.max_new_tokens, **choices, **sampling
+        }  # fmt: skip
 
 
 def _size_problems(batch_size: object, max_new_tokens: object) -> list[str]:
-    sizes = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
+    sizes = {"max_new_tokens": max_new_tokens} if batch_size is None else {
+        "batch_size": batch_size, "max_new_tokens": max_new_tokens
+    }  # fmt: skip
     return [
         f"{name} must be a positive integer, got {size!r}."
         for name, size in sizes.items()

@@ -46,7 +46,7 @@ from vglm.evaluation.predictions import (
     recover_predictions,
     unanswered,
 )
-from vglm.model.decoding import decode
+from vglm.model.decoding import decode, rows_that_fit
 from vglm.processes import Processes
 from vglm.tuning.features import fill_features, open_features
 
@@ -209,7 +209,7 @@ def answer_splits(
         processor,
         splits,
         choices=decoding.choices,
-        batch_size=decoding.batch_size,
+        batch_size=rows_at_once(model, decoding, splits),
         title=f"{label}, choices",
         feature_cache=feature_cache,
     )
@@ -223,6 +223,20 @@ def answer_splits(
     merge_parts(found, path)
     forget_likelihoods(path)
     return found
+
+
+def rows_at_once(model: Any, decoding: Decoding, splits: Mapping[str, Sequence[Sample]]) -> int:
+    """Answers per call of the model: as asked for, or as many as fit into the memory that is free.
+
+    Args:
+        model: A VisualGLM, or a `PeftModel` of one.
+        decoding: How to answer.
+        splits: Split name -> samples.
+    """
+    if decoding.batch_size is not None:
+        return decoding.batch_size
+    longest = max((prompt_length(sample) for samples in splits.values() for sample in samples), default=0)
+    return rows_that_fit(model, longest + decoding.max_new_tokens)
 
 
 _Row = tuple[str, int, int]
@@ -270,10 +284,10 @@ def _answer(
     collate = Collator(processor, with_answers=False, features=features)
     if images is not None:
         images.mkdir(parents=True, exist_ok=True)
-    order = _by_length(splits, rows)
+    order, size = _by_length(splits, rows), rows_at_once(model, decoding, splits)
     with tqdm(total=finished + len(order), initial=finished, desc=title, unit="answer", delay=2) as progress:
-        for start in range(0, len(order), decoding.batch_size):
-            batch_rows = order[start : start + decoding.batch_size]
+        for start in range(0, len(order), size):
+            batch_rows = order[start : start + size]
             opened: dict[tuple[str, int], tuple[Sample | None, Prediction]] = {}
             for split, place, _ in batch_rows:
                 if (split, place) not in opened:

@@ -174,7 +174,7 @@ def add_likelihoods(
         found[split, name] = {score.choice: score.log_likelihood for score in scores}
         if kept is not None:
             line = {"split": split, "id": name, "likelihoods": found[split, name]}
-            append_json_lines(kept, [line], error=DataError)
+            append_json_lines(kept, [line])
     return [replace(record, likelihoods=found.get((record.split, record.id), {})) for record in records]
 
 

@@ -86,12 +86,15 @@ class Curves:
     def is_forgetful(self, point: Checkpoint) -> bool:
         """Whether more was lost than the budget allows, or, without one, more than chance explains.
 
-        Chance is judged with caution: the intervals of both scores, taken as of unpaired samples, do not overlap.
+        Chance is judged by Newcombe's interval of the difference (Statistics in Medicine 17, 1998, 873, method 10), as
+        of unpaired samples: which question was answered rightly is not kept. It is wider than a paired one.
         """
         if self.budget_points is not None:
             return self.loss(point) > self.budget_points + 1e-9
         first = self.forgetting[0]
-        return interval(point.retention, point.retention_n)[1] < interval(first.retention, first.retention_n)[0]
+        low, high = interval(first.retention, first.retention_n)[0], interval(point.retention, point.retention_n)[1]
+        loss = first.retention - point.retention
+        return loss > math.hypot(first.retention - low, high - point.retention)
 
 
 def read_curves(folder: Path) -> Curves | None:

@@ -14,7 +14,7 @@ stand beside them: the same questions, read with care (`parsing`).
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -197,10 +197,6 @@ def _mme_score(sums: Rows) -> Rows:
     return np.asarray(count * np.where(is_there, scores, 0).sum(axis=-1) / is_there.sum(axis=-1))
 
 
-def _mme_table(wanted: Sequence[str] | None) -> Callable[[Sequence[Prediction]], Rows]:
-    return lambda records: _mme_score_rows(records, wanted)
-
-
 _MME = "MME calculation.py: yes or no in the first four characters, else wrong|lower case|otherwise not cut|" + OWN
 MME_ACCURACY = Metric("mme_accuracy", "MME accuracy", f"{_MME}|over all questions", table=_mme_rows, decides=True)
 MME_ACCURACY_PLUS = Metric(
@@ -214,7 +210,7 @@ MME_SCORE, MME_PERCEPTION, MME_COGNITION = (
         f"mme_{name}",
         f"MME {title}",
         f"{_MME}|sum over {what} of 100 x (accuracy + accuracy+), 0 to 200 each",
-        table=_mme_table(wanted),
+        table=partial(_mme_score_rows, wanted=wanted),
         statistic=_mme_score,
         unit="",
     )

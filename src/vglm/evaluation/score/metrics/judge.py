@@ -30,7 +30,7 @@ from vglm.errors import ConfigError, DataError, brief
 from vglm.evaluation.predictions import IMAGES_FOLDER, MAX_ERRORS_SHOWN, Prediction
 from vglm.evaluation.score.metrics.base import Rows
 from vglm.evaluation.score.metrics.external import Compute, ComputedMetric, StoredMetric
-from vglm.files import append_json_lines, inside, whole_lines
+from vglm.files import append_json_lines, explained, inside, whole_lines
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -127,7 +127,8 @@ class Judge:
                     found = _SCORE.search(reply)
                     known[key] = None if found is None else int(found[1]) / 10
                     about = {"key": key, "split": record.split, "id": record.id}
-                    append_json_lines(verdicts, [about | {"score": known[key], "reply": reply}], error=DataError)
+                    with explained(verdicts, error=DataError):
+                        append_json_lines(verdicts, [about | {"score": known[key], "reply": reply}])
                 scores.append(known[key])
         if problems:
             raise DataError(
@@ -153,21 +154,27 @@ class Judge:
         return [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": uri}}]
 
     def _client(self) -> "OpenAI":
-        """The client; nothing that the environment holds for another endpoint is sent along."""
-        from openai import Omit, OpenAI
+        from openai import OpenAI
 
         return OpenAI(
             base_url=self.base_url,
             api_key=self.api_key or NO_KEY,
             timeout=self.timeout_seconds,
             max_retries=ATTEMPTS - 1,
-            default_headers={"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()},
         )
 
     def _ask(self, client: "OpenAI", content: str | list[dict[str, Any]]) -> str:
-        """The reply; a request that failed for the moment is made again."""
+        """The reply; a request that failed for the moment is made again.
+
+        Nothing that the environment holds for another endpoint is sent along.
+        """
+        from openai import Omit
+
         message: Any = {"role": "user", "content": content}
-        reply = client.chat.completions.create(model=self.model, temperature=0, messages=[message])
+        unsent = dict.fromkeys(("OpenAI-Organization", "OpenAI-Project"), Omit())
+        reply = client.chat.completions.create(
+            model=self.model, temperature=0, messages=[message], extra_headers=unsent
+        )
         return str(reply.choices[0].message.content)
 
 
