@@ -78,9 +78,9 @@ class Chat:
             raise ConfigError(f"language must be zh or en, got {language!r}.")
         model, processor = self._parts
         picture = None if image is None else _open(image)
-        english = language == "en" if language else is_english(question)
+        spoken = language or ("en" if is_english(question) else "zh")
         inputs = processor(
-            images=picture, text=question, history=list(history) or None, english=english, return_tensors="pt"
+            images=picture, text=question, history=list(history) or None, language=spoken, return_tensors="pt"
         ).to(model.device)
         with torch.inference_mode():
             output = model.generate(**inputs, **{"do_sample": False, "max_new_tokens": max_new_tokens, **settings})
