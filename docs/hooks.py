@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(?<=\]\()(?!#|[a-z]+:)([^)#\s]+)(?=[)#])")
 """The target of a relative link, without its anchor."""
 MARKER = re.compile(r"<!-- made of: (\w+)/?(\w*) -->")
+ANSI = re.compile(r"\x1b\[[\d;]*m")
+"""A colour, as programs write it for a terminal."""
 PEFT = "https://huggingface.co/docs/peft/package_reference/"
 PAGES = {
     "peft.LoraConfig": f"{PEFT}lora",
@@ -60,11 +62,10 @@ def notebooks(config: MkDocsConfig) -> Iterator[File]:
     outputs = ROOT / "outputs"
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
         executed = outputs / "notebooks" / f"{notebook.stem}.md"
-        pictures = sorted(executed.with_name(f"{notebook.stem}_files").glob("*"))
-        if not executed.is_file() or executed.stat().st_mtime < notebook.stat().st_mtime:
-            yield File.generated(config, f"notebooks/{executed.name}", content=not_executed(notebook))
-            continue
-        for path in (executed, *pictures):
+        is_current = executed.is_file() and executed.stat().st_mtime >= notebook.stat().st_mtime
+        text = ANSI.sub("", executed.read_text(encoding="utf-8")) if is_current else not_executed(notebook)
+        yield File.generated(config, f"notebooks/{executed.name}", content=text)
+        for path in sorted(executed.with_name(f"{notebook.stem}_files").glob("*")) if is_current else ():
             uri = path.relative_to(outputs).as_posix()
             yield File(uri, str(outputs), config.site_dir, config.use_directory_urls)
 
