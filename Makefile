@@ -12,7 +12,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint types fix fuzz docs clean
+.PHONY: help env demo test lint types fix fuzz notebooks docs clean
 
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python,\
 	$(shell $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $(name))))
@@ -29,6 +29,7 @@ help:
 	@echo "make lint    ruff (rules and format) and the import contract"
 	@echo "make types   mypy, strict on src"
 	@echo "make fuzz    damaged and hostile inputs through all that reads them (SEED=, N=, AREAS=)"
+	@echo "make notebooks  all notebooks, executed, in outputs/notebooks (some minutes; each again only when it changed)"
 	@echo "make docs    the documentation as a site in outputs/site, every link checked"
 	@echo "make fix     let ruff mend and format what it can"
 	@echo "make env     .venv with the exact versions of constraints.txt (the targets above do it themselves)"
@@ -66,6 +67,13 @@ fix: env
 
 fuzz: env
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seed $(SEED) --number $(N) --areas $(AREAS)
+
+notebooks: $(patsubst notebooks/%.ipynb,outputs/notebooks/%.md,$(wildcard notebooks/*.ipynb))
+
+# Each runs beside its copy, so that what it writes stays in outputs/.
+outputs/notebooks/%.md: notebooks/%.ipynb | .venv/installed-docs
+	@mkdir -p $(@D) && cp $< $(@D)/
+	TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/jupyter nbconvert --log-level ERROR --execute --to markdown $(@D)/$*.ipynb
 
 docs: .venv/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

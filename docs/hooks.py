@@ -1,11 +1,13 @@
 """What MkDocs calls while it builds the site: pages that lie outside docs/, and reference pages made of the code.
 
+The notebooks are pages too: as `make notebooks` executed them, or where it did not, their text and code alone.
 A page that links to a Markdown file elsewhere in the repository (`../../recipes/xray/README.md`) brings it into the
 site; any other file that is linked to comes along as it is. A comment such as `<!-- made of: conf/method -->` is
 replaced by what `MADE` makes. So the repository's files read the same with and without the site.
 """
 
 import argparse
+import json
 import logging
 import os.path
 import re
@@ -24,6 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(?<=\]\()(?!#|[a-z]+:)([^)#\s]+)(?=[)#])")
 """The target of a relative link, without its anchor."""
 MARKER = re.compile(r"<!-- made of: (\w+)/?(\w*) -->")
+ANSI = re.compile(r"\x1b\[[\d;]*m")
+"""A colour, as programs write it for a terminal."""
 PEFT = "https://huggingface.co/docs/peft/package_reference/"
 PAGES = {
     "peft.LoraConfig": f"{PEFT}lora",
@@ -38,8 +42,10 @@ PAGES = {
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add what pages link to outside docs/, and what those pages link to."""
+    """Add the notebooks, what pages link to outside docs/, and what those pages link to."""
     waiting = [file.src_uri for file in files.documentation_pages()]
+    for file in notebooks(config):
+        files.append(file)
     wanted = set(navigation(config.nav))
     while waiting or wanted:
         for target in wanted:
@@ -49,6 +55,28 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
                 waiting += [uri] if uri.endswith(".md") else []
         wanted = linked(waiting.pop()) if waiting else set()
     return files
+
+
+def notebooks(config: MkDocsConfig) -> Iterator[File]:
+    """The page of each notebook, and its pictures where it was executed."""
+    outputs = ROOT / "outputs"
+    for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        executed = outputs / "notebooks" / f"{notebook.stem}.md"
+        is_current = executed.is_file() and executed.stat().st_mtime >= notebook.stat().st_mtime
+        text = ANSI.sub("", executed.read_text(encoding="utf-8")) if is_current else not_executed(notebook)
+        yield File.generated(config, f"notebooks/{executed.name}", content=text)
+        for path in sorted(executed.with_name(f"{notebook.stem}_files").glob("*")) if is_current else ():
+            uri = path.relative_to(outputs).as_posix()
+            yield File(uri, str(outputs), config.site_dir, config.use_directory_urls)
+
+
+def not_executed(notebook: Path) -> str:
+    """The text and the code of a notebook, as Markdown."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    parts = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+    shown = [text if kind == "markdown" else f"```python\n{text}\n```" for kind, text in parts]
+    note = "*Without outputs: this site was built before `make notebooks`.*"
+    return "\n\n".join([shown[0], note, *shown[1:]])
 
 
 def navigation(entries: Any) -> Iterator[str]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         VisualGlmProcessor,
         VisualGlmTokenizer,
     )
+    from vglm.model.attention import read_attention
     from vglm.runs import Run
     from vglm.tuning.train import train
 
@@ -41,6 +42,7 @@ _HOMES = {
     "evaluation.certificate": {"merge": "merge_runs"},
     "evaluation.pipeline": {"compare": "compare", "evaluate": "evaluate", "score": "score"},
     "evaluation.score.metrics": {"Metric": "Metric"},
+    "model.attention": {"read_attention": "read_attention"},
     "runs": {"Run": "Run"},
     "tuning.train": {"train": "train"},
 }
@@ -63,6 +65,7 @@ __all__ = [
     "load_pretrained",
     "merge",
     "open_image",
+    "read_attention",
     "read_samples",
     "score",
     "train",

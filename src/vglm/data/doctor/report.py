@@ -43,7 +43,7 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console | None = None) -> Non
         diagnosis: What `examine` yielded.
         console: Where to print; 80 columns of standard output if not given.
     """
-    console = console or Console(width=80, highlight=False)
+    console = console or Console(width=80, highlight=False, force_jupyter=False)
     console.print(f"[bold]{escape(diagnosis.survey.source.path)}[/bold]", soft_wrap=True)
     console.print(
         Padding(" · ".join(f"{name} {escape(value)}" for name, value in diagnosis.facts.items()), (0, 0, 1, 0))

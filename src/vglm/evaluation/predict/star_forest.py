@@ -89,10 +89,11 @@ def features(curve: LightCurve, found: Measurement) -> NDArray[np.float64]:
     quartiles = np.percentile(flux, [25, 75])
     ratio = float(np.mean(np.diff(flux) ** 2)) / spread**2
     peak = max(float(spectrum.max()), 1e-12)
-    harmonics = [float(np.interp(share * found.main_frequency, frequencies, spectrum)) / peak for share in (2, 0.5)]
+    strongest = float(frequencies[spectrum.argmax()])
+    harmonics = [float(np.interp(share * strongest, frequencies, spectrum)) / peak for share in (2, 0.5)]
     slow, fast = (float(spectrum[mask].max(initial=0)) / peak for mask in (frequencies < 5, frequencies >= 5))
     fold, scatter = _fold(curve, found.period_days)
-    logarithms = np.log10(np.maximum([found.period_days, found.main_frequency, found.amplitude_mag], 1e-9))
+    logarithms = np.log10(np.maximum([found.period_days, strongest, found.amplitude_mag], 1e-9))
     shape = [skew(flux), kurtosis(flux), float(np.ptp(quartiles)) / spread, ratio]
     folded = [skew(fold), scatter / spread, _second_minimum(fold)]
     return np.nan_to_num(np.array([*logarithms, *shape, *harmonics, slow, fast, *folded], np.float64))

@@ -98,7 +98,7 @@ def print_summary(
     Raises:
         DataError: A file of the folder is missing or damaged.
     """
-    console = console or Console(width=80, highlight=False)
+    console = console or Console(width=80, highlight=False, force_jupyter=False)
     language = language or terminal_language()
     report = _Report(Path(folder), comparison)
     for section in report.sections:
@@ -115,7 +115,7 @@ def print_summary(
 
 def print_table(table: Table, language: Language, console: Console | None = None) -> None:
     """Print one table of a section; 80 columns of standard output if not said otherwise."""
-    (console or Console(width=80, highlight=False)).print(_printed(table, language))
+    (console or Console(width=80, highlight=False, force_jupyter=False)).print(_printed(table, language))
 
 
 class _Report:
