@@ -63,7 +63,7 @@ def score_figures(scored: Scored, language: Language) -> dict[str, str]:
     found = {"scores.svg": _forest(bars, getattr(axis, language), 0.0)} if bars else {}
     curves = read_curves(scored.folder)
     drawn = [] if curves is None else plots(curves)
-    return found | {f"{each.name.removeprefix('plot-')}.svg": _column(each, language) for each in drawn}
+    return found | {f"curve-{each.name.removeprefix('plot-')}.svg": _column(each, language) for each in drawn}
 
 
 def method_figures(rows: Sequence[Row], language: Language) -> dict[str, str]:
@@ -127,11 +127,12 @@ def _wrapped(label: str) -> list[str]:
 
 def _column(plot: Plot, language: Language) -> str:
     """One of the report's plots, its texts large enough for a column."""
-    size = 16  # units of a drawing of WIDTH units, which are 7.4 points in a column
-    style = FILE_STYLE.replace("font-size:12px", f"font-size:{size}px")
+    margin = 10.0  # left of the axis' title
+    size = _FONT * (WIDTH + margin) / _POINTS
+    style = FILE_STYLE.replace("font-size:12px", f"font-size:{size:.1f}px")
     title: Text = plot.title
     body = f"<title>{escape(getattr(title, language))}</title><style>{style}</style>{plot.shapes(language)}"
-    return _svg(WIDTH, HEIGHT, body)
+    return _svg(WIDTH + margin, HEIGHT, f'<g transform="translate({margin:.0f} 0)">{body}</g>')
 
 
 def _svg(width: float, height: float, body: str, font_size: float | None = None) -> str:

@@ -302,7 +302,7 @@ class _Axes:
             parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
         parts.append(_text((left + right) / 2, HEIGHT - 12, across, language, "middle"))
         middle = (top + bottom) / 2
-        parts.append(_text(14, middle, up, language, "middle", extra=f' transform="rotate(-90 14 {middle:.0f})"'))
+        parts.append(_text(10, middle, up, language, "middle", extra=f' transform="rotate(-90 10 {middle:.0f})"'))
         return "".join(parts)
 
 
