@@ -1,5 +1,6 @@
 """Runs side by side: what belongs together is one row, what cannot be compared is refused."""
 
+import csv
 import io
 import json
 import math
@@ -237,3 +238,19 @@ def test_runs_that_cannot_be_compared_are_refused(copied: Path, tmp_path: Path) 
     (copied / "a1/config.yaml").write_text(yaml.safe_dump([1]), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"is no config of train\.py"):
         Run.find([copied])
+
+
+def test_a_table_for_a_paper_has_the_numbers_of_the_rows(
+    sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["report", str(sweep), "--format", "csv", "--output", str(tmp_path / "paper")]) == 0
+    with (tmp_path / "paper" / "comparison.csv").open(encoding="utf-8", newline="") as file:
+        written = list(csv.DictReader(file))
+    rows = tabulate(Run.find([sweep]))
+    assert [(each["method"], float(each["after"]), each["seeds"]) for each in written] == [
+        (row.name, row.after, " ".join(map(str, row.seeds))) for row in rows
+    ]
+    methods = (tmp_path / "paper" / "methods.md").read_text(encoding="utf-8")
+    assert f"Training seeds: {rows[0].name} (seeds 1, 2); {rows[1].name} (seeds 1)." in methods
+    assert f"{rows[1].name}: It was tuned with LoraConfig, r 2" in methods

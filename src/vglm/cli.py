@@ -25,6 +25,8 @@ from vglm.serving.command import add_commands as add_serving
 if TYPE_CHECKING:
     from vglm.data.doctor import Lengths
     from vglm.data.sample import Sample
+    from vglm.runs import Run
+    from vglm.text.prompt import Language
 
 
 PIPE_CLOSED = 141
@@ -256,17 +258,21 @@ def command_line() -> argparse.ArgumentParser:
         "report",
         _report,
         doing="reading the stored answers",
-        help="compare runs, method by method; or make an evaluation's report again",
+        help="compare runs, method by method; make an evaluation's report again; tables and figures for a paper",
         description="Put finished runs side by side, one row for each method with its seeds together: held-out score"
         " with interval, what was forgotten, memory, seconds and size; and each method tested against each other on the"
         " same samples. Runs without an evaluation are evaluated first. Given evaluation folders instead, write their"
-        " reports again from the stored answers, without model or torch.",
-        example="vglm report outputs/sweeps/<time> --markdown table.md;"
-        " vglm report outputs/background/lora/<time>/evaluation",
+        " reports again from the stored answers, without model or torch. With --format print the table for a paper"
+        " instead, of one evaluation or of the methods; with --output write it with figures, methods and a checklist.",
+        example="vglm report outputs/sweeps/<time>; vglm report outputs/background/lora/<time>/evaluation"
+        " --format latex --output paper",
     )
     add = report.add_argument
     add("runs", metavar="RUN", nargs="+", type=Path, help="run folders, folders with runs, `latest`; or an evaluation")
-    add("--markdown", metavar="FILE", type=Path, help="write the table to this file as well")
+    add("--format", choices=["latex", "csv", "markdown"], help="print the table in this form (with --output: markdown)")
+    add("--output", metavar="DIR", type=Path, help="folder for table, figures, methods and checklist; must be new")
+    add("--language", choices=["en", "zh"], help="of what is written (default: that of VGLM_LANG, else en)")
+    add("--markdown", metavar="FILE", type=Path, help=argparse.SUPPRESS)  # as written before --format
     _add_allow_target(add)
 
     score = commands.add(
@@ -452,8 +458,13 @@ def _report(parsed: argparse.Namespace) -> None:
     parsed.runs = [run_folder(folder) for folder in parsed.runs]
     for folder in parsed.runs:
         recover(folder)  # another report may have been killed
+    is_paper = parsed.format is not None or parsed.output is not None
     if any((folder / "evaluation.json").is_file() for folder in parsed.runs):
-        _render_again(parsed.runs)
+        _check_evaluations(parsed.runs)
+        if is_paper:
+            _write_paper(parsed)
+        else:
+            _render_again(parsed.runs, parsed.language)
         return
     from vglm.evaluation.score.side_by_side import as_markdown, compare_methods, print_rows, tabulate
     from vglm.runs import Run
@@ -466,10 +477,34 @@ def _report(parsed: argparse.Namespace) -> None:
             command += [f"--allow-target={name}" for name in parsed.allow_target]
             if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
                 raise WorkbenchError(f"{run.folder} could not be evaluated; its own message stands above.")
+    if is_paper:
+        _write_paper(parsed, runs)
+        return
     rows, tests = tabulate(runs), compare_methods(runs)
     print_rows(rows, tests=tests)
     if parsed.markdown is not None:
         write_text(parsed.markdown, as_markdown(rows, tests))
+
+
+def _write_paper(parsed: argparse.Namespace, runs: "Sequence[Run] | None" = None) -> None:
+    """What a paper needs of one evaluation, that of a single run too, or of the methods of several runs."""
+    from vglm.errors import ConfigError
+    from vglm.evaluation.messages import terminal_language
+    from vglm.evaluation.paper import Paper
+
+    if runs is None and len(parsed.runs) > 1:
+        raise ConfigError(
+            f"--format: a table is of one evaluation, got {len(parsed.runs)}. Call it once for each, or pass the runs"
+            " to compare them."
+        )
+    is_sweep = runs is not None and len(runs) > 1
+    folder = parsed.runs[0] if runs is None else runs[0].evaluation
+    paper = Paper.of_methods(runs) if runs is not None and is_sweep else Paper.of_evaluation(folder)
+    format, language = parsed.format or "markdown", parsed.language or terminal_language()
+    if parsed.output is None:
+        print(paper.printed(format, language), end="")
+    else:
+        print(f"wrote {parsed.output}: {', '.join(paper.write(parsed.output, format, language))}")
 
 
 def _score(parsed: argparse.Namespace) -> None:
@@ -486,14 +521,13 @@ def _score(parsed: argparse.Namespace) -> None:
     print_summary(parsed.folder, rescore(parsed.folder, parsed.settings, write_report))
 
 
-def _render_again(folders: Sequence[Path]) -> None:
+def _render_again(folders: Sequence[Path], language: "Language | None") -> None:
     """Write reports again, from the files alone."""
     from vglm.evaluation.report import print_summary, write_report
     from vglm.evaluation.score.scoring import refresh
 
-    _check_evaluations(folders)
     for folder in folders:
-        print_summary(folder, refresh(folder, write_report))
+        print_summary(folder, refresh(folder, write_report), language=language)
 
 
 def _check_evaluations(folders: Sequence[Path]) -> None:

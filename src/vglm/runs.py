@@ -72,9 +72,21 @@ class DataPlan:
 
     Attributes:
         protocol: None for a run of its own.
+        divided: By what, in words; None of a mixture and of generated data.
+        group: How it is told which samples belong together, in words; None likewise.
+        seed: Of the division, or of the mixing; None where nothing was drawn.
+        validation: What was held out of the training samples, in words; None where the data has a validation split.
+        task: Of a mixture, the name of the data set that is tested on.
+        datasets: Of a mixture, name -> how that data set was divided.
     """
 
     protocol: ProtocolPlan | None = None
+    divided: str | None = None
+    group: str | None = None
+    seed: int | None = None
+    validation: str | None = None
+    task: str | None = None
+    datasets: Mapping[str, "DataPlan"] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +95,7 @@ class DataRecord:
 
     Attributes:
         train: Number of training samples.
+        validation: Number of validation samples; None in older runs.
         sha256: Hash of the data's files.
         files: Name -> SHA-256 of each file.
         train_images: Content hashes of the training pictures; None where they were not hashed.
@@ -92,6 +105,7 @@ class DataRecord:
 
     train: int
     sha256: str
+    validation: int | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     train_images: tuple[str, ...] | None = None
     leakage: tuple[str | Mapping[str, str | int], ...] = ()
@@ -157,6 +171,7 @@ class RunRecord:
         data: What was trained on.
         training: What training took; None while it has not ended.
         forgetting: What checkpoints were scored by; None where none were.
+        versions: Package -> version; None where a package was not installed.
         version: Of the file.
     """
 
@@ -168,6 +183,7 @@ class RunRecord:
     base_weights_sha256: str | None = None
     training: TrainingRecord | None = None
     forgetting: ForgettingRecord | None = None
+    versions: Mapping[str, str | None] = field(default_factory=dict)
     version: int = 1
 
     @property

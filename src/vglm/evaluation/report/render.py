@@ -10,7 +10,6 @@ only its own script.
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +24,7 @@ from rich.text import Text as Printed
 from vglm.evaluation.messages import Text, terminal_language, translate
 from vglm.evaluation.predictions import read_evaluation
 from vglm.evaluation.report import formatting, sections
+from vglm.evaluation.report.markdown import as_cell, as_words
 from vglm.evaluation.report.section import Cell, Line, Scored, Section, Table
 from vglm.evaluation.score.comparison import Comparison
 from vglm.evaluation.score.scoring import refresh
@@ -209,30 +209,19 @@ def _markdown(report: _Report, language: Language) -> str:
 
     def write(cell: Any) -> Any:
         text = plain(cell)
-        return _markdown_text(text) if isinstance(text, str) and not isinstance(text, _Markdown) else text
+        return as_words(text) if isinstance(text, str) and not isinstance(text, _Markdown) else text
 
     environment = _environment(write, autoescape=False)
-    environment.filters["cell"] = lambda cell: _Markdown(_markdown_cell(str(plain(cell))))
+    environment.filters["cell"] = lambda cell: _Markdown(as_cell(str(plain(cell))))
     environment.filters["code"] = lambda text: _Markdown(text.replace("```", "` ` `"))
     environment.globals["table"] = lambda table: _Markdown(_markdown_table(table, plain))
     return "".join(report.bodies(environment, "section.md.j2"))
 
 
-_INSIDE = r"[^\W_]"
-"""What an underscore stands between in a name, where it marks nothing."""
-
-
-def _markdown_text(text: str) -> str:
-    """Any text as words of a paragraph, a list or a table, never as marks."""
-    text = " ".join(re.sub(rf"[\\`*\[\]|~]|(?<!{_INSIDE})_|_(?!{_INSIDE})", r"\\\g<0>", text).split())
-    text = re.sub(r"^(\d*)([#+-]+|[.)])(?=\s|$)", r"\1\\\2", text)  # what would begin a heading or a list
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
 def _markdown_table(table: Table, write: Callable[[Cell], Any]) -> str:
     def row(cells: Sequence[Cell]) -> str:
         filled = [*cells, *[""] * (len(table.header) - len(cells))]
-        return f"| {' | '.join(_markdown_cell(str(write(cell)), empty='') for cell in filled)} |"
+        return f"| {' | '.join(as_cell(str(write(cell)), empty='') for cell in filled)} |"
 
     rule = "| --- |" + " ---: |" * (len(table.header) - 1)
     return "\n".join([row(table.header), rule, *map(row, table.rows)]) + "\n"
@@ -261,9 +250,3 @@ def _printed(table: Table, language: Language) -> PrintedTable:
     for row in table.rows:
         printed.add_row(*map(write, row))
     return printed
-
-
-def _markdown_cell(text: str, *, empty: str = "(empty)") -> str:
-    """Make any text one harmless table cell."""
-    escaped = "".join(f"\\{character}" if character in r"\`*_{}[]()#!|~" else character for character in text)
-    return " ".join(escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split()) or empty

@@ -280,6 +280,17 @@ def _method_of(run: Run) -> tuple[str, str]:
     return run.record.recipe, repr(sorted(settings.items()))
 
 
+def name_methods(runs: Sequence[Run]) -> list[str]:
+    """What the method of each run is called in the tables.
+
+    Args:
+        runs: Those that are put side by side.
+    """
+    methods = {_method_of(run): run for run in runs}
+    names = dict(zip(methods, _names(list(methods.values())), strict=True))
+    return [names[_method_of(run)] for run in runs]
+
+
 def _names(runs: Sequence[Run]) -> Iterable[str]:
     """The recipe of each method's run; where several share one, with the settings in which they differ."""
     known = [(run.record.recipe, _settings(run)) for run in runs]
@@ -664,11 +675,11 @@ def _print_table(console: Console, header: list[str], cells: list[list[str]]) ->
 def _test_cells(tests: Sequence[MethodTest]) -> tuple[list[str], list[list[str]]]:
     points = "points" if all(test.metric.is_share for test in tests) else "difference"
     header = ["methods", points, "95% interval", "seeds too", "p", "p, Holm", "effect", ""]
-    shared = _shared_prefix(name for test in tests for name in (test.first, test.second))
+    shared = shared_prefix(name for test in tests for name in (test.first, test.second))
     cells = []
     for test in tests:
         result = test.result
-        low, high = (_shown(end, test.metric, sign="+") for end in _within_range(result.interval, test.metric))
+        low, high = (_shown(end, test.metric, sign="+") for end in within_range(result.interval, test.metric))
         cells.append(
             [
                 f"{test.second.removeprefix(shared)} − {test.first.removeprefix(shared)}",
@@ -678,13 +689,13 @@ def _test_cells(tests: Sequence[MethodTest]) -> tuple[list[str], list[list[str]]
                 _p(result.p_value),
                 _p(test.p_value),
                 "-" if math.isnan(result.effect_size) else f"{result.effect_size:.2f}",
-                _finding(test),
+                finding(test),
             ]
         )
     return header, cells
 
 
-def _finding(test: MethodTest) -> str:
+def finding(test: MethodTest) -> str:
     """What may be said of two methods: the less is known of other seeds, the weaker the word."""
     if not test.p_value < LEVEL or test.result.groups < test.result.least_groups:
         return "not told apart"
@@ -706,13 +717,13 @@ def _test_legend(tests: Sequence[MethodTest]) -> str:
     )
 
 
-def _within_range(interval: Interval, metric: Metric) -> tuple[float, ...]:
+def within_range(interval: Interval, metric: Metric) -> tuple[float, ...]:
     """No further than a difference can go."""
     return (max(-1.0, interval.low), min(1.0, interval.high)) if metric.is_share else tuple(interval)
 
 
 def _over_seeds(summary: SeedDifference, metric: Metric) -> str:
-    low, high = (_shown(end, metric, sign="+") for end in _within_range(summary.interval, metric))
+    low, high = (_shown(end, metric, sign="+") for end in within_range(summary.interval, metric))
     return f"{low} to {high}"
 
 
@@ -736,7 +747,7 @@ def _p(value: float) -> str:
     return "-" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _shared_prefix(names: Iterable[str]) -> str:
+def shared_prefix(names: Iterable[str]) -> str:
     """The domain that all names begin with."""
     domains = {name.partition("/")[0] for name in names}
     return f"{domains.pop()}/" if len(domains) == 1 else ""
@@ -745,7 +756,7 @@ def _shared_prefix(names: Iterable[str]) -> str:
 def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     header = ["method", "seeds", "before", "after", "95% interval", "seed sd", "sample se"]
     header += ["forgot", "MB", "s", "size MB"]
-    shared = _shared_prefix(row.name for row in rows)
+    shared = shared_prefix(row.name for row in rows)
     cells = [
         [
             row.name.removeprefix(shared),

@@ -78,7 +78,7 @@ def as_file(curves: Curves, title: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
         ' font-family="system-ui, sans-serif">',
         f"<title>{escape(title)}</title><desc>{escape(' '.join(each.about.en for each in drawn))}</desc>",
-        f"<style>{_FILE_STYLE}</style>",
+        f"<style>{FILE_STYLE}</style>",
         f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
         f'<text x="14" y="26" class="head">{escape(title)}</text>',
     ]
@@ -89,7 +89,7 @@ def as_file(curves: Curves, title: str) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-_FILE_STYLE = (
+FILE_STYLE = (
     "text{font-size:12px;fill:#555;paint-order:stroke;stroke:#fff;stroke-width:3px}"
     ".head{font-size:14px;font-weight:600;fill:#111}.grid{stroke:#ddd}"
     ".zero{stroke:#777}.line{fill:none;stroke:#1f5f8b;stroke-width:2}.dot{fill:#1f5f8b}.whisker{stroke:#1f5f8b}"
@@ -97,6 +97,8 @@ _FILE_STYLE = (
     ".budget{stroke:#a83a24;stroke-dasharray:5 4;stroke-width:1.5}.bad{fill:#a83a24;font-weight:600}"
     ".chosen{fill:none;stroke:#111;stroke-width:2}.mark{fill:#111;font-weight:600}.dashed{stroke-dasharray:6 4}"
 )
+
+"""How the plots look in a file."""
 
 
 def _learning(curves: Curves) -> Plot:
@@ -290,22 +292,22 @@ class _Axes:
         """Grid, numbers and names of the axes."""
         parts = []
         left, right, top, bottom = LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
-        for tick in _ticks(*self._x):
+        for tick in ticks(*self._x):
             x, css = self.across(tick), "zero" if tick == 0 else "grid"
             parts.append(f'<line class="{css}" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>')
-            parts.append(f'<text x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{_plain(tick)}</text>')
-        for tick in _ticks(*self._y):
+            parts.append(f'<text x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{plain(tick)}</text>')
+        for tick in ticks(*self._y):
             y, css = self.up(tick), "zero" if tick == 0 else "grid"
-            text = f"{100 * tick:.0f}%" if self._percent else _plain(tick)
+            text = f"{100 * tick:.0f}%" if self._percent else plain(tick)
             parts.append(f'<line class="{css}" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
             parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
         parts.append(_text((left + right) / 2, HEIGHT - 12, across, language, "middle"))
         middle = (top + bottom) / 2
-        parts.append(_text(14, middle, up, language, "middle", extra=f' transform="rotate(-90 14 {middle:.0f})"'))
+        parts.append(_text(10, middle, up, language, "middle", extra=f' transform="rotate(-90 10 {middle:.0f})"'))
         return "".join(parts)
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
     """About five round numbers between two."""
     rough = (high - low) / 5
     size = 10 ** math.floor(math.log10(rough))
@@ -315,7 +317,8 @@ def _ticks(low: float, high: float) -> list[float]:
     ]
 
 
-def _plain(value: float) -> str:
+def plain(value: float) -> str:
+    """A number of an axis."""
     return f"{value:,.10g}".replace("-", "−")
 
 

@@ -31,7 +31,7 @@ def show(scored: Scored) -> Mapping[str, Any]:
             for split, part in comparison.splits.items()
         },
         "metrics": known,
-        "added": [fmt.title(known[name]) for name in _added(scored) if name in known],
+        "added": [fmt.title(known[name]) for name in added_later(scored) if name in known],
     }
 
 
@@ -46,7 +46,7 @@ def lines(scored: Scored) -> list[Line]:
 
 def record(scored: Scored) -> Mapping[str, Any]:
     """The metrics that were added after the scores had been seen."""
-    return {"metrics_added_later": _added(scored)}
+    return {"metrics_added_later": added_later(scored)}
 
 
 def files(scored: Scored) -> Mapping[str, str]:
@@ -54,7 +54,8 @@ def files(scored: Scored) -> Mapping[str, str]:
     return {"scores.svg": _plot(scored)}
 
 
-def _added(scored: Scored) -> list[str]:
+def added_later(scored: Scored) -> list[str]:
+    """Names of the metrics that were asked for after the scores had been seen."""
     settings = read_settings(scored.evaluation)
     first = settings.names if settings.asked_first is None else settings.asked_first
     return [name for name in settings.names if name not in {*first, *(metric.name for metric in METRICS)}]
