@@ -46,7 +46,7 @@ def _without_theirs(text: str) -> str:
     """A document without what is typed in other programs: the first column of tables that translate."""
     lines, is_theirs = [], False
     for line in text.splitlines():
-        is_theirs = re.match(r"\| (there|VisualGLM-6B) \|", line) is not None or (is_theirs and line.startswith("|"))
+        is_theirs = re.match(r"\| (there|原来|VisualGLM-6B) \|", line) is not None or (is_theirs and line.startswith("|"))
         lines.append(re.sub(r"^\|[^|]*\|", "|", line) if is_theirs else line)
     return "\n".join(lines)
 

@@ -73,7 +73,7 @@ def test_predicted_peaks_are_those_measured_on_an_h100(name: str, tokenizer: Vis
         peak = (sum(bytes_of_weights(model).values()) + step.peak + BLAS_WORKSPACE) / 1e9
     else:
         peak = _peak_of_training(model, batch, case.is_checkpointed)
-    assert peak == pytest.approx(MEASURED[name], rel=0.02)
+    assert peak == pytest.approx(MEASURED[name], rel=0.03)
 
 
 @pytest.mark.parametrize(("quantization", "is_checkpointed"), MEASURED_LONG)
@@ -89,7 +89,7 @@ def test_predicted_peaks_of_long_rows_are_those_measured(
     features = torch.zeros(8, config.num_image_tokens, config.text_config.hidden_size, dtype=torch.bfloat16)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels, "image_features": features}
     peak = _peak_of_training(shape_model(config, torch.bfloat16, quantization), batch, is_checkpointed)
-    assert peak == pytest.approx(MEASURED_LONG[quantization, is_checkpointed], rel=0.02)
+    assert peak == pytest.approx(MEASURED_LONG[quantization, is_checkpointed], rel=0.03)
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
