@@ -75,7 +75,7 @@ class Account:
         """What the records should say of some facts, and do not."""
         return [say(f"missing.{key}") for key in keys if key in self.said and not self.said[key]]
 
-    def sections(self) -> list[tuple[Text, Text, Sequence[Text]]]:
+    def sections(self) -> Sequence[tuple[Text, Text, Sequence[Text]]]:
         """(title, sentences, list below them) of each part of the methods section."""
         found = []
         for part, keys in PARTS.items():
