@@ -62,7 +62,7 @@ def forest_answers(train: Sequence[Sample], test: Sequence[Sample], seed: int) -
         found = measured[sample.group][1]
         values = {"type": types[sample.group], "period": found.period_days, "amplitude": found.amplitude_mag}
         kind = sample.meta["kind"]
-        answers.append(ask(kind, values[kind], sample.english, sample.group).answer)
+        answers.append(ask(kind, values[kind], sample.language, sample.group).answer)
     return answers
 
 
