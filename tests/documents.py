@@ -46,7 +46,8 @@ def _without_theirs(text: str) -> str:
     """A document without what is typed in other programs: the first column of tables that translate."""
     lines, is_theirs = [], False
     for line in text.splitlines():
-        is_theirs = re.match(r"\| (there|原来|VisualGLM-6B) \|", line) is not None or (is_theirs and line.startswith("|"))
+        begins = re.match(r"\| (there|原来|VisualGLM-6B) \|", line) is not None
+        is_theirs = begins or (is_theirs and line.startswith("|"))
         lines.append(re.sub(r"^\|[^|]*\|", "|", line) if is_theirs else line)
     return "\n".join(lines)
 
