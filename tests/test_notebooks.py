@@ -25,11 +25,11 @@ def execute(notebook: Path) -> Names:
 
     matplotlib.use("agg")
     names: Names = {}
-    try:
-        for cell in cells_of(notebook, "code"):
+    for cell in cells_of(notebook, "code"):
+        try:
             exec(compile("".join(cell["source"]), f"{notebook.name}, {cell['id']}", "exec"), names)
-    finally:
-        pyplot.close("all")
+        finally:
+            pyplot.close("all")  # as a notebook does after each cell
     return names
 
 
