@@ -180,6 +180,7 @@ def test_a_second_question_knows_the_first(visitor: Visitor, address: str, engin
         visitor.click("#ask")
         wait_until(lambda done=asked + count: len(engine.answers) == done and engine.answers[-1].finish_reason)
         wait_until(lambda: squeezed(visitor.text("#before-chat")).endswith(shown(engine.answers[-1])))
+        wait_until(lambda: not visitor.run("document.querySelector('.generating') !== null"))  # Gradio takes no second
     first, second = engine.answers[-2:]
     history = [("你好", first.text)]
     assert second.text == engine.ask(Question("再见", None, history), sampling=HOW).wait().text
