@@ -70,6 +70,8 @@ class Visitor(Browser):
         self.until(f"{field} !== null")
         self.run(f"{field}.focus(); {field}.select()")
         self.call("Input.insertText", text=text)
+        for _ in range(2):  # until the page's own copy of the field has it
+            self.run("new Promise(done => requestAnimationFrame(() => setTimeout(done, 20)))")
 
     def press(self, key: str) -> None:
         self.call("Input.dispatchKeyEvent", type="keyDown", key=key, text=key if len(key) == 1 else "")
