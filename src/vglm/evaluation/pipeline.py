@@ -23,7 +23,7 @@ from vglm.config.components import describe as describe_component
 from vglm.config.run_config import metrics_of_run
 from vglm.data.loading import load_dataset
 from vglm.data.sample import Sample
-from vglm.data.splits import Splits, spread
+from vglm.data.splits import Splits, pick
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.predict.answers import read_answers, write_answers
 from vglm.evaluation.predict.arms import (
@@ -176,7 +176,7 @@ def evaluate(
         unverified: Whether to take a result that failed its check after training.
         output_dir: The evaluation folder; `<run>/evaluation`, or one below outputs/evaluation, if not given.
         splits: Those that the data has of these.
-        limit: At most so many samples of each split, spread over all of them; None for all. The report is stamped.
+        limit: At most so many samples of each split, see `vglm.data.splits.pick`; None for all. The report is stamped.
         batch_size: Answers per call of the model; None: as many as fit into memory, up to 64.
         max_new_tokens: Longest answer, in tokens.
         temperature: None for greedy answers; above 0 they are drawn at random.
@@ -218,7 +218,7 @@ def evaluate(
     data = _read(_own(tuned, "dataset") if dataset is None else dataset)
     data = data.limited(None if tuned is None else tuned.config.get("limit"))
     whole = select_samples(data, splits, choices)
-    samples = task.check({name: spread(rows, limit) for name, rows in whole.items()})
+    samples = task.check({name: pick(rows, limit) for name, rows in whole.items()})
     output = Path(output_dir or task.output_dir(None if tuned is None else tuned.folder, *names_of(config)))
     key = work_key(config, data.data_hash, tuned)
     answered_with = answers_key(key, model, samples)
