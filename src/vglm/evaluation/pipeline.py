@@ -216,7 +216,8 @@ def evaluate(
 
     # score the stored answers, if the same were asked before
     data = _read(_own(tuned, "dataset") if dataset is None else dataset)
-    data = data.limited(None if tuned is None else tuned.config.get("limit"))
+    own_data = tuned is not None and config["dataset"] == tuned.config["dataset"]
+    data = data.limited(tuned.config.get("limit")) if tuned is not None and own_data else data
     whole = select_samples(data, splits, choices)
     samples = task.check({name: pick(rows, limit) for name, rows in whole.items()})
     output = Path(output_dir or task.output_dir(None if tuned is None else tuned.folder, *names_of(config)))
@@ -247,7 +248,6 @@ def evaluate(
     controls += make_paraphrases(samples, paraphrases, seed)
     train = task.reword(data.train) if baselines else ()
     examples = draw_examples(train, shots_in_context, seed)
-    own_data = tuned is not None and config["dataset"] == tuned.config["dataset"]
     trained = draw(data.train, training_loss_samples, Random(seed)) if own_data else []
     arms = task.ask(limited(open_arms(config, tuned, samples, data.files, controls, load), whole, samples, tuned))
     if own_data:

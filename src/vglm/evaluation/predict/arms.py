@@ -275,7 +275,7 @@ def limited(arms: Arms, whole: Samples, samples: Samples, run: Run | None) -> Ar
         if len(samples[name]) < len(rows)
     ]
     learned = None if run is None else run.config.get("limit")
-    if learned is not None:
+    if run is not None and learned is not None and run.record.data.train >= learned:  # else there were no more
         parts.insert(0, Message("limited_training", {"n": learned}))
     if not parts:
         return arms
