@@ -199,8 +199,8 @@ def _tuned_run(
     settings = [f"{name} {value}" for name, value in method.items() if isinstance(value, int | float)]
     data: dict[str, Value] = {"data": data_name, "n": record.data.train}
     training: dict[str, Value] = {
-        "steps": trainer.get("max_steps"),
-        "batch": trainer.get("per_device_train_batch_size"),
+        "steps": _steps(trainer, log),
+        "batch": _samples_of_step(trainer),
         "rate": trainer.get("learning_rate"),
         "seed": record.seed,
     }
@@ -258,6 +258,19 @@ def _tuned_run(
         log=log,
         result=result,
     )
+
+
+def _steps(trainer: Mapping[str, Any], log: Mapping[str, Any]) -> int | None:
+    """Optimizer steps: as set, or where epochs were, as far as the log goes."""
+    if (steps := trainer.get("max_steps")) is not None and steps > 0:
+        return int(steps)
+    return max((int(each["step"]) for name in ("learning", "forgetting") for each in log[name]), default=steps)
+
+
+def _samples_of_step(trainer: Mapping[str, Any]) -> int | None:
+    """Samples that a process learns from in a step, over all accumulated batches."""
+    batch = trainer.get("per_device_train_batch_size")
+    return None if batch is None else int(batch * (trainer.get("gradient_accumulation_steps") or 1))
 
 
 def limited(arms: Arms, whole: Samples, samples: Samples, run: Run | None) -> Arms:
