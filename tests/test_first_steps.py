@@ -221,6 +221,14 @@ def test_a_file_says_what_the_command_line_says(tmp_path: Path) -> None:
     [
         ("lora_rank: 8\nstage: sft\n", ["lora_rank -> method.r", "not needed: stage", "method.r=8"]),
         ("learning_rate: 0.1\ntrain_type: full\nfoo: 1\n", ["below trainer", "method=full", "no such thing here: foo"]),
+        (
+            "finetuning_type: full\nuse_dora: false\nfreeze_vit: true\nresume_from_checkpoint: null\nval_size: 0.1\n",
+            ["~recipes' method=full 'dataset.division.fractions={train:0.8,validation:0.1,test:0.1}'"],
+        ),
+        (
+            "finetuning_type: lora\nfreeze_vit: false\nnum_train_epochs: 3\n",
+            ["~recipes' method=components method.vision=lora trainer.num_train_epochs=3 trainer.max_steps=-1"],
+        ),
         ("- 1\n", ["expected keys and values"]),
         ("a: [", ["mine.yaml"]),
     ],
