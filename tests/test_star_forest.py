@@ -62,6 +62,9 @@ def test_a_forest_names_the_types_and_stands_among_the_baselines() -> None:
     assert forest_answers([*train, *without], test, seed=1) == answers  # a mixture's other samples teach nothing here
     one_group = [replace(each, group="sector 1") for each in test]  # divided by another rule than by star
     assert forest_answers(train, one_group, seed=1) == answers
+    for other in ("kplr1.fits", [1.0, 2.0]):  # a column of that name
+        named = [replace(each, meta={**each.meta, SERIES: other}) for each in test]
+        assert forest_answers(train, named, seed=1) == []
     gone = replace(test[0], meta={**test[0].meta, SERIES: keep_series(Path("gone.csv"), flux="auto", magnitudes=None)})
     assert forest_answers(train, [gone, *test], seed=1) == []  # the model's answers are kept all the same
 

@@ -390,7 +390,7 @@ def pick(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
     if not isinstance(samples, list | SampleTable | Selection):
         return [samples[row] for row in sorted(random.Random(_PICK_SEED).sample(range(len(samples)), limit))]
     outline = Outline.of(samples, "kind")
-    has_kinds = len({*outline.fields["kind"]} - {None}) > 1
+    has_kinds = len({str(kind) for kind in outline.fields["kind"] if kind is not None}) > 1
     strata = find_strata(outline, "kind" if has_kinds else None)[0]
     return [samples[row] for row in sorted(shot_order(outline.ids, strata=strata, seed=_PICK_SEED)[:limit])]
 

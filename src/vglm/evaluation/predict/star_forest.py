@@ -41,12 +41,12 @@ def forest_answers(train: Sequence[Sample], test: Sequence[Sample], seed: int) -
         An answer to each question; none where a question is not about a light curve that can be read, or scikit-learn
         is not installed.
     """
-    if not len(test) or not len(train) or SERIES not in test[0].meta:
+    if not len(test) or not len(train) or not _has_series(test[0]):
         return []
     asked, generator = list(test), random.Random(seed)
     some = draw(train, _SAMPLES_PER_STAR * MOST_STARS, generator)  # a mixture has other samples too
-    stars = {each.meta[SERIES]: each for each in some if SERIES in each.meta and "type" in each.meta}
-    if not stars or not all(SERIES in each.meta and each.meta.get("kind") in QUESTIONS for each in asked):
+    stars = {each.meta[SERIES]: each for each in some if _has_series(each) and "type" in each.meta}
+    if not stars or not all(_has_series(each) and each.meta.get("kind") in QUESTIONS for each in asked):
         return []
     if util.find_spec("sklearn") is None:
         print("features + random forest: not asked, scikit-learn is missing (pip install -e .[baselines])")
@@ -56,6 +56,12 @@ def forest_answers(train: Sequence[Sample], test: Sequence[Sample], seed: int) -
     except DataError as error:  # a file is gone, a star is constant: no reason to lose the model's answers
         print(f"features + random forest: not asked, {error}")
         return []
+
+
+def _has_series(sample: Sample) -> bool:
+    """Whether it says where its light curve is; a column of the data may have that name for something else."""
+    series = sample.meta.get(SERIES)
+    return isinstance(series, str) or callable(series)
 
 
 def _answers(stars: Sequence[Sample], asked: Sequence[Sample], seed: int) -> list[str]:
