@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ from vglm.chatting import is_english
 from vglm.cli import main
 from vglm.config import compose, load_run_config, repo_root
 from vglm.config.own_file import take_file
+from vglm.data.sample import Sample, Turn
 from vglm.errors import ConfigError, DataError
-from vglm.evaluation.predict.shared_answers import KIND
+from vglm.evaluation.predict.shared_answers import KIND, SharedAnswers
+from vglm.evaluation.predictions import read_predictions, unanswered, write_predictions
 from vglm.evaluation.report import print_summary
 from vglm.runs import Run
 
@@ -106,6 +109,17 @@ def test_kept_answers_that_were_altered_are_asked_again(
     capsys.readouterr()
     evaluate.run(compose("evaluate", [*asked, f"output_dir={sweep[0] / 'two'}"]))
     assert "answered in an earlier evaluation" not in capsys.readouterr().out
+
+
+def test_answers_that_could_not_be_given_are_not_kept(tmp_path: Path) -> None:
+    sample = Sample("a", "a", None, (Turn("?", "yes"),), "en")
+    shared = SharedAnswers({"model": str(tmp_path)})
+    for name, error in (("one", "a package is missing"), ("two", None)):
+        record = replace(unanswered(sample, "test"), prediction="" if error else "no", error=error)
+        write_predictions([record], tmp_path / name / "before" / "predictions.jsonl")
+        shared.keep(tmp_path / name, "before", {"test": [sample]})
+    shared.fetch(tmp_path / "three", "before", {"test": [sample]})
+    assert [each.prediction for each in read_predictions(tmp_path / "three" / "before" / "predictions.jsonl")] == ["no"]
 
 
 def test_a_limit_is_stamped_and_the_terminal_speaks_chinese(
@@ -207,6 +221,14 @@ def test_a_file_says_what_the_command_line_says(tmp_path: Path) -> None:
     [
         ("lora_rank: 8\nstage: sft\n", ["lora_rank -> method.r", "not needed: stage", "method.r=8"]),
         ("learning_rate: 0.1\ntrain_type: full\nfoo: 1\n", ["below trainer", "method=full", "no such thing here: foo"]),
+        (
+            "finetuning_type: full\nuse_dora: false\nfreeze_vit: true\nresume_from_checkpoint: null\nval_size: 0.1\n",
+            ["~recipes' method=full 'dataset.division.fractions={train:0.8,validation:0.1,test:0.1}'"],
+        ),
+        (
+            "finetuning_type: lora\nfreeze_vit: false\nnum_train_epochs: 3\n",
+            ["~recipes' method=components method.vision=lora trainer.num_train_epochs=3 trainer.max_steps=-1"],
+        ),
         ("- 1\n", ["expected keys and values"]),
         ("a: [", ["mine.yaml"]),
     ],

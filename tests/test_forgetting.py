@@ -19,6 +19,9 @@ import evaluate
 from train import run
 from vglm.config import build, check_config, compose
 from vglm.data.loading import load_dataset
+from vglm.data.mixing import Mixture
+from vglm.data.sample import Sample, Turn
+from vglm.data.splits import pick
 from vglm.errors import CheckpointError, ConfigError, DataError
 from vglm.evaluation.checkpoint_selection import (
     EXAMPLE_TOKENS,
@@ -26,7 +29,6 @@ from vglm.evaluation.checkpoint_selection import (
     choose,
     is_lost,
     lost_points,
-    pick,
     preserving_state,
     primary_share,
     write_scores,
@@ -210,13 +212,24 @@ def test_a_budget_without_a_retention_set_is_refused(few_shot_folder: Path) -> N
 
 def test_picked_samples_are_of_all_kinds() -> None:
     scenes = SceneDialogues(300, seed=5)
-    assert [each.id for each in pick(scenes, 3)] == ["scenes-5-0", "scenes-5-100", "scenes-5-200"]
+    drawn = [each.id for each in pick(scenes, 3)]
+    assert len(set(drawn)) == 3
+    assert drawn == [each.id for each in pick(scenes, 3)]
     listed = list(scenes[:120])
     picked = pick(listed, 18)
     assert {each.meta["kind"] for each in picked} == {each.meta["kind"] for each in listed}
     assert len(picked) == 18
     assert set(map(id, pick(listed, 9))) < set(map(id, picked))
     assert pick(listed, 500) == listed
+
+
+def test_picked_samples_are_not_those_of_one_class_where_classes_come_in_turn() -> None:
+    stars = [Sample(f"s#{n}", f"{n}", None, (Turn("?", str(n % 6)),), "en", {"kind": "type"}) for n in range(120)]
+    assert {each.answer for each in pick(stars, 20)} == set("012345")  # every sixth is of the same type
+    others = [dataclasses.replace(each, id=f"o{each.id}") for each in stars]
+    mixture = Mixture({"stars": stars, "others": others}, {"stars": 1, "others": 1}, length=200)
+    both = [each.id[0] for each in pick(mixture, 100)]  # every other one is of the same part
+    assert min(both.count("s"), both.count("o")) > 20
 
 
 # --- in training ------------------------------------------------------------------------------------------------------

@@ -142,6 +142,12 @@ def test_of_several_references_the_nearest_counts(prediction: str, scores: dict[
     assert {name: found[name] for name in scores} == scores
 
 
+def test_a_list_that_the_model_was_to_write_is_right() -> None:
+    said = '["automobile", "car"]'
+    assert exact_match(said, f" {said}") == rouge_l_characters(said, said) == 1.0
+    assert exact_match('["automobile"]', said) == 0.0
+
+
 def test_a_record_with_an_error_scores_nothing() -> None:
     assert EXACT_MATCH.score([record("", "")]) == 1.0
     assert [metric.score([record("", "", error="unreadable")]) for metric in METRICS] == [0.0, 0.0]

@@ -8,7 +8,7 @@ import pytest
 
 from vglm.data.astronomy.light_curve import LightCurve, measure
 from vglm.data.astronomy.questions import ask
-from vglm.data.astronomy.series import SERIES, open_series
+from vglm.data.astronomy.series import SERIES, keep_series, open_series
 from vglm.data.division import ByGroup
 from vglm.data.loading import load_dataset
 from vglm.data.sample import Sample
@@ -58,6 +58,15 @@ def test_a_forest_names_the_types_and_stands_among_the_baselines() -> None:
     assert forest.scores["exact_match"] == 1
     without = [replace(each, meta={"kind": "type"}) for each in test]
     assert forest_answers(train, without, seed=1) == []
+    assert forest_answers(train, [*test, *without], seed=1) == []
+    assert forest_answers([*train, *without], test, seed=1) == answers  # a mixture's other samples teach nothing here
+    one_group = [replace(each, group="sector 1") for each in test]  # divided by another rule than by star
+    assert forest_answers(train, one_group, seed=1) == answers
+    for other in ("kplr1.fits", [1.0, 2.0]):  # a column of that name
+        named = [replace(each, meta={**each.meta, SERIES: other}) for each in test]
+        assert forest_answers(train, named, seed=1) == []
+    gone = replace(test[0], meta={**test[0].meta, SERIES: keep_series(Path("gone.csv"), flux="auto", magnitudes=None)})
+    assert forest_answers(train, [gone, *test], seed=1) == []  # the model's answers are kept all the same
 
 
 def test_a_set_of_files_keeps_where_its_light_curves_are(tmp_path: Path) -> None:

@@ -201,9 +201,10 @@ def command_line() -> argparse.ArgumentParser:
         "cache",
         _cache,
         doing="looking into the cache",
-        help="list or clear the features of pictures that training and evaluation keep",
+        help="list or clear what training and evaluation keep: features of pictures, answers, tables",
         description="Frozen vision parts look at each picture once; what they made of it is kept in ~/.cache/vglm, or"
-        " where the environment variable VGLM_CACHE says. Clearing it costs time only.",
+        " where the environment variable VGLM_CACHE says. So are tables of the data, and the answers of untuned models"
+        " with their questions and references. Clearing it costs time only.",
         example="vglm cache --clear",
     )
     cache.add_argument("--clear", action="store_true", help="remove it")

@@ -76,6 +76,12 @@ _SURE = frozenset(
     | {"learning_rate", "num_train_epochs", "per_device_train_batch_size"}
 )
 """Keys that no file of ours has at its top."""
+_UNFROZEN = {
+    "freeze_aligner": "method=components method.projection=full",
+    "freeze_vision_tower": "method=components method.vision=lora",
+    "freeze_vit": "method=components method.vision=lora",
+}
+"""What is frozen here unless it is named: their key -> what it means where it is false."""
 _VALUES = {"full": "full", "freeze": "components", "lora": "lora", "4": "nf4", "8": "int8"}
 
 
@@ -107,6 +113,10 @@ def refuse_foreign(values: Mapping[str, Any], source: str, config_name: str) -> 
     for key, value in values.items():
         ours = key if key == "output_dir" else translate(key)
         ours = key if ours is None and key in known else ours
+        if key in _UNFROZEN:
+            ours = _UNFROZEN[key] if value is False else _NOTHING
+        elif ours and (value is None or (_is_whole(ours) and not value)):  # switched off, or left to the default
+            ours = _NOTHING
         if not ours:
             left["not needed" if ours is not None else "there is no such thing here"].append(key)
             continue
@@ -114,7 +124,7 @@ def refuse_foreign(values: Mapping[str, Any], source: str, config_name: str) -> 
             same.append(ours)
         else:
             lines.append(f"\n  {key} -> {ours}")
-        command += [part for part in _with_value(ours, key, value).split() if part not in command]
+        command += [part for part in _with_value(ours, key, value) if part not in command]
     kept = {
         "below trainer, by the same name": [
             each.removeprefix("trainer.") for each in same if each.startswith("trainer.")
@@ -123,21 +133,35 @@ def refuse_foreign(values: Mapping[str, Any], source: str, config_name: str) -> 
     }
     lines += [f"\n  {how}: {', '.join(names)}" for how, names in kept.items() if names]
     lines += [f"\n  {why}: {', '.join(names)}" for why, names in left.items() if names]
+    if values.get("num_train_epochs") and "max_steps" not in values:  # which comes first where both are set
+        command.append("trainer.max_steps=-1")
+    *others, last = [part for part in command if part.startswith("method=")] or [""]
+    command = [part for part in command if part not in others or part == last]
     raise ConfigError(
         f"{source} has the keys of LLaMA-Factory or ms-swift. Here they are called{''.join(lines)}\nThe same command:"
         f" {shlex.join(command)}"
     )
 
 
-def _with_value(ours: str, key: str, value: Any) -> str:
-    """An override, or several, with the value of their key."""
-    if "=" in ours.rpartition(" ")[2] and not ours.endswith("path"):
-        return ours
+def _is_whole(ours: str) -> bool:
+    """Whether a translation says a value too."""
+    return "=" in ours.rpartition(" ")[2]
+
+
+def _with_value(ours: str, key: str, value: Any) -> list[str]:
+    """The overrides that say a key with its value."""
+    if _is_whole(ours):
+        return ours.split()
     if ours.endswith("dataset.path"):
-        return f"{ours}=FILE"
-    if isinstance(value, list):
-        return f"{ours}=[{','.join(map(str, value))}]"
+        return f"{ours}=FILE".split()
     if ours == "method.target_modules" and value == "all":  # as methods have it unless told otherwise
-        return ""
+        return []
+    *choices, ours = ours.split()
+    if ours == "dataset.division.fractions" and isinstance(value, float):
+        held_out = {"validation": value, "test": value} if key == "val_size" else {"test": value}
+        parts = {"train": round(1 - sum(held_out.values()), 6), **held_out}
+        value = f"{{{','.join(f'{name}:{part}' for name, part in parts.items())}}}"
+    elif isinstance(value, list):
+        value = f"[{','.join(map(str, value))}]"
     known = _VALUES if ours in ("method", "model.quantization") else {}
-    return f"{ours}={known.get(str(value), value)}"
+    return [*choices, f"{ours}={known.get(str(value), value)}"]

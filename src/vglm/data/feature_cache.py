@@ -23,19 +23,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import PIL
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from tqdm.auto import tqdm
 
 from vglm.data.collator import open_image_of
+from vglm.data.hashing import describe_decoder
 from vglm.data.images import image_sha256
 from vglm.data.sample import Sample
 from vglm.errors import CacheError, DataError, brief
@@ -374,7 +372,7 @@ def _describe_source(sample: Sample) -> bytes | None:
         state.st_size,
         state.st_mtime_ns,
         state.st_ctime_ns,
-        _decoder(),
+        describe_decoder(),
     )
     return hashlib.sha256(repr(facts).encode()).digest()
 
@@ -385,18 +383,6 @@ def _is_settled(sample: Sample) -> bool:
         return False
     state = path.stat()
     return time.time() - max(state.st_mtime, state.st_ctime) > _SETTLED_SECONDS
-
-
-@cache
-def _decoder() -> str:
-    """What turns a file into pixels: the code of this package and the libraries under it."""
-    code = hashlib.sha256()
-    for module in sorted(Path(__file__).parent.glob("*.py")):
-        code.update(module.read_bytes())
-    versions = [f"pillow {PIL.__version__}", f"numpy {np.__version__}"]
-    with suppress(metadata.PackageNotFoundError):
-        versions.append(f"pydicom {metadata.version('pydicom')}")
-    return f"{code.hexdigest()} {versions}"
 
 
 def _name(sample: Sample) -> str:

@@ -3,8 +3,13 @@
 import hashlib
 import inspect
 import os
+from contextlib import suppress
 from functools import cache
+from importlib import metadata
 from pathlib import Path
+
+import numpy as np
+import PIL
 
 from vglm.files import file_sha256
 
@@ -53,3 +58,15 @@ def hash_reading_code() -> str:
     return hashlib.sha256(
         b"\0".join(file.read_bytes() for file in [*sorted(readers.glob("*.py")), *modules])
     ).hexdigest()
+
+
+@cache
+def describe_decoder() -> str:
+    """What turns a file into pixels: the code that does, and the libraries under it."""
+    code = hashlib.sha256()
+    for module in sorted(Path(__file__).parent.glob("*.py")):
+        code.update(module.read_bytes())
+    versions = [f"pillow {PIL.__version__}", f"numpy {np.__version__}"]
+    with suppress(metadata.PackageNotFoundError):
+        versions.append(f"pydicom {metadata.version('pydicom')}")
+    return f"{code.hexdigest()} {versions}"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from vglm.caching import remembered_arrays
-from vglm.data.hashing import hash_reading_code
+from vglm.data.hashing import describe_decoder
 from vglm.data.images import check_image_header, image_sha256
 from vglm.data.look_alikes import thumbnail
 from vglm.data.outline import Outline
@@ -106,7 +106,7 @@ def _decode(samples: Mapping[str, Sample], faults: dict[str, str]) -> dict[Path 
         with suppress(_Faulty):
             look()
         return {}
-    facts = [[[str(each.image), repr(each.window)] for each in shown.values()], hash_reading_code()]
+    facts = [[[str(each.image), repr(each.window)] for each in shown.values()], describe_decoder()]
     try:
         kept = remembered_arrays(CACHE_KIND, files, facts, look)
     except _Faulty:

@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import logging
 import os
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vglm.caching import remembered
-from vglm.data.division import SPLITS, split_by_group
+from vglm.data.division import SPLITS, shot_order, split_by_group
 from vglm.data.grouping import find_strata, merge_groups
 from vglm.data.hashing import hash_file
 from vglm.data.look_alikes import Scope, find_copies, search_scope
@@ -229,8 +230,8 @@ class Splits:
         return self.thumbnails[sample.image]
 
     def limited(self, limit: int | None) -> "Splits":
-        """The same data with at most so many training samples, see `spread`."""
-        return replace(self, train=spread(self.train, limit))
+        """The same data with at most so many training samples, see `pick`."""
+        return replace(self, train=pick(self.train, limit))
 
     def warn_of_tiny_test(self) -> None:
         """Say before training that a test split of one picture tells nothing; folds are put together afterwards."""
@@ -374,12 +375,27 @@ def _at(samples: Sequence[Sample], rows: Sequence[int]) -> Sequence[Sample]:
     return Selection(samples, rows)
 
 
-def spread(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
-    """At most so many samples at equal distances, so that what is sorted by class keeps its classes; None: all."""
-    count = len(samples)
-    return samples if limit is None or count <= limit else [samples[row * count // limit] for row in range(limit)]
+def pick(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
+    """At most so many samples, in order, the same ones every time; None: all.
+
+    Of the kinds of question, or where there is one kind alone of the answers, each has its turn. The draw is seeded:
+    data that is sorted, or goes through its classes in turn, is not met at the distance of one class.
+
+    Args:
+        samples: Of a split. From samples that are made or mixed on demand some are drawn whatever their kind.
+        limit: How many.
+    """
+    if limit is None or len(samples) <= limit:
+        return samples
+    if not isinstance(samples, list | SampleTable | Selection):
+        return [samples[row] for row in sorted(random.Random(_PICK_SEED).sample(range(len(samples)), limit))]
+    outline = Outline.of(samples, "kind")
+    has_kinds = len({str(kind) for kind in outline.fields["kind"] if kind is not None}) > 1
+    strata = find_strata(outline, "kind" if has_kinds else None)[0]
+    return [samples[row] for row in sorted(shot_order(outline.ids, strata=strata, seed=_PICK_SEED)[:limit])]
 
 
+_PICK_SEED = 1
 _LOOKED_AT = 100
 """So many test samples are looked at before a test split is said to show one picture."""
 

@@ -35,12 +35,8 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import SaveStrategy
 
 from vglm.data.collator import Collator
-from vglm.data.division import shot_order
-from vglm.data.grouping import find_strata
-from vglm.data.outline import Outline
 from vglm.data.sample import Sample
-from vglm.data.splits import Splits, fingerprint
-from vglm.data.table import SampleTable, Selection
+from vglm.data.splits import Splits, fingerprint, pick
 from vglm.errors import CheckpointError, ConfigError, DataError
 from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import generate_predictions
@@ -354,7 +350,6 @@ EXAMPLE_TOKENS = 64
 """Longest answer that is shown."""
 _COLUMNS = 80
 _SPARE_TOKENS = 4
-_SEED = 1
 
 
 @dataclass(frozen=True)
@@ -457,12 +452,12 @@ class CheckpointSelection:
             )
         domain_split = "validation" if len(splits.validation) else "train"
         return EvalSamples(
-            domain=pick(getattr(splits, domain_split), limit),
+            domain=list(pick(getattr(splits, domain_split), limit)),
             domain_split=domain_split,
-            retention=pick(retention, limit),
+            retention=list(pick(retention, limit)),
             retention_source=source if len(retention) else "none",
             retention_sha256=fingerprint(retention) if len(retention) else None,
-            examples=pick(splits.test, EXAMPLES),
+            examples=list(pick(splits.test, EXAMPLES)),
         )
 
     def watch(
@@ -555,19 +550,3 @@ def _ask(
         title="scoring the checkpoint",
         feature_cache=False if features is None else features,
     )
-
-
-def pick(samples: Sequence[Sample], limit: int) -> list[Sample]:
-    """At most so many samples, in order: kinds and answers take turns, so that each is among them.
-
-    Args:
-        samples: Of a split. From samples that are made or mixed on demand every n-th is taken.
-        limit: How many.
-    """
-    if len(samples) <= limit:
-        return list(samples)
-    if not isinstance(samples, list | SampleTable | Selection):
-        return [samples[number * len(samples) // limit] for number in range(limit)]
-    outline = Outline.of(samples, "kind")
-    kinds = find_strata(outline, "kind")[0] if any(outline.fields["kind"]) else find_strata(outline)[0]
-    return [samples[row] for row in sorted(shot_order(outline.ids, strata=kinds, seed=_SEED)[:limit])]

@@ -23,7 +23,7 @@ from vglm.config.components import describe as describe_component
 from vglm.config.run_config import metrics_of_run
 from vglm.data.loading import load_dataset
 from vglm.data.sample import Sample
-from vglm.data.splits import Splits, spread
+from vglm.data.splits import Splits, pick
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.predict.answers import read_answers, write_answers
 from vglm.evaluation.predict.arms import (
@@ -176,7 +176,7 @@ def evaluate(
         unverified: Whether to take a result that failed its check after training.
         output_dir: The evaluation folder; `<run>/evaluation`, or one below outputs/evaluation, if not given.
         splits: Those that the data has of these.
-        limit: At most so many samples of each split, spread over all of them; None for all. The report is stamped.
+        limit: At most so many samples of each split, see `vglm.data.splits.pick`; None for all. The report is stamped.
         batch_size: Answers per call of the model; None: as many as fit into memory, up to 64.
         max_new_tokens: Longest answer, in tokens.
         temperature: None for greedy answers; above 0 they are drawn at random.
@@ -216,9 +216,10 @@ def evaluate(
 
     # score the stored answers, if the same were asked before
     data = _read(_own(tuned, "dataset") if dataset is None else dataset)
-    data = data.limited(None if tuned is None else tuned.config.get("limit"))
+    own_data = tuned is not None and config["dataset"] == tuned.config["dataset"]
+    data = data.limited(tuned.config.get("limit")) if tuned is not None and own_data else data
     whole = select_samples(data, splits, choices)
-    samples = task.check({name: spread(rows, limit) for name, rows in whole.items()})
+    samples = task.check({name: pick(rows, limit) for name, rows in whole.items()})
     output = Path(output_dir or task.output_dir(None if tuned is None else tuned.folder, *names_of(config)))
     key = work_key(config, data.data_hash, tuned)
     answered_with = answers_key(key, model, samples)
@@ -247,7 +248,6 @@ def evaluate(
     controls += make_paraphrases(samples, paraphrases, seed)
     train = task.reword(data.train) if baselines else ()
     examples = draw_examples(train, shots_in_context, seed)
-    own_data = tuned is not None and config["dataset"] == tuned.config["dataset"]
     trained = draw(data.train, training_loss_samples, Random(seed)) if own_data else []
     arms = task.ask(limited(open_arms(config, tuned, samples, data.files, controls, load), whole, samples, tuned))
     if own_data:

@@ -11,6 +11,7 @@ from typing import Any
 
 from vglm.data.astronomy.files import FluxColumn, read_light_curve
 from vglm.data.astronomy.light_curve import LightCurve
+from vglm.errors import DataError
 
 SERIES = "light_curve"
 """Its key in `Sample.meta`."""
@@ -29,9 +30,13 @@ def open_series(kept: str | Callable[[], LightCurve], star: str) -> LightCurve:
         star: The star's name.
 
     Raises:
-        DataError: The file cannot be read any more.
+        DataError: The file cannot be read any more, or the text is not from `keep_series`.
     """
     if callable(kept):
         return kept()
-    told: dict[str, Any] = json.loads(kept)
-    return read_light_curve(Path(told["file"]), star=star, flux=told["flux"], magnitudes=told["magnitudes"])
+    try:
+        told: dict[str, Any] = json.loads(kept)
+        file, options = Path(told["file"]), {name: told[name] for name in ("flux", "magnitudes")}
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise DataError(f"{star}: {SERIES!r} does not say where a light curve is, but {kept[:100]!r}.") from error
+    return read_light_curve(file, star=star, **options)

@@ -199,8 +199,8 @@ def _tuned_run(
     settings = [f"{name} {value}" for name, value in method.items() if isinstance(value, int | float)]
     data: dict[str, Value] = {"data": data_name, "n": record.data.train}
     training: dict[str, Value] = {
-        "steps": trainer.get("max_steps"),
-        "batch": trainer.get("per_device_train_batch_size"),
+        "steps": _steps(trainer, log),
+        "batch": _samples_of_step(trainer),
         "rate": trainer.get("learning_rate"),
         "seed": record.seed,
     }
@@ -260,6 +260,19 @@ def _tuned_run(
     )
 
 
+def _steps(trainer: Mapping[str, Any], log: Mapping[str, Any]) -> int | None:
+    """Optimizer steps: as set, or where epochs were, as far as the log goes."""
+    if (steps := trainer.get("max_steps")) is not None and steps > 0:
+        return int(steps)
+    return max((int(each["step"]) for name in ("learning", "forgetting") for each in log[name]), default=steps)
+
+
+def _samples_of_step(trainer: Mapping[str, Any]) -> int | None:
+    """Samples that a process learns from in a step, over all accumulated batches."""
+    batch = trainer.get("per_device_train_batch_size")
+    return None if batch is None else int(batch * (trainer.get("gradient_accumulation_steps") or 1))
+
+
 def limited(arms: Arms, whole: Samples, samples: Samples, run: Run | None) -> Arms:
     """The same arms, with a stamp where fewer samples than there are were learned from, or are asked.
 
@@ -275,7 +288,7 @@ def limited(arms: Arms, whole: Samples, samples: Samples, run: Run | None) -> Ar
         if len(samples[name]) < len(rows)
     ]
     learned = None if run is None else run.config.get("limit")
-    if learned is not None:
+    if run is not None and learned is not None and run.record.data.train >= learned:  # else there were no more
         parts.insert(0, Message("limited_training", {"n": learned}))
     if not parts:
         return arms

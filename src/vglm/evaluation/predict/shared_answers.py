@@ -22,7 +22,7 @@ from vglm.data.sample import Sample
 from vglm.data.slices import ImageSlice
 from vglm.data.splits import fingerprint
 from vglm.errors import WorkbenchError
-from vglm.evaluation.predictions import PREDICTIONS_FILE
+from vglm.evaluation.predictions import PREDICTIONS_FILE, read_predictions
 from vglm.evaluation.seals import digest_of
 from vglm.files import file_sha256, read_text, replaced_folder, write_text
 
@@ -63,10 +63,15 @@ class SharedAnswers:
         print(f"{label}: answered in an earlier evaluation of the same model")
 
     def keep(self, folder: Path, label: str, splits: Mapping[str, Sequence[Sample]]) -> None:
-        """Keep the answers to these questions; that this fails costs the next evaluation time, nothing else."""
+        """Keep the answers to these questions; that this fails costs the next evaluation time, nothing else.
+
+        Where a picture could not be opened nothing is kept: the package or disk that was missing may come back.
+        """
         if self.facts is None or (kept := self._place(splits)).exists():
             return
         try:
+            if any(each.error is not None for each in read_predictions(folder / label / PREDICTIONS_FILE)):
+                return
             kept.parent.mkdir(parents=True, exist_ok=True)
             with replaced_folder(kept, marker=_HASH_FILE) as new:
                 shutil.copytree(folder / label, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))

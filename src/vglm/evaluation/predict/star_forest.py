@@ -16,9 +16,10 @@ from scipy.stats import kurtosis, skew
 from tqdm.auto import tqdm
 
 from vglm.data.astronomy.light_curve import LightCurve, Measurement, measure
-from vglm.data.astronomy.questions import ask
+from vglm.data.astronomy.questions import QUESTIONS, ask
 from vglm.data.astronomy.series import SERIES, open_series
 from vglm.data.sample import Sample
+from vglm.errors import DataError
 from vglm.evaluation.predict.training_answers import draw
 
 MOST_STARS = 300
@@ -37,31 +38,50 @@ def forest_answers(train: Sequence[Sample], test: Sequence[Sample], seed: int) -
         seed: Of the draw of stars, and of the forest.
 
     Returns:
-        An answer to each question; none where samples have no light curves, or scikit-learn is not installed.
+        An answer to each question; none where a question is not about a light curve that can be read, or scikit-learn
+        is not installed.
     """
-    if not len(test) or not len(train) or any(SERIES not in each.meta for each in (test[0], train[0])):
+    if not len(test) or not len(train) or not _has_series(test[0]):
+        return []
+    asked, generator = list(test), random.Random(seed)
+    some = draw(train, _SAMPLES_PER_STAR * MOST_STARS, generator)  # a mixture has other samples too
+    stars = {each.meta[SERIES]: each for each in some if _has_series(each) and "type" in each.meta}
+    if not stars or not all(_has_series(each) and each.meta.get("kind") in QUESTIONS for each in asked):
         return []
     if util.find_spec("sklearn") is None:
         print("features + random forest: not asked, scikit-learn is missing (pip install -e .[baselines])")
         return []
+    try:
+        return _answers(draw(list(stars.values()), MOST_STARS, generator), asked, seed)
+    except DataError as error:  # a file is gone, a star is constant: no reason to lose the model's answers
+        print(f"features + random forest: not asked, {error}")
+        return []
+
+
+def _has_series(sample: Sample) -> bool:
+    """Whether it says where its light curve is; a column of the data may have that name for something else."""
+    series = sample.meta.get(SERIES)
+    return isinstance(series, str) or callable(series)
+
+
+def _answers(stars: Sequence[Sample], asked: Sequence[Sample], seed: int) -> list[str]:
     from sklearn.ensemble import RandomForestClassifier
 
-    some = draw(train, _SAMPLES_PER_STAR * MOST_STARS, random.Random(seed))
-    drawn = list({sample.group: sample for sample in some}.values())[:MOST_STARS]
-    asked = {sample.group: sample for sample in test}
+    shown = {sample.meta[SERIES]: sample for sample in asked}
     measured = {
-        sample.group: _measured(sample) for sample in tqdm(asked.values(), desc="measuring stars", unit="star", delay=2)
+        series: _measured(sample)
+        for series, sample in tqdm(shown.items(), desc="measuring stars", unit="star", delay=2)
     }
-    rows = [features(*_measured(each)) for each in tqdm(drawn, desc="measuring stars", unit="star", delay=2)]
+    rows = [features(*_measured(each)) for each in tqdm(stars, desc="measuring stars", unit="star", delay=2)]
     forest = RandomForestClassifier(_TREES, class_weight="balanced", random_state=seed)
-    forest.fit(np.array(rows), [str(each.meta["type"]) for each in drawn])
+    forest.fit(np.array(rows), [str(each.meta["type"]) for each in stars])
     named = forest.predict(np.array([features(*each) for each in measured.values()]))
     types = dict(zip(measured, map(str, named), strict=True))
     answers = []
-    for sample in test:
-        found = measured[sample.group][1]
-        values = {"type": types[sample.group], "period": found.period_days, "amplitude": found.amplitude_mag}
-        kind = sample.meta["kind"]
+    for sample in asked:
+        series, kind = sample.meta[SERIES], sample.meta["kind"]
+        found = measured[series][1]
+        values = {"type": types[series], "period": found.period_days, "amplitude": found.amplitude_mag}
         answers.append(ask(kind, values[kind], sample.language, sample.group).answer)
     return answers
 

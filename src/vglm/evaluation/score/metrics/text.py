@@ -32,11 +32,15 @@ OWN = "vglm 4"
 
 
 def _best_of_references(score: Callable[[str, str], float]) -> Callable[[str, str], float]:
-    """A score of an answer against the reference that it is nearest to, where that is a JSON list of several."""
+    """A score of an answer against the reference that it is nearest to, where that is a JSON list of several.
+
+    An answer that is that list itself, as a model says that has learned to write lists, is right too.
+    """
 
     @wraps(score)
     def best(prediction: str, reference: str) -> float:
-        return max(score(prediction, each) for each in reference_answers(reference))
+        right = [reference] if prediction.strip() == reference.strip() else reference_answers(reference)
+        return max(score(prediction, each) for each in right)
 
     return best
 

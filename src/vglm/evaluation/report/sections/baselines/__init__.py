@@ -41,7 +41,7 @@ def _about(rule: Baseline) -> tuple[Text, Text]:
 
 def _arms(scored: Scored) -> list[Bar]:
     comparison, evaluation = scored.comparison, scored.evaluation
-    result, metric = comparison.verdict.result, comparison.verdict.metric
+    result, metric = comparison.splits[comparison.main].primary, comparison.verdict.metric  # of all that rules answer
     arms = [(evaluation.baseline, result.before, "before"), (evaluation.candidate, result.after, "after")]
     spans = [span(comparison.arm_intervals[each.label]) for each, *_ in arms]
     return [
@@ -52,9 +52,9 @@ def _arms(scored: Scored) -> list[Bar]:
 
 def _doubt(scored: Scored, rule: Baseline) -> Text | None:
     """A baseline's interval, and its n where that is another one than the arms'; None where neither is known."""
-    found = scored.comparison.verdict
-    ends = rule.intervals.get(found.metric.name)
-    if rule.n in (None, found.result.n):
+    comparison = scored.comparison
+    ends = rule.intervals.get(comparison.verdict.metric.name)
+    if rule.n in (None, comparison.splits[comparison.main].primary.n):
         return None if ends is None else span(ends)
     n = say("another_n", n=rule.n)
     return n if ends is None else say("doubt", span=span(ends), n=n)

@@ -97,7 +97,6 @@ FILE_STYLE = (
     ".budget{stroke:#a83a24;stroke-dasharray:5 4;stroke-width:1.5}.bad{fill:#a83a24;font-weight:600}"
     ".chosen{fill:none;stroke:#111;stroke-width:2}.mark{fill:#111;font-weight:600}.dashed{stroke-dasharray:6 4}"
 )
-
 """How the plots look in a file."""
 
 

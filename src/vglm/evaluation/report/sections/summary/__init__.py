@@ -117,9 +117,10 @@ def _but_forgot(comparison: Comparison) -> list[Text]:
 
 def _rule(scored: Scored) -> list[Text]:
     """The best simple rule, where it scores as well as the candidate."""
-    metric, result = scored.comparison.verdict.metric, scored.comparison.verdict.result
+    comparison = scored.comparison
+    metric, result = comparison.verdict.metric, comparison.splits[comparison.main].primary
     sign = -1 if metric.higher_is_better is False else 1
-    rules = [rule for rule in scored.comparison.baselines if metric.name in rule.scores]
+    rules = [rule for rule in comparison.baselines if metric.name in rule.scores]
     best = max(rules, key=lambda rule: sign * rule.scores[metric.name], default=None)
     if best is None or sign * best.scores[metric.name] < sign * result.after:
         return []
