@@ -17,7 +17,9 @@ stand together because all end at the same column.
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -36,6 +38,9 @@ MOST_ROWS = 64
 
 MEMORY_SHARE = 0.5
 """What part of the memory that is free may go into what answers take."""
+
+CGROUP = Path("/sys/fs/cgroup")
+"""Where Linux says what a container may have; without one there are no such files."""
 
 _COLUMNS_CPU, _COLUMNS_GPU = 64, 256
 _LOG = logging.getLogger(__name__)
@@ -273,10 +278,19 @@ def _begun(output: Any, base: VisualGlmForConditionalGeneration, ids: Tensor, ma
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free: of a GPU, or of the machine, divided among the processes that share it."""
+    """Memory that is free: of a GPU, or of machine and container, divided among the processes that share it."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    free = int(psutil.virtual_memory().available)
+    with suppress(OSError, ValueError):  # no container, or no limit
+        free = min(free, int((CGROUP / "memory.max").read_text()) - _used_in_container())
+    return max(free, 0) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _used_in_container() -> int:
+    """Bytes that a container uses, less the files that are cached and give way."""
+    facts = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+    return int((CGROUP / "memory.current").read_text()) - int(facts.get("inactive_file", 0))
 
 
 def rows_that_fit(model: Any, tokens: int) -> int:
