@@ -198,9 +198,7 @@ class DecodingBatch:
         first = [part._first_column() for part in parts]
         end = max(part._end - start for part, start in zip(parts, first, strict=True))
         count = sum(map(len, parts))
-        on_gpu = self._mask.device.type == "cuda"
-        rows = 1 << (count - 1).bit_length() if on_gpu else count
-        columns = max(_COLUMNS_GPU, 1 << end.bit_length()) if on_gpu else (end // _COLUMNS_CPU + 1) * _COLUMNS_CPU
+        rows, columns = room_for(count, end, on_gpu=self._mask.device.type == "cuda")
         shapes = [(rows, each.shape[1], columns, each.shape[3]) for each in self.keys]
         fresh = DecodingBatch(
             [each.new_zeros(shape) for each, shape in zip(self.keys, shapes, strict=True)],
@@ -242,6 +240,13 @@ class DecodingBatch:
 
     def _tensors(self) -> list[Tensor]:
         return [*self.keys, *self.values, self._mask, self._positions, self._logits, self._place]
+
+
+def room_for(rows: int, columns: int, *, on_gpu: bool) -> tuple[int, int]:
+    """Rows and columns of the tensors that so many are laid out in, with room for more columns."""
+    if on_gpu:
+        return 1 << (rows - 1).bit_length(), max(_COLUMNS_GPU, 1 << columns.bit_length())
+    return rows, (columns // _COLUMNS_CPU + 1) * _COLUMNS_CPU
 
 
 def prefill(call: Any, base: VisualGlmForConditionalGeneration, inputs: Mapping[str, Tensor]) -> DecodingBatch:
