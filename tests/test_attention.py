@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PromptTuningConfig
 
 import vglm
 from vglm.config import repo_root
@@ -72,6 +72,15 @@ def test_an_adapter_that_changes_nothing_attends_alike(inputs: Any) -> None:
             if "lora_B" in name:
                 weight.fill_(0.1)
     assert not torch.allclose(vglm.read_attention(tuned, processor, inputs).weights, before.weights)
+
+
+def test_virtual_tokens_draw_attention_and_move_nothing(loaded: tuple[Any, Any], inputs: Any) -> None:
+    model, processor = vglm.load_pretrained(repo_root() / "data" / "visualglm_tiny")
+    tuned = attach(model, PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"))
+    found, base = vglm.read_attention(tuned, processor, inputs), vglm.read_attention(*loaded, inputs)
+    assert (found.tokens, found.slots, found.answer) == (base.tokens, base.slots, base.answer)
+    assert found.weights.shape == base.weights.shape
+    assert (found.weights.sum(-1) < 1).all()
 
 
 def test_what_cannot_be_read_is_refused(loaded: tuple[Any, Any]) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from tests.servers import moved_adapter
 from vglm.config import repo_root
 from vglm.evaluation.predict.decoding import Sampling
-from vglm.model.decoding import decode, prefill, rows_that_fit
+from vglm.model.decoding import decode, free_bytes, prefill, rows_that_fit
 from vglm.model.lean_lora import lean_lora, make_lean
 from vglm.model.loading import load_pretrained
 
@@ -215,3 +215,14 @@ def test_as_many_rows_as_fit_into_memory(loaded: tuple[Any, Any], monkeypatch: p
     assert found[-1] == 64
     assert found == sorted(found)
     assert all(rows & (rows - 1) == 0 for rows in found)
+
+
+def test_free_memory_is_a_containers_where_that_is_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setattr("vglm.model.decoding.CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("50000000\n")
+    (tmp_path / "memory.current").write_text("40000000\n")
+    (tmp_path / "memory.stat").write_text("anon 5000000\nfile 35000000\ninactive_file 30000000\n")
+    assert free_bytes(torch.device("cpu")) == 40_000_000  # files that are cached give way
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_bytes(torch.device("cpu")) > 40_000_000

@@ -18,6 +18,8 @@ from benchmarks.full_size import CASES, LORA_RANK, LORA_TARGETS, TOKENIZER, make
 from vglm.cli import main
 from vglm.config import repo_root
 from vglm.errors import ConfigError
+from vglm.model.decoding import prefill
+from vglm.model.loading import load_pretrained
 from vglm.model.tokenization import VisualGlmTokenizer
 from vglm.planning.budget import (
     BLAS_WORKSPACE,
@@ -30,6 +32,7 @@ from vglm.planning.budget import (
 from vglm.planning.machine import read_gpu
 from vglm.planning.schedule import H100_RATE, count_steps
 from vglm.planning.suggestions import as_text
+from vglm.worlds.radiograph_studies import RadiographStudies
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft's
 
@@ -91,6 +94,20 @@ def test_predicted_peaks_of_long_rows_are_those_measured(
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels, "image_features": features}
     peak = _peak_of_training(shape_model(config, torch.bfloat16, quantization), batch, is_checkpointed)
     assert peak == pytest.approx(MEASURED_LONG[quantization, is_checkpointed], rel=0.03)
+
+
+def test_room_for_answers_is_what_a_real_batch_takes() -> None:
+    model, processor = load_pretrained(repo_root() / "data" / "visualglm_tiny")
+    pictures = [RadiographStudies(1, seed=1)[0].image] * 3
+    inputs = processor(images=pictures, text=["图中有什么？", "你好", "What is it?"], return_tensors="pt")
+    with torch.inference_mode():
+        grown = prefill(model, model, {**inputs})
+        for _ in range(79):  # the last of 80 tokens is not read any more
+            grown.step(model, [100, 100, 100])
+    step = rehearse_answering(shape_model(model.config, torch.float32), {**inputs}, 80, fused_attention=False)
+    taken = sum(each.nbytes for each in (*grown.keys, *grown.values))
+    assert step.parts["keys and values"] == taken
+    assert step.peak > 1.5 * taken  # with those that were too small
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -488,6 +488,31 @@ def test_steps_that_are_no_number_are_left_out_as_often_as_allowed(
         resumed.train(resume_from_checkpoint=tmp_path / "checkpoint-4")
 
 
+def test_adalora_takes_no_importance_from_a_step_that_is_left_out(make_trainer, tmp_path: Path) -> None:
+    method = ["method=adalora", f"trainer.max_steps={STEPS}", "method.tinit=1", "method.tfinal=1"]
+    trainer = make_trainer(tmp_path, method, skipped_steps=1)
+    _Spoil(trainer, 2)
+    trainer.train()
+    allocator = trainer.trained_model().base_model.rankallocator
+    assert trainer.state.global_step == STEPS
+    assert all(bool(each.isfinite().all()) for each in allocator.exp_avg_ipt.values())
+    assert all(bool(each.isfinite().all()) for each in _trained(trainer).values())
+
+
+def test_one_process_trains_on_one_gpu(make_trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = TrainingArguments
+
+    def on_two_gpus(**given: Any) -> TrainingArguments:
+        arguments = usual(**given)
+        arguments._n_gpu = 2
+        return arguments
+
+    monkeypatch.setitem(make_trainer.__globals__, "TrainingArguments", on_two_gpus)
+    trainer = make_trainer(tmp_path)
+    assert trainer.args.n_gpu == 1
+    assert trainer.args.train_batch_size == 4
+
+
 def test_the_tracker_changes_the_environment_only_while_it_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

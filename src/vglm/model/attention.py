@@ -92,6 +92,7 @@ def read_attention(model: Any, processor: VisualGlmProcessor, inputs: Mapping[st
     ids, length = inputs["input_ids"], inputs["input_ids"].shape[1]
     batch = {name: inputs[name].to(base.device) for name in ("input_ids", "attention_mask", "pixel_values")}
     core = base.model
+    batch["layout_ids"] = batch["input_ids"]  # for virtual tokens, which take the place of the ids
     with torch.inference_mode(), _spelled_out(base):
         weights = model(**batch, output_attentions=True).attentions
         seen = core.vision_model(batch["pixel_values"]).last_hidden_state

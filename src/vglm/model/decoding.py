@@ -17,7 +17,9 @@ stand together because all end at the same column.
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -36,6 +38,9 @@ MOST_ROWS = 64
 
 MEMORY_SHARE = 0.5
 """What part of the memory that is free may go into what answers take."""
+
+CGROUP = Path("/sys/fs/cgroup")
+"""Where Linux says what a container may have; without one there are no such files."""
 
 _COLUMNS_CPU, _COLUMNS_GPU = 64, 256
 _LOG = logging.getLogger(__name__)
@@ -193,9 +198,7 @@ class DecodingBatch:
         first = [part._first_column() for part in parts]
         end = max(part._end - start for part, start in zip(parts, first, strict=True))
         count = sum(map(len, parts))
-        on_gpu = self._mask.device.type == "cuda"
-        rows = 1 << (count - 1).bit_length() if on_gpu else count
-        columns = max(_COLUMNS_GPU, 1 << end.bit_length()) if on_gpu else (end // _COLUMNS_CPU + 1) * _COLUMNS_CPU
+        rows, columns = room_for(count, end, on_gpu=self._mask.device.type == "cuda")
         shapes = [(rows, each.shape[1], columns, each.shape[3]) for each in self.keys]
         fresh = DecodingBatch(
             [each.new_zeros(shape) for each, shape in zip(self.keys, shapes, strict=True)],
@@ -239,6 +242,13 @@ class DecodingBatch:
         return [*self.keys, *self.values, self._mask, self._positions, self._logits, self._place]
 
 
+def room_for(rows: int, columns: int, *, on_gpu: bool) -> tuple[int, int]:
+    """Rows and columns of the tensors that so many are laid out in, with room for more columns."""
+    if on_gpu:
+        return 1 << (rows - 1).bit_length(), max(_COLUMNS_GPU, 1 << columns.bit_length())
+    return rows, (columns // _COLUMNS_CPU + 1) * _COLUMNS_CPU
+
+
 def prefill(call: Any, base: VisualGlmForConditionalGeneration, inputs: Mapping[str, Tensor]) -> DecodingBatch:
     """Read prompts.
 
@@ -273,10 +283,19 @@ def _begun(output: Any, base: VisualGlmForConditionalGeneration, ids: Tensor, ma
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free: of a GPU, or of the machine, divided among the processes that share it."""
+    """Memory that is free: of a GPU, or of machine and container, divided among the processes that share it."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    free = int(psutil.virtual_memory().available)
+    with suppress(OSError, ValueError):  # no container, or no limit
+        free = min(free, int((CGROUP / "memory.max").read_text()) - _used_in_container())
+    return max(free, 0) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _used_in_container() -> int:
+    """Bytes that a container uses, less the files that are cached and give way."""
+    facts = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+    return int((CGROUP / "memory.current").read_text()) - int(facts.get("inactive_file", 0))
 
 
 def rows_that_fit(model: Any, tokens: int) -> int:

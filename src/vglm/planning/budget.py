@@ -20,6 +20,7 @@ from peft import AdaLoraConfig, PeftConfig, PromptTuningConfig
 from torch import Tensor, nn
 
 from vglm.model.configuration import VisualGlmConfig
+from vglm.model.decoding import room_for
 from vglm.model.loading import empty_model
 from vglm.model.modeling import VisualGlmForConditionalGeneration
 from vglm.model.quantization import (
@@ -283,7 +284,7 @@ def rehearse_answering(
         model: Of shapes; with an adapter or without.
         batch: Prompts, as the collator makes them without answers.
         new_tokens: Of each answer.
-        fused_attention: See `Rehearsal`.
+        fused_attention: Whether it is a GPU's, where attention is one kernel and room grows by doubling.
     """
     model.eval()
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -293,13 +294,16 @@ def rehearse_answering(
         keys_values = sum(each.keys.nbytes + each.values.nbytes for each in output.past_key_values.layers)
     seen = output.past_key_values.get_seq_length()
     del output
-    text = base.config.text_config
-    grown = keys_values * (seen + new_tokens - 1) // seen  # the last token is not read any more
+    rows, columns = len(batch["input_ids"]), seen
+    places = [rows * columns]
+    while columns < seen + new_tokens - 1:  # the last token is not read any more
+        some, columns = room_for(rows, columns, on_gpu=fused_attention)  # where there is no room left, all moves
+        places.append(some * columns)
+    before, grown = (keys_values * each // places[0] for each in (0, *places)[-2:])
     parts = rehearsal.parts()
     working = max(rehearsal.peak() - keys_values - parts["logits"], 0)
-    copy = grown // text.num_hidden_layers  # a layer's keys and values, while another token is put behind them
-    peak = max(rehearsal.peak(), grown + copy + parts["logits"])
-    parts = {"keys and values": grown, "logits": parts["logits"], "working memory": max(working, copy)}
+    peak = max(rehearsal.peak(), before + grown + parts["logits"])
+    parts = {"keys and values": grown, "logits": parts["logits"], "working memory": max(working, before)}
     return Step(parts, peak, rehearsal.flops, rehearsal.operations)
 
 

@@ -12,14 +12,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from vglm.errors import ConfigError
+from vglm.model.decoding import free_bytes
 from vglm.model.loading import default_device
 
 CUDA_CONTEXT = 500_000_000
 """Bytes that a process takes of a GPU before its first tensor; 0.3 to 0.6 GB, by driver and loaded kernels."""
 
 _UNITS = {"gb": 10**9, "gib": 2**30, "g": 10**9, "": 10**9}
-_LIMIT = Path("/sys/fs/cgroup/memory.max")
-_USED = Path("/sys/fs/cgroup/memory.current")
 _SIDE = {"cuda": 8192, "cpu": 512}
 _TIMES = 5
 _LAYERS, _OPERATIONS = 100, 6  # of each: product, activation, activation's gradient, two products, sum over the rows
@@ -47,7 +46,7 @@ def this_machine() -> Machine:
     device = default_device()
     if device.type == "cuda":
         return Machine(torch.cuda.get_device_name(device), True, torch.cuda.mem_get_info(device)[1], True)
-    return Machine("this CPU", False, _free_memory() + own_memory(), True)
+    return Machine("this CPU", False, free_bytes(device) + own_memory(), True)
 
 
 def read_gpu(size: str) -> Machine:
@@ -65,15 +64,6 @@ def read_gpu(size: str) -> Machine:
 def own_memory() -> int:
     """Bytes that this process has now: Python and the libraries that a run loads as well."""
     return int(psutil.Process().memory_info().rss)
-
-
-def _free_memory() -> int:
-    """Bytes that are free, in the machine and in the container that this may be."""
-    free = int(psutil.virtual_memory().available)
-    try:
-        return min(free, int(_LIMIT.read_text()) - int(_USED.read_text()))
-    except (OSError, ValueError):  # no container, or no limit
-        return free
 
 
 def free_disk(folder: Path) -> int:

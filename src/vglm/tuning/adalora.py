@@ -31,8 +31,14 @@ class RankAllocation(TrainerCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
-        """Update importances, and mask the ranks that are over the step's budget."""
-        model.base_model.update_and_allocate(state.global_step)
+        """Update importances, and mask the ranks that are over the step's budget.
+
+        A step that was left out, without gradients, says nothing of importance.
+        """
+        config = model.active_peft_config
+        has_gradients = all(each.grad is not None for each in model.parameters() if each.requires_grad)
+        if has_gradients or state.global_step >= config.total_step - config.tfinal:  # then only masks are set
+            model.base_model.update_and_allocate(state.global_step)
 
 
 def save_allocation(model: Any, folder: Path) -> None:

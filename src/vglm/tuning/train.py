@@ -9,6 +9,7 @@ what the defaults are; the run folder keeps them in `config.yaml`, so that the c
 trained from Python: `python evaluate.py run=...`, `python train.py resume=...`, `vglm merge`.
 """
 
+import logging
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
@@ -29,7 +30,7 @@ from vglm.data.loading import load_dataset
 from vglm.data.sample import Sample
 from vglm.data.sequences import TrainingSequences
 from vglm.data.splits import Splits
-from vglm.errors import ConfigError
+from vglm.errors import ConfigError, brief
 from vglm.files import write_json
 from vglm.model.identity import hash_weights
 from vglm.model.loading import describe_place, load_pretrained
@@ -47,6 +48,8 @@ from vglm.tuning.trainer import CheckpointScorer, WorkbenchTrainer
 
 Loaded = tuple[VisualGlmForConditionalGeneration, VisualGlmProcessor]
 """A model and its processor, as `load_pretrained` returns them."""
+
+logger = logging.getLogger(__name__)
 
 _OPENED_BY: Mapping[str, tuple[Any, str]] = {
     "dataset": (load_dataset, "path"),
@@ -174,7 +177,7 @@ def train(
         outcome = loop.train(resume_from_checkpoint=newest_checkpoint(folder))
         if not processes.is_main:  # it has done its part
             return Run(folder)
-        shown = None if scores is None else scores.examples(loop.trained_model())
+        shown = None if scores is None else _examples(scores, loop.trained_model())
         facts |= loop.facts(outcome) | {"scale": lora_scale(tuned), "sequences": vars(sequences.statistics)}
         write_json(folder / RECORD_FILE, facts)
         report = save_and_check(loop.trained_model(), processor, folder, collate(sequences[:1]))
@@ -241,6 +244,15 @@ def _load(model: Any) -> Loaded:
             "model: an adapter cannot be put on a model that has one. Merge that one first: vglm.merge(run, folder)."
         )
     return loaded
+
+
+def _examples(scores: CheckpointScorer, model: Any) -> str | None:
+    """What is shown at the end; without it where it cannot be had, for nothing of the training is saved by then."""
+    try:
+        return scores.examples(model)
+    except Exception as error:  # a picture that is gone, too little memory
+        logger.warning("no test samples are shown: %s", brief(error))
+        return None
 
 
 def _new_folder(recipe: str) -> Path:

@@ -124,6 +124,7 @@ class WorkbenchTrainer(Trainer):
         self._losses: list[Tensor] = []
         self._ids: list[list[str]] = []
         self._last_ids: list[str] = []
+        args._n_gpu = min(args.n_gpu, 1)  # else one process would divide a batch's layout as if it were rows
         args.logging_nan_inf_filter = False  # which would log the mean of the finite losses in their place
         try:
             super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=data_collator)
