@@ -26,8 +26,9 @@ BACKEND = "gloo"
 """Little is sent, and no tensors; unlike NCCL it notices at once when a process has ended, and lets two share a GPU."""
 PATIENCE = timedelta(days=30)
 """How long processes wait for each other; half an hour by default, which is less than some samples take."""
-GRACE_SECONDS = 5.0
-"""How long a process that failed second waits for the launcher to end it; torchrun takes a tenth of a second."""
+GRACE_SECONDS = 15.0
+"""How long a process that failed second waits for the first to end, which takes seconds on a busy machine, and for the
+launcher to end it then."""
 
 
 def is_one_of_several() -> bool:
