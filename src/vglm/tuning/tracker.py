@@ -12,8 +12,8 @@ from vglm.errors import brief
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 5
-"""How long Weights & Biases may take to begin, and to end, before it is left; the environment can name another time."""
+PATIENCE_SECONDS = {"WANDB_INIT_TIMEOUT": 5, "WANDB_FINISH_TIMEOUT": 60}
+"""How long Weights & Biases may take to begin, and to send what is left, before it is left; the environment can say more."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,8 @@ class Tracker:
             "WANDB_MODE": self.mode,
         }
         before = {name: os.environ.get(name) for name in variables}
-        waits = ("WANDB_INIT_TIMEOUT", "WANDB_FINISH_TIMEOUT")
-        before |= {name: os.environ.get(name) for name in waits}
-        variables |= {name: before[name] or str(PATIENCE_SECONDS) for name in waits}
+        before |= {name: os.environ.get(name) for name in PATIENCE_SECONDS}
+        variables |= {name: before[name] or str(seconds) for name, seconds in PATIENCE_SECONDS.items()}
         _set_environment(variables | {name: before[name] for name, value in variables.items() if value is None})
         try:
             yield
