@@ -13,7 +13,7 @@ from vglm.errors import brief
 logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = {"WANDB_INIT_TIMEOUT": 5, "WANDB_FINISH_TIMEOUT": 60}
-"""How long Weights & Biases may take to begin, and at the end to send the rest; the environment can name other times."""
+"""How long Weights & Biases may take to begin, and to send the rest at the end; the environment can say otherwise."""
 
 
 @dataclass(frozen=True)
