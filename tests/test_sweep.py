@@ -62,6 +62,7 @@ def test_the_command_evaluates_and_writes_a_table(sweep: Path) -> None:
     assert "method.r=8" in lines[2]
     assert "method.r=2" in lines[3]
     assert "6 held-out samples" in lines[5]
+    assert "EVALUATED ON TRAINING IMAGES: all of them; see the reports." in lines[5]
     assert lines[7].startswith("| methods | points |")
     assert "method.r=2 − " in lines[9]
     assert "the same 6 samples" in lines[-1]

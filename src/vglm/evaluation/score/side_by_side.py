@@ -89,6 +89,7 @@ class Row:
         peak_memory: Bytes, the largest.
         size: Bytes of the result's weights, the largest.
         metric: The primary metric.
+        stamps: What the reports of the runs are stamped with, such as LEAKED, without repeats.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Row:
     peak_memory: int | None
     size: int
     metric: Metric = EXACT_MATCH
+    stamps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -478,6 +480,7 @@ def _row(name: str, units: Sequence[_Unit]) -> Row:
         peak_memory=max((each for each in peaks if each is not None), default=None),
         size=max(run.size for run in runs),
         metric=scores.metric,
+        stamps=tuple(dict.fromkeys(stamp.text for run in runs for stamp in read_evaluation(run.evaluation).stamps)),
     )
 
 
@@ -798,9 +801,17 @@ def _legend(rows: Sequence[Row]) -> str:
         if len(rows) > 1
         else ""
     )
+    stamped = dict[str, list[str]]()
+    for row in rows:
+        for stamp in row.stamps:
+            stamped.setdefault(stamp, []).append(row.name)
+    warnings = [
+        f" {stamp}: {'all of them' if len(names) == len(rows) else ', '.join(names)}; see the reports."
+        for stamp, names in stamped.items()
+    ]
     return (
         f"before, after: {_in_words(metric)} on {rows[0].samples} held-out samples{percent}{order}, mean over the"
         f" seeds; {seeds}"
         " forgot: points of exact match lost on the retention set; MB and s: peak memory and seconds of training;"
-        f" size: of the trained weights on disk.{best}"
+        f" size: of the trained weights on disk.{best}{''.join(warnings)}"
     )
