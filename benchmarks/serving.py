@@ -245,7 +245,7 @@ def kills(times: int) -> int:
                 answers.append(asyncio.run(one(url)))
                 asyncio.run(load_and_kill(url, server))
             left += [str(each) for each in Path(folder).rglob("*") if each.is_file()]
-    print(f"killed under load {times} times; left on disk: {left or 'nothing'}; different answers: {len(set(answers))}")
+    print(f"killed under load {times} times; left on disk: {left or 'nothing'}; distinct answers: {len(set(answers))}")
     return int(bool(left) or len(set(answers)) > 1)
 
 
