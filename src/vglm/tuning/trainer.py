@@ -39,7 +39,6 @@ from vglm.tuning.components import learning_rate_of
 from vglm.tuning.memory import peak_memory, reset_peak_memory
 from vglm.tuning.sharing import SAMPLE_IDS, Filling, Shared, SharedCollator
 from vglm.tuning.stopping import Request, leave, stopping_gently
-from vglm.tuning.tracker import Tracker as Tracker  # where configs name it
 from vglm.tuning.tracker_callbacks import TrackedScores, take_trackers
 
 _WEIGHTS_NAME = "trainable.safetensors"

@@ -15,7 +15,6 @@ Sources: Lomb 1976 (Ap&SS 39, 447), Scargle 1982 (ApJ 263, 835), VanderPlas 2018
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -122,11 +121,6 @@ class Measurement:
     amplitude_mag: float
     frequencies: Numbers
     spectrum: Numbers
-
-    @cached_property
-    def main_frequency(self) -> float:
-        """Where the spectrum is highest, in cycles per day."""
-        return float(self.frequencies[self.spectrum.argmax()])
 
 
 def measure(curve: LightCurve) -> Measurement:
