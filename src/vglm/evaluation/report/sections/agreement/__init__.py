@@ -32,7 +32,7 @@ def record(scored: Scored) -> Mapping[str, Any]:
     if found is None:
         return {}
     people = {"metric": found.metric.name, **found.people.as_dict()}
-    return {"agreement": {"mean": found.mean, "people": people, "samples": found.by_sample}}
+    return {"agreement": {"mean": found.mean, "alpha": found.alpha, "people": people, "samples": found.by_sample}}
 
 
 def _measure(scored: Scored) -> Agreement | None:
@@ -45,6 +45,7 @@ def _about(found: Agreement) -> Any:
         n=found.n,
         references=f"{found.references:.1f}",
         agreement=fmt.percent(found.mean),
+        alpha=fmt.NONE if found.alpha is None else f"{found.alpha:.2f}",
         unanimous=found.unanimous,
         disputed=found.disputed,
     )
