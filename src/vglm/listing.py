@@ -24,9 +24,9 @@ def list_kind(kind: str) -> list[str]:
     Args:
         kind: One of `KINDS`.
     """
-    found = dict(KINDS[kind]())
-    width = min(max(map(len, found)), WIDTH // 3)
-    return [_cut(f"{name:<{width}}  {text}") for name, text in found.items()]
+    descriptions = dict(KINDS[kind]())
+    width = min(max(map(len, descriptions)), WIDTH // 3)
+    return [_cut(f"{name:<{width}}  {text}") for name, text in descriptions.items()]
 
 
 def choices(group: str) -> dict[str, str]:
@@ -44,8 +44,8 @@ def choices(group: str) -> dict[str, str]:
 
 def _first_comment(path: Path) -> str:
     """The sentence that a config file begins with, as far as it stands on one line."""
-    found = _COMMENT.search(path.read_text(encoding="utf-8"))
-    text = "" if found is None else found[1].removeprefix(f"recipes/{path.parent.name}/{path.name}: ")
+    match = _COMMENT.search(path.read_text(encoding="utf-8"))
+    text = "" if match is None else match[1].removeprefix(f"recipes/{path.parent.name}/{path.name}: ")
     return re.split(r"(?<=[.?!]) (?=[A-Z])", text)[0]
 
 
@@ -87,7 +87,7 @@ def list_runs(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: there is no such folder. Pass one with runs below it, or train one: vglm train")
-    found: list[tuple[str, list[str], str]] = []
+    runs: list[tuple[str, list[str], str]] = []
     for path in folder.rglob(RECORD_FILE):
         run = Run(path.parent)
         try:
@@ -95,20 +95,20 @@ def list_runs(folder: Path) -> list[str]:
                 data = Path(str(run.config["dataset"].get("path") or run.config["dataset"]["_target_"])).name
                 data = data.rpartition(".")[2] if data.startswith("vglm.") else data
                 started = f"{run.started:%Y-%m-%d %H:%M}"
-                found.append(
+                runs.append(
                     (run.started.isoformat(), [run.record.recipe, data, _score_of(run), started], str(run.folder))
                 )
         except WorkbenchError as error:
-            found.append(("", ["?", "?", brief(error, 30), "?"], str(run.folder)))
-    if not found:
+            runs.append(("", ["?", "?", brief(error, 30), "?"], str(run.folder)))
+    if not runs:
         raise ConfigError(f"{folder} holds no finished run. Train one first: vglm train")
-    rows = [["recipe", "data", "score", "started (UTC)"], *(row for _, row, _ in sorted(found))]
+    rows = [["recipe", "data", "score", "started (UTC)"], *(row for _, row, _ in sorted(runs))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    folders = [where for _, _, where in sorted(found)]
+    folders = [where for _, _, where in sorted(runs)]
     return [
         lines[0],
-        *(line for pair in zip(lines[1:], (f"  {each}" for each in folders), strict=True) for line in pair),
+        *(line for pair in zip(lines[1:], (f"  {folder}" for folder in folders), strict=True) for line in pair),
     ]
 
 
@@ -125,7 +125,7 @@ def _score_of(run: Run) -> str:
         is_share = content["metrics"][name]["unit"] == "%"
     except (KeyError, TypeError):
         return "evaluated, without a test score"
-    return f"{name} {' → '.join(f'{100 * each:.1f}' if is_share else f'{each:.3g}' for each in shown)}"
+    return f"{name} {' → '.join(f'{100 * score:.1f}' if is_share else f'{score:.3g}' for score in shown)}"
 
 
 def _cut(line: str) -> str:

@@ -29,26 +29,26 @@ _VIEWS = ("view", "view_position", "ViewPosition", "viewposition", "views", "pro
 
 def dicom_headers(survey: Survey) -> Iterator[Finding]:
     """What DICOM files say of themselves: bits, window, views, and who the patient is."""
-    found = [(sample.id, facts) for sample, facts in _headers(survey)]
-    if not found:
+    headers = [(sample.id, facts) for sample, facts in _headers(survey)]
+    if not headers:
         return
-    all_facts = [facts for _, facts in found]
-    windows = sum(each.has_window for each in all_facts)
+    all_facts = [facts for _, facts in headers]
+    windows = sum(fact.has_window for fact in all_facts)
     yield Finding(
         NOTE,
-        f"{count_of(len(found), 'DICOM file')} looked at: {_counts(f'{each.bits} bits' for each in all_facts)};"
-        f" {_counts(each.kind for each in all_facts)}",
+        f"{count_of(len(headers), 'DICOM file')} looked at: {_counts(f'{fact.bits} bits' for fact in all_facts)};"
+        f" {_counts(fact.kind for fact in all_facts)}",
         f"{windows} of them name a window. The others are shown over their whole range unless"
         " dataset.options.window says otherwise.",
     )
-    if views := [each.view for each in all_facts if each.view]:
+    if views := [fact.view for fact in all_facts if fact.view]:
         yield Finding(NOTE, f"Views by the DICOM headers: {_counts(views)}")
-    named = [(where, facts.personal) for where, facts in found if facts.personal]
+    named = [(where, facts.personal) for where, facts in headers if facts.personal]
     if named:
         tags = sorted({tag for _, personal in named for tag in personal})
         yield Finding(
             WARNING,
-            f"{len(named)} of {count_of(len(found), 'DICOM file')} {verb('hold', len(named))} personal data:"
+            f"{len(named)} of {count_of(len(headers), 'DICOM file')} {verb('hold', len(named))} personal data:"
             f" {', '.join(tags)}",
             "Pictures in reports and caches carry no headers, but whoever gets the files has these. De-identify them"
             " (DICOM PS3.15, annex E) before they are passed on.",
@@ -59,25 +59,25 @@ def dicom_headers(survey: Survey) -> Iterator[Finding]:
 def dicom_beside(survey: Survey) -> Iterator[Finding]:
     """Pictures that are missing under the name that rows give, and lie there as DICOM."""
     lost = [(survey.sample(int(row)).id, str(survey.sample(int(row)).image)) for row in survey.absent[:LOOKED_AT]]
-    bad = (each for each in survey.bad() if each[1].is_missing_image)
+    bad = (bad_row for bad_row in survey.bad() if bad_row[1].is_missing_image)
     lost += [(f"{name}#{row.row}", row.fault) for name, row in islice(bad, LOOKED_AT)]
     source = Path(survey.source.path)
     folders = [source if source.is_dir() else source.parent]
     if len(survey.images) and isinstance(image := survey.sample_of_picture(0).image, Path):
         folders.append(image.parent)
-    found = [(where, path) for where, text in lost if (path := _dicom_named(text, folders)) is not None]
-    if found:
+    beside = [(where, path) for where, text in lost if (path := _dicom_named(text, folders)) is not None]
+    if beside:
         yield Finding(
             WARNING,
-            f"{len(found)} of {count_of(len(lost), 'missing picture')} {verb('lie', len(found))} there as DICOM",
+            f"{len(beside)} of {count_of(len(lost), 'missing picture')} {verb('lie', len(beside))} there as DICOM",
             "Name the .dcm files in the rows; they are read as they are (pip install '.[xray]').",
-            tuple(Example(where, str(path)) for where, path in found[:EXAMPLES]),
+            tuple(Example(where, str(path)) for where, path in beside[:EXAMPLES]),
         )
 
 
 def views(survey: Survey) -> Iterator[Finding]:
     """Views of radiographs, where the rows name them."""
-    counts = Counter(str(view) for each in survey.samples() if (view := _named(each.meta, _VIEWS)))
+    counts = Counter(str(view) for sample in survey.samples() if (view := _named(sample.meta, _VIEWS)))
     if counts:
         yield Finding(NOTE, f"Views by the rows: {_counts(counts.elements())}")
 
@@ -86,7 +86,7 @@ def stars(survey: Survey) -> Iterator[Finding]:
     """Stars per type, and what their light curves are like."""
     if survey.source.format != lightcurves.NAME or not len(survey):
         return
-    types = {each.group: str(each.meta.get("type", "")) for each in survey.samples()}
+    types = {sample.group: str(sample.meta.get("type", "")) for sample in survey.samples()}
     counts = Counter(types.values())
     rare = [name for name, count in counts.items() if count < 2]
     yield Finding(
@@ -142,7 +142,7 @@ def _dicom_named(text: str, folders: Sequence[Path]) -> Path | None:
     places = [place for name in names for place in (name, *(folder / name for folder in folders))]
     places += [folder / name.name for name in names for folder in folders]
     candidates = (place.with_suffix(end) for place in places for end in (".dcm", ".DCM", ".dicom"))
-    return next((each for each in candidates if each.is_file()), None)
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
 def _named(meta: Mapping[str, Any], names: Sequence[str]) -> Any:
