@@ -94,11 +94,11 @@ class Choice:
         if self.warning is None:
             return f"kept {facts}: the best on the domain within a forgetting budget of {self.budget_points:g} points"
         if self.lost_points > self.budget_points:
-            found = f"no checkpoint lost {self.budget_points:g} points at most; kept the one that lost least"
+            actual = f"no checkpoint lost {self.budget_points:g} points at most; kept the one that lost least"
         else:
-            found = f"no checkpoint that lost {self.budget_points:g} points at most is better than before; kept one"
+            actual = f"no checkpoint that lost {self.budget_points:g} points at most is better than before; kept one"
         return (
-            f"{self.warning}: {found}, {facts}. Save more often (trainer.save_steps), lower trainer.learning_rate, mix"
+            f"{self.warning}: {actual}, {facts}. Save more often (trainer.save_steps), lower trainer.learning_rate, mix"
             " other questions in (dataset=with_replay), or allow more"
         )
 
@@ -116,17 +116,17 @@ def choose(scores: Sequence[CheckpointScore], budget_points: float) -> Choice | 
         The choice; None while there is no checkpoint. Step 0 is none: keeping it would be not to train.
     """
     lost = lost_points(scores)
-    candidates = [each for each in scores if each.step > 0]
+    candidates = [score for score in scores if score.step > 0]
     if not candidates:
         return None
 
-    def key(each: CheckpointScore) -> tuple[bool, float, float, int]:
-        if lost[each.step] <= budget_points:
-            return True, each.domain, -lost[each.step], -each.step
-        return False, -lost[each.step], each.domain, -each.step
+    def key(score: CheckpointScore) -> tuple[bool, float, float, int]:
+        if lost[score.step] <= budget_points:
+            return True, score.domain, -lost[score.step], -score.step
+        return False, -lost[score.step], score.domain, -score.step
 
     best = max(candidates, key=key)
-    before = next(each.domain for each in scores if each.step == 0)
+    before = next(score.domain for score in scores if score.step == 0)
     return Choice(best.step, best.domain, before, lost[best.step], budget_points, len(candidates))
 
 
@@ -139,17 +139,17 @@ def is_lost(scores: Sequence[CheckpointScore], budget_points: float, patience: i
         patience: None never gives up.
     """
     lost = lost_points(scores)
-    last = [lost[each.step] > budget_points for each in scores if each.step > 0]
+    last = [lost[score.step] > budget_points for score in scores if score.step > 0]
     return patience is not None and len(last) >= patience and all(last[-patience:])
 
 
 def lost_points(scores: Sequence[CheckpointScore]) -> dict[int, float]:
     """Step -> hundredths of the retention set's score lost since step 0, to a millionth; empty without one."""
-    before = next((each.retention for each in scores if each.step == 0), None)
+    before = next((score.retention for score in scores if score.step == 0), None)
     return {
-        each.step: round(100 * (before - each.retention), 6)
-        for each in scores
-        if before is not None and each.retention is not None
+        score.step: round(100 * (before - score.retention), 6)
+        for score in scores
+        if before is not None and score.retention is not None
     }
 
 
@@ -229,8 +229,8 @@ class CheckpointScores(CheckpointScorer):
         Raises:
             CheckpointError: The scores of a resumed run are lost.
         """
-        found = read_scores(self.path) if state.global_step > 0 else []
-        self.scores = [each for each in found if each.step <= state.global_step]
+        stored = read_scores(self.path) if state.global_step > 0 else []
+        self.scores = [score for score in stored if score.step <= state.global_step]
         if state.global_step > 0 and (not self.scores or self.scores[0].step > 0):
             raise CheckpointError(
                 f"{self.path} has no score of the model before training, so nobody can tell what was forgotten. Restore"
@@ -409,7 +409,7 @@ class CheckpointSelection:
         Raises:
             ConfigError: With the reason.
         """
-        single = [name for name, each in ALL_METRICS.items() if each.function and each.is_share]
+        single = [name for name, metric in ALL_METRICS.items() if metric.function and metric.is_share]
         if self.metric is not None and self.metric not in single:
             raise ConfigError(f"metric must be one that scores single answers ({', '.join(single)}), got {self.metric}")
         for name, least in (("score_samples", 1), ("patience", 1)):
@@ -494,8 +494,8 @@ class CheckpointSelection:
                     values["domain_exact_match"] = exact
             return values
 
-        def answer(model: Any, asked: Sequence[Sample]) -> list[str]:
-            return [each.prediction for each in _ask(model, asked, collate, len(asked), EXAMPLE_TOKENS)]
+        def answer(model: Any, samples: Sequence[Sample]) -> list[str]:
+            return [record.prediction for record in _ask(model, samples, collate, len(samples), EXAMPLE_TOKENS)]
 
         path = Path(str(arguments.output_dir)) / SCORES_FILE
         return CheckpointScores(path, score, self.forgetting_budget, self.patience, about, samples.examples, answer)
@@ -526,7 +526,9 @@ def primary_share(settings: MetricSettings, samples: Sequence[Sample]) -> Metric
     Returns:
         The metric; exact match where there is none.
     """
-    perfect = [replace(unanswered(each, "scored"), prediction=reference_answers(each.answer)[0]) for each in samples]
+    perfect = [
+        replace(unanswered(sample, "scored"), prediction=reference_answers(sample.answer)[0]) for sample in samples
+    ]
     for metric in settings.of_texts() if perfect else ():
         if metric.is_share and metric.higher_is_better:
             with suppress(DataError):

@@ -144,7 +144,9 @@ def translate(sentence: Sentence) -> Text:
     try:
         return FILE_TEXTS(sentence.key, **sentence.values)
     except (KeyError, ValueError, IndexError, TypeError):  # of a newer version
-        return Text.of(": ".join([sentence.key, ", ".join(f"{name} {each}" for name, each in sentence.values.items())]))
+        return Text.of(
+            ": ".join([sentence.key, ", ".join(f"{name} {value}" for name, value in sentence.values.items())])
+        )
 
 
 def as_plain(sentence: Sentence) -> str | dict[str, Any]:

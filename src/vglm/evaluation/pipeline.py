@@ -108,9 +108,13 @@ class EvaluationResult:
 
         columns = ("split", "id", "group", "kind", "question", "reference", "prediction", "image", "draw", "error")
         rows = [
-            {"arm": arm, **{name: getattr(each, name) for name in columns}, "right": EXACT_MATCH.score([each]) == 1.0}
+            {
+                "arm": arm,
+                **{name: getattr(record, name) for name in columns},
+                "right": EXACT_MATCH.score([record]) == 1.0,
+            }
             for arm, records in read_answers(self.folder).records.items()
-            for each in records
+            for record in records
         ]
         return pd.DataFrame(rows, columns=["arm", *columns, "right"])
 
@@ -205,13 +209,13 @@ def evaluate(
         AdapterError: The run's description or its adapter cannot be read, or does not fit the base model.
         WorkbenchError: Another process ended.
     """
-    given = {name: value for name, value in locals().items() if name != "config"}
-    given["task"] = task = build(task) if isinstance(task, Mapping) else task or Task()
+    arguments = {name: value for name, value in locals().items() if name != "config"}
+    arguments["task"] = task = build(task) if isinstance(task, Mapping) else task or Task()
     tuned = run if isinstance(run, Run | None) else Run.open(run, unverified=unverified)
     settings = MetricSettings.of(metrics_of_run(tuned.config) if metrics is None and tuned is not None else metrics)
     settings.check_files()
     paraphrases = read_paraphrases(prompts)
-    config = _describe_arguments(given, tuned, settings) if config is None else config
+    config = _describe_arguments(arguments, tuned, settings) if config is None else config
     processes = Processes()
 
     # score the stored answers, if the same were asked before
@@ -260,7 +264,7 @@ def evaluate(
             return EvaluationResult(output, is_main=False)
         text = yaml.safe_dump(dict(config), allow_unicode=True, sort_keys=False)
         pairs = leaked_pairs(data, samples, arms.trained_images)
-        alike = [each for each in pairs if each.how != "same pixels"]
+        alike = [pair for pair in pairs if pair.how != "same pixels"]
         described = describe(arms, answers, samples, decoding, text, config.get("command"), data.synthetic, alike)
         write_answers(answers, folder)
         write_curves(arms.log, folder)
@@ -298,8 +302,8 @@ def _score_stored(
 
     def prepare(changed: Path) -> None:
         evaluation = read_evaluation(changed)
-        found = [] if train is None else collect_baselines(train, read_answers(changed), settings.of_texts())
-        write_baselines(found, changed)
+        baselines = [] if train is None else collect_baselines(train, read_answers(changed), settings.of_texts())
+        write_baselines(baselines, changed)
         write_evaluation(replace(evaluation, sealed=renew_seal(changed, BASELINES_FILE)), changed)
 
     score_kept(folder, metrics, settings, write_report, prepare)
@@ -324,8 +328,8 @@ def score(folder: str | Path, metrics: Mapping[str, Any] | Sequence[str | Metric
         return refresh(Path(folder), write_report)
     if isinstance(metrics, Mapping):
         return rescore(Path(folder), metrics, write_report)
-    names = [each if isinstance(each, str) else each.name for each in metrics]
-    own = {each.name: each for each in metrics if not isinstance(each, str)}
+    names = [metric if isinstance(metric, str) else metric.name for metric in metrics]
+    own = {metric.name: metric for metric in metrics if not isinstance(metric, str)}
     changes = {"names": names, **({"custom": dict.fromkeys(own)} if own else {})}
     return rescore(Path(folder), changes, write_report, own)
 
@@ -340,7 +344,9 @@ def compare(evaluations: Sequence[EvaluationResult | Run | str | Path]) -> SideB
         ConfigError: A folder holds neither an evaluation nor a run.
         DataError: They are not of the same samples, or not by the same primary metric.
     """
-    return compare_evaluations([each.folder if isinstance(each, EvaluationResult) else each for each in evaluations])
+    return compare_evaluations(
+        [evaluation.folder if isinstance(evaluation, EvaluationResult) else evaluation for evaluation in evaluations]
+    )
 
 
 def _own(run: Run | None, name: str) -> Mapping[str, Any]:
@@ -378,20 +384,22 @@ def _loaded(model: Loaded, *, adapter: str | None = None) -> Loaded:
     return model
 
 
-def _describe_arguments(given: Mapping[str, Any], run: Run | None, settings: MetricSettings) -> dict[str, Any]:
+def _describe_arguments(arguments: Mapping[str, Any], run: Run | None, settings: MetricSettings) -> dict[str, Any]:
     """A config for the folder, of arguments that no config was read for."""
-    given = {**given, "prompts": None if given["prompts"] is None else fspath(given["prompts"])}
+    arguments = {**arguments, "prompts": None if arguments["prompts"] is None else fspath(arguments["prompts"])}
     plain: dict[str, Any] = {
-        name: value for name, value in given.items() if isinstance(value, str | int | float | None)
+        name: value for name, value in arguments.items() if isinstance(value, str | int | float | None)
     }
-    plain["splits"] = [given["splits"]] if isinstance(given["splits"], str) else list(given["splits"])
-    if given["choices"] is not None and not isinstance(given["choices"], str):
-        plain["choices"] = list(given["choices"])
-    components = anchor_paths({name: _describe(given[name], run, name) for name in ("model", "dataset")})
-    task: Task = given["task"]
+    plain["splits"] = [arguments["splits"]] if isinstance(arguments["splits"], str) else list(arguments["splits"])
+    if arguments["choices"] is not None and not isinstance(arguments["choices"], str):
+        plain["choices"] = list(arguments["choices"])
+    components = anchor_paths({name: _describe(arguments[name], run, name) for name in ("model", "dataset")})
+    task: Task = arguments["task"]
     about = {"_target_": "vglm.evaluation.predict.task.Task", "name": task.name, "version": task.version}
-    told = {name: value for name, value in given.items() if value is not None and not isinstance(value, Splits | Task)}
-    shown = ", ".join(f"{name}={value!r}"[:200] for name, value in told.items() if name in plain)
+    values = {
+        name: value for name, value in arguments.items() if value is not None and not isinstance(value, Splits | Task)
+    }
+    shown = ", ".join(f"{name}={value!r}"[:200] for name, value in values.items() if name in plain)
     return {
         **plain,
         **components,

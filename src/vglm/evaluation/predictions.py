@@ -272,11 +272,11 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 def _with_changes(evaluation: Evaluation, folder: Path, is_edited: bool) -> Evaluation:
     """The description with a stamp that says what is not as it was written; an edited description never loses it."""
-    earlier = [each.detail for each in evaluation.stamps if each.text == CHANGED_STAMP]
+    earlier = [stamp.detail for stamp in evaluation.stamps if stamp.text == CHANGED_STAMP]
     edited = Message("change.description", {"file": EVALUATION_FILE})
-    is_edited = is_edited or any(edited in _changes(each) for each in earlier)
+    is_edited = is_edited or any(edited in _changes(record) for record in earlier)
     changes = (*((edited,) if is_edited else ()), *find_changes(folder, evaluation.sealed))
-    stamps = tuple(each for each in evaluation.stamps if each.text != CHANGED_STAMP)
+    stamps = tuple(stamp for stamp in evaluation.stamps if stamp.text != CHANGED_STAMP)
     if changes:
         stamps = (Stamp(text=CHANGED_STAMP, detail=Message("changed", {"changes": changes})), *stamps)
     return replace(evaluation, stamps=stamps)
@@ -355,9 +355,9 @@ def join_groups(
         baseline: The arm to compare with.
         candidate: The arm that is judged, which saw the samples' own pictures.
     """
-    pictures = [each.image_sha256 and (each.split, each.image_sha256) for each in candidate]
-    groups = merge_groups([json.dumps([each.split, each.group]) for each in candidate], pictures)
-    joined = {(each.split, each.id): json.loads(group)[1] for each, group in zip(candidate, groups, strict=True)}
+    pictures = [record.image_sha256 and (record.split, record.image_sha256) for record in candidate]
+    groups = merge_groups([json.dumps([record.split, record.group]) for record in candidate], pictures)
+    joined = {(record.split, record.id): json.loads(group)[1] for record, group in zip(candidate, groups, strict=True)}
 
     def regrouped(record: Prediction) -> Prediction:
         group = joined.get((record.split, record.id), record.group)
@@ -439,7 +439,7 @@ def merge_parts(predictions: Iterable[Prediction], path: Path) -> None:
 
 
 def _parts(path: Path) -> list[Path]:
-    return [each for each in sorted(path.parent.glob(f"{path.stem}.*{path.suffix}")) if each.is_file()]
+    return [file for file in sorted(path.parent.glob(f"{path.stem}.*{path.suffix}")) if file.is_file()]
 
 
 def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:
@@ -534,7 +534,7 @@ def _is_number(value: object) -> bool:
 
 
 def _is_turn(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(isinstance(each, str) for each in value)
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(item, str) for item in value)
 
 
 # --- training samples ------------------------------------------------------------------------------------------------
@@ -565,7 +565,7 @@ class SampleLoss:
 
 def write_losses(losses: Sequence[SampleLoss], folder: Path) -> None:
     """Write `training_loss.json` into the evaluation folder."""
-    write_json(folder / LOSSES_FILE, [asdict(each) for each in losses], error=DataError)
+    write_json(folder / LOSSES_FILE, [asdict(loss) for loss in losses], error=DataError)
 
 
 def read_losses(folder: Path) -> list[SampleLoss]:
@@ -580,7 +580,7 @@ def read_losses(folder: Path) -> list[SampleLoss]:
     losses = read_record(
         path, list[SampleLoss], fault="is damaged, expected a list of samples", advice="Evaluate again, or remove it."
     )
-    return sorted(losses, key=lambda each: -each.loss)
+    return sorted(losses, key=lambda loss: -loss.loss)
 
 
 # --- references ------------------------------------------------------------------------------------------------------
@@ -599,4 +599,4 @@ def listed_answers(text: object) -> list[str]:
         values = json.loads(text)
     except (ValueError, RecursionError):
         return []
-    return values if isinstance(values, list) and all(isinstance(each, str) for each in values) else []
+    return values if isinstance(values, list) and all(isinstance(value, str) for value in values) else []

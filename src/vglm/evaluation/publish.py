@@ -205,8 +205,8 @@ def _write_weights(run: Run, folder: Path, to: str, dtype: str | None) -> None:
         shutil.copytree(source, folder, dirs_exist_ok=True)
     else:
         written = convert(source, work / to, to=to)  # type: ignore[arg-type]
-        for each in written.iterdir():
-            each.rename(folder / each.name)
+        for path in written.iterdir():
+            path.rename(folder / path.name)
     if work.exists():
         shutil.rmtree(work)
 

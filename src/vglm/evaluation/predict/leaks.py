@@ -36,7 +36,7 @@ def leaked_pairs(
 
 def unsearched_stamps(data: Splits, samples: Mapping[str, Sequence[Sample]]) -> list[Stamp]:
     """The stamp of found data in which not all copies of training pictures could be searched."""
-    has_pictures = any(each.image is not None for each in islice(samples.get("test", ()), 1))
+    has_pictures = any(sample.image is not None for sample in islice(samples.get("test", ()), 1))
     if data.synthetic is not None or not has_pictures or not len(data.train) or data.look_alike_scope == "all":
         return []
     name = {"nothing": "LOOK-ALIKES NOT SEARCHED", "whole": "CROPS NOT SEARCHED"}[data.look_alike_scope]

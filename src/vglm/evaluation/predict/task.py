@@ -110,5 +110,5 @@ class Task:
         return replace(
             arm,
             samples={name: self.reword(rows) for name, rows in arm.samples.items()},
-            controls=[replace(each, samples=self.reword(each.samples)) for each in arm.controls],
+            controls=[replace(control, samples=self.reword(control.samples)) for control in arm.controls],
         )

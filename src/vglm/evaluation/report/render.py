@@ -142,12 +142,12 @@ class _Report:
         scored, lines = self.scored, self.lines
         about = {"evaluation": scored.evaluation, "comparison": scored.comparison, "lines": lines}
         about["labels"] = (scored.comparison.baseline, scored.comparison.candidate)
-        found = []
+        rendered = []
         for section in self.sections:
             source = section.source(template)
             if source and (values := self._values(section)) is not None:
-                found.append(environment.from_string(source).render(**about, t=section.texts, **values))
-        return found
+                rendered.append(environment.from_string(source).render(**about, t=section.texts, **values))
+        return rendered
 
     def _values(self, section: Section) -> Any:
         if section not in self._shown:

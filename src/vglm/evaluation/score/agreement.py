@@ -63,9 +63,9 @@ def measure_agreement(part: Summary) -> Agreement | None:
     firsts = {pair.candidate.id: pair.candidate for pair in pairs}
     if not firsts:
         return None
-    metric = VQA_ACCURACY if VQA_ACCURACY.name in {each.name for each in part.metrics} else EXACT_MATCH
+    metric = VQA_ACCURACY if VQA_ACCURACY.name in {metric.name for metric in part.metrics} else EXACT_MATCH
     answers = {name: human_answers(record) for name, record in firsts.items()}
-    people = [each for record in firsts.values() for each in _people(record)]
+    people = [person for record in firsts.values() for person in _people(record)]
     try:
         scores = [
             measure(metric, rows)
@@ -81,7 +81,7 @@ def measure_agreement(part: Summary) -> Agreement | None:
         metric=metric,
         n=len(firsts),
         references=fmean(map(len, answers.values())),
-        by_sample={name: _agreement(each) for name, each in answers.items()},
+        by_sample={name: _agreement(answer) for name, answer in answers.items()},
         people=scores[0],
         arms=(scores[1], scores[2]),
     )

@@ -61,4 +61,4 @@ def _say_the_same(pair: "Pair") -> bool:
 def count_changes(pairs: Iterable["Pair"]) -> dict[Change, int]:
     """How many answers are of each sort; of several draws each answer counts."""
     counts = Counter(map(change_of, pairs))
-    return {each: counts[each] for each in CHANGES}
+    return {change: counts[change] for change in CHANGES}

@@ -151,7 +151,7 @@ class Summary:
     missing: tuple[Pair, ...] = ()
 
     @property
-    def asked(self) -> tuple[Pair, ...]:
+    def all_pairs(self) -> tuple[Pair, ...]:
         """All pairs, those without an answer last."""
         return self.pairs + self.missing
 
@@ -168,7 +168,7 @@ class Summary:
     @property
     def errors(self) -> int:
         """Samples without an answer in one of the arms."""
-        return len({pair.sample for pair in self.asked if pair.has_error})
+        return len({pair.sample for pair in self.all_pairs if pair.has_error})
 
     @property
     def changed(self) -> int:
@@ -269,14 +269,14 @@ class Summary:
     @cached_property
     def _found(self) -> tuple[dict[str, PairedComparison], dict[str, Sentence]]:
         """Metric name -> its comparison, and of those that do not apply why."""
-        found: dict[str, PairedComparison] = {}
+        comparisons: dict[str, PairedComparison] = {}
         reasons: dict[str, Sentence] = {}
         for metric in self.metrics:
             try:
-                found[metric.name] = self._compare(metric)
+                comparisons[metric.name] = self._compare(metric)
             except DataError as error:
                 reasons[metric.name] = error.message if isinstance(error, Unsuitable) else str(error)
-        return found, reasons
+        return comparisons, reasons
 
     @cached_property
     def kinds(self) -> dict[str, "Summary"]:
@@ -294,7 +294,7 @@ class Summary:
         if any(metric.kind == "findings" for metric in self.metrics):
             parts = by_abnormality([pair.candidate for pair in self.pairs])
             pairs = {pair.candidate.key: pair for pair in self.pairs}
-            values["study"] = {name: [pairs[each.key] for each in rows] for name, rows in parts.items()}
+            values["study"] = {name: [pairs[row.key] for row in rows] for name, rows in parts.items()}
         return {
             name: self.kinds if name == "kind" else {value: self.part(pairs) for value, pairs in sorted(parts.items())}
             for name, parts in values.items()
@@ -367,14 +367,14 @@ class Comparison:
         """
         part = self.splits[self.main]
         own = (gain.result for gain in self.gains if gain.label == self.baseline)
-        found = judge(next(own, part.primary), part.primary_metric)
-        return replace(found, finding="no skill") if part.has_one_reference and found.finding != "too few" else found
+        judged = judge(next(own, part.primary), part.primary_metric)
+        return replace(judged, finding="no skill") if part.has_one_reference and judged.finding != "too few" else judged
 
     @cached_property
     def arm_intervals(self) -> dict[str, Interval]:
         """Arm -> the interval of its own score by the primary metric on the main split."""
         metric, pairs = self.verdict.metric, self.splits[self.main].pairs
-        arms = {self.baseline: [each.baseline for each in pairs], self.candidate: [each.candidate for each in pairs]}
+        arms = {self.baseline: [pair.baseline for pair in pairs], self.candidate: [pair.candidate for pair in pairs]}
         return {label: measure(metric, records).interval for label, records in arms.items()}
 
     @cached_property
@@ -387,7 +387,7 @@ class Comparison:
             for control in dict.fromkeys(gain.control for gain in self.gains)
             if {(control, self.baseline), (control, self.candidate)} <= gains.keys()
         ]
-        return tuple(each for pair in pairs if (each := compare_gains(*pair, metric)) is not None)
+        return tuple(change for pair in pairs if (change := compare_gains(*pair, metric)) is not None)
 
     @cached_property
     def worse_slices(self) -> tuple[WorseSlice, ...]:
@@ -434,7 +434,7 @@ class Comparison:
         """Arm -> its records of the main split; of several draws the first, for counts need independent answers."""
         part = self.splits[self.main]
         pairs = [pair for pair in part.pairs if pair.candidate.draw == part.draws[0]]
-        return {self.baseline: [each.baseline for each in pairs], self.candidate: [each.candidate for each in pairs]}
+        return {self.baseline: [pair.baseline for pair in pairs], self.candidate: [pair.candidate for pair in pairs]}
 
     @cached_property
     def calibration(self) -> dict[str, dict[str, Any]]:
@@ -457,13 +457,13 @@ class Comparison:
             pairs = [pair for pair in part.pairs if pair.candidate.draw == draw]
             scores[self.baseline].append(metric.score([pair.baseline for pair in pairs]))
             scores[self.candidate].append(metric.score([pair.candidate for pair in pairs]))
-        known = {label: [each for each in values if math.isfinite(each)] for label, values in scores.items()}
+        finite = {label: [value for value in values if math.isfinite(value)] for label, values in scores.items()}
         return {
             "n": len(part.draws),
             "metric": metric.name,
-            "scores": {name: [each if math.isfinite(each) else None for each in scores[name]] for name in labels},
-            "mean": {name: fmean(values) if values else None for name, values in known.items()},
-            "sd": {name: stdev(values) if len(values) > 1 else None for name, values in known.items()},
+            "scores": {name: [score if math.isfinite(score) else None for score in scores[name]] for name in labels},
+            "mean": {name: fmean(values) if values else None for name, values in finite.items()},
+            "sd": {name: stdev(values) if len(values) > 1 else None for name, values in finite.items()},
         }
 
     @property
@@ -486,8 +486,8 @@ class Comparison:
             "draws": self.draws,
             "retention_loss_points": self.retention_loss_points,
             "image_use": [self._gain(gain) for gain in self.gains],
-            "image_use_change": [self._gain_change(each) for each in self.gain_changes],
-            "worse_slices": [_worse(each) for each in self.worse_slices],
+            "image_use_change": [self._gain_change(change) for change in self.gain_changes],
+            "worse_slices": [_worse(slice) for slice in self.worse_slices],
             "within_budget": None if self.within_budget is None else _finite(asdict(self.within_budget)),
             "conventions": dict(self.conventions),
         }
@@ -533,7 +533,7 @@ class Comparison:
             "errors": summary.errors,
             "changed": summary.changed,
             "cut": dict(zip((self.baseline, self.candidate), summary.cut, strict=True)),
-            "scores": {name: self._score(metrics[name], *each) for name, each in summary.paired.items()},
+            "scores": {name: self._score(metrics[name], *value) for name, value in summary.paired.items()},
         }
 
     def _score(self, metric: Metric, result: PairedComparison, adjusted: float | None) -> MetricScore:
@@ -592,8 +592,8 @@ def _worse(worse: WorseSlice) -> WorseSliceScores:
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
     """JSON-able: what is not finite becomes None."""
     return {
-        name: [_none(part) for part in each] if isinstance(each, tuple) else _none(each)
-        for name, each in values.items()
+        name: [_none(part) for part in value] if isinstance(value, tuple) else _none(value)
+        for name, value in values.items()
     }
 
 
@@ -737,17 +737,19 @@ def _compare(
     for record in after.values():
         splits.setdefault(record.split, []).append(record)
     summaries = {}
-    for name, asked in splits.items():
-        records = [each for each in asked if each.error is None and before[each.key].error is None] or asked
+    for name, candidates in splits.items():
+        records = [
+            record for record in candidates if record.error is None and before[record.key].error is None
+        ] or candidates
         own = (
             METRICS
             if name == RETENTION and len(splits) > 1
-            else tuple(each.signed(records) for each in chosen.values())
+            else tuple(metric.signed(records) for metric in chosen.values())
         )
         others = [before[record.key] for record in records]
         decisive, right = _decide(others, records, own)
         answered = {record.key for record in records}
-        missing = tuple(Pair(before[each.key], each) for each in asked if each.key not in answered)
+        missing = tuple(Pair(before[record.key], record) for record in candidates if record.key not in answered)
         summaries[name] = Summary(tuple(map(Pair, others, records, right)), own, decisive, missing)
     return Comparison(*labels, summaries, classes)
 
@@ -760,7 +762,7 @@ def _decide(
     It is the primary metric where that is a mean over answers that score 0 or 1 each; else, as for MME's score or an
     F1, the first of the accuracies that were asked for; else exact match.
     """
-    for metric in (metrics[0], *(each for each in metrics[1:] if each.decides)):
+    for metric in (metrics[0], *(metric for metric in metrics[1:] if metric.decides)):
         if metric is EXACT_MATCH:
             break
         with suppress(DataError):
@@ -781,7 +783,7 @@ def right_answers(metric: Metric, records: Sequence[Prediction]) -> list[bool] |
         scores, score = metric.statistic(rows), float(metric.statistic(rows.sum(axis=0)))
     if not np.isin(scores, (0, 1)).all() or not math.isclose(fmean(scores), score, abs_tol=1e-9):
         return None
-    return [bool(each) for each in scores == 1]
+    return [bool(score) for score in scores == 1]
 
 
 def _shown(key: tuple[str, str, int]) -> str:

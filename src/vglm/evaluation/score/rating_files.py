@@ -101,9 +101,11 @@ def read_contests(folder: Path, evaluation: Evaluation) -> tuple[list[Contest], 
     """
     arms = (evaluation.baseline.label, evaluation.candidate.label)
     records = join_groups(*(read_predictions(predictions_file(folder, label)) for label in arms))
-    baseline, candidate = ({each.key: each for each in arm if _is_rated(each)} for arm in records)
-    contests = [Contest(baseline[key], each) for key, each in candidate.items() if key in baseline]
-    different = [each for each in contests if each.baseline.prediction.strip() != each.candidate.prediction.strip()]
+    baseline, candidate = ({record.key: record for record in arm if _is_rated(record)} for arm in records)
+    contests = [Contest(baseline[key], value) for key, value in candidate.items() if key in baseline]
+    different = [
+        contest for contest in contests if contest.baseline.prediction.strip() != contest.candidate.prediction.strip()
+    ]
     return different, len(contests) - len(different)
 
 
@@ -145,9 +147,9 @@ def _read(path: Path) -> list[Rating]:
 
 def read_valid_ratings(folder: Path, contests: Sequence[Contest]) -> dict[str, list[Rating]]:
     """The ratings that were given about these very answers, by rater, and no rater without any."""
-    answers = {each.key: each.sha256 for each in contests}
+    answers = {contest.key: contest.sha256 for contest in contests}
     valid = {
-        rater: [each for each in ratings if answers.get(each.key) == each.answers_sha256]
+        rater: [rating for rating in ratings if answers.get(rating.key) == rating.answers_sha256]
         for rater, ratings in read_ratings(folder).items()
     }
     return {rater: ratings for rater, ratings in valid.items() if ratings}
@@ -198,25 +200,25 @@ def summarise_folder(folder: Path, evaluation: Evaluation) -> RatingResult | Non
         return None
     contests, identical = read_contests(folder, evaluation)
     by_rater = read_valid_ratings(folder, contests)
-    ratings = [each for rows in by_rater.values() for each in rows]
+    ratings = [row for rows in by_rater.values() for row in rows]
     if not ratings:
         return None
-    groups = {each.key: each.candidate.group for each in contests}
-    names = sorted({name for each in ratings for name in each.findings})
+    groups = {contest.key: contest.candidate.group for contest in contests}
+    names = sorted({name for rating in ratings for name in rating.findings})
     return RatingResult(
         summary=_summarise(ratings),
         raters={rater: _summarise(rows) for rater, rows in by_rater.items()},
         findings={name: _summarise(ratings, name) for name in names},
         contests=len(contests),
         identical=identical,
-        groups=len({groups[each.key] for each in ratings}),
+        groups=len({groups[rating.key] for rating in ratings}),
     )
 
 
 def _summarise(ratings: Sequence[Rating], finding: str | None = None) -> RatingSummary:
     """Of the verdicts, or of those about a finding."""
-    verdicts = [(each, each.verdict if finding is None else each.findings.get(finding)) for each in ratings]
-    return summarise_ratings((each.rater, each.id, verdict) for each, verdict in verdicts if verdict is not None)
+    verdicts = [(rating, rating.verdict if finding is None else rating.findings.get(finding)) for rating in ratings]
+    return summarise_ratings((rating.rater, rating.id, verdict) for rating, verdict in verdicts if verdict is not None)
 
 
 def keep_ratings(old: Path, new: Path) -> None:

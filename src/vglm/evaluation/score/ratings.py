@@ -74,7 +74,7 @@ def summarise_ratings(ratings: Iterable[tuple[str, str, Verdict]]) -> RatingSumm
     Source: Krippendorff 2004, "Content analysis", chapter 11.
     """
     votes = _votes(ratings)
-    leads = [sum(_RANKS[each] - 1 for each in verdicts.values()) for verdicts in votes.values()]
+    leads = [sum(_RANKS[verdict] - 1 for verdict in verdicts.values()) for verdicts in votes.values()]
     wins, losses = sum(lead > 0 for lead in leads), sum(lead < 0 for lead in leads)
     p_value, interval = sign_test(wins, losses)
     shared = {sample: verdicts for sample, verdicts in votes.items() if len(verdicts) > 1}

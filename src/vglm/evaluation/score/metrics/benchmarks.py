@@ -159,7 +159,9 @@ def _mme_labels(records: Sequence[Prediction]) -> tuple[list[str], list[object]]
             f"{len(lacking)} of {len(records)} samples have no category and pair (first: {lacking[0].id!r}); these"
             " metrics are for questions as the reader of mme makes them."
         )
-    return [str(each.meta["category"]) for each in records], [(each.split, each.meta["pair"]) for each in records]
+    return [str(record.meta["category"]) for record in records], [
+        (record.split, record.meta["pair"]) for record in records
+    ]
 
 
 def _mme_rows(records: Sequence[Prediction]) -> Rows:
@@ -172,12 +174,12 @@ def _mme_plus_rows(records: Sequence[Prediction]) -> Rows:
     return all_right(_yes_no_hits(records), pairs)
 
 
-def _mme_score_rows(records: Sequence[Prediction], wanted: Sequence[str] | None) -> Rows:
+def _mme_score_rows(records: Sequence[Prediction], categories_wanted: Sequence[str] | None) -> Rows:
     """For each of C categories (right, questions, pairs right, pairs), shape (n, 4 C)."""
     categories, pairs = _mme_labels(records)
-    names = sorted(set(categories) if wanted is None else set(categories) & set(wanted))
+    names = sorted(set(categories) if categories_wanted is None else set(categories) & set(categories_wanted))
     if not names:
-        raise DataError(f"no sample is of the categories {', '.join(wanted or ())}.")
+        raise DataError(f"no sample is of the categories {', '.join(categories_wanted or ())}.")
     hits = _yes_no_hits(records)
     both = all_right(hits, pairs)
     rows = np.zeros((len(records), 4 * len(names)))
@@ -210,11 +212,11 @@ MME_SCORE, MME_PERCEPTION, MME_COGNITION = (
         f"mme_{name}",
         f"MME {title}",
         f"{_MME}|sum over {what} of 100 x (accuracy + accuracy+), 0 to 200 each",
-        table=partial(_mme_score_rows, wanted=wanted),
+        table=partial(_mme_score_rows, wanted=categories_wanted),
         statistic=_mme_score,
         unit="",
     )
-    for name, title, what, wanted in (
+    for name, title, what, categories_wanted in (
         ("score", "score", "categories", None),
         ("perception", "perception", "the 10 categories of perception", PERCEPTION),
         ("cognition", "cognition", "the 4 categories of cognition", COGNITION),

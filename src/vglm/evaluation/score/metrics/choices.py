@@ -32,7 +32,7 @@ def own_choices(record: Prediction) -> tuple[str, ...]:
         choices = json.loads(str(record.meta.get("choices", "")))
     except ValueError:
         return ()
-    return tuple(choices) if isinstance(choices, list) and all(isinstance(each, str) for each in choices) else ()
+    return tuple(choices) if isinstance(choices, list) and all(isinstance(choice, str) for choice in choices) else ()
 
 
 def taken_choice(text: str, record: Prediction, choices: Sequence[str]) -> str | None:

@@ -239,7 +239,7 @@ def label_report(report: str) -> dict[str, Certainty]:
 def _label(report: str) -> Mapping[str, Certainty]:
     """The same; several metrics and slices ask for the same report."""
     text = normalise(report).lower()
-    found: dict[str, Certainty] = {}
+    certainties: dict[str, Certainty] = {}
     is_readable = False
     for sentence in _SENTENCE.split(text):
         if _REFUSES.search(sentence):
@@ -247,14 +247,14 @@ def _label(report: str) -> Mapping[str, Certainty]:
         is_readable = is_readable or _SPEAKS.search(sentence) is not None
         for clause in _CLAUSE.split(_plain(sentence)):
             for name, certainty in _read_clause(clause):
-                if _RANK[certainty] >= _RANK[found.get(name, "negative")]:
-                    found[name] = certainty
+                if _RANK[certainty] >= _RANK[certainties.get(name, "negative")]:
+                    certainties[name] = certainty
     is_abnormal = any(
-        found.get(name) in ("positive", "uncertain") for name in (*WORDS, *ORGANS) if name != SUPPORT_DEVICES
+        certainties.get(name) in ("positive", "uncertain") for name in (*WORDS, *ORGANS) if name != SUPPORT_DEVICES
     )
-    if (found or is_readable) and not is_abnormal:
-        found[NO_FINDING] = "positive"
-    return found
+    if (certainties or is_readable) and not is_abnormal:
+        certainties[NO_FINDING] = "positive"
+    return certainties
 
 
 def _plain(sentence: str) -> str:

@@ -39,8 +39,8 @@ def binomial_below(successes: ArrayLike, n: ArrayLike, share: float) -> NDArray[
     """The chance of at most so many successes in n; 0 below 0 successes."""
     from scipy.special import bdtr
 
-    wanted = np.asarray(successes, dtype=np.float64)
-    return np.where(wanted < 0, 0.0, bdtr(np.maximum(wanted, 0), n, share))
+    requested = np.asarray(successes, dtype=np.float64)
+    return np.where(requested < 0, 0.0, bdtr(np.maximum(requested, 0), n, share))
 
 
 def binomial(n: int, share: float) -> NDArray[np.float64]:

@@ -81,7 +81,7 @@ def over_seeds(
         seeds * float(np.sum((by_sample - mean) ** 2)) / (count - 1),
         float(np.sum(residual**2)) / ((seeds - 1) * (count - 1)),
     )
-    quantiles = [student_quantile(upper_level(confidence), each - 1) for each in (seeds, count)]
+    quantiles = [student_quantile(upper_level(confidence), n - 1) for n in (seeds, count)]
     between = max(0.0, squares[0] - squares[2])
     half = math.sqrt((quantiles[0] ** 2 * between + quantiles[1] ** 2 * squares[1]) / (seeds * count))
     seed_half = quantiles[0] * float(np.std(scores, ddof=1)) / math.sqrt(seeds)
@@ -151,7 +151,7 @@ def compare_seeds(
     if is_paired:
         variance, degrees = _seed_variance(values[1] - values[0])
     else:
-        parts = [_seed_variance(each) for each in values]
+        parts = [_seed_variance(value) for value in values]
         variance = sum(part[0] for part in parts)
         squares = sum(part[0] ** 2 / part[1] for part in parts)
         degrees = variance**2 / squares if squares else 1.0

@@ -46,13 +46,13 @@ def files(scored: Scored) -> Mapping[str, str]:
 
 def describe_curves(curves: Curves) -> list[Line]:
     """What the curves show; `worse` is what must not be overlooked."""
-    found: list[Line] = []
+    lines: list[Line] = []
     if broken := [step for step, loss in curves.learning if math.isnan(loss)]:
-        found.append(Line(say("loss_broken", n=f"{len(broken):,}", total=f"{len(curves.learning):,}"), "worse"))
+        lines.append(Line(say("loss_broken", n=f"{len(broken):,}", total=f"{len(curves.learning):,}"), "worse"))
     point = curves.result
     if point is None or not curves.forgetting:
-        return found
-    found.append(_result(curves, point))
+        return lines
+    lines.append(_result(curves, point))
     worst = max(curves.forgetting, key=curves.loss)
     if curves.is_forgetful(worst) and not curves.is_forgetful(point):
         about = {
@@ -60,12 +60,12 @@ def describe_curves(curves: Curves) -> list[Line]:
             "after": f"{percent(worst.retention)}%",
             "loss": f"{curves.loss(worst):.1f}",
         }
-        found.append(Line(say("curve_other", **about), "worse"))
+        lines.append(Line(say("curve_other", **about), "worse"))
     if curves.domain_split == "train":
-        found.append(Line(say("curve_memorised")))
+        lines.append(Line(say("curve_memorised")))
     if curves.stopped_early:
-        found.append(Line(say("curve_stopped")))
-    return found
+        lines.append(Line(say("curve_stopped")))
+    return lines
 
 
 def _result(curves: Curves, point: Checkpoint) -> Line:

@@ -43,8 +43,8 @@ def record(scored: Scored) -> Mapping[str, Any]:
             "contests": result.contests,
             "identical": result.identical,
             "groups": result.groups,
-            "by_rater": {name: each.as_dict() for name, each in result.raters.items()},
-            "by_finding": {name: each.as_dict() for name, each in result.findings.items()},
+            "by_rater": {name: rater.as_dict() for name, rater in result.raters.items()},
+            "by_finding": {name: finding.as_dict() for name, finding in result.findings.items()},
         }
     }
 
@@ -61,8 +61,8 @@ def tabulate(result: RatingResult) -> Table:
     """One row for all raters together, for each of them, and for each finding that was judged."""
     header = [say("rated"), say("samples"), say("better"), say("equal"), say("worse"), say("p")]
     rows = [_row(say("together"), result.summary)]
-    rows += [_row(Text.of(name), each) for name, each in result.raters.items()]
-    rows += [_row(findings.say.name("class", name), each) for name, each in result.findings.items()]
+    rows += [_row(Text.of(name), rater) for name, rater in result.raters.items()]
+    rows += [_row(findings.say.name("class", name), finding) for name, finding in result.findings.items()]
     return Table(header, rows, say("title"), first="split")
 
 
