@@ -33,12 +33,6 @@ def be_quiet() -> None:
     os.environ[QUIET] = os.environ["TQDM_DISABLE"] = "1"  # the latter is read when tqdm is imported, later
 
 
-def remark(text: str) -> None:
-    """Print what only helps along, unless asked to be quiet."""
-    if not is_quiet():
-        print(text, flush=True)
-
-
 class _Log:
     """Lines on their way to a file."""
 

@@ -58,7 +58,7 @@ from vglm.evaluation.score.scoring import (
     rescore,
     score_arms,
     score_folder,
-    score_kept,
+    score_stored,
 )
 from vglm.evaluation.score.settings import MetricSettings
 from vglm.evaluation.score.side_by_side import SideBySide, compare_evaluations
@@ -306,7 +306,7 @@ def _score_stored(
         write_baselines(baselines, changed)
         write_evaluation(replace(evaluation, sealed=renew_seal(changed, BASELINES_FILE)), changed)
 
-    score_kept(folder, metrics, settings, write_report, prepare)
+    score_stored(folder, metrics, settings, write_report, prepare)
 
 
 def score(folder: str | Path, metrics: Mapping[str, Any] | Sequence[str | Metric] | None = None) -> Comparison:

@@ -79,7 +79,7 @@ class Answer:
         self.seconds_to_first_token: float | None = None
         self.seconds: float | None = None
         self.is_cancelled = False
-        self._asked = time.monotonic()
+        self._submitted = time.monotonic()
         self._changed = threading.Condition()
         self._listeners: list[Callable[[], None]] = []
 
@@ -132,7 +132,7 @@ class Answer:
         """Take what the engine has for it."""
         with self._changed:
             if self.seconds_to_first_token is None:
-                self.seconds_to_first_token = time.monotonic() - self._asked
+                self.seconds_to_first_token = time.monotonic() - self._submitted
             self.text += piece
             self._changed.notify_all()
         self._tell()
@@ -140,7 +140,7 @@ class Answer:
     def _finish(self, reason: FinishReason, piece: str = "", error: str | None = None) -> None:
         with self._changed:
             self.text += piece
-            self.seconds = time.monotonic() - self._asked
+            self.seconds = time.monotonic() - self._submitted
             self.error, self.finish_reason = error, reason
             self._changed.notify_all()
         self._tell()

@@ -33,7 +33,7 @@ from transformers.trainer_utils import SaveStrategy, TrainOutput, sort_checkpoin
 from vglm.data.collator import Collator
 from vglm.data.sample import Sample
 from vglm.errors import CheckpointError, ConfigError, WorkbenchError, brief
-from vglm.files import read_json, remove_folder, whole_file, write_text
+from vglm.files import append_json_lines, read_json, remove_folder, whole_file, write_text
 from vglm.tuning.adalora import RankAllocation, is_adalora, load_allocation, save_allocation
 from vglm.tuning.components import learning_rate_of
 from vglm.tuning.memory import peak_memory, reset_peak_memory
@@ -564,8 +564,7 @@ class _LogFile(TrainerCallback):
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero:
             entry = dict(state.log_history[-1])
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": entry.pop("step"), **entry}) + "\n")
+            append_json_lines(self.path, [{"step": entry.pop("step"), **entry}])
 
 
 def _step_of(line: str) -> float:

@@ -234,7 +234,7 @@ class TableReader:
         check = RowCheck(number)
         several: SeveralImages = self.dialogues.several_images
         answer, people_said = self._answer(check, row, columns.answer)
-        question = self._asked(check, row, columns)
+        question = self._question_of(check, row, columns)
         history = read_history(check, row.get("history"))
         cell = row.get(columns.image) if columns.image else None
         images = listed(None if cell == "" else cell)
@@ -282,7 +282,7 @@ class TableReader:
         )
         yield from spread_images(sample, pictures, several)
 
-    def _asked(self, check: RowCheck, row: Mapping[str, Any], columns: Columns) -> str | None:
+    def _question_of(self, check: RowCheck, row: Mapping[str, Any], columns: Columns) -> str | None:
         """What a row asks; None where there is only a caption."""
         further = optional_text(check, row, columns.input)
         if columns.question is None or (further and row.get(columns.question) in (None, "")):

@@ -174,7 +174,7 @@ def _validation(source: Source) -> list[Text] | None:
     return [] if count is None else [say("validation", n=count)]
 
 
-def _asked(source: Source) -> list[Text] | None:
+def _eval_samples(source: Source) -> list[Text] | None:
     evaluation, splits = source.scored.evaluation, source.scored.comparison.splits
     sentences = []
     for name, part in splits.items():
@@ -332,7 +332,7 @@ FACTS: dict[str, Fact] = {
     "checkpoint": _checkpoint,
     "data": _data,
     "validation": _validation,
-    "asked": _asked,
+    "asked": _eval_samples,
     "divided": _divided,
     "leakage": _leakage,
     "training": _training,

@@ -90,8 +90,8 @@ class Task:
             arms,
             title=title,
             facts={**arms.facts, **self.facts},
-            baseline=self._asked(arms.baseline),
-            candidate=self._asked(arms.candidate),
+            baseline=self._reworded(arms.baseline),
+            candidate=self._reworded(arms.candidate),
         )
 
     def output_dir(self, run: Path | None, model: str, data: str) -> Path:
@@ -106,7 +106,7 @@ class Task:
             return Path("outputs/evaluation") / f"{model} on {self.name or data}"
         return run / ("evaluation" if self.name is None else f"evaluation-{self.name}")
 
-    def _asked(self, arm: "ModelArm") -> "ModelArm":
+    def _reworded(self, arm: "ModelArm") -> "ModelArm":
         return replace(
             arm,
             samples={name: self.reword(rows) for name, rows in arm.samples.items()},

@@ -241,12 +241,12 @@ class Summary:
     @property
     def paired(self) -> dict[str, tuple[PairedComparison, float | None]]:
         """Metric name -> (its comparison, its p-value by Holm over these metrics; None for lengths)."""
-        return adjust(self._found[0], self.metrics)
+        return adjust(self._comparisons[0], self.metrics)
 
     @property
     def not_computed(self) -> dict[str, Sentence]:
         """Metric name -> why it does not apply to these answers."""
-        return self._found[1]
+        return self._comparisons[1]
 
     @cached_property
     def _first(self) -> tuple[Metric, PairedComparison]:
@@ -267,7 +267,7 @@ class Summary:
         return self._known[metric.name]
 
     @cached_property
-    def _found(self) -> tuple[dict[str, PairedComparison], dict[str, Sentence]]:
+    def _comparisons(self) -> tuple[dict[str, PairedComparison], dict[str, Sentence]]:
         """Metric name -> its comparison, and of those that do not apply why."""
         comparisons: dict[str, PairedComparison] = {}
         reasons: dict[str, Sentence] = {}

@@ -201,17 +201,17 @@ def _with_other_references(
     """
     references: dict[tuple[str | None, str], set[str]] = defaultdict(set)
     for record in questions:
-        references[record.image_sha256, _asked(record)].add(normalise(record.reference))
+        references[record.image_sha256, _question_key(record)].add(normalise(record.reference))
     pairs = [
         (one, other)
         for one, other in zip(others, truth, strict=True)
         if one.image_sha256 is None
-        or normalise(other.reference) not in references.get((one.image_sha256, _asked(one)), ())
+        or normalise(other.reference) not in references.get((one.image_sha256, _question_key(one)), ())
     ]
     return [one for one, _ in pairs], [other for _, other in pairs]
 
 
-def _asked(record: Prediction) -> str:
+def _question_key(record: Prediction) -> str:
     """What sort of question it is: its kind where the data names one, else its words."""
     return record.kind or normalise(record.question)
 

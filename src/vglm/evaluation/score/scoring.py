@@ -172,7 +172,7 @@ def rescore(
     return _score_anew(folder, metrics, chosen, stored, report)
 
 
-def score_kept(
+def score_stored(
     folder: Path, metrics: Mapping[str, Any], chosen: MetricSettings, report: Report, prepare: Callable[[Path], None]
 ) -> Comparison:
     """Score the stored answers for a new evaluation that needs no others.

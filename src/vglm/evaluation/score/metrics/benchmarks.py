@@ -38,7 +38,7 @@ COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation
 
 
 @lru_cache(maxsize=1 << 16)  # all metrics, arms and slices ask again
-def _said(text: str) -> str | None:
+def _yes_or_no(text: str) -> str | None:
     return parse_label(text, YES_NO)
 
 
@@ -65,7 +65,7 @@ Reader = Callable[[str], str | None]
 
 def _yes_no(records: Sequence[Prediction], read: Reader) -> tuple[Rows, Rows, Rows]:
     """Whether each reference is yes, each answer says yes, each answer says no, shapes (n,)."""
-    true = [_said(record.reference) for record in records]
+    true = [_yes_or_no(record.reference) for record in records]
     wrong = [record for record, label in zip(records, true, strict=True) if label is None]
     if wrong:
         raise DataError(
@@ -86,12 +86,12 @@ def _yes_no_hits(records: Sequence[Prediction], read: Reader = read_as_mme) -> R
 
 
 def _yes_no_rows(records: Sequence[Prediction]) -> Rows:
-    hits = _yes_no_hits(records, _said)
+    hits = _yes_no_hits(records, _yes_or_no)
     return np.stack([hits, np.ones(len(hits))], axis=1)
 
 
 def _yes_no_parsed(records: Sequence[Prediction]) -> Rows:
-    _, yes, no = _yes_no(records, _said)
+    _, yes, no = _yes_no(records, _yes_or_no)
     return np.stack([yes + no, np.ones(len(yes))], axis=1)
 
 

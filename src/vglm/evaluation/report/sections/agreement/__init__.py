@@ -13,13 +13,13 @@ say = section_texts(__file__)
 
 def show(scored: Scored) -> Mapping[str, Any] | None:
     """People and both arms by one metric; None where no question of the main split has several references."""
-    agreement = _measure(scored)
+    agreement = scored.once(_measure)
     return None if agreement is None else {"agreement": _table(agreement, scored), "about": _about(agreement)}
 
 
 def lines(scored: Scored) -> list[Line]:
     """What the people score against one another."""
-    agreement = _measure(scored)
+    agreement = scored.once(_measure)
     if agreement is None:
         return []
     score = fmt.value(agreement.people.value, agreement.metric)
@@ -28,7 +28,7 @@ def lines(scored: Scored) -> list[Line]:
 
 def record(scored: Scored) -> Mapping[str, Any]:
     """The share of equal pairs of each sample, and the people's score."""
-    agreement = _measure(scored)
+    agreement = scored.once(_measure)
     if agreement is None:
         return {}
     people = {"metric": agreement.metric.name, **agreement.people.as_dict()}

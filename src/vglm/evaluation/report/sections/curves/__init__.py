@@ -16,7 +16,7 @@ __all__ = ["describe_curves", "files", "lines", "plots", "read_curves", "record"
 
 def show(scored: Scored) -> Mapping[str, Any] | None:
     """The plots with their numbers; None where the training left nothing to draw or to say."""
-    curves = read_curves(scored.folder)
+    curves = scored.once(_read)
     if curves is None or not (plots(curves) or describe_curves(curves)):
         return None
     chosen = None
@@ -28,7 +28,7 @@ def show(scored: Scored) -> Mapping[str, Any] | None:
 
 def lines(scored: Scored) -> list[Line]:
     """What the curves show."""
-    curves = read_curves(scored.folder)
+    curves = scored.once(_read)
     return [] if curves is None else describe_curves(curves)
 
 
@@ -39,9 +39,13 @@ def record(scored: Scored) -> Mapping[str, Any]:
 
 def files(scored: Scored) -> Mapping[str, str]:
     """All plots as a file for slides and papers."""
-    curves = read_curves(scored.folder)
+    curves = scored.once(_read)
     drawn = "" if curves is None else as_file(curves, scored.evaluation.title)
     return {"curves.svg": drawn} if drawn else {}
+
+
+def _read(scored: Scored) -> Curves | None:
+    return read_curves(scored.folder)
 
 
 def describe_curves(curves: Curves) -> list[Line]:

@@ -94,7 +94,7 @@ def _changes(comparison: Comparison) -> Table:
             fmt.control(change.control),
             fmt.number(change.result.before, metric),
             fmt.number(change.result.after, metric),
-            *_told(change, metric),
+            *_change_cells(change, metric),
             f"{change.result.n:,}",
         ]
         for change in comparison.gain_changes
@@ -102,7 +102,7 @@ def _changes(comparison: Comparison) -> Table:
     return Table(header, rows, styles=("", "", "", "strong"))
 
 
-def _told(change: GainChange, metric: Metric) -> list[Cell]:
+def _change_cells(change: GainChange, metric: Metric) -> list[Cell]:
     """The difference, its interval and p-value; dashes where an arm at the floor leaves nothing to tell."""
     if change.at_floor:
         return [say("cannot_be_told"), fmt.NONE, fmt.NONE]

@@ -15,7 +15,7 @@ say = section_texts(__file__)
 
 def show(scored: Scored) -> Mapping[str, Any] | None:
     """A row for each wording, and below them what differs among them; None where there was one wording."""
-    spread = _read(scored)
+    spread = scored.once(_read)
     if spread is None:
         return None
     n = next(iter(spread.arms.values())).n
@@ -24,7 +24,7 @@ def show(scored: Scored) -> Mapping[str, Any] | None:
 
 def lines(scored: Scored) -> list[Line]:
     """The range of the scores and how many samples flip, by arm; a warning where the sign of the change depends."""
-    spread = _read(scored)
+    spread = scored.once(_read)
     if spread is None:
         return []
     arms = [
@@ -56,7 +56,7 @@ def lines(scored: Scored) -> list[Line]:
 
 def record(scored: Scored) -> Mapping[str, Any]:
     """Every wording's scores."""
-    spread = _read(scored)
+    spread = scored.once(_read)
     if spread is None:
         return {}
     arms = {

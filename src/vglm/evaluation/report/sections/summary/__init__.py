@@ -65,7 +65,7 @@ def verdict(scored: Scored) -> Text:
     parts = [_judgement(scored), *([say("on_training")] if scored.comparison.main == TRAIN else [])]
     if scored.evaluation.purpose == "tuning":
         parts += [*_not_seeing(scored), *_but_forgot(scored.comparison)]
-    parts += [*_rule(scored), *_not_asked(scored.comparison)]
+    parts += [*_rule(scored), *_not_evaluated(scored.comparison)]
     ratio = length_ratios(scored.comparison.splits[scored.comparison.main])[1]
     if scored.comparison.verdict.metric.rewards_naming and ratio > LONG:
         parts.append(say("long_verdict", ratio=ratio))
@@ -129,7 +129,7 @@ def _rule(scored: Scored) -> list[Text]:
     return [say(key, name=fmt.named("baseline", best.name), score=fmt.value(score, metric))]
 
 
-def _not_asked(comparison: Comparison) -> list[Text]:
+def _not_evaluated(comparison: Comparison) -> list[Text]:
     """That the metric that was requested first could not be computed."""
     metric, first = comparison.verdict.metric, comparison.splits[comparison.main].metrics[0]
     return [] if first is metric else [say("not_asked", asked=fmt.title(first), metric=fmt.title(metric))]
