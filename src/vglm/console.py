@@ -1,4 +1,4 @@
-"""What a command shows in the terminal, kept as `console.log` in its run folder as well.
+"""Record terminal output as `console.log` in the run folder.
 
     with recording():                    a process of the workbench's own: what it prints is remembered from here on
         keep_in(folder)                  and goes to folder/console.log, with what was printed before

@@ -1,4 +1,4 @@
-"""What there is to choose from, and what was trained: `vglm list recipes`, `vglm runs`.
+"""Listings of available recipes, components and formats, and of finished runs: `vglm list recipes`, `vglm runs`.
 
 Nothing is described twice: a line is the first comment of the recipe's or config's own file, a format's own schema, a
 metric's own title.

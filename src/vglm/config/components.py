@@ -7,7 +7,7 @@
 
     describe(peft.LoraConfig(r=4))             {"_target_": "peft.LoraConfig", "_convert_": "all", "r": 4}
 
-What `describe` gives is kept in a run's `config.yaml`, from which the command line goes on with the run.
+The result of `describe` is saved in a run's `config.yaml`, from which the command line resumes the run.
 """
 
 import dataclasses

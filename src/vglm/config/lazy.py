@@ -1,9 +1,9 @@
-"""Put off what libraries load only because something else is installed.
+"""Defer optional imports of libraries: packages that they load only because these are installed.
 
     defer()
     import peft, transformers.trainer        without datasets, pandas and torch's compiler, four seconds of importing
 
-Nothing is hidden: what is put off counts as installed, and is the same module once its first name is asked for.
+A deferred package counts as installed, and is imported when an attribute of it is first used.
 
 datasets (with pandas)      imported by transformers' Trainer, to tell whether a training set is one of its tables
 wandb                       as datasets, where it is not asked for

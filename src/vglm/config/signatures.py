@@ -1,11 +1,11 @@
-"""What a callable takes, read from its source text: importing peft or transformers for that would take seconds.
+"""Signatures of callables, read from source text, since importing peft or transformers takes seconds.
 
     read_signature("peft.LoraConfig").parameters["r"]        Parameter(is_required=False, …), whose `annotation` is int
 
 Followed are re-exports (`from .config import LoraConfig`, also those for type checkers only), functions, classes with
 an `__init__` and dataclasses with their bases. An annotation becomes the type itself where it is one of Python's own;
-enumerations keep their values, and any other class is a stand-in of its name, of which nothing more is known. What
-cannot be told in this way is imported.
+enumerations keep their values, and any other class is a placeholder of its name. A target
+whose signature cannot be determined in this way is imported.
 """
 
 import ast

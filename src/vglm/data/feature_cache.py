@@ -1,4 +1,4 @@
-"""What a frozen vision tower made of each picture, kept on disk so that it looks at every picture once.
+"""A disk cache of the features that a frozen vision tower computes, so that each picture is encoded once.
 
     features = FeatureCache(cache_folder("features"), {"weights_sha256": "91c4...", ...}, (16, 128), encode)
     features.fill(samples)              encodes the pictures that no run has met before

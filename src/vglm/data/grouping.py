@@ -1,4 +1,4 @@
-"""What belongs together (a study, a patient, a star) and what is to be spread evenly over splits (classes, kinds).
+"""Groups that must not be divided (a study, a patient, a star), and strata to spread evenly over splits (classes).
 
 find_groups(Outline.of(samples))        (["2", "2", "861"], "inferred from the pictures' names: the part before _")
 find_strata(Outline.of(samples, "kind"))                                    (["7c2a…", "7c2a…", "10f3…"], "the answer")

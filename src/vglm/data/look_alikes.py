@@ -1,4 +1,4 @@
-"""Find test pictures that are training pictures once more: compressed anew, scaled, flipped or cropped.
+"""Find test pictures that are modified copies of training pictures: recompressed, scaled, flipped or cropped.
 
 find_copies(tested, learned)     [Copy(tested=3, learned=17, how="flipped, cropped")]
 

@@ -1,4 +1,4 @@
-"""What dividing asks of each sample, in columns of one length: small enough to hold for any number of rows.
+"""The columns that dividing a data set needs (ids, groups, pictures, answers), without the samples themselves.
 
 outline = Outline.of(samples, "kind")
 outline.groups[3], outline.pictures[3], outline.fields["kind"][3]

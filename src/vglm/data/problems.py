@@ -1,4 +1,4 @@
-"""How a reader says what is wrong with a file: every bad row is collected first, then told in one message.
+"""Error messages of readers: all bad rows of a file are collected, then reported together.
 
 data/pets/train.json: 2 of 20 rows cannot be used (rows count from 1):
   data/pets/train.json:4: expected 'label', found only 'img', 'prompt'; fix: add it

@@ -1,4 +1,4 @@
-"""What a model is trained on: one sequence for every answer of every dialogue, none too long.
+"""Training sequences: one for every answer of every dialogue, none longer than the limit.
 
 A dialogue of three turns becomes three sequences. Each ends in one of its answers, with the turns before it as the
 history in the prompt:

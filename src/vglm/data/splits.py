@@ -1,4 +1,4 @@
-"""A data set as it is trained and tested on, what its splits share, and the record of how it was divided.
+"""A divided data set: its splits, what they share (leakage), and the record of how it was divided.
 
 splits.train[0].answer          # "这张图片的背景是金色的沙滩。"
 splits.files["train.json"]      # SHA-256

@@ -1,8 +1,8 @@
-"""What a training gains on its domain and loses of everything else, checkpoint by checkpoint, and which one to keep.
+"""Score checkpoints on the domain and on the retention set during training, and choose the one to keep.
 
     selection = CheckpointSelection(forgetting_budget=5)         of a training config
     splits = selection.divide(splits)                            with a validation split, where one is chosen by
-    samples = selection.select(splits)                           what is asked at each checkpoint
+    samples = selection.select(splits)                           the samples scored at each checkpoint
     trainer = WorkbenchTrainer(..., scores=selection.watch(samples, collate, arguments))
 
 The domain's samples are those of the validation split; never the test's, by which nothing may be chosen. Without a
@@ -15,7 +15,7 @@ memorised. The retention set is the data's own, or a general one.
 
 `domain` is the score on what is being learned, by the primary metric of the run's `metrics`; exact match stands beside
 it, since an answer in other words is not wrong. `retention` is the exact match on general questions, as reports have
-it. All are from 0 to 1. Training goes on as if nobody had looked: the adapter is the same bit for bit.
+it. All are from 0 to 1. Scoring does not influence training: the adapter is the same bit for bit.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""Sentences that an evaluation's files carry: a key with values, which a report puts into words in both languages.
+"""Messages in an evaluation's files: a key with values, which a report renders in both languages.
 
     meaning = Message("meaning.untuned", {"model": "visualglm_tiny"})
     translate(meaning)       Text(en="visualglm_tiny as it was", zh="原始的 visualglm_tiny")

@@ -1,4 +1,4 @@
-"""Tell whether the files of an evaluation are what they were when the answers were given.
+"""Hashes that show whether an evaluation's files were changed after the answers were generated.
 
     evaluation.json     `sha256` over all else in it, `sealed` with the hash of `seals.json`
     seals.json          file -> its SHA-256; of answers also a hash of every line, so that a report says how many differ

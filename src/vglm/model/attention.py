@@ -1,10 +1,10 @@
 """Read out where a model attends: the language model to its tokens, the Q-Former to the picture's patches.
 
     inputs = processor(images=picture, text="图中有什么？", answer="猫。", return_tensors="pt")
-    found = read_attention(model, processor, inputs)
-    found.weights[0].mean(0) > 0       who sees whom: the mask
-    found.of_answer().mean(1)          for each token of the answer, how much each image slot drew
-    found.on_patches()                 the same, led back to the patches of the picture
+    attention = read_attention(model, processor, inputs)
+    attention.weights[0].mean(0) > 0       who sees whom: the mask
+    attention.of_answer().mean(1)          for each token of the answer, how much each image slot drew
+    attention.on_patches()                 the same, led back to the patches of the picture
 
 Attention says where information could come from, not what an answer rests on: for that, ask again with another picture
 (`image_use` of `vglm.evaluate`).

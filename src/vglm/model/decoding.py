@@ -1,4 +1,4 @@
-"""The step by which every answer grows, in evaluation, in the terminal and behind the API.
+"""The decoding step that evaluation, terminal and API share: one token per row, with keys and values cached.
 
     batch = prefill(model, model, inputs)                prompts, padded on the left
     batch.logits                                         of each row's next token, (B, V)

@@ -1,4 +1,4 @@
-"""The same training steps for real, on this machine, with random weights: prediction beside measurement."""
+"""Run the planned training steps on this machine, with random weights, to compare prediction and measurement."""
 
 import gc
 import os

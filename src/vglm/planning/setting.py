@@ -1,4 +1,4 @@
-"""What a recipe asks for: its config, the sizes of its model and the texts of its data; no weights, no pictures.
+"""The inputs of a plan: a recipe's config, the sizes of its model and the texts of its data, without weights.
 
 cfg = compose_plan(["recipes=xray/qlora", "dataset.path=data/openi"], for_gpu=True)
 setting = read_setting(cfg, for_gpu=True)

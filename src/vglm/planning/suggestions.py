@@ -1,4 +1,4 @@
-"""What would make a run fit, the cheapest first; each is planned anew, and its figure is that plan's."""
+"""Changes that make a run fit, the cheapest first; the figures of each come from a plan of its own."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-r"""What a client may send, checked before anything is done with it, and the questions that come of it.
+r"""The schemas of requests, their validation, and the questions made of them.
 
     POST /                      {"image": "<base64>", "text": "描述这张图片。", "history": [], "temperature": 0.8}
     POST /v1/chat/completions   {"model": "base", "messages": [{"role": "user", "content": [

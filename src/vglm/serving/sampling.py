@@ -1,4 +1,4 @@
-"""How answers are drawn: the settings of a request, and what turns rows of logits into the next tokens.
+"""Sampling: the settings of a request, and the processing that turns rows of logits into the next tokens.
 
     samplers = [Sampler(Sampling(temperature=0.0), tokenizer), Sampler(Sampling(seed=1), tokenizer)]
     draw(samplers, logits)                               the next token id of each row, [17, 4159]

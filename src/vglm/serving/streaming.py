@@ -1,4 +1,4 @@
-r"""An answer's text while it grows: what can be shown already, and where a stop text ends it.
+r"""Incremental detokenisation: the part of an answer's text that is final, and where a stop text ends it.
 
     text = GrowingText(processor, stop=["\n问："])
     for token in tokens:

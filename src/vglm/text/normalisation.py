@@ -1,4 +1,4 @@
-"""The form in which texts are compared: two that look and sound the same are the same."""
+"""Unicode normalisation of texts before they are compared."""
 
 import re
 import unicodedata

@@ -1,4 +1,4 @@
-"""Have a frozen vision tower look at each picture once: the bridge between a model and the feature cache.
+"""Encode each picture once with a frozen vision tower: the bridge between a model and the feature cache.
 
     features = cache_features(model, processor, splits.train, device)      and the tower leaves the memory
     collate = Collator(processor, features=features)                       as before where features is None

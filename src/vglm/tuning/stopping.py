@@ -1,4 +1,4 @@
-"""What a training does when it is asked to terminate (SIGTERM): by a scheduler, by `docker stop`, by `kill`.
+"""Handling of SIGTERM during training, as sent by a scheduler, `docker stop` or `kill`.
 
 with stopping_at_once():                    the block ends as by Ctrl-C, with exit code 143
     with stopping_gently() as request:      but here nothing happens yet:

@@ -6,8 +6,8 @@ r"""Read Arrow tables where they lie: an Arrow file, or a folder that `datasets`
     {"image": {"bytes": b"\x89PNG...", "path": "0001.png"}, "question": "How many cats?", "answer": "Two."}
 
 The table is memory-mapped, so its size does not matter. An embedded picture is neither copied nor decoded but read from
-the file when it is needed (`ImageSlice`), which a compressed table does not allow. Which column is what is told by
-options or guessed as for any table (`vglm.data.readers.columns`), messages too; class labels become their names.
+the file when it is needed (`ImageSlice`), which a compressed table does not allow. Column roles are given by
+options or inferred as for any table (`vglm.data.readers.columns`), messages too; class labels become their names.
 
 Source: https://arrow.apache.org/docs/format/Columnar.html and huggingface/datasets:src/datasets/arrow_writer.py.
 """

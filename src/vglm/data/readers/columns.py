@@ -1,12 +1,12 @@
-"""Turn the rows of a table (CSV, JSON Lines, Parquet, ...) into samples: which column is what, told or guessed.
+"""Turn the rows of a table (CSV, JSON Lines, Parquet, ...) into samples; the role of each column is given or inferred.
 
 {"image": "cats/1.jpg", "question": "How many cats?", "answer": "Two.", "patient_id": "p7", "split": "val"}
 -> image, turns=(Turn("How many cats?", "Two."),), group="p7", meta={"split": "validation"}
 
-A column is guessed by its name, only if just one fits. A table without a question column needs `question`, unless its
-answers are captions. Columns with no part of their own go into `Sample.meta`. A list of answers, one a person, is kept
-there as `answers` for the VQA accuracy, and the one most people gave (of several the first) is the answer. Rows that
-hold `messages` or LLaVA's `conversations` are read as dialogues.
+A column's role is inferred from its name, only if exactly one column fits. A table without a question column needs
+`question`, unless its answers are captions. Columns with no part of their own go into `Sample.meta`. A list of answers,
+one a person, is kept there as `answers` for the VQA accuracy, and the one most people gave (of several the first) is
+the answer. Rows that hold `messages` or LLaVA's `conversations` are read as dialogues.
 """
 
 import json

@@ -6,7 +6,7 @@
     ]
 
 `img` lies beside the file or under `image_dir`; the published prefix `fewshot-data/` may stand before it. Beyond the
-original, a row may leave `img` out or set it to null (text only), say `"english": true`, bring
+original, a row may leave `img` out or set it to null (text only), set `"english": true`, have a
 `"history": [[question, answer], ...]` and a `"system"` text, which comes before the first question, and carry any other
 key, such as `"kind"`, which goes into `Sample.meta`.
 

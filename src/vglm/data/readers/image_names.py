@@ -1,4 +1,4 @@
-r"""What stands where a picture's file name is expected: the name as another system writes it, or no name at all.
+r"""Picture file names in data files: resolve spellings of other systems, and explain values that are no file name.
 
 explain("/9j/4AAQSkZJRg...")                             ("the picture itself in base64", "save the image ...")
 find_alike(Path("pets"), "images\\Cat.png ", {})       Alike(pets/images/Cat.png, is_same=True)

@@ -1,4 +1,4 @@
-"""What every reader asks of a row: texts that are texts, a picture that is there, and all that is wrong said at once.
+"""Validation of one row, shared by all readers: typed fields, an existing picture, all faults in one message.
 
 check = RowCheck(4)
 caption = check.text(row, "caption")                        # "" if it cannot be used

@@ -1,4 +1,4 @@
-"""What no reader may let through: keys that say more of the question than was read, marks, and texts that say nothing.
+"""Refuse rows of which a reader would silently lose a part: unread question keys, image marks, empty texts.
 
 {"question": "Which?", "options": ["a cat", "a dog"], "answer": "B"}     -> a bad row: 'options' would be lost
 """

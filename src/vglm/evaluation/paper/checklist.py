@@ -1,4 +1,4 @@
-"""A checklist for authors: what the records answer of CLAIM 2024 and TRIPOD-LLM, and what is left to say.
+"""A reporting checklist after CLAIM 2024 and TRIPOD-LLM: items that the records answer, and those left to the author.
 
 The items are in our own words, in the order of those lists; journals ask for the lists' own forms, which these answers
 fill. An item names the facts that answer it, see `vglm.evaluation.paper.methods.FACTS`; one without facts is for the

@@ -1,7 +1,7 @@
 """The methods section: what the records of evaluations and their runs say, fact by fact.
 
-A fact is a function of one source. It returns sentences; none where the record should say it and does not; `None`
-where it does not apply. Of several sources, what all say is said once, and else whom it holds for.
+A fact is a function of one source. It returns sentences; none where the record should say it and does not; `None` where
+it does not apply. A sentence that holds for all sources appears once; any other names the sources that it holds for.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What is evaluated: two arms that answer the same samples, and what a report has to say about them.
+"""The two arms of an evaluation, which answer the same samples, and what a report states about them.
 
 a finished run     `before` (the base model) and `after` (with the adapter, or the tuned model)
 a model alone      `shuffled` (each question with another sample's image) and `true`

@@ -1,4 +1,4 @@
-"""Ask a model every question of a list of samples, in batches, and keep the answers as records.
+"""Generate a model's answers to a list of samples, in batches, as records.
 
 predictions = generate_predictions(model, processor, splits.test, Decoding(max_new_tokens=32))          greedily
 predictions[0].prediction == "这张图片的背景是沙滩。"

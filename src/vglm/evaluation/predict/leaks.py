@@ -1,4 +1,4 @@
-"""Which test pictures were trained on, pair by pair, and small copies of both for the report."""
+"""Pairs of a test picture and the training picture that it leaked from, with thumbnails for the report."""
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import islice

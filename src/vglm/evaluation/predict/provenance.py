@@ -1,4 +1,4 @@
-"""What an evaluation's figures rest on, so that they can be made again: hashes of code, config and tuned weights.
+"""Provenance of an evaluation, so that it can be reproduced: hashes of code, config and tuned weights.
 
 code_state()                             commit 76e1495 with changes, sources sha256 4f1c0a66b2d39e10
 provenance(config, run.result)            {"config": "sha256 …", "code": …, "tuned weights": "sha256 …"}

@@ -1,8 +1,8 @@
-"""Answers of a model that no run has tuned, given once for all runs that start from it.
+"""A cache of the untuned model's answers, shared by all runs that start from it.
 
     shared = SharedAnswers(facts)                  what the answers depend on besides the questions; None shares none
-    shared.fetch(folder, "before", splits)         takes up answers that an earlier evaluation was given, if any
-    records = answer_splits(...)                   asks what is missing
+    shared.fetch(folder, "before", splits)         copies answers of an earlier evaluation, if any
+    records = answer_splits(...)                   generates what is missing
     shared.keep(folder, "before", splits)          for the next one
 
 They lie in `cache_folder("answers")`. Whatever they depend on is part of their key, the sources of the package and the

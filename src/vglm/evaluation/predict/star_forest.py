@@ -1,7 +1,8 @@
-"""What a classical method answers about variable stars: features of the light curve, and a random forest.
+"""The classical baseline for variable stars: features of the light curve, and a random forest.
 
 The type is that of a forest of 300 trees over 14 features of the series, of its periodogram and of its fold; period and
-amplitude are those that were measured. It is asked what the model is asked, and sees the series, not the picture.
+amplitude are those that were measured. It answers the same questions as the model, from the series instead of the
+picture.
 
 Sources: Richards et al. 2011 (ApJ 733, 10) for such features and a forest over them; Breiman 2001, "Random forests".
 """

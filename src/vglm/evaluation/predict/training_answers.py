@@ -1,4 +1,4 @@
-"""What training samples teach to answer, without any model."""
+"""Answers that need no model: labels and majorities of the training samples, for baselines."""
 
 import random
 from collections import Counter

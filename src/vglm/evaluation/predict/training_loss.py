@@ -1,4 +1,4 @@
-"""What the tuned model still finds hard of what it was tuned on: wrong labels are often among these samples."""
+"""Training samples with the highest loss under the tuned model; wrong labels are often among them."""
 
 from collections.abc import Sequence
 from dataclasses import replace

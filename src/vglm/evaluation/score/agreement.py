@@ -1,4 +1,4 @@
-"""Do the people agree who wrote the references? What one of them says, judged by what the others say, is a ceiling."""
+"""Agreement among several references: each person's answer scored against the others' is a ceiling for the model."""
 
 import json
 from collections.abc import Sequence

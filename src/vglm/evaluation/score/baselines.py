@@ -1,4 +1,4 @@
-"""What simple ways to answer are worth on the test split, so that a score can be read against them.
+"""Baselines: scores of simple rules on the test split, to read a model's score against.
 
 One of `baselines.json`:
 

@@ -1,4 +1,4 @@
-"""What became of each answer, by what it says and by how it says it.
+"""Classify how each answer changed between the arms: in content, or in wording only.
 
 Content is what the decisive metric calls right, such as the place that is named; form is exact match, the reference's
 own wording. An answer that was right in other words and now has the reference's gains nothing in content.

@@ -1,4 +1,4 @@
-"""The same predictions as other projects would score them: one text is worth 9 or 43, depending on who counts.
+"""Scores by the conventions of other projects, under which the same text may have a BLEU of 9 or of 43.
 
 `metrics.convention=llama_factory` (or `ms_swift`, `r2gen`, `pycocoevalcap`, `sacrebleu`, `all`) adds these figures, 0
 to 100 (CIDEr-D 0 to 1000), to a report. They are for comparison with numbers published under that convention, and only

@@ -2,7 +2,8 @@
 
     vglm score <evaluation> metrics.external.radeval.scorers=[radgraph,ratescore]
 
-Each answer gets its own scores, so that arms are compared sample by sample. The scorers download their weights.
+Each answer gets its own scores, so that arms are compared sample by sample. The scorers download their weights
+themselves.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

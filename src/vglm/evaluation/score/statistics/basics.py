@@ -1,4 +1,4 @@
-"""What all of statistics rests on: rows of additive numbers, sums by group, Student and the binomial.
+"""Shared parts of the statistics: rows of additive numbers, sums by group, Student's t and the binomial.
 
 SciPy is imported where it is first needed: it takes 0.3 s, and nothing that only reads a config computes.
 """

@@ -1,4 +1,4 @@
-"""Two arms on the same samples: the difference, its interval, tests, and what such a test set can find."""
+"""Two arms on the same samples: the difference, its interval, tests and power."""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""How well the people agree who wrote several references to each question, and the ceiling that sets."""
+"""Agreement among the people who wrote several references to each question: a ceiling for any score."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Both arms among simple rules."""
+"""Both arms beside the baselines."""
 
 from collections.abc import Mapping
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""What became of the answers: in content, or in their wording only."""
+"""Answers that changed: in content, or in wording only."""
 
 from collections.abc import Mapping
 from typing import Any
