@@ -302,7 +302,7 @@ def command_line() -> argparse.ArgumentParser:
     )
     add = doctor.add_argument
     add("data", metavar="DATA", help="file, folder or hf://owner/name, which is not changed")
-    add("--format", metavar="NAME", help="name of the format (default: told by the content)")
+    add("--format", metavar="NAME", help="name of the format (default: detected from the content)")
     add("--option", metavar="KEY=VALUE", action="append", default=[], help="option of the format, repeatable")
     add(
         "--columns",

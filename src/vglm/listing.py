@@ -43,7 +43,7 @@ def choices(group: str) -> dict[str, str]:
 
 
 def _first_comment(path: Path) -> str:
-    """The sentence that a config file begins with, as far as it stands on one line."""
+    """The sentence that a config file begins with, where it stands on one line."""
     match = _COMMENT.search(path.read_text(encoding="utf-8"))
     text = "" if match is None else match[1].removeprefix(f"recipes/{path.parent.name}/{path.name}: ")
     return re.split(r"(?<=[.?!]) (?=[A-Z])", text)[0]

@@ -68,12 +68,12 @@ class ProtocolPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataPlan:
-    """How the data was divided, as far as anybody asks.
+    """How the data was divided; only the fields that are used.
 
     Attributes:
         protocol: None for a run of its own.
         divided: By what, in words; None of a mixture and of generated data.
-        group: How it is told which samples belong together, in words; None likewise.
+        group: How it was determined which samples belong together, in words; None likewise.
         seed: Of the division, or of the mixing; None where nothing was drawn.
         validation: What was held out of the training samples, in words; None where the data has a validation split.
         task: Of a mixture, the name of the data set that is tested on.
@@ -160,7 +160,7 @@ class ForgettingRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """What `run.json` says, as far as anybody asks.
+    """The content of `run.json`; only the fields that are used.
 
     Attributes:
         recipe: The recipe's name.
@@ -250,7 +250,7 @@ class CheckpointScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogLine:
-    """A line of `log.jsonl`, as far as anybody asks.
+    """A line of `log.jsonl`; only the fields that are used.
 
     Attributes:
         step: Optimizer steps made.
@@ -265,7 +265,7 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationEvent:
-    """That somebody looked at scores of a test set, a line of `evaluations.jsonl`.
+    """A scoring of a test set, a line of `evaluations.jsonl`.
 
     Attributes:
         time: When, as ISO 8601.

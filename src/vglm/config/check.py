@@ -7,7 +7,7 @@
           trainer.max_steps: expected int, got 'many'
 
 Signatures are read from the source, see `vglm.config.signatures`. Only when nothing is wrong with any name or type are
-components imported, and those that are dataclasses built once: their `__post_init__` has its say too.
+components imported, and those that are dataclasses built once, so that their `__post_init__` checks them too.
 """
 
 import difflib

@@ -102,7 +102,7 @@ def describe(value: Any) -> dict[str, Any]:
             as a config of peft or `TrainingArguments`, of which all that is no default is taken.
 
     Returns:
-        A component. Of any other object one that is refused when somebody tries to build it, with the reason.
+        A component. Of any other object one that is refused when it is built, with the reason.
     """
     owner = value[0] if isinstance(value, tuple) and value else value
     try:

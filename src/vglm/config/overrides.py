@@ -73,7 +73,7 @@ def in_todays_names(cfg: DictConfig, overrides: Sequence[str], choices: Mapping[
 
 
 def check_composable(config_name: str, overrides: Sequence[str]) -> DictConfig:
-    """Compose before Hydra does, so that what cannot be composed, or would have Hydra build strange things, is told.
+    """Compose before Hydra does, and report what cannot be composed or would make Hydra build unintended objects.
 
     Args:
         config_name: Name of the config in `conf/`, without suffix.
@@ -234,14 +234,14 @@ def _check_choice(argument: str, allowed: Collection[str]) -> None:
         parsed = OverridesParser.create().parse_override(argument)
         names = parsed.value() if not parsed.is_sweep_override() else ""
     except HydraException:
-        return  # told by Hydra
+        return  # reported by Hydra
     if not isinstance(names, str | list | type(None)):
         place = "recipes" if group == "recipes" else f"conf/{group}"
         raise ConfigError(f"{argument[:200]}: name one of the files in {place}/: {', '.join(_choices_of(group))}.")
 
 
 def _recipe_of(name: str) -> str | None:
-    """The recipe that somebody who names the run like this may have meant."""
+    """The recipe that a run of this name may have been meant to use."""
     recipes = _choices_of("recipes")
     if name.partition("/")[0] in {recipe.partition("/")[0] for recipe in recipes}:
         return name

@@ -336,7 +336,7 @@ def _last_name(node: ast.expr) -> str:
 
 
 class _StandIn(type):
-    """The type of a class that was not imported: any attribute or item of it is a stand-in as well."""
+    """The type of a class that was not imported: any attribute or item of it is a placeholder as well."""
 
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("__"):
@@ -365,7 +365,7 @@ class _Names(dict[str, Any]):
 
 
 def _annotation(node: ast.expr | None, module: _Module) -> Any:
-    """The type that an annotation spells, or None where that cannot be told."""
+    """The type that an annotation spells, or None where it cannot be determined."""
     try:
         return None if node is None else _evaluate(node, module)
     except (_Undecidable, NoSuchName, TypeError, AttributeError, SyntaxError):

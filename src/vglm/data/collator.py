@@ -53,7 +53,7 @@ class Collator:
         features: Features of the pictures, which then are not opened.
         max_length: Most tokens of a sample: longer histories lose their oldest turns, then answers their end. None
             leaves everything as it is. `TrainingSequences` counts beforehand what that cuts.
-        packing: Put the samples of a batch into rows of up to so many tokens. None gives each a row of its own.
+        packing: Pack the samples of a batch into rows of at most this many tokens. None gives each a row of its own.
 
     Raises:
         ConfigError: `packing` is no positive integer, or there are no answers.

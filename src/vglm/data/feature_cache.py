@@ -116,7 +116,7 @@ class FeatureCache:
 
         Raises:
             DataError: A picture cannot be opened.
-            CacheError: The disk is full, or the cache belongs to somebody else.
+            CacheError: The disk is full, or the cache belongs to another user.
         """
         seen: set[bytes] = set()
         waiting: dict[str, Image.Image] = {}

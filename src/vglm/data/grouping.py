@@ -102,7 +102,7 @@ class FoundIds:
     first: str = ""
 
     def __str__(self) -> str:
-        """What is to be told of rows without an id."""
+        """The message about rows without an id."""
         return (
             f"{len(self.without):,} of {len(self.groups):,} rows have no id in {self.source}, and the others do (first:"
             f" {self.first}); they are grouped by what else they name."

@@ -27,7 +27,7 @@ from vglm.data.slices import ImageSlice
 from vglm.errors import DataError
 
 DECODED_AT_START = 20_000
-"""Up to so many pictures, all are decoded and hashed before any training."""
+"""Up to this many pictures, all are decoded and hashed before any training."""
 
 DECODED_BYTES_AT_START = 2 * 2**30
 """The same limit for the pictures' files together."""
@@ -36,7 +36,7 @@ CACHE_KIND = "pictures"
 """Folder of the cache."""
 
 HEADERS_AT_START = 256
-"""Of more pictures, so many have their headers read, evenly over the set."""
+"""Of more pictures, the headers of this many are read, evenly over the set."""
 
 T = TypeVar("T")
 Result = TypeVar("Result")

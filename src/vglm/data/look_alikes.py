@@ -32,7 +32,7 @@ MAX_CROPPED_PAIRS = 20_000_000
 """With more pairs of pictures no crops are searched, a hundredth of the work."""
 
 _BLOCK_PICTURES = 1024
-"""So many test pictures are compared with so many training pictures at a time."""
+"""Number of test pictures, and of training pictures, that are compared at a time."""
 
 _COARSE = 12
 _LEAST_SHARE = 0.6

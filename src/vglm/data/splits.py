@@ -95,7 +95,7 @@ def find_leakage(
         held_out: Rows of the first.
         learned: Rows of the second.
         names: What the two are called.
-        contents: Picture name -> hash of its content, as far as known.
+        contents: Picture name -> hash of its content; unknown ones left out.
 
     Returns:
         What they share, or None.
@@ -230,7 +230,7 @@ class Splits:
         return self.thumbnails[sample.image]
 
     def limited(self, limit: int | None) -> "Splits":
-        """The same data with at most so many training samples, see `pick`."""
+        """The same data with at most `limit` training samples, see `pick`."""
         return replace(self, train=pick(self.train, limit))
 
     def warn_of_tiny_test(self) -> None:
@@ -376,7 +376,7 @@ def _at(samples: Sequence[Sample], rows: Sequence[int]) -> Sequence[Sample]:
 
 
 def pick(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
-    """At most so many samples, in order, the same ones every time; None: all.
+    """At most `limit` samples, in order, the same ones every time; None: all.
 
     Of the kinds of question, or where there is one kind alone of the answers, each has its turn. The draw is seeded:
     data that is sorted, or goes through its classes in turn, is not met at the distance of one class.

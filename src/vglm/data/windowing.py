@@ -38,7 +38,7 @@ WindowRule = str
 RULES = ("auto", "file", "full", "percentiles")
 PERCENTILES = (0.5, 99.5)
 PERCENTILE_PIXELS = 1_000_000
-"""Percentiles are taken of about so many pixels at most, evenly spaced rows and columns."""
+"""Percentiles are computed from about this many pixels at most, evenly spaced rows and columns."""
 FUNCTIONS = ("LINEAR", "SIGMOID", "TABLE")
 WINDOW_KEY = "grey_window"
 """What rows of a file call the window that their picture is shown through."""
@@ -53,7 +53,7 @@ class Window:
 
     Attributes:
         rule: Where the values come from, as in the table above; never `auto`.
-        center: Middle of the values that are told apart, in the picture's own units after DICOM's rescaling.
+        center: Center of the window, in the picture's own units after DICOM's rescaling.
         width: How many values those are; above 0.
         inverted: Whether low values are shown white.
         function: The curve: `LINEAR`, or `SIGMOID` or `TABLE`, which are in the file.

@@ -87,7 +87,7 @@ TOLERANCES = {
 """By the coarsest number format among the base's and the merged model's."""
 
 NOISE_PROMPTS = 4
-"""On so many of them the tuned model's own noise is measured, see `measure_noise`."""
+"""Number of them on which the tuned model's own noise is measured, see `measure_noise`."""
 
 _NOISY = 0.25
 """Share of an update that rounding may take before it is worth a warning."""

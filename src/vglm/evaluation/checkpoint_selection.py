@@ -173,7 +173,7 @@ class CheckpointScores(CheckpointScorer):
         path: The file of scores.
         score: Scores the model.
         budget_points: Hundredths that may be lost on the retention set: choose by them. None keeps the last state.
-        patience: Stop once so many checkpoints in a row lost more; None goes on.
+        patience: Stop after this many checkpoints in a row that lost more; None never does.
         about: What was scored, for run.json.
         examples: Test samples to show the answers to before and after training; nothing is chosen by them.
         answer: Answers them.
@@ -233,7 +233,7 @@ class CheckpointScores(CheckpointScorer):
         self.scores = [score for score in stored if score.step <= state.global_step]
         if state.global_step > 0 and (not self.scores or self.scores[0].step > 0):
             raise CheckpointError(
-                f"{self.path} has no score of the model before training, so nobody can tell what was forgotten. Restore"
+                f"{self.path} has no score of the model before training, so forgetting is unknown. Restore"
                 " the file, or start a new run."
             )
         if not self.scores or (self.scores[-1].step < state.global_step and _is_due(args, state)):
@@ -343,7 +343,7 @@ def preserving_state(model: nn.Module) -> Iterator[None]:
 # --- which samples, and how -------------------------------------------------------------------------------------------
 
 SAMPLES_TO_WATCH, SAMPLES_TO_CHOOSE_BY = 64, 400
-"""At most so many of each kind are asked: enough for a curve; enough to tell checkpoints apart by a few points."""
+"""Maximum number of questions of each kind: enough for a curve; enough to separate checkpoints by a few points."""
 EXAMPLES = 3
 """So many test samples are shown at the end of training."""
 EXAMPLE_TOKENS = 64
@@ -382,11 +382,11 @@ class CheckpointSelection:
 
     Attributes:
         score_checkpoints: Whether to score at all.
-        score_samples: At most so many samples of the domain and of the retention set, the same at each checkpoint.
+        score_samples: Maximum number of samples of the domain and of the retention set, the same at each checkpoint.
             None takes `SAMPLES_TO_WATCH`, or `SAMPLES_TO_CHOOSE_BY` where a budget decides by them.
         forgetting_budget: How many points (hundredths) may be lost on the retention set. The checkpoint
             with the best domain score within it is what the run saves. None saves the last state.
-        patience: Stop training once so many checkpoints in a row have lost more; None never does.
+        patience: Stop training after this many checkpoints in a row that lost more; None never does.
         metric: A score of single answers for both, such as `exact_match` or `rouge_l_characters`. None takes the
             primary metric of the run's `metrics` for the domain, see `primary_share`, and exact match for the
             retention set.

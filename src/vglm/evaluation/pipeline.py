@@ -180,23 +180,23 @@ def evaluate(
         unverified: Whether to take a result that failed its check after training.
         output_dir: The evaluation folder; `<run>/evaluation`, or one below outputs/evaluation, if not given.
         splits: Those that the data has of these.
-        limit: At most so many samples of each split, see `vglm.data.splits.pick`; None for all. The report is stamped.
+        limit: Maximum number of samples of each split, see `vglm.data.splits.pick`; None: all. The report is stamped.
         batch_size: Answers per call of the model; None: as many as fit into memory, up to 64.
         max_new_tokens: Longest answer, in tokens.
         temperature: None for greedy answers; above 0 they are drawn at random.
         top_p: With a temperature: only from the likeliest tokens that together have this probability.
-        top_k: Likewise: only from so many of the likeliest tokens.
+        top_k: Likewise: sample only from this many of the likeliest tokens.
         repeats: Likewise: answers to each question.
         choices: Answers to score by likelihood too: a list for all questions, or `sample` for each one's own.
         feature_cache: Whether to keep, and reuse, what frozen vision parts make of each picture.
         seed: Of sampled answers, of the shuffling and of other draws.
         image_use: Whether to ask test questions again with other images.
-        image_use_samples: At most so many of them.
+        image_use_samples: Maximum number of these.
         prompts: A file of paraphrases, one a line, in which both arms are asked some test questions again, see
             `vglm.evaluation.predict.paraphrases`; none if not given.
         baselines: Whether to score simple rules, and the question without its image.
         shots_in_context: Training examples that the untuned model sees before each question; 0 for none.
-        training_loss_samples: Of a run on its own data: at most so many training samples, drawn by seed, whose loss
+        training_loss_samples: Of a run on its own data: at most this many training samples, drawn by seed, whose loss
             under the tuned model is measured, so that the report can show the hardest; 0 for none.
         config: The resolved config to keep in the folder, plain values; what these arguments say if not given.
 

@@ -367,13 +367,14 @@ def join_groups(
 
 
 def append_seconds(answers: int, seconds: float, path: Path, rank: int) -> None:
-    """Note beside an arm's predictions how long a process took for so many answers, pictures opened included."""
+    """Record beside an arm's predictions the seconds that a process took for some answers, pictures opened included."""
+    " pictures."""
     batch = {"answers": answers, "seconds": round(seconds, 4)}
     append_json_lines(path.with_name(f"seconds.{rank}.jsonl"), [batch])
 
 
 def read_seconds(folder: Path, label: str) -> float | None:
-    """Seconds per answer of an arm in one process, the mean over its batches; None where nobody noted them.
+    """Seconds per answer of an arm in one process, the mean over its batches; None where not recorded.
 
     Raises:
         DataError: A line is something else; half a line, as a kill leaves it, is passed over.

@@ -243,7 +243,7 @@ class DecodingBatch:
 
 
 def room_for(rows: int, columns: int, *, on_gpu: bool) -> tuple[int, int]:
-    """Rows and columns of the tensors that so many are laid out in, with room for more columns."""
+    """Rows and columns to allocate for this many, with room for more columns."""
     if on_gpu:
         return 1 << (rows - 1).bit_length(), max(_COLUMNS_GPU, 1 << columns.bit_length())
     return rows, (columns // _COLUMNS_CPU + 1) * _COLUMNS_CPU

@@ -2,7 +2,7 @@
 
     >>> model, processor = load_pretrained("visualglm-6b", dtype="float16", device_map="auto")
 
-The layout is told by what the folder holds:
+The layout is detected from the folder's files:
 
     native         config.json with model_type "visualglm", model*.safetensors, processor and tokenizer files
     Hugging Face   config.json with an eva_config, pytorch_model*.bin, ice_text.model

@@ -749,7 +749,7 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
             kwargs: Passed on.
 
         Returns:
-            `loss` (), `logits` (B, L, V) and the cache, as far as asked for.
+            `loss` (), `logits` (B, L, V) and the cache, where requested.
         """
         output = self.model(
             input_ids=input_ids,

@@ -27,7 +27,7 @@ def add_command(commands: Commands) -> None:
     add("--gpus", metavar="N", type=int, default=1, help="processes that train together, a GPU each (default: 1)")
     add("--measure", action="store_true", help="train some steps here, and compare with the prediction")
     add("--json", action="store_true", help="print the plan as JSON, sizes in bytes")
-    add("--samples", metavar="N", type=int, help="plan without the data: so many rows (default: 10000)")
+    add("--samples", metavar="N", type=int, help="plan without the data: number of rows (default: 10000)")
     add("--tokens", metavar="N", type=int, help="likewise: tokens of a row (default: 512)")
     add("--answer-tokens", metavar="N", type=int, help="likewise: those of them that are learned (default: 256)")
     add(

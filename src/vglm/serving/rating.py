@@ -64,7 +64,7 @@ class Study:
         folder: The evaluation folder.
         evaluation: Its description.
         contests: What is compared, in the order in which it is shown.
-        identical: Samples whose two answers are the same, which nobody is asked about.
+        identical: Samples whose two answers are the same, which are not rated.
         ratings: Rater -> sample -> rating.
     """
 

@@ -84,7 +84,7 @@ class OriginalRequest(BaseModel):
     max_length: int = Field(2048, description="Most tokens of question and answer together.")
     temperature: float = Field(0.8, description="0: greedy.")
     top_p: float = Field(0.4, description="Only the likeliest tokens that together have this probability.")
-    top_k: int = Field(100, description="Only so many of the likeliest tokens.")
+    top_k: int = Field(100, description="Sample only from this many of the likeliest tokens.")
     repetition_penalty: float = Field(1.2, description="What the logit of a token in the answer is divided by.")
     num_beams: Literal[1] = Field(1, description="Beam search is not supported.")
     seed: int | None = Field(None, description="Of the draws.")
@@ -147,7 +147,9 @@ class ChatRequest(BaseModel):
     seed: int | None = None
     stop: str | list[str] | None = None
     user: str | None = Field(None, description="Taken and not used.")
-    top_k: int | None = Field(None, description="Not of OpenAI: only so many of the likeliest tokens.")
+    top_k: int | None = Field(
+        None, description="Not in OpenAI's API: sample only from this many of the likeliest tokens."
+    )
     repetition_penalty: float | None = Field(None, description="Not of OpenAI, as in the original.")
     max_length: int | None = Field(None, description="Not of OpenAI: most tokens of question and answer together.")
     language: Language | None = Field(

@@ -40,10 +40,10 @@ class Sampling:
     Attributes:
         max_length: Most tokens of prompt and answer together.
         max_new_tokens: Most tokens of the answer; None: as many as `max_length` leaves.
-        min_new_tokens: The answer does not end before it has so many tokens.
+        min_new_tokens: Minimum number of tokens of the answer.
         temperature: 0 for greedy answers, else above 0 and at most 5.
         top_p: Only from the likeliest tokens that together have this probability; above 0, at most 1.
-        top_k: Only from so many of the likeliest tokens; 0: from all.
+        top_k: Sample only from this many of the likeliest tokens; 0: from all.
         repetition_penalty: What a token's logit is divided by (multiplied, below 0) once the answer holds it; 1: none.
         seed: Of the draws; None draws one at random.
         stop: Texts before whose first appearance the answer ends, at most 4.

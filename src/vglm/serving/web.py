@@ -68,7 +68,7 @@ class PageSettings:
     """What the page shows.
 
     Attributes:
-        folder: Where pictures lie while they are shown; the page's own, emptied by whoever made it.
+        folder: Where pictures lie while they are shown; only for this page, and emptied by its creator.
         names: Who can answer, the base first.
         base_hash: Identity of the base's weights.
         evaluation: Folder of an evaluation whose samples are offered.

@@ -38,7 +38,7 @@ class Shared(Sequence[Sample | None]):
 
 
 class Filling:
-    """Batches as they come, then so many empty places that each process has as many full batches as the others.
+    """Batches as they come, then padding with empty places, so that every process has the same number of batches.
 
     Args:
         batches: A `torch.utils.data.BatchSampler`.

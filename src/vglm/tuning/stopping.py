@@ -2,7 +2,7 @@
 
 with stopping_at_once():                    the block ends as by Ctrl-C, with exit code 143
     with stopping_gently() as request:      but here nothing happens yet:
-        ...                                 whoever works looks at `request.was_made` and saves first
+        ...                                 the loop checks `request.was_made` and saves first
 """
 
 import signal

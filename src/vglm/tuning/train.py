@@ -121,7 +121,7 @@ def train(
         max_length: Most tokens of a sequence; longer dialogues lose their oldest turns.
         packing: Tokens of a row that short samples share; None gives each a row of its own.
         feature_cache: Whether to encode each picture once, where the vision parts are frozen.
-        limit: At most so many training samples, see `vglm.data.splits.pick`; None for all. Reports are stamped.
+        limit: Maximum number of training samples, see `vglm.data.splits.pick`; None for all. Reports are stamped.
         skipped_steps: How many steps may be left out because a loss or a gradient is not finite; one more ends the run.
         allow_leakage: Whether to train though test samples share groups with training; reports are stamped then.
 

@@ -46,7 +46,7 @@ _STATE_NAME = "trainer_state.json"
 _PROGRESS_KEY = "progress"
 _ADVICE = "Delete that checkpoint to resume from the one before."
 _UNREADABLE = (EOFError, RuntimeError, UnpicklingError, LookupError, TypeError, ValueError, AttributeError, OSError)
-"""What torch.load, and whoever is given what it read, raises of a damaged file, or of a pickle that would run code."""
+"""What torch.load, and users of its result, raise for a damaged file, or of a pickle that would run code."""
 _SHOWN = 5
 
 logger = logging.getLogger(__name__)

@@ -70,7 +70,7 @@ def pretrain_findings(
         seed: Of the studies (those of `RadiographStudies` with this seed), the heads and the batches.
 
     Returns:
-        Finding -> share of the held-out pictures whose sentence about it is told right.
+        Finding -> share of the held-out pictures whose sentence about it is predicted correctly.
     """
     torch.manual_seed(seed)
     states, texts = _look(model, processor, RadiographStudies(studies, seed, languages=["zh"]), batch_size)

@@ -87,8 +87,8 @@ def pretrain_vision(
         seed: Of the scenes and the heads.
 
     Returns:
-        Share of the last 20 batches' scenes (seen for the first time) whose four attributes are all told right from the
-        queries.
+        Share of the last 20 batches' scenes (seen for the first time) whose four attributes are all predicted
+        correctly from the queries.
     """
     torch.manual_seed(seed)
     heads = nn.ModuleList(

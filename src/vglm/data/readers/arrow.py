@@ -57,7 +57,7 @@ def read(
 
     Raises:
         ConfigError: An option has a value that it cannot have.
-        DataError: A file is missing or no Arrow table, its columns cannot be told apart, or it has embedded pictures
+        DataError: A file is missing or no Arrow table, its columns are ambiguous, or it has embedded pictures
             and is compressed.
     """
     splits = _saved_files(path) if path.is_dir() else {"": [path]}

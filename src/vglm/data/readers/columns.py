@@ -157,7 +157,7 @@ class TableReader:
         question: What is asked where there is no question column.
         renamed: Where the rows hold messages: what the columns that were named by the user are called there.
         cells: Goes through a column from the first row on, if it can be read twice.
-        whole: Columns that hold whole numbers only, as far as it was asked.
+        whole: Columns known to hold whole numbers only.
     """
 
     dialogues: DialogueReader

@@ -234,7 +234,7 @@ class Joined:
 
     @classmethod
     def of(cls, entries: Sequence[Any], key: str, what: str) -> "Joined":
-        """All entries of a list that are objects with an id; the row that needs another is told."""
+        """All entries of a list that are objects with an id; the row that needs a missing one gets a fault."""
         joined = cls(key, what)
         for index, entry in enumerate(entries, start=1):
             if isinstance(entry, dict) and isinstance(entry.get(key), int | str):
@@ -280,7 +280,7 @@ def _difference(first: Any, other: Any) -> str:
 
 
 def _as_json(value: Any) -> Any:
-    """What JSON can hold: further pictures that a row has are told by where they lie, not-a-number by null."""
+    """What JSON can hold: further pictures of a row become their paths, not-a-number becomes null."""
     if isinstance(value, list):
         return [_as_json(item) for item in value]
     if isinstance(value, dict):

@@ -355,7 +355,7 @@ FACTS: dict[str, Fact] = {
     "sealed": _sealed,
     "stamps": _stamps,
 }
-"""What can be told, by name."""
+"""All facts, by name."""
 LISTS = ("signatures", "stamps")
 """Facts that stand in a list."""
 OF_ONE = ("cost", "cut", "statistics", "config", "tuned_weights", "sealed")

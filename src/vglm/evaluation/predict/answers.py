@@ -35,7 +35,7 @@ class Answers:
     Attributes:
         label: The name of the arm that is judged.
         records: The name of every arm and control -> its records.
-        nearest: For each test sample the answer of `nearest_answers`; empty where nobody looked.
+        nearest: For each test sample the answer of `nearest_answers`; empty where not computed.
         forest: For each test sample the answer of `forest_answers`; empty where it was not asked.
         precision: How the models computed, see `precision_of`.
         shots: What the untuned model was shown before each test question; None where it was not asked so.

@@ -89,7 +89,7 @@ class Arms:
         baseline: The arm to compare with.
         candidate: The arm that is judged.
         facts: What to show of its configuration.
-        trained_images: Content hashes of the images it was tuned on, as far as known.
+        trained_images: Content hashes of the images it was tuned on; unknown ones left out.
         changed_files: Data files that are not what they were when it was tuned.
         leakage: What its test and validation share with its training split, a sentence each.
         trained_groups: Groups (studies, patients, stars) it was tuned on, where the data evaluated has the same files.

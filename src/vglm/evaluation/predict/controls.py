@@ -87,7 +87,7 @@ def image_controls(samples: Sequence[Sample], *, max_samples: int, seed: int) ->
 
     Args:
         samples: The test split.
-        max_samples: Of more questions about images, so many are drawn.
+        max_samples: Maximum number of questions about images; of more, a random sample.
         seed: Of the draw and of the dealing; same samples and seed, same result.
 
     Returns:

@@ -44,7 +44,7 @@ class Sampling:
     Attributes:
         temperature: Divides the logits; above 0. Towards 0 the answers become the greedy ones.
         top_p: Only the likeliest tokens that together have this probability can be drawn; all where None.
-        top_k: Only so many of the likeliest tokens can be drawn; all where None.
+        top_k: Sample only from this many of the likeliest tokens; from all if None.
         draws: Answers to each question.
         seed: Of all draws.
 

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 IN_CONTEXT = "in-context"
 MAX_FEATURES = 5000
-"""Training images that are compared with a test image; of more, so many are drawn."""
+"""Training images that are compared with a test image; of more, this many are drawn at random."""
 
 
 def draw_examples(train: Sequence[Sample], count: int, seed: int) -> list[Sample]:
@@ -90,7 +90,7 @@ def _example_turns(examples: Sequence[Sample]) -> list[Turn]:
 
 
 def _count_fitting(examples: Sequence[Sample], test: Sequence[Sample], processor: Any, max_length: int) -> int:
-    """How many of the examples, from the first on, fit into so many tokens before every question."""
+    """How many of the examples, from the first on, fit into `max_length` tokens before every question."""
     turns = [(turn.question, turn.answer) for turn in _example_turns(examples)]
     prompts = {(sample.question, tuple(sample.history), sample.image is not None, sample.language) for sample in test}
     left_out = 0

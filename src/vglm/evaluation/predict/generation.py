@@ -3,7 +3,7 @@
 predictions = generate_predictions(model, processor, splits.test, Decoding(max_new_tokens=32))          greedily
 predictions[0].prediction == "这张图片的背景是沙滩。"
 
-predictions = generate_predictions(model, processor, splits.test, Decoding.of(temperature=0.7, draws=5))
+predictions = generate_predictions(model, processor, splits.test, Decoding.of(temperature=0.7, repeats=5))
 [record.draw for record in predictions[:5]] == [0, 1, 2, 3, 4]                                       five for each
 """
 

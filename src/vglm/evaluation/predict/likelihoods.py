@@ -331,7 +331,7 @@ def _batches(
 
 
 def prompt_length(sample: Sample) -> int:
-    """A measure of the prompt's length: characters, and an image's slots as so many."""
+    """A measure of the prompt's length: characters, and an image's slots as one each."""
     turns = sum(len(turn.question) + len(turn.answer) for turn in sample.turns[:-1])
     return turns + len(sample.question) + (0 if sample.image is None else 64)
 

@@ -25,7 +25,7 @@ from vglm.files import parse_yaml, read_text
 
 MAX_PARAPHRASES = 20
 MAX_ASKED = 100
-"""Test questions that are asked in other words; of more, so many are drawn by seed."""
+"""Test questions that are asked in other words; of more, this many are drawn by seed."""
 
 
 def read_paraphrases(path: str | PathLike[str] | None) -> tuple[str, ...]:

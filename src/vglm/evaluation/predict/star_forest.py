@@ -24,7 +24,7 @@ from vglm.errors import DataError
 from vglm.evaluation.predict.training_answers import draw
 
 MOST_STARS = 300
-"""Of more training stars, so many are drawn: a periodogram takes a tenth of a second."""
+"""Maximum number of training stars, drawn at random: a periodogram takes a tenth of a second."""
 _SAMPLES_PER_STAR = 4
 _TREES = 300
 _FOLD_BINS = 25

@@ -37,12 +37,12 @@ BASELINES_FILE = "baselines.json"
 MAX_CONSTANTS = 20
 """Training answers, the most frequent ones, that are tried as the constant answer."""
 MAX_TRAIN = 200
-"""Training samples that a constant answer is scored on; of more, so many are drawn."""
+"""Training samples that a constant answer is scored on; of more, this many are drawn at random."""
 DRAWS = 20
 MAX_DRAWN = 5000
-"""The random answers are drawn `DRAWS` times, or as often as makes no more than so many answers, but at least once."""
+"""The random answers are drawn `DRAWS` times, but for no more than this many answers, and at least once."""
 MAX_COUNTED = 5000
-"""Training samples whose answers are counted; of more, which may be made on demand, so many are drawn."""
+"""Training samples whose answers are counted; of more, which may be generated on demand, a random sample."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Baseline:
         name: As `majority class`.
         meaning: How it answers.
         scores: Metric name -> score, of those that are defined.
-        n: Number of samples that the primary metric counts; None where nobody noted it.
+        n: Number of samples that the primary metric counts; None where not recorded.
         intervals: Metric name -> 95 % interval of the score; of the primary metric only, and not of a mean over draws.
     """
 

@@ -334,7 +334,7 @@ class Comparison:
         splits: Split name -> its pairs' summary, in the order of the predictions.
         labels: The closed set of classes; None for the different references.
         gains: How much of the score rests on the image; empty where no control was asked.
-        baselines: What simple rules score; empty where nobody tried them.
+        baselines: What simple rules score; empty where not computed.
         conventions: The candidate by other projects' conventions; empty where none was asked for.
         budget_points: How many points of retention the run was allowed to lose; None without such a budget.
     """
@@ -658,13 +658,13 @@ def judge(result: PairedComparison, metric: Metric) -> Verdict:
 
 
 def judge_gain(gain: VisualGain, metric: Metric) -> str:
-    """As `judge`; `floor` where the arm scores nothing with any image, so that its use of images cannot be told."""
+    """As `judge`; `floor` where the arm scores nothing with any image, so that its use of images is unknown."""
     finding = judge(gain.result, metric).finding
     return "floor" if gain.is_at_floor(metric) and finding != "too few" else finding
 
 
 def judge_change(change: GainChange, metric: Metric) -> str:
-    """Whether images are used more (`better`) or less (`worse`); `floor` where an arm's use of them cannot be told."""
+    """Whether images are used more (`better`) or less (`worse`); `floor` where an arm's use of them is unknown."""
     finding = judge(change.result, metric).finding
     return "floor" if change.at_floor and finding != "too few" else finding
 

@@ -67,7 +67,7 @@ class GainChange:
     Attributes:
         control: See `VisualGain`.
         result: `before` is the visual gain of the baseline, `after` that of the candidate, on the same questions.
-        at_floor: The arms that score nothing with any image; with one of them the change cannot be told.
+        at_floor: The arms that score nothing with any image; with one of them the change is unknown.
     """
 
     control: str

@@ -127,7 +127,7 @@ def check_rater(name: str) -> str:
 
 
 def read_ratings(folder: Path) -> dict[str, list[Rating]]:
-    """The ratings in an evaluation folder, by rater; none where nobody rated.
+    """The ratings in an evaluation folder, by rater; none where there are no ratings.
 
     Raises:
         DataError: A line is something else.
@@ -174,7 +174,7 @@ class RatingResult:
         raters: Rater -> the summary of what they said.
         findings: Finding -> the summary of what was said about it.
         contests: Samples whose answers differ, rated or not.
-        identical: Samples with the same answer twice, which nobody was asked about.
+        identical: Samples with the same answer twice, which were not rated.
         groups: Independent groups among the rated samples.
     """
 
@@ -187,7 +187,7 @@ class RatingResult:
 
 
 def summarise_folder(folder: Path, evaluation: Evaluation) -> RatingResult | None:
-    """Count what people said of an evaluation; None where nobody rated its answers.
+    """Count what people said of an evaluation; None where there are no ratings.
 
     Args:
         folder: The evaluation folder.

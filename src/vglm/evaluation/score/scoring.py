@@ -114,7 +114,7 @@ def read_comparison(folder: Path, settings: MetricSettings | None = None) -> Com
 
 
 def _budget(folder: Path) -> float | None:
-    """How many points of retention the run was allowed to lose, of `curves.json`; None where nobody said."""
+    """How many points of retention the run was allowed to lose, of `curves.json`; None where not set."""
     path = inside(folder, CURVES_FILE)
     if not path.is_file():
         return None

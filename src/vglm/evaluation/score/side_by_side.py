@@ -392,7 +392,7 @@ class _Scores:
         return mean
 
     def over_seeds(self) -> SeedSummary | None:
-        """What other seeds and other samples would do; None where nobody knows."""
+        """What other seeds and other samples would do; None where unknown."""
         if len(self.table) < 2 or len(set(self.groups)) < 2:
             return None
         return over_seeds(self.table, groups=self.groups, statistic=None if self.is_mean else self.metric.statistic)

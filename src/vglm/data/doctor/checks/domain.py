@@ -117,7 +117,7 @@ def _headers(survey: Survey) -> Iterator[tuple[Any, DicomFacts]]:
     for picture in _spread(len(survey.images)):
         sample = survey.sample_of_picture(picture)
         if isinstance(sample.image, Path) and is_dicom(sample.image):
-            with suppress(DataError):  # told by the check of broken pictures
+            with suppress(DataError):  # reported by the check of broken pictures
                 yield sample, describe_dicom(sample.image)
 
 
@@ -127,7 +127,7 @@ def _curves(path: Path) -> Iterator[tuple[int, float, float]]:
     with suppress(DataError):
         rows: Sequence[Any] = [row for _, row in lightcurves.rows_of(table) if not isinstance(row, BadRow)]
         for place in _spread(len(rows)):
-            with suppress(DataError, ConfigError):  # told by the check of unreadable rows
+            with suppress(DataError, ConfigError):  # reported by the check of unreadable rows
                 time = read_light_curve(table.parent / rows[place]["file"]).time
                 yield len(time), float(time[-1] - time[0]), float(np.diff(time).max())
 

@@ -138,7 +138,7 @@ ALL_METRICS = {
         LENGTH_RATIO,
     )
 }
-"""By name; those of a closed set take the references as its labels, unless `select_metrics` is told them."""
+"""By name; those of a closed set take the references as its labels, unless `select_metrics` gets them."""
 
 
 def select_metrics(

@@ -120,7 +120,7 @@ def micro_f1(sums: Rows, names: Sequence[str] = FINDINGS) -> Rows:
 
 
 def macro_f1(sums: Rows, names: Sequence[str] = FINDINGS) -> Rows:
-    """The mean F1 over all these classes, 0 for one that nobody has: as scikit-learn, and so F1-CheXbert, counts."""
+    """The mean F1 over all these classes, 0 for a class that never occurs, as scikit-learn and F1-CheXbert count."""
     true, named, both = _parts(sums, names)
     return np.asarray((2 * both / np.maximum(true + named, 1)).mean(axis=-1))
 

@@ -99,7 +99,7 @@ class Judge:
                 come, so that a judging that was stopped goes on.
 
         Returns:
-            Scores from 0.0 to 1.0; 0.0 for a record with an error, which nobody is asked about; None where the reply
+            Scores from 0.0 to 1.0; 0.0 for a record with an error, which the judge does not get; None where the reply
             held no score.
 
         Raises:

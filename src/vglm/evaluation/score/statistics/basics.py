@@ -36,7 +36,7 @@ def student_quantile(level: float, degrees: float) -> float:
 
 
 def binomial_below(successes: ArrayLike, n: ArrayLike, share: float) -> NDArray[np.float64]:
-    """The chance of at most so many successes in n; 0 below 0 successes."""
+    """The probability of at most `successes` in n; 0 below 0 successes."""
     from scipy.special import bdtr
 
     requested = np.asarray(successes, dtype=np.float64)

@@ -127,7 +127,7 @@ def compare_seeds(
 
     The squared half-width is that of Student's interval over the seeds (their differences where they are paired, else
     Welch's) plus that over the samples. What seed and sample do together is counted in both, so the interval is rather
-    too wide. Two methods that are equal, with a standard deviation of 8 points between seeds, are told apart in
+    too wide. Two methods that are equal, with a standard deviation of 8 points between seeds, are found different in
     0.5 to 4 % of the cases, with 2 seeds as with 5 (`python benchmarks/statistical_tests.py`).
 
     Args:

@@ -73,5 +73,5 @@ def _table(comparison: Comparison) -> Table:
 
 
 def _count(part: Summary, name: Change) -> str | Text:
-    """How many; a dash where wording cannot be told from content."""
+    """How many; a dash where wording and content cannot be separated."""
     return NONE if _is_by_form(part) and name in _OF_WORDING else f"{part.changes[name]:,}"

@@ -17,7 +17,7 @@ from vglm.text.prompt import Language
 
 say = section_texts(__file__)
 MAX_TABLE_ROWS = 200
-"""Of more logged steps, so many are in the table under the plot, evenly; the plot has them all."""
+"""Of more logged steps, this many are in the table under the plot, evenly; the plot has them all."""
 WIDTH, HEIGHT = 520, 320
 LEFT, RIGHT, TOP, BOTTOM = 58, 18, 18, 50
 

@@ -19,7 +19,7 @@ Counts = Mapping[str, Mapping[str, Mapping[str, int]]]
 
 
 def show(scored: Scored) -> Mapping[str, Any] | None:
-    """A row for each split and arm; None where nobody noted how answers end, and none is missing."""
+    """A row for each split and arm; None where no endings were recorded and no answer is missing."""
     counts = _counts(scored)
     is_known = any(ends[end] for arms in counts.values() for ends in arms.values() for end in ENDS[:-1])
     return {"ends": _table(counts), "costs": _costs_table(scored)} if is_known else None
@@ -43,7 +43,7 @@ def record(scored: Scored) -> Mapping[str, Any]:
 
 
 def _costs(scored: Scored) -> dict[str, dict[str, float | None]]:
-    """Arm -> mean number of tokens of its answers, and mean seconds; None where nobody noted them."""
+    """Arm -> mean number of tokens of its answers, and mean seconds; None where not recorded."""
     comparison = scored.comparison
     pairs = [pair for part in comparison.splits.values() for pair in part.all_pairs]
     arms = {
@@ -58,7 +58,7 @@ def _costs(scored: Scored) -> dict[str, dict[str, float | None]]:
 
 
 def _costs_table(scored: Scored) -> Table | None:
-    """What an answer of each arm costs; None where nobody noted it."""
+    """What an answer of each arm costs; None where not recorded."""
     rows: list[list[Cell]] = [
         [arm(label), *(NONE if cost[name] is None else f"{cost[name]:.{digits}f}" for name, digits in _COSTS.items())]
         for label, cost in _costs(scored).items()

@@ -15,7 +15,7 @@ say = section_texts(__file__)
 
 
 def show(scored: Scored) -> Mapping[str, Any] | None:
-    """Sentences and a table; None where nobody rated."""
+    """Sentences and a table; None where there are no ratings."""
     result = summarise_folder(scored.folder, scored.evaluation)
     if result is None:
         return None

@@ -12,7 +12,7 @@ from vglm.evaluation.score.metrics import EXACT_MATCH, ROUGE_L
 
 say = section_texts(__file__)
 LONG = 3.0
-"""Answers that are so many times as long as the references may name everything."""
+"""Answers that are this many times as long as the references may name everything."""
 
 
 def show(scored: Scored) -> Mapping[str, Any]:
@@ -194,7 +194,7 @@ def _finding(scored: Scored, split: str) -> Text:
 
 
 def _forgotten(retention: Summary) -> Text:
-    """What the retention set's loss is called; only a loss that is told from chance is forgetting."""
+    """What the retention set's loss is called; only a significant loss is called forgetting."""
     if retention.scores[EXACT_MATCH.name][0] == 0:
         return say("nothing_to_forget")
     judged = judge(retention.primary, retention.primary_metric)
