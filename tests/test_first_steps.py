@@ -19,7 +19,7 @@ from vglm.cli import main
 from vglm.config import compose, load_run_config, repo_root
 from vglm.config.own_file import take_file
 from vglm.data.sample import Sample, Turn
-from vglm.errors import ConfigError, DataError
+from vglm.errors import ConfigError, DataError, typed
 from vglm.evaluation.predict.shared_answers import KIND, SharedAnswers
 from vglm.evaluation.predictions import read_predictions, unanswered, write_predictions
 from vglm.evaluation.report import print_summary
@@ -247,6 +247,7 @@ def test_a_file_says_what_the_command_line_says(tmp_path: Path) -> None:
             "finetuning_type: lora\nfreeze_vit: false\nnum_train_epochs: 3\n",
             ["~recipes' method=components method.vision=lora trainer.num_train_epochs=3 trainer.max_steps=-1"],
         ),
+        ("train_type: lora\ntorch_dtype: bfloat16\n", ["torch_dtype -> model.dtype", "model.dtype=bfloat16"]),
         ("- 1\n", ["expected keys and values"]),
         ("a: [", ["mine.yaml"]),
     ],
@@ -258,6 +259,13 @@ def test_a_file_of_another_program_is_answered_in_our_words(tmp_path: Path, cont
         take_file([str(path)], "train")
     for each in expected:
         assert each in str(caught.value)
+
+
+def test_a_command_is_named_as_it_can_be_typed_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repo_root())
+    assert typed("evaluate") == "python evaluate.py"
+    monkeypatch.chdir(tmp_path)
+    assert typed("evaluate") == "vglm evaluate"
 
 
 def test_a_missing_file_is_one_message() -> None:
