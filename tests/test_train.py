@@ -219,7 +219,7 @@ def test_train_py_runs_from_any_directory_and_leaves_no_litter(
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
     folder = Run.latest(tmp_path / "outputs").folder
     assert folder.parent == tmp_path / "outputs" / "background" / "lora"
-    assert f"python evaluate.py run={folder.relative_to(tmp_path)}" in done.stdout
+    assert f"vglm evaluate run={folder.relative_to(tmp_path)}" in done.stdout
     assert json.loads((folder / "run.json").read_text(encoding="utf-8"))["command"] == command[1:]
     assert "Traceback" not in done.stderr
 
@@ -254,7 +254,7 @@ def test_a_run_that_is_asked_to_terminate_saves_and_says_how_to_go_on(
             break
         time.sleep(0.1)
     assert process.wait(timeout=120) == 143, (tmp_path / "said").read_text()
-    assert (tmp_path / "said").read_text().splitlines()[-1] == "Stopped. Continue with: python train.py resume=run"
+    assert (tmp_path / "said").read_text().splitlines()[-1] == "Stopped. Continue with: vglm train resume=run"
     assert newest_checkpoint(tmp_path / "run") is not None
     assert not list((tmp_path / "run").glob("adapter*"))
 
@@ -276,7 +276,7 @@ def test_two_processes_learn_what_one_does(random_model_folder: Path, tmp_path: 
     assert done.returncode == 0, done.stderr
     folder = Run.latest(tmp_path / "outputs").folder
     assert list((tmp_path / "outputs" / "background" / "lora").iterdir()) == [folder]
-    assert done.stdout.count("next: python evaluate.py") == 1
+    assert done.stdout.count("next: vglm evaluate") == 1
 
     overrides = [each for each in given[1:] if "=" in each]
     alone = run(

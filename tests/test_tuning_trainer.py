@@ -16,7 +16,7 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 from vglm.config import build, compose
 from vglm.data.collator import Collator
 from vglm.data.loading import load_dataset
-from vglm.errors import CheckpointError, WorkbenchError
+from vglm.errors import CheckpointError, WorkbenchError, typed
 from vglm.evaluation.checkpoint_selection import CheckpointScores
 from vglm.model.loading import load_pretrained
 from vglm.runs import read_scores
@@ -421,7 +421,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert newest_checkpoint(tmp_path / "run") == tmp_path / "run" / "checkpoint-2"
-    assert "Stopped. Continue with: python train.py resume=" in capsys.readouterr().err
+    assert f"Stopped. Continue with: {typed('train')} resume=" in capsys.readouterr().err
     resumed = make_trainer(tmp_path / "run")
     resumed.train(resume_from_checkpoint=newest_checkpoint(tmp_path / "run"))
     assert resumed.state.global_step == STEPS

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import vglm
 from vglm.config.commands import QUIET, Commands
 from vglm.console import be_quiet
-from vglm.errors import WorkbenchError, message_of
+from vglm.errors import WorkbenchError, message_of, typed
 from vglm.planning.command import add_command as add_plan
 from vglm.serving.command import add_commands as add_serving
 
@@ -435,7 +435,7 @@ def _merge(parsed: argparse.Namespace) -> int:
     else:
         print(
             f"nothing was published; what was merged is kept in {unverified(parsed.output)}, with its certificate. Look"
-            f" at it: python evaluate.py model.path_or_id={unverified(parsed.output)} dataset=<data>, or remove it."
+            f" at it: {typed('evaluate')} model.path_or_id={unverified(parsed.output)} dataset=<data>, or remove it."
         )
     return 0 if certificate.passed else 1
 

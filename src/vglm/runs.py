@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from vglm.config import read_run_values
 from vglm.config.aliases import FIELDS
-from vglm.errors import AdapterError, CheckpointError, ConfigError, WorkbenchError, brief, message_of
+from vglm.errors import AdapterError, CheckpointError, ConfigError, WorkbenchError, brief, message_of, typed
 from vglm.files import inside, parse_record, read_record, read_text, recover
 
 CONFIG_FILE = "config.yaml"
@@ -334,16 +334,16 @@ class Run:
             missing.append(f"{RESULTS[0]}/ or {RESULTS[1]}/")
             if (unverified_result := opened.unverified_result) is not None and len(missing) == 1:
                 raise ConfigError(
-                    f"{opened.folder} holds {unverified_result.name}/ alone: what was saved was not compared with what"
-                    f" was trained, or is not the same. Go on with the run: python train.py resume={run}; or evaluate"
-                    " it as it is: unverified=true"
+                    f"{opened.folder} holds {unverified_result.name}/ alone: what was saved was not compared with what was trained,"
+                    f" or is not the same. Go on with the run: {typed('train')} resume={run}; or evaluate it as it is:"
+                    " unverified=true"
                 )
         if missing:
             there = sorted(path.name for path in opened.folder.iterdir())
             more = f" and {len(there) - 10} more" if len(there) > 10 else ""
             advice = "Pass the folder that train.py printed"
             if CONFIG_FILE not in missing:
-                advice += f", or continue the run: python train.py resume={run}"
+                advice += f", or continue the run: {typed('train')} resume={run}"
             elif "config.json" in there:
                 advice += f"; it looks like a model, which evaluate.py takes as model.path_or_id={run}"
             raise ConfigError(
@@ -378,7 +378,7 @@ class Run:
                 _warn(f"latest passes over {run.folder}: {error}")
             else:
                 return run
-        raise WorkbenchError(f"{outputs} holds no finished run. Train one first: python train.py")
+        raise WorkbenchError(f"{outputs} holds no finished run. Train one first: {typed('train')}")
 
     @classmethod
     def find(cls, paths: Sequence[Path]) -> list["Run"]:
@@ -401,7 +401,7 @@ class Run:
                 raise ConfigError(f"{path}: there is no such folder. Pass run folders, or one that holds them.")
             finished = list(_finished(path))
             if not finished:
-                raise ConfigError(f"{path} holds no finished run. Train one first: python train.py")
+                raise ConfigError(f"{path} holds no finished run. Train one first: {typed('train')}")
             for run in finished:
                 # all are checked before anybody works with one
                 _ = run.config, run.record, run.splits, run.log, run.checkpoint_scores

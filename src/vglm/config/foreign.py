@@ -11,7 +11,7 @@ from typing import Any
 
 from vglm.config.overrides import top_level_keys
 from vglm.config.signatures import read_signature
-from vglm.errors import ConfigError
+from vglm.errors import ConfigError, typed
 
 _NOTHING = ""
 TRANSLATIONS: Mapping[str, str] = {
@@ -52,6 +52,7 @@ TRANSLATIONS: Mapping[str, str] = {
     "stage": _NOTHING,
     "target_modules": "method.target_modules",
     "template": _NOTHING,
+    "torch_dtype": "model.dtype",
     "train_type": "method",
     "tuner_type": "method",
     "use_dora": "method=dora",
@@ -108,7 +109,7 @@ def refuse_foreign(values: Mapping[str, Any], source: str, config_name: str) -> 
     keys = top_level_keys(config_name)
     lines: list[str] = []
     same: list[str] = []
-    command = ["python", f"{config_name}.py", "~recipes"]
+    command = [*typed(config_name).split(), "~recipes"]
     left: dict[str, list[str]] = {"not needed": [], "there is no such thing here": []}
     for key, value in values.items():
         ours = key if key == "output_dir" else translate(key)

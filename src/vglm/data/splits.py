@@ -31,7 +31,7 @@ from vglm.data.outline import Outline, is_own_group, picture_name
 from vglm.data.sample import Sample
 from vglm.data.slices import ImageSlice
 from vglm.data.table import SampleTable, Selection
-from vglm.errors import ConfigError, DataError
+from vglm.errors import ConfigError, DataError, typed
 
 logger = logging.getLogger(__name__)
 
@@ -260,7 +260,7 @@ class Splits:
             others = ", ".join(f"{len(rows):,} in {name}" for name in SPLITS if len(rows := getattr(self, name)))
             raise DataError(
                 f"the data has no training samples; there are {others or 'none at all'}. It can be evaluated"
-                " (python evaluate.py dataset=benchmark dataset.path=...). To train on it, take the split out of its"
+                f" ({typed('evaluate')} dataset=benchmark dataset.path=...). To train on it, take the split out of its"
                 " rows and set dataset.division.fractions, or add rows of the split train."
             )
         if copies := [alike for alike in self.look_alikes or () if alike.how != "same pixels"]:

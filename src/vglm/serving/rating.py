@@ -26,8 +26,6 @@ from starlette.staticfiles import StaticFiles
 
 from vglm.errors import ConfigError, WorkbenchError, message_of
 from vglm.evaluation.predictions import Evaluation, read_evaluation
-from vglm.evaluation.score.metrics.finding_words import NO_FINDING
-from vglm.evaluation.score.metrics.labeller import label_report
 from vglm.evaluation.score.rating_files import (
     Contest,
     Rating,
@@ -39,6 +37,8 @@ from vglm.evaluation.score.rating_files import (
 from vglm.evaluation.score.ratings import Verdict
 from vglm.serving.samples import picture_of
 from vglm.serving.texts import rating_texts
+from vglm.text.finding_words import NO_FINDING
+from vglm.text.labeller import label_report
 from vglm.text.prompt import Language
 
 Choice = Literal["left", "equal", "right"]

@@ -30,7 +30,7 @@ from vglm.data.loading import load_dataset
 from vglm.data.sample import Sample
 from vglm.data.sequences import TrainingSequences
 from vglm.data.splits import Splits
-from vglm.errors import ConfigError, brief
+from vglm.errors import ConfigError, brief, typed
 from vglm.files import write_json
 from vglm.model.identity import hash_weights
 from vglm.model.loading import describe_place, load_pretrained
@@ -185,7 +185,7 @@ def train(
         result = report.publish()
     if shown is not None:
         print(shown)
-    print(f"{report}\nsaved: {result}\nnext: python evaluate.py {shlex.quote(f'run={folder}')}")
+    print(f"{report}\nsaved: {result}\nnext: {typed('evaluate')} {shlex.quote(f'run={folder}')}")
     return Run(folder)
 
 

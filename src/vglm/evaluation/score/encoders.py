@@ -24,11 +24,11 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertM
 from vglm.errors import CheckpointError, ConfigError, brief
 from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.score.metrics.base import Rows
-from vglm.evaluation.score.metrics.finding_words import NO_FINDING, SUPPORT_DEVICES
 from vglm.evaluation.score.metrics.findings import FINDINGS, count_labels
-from vglm.evaluation.score.metrics.labeller import Certainty
 from vglm.model.checkpoint import WeightFiles, read_tensors
 from vglm.model.limits import check_count, check_files
+from vglm.text.finding_words import NO_FINDING, SUPPORT_DEVICES
+from vglm.text.labeller import Certainty
 
 ARCHITECTURES = ("bert", "roberta", "xlm-roberta")
 """Those whose layers' states are what the package bert-score compares."""

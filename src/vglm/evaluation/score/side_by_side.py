@@ -37,7 +37,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vglm.errors import ConfigError, DataError
+from vglm.errors import ConfigError, DataError, typed
 from vglm.evaluation.predictions import Prediction, read_evaluation
 from vglm.evaluation.score.comparison import LEVEL, RETENTION, Comparison, Summary, compare_folder, has_interval
 from vglm.evaluation.score.metrics import EXACT_MATCH, Metric
@@ -164,7 +164,7 @@ def compare_evaluations(paths: Sequence[Run | str | Path]) -> SideBySide:
         folder = folder.parent if (folder / EVALUATION_FILE).is_file() else folder
         runs |= {run.folder: run for run in Run.find([folder])}
     if missing := [run.folder.as_posix() for run in runs.values() if not run.is_evaluated]:
-        raise ConfigError(f"{missing[0]} is not evaluated yet. Evaluate it: python evaluate.py run={missing[0]}")
+        raise ConfigError(f"{missing[0]} is not evaluated yet. Evaluate it: {typed('evaluate')} run={missing[0]}")
     chosen = list(runs.values())
     return SideBySide(tuple(tabulate(chosen)), tuple(compare_methods(chosen)))
 
@@ -583,14 +583,14 @@ def collect_protocol(folder: Path) -> ProtocolResult:
     runs = {path.parent: Run(path.parent) for path in sorted(folder.rglob(RECORD_FILE))}
     plans = {path: plan for path, run in runs.items() if (plan := run.record.data.plan.protocol) is not None}
     if not plans:
-        raise ConfigError(f"{folder} holds no run of a protocol. Run one: python train.py protocol=few_shot")
+        raise ConfigError(f"{folder} holds no run of a protocol. Run one: {typed('train')} protocol=few_shot")
     if len(names := {plan.name for plan in plans.values()}) > 1:
         raise ConfigError(f"{folder} holds runs of {' and '.join(sorted(names))}. Pass the folder of one protocol.")
     if missing := [path for path in plans if not runs[path].is_evaluated]:
         listed = ",".join(path.as_posix() for path in missing)
         raise ConfigError(
             f"{len(missing)} of {len(plans)} runs are not evaluated yet. Evaluate them:\n"
-            f"  python evaluate.py -m {shlex.quote(f'run={listed}')}"
+            f"  {typed('evaluate')} -m {shlex.quote(f'run={listed}')}"
         )
     comparisons = {path: _comparison(runs[path]) for path in plans}
     metric = _primary(comparisons)

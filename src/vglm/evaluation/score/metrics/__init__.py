@@ -43,7 +43,6 @@ from vglm.evaluation.score.metrics.findings import (
     FINDINGS_READABLE,
     NORMAL_RECALL,
 )
-from vglm.evaluation.score.metrics.labeller import label_report
 from vglm.evaluation.score.metrics.labels import (
     VQA_ACCURACY,
     as_table,
@@ -75,6 +74,7 @@ from vglm.evaluation.score.metrics.text import (
     rouge_l_words,
 )
 from vglm.evaluation.score.statistics import PairedComparison, holm
+from vglm.text.labeller import label_report
 
 __all__ = [
     "ALL_METRICS",

@@ -18,9 +18,9 @@ import numpy as np
 from vglm.errors import DataError
 from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.score.metrics.base import Metric, Rows
-from vglm.evaluation.score.metrics.finding_words import NO_FINDING, SUPPORT_DEVICES
-from vglm.evaluation.score.metrics.labeller import Certainty, label_report
 from vglm.evaluation.score.statistics import Interval, bootstrap_interval, mean_of_sums, wilson_interval
+from vglm.text.finding_words import NO_FINDING, SUPPORT_DEVICES
+from vglm.text.labeller import Certainty, label_report
 
 FINDINGS = (
     NO_FINDING,

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from vglm.evaluation.score.metrics.finding_words import (
+from vglm.text.finding_words import (
     CHINESE_LARGE,
     CHINESE_LIMIT,
     CHINESE_NORMAL,
