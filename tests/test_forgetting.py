@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,7 +37,7 @@ from vglm.evaluation.checkpoint_selection import (
 from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import generate_predictions
 from vglm.evaluation.predict.provenance import curves_of, describe_choice
-from vglm.evaluation.predictions import read_evaluation
+from vglm.evaluation.predictions import read_evaluation, read_losses, read_predictions
 from vglm.evaluation.score.settings import MetricSettings
 from vglm.model.loading import load_pretrained
 from vglm.runs import CheckpointScore, ForgettingRecord, Run, read_scores
@@ -420,6 +421,34 @@ def test_a_report_says_what_was_chosen_and_that_the_budget_was_exceeded(
         "chosen_step": 1,
         "stopped_early": True,
     }
+
+
+def test_an_evaluation_takes_the_samples_that_were_trained_on_for_training_samples(configure) -> None:
+    budget = ["checkpoint_selection.forgetting_budget=100", "checkpoint_selection.validation_share=0.3"]
+    folder = run(configure(*budget, "trainer.max_steps=1"))
+    divided = json.loads((folder / "splits.json").read_text(encoding="utf-8"))["splits"]
+    trained = {*divided["train"]["ids"]}
+    switches = [f"run={folder}", "image_use=false", "max_new_tokens=4", "baselines=false"]
+    report = evaluate.run(compose("evaluate", [*switches, "splits=[train,validation]"]))
+    assert {each.id for each in read_losses(report)} == trained
+    asked = read_predictions(report / "after" / "predictions.jsonl")
+    assert {each.id for each in asked if each.split == "train"} == trained
+    assert {each.id for each in asked if each.split == "validation"} == {*divided["validation"]["ids"]}
+
+
+def test_a_limit_does_not_hide_that_the_retention_set_chose_the_checkpoint(
+    configure, few_shot_folder: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(few_shot_folder, tmp_path / "data")
+    general = [{"img": None, "prompt": f"{n}加{n}？", "label": f"{2 * n}。"} for n in range(1, 5)]
+    (data / "probe.json").write_text(json.dumps(general), encoding="utf-8")
+    budget = ["checkpoint_selection.forgetting_budget=100", "checkpoint_selection.validation_share=0.3"]
+    folder = run(configure(f"dataset.path={data}", *budget, "dataset.retention=probe.json", "trainer.max_steps=1"))
+    switches = [f"run={folder}", "splits=retention", "image_use=false", "max_new_tokens=4", "baselines=false"]
+    for number, limit in enumerate(("limit=2", "limit=null")):
+        output = f"output_dir={folder / str(number)}"
+        evaluation = read_evaluation(evaluate.run(compose("evaluate", [*switches, limit, output])))
+        assert "the retention set of this report" in str(evaluation.facts["checkpoint"])
 
 
 def test_a_run_that_was_not_scored_has_a_learning_curve_only(tmp_path: Path) -> None:

@@ -114,6 +114,36 @@ def test_latex_is_balanced_and_its_columns_are_even(evaluation: Path, tmp_path: 
     assert "xeCJK" in methods.splitlines()[0]  # the signature of the accuracy names Chinese labels
 
 
+def test_of_a_model_alone_the_table_says_what_its_two_columns_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arms = {"baseline": Arm(label="shuffled", meaning="others"), "candidate": Arm(label="true", meaning="own")}
+    folder = tmp_path / "evaluation"
+    for label, answer in (("shuffled", "森林。"), ("true", "沙滩。")):
+        answers = [record(answer, "沙滩。", str(index)) for index in range(SAMPLES)]
+        write_predictions(answers, folder / label / "predictions.jsonl")
+    make_evaluation(folder, purpose="image use", facts={"model": "visualglm_tiny"}, **arms)
+    table = printed(capsys, str(folder), "--format", "markdown")
+    assert "One model, nothing was tuned: shuffled shows it another sample's image" in table
+    assert "One training run" not in table
+    assert "图像对它的价值" in printed(capsys, str(folder), "--format", "markdown", "--language", "zh")
+    assert main(["report", str(folder), "--format", "markdown", "--output", str(tmp_path / "paper")]) == 0
+    methods = (tmp_path / "paper" / "methods.md").read_text(encoding="utf-8")
+    assert "One model answered the same samples twice" in methods
+    assert "Both models" not in methods
+
+
+def test_csv_has_a_row_of_what_could_not_be_computed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = "metrics: {names: [findings_micro_f1]}\n"  # no reference speaks of findings
+    rows = list(
+        csv.DictReader(io.StringIO(printed(capsys, str(make_evaluation(tmp_path, config=config)), "--format=csv")))
+    )
+    (row,) = (row for row in rows if row["metric"] == "findings_micro_f1")
+    assert row["not_computed"]
+    assert (row["before"], row["difference"], row["n"]) == ("", "", "")
+    assert [row["not_computed"] for row in rows if row["metric"] == "exact_match"] == [""]
+
+
 def check_latex(text: str) -> None:
     """Environments and braces close in order, no special character is bare, all rows of a table are as wide."""
     opened: list[str] = []

@@ -334,9 +334,9 @@ class Run:
             missing.append(f"{RESULTS[0]}/ or {RESULTS[1]}/")
             if (unverified_result := opened.unverified_result) is not None and len(missing) == 1:
                 raise ConfigError(
-                    f"{opened.folder} holds {unverified_result.name}/ alone: what was saved was not compared with what was trained,"
-                    f" or is not the same. Go on with the run: {typed('train')} resume={run}; or evaluate it as it is:"
-                    " unverified=true"
+                    f"{opened.folder} holds {unverified_result.name}/ alone: what was saved was not compared with"
+                    f" what was trained, or is not the same. Go on with the run: {typed('train')} resume={run}; or"
+                    " evaluate it as it is: unverified=true"
                 )
         if missing:
             there = sorted(path.name for path in opened.folder.iterdir())

@@ -221,7 +221,7 @@ def evaluate(
     # score the stored answers, if the same were asked before
     data = _read(_own(tuned, "dataset") if dataset is None else dataset)
     own_data = tuned is not None and config["dataset"] == tuned.config["dataset"]
-    data = data.limited(tuned.config.get("limit")) if tuned is not None and own_data else data
+    data = _as_trained(data, tuned) if tuned is not None and own_data else data
     whole = select_samples(data, splits, choices)
     samples = task.check({name: pick(rows, limit) for name, rows in whole.items()})
     output = Path(output_dir or task.output_dir(None if tuned is None else tuned.folder, *names_of(config)))
@@ -253,7 +253,9 @@ def evaluate(
     train = task.reword(data.train) if baselines else ()
     examples = draw_examples(train, shots_in_context, seed)
     trained = draw(data.train, training_loss_samples, Random(seed)) if own_data else []
-    arms = task.ask(limited(open_arms(config, tuned, samples, data.files, controls, load), whole, samples, tuned))
+    arms = task.ask(
+        limited(open_arms(config, tuned, samples, whole, data.files, controls, load), whole, samples, tuned)
+    )
     if own_data:
         arms = replace(arms, stamps=(*arms.stamps, *unsearched_stamps(data, samples)))
 
@@ -363,6 +365,14 @@ def _read(dataset: Splits | Mapping[str, Any] | str | PathLike[str]) -> Splits:
         return dataset
     splits: Splits = build(dataset) if isinstance(dataset, Mapping) else load_dataset(fspath(dataset))
     return splits
+
+
+def _as_trained(data: Splits, run: Run) -> Splits:
+    """A run's own data, its training split without what the run held out for validation or left out by its limit."""
+    selection = run.config.get("checkpoint_selection") or {}
+    if selection.get("forgetting_budget") is not None:
+        data = build(selection).divide(data)
+    return data.limited(run.config.get("limit"))
 
 
 def _loader(model: Model | Mapping[str, Any]) -> Callable[..., Loaded]:

@@ -282,7 +282,8 @@ def _signatures(source: Source) -> list[Text] | None:
 
 
 def _statistics(source: Source) -> list[Text] | None:
-    return [say("paired"), *method_notes(source.scored), say("holm")]
+    paired = say("paired" if source.is_tuning else "paired_image_use")
+    return [paired, *method_notes(source.scored), say("holm")]
 
 
 def _baselines(source: Source) -> list[Text] | None:

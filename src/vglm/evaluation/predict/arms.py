@@ -151,6 +151,7 @@ def open_arms(
     config: Mapping[str, Any],
     run: Run | None,
     samples: Samples,
+    whole: Samples,
     files: Mapping[str, str],
     controls: Sequence[Control],
     load: Callable[..., Loaded],
@@ -161,6 +162,7 @@ def open_arms(
         config: The evaluation's plain config.
         run: The run.
         samples: What to evaluate on.
+        whole: The same splits without a limit.
         files: SHA-256 of the data's files, as they are now.
         controls: Test questions with other images.
         load: Loads the model that `config` names; takes `adapter`, a folder, where there is one to put on it.
@@ -172,7 +174,7 @@ def open_arms(
     if run is None:
         return _single_model(config, samples, controls, load)
     is_trained_data = config["dataset"] == run.config["dataset"]  # divided as it was for the run
-    arms = _tuned_run(run, samples, files, is_trained_data, controls, load, config["model"].get("dtype"))
+    arms = _tuned_run(run, samples, whole, files, is_trained_data, controls, load, config["model"].get("dtype"))
     if config["model"] != run.config["model"]:
         return arms
     base = [config["model"], run.record.base_weights, _files_state(config["model"].get("path_or_id"))]
@@ -182,6 +184,7 @@ def open_arms(
 def _tuned_run(
     run: Run,
     samples: Samples,
+    whole: Samples,
     files: Mapping[str, str],
     is_trained_data: bool,
     controls: Sequence[Control],
@@ -207,7 +210,7 @@ def _tuned_run(
         "rate": trainer.get("learning_rate"),
         "seed": record.seed,
     }
-    chosen, stamps = describe_choice(record.forgetting, samples)
+    chosen, stamps = describe_choice(record.forgetting, whole)
     if not run.is_verified:
         stamps = (Stamp(text="UNVERIFIED", detail=Message("unverified")), *stamps)
     before = Arm(label="before", meaning=Message("meaning.untuned", {"model": model_name}))

@@ -128,7 +128,7 @@ def describe_choice(
 
     Args:
         facts: What the run's record says of it.
-        samples: Split name -> what the report evaluates on.
+        samples: Split name -> what the report evaluates on, or draws from where it has a limit.
 
     Returns:
         Facts, and a stamp where no checkpoint that kept to the budget has learned. Nothing where none was chosen.

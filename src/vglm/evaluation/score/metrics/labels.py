@@ -88,6 +88,9 @@ class Classes:
 def classify(records: Sequence[Prediction], labels: Labels | None = None) -> Classes:
     """Count which label was true and which was named.
 
+    A sample has one true label, whatever was answered: of several references the most frequent one, of equally
+    frequent ones the first.
+
     Args:
         records: Predictions with references.
         labels: The closed set; None for the different references.
@@ -114,9 +117,26 @@ def _parsed(
     pairs = np.full((len(records), 2), -1, dtype=np.int64)
     for row, record, true in zip(pairs, records, _read_references(records, labels, names), strict=True):
         if true:
-            named = None if record.error is not None else _read(record.prediction, record, labels, names)
-            row[:] = places[named if named in true else true[0]], len(names) if named is None else places[named]
+            named = _read_answer(record, labels, names)
+            row[:] = places[_most_frequent(true)], len(names) if named is None else places[named]
     return pairs, names
+
+
+def _read_answer(record: Prediction, labels: Labels | None, names: Sequence[str]) -> str | None:
+    """The label that an answer names."""
+    return None if record.error is not None else _read(record.prediction, record, labels, names)
+
+
+def _most_frequent(labels: Sequence[str]) -> str:
+    """Of equally frequent ones the first."""
+    return Counter(labels).most_common(1)[0][0]
+
+
+def _right_rows(records: Sequence[Prediction], labels: Labels | None) -> Rows:
+    """Whether an answer names one of its references' labels, and whether it was asked for one, shape (n, 2)."""
+    names = collect_labels(records) if labels is None else tuple(labels)
+    read = zip(records, _read_references(records, labels, names), strict=True)
+    return np.array([(_read_answer(record, labels, names) in true, bool(true)) for record, true in read], np.float64)
 
 
 def _read_references(records: Sequence[Prediction], labels: Labels | None, names: Sequence[str]) -> list[list[str]]:
@@ -165,11 +185,6 @@ def _parts(sums: Rows) -> tuple[Rows, Rows, Rows]:
     return sums[..., :count], sums[..., count : 2 * count], sums[..., 2 * count :]
 
 
-def _accuracy(sums: Rows) -> Rows:
-    true, _, both = _parts(sums)
-    return np.asarray(both.sum(axis=-1) / true.sum(axis=-1))
-
-
 def _over_classes(values: Rows, true: Rows) -> Rows:
     """The mean over the classes that occur in the references."""
     return np.asarray(np.where(true > 0, values, 0.0).sum(axis=-1) / (true > 0).sum(axis=-1))
@@ -205,6 +220,10 @@ def classification_metrics(labels: Labels | None = None) -> tuple[Metric, ...]:
     They equal scikit-learn's `balanced_accuracy_score` and `f1_score(average="macro", labels=<classes of the
     references>)`.
 
+    Where a sample has several references, accuracy takes an answer that names any of them for right, as exact match
+    does. The other two need one class of each sample: the most frequent reference, of equally frequent ones the first.
+    It does not depend on the answer, so an answer that only the minority gave is a miss of that class.
+
     Args:
         labels: The closed set, maybe with other words for each label; None for the different references of the records
             that are scored. Questions of a kind whose references name none of these labels are not counted.
@@ -215,38 +234,46 @@ def classification_metrics(labels: Labels | None = None) -> tuple[Metric, ...]:
     if labels is not None:
         label_words(labels)
     how = _signature(labels)
-    table = lambda records: _class_rows(records, labels)  # noqa: E731 - one line says it
-    kinds: list[tuple[str, str, str, Statistic]] = [
-        ("accuracy", "Accuracy", "准确率", _accuracy),
-        ("balanced_accuracy", "Balanced accuracy", "平衡准确率", _balanced_accuracy),
-        ("macro_f1", "Macro-F1", "宏平均 F1", _macro_f1),
-    ]
 
     def signed(records: Sequence[Prediction]) -> str:
         return _signature(labels, records)
+
+    def with_any(records: Sequence[Prediction]) -> str:
+        return ("any of several references|" if _has_several(records) else "") + signed(records)
 
     def with_classes(records: Sequence[Prediction]) -> str:
         try:
             averaged = _averaged(records, labels)
         except DataError:  # scoring these records says so
             return signed(records)
-        return f"mean over {len(averaged)} classes of the references: {'/'.join(averaged)}|{signed(records)}"
+        one = "of several references the most frequent, else the first|" if _has_several(records) else ""
+        return f"mean over {len(averaged)} classes of the references: {'/'.join(averaged)}|{one}{signed(records)}"
+
+    def mean_over_classes(name: str, title: str, title_zh: str, statistic: Statistic) -> Metric:
+        return Metric(
+            name,
+            title,
+            how,
+            table=lambda records: _class_rows(records, labels),
+            statistic=statistic,
+            kind="classes",
+            title_zh=title_zh,
+            signature_of=with_classes,
+        )
 
     return (
-        *(
-            Metric(
-                name,
-                title,
-                how,
-                table=table,
-                statistic=statistic,
-                kind="classes",
-                decides=name == "accuracy",
-                title_zh=title_zh,
-                signature_of=signed if name == "accuracy" else with_classes,
-            )
-            for name, title, title_zh, statistic in kinds
+        Metric(
+            "accuracy",
+            "Accuracy",
+            how,
+            table=lambda records: _right_rows(records, labels),
+            kind="classes",
+            decides=True,
+            title_zh="准确率",
+            signature_of=with_any,
         ),
+        mean_over_classes("balanced_accuracy", "Balanced accuracy", "平衡准确率", _balanced_accuracy),
+        mean_over_classes("macro_f1", "Macro-F1", "宏平均 F1", _macro_f1),
         Metric(
             "parsed",
             "Answers that name a label",
@@ -256,6 +283,10 @@ def classification_metrics(labels: Labels | None = None) -> tuple[Metric, ...]:
             signature_of=signed,
         ),
     )
+
+
+def _has_several(records: Sequence[Prediction]) -> bool:
+    return any(len(reference_answers(record.reference)) > 1 for record in records)
 
 
 def _signature(labels: Labels | None, records: Sequence[Prediction] = ()) -> str:
