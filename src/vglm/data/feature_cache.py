@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ from vglm.data.collator import open_image_of
 from vglm.data.hashing import describe_decoder
 from vglm.data.images import image_sha256
 from vglm.data.sample import Sample
+from vglm.data.table import first_of_pictures
 from vglm.errors import CacheError, DataError, brief
 from vglm.files import explained, put_in_place, read_json, workplace, write_text
 
@@ -108,7 +110,7 @@ class FeatureCache:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"encode": None}
 
-    def fill(self, samples: Iterable[Sample]) -> Filled:
+    def fill(self, *samples: Iterable[Sample]) -> Filled:
         """Encode the pictures that are not there yet; several processes that do so at once share the work.
 
         Args:
@@ -121,9 +123,9 @@ class FeatureCache:
         seen: set[bytes] = set()
         waiting: dict[str, Image.Image] = {}
         encoded = 0
-        for sample in tqdm(samples, desc="looking at pictures", unit="sample", delay=2):
-            if sample.image is None:
-                continue
+        for sample in tqdm(
+            chain.from_iterable(map(first_of_pictures, samples)), desc="looking at pictures", unit="picture", delay=2
+        ):
             digest, decoded = self._identify(sample)
             if bytes.fromhex(digest) in seen:
                 continue

@@ -22,6 +22,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from vglm.data.sample import Sample, SampleSequence, Turn
+from vglm.data.table import columns_of
 from vglm.errors import ConfigError, DataError
 from vglm.text.prompt import Language
 
@@ -167,6 +168,11 @@ def _dialogues(samples: Sequence[Sample]) -> Iterable[tuple[Sequence[Turn], bool
     cheap = getattr(samples, "dialogues", None)
     if cheap is not None:
         yield from cheap()
+        return
+    if (stored := columns_of(samples, ("questions", "answers", "image", "language"))) is not None:
+        for questions, answers, images, languages in stored:
+            turns = [tuple(map(Turn, *each)) for each in zip(questions, answers, strict=True)]
+            yield from zip(turns, (image is not None for image in images), languages, strict=True)
         return
     for sample in samples:
         yield sample.turns, sample.image is not None, sample.language

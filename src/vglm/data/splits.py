@@ -15,7 +15,6 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from vglm.data.look_alikes import Scope, find_copies, search_scope
 from vglm.data.outline import Outline, is_own_group, picture_name
 from vglm.data.sample import Sample
 from vglm.data.slices import ImageSlice
-from vglm.data.table import SampleTable, Selection
+from vglm.data.table import SampleTable, Selection, columns_of
 from vglm.errors import ConfigError, DataError, typed
 
 logger = logging.getLogger(__name__)
@@ -409,7 +408,11 @@ def _is_listed(samples: Sequence[Sample]) -> bool:
 def _outline(samples: Sequence[Sample]) -> Outline:
     """The columns that show leakage; of a mixture those of its parts, and none of samples made on demand."""
     parts: Sequence[Sequence[Sample]] = getattr(samples, "parts", [samples])
-    return Outline.of(chain.from_iterable(part for part in parts if _is_listed(part)))
+    listed = [Outline.of(part) for part in parts if _is_listed(part)]
+    whole = listed[0] if listed else Outline()
+    for other in listed[1:]:
+        whole.extend(other)
+    return whole
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:
@@ -432,10 +435,16 @@ def describe_split(samples: Iterable[Sample]) -> dict[str, Any]:
     digest = hashlib.sha256()
     ids: list[str] = []
     groups: dict[str, None] = {}
-    for sample in samples:
-        _update(digest, sample)
-        ids.append(sample.id)
-        groups[sample.group] = None
+    stored = columns_of(samples, ("id", "group", "picture", "language", "questions", "answers"))
+    if stored is None:
+        for sample in samples:
+            _update(digest, sample)
+            ids.append(sample.id)
+            groups[sample.group] = None
+    for columns in stored or ():  # without making the samples
+        digest.update("".join(map(_line, *columns)).encode())
+        ids += columns[0]
+        groups.update(dict.fromkeys(columns[1]))
     return {
         "samples": len(ids),
         "groups": len(groups),
@@ -446,6 +455,14 @@ def describe_split(samples: Iterable[Sample]) -> dict[str, Any]:
 
 
 def _update(digest: "hashlib._Hash", sample: Sample) -> None:
-    picture = "" if sample.image is None else os.path.basename(picture_name(sample))
-    turns = "\x1f".join(f"{turn.question}\x1e{turn.answer}" for turn in sample.turns)
-    digest.update(f"{sample.id}\0{sample.group}\0{picture}\0{sample.language == 'en'}\0{turns}\n".encode())
+    picture = None if sample.image is None else picture_name(sample)
+    questions, answers = ([getattr(turn, text) for turn in sample.turns] for text in ("question", "answer"))
+    digest.update(_line(sample.id, sample.group, picture, sample.language, questions, answers).encode())
+
+
+def _line(
+    id: str, group: str, picture: str | None, language: str, questions: Sequence[str], answers: Sequence[str]
+) -> str:
+    turns = "\x1f".join(f"{question}\x1e{answer}" for question, answer in zip(questions, answers, strict=True))
+    name = "" if picture is None else os.path.basename(picture)
+    return f"{id}\0{group}\0{name}\0{language == 'en'}\0{turns}\n"

@@ -11,7 +11,6 @@ import gc
 import logging
 from collections.abc import Iterable, Sequence
 from importlib import metadata
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +72,7 @@ def cache_features(
     if features is None:
         return None
     try:
-        filled = features.fill(chain(samples, others))
+        filled = features.fill(samples, others)
     except CacheError as error:
         logger.warning("features of pictures are not cached: %s", error)
         return None

@@ -275,7 +275,7 @@ class TableReader:
         sample = Sample(
             id=identity,
             group=group or (group_of_image(images[0], identity) if images else identity),
-            image=None,
+            image=pictures[0] if pictures else None,
             turns=tuple(map(Turn, questions, answers)),
             language=language,
             meta=meta,
