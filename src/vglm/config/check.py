@@ -89,6 +89,7 @@ _LIMITS: dict[str, tuple[Callable[[object], bool], str]] = {
     "logging_steps": (_positive_number, "a positive number"),
     "save_steps": (_positive_number, "a positive number"),
     "seed": (_random_seed, "an integer from 0 to 4294967295"),
+    "fsdp": (_or_null(lambda value: isinstance(value, bool | str)), "true, or null to leave the model whole"),
     "max_length": (_positive_integer, "a positive integer"),
     "packing": (_or_null(_positive_integer), "a positive integer, or null for no packing"),
     "limit": (_or_null(_positive_integer), "a positive integer, or null for all samples"),

@@ -175,12 +175,13 @@ def train(
             fit_batch_size(tuned, arguments, sequences, collate, processes)
         loop = WorkbenchTrainer(tuned, arguments, sequences, collate, learning_rates, scores, skipped_steps)
         outcome = loop.train(resume_from_checkpoint=newest_checkpoint(folder))
+        trained = loop.trained_model()
         if not processes.is_main:  # it has done its part
             return Run(folder)
-        shown = None if scores is None else _examples(scores, loop.trained_model())
-        facts |= loop.facts(outcome) | {"scale": lora_scale(tuned), "sequences": vars(sequences.statistics)}
+        shown = None if scores is None else _examples(scores, trained)
+        facts |= loop.facts(outcome) | {"scale": lora_scale(trained), "sequences": vars(sequences.statistics)}
         write_json(folder / RECORD_FILE, facts)
-        report = save_and_check(loop.trained_model(), processor, folder, collate(sequences[:1]))
+        report = save_and_check(trained, processor, folder, collate(sequences[:1]))
         write_json(folder / RECORD_FILE, facts | report.as_dict())
         result = report.publish()
     if shown is not None:
