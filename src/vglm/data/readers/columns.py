@@ -370,12 +370,13 @@ def _settle(path: Path | str, names: tuple[str, ...], named: Mapping[str, str], 
     if answer is None:
         raise DataError(
             f"{path}: expected a column with the answer, such as 'answer', 'label' or 'caption'. {_these(names)} "
-            "Name it in dataset.options.answer_column (dataset.columns.answer)."
+            "Name it: dataset.columns.answer=<name> (of the doctor: --columns answer=<name>)."
         )
     if question is None and fixed_question is None and answer not in _CAPTIONS:
         raise DataError(
-            f"{path}: expected a column with the question, such as 'question' or 'prompt'. {_these(names)} Name it in "
-            "dataset.options.question_column, or set dataset.options.question to what is asked in every row."
+            f"{path}: expected a column with the question, such as 'question' or 'prompt'. {_these(names)} Name it: "
+            "dataset.columns.question=<name> (of the doctor: --columns question=<name>), or set"
+            " dataset.options.question to what is asked in every row."
         )
     image, split, system = columns["image"], columns["split"], columns["system"]
     return Columns(answer, question, image, group, split, input=further, system=system)
