@@ -46,11 +46,11 @@ def question_about(
 
 def record(prediction: str = "", reference: str = "", id: str = "0", **values: Any) -> Prediction:
     """The record of an answer in the test split."""
-    known: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "group": id, "split": "test", "kind": None, "language": "en", "question": "?", "history": (),
         "image": None, "image_sha256": None,
     }  # fmt: skip
-    return Prediction(id=id, prediction=prediction, reference=reference, **(known | values))
+    return Prediction(id=id, prediction=prediction, reference=reference, **(fields | values))
 
 
 def arm(*pairs: tuple[str, str | None], **values: Any) -> list[Prediction]:
@@ -87,6 +87,6 @@ def without_seals(evaluation: Path) -> Path:
     (evaluation / "seals.json").unlink(missing_ok=True)
     path = evaluation / "evaluation.json"
     content = json.loads(path.read_text(encoding="utf-8"))
-    kept = {name: value for name, value in content.items() if name not in ("sealed", "sha256")}
-    path.write_text(json.dumps(kept, ensure_ascii=False), encoding="utf-8")
+    unsealed = {name: value for name, value in content.items() if name not in ("sealed", "sha256")}
+    path.write_text(json.dumps(unsealed, ensure_ascii=False), encoding="utf-8")
     return evaluation
