@@ -21,6 +21,7 @@ from vglm.config import anchor_paths, build
 from vglm.config.components import Component, is_recorded
 from vglm.config.components import describe as describe_component
 from vglm.config.run_config import metrics_of_run
+from vglm.console import keep_in
 from vglm.data.loading import load_dataset
 from vglm.data.sample import Sample
 from vglm.data.splits import Splits, pick
@@ -231,6 +232,7 @@ def evaluate(
         if processes.is_main:
             print(f"{output}: model, data and decoding are those of the stored answers, which are scored again.")
             _score_stored(output, config["metrics"], settings, task.reword(data.train) if baselines else None)
+            keep_in(output)
         return EvaluationResult(output, is_main=processes.is_main)
 
     # open the arms
@@ -261,6 +263,8 @@ def evaluate(
 
     # let each arm answer, score, report; the folder appears when all of it is there
     with processes.folder(output, marker=EVALUATION_FILE, key=key) as folder:
+        if processes.is_main:
+            keep_in(folder)
         answers = answer(arms, folder, decoding, train, feature_cache, processes, examples, trained)
         if not processes.is_main:  # it has done its part
             return EvaluationResult(output, is_main=False)
@@ -280,6 +284,7 @@ def evaluate(
         comparison = score_folder(folder, settings)
         keep_report(output, folder, settings.names)
         write_report(folder, comparison)
+    keep_in(output)
     note_in_run(described, tuned)
     result = EvaluationResult(output)
     result.__dict__["comparison"] = comparison  # nothing is computed twice

@@ -1,6 +1,7 @@
 """Agreement among several references: each person's answer scored against the others' is a ceiling for the model."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -23,6 +24,8 @@ class Agreement:
         n: Samples with two references or more.
         references: Mean number of references to these.
         by_sample: Sample's id -> share of pairs of its references that are equal after normalisation.
+        alpha: Krippendorff's alpha of the references after normalisation, each text a class of its own: 1.0 is full
+            agreement, 0.0 that of chance. None where all of them are equal.
         people: Each reference scored against the others, a mean over samples.
         arms: Both arms on the same samples, against all references.
     """
@@ -31,6 +34,7 @@ class Agreement:
     n: int
     references: float
     by_sample: dict[str, float]
+    alpha: float | None
     people: Score
     arms: tuple[Score, Score]
 
@@ -82,6 +86,7 @@ def measure_agreement(part: Summary) -> Agreement | None:
         n=len(firsts),
         references=fmean(map(len, answers.values())),
         by_sample={name: _agreement(answer) for name, answer in answers.items()},
+        alpha=_alpha([*answers.values()]),
         people=scores[0],
         arms=(scores[1], scores[2]),
     )
@@ -89,6 +94,20 @@ def measure_agreement(part: Summary) -> Agreement | None:
 
 def _agreement(answers: Sequence[str]) -> float:
     return fmean(one == other for one, other in combinations(map(normalise, answers), 2))
+
+
+def _alpha(answers: Sequence[Sequence[str]]) -> float | None:
+    """Krippendorff's alpha for nominal data, each sample with two answers or more.
+
+    The same as `nltk.metrics.agreement`, which needs the square of the number of different texts in steps.
+
+    Source: Krippendorff 2004, "Content analysis", chapter 11.
+    """
+    counts = Counter(normalise(each) for listed in answers for each in listed)
+    n = counts.total()
+    expected = 1 - sum(count * (count - 1) for count in counts.values()) / (n * (n - 1))
+    observed = sum(len(listed) * (1 - _agreement(listed)) for listed in answers) / n
+    return 1 - observed / expected if expected else None
 
 
 def _listed(record: Prediction) -> Prediction:

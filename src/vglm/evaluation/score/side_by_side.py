@@ -24,8 +24,9 @@ put together and scored as one test; the scores of single folds, of one sample p
 
 import math
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
@@ -550,11 +551,13 @@ class ProtocolResult:
         name: `few_shot`, `k_fold` or `leave_one_out`.
         metric: The primary metric of the evaluations.
         rows: By number of shots, ascending; one row for folds.
+        stamps: What reports of the runs are stamped with, and how many of them.
     """
 
     name: str
     metric: Metric
     rows: tuple[ProtocolRow, ...]
+    stamps: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """The table above."""
@@ -562,7 +565,9 @@ class ProtocolResult:
             title = f"few_shot, {self.metric.name} on the test split, mean over seeds (lowest to highest)"
         else:
             title = f"{self.name}, {self.metric.name} on every sample by the run that did not learn from it"
-        return "\n".join([title, *(_line(row, self.metric) for row in self.rows)])
+        total = sum(row.runs for row in self.rows)
+        stamped = (f"{stamp}: {n} of {total} runs; see their reports" for stamp, n in self.stamps.items())
+        return "\n".join([title, *(_line(row, self.metric) for row in self.rows), *stamped])
 
 
 def collect_protocol(folder: Path) -> ProtocolResult:
@@ -604,7 +609,12 @@ def collect_protocol(folder: Path) -> ProtocolResult:
         _check_folds(folder, list(plans.values()))
         joined = join_folds(list(comparisons.values()))
         rows = [ProtocolRow(None, len(plans), joined.splits["test"].n, *_scores(joined, metric), ())]
-    return ProtocolResult(names.pop(), metric, tuple(rows))
+    stamps = Counter(
+        text
+        for path in plans
+        for text in dict.fromkeys(each.text for each in read_evaluation(runs[path].evaluation).stamps)
+    )
+    return ProtocolResult(names.pop(), metric, tuple(rows), stamps)
 
 
 def _check_folds(folder: Path, plans: Sequence[ProtocolPlan]) -> None:

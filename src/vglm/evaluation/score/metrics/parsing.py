@@ -52,7 +52,7 @@ def label_words(labels: Labels) -> dict[str, str]:
 
 _CLAUSE_ENDS = re.compile(r"[,.;:!?，。；：！？、\n]|\b(?:but|and|it is|it's)\b|而是|但是?")
 _NO_DENIAL = re.compile(
-    r"\b(?:no doubt|without (?:a |any )?doubt|not only|not just|no question|no problem|no matter)\b"
+    r"\b(?:no doubt|without (?:a |any )?doubt|not only|not just|no question|no problem|no matter|nothing (?:but|except|other than))\b"
     r"|不仅仅?|不但|不只是?|不错|不过|不管|对不起|没错|没有错|没关系|没有?问题|毫无疑问|无疑|非常"
 )
 """What sounds like a negation and is none."""
@@ -196,8 +196,12 @@ _CHOSEN = re.compile(
     rf"""(?:答案|选项|选择|选|(?i:\banswer|\boption|\bchoice|\bchoose|\bpick|\bselect))[^.!?。！？；\n]{{0,40}}?{_ALONE}"""
     rf"|{_ALONE}\s*(?:选项|项|是?(?:正确|对)的?)"
 )
+_ANSWER = re.compile(
+    r"""(?i)[\W_]*(?:the )?(?:correct |right |best )?(?:answer|option|choice|答案|选项)\s*(?:is|是|为|[:：])\s*["'(\[]?([a-z])[\W_]*"""
+)
+"""A text that is nothing but a letter, in either case, behind such a word."""
 _WRONG = re.compile(
-    r"\W*(?:is|are|was|seems?|是)?\s*(?:not\b|n['’]t\b|wrong|incorrect|false|excluded|ruled out|错|不对|不正确|不是|不符合|排除)",
+    r"(?:\s*(?:,|and|or|nor|和|与|及|、)\s*(?:option )?[A-Z]\b)*\W*(?:is|are|was|seems?|是)?\s*(?:not\b|n['’]t\b|wrong|incorrect|false|excluded|ruled out|错|不对|不正确|不是|不符合|排除)",
     re.IGNORECASE,
 )
 """What denies an option behind its letter."""
@@ -216,6 +220,8 @@ def _read_letter(text: str, letters: Sequence[str]) -> str | None:
     """
     text = normalise(text)
     if match := re.fullmatch(r"[\W_]*([A-Za-z])[\W_]*", text):
+        return match[1].upper() if match[1].upper() in letters else None
+    if match := _ANSWER.fullmatch(text):
         return match[1].upper() if match[1].upper() in letters else None
     is_echo = len({match[1] for match in _MARK.finditer(text)} & set(letters)) > 1
     if not is_echo and (match := _OPTION.match(text)) and match[1].upper() in letters:
@@ -268,14 +274,15 @@ _YES = re.compile(
     r"(?: it (?:is|does)| they (?:are|do)| there (?:is|are))?"
 )
 _NO = re.compile(
-    r"(?:(?:oh|well|嗯|啊)\s*)?(?:no|nope|nah|false|incorrect|wrong|not really|not at all|never|of course not|"
+    r"(?:(?:oh|well|嗯|啊)\s*)?(?:no|nope|nah|false|incorrect|wrong|not really|not at all|never|hardly|of course not|"
     r"(?:definitely|certainly|absolutely) not|非也|否|不|不是的?|没有?的?|不对|不存在|错的?|错误的?|错了|不正确|不会的?|不能|不可以|"
     r"不行|无|假的?|(?:并|当然|肯定|应该)?(?:不是|没有)的?|不属于)(?: it (?:is|does)n['’]t| they (?:are|do)n['’]t)?"
 )
 """A clause that is nothing but an answer."""
 _UNSURE = re.compile(
     r"\bnot (?:\w+ )?(?:sure|certain|clear|known|possible to)\b|\b(?:unsure|uncertain|unclear|unknown|no idea)\b"
-    r"|\b(?:can|could)(?:not|n?['’]t| not) (?:be )?(?:tell|say|determine|know|answer|identif|judge|sure)"
+    r"|\b(?:can|could)(?:not|n?['’]t| not) (?:be )?(?:tell|say|determine|know|answer|identif|judge|sure|confirm|verify|make out)"
+    r"|\bno way (?:to|of) (?:tell|say|know|determin)"
     r"|\b(?:do|does)(?:n['’]t| not) (?:know|understand)\b|\b(?:hard|impossible|difficult) to\b"
     r"|不知道|不清楚|不确定|不一定|不好说|说不准|无法|看不清|看不出|难以|不能(?:确定|判断|看出)|未知|不明白|不理解|未必|不好判断"
 )
@@ -299,6 +306,7 @@ _REFUSAL = re.compile(
 _FILLER = re.compile(r"(?:没问题|没有问题|好的?|ok(?:ay)?|well|no problem|sorry|抱歉|对不起|嗯)")
 _TWICE = re.compile(
     r"(?:\b(?:not|never|cannot)\b|n['’]t\b)[^,.;!?]*\b(?:no|not|none|without|never)\b"
+    r"|\b(?:wrong|incorrect|false|untrue) (?:to (?:say|claim|think|state)|that)\b[^,.;!?]*(?:\b(?:no|not|none|never)\b|n['’]t\b)"
     r"|(?:不是|不能说|不能|并非|并不是|不可能|非|不)[^,.;!?，。]{0,3}(?:没有?|不是|无|不)|不无"
 )
 """A denial of a denial, which says neither."""
@@ -310,7 +318,7 @@ _SHOWS = re.compile(
 )
 """A statement that something is there."""
 _QUESTION = re.compile(
-    r"\b(?:yes or no|no or yes|yes ?/ ?no|or not|if not)\b|是 ?[/、和] ?否"
+    r"\b(?:yes or no|no or yes|yes ?/ ?no|or not|if not|why not)\b|是 ?[/、和] ?否"
     r"|是不是|是否|有没有|对不对|会不会|能不能|可不可以|是(?:还是|或者?)(?:不是|否)"
 )
 """What names both and says neither."""

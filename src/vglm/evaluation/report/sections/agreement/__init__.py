@@ -32,7 +32,14 @@ def record(scored: Scored) -> Mapping[str, Any]:
     if agreement is None:
         return {}
     people = {"metric": agreement.metric.name, **agreement.people.as_dict()}
-    return {"agreement": {"mean": agreement.mean, "people": people, "samples": agreement.by_sample}}
+    return {
+        "agreement": {
+            "mean": agreement.mean,
+            "alpha": agreement.alpha,
+            "people": people,
+            "samples": agreement.by_sample,
+        }
+    }
 
 
 def _measure(scored: Scored) -> Agreement | None:
@@ -45,6 +52,7 @@ def _about(agreement: Agreement) -> Any:
         n=agreement.n,
         references=f"{agreement.references:.1f}",
         agreement=fmt.percent(agreement.mean),
+        alpha=fmt.NONE if agreement.alpha is None else f"{agreement.alpha:.2f}",
         unanimous=agreement.unanimous,
         disputed=agreement.disputed,
     )

@@ -55,9 +55,15 @@ def lines(scored: Scored) -> list[Line]:
 
 
 def is_ours(field: str, part: Summary) -> bool:
-    """Whether the workbench makes a field; the names and values of others are the data's, in no language of ours."""
-    has_study = any(metric.kind == "findings" for metric in part.metrics)
-    return field in ("kind", "language") or (field == "study" and has_study)
+    """Whether the workbench makes a field, or knows all of its values, as those of its worlds.
+
+    The names and values of other fields are the data's, in no language of ours.
+    """
+    if field in ("kind", "language"):
+        return True
+    if field == "study":
+        return any(metric.kind == "findings" for metric in part.metrics)
+    return all(say.get(f"value.{field}.{value}") is not None for value in part.slices[field])
 
 
 def field_title(field: str, part: Summary) -> Text:
