@@ -58,7 +58,9 @@ def entry_point(config_name: str) -> "Callable[[Callable[[DictConfig], Any]], Ca
                 from hydra.core.hydra_config import HydraConfig
 
                 from vglm.config.overrides import in_todays_names
+                from vglm.config.resolvers import register_resolvers
 
+                register_resolvers()  # which a worker of a launcher has not
                 result = task(in_todays_names(cfg, _overrides(arguments), HydraConfig.get().runtime.choices))
             except WorkbenchError as error:
                 _exit(error)

@@ -26,7 +26,13 @@ _MOST_CHARACTERS = 20_000
 _LONGEST_KEY = 200
 _DEEPEST = 32
 _NONE: Mapping[str, str] = MappingProxyType({})
-_PLUGINS = "hydra._internal.core_plugins."
+_PLUGINS = (
+    "hydra._internal.core_plugins.",
+    "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper",
+    "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
+    "optuna.samplers.",
+)
+"""What Hydra may build: itself, and the plugins that docs/howto/clusters.md names."""
 
 
 def compose(config_name: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
@@ -87,8 +93,12 @@ def check_composable(config_name: str, overrides: Sequence[str]) -> DictConfig:
     """
     cfg = _composed(config_name, overrides, RunMode.MULTIRUN)
     own = OmegaConf.to_container(cfg.hydra, resolve=False)
-    if strange := [name for name in _targets_of(own) if not str(name).startswith(_PLUGINS)]:
-        raise ConfigError(f"hydra: {str(strange[0])[:200]} may not be built: only Hydra's own plugins are.")
+    search_space = own["sweeper"].get("custom_search_space")  # of Optuna's sweeper: a function to call
+    named = [*_targets_of(own), *([search_space] if search_space else [])]
+    if strange := [name for name in named if not str(name).startswith(_PLUGINS)]:
+        raise ConfigError(
+            f"hydra: {str(strange[0])[:200]} may not be built: only Hydra's own plugins, and those for Ray and Optuna."
+        )
     return cfg
 
 
