@@ -154,20 +154,21 @@ def _copies(
 ) -> list[Copy]:
     """The test picture with the candidate that it agrees with best, if that is its original."""
     best: dict[int, _Likeness] = {}
-    for each in candidates:
-        pair = _in_order(tested, learned[each.learned].astype(np.float32), each.is_forward)
-        found = _likeness(*pair, _align(*pair, each.is_flipped, each.box), mean)
-        best[each.learned] = max(found, best.get(each.learned, found), key=lambda likeness: likeness.value)
+    for candidate in candidates:
+        pair = _in_order(tested, learned[candidate.learned].astype(np.float32), candidate.is_forward)
+        likeness = _likeness(*pair, _align(*pair, candidate.is_flipped, candidate.box), mean)
+        if candidate.learned not in best or likeness.value > best[candidate.learned].value:
+            best[candidate.learned] = likeness
     ranked = sorted(best.items(), key=lambda item: -item[1].value)
     rival = ranked[1][1].value if ranked[1:] else 0.0
-    return [Copy(place, which, _describe(found.fit)) for which, found in ranked[:1] if _is_copy(found, rival)]
+    return [Copy(place, which, _describe(likeness.fit)) for which, likeness in ranked[:1] if _is_copy(likeness, rival)]
 
 
-def _is_copy(found: "_Likeness", rival: float) -> bool:
+def _is_copy(likeness: "_Likeness", rival: float) -> bool:
     """Whether a picture is alike enough, and unless it is the same in all, much more so than the next one."""
-    if not found.agrees or found.value < _MIN_CORRELATION:
+    if not likeness.agrees or likeness.value < _MIN_CORRELATION:
         return False
-    return found.value >= _SAME_CORRELATION or 1 - found.value <= _RIVAL_SHARE * (1 - rival)
+    return likeness.value >= _SAME_CORRELATION or 1 - likeness.value <= _RIVAL_SHARE * (1 - rival)
 
 
 class _Candidate(NamedTuple):

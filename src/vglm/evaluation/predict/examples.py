@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -205,5 +206,6 @@ def _open(sample: Sample) -> Image.Image:
 
 
 def _identity(sample: Sample) -> object:
-    """Tells files apart without opening them; an image in memory, which its sample keeps, is itself."""
-    return id(sample.image) if isinstance(sample.image, Image.Image) else sample.image
+    """Tells files apart without opening them, and images in memory, which may be made anew each time, by content."""
+    image = sample.image
+    return (image.size, sha256(image.tobytes()).digest()) if isinstance(image, Image.Image) else image

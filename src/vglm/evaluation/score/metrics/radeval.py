@@ -43,6 +43,7 @@ SCORERS: Mapping[str, Mapping[str, str]] = {
 }
 """Scorer -> the name of its numbers -> title. Those of RadEval that send answers to a service are not among them."""
 
+_WITHOUT_WEIGHTS = frozenset({"bleu", "rouge"})
 _ERRORS = frozenset({"radcliq_v1"})
 """Numbers of which less is better, without an upper limit."""
 
@@ -107,6 +108,20 @@ def _open(scorer: str) -> Any:
     return RadEval(metrics=[scorer], per_sample=True, show_progress=False)
 
 
+def _advice(scorer: str) -> str:
+    """What to do where a scorer fails."""
+    elsewhere = (
+        "score both arms where it runs and bring the numbers back with metrics.external.<name>.scores=<file>"
+        f" (recipes/xray/README.md), or leave {scorer} out of metrics.external.radeval.scorers."
+    )
+    if scorer in _WITHOUT_WEIGHTS:
+        return elsewhere[0].upper() + elsewhere[1:]
+    return (
+        "It downloads its weights from the Hugging Face hub at its first use: run this where the hub can be reached, or"
+        f" set HF_HOME to a cache that holds them. Else {elsewhere}"
+    )
+
+
 def _compute(scorer: str, records: Sequence[Prediction]) -> Rows:
     """(score, 1) of each number side by side, shape (n, 2 * numbers); (0, 0) where an error has no worst score."""
     numbers = list(SCORERS[scorer])
@@ -120,7 +135,7 @@ def _compute(scorer: str, records: Sequence[Prediction]) -> Rows:
         computed = _open(scorer)(refs=[text.reference for text in texts], hyps=[text.prediction for text in texts])
         scores = np.array([computed[number] for number in numbers], np.float64).T
     except Exception as error:  # of many packages: weights that cannot be had, answers that one of them cannot take
-        raise DataError(f"RadEval's {scorer} failed: {brief(error)}. Leave it out, or score elsewhere.") from error
+        raise DataError(f"RadEval's {scorer} failed: {brief(error)}. {_advice(scorer)}") from error
     if scores.shape != (len(texts), len(numbers)) or not np.isfinite(scores).all():
         raise DataError(f"RadEval's {scorer} gave no score for some answers. Leave it out.")
     rows[answered, 0::2], rows[answered, 1::2] = scores, 1.0
