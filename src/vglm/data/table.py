@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, overload
 
@@ -115,7 +115,7 @@ class SampleTable(Sequence[Sample]):
         """These rows in their order, each piece of rows that lie in one batch."""
         numbers = indices // _BATCH_ROWS
         starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-        for start, end in zip(starts, [*starts[1:], len(indices)], strict=True):
+        for start, end in pairwise((*starts, len(indices))):
             yield self._batches[numbers[start]].take(pa.array(indices[start:end] % _BATCH_ROWS))
 
     def __reduce__(self) -> tuple[Callable[[Path], "SampleTable"], tuple[Path]]:
