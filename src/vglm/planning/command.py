@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from vglm.config.commands import Commands
+from vglm.config.commands import Commands, add_allow_target
 from vglm.errors import ConfigError
 
 
@@ -30,13 +30,7 @@ def add_command(commands: Commands) -> None:
     add("--samples", metavar="N", type=int, help="plan without the data: so many rows (default: 10000)")
     add("--tokens", metavar="N", type=int, help="likewise: tokens of a row (default: 512)")
     add("--answer-tokens", metavar="N", type=int, help="likewise: those of them that are learned (default: 256)")
-    add(
-        "--allow-target",
-        metavar="PACKAGE",
-        action="append",
-        default=[],
-        help="a package of yours whose components may be named, repeatable",
-    )
+    add_allow_target(add)
     _take_settings_anywhere(plan)
 
 
