@@ -90,7 +90,7 @@ class Chat:
 
 def is_english(text: str) -> bool:
     """Whether a text has letters and no Chinese characters."""
-    return _CHINESE.search(text) is None and any(each.isalpha() for each in text)
+    return _CHINESE.search(text) is None and any(character.isalpha() for character in text)
 
 
 def _open(image: str | PathLike[str] | Image.Image) -> Image.Image:

@@ -48,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from vglm.config.app import announce, prepare_process
 
         prepare_process()
-    if (words := [each for each in typed if each not in QUIET]) and words[0] in SCRIPTS:
-        return _run_script(words[0], [each for each in typed if each is not words[0]])
+    if (words := [argument for argument in typed if argument not in QUIET]) and words[0] in SCRIPTS:
+        return _run_script(words[0], [argument for argument in typed if argument is not words[0]])
     parsed = command_line().parse_args(typed)
     if parsed.quiet:
         be_quiet()
@@ -99,12 +99,12 @@ def _stopping_cleanly() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():  # signals are none of this thread's business
         yield was_stopped
         return
-    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield was_stopped
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -387,7 +387,7 @@ def _cache(parsed: argparse.Namespace) -> None:
 
     features, others = (
         cache_folder("features"),
-        [cache_folder(each) for each in ("tables", "pictures", "lightcurves", "identities", "answers")],
+        [cache_folder(name) for name in ("tables", "pictures", "lightcurves", "identities", "answers")],
     )
     if parsed.clear:
         freed = clear_cache(features) + sum(map(clear_folder, others))

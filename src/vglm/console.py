@@ -97,7 +97,7 @@ def recording() -> Iterator[None]:
     global _log
     before, streams = _log, (sys.stdout, sys.stderr)
     _log = _Log()
-    sys.stdout, sys.stderr = (_Tee(each, _log) for each in streams)
+    sys.stdout, sys.stderr = (_Tee(stream, _log) for stream in streams)
     try:
         yield
     except Exception:

@@ -50,7 +50,9 @@ class BusyError(WorkbenchError):
 def message_of(error: BaseException) -> str:
     """What the command line prints of an error, at most `LONGEST_MESSAGE` characters that any terminal can show."""
     text = str(error).encode("utf-8", errors="replace").decode("utf-8")
-    text = "".join(each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in text)
+    text = "".join(
+        character if character.isprintable() or character == "\n" else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
     return text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 40]}... ({len(text):,} characters)"
 
 

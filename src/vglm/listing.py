@@ -27,9 +27,9 @@ def list_kind(kind: str) -> list[str]:
     Args:
         kind: One of `KINDS`.
     """
-    found = dict(KINDS[kind]())
-    width = min(max(map(cell_len, found)), WIDTH // 3)
-    return [_cut(f"{_padded(name, width)}  {text}") for name, text in found.items()]
+    descriptions = dict(KINDS[kind]())
+    width = min(max(map(cell_len, descriptions)), WIDTH // 3)
+    return [_cut(f"{_padded(name, width)}  {text}") for name, text in descriptions.items()]
 
 
 def choices(group: str) -> dict[str, str]:
@@ -47,8 +47,8 @@ def choices(group: str) -> dict[str, str]:
 
 def _first_comment(path: Path) -> str:
     """The sentence that a config file begins with, as far as it stands on one line."""
-    found = _COMMENT.search(path.read_text(encoding="utf-8"))
-    text = "" if found is None else found[1].removeprefix(f"recipes/{path.parent.name}/{path.name}: ")
+    match = _COMMENT.search(path.read_text(encoding="utf-8"))
+    text = "" if match is None else match[1].removeprefix(f"recipes/{path.parent.name}/{path.name}: ")
     return re.split(r"(?<=[.?!]) (?=[A-Z])", text)[0]
 
 
@@ -96,7 +96,7 @@ def list_runs(folder: Path) -> list[str]:
         try:
             if run.result is not None:
                 row = [run.record.recipe, _data_of(run.config["dataset"]), _score_of(run)]
-                runs.append((f"{run.started:%Y-%m-%d %H:%M}", row, str(run.folder)))
+                runs.append((f"{run.started:%Y-%m-%d %H:%M:%S}", row, str(run.folder)))
         except WorkbenchError as error:
             runs.append(("?", ["?", "?", brief(error, 30)], str(run.folder)))
     if not runs:
@@ -105,7 +105,7 @@ def list_runs(folder: Path) -> list[str]:
     rows = [["recipe", "data", "score"], *(row for _, row, _ in runs)]
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     head, *lines = ("  ".join(map(_padded, row, widths)).rstrip() for row in rows)
-    pairs = ((line, f"  {started}  {where}") for line, (started, _, where) in zip(lines, runs, strict=True))
+    pairs = ((line, f"  {started[:16]:<16}  {where}") for line, (started, _, where) in zip(lines, runs, strict=True))
     return [head, f"  {'started (UTC)':<16}  folder", *(line for pair in pairs for line in pair)]
 
 
@@ -130,7 +130,7 @@ def _score_of(run: Run) -> str:
         is_share = content["metrics"][name]["unit"] == "%"
     except (KeyError, TypeError):
         return "evaluated, without a test score"
-    return f"{name} {' → '.join(f'{100 * each:.1f}' if is_share else f'{each:.3g}' for each in shown)}"
+    return f"{name} {' → '.join(f'{100 * score:.1f}' if is_share else f'{score:.3g}' for score in shown)}"
 
 
 def _padded(text: str, width: int) -> str:

@@ -28,7 +28,7 @@ _COMPILE_LATER = "bitsandbytes"
 
 def defer() -> None:
     """Put off what was not imported before; calling it again changes nothing."""
-    if not any(isinstance(each, _Finder) for each in sys.meta_path):
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 

@@ -44,7 +44,7 @@ def _share_of(share: float, whole: int) -> int:
 
 def _cuda_available() -> bool:
     """Whether there is a GPU to train on; on Linux told by its driver, which takes no seconds of importing torch."""
-    if "torch" not in sys.modules and sys.platform == "linux" and not any(each.exists() for each in _OTHER_DRIVERS):
+    if "torch" not in sys.modules and sys.platform == "linux" and not any(driver.exists() for driver in _OTHER_DRIVERS):
         is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1")
         has_driver = any(Path("/proc/driver/nvidia/gpus").glob("*"))
         return has_driver and not is_hidden and not metadata.version("torch").endswith("+cpu")
@@ -58,10 +58,10 @@ def _numbers(first: int, count: int) -> str:
 
 
 def _result_of(target: str, component: DictConfig) -> Any:
-    asked = component.copy()
-    with open_dict(asked):
-        asked["_target_"] = target
-    return build(asked)
+    requested = component.copy()
+    with open_dict(requested):
+        requested["_target_"] = target
+    return build(requested)
 
 
 def register_resolvers() -> None:

@@ -23,7 +23,7 @@ _NOT_KEYS = {"config"}
 def signature_of(config_name: str) -> Signature:
     """The keys that a config may have, with their types."""
     both = read_signature(FUNCTIONS[config_name]).parameters | read_signature(_MORE[config_name]).parameters
-    return Signature({name: each for name, each in both.items() if name not in _NOT_KEYS})
+    return Signature({name: value for name, value in both.items() if name not in _NOT_KEYS})
 
 
 @dataclass(frozen=True)

@@ -193,8 +193,8 @@ class FeatureCache:
     def _identify(self, sample: Sample) -> tuple[str, Image.Image | None]:
         """The hash of a picture's pixels, and the picture itself if it had to be decoded for that."""
         source = _describe_source(sample)
-        if source is not None and (known := self._index.get(source)) is not None:
-            return known, None
+        if source is not None and (stored_digest := self._index.get(source)) is not None:
+            return stored_digest, None
         decoded = _open(sample)
         digest = image_sha256(decoded)
         if source is not None and _is_settled(sample) and _describe_source(sample) == source:
@@ -246,7 +246,7 @@ def list_cache(folder: Path) -> list[CachedEncoder]:
     Args:
         folder: As given to `FeatureCache`; need not exist.
     """
-    return sorted(_list_encoders(folder), key=lambda each: -each.size_bytes)
+    return sorted(_list_encoders(folder), key=lambda encoder: -encoder.size_bytes)
 
 
 def clear_cache(folder: Path) -> int:
@@ -275,7 +275,7 @@ def clear_cache(folder: Path) -> int:
 
 def _list_encoders(folder: Path) -> Iterator[CachedEncoder]:
     for description in folder.glob(f"*/{_ENCODER}"):
-        sizes = [each.stat().st_size for each in description.parent.glob("*/*.safetensors")]
+        sizes = [path.stat().st_size for path in description.parent.glob("*/*.safetensors")]
         try:
             encoder = read_json(description)
         except DataError:

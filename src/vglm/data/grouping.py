@@ -124,10 +124,10 @@ def find_ids(outline: Outline) -> FoundIds | None:
     folders = {picture.rpartition("/")[0] for picture in outline.pictures if picture is not None}
     root = os.path.commonpath(folders) if len(set(map(os.path.isabs, folders))) == 1 else ""
     ids: list[tuple[Id, ...]] = []
-    for row, known in enumerate(outline.known):
+    for row, meta_ids in enumerate(outline.meta_ids):
         picture, group = outline.pictures[row], outline.groups[row]
         from_folders = () if picture is None else folder_ids(picture, root)
-        row_ids = tuple(sorted((*known, *from_folders))) if from_folders else known
+        row_ids = tuple(sorted((*meta_ids, *from_folders))) if from_folders else meta_ids
         is_free = not row_ids or any(group == id.name for id in row_ids) or is_own_group(outline, row)
         ids.append(row_ids if is_free else (Id(-1, "", group),))
     tops = {row_ids[0].rank: row_ids[0] for row_ids in ids if row_ids}  # one of each kind
@@ -245,9 +245,9 @@ def _studies(outline: Outline) -> list[str] | None:
     ]
 
 
-def _refuse_rows(outline: Outline, rows: Sequence[int], expected: str, found: Callable[[int], str]) -> None:
+def _refuse_rows(outline: Outline, rows: Sequence[int], expected: str, actual: Callable[[int], str]) -> None:
     if rows:
-        lines = "".join(f"\n  {outline.ids[row]}: found {found(row)}" for row in rows[:_ROWS_SHOWN])
+        lines = "".join(f"\n  {outline.ids[row]}: found {actual(row)}" for row in rows[:_ROWS_SHOWN])
         more = f"\n  ... and {len(rows) - _ROWS_SHOWN} more" if len(rows) > _ROWS_SHOWN else ""
         raise DataError(
             f"dataset.division.group: expected {expected} in every row; {len(rows)} of {len(outline)} have none:{lines}"

@@ -175,8 +175,8 @@ def _show_dicom(image: Path | ImageSlice, window: Window | None) -> Image.Image:
 
 def _open_lazily(image: Path | ImageSlice, window: Window | None = None) -> Image.Image:
     if isinstance(image, Path) and not os.path.isfile(image):  # unlike Path.is_file it answers for over-long names too
-        found = "is not a file" if os.path.exists(image) else "does not exist"
-        raise DataError(f"image {image} {found}. Expected a picture.")
+        actual = "is not a file" if os.path.exists(image) else "does not exist"
+        raise DataError(f"image {image} {actual}. Expected a picture.")
     source = image if isinstance(image, Path) else io.BytesIO(image.read_bytes())
     Image.init()
     formats = [name for name in _FORMATS if name in Image.OPEN]  # a Pillow built without AVIF does not know the name

@@ -137,11 +137,11 @@ def find_copies(tested: Sequence[NDArray[np.uint8]], learned: Sequence[NDArray[n
         block = first[start : start + _BLOCK_PICTURES].astype(np.float32)
         for place, candidates in enumerate(_candidates(block, second, mean, views)):
             fits = []
-            for each in candidates:
-                pair = _in_order(block[place], second[each.learned].astype(np.float32), each.is_forward)
-                fit = _align(*pair, *views[each.view])
-                fits.append((_likeness(*pair, fit, mean), fit, each.learned))
-            fits.sort(key=lambda each: -each[0])
+            for candidate in candidates:
+                pair = _in_order(block[place], second[candidate.learned].astype(np.float32), candidate.is_forward)
+                fit = _align(*pair, *views[candidate.view])
+                fits.append((_likeness(*pair, fit, mean), fit, candidate.learned))
+            fits.sort(key=lambda ranked: -ranked[0])
             if fits and _is_copy(fits[0][0], rival=fits[1][0] if fits[1:] else 0.0):
                 _, fit, learned_place = fits[0]
                 copies.append(Copy(start + place, learned_place, _describe(fit)))
@@ -182,7 +182,9 @@ def _candidates(
                 view = forward[1][test, train] if is_forward else backward[1][train, test]
                 best[test].append(_Candidate(float(scores[test, train]), start + int(train), int(view), is_forward))
     return [
-        sorted((each for each in some if each.correlation >= _CANDIDATE_CORRELATION), reverse=True)[:_CANDIDATES]
+        sorted((candidate for candidate in some if candidate.correlation >= _CANDIDATE_CORRELATION), reverse=True)[
+            :_CANDIDATES
+        ]
         for some in best
     ]
 
@@ -275,7 +277,7 @@ def _likeness(whole: Grey, part: Grey, fit: _Fit, mean: Grey) -> float:
     if fit.correlation < _MIN_CORRELATION:
         return 0.0
     target = _cut(whole, _WHOLE, _FINE)
-    seen, common = (_cut(each, fit.box, _FINE, fit.is_flipped) for each in (part, mean))
+    seen, common = (_cut(picture, fit.box, _FINE, fit.is_flipped) for picture in (part, mean))
     gain = target.std() / max(float(seen.std()), 1e-6)
     rest = (target - target.mean()) - gain * (seen - seen.mean())
     blocks = rest.reshape(_FINE // _BLOCK, _BLOCK, _FINE // _BLOCK, _BLOCK).mean(axis=(1, 3))

@@ -25,7 +25,7 @@ class Outline:
         pictures: Where each picture lies; None for text-only rows.
         answers: A short hash of each last answer, to tell answers apart.
         fields: Those of `Sample.meta` that were asked for, by name; None where a row lacks one.
-        known: The ids of `Sample.meta`, see `vglm.data.ids`.
+        meta_ids: The ids of `Sample.meta`, see `vglm.data.ids`.
     """
 
     ids: list[str] = field(default_factory=list)
@@ -33,7 +33,7 @@ class Outline:
     pictures: list[str | None] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
     fields: dict[str, list[Any]] = field(default_factory=dict)
-    known: list[tuple[Id, ...]] = field(default_factory=list)
+    meta_ids: list[tuple[Id, ...]] = field(default_factory=list)
 
     @classmethod
     def of(cls, samples: Iterable[Sample], *fields: str) -> "Outline":
@@ -48,7 +48,7 @@ class Outline:
                 outline.pictures.extend(pictures)
                 outline.answers.extend(map(_short_hash, answers))
                 metas = list(metas)
-                outline.known.extend(map(ids_in, metas))
+                outline.meta_ids.extend(map(ids_in, metas))
                 for name, column in outline.fields.items():
                     column.extend(meta.get(name) for meta in metas)
             return outline
@@ -62,7 +62,7 @@ class Outline:
         self.groups.append(sample.group)
         self.pictures.append(None if sample.image is None else picture_name(sample))
         self.answers.append(_short_hash(sample.answer))
-        self.known.append(ids_in(sample.meta))
+        self.meta_ids.append(ids_in(sample.meta))
         for name, column in self.fields.items():
             column.append(sample.meta.get(name))
 
@@ -78,7 +78,7 @@ class Outline:
             [self.pictures[row] for row in rows],
             [self.answers[row] for row in rows],
             {name: [column[row] for row in rows] for name, column in self.fields.items()},
-            [self.known[row] for row in rows],
+            [self.meta_ids[row] for row in rows],
         )
 
     def _columns(self) -> list[list[Any]]:
@@ -88,7 +88,7 @@ class Outline:
             self.pictures,
             self.answers,
             *(self.fields[name] for name in sorted(self.fields)),
-            self.known,
+            self.meta_ids,
         ]
 
     def __len__(self) -> int:

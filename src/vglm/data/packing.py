@@ -30,7 +30,7 @@ def fill_rows(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """
     rows: list[list[int]] = []
     room: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda each: -lengths[each]):
+    for index in sorted(range(len(lengths)), key=lambda sample: -lengths[sample]):
         row = next((row for row, free in enumerate(room) if free >= lengths[index]), None)
         if row is None:
             rows.append([])

@@ -130,7 +130,7 @@ class TrainingSequences(SampleSequence):
                         cuts.append(
                             processor.measure_cut(
                                 turn.question,
-                                history=[(each.question, each.answer) for each in turns[: end - 1]],
+                                history=[(turn.question, turn.answer) for turn in turns[: end - 1]],
                                 has_image=has_image,
                                 language=language,
                                 answer=turn.answer,

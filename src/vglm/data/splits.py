@@ -199,11 +199,11 @@ class Splits:
             small = [
                 [self._thumbnail(of[digest][0]) for digest in some] for of, some in ((tested, names), (learned, firsts))
             ]
-            return {names[each.tested]: f"{firsts[each.learned]} {each.how}" for each in find_copies(*small)}
+            return {names[copy.tested]: f"{firsts[copy.learned]} {copy.how}" for copy in find_copies(*small)}
 
         facts = [hash_file(Path(inspect.getfile(search_scope))), self.look_alike_scope, names, firsts]
-        for digest, found in remembered("pictures", [], facts, search).items():
-            other, _, how = found.partition(" ")
+        for digest, value in remembered("pictures", [], facts, search).items():
+            other, _, how = value.partition(" ")
             copied[digest] = other, how
         return [
             LookAlike(sample, learned[copied[digest][0]][0], copied[digest][1])
@@ -214,7 +214,7 @@ class Splits:
 
     def _by_content(self, samples: Sequence[Sample]) -> dict[str, list[Sample]] | None:
         """The samples of each picture by its hash; None where some were not decoded at the start."""
-        found: dict[str, list[Sample]] = {}
+        samples_by_hash: dict[str, list[Sample]] = {}
         if not _is_listed(samples):
             return None
         for sample in samples:
@@ -222,8 +222,8 @@ class Splits:
                 continue
             if (digest := self._known_hash(sample)) is None or sample.image not in self.thumbnails:
                 return None
-            found.setdefault(digest, []).append(sample)
-        return found
+            samples_by_hash.setdefault(digest, []).append(sample)
+        return samples_by_hash
 
     def _thumbnail(self, sample: Sample) -> NDArray[np.uint8]:
         assert isinstance(sample.image, Path | ImageSlice)
@@ -237,7 +237,7 @@ class Splits:
         """Say before training that a test split of one picture tells nothing; folds are put together afterwards."""
         if self.plan.get("protocol") or not _is_listed(self.test) or not len(self.test):
             return
-        shown = {str(each.image) for each, _ in zip(self.test, range(_LOOKED_AT), strict=False)}
+        shown = {str(sample.image) for sample, _ in zip(self.test, range(_LOOKED_AT), strict=False)}
         if len(self.test) == 1 or (len(shown) == 1 and len(self.test) <= _LOOKED_AT and shown != {"None"}):
             logger.warning(
                 "the test split has a single picture (%s), so its score will be all or nothing. Give it more:"
@@ -263,7 +263,7 @@ class Splits:
                 f" ({typed('evaluate')} dataset=benchmark dataset.path=...). To train on it, take the split out of its"
                 " rows and set dataset.division.fractions, or add rows of the split train."
             )
-        if copies := [each for each in self.look_alikes or () if each.how != "same pixels"]:
+        if copies := [alike for alike in self.look_alikes or () if alike.how != "same pixels"]:
             logger.warning(
                 "%d test samples show a training picture once more (first: %s is %s, %s). Reports of this run will be"
                 ' stamped "LEAKED".',

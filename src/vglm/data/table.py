@@ -106,7 +106,7 @@ class SampleTable(Sequence[Sample]):
                 image if offset is None else str(ImageSlice(Path(image), offset, size))
                 for image, offset, size in zip(images, offsets, sizes, strict=True)
             ]
-            yield ids, groups, pictures, [each[-1] for each in answers], [_parsed(meta) for meta in metas]
+            yield ids, groups, pictures, [answer[-1] for answer in answers], [_parsed(meta) for meta in metas]
 
     def __reduce__(self) -> tuple[Callable[[Path], "SampleTable"], tuple[Path]]:
         return SampleTable, (self.path,)

@@ -152,8 +152,8 @@ def check_rule(rule: WindowRule, key: str = "dataset.options.window") -> None:
     Raises:
         ConfigError: Neither one of `RULES` nor `<center>/<width>` with a positive width.
     """
-    given = _GIVEN.fullmatch(rule)
-    if rule not in RULES and (given is None or float(given[2]) <= 0):
+    match = _GIVEN.fullmatch(rule)
+    if rule not in RULES and (match is None or float(match[2]) <= 0):
         raise ConfigError(f"{key} must be one of {', '.join(RULES)} or <center>/<width> like 2048/4096, got {rule!r}.")
 
 
@@ -187,9 +187,9 @@ def _find_window(grey: DeepGrey, rule: WindowRule, name: str) -> Window:
     if rule == "percentiles":
         low, high = np.percentile(grey.measured(), PERCENTILES)
         return _between(rule, float(low), float(high), grey.inverted)
-    given = _GIVEN.fullmatch(rule)
-    assert given is not None  # check_rule
-    return Window("given", float(given[1]), float(given[2]), grey.inverted)
+    match = _GIVEN.fullmatch(rule)
+    assert match is not None  # check_rule
+    return Window("given", float(match[1]), float(match[2]), grey.inverted)
 
 
 def _between(rule: str, low: float, high: float, inverted: bool) -> Window:

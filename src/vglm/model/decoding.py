@@ -83,7 +83,7 @@ class DecodingBatch:
         self._graph: Any = None
         self._is_warm = False
         is_alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
-        self._is_capturable = device.type == "cuda" and is_alone and {each.device for each in keys} == {device}
+        self._is_capturable = device.type == "cuda" and is_alone and {key.device for key in keys} == {device}
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -199,10 +199,10 @@ class DecodingBatch:
         end = max(part._end - start for part, start in zip(parts, first, strict=True))
         count = sum(map(len, parts))
         rows, columns = room_for(count, end, on_gpu=self._mask.device.type == "cuda")
-        shapes = [(rows, each.shape[1], columns, each.shape[3]) for each in self.keys]
+        shapes = [(rows, key.shape[1], columns, key.shape[3]) for key in self.keys]
         fresh = DecodingBatch(
-            [each.new_zeros(shape) for each, shape in zip(self.keys, shapes, strict=True)],
-            [each.new_zeros(shape) for each, shape in zip(self.values, shapes, strict=True)],
+            [key.new_zeros(shape) for key, shape in zip(self.keys, shapes, strict=True)],
+            [value.new_zeros(shape) for value, shape in zip(self.values, shapes, strict=True)],
             torch.zeros((rows, columns), dtype=torch.bool, device=self._mask.device),
             self._positions.new_zeros(rows, 2),
             self._logits.new_zeros(rows, self._logits.shape[1]),

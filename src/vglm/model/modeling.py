@@ -75,8 +75,8 @@ def glm_layout(input_ids: Tensor, attention_mask: Tensor | None, config: VisualG
 
     last = context.sum(-1, keepdim=True) - 1
     for token_id in (config.mask_token_id, config.gmask_token_id):  # [gMASK] wins where a prompt holds both
-        found = (input_ids == token_id) & (context == 1)
-        last = torch.where(found.any(-1, keepdim=True), place.gather(1, found.int().argmax(-1, keepdim=True)), last)
+        is_mask = (input_ids == token_id) & (context == 1)
+        last = torch.where(is_mask.any(-1, keepdim=True), place.gather(1, is_mask.int().argmax(-1, keepdim=True)), last)
     positions = torch.stack((torch.where(answer == 1, last, place), answer.cumsum(-1)), dim=1)
     return positions, torch.where(context == 1, 0, -1)
 
@@ -151,10 +151,10 @@ def summed_loss(hidden_states: Tensor, head: nn.Module, targets: Tensor) -> Tens
         size = max(1, LARGEST_LOGITS // vocabulary)
         weight: Any = head.weight
         options = nn.LinearCrossEntropyOptions(batch_chunk_size=size, chunking_method=None)
-        each: Tensor = F.linear_cross_entropy(  # summed by PyTorch, half precision would lose the small ones
+        losses: Tensor = F.linear_cross_entropy(  # summed by PyTorch, half precision would lose the small ones
             hidden_states, weight, targets, reduction="none", options=options
         )
-        return each.float().sum()
+        return losses.float().sum()
     return F.cross_entropy(head(hidden_states).float(), targets, reduction="sum")
 
 
@@ -208,7 +208,7 @@ def packed_layout(input_ids: Tensor, segment_ids: Tensor, config: VisualGlmConfi
     def packed(values: Tensor) -> Tensor:
         return values[is_real].view_as(input_ids)
 
-    first, second = (packed(each) for each in positions.unbind(1))
+    first, second = (packed(rows) for rows in positions.unbind(1))
     blocks = torch.where(packed(block_ids) == 0, segment_ids, -1)
     slots = packed(image_mask) & (segment_ids >= 0)  # padding may be the placeholder's id
     return PackedLayout(torch.stack((first, second), dim=1), blocks, slots, packed(places))
@@ -398,8 +398,12 @@ class VisualGlmPreTrainedModel(PreTrainedModel):
         In the other form, the default, every frozen layer below the lowest that trains would be passed through
         backwards for nothing, the vision transformer included.
         """
-        ways = [each.keywords for part in self.modules() if (each := getattr(part, _CHECKPOINTING, None)) is not None]
-        if not ways or any(each.get("use_reentrant", True) for each in ways):
+        ways = [
+            checkpointing.keywords
+            for part in self.modules()
+            if (checkpointing := getattr(part, _CHECKPOINTING, None)) is not None
+        ]
+        if not ways or any(way.get("use_reentrant", True) for way in ways):
             super().enable_input_require_grads()
 
 
@@ -773,8 +777,8 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
             items = max(1, len(targets)) if num_items_in_batch is None else num_items_in_batch
             loss = summed_loss(chosen, self.lm_head, targets) / items
         if labels is None or not (self.training if skip_logits is None else skip_logits):
-            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-            logits = self.lm_head(hidden_states[:, kept])
+            selected = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            logits = self.lm_head(hidden_states[:, selected])
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,

@@ -53,16 +53,16 @@ def suggest(plan: Plan, again: Planner) -> list[Suggestion]:
         Up to two single changes, each of which is enough, the cheapest first; where none is, one of several together;
         where they are not enough either, those together all the same, whose plan then does not fit.
     """
-    found: list[Suggestion] = []
+    suggestions: list[Suggestion] = []
     for changes in _choices(plan):
         for change in changes:
             tried = Suggestion(change, again(change.overrides))
             if tried.plan.fits:
-                found.append(tried)
+                suggestions.append(tried)
                 break
-        if len(found) == _ENOUGH:
+        if len(suggestions) == _ENOUGH:
             break
-    return found or [_together(plan, again)]
+    return suggestions or [_together(plan, again)]
 
 
 def _together(plan: Plan, again: Planner) -> Suggestion:
@@ -70,15 +70,19 @@ def _together(plan: Plan, again: Planner) -> Suggestion:
     best = Suggestion(Change((), ""), plan)
     tried: set[str] = set()
     while not best.plan.fits:
-        fresh = [each for each in _choices(best.plan) if each and each[-1].overrides[0].partition("=")[0] not in tried]
+        fresh = [
+            choice
+            for choice in _choices(best.plan)
+            if choice and choice[-1].overrides[0].partition("=")[0] not in tried
+        ]
         if not fresh:
             break
         change = fresh[0][-1]
         tried.add(change.overrides[0].partition("=")[0])
-        names = {each.partition("=")[0] for each in change.overrides}
-        kept = [each for each in best.change.overrides if each.partition("=")[0] not in names]
-        costs = "; ".join(each for each in (best.change.cost, change.cost) if each)
-        combined = Change((*kept, *change.overrides), costs)
+        names = {override.partition("=")[0] for override in change.overrides}
+        remaining = [override for override in best.change.overrides if override.partition("=")[0] not in names]
+        costs = "; ".join(cost for cost in (best.change.cost, change.cost) if cost)
+        combined = Change((*remaining, *change.overrides), costs)
         now = Suggestion(combined, again(combined.overrides))
         if now.plan.total < best.plan.total:
             best = now
@@ -95,7 +99,7 @@ def _choices(plan: Plan) -> Iterator[list[Change]]:
         yield [Change(("feature_cache=true",), "faster: each picture is encoded once")]
     if SCORING in plan.stages and plan.total_of(SCORING) > plan.machine.memory:
         sizes = list(_halves(arguments.per_device_eval_batch_size))
-        yield [Change((f"trainer.per_device_eval_batch_size={each}",), "slower scoring") for each in sizes]
+        yield [Change((f"trainer.per_device_eval_batch_size={size}",), "slower scoring") for size in sizes]
     if setting.dtype == torch.float32 and plan.machine.is_gpu and not takes_start:
         yield [Change(("model.dtype=bfloat16",), "half precision")]
     if plan.stages[TRAINING]["optimizer"] > _WORTH * plan.total and arguments.optim in _PLAIN:
@@ -104,11 +108,11 @@ def _choices(plan: Plan) -> Iterator[list[Change]]:
     whole = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
     changes = [
         Change(
-            (f"trainer.per_device_train_batch_size={each}", f"trainer.gradient_accumulation_steps={whole // each}"),
+            (f"trainer.per_device_train_batch_size={size}", f"trainer.gradient_accumulation_steps={whole // size}"),
             "the same batch in smaller pieces, slower",
         )
-        for each in sizes
-        if whole % each == 0
+        for size in sizes
+        if whole % size == 0
     ]
     yield changes
     is_prefix = isinstance(method, PeftConfig) and method.peft_type is PeftType.PREFIX_TUNING
@@ -131,4 +135,4 @@ def _halves(number: int) -> Iterator[int]:
 
 def as_text(overrides: Sequence[Any]) -> str:
     """Overrides as they are typed."""
-    return " ".join(f"'{each}'" if "[" in each else each for each in overrides)
+    return " ".join(f"'{override}'" if "[" in override else override for override in overrides)

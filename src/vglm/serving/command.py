@@ -203,8 +203,8 @@ def _chat(parsed: argparse.Namespace) -> None:
         if parsed.image is not None:
             dialogue.begin(parsed.image)
         if parsed.ask or not sys.stdin.isatty():
-            asked = parsed.ask or filter(None, map(str.strip, sys.stdin))
-            for line in asked:
+            questions = parsed.ask or filter(None, map(str.strip, sys.stdin))
+            for line in questions:
                 terminal.answer(line)
         else:
             terminal.run(line_reader())

@@ -37,7 +37,7 @@ class Decoder:
         """
         base = self.shelf.base
         with self.shelf.using(name) as call:
-            batch = prefill(call, base, {key: each.to(base.device) for key, each in inputs.items()})
+            batch = prefill(call, base, {key: tensor.to(base.device) for key, tensor in inputs.items()})
         if name in self.batches:
             self.batches[name].join(batch)
         else:

@@ -474,7 +474,7 @@ def _collate(rows: Sequence[_Row], processor: VisualGlmProcessor) -> dict[str, T
 
     def padded(name: str, value: int) -> Tensor:
         tensors = [row.inputs[name] for row in rows]
-        return torch.cat([F.pad(each, (width - each.shape[1], 0), value=value) for each in tensors])
+        return torch.cat([F.pad(tensor, (width - tensor.shape[1], 0), value=value) for tensor in tensors])
 
     batch = {"input_ids": padded("input_ids", filler), "attention_mask": padded("attention_mask", 0)}
     if pictures := [row.inputs["pixel_values"] for row in rows if "pixel_values" in row.inputs]:

@@ -84,8 +84,8 @@ class Study:
         evaluation = read_evaluation(folder)
         contests, identical = read_contests(folder, evaluation)
         Random(1).shuffle(contests)
-        kept = read_valid_ratings(folder, contests)
-        ratings = {rater: {each.key: each for each in rows} for rater, rows in kept.items()}
+        stored = read_valid_ratings(folder, contests)
+        ratings = {rater: {row.key: row for row in rows} for rater, rows in stored.items()}
         return cls(folder, evaluation, contests, identical, ratings)
 
     def check(self, *, by_finding: bool = False) -> None:

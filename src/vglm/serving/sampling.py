@@ -83,7 +83,7 @@ class Sampling:
             "stop": (
                 isinstance(self.stop, tuple)
                 and len(self.stop) <= MAX_STOPS
-                and all(isinstance(each, str) and each for each in self.stop),
+                and all(isinstance(stop, str) and stop for stop in self.stop),
                 f"at most {MAX_STOPS} texts, none of them empty",
             ),
             "bars_chinese": (isinstance(self.bars_chinese, bool), "true or false"),
@@ -171,7 +171,7 @@ def _draw_alike(samplers: Sequence[Sampler], scores: Tensor) -> list[int]:
     if first.seen and how.repetition_penalty != 1:
         seen = [list(sampler.seen) for sampler in samplers]
         width = max(map(len, seen))
-        ids = torch.tensor([each + each[-1:] * (width - len(each)) for each in seen], device=device)
+        ids = torch.tensor([ids_seen + ids_seen[-1:] * (width - len(ids_seen)) for ids_seen in seen], device=device)
         scores = RepetitionPenaltyLogitsProcessor(float(how.repetition_penalty))(ids, scores)
     if barred := first.barred():
         scores[:, torch.tensor(barred, device=device)] = -torch.inf
@@ -194,13 +194,13 @@ def _draw_alike(samplers: Sequence[Sampler], scores: Tensor) -> list[int]:
 @lru_cache(maxsize=4)
 def chinese_tokens(tokenizer: VisualGlmTokenizer) -> list[int]:
     """Ids of all pieces that hold a Chinese character or its punctuation, or a byte that begins one in UTF-8."""
-    found = []
+    ids = []
     for index in range(len(tokenizer)):
         piece = tokenizer.sp_model.id_to_piece(index)
         byte = _BYTE_PIECE.fullmatch(piece)
         if (byte and is_chinese_byte(int(byte[1], 16))) or (not byte and any(map(is_chinese, piece))):
-            found.append(index)
-    return found
+            ids.append(index)
+    return ids
 
 
 def language_of(text: str) -> Language:

@@ -85,20 +85,20 @@ class GrowingText:
                     return
 
     def _until_stop(self, text: str) -> str:
-        places = [place for each in self.stop if (place := text.find(each)) >= 0]
+        places = [place for stop in self.stop if (place := text.find(stop)) >= 0]
         self.is_stopped = bool(places)
         return text[: min(places)] if places else text
 
     def _settled(self, text: str) -> int:
         """How much of a text no later token can change, and no stop text can begin in."""
         tail = max(0, len(text) - _TAIL)
-        found = _MAY_CHANGE.search(text, tail)
-        if found is not None and found.start() == tail:  # it may begin before
-            found = _MAY_CHANGE.search(text)
-        end = len(text) if found is None else found.start()
-        for each in self.stop:
-            for length in range(min(len(each) - 1, len(text)), 0, -1):
-                if text.endswith(each[:length]):
+        match = _MAY_CHANGE.search(text, tail)
+        if match is not None and match.start() == tail:  # it may begin before
+            match = _MAY_CHANGE.search(text)
+        end = len(text) if match is None else match.start()
+        for stop in self.stop:
+            for length in range(min(len(stop) - 1, len(text)), 0, -1):
+                if text.endswith(stop[:length]):
                     end = min(end, len(text) - length)
                     break
         return end

@@ -155,12 +155,12 @@ class _Samples:
     def open(cls, folder: Path) -> "_Samples":
         evaluation = read_evaluation(folder)
         records = read_predictions(predictions_file(folder, evaluation.candidate.label))
-        return cls(folder, evaluation, [each for each in records if each.split == "test" and not each.draw])
+        return cls(folder, evaluation, [record for record in records if record.split == "test" and not record.draw])
 
     @property
     def rows(self) -> list[list[Any]]:
         """Small picture, question and true answer of each."""
-        return [[self._copy(each), each.question, each.reference] for each in self.records[:MAX_SAMPLES]]
+        return [[self._copy(record), record.question, record.reference] for record in self.records[:MAX_SAMPLES]]
 
     def _copy(self, record: Prediction) -> str | None:
         path = inside(self.folder, IMAGES_FOLDER, f"{record.image_sha256}.webp")
@@ -299,7 +299,7 @@ class _Page:
         self.clear.click(lambda: ([], []), None, chats, **private)
         self.shown.change(self.show, [self.shown], [self.before_column, self.after_column], **private)
         self.adapter.change(self.choose, [self.adapter], [self.after_heading, *chats], **private)
-        asked = gr.on(
+        submitted = gr.on(
             [self.ask.click, self.question.submit],
             self.send,
             [self.question, self.shown, *chats],
@@ -308,8 +308,8 @@ class _Page:
         )
         common = [self.shown, self.picture, *self.sampling]
         both = [
-            asked.then(self.answer_before, [self.before, *common], [self.before, self.before_problem], **private),
-            asked.then(
+            submitted.then(self.answer_before, [self.before, *common], [self.before, self.before_problem], **private),
+            submitted.then(
                 self.answer_after, [self.after, self.adapter, *common], [self.after, self.after_problem], **private
             ),
         ]
@@ -463,7 +463,7 @@ def _message(role: str, text: str) -> Message:
 
 def _plain(messages: Sequence[Message]) -> list[Message]:
     """Roles and texts alone, whatever else a visitor's page sends."""
-    return [_message(str(each["role"]), _text(each["content"])) for each in messages or ()]
+    return [_message(str(message["role"]), _text(message["content"])) for message in messages or ()]
 
 
 def _answered(messages: Sequence[Message]) -> list[Message]:
@@ -481,7 +481,7 @@ def _text(content: Any) -> str:
 
 def _with_picture(turns: Sequence[Message], picture: str | None, cut: str) -> list[Any]:
     """The dialogue as the API takes it: the picture goes with the first question; no answer says that it was cut."""
-    spoken = [_message(each["role"], each["content"].removesuffix(cut)) for each in turns]
+    spoken = [_message(turn["role"], turn["content"].removesuffix(cut)) for turn in turns]
     if picture is None:
         return spoken
     parts = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": spoken[0]["content"]}]

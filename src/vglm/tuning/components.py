@@ -119,7 +119,7 @@ def learning_rate_of(parameter: str, default: float, learning_rates: Mapping[str
     Source: of different rates for A and B, Hayou et al. 2024, "LoRA+: efficient low rank adaptation of large models".
     """
     rate = default
-    for name in sorted(learning_rates, key=lambda each: each in ADAPTER_PARTS):
+    for name in sorted(learning_rates, key=lambda part: part in ADAPTER_PARTS):
         if name not in COMPONENTS and name not in ADAPTER_PARTS:
             raise ConfigError(
                 f"learning_rates: no such part `{name}`; there are {', '.join([*COMPONENTS, *ADAPTER_PARTS])}."

@@ -24,7 +24,7 @@ def peak_memory() -> int:
     if default_device().type != "cpu":
         return torch.accelerator.max_memory_allocated()
     if _STATUS.exists():
-        line = next(each for each in _STATUS.read_text().splitlines() if each.startswith("VmHWM:"))
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     info = psutil.Process().memory_info()
     return int(getattr(info, "peak_wset", info.rss))  # Windows keeps the peak; elsewhere what is held now

@@ -82,11 +82,11 @@ class SharedCollator:
 
     def __call__(self, samples: Sequence[Sample | None]) -> dict[str, Any]:
         """Build the batch, with `SAMPLE_IDS` in it."""
-        real = [each for each in samples if each is not None]
+        real = [sample for sample in samples if sample is not None]
         batch = self.collate(real or [self.samples[0]])
         if not real:
             batch["labels"] = torch.full_like(batch["labels"], IGNORE_INDEX)
-        return {**lay_out(batch, self.config), SAMPLE_IDS: [each.id for each in real]}
+        return {**lay_out(batch, self.config), SAMPLE_IDS: [sample.id for sample in real]}
 
 
 def lay_out(batch: Mapping[str, Any], config: VisualGlmConfig) -> dict[str, Any]:

@@ -107,12 +107,12 @@ def _probe_rows(folder: Path, seed: list[int], per_kind: int, size: int) -> list
             render(scene, size).save(folder / row["img"], optimize=True)
         for language in LANGUAGES:
             *history, last = ask(scene, kind, language, rng)
-            asked = {**row, "prompt": last.question, "label": last.answer, "kind": kind}
+            question_row = {**row, "prompt": last.question, "label": last.answer, "kind": kind}
             if history:
-                asked["history"] = [[turn.question, turn.answer] for turn in history]
+                question_row["history"] = [[turn.question, turn.answer] for turn in history]
             if language == "en":
-                asked["english"] = True
-            rows.append(asked)
+                question_row["english"] = True
+            rows.append(question_row)
     return rows
 
 

@@ -75,8 +75,8 @@ def pretrain_findings(
     torch.manual_seed(seed)
     states, texts = _look(model, processor, RadiographStudies(studies, seed, languages=["zh"]), batch_size)
     vocabularies = [sorted({text[i] for text in texts}) for i in range(len(SENTENCES))]
-    targets = torch.tensor([[vocabularies[i].index(each) for i, each in enumerate(text)] for text in texts])
-    heads = nn.ModuleList(nn.Linear(model.qformer.config.hidden_size, len(each)) for each in vocabularies)
+    targets = torch.tensor([[vocabularies[i].index(sentence) for i, sentence in enumerate(text)] for text in texts])
+    heads = nn.ModuleList(nn.Linear(model.qformer.config.hidden_size, len(vocabulary)) for vocabulary in vocabularies)
     trained = [model.query_tokens, *model.qformer.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.05, betas=(0.9, 0.98))
     schedule = get_cosine_schedule_with_warmup(optimizer, WARMUP_STEPS, steps)
@@ -102,8 +102,8 @@ def pretrain_findings(
     model.eval()
     with torch.no_grad():
         held_out = torch.arange(count, len(states))
-        right = [(each.argmax(-1) == targets[held_out, i]).float() for i, each in enumerate(tell(held_out))]
-    return {name: each.mean().item() for name, each in zip(SENTENCES, right, strict=True)}
+        right = [(scores.argmax(-1) == targets[held_out, i]).float() for i, scores in enumerate(tell(held_out))]
+    return {name: correct.mean().item() for name, correct in zip(SENTENCES, right, strict=True)}
 
 
 @torch.no_grad()
@@ -114,7 +114,7 @@ def _look(
     states, texts = [], []
     for start in tqdm(range(0, len(studies), batch_size), desc="looking", unit="batch", delay=2):
         samples = studies[start : start + batch_size]
-        pixels = processor.image_processor([each.image for each in samples], return_tensors="pt")["pixel_values"]
+        pixels = processor.image_processor([sample.image for sample in samples], return_tensors="pt")["pixel_values"]
         states.append(model.vision_model(pixels).last_hidden_state)
-        texts += [re.split("[，。]", each.answer)[: len(SENTENCES)] for each in samples]
+        texts += [re.split("[，。]", sample.answer)[: len(SENTENCES)] for sample in samples]
     return torch.cat(states), texts

@@ -66,9 +66,9 @@ class RadiographStudies(SampleSequence):
     ) -> None:
         if studies < 1:
             raise ConfigError(f"studies must be a positive integer, got {studies}.")
-        for name, given, known in (("views", views, VIEWS), ("languages", languages, LANGUAGES)):
-            if not given or set(given) - set(known) or len(set(given)) != len(given):
-                raise ConfigError(f"{name} must be some of {list(known)}, each once, got {list(given)}.")
+        for name, values, allowed in (("views", views, VIEWS), ("languages", languages, LANGUAGES)):
+            if not values or set(values) - set(allowed) or len(set(values)) != len(values):
+                raise ConfigError(f"{name} must be some of {list(allowed)}, each once, got {list(values)}.")
         self.studies = studies
         self.seed = seed
         self.size = size

@@ -105,13 +105,13 @@ def pretrain_vision(
         patches = model.vision_model(pixels).last_hidden_state
         queries = model.query_tokens.expand(len(pixels), -1, -1)
         queries = model.qformer(query_embeds=queries, encoder_hidden_states=patches).last_hidden_state
-        (patch_loss, _), (query_loss, found) = heads[0](patches, attributes), heads[1](queries, attributes)
+        (patch_loss, _), (query_loss, correct) = heads[0](patches, attributes), heads[1](queries, attributes)
         (patch_loss + query_loss).backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        right = [*right[-19:], found.float().mean().item()]
+        right = [*right[-19:], correct.float().mean().item()]
         progress.set_postfix(right=f"{sum(right) / len(right):.3f}", loss=f"{query_loss.item():.3f}")
     return sum(right) / len(right)
 

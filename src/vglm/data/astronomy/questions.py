@@ -70,8 +70,8 @@ def find_type(name: str) -> str | None:
     key, or None.
     """
     plain = _plain(name)
-    for key, each in TYPES.items():
-        if plain in {_plain(key), _plain(each.english), _plain(each.chinese), *each.codes}:
+    for key, type in TYPES.items():
+        if plain in {_plain(key), _plain(type.english), _plain(type.chinese), *type.codes}:
             return key
     head = plain.replace(":", "/").split("/")[0]
     return find_type(head) if head != plain else None
@@ -79,12 +79,12 @@ def find_type(name: str) -> str | None:
 
 def type_fault(name: str) -> tuple[str, str, str]:
     """What was expected, found and is to be done about a type that is not in `TYPES`."""
-    known = [
+    names = [
         *TYPES,
-        *(each.english for each in TYPES.values()),
-        *(code for each in TYPES.values() for code in each.codes),
+        *(type.english for type in TYPES.values()),
+        *(code for type in TYPES.values() for code in type.codes),
     ]
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, names, n=1)
     fix = f"write {close[0]!r}" if close else "correct it, or keep your own names with dataset.options.other_types=true"
     return f"a type among {', '.join(TYPES)} or a catalogue's code for one", repr(name), fix
 
@@ -125,9 +125,9 @@ def about(value: float) -> str:
         raise DataError(f"expected a positive number, found {value:g}")
     power = math.floor(math.log10(value))
     steps = [(step, power) for step in (1, 2, 5)] + [(1, power + 1)]
-    step, power = min(steps, key=lambda each: abs(math.log10(value) - math.log10(each[0]) - each[1]))
+    step, power = min(steps, key=lambda pair: abs(math.log10(value) - math.log10(pair[0]) - pair[1]))
     return f"{step * 10**power:d}" if power >= 0 else f"{step * 10.0**power:.{-power}f}"
 
 
 def _plain(name: str) -> str:
-    return "".join(each for each in name.upper() if each not in " -_")
+    return "".join(character for character in name.upper() if character not in " -_")

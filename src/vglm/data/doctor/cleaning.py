@@ -208,6 +208,6 @@ def _record(sample: Sample, changes: _Changes) -> dict[str, Any]:
             record[f"meta_{key}" if _TAKEN.fullmatch(key) else key] = value
     if sample.window is not None:
         record[WINDOW_KEY] = sample.window.record()
-    if kept := [key for key in record if key not in ("question", "answer", "history") and is_asked(key)]:
-        record[KEPT] = kept
+    if keys := [key for key in record if key not in ("question", "answer", "history") and is_asked(key)]:
+        record[KEPT] = keys
     return record

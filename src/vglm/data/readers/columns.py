@@ -195,7 +195,7 @@ class TableReader:
             DataError: A named column does not exist, several columns could be the same thing, there is no answer
                 column, or there is no question.
         """
-        dialogue_keys = [each.name for each in fields(DialogueReader)]
+        dialogue_keys = [field.name for field in fields(DialogueReader)]
         dialogues = DialogueReader(
             folders, name, **{key: value for key, value in options.items() if key in dialogue_keys}
         )
@@ -234,17 +234,17 @@ class TableReader:
         check = RowCheck(number)
         several: SeveralImages = self.dialogues.several_images
         answer, people_said = self._answer(check, row, columns.answer)
-        asked = self._asked(check, row, columns)
+        question = self._asked(check, row, columns)
         history = read_history(check, row.get("history"))
-        given = row.get(columns.image) if columns.image else None
-        images = listed(None if given == "" else given)
+        cell = row.get(columns.image) if columns.image else None
+        images = listed(None if cell == "" else cell)
         refuse_several(check, len(images), several)
         named = len(images)
         answers = [*(turn.answer for turn in history), answer]
         questions = [turn.question for turn in history]
-        if asked is None:
-            asked = CAPTION_QUESTIONS[self._language(row.get("english"), [*questions, *answers])]
-        questions, images = settle_marks(check, [*questions, asked], answers, images)
+        if question is None:
+            question = CAPTION_QUESTIONS[self._language(row.get("english"), [*questions, *answers])]
+        questions, images = settle_marks(check, [*questions, question], answers, images)
         refuse_several(check, 0 if named else len(images), several)
         pictures = find_pictures(check, self.dialogues.folders, images)
         if columns.image is None:
@@ -286,10 +286,10 @@ class TableReader:
         """What a row asks; None where there is only a caption."""
         further = optional_text(check, row, columns.input)
         if columns.question is None or (further and row.get(columns.question) in (None, "")):
-            asked = self.question
+            question = self.question
         else:
-            asked = self._text(check, row, columns.question)
-        return f"{asked}\n{further}" if asked and further else further or asked
+            question = self._text(check, row, columns.question)
+        return f"{question}\n{further}" if question and further else further or question
 
     def _answer(self, check: RowCheck, row: Mapping[str, Any], column: str) -> tuple[str, list[str]]:
         """The answer to learn, and where several people answered all of theirs; what most of them gave is learned."""
@@ -303,9 +303,13 @@ class TableReader:
         if isinstance(value, list) and column not in _CAPTIONS:
             people_said = read_answers(check, value, repr(column))
             return max(people_said, key=people_said.count, default=""), people_said
-        given = row.get(_ANSWERS)
-        if column != _ANSWERS and isinstance(given, list) and any(isinstance(each, str | Mapping) for each in given):
-            return self._text(check, row, column), read_answers(check, given, repr(_ANSWERS))
+        answers = row.get(_ANSWERS)
+        if (
+            column != _ANSWERS
+            and isinstance(answers, list)
+            and any(isinstance(answer, str | Mapping) for answer in answers)
+        ):
+            return self._text(check, row, column), read_answers(check, answers, repr(_ANSWERS))
         return self._text(check, row, column), []
 
     def _text(self, check: RowCheck, row: Mapping[str, Any], column: str) -> str:
@@ -357,24 +361,24 @@ def _named(options: Mapping[str, Any]) -> dict[str, str]:
     return {part: str(column) for part, column in named.items() if column is not None}
 
 
-def _settle(path: Path | str, names: tuple[str, ...], named: Mapping[str, str], asked: str | None) -> Columns:
+def _settle(path: Path | str, names: tuple[str, ...], named: Mapping[str, str], fixed_question: str | None) -> Columns:
     """Find each column's part."""
-    found = {part: _find(path, part, names, named.get(part)) for part in PARTS}
-    group = found["group"]
-    answer, question = found["answer"], found["question"]
-    further = found["input"] or ("input" if question == "instruction" and "input" in names else None)
+    columns = {part: _find(path, part, names, named.get(part)) for part in PARTS}
+    group = columns["group"]
+    answer, question = columns["answer"], columns["question"]
+    further = columns["input"] or ("input" if question == "instruction" and "input" in names else None)
     if answer is None:
         raise DataError(
             f"{path}: expected a column with the answer, such as 'answer', 'label' or 'caption'. {_these(names)} "
             "Name it: dataset.columns.answer=<name> (of the doctor: --columns answer=<name>)."
         )
-    if question is None and asked is None and answer not in _CAPTIONS:
+    if question is None and fixed_question is None and answer not in _CAPTIONS:
         raise DataError(
             f"{path}: expected a column with the question, such as 'question' or 'prompt'. {_these(names)} Name it: "
             "dataset.columns.question=<name> (of the doctor: --columns question=<name>), or set"
             " dataset.options.question to what is asked in every row."
         )
-    image, split, system = found["image"], found["split"], found["system"]
+    image, split, system = columns["image"], columns["split"], columns["system"]
     return Columns(answer, question, image, group, split, input=further, system=system)
 
 
@@ -382,8 +386,8 @@ def _rename(
     path: Path | str, names: tuple[str, ...], options: Mapping[str, Any], named: Mapping[str, str]
 ) -> dict[str, str]:
     """Of the user's columns those that make sense beside messages, under the names by which dialogues know them."""
-    given = [*(["question"] if options.get("question") is not None else []), *named]
-    for option in given:
+    options_used = [*(["question"] if options.get("question") is not None else []), *named]
+    for option in options_used:
         if option in ("question", "answer", "input"):
             raise ConfigError(f"dataset.options.{option}: {path} holds dialogues, which have their own questions.")
     renamed = {_find(path, part, names, column): part for part, column in named.items()}

@@ -67,9 +67,9 @@ def _read_row(row: Any, number: int, folders: ImageFolders, identity: str) -> Sa
     check = RowCheck(number)
     question, answer = check.text(row, "prompt"), check.text(row, "label")
     history = read_history(check, row.get("history"))
-    given = [] if row.get("img") is None else [row["img"]]
+    pictures = [] if row.get("img") is None else [row["img"]]
     answers = [*(turn.answer for turn in history), answer]
-    questions, named = settle_marks(check, [*(turn.question for turn in history), question], answers, given)
+    questions, named = settle_marks(check, [*(turn.question for turn in history), question], answers, pictures)
     image: Path | None = None
     written = ""
     if len(named) > 1:

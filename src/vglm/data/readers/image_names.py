@@ -95,13 +95,13 @@ def find_alike(root: Path, name: str, listings: Listings) -> Alike | None:
         if os.path.exists(exact := os.path.join(folder, part)):
             folder = exact
             continue
-        found = _list(folder, listings).get(part.casefold(), [])
-        same = [each for each in found if plain(each) == part]
+        matches = _list(folder, listings).get(part.casefold(), [])
+        same = [name for name in matches if plain(name) == part]
         is_same = is_same and bool(same)
-        found = same or found
-        if len(found) != 1:
+        matches = same or matches
+        if len(matches) != 1:
             return None
-        folder = os.path.join(folder, found[0])
+        folder = os.path.join(folder, matches[0])
     return Alike(Path(folder), is_same) if os.path.isfile(folder) else None
 
 

@@ -27,7 +27,7 @@ _ROW = '{"image", "question", "answer"}'
 def recognises(path: Path) -> bool:
     """Whether the file holds objects that look like samples and belong to no format with keys of its own."""
     return looks_like_samples(_names(path)) and not any(
-        each.recognises(path) for each in (fewshot, llava, messages, pope)
+        reader.recognises(path) for reader in (fewshot, llava, messages, pope)
     )
 
 

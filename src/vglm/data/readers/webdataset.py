@@ -109,7 +109,7 @@ class _Header(tarfile.TarInfo):
 def _shards(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    return sorted(each for pattern in ("*.tar", "*/*.tar") for each in path.glob(pattern) if each.is_file())
+    return sorted(shard for pattern in ("*.tar", "*/*.tar") for shard in path.glob(pattern) if shard.is_file())
 
 
 def _split_of(shard: Path) -> str | None:

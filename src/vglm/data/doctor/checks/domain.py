@@ -27,6 +27,7 @@ REPORTS = 2000
 """So many reports are labelled at most, spread evenly over the data set."""
 
 _PICTURE_NAME = re.compile(r"[^\s'\"<>|]+\.(?:png|jpe?g|bmp|tiff?|webp)", re.IGNORECASE)
+_CERTAINTIES = ("positive", "uncertain", "negative")
 _VIEWS = ("view", "view_position", "ViewPosition", "viewposition", "views", "projection")
 
 
@@ -35,17 +36,16 @@ def dicom_headers(survey: Survey) -> Iterator[Finding]:
     headers = list(_headers(survey))
     if not headers:
         return
-    found = [(sample.id, facts) for sample, facts in headers]
-    all_facts = [facts for _, facts in found]
-    windows = sum(each.has_window for each in all_facts)
+    all_facts = [facts for _, facts in headers]
+    windows = sum(facts.has_window for facts in all_facts)
     yield Finding(
         NOTE,
-        f"{count_of(len(found), 'DICOM file')} looked at: {_counts(f'of {each.bits} bits' for each in all_facts)};"
-        f" {_counts(each.kind for each in all_facts)}",
+        f"{count_of(len(headers), 'DICOM file')} looked at: {_counts(f'of {facts.bits} bits' for facts in all_facts)};"
+        f" {_counts(facts.kind for facts in all_facts)}",
         f"{windows} of them name a window. The others are shown over their whole range unless"
         " dataset.options.window says otherwise.",
     )
-    if views := [each.view for each in all_facts if each.view]:
+    if views := [facts.view for facts in all_facts if facts.view]:
         yield Finding(NOTE, f"Views by the DICOM headers: {_counts(views)}")
     groups = defaultdict(set)
     for sample, facts in headers:
@@ -62,12 +62,12 @@ def dicom_headers(survey: Survey) -> Iterator[Finding]:
                 if facts.patient in divided
             )[:EXAMPLES],
         )
-    named = [(where, facts.personal) for where, facts in found if facts.personal]
+    named = [(sample.id, facts.personal) for sample, facts in headers if facts.personal]
     if named:
         tags = sorted({tag for _, personal in named for tag in personal})
         yield Finding(
             WARNING,
-            f"{len(named)} of {count_of(len(found), 'DICOM file')} {verb('hold', len(named))} personal data:"
+            f"{len(named)} of {count_of(len(headers), 'DICOM file')} {verb('hold', len(named))} personal data:"
             f" {', '.join(tags)}",
             "Pictures in reports and caches carry no headers, but whoever gets the files has these. De-identify them"
             " (DICOM PS3.15, annex E) before they are passed on.",
@@ -78,25 +78,25 @@ def dicom_headers(survey: Survey) -> Iterator[Finding]:
 def dicom_beside(survey: Survey) -> Iterator[Finding]:
     """Pictures that are missing under the name that rows give, and lie there as DICOM."""
     lost = [(survey.sample(int(row)).id, str(survey.sample(int(row)).image)) for row in survey.absent[:LOOKED_AT]]
-    bad = (each for each in survey.bad() if each[1].is_missing_image)
+    bad = (bad_row for bad_row in survey.bad() if bad_row[1].is_missing_image)
     lost += [(f"{name}#{row.row}", row.fault) for name, row in islice(bad, LOOKED_AT)]
     source = Path(survey.source.path)
     folders = [source if source.is_dir() else source.parent]
     if len(survey.images) and isinstance(image := survey.sample_of_picture(0).image, Path):
         folders.append(image.parent)
-    found = [(where, path) for where, text in lost if (path := _dicom_named(text, folders)) is not None]
-    if found:
+    beside = [(where, path) for where, text in lost if (path := _dicom_named(text, folders)) is not None]
+    if beside:
         yield Finding(
             WARNING,
-            f"{len(found)} of {count_of(len(lost), 'missing picture')} {verb('lie', len(found))} there as DICOM",
+            f"{len(beside)} of {count_of(len(lost), 'missing picture')} {verb('lie', len(beside))} there as DICOM",
             "Name the .dcm files in the rows; they are read as they are (pip install '.[xray]').",
-            tuple(Example(where, str(path)) for where, path in found[:EXAMPLES]),
+            tuple(Example(where, str(path)) for where, path in beside[:EXAMPLES]),
         )
 
 
 def views(survey: Survey) -> Iterator[Finding]:
     """Views of radiographs, where the rows name them."""
-    counts = Counter(str(view) for each in survey.samples() if (view := _named(each.meta, _VIEWS)))
+    counts = Counter(str(view) for sample in survey.samples() if (view := _named(sample.meta, _VIEWS)))
     if counts:
         yield Finding(NOTE, f"Views by the rows: {_counts(counts.elements())}")
 
@@ -106,20 +106,18 @@ def reported_findings(survey: Survey) -> Iterator[Finding]:
     some = [label_report(survey.sample(row).answer) for row in _spread(len(survey))]
     if 2 * sum(map(bool, some)) <= len(some):
         return
-    labels = [label_report(survey.sample(row).answer) for row in _spread(len(survey), REPORTS)]
-    normal, unread = (sum(chosen) for chosen in zip(*((NO_FINDING in each, not each) for each in labels), strict=True))
-    counts = Counter((name, certainty) for each in labels for name, certainty in each.items() if name != NO_FINDING)
-    certainties = ("positive", "uncertain", "negative")
-    names = sorted({name for name, _ in counts}, key=lambda name: [-counts[name, each] for each in certainties])
+    reports = [label_report(survey.sample(row).answer) for row in _spread(len(survey), REPORTS)]
+    normal, unread = sum(NO_FINDING in labels for labels in reports), sum(not labels for labels in reports)
+    counts = Counter(label for labels in reports for label in labels.items())
+    names = {name for name, _ in counts} - {NO_FINDING}
+    rows = sorted(([counts[name, certainty] for certainty in _CERTAINTIES], name) for name in names)
     yield Finding(
         NOTE,
-        f"{count_of(len(labels), 'report')} looked at: {normal:,} without a finding but devices,"
-        f" {len(labels) - normal - unread:,} with" + (f", {unread:,} that speak of no chest" if unread else ""),
-        f"A model that calls every study normal is right about {normal / len(labels):.0%} of them. Findings are read by"
-        " rules (not CheXbert), as metrics=report_xray does.",
-        table=Table(
-            ("finding", *certainties), [(name, *(f"{counts[name, each]:,}" for each in certainties)) for name in names]
-        ),
+        f"{count_of(len(reports), 'report')} looked at: {normal:,} without a finding but devices,"
+        f" {len(reports) - normal - unread:,} with" + (f", {unread:,} that speak of no chest" if unread else ""),
+        f"A model that calls every study normal is right about {normal / len(reports):.0%} of them. Findings are read"
+        " by rules (not CheXbert), as metrics=report_xray does.",
+        table=Table(("finding", *_CERTAINTIES), [(name, *map("{:,}".format, row)) for row, name in reversed(rows)]),
     )
 
 
@@ -127,7 +125,7 @@ def stars(survey: Survey) -> Iterator[Finding]:
     """Stars per type, and what their light curves are like."""
     if survey.source.format != lightcurves.NAME or not len(survey):
         return
-    types = {each.group: str(each.meta.get("type", "")) for each in survey.samples()}
+    types = {sample.group: str(sample.meta.get("type", "")) for sample in survey.samples()}
     counts = Counter(types.values())
     rare = [name for name, count in counts.items() if count < 2]
     yield Finding(
@@ -181,7 +179,7 @@ def _dicom_named(text: str, folders: Sequence[Path]) -> Path | None:
     places = [place for name in names for place in (name, *(folder / name for folder in folders))]
     places += [folder / name.name for name in names for folder in folders]
     candidates = (place.with_suffix(end) for place in places for end in (".dcm", ".DCM", ".dicom"))
-    return next((each for each in candidates if each.is_file()), None)
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
 def _named(meta: Mapping[str, Any], names: Sequence[str]) -> Any:
