@@ -53,7 +53,7 @@ def other_test(command: str) -> str | None:
     return next((test for start, test in OTHER_TESTS.items() if command.startswith(start)), None)
 
 
-RUN_HERE = [each for each in commands() if other_test(each) is None and not each.startswith(NOT_COMMANDS)]
+RUN_HERE = [line for line in commands() if other_test(line) is None and not line.startswith(NOT_COMMANDS)]
 
 
 def test_commands_that_are_not_run_here_name_a_test_that_is_there() -> None:

@@ -96,7 +96,7 @@ def list_runs(folder: Path) -> list[str]:
         try:
             if run.result is not None:
                 row = [run.record.recipe, _data_of(run.config["dataset"]), _score_of(run)]
-                runs.append((f"{run.started:%Y-%m-%d %H:%M}", row, str(run.folder)))
+                runs.append((f"{run.started:%Y-%m-%d %H:%M:%S}", row, str(run.folder)))
         except WorkbenchError as error:
             runs.append(("?", ["?", "?", brief(error, 30)], str(run.folder)))
     if not runs:
@@ -105,7 +105,7 @@ def list_runs(folder: Path) -> list[str]:
     rows = [["recipe", "data", "score"], *(row for _, row, _ in runs)]
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     head, *lines = ("  ".join(map(_padded, row, widths)).rstrip() for row in rows)
-    pairs = ((line, f"  {started}  {where}") for line, (started, _, where) in zip(lines, runs, strict=True))
+    pairs = ((line, f"  {started[:16]:<16}  {where}") for line, (started, _, where) in zip(lines, runs, strict=True))
     return [head, f"  {'started (UTC)':<16}  folder", *(line for pair in pairs for line in pair)]
 
 

@@ -27,6 +27,7 @@ REPORTS = 2000
 """So many reports are labelled at most, spread evenly over the data set."""
 
 _PICTURE_NAME = re.compile(r"[^\s'\"<>|]+\.(?:png|jpe?g|bmp|tiff?|webp)", re.IGNORECASE)
+_CERTAINTIES = ("positive", "uncertain", "negative")
 _VIEWS = ("view", "view_position", "ViewPosition", "viewposition", "views", "projection")
 
 
@@ -44,7 +45,7 @@ def dicom_headers(survey: Survey) -> Iterator[Finding]:
         f"{windows} of them name a window. The others are shown over their whole range unless"
         " dataset.options.window says otherwise.",
     )
-    if views := [fact.view for fact in all_facts if fact.view]:
+    if views := [facts.view for facts in all_facts if facts.view]:
         yield Finding(NOTE, f"Views by the DICOM headers: {_counts(views)}")
     groups = defaultdict(set)
     for sample, facts in headers:
@@ -105,20 +106,18 @@ def reported_findings(survey: Survey) -> Iterator[Finding]:
     some = [label_report(survey.sample(row).answer) for row in _spread(len(survey))]
     if 2 * sum(map(bool, some)) <= len(some):
         return
-    labels = [label_report(survey.sample(row).answer) for row in _spread(len(survey), REPORTS)]
-    normal, unread = (sum(chosen) for chosen in zip(*((NO_FINDING in each, not each) for each in labels), strict=True))
-    counts = Counter((name, certainty) for each in labels for name, certainty in each.items() if name != NO_FINDING)
-    certainties = ("positive", "uncertain", "negative")
-    names = sorted({name for name, _ in counts}, key=lambda name: [-counts[name, each] for each in certainties])
+    reports = [label_report(survey.sample(row).answer) for row in _spread(len(survey), REPORTS)]
+    normal, unread = sum(NO_FINDING in labels for labels in reports), sum(not labels for labels in reports)
+    counts = Counter(label for labels in reports for label in labels.items())
+    names = {name for name, _ in counts} - {NO_FINDING}
+    rows = sorted(([counts[name, certainty] for certainty in _CERTAINTIES], name) for name in names)
     yield Finding(
         NOTE,
-        f"{count_of(len(labels), 'report')} looked at: {normal:,} without a finding but devices,"
-        f" {len(labels) - normal - unread:,} with" + (f", {unread:,} that speak of no chest" if unread else ""),
-        f"A model that calls every study normal is right about {normal / len(labels):.0%} of them. Findings are read by"
-        " rules (not CheXbert), as metrics=report_xray does.",
-        table=Table(
-            ("finding", *certainties), [(name, *(f"{counts[name, each]:,}" for each in certainties)) for name in names]
-        ),
+        f"{count_of(len(reports), 'report')} looked at: {normal:,} without a finding but devices,"
+        f" {len(reports) - normal - unread:,} with" + (f", {unread:,} that speak of no chest" if unread else ""),
+        f"A model that calls every study normal is right about {normal / len(reports):.0%} of them. Findings are read"
+        " by rules (not CheXbert), as metrics=report_xray does.",
+        table=Table(("finding", *_CERTAINTIES), [(name, *map("{:,}".format, row)) for row, name in reversed(rows)]),
     )
 
 

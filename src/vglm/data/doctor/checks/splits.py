@@ -72,10 +72,10 @@ def _source(survey: Survey) -> str:
     if survey.source.format == lightcurves.NAME:
         return "star"
     samples = [survey.sample(int(row)) for row in np.flatnonzero(~survey.rows["has_own_group"])[:_LOOKED_AT]]
-    fields = [key for key in samples[0].meta if all(group_name(each.meta.get(key)) == each.group for each in samples)]
+    fields = [key for key in samples[0].meta if all(group_name(row.meta.get(key)) == row.group for row in samples)]
     if fields:
         return fields[0]
-    images = [(each.image, each.group) for each in samples]
+    images = [(row.image, row.group) for row in samples]
     if all(isinstance(image, Path) and image.name.startswith(f"{group}_") for image, group in images):
         return "the pictures' names up to the first _"
     return f"what the format {survey.source.format} says"
