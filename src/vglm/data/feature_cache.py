@@ -284,7 +284,7 @@ def _list_encoders(folder: Path) -> Iterator[CachedEncoder]:
 
 
 class _Index:
-    """Remembers which picture a file held, by all that tells one state of a file from another.
+    """Remembers which picture a file held, by all that distinguishes one state of a file from another.
 
     A file of records that are only added to; each has a check of its own, so that a damaged one counts as none. It only
     saves time: where it fails, files are decoded again.

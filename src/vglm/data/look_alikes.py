@@ -3,9 +3,9 @@
 find_copies(tested, learned)     [Copy(tested=3, learned=17, how="flipped, cropped")]
 
 Pictures are compared as thumbnails of 64 x 64 grey values, less the mean picture of the training set: the black border
-of X-rays and the axes of plots are in all of them and tell nothing. Each picture is tried on 100 boxes of the other
-and of its mirror image, both ways round, in coarse form; the best candidates of each test picture are then aligned and
-must agree in every part of the picture, so that the same scene with another subject is no copy.
+of X-rays and the axes of plots are in all of them and carry no information. Each picture is tried on 100 boxes of the
+other and of its mirror image, both ways round, in coarse form; the best candidates of each test picture are then
+aligned and must agree in every part of the picture, so that the same scene with another subject is no copy.
 
 Hashes of pictures (difference hash, DCT hash) are quicker to compare, but a crop changes every bit of them. Here a pair
 costs 200 products of 144 numbers, which a matrix product of all pairs makes in blocks; `benchmarks/look_alikes.py`

@@ -23,7 +23,7 @@ class Outline:
         ids: `Sample.id`.
         groups: `Sample.group`.
         pictures: Where each picture lies; None for text-only rows.
-        answers: A short hash of each last answer, to tell answers apart.
+        answers: A short hash of each last answer, to compare answers.
         fields: Those of `Sample.meta` that were asked for, by name; None where a row lacks one.
         meta_ids: The ids of `Sample.meta`, see `vglm.data.ids`.
     """

@@ -234,7 +234,7 @@ class Splits:
         return replace(self, train=pick(self.train, limit))
 
     def warn_of_tiny_test(self) -> None:
-        """Say before training that a test split of one picture tells nothing; folds are put together afterwards."""
+        """Warn before training that a test split of one picture measures nothing; folds are put together afterwards."""
         if self.plan.get("protocol") or not _is_listed(self.test) or not len(self.test):
             return
         shown = {str(sample.image) for sample, _ in zip(self.test, range(_LOOKED_AT), strict=False)}
@@ -397,7 +397,7 @@ def pick(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
 
 _PICK_SEED = 1
 _LOOKED_AT = 100
-"""So many test samples are looked at before a test split is said to show one picture."""
+"""Number of test samples to check before a test split counts as one picture."""
 
 
 def _is_listed(samples: Sequence[Sample]) -> bool:

@@ -274,7 +274,7 @@ def evaluate(
         described = noted(described, output, settings.names, tuned)
         write_evaluation(described, folder)
         score_arms(folder, settings)
-        keep_ratings(output, folder)  # what people said of answers that are still the same counts on
+        keep_ratings(output, folder)  # ratings of answers that are unchanged stay valid
         comparison = score_folder(folder, settings)
         keep_report(output, folder, settings.names)
         write_report(folder, comparison)

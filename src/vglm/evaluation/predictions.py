@@ -93,7 +93,7 @@ class Prediction:
         id: The sample's id, unique within its split.
         group: The sample's group (study, patient, star), for statistics that must not count it twice.
         split: Which list of samples it comes from: `test`, or `retention` for general questions.
-        kind: The sort of question, where the data tells.
+        kind: The kind of question, where the data has it.
         language: Of the prompt, which reads `问：…\n答：` in Chinese (`zh`) and `Q:…\nA:` in English (`en`).
         question: The last question of the dialogue.
         history: The turns before it, as (question, answer) pairs.
@@ -102,7 +102,7 @@ class Prediction:
         image: Where the image was read from; None for text-only samples and images made in memory.
         image_sha256: Hash of the image's content; None for text-only samples and images that cannot be read.
         error: Why there is no prediction; None where there is one.
-        meta: What else the data tells of the sample in texts, whole numbers and yes or no, for slices. `choices` are
+        meta: Further fields of the sample that are texts, integers or booleans, for slices. `choices` are
             the answers that its question offers, as a JSON list of texts.
         draw: Which of several sampled answers to the same question this is, from 0; 0 for greedy ones.
         likelihoods: Given answer, such as "yes" -> natural logarithm of the probability that the model says exactly
@@ -407,7 +407,7 @@ def recover_predictions(path: Path) -> list[Prediction]:
     """
     if not path.is_file():
         return []
-    with suppress(UnicodeDecodeError):  # which `read_predictions` tells
+    with suppress(UnicodeDecodeError):  # which `read_predictions` reports
         whole_lines(path)
     return read_predictions(path)
 

@@ -225,7 +225,7 @@ class _NoFeatures:
 
 
 def _choose(samples: Sequence[Sample]) -> list[Sample]:
-    """Some samples of each part of a set, and the longest where that is cheap to tell."""
+    """Some samples of each part of a set, and the longest where that is cheap to find."""
     count = len(samples)
     if count <= _MEASURED_SAMPLES:
         return [samples[place] for place in range(count)]

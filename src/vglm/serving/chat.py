@@ -70,7 +70,7 @@ HELP = """\
 
 @dataclass
 class Dialogue:
-    """What was said, and by whom the next question is answered.
+    """The turns so far, and the model that answers the next question.
 
     Attributes:
         engine: Answers.
@@ -91,7 +91,7 @@ class Dialogue:
     histories: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
     def begin(self, image: str | None = None) -> None:
-        """Forget what was said.
+        """Clear the turns.
 
         Args:
             image: Path or address of the picture that the new dialogue is about; None for none.

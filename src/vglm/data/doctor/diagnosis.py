@@ -110,7 +110,7 @@ def examine(
         other_tasks: Other data that is to be trained or tested along with this, for questions that both ask.
         count_tokens: Measures a sample; tokens are not counted if None.
         counted_with: Whose tokens these are, for the report.
-        max_length: Tokens that a sample may have; nothing is said of truncation if None.
+        max_length: Tokens that a sample may have; truncation is not checked if None.
         with_pictures: Whether to decode the pictures; without, only what the rows say is checked.
         workers: Processes that decode; one for each core if None.
 

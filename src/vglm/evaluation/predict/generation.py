@@ -151,7 +151,7 @@ def answer_splits(
 ) -> list[Prediction]:
     """Let a model answer an arm's questions into an evaluation folder, where it goes on if it was stopped there.
 
-    The main process finds what has no answer yet, whoever answered the rest. Of that, ordered by length, every process
+    The main process determines which answers are missing. Of that, ordered by length, every process
     takes an equal part, and keeps its records in a file of its own until all are done.
 
     Args:

@@ -81,7 +81,7 @@ class Task:
         """The same arms, asked in the task's words, with the task among their facts.
 
         Args:
-            arms: With samples as they were read: what is said of their origin stays true.
+            arms: With samples as they were read, so that their provenance stays valid.
         """
         title = arms.title
         if self.name is not None:

@@ -419,7 +419,7 @@ class Comparison:
             return {}
         try:
             return {label: self._classes(records) for label, records in self._arms.items()}
-        except DataError:  # said in `not_computed`
+        except DataError:  # listed in `not_computed`
             return {}
 
     def _classes(self, records: Sequence[Prediction]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class VisualGain:
     answers: tuple[Sequence[Prediction], Sequence[Prediction]] = field(default=((), ()), repr=False, compare=False)
 
     def is_at_floor(self, metric: Metric) -> bool:
-        """Whether the arm scores nothing with any image, so that the metric cannot tell whether it looks."""
+        """Whether the arm scores nothing with any image, so that the metric cannot show whether it uses images."""
         return metric.higher_is_better is not False and self.result.before == self.result.after == 0
 
 

@@ -359,7 +359,7 @@ def read_yes_no(text: str) -> bool | None:
         text: The answer.
 
     Returns:
-        True or False; None where the text says neither, both, denies a denial, or cannot tell.
+        True or False; None where the text says neither, both, denies a denial, or is undecided.
     """
     lower = normalise(text).lower()
     if _REFUSAL.search(lower):
