@@ -413,8 +413,8 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """The soft accuracy of VQA: an answer that 3 of 10 people gave is right, averaged over leaving one person out.
 
     With four answers or more it is the official figure: where people differ, all texts are brought to the normal form
-    of VQA; where all answers are the same, the prediction must be exactly that. With two or three answers an answer that
-    all the others gave is right. A single answer is no vote: it is right or wrong, in the normal form.
+    of VQA; where all answers are the same, the prediction must be exactly that. With two or three answers, one that all
+    the others gave is right. A single answer is no vote: it is right or wrong, in the normal form.
 
     Args:
         prediction: The answer.
