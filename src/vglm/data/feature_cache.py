@@ -56,7 +56,7 @@ class Filled:
     """What filling the cache took.
 
     Attributes:
-        pictures: Different pictures that were asked for.
+        pictures: Number of different pictures requested.
         encoded: Those of them that were not there yet.
         size_bytes: What the features of all of them take on disk.
     """

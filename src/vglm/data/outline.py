@@ -24,7 +24,7 @@ class Outline:
         groups: `Sample.group`.
         pictures: Where each picture lies; None for text-only rows.
         answers: A short hash of each last answer, to compare answers.
-        fields: Those of `Sample.meta` that were asked for, by name; None where a row lacks one.
+        fields: The requested fields of `Sample.meta`, by name; None where a row lacks one.
         meta_ids: The ids of `Sample.meta`, see `vglm.data.ids`.
     """
 

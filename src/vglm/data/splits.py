@@ -413,7 +413,7 @@ def _outline(samples: Sequence[Sample]) -> Outline:
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:
-    """One hash of everything that is asked and answered in a split, in order.
+    """One hash of all questions and answers of a split, in order.
 
     Args:
         samples: The split. Of a picture only the file's name counts; its content has a hash of its own.

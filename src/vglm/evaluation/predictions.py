@@ -7,11 +7,11 @@ evaluation/
   answers.json                   what was noted while the models were loaded, so that all can be scored again
   <baseline>/predictions.jsonl   one record per sample and draw, e.g. before/ or shuffled/
   <candidate>/predictions.jsonl  the same samples, e.g. after/ or true/
-  <control>/predictions.jsonl    asked otherwise: before-blank/, after-text-only/, after-prompt-1/
+  <control>/predictions.jsonl    other images or wordings: before-blank/, after-text-only/, after-prompt-1/
   baselines.json                 what answers without a tuned model are worth on the test split; see `baselines`
   <arm>/seconds.<rank>.jsonl     how long its batches took in each process
   <arm>/scores.jsonl             what its answers score by `metrics.external`, computed once; external.json says how
-  verdicts.jsonl                 with `metrics.external.judge`: what the judge was asked and said
+  verdicts.jsonl                 with `metrics.external.judge`: the judge's requests and replies
   images/<sha256>.webp           a copy of every image, so that the report can be rebuilt anywhere
   leaks.json                     test pictures that were trained on, or are made from one that was, if there are any
   training_loss.json             of a run: what the tuned model's loss is on training samples, highest first
@@ -202,7 +202,7 @@ class Evaluation:
         created: When, as ISO 8601.
         stamps: Warnings on the front page.
         controls: Arms that answer test questions with other images or none, see `vglm.evaluation.predict.image_use`.
-        data: Split -> hash of all that was asked and answered in it, see `vglm.data.splits.fingerprint`.
+        data: Split -> hash of its questions and answers, see `vglm.data.splits.fingerprint`.
         sealed: Hash of `seals.json`, see `vglm.evaluation.seals`; None in older files.
         answered_with: Hash of all that the answers depend on; None where they cannot be used for another evaluation.
         history: The evaluations of these test samples as far as known, in order, this one last.

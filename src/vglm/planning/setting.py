@@ -85,7 +85,7 @@ class Setting:
         packing: As in `vglm.train`.
         max_length: Likewise.
         answers: Likewise.
-        scored: Samples that are asked at each checkpoint; 0 where none are scored.
+        scored: Samples that are scored at each checkpoint; 0 where none are scored.
     """
 
     recipe: str
@@ -355,7 +355,7 @@ def read_setting(
 
 
 def _take_machine_fields(cfg: DictConfig, for_gpu: bool) -> dict[str, Any]:
-    """Take out what only the machine that trains can be asked; half precision stays where this is such a one."""
+    """Take out settings that only the training machine can check; half precision stays where this is one."""
     fields = {name: cfg.trainer[name] for name in _MACHINE_FIELDS if name in cfg.trainer}
     with open_dict(cfg):
         for name in fields:

@@ -274,7 +274,7 @@ def _names(keep: Any) -> list[str]:
 
 
 def _own_keys(options: dict[str, Any]) -> list[str]:
-    """What the format's options say of keys that would otherwise be asked."""
+    """Keys that the format's options declare as no part of the question."""
     return ["system"] if options.get("system") == "meta" else []
 
 

@@ -282,7 +282,7 @@ def limited(arms: Arms, whole: Samples, samples: Samples, run: Run | None) -> Ar
     Args:
         arms: What is evaluated.
         whole: Split -> its samples.
-        samples: Split -> those that are asked.
+        samples: Split -> the samples to evaluate.
         run: The run; None for a model alone.
     """
     parts = [
@@ -375,13 +375,13 @@ def answer(
     examples: Sequence[Sample] = (),
     trained: Sequence[Sample] = (),
 ) -> Answers:
-    """Let both arms answer all they are asked, one model in memory at a time, with the same settings.
+    """Let both arms answer all their samples, one model in memory at a time, with the same settings.
 
     Where answers are sampled, controls get as many draws as the arms, of the same random numbers.
 
     Args:
         arms: What is evaluated.
-        folder: The evaluation folder to write into; what lies there from a run that was stopped is not asked again.
+        folder: The evaluation folder to write into; answers of a stopped evaluation there are kept.
         decoding: How to answer.
         train: The training samples among which the untuned model looks for the nearest images; none if empty.
         feature_cache: See `generate_predictions`.

@@ -59,14 +59,14 @@ SETTINGS = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_r
 
 
 class GenerativeModel(ScoringModel, Protocol):
-    """What is asked of a model; a VisualGLM and a `PeftModel` of one answer it."""
+    """The model interface used here; VisualGLM and a `PeftModel` of it implement it."""
 
     def generate(self, **inputs: Any) -> torch.Tensor:
         """Continue `input_ids` (B, L); returns (B, L + new tokens), int64."""
 
 
 class AnsweringProcessor(Processor, Protocol):
-    """What is asked of a processor; `VisualGlmProcessor` answers it.
+    """The processor interface used here; `VisualGlmProcessor` implements it.
 
     Attributes:
         tokenizer: Knows `eos_token_id`, which ends an answer.
@@ -106,7 +106,7 @@ def generate_predictions(
         title: What the progress bar shows; the split if not given.
         feature_cache: Whether to keep, and reuse, what the model's vision parts make of each picture, see
             `vglm.tuning.features`; or a cache that is open, for a model that has let go of its vision parts.
-        records: A file to which each batch's records are added. Samples that have a record there are not asked again,
+        records: A file to which each batch's records are added. Samples that have a record there are skipped,
             so a call that was killed goes on where it was; the model and the settings must be the same.
 
     Returns:
@@ -231,7 +231,7 @@ def answer_splits(
 
 
 def rows_at_once(model: Any, decoding: Decoding, splits: Mapping[str, Sequence[Sample]]) -> int:
-    """Answers per call of the model: as asked for, or as many as fit into the memory that is free.
+    """Answers per call of the model: as requested, or as many as fit into the memory that is free.
 
     Args:
         model: A VisualGLM, or a `PeftModel` of one.

@@ -33,7 +33,7 @@ UNSCORED = ("retention",)
 
 
 class ScoringModel(Protocol):
-    """What is asked of a model; a VisualGLM and a `PeftModel` of one answer it."""
+    """The model interface used here; VisualGLM and a `PeftModel` of it implement it."""
 
     @property
     def device(self) -> torch.device:

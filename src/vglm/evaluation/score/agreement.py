@@ -19,7 +19,7 @@ class Agreement:
     """What several references to each question say of the people who wrote them.
 
     Attributes:
-        metric: By which they are scored: VQA accuracy where that was asked for, else `EXACT_MATCH`.
+        metric: By which they are scored: VQA accuracy where requested, else `EXACT_MATCH`.
         n: Samples with two references or more.
         references: Mean number of references to these.
         by_sample: Sample's id -> share of pairs of its references that are equal after normalisation.

@@ -84,7 +84,7 @@ def compare_gains(baseline: VisualGain, candidate: VisualGain, metric: Metric) -
         metric: What both were scored by.
 
     Returns:
-        The difference of the gains with its interval; None where no question was asked in both arms.
+        The difference of the gains with its interval; None where the arms share no question.
     """
     common = {answer.key for answer in baseline.answers[1]} & {answer.key for answer in candidate.answers[1]}
     if not common:

@@ -190,7 +190,7 @@ class MetricsFile(TypedDict):
     image_use_change: list[GainChangeScores]
     worse_slices: list[WorseSliceScores]
     conventions: dict[str, Any]
-    """Convention -> its scores; empty where none was asked for."""
+    """Convention -> its scores; empty where none was requested."""
 
 
 def write_metrics(content: MetricsFile, folder: Path) -> None:

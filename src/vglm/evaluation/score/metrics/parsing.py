@@ -87,7 +87,7 @@ def parse_label(text: str, labels: Labels) -> str | None:
     return _parse_label(text, tuple(labels), tuple(label_words(labels).items()))
 
 
-@lru_cache(maxsize=1 << 16)  # all metrics, arms and slices ask again
+@lru_cache(maxsize=1 << 16)  # used by all metrics, arms and slices
 def _parse_label(text: str, names: Sequence[str], meanings: Sequence[tuple[str, str]]) -> str | None:
     """The same, of labels and (word, label)."""
     words, answer = dict(meanings), simplify(text)

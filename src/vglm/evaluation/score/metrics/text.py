@@ -144,7 +144,7 @@ def _rouge_l(prediction: Sequence[str], reference: Sequence[str]) -> float:
     return 2 * precision * recall / (precision + recall) if common else 0.0
 
 
-@lru_cache(20_000)  # every slice asks again
+@lru_cache(20_000)  # used by every slice
 @_best_of_references
 def rouge_l_characters(prediction: str, reference: str) -> float:
     """ROUGE-L on characters: the F1 of the longest common subsequence, from 0.0 to 1.0.
