@@ -307,8 +307,8 @@ class _Index:
             return self._added[source].hex()
         records = self._load() if self._records is None else self._records
         start = np.frombuffer(source, np.uint64, 1)
-        for place in range(*(int(self._starts.searchsorted(start, side)[0]) for side in ("left", "right"))):
-            record: bytes = records[place].tobytes()
+        for index in range(*(int(self._starts.searchsorted(start, side)[0]) for side in ("left", "right"))):
+            record: bytes = records[index].tobytes()
             if record == _record(source, picture := record[32:64]):
                 return picture.hex()
         return None

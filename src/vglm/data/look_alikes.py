@@ -135,16 +135,16 @@ def find_copies(tested: Sequence[NDArray[np.uint8]], learned: Sequence[NDArray[n
     copies = []
     for start in tqdm(starts, desc="comparing images", unit="block", delay=2):
         block = first[start : start + _BLOCK_PICTURES].astype(np.float32)
-        for place, candidates in enumerate(_candidates(block, second, mean, views)):
+        for index, candidates in enumerate(_candidates(block, second, mean, views)):
             fits = []
             for candidate in candidates:
-                pair = _in_order(block[place], second[candidate.learned].astype(np.float32), candidate.is_forward)
+                pair = _in_order(block[index], second[candidate.learned].astype(np.float32), candidate.is_forward)
                 fit = _align(*pair, *views[candidate.view])
                 fits.append((_likeness(*pair, fit, mean), fit, candidate.learned))
             fits.sort(key=lambda ranked: -ranked[0])
             if fits and _is_copy(fits[0][0], rival=fits[1][0] if fits[1:] else 0.0):
                 _, fit, learned_place = fits[0]
-                copies.append(Copy(start + place, learned_place, _describe(fit)))
+                copies.append(Copy(start + index, learned_place, _describe(fit)))
     return copies
 
 

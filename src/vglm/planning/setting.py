@@ -149,7 +149,7 @@ class Setting:
             return max(mean * batch_size, lengths[-1])
         count = len(lengths)
         longest: float = (
-            sum(length * ((place + 1) ** batch_size - place**batch_size) for place, length in enumerate(lengths))
+            sum(length * ((index + 1) ** batch_size - index**batch_size) for index, length in enumerate(lengths))
             / count**batch_size
         )
         return longest * batch_size
@@ -162,7 +162,7 @@ class Setting:
             with_answers: Whether it is one to learn from, or one of questions.
             is_cached: Whether pictures come as features.
         """
-        rows = [self.rows[place % len(self.rows)] for place in range(batch_size)]
+        rows = [self.rows[index % len(self.rows)] for index in range(batch_size)]
         if isinstance(self.samples, Assumed):
             made = _assumed_batch(self.config, self.samples, batch_size, with_answers)
         else:
@@ -228,8 +228,8 @@ def _choose(samples: Sequence[Sample]) -> list[Sample]:
     """Some samples of each part of a set, and the longest where that is cheap to find."""
     count = len(samples)
     if count <= _MEASURED_SAMPLES:
-        return [samples[place] for place in range(count)]
-    places = {place * count // _MEASURED_SAMPLES for place in range(_MEASURED_SAMPLES)}
+        return [samples[index] for index in range(count)]
+    places = {index * count // _MEASURED_SAMPLES for index in range(_MEASURED_SAMPLES)}
     if count <= _SCANNED_SAMPLES and isinstance(samples, list):
         sizes = [sum(len(turn.question) + len(turn.answer) for turn in sample.turns) for sample in samples]
         places |= set(sorted(range(count), key=lambda place: -sizes[place])[:_LONGEST])

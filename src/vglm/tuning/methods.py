@@ -210,7 +210,7 @@ def _refuse_absent(model: VisualGlmForConditionalGeneration, config: PeftConfig)
     """Refuse names of modules that do not exist, which peft ignores."""
     modules = [name for name, _ in model.named_modules() if name]
     ends = {
-        ".".join(parts[place:]) for module in modules for parts in [module.split(".")] for place in range(len(parts))
+        ".".join(parts[index:]) for module in modules for parts in [module.split(".")] for index in range(len(parts))
     }
     absent = []
     for key in _MODULE_NAMES:

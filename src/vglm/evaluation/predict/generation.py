@@ -255,11 +255,11 @@ def _rows(
 ) -> Iterator[tuple[_Row, Prediction | None]]:
     """All answers that are wanted, in the order of samples and draws, each with its record if that is known."""
     for split, samples in splits.items():
-        for place, sample in enumerate(samples):
+        for index, sample in enumerate(samples):
             for draw in range(decoding.draws):
                 record = stored.get((split, sample.id, draw))
                 is_known = record is not None and _asks_the_same(record, sample)
-                yield (split, place, draw), record if is_known else None
+                yield (split, index, draw), record if is_known else None
 
 
 def _by_length(splits: Mapping[str, Sequence[Sample]], rows: Sequence[_Row]) -> list[_Row]:

@@ -106,7 +106,7 @@ def _people(record: Prediction) -> list[Prediction]:
     answers = human_answers(record)
     return [
         replace(
-            _judged_by(record, [*answers[:place], *answers[place + 1 :]]), prediction=answer, error=None, draw=place
+            _judged_by(record, [*answers[:index], *answers[index + 1 :]]), prediction=answer, error=None, draw=index
         )
-        for place, answer in enumerate(answers)
+        for index, answer in enumerate(answers)
     ]

@@ -397,7 +397,7 @@ class Comparison:
             for field, parts in self.splits[self.main].slices.items()
             for value, part in parts.items()
         ]
-        corrected = holm({str(place): part.primary.p_value for place, (*_, part) in enumerate(slices)})
+        corrected = holm({str(index): part.primary.p_value for index, (*_, part) in enumerate(slices)})
         return tuple(
             WorseSlice(field, value, part, p_value)
             for (field, value, part), p_value in zip(slices, corrected.values(), strict=True)

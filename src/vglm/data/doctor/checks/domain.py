@@ -133,7 +133,7 @@ def _curves(path: Path) -> Iterator[tuple[int, float, float]]:
 
 
 def _spread(count: int) -> Iterable[int]:
-    return range(count) if count <= LOOKED_AT else (place * count // LOOKED_AT for place in range(LOOKED_AT))
+    return range(count) if count <= LOOKED_AT else (index * count // LOOKED_AT for index in range(LOOKED_AT))
 
 
 def _dicom_named(text: str, folders: Sequence[Path]) -> Path | None:

@@ -127,8 +127,8 @@ def common_length(first: Sequence[str], second: Sequence[str]) -> int:
     Source: Hyyrö 2004, "Bit-parallel LCS-length computation revisited".
     """
     places: dict[str, int] = {}
-    for place, token in enumerate(first):
-        places[token] = places.get(token, 0) | 1 << place
+    for index, token in enumerate(first):
+        places[token] = places.get(token, 0) | 1 << index
     everything = row = (1 << len(first)) - 1
     for token in second:
         matches = row & places.get(token, 0)
