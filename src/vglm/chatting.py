@@ -64,7 +64,7 @@ class Chat:
 
         Args:
             image: A picture's file, a picture in memory, or None for a dialogue without one.
-            question: What is asked.
+            question: The question.
             history: Earlier (question, answer) pairs of the dialogue, oldest first.
             language: Of the prompt, `zh` or `en`; inferred from the question's characters if None.
             max_new_tokens: Longest answer, in tokens.

@@ -452,7 +452,7 @@ def _sweep(path: Path) -> None:
     """Remove what processes that were killed left beside a destination."""
     name = glob.escape(path.name)
     for left in (*path.parent.glob(f".{name}.*.partial"), *path.parent.glob(f".{name}.claimed")):
-        with suppress(OSError):  # of a folder that cannot be written, of which others will tell
+        with suppress(OSError):  # of a folder that cannot be written, which is reported elsewhere
             _remove_unless_locked(left)
 
 

@@ -272,7 +272,7 @@ class EvaluationEvent:
         folder: Name of the evaluation folder.
         test: Hash of the test samples.
         primary: The metric that the verdict rests on.
-        metrics: All metrics that were asked for.
+        metrics: All metrics requested.
         answered: Whether the models answered; else stored answers were scored.
     """
 
@@ -289,7 +289,7 @@ class EvaluationEvent:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder; its files are read when they are asked for, once.
+    """A run folder; its files are read on first access.
 
     Attributes:
         folder: `outputs/<recipe>/<time>`, or below a sweep's folder.

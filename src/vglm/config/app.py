@@ -151,7 +151,7 @@ def _is_of_config(error: Exception) -> bool:
 
 
 def _take_quiet(arguments: Sequence[str]) -> list[str]:
-    """The arguments without those that ask to be quiet, which is heeded."""
+    """Remove the options for quiet output from the arguments, and apply them."""
     if any(argument in QUIET for argument in arguments):
         be_quiet()
     return [argument for argument in arguments if argument not in QUIET]

@@ -187,7 +187,7 @@ def _problems(node: DictConfig, path: str, components: list[tuple[str, DictConfi
             problems += _problems(values[name], f"{where}.", components)
         elif isinstance(values[name], ListConfig):
             problems += _item_problems(values[name], where, components)
-        elif OmegaConf.is_interpolation(node, name):  # said of the value it stands for
+        elif OmegaConf.is_interpolation(node, name):  # reported for the value it refers to
             continue
         elif name in _LIMITS and not _LIMITS[name][0](values[name]):
             problems.append(f"{where} must be {_LIMITS[name][1]}, got {_show(values[name])}")

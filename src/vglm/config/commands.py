@@ -65,14 +65,3 @@ class Commands:
         )
         parser.set_defaults(command=run, name=name, doing=doing)
         return parser
-
-
-def add_allow_target(add: Callable[..., object]) -> None:
-    """Add the option that allows components of a user's own package, see `vglm.config.targets`."""
-    add(
-        "--allow-target",
-        metavar="PACKAGE",
-        action="append",
-        default=[],
-        help="a package of yours whose components and metrics may be named, repeatable; what others name is not built",
-    )

@@ -18,7 +18,7 @@ from vglm.config.places import repo_root
 from vglm.config.targets import build
 
 _OTHER_DRIVERS = (Path("/dev/kfd"), Path("/dev/dxg"))
-"""Signs of an AMD GPU, and of Windows' own driver below Linux: only torch can tell what they are good for."""
+"""Signs of an AMD GPU, and of Windows' own driver below Linux: only torch can say whether it can use them."""
 
 
 def recipe_name() -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Processor(Protocol):
-    """What the collator asks of a processor; `VisualGlmProcessor` answers it."""
+    """The processor interface that the collator uses; `VisualGlmProcessor` implements it."""
 
     def __call__(self, *args: Any, **inputs: Any) -> Any:
         """Take `images`, `text`, `history`, `language`, `answer` as lists of one length; return a mapping of tensors.
@@ -37,7 +37,7 @@ class Processor(Protocol):
 
 
 class Features(Protocol):
-    """What the collator asks of a store of image features; `FeatureCache` answers it."""
+    """The interface of a store of image features; `FeatureCache` implements it."""
 
     def __getitem__(self, sample: Sample) -> "Tensor":
         """The features of a sample's picture, shape (image tokens, D)."""

@@ -58,7 +58,7 @@ class Filled:
     """What filling the cache took.
 
     Attributes:
-        pictures: Different pictures that were asked for.
+        pictures: Number of different pictures requested.
         encoded: Those of them that were not there yet.
         size_bytes: What the features of all of them take on disk.
     """
@@ -286,7 +286,7 @@ def _list_encoders(folder: Path) -> Iterator[CachedEncoder]:
 
 
 class _Index:
-    """Remembers which picture a file held, by all that tells one state of a file from another.
+    """Remembers which picture a file held, by all that distinguishes one state of a file from another.
 
     A file of records that are only added to; each has a check of its own, so that a damaged one counts as none. It only
     saves time: where it fails, files are decoded again.
@@ -309,8 +309,8 @@ class _Index:
             return self._added[source].hex()
         records = self._load() if self._records is None else self._records
         start = np.frombuffer(source, np.uint64, 1)
-        for place in range(*(int(self._starts.searchsorted(start, side)[0]) for side in ("left", "right"))):
-            record: bytes = records[place].tobytes()
+        for index in range(*(int(self._starts.searchsorted(start, side)[0]) for side in ("left", "right"))):
+            record: bytes = records[index].tobytes()
             if record == _record(source, picture := record[32:64]):
                 return picture.hex()
         return None

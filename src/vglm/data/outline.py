@@ -26,8 +26,8 @@ class Outline:
         ids: `Sample.id`.
         groups: `Sample.group`.
         pictures: Where each picture lies; None for text-only rows.
-        answers: A short hash of each last answer, to tell answers apart.
-        fields: Those of `Sample.meta` that were asked for, by name; None where a row lacks one.
+        answers: A short hash of each last answer, to compare answers.
+        fields: The requested fields of `Sample.meta`, by name; None where a row lacks one.
         meta_ids: The ids of `Sample.meta`, see `vglm.data.ids`.
     """
 

@@ -31,7 +31,7 @@ class BadRow:
             `shard-000.tar:0017`.
         fault: What is wrong: `expected ..., found ...; fix: ...`; several faults are joined with `; also `.
         is_missing_image: A picture that is not there is all that is wrong, so that the row may be left out on request.
-        sample: Then the sample as it would be, with the path where its picture was looked for, if the reader can tell.
+        sample: Then the sample as it would be, with the path where its picture was looked for, if the reader knows it.
     """
 
     row: int | str

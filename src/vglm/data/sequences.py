@@ -33,7 +33,7 @@ _MAY_EXPAND = re.compile("[^\\x00-\\x7f\\u3000-\\u303f\\u4e00-\\u9fff\\uff01-\\u
 
 
 class Measuring(Protocol):
-    """What is asked of a processor; `VisualGlmProcessor` answers it."""
+    """The processor interface used here; `VisualGlmProcessor` implements it."""
 
     num_image_tokens: int
 
@@ -75,7 +75,7 @@ class SequenceStatistics:
 
 
 class TrainingSequences(SampleSequence):
-    """The answers to learn, as samples: a view that reads its samples as they are asked for.
+    """The answers to learn, as samples: a view that reads its samples on access.
 
     Nothing is tokenized for sequences that cannot be too long: a text has no more tokens than bytes.
 

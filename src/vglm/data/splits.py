@@ -233,7 +233,7 @@ class Splits:
         return replace(self, train=pick(self.train, limit))
 
     def warn_of_tiny_test(self) -> None:
-        """Say before training that a test split of one picture tells nothing; folds are put together afterwards."""
+        """Warn before training that a test split of one picture measures nothing; folds are put together afterwards."""
         if self.plan.get("protocol") or not _is_listed(self.test) or not len(self.test):
             return
         shown = {str(sample.image) for sample, _ in zip(self.test, range(_LOOKED_AT), strict=False)}
@@ -396,7 +396,7 @@ def pick(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
 
 _PICK_SEED = 1
 _LOOKED_AT = 100
-"""So many test samples are looked at before a test split is said to show one picture."""
+"""Number of test samples to check before a test split counts as one picture."""
 
 
 def _is_listed(samples: Sequence[Sample]) -> bool:
@@ -416,7 +416,7 @@ def _outline(samples: Sequence[Sample]) -> Outline:
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:
-    """One hash of everything that is asked and answered in a split, in order.
+    """One hash of all questions and answers of a split, in order.
 
     Args:
         samples: The split. Of a picture only the file's name counts; its content has a hash of its own.

@@ -16,7 +16,7 @@ recorded with the sample, and applied again whenever the sample opens its pictur
 | `percentiles` | the picture's own 0.5 and 99.5 percentiles, pixels of padding left out | likewise |
 | `<center>/<width>` | these values, such as `2048/4096`, after the rescaling | these values |
 
-The rule is `dataset.options.window`; X-ray formats have `auto` if nothing is said, others open 16-bit grey as `full`
+The rule is `dataset.options.window`; X-ray formats have `auto` by default, others open 16-bit grey as `full`
 and DICOM as `auto`, without a record. "Rescaling" is by a DICOM header's slope and intercept, or by its modality
 look-up table, see `vglm.data.dicom`.
 """

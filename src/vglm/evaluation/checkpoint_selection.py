@@ -354,7 +354,7 @@ _SPARE_TOKENS = 4
 
 @dataclass(frozen=True)
 class EvalSamples:
-    """What a model is asked at each checkpoint.
+    """The samples that are scored at each checkpoint.
 
     Attributes:
         domain: Of what it learns.
@@ -430,7 +430,7 @@ class CheckpointSelection:
         return splits.hold_out_validation(self.validation_share)
 
     def select(self, splits: Splits) -> EvalSamples:
-        """Choose what to ask; the same of the same data, whatever the run's seed.
+        """Choose the samples to score; the same for the same data, whatever the run's seed.
 
         Args:
             splits: As `divide` gave them.
@@ -468,7 +468,7 @@ class CheckpointSelection:
         Args:
             samples: As chosen by `select`.
             collate: Of the training: its processor, and its features of pictures if there are any.
-            arguments: The trainer's: where the run folder is, and how many samples are asked at a time
+            arguments: The trainer's: where the run folder is, and the batch size of scoring
                 (`per_device_eval_batch_size`).
             metrics: What the run is to be scored by, as `MetricSettings.of` takes it.
         """

@@ -174,10 +174,10 @@ def evaluate(
     Args:
         run: A run, its folder, or `latest`; None for a model alone.
         model: The run's base model, or the model that is evaluated; the run's own if not given.
-        dataset: What to ask about, see `vglm.load_dataset`, or its path; the run's own data if not given.
+        dataset: The data, see `vglm.load_dataset`, or its path; the run's own data if not given.
         metrics: What to score by, the primary one first; the run's own if not given. Exact match and ROUGE-L are always
             there.
-        task: In which words to ask; as they are if not given.
+        task: The task, whose prompt words the questions; unchanged if not given.
         unverified: Whether to take a result that failed its check after training.
         output_dir: The evaluation folder; `<run>/evaluation`, or one below outputs/evaluation, if not given.
         splits: Those that the data has of these.
@@ -280,7 +280,7 @@ def evaluate(
         described = noted(described, output, settings.names, tuned)
         write_evaluation(described, folder)
         score_arms(folder, settings)
-        keep_ratings(output, folder)  # what people said of answers that are still the same counts on
+        keep_ratings(output, folder)  # ratings of answers that are unchanged stay valid
         comparison = score_folder(folder, settings)
         keep_report(output, folder, settings.names)
         write_report(folder, comparison)

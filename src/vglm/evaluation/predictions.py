@@ -7,11 +7,11 @@ evaluation/
   answers.json                   what was noted while the models were loaded, so that all can be scored again
   <baseline>/predictions.jsonl   one record per sample and draw, e.g. before/ or shuffled/
   <candidate>/predictions.jsonl  the same samples, e.g. after/ or true/
-  <control>/predictions.jsonl    asked otherwise: before-blank/, after-text-only/, after-prompt-1/
+  <control>/predictions.jsonl    other images or wordings: before-blank/, after-text-only/, after-prompt-1/
   baselines.json                 what answers without a tuned model are worth on the test split; see `baselines`
   <arm>/seconds.<rank>.jsonl     how long its batches took in each process
   <arm>/scores.jsonl             what its answers score by `metrics.external`, computed once; external.json says how
-  verdicts.jsonl                 with `metrics.external.judge`: what the judge was asked and said
+  verdicts.jsonl                 with `metrics.external.judge`: the judge's requests and replies
   images/<sha256>.webp           a copy of every image, so that the report can be rebuilt anywhere
   leaks.json                     test pictures that were trained on, or are made from one that was, if there are any
   training_loss.json             of a run: what the tuned model's loss is on training samples, highest first
@@ -93,7 +93,7 @@ class Prediction:
         id: The sample's id, unique within its split.
         group: The sample's group (study, patient, star), for statistics that must not count it twice.
         split: Which list of samples it comes from: `test`, or `retention` for general questions.
-        kind: The sort of question, where the data tells.
+        kind: The kind of question, where the data has it.
         language: Of the prompt, which reads `问：…\n答：` in Chinese (`zh`) and `Q:…\nA:` in English (`en`).
         question: The last question of the dialogue.
         history: The turns before it, as (question, answer) pairs.
@@ -102,7 +102,7 @@ class Prediction:
         image: Where the image was read from; None for text-only samples and images made in memory.
         image_sha256: Hash of the image's content; None for text-only samples and images that cannot be read.
         error: Why there is no prediction; None where there is one.
-        meta: What else the data tells of the sample in texts, whole numbers and yes or no, for slices. `choices` are
+        meta: Further fields of the sample that are texts, integers or booleans, for slices. `choices` are
             the answers that its question offers, as a JSON list of texts.
         draw: Which of several sampled answers to the same question this is, from 0; 0 for greedy ones.
         likelihoods: Given answer, such as "yes" -> natural logarithm of the probability that the model says exactly
@@ -202,7 +202,7 @@ class Evaluation:
         created: When, as ISO 8601.
         stamps: Warnings on the front page.
         controls: Arms that answer test questions with other images or none, see `vglm.evaluation.predict.image_use`.
-        data: Split -> hash of all that was asked and answered in it, see `vglm.data.splits.fingerprint`.
+        data: Split -> hash of its questions and answers, see `vglm.data.splits.fingerprint`.
         sealed: Hash of `seals.json`, see `vglm.evaluation.seals`; None in older files.
         answered_with: Hash of all that the answers depend on; None where they cannot be used for another evaluation.
         history: The evaluations of these test samples as far as known, in order, this one last.
@@ -407,7 +407,7 @@ def recover_predictions(path: Path) -> list[Prediction]:
     """
     if not path.is_file():
         return []
-    with suppress(UnicodeDecodeError):  # which `read_predictions` tells
+    with suppress(UnicodeDecodeError):  # which `read_predictions` reports
         whole_lines(path)
     return read_predictions(path)
 

@@ -38,7 +38,7 @@ REFUSED = {
     "vllm": "vLLM has one position a token, or M-RoPE's three, and causal masks, and so cannot express this"
     " architecture; serve it with vglm api.",
 }
-"""Forms that are asked for and cannot be, and why."""
+"""Requested forms that are not available, and why."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _PRIVATE_FACTS = ("run",)  # where it lay on the machine

@@ -117,7 +117,7 @@ def _score_changes(folder: Path) -> Iterator[Message]:
     path = inside(folder, DESCRIPTION_FILE)
     if not path.is_file():
         return
-    with suppress(ValueError, RecursionError):  # said where it is read
+    with suppress(ValueError, RecursionError):  # reported where it is read
         described = json.loads(path.read_bytes())
         is_sealed = isinstance(described, dict) and "metrics" in described
         if is_sealed and described.get("sha256") != scores_digest(described["metrics"], folder):

@@ -41,7 +41,7 @@ def track_evaluation(evaluation: Path, tuned: Run | None, named: str = "none") -
         named: The tracker that the command line names: without it nothing leaves this machine.
 
     Returns:
-        Where it went, in words; None where nothing was tracked or it failed, which is said on stderr.
+        Where it went, in words; None where nothing was tracked or it failed, with a message on stderr.
     """
     run, settings = (None, None) if tuned is None else (tuned.folder, tuned.config.get("tracker"))
     kind = settings.get("report_to") if isinstance(settings, Mapping) else None
@@ -71,7 +71,7 @@ def track_evaluation(evaluation: Path, tuned: Run | None, named: str = "none") -
 
 
 def find_run_id(run: Path) -> str | None:
-    """The id that Weights & Biases gave to a run, the newest one; None where its folder tells of none."""
+    """The id that Weights & Biases gave to a run, the newest one; None where its folder has none."""
     names = [_RUN_NAME.fullmatch(path.name) for path in (run / "wandb").glob("*run-*")]
     matches = sorted((name[1], name[2]) for name in names if name is not None)
     return matches[-1][1] if matches else None

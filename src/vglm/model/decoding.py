@@ -144,7 +144,7 @@ class DecodingBatch:
         self._place += 1
 
     def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """What attention asks of a cache: write a column, give all that are in use."""
+        """The cache interface that attention uses: write a column, return all in use."""
         keys, values = self.keys[layer], self.values[layer]
         place = self._place.to(keys.device)
         keys.index_copy_(2, place, key)

@@ -514,7 +514,7 @@ def _resolve_devices(device_map: str | int | torch.device | dict[str, Any] | Non
 
 
 def default_device() -> torch.device:
-    """Where models go that are not told otherwise: the accelerator where there is one, else the CPU.
+    """The default device of models: the accelerator where there is one, else the CPU.
 
     Of several processes each has its own; `trainer.use_cpu` and the environment variable ACCELERATE_USE_CPU count.
     """

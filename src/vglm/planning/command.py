@@ -15,7 +15,7 @@ def add_command(commands: Commands) -> None:
         "plan",
         _plan,
         doing="reading the recipe",
-        help="tell before a training whether it fits, and how long it takes",
+        help="predict before a training whether it fits, and how long it takes",
         description="Count what a recipe takes of memory, disk and time, before anything loads: each part of the model,"
         " adapter, gradients, optimizer, activations, logits. The weights need not be there. Where it does not fit, the"
         " cheapest change that does. Exit code 0: fits; 1: does not.",
@@ -95,7 +95,7 @@ def _plan(parsed: argparse.Namespace) -> int:
 
 
 def _assumed(parsed: argparse.Namespace) -> Any:
-    """Rows that are said on the command line; None where nothing is."""
+    """Rows given on the command line; None if none are."""
     from vglm.planning.setting import Assumed
 
     options = {"samples": parsed.samples, "tokens": parsed.tokens, "answer_tokens": parsed.answer_tokens}

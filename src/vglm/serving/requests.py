@@ -218,7 +218,7 @@ class ChatRequest(BaseModel):
         return urls[0] if urls else None
 
     def question(self, picture: Image.Image | None, limits: Limits) -> Question:
-        """What is asked; if not said otherwise, the prompt is English where the last text has no Chinese character.
+        """The question; by default the prompt is English where the last text has no Chinese character.
 
         Args:
             picture: That of `picture_url`.

@@ -154,8 +154,8 @@ def draw(samplers: Sequence[Sampler], logits: Tensor) -> list[int]:
         B ids.
     """
     kinds: dict[Hashable, list[int]] = {}
-    for place, sampler in enumerate(samplers):
-        kinds.setdefault(sampler.kind, []).append(place)
+    for index, sampler in enumerate(samplers):
+        kinds.setdefault(sampler.kind, []).append(index)
     chosen = [0] * len(samplers)
     for places in kinds.values():
         rows = logits[torch.tensor(places, device=logits.device)].float()

@@ -28,7 +28,7 @@ _TRIES = 4
 
 
 class Decoder(Protocol):
-    """What is asked of a processor; `VisualGlmProcessor` answers it."""
+    """The processor interface used here; `VisualGlmProcessor` implements it."""
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Turn one answer's ids into its text."""

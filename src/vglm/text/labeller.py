@@ -274,11 +274,11 @@ def _plain(sentence: str) -> str:
 def _read_clause(clause: str) -> Iterator[tuple[str, Certainty]]:
     """What a clause says, item by item."""
     items = clause.split(",")
-    goes_on = [place > 0 and _continues(items, place) for place in range(len(items))]
+    goes_on = [index > 0 and _continues(items, index) for index in range(len(items))]
     is_denied = False  # by what stands before, as far as the list goes
-    for place, item in enumerate(items):
-        carried = is_denied and goes_on[place]
-        rest = ",".join(items[place + 1 :])
+    for index, item in enumerate(items):
+        carried = is_denied and goes_on[index]
+        rest = ",".join(items[index + 1 :])
         yield from (*_read_mentions(item, rest, carried), *_read_organs(item, carried))
         is_denied = _denied(item, carried)
 

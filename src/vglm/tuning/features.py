@@ -54,7 +54,7 @@ def cache_features(
         processor: The model's processor.
         samples: What will be trained on; a set that makes its samples on demand (`dialogues()`) is not cached.
         device: Where to encode; by default where the vision parts are.
-        others: Whose pictures the model will be asked about while it trains.
+        others: Samples that are scored during training, whose pictures are encoded too.
         folder: Where features are kept; `cache_folder("features")` if not given.
 
     Returns:

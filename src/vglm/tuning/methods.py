@@ -102,7 +102,7 @@ def check_method(
 
 
 def _check_machine(arguments: TrainingArguments, dtype: str | None) -> None:
-    """Refuse what this machine, or this number of processes, cannot do as it was asked."""
+    """Refuse what this machine, or this number of processes, cannot do."""
     is_cpu = arguments.device.type == "cpu"
     if arguments.fp16 and is_cpu:
         raise ConfigError(
@@ -235,10 +235,10 @@ def attach(model: VisualGlmForConditionalGeneration, method: Method) -> Tuned:
 
 
 def _refuse_absent(model: VisualGlmForConditionalGeneration, config: PeftConfig) -> None:
-    """Stop before a training of less than was asked for: peft passes over names that no module has."""
+    """Refuse names of modules that do not exist, which peft ignores."""
     modules = [name for name, _ in model.named_modules() if name]
     ends = {
-        ".".join(parts[place:]) for module in modules for parts in [module.split(".")] for place in range(len(parts))
+        ".".join(parts[index:]) for module in modules for parts in [module.split(".")] for index in range(len(parts))
     }
     absent = []
     for key in _MODULE_NAMES:

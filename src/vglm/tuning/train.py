@@ -65,7 +65,7 @@ class CheckpointSelection(Protocol):
         """The data, with a validation split where checkpoints are chosen by one."""
 
     def select(self, splits: Splits) -> Iterable[Sample]:
-        """What is asked at each checkpoint."""
+        """The samples to score at each checkpoint."""
 
     def watch(
         self, samples: Any, collate: Collator, arguments: TrainingArguments, metrics: Any

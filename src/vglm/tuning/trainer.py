@@ -562,7 +562,7 @@ class _Progress:
 
 
 class _Loop(TrainerCallback):
-    """Takes up the counts of a checkpoint, and ends training after a step with a checkpoint where that is asked."""
+    """Takes up the counts of a checkpoint, and ends training after a step with a checkpoint on request."""
 
     def __init__(self, trainer: WorkbenchTrainer) -> None:
         self.trainer = trainer

@@ -154,7 +154,7 @@ def measure(curve: LightCurve) -> Measurement:
             " outliers out"
         )
     frequencies = lowest + step * np.arange(int(number) + 1, dtype=np.float64)
-    with np.errstate(all="ignore"):  # of fluxes that no star has; told below
+    with np.errstate(all="ignore"):  # of fluxes that no star has; reported below
         spectrum = _amplitudes(curve, frequencies)
         faintest, brightest = np.percentile(curve.flux, [0.5, 99.5])
     if not (np.isfinite(spectrum).all() and 0 < brightest < np.inf):

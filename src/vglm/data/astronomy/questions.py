@@ -93,7 +93,7 @@ def ask(question: Question, value: str | float, language: Language, star: str) -
     """One question and its answer.
 
     Args:
-        question: What is asked.
+        question: The question.
         value: For "type" a key of `TYPES`, or any other name, which is then the answer in both languages; for "period"
             days, for "amplitude" magnitudes.
         language: Of question and answer.

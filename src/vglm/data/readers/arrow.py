@@ -202,8 +202,8 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
                 for first in range(0, batch.num_rows, _ROWS_AT_ONCE):
                     part = batch.slice(first, _ROWS_AT_ONCE)
                     columns = {
-                        name: _values(part.column(place), file, whole, labels.get(name))
-                        for place, name in enumerate(part.schema.names)
+                        name: _values(part.column(index), file, whole, labels.get(name))
+                        for index, name in enumerate(part.schema.names)
                     }
                     for place in range(part.num_rows):
                         yield {name: values[place] for name, values in columns.items()}

@@ -50,7 +50,7 @@ from vglm.errors import ConfigError, DataError
 from vglm.text.prompt import Language
 
 CAPTION_QUESTIONS: Mapping[Language, str] = {"zh": "描述这张图片。", "en": "Describe the picture."}
-"""What is asked of a picture that comes with a caption only."""
+"""The question about a picture that has only a caption."""
 
 _CAPTIONS = ("caption", "text", "txt", "description", "report", "描述", "报告")
 _GUESSES = {
@@ -104,7 +104,7 @@ class ColumnOptions(DialogueOptions, total=False):
         input_column: The column that goes on with the question on a line of its own; `input` beside `instruction`.
         system_column: The column with what comes before the first question; `system` if there is one.
         columns: Several of these in one: `{image: Bild, question: Frage, answer: Antwort}`.
-        question: What is asked in every row of a table without a question column.
+        question: The question of every row of a table without a question column.
     """
 
     image_column: str | None
@@ -154,7 +154,7 @@ class TableReader:
     Attributes:
         dialogues: Reads rows that hold messages, and carries the options of dialogues.
         columns: Which column is what; None where the rows hold messages.
-        question: What is asked where there is no question column.
+        question: The question where there is no question column.
         renamed: Where the rows hold messages: what the columns that were named by the user are called there.
         cells: Goes through a column from the first row on, if it can be read twice.
         whole: Columns known to hold whole numbers only.

@@ -282,7 +282,7 @@ def _content(check: RowCheck, message: Mapping[str, Any]) -> tuple[str, list[Any
 def _pair(check: RowCheck, messages: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
     """The questions and their answers; what else there is becomes a fault."""
     if any(not role for role, _ in messages):
-        return [], []  # told already
+        return [], []  # reported already
     dialogue = [(role, text) for role, text in messages if role != "system"]
     first = next((index for index, (role, _) in enumerate(messages) if role != "system"), len(messages))
     if any(role == "system" for role, _ in messages[first:]):

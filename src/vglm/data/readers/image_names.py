@@ -4,7 +4,7 @@ explain("/9j/4AAQSkZJRg...")                             ("the picture itself in
 find_alike(Path("pets"), "images\\Cat.png ", {})       Alike(pets/images/Cat.png, is_same=True)
 
 Windows separates folders by backslashes, macOS may compose letters of two characters (NFD), spreadsheets leave blanks:
-such a name still means one file. Upper and lower case tell files apart here, so a name of another case is only shown.
+such a name still means one file. File names are case-sensitive here, so a name that differs in case is only suggested.
 """
 
 import contextlib

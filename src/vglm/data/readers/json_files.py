@@ -1,4 +1,4 @@
-"""JSON and JSON Lines for the readers: a whole file read once, or a look at its beginning to tell what it holds.
+"""JSON and JSON Lines for the readers: a whole file read once, or its beginning, to detect what it holds.
 
 peek_json(Path("openi-zh.json"))
 Peek(kind="object", keys=("annotations",), records=({"image_id": "2882_1", "caption": "..."},))

@@ -16,7 +16,7 @@ class QuestionOptions(TypedDict, total=False):
     """Options of these formats.
 
     Attributes:
-        question: What is asked about every picture; the format's own question if None.
+        question: The question about every picture; the format's own question if None.
         language: Of the prompts; by the words of each row if None.
     """
 

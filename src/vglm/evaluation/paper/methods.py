@@ -140,12 +140,12 @@ def _names(whose: Sequence[Source], sources: Sequence[Source]) -> Text:
 def _noted(key: str, fact: str, *, of_tuning: bool = False) -> Fact:
     """A fact that the evaluation itself notes, in a sentence."""
 
-    def tell(source: Source) -> list[Text] | None:
+    def sentences(source: Source) -> list[Text] | None:
         if of_tuning and not source.is_tuning:
             return None
         return [say(key, what=translate(source.facts[fact]))] if fact in source.facts else []
 
-    return tell
+    return sentences
 
 
 def _base(source: Source) -> list[Text] | None:
@@ -230,13 +230,13 @@ def _seed(source: Source) -> list[Text] | None:
 def _setting(key: str, *names: str) -> Fact:
     """A value of the run's config, in a sentence."""
 
-    def tell(source: Source) -> list[Text] | None:
+    def sentences(source: Source) -> list[Text] | None:
         if not source.is_tuning:
             return None
         value = source.setting(*names)
         return [] if value is None else [say(key, what=value)]
 
-    return tell
+    return sentences
 
 
 def _cost(source: Source) -> list[Text] | None:

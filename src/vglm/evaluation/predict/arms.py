@@ -285,7 +285,7 @@ def limited(arms: Arms, whole: Samples, samples: Samples, run: Run | None) -> Ar
     Args:
         arms: What is evaluated.
         whole: Split -> its samples.
-        samples: Split -> those that are asked.
+        samples: Split -> the samples to evaluate.
         run: The run; None for a model alone.
     """
     parts = [
@@ -298,7 +298,7 @@ def limited(arms: Arms, whole: Samples, samples: Samples, run: Run | None) -> Ar
         parts.insert(0, Message("limited_training", {"n": learned}))
     if not parts:
         return arms
-    is_known = "test" not in whole or len(samples["test"]) == len(whole["test"])  # else nobody can tell by its hash
+    is_known = "test" not in whole or len(samples["test"]) == len(whole["test"])  # else its hash is of another set
     stamp = Stamp(text="LIMITED", detail=Message("limited", {"parts": tuple(parts)}))
     return replace(arms, stamps=(*arms.stamps, stamp), is_other_test=arms.is_other_test and is_known)
 
@@ -378,13 +378,13 @@ def answer(
     examples: Sequence[Sample] = (),
     trained: Sequence[Sample] = (),
 ) -> Answers:
-    """Let both arms answer all they are asked, one model in memory at a time, with the same settings.
+    """Let both arms answer all their samples, one model in memory at a time, with the same settings.
 
     Where answers are sampled, controls get as many draws as the arms, of the same random numbers.
 
     Args:
         arms: What is evaluated.
-        folder: The evaluation folder to write into; what lies there from a run that was stopped is not asked again.
+        folder: The evaluation folder to write into; answers of a stopped evaluation there are kept.
         decoding: How to answer.
         train: The training samples among which the untuned model looks for the nearest images; none if empty.
         feature_cache: See `generate_predictions`.
@@ -523,7 +523,7 @@ def _resolved(argument: str, arms: Arms) -> str:
 
 
 def _is_own_group(record: Prediction) -> bool:
-    """Whether a sample's group is only a name for itself or its picture, where the data tells nothing of groups."""
+    """Whether a sample's group is only a name for itself or its picture, where the data has no groups."""
     return record.group == record.id or (record.image is not None and f"/{record.image}".endswith(f"/{record.group}"))
 
 
@@ -606,7 +606,7 @@ def answers_key(key: Sequence[Any], model: Any, samples: Samples) -> str | None:
 
     Args:
         key: See `work_key`.
-        model: As `vglm.evaluate` got it. Nothing tells whether a loaded one was changed, so for that there is no hash.
+        model: As `vglm.evaluate` got it. A loaded model may have been changed since, so it has no hash.
         samples: Split -> samples; a picture counts with its file's size and time of change.
     """
     if not isinstance(model, str | PathLike | Mapping | None):

@@ -104,7 +104,7 @@ def _count_fitting(examples: Sequence[Sample], test: Sequence[Sample], processor
         left_out = max(left_out, cut.turns)
     fitting = len(turns) - left_out
     sizes = [len(example.turns) for example in examples]
-    return sum(sum(sizes[: place + 1]) <= fitting for place in range(len(sizes)))
+    return sum(sum(sizes[: index + 1]) <= fitting for index in range(len(sizes)))
 
 
 # --- the nearest image ------------------------------------------------------------------------------------------------

@@ -59,14 +59,14 @@ SETTINGS = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_r
 
 
 class GenerativeModel(ScoringModel, Protocol):
-    """What is asked of a model; a VisualGLM and a `PeftModel` of one answer it."""
+    """The model interface used here; VisualGLM and a `PeftModel` of it implement it."""
 
     def generate(self, **inputs: Any) -> torch.Tensor:
         """Continue `input_ids` (B, L); returns (B, L + new tokens), int64."""
 
 
 class AnsweringProcessor(Processor, Protocol):
-    """What is asked of a processor; `VisualGlmProcessor` answers it.
+    """The processor interface used here; `VisualGlmProcessor` implements it.
 
     Attributes:
         tokenizer: Knows `eos_token_id`, which ends an answer.
@@ -106,7 +106,7 @@ def generate_predictions(
         title: What the progress bar shows; the split if not given.
         feature_cache: Whether to keep, and reuse, what the model's vision parts make of each picture, see
             `vglm.tuning.features`; or a cache that is open, for a model that has let go of its vision parts.
-        records: A file to which each batch's records are added. Samples that have a record there are not asked again,
+        records: A file to which each batch's records are added. Samples that have a record there are skipped,
             so a call that was killed goes on where it was; the model and the settings must be the same.
 
     Returns:
@@ -151,7 +151,7 @@ def answer_splits(
 ) -> list[Prediction]:
     """Let a model answer an arm's questions into an evaluation folder, where it goes on if it was stopped there.
 
-    The main process finds what has no answer yet, whoever answered the rest. Of that, ordered by length, every process
+    The main process determines which answers are missing. Of that, ordered by length, every process
     takes an equal part, and keeps its records in a file of its own until all are done.
 
     Args:
@@ -231,7 +231,7 @@ def answer_splits(
 
 
 def rows_at_once(model: Any, decoding: Decoding, splits: Mapping[str, Sequence[Sample]]) -> int:
-    """Answers per call of the model: as asked for, or as many as fit into the memory that is free.
+    """Answers per call of the model: as requested, or as many as fit into the memory that is free.
 
     Args:
         model: A VisualGLM, or a `PeftModel` of one.
@@ -255,11 +255,11 @@ def _rows(
 ) -> Iterator[tuple[_Row, Prediction | None]]:
     """All answers that are wanted, in the order of samples and draws, each with its record if that is known."""
     for split, samples in splits.items():
-        for place, sample in enumerate(samples):
+        for index, sample in enumerate(samples):
             for draw in range(decoding.draws):
                 record = stored.get((split, sample.id, draw))
                 is_known = record is not None and _asks_the_same(record, sample)
-                yield (split, place, draw), record if is_known else None
+                yield (split, index, draw), record if is_known else None
 
 
 def _by_length(splits: Mapping[str, Sequence[Sample]], rows: Sequence[_Row]) -> list[_Row]:

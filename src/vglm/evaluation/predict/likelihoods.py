@@ -33,7 +33,7 @@ UNSCORED = ("retention",)
 
 
 class ScoringModel(Protocol):
-    """What is asked of a model; a VisualGLM and a `PeftModel` of one answer it."""
+    """The model interface used here; VisualGLM and a `PeftModel` of it implement it."""
 
     @property
     def device(self) -> torch.device:
@@ -160,10 +160,10 @@ def add_likelihoods(
         for key, value in stored.items()
         if set(value) == set(lists.get(key, ()))
     }
-    missing = [  # places, not samples: those that are made on demand hold their pictures
-        (split, place, sample.id)
+    missing = [  # indices, not samples: those that are made on demand hold their pictures
+        (split, index, sample.id)
         for split, samples in splits.items()
-        for place, sample in enumerate(samples)
+        for index, sample in enumerate(samples)
         if lists.get((split, sample.id)) and (split, sample.id) not in scored
     ]
 
@@ -276,7 +276,7 @@ def score_choices(
             f" {sum(not row for row in lists)} of them empty."
         )
     scores = dict(_score(model, processor, samples.__getitem__, lists, batch_size, title, feature_cache))
-    return [scores.get(place, []) for place in range(len(samples))]
+    return [scores.get(index, []) for index in range(len(samples))]
 
 
 def _score(
@@ -314,15 +314,15 @@ def _batches(
     An image is decoded once, and is gone with its batches.
     """
     batch: list[tuple[int, Sample]] = []
-    lengths = [prompt_length(sample_at(place)) + max(map(len, choices)) for place, choices in enumerate(lists)]
-    for place in sorted(range(len(lists)), key=lengths.__getitem__, reverse=True):
-        sample = sample_at(place)
+    lengths = [prompt_length(sample_at(index)) + max(map(len, choices)) for index, choices in enumerate(lists)]
+    for index in sorted(range(len(lists)), key=lengths.__getitem__, reverse=True):
+        sample = sample_at(index)
         try:
             sample = replace(sample, image=open_image_of(sample), window=None)
         except DataError:
             continue
-        for choice in lists[place]:
-            batch.append((place, replace(sample, turns=(*sample.turns[:-1], Turn(sample.question, choice)))))
+        for choice in lists[index]:
+            batch.append((index, replace(sample, turns=(*sample.turns[:-1], Turn(sample.question, choice)))))
             if len(batch) == batch_size:
                 yield batch
                 batch = []

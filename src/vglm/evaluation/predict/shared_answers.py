@@ -47,7 +47,7 @@ class SharedAnswers:
         Args:
             folder: The evaluation folder.
             label: The arm's name.
-            splits: What it is asked.
+            splits: The questions.
         """
         target = folder / label
         if self.facts is None or target.exists():

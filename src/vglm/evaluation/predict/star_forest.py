@@ -93,7 +93,7 @@ def _measured(sample: Sample) -> tuple[LightCurve, Measurement]:
 
 
 def features(curve: LightCurve, measurement: Measurement) -> NDArray[np.float64]:
-    """Numbers that tell types of variable stars apart, shape (14,).
+    """Features that separate the types of variable stars, shape (14,).
 
     Args:
         curve: The series.

@@ -36,9 +36,9 @@ class Task:
 
     Attributes:
         name: In lower case, such as `mme`: part of folder names and reports.
-        version: An integer or x.y, raised whenever what is asked or counted changes, so that scores of different
+        version: An integer or x.y, raised whenever prompt, data or scoring changes, so that scores of different
             versions are not taken for comparable.
-        prompt: What is asked: a template, see `fill_template`.
+        prompt: A template of the question, see `fill_template`.
 
     Raises:
         ConfigError: The name, the version or the prompt cannot be.
@@ -64,7 +64,7 @@ class Task:
         return facts if not facts and self.prompt == QUESTION else {**facts, "prompt": self.prompt}
 
     def check(self, samples: dict[str, Sequence[Sample]]) -> dict[str, Sequence[Sample]]:
-        """Pass on what is to be asked about, if the prompt can be made of it.
+        """Return the samples to evaluate, if the prompt can be made of it.
 
         Raises:
             ConfigError: The prompt has a field that not all samples have.
@@ -81,7 +81,7 @@ class Task:
         """The same arms, asked in the task's words, with the task among their facts.
 
         Args:
-            arms: With samples as they were read: what is said of their origin stays true.
+            arms: With samples as they were read, so that their provenance stays valid.
         """
         title = arms.title
         if self.name is not None:

@@ -114,7 +114,7 @@ def print_summary(
 
 
 def print_table(table: Table, language: Language, console: Console | None = None) -> None:
-    """Print one table of a section; 80 columns of standard output if not said otherwise."""
+    """Print one table of a section; 80 columns on standard output by default."""
     (console or Console(width=80, highlight=False, force_jupyter=False)).print(_printed(table, language))
 
 

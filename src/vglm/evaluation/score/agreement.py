@@ -20,7 +20,7 @@ class Agreement:
     """What several references to each question say of the people who wrote them.
 
     Attributes:
-        metric: By which they are scored: VQA accuracy where that was asked for, else `EXACT_MATCH`.
+        metric: By which they are scored: VQA accuracy where requested, else `EXACT_MATCH`.
         n: Samples with two references or more.
         references: Mean number of references to these.
         by_sample: Sample's id -> share of pairs of its references that are equal after normalisation.
@@ -125,7 +125,7 @@ def _people(record: Prediction) -> list[Prediction]:
     answers = human_answers(record)
     return [
         replace(
-            _judged_by(record, [*answers[:place], *answers[place + 1 :]]), prediction=answer, error=None, draw=place
+            _judged_by(record, [*answers[:index], *answers[index + 1 :]]), prediction=answer, error=None, draw=index
         )
-        for place, answer in enumerate(answers)
+        for index, answer in enumerate(answers)
     ]

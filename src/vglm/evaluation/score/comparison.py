@@ -1,13 +1,13 @@
 """Two arms of predictions on the same samples, side by side: scores, differences, how sure they are, and what flipped.
 
-The first metric that was asked for is the primary one: it was named before anyone saw a score, and the verdict rests on
+The first metric requested is the primary one: it was named before anyone saw a score, and the verdict rests on
 it. The p-values are Holm-corrected over all metrics of a split; intervals of slices are not corrected for their number.
 
 Samples that an arm has no answer to, as where a picture cannot be opened, are counted as `errors` and scored in neither
 arm; where not one sample of a split has both answers, all count as wrong.
 
 `decisive` is the metric that calls an answer right or wrong, and so decides what flipped: the primary one where it is a
-share of right answers, else one that was asked for and decides, else exact match.
+share of right answers, else a requested one that decides, else exact match.
 
 Where several answers to each question were drawn, answers are paired draw by draw, and a sample with its mean over the
 draws counts as one: `n`, `errors` and `changed` are samples, and nothing takes draws for independent. `cut` counts
@@ -333,9 +333,9 @@ class Comparison:
         candidate: Label of the arm that is judged.
         splits: Split name -> its pairs' summary, in the order of the predictions.
         labels: The closed set of classes; None for the different references.
-        gains: How much of the score rests on the image; empty where no control was asked.
+        gains: How much of the score rests on the image; empty without controls.
         baselines: What simple rules score; empty where not computed.
-        conventions: The candidate by other projects' conventions; empty where none was asked for.
+        conventions: The candidate by other projects' conventions; empty where none was requested.
         budget_points: How many points of retention the run was allowed to lose; None without such a budget.
     """
 
@@ -397,7 +397,7 @@ class Comparison:
             for field, parts in self.splits[self.main].slices.items()
             for value, part in parts.items()
         ]
-        corrected = holm({str(place): part.primary.p_value for place, (*_, part) in enumerate(slices)})
+        corrected = holm({str(index): part.primary.p_value for index, (*_, part) in enumerate(slices)})
         return tuple(
             WorseSlice(field, value, part, p_value)
             for (field, value, part), p_value in zip(slices, corrected.values(), strict=True)
@@ -419,7 +419,7 @@ class Comparison:
             return {}
         try:
             return {label: self._classes(records) for label, records in self._arms.items()}
-        except DataError:  # said in `not_computed`
+        except DataError:  # listed in `not_computed`
             return {}
 
     def _classes(self, records: Sequence[Prediction]) -> dict[str, Any]:
@@ -760,7 +760,7 @@ def _decide(
     """The metric by which answers are right or wrong, and whether each pair's are; None for exact match.
 
     It is the primary metric where that is a mean over answers that score 0 or 1 each; else, as for MME's score or an
-    F1, the first of the accuracies that were asked for; else exact match.
+    F1, the first requested accuracy; else exact match.
     """
     for metric in (metrics[0], *(metric for metric in metrics[1:] if metric.decides)):
         if metric is EXACT_MATCH:

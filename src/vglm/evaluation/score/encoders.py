@@ -328,7 +328,7 @@ def _device() -> torch.device:
 
 
 def _sha256(files: Sequence[Path]) -> str:
-    """The beginning of a hash of files' content, to tell weights apart."""
+    """The beginning of a hash of files' content, to identify weights."""
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:

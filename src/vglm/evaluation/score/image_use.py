@@ -56,7 +56,7 @@ class VisualGain:
     answers: tuple[Sequence[Prediction], Sequence[Prediction]] = field(default=((), ()), repr=False, compare=False)
 
     def is_at_floor(self, metric: Metric) -> bool:
-        """Whether the arm scores nothing with any image, so that the metric cannot tell whether it looks."""
+        """Whether the arm scores nothing with any image, so that the metric cannot show whether it uses images."""
         return metric.higher_is_better is not False and self.result.before == self.result.after == 0
 
 
@@ -84,7 +84,7 @@ def compare_gains(baseline: VisualGain, candidate: VisualGain, metric: Metric) -
         metric: What both were scored by.
 
     Returns:
-        The difference of the gains with its interval; None where no question was asked in both arms.
+        The difference of the gains with its interval; None where the arms share no question.
     """
     common = {answer.key for answer in baseline.answers[1]} & {answer.key for answer in candidate.answers[1]}
     if not common:

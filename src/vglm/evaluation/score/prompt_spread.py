@@ -27,7 +27,7 @@ class ArmSpread:
     Attributes:
         scores: By the primary metric, in the order of `PromptSpread.templates`; NaN where it cannot be computed.
         flipped: Samples that are right in some wordings and wrong in others; None where no metric calls answers right.
-        n: Samples that were asked.
+        n: Number of samples.
     """
 
     scores: tuple[float, ...]
@@ -56,9 +56,9 @@ class PromptSpread:
     """Both arms in all wordings.
 
     Attributes:
-        templates: The wordings; the first one, `{question}`, is how the arms were asked.
+        templates: The wordings; the first one, `{question}`, is the original wording.
         metric: The primary metric of the main split.
-        arms: Arm -> its scores; only those that were asked in other words.
+        arms: Arm -> its scores; only those with paraphrases.
     """
 
     templates: tuple[str, ...]
@@ -75,7 +75,7 @@ def read_prompt_spread(folder: Path, evaluation: Evaluation, comparison: Compari
         comparison: Of its arms.
 
     Returns:
-        None where the questions were asked in one wording only.
+        None where there was one wording only.
 
     Raises:
         DataError: Answers are missing, damaged or not about samples of the arm.
@@ -98,7 +98,7 @@ def read_prompt_spread(folder: Path, evaluation: Evaluation, comparison: Compari
     }
     wordings = ("{question}", *(templates[place] for place in sorted(templates)))
     if any(len(spread.scores) != len(wordings) for spread in spreads.values()):
-        raise DataError(f"{folder} is damaged: not every arm was asked in every wording. Evaluate again.")
+        raise DataError(f"{folder} is damaged: an arm lacks answers to some wordings. Evaluate again.")
     return PromptSpread(wordings, part.primary_metric, spreads) if spreads else None
 
 

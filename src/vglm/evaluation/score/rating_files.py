@@ -1,4 +1,4 @@
-"""What people said of the answers of an evaluation, blinded: `ratings/<rater>.jsonl` in the evaluation folder.
+"""Blinded human ratings of an evaluation's answers: `ratings/<rater>.jsonl` in the evaluation folder.
 
     {"rater": "anna", "split": "test", "id": "test.json#3", "left": "after", "verdict": "better", "findings": {},
      "answers_sha256": "5b0e…", "seconds": 7.2, "time": "2026-11-27T06:12:03+00:00"}
@@ -32,7 +32,7 @@ RATER = re.compile(r"\w(?:[\w.-]{0,38}\w)?")
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """What one person said of one sample.
+    """One person's rating of one sample.
 
     Attributes:
         rater: Who.
@@ -167,12 +167,12 @@ def write_ratings(folder: Path, rater: str, ratings: Sequence[Rating]) -> None:
 
 @dataclass(frozen=True)
 class RatingResult:
-    """What people said of an evaluation.
+    """All ratings of an evaluation, summarised.
 
     Attributes:
         summary: Of all raters together, on the samples whose answers differ.
-        raters: Rater -> the summary of what they said.
-        findings: Finding -> the summary of what was said about it.
+        raters: Rater -> the summary of their ratings.
+        findings: Finding -> the summary of its ratings.
         contests: Samples whose answers differ, rated or not.
         identical: Samples with the same answer twice, which were not rated.
         groups: Independent groups among the rated samples.
@@ -187,7 +187,7 @@ class RatingResult:
 
 
 def summarise_folder(folder: Path, evaluation: Evaluation) -> RatingResult | None:
-    """Count what people said of an evaluation; None where there are no ratings.
+    """Summarise the ratings of an evaluation; None where there are no ratings.
 
     Args:
         folder: The evaluation folder.

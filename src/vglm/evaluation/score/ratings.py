@@ -1,4 +1,4 @@
-"""What people said about two arms' answers: wins, ties and losses, an exact test, and how far the raters agree.
+"""Statistics of human ratings of two arms: wins, ties and losses, an exact test, and agreement of the raters.
 
     summarise_ratings([("anna", "test#0", "better"), ("ben", "test#0", "equal"), ("anna", "test#1", "worse"), …])
 

@@ -127,7 +127,7 @@ def _budget(folder: Path) -> float | None:
 
 
 def _conventions(comparison: Comparison, convention: str | None) -> dict[str, Any]:
-    """The main split's candidate by other projects' conventions, where they are asked for."""
+    """The main split's candidate by other projects' conventions, where requested."""
     if convention is None:
         return {}
     records = [pair.candidate for pair in comparison.splits[comparison.main].pairs]
@@ -402,7 +402,7 @@ def score_arms(folder: Path, settings: MetricSettings, *, stored: Collection[str
             `scores.jsonl`, the folder `external.json`, and the description a stamp if answers were left unscored.
         settings: What to score by.
         stored: Keys of `external` whose scores are there already; these are kept as they are.
-        is_final: Whether scores that nobody asks for any more go, and the description gets its stamp.
+        is_final: Whether scores that are no longer requested are removed, and the description gets its stamp.
 
     Raises:
         ConfigError: The settings are wrong.

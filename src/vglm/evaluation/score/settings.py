@@ -139,7 +139,7 @@ class MetricSettings:
         return select_metrics(self.names, self.labels, {**self.own, **stored})
 
     def of_texts(self) -> "tuple[Metric, ...]":
-        """The metrics but those of `external`: nobody asks a judge about a rule's answers."""
+        """The metrics without those of `external`, which are not computed for baselines."""
         computed = {name for key, component in self.components.items() for name in component.names(key)}
         return tuple(metric for metric in self.select() if metric.name not in computed)
 

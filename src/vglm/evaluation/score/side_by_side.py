@@ -709,7 +709,7 @@ def _test_cells(tests: Sequence[MethodTest]) -> tuple[list[str], list[list[str]]
 
 
 def finding(test: MethodTest) -> str:
-    """What may be said of two methods: the less is known of other seeds, the weaker the word."""
+    """The verdict on two methods: the fewer seeds, the weaker."""
     if not test.p_value < LEVEL or test.result.groups < test.result.least_groups:
         return "not told apart"
     return "differ" if test.over_seeds is not None and test.over_seeds.excludes_zero else "in these seeds"

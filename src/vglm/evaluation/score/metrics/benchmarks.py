@@ -37,7 +37,7 @@ COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation
 # --- yes and no ------------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1 << 16)  # all metrics, arms and slices ask again
+@lru_cache(maxsize=1 << 16)  # used by all metrics, arms and slices
 def _yes_or_no(text: str) -> str | None:
     return parse_label(text, YES_NO)
 

@@ -1,4 +1,4 @@
-"""A language model as judge, over any OpenAI-compatible endpoint; off unless asked for, and it sends the answers there.
+"""A language model as judge, over any OpenAI-compatible endpoint; off by default, and it sends the answers there.
 
 ```
 python evaluate.py run=latest metrics.external.judge.base_url=http://localhost:8000/v1 metrics.external.judge.model=<id>
@@ -95,7 +95,7 @@ class Judge:
 
         Args:
             records: The answers.
-            verdicts: A JSON-lines file of replies. What it has is not asked for again; new replies are added as they
+            verdicts: A JSON-lines file of replies. What it has is not requested again; new replies are added as they
                 come, so that a judging that was stopped goes on.
 
         Returns:

@@ -65,9 +65,9 @@ class Classes:
     def as_dict(self) -> dict[str, Any]:
         """Per class: n, precision and recall with Wilson's intervals, F1; and the confusion matrix. JSON-able."""
         rows = {}
-        for place, label in enumerate(self.labels):
-            hits, n = int(self.confusion[place, place]), int(self.confusion[place].sum())
-            named = int(self.confusion[:, place].sum())
+        for index, label in enumerate(self.labels):
+            hits, n = int(self.confusion[index, index]), int(self.confusion[index].sum())
+            named = int(self.confusion[:, index].sum())
             rows[label] = {
                 "n": n,
                 "named": named,
@@ -113,7 +113,7 @@ def _parsed(
     The named label is `len(labels)` where none could be parsed.
     """
     names = collect_labels(records) if labels is None else tuple(labels)
-    places = {name: place for place, name in enumerate(names)}
+    places = {name: index for index, name in enumerate(names)}
     pairs = np.full((len(records), 2), -1, dtype=np.int64)
     for row, record, true in zip(pairs, records, _read_references(records, labels, names), strict=True):
         if true:
@@ -333,8 +333,8 @@ def class_f1_intervals(
     rows, names = _class_rows(records, labels), collect_labels(records) if labels is None else tuple(labels)
     groups = [(record.split, record.group) for record in records]
     intervals = {}
-    for place, name in enumerate(names):
-        columns = rows[:, [place, place + len(names), place + 2 * len(names)]]
+    for index, name in enumerate(names):
+        columns = rows[:, [index, index + len(names), index + 2 * len(names)]]
         n, named, hits = (int(count) for count in columns.sum(axis=0))
         if len(set(groups)) == len(groups):
             interval = f1_interval(hits, n, named, confidence)
@@ -409,7 +409,7 @@ would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll yo
 
 def _without_one(word: str) -> list[str]:
     """The word without each one of its apostrophes."""
-    return [word[:place] + word[place + 1 :] for place, character in enumerate(word) if character == "'"]
+    return [word[:index] + word[index + 1 :] for index, character in enumerate(word) if character == "'"]
 
 
 # The official table mends nothing with a capital I, for it is asked in lower case, and has one entry that takes away.
@@ -444,8 +444,8 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """The soft accuracy of VQA: an answer that 3 of 10 people gave is right, averaged over leaving one person out.
 
     With four answers or more it is the official figure: where people differ, all texts are brought to the normal form
-    of VQA; where all said the same, the prediction must be just that, letter by letter. With two or three answers an
-    answer that all the others gave is right. A single answer is no vote: it is right or wrong, in the normal form.
+    of VQA; where all answers are the same, the prediction must be exactly that. With two or three answers, one that all
+    the others gave is right. A single answer is no vote: it is right or wrong, in the normal form.
 
     Args:
         prediction: The answer.

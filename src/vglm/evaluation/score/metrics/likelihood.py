@@ -87,7 +87,7 @@ def _confidences(records: Sequence[Prediction]) -> tuple[NDArray[np.float64], ND
 
 
 def softmax(log_likelihoods: ArrayLike) -> NDArray[np.float64]:
-    """The choices' probabilities given that one of them is said: e^l / sum of e^l, shape as given, sum 1."""
+    """The choices' probabilities given that one of them is the answer: e^l / sum of e^l, shape as given, sum 1."""
     values = np.asarray(log_likelihoods, dtype=np.float64)
     shares = np.exp(values - values.max())
     return np.asarray(shares / shares.sum())
@@ -98,7 +98,7 @@ def softmax(log_likelihoods: ArrayLike) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How well confidences tell what is right.
+    """Calibration of confidences.
 
     Attributes:
         expected_error: Mean |share right - mean confidence| over bins, weighted by their samples (ECE).

@@ -87,7 +87,7 @@ def parse_label(text: str, labels: Labels) -> str | None:
     return _parse_label(text, tuple(labels), tuple(label_words(labels).items()))
 
 
-@lru_cache(maxsize=1 << 16)  # all metrics, arms and slices ask again
+@lru_cache(maxsize=1 << 16)  # used by all metrics, arms and slices
 def _parse_label(text: str, names: Sequence[str], meanings: Sequence[tuple[str, str]]) -> str | None:
     """The same, of labels and (word, label)."""
     words, answer = dict(meanings), simplify(text)
@@ -367,7 +367,7 @@ def read_yes_no(text: str) -> bool | None:
         text: The answer.
 
     Returns:
-        True or False; None where the text says neither, both, denies a denial, or cannot tell.
+        True or False; None where the text says neither, both, denies a denial, or is undecided.
     """
     lower = normalise(text).lower()
     if _REFUSAL.search(lower):

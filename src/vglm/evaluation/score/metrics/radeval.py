@@ -127,7 +127,7 @@ def _compute(scorer: str, records: Sequence[Prediction]) -> Rows:
     numbers = list(SCORERS[scorer])
     worst = [(0.0, 0.0 if number in _ERRORS else 1.0) for number in numbers]
     rows = np.tile(np.ravel(worst), (len(records), 1))
-    answered = [place for place, record in enumerate(records) if record.error is None and record.prediction.strip()]
+    answered = [index for index, record in enumerate(records) if record.error is None and record.prediction.strip()]
     if not answered:
         return rows
     texts = [records[place] for place in answered]

@@ -127,8 +127,8 @@ def common_length(first: Sequence[str], second: Sequence[str]) -> int:
     Source: Hyyrö 2004, "Bit-parallel LCS-length computation revisited".
     """
     places: dict[str, int] = {}
-    for place, token in enumerate(first):
-        places[token] = places.get(token, 0) | 1 << place
+    for index, token in enumerate(first):
+        places[token] = places.get(token, 0) | 1 << index
     everything = row = (1 << len(first)) - 1
     for token in second:
         matches = row & places.get(token, 0)
@@ -144,7 +144,7 @@ def _rouge_l(prediction: Sequence[str], reference: Sequence[str]) -> float:
     return 2 * precision * recall / (precision + recall) if common else 0.0
 
 
-@lru_cache(20_000)  # every slice asks again
+@lru_cache(20_000)  # used by every slice
 @_best_of_references
 def rouge_l_characters(prediction: str, reference: str) -> float:
     """ROUGE-L on characters: the F1 of the longest common subsequence, from 0.0 to 1.0.

@@ -172,7 +172,7 @@ def _shares(rows: ArrayLike, groups: Sequence[Hashable] | None, statistic: Stati
         [pseudo_values(*by_group(seed, groups, statistic if table.ndim == 3 else None)) for seed in table]
     )
     if values.shape[1] < 2:
-        raise ValueError("two groups or more are needed to tell seeds from samples.")
+        raise ValueError("two groups or more are needed to separate seeds from samples.")
     return values
 
 

@@ -59,7 +59,7 @@ def record(scored: Scored) -> Mapping[str, Any]:
 
 
 def _is_by_form(part: Summary) -> bool:
-    """Whether nothing but the wording tells right from wrong."""
+    """Whether the decisive metric judges the wording alone (exact match)."""
     return part.decisive is EXACT_MATCH
 
 

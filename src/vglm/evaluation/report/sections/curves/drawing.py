@@ -82,8 +82,8 @@ def as_file(curves: Curves, title: str) -> str:
         f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
         f'<text x="14" y="26" class="head">{escape(title)}</text>',
     ]
-    for place, plot in enumerate(drawn):
-        top = 40 + place * (HEIGHT + 34)
+    for index, plot in enumerate(drawn):
+        top = 40 + index * (HEIGHT + 34)
         parts.append(f'<text x="14" y="{top + 18}" class="head">{escape(plot.title.en)}</text>')
         parts.append(f'<g transform="translate(0 {top + 24})">{plot.shapes("en")}</g>')
     return "\n".join([*parts, "</svg>"]) + "\n"
@@ -121,7 +121,7 @@ def _learning(curves: Curves) -> Plot:
 
     count = len(curves.learning)
     rows_kept = min(count, MAX_TABLE_ROWS)
-    shown = [curves.learning[round(place * (count - 1) / max(1, rows_kept - 1))] for place in range(rows_kept)]
+    shown = [curves.learning[round(index * (count - 1) / max(1, rows_kept - 1))] for index in range(rows_kept)]
     rows = [(f"{step:,}", "–" if math.isnan(loss) else f"{loss:.4g}") for step, loss in shown]
     values = {"n": f"{count:,}", "first": f"{losses[0]:.3g}", "last": f"{losses[-1]:.3g}"}
     return Plot(
@@ -146,15 +146,15 @@ def _scores(curves: Curves) -> Plot:
     def shapes(language: Language | None) -> str:
         parts = [axes.frame(say("step"), title if title == other else say("score"), language)]
         ends = []
-        for place, (name, kind, label) in enumerate(columns):
+        for index, (name, kind, label) in enumerate(columns):
             values = [(point.step, getattr(point, name), getattr(point, f"{name}_n")) for point in curves.forgetting]
             for step, score, n in values:
-                x, (low, high) = axes.across(step) + 2 * place, (axes.up(end) for end in interval(score, n))
+                x, (low, high) = axes.across(step) + 2 * index, (axes.up(end) for end in interval(score, n))
                 css = f"whisker{kind.replace(' dashed', '')}"
                 parts.append(f'<line class="{css}" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>')
                 dot = f"dot{kind.replace(' dashed', '')}"
                 parts.append(f'<circle class="{dot}" r="3.5" cx="{x:.1f}" cy="{axes.up(score):.1f}"/>')
-            points = " ".join(f"{axes.across(step) + 2 * place:.1f},{axes.up(score):.1f}" for step, score, _ in values)
+            points = " ".join(f"{axes.across(step) + 2 * index:.1f},{axes.up(score):.1f}" for step, score, _ in values)
             parts.append(f'<polyline class="line{kind}" points="{points}"/>')
             ends.append((axes.up(values[-1][1]), label, "bad" if kind else "mark"))
         (one, _, _), (two, _, _) = ends
@@ -312,7 +312,7 @@ def ticks(low: float, high: float) -> list[float]:
     size = 10 ** math.floor(math.log10(rough))
     step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= rough * 0.999)
     return [
-        round(step * place, 10) for place in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+        round(step * index, 10) for index in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
     ]
 
 

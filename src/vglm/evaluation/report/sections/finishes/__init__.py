@@ -1,4 +1,4 @@
-"""How the answers of each arm end: by the model, at the limit, in an error, with nothing said, naming no class."""
+"""How the answers of each arm end: by the model, at the limit, in an error, empty, or naming no class."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -62,7 +62,7 @@ def _sentence(gain: VisualGain, metric: Metric) -> Text:
 
 
 def _gain(gain: VisualGain, metric: Metric) -> list[Cell]:
-    """The gain, its interval and p-value; dashes where the metric cannot tell."""
+    """The gain, its interval and p-value; dashes where the metric shows nothing."""
     if gain.is_at_floor(metric):
         return [say("cannot_be_told"), fmt.NONE, fmt.NONE]
     result = gain.result
@@ -103,7 +103,7 @@ def _changes(comparison: Comparison) -> Table:
 
 
 def _change_cells(change: GainChange, metric: Metric) -> list[Cell]:
-    """The difference, its interval and p-value; dashes where an arm at the floor leaves nothing to tell."""
+    """The difference, its interval and p-value; dashes where an arm scores nothing with any image."""
     if change.at_floor:
         return [say("cannot_be_told"), fmt.NONE, fmt.NONE]
     result = change.result

@@ -1,4 +1,4 @@
-"""What people said of the answers, not knowing which model gave which; see `vglm.evaluation.score.rating_files`."""
+"""Blinded human ratings of the answers; see `vglm.evaluation.score.rating_files`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

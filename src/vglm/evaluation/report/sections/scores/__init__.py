@@ -55,7 +55,7 @@ def files(scored: Scored) -> Mapping[str, str]:
 
 
 def added_later(scored: Scored) -> list[str]:
-    """Names of the metrics that were asked for after the scores had been seen."""
+    """Names of the metrics that were requested after the scores had been seen."""
     settings = read_settings(scored.evaluation)
     first = settings.names if settings.asked_first is None else settings.asked_first
     return [name for name in settings.names if name not in {*first, *(metric.name for metric in METRICS)}]
