@@ -51,7 +51,7 @@ class Visitor(Browser):
     def visit(self, url: str) -> None:
         self.events.clear()
         self.call("Page.navigate", url=url)
-        while not any(each.get("method") == "Page.loadEventFired" for each in self.events):
+        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._receive())
 
     def until(self, script: str) -> Any:

@@ -77,7 +77,7 @@ class PageSettings:
     """What the page shows.
 
     Attributes:
-        folder: Where pictures lie while they are shown; the page's own, emptied by whoever made it.
+        folder: Where pictures lie while they are shown; only for this page, and emptied by its creator.
         names: Who can answer, the base first.
         base_hash: Identity of the base's weights.
         evaluation: Folder of an evaluation whose samples are offered.
@@ -164,12 +164,12 @@ class _Samples:
     def open(cls, folder: Path) -> "_Samples":
         evaluation = read_evaluation(folder)
         records = read_predictions(predictions_file(folder, evaluation.candidate.label))
-        return cls(folder, evaluation, [each for each in records if each.split == "test" and not each.draw])
+        return cls(folder, evaluation, [record for record in records if record.split == "test" and not record.draw])
 
     @property
     def rows(self) -> list[list[Any]]:
         """Small picture, question and true answer of each."""
-        return [[self._copy(each), each.question, each.reference] for each in self.records[:MAX_SAMPLES]]
+        return [[self._copy(record), record.question, record.reference] for record in self.records[:MAX_SAMPLES]]
 
     def _copy(self, record: Prediction) -> str | None:
         path = inside(self.folder, IMAGES_FOLDER, f"{record.image_sha256}.webp")
@@ -302,20 +302,20 @@ class _Page:
         problems = [self.problem, self.before_problem, self.after_problem]
         fresh = [self.note, self.reference, *chats]
         # One event for question and answers: while it runs, the browser drops further ones, with what they would send.
-        asked = gr.on(
+        submitted = gr.on(
             [self.ask.click, self.question.submit],
             self.answer,
             [self.question, self.shown, self.adapter, *chats, self.image, *self.sampling],
             [self.question, self.ask, *chats, *problems],
             **private,
         )
-        for event in (asked.then, asked.failure):  # also when it was cancelled
+        for event in (submitted.then, submitted.failure):  # also when it was cancelled
             event(lambda: gr.update(interactive=True), None, [self.ask], queue=False, **private)
-        self.stop.click(None, cancels=asked, **private)
+        self.stop.click(None, cancels=submitted, **private)
 
         def anew(event: Any, act: Any, inputs: Any, outputs: list[Any]) -> None:
             """First end the answers, for no answer goes on in a dialogue that is gone."""
-            event(None, cancels=asked, **private).then(act, inputs, outputs, **private)
+            event(None, cancels=submitted, **private).then(act, inputs, outputs, **private)
 
         anew(self.image.upload, self.open_upload, [self.image], [self.image, self.problem, *fresh])
         anew(self.image.clear, self.begin, None, [self.problem, *fresh])
@@ -519,7 +519,7 @@ def _message(role: str, text: str) -> Message:
 
 def _plain(messages: Sequence[Message]) -> list[Message]:
     """Roles and texts alone, whatever else a visitor's page sends."""
-    return [_message(str(each["role"]), _text(each["content"])) for each in messages or ()]
+    return [_message(str(message["role"]), _text(message["content"])) for message in messages or ()]
 
 
 def _answered(messages: Sequence[Message]) -> list[Message]:
@@ -537,7 +537,7 @@ def _text(content: Any) -> str:
 
 def _with_picture(turns: Sequence[Message], picture: str | None, cut: str) -> list[Any]:
     """The dialogue as the API takes it: the picture goes with the first question; no answer says that it was cut."""
-    spoken = [_message(each["role"], each["content"].removesuffix(cut)) for each in turns]
+    spoken = [_message(turn["role"], turn["content"].removesuffix(cut)) for turn in turns]
     if picture is None:
         return spoken
     parts = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": spoken[0]["content"]}]
