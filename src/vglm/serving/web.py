@@ -69,7 +69,7 @@ def _path_of(_: gr.Image, payload: Any) -> str | None:
 
 # The file as it is: Gradio would turn it by its EXIF orientation, which the model does not. Of the class, for Gradio
 # makes the component anew for each visitor.
-gr.Image.preprocess = _path_of  # type: ignore[method-assign]
+gr.Image.preprocess = _path_of  # type: ignore[method-assign, assignment]
 
 
 @dataclass(frozen=True)
