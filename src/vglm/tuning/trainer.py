@@ -446,6 +446,7 @@ class WorkbenchTrainer(Trainer):
         logger.warning("%s. Left out, %d of at most %d.", self._skipped[-1], len(self._skipped), self.skipped_steps)
         trainer: Any = self
         trainer._tr_loss = torch.zeros_like(trainer._tr_loss) if self._loss_before is None else self._loss_before
+        trainer._globalstep_last_logged += 1  # the mean that is logged next is one of the other steps
         if self._scaler is None:  # which leaves the step out itself, and counts on the gradients being there
             for parameter in self._trainable().values():
                 parameter.grad = None
