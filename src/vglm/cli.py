@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import vglm
 from vglm.config.commands import QUIET, Commands, add_allow_target
 from vglm.console import be_quiet
-from vglm.errors import WorkbenchError, message_of
+from vglm.errors import WorkbenchError, message_of, typed
 from vglm.planning.command import add_command as add_plan
 from vglm.serving.command import add_commands as add_serving
 
@@ -48,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from vglm.config.app import announce, prepare_process
 
         prepare_process()
-    if (words := [each for each in typed if each not in QUIET]) and words[0] in SCRIPTS:
-        return _run_script(words[0], [each for each in typed if each is not words[0]])
+    if (words := [argument for argument in typed if argument not in QUIET]) and words[0] in SCRIPTS:
+        return _run_script(words[0], [argument for argument in typed if argument is not words[0]])
     parsed = command_line().parse_args(typed)
     if parsed.quiet:
         be_quiet()
@@ -99,12 +99,12 @@ def _stopping_cleanly() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():  # signals are none of this thread's business
         yield was_stopped
         return
-    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield was_stopped
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -302,7 +302,7 @@ def command_line() -> argparse.ArgumentParser:
     )
     add = doctor.add_argument
     add("data", metavar="DATA", help="file, folder or hf://owner/name, which is not changed")
-    add("--format", metavar="NAME", help="name of the format (default: told by the content)")
+    add("--format", metavar="NAME", help="name of the format (default: detected from the content)")
     add("--option", metavar="KEY=VALUE", action="append", default=[], help="option of the format, repeatable")
     add(
         "--columns",
@@ -377,7 +377,7 @@ def _cache(parsed: argparse.Namespace) -> None:
 
     features, others = (
         cache_folder("features"),
-        [cache_folder(each) for each in ("tables", "pictures", "lightcurves", "identities", "answers")],
+        [cache_folder(name) for name in ("tables", "pictures", "lightcurves", "identities", "answers")],
     )
     if parsed.clear:
         freed = clear_cache(features) + sum(map(clear_folder, others))
@@ -425,7 +425,7 @@ def _merge(parsed: argparse.Namespace) -> int:
     else:
         print(
             f"nothing was published; what was merged is kept in {unverified(parsed.output)}, with its certificate. Look"
-            f" at it: python evaluate.py model.path_or_id={unverified(parsed.output)} dataset=<data>, or remove it."
+            f" at it: {typed('evaluate')} model.path_or_id={unverified(parsed.output)} dataset=<data>, or remove it."
         )
     return 0 if certificate.passed else 1
 

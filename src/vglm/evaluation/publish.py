@@ -19,7 +19,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from vglm.errors import AdapterError, CheckpointError, ConfigError, DataError
+from vglm.errors import AdapterError, CheckpointError, ConfigError, DataError, typed
 from vglm.evaluation.certificate import CERTIFICATE_FILE, merge_runs
 from vglm.evaluation.messages import translate
 from vglm.evaluation.predict.provenance import hash_tuned_weights
@@ -38,7 +38,7 @@ REFUSED = {
     "vllm": "vLLM has one position a token, or M-RoPE's three, and causal masks, and so cannot express this"
     " architecture; serve it with vglm api.",
 }
-"""Forms that are asked for and cannot be, and why."""
+"""Requested forms that are not available, and why."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _PRIVATE_FACTS = ("run",)  # where it lay on the machine
@@ -70,7 +70,7 @@ def publish(run: Run, destination: Path, *, to: str, dtype: str | None = None) -
     if not run.is_evaluated or not (report / "report.md").is_file():
         raise ConfigError(
             f"{run.folder} has no evaluation with a report, and without one a card has nothing to say. Make it first:"
-            f" python evaluate.py run={run.folder}"
+            f" {typed('evaluate')} run={run.folder}"
         )
     evaluation = read_evaluation(run.evaluation)
     _check_weights(run, evaluation)
@@ -176,7 +176,7 @@ def _check_weights(run: Run, evaluation: Evaluation) -> None:
     if result is not None and written is not None and written != f"sha256 {(hash_tuned_weights(result) or '')[:16]}":
         raise DataError(
             f"{run.evaluation} was made with other weights than {result} holds now. Evaluate again:"
-            f" python evaluate.py run={run.folder}"
+            f" {typed('evaluate')} run={run.folder}"
         )
 
 
@@ -205,8 +205,8 @@ def _write_weights(run: Run, folder: Path, to: str, dtype: str | None) -> None:
         shutil.copytree(source, folder, dirs_exist_ok=True)
     else:
         written = convert(source, work / to, to=to)  # type: ignore[arg-type]
-        for each in written.iterdir():
-            each.rename(folder / each.name)
+        for path in written.iterdir():
+            path.rename(folder / path.name)
     if work.exists():
         shutil.rmtree(work)
 

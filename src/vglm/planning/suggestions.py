@@ -1,4 +1,4 @@
-"""What would make a run fit, the cheapest first; each is planned anew, and its figure is that plan's."""
+"""Changes that make a run fit, the cheapest first; the figures of each come from a plan of its own."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -53,16 +53,16 @@ def suggest(plan: Plan, again: Planner) -> list[Suggestion]:
         Up to two single changes, each of which is enough, the cheapest first; where none is, one of several together;
         where they are not enough either, those together all the same, whose plan then does not fit.
     """
-    found: list[Suggestion] = []
+    suggestions: list[Suggestion] = []
     for changes in _choices(plan):
         for change in changes:
             tried = Suggestion(change, again(change.overrides))
             if tried.plan.fits:
-                found.append(tried)
+                suggestions.append(tried)
                 break
-        if len(found) == _ENOUGH:
+        if len(suggestions) == _ENOUGH:
             break
-    return found or [_together(plan, again)]
+    return suggestions or [_together(plan, again)]
 
 
 def _together(plan: Plan, again: Planner) -> Suggestion:
@@ -71,11 +71,11 @@ def _together(plan: Plan, again: Planner) -> Suggestion:
     best = Suggestion(Change((), ""), plan)
     tried: set[str] = set()
     while not best.plan.fits:
-        fresh = [each for each in _choices(best.plan) if each and _name(each) not in tried]
+        fresh = [choice for choice in _choices(best.plan) if choice and _name(choice) not in tried]
         if not fresh:
             return best
         tried.add(_name(fresh[0]))
-        now = _combined([each[-1] for each in (*taken, fresh[0])], again)
+        now = _combined([choice[-1] for choice in (*taken, fresh[0])], again)
         if _excess(now.plan) < _excess(best.plan):
             best, taken = now, [*taken, fresh[0]]
     for number, sizes in enumerate(taken):
@@ -125,7 +125,7 @@ def _choices(plan: Plan) -> Iterator[list[Change]]:
         yield [Change(("feature_cache=true",), "faster: each picture is encoded once")]
     if SCORING in plan.stages and plan.total_of(SCORING) > plan.machine.memory:
         sizes = list(_halves(arguments.per_device_eval_batch_size))
-        yield [Change((f"trainer.per_device_eval_batch_size={each}",), "slower scoring") for each in sizes]
+        yield [Change((f"trainer.per_device_eval_batch_size={size}",), "slower scoring") for size in sizes]
     if setting.dtype == torch.float32 and plan.machine.is_gpu and not takes_start:
         yield [Change(("model.dtype=bfloat16",), "half precision")]
     if plan.stages[TRAINING]["optimizer"] > _WORTH * plan.total and arguments.optim in _PLAIN:
@@ -134,11 +134,11 @@ def _choices(plan: Plan) -> Iterator[list[Change]]:
     whole = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
     changes = [
         Change(
-            (f"trainer.per_device_train_batch_size={each}", f"trainer.gradient_accumulation_steps={whole // each}"),
+            (f"trainer.per_device_train_batch_size={size}", f"trainer.gradient_accumulation_steps={whole // size}"),
             "the same batch in smaller pieces, slower",
         )
-        for each in sizes
-        if whole % each == 0
+        for size in sizes
+        if whole % size == 0
     ]
     yield changes
     is_prefix = isinstance(method, PeftConfig) and method.peft_type is PeftType.PREFIX_TUNING
@@ -161,4 +161,4 @@ def _halves(number: int) -> Iterator[int]:
 
 def as_text(overrides: Sequence[Any]) -> str:
     """Overrides as they are typed."""
-    return " ".join(f"'{each}'" if "[" in each else each for each in overrides)
+    return " ".join(f"'{override}'" if "[" in override else override for override in overrides)

@@ -203,8 +203,8 @@ def _chat(parsed: argparse.Namespace) -> None:
         if parsed.image is not None:
             dialogue.begin(parsed.image)
         if parsed.ask or not sys.stdin.isatty():
-            asked = parsed.ask or filter(None, map(str.strip, sys.stdin))
-            for line in asked:
+            questions = parsed.ask or filter(None, map(str.strip, sys.stdin))
+            for line in questions:
                 terminal.answer(line)
         else:
             terminal.run(line_reader())
@@ -294,7 +294,7 @@ def _rate(parsed: argparse.Namespace) -> None:
 
 
 def _print_ratings(parsed: argparse.Namespace) -> None:
-    """What people said so far."""
+    """Print the ratings so far."""
     from vglm.evaluation.predictions import read_evaluation
     from vglm.evaluation.report.render import print_table
     from vglm.evaluation.report.sections import ratings

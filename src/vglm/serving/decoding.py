@@ -1,4 +1,4 @@
-"""Answers that grow together, a token each a step; rows come and go between the steps.
+"""Continuous batching: answers are decoded together, one token a step; rows join and leave between steps.
 
     decoder = Decoder(shelf)
     decoder.begin("xray", inputs)                        prompts of one adapter, padded on the left
@@ -37,7 +37,7 @@ class Decoder:
         """
         base = self.shelf.base
         with self.shelf.using(name) as call:
-            batch = prefill(call, base, {key: each.to(base.device) for key, each in inputs.items()})
+            batch = prefill(call, base, {key: tensor.to(base.device) for key, tensor in inputs.items()})
         if name in self.batches:
             self.batches[name].join(batch)
         else:
