@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from builders import interrupted_in_step
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from safetensors.torch import load_file
@@ -21,7 +22,6 @@ from vglm.model.identity import hash_weights
 from vglm.model.loading import load_pretrained
 from vglm.runs import Run, read_scores
 from vglm.tuning.run_folder import newest_checkpoint
-from vglm.tuning.trainer import WorkbenchTrainer
 
 
 @pytest.fixture
@@ -92,21 +92,10 @@ def test_cached_features_and_short_rows_change_nothing(configure) -> None:
         run(configure("packing=200", "method=prompt_tuning", folder="refused"))
 
 
-def test_an_interrupted_run_resumes_from_its_folder_alone(
-    configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_resumes_from_its_folder_alone(configure, tmp_path: Path) -> None:
     whole = run(configure(folder="whole"))
-    step = WorkbenchTrainer.training_step
-
-    def fail_in_step_3(self, *arguments, **options):
-        if self.state.global_step == 2:
-            raise KeyboardInterrupt
-        return step(self, *arguments, **options)
-
-    monkeypatch.setattr(WorkbenchTrainer, "training_step", fail_in_step_3)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_in_step(3):
         run(configure(folder="broken"))
-    monkeypatch.undo()
     broken = tmp_path / "broken"
     assert not (broken / "adapter").exists()
     moved = broken.rename(tmp_path / "moved")

@@ -40,7 +40,7 @@ class AdapterError(WorkbenchError):
 
 
 class CacheError(WorkbenchError):
-    """A cache that cannot be written: whoever meets it warns and goes on without."""
+    """A cache that cannot be written; callers warn and continue without it."""
 
 
 class BusyError(WorkbenchError):

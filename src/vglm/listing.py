@@ -1,4 +1,4 @@
-"""What there is to choose from, and what was trained: `vglm list recipes`, `vglm runs`.
+"""Listings of available recipes, components and formats, and of finished runs: `vglm list recipes`, `vglm runs`.
 
 Nothing is described twice: a line is the first comment of the recipe's or config's own file, a format's own schema, a
 metric's own title.
@@ -46,7 +46,7 @@ def choices(group: str) -> dict[str, str]:
 
 
 def _first_comment(path: Path) -> str:
-    """The sentence that a config file begins with, as far as it stands on one line."""
+    """The sentence that a config file begins with, where it stands on one line."""
     match = _COMMENT.search(path.read_text(encoding="utf-8"))
     text = "" if match is None else match[1].removeprefix(f"recipes/{path.parent.name}/{path.name}: ")
     return re.split(r"(?<=[.?!]) (?=[A-Z])", text)[0]

@@ -87,7 +87,7 @@ _VALUES = {"full": "full", "freeze": "components", "lora": "lora", "4": "nf4", "
 
 
 def translate(key: str) -> str | None:
-    """What a key of theirs is called here: empty where nothing has to be said, None where there is no such thing."""
+    """Our name of one of their keys: empty where it is not needed, None where there is no equivalent."""
     ours = TRANSLATIONS.get(key)
     is_trainers = ours is None and key in read_signature("transformers.TrainingArguments").parameters
     return f"trainer.{key}" if is_trainers else ours
@@ -155,7 +155,7 @@ def _with_value(ours: str, key: str, value: Any) -> list[str]:
         return ours.split()
     if ours.endswith("dataset.path"):
         return f"{ours}=FILE".split()
-    if ours == "method.target_modules" and value == "all":  # as methods have it unless told otherwise
+    if ours == "method.target_modules" and value == "all":  # the default of methods
         return []
     *choices, ours = ours.split()
     if ours == "dataset.division.fractions" and isinstance(value, float):

@@ -1,4 +1,4 @@
-"""The config that a run has left behind, and what an evaluation takes from it.
+"""The config saved with a run, and the parts of it that an evaluation reuses.
 
 It was written with everything resolved, and it may come from anyone: an interpolation in it could read the environment
 or call a function, so it is refused; and where this user's results go, only the command line says.

@@ -161,7 +161,7 @@ def _read_deep(image: Path | ImageSlice) -> DeepGrey | None:
                 return None
             values = np.asarray(picture)
             return DeepGrey(lambda: values, (0, 65535))
-    except Exception:  # said, with its reason, by whoever opens the picture
+    except Exception:  # reported, with its reason, when the picture is opened
         return None
 
 

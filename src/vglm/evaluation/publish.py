@@ -38,7 +38,7 @@ REFUSED = {
     "vllm": "vLLM has one position a token, or M-RoPE's three, and causal masks, and so cannot express this"
     " architecture; serve it with vglm api.",
 }
-"""Forms that are asked for and cannot be, and why."""
+"""Requested forms that are not available, and why."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _PRIVATE_FACTS = ("run",)  # where it lay on the machine
@@ -205,8 +205,8 @@ def _write_weights(run: Run, folder: Path, to: str, dtype: str | None) -> None:
         shutil.copytree(source, folder, dirs_exist_ok=True)
     else:
         written = convert(source, work / to, to=to)  # type: ignore[arg-type]
-        for each in written.iterdir():
-            each.rename(folder / each.name)
+        for path in written.iterdir():
+            path.rename(folder / path.name)
     if work.exists():
         shutil.rmtree(work)
 

@@ -1,4 +1,4 @@
-"""The step by which every answer grows, in evaluation, in the terminal and behind the API.
+"""The decoding step that evaluation, terminal and API share: one token per row, with keys and values cached.
 
     batch = prefill(model, model, inputs)                prompts, padded on the left
     batch.logits                                         of each row's next token, (B, V)
@@ -144,7 +144,7 @@ class DecodingBatch:
         self._place += 1
 
     def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """What attention asks of a cache: write a column, give all that are in use."""
+        """The cache interface that attention uses: write a column, return all in use."""
         keys, values = self.keys[layer], self.values[layer]
         place = self._place.to(keys.device)
         keys.index_copy_(2, place, key)
@@ -243,7 +243,7 @@ class DecodingBatch:
 
 
 def room_for(rows: int, columns: int, *, on_gpu: bool) -> tuple[int, int]:
-    """Rows and columns of the tensors that so many are laid out in, with room for more columns."""
+    """Rows and columns to allocate for this many, with room for more columns."""
     if on_gpu:
         return 1 << (rows - 1).bit_length(), max(_COLUMNS_GPU, 1 << columns.bit_length())
     return rows, (columns // _COLUMNS_CPU + 1) * _COLUMNS_CPU

@@ -1,4 +1,4 @@
-"""What there is to run on: this machine, or a GPU of a given size."""
+"""The hardware of a plan: this machine, or a GPU of a given size."""
 
 import re
 import shutil

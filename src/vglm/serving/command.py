@@ -294,7 +294,7 @@ def _rate(parsed: argparse.Namespace) -> None:
 
 
 def _print_ratings(parsed: argparse.Namespace) -> None:
-    """What people said so far."""
+    """Print the ratings so far."""
     from vglm.evaluation.predictions import read_evaluation
     from vglm.evaluation.report.render import print_table
     from vglm.evaluation.report.sections import ratings

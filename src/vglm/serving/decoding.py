@@ -1,4 +1,4 @@
-"""Answers that grow together, a token each a step; rows come and go between the steps.
+"""Continuous batching: answers are decoded together, one token a step; rows join and leave between steps.
 
     decoder = Decoder(shelf)
     decoder.begin("xray", inputs)                        prompts of one adapter, padded on the left

@@ -79,7 +79,7 @@ class Answer:
         self.seconds_to_first_token: float | None = None
         self.seconds: float | None = None
         self.is_cancelled = False
-        self._asked = time.monotonic()
+        self._submitted = time.monotonic()
         self._changed = threading.Condition()
         self._listeners: list[Callable[[], None]] = []
 
@@ -132,7 +132,7 @@ class Answer:
         """Take what the engine has for it."""
         with self._changed:
             if self.seconds_to_first_token is None:
-                self.seconds_to_first_token = time.monotonic() - self._asked
+                self.seconds_to_first_token = time.monotonic() - self._submitted
             self.text += piece
             self._changed.notify_all()
         self._tell()
@@ -140,7 +140,7 @@ class Answer:
     def _finish(self, reason: FinishReason, piece: str = "", error: str | None = None) -> None:
         with self._changed:
             self.text += piece
-            self.seconds = time.monotonic() - self._asked
+            self.seconds = time.monotonic() - self._submitted
             self.error, self.finish_reason = error, reason
             self._changed.notify_all()
         self._tell()
@@ -287,7 +287,7 @@ class Engine:
         """Put a question.
 
         Args:
-            question: What is asked.
+            question: The question.
             adapter: One of `names`.
             sampling: How the answer is drawn; by default as the original's demos do.
 
@@ -347,7 +347,7 @@ class Engine:
         return self._thread.is_alive() and not self._is_closing
 
     def close(self, *, cancel: bool = False) -> None:
-        """Answer what was asked, take nothing more, and end.
+        """Answer the submitted questions, accept no more, and end.
 
         Args:
             cancel: Whether to end running answers at once instead.
@@ -375,7 +375,7 @@ class Engine:
                 self._guarded(self._rows[name], self._advance, name)
 
     def _admit(self) -> None:
-        """Begin what waits, as far as there is room: the first in line first, whatever it asks."""
+        """Start waiting questions while there is room, first come, first served."""
         running = list(chain(*self._rows.values()))
         rows, tokens = len(running), sum(row.reserved for row in running)
         begun: dict[str, list[_Row]] = {}

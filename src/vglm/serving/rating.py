@@ -1,7 +1,7 @@
 """`vglm rate`: people compare the two answers of an evaluation without knowing which model gave which.
 
     GET  /                 the page
-    GET  /study            its texts, and who rates if that was said on the command line
+    GET  /study            its texts, and the rater if one was given on the command line
     GET  /sample           ?rater=anna[&position=3]: picture, question, two answers; by default the first unrated one
     GET  /picture/<n>      the picture of a sample
     POST /rating           {"rater": "anna", "position": 3, "choice": "left", "findings": {}, "seconds": 7.2}
@@ -58,13 +58,13 @@ class Submission(BaseModel):
 
 @dataclass
 class Study:
-    """The samples of an evaluation and what was said of them.
+    """The samples of an evaluation and their ratings.
 
     Attributes:
         folder: The evaluation folder.
         evaluation: Its description.
         contests: What is compared, in the order in which it is shown.
-        identical: Samples whose two answers are the same, which nobody is asked about.
+        identical: Samples whose two answers are the same, which are not rated.
         ratings: Rater -> sample -> rating.
     """
 

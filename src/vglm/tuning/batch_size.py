@@ -46,7 +46,7 @@ def fit_batch_size(
     model.to(arguments.device)
     divisors = [index for index in range(size, 0, -1) if size % index == 0]
     for fitting in divisors:
-        longest = [samples[int(order[place % len(samples)])] for place in range(fitting)]
+        longest = [samples[int(order[index % len(samples)])] for index in range(fitting)]
         does_fit = _fits(model, arguments, collate(longest))
         if all(processes.gather(does_fit)):
             break

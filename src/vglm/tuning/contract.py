@@ -1,4 +1,4 @@
-"""What a run shows before it reports success: the saved result is the trained model, and the training moved it.
+"""Checks before a run reports success: the saved result equals the trained model, and training changed it.
 
     report = save_and_check(model, processor, folder, batch)    folder/adapter.unverified
     report.publish()                                            folder/adapter, or an AdapterError

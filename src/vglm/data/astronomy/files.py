@@ -154,7 +154,7 @@ def _read_csv(path: Path, star: str | None, magnitudes: bool | None) -> LightCur
 
 
 def _names_columns(titles: list[str], count: int) -> bool:
-    """Whether the words of a comment are the names of so many columns."""
+    """Whether the words of a comment are the names of that many columns."""
     return len(titles) == count and bool({*titles} & {*_TIME}) and bool({*titles} & {*_FLUX, *_MAGNITUDE})
 
 

@@ -44,4 +44,4 @@ CHECKS: tuple[Check, ...] = (
     Check("splits and leakage", splits),
     Check("questions of other tasks", questions),
 )
-"""All checks in the order of the report; `examine` adds `truncation` for the length it is asked about."""
+"""All checks in the order of the report; `examine` adds `truncation` for the length given."""

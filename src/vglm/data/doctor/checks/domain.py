@@ -156,7 +156,7 @@ def _headers(survey: Survey) -> Iterator[tuple[Any, DicomFacts]]:
     for picture in _spread(len(survey.images)):
         sample = survey.sample_of_picture(picture)
         if isinstance(sample.image, Path) and is_dicom(sample.image):
-            with suppress(DataError):  # told by the check of broken pictures
+            with suppress(DataError):  # reported by the check of broken pictures
                 yield sample, describe_dicom(sample.image)
 
 

@@ -150,7 +150,7 @@ class Leak:
 
     @property
     def is_certain(self) -> bool:
-        """Whether nobody need look at the pictures to know."""
+        """Whether this is certain without looking at the pictures."""
         return self.shared != "a look-alike picture"
 
 
