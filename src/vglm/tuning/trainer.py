@@ -188,7 +188,7 @@ class WorkbenchTrainer(Trainer):
                 print(choice)
                 if choice.step != self.state.global_step:
                     self._load_from_checkpoint(str(Path(str(self.args.output_dir)) / f"checkpoint-{choice.step}"))
-        self._refuse_odd_numbers({name: whole(each.detach()) for name, each in self._trainable().items()})
+        self._refuse_odd_numbers({name: whole(value.detach()) for name, value in self._trainable().items()})
         return outcome
 
     def facts(self, outcome: TrainOutput) -> dict[str, Any]:
