@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vglm.caching import cache_folder
+from vglm.data.outline import Outline
 from vglm.data.sample import Sample, Turn
 from vglm.data.slices import ImageSlice
-from vglm.data.table import SampleTable, Selection, write_table
+from vglm.data.splits import describe_split
+from vglm.data.table import SampleTable, Selection, first_of_pictures, write_table
 from vglm.data.windowing import Window
 from vglm.errors import DataError
 
@@ -48,6 +50,21 @@ def test_samples_survive(tmp_path_factory: pytest.TempPathFactory, samples: list
     table = write_table(tmp_path_factory.mktemp("table") / "t.arrow", samples)
     assert list(table) == [table[index] for index in range(len(table))] == samples
     assert len(table) == len(samples)
+
+
+@given(st.lists(SAMPLES, max_size=5), st.data())
+def test_columns_say_what_the_samples_say(
+    tmp_path_factory: pytest.TempPathFactory, samples: list[Sample], data: st.DataObject
+) -> None:
+    table = write_table(tmp_path_factory.mktemp("table") / "t.arrow", samples)
+    rows = data.draw(st.lists(st.integers(0, len(samples) - 1))) if samples else []
+    groups = data.draw(st.one_of(st.none(), st.lists(TEXT, min_size=len(rows), max_size=len(rows))))
+    for stored, listed in ((table, samples), (Selection(table, rows, groups), list(Selection(samples, rows, groups)))):
+        assert Outline.of(stored, "kind") == Outline.of(listed, "kind")
+        assert describe_split(stored) == describe_split(listed)
+        assert list(first_of_pictures(stored)) == list(first_of_pictures(listed))
+        shown = {(each.image, each.window) for each in listed if each.image is not None}
+        assert len(list(first_of_pictures(stored))) == len(shown)
 
 
 def test_a_long_table_is_reached_anywhere(tmp_path: Path) -> None:

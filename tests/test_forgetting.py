@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders import run_record
+from builders import interrupted_in_step, run_record
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig
@@ -42,7 +42,6 @@ from vglm.evaluation.score.settings import MetricSettings
 from vglm.model.loading import load_pretrained
 from vglm.runs import CheckpointScore, ForgettingRecord, Run, read_scores
 from vglm.tuning.methods import attach
-from vglm.tuning.trainer import WorkbenchTrainer
 from vglm.worlds.pretraining import SceneDialogues, scene_splits
 
 # --- choosing ---------------------------------------------------------------------------------------------------------
@@ -481,21 +480,10 @@ def test_the_report_admits_that_its_retention_set_was_chosen_by(few_shot_folder:
     assert "the retention set of this report" not in str(describe_choice(record, {})[0]["checkpoint"])
 
 
-def test_a_resumed_run_has_the_curve_and_the_adapter_of_an_uninterrupted_one(
-    configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_has_the_curve_and_the_adapter_of_an_uninterrupted_one(configure, tmp_path: Path) -> None:
     whole = run(configure(*METHODS["lora"], folder="whole"))
-    step = WorkbenchTrainer.training_step
-
-    def fail_in_step_4(self, *arguments, **options):
-        if self.state.global_step == 3:
-            raise KeyboardInterrupt
-        return step(self, *arguments, **options)
-
-    monkeypatch.setattr(WorkbenchTrainer, "training_step", fail_in_step_4)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_in_step(4):
         run(configure(*METHODS["lora"], folder="broken"))
-    monkeypatch.undo()
     curve = tmp_path / "broken" / "forgetting.jsonl"
     lines = curve.read_text(encoding="utf-8").splitlines(keepends=True)
     curve.write_text("".join(lines[:3]) + lines[3][:9], encoding="utf-8")  # killed while it scored step 3

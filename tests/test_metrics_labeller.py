@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vglm.evaluation.score.metrics.findings import FINDINGS
-from vglm.evaluation.score.metrics.labeller import label_report
+from vglm.text.labeller import label_report
 
 HEART = "Cardiomegaly"
 EFFUSION = "Pleural Effusion"

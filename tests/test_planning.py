@@ -196,15 +196,19 @@ def test_checkpointing_and_packing_are_counted(random_model_folder: Path, capsys
     assert found["predicted"]["peak"] == pytest.approx(found["measured"]["peak"], rel=0.1)
 
 
-def test_fsdp_divides_floats_only(capsys: pytest.CaptureFixture[str]) -> None:
-    both = ["recipes=background/lora", "trainer.fsdp=full_shard", "--gpu", "80GB"]
-    assert main(["plan", *both, "--gpus", "2", "model.quantization=nf4"]) == 2
-    assert "stored as uint8" in capsys.readouterr().err
-    assert main(["plan", *both]) == 2
+def test_fsdp_divides_floats_and_4_bit_weights_that_pass_for_them(capsys: pytest.CaptureFixture[str]) -> None:
+    both = ["recipes=background/lora", "trainer.fsdp=true", "--gpu", "80GB"]
+    unscored = "checkpoint_selection.score_checkpoints=false"
+    assert main(["plan", *both, unscored, "--gpus", "2", "model.quantization=int8"]) == 2
+    assert "model.quantization=nf4" in capsys.readouterr().err
+    assert main(["plan", *both, "--gpus", "2"]) == 2
+    assert unscored in capsys.readouterr().err
+    assert main(["plan", *both, unscored]) == 2
     assert "--gpus 8" in capsys.readouterr().err
-    whole = _plan(capsys, ["recipes=background/lora", "--gpu", "80GB"])["stages"]["training"]
-    divided = _plan(capsys, [*both, "--gpus", "2"])["stages"]["training"]
-    assert divided["language_model"] == math.ceil(whole["language_model"] / 2)
+    for more in ([], ["model.quantization=nf4"]):
+        whole = _plan(capsys, ["recipes=background/lora", "--gpu", "80GB", *more])["stages"]["training"]
+        divided = _plan(capsys, [*both, unscored, "--gpus", "2", *more])["stages"]["training"]
+        assert divided["language_model"] == math.ceil(whole["language_model"] / 2)
 
 
 def test_several_processes_share_the_steps(capsys: pytest.CaptureFixture[str]) -> None:

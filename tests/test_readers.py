@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from vglm.data.images import check_image_header, image_sha256, open_image
 from vglm.data.problems import BadRow, only_samples
-from vglm.data.readers import formats, read, read_samples, recognise
+from vglm.data.readers import formats, json_files, read, read_samples, recognise
 from vglm.data.readers.json_files import peek_json
 from vglm.data.readers.rows import language_of, split_name
 from vglm.data.sample import Sample
@@ -100,6 +100,31 @@ def test_broken_json_says_where(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('[{"img": "cat.png",\n "prompt" "?"}]')
     with pytest.raises(DataError, match=r"a\.json: not valid JSON at line 2, column 11: Expecting ':' delimiter"):
         recognise(tmp_path / "a.json")
+
+
+@given(
+    st.lists(st.recursive(st.one_of(st.none(), st.floats(), st.integers(), st.text()), st.lists, max_leaves=4)),
+    st.sampled_from([None, 1]),
+    st.one_of(st.none(), st.tuples(st.integers(0, 60), st.sampled_from(["", ",", "]", "x"]))),
+)
+def test_a_list_is_read_in_pieces_as_it_is_read_whole(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[Any], indent: int | None, damage: tuple[int, str] | None
+) -> None:
+    path = tmp_path_factory.mktemp("lists") / "a.json"
+    text = json.dumps(rows, indent=indent)
+    if damage is not None:
+        text = text[: damage[0]] + damage[1] + text[damage[0] + 1 :]
+    path.write_text(text)
+
+    def read_by(function: Callable[[Path, str], Iterator[Any] | list[Any]]) -> str:
+        try:
+            return repr(list(function(path, "rows")))
+        except DataError as error:
+            return str(error)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_files, "_CHUNK", 5)
+        assert read_by(json_files.iterate_list) == read_by(json_files.load_list)
 
 
 def test_folders_and_paths_that_hold_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where the workbench keeps what it can make again: image features, tables of long data sets, hashes of weights.
+"""The cache folder of the workbench: image features, tables of long data sets, hashes of weights.
 
 cache_folder("features")                                ~/.cache/vglm/features
 remembered("identities", files, facts, compute)         computed once for as long as these files stay as they are

@@ -14,8 +14,8 @@
     path = inside(folder, "images", name)                a name from a stranger's file, which may not lead elsewhere
 
 Everything is written below a hidden folder `.<name>.<random>.partial` beside its destination and renamed at the end.
-That folder is locked while it is in use, so what a killed process left behind is told from what another process is
-writing, and is removed by whoever writes to the same destination next.
+That folder is locked while it is in use, so the leftovers of a killed process can be distinguished from what another
+process is writing, and are removed by whoever writes to the same destination next.
 """
 
 import errno
@@ -452,7 +452,7 @@ def _sweep(path: Path) -> None:
     """Remove what processes that were killed left beside a destination."""
     name = glob.escape(path.name)
     for left in (*path.parent.glob(f".{name}.*.partial"), *path.parent.glob(f".{name}.claimed")):
-        with suppress(OSError):  # of a folder that cannot be written, of which others will tell
+        with suppress(OSError):  # of a folder that cannot be written, which is reported elsewhere
             _remove_unless_locked(left)
 
 

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from vglm.config import read_run_values
 from vglm.config.aliases import FIELDS
-from vglm.errors import AdapterError, CheckpointError, ConfigError, WorkbenchError, brief, message_of
+from vglm.errors import AdapterError, CheckpointError, ConfigError, WorkbenchError, brief, message_of, typed
 from vglm.files import inside, parse_record, read_record, read_text, recover
 
 CONFIG_FILE = "config.yaml"
@@ -68,12 +68,12 @@ class ProtocolPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataPlan:
-    """How the data was divided, as far as anybody asks.
+    """How the data was divided; only the fields that are used.
 
     Attributes:
         protocol: None for a run of its own.
         divided: By what, in words; None of a mixture and of generated data.
-        group: How it is told which samples belong together, in words; None likewise.
+        group: How it was determined which samples belong together, in words; None likewise.
         seed: Of the division, or of the mixing; None where nothing was drawn.
         validation: What was held out of the training samples, in words; None where the data has a validation split.
         task: Of a mixture, the name of the data set that is tested on.
@@ -160,7 +160,7 @@ class ForgettingRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """What `run.json` says, as far as anybody asks.
+    """The content of `run.json`; only the fields that are used.
 
     Attributes:
         recipe: The recipe's name.
@@ -250,7 +250,7 @@ class CheckpointScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogLine:
-    """A line of `log.jsonl`, as far as anybody asks.
+    """A line of `log.jsonl`; only the fields that are used.
 
     Attributes:
         step: Optimizer steps made.
@@ -265,14 +265,14 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationEvent:
-    """That somebody looked at scores of a test set, a line of `evaluations.jsonl`.
+    """A scoring of a test set, a line of `evaluations.jsonl`.
 
     Attributes:
         time: When, as ISO 8601.
         folder: Name of the evaluation folder.
         test: Hash of the test samples.
         primary: The metric that the verdict rests on.
-        metrics: All metrics that were asked for.
+        metrics: All metrics requested.
         answered: Whether the models answered; else stored answers were scored.
     """
 
@@ -289,7 +289,7 @@ class EvaluationEvent:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder; its files are read when they are asked for, once.
+    """A run folder; its files are read on first access.
 
     Attributes:
         folder: `outputs/<recipe>/<time>`, or below a sweep's folder.
@@ -334,16 +334,16 @@ class Run:
             missing.append(f"{RESULTS[0]}/ or {RESULTS[1]}/")
             if (unverified_result := opened.unverified_result) is not None and len(missing) == 1:
                 raise ConfigError(
-                    f"{opened.folder} holds {unverified_result.name}/ alone: what was saved was not compared with what"
-                    f" was trained, or is not the same. Go on with the run: python train.py resume={run}; or evaluate"
-                    " it as it is: unverified=true"
+                    f"{opened.folder} holds {unverified_result.name}/ alone: what was saved was not compared with"
+                    f" what was trained, or is not the same. Go on with the run: {typed('train')} resume={run}; or"
+                    " evaluate it as it is: unverified=true"
                 )
         if missing:
             there = sorted(path.name for path in opened.folder.iterdir())
             more = f" and {len(there) - 10} more" if len(there) > 10 else ""
             advice = "Pass the folder that train.py printed"
             if CONFIG_FILE not in missing:
-                advice += f", or continue the run: python train.py resume={run}"
+                advice += f", or continue the run: {typed('train')} resume={run}"
             elif "config.json" in there:
                 advice += f"; it looks like a model, which evaluate.py takes as model.path_or_id={run}"
             raise ConfigError(
@@ -378,7 +378,7 @@ class Run:
                 _warn(f"latest passes over {run.folder}: {error}")
             else:
                 return run
-        raise WorkbenchError(f"{outputs} holds no finished run. Train one first: python train.py")
+        raise WorkbenchError(f"{outputs} holds no finished run. Train one first: {typed('train')}")
 
     @classmethod
     def find(cls, paths: Sequence[Path]) -> list["Run"]:
@@ -401,7 +401,7 @@ class Run:
                 raise ConfigError(f"{path}: there is no such folder. Pass run folders, or one that holds them.")
             finished = list(_finished(path))
             if not finished:
-                raise ConfigError(f"{path} holds no finished run. Train one first: python train.py")
+                raise ConfigError(f"{path} holds no finished run. Train one first: {typed('train')}")
             for run in finished:
                 # all are checked before anybody works with one
                 _ = run.config, run.record, run.splits, run.log, run.checkpoint_scores

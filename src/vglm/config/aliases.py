@@ -1,4 +1,4 @@
-"""Names that have changed: as older runs, and users' own recipes and commands, still have them.
+"""Former names of keys, components and choices, as older runs, recipes and commands still use them.
 
     training: {...}                                 checkpoint_selection: {...}
     _target_: vglm.data.synthetic.*                 _target_: vglm.worlds.*

@@ -58,7 +58,9 @@ def entry_point(config_name: str) -> "Callable[[Callable[[DictConfig], Any]], Ca
                 from hydra.core.hydra_config import HydraConfig
 
                 from vglm.config.overrides import in_todays_names
+                from vglm.config.resolvers import register_resolvers
 
+                register_resolvers()  # which a worker of a launcher has not
                 result = task(in_todays_names(cfg, _overrides(arguments), HydraConfig.get().runtime.choices))
             except WorkbenchError as error:
                 _exit(error)
@@ -149,7 +151,7 @@ def _is_of_config(error: Exception) -> bool:
 
 
 def _take_quiet(arguments: Sequence[str]) -> list[str]:
-    """The arguments without those that ask to be quiet, which is heeded."""
+    """Remove the options for quiet output from the arguments, and apply them."""
     if any(argument in QUIET for argument in arguments):
         be_quiet()
     return [argument for argument in arguments if argument not in QUIET]

@@ -7,7 +7,7 @@
           trainer.max_steps: expected int, got 'many'
 
 Signatures are read from the source, see `vglm.config.signatures`. Only when nothing is wrong with any name or type are
-components imported, and those that are dataclasses built once: their `__post_init__` has its say too.
+components imported, and those that are dataclasses built once, so that their `__post_init__` checks them too.
 """
 
 import difflib
@@ -89,6 +89,7 @@ _LIMITS: dict[str, tuple[Callable[[object], bool], str]] = {
     "logging_steps": (_positive_number, "a positive number"),
     "save_steps": (_positive_number, "a positive number"),
     "seed": (_random_seed, "an integer from 0 to 4294967295"),
+    "fsdp": (_or_null(lambda value: isinstance(value, bool | str)), "true, or null to leave the model whole"),
     "max_length": (_positive_integer, "a positive integer"),
     "packing": (_or_null(_positive_integer), "a positive integer, or null for no packing"),
     "limit": (_or_null(_positive_integer), "a positive integer, or null for all samples"),
@@ -186,7 +187,7 @@ def _problems(node: DictConfig, path: str, components: list[tuple[str, DictConfi
             problems += _problems(values[name], f"{where}.", components)
         elif isinstance(values[name], ListConfig):
             problems += _item_problems(values[name], where, components)
-        elif OmegaConf.is_interpolation(node, name):  # said of the value it stands for
+        elif OmegaConf.is_interpolation(node, name):  # reported for the value it refers to
             continue
         elif name in _LIMITS and not _LIMITS[name][0](values[name]):
             problems.append(f"{where} must be {_LIMITS[name][1]}, got {_show(values[name])}")

@@ -7,7 +7,7 @@
 
     describe(peft.LoraConfig(r=4))             {"_target_": "peft.LoraConfig", "_convert_": "all", "r": 4}
 
-What `describe` gives is kept in a run's `config.yaml`, from which the command line goes on with the run.
+The result of `describe` is saved in a run's `config.yaml`, from which the command line resumes the run.
 """
 
 import dataclasses
@@ -102,7 +102,7 @@ def describe(value: Any) -> dict[str, Any]:
             as a config of peft or `TrainingArguments`, of which all that is no default is taken.
 
     Returns:
-        A component. Of any other object one that is refused when somebody tries to build it, with the reason.
+        A component. Of any other object one that is refused when it is built, with the reason.
     """
     owner = value[0] if isinstance(value, tuple) and value else value
     try:

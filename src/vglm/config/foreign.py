@@ -11,7 +11,7 @@ from typing import Any
 
 from vglm.config.overrides import top_level_keys
 from vglm.config.signatures import read_signature
-from vglm.errors import ConfigError
+from vglm.errors import ConfigError, typed
 
 _NOTHING = ""
 TRANSLATIONS: Mapping[str, str] = {
@@ -52,6 +52,7 @@ TRANSLATIONS: Mapping[str, str] = {
     "stage": _NOTHING,
     "target_modules": "method.target_modules",
     "template": _NOTHING,
+    "torch_dtype": "model.dtype",
     "train_type": "method",
     "tuner_type": "method",
     "use_dora": "method=dora",
@@ -86,7 +87,7 @@ _VALUES = {"full": "full", "freeze": "components", "lora": "lora", "4": "nf4", "
 
 
 def translate(key: str) -> str | None:
-    """What a key of theirs is called here: empty where nothing has to be said, None where there is no such thing."""
+    """Our name of one of their keys: empty where it is not needed, None where there is no equivalent."""
     ours = TRANSLATIONS.get(key)
     is_trainers = ours is None and key in read_signature("transformers.TrainingArguments").parameters
     return f"trainer.{key}" if is_trainers else ours
@@ -108,7 +109,7 @@ def refuse_foreign(values: Mapping[str, Any], source: str, config_name: str) -> 
     keys = top_level_keys(config_name)
     lines: list[str] = []
     same: list[str] = []
-    command = ["python", f"{config_name}.py", "~recipes"]
+    command = [*typed(config_name).split(), "~recipes"]
     left: dict[str, list[str]] = {"not needed": [], "there is no such thing here": []}
     for key, value in values.items():
         ours = key if key == "output_dir" else translate(key)
@@ -154,7 +155,7 @@ def _with_value(ours: str, key: str, value: Any) -> list[str]:
         return ours.split()
     if ours.endswith("dataset.path"):
         return f"{ours}=FILE".split()
-    if ours == "method.target_modules" and value == "all":  # as methods have it unless told otherwise
+    if ours == "method.target_modules" and value == "all":  # the default of methods
         return []
     *choices, ours = ours.split()
     if ours == "dataset.division.fractions" and isinstance(value, float):

@@ -1,17 +1,22 @@
-"""Put off what libraries load only because something else is installed.
+"""Defer optional imports of libraries: packages that they load only because these are installed.
 
     defer()
     import peft, transformers.trainer        without datasets, pandas and torch's compiler, four seconds of importing
 
-Nothing is hidden: what is put off counts as installed, and is the same module once its first name is asked for.
+A deferred package counts as installed, and is imported when an attribute of it is first used.
 
 datasets (with pandas)      imported by transformers' Trainer, to tell whether a training set is one of its tables
 wandb                       as datasets, where it is not asked for
+scipy.optimize              imported by transformers' losses, for object detection
 bitsandbytes                imported by peft; it compiles some functions on the way, for which torch loads its compiler.
                             They are compiled when they are first called
+
+While the large libraries load, Python's collector of garbage rests: it would look through all that they make again and
+again, a tenth of the time.
 """
 
 import functools
+import gc
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
@@ -20,8 +25,10 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-_PUT_OFF = {"datasets": ("Dataset",), "wandb": ()}
-"""What runs when something of it is used, and its classes that others only compare with."""
+_PUT_OFF = {"datasets": ("Dataset",), "wandb": (), "scipy.optimize": ("linear_sum_assignment",)}
+"""What runs when something of it is used, and its names that others only compare with, or keep."""
+
+_LARGE = ("peft", "torch", "transformers", "transformers.trainer")
 
 _COMPILE_LATER = "bitsandbytes"
 
@@ -36,16 +43,17 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        library = fullname.partition(".")[0]
-        if library in _PUT_OFF and fullname != library:  # a part: the library itself runs first, and may bring it
+        library = next((name for name in _PUT_OFF if fullname.startswith(f"{name}.")), None)
+        if library is not None:  # a part: the library itself runs first, and may bring it
             _run(sys.modules[library])
             loaded = sys.modules.pop(fullname, None)  # or the import system would take its own loader and run it again
             return None if loaded is None else importlib.util.spec_from_loader(fullname, _LoadedLoader(loaded))
-        if fullname not in (*_PUT_OFF, _COMPILE_LATER):
+        loader = _LOADERS.get(fullname)
+        if loader is None:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = (_PutOffLoader if fullname in _PUT_OFF else _CompileLaterLoader)(spec.loader)
+            spec.loader = loader(spec.loader)
         return spec
 
 
@@ -162,3 +170,26 @@ def _later(compile_now: Callable[..., Any]) -> Callable[..., Any]:
         return call
 
     return compile_later
+
+
+# --- libraries that load without pauses -------------------------------------------------------------------------------
+
+
+class _UndisturbedLoader(_Loader):
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the module while no garbage is collected."""
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            self.loader.exec_module(module)
+        finally:
+            if was_enabled:
+                gc.freeze()  # what a library made stays
+                gc.enable()
+
+
+_LOADERS: dict[str, type[_Loader]] = {
+    **dict.fromkeys(_PUT_OFF, _PutOffLoader),
+    **dict.fromkeys(_LARGE, _UndisturbedLoader),
+    _COMPILE_LATER: _CompileLaterLoader,
+}

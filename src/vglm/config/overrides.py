@@ -26,7 +26,13 @@ _MOST_CHARACTERS = 20_000
 _LONGEST_KEY = 200
 _DEEPEST = 32
 _NONE: Mapping[str, str] = MappingProxyType({})
-_PLUGINS = "hydra._internal.core_plugins."
+_PLUGINS = (
+    "hydra._internal.core_plugins.",
+    "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper",
+    "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
+    "optuna.samplers.",
+)
+"""What Hydra may build: itself, and the plugins that docs/howto/clusters.md names."""
 
 
 def compose(config_name: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
@@ -73,7 +79,7 @@ def in_todays_names(cfg: DictConfig, overrides: Sequence[str], choices: Mapping[
 
 
 def check_composable(config_name: str, overrides: Sequence[str]) -> DictConfig:
-    """Compose before Hydra does, so that what cannot be composed, or would have Hydra build strange things, is told.
+    """Compose before Hydra does, and report what cannot be composed or would make Hydra build unintended objects.
 
     Args:
         config_name: Name of the config in `conf/`, without suffix.
@@ -87,8 +93,12 @@ def check_composable(config_name: str, overrides: Sequence[str]) -> DictConfig:
     """
     cfg = _composed(config_name, overrides, RunMode.MULTIRUN)
     own = OmegaConf.to_container(cfg.hydra, resolve=False)
-    if strange := [name for name in _targets_of(own) if not str(name).startswith(_PLUGINS)]:
-        raise ConfigError(f"hydra: {str(strange[0])[:200]} may not be built: only Hydra's own plugins are.")
+    search_space = own["sweeper"].get("custom_search_space")  # of Optuna's sweeper: a function to call
+    named = [*_targets_of(own), *([search_space] if search_space else [])]
+    if strange := [name for name in named if not str(name).startswith(_PLUGINS)]:
+        raise ConfigError(
+            f"hydra: {str(strange[0])[:200]} may not be built: only Hydra's own plugins, and those for Ray and Optuna."
+        )
     return cfg
 
 
@@ -234,14 +244,14 @@ def _check_choice(argument: str, allowed: Collection[str]) -> None:
         parsed = OverridesParser.create().parse_override(argument)
         names = parsed.value() if not parsed.is_sweep_override() else ""
     except HydraException:
-        return  # told by Hydra
+        return  # reported by Hydra
     if not isinstance(names, str | list | type(None)):
         place = "recipes" if group == "recipes" else f"conf/{group}"
         raise ConfigError(f"{argument[:200]}: name one of the files in {place}/: {', '.join(_choices_of(group))}.")
 
 
 def _recipe_of(name: str) -> str | None:
-    """The recipe that somebody who names the run like this may have meant."""
+    """The recipe that a run of this name may have been meant to use."""
     recipes = _choices_of("recipes")
     if name.partition("/")[0] in {recipe.partition("/")[0] for recipe in recipes}:
         return name

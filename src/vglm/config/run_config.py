@@ -1,4 +1,4 @@
-"""The config that a run has left behind, and what an evaluation takes from it.
+"""The config saved with a run, and the parts of it that an evaluation reuses.
 
 It was written with everything resolved, and it may come from anyone: an interpolation in it could read the environment
 or call a function, so it is refused; and where this user's results go, only the command line says.
@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from vglm.config.aliases import rename
 from vglm.config.places import repo_root
 from vglm.config.targets import interpolation_in
-from vglm.errors import ConfigError, brief
+from vglm.errors import ConfigError, brief, typed
 from vglm.files import parse_yaml, read_text
 
 _MOST_BYTES = 1_000_000
@@ -154,7 +154,7 @@ def _refuse_connections(values: Mapping[str, Any], command_line: Mapping[str, An
         raise ConfigError(
             f"{run_folder / _TRACKER_SETTINGS} could send your key elsewhere. Remove that file if it is yours."
         )
-    command = f"python train.py resume={run_folder}"
+    command = f"{typed('train')} resume={run_folder}"
     if uploads(values["tracker"]) and values["tracker"] != command_line.get("tracker"):
         name = values["tracker"]["report_to"]
         raise ConfigError(

@@ -1,6 +1,6 @@
-"""What the keys of `conf/train.yaml` and `conf/evaluate.yaml` are bound to, as a component's keys to its class.
+"""The functions whose parameters are the keys of `conf/train.yaml` and `conf/evaluate.yaml`.
 
-Each config is that of a function, whose parameters its keys are, and some more which only the entry point reads.
+Each config has the parameters of one function as its keys, and a few more that only the entry point reads.
 """
 
 from collections.abc import Mapping

@@ -1,11 +1,11 @@
-"""What a callable takes, read from its source text: importing peft or transformers for that would take seconds.
+"""Signatures of callables, read from source text, since importing peft or transformers takes seconds.
 
     read_signature("peft.LoraConfig").parameters["r"]        Parameter(is_required=False, …), whose `annotation` is int
 
 Followed are re-exports (`from .config import LoraConfig`, also those for type checkers only), functions, classes with
 an `__init__` and dataclasses with their bases. An annotation becomes the type itself where it is one of Python's own;
-enumerations keep their values, and any other class is a stand-in of its name, of which nothing more is known. What
-cannot be told in this way is imported.
+enumerations keep their values, and any other class is a placeholder of its name. A target
+whose signature cannot be determined in this way is imported.
 """
 
 import ast
@@ -80,8 +80,8 @@ class NoSuchName(LookupError):
         self.owner, self.name, self.names = owner, name, names
 
 
-class _Untold(Exception):
-    """The source text does not tell."""
+class _Undecidable(Exception):
+    """The source text alone does not say; the target has to be imported."""
 
 
 def read_signature(target: str) -> Signature:
@@ -98,7 +98,7 @@ def read_signature(target: str) -> Signature:
     if is_ours(target):
         try:
             return _signature_of(*_find(target))
-        except (_Untold, RecursionError):
+        except (_Undecidable, RecursionError):
             pass
     return imported_signature(target)
 
@@ -109,7 +109,7 @@ def missing_name(target: str) -> NoSuchName | None:
         _find(target)
     except NoSuchName as error:
         return error
-    except (_Untold, RecursionError):
+    except (_Undecidable, RecursionError):
         pass
     return None
 
@@ -170,7 +170,7 @@ def _module(name: str) -> _Module | None:
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, SyntaxError) as error:
-        raise _Untold from error
+        raise _Undecidable from error
     names: dict[str, ast.stmt] = {}
     for statement in _statements(tree.body):
         for bound in _bound_by(statement):
@@ -226,7 +226,7 @@ def _find(target: str) -> tuple[ast.stmt, _Module]:
     owner_name, _, name = target.rpartition(".")
     module = _module(owner_name)
     if module is None:
-        raise _Untold  # something in a class, or no module at all
+        raise _Undecidable  # something in a class, or no module at all
     return _resolve(name, module)
 
 
@@ -235,16 +235,16 @@ def _resolve(name: str, module: _Module, depth: int = 0) -> tuple[ast.stmt, _Mod
     statement = module.names.get(name)
     if statement is None:
         if "*" in module.names or "__getattr__" in module.names or depth:
-            raise _Untold
+            raise _Undecidable
         raise NoSuchName(module.name, name, list(module.names))
     if isinstance(statement, ast.ImportFrom):
         original = next(alias.name for alias in statement.names if (alias.asname or alias.name) == name)
         source = module.absolute(statement)
         if source == module.name:  # of its own submodule
-            raise _Untold
+            raise _Undecidable
         other = _module(source)
         if other is None:
-            raise _Untold
+            raise _Undecidable
         return _resolve(original, other, depth + 1)
     return statement, module
 
@@ -255,10 +255,10 @@ def _resolve(name: str, module: _Module, depth: int = 0) -> tuple[ast.stmt, _Mod
 def _signature_of(statement: ast.stmt, module: _Module) -> Signature:
     if isinstance(statement, ast.FunctionDef):
         if not {_last_name(decorator) for decorator in statement.decorator_list} <= _KEEP_SIGNATURE:
-            raise _Untold
+            raise _Undecidable
         return _of_arguments(statement.args, module, is_method=False)
     if not isinstance(statement, ast.ClassDef):
-        raise _Untold
+        raise _Undecidable
     own = next((it for it in statement.body if isinstance(it, ast.FunctionDef) and it.name == "__init__"), None)
     if _is_dataclass(statement):
         if own is None:
@@ -266,11 +266,11 @@ def _signature_of(statement: ast.stmt, module: _Module) -> Signature:
         return dataclasses.replace(_of_arguments(own.args, module, is_method=True), is_dataclass=True)
     is_odd = statement.keywords or statement.decorator_list
     if is_odd or any(isinstance(it, ast.FunctionDef) and it.name == "__new__" for it in statement.body):
-        raise _Untold
+        raise _Undecidable
     if own is not None:
         return _of_arguments(own.args, module, is_method=True)
     if len(statement.bases) != 1 or not isinstance(statement.bases[0], ast.Name):
-        raise _Untold
+        raise _Undecidable
     return _signature_of(*_resolve(statement.bases[0].id, module))
 
 
@@ -291,7 +291,7 @@ def _fields(statement: ast.ClassDef, module: _Module) -> dict[str, Parameter]:
     fields: dict[str, Parameter] = {}
     for base in reversed(statement.bases):
         if not isinstance(base, ast.Name):
-            raise _Untold
+            raise _Undecidable
         made, where = _resolve(base.id, module) if base.id in module.names else (None, module)
         if isinstance(made, ast.ClassDef) and _is_dataclass(made):
             fields |= _fields(made, where)
@@ -319,7 +319,7 @@ def _add_field(fields: dict[str, Parameter], name: str, node: ast.AnnAssign, mod
 
 def _is_dataclass(statement: ast.ClassDef) -> bool:
     if any(_last_name(decorator) != "dataclass" for decorator in statement.decorator_list):
-        raise _Untold
+        raise _Undecidable
     return bool(statement.decorator_list)
 
 
@@ -336,7 +336,7 @@ def _last_name(node: ast.expr) -> str:
 
 
 class _StandIn(type):
-    """The type of a class that was not imported: any attribute or item of it is a stand-in as well."""
+    """The type of a class that was not imported: any attribute or item of it is a placeholder as well."""
 
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("__"):
@@ -365,10 +365,10 @@ class _Names(dict[str, Any]):
 
 
 def _annotation(node: ast.expr | None, module: _Module) -> Any:
-    """The type that an annotation spells, or None where that cannot be told."""
+    """The type that an annotation spells, or None where it cannot be determined."""
     try:
         return None if node is None else _evaluate(node, module)
-    except (_Untold, NoSuchName, TypeError, AttributeError, SyntaxError):
+    except (_Undecidable, NoSuchName, TypeError, AttributeError, SyntaxError):
         return None
 
 
@@ -376,7 +376,7 @@ def _evaluate(node: ast.expr, module: _Module) -> Any:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         node = ast.parse(node.value, mode="eval").body
     if not all(isinstance(part, (*_READABLE, *_READABLE_LEAVES)) for part in ast.walk(node)):
-        raise _Untold
+        raise _Undecidable
     value = eval(compile(ast.Expression(node), module.name, "eval"), {"__builtins__": {}}, _Names(module))
     return types.NoneType if value is None else value
 
@@ -391,7 +391,7 @@ def _value_of(name: str, module: _Module) -> Any:
         return _stand_in(name)
     try:
         made, where = _resolve(name, module)
-    except (_Untold, NoSuchName):
+    except (_Undecidable, NoSuchName):
         return _stand_in(name)
     if isinstance(made, ast.Assign):
         return _evaluate(made.value, where)
@@ -400,7 +400,7 @@ def _value_of(name: str, module: _Module) -> Any:
     try:
         if isinstance(made, ast.ClassDef) and _is_enumeration(made, where):
             return _enumeration(made)
-    except (_Untold, NoSuchName):  # of a base
+    except (_Undecidable, NoSuchName):  # of a base
         pass
     return _stand_in(name)
 

@@ -1,7 +1,7 @@
-"""Which `_target_`s may be built, and building them.
+"""Build components from their `_target_`, and decide which targets are allowed.
 
 A config comes from anyone: a colleague's recipe, the `config.yaml` of a downloaded run. Its `_target_`s can name any
-importable callable, and importing a module is running it. So only these are built, told by their names before any
+importable callable, and importing a module is running it. So only these are built, checked by name before any
 import: the components that `conf/` itself names, peft's configs, and what the user names on the command line
 (`--allow-target my_package`).
 """

@@ -1,4 +1,4 @@
-"""What a frozen vision tower made of each picture, kept on disk so that it looks at every picture once.
+"""A disk cache of the features that a frozen vision tower computes, so that each picture is encoded once.
 
     features = FeatureCache(cache_folder("features"), {"weights_sha256": "91c4...", ...}, (16, 128), encode)
     features.fill(samples)              encodes the pictures that no run has met before
@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ from vglm.data.collator import open_image_of
 from vglm.data.hashing import describe_decoder
 from vglm.data.images import image_sha256
 from vglm.data.sample import Sample
+from vglm.data.table import first_of_pictures
 from vglm.errors import CacheError, DataError, brief
 from vglm.files import explained, put_in_place, read_json, workplace, write_text
 
@@ -56,7 +58,7 @@ class Filled:
     """What filling the cache took.
 
     Attributes:
-        pictures: Different pictures that were asked for.
+        pictures: Number of different pictures requested.
         encoded: Those of them that were not there yet.
         size_bytes: What the features of all of them take on disk.
     """
@@ -108,7 +110,7 @@ class FeatureCache:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"encode": None}
 
-    def fill(self, samples: Iterable[Sample]) -> Filled:
+    def fill(self, *samples: Iterable[Sample]) -> Filled:
         """Encode the pictures that are not there yet; several processes that do so at once share the work.
 
         Args:
@@ -116,14 +118,14 @@ class FeatureCache:
 
         Raises:
             DataError: A picture cannot be opened.
-            CacheError: The disk is full, or the cache belongs to somebody else.
+            CacheError: The disk is full, or the cache belongs to another user.
         """
         seen: set[bytes] = set()
         waiting: dict[str, Image.Image] = {}
         encoded = 0
-        for sample in tqdm(samples, desc="looking at pictures", unit="sample", delay=2):
-            if sample.image is None:
-                continue
+        for sample in tqdm(
+            chain.from_iterable(map(first_of_pictures, samples)), desc="looking at pictures", unit="picture", delay=2
+        ):
             digest, decoded = self._identify(sample)
             if bytes.fromhex(digest) in seen:
                 continue
@@ -284,7 +286,7 @@ def _list_encoders(folder: Path) -> Iterator[CachedEncoder]:
 
 
 class _Index:
-    """Remembers which picture a file held, by all that tells one state of a file from another.
+    """Remembers which picture a file held, by all that distinguishes one state of a file from another.
 
     A file of records that are only added to; each has a check of its own, so that a damaged one counts as none. It only
     saves time: where it fails, files are decoded again.
@@ -307,8 +309,8 @@ class _Index:
             return self._added[source].hex()
         records = self._load() if self._records is None else self._records
         start = np.frombuffer(source, np.uint64, 1)
-        for place in range(*(int(self._starts.searchsorted(start, side)[0]) for side in ("left", "right"))):
-            record: bytes = records[place].tobytes()
+        for index in range(*(int(self._starts.searchsorted(start, side)[0]) for side in ("left", "right"))):
+            record: bytes = records[index].tobytes()
             if record == _record(source, picture := record[32:64]):
                 return picture.hex()
         return None

@@ -1,4 +1,4 @@
-"""What belongs together (a study, a patient, a star) and what is to be spread evenly over splits (classes, kinds).
+"""Groups that must not be divided (a study, a patient, a star), and strata to spread evenly over splits (classes).
 
 find_groups(Outline.of(samples))        (["2", "2", "861"], "inferred from the pictures' names: the part before _")
 find_strata(Outline.of(samples, "kind"))                                    (["7c2a…", "7c2a…", "10f3…"], "the answer")
@@ -102,7 +102,7 @@ class FoundIds:
     first: str = ""
 
     def __str__(self) -> str:
-        """What is to be told of rows without an id."""
+        """The message about rows without an id."""
         return (
             f"{len(self.without):,} of {len(self.groups):,} rows have no id in {self.source}, and the others do (first:"
             f" {self.first}); they are grouped by what else they name."

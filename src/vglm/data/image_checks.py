@@ -27,7 +27,7 @@ from vglm.data.slices import ImageSlice
 from vglm.errors import DataError
 
 DECODED_AT_START = 20_000
-"""Up to so many pictures, all are decoded and hashed before any training."""
+"""Up to this many pictures, all are decoded and hashed before any training."""
 
 DECODED_BYTES_AT_START = 2 * 2**30
 """The same limit for the pictures' files together."""
@@ -36,7 +36,7 @@ CACHE_KIND = "pictures"
 """Folder of the cache."""
 
 HEADERS_AT_START = 256
-"""Of more pictures, so many have their headers read, evenly over the set."""
+"""Of more pictures, the headers of this many are read, evenly over the set."""
 
 T = TypeVar("T")
 Result = TypeVar("Result")
@@ -62,12 +62,12 @@ def check_images(
     distinct.pop(None, None)
     step = 1 if len(distinct) <= DECODED_AT_START else -(-len(distinct) // HEADERS_AT_START)
     chosen = set(islice(distinct, 0, None, step))
-    samples = {
-        picture: sources[name][row]
-        for name, outline in outlines.items()
-        for row, picture in enumerate(outline.pictures)
-        if picture is not None and picture in chosen
-    }
+    samples: dict[str, Sample] = {}
+    for name, outline in outlines.items():
+        for row, picture in enumerate(outline.pictures):
+            if picture in chosen and picture is not None:
+                samples[picture] = sources[name][row]
+                chosen.discard(picture)
     is_small = len(distinct) <= DECODED_AT_START and sum(map(_size, samples.values())) <= DECODED_BYTES_AT_START
     faults: dict[str, str] = {}
     decoded = _decode(samples, faults) if is_small else {}

@@ -78,7 +78,7 @@ class ImageHeader:
     """What a picture's file says of itself before anything is decoded.
 
     Attributes:
-        format: Such as "PNG".
+        format: Such as "PNG"; "DICOM" where it is none of Pillow's.
         mode: Pillow's mode: "RGB", "L" (grey), "RGBA", "P" (palette), "I;16" (16-bit grey), "CMYK" ...
         width: In pixels.
         height: In pixels.
@@ -112,7 +112,7 @@ def read_image_header(image: Path | ImageSlice) -> ImageHeader:
                 orientation = lazy.getexif().get(ExifTags.Base.Orientation, 1)
             except Exception:  # damaged EXIF data; Pillow raises many kinds, and no orientation is to be had from it
                 orientation = 1
-            return ImageHeader(lazy.format or "", lazy.mode, lazy.width, lazy.height, orientation in range(2, 9))
+            return ImageHeader(lazy.format or "DICOM", lazy.mode, lazy.width, lazy.height, orientation in range(2, 9))
 
 
 def image_sha256(image: Path | ImageSlice | Image.Image) -> str:
@@ -161,7 +161,7 @@ def _read_deep(image: Path | ImageSlice) -> DeepGrey | None:
                 return None
             values = np.asarray(picture)
             return DeepGrey(lambda: values, (0, 65535))
-    except Exception:  # said, with its reason, by whoever opens the picture
+    except Exception:  # reported, with its reason, when the picture is opened
         return None
 
 

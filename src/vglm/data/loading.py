@@ -166,11 +166,8 @@ def _gather(reader: SourceReader, files: Mapping[str, str], division: ByGroup) -
     fields = {"split", "kind", *(rules - {"answer", "none", "reader", "picture"})}
     outlines = {name: Outline.of(samples, *fields) for name, samples in sources.items()}
     image_hashes, thumbnails = check_images(reader.root, sources, outlines)
-    main, everything = Outline(fields={name: [] for name in fields}), Outline(fields={name: [] for name in fields})
-    for name, outline in outlines.items():
-        everything.extend(outline)
-        if name != files.get("retention"):
-            main.extend(outline)
+    divided = {name: outline for name, outline in outlines.items() if name != files.get("retention")}
+    main, everything = (Outline.joined(list(some.values()), fields) for some in (divided, outlines))
     groups, group_source = find_groups(main, division.group)
     strata, stratum_source = find_strata(main, division.stratify)
     plan = {"group": group_source, "left_out": dict(reader.left_out)}

@@ -1,11 +1,11 @@
-"""Find test pictures that are training pictures once more: compressed anew, scaled, flipped or cropped.
+"""Find test pictures that are modified copies of training pictures: recompressed, scaled, flipped or cropped.
 
 find_copies(tested, learned)     [Copy(tested=3, learned=17, how="flipped, cropped")]
 
 Pictures are compared as thumbnails of 64 x 64 grey values, less the mean picture of the training set: the black border
-of X-rays and the axes of plots are in all of them and tell nothing. Each picture is tried on 100 boxes of the other
-and of its mirror image, both ways round, in coarse form; the best candidates of each test picture are then aligned and
-must agree in every part of the picture, so that the same scene with another subject is no copy.
+of X-rays and the axes of plots are in all of them and carry no information. Each picture is tried on 100 boxes of the
+other and of its mirror image, both ways round, in coarse form; the best candidates of each test picture are then
+aligned and must agree in every part of the picture, so that the same scene with another subject is no copy.
 
 Where all pictures are much alike, as X-rays are, a box that is a little off hides what is a picture's own. There the
 mean picture tells where a test picture was cut: the test picture is aligned with it, and what it has beside the mean
@@ -36,7 +36,7 @@ MAX_CROPPED_PAIRS = 20_000_000
 """With more pairs of pictures no crops are searched, a hundredth of the work."""
 
 _BLOCK_PICTURES = 1024
-"""So many test pictures are compared with so many training pictures at a time."""
+"""Number of test pictures, and of training pictures, that are compared at a time."""
 
 _COARSE = 12
 _LEAST_SHARE = 0.6
@@ -203,8 +203,8 @@ def _candidates(
         for test in np.flatnonzero(scores.max(axis=1) >= _CANDIDATE_CORRELATION):
             for train in np.argsort(-scores[test])[:_CANDIDATES]:
                 is_forward = bool(forward[0][test, train] >= backward[0][train, test])
-                view = views[forward[1][test, train] if is_forward else backward[1][train, test]]
-                best[test].append(_Candidate(float(scores[test, train]), start + int(train), *view, is_forward))
+                flip, box = views[forward[1][test, train] if is_forward else backward[1][train, test]]
+                best[test].append(_Candidate(float(scores[test, train]), start + int(train), flip, box, is_forward))
     return [
         sorted((candidate for candidate in some if candidate.correlation >= _CANDIDATE_CORRELATION), reverse=True)[
             :_CANDIDATES

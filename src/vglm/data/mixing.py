@@ -148,13 +148,13 @@ def _interleave(shares: Sequence[float], length: int) -> np.ndarray:
     """
     taken = [0] * len(shares)
     places = np.empty(length, dtype=np.int16)
-    for place in range(length):
+    for index in range(length):
         # of the parts that may have one more by now, the one whose next place is due first
         chosen, due_first = 0, float("inf")
         for part, share in enumerate(shares):
-            if share * (place + 1) > taken[part] and (due := (taken[part] + 1) / share) < due_first:
+            if share * (index + 1) > taken[part] and (due := (taken[part] + 1) / share) < due_first:
                 chosen, due_first = part, due
-        places[place] = chosen
+        places[index] = chosen
         taken[chosen] += 1
     return places
 

@@ -1,4 +1,4 @@
-"""What dividing asks of each sample, in columns of one length: small enough to hold for any number of rows.
+"""The columns that dividing a data set needs (ids, groups, pictures, answers), without the samples themselves.
 
 outline = Outline.of(samples, "kind")
 outline.groups[3], outline.pictures[3], outline.fields["kind"][3]
@@ -8,11 +8,14 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from vglm.data.ids import Id, ids_in
 from vglm.data.sample import Sample
-from vglm.data.table import SampleTable, Selection
+from vglm.data.table import columns_of
+
+_TEXTS_HELD = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,8 @@ class Outline:
         ids: `Sample.id`.
         groups: `Sample.group`.
         pictures: Where each picture lies; None for text-only rows.
-        answers: A short hash of each last answer, to tell answers apart.
-        fields: Those of `Sample.meta` that were asked for, by name; None where a row lacks one.
+        answers: A short hash of each last answer, to compare answers.
+        fields: The requested fields of `Sample.meta`, by name; None where a row lacks one.
         meta_ids: The ids of `Sample.meta`, see `vglm.data.ids`.
     """
 
@@ -38,23 +41,32 @@ class Outline:
     @classmethod
     def of(cls, samples: Iterable[Sample], *fields: str) -> "Outline":
         """Read the columns off some samples, with these fields."""
-        if isinstance(samples, Selection) and isinstance(samples.samples, SampleTable):
-            return cls.of(samples.samples, *fields)._take(samples.indices.tolist(), samples.groups)
         outline = cls(fields={name: [] for name in fields})
-        if isinstance(samples, SampleTable):  # without making the samples
-            for ids, groups, pictures, answers, metas in samples.columns():
-                outline.ids.extend(ids)
-                outline.groups.extend(groups)
-                outline.pictures.extend(pictures)
-                outline.answers.extend(map(_short_hash, answers))
-                metas = list(metas)
-                outline.meta_ids.extend(map(ids_in, metas))
-                for name, column in outline.fields.items():
-                    column.extend(meta.get(name) for meta in metas)
+        stored = columns_of(samples, ("id", "group", "picture", "answers", "meta"))  # without making the samples
+        if stored is None:
+            for sample in samples:
+                outline.add(sample)
             return outline
-        for sample in samples:
-            outline.add(sample)
+        names, hashes = _Once(), _Once()
+        for ids, groups, pictures, answers, metas in stored:
+            outline.ids.extend(ids)
+            outline.groups.extend(map(names.get, groups))
+            outline.pictures.extend(map(names.get, pictures))
+            outline.answers.extend(hashes.get(_short_hash(turns[-1])) for turns in answers)
+            outline.meta_ids.extend(map(ids_in, metas))
+            for name, column in outline.fields.items():
+                column.extend(meta.get(name) for meta in metas)
         return outline
+
+    @classmethod
+    def joined(cls, outlines: Sequence["Outline"], fields: Iterable[str]) -> "Outline":
+        """The rows of several one after the other; those of one are not copied."""
+        if len(outlines) == 1:
+            return outlines[0]
+        whole = cls(fields={name: [] for name in fields})
+        for outline in outlines:
+            whole.extend(outline)
+        return whole
 
     def add(self, sample: Sample) -> None:
         """Add a sample's row."""
@@ -71,16 +83,6 @@ class Outline:
         for own, new in zip(self._columns(), other._columns(), strict=True):
             own.extend(new)
 
-    def _take(self, rows: Sequence[int], groups: Sequence[str] | None) -> "Outline":
-        return Outline(
-            [self.ids[row] for row in rows],
-            [self.groups[row] for row in rows] if groups is None else list(groups),
-            [self.pictures[row] for row in rows],
-            [self.answers[row] for row in rows],
-            {name: [column[row] for row in rows] for name, column in self.fields.items()},
-            [self.meta_ids[row] for row in rows],
-        )
-
     def _columns(self) -> list[list[Any]]:
         return [
             self.ids,
@@ -93,6 +95,18 @@ class Outline:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+class _Once:
+    """Texts that come again and again, each held in memory once as long as they are not too many."""
+
+    def __init__(self) -> None:
+        self._texts: dict[Any, Any] = {}
+
+    def get(self, text: Any) -> Any:
+        if len(self._texts) >= _TEXTS_HELD:
+            self._texts.clear()
+        return self._texts.setdefault(text, text)
 
 
 def _short_hash(text: str) -> str:
@@ -115,4 +129,11 @@ def is_own_group(outline: Outline, row: int) -> bool:
     group, picture = outline.groups[row], outline.pictures[row]
     if picture is None or group == outline.ids[row]:
         return group == outline.ids[row]
-    return picture == group or picture.endswith(f"/{group}") or stem(outline, row) == group
+    return _names_picture(group, picture)
+
+
+@lru_cache(maxsize=4096)
+def _names_picture(group: str, picture: str) -> bool:
+    if picture == group or picture.endswith(f"/{group}"):
+        return True
+    return os.path.splitext(os.path.basename(picture))[0] == group

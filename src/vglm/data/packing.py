@@ -68,7 +68,7 @@ def pack(batch: "dict[str, Tensor]", has_image: Sequence[bool], capacity: int) -
         for key, filler in fillers.items()
     }
     packed["segment_ids"] = pad_sequence(
-        [torch.cat([torch.full((int(is_token[i].sum()),), place) for place, i in enumerate(row)]) for row in rows],
+        [torch.cat([torch.full((int(is_token[i].sum()),), index) for index, i in enumerate(row)]) for row in rows],
         batch_first=True,
         padding_value=-1,
     )

@@ -28,7 +28,7 @@ from vglm.errors import CacheError, DataError
 from vglm.files import explained, file_sha256, put_in_place, workplace
 
 LISTED_ROWS = 2000
-"""Up to so many rows of a file are held in memory; of a longer file, a memory-mapped table is kept in the cache."""
+"""Up to this many rows of a file are held in memory; of a longer file, a memory-mapped table is kept in the cache."""
 
 _KEY = 32
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".dcm", ".ppm", ".jp2", ".avif")

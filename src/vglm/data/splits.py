@@ -1,4 +1,4 @@
-"""A data set as it is trained and tested on, what its splits share, and the record of how it was divided.
+"""A divided data set: its splits, what they share (leakage), and the record of how it was divided.
 
 splits.train[0].answer          # "这张图片的背景是金色的沙滩。"
 splits.files["train.json"]      # SHA-256
@@ -15,7 +15,6 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,8 @@ from vglm.data.look_alikes import Scope, find_copies, search_scope
 from vglm.data.outline import Outline, is_own_group, picture_name
 from vglm.data.sample import Sample
 from vglm.data.slices import ImageSlice
-from vglm.data.table import SampleTable, Selection
-from vglm.errors import ConfigError, DataError
+from vglm.data.table import SampleTable, Selection, columns_of
+from vglm.errors import ConfigError, DataError, typed
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +94,7 @@ def find_leakage(
         held_out: Rows of the first.
         learned: Rows of the second.
         names: What the two are called.
-        contents: Picture name -> hash of its content, as far as known.
+        contents: Picture name -> hash of its content; unknown ones left out.
 
     Returns:
         What they share, or None.
@@ -230,11 +229,11 @@ class Splits:
         return self.thumbnails[sample.image]
 
     def limited(self, limit: int | None) -> "Splits":
-        """The same data with at most so many training samples, see `pick`."""
+        """The same data with at most `limit` training samples, see `pick`."""
         return replace(self, train=pick(self.train, limit))
 
     def warn_of_tiny_test(self) -> None:
-        """Say before training that a test split of one picture tells nothing; folds are put together afterwards."""
+        """Warn before training that a test split of one picture measures nothing; folds are put together afterwards."""
         if self.plan.get("protocol") or not _is_listed(self.test) or not len(self.test):
             return
         shown = {str(sample.image) for sample, _ in zip(self.test, range(_LOOKED_AT), strict=False)}
@@ -260,7 +259,7 @@ class Splits:
             others = ", ".join(f"{len(rows):,} in {name}" for name in SPLITS if len(rows := getattr(self, name)))
             raise DataError(
                 f"the data has no training samples; there are {others or 'none at all'}. It can be evaluated"
-                " (python evaluate.py dataset=benchmark dataset.path=...). To train on it, take the split out of its"
+                f" ({typed('evaluate')} dataset=benchmark dataset.path=...). To train on it, take the split out of its"
                 " rows and set dataset.division.fractions, or add rows of the split train."
             )
         if copies := [alike for alike in self.look_alikes or () if alike.how != "same pixels"]:
@@ -376,7 +375,7 @@ def _at(samples: Sequence[Sample], rows: Sequence[int]) -> Sequence[Sample]:
 
 
 def pick(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
-    """At most so many samples, in order, the same ones every time; None: all.
+    """At most `limit` samples, in order, the same ones every time; None: all.
 
     Of the kinds of question, or where there is one kind alone of the answers, each has its turn. The draw is seeded:
     data that is sorted, or goes through its classes in turn, is not met at the distance of one class.
@@ -397,7 +396,7 @@ def pick(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
 
 _PICK_SEED = 1
 _LOOKED_AT = 100
-"""So many test samples are looked at before a test split is said to show one picture."""
+"""Number of test samples to check before a test split counts as one picture."""
 
 
 def _is_listed(samples: Sequence[Sample]) -> bool:
@@ -409,11 +408,15 @@ def _is_listed(samples: Sequence[Sample]) -> bool:
 def _outline(samples: Sequence[Sample]) -> Outline:
     """The columns that show leakage; of a mixture those of its parts, and none of samples made on demand."""
     parts: Sequence[Sequence[Sample]] = getattr(samples, "parts", [samples])
-    return Outline.of(chain.from_iterable(part for part in parts if _is_listed(part)))
+    listed = [Outline.of(part) for part in parts if _is_listed(part)]
+    whole = listed[0] if listed else Outline()
+    for other in listed[1:]:
+        whole.extend(other)
+    return whole
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:
-    """One hash of everything that is asked and answered in a split, in order.
+    """One hash of all questions and answers of a split, in order.
 
     Args:
         samples: The split. Of a picture only the file's name counts; its content has a hash of its own.
@@ -432,10 +435,16 @@ def describe_split(samples: Iterable[Sample]) -> dict[str, Any]:
     digest = hashlib.sha256()
     ids: list[str] = []
     groups: dict[str, None] = {}
-    for sample in samples:
-        _update(digest, sample)
-        ids.append(sample.id)
-        groups[sample.group] = None
+    stored = columns_of(samples, ("id", "group", "picture", "language", "questions", "answers"))
+    if stored is None:
+        for sample in samples:
+            _update(digest, sample)
+            ids.append(sample.id)
+            groups[sample.group] = None
+    for columns in stored or ():  # without making the samples
+        digest.update("".join(map(_line, *columns)).encode())
+        ids += columns[0]
+        groups.update(dict.fromkeys(columns[1]))
     return {
         "samples": len(ids),
         "groups": len(groups),
@@ -446,6 +455,14 @@ def describe_split(samples: Iterable[Sample]) -> dict[str, Any]:
 
 
 def _update(digest: "hashlib._Hash", sample: Sample) -> None:
-    picture = "" if sample.image is None else os.path.basename(picture_name(sample))
-    turns = "\x1f".join(f"{turn.question}\x1e{turn.answer}" for turn in sample.turns)
-    digest.update(f"{sample.id}\0{sample.group}\0{picture}\0{sample.language == 'en'}\0{turns}\n".encode())
+    picture = None if sample.image is None else picture_name(sample)
+    questions, answers = ([getattr(turn, text) for turn in sample.turns] for text in ("question", "answer"))
+    digest.update(_line(sample.id, sample.group, picture, sample.language, questions, answers).encode())
+
+
+def _line(
+    id: str, group: str, picture: str | None, language: str, questions: Sequence[str], answers: Sequence[str]
+) -> str:
+    turns = "\x1f".join(f"{question}\x1e{answer}" for question, answer in zip(questions, answers, strict=True))
+    name = "" if picture is None else os.path.basename(picture)
+    return f"{id}\0{group}\0{name}\0{language == 'en'}\0{turns}\n"

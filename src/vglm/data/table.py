@@ -8,15 +8,17 @@ One row of the file:
     id "openi-zh.json#1", group "2882", image "/data/openi/images/2882_1.png", offset null, size null, base64 null,
     questions ["描述这张X光片。"], answers ["心脏大小轻度增大。"], language "zh", meta '{"split": "train"}', window null
 
-Pictures stay where they are and are opened by whoever needs them. A table pickles as its path, so that the workers of a
+Pictures stay where they are and are opened when needed. A table pickles as its path, so that the workers of a
 DataLoader map the same file instead of copying it.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from functools import lru_cache
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, overload
 
@@ -90,23 +92,31 @@ class SampleTable(Sequence[Sample]):
 
     def at(self, indices: np.ndarray) -> Iterator[Sample]:
         """The samples of these rows, shape (n,), in this order; faster than one by one."""
-        numbers = indices // _BATCH_ROWS
-        for run in np.split(np.arange(len(indices)), np.flatnonzero(np.diff(numbers)) + 1):  # of one batch each
-            if len(run):
-                rows = self._batches[numbers[run[0]]].take(pa.array(indices[run] % _BATCH_ROWS))
-                yield from map(_sample, *(column.to_pylist() for column in rows.columns))
+        for rows in self._pieces(indices):
+            yield from map(_sample, *(column.to_pylist() for column in rows.columns))
 
-    def columns(self) -> Iterator[tuple[list[str], list[str], list[str | None], list[str], list[dict[str, Any]]]]:
-        """Ids, groups, pictures' names, last answers and metadata, some hundred rows at a time, without the samples."""
-        for batch in self._batches:
-            ids, groups, images, offsets, sizes, answers, metas = (
-                batch.column(name).to_pylist() for name in ("id", "group", "image", "offset", "size", "answers", "meta")
-            )
-            pictures = [
-                image if offset is None else str(ImageSlice(Path(image), offset, size))
-                for image, offset, size in zip(images, offsets, sizes, strict=True)
-            ]
-            yield ids, groups, pictures, [answer[-1] for answer in answers], [_parsed(meta) for meta in metas]
+    def columns(self, names: Sequence[str], indices: np.ndarray | None = None) -> Iterator[tuple[list[Any], ...]]:
+        """Some columns, some hundred rows at a time, without making the samples.
+
+        Args:
+            names: Columns of the file, with `meta` parsed; `picture` is the name of a picture, file or slice.
+            indices: Of these rows, shape (n,), in this order; all if None.
+        """
+        stored = [name for name in names if name != "picture"]
+        for rows in self._batches if indices is None else self._pieces(indices):
+            values = {name: rows.column(name).to_pylist() for name in stored}
+            if "meta" in values:
+                values["meta"] = [_parsed(meta) for meta in values["meta"]]
+            if "picture" in names:
+                values["picture"] = _picture_names(rows)
+            yield tuple(values[name] for name in names)
+
+    def _pieces(self, indices: np.ndarray) -> Iterator[pa.RecordBatch]:
+        """These rows in their order, each piece of rows that lie in one batch."""
+        numbers = indices // _BATCH_ROWS
+        starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+        for start, end in pairwise((*starts, len(indices))):
+            yield self._batches[numbers[start]].take(pa.array(indices[start:end] % _BATCH_ROWS))
 
     def __reduce__(self) -> tuple[Callable[[Path], "SampleTable"], tuple[Path]]:
         return SampleTable, (self.path,)
@@ -146,6 +156,18 @@ class Selection(Sequence[Sample]):
         """The selected samples' groups, where they are not as they were."""
         return None if self._groups is None else list(self._groups.to_pylist())
 
+    def columns(self, names: Sequence[str]) -> Iterator[tuple[list[Any], ...]]:
+        """Some columns of the selected rows of a table, as `SampleTable.columns`."""
+        assert isinstance(self.samples, SampleTable)
+        done = 0
+        for values in self.samples.columns(names, self.indices):
+            count = len(values[0])
+            if self._groups is not None and "group" in names:
+                place = names.index("group")
+                values = (*values[:place], self._groups[done : done + count].to_pylist(), *values[place + 1 :])
+            done += count
+            yield values
+
     def __len__(self) -> int:
         return len(self.indices)
 
@@ -171,6 +193,48 @@ class Selection(Sequence[Sample]):
         return (replace(sample, group=group.as_py()) for sample, group in zip(samples, self._groups, strict=True))
 
 
+def columns_of(samples: Iterable[Sample], names: Sequence[str]) -> Iterator[tuple[list[Any], ...]] | None:
+    """Some columns of samples that lie in a table, see `SampleTable.columns`; None of samples that do not."""
+    is_selection = isinstance(samples, Selection) and isinstance(samples.samples, SampleTable)
+    return samples.columns(names) if is_selection or isinstance(samples, SampleTable) else None
+
+
+def first_of_pictures(samples: Iterable[Sample]) -> Iterator[Sample]:
+    """The samples with a picture, but of those about one picture in a file, seen through one window, only the first."""
+    met: set[bytes] = set()
+
+    def is_new(shown: object) -> bool:
+        key = hashlib.blake2b(repr(shown).encode("utf-8", "surrogateescape"), digest_size=16).digest()
+        if key in met:
+            return False
+        met.add(key)
+        return True
+
+    stored = columns_of(samples, ("image", "offset", "size", "base64", "window"))
+    if stored is None:
+        for sample in samples:
+            is_in_file = isinstance(sample.image, Path | ImageSlice)
+            if sample.image is not None and (not is_in_file or is_new((sample.image, sample.window))):
+                yield sample
+        return
+    assert isinstance(samples, SampleTable | Selection)
+    row = 0
+    for columns in stored:
+        for shown in zip(*columns, strict=True):
+            if shown[0] is not None and is_new(shown):
+                yield samples[row]
+            row += 1
+
+
+def _picture_names(rows: pa.RecordBatch) -> list[str | None]:
+    images = rows.column("image").to_pylist()
+    offsets = rows.column("offset")
+    if offsets.null_count == len(offsets):
+        return list(images)
+    places = zip(images, offsets.to_pylist(), rows.column("size").to_pylist(), strict=True)
+    return [image if offset is None else str(ImageSlice(Path(image), offset, size)) for image, offset, size in places]
+
+
 def write_table(path: Path, samples: Iterable[Sample]) -> SampleTable:
     """Write samples to a file as they come, holding a few hundred in memory.
 
@@ -193,33 +257,46 @@ def write_table(path: Path, samples: Iterable[Sample]) -> SampleTable:
         pa.ipc.new_file(sink, _SCHEMA) as writer,
     ):
         while batch := [_row(sample) for sample in islice(iterator, _BATCH_ROWS)]:
-            writer.write_batch(pa.RecordBatch.from_pylist(batch, _SCHEMA))
+            columns = zip(_SCHEMA, zip(*batch, strict=True), strict=True)
+            writer.write_batch(pa.record_batch([pa.array(column, field.type) for field, column in columns], _SCHEMA))
     return SampleTable(path)
 
 
-def _row(sample: Sample) -> dict[str, Any]:
+def _row(sample: Sample) -> tuple[Any, ...]:
+    """A sample's values in the schema's order."""
     image = sample.image
     if image is not None and not isinstance(image, Path | ImageSlice):
         raise DataError(f"{sample.id}: a picture in memory cannot be put into a table. Save it as a file first.")
     piece = image if isinstance(image, ImageSlice) else None
     file = image.file if isinstance(image, ImageSlice) else image
     try:
-        meta = json.dumps(dict(sample.meta), ensure_ascii=False)
+        meta = json.dumps(dict(sample.meta), ensure_ascii=False) if sample.meta else "{}"
     except (TypeError, ValueError) as error:
         raise DataError(f"{sample.id}: its metadata cannot be written as JSON: {error}. Take it out.") from error
-    return {
-        "id": sample.id,
-        "group": sample.group,
-        "image": None if file is None else os.path.abspath(file),
-        "offset": None if piece is None else piece.offset,
-        "size": None if piece is None else piece.size,
-        "base64": None if piece is None else piece.is_base64,
-        "questions": [turn.question for turn in sample.turns],
-        "answers": [turn.answer for turn in sample.turns],
-        "language": sample.language,
-        "meta": meta,
-        "window": None if sample.window is None else json.dumps(sample.window.record()),
-    }
+    place = (None, None, None) if piece is None else (piece.offset, piece.size, piece.is_base64)
+    return (
+        sample.id,
+        sample.group,
+        None if file is None else _absolute(str(file), os.getcwd()),
+        *place,
+        [turn.question for turn in sample.turns],
+        [turn.answer for turn in sample.turns],
+        sample.language,
+        meta,
+        None if sample.window is None else json.dumps(sample.window.record()),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _absolute(file: str, working_directory: str) -> str:
+    """A file's whole path; one that comes again and again is worked out once."""
+    return os.path.normpath(os.path.join(working_directory, file))
+
+
+@lru_cache(maxsize=4096)
+def _path(name: str) -> Path:
+    """A file's path; rows about one picture share it."""
+    return Path(name)
 
 
 def _sample(
@@ -235,7 +312,7 @@ def _sample(
     meta: str,
     window: str | None,
 ) -> Sample:
-    file = None if image is None else Path(image)
+    file = None if image is None else _path(image)
     picture = (
         file if file is None or offset is None or size is None else ImageSlice(file, offset, size, bool(is_base64))
     )

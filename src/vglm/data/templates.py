@@ -1,4 +1,4 @@
-r"""Ask the same questions in other words: a task's prompt, filled in with what the data knows of each sample.
+r"""Prompt templates: a task's wording of each question, filled in with fields of the sample.
 
 fill_template(samples, "Hint: {hint}\n{question}\n{options}\nAnswer with the option's letter.")
 

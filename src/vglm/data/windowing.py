@@ -16,7 +16,7 @@ recorded with the sample, and applied again whenever the sample opens its pictur
 | `percentiles` | the picture's own 0.5 and 99.5 percentiles, pixels of padding left out | likewise |
 | `<center>/<width>` | these values, such as `2048/4096`, after the rescaling | these values |
 
-The rule is `dataset.options.window`; X-ray formats have `auto` if nothing is said, others open 16-bit grey as `full`
+The rule is `dataset.options.window`; X-ray formats have `auto` by default, others open 16-bit grey as `full`
 and DICOM as `auto`, without a record. "Rescaling" is by a DICOM header's slope and intercept, or by its modality
 look-up table, see `vglm.data.dicom`.
 """
@@ -38,7 +38,7 @@ WindowRule = str
 RULES = ("auto", "file", "full", "percentiles")
 PERCENTILES = (0.5, 99.5)
 PERCENTILE_PIXELS = 1_000_000
-"""Percentiles are taken of about so many pixels at most, evenly spaced rows and columns."""
+"""Percentiles are computed from about this many pixels at most, evenly spaced rows and columns."""
 FUNCTIONS = ("LINEAR", "SIGMOID", "TABLE")
 WINDOW_KEY = "grey_window"
 """What rows of a file call the window that their picture is shown through."""
@@ -53,7 +53,7 @@ class Window:
 
     Attributes:
         rule: Where the values come from, as in the table above; never `auto`.
-        center: Middle of the values that are told apart, in the picture's own units after DICOM's rescaling.
+        center: Center of the window, in the picture's own units after DICOM's rescaling.
         width: How many values those are; above 0.
         inverted: Whether low values are shown white.
         function: The curve: `LINEAR`, or `SIGMOID` or `TABLE`, which are in the file.

@@ -57,7 +57,7 @@ class Question:
 
     Attributes:
         name: What messages call it, e.g. `pope/test/3`. Questions with the same name and text have the same pictures.
-        text: What is asked.
+        text: The question.
         open_visuals: Gives what belongs to it: PIL images or paths of pictures, none for a question without one.
     """
 
@@ -94,7 +94,7 @@ def answer_questions(
     Args:
         model: A VisualGLM, or a `PeftModel` of one.
         processor: The model's processor.
-        questions: What is asked.
+        questions: The questions.
         settings: For each question its harness's generation settings: `max_new_tokens` and `until` (texts before whose
             first appearance the answer is cut off) are followed, those that a greedy answer does not depend on ignored.
         batch_size: Questions per call of `generate`.
@@ -147,7 +147,7 @@ def score_continuations(
     Args:
         model: A VisualGLM, or a `PeftModel` of one.
         processor: The model's processor.
-        questions: What is asked, once for every answer to score.
+        questions: The question of each answer to score.
         continuations: The answers; white space around them, which the prompt has no place for, is not scored.
         batch_size: Answers per call of the model.
         several_images: See `answer_questions`.

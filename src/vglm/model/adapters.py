@@ -1,4 +1,4 @@
-"""Read an adapter from whoever it comes: its settings are checked, its patterns become names, its tensors are counted.
+"""Read an adapter from an untrusted source: settings are checked, patterns resolved to names, ranks bounded.
 
     config = read_adapter(Path("outputs/.../adapter"), model)       a `peft.PeftConfig` that is safe to build
 

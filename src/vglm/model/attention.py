@@ -1,10 +1,10 @@
 """Read out where a model attends: the language model to its tokens, the Q-Former to the picture's patches.
 
     inputs = processor(images=picture, text="图中有什么？", answer="猫。", return_tensors="pt")
-    found = read_attention(model, processor, inputs)
-    found.weights[0].mean(0) > 0       who sees whom: the mask
-    found.of_answer().mean(1)          for each token of the answer, how much each image slot drew
-    found.on_patches()                 the same, led back to the patches of the picture
+    attention = read_attention(model, processor, inputs)
+    attention.weights[0].mean(0) > 0       who sees whom: the mask
+    attention.of_answer().mean(1)          for each token of the answer, how much each image slot drew
+    attention.on_patches()                 the same, led back to the patches of the picture
 
 Attention says where information could come from, not what an answer rests on: for that, ask again with another picture
 (`image_use` of `vglm.evaluate`).
@@ -95,10 +95,10 @@ def read_attention(model: Any, processor: VisualGlmProcessor, inputs: Mapping[st
     batch["layout_ids"] = batch["input_ids"]  # for virtual tokens, which take the place of the ids
     with torch.inference_mode(), _spelled_out(base):
         weights = model(**batch, output_attentions=True).attentions
-        seen = core.vision_model(batch["pixel_values"]).last_hidden_state
+        seen = core.vision_model(batch["pixel_values"]).last_hidden_state  # (1, 1 + patches, vision width)
         looked = core.qformer(query_embeds=core.query_tokens, encoder_hidden_states=seen, output_attentions=True)
     crossed = torch.stack([attention[0] for attention in looked.cross_attentions]).float().cpu()
-    side = round((crossed.shape[-1] - 1) ** 0.5)
+    side = round((crossed.shape[-1] - 1) ** 0.5)  # crossed: (layers, heads, slots, 1 + patches)
     _, blocks = glm_layout(ids, inputs["attention_mask"], base.config.text_config)
     start = base.config.text_config.bos_token_id
     counted = (inputs["labels"][0] != IGNORE_INDEX) & (ids[0] != start)

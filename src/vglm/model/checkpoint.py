@@ -245,7 +245,7 @@ class WeightFiles:
 
 
 class NativeWeights:
-    """The tensors of a checkpoint under their native names, whatever its layout, read when they are asked for.
+    """The tensors of a checkpoint under their native names, whatever its layout, read on access.
 
     Args:
         files: Where they are stored, checked to be complete.

@@ -1,4 +1,4 @@
-"""What the original checkpoints call things: their configuration and their tensors, both ways.
+"""Names of configuration keys and tensors in the original checkpoints, mapped to ours and back.
 
 VisualGLM-6B was published in two layouts. Both hold the same tensors and differ in prefixes and in the row order of the
 language model's fused attention projection:

@@ -27,7 +27,7 @@ class _InTypeOfBase(LoraVariant):
         """Add the update to the base's output, shape (..., out), from its input, shape (..., in)."""
         dtype = result.dtype
         matrix_a, matrix_b = (matrices[active_adapter].weight.to(dtype) for matrices in (module.lora_A, module.lora_B))
-        low = F.linear(module.lora_dropout[active_adapter](x.to(dtype)), matrix_a)
+        low = F.linear(module.lora_dropout[active_adapter](x.to(dtype)), matrix_a)  # (..., r)
         rows = torch.addmm(
             result.flatten(0, -2), low.flatten(0, -2), matrix_b.t(), alpha=module.scaling[active_adapter]
         )

@@ -6,7 +6,7 @@ An adapter is a difference to the numbers it was trained on: on other weights it
 nonsense. Both hashes are those of the checkpoint, not of what was made of it in memory, so an adapter may go on its
 base in another layout, precision or quantisation. Records of version 1, without the key, name `weights_sha256`; that
 slower hash is computed where such a record is to be checked. The hash of a checkpoint is kept in the cache, so it is
-read for that once. It tells mistakes, not forgeries: who can write an adapter can write its record.
+read for that once. It detects mistakes, not forgeries: who can write an adapter can write its record.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What the settings of a checkpoint may ask for, checked before anything is built or run as they say.
+"""Limits on the settings of an untrusted checkpoint, checked before anything is built from them.
 
 A checkpoint from a stranger is data: its settings name no code, no files elsewhere and no patterns, and ask for no more
 than its weight files hold.

@@ -2,7 +2,7 @@
 
     >>> model, processor = load_pretrained("visualglm-6b", dtype="float16", device_map="auto")
 
-The layout is told by what the folder holds:
+The layout is detected from the folder's files:
 
     native         config.json with model_type "visualglm", model*.safetensors, processor and tokenizer files
     Hugging Face   config.json with an eva_config, pytorch_model*.bin, ice_text.model
@@ -514,7 +514,7 @@ def _resolve_devices(device_map: str | int | torch.device | dict[str, Any] | Non
 
 
 def default_device() -> torch.device:
-    """Where models go that are not told otherwise: the accelerator where there is one, else the CPU.
+    """The default device of models: the accelerator where there is one, else the CPU.
 
     Of several processes each has its own; `trainer.use_cpu` and the environment variable ACCELERATE_USE_CPU count.
     """

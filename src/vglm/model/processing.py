@@ -81,7 +81,7 @@ class VisualGlmProcessor(ProcessorMixin):
             language: `zh` for a prompt that reads `问：...\n答：`, `en` for `Q:...\nA:`.
             answer: Answers to learn; with them the batch has `labels`.
             return_tensors: "pt" or "np"; None gives a list of ints per sample.
-            padding: Whether to pad on the left to the longest sample; None pads where tensors are asked for.
+            padding: Whether to pad on the left to the longest sample; None pads where tensors are requested.
             max_length: Most tokens of a sample, answer included; see `measure_cut`. None: as many as there are.
             image_features: In place of `images`, what the model's `get_image_features` made of each, shape
                 (num_image_tokens, D); None for a sample without image. A list, for `return_tensors="pt"` only.

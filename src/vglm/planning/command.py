@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from vglm.config.commands import Commands
+from vglm.config.commands import Commands, add_allow_target
 from vglm.errors import ConfigError
 
 
@@ -15,7 +15,7 @@ def add_command(commands: Commands) -> None:
         "plan",
         _plan,
         doing="reading the recipe",
-        help="tell before a training whether it fits, and how long it takes",
+        help="predict before a training whether it fits, and how long it takes",
         description="Count what a recipe takes of memory, disk and time, before anything loads: each part of the model,"
         " adapter, gradients, optimizer, activations, logits. The weights need not be there. Where it does not fit, the"
         " cheapest change that does. Exit code 0: fits; 1: does not.",
@@ -27,16 +27,10 @@ def add_command(commands: Commands) -> None:
     add("--gpus", metavar="N", type=int, default=1, help="processes that train together, a GPU each (default: 1)")
     add("--measure", action="store_true", help="train some steps here, and compare with the prediction")
     add("--json", action="store_true", help="print the plan as JSON, sizes in bytes")
-    add("--samples", metavar="N", type=int, help="plan without the data: so many rows (default: 10000)")
+    add("--samples", metavar="N", type=int, help="plan without the data: number of rows (default: 10000)")
     add("--tokens", metavar="N", type=int, help="likewise: tokens of a row (default: 512)")
     add("--answer-tokens", metavar="N", type=int, help="likewise: those of them that are learned (default: 256)")
-    add(
-        "--allow-target",
-        metavar="PACKAGE",
-        action="append",
-        default=[],
-        help="a package of yours whose components may be named, repeatable",
-    )
+    add_allow_target(add)
     _take_settings_anywhere(plan)
 
 
@@ -101,7 +95,7 @@ def _plan(parsed: argparse.Namespace) -> int:
 
 
 def _assumed(parsed: argparse.Namespace) -> Any:
-    """Rows that are said on the command line; None where nothing is."""
+    """Rows given on the command line; None if none are."""
     from vglm.planning.setting import Assumed
 
     options = {"samples": parsed.samples, "tokens": parsed.tokens, "answer_tokens": parsed.answer_tokens}

@@ -1,4 +1,4 @@
-"""The same training steps for real, on this machine, with random weights: prediction beside measurement."""
+"""Run the planned training steps on this machine, with random weights, to compare prediction and measurement."""
 
 import gc
 import os
@@ -184,7 +184,7 @@ def _watch(step: Callable[[], None], device: torch.device, before: int) -> tuple
 
 def _allocated(step: Callable[[], None]) -> int:
     """The most that PyTorch's allocator on the CPU held at one time, beyond what it held before."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it tells when it starts and stops
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it logs when it starts and stops
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         step()
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]

@@ -27,7 +27,7 @@ from vglm.planning.machine import CUDA_CONTEXT, Machine, own_memory
 from vglm.planning.schedule import Rate, Schedule, count_steps
 from vglm.planning.setting import SPARE_TOKENS, Setting
 from vglm.tuning.components import belongs_to
-from vglm.tuning.methods import CHANGES_BASE
+from vglm.tuning.methods import CHANGES_BASE, NOT_SCORED_IN_SHARDS, check_shards
 
 ENCODING, TRAINING, SCORING = "encoding", "training", "scoring"
 OVERLAP = "never at one time"
@@ -124,7 +124,7 @@ def make_plan(setting: Setting, machine: Machine, rate: Rate, processes: int = 1
     weights, parameters = bytes_of_weights(base), count_parameters(base)
     largest_tensor = max(parameter.numel() for parameter in base.parameters()) * setting.dtype.itemsize
     if setting.fsdp:
-        _refuse_division(base, processes)
+        _refuse_division(setting, processes)
     own = {id(parameter) for parameter in base.parameters()}
     tuned: Any = attach_shapes(base, setting.method)
     trained = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
@@ -181,16 +181,11 @@ def make_plan(setting: Setting, machine: Machine, rate: Rate, processes: int = 1
     )
 
 
-def _refuse_division(base: Any, processes: int) -> None:
-    """FSDP: it divides what is a float, among several."""
-    for parameter in base.parameters():
-        if not parameter.dtype.is_floating_point:
-            raise ConfigError(
-                f"trainer.fsdp divides weights of one float type, and this base is stored as"
-                f" {str(parameter.dtype).removeprefix('torch.')}: 4-bit values can be divided where they are packed"
-                " into floats (bnb_4bit_quant_storage of the type that is not quantised), int8 cannot. Leave out"
-                " model.quantization, or trainer.fsdp: with a quantised base each GPU has room for the whole."
-            )
+def _refuse_division(setting: Setting, processes: int) -> None:
+    """FSDP: it divides what is a float, among several, and what is divided is not asked while it trains."""
+    check_shards(setting.method, setting.quantization)
+    if setting.scored:
+        raise ConfigError(NOT_SCORED_IN_SHARDS)
     if processes < 2:
         raise ConfigError("trainer.fsdp divides a model among several GPUs; say how many: --gpus 8.")
 

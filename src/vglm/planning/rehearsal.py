@@ -86,7 +86,7 @@ class Rehearsal(TorchDispatchMode):
         self._kernels = _Kernels(autocast, fused_attention)
         self._clock = 0
         self._pieces: list[_Piece] = []
-        self._held: dict[int, _Piece] = {}
+        self._live: dict[int, _Piece] = {}
         self._backward_began: float = float("inf")
 
     def __enter__(self) -> "Rehearsal":
@@ -177,18 +177,18 @@ class Rehearsal(TorchDispatchMode):
     def _book(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
-        if key in self._held:
+        if key in self._live:
             return
         self._clock += 1
         is_logits = tensor.ndim > 0 and tensor.shape[-1] == self._vocabulary
-        piece = self._held[key] = _Piece(key, storage.nbytes(), is_logits, self._clock)
+        piece = self._live[key] = _Piece(key, storage.nbytes(), is_logits, self._clock)
         self._pieces.append(piece)
         finalize(storage, self._give_back, piece).atexit = False
 
     def _give_back(self, piece: _Piece) -> None:
         self._clock += 1
         piece.died = self._clock
-        del self._held[piece.key]
+        del self._live[piece.key]
 
 
 def _on_meta(value: Tensor) -> Tensor:

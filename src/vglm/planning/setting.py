@@ -1,4 +1,4 @@
-"""What a recipe asks for: its config, the sizes of its model and the texts of its data; no weights, no pictures.
+"""The inputs of a plan: a recipe's config, the sizes of its model and the texts of its data, without weights.
 
 cfg = compose_plan(["recipes=xray/qlora", "dataset.path=data/openi"], for_gpu=True)
 setting = read_setting(cfg, for_gpu=True)
@@ -85,7 +85,7 @@ class Setting:
         packing: As in `vglm.train`.
         max_length: Likewise.
         answers: Likewise.
-        scored: Samples that are asked at each checkpoint; 0 where none are scored.
+        scored: Samples that are scored at each checkpoint; 0 where none are scored.
     """
 
     recipe: str
@@ -149,7 +149,7 @@ class Setting:
             return max(mean * batch_size, lengths[-1])
         count = len(lengths)
         longest: float = (
-            sum(length * ((place + 1) ** batch_size - place**batch_size) for place, length in enumerate(lengths))
+            sum(length * ((index + 1) ** batch_size - index**batch_size) for index, length in enumerate(lengths))
             / count**batch_size
         )
         return longest * batch_size
@@ -162,7 +162,7 @@ class Setting:
             with_answers: Whether it is one to learn from, or one of questions.
             is_cached: Whether pictures come as features.
         """
-        rows = [self.rows[place % len(self.rows)] for place in range(batch_size)]
+        rows = [self.rows[index % len(self.rows)] for index in range(batch_size)]
         if isinstance(self.samples, Assumed):
             made = _assumed_batch(self.config, self.samples, batch_size, with_answers)
         else:
@@ -225,11 +225,11 @@ class _NoFeatures:
 
 
 def _choose(samples: Sequence[Sample]) -> list[Sample]:
-    """Some samples of each part of a set, and the longest where that is cheap to tell."""
+    """Some samples of each part of a set, and the longest where that is cheap to find."""
     count = len(samples)
     if count <= _MEASURED_SAMPLES:
-        return [samples[place] for place in range(count)]
-    places = {place * count // _MEASURED_SAMPLES for place in range(_MEASURED_SAMPLES)}
+        return [samples[index] for index in range(count)]
+    places = {index * count // _MEASURED_SAMPLES for index in range(_MEASURED_SAMPLES)}
     if count <= _SCANNED_SAMPLES and isinstance(samples, list):
         sizes = [sum(len(turn.question) + len(turn.answer) for turn in sample.turns) for sample in samples]
         places |= set(sorted(range(count), key=lambda place: -sizes[place])[:_LONGEST])
@@ -355,7 +355,7 @@ def read_setting(
 
 
 def _take_machine_fields(cfg: DictConfig, for_gpu: bool) -> dict[str, Any]:
-    """Take out what only the machine that trains can be asked; half precision stays where this is such a one."""
+    """Take out settings that only the training machine can check; half precision stays where this is one."""
     fields = {name: cfg.trainer[name] for name in _MACHINE_FIELDS if name in cfg.trainer}
     with open_dict(cfg):
         for name in fields:

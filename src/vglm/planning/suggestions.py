@@ -1,4 +1,4 @@
-"""What would make a run fit, the cheapest first; each is planned anew, and its figure is that plan's."""
+"""Changes that make a run fit, the cheapest first; the figures of each come from a plan of its own."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -66,27 +66,53 @@ def suggest(plan: Plan, again: Planner) -> list[Suggestion]:
 
 
 def _together(plan: Plan, again: Planner) -> Suggestion:
-    """The cheapest changes one on top of the other, those left out that save nothing."""
+    """The cheapest changes one on top of the other, those left out that save nothing where it does not fit."""
+    taken: list[list[Change]] = []
     best = Suggestion(Change((), ""), plan)
     tried: set[str] = set()
     while not best.plan.fits:
-        fresh = [
-            choice
-            for choice in _choices(best.plan)
-            if choice and choice[-1].overrides[0].partition("=")[0] not in tried
-        ]
+        fresh = [choice for choice in _choices(best.plan) if choice and _name(choice) not in tried]
         if not fresh:
-            break
-        change = fresh[0][-1]
-        tried.add(change.overrides[0].partition("=")[0])
-        names = {override.partition("=")[0] for override in change.overrides}
-        remaining = [override for override in best.change.overrides if override.partition("=")[0] not in names]
-        costs = "; ".join(cost for cost in (best.change.cost, change.cost) if cost)
-        combined = Change((*remaining, *change.overrides), costs)
-        now = Suggestion(combined, again(combined.overrides))
-        if now.plan.total < best.plan.total:
-            best = now
+            return best
+        tried.add(_name(fresh[0]))
+        now = _combined([choice[-1] for choice in (*taken, fresh[0])], again)
+        if _excess(now.plan) < _excess(best.plan):
+            best, taken = now, [*taken, fresh[0]]
+    for number, sizes in enumerate(taken):
+        best, taken[number] = _relaxed(best, taken, number, sizes, again)
     return best
+
+
+def _relaxed(
+    best: Suggestion, taken: Sequence[list[Change]], number: int, sizes: list[Change], again: Planner
+) -> tuple[Suggestion, list[Change]]:
+    """The smallest of the changes of one kind with which it still fits, by halving; they save more one by one."""
+    low, high = 0, len(sizes) - 1  # the last one fits
+    while low < high:
+        middle = (low + high) // 2
+        changes = [sizes[middle] if place == number else stages[-1] for place, stages in enumerate(taken)]
+        now = _combined(changes, again)
+        if now.plan.fits:
+            best, high = now, middle
+        else:
+            low = middle + 1
+    return best, sizes[: high + 1]
+
+
+def _combined(changes: Sequence[Change], again: Planner) -> Suggestion:
+    """Several changes as one; of a field that two of them set, the later one's value counts."""
+    values = {override.partition("=")[0]: override for change in changes for override in change.overrides}
+    combined = Change(tuple(values.values()), "; ".join(change.cost for change in changes))
+    return Suggestion(combined, again(combined.overrides))
+
+
+def _excess(plan: Plan) -> int:
+    """Bytes that are missing, over all stages: a stage may need a change before another one's does any good."""
+    return sum(max(0, plan.total_of(stage) - plan.machine.memory) for stage in plan.stages)
+
+
+def _name(changes: Sequence[Change]) -> str:
+    return changes[-1].overrides[0].partition("=")[0]
 
 
 def _choices(plan: Plan) -> Iterator[list[Change]]:

@@ -1,4 +1,4 @@
-"""Several adapters beside one base model, each switched in and out in a moment; the base stays the base.
+"""Several adapters beside one base model, each switched in and out quickly; the base stays unchanged.
 
     shelf = AdapterShelf(model)
     shelf.add("xray", Path("outputs/xray/lora/<time>/adapter"))

@@ -18,7 +18,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def new_key() -> tuple[str, str]:
-    """A key that nobody can guess, and its hash."""
+    """A random key, and its hash."""
     key = f"sk-vglm-{secrets.token_urlsafe(32)}"  # long and random, so a plain hash cannot be turned back
     return key, _hash(key)
 

@@ -1,4 +1,4 @@
-"""From what a user names on the command line to an engine: a checkpoint, its precision, adapters by name.
+"""Build an engine from command-line arguments: a checkpoint, its precision, adapters by name.
 
 engine = load_engine("visualglm-6b", quant=4, adapters=["xray=outputs/xray/qlora/<time>", "latest"])
 """

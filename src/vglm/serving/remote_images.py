@@ -1,4 +1,4 @@
-"""Pictures from web addresses, for a server that was told to take them: only public hosts, never this network.
+"""Pictures from web addresses, for a server that allows them: only public hosts, never this network.
 
     content = await fetch_picture("https://example.org/cat.jpg", max_bytes=20_000_000, timeout_seconds=10)
 

@@ -1,4 +1,4 @@
-r"""What a client may send, checked before anything is done with it, and the questions that come of it.
+r"""The schemas of requests, their validation, and the questions made of them.
 
     POST /                      {"image": "<base64>", "text": "描述这张图片。", "history": [], "temperature": 0.8}
     POST /v1/chat/completions   {"model": "base", "messages": [{"role": "user", "content": [
@@ -84,7 +84,7 @@ class OriginalRequest(BaseModel):
     max_length: int = Field(2048, description="Most tokens of question and answer together.")
     temperature: float = Field(0.8, description="0: greedy.")
     top_p: float = Field(0.4, description="Only the likeliest tokens that together have this probability.")
-    top_k: int = Field(100, description="Only so many of the likeliest tokens.")
+    top_k: int = Field(100, description="Sample only from this many of the likeliest tokens.")
     repetition_penalty: float = Field(1.2, description="What the logit of a token in the answer is divided by.")
     num_beams: Literal[1] = Field(1, description="Beam search is not supported.")
     seed: int | None = Field(None, description="Of the draws.")
@@ -147,7 +147,9 @@ class ChatRequest(BaseModel):
     seed: int | None = None
     stop: str | list[str] | None = None
     user: str | None = Field(None, description="Taken and not used.")
-    top_k: int | None = Field(None, description="Not of OpenAI: only so many of the likeliest tokens.")
+    top_k: int | None = Field(
+        None, description="Not in OpenAI's API: sample only from this many of the likeliest tokens."
+    )
     repetition_penalty: float | None = Field(None, description="Not of OpenAI, as in the original.")
     max_length: int | None = Field(None, description="Not of OpenAI: most tokens of question and answer together.")
     language: Language | None = Field(
@@ -216,7 +218,7 @@ class ChatRequest(BaseModel):
         return urls[0] if urls else None
 
     def question(self, picture: Image.Image | None, limits: Limits) -> Question:
-        """What is asked; if not said otherwise, the prompt is English where the last text has no Chinese character.
+        """The question; by default the prompt is English where the last text has no Chinese character.
 
         Args:
             picture: That of `picture_url`.

@@ -1,4 +1,4 @@
-"""How answers are drawn: the settings of a request, and what turns rows of logits into the next tokens.
+"""Sampling: the settings of a request, and the processing that turns rows of logits into the next tokens.
 
     samplers = [Sampler(Sampling(temperature=0.0), tokenizer), Sampler(Sampling(seed=1), tokenizer)]
     draw(samplers, logits)                               the next token id of each row, [17, 4159]
@@ -40,10 +40,10 @@ class Sampling:
     Attributes:
         max_length: Most tokens of prompt and answer together.
         max_new_tokens: Most tokens of the answer; None: as many as `max_length` leaves.
-        min_new_tokens: The answer does not end before it has so many tokens.
+        min_new_tokens: Minimum number of tokens of the answer.
         temperature: 0 for greedy answers, else above 0 and at most 5.
         top_p: Only from the likeliest tokens that together have this probability; above 0, at most 1.
-        top_k: Only from so many of the likeliest tokens; 0: from all.
+        top_k: Sample only from this many of the likeliest tokens; 0: from all.
         repetition_penalty: What a token's logit is divided by (multiplied, below 0) once the answer holds it; 1: none.
         seed: Of the draws; None draws one at random.
         stop: Texts before whose first appearance the answer ends, at most 4.
@@ -154,8 +154,8 @@ def draw(samplers: Sequence[Sampler], logits: Tensor) -> list[int]:
         B ids.
     """
     kinds: dict[Hashable, list[int]] = {}
-    for place, sampler in enumerate(samplers):
-        kinds.setdefault(sampler.kind, []).append(place)
+    for index, sampler in enumerate(samplers):
+        kinds.setdefault(sampler.kind, []).append(index)
     chosen = [0] * len(samplers)
     for places in kinds.values():
         rows = logits[torch.tensor(places, device=logits.device)].float()

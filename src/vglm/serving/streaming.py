@@ -1,4 +1,4 @@
-r"""An answer's text while it grows: what can be shown already, and where a stop text ends it.
+r"""Incremental detokenisation: the part of an answer's text that is final, and where a stop text ends it.
 
     text = GrowingText(processor, stop=["\n问："])
     for token in tokens:
@@ -28,7 +28,7 @@ _TRIES = 4
 
 
 class Decoder(Protocol):
-    """What is asked of a processor; `VisualGlmProcessor` answers it."""
+    """The processor interface used here; `VisualGlmProcessor` implements it."""
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Turn one answer's ids into its text."""

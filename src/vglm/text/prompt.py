@@ -27,7 +27,7 @@ class Prompt:
     r"""A question to the model.
 
     Attributes:
-        question: What is asked now.
+        question: The current question.
         history: Earlier (question, answer) pairs of the same dialogue, oldest first.
         has_image: Whether an image comes before the dialogue.
         language: `zh` writes the turns as `问：...\n答：`, `en` as `Q:...\nA:`.

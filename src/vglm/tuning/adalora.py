@@ -1,4 +1,4 @@
-"""What AdaLoRA needs of a training loop: after each step it decides anew which ranks stay, and a checkpoint keeps that.
+"""AdaLoRA in the training loop: ranks are reallocated after each step, and the allocation is saved in checkpoints.
 
 Source: Zhang et al. 2023, "AdaLoRA: adaptive budget allocation for parameter-efficient fine-tuning", as peft's
 `AdaLoraModel.update_and_allocate` implements it.

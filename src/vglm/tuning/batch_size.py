@@ -46,7 +46,7 @@ def fit_batch_size(
     model.to(arguments.device)
     divisors = [index for index in range(size, 0, -1) if size % index == 0]
     for fitting in divisors:
-        longest = [samples[int(order[place % len(samples)])] for place in range(fitting)]
+        longest = [samples[int(order[index % len(samples)])] for index in range(fitting)]
         does_fit = _fits(model, arguments, collate(longest))
         if all(processes.gather(does_fit)):
             break
@@ -57,7 +57,9 @@ def fit_batch_size(
         )
     arguments.per_device_train_batch_size = fitting
     arguments.gradient_accumulation_steps = accumulation * size // fitting
-    print(f"micro-batches of {fitting}, {arguments.gradient_accumulation_steps} of them a step on each device")
+    if processes.is_main:
+        steps = arguments.gradient_accumulation_steps
+        print(f"micro-batches of {fitting}, {steps} of them a step on each device")
 
 
 def _fits(model: Any, arguments: TrainingArguments, batch: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""The parts of a VisualGLM: which of them train, how, and at what learning rate.
+"""The components of a VisualGLM: which of them train, by which method, and at what learning rate.
 
 ComponentTuning(projection="full")                                  one part trains itself
 ComponentTuning(language_model="lora", lora=LoraConfig(r=8))        one part has an adapter

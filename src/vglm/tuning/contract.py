@@ -1,4 +1,4 @@
-"""What a run shows before it reports success: the saved result is the trained model, and the training moved it.
+"""Checks before a run reports success: the saved result equals the trained model, and training changed it.
 
     report = save_and_check(model, processor, folder, batch)    folder/adapter.unverified
     report.publish()                                            folder/adapter, or an AdapterError
@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vglm.errors import AdapterError, CheckpointError, brief
+from vglm.errors import AdapterError, CheckpointError, brief, typed
 from vglm.model.conversion import HEAD
 from vglm.model.loading import attach_adapter, open_checkpoint
 from vglm.model.modeling import IGNORE_INDEX, VisualGlmForConditionalGeneration
@@ -83,8 +83,8 @@ class TrainingReport:
         run = self.result.parent
         raise AdapterError(
             f"{self.result} was saved, but is not what was trained: {shown}{f' (and {more} more)' if more else ''}. It"
-            f" keeps that name. Look at it: python evaluate.py {shlex.quote(f'run={run}')} unverified=true."
-            f" Save and compare it once more: python train.py {shlex.quote(f'resume={run}')}"
+            f" keeps that name. Look at it: {typed('evaluate')} {shlex.quote(f'run={run}')} unverified=true."
+            f" Save and compare it once more: {typed('train')} {shlex.quote(f'resume={run}')}"
         )
 
     @property

@@ -1,4 +1,4 @@
-"""Have a frozen vision tower look at each picture once: the bridge between a model and the feature cache.
+"""Encode each picture once with a frozen vision tower: the bridge between a model and the feature cache.
 
     features = cache_features(model, processor, splits.train, device)      and the tower leaves the memory
     collate = Collator(processor, features=features)                       as before where features is None
@@ -11,7 +11,6 @@ import gc
 import logging
 from collections.abc import Iterable, Sequence
 from importlib import metadata
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ def cache_features(
         processor: The model's processor.
         samples: What will be trained on; a set that makes its samples on demand (`dialogues()`) is not cached.
         device: Where to encode; by default where the vision parts are.
-        others: Whose pictures the model will be asked about while it trains.
+        others: Samples that are scored during training, whose pictures are encoded too.
         folder: Where features are kept; `cache_folder("features")` if not given.
 
     Returns:
@@ -73,7 +72,7 @@ def cache_features(
     if features is None:
         return None
     try:
-        filled = features.fill(chain(samples, others))
+        filled = features.fill(samples, others)
     except CacheError as error:
         logger.warning("features of pictures are not cached: %s", error)
         return None

@@ -1,4 +1,4 @@
-"""The most memory that a stretch of work took: on the accelerator if there is one, else of the process."""
+"""Peak memory: of the accelerator if there is one, else of the process."""
 
 from pathlib import Path
 

@@ -37,6 +37,11 @@ from vglm.tuning.components import COMPONENTS, ComponentTuning, belongs_to, lear
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
 """Initialisations of LoRA that take the adapter's start out of the base weights."""
 
+NOT_SCORED_IN_SHARDS = (
+    "checkpoints of a model in shards (FSDP, DeepSpeed) are not scored while it trains: each token of an answer would"
+    " gather all weights anew. Set checkpoint_selection.score_checkpoints=false; evaluate.py scores the result."
+)
+
 _MODULE_NAMES = ("target_modules", "modules_to_save", "feedforward_modules", "trainable_token_indices")
 """What a peft config calls modules by their names in."""
 
@@ -80,6 +85,8 @@ def check_method(
         )
     if isinstance(method, ComponentTuning) and not method.that_are("lora") and quantization:
         raise ConfigError("method: a quantised model cannot be tuned itself. Use LoRA, or leave out quantization.")
+    if arguments.fsdp:
+        check_shards(method, quantization)
     if quantization and _changes_base(adapter):
         raise ConfigError(
             f"method: {_initialization(adapter)} takes the adapter's start out of the base's weights, which a quantised"
@@ -95,7 +102,7 @@ def check_method(
 
 
 def _check_machine(arguments: TrainingArguments, dtype: str | None) -> None:
-    """Refuse what this machine, or this number of processes, cannot do as it was asked."""
+    """Refuse what this machine, or this number of processes, cannot do."""
     is_cpu = arguments.device.type == "cpu"
     if arguments.fp16 and is_cpu:
         raise ConfigError(
@@ -107,11 +114,32 @@ def _check_machine(arguments: TrainingArguments, dtype: str | None) -> None:
             "trainer.bf16=true and model.dtype=float16 do not mix on the CPU. Use model.dtype=bfloat16 or float32, or"
             " leave out trainer.bf16."
         )
-    if arguments.fsdp and (is_cpu or arguments.world_size == 1):
-        where = "the CPU" if is_cpu else "one process"
+    if arguments.fsdp and arguments.world_size == 1:
         raise ConfigError(
-            f"trainer.fsdp divides a model among several accelerators, and this is {where}: the model would be whole in"
-            " every process. Leave it out, or start one process for each GPU: torchrun --nproc_per_node <GPUs> train.py"
+            "trainer.fsdp divides a model among several processes, and this is one. Leave it out, or start one for each"
+            " GPU: torchrun --nproc_per_node <GPUs> train.py"
+        )
+
+
+def check_shards(method: Method, quantization: str | None) -> None:
+    """Refuse what FSDP cannot divide.
+
+    Args:
+        method: What trains.
+        quantization: Of the base.
+
+    Raises:
+        ConfigError: With the reason.
+    """
+    if quantization == "int8":
+        raise ConfigError(
+            "trainer.fsdp divides floats, which the bytes of 4-bit weights can pass for and int8 cannot. Use"
+            " model.quantization=nf4, or leave out trainer.fsdp: with a quantised base each GPU has room for the whole."
+        )
+    if isinstance(method, AdaLoraConfig):
+        raise ConfigError(
+            "trainer.fsdp does not go with AdaLoRA, which compares whole matrices in every step. Use method=lora, or"
+            " leave out trainer.fsdp."
         )
 
 
@@ -207,10 +235,10 @@ def attach(model: VisualGlmForConditionalGeneration, method: Method) -> Tuned:
 
 
 def _refuse_absent(model: VisualGlmForConditionalGeneration, config: PeftConfig) -> None:
-    """Stop before a training of less than was asked for: peft passes over names that no module has."""
+    """Refuse names of modules that do not exist, which peft ignores."""
     modules = [name for name, _ in model.named_modules() if name]
     ends = {
-        ".".join(parts[place:]) for module in modules for parts in [module.split(".")] for place in range(len(parts))
+        ".".join(parts[index:]) for module in modules for parts in [module.split(".")] for index in range(len(parts))
     }
     absent = []
     for key in _MODULE_NAMES:
@@ -261,6 +289,12 @@ def lora_scale(model: Tuned) -> str | None:
 
 _start_of: WeakKeyDictionary[PeftModel, dict[str, torch.Tensor]] = WeakKeyDictionary()
 """The adapter's tensors before training, where the base was changed by them; `save` takes them off again."""
+
+
+def share_start(model: Tuned, copied: Tuned) -> None:
+    """Have a copy of a model be saved as the model itself is, see `save`."""
+    if model in _start_of:
+        _start_of[copied] = _start_of[model]
 
 
 def _initialization(config: PeftConfig | None) -> str:

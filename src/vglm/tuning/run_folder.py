@@ -27,7 +27,7 @@ from types import MappingProxyType
 from typing import Any
 
 from vglm.data.splits import Splits
-from vglm.errors import ConfigError, WorkbenchError, brief
+from vglm.errors import ConfigError, WorkbenchError, brief, typed
 from vglm.files import explained, is_write_failure, locked, read_json, sweep_inside, write_json, write_text
 from vglm.processes import Processes
 from vglm.runs import CONFIG_FILE, RECORD_VERSION, RESULTS, UNVERIFIED
@@ -137,7 +137,7 @@ def _tidy(path: Path, error: BaseException, made: list[Path]) -> None:
     has_result = any((path / f"{name}{end}").is_dir() for name in RESULTS for end in ("", UNVERIFIED))
     if newest_checkpoint(path) is not None:
         if not isinstance(error, WorkbenchError) or is_write_failure(error.__cause__ or error):
-            print(f"Stopped. Continue with: python train.py {_command(path)}", file=sys.stderr)
+            print(f"Stopped. Continue with: {typed('train')} {_command(path)}", file=sys.stderr)
     elif made and not has_result:
         shutil.rmtree(path, ignore_errors=True)
         for parent in made[1:]:

@@ -1,4 +1,4 @@
-"""Let several processes take one batch apart, so that they learn what one process would of the whole batch.
+"""Divide each batch among processes, so that they learn what one process would from the whole batch.
 
     batches of 4 in one process         [0 1 2 3] [4 5 6 7] [8 9]
     batches of 2 in two processes       [0 1] [4 5] [8 9]   and   [2 3] [6 7] [- -]
@@ -38,7 +38,7 @@ class Shared(Sequence[Sample | None]):
 
 
 class Filling:
-    """Batches as they come, then so many empty places that each process has as many full batches as the others.
+    """Batches as they come, then padding with empty places, so that every process has the same number of batches.
 
     Args:
         batches: A `torch.utils.data.BatchSampler`.

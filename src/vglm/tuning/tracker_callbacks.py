@@ -1,8 +1,8 @@
-"""The trackers of a training: none of them ends it, or holds it up.
+"""Callbacks for trackers; a failing tracker neither ends nor delays training.
 
     trackers = take_trackers(trainer)       # TensorBoard, Weights & Biases or Trackio, if they can be reached
 
-One that fails is let go of with a warning; `log.jsonl` and `forgetting.jsonl` have all that it would have had.
+One that fails is dropped with a warning; `log.jsonl` and `forgetting.jsonl` have all that it would have had.
 """
 
 import logging

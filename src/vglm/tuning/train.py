@@ -30,7 +30,7 @@ from vglm.data.loading import load_dataset
 from vglm.data.sample import Sample
 from vglm.data.sequences import TrainingSequences
 from vglm.data.splits import Splits
-from vglm.errors import ConfigError, brief
+from vglm.errors import ConfigError, brief, typed
 from vglm.files import write_json
 from vglm.model.identity import hash_weights
 from vglm.model.loading import describe_place, load_pretrained
@@ -65,7 +65,7 @@ class CheckpointSelection(Protocol):
         """The data, with a validation split where checkpoints are chosen by one."""
 
     def select(self, splits: Splits) -> Iterable[Sample]:
-        """What is asked at each checkpoint."""
+        """The samples to score at each checkpoint."""
 
     def watch(
         self, samples: Any, collate: Collator, arguments: TrainingArguments, metrics: Any
@@ -121,7 +121,7 @@ def train(
         max_length: Most tokens of a sequence; longer dialogues lose their oldest turns.
         packing: Tokens of a row that short samples share; None gives each a row of its own.
         feature_cache: Whether to encode each picture once, where the vision parts are frozen.
-        limit: At most so many training samples, see `vglm.data.splits.pick`; None for all. Reports are stamped.
+        limit: Maximum number of training samples, see `vglm.data.splits.pick`; None for all. Reports are stamped.
         skipped_steps: How many steps may be left out because a loss or a gradient is not finite; one more ends the run.
         allow_leakage: Whether to train though test samples share groups with training; reports are stamped then.
 
@@ -175,17 +175,18 @@ def train(
             fit_batch_size(tuned, arguments, sequences, collate, processes)
         loop = WorkbenchTrainer(tuned, arguments, sequences, collate, learning_rates, scores, skipped_steps)
         outcome = loop.train(resume_from_checkpoint=newest_checkpoint(folder))
+        trained = loop.trained_model()
         if not processes.is_main:  # it has done its part
             return Run(folder)
-        shown = None if scores is None else _examples(scores, loop.trained_model())
-        facts |= loop.facts(outcome) | {"scale": lora_scale(tuned), "sequences": vars(sequences.statistics)}
+        shown = None if scores is None else _examples(scores, trained)
+        facts |= loop.facts(outcome) | {"scale": lora_scale(trained), "sequences": vars(sequences.statistics)}
         write_json(folder / RECORD_FILE, facts)
-        report = save_and_check(loop.trained_model(), processor, folder, collate(sequences[:1]))
+        report = save_and_check(trained, processor, folder, collate(sequences[:1]))
         write_json(folder / RECORD_FILE, facts | report.as_dict())
         result = report.publish()
     if shown is not None:
         print(shown)
-    print(f"{report}\nsaved: {result}\nnext: python evaluate.py {shlex.quote(f'run={folder}')}")
+    print(f"{report}\nsaved: {result}\nnext: {typed('evaluate')} {shlex.quote(f'run={folder}')}")
     return Run(folder)
 
 

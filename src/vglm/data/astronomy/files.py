@@ -154,7 +154,7 @@ def _read_csv(path: Path, star: str | None, magnitudes: bool | None) -> LightCur
 
 
 def _names_columns(titles: list[str], count: int) -> bool:
-    """Whether the words of a comment are the names of so many columns."""
+    """Whether the words of a comment are the names of that many columns."""
     return len(titles) == count and bool({*titles} & {*_TIME}) and bool({*titles} & {*_FLUX, *_MAGNITUDE})
 
 
@@ -163,9 +163,8 @@ def _refuse_magnitudes(path: Path, light: Numbers) -> None:
     light = light[np.isfinite(light)]
     if len(light) and light.min() > 0 and _MAGNITUDES[0] <= np.median(light) and light.max() <= _MAGNITUDES[1]:
         raise DataError(
-            f"expected columns with names in {path.name}, found values from {light.min():g} to {light.max():g} without,"
-            " which may be magnitudes; fix: write `time,mag` or `time,flux` above them, or set"
-            " dataset.options.magnitudes=true (or false, for flux)"
+            f"expected columns with names, found values from {light.min():g} to {light.max():g}, maybe magnitudes; fix:"
+            f" dataset.options.magnitudes=true (false: flux), or `time,mag` or `time,flux` above them in {path.name}"
         )
 
 

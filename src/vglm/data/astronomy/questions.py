@@ -1,12 +1,12 @@
-"""What is asked about a star, in Chinese and English, and the one right answer.
+"""Questions about a star, in Chinese and English, each with its one right answer.
 
     question    Chinese, answer                                    English, answer
     type        这颗星是什么类型的变星？  天琴座RR型变星。         What type of variable star is this?  RR Lyrae star.
     period      它的光变周期大约是多少？  约0.5天。                What is its period?  About 0.5 days.
     amplitude   它的光变幅度大约是多少？  约1星等。                What is its amplitude?  About 1 mag.
 
-Periods and amplitudes are told to the nearest of 1, 2 and 5 times a power of ten: as finely as a picture of 64 pixels
-can be read, and so that exact match means something.
+Periods and amplitudes are rounded to the nearest of 1, 2 and 5 times a power of ten: as finely as a picture of 64
+pixels can be read, and so that exact match means something.
 """
 
 import difflib
@@ -93,7 +93,7 @@ def ask(question: Question, value: str | float, language: Language, star: str) -
     """One question and its answer.
 
     Args:
-        question: What is asked.
+        question: The question.
         value: For "type" a key of `TYPES`, or any other name, which is then the answer in both languages; for "period"
             days, for "amplitude" magnitudes.
         language: Of question and answer.

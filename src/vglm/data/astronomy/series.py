@@ -1,4 +1,4 @@
-"""Where a sample's light curve is, for whoever needs more than its picture: `Sample.meta["light_curve"]`.
+"""A reference from a sample to its light curve, beside the picture made of it: `Sample.meta["light_curve"]`.
 
 series = keep_series(file, flux="auto", magnitudes=None)        a text, for `Sample.meta`
 open_series(series, "KIC 3733346")                              the `LightCurve`

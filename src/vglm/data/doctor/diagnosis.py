@@ -107,10 +107,10 @@ def examine(
         format: The format's name; recognised by the content if None.
         image_dir: Where the pictures lie; beside the file if None.
         options: The format's own options.
-        other_tasks: Other data that is to be trained or tested along with this, for questions that both ask.
+        other_tasks: Other data that is to be trained or tested along with this, for questions in both.
         count_tokens: Measures a sample; tokens are not counted if None.
         counted_with: Whose tokens these are, for the report.
-        max_length: Tokens that a sample may have; nothing is said of truncation if None.
+        max_length: Tokens that a sample may have; truncation is not checked if None.
         with_pictures: Whether to decode the pictures; without, only what the rows say is checked.
         workers: Processes that decode; one for each core if None.
 

@@ -1,4 +1,4 @@
-"""Tell a diagnosis in the terminal and as two pages: `index.html` with the findings, `thumbnails.html` with pictures.
+"""Show a diagnosis in the terminal and as two pages: `index.html` with the findings, `thumbnails.html` with pictures.
 
 The pages hold their images and need no network: a policy in their heads lets them load and run nothing.
 """

@@ -176,7 +176,7 @@ class Survey:
 
     @property
     def was_decoded(self) -> bool:
-        """Whether the pictures were looked at, so that they can be told apart by content."""
+        """Whether the pictures were looked at, so that they can be compared by content."""
         return len(self.pictures) == len(self.images)
 
     @cached_property

@@ -1,7 +1,7 @@
-"""Read a file or folder in any known format, told apart by its content, into samples and bad rows.
+"""Read a file or folder in any known format, detected by its content, into samples and bad rows.
 
     read("data/openi/openi-zh.json")            yields a Sample for a good row and a BadRow for another
-    read_samples("data/openi/openi-zh.json")    yields samples, and tells all bad rows in one DataError at the end
+    read_samples("data/openi/openi-zh.json")    yields samples, and reports all bad rows in one DataError at the end
 
 A format is one module of this package with the four names of `Reader`; one that is added is found by its name alone.
 """
@@ -222,7 +222,7 @@ def read_samples(
 
     Raises:
         ConfigError: As `read`.
-        DataError: As `read`; after the last row: there were bad rows, all told in one message, or no sample is left.
+        DataError: As `read`; after the last row: there were bad rows, all in one message, or no sample is left.
     """
     rows = read(path, format=format, image_dir=image_dir, name=name, **options)
     return only_samples(path, rows, skip_missing=skip_missing)
@@ -274,7 +274,7 @@ def _names(keep: Any) -> list[str]:
 
 
 def _own_keys(options: dict[str, Any]) -> list[str]:
-    """What the format's options say of keys that would otherwise be asked."""
+    """Keys that the format's options declare as no part of the question."""
     return ["system"] if options.get("system") == "meta" else []
 
 

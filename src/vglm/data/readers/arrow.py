@@ -6,8 +6,8 @@ r"""Read Arrow tables where they lie: an Arrow file, or a folder that `datasets`
     {"image": {"bytes": b"\x89PNG...", "path": "0001.png"}, "question": "How many cats?", "answer": "Two."}
 
 The table is memory-mapped, so its size does not matter. An embedded picture is neither copied nor decoded but read from
-the file when it is needed (`ImageSlice`), which a compressed table does not allow. Which column is what is told by
-options or guessed as for any table (`vglm.data.readers.columns`), messages too; class labels become their names.
+the file when it is needed (`ImageSlice`), which a compressed table does not allow. Column roles are given by
+options or inferred as for any table (`vglm.data.readers.columns`), messages too; class labels become their names.
 
 Source: https://arrow.apache.org/docs/format/Columnar.html and huggingface/datasets:src/datasets/arrow_writer.py.
 """
@@ -57,7 +57,7 @@ def read(
 
     Raises:
         ConfigError: An option has a value that it cannot have.
-        DataError: A file is missing or no Arrow table, its columns cannot be told apart, or it has embedded pictures
+        DataError: A file is missing or no Arrow table, its columns are ambiguous, or it has embedded pictures
             and is compressed.
     """
     splits = _saved_files(path) if path.is_dir() else {"": [path]}
@@ -202,8 +202,8 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
                 for first in range(0, batch.num_rows, _ROWS_AT_ONCE):
                     part = batch.slice(first, _ROWS_AT_ONCE)
                     columns = {
-                        name: _values(part.column(place), file, whole, labels.get(name))
-                        for place, name in enumerate(part.schema.names)
+                        name: _values(part.column(index), file, whole, labels.get(name))
+                        for index, name in enumerate(part.schema.names)
                     }
                     for place in range(part.num_rows):
                         yield {name: values[place] for name, values in columns.items()}

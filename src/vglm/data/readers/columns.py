@@ -1,12 +1,12 @@
-"""Turn the rows of a table (CSV, JSON Lines, Parquet, ...) into samples: which column is what, told or guessed.
+"""Turn the rows of a table (CSV, JSON Lines, Parquet, ...) into samples; the role of each column is given or inferred.
 
 {"image": "cats/1.jpg", "question": "How many cats?", "answer": "Two.", "patient_id": "p7", "split": "val"}
 -> image, turns=(Turn("How many cats?", "Two."),), group="p7", meta={"split": "validation"}
 
-A column is guessed by its name, only if just one fits. A table without a question column needs `question`, unless its
-answers are captions. Columns with no part of their own go into `Sample.meta`. A list of answers, one a person, is kept
-there as `answers` for the VQA accuracy, and the one most people gave (of several the first) is the answer. Rows that
-hold `messages` or LLaVA's `conversations` are read as dialogues.
+A column's role is inferred from its name, only if exactly one column fits. A table without a question column needs
+`question`, unless its answers are captions. Columns with no part of their own go into `Sample.meta`. A list of answers,
+one a person, is kept there as `answers` for the VQA accuracy, and the one most people gave (of several the first) is
+the answer. Rows that hold `messages` or LLaVA's `conversations` are read as dialogues.
 """
 
 import json
@@ -50,7 +50,7 @@ from vglm.errors import ConfigError, DataError
 from vglm.text.prompt import Language
 
 CAPTION_QUESTIONS: Mapping[Language, str] = {"zh": "描述这张图片。", "en": "Describe the picture."}
-"""What is asked of a picture that comes with a caption only."""
+"""The question about a picture that has only a caption."""
 
 _CAPTIONS = ("caption", "text", "txt", "description", "report", "描述", "报告")
 _GUESSES = {
@@ -104,7 +104,7 @@ class ColumnOptions(DialogueOptions, total=False):
         input_column: The column that goes on with the question on a line of its own; `input` beside `instruction`.
         system_column: The column with what comes before the first question; `system` if there is one.
         columns: Several of these in one: `{image: Bild, question: Frage, answer: Antwort}`.
-        question: What is asked in every row of a table without a question column.
+        question: The question of every row of a table without a question column.
     """
 
     image_column: str | None
@@ -154,10 +154,10 @@ class TableReader:
     Attributes:
         dialogues: Reads rows that hold messages, and carries the options of dialogues.
         columns: Which column is what; None where the rows hold messages.
-        question: What is asked where there is no question column.
+        question: The question where there is no question column.
         renamed: Where the rows hold messages: what the columns that were named by the user are called there.
         cells: Goes through a column from the first row on, if it can be read twice.
-        whole: Columns that hold whole numbers only, as far as it was asked.
+        whole: Columns known to hold whole numbers only.
     """
 
     dialogues: DialogueReader
@@ -234,7 +234,7 @@ class TableReader:
         check = RowCheck(number)
         several: SeveralImages = self.dialogues.several_images
         answer, people_said = self._answer(check, row, columns.answer)
-        question = self._asked(check, row, columns)
+        question = self._question_of(check, row, columns)
         history = read_history(check, row.get("history"))
         cell = row.get(columns.image) if columns.image else None
         images = listed(None if cell == "" else cell)
@@ -275,14 +275,14 @@ class TableReader:
         sample = Sample(
             id=identity,
             group=group or (group_of_image(images[0], identity) if images else identity),
-            image=None,
+            image=pictures[0] if pictures else None,
             turns=tuple(map(Turn, questions, answers)),
             language=language,
             meta=meta,
         )
         yield from spread_images(sample, pictures, several)
 
-    def _asked(self, check: RowCheck, row: Mapping[str, Any], columns: Columns) -> str | None:
+    def _question_of(self, check: RowCheck, row: Mapping[str, Any], columns: Columns) -> str | None:
         """What a row asks; None where there is only a caption."""
         further = optional_text(check, row, columns.input)
         if columns.question is None or (further and row.get(columns.question) in (None, "")):
@@ -370,12 +370,13 @@ def _settle(path: Path | str, names: tuple[str, ...], named: Mapping[str, str], 
     if answer is None:
         raise DataError(
             f"{path}: expected a column with the answer, such as 'answer', 'label' or 'caption'. {_these(names)} "
-            "Name it in dataset.options.answer_column (dataset.columns.answer)."
+            "Name it: dataset.columns.answer=<name> (of the doctor: --columns answer=<name>)."
         )
     if question is None and fixed_question is None and answer not in _CAPTIONS:
         raise DataError(
-            f"{path}: expected a column with the question, such as 'question' or 'prompt'. {_these(names)} Name it in "
-            "dataset.options.question_column, or set dataset.options.question to what is asked in every row."
+            f"{path}: expected a column with the question, such as 'question' or 'prompt'. {_these(names)} Name it: "
+            "dataset.columns.question=<name> (of the doctor: --columns question=<name>), or set"
+            " dataset.options.question to what is asked in every row."
         )
     image, split, system = columns["image"], columns["split"], columns["system"]
     return Columns(answer, question, image, group, split, input=further, system=system)

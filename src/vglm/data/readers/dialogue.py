@@ -9,6 +9,7 @@ The model knows no system role and takes its one picture at the start, wherever 
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -150,7 +151,7 @@ class DialogueReader:
         sample = Sample(
             id=identity,
             group=group or (group_of_image(images[0], identity) if images else identity),
-            image=None,
+            image=pictures[0] if pictures else None,
             turns=tuple(map(Turn, questions, answers)),
             language=self.language or language_of(*questions, *answers),
             meta=meta,
@@ -184,7 +185,13 @@ def group_of_image(image: Any, identity: str) -> str:
     """Rows about one named picture belong together; a picture inside a larger file has no name to go by."""
     if isinstance(image, Path):
         return image.name  # written to a cache under its content's hash
-    return os.path.normpath(plain(image)) if isinstance(image, str) else identity
+    return _normal(image) if isinstance(image, str) else identity
+
+
+@lru_cache(maxsize=4096)
+def _normal(name: str) -> str:
+    """A name that comes again and again is looked at once."""
+    return os.path.normpath(plain(name))
 
 
 def read_history(check: RowCheck, history: Any) -> list[Turn]:
@@ -275,7 +282,7 @@ def _content(check: RowCheck, message: Mapping[str, Any]) -> tuple[str, list[Any
 def _pair(check: RowCheck, messages: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
     """The questions and their answers; what else there is becomes a fault."""
     if any(not role for role, _ in messages):
-        return [], []  # told already
+        return [], []  # reported already
     dialogue = [(role, text) for role, text in messages if role != "system"]
     first = next((index for index, (role, _) in enumerate(messages) if role != "system"), len(messages))
     if any(role == "system" for role, _ in messages[first:]):

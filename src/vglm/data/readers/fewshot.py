@@ -6,7 +6,7 @@
     ]
 
 `img` lies beside the file or under `image_dir`; the published prefix `fewshot-data/` may stand before it. Beyond the
-original, a row may leave `img` out or set it to null (text only), say `"english": true`, bring
+original, a row may leave `img` out or set it to null (text only), set `"english": true`, have a
 `"history": [[question, answer], ...]` and a `"system"` text, which comes before the first question, and carry any other
 key, such as `"kind"`, which goes into `Sample.meta`.
 
@@ -21,7 +21,7 @@ from typing import Any
 from vglm.data.problems import BadRow
 from vglm.data.readers.dialogue import optional_text, read_history
 from vglm.data.readers.image_names import plain
-from vglm.data.readers.json_files import load_list, peek_json
+from vglm.data.readers.json_files import iterate_list, peek_json
 from vglm.data.readers.marks import settle_marks
 from vglm.data.readers.rows import IMAGE_SUFFIXES, ImageFolders, RowCheck, kind_of, not_an_object, quote
 from vglm.data.sample import Sample, Turn
@@ -57,7 +57,7 @@ def read(path: Path, *, image_dir: Path | None = None, name: str) -> Iterator[Sa
         DataError: The file is not a JSON list with something in it, or `image_dir` is not a folder.
     """
     folders = ImageFolders(path.parent, image_dir)
-    for number, row in enumerate(load_list(path, _ROW), start=1):
+    for number, row in enumerate(iterate_list(path, _ROW), start=1):
         yield _read_row(row, number, folders, f"{name}#{number}")
 
 

@@ -77,7 +77,7 @@ def read(
 
     Raises:
         ConfigError: An option has a value that it cannot have.
-        DataError: The data set cannot be had, or its columns cannot be told apart.
+        DataError: The data set cannot be had, or its columns are ambiguous.
     """
     from datasets import config
 

@@ -1,4 +1,4 @@
-"""JSON and JSON Lines for the readers: a whole file read once, or a look at its beginning to tell what it holds.
+"""JSON and JSON Lines for the readers: a whole file read once, or its beginning, to detect what it holds.
 
 peek_json(Path("openi-zh.json"))
 Peek(kind="object", keys=("annotations",), records=({"image_id": "2882_1", "caption": "..."},))
@@ -8,11 +8,12 @@ import codecs
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from vglm.data.problems import BadRow
 from vglm.data.readers.encodings import not_utf8, refuse_other_encodings
@@ -24,6 +25,8 @@ _HEAD_BYTES = 1 << 16
 _LONGEST_HEAD_BYTES = 1 << 24
 _RECORDS = 20
 _LARGEST_BYTES = 1 << 32
+_CHUNK = 1 << 20
+_BLANKS = re.compile(r"[ \t\r\n]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +210,67 @@ def load_list(path: Path, shape: str, key: str | None = None) -> list[Any]:
     )
 
 
+def iterate_list(path: Path, shape: str) -> Iterator[Any]:
+    """Go through a JSON file that is one list, a few megabytes of it in memory at a time.
+
+    Args:
+        path: The file.
+        shape: What the list should hold, for the message.
+
+    Yields:
+        Its elements, unchecked.
+
+    Raises:
+        DataError: As `load_list`; of a list that is damaged further on after the elements before.
+    """
+    check_regular(path, advice="Expected a JSON file.")
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            count = yield from _elements_of(file)
+    except UnicodeDecodeError:
+        count = None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}. Expected a JSON file.") from error
+    if not count:  # empty, or no list: whoever reads it whole says where it is damaged
+        yield from load_list(path, shape)
+
+
+def _elements_of(file: TextIO) -> Generator[Any, None, int | None]:
+    """The elements of a list as its text comes in; returns how many there were, None if it is no list that ends."""
+    decoder = json.JSONDecoder()
+    text, count = file.read(_CHUNK), 0
+
+    def skip(place: int) -> int:
+        """Where the next character stands that is no white space."""
+        blanks = _BLANKS.match(text, place)
+        return blanks.end() if blanks else place
+
+    place = skip(0)
+    if text[place : place + 1] != "[":
+        return None
+    place += 1
+    while True:
+        start, place = place, skip(place)
+        if text[place : place + 1] == "]":
+            break
+        try:
+            if count and text[place : place + 1] != ",":
+                raise ValueError
+            value, place = decoder.raw_decode(text, skip(place + 1) if count else place)
+            following = skip(place)
+            if text[following : following + 1] not in (",", "]"):  # a number may go on
+                raise ValueError
+        except (ValueError, RecursionError):
+            more = file.read(max(_CHUNK, len(text) - start))
+            if not more:
+                return None
+            text, place = text[start:] + more, 0
+            continue
+        count += 1
+        yield value
+    return count if skip(place + 1) == len(text) and not file.read().strip() else None
+
+
 def iterate_rows(path: Path, shape: str) -> Iterator[tuple[int, Any]]:
     """Go through a JSON list, or through JSON Lines without ever holding the file.
 
@@ -223,7 +287,7 @@ def iterate_rows(path: Path, shape: str) -> Iterator[tuple[int, Any]]:
     """
     refuse_other_encodings(path)
     if peek_json(path).kind == "list":
-        yield from enumerate(load_list(path, shape), start=1)
+        yield from enumerate(iterate_list(path, shape), start=1)
         return
     check_regular(path, advice="Expected a JSON or JSON Lines file.")
     try:

@@ -2,7 +2,7 @@
 
     {"image": "cats/1.jpg", "question": "How many cats are there?", "answer": "Two.", "patient_id": "p7"}
 
-Which key is what is told by options or guessed as for any table (`vglm.data.readers.columns`); `"history"` may hold
+The roles of keys are given by options or inferred as for any table (`vglm.data.readers.columns`); `"history"` may hold
 earlier `[question, answer]` pairs and `"english": true` the prompt's language. Keys with no part of their own go into
 `Sample.meta`. A row without picture is text only.
 """

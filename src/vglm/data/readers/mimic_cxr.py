@@ -112,13 +112,13 @@ def read(
         views: Which views to take, such as `[PA, AP]`, by the metadata file; all if None. Others are no rows.
         several_images: What to make of a study with several pictures of the views taken: `each` makes a sample of every
             one, `first` of the first in the file, `refuse` bad rows of the others.
-        question: What is asked; XrayGLM's question in English by default.
+        question: The question; XrayGLM's question in English by default.
 
     Yields:
         A sample for each good row, and a `BadRow` for another.
 
     Raises:
-        DataError: There is no split file, it lacks a column, or `views` are asked for and there is no metadata file.
+        DataError: There is no split file, it lacks a column, or `views` are requested and there is no metadata file.
     """
     check_choice("several_images", several_images, SeveralImages)
     split_file = path if path.is_file() else _find(path, "split")

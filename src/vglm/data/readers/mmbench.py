@@ -42,7 +42,7 @@ _NEEDED = ("index", "question", "A", "B", "image")
 _LONGEST_CELL = 1 << 27
 _LONGEST_HEADER = 1 << 16
 _LONGEST_REFERENCE = 64
-"""A picture's cell with at most so many characters names another row."""
+"""A picture's cell with at most this many characters names another row."""
 _META = {"category": "category", "l2-category": "l2_category", "source": "source", "comment": "comment"}
 
 

@@ -84,7 +84,7 @@ def read(
         several_images: What to make of a study with several pictures: `each` makes a sample of every one, `first` of
             the first, `refuse` a bad row.
         sections: Labels of the sections that make up the answer, in this order; those that a report lacks are left out.
-        question: What is asked; XrayGLM's question in English by default.
+        question: The question; XrayGLM's question in English by default.
 
     Yields:
         A sample for each picture of a good study, and a `BadRow` for another. A study without a picture is a bad row

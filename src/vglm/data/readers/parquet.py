@@ -65,7 +65,7 @@ def _check_unpacked(file: Path) -> None:
         with parquet.ParquetFile(file) as table:
             facts = table.metadata
         groups = [facts.row_group(number) for number in range(facts.num_row_groups)]
-        columns = [group.column(place) for group in groups for place in range(group.num_columns)]
+        columns = [group.column(index) for group in groups for index in range(group.num_columns)]
         sizes = [
             column.total_uncompressed_size * (column.num_values if column.has_dictionary_page else 1)
             for column in columns

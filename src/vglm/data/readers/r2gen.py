@@ -71,7 +71,7 @@ def read(
         name: What sample ids begin with: `<name>#<split>:<row>`.
         several_images: What to make of a study with several pictures: `each` makes a sample of every one, `first` of
             the first, `refuse` a bad row.
-        question: What is asked; XrayGLM's question in the report's language by default.
+        question: The question; XrayGLM's question in the report's language by default.
         language: Of the prompts; by the report's words if None.
 
     Yields:

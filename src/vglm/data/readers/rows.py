@@ -1,4 +1,4 @@
-"""What every reader asks of a row: texts that are texts, a picture that is there, and all that is wrong said at once.
+"""Validation of one row, shared by all readers: typed fields, an existing picture, all faults in one message.
 
 check = RowCheck(4)
 caption = check.text(row, "caption")                        # "" if it cannot be used
@@ -45,6 +45,7 @@ _NO_VALUES = frozenset(
     ("nan", "NaN", "<NA>", "NaT", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!", "#DIV/0!")
 )
 _LONGEST_NO_VALUE = 20  # with blanks
+_NAMES_KEPT = 1 << 14
 _NO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff \t\r\n"
 _PLAIN = re.compile(r"\w[\w./ -]*\Z")
 # CJK ideographs with extension A and the compatibility block
@@ -78,6 +79,7 @@ class ImageFolders:
         object.__setattr__(self, "_allowed", prefixes)
         object.__setattr__(self, "_root", str(self.root))
         object.__setattr__(self, "_listings", {})
+        object.__setattr__(self, "_there", {})
 
     @property
     def root(self) -> Path:
@@ -92,6 +94,18 @@ class ImageFolders:
         absolute = os.path.abspath(path) if "\0" not in name else ""
         allowed: tuple[str, ...] = self._allowed  # type: ignore[attr-defined]
         return Path(path) if absolute.startswith(allowed) else None
+
+    def existing(self, name: str) -> Path | None:
+        """The file of a name that stands inside the folders; of names that come again the file system is asked once."""
+        there: dict[str, Path] = self._there  # type: ignore[attr-defined]
+        if (remembered_path := there.get(name)) is not None:
+            return remembered_path
+        path = self.inside(name)
+        if path is None or not os.path.isfile(path):  # unlike Path.is_file it answers for over-long names too
+            return None
+        if len(there) >= _NAMES_KEPT:
+            there.clear()
+        return there.setdefault(name, path)
 
     def alike(self, name: str) -> Alike | None:
         """The file that a name means though it is not written so."""
@@ -108,6 +122,8 @@ class RowCheck:
     Attributes:
         row: The row's number or name.
     """
+
+    __slots__ = ("_absences", "_absent", "_faults", "row")
 
     def __init__(self, row: int | str) -> None:
         self.row = row
@@ -169,12 +185,10 @@ class RowCheck:
         Returns:
             The file; also one whose name is the same but for backslashes, letters composed otherwise, or blanks.
         """
-        inside: list[Path] = []
         for name in names:
-            path = folders.inside(name)
-            if path is not None and os.path.isfile(path):  # unlike Path.is_file it answers for over-long names too
-                return path
-            inside += [] if path is None else [path]
+            if (there := folders.existing(name)) is not None:
+                return there
+        inside = [path for name in names if (path := folders.inside(name)) is not None]
         if (reason := explain(names[0])) is not None:
             self.fail("the name of an image file", ", ".join(filter(None, (quote(names[0]), reason[0]))), reason[1])
             return None
@@ -195,6 +209,8 @@ class RowCheck:
 
     def meta(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """What else is known of a row: what JSON can hold, with `kind` a text and `split` one of our words."""
+        if not values:
+            return {}
         if "kind" in values and not isinstance(values["kind"], str):
             self.fail("'kind' to be text", kind_of(values["kind"]), "name the sort of question, or take the key out")
         try:
@@ -234,7 +250,7 @@ class Joined:
 
     @classmethod
     def of(cls, entries: Sequence[Any], key: str, what: str) -> "Joined":
-        """All entries of a list that are objects with an id; the row that needs another is told."""
+        """All entries of a list that are objects with an id; the row that needs a missing one gets a fault."""
         joined = cls(key, what)
         for index, entry in enumerate(entries, start=1):
             if isinstance(entry, dict) and isinstance(entry.get(key), int | str):
@@ -280,7 +296,7 @@ def _difference(first: Any, other: Any) -> str:
 
 
 def _as_json(value: Any) -> Any:
-    """What JSON can hold: further pictures that a row has are told by where they lie, not-a-number by null."""
+    """What JSON can hold: further pictures of a row become their paths, not-a-number becomes null."""
     if isinstance(value, list):
         return [_as_json(item) for item in value]
     if isinstance(value, dict):
@@ -424,8 +440,10 @@ def spread_images(
     if several_images == "each" and len(images) > 1:
         for number, image in enumerate(images, start=1):
             yield replace(sample, id=f"{sample.id}.{number}", image=image)
+    elif sample.image is (image := images[0] if images else None):
+        yield sample
     else:
-        yield replace(sample, image=images[0] if images else None)
+        yield replace(sample, image=image)
 
 
 def refuse_several(check: RowCheck, count: int, several_images: SeveralImages) -> None:

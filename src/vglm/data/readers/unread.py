@@ -1,4 +1,4 @@
-"""What no reader may let through: keys that say more of the question than was read, marks, and texts that say nothing.
+"""Refuse rows of which a reader would silently lose a part: unread question keys, image marks, empty texts.
 
 {"question": "Which?", "options": ["a cat", "a dog"], "answer": "B"}     -> a bad row: 'options' would be lost
 """
@@ -17,7 +17,7 @@ from vglm.data.sample import Sample, Turn
 KEPT = "kept"
 """A row may name here those of its keys that are no part of the question; they stay in `Sample.meta`."""
 
-_ASKED = frozenset(
+_QUESTION_KEYS = frozenset(
     (
         *("system", "system_prompt", "input", "inputs", "context", "contexts", "passage", "paragraph", "hint", "hints"),
         *("lecture", "options", "choices", "multiple_choices", "candidates", "history", "tools", "functions"),
@@ -39,7 +39,7 @@ def refuse_unread(row: Sample | BadRow, keep: Collection[str]) -> Sample | BadRo
     """
     if isinstance(row, BadRow):
         return row
-    unread = [key for key in row.meta if is_asked(key) and _is_unread(key, row, keep)]
+    unread = [key for key in row.meta if affects_question(key) and _is_unread(key, row, keep)]
     if not unread:
         for turn in row.turns:
             if "<" in turn.question or "[" in turn.question or is_blank(turn.question) or is_blank(turn.answer):
@@ -64,9 +64,9 @@ def refuse_unread(row: Sample | BadRow, keep: Collection[str]) -> Sample | BadRo
 
 
 @lru_cache(maxsize=4096)
-def is_asked(key: str) -> bool:
-    """Whether a key of this name would change what is asked."""
-    return key.lower() in _ASKED or _OPTION.fullmatch(key) is not None
+def affects_question(key: str) -> bool:
+    """Whether a key of this name is likely to hold a part of the question."""
+    return key.lower() in _QUESTION_KEYS or _OPTION.fullmatch(key) is not None
 
 
 def _is_unread(key: str, row: Sample, keep: Collection[str]) -> bool:

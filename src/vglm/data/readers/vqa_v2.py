@@ -146,7 +146,7 @@ def _load_answers(path: Path) -> Joined:
     answers: list[dict[str, Any]] = []
     for row in _load(path, "annotations")["annotations"]:
         if not isinstance(row, dict) or not isinstance(row.get("question_id"), int | str):
-            continue  # the question that it should answer is told
+            continue  # the question that lacks its answer gets the fault
         people_said = row.get("answers")
         if isinstance(people_said, list):
             people_said = [answer.get("answer") if isinstance(answer, dict) else answer for answer in people_said]

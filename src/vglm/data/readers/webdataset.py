@@ -66,7 +66,7 @@ def read(
 
     Raises:
         ConfigError: An option has a value that it cannot have.
-        DataError: A shard is compressed, damaged or no tar file, or its columns cannot be told apart.
+        DataError: A shard is compressed, damaged or no tar file, or its columns are ambiguous.
     """
     shards = _shards(path)
     if not shards:

@@ -18,7 +18,7 @@ from vglm.text.prompt import Language
 FORMATS = {"latex": "tex", "csv": "csv", "markdown": "md"}
 """Format of a table -> how its file ends."""
 _ESCAPES = {
-    **{each: rf"\{each}" for each in "%_&#${}"},
+    **{character: rf"\{character}" for character in "%_&#${}"},
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",

@@ -107,33 +107,33 @@ def _score_record(split: str, metric: Metric, result: PairedComparison | None, p
 
 def _score_notes(scored: Scored) -> list[Text]:
     comparison = scored.comparison
-    known = {metric.name: metric for metric in comparison.metrics}
+    metrics = {metric.name: metric for metric in comparison.metrics}
     primary = comparison.splits[comparison.main].primary_metric
     notes = [say("note.scores", primary=fmt.title(primary)), *method_notes(scored)]
     if scored.evaluation.purpose == "tuning":
         notes.append(say("note.one_seed"))
     else:
         notes.append(say("note.image_use", before=fmt.arm(comparison.baseline), after=fmt.arm(comparison.candidate)))
-    if added := [fmt.title(known[name]) for name in added_later(scored) if name in known]:
+    if added := [fmt.title(metrics[name]) for name in added_later(scored) if name in metrics]:
         notes.append(say("note.added_later", metrics=join(added)))
     return notes + stamp_notes(scored)
 
 
 def method_notes(scored: Scored) -> list[Text]:
     """How p-values and intervals of each split were made."""
-    known = {metric.name: metric for metric in scored.comparison.metrics}
+    metrics = {metric.name: metric for metric in scored.comparison.metrics}
     return [
         say("note.split_method", split=fmt.split_title(split), what=names, how=how)
         for split, part in scored.comparison.splits.items()
-        for names, how in fmt.methods((result, fmt.title(known[name])) for name, (result, _) in part.paired.items())
+        for names, how in fmt.methods((result, fmt.title(metrics[name])) for name, (result, _) in part.paired.items())
     ]
 
 
 def stamp_notes(scored: Scored) -> list[Text]:
     """What an evaluation is stamped with."""
     return [
-        say("note.stamp", stamp=fmt.named("stamp", each.text), detail=translate(each.detail))
-        for each in scored.evaluation.stamps
+        say("note.stamp", stamp=fmt.named("stamp", stamp.text), detail=translate(stamp.detail))
+        for stamp in scored.evaluation.stamps
     ]
 
 
@@ -205,7 +205,7 @@ def pair_table(tests: Sequence[MethodTest]) -> PaperTable:
     header = tuple(say(f"column.{name}") for name in ("pair", "difference", "interval", "over_seeds", "p", "p_holm"))
     rows = []
     for test in tests:
-        names = (each.removeprefix(shared) for each in (test.second, test.first))
+        names = (name.removeprefix(shared) for name in (test.second, test.first))
         other = None if test.over_seeds is None else test.over_seeds.interval
         rows.append(
             (

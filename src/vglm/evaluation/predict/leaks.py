@@ -1,4 +1,4 @@
-"""Which test pictures were trained on, pair by pair, and small copies of both for the report."""
+"""Pairs of a test picture and the training picture that it leaked from, with thumbnails for the report."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -35,8 +35,8 @@ def leaked_pairs(
 
 def unsearched_stamps(data: Splits, samples: Mapping[str, Sequence[Sample]]) -> list[Stamp]:
     """The stamp of found data in which not all copies of training pictures could be searched."""
-    is_found = data.synthetic is None and len(data.train) > 0  # generated samples can be endless
-    if not is_found or data.look_alike_scope == "all" or not _has_pictures(samples.get("test", ())):
+    is_searchable = data.synthetic is None and len(data.train) > 0  # generated samples can be endless
+    if not is_searchable or data.look_alike_scope == "all" or not _has_pictures(samples.get("test", ())):
         return []
     name = {"nothing": "LOOK-ALIKES NOT SEARCHED", "whole": "CROPS NOT SEARCHED"}[data.look_alike_scope]
     limits = {"pictures": DECODED_AT_START, "megabytes": DECODED_BYTES_AT_START >> 20}
@@ -45,7 +45,7 @@ def unsearched_stamps(data: Splits, samples: Mapping[str, Sequence[Sample]]) -> 
 
 
 def _has_pictures(samples: Sequence[Sample]) -> bool:
-    return any(each.image is not None for each in samples)
+    return any(sample.image is not None for sample in samples)
 
 
 def write_leaks(pairs: Sequence[LookAlike], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Do the people agree who wrote the references? What one of them says, judged by what the others say, is a ceiling."""
+"""Agreement among several references: each person's answer scored against the others' is a ceiling for the model."""
 
 import json
 from collections import Counter
@@ -20,7 +20,7 @@ class Agreement:
     """What several references to each question say of the people who wrote them.
 
     Attributes:
-        metric: By which they are scored: VQA accuracy where that was asked for, else `EXACT_MATCH`.
+        metric: By which they are scored: VQA accuracy where requested, else `EXACT_MATCH`.
         n: Samples with two references or more.
         references: Mean number of references to these.
         by_sample: Sample's id -> share of pairs of its references that are equal after normalisation.
@@ -67,9 +67,9 @@ def measure_agreement(part: Summary) -> Agreement | None:
     firsts = {pair.candidate.id: pair.candidate for pair in pairs}
     if not firsts:
         return None
-    metric = VQA_ACCURACY if VQA_ACCURACY.name in {each.name for each in part.metrics} else EXACT_MATCH
+    metric = VQA_ACCURACY if VQA_ACCURACY.name in {metric.name for metric in part.metrics} else EXACT_MATCH
     answers = {name: human_answers(record) for name, record in firsts.items()}
-    people = [each for record in firsts.values() for each in _people(record)]
+    people = [person for record in firsts.values() for person in _people(record)]
     try:
         scores = [
             measure(metric, rows)
@@ -85,7 +85,7 @@ def measure_agreement(part: Summary) -> Agreement | None:
         metric=metric,
         n=len(firsts),
         references=fmean(map(len, answers.values())),
-        by_sample={name: _agreement(each) for name, each in answers.items()},
+        by_sample={name: _agreement(answer) for name, answer in answers.items()},
         alpha=_alpha([*answers.values()]),
         people=scores[0],
         arms=(scores[1], scores[2]),
@@ -103,7 +103,7 @@ def _alpha(answers: Sequence[Sequence[str]]) -> float | None:
 
     Source: Krippendorff 2004, "Content analysis", chapter 11.
     """
-    counts = Counter(normalise(each) for listed in answers for each in listed)
+    counts = Counter(normalise(answer) for listed in answers for answer in listed)
     n = counts.total()
     expected = 1 - sum(count * (count - 1) for count in counts.values()) / (n * (n - 1))
     observed = sum(len(listed) * (1 - _agreement(listed)) for listed in answers) / n
@@ -125,7 +125,7 @@ def _people(record: Prediction) -> list[Prediction]:
     answers = human_answers(record)
     return [
         replace(
-            _judged_by(record, [*answers[:place], *answers[place + 1 :]]), prediction=answer, error=None, draw=place
+            _judged_by(record, [*answers[:index], *answers[index + 1 :]]), prediction=answer, error=None, draw=index
         )
-        for place, answer in enumerate(answers)
+        for index, answer in enumerate(answers)
     ]

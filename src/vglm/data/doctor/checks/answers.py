@@ -1,4 +1,4 @@
-"""What the answers and questions are written in, and what does not belong into them."""
+"""Languages of questions and answers, and text that does not belong in an answer."""
 
 from collections.abc import Iterator
 

@@ -43,7 +43,7 @@ def collect_labels(records: Sequence[Prediction]) -> tuple[str, ...]:
         Unsuitable: There are more than `MAX_LABELS`, so the references are no labels.
     """
     labels = tuple(
-        sorted({each for record in records for each in own_choices(record) or reference_answers(record.reference)})
+        sorted({choice for record in records for choice in own_choices(record) or reference_answers(record.reference)})
     )
     if len(labels) > MAX_LABELS:
         raise Unsuitable(Message("labels.too_many", {"n": len(labels), "first": repr(labels[0])}))
@@ -65,9 +65,9 @@ class Classes:
     def as_dict(self) -> dict[str, Any]:
         """Per class: n, precision and recall with Wilson's intervals, F1; and the confusion matrix. JSON-able."""
         rows = {}
-        for place, label in enumerate(self.labels):
-            hits, n = int(self.confusion[place, place]), int(self.confusion[place].sum())
-            named = int(self.confusion[:, place].sum())
+        for index, label in enumerate(self.labels):
+            hits, n = int(self.confusion[index, index]), int(self.confusion[index].sum())
+            named = int(self.confusion[:, index].sum())
             rows[label] = {
                 "n": n,
                 "named": named,
@@ -100,8 +100,8 @@ def classify(records: Sequence[Prediction], labels: Labels | None = None) -> Cla
     """
     pairs, names = _parsed(records, labels)
     confusion = np.zeros((len(names), len(names) + 1), dtype=np.int64)
-    asked = pairs[pairs[:, 0] >= 0]
-    np.add.at(confusion, (asked[:, 0], asked[:, 1]), 1)
+    labelled = pairs[pairs[:, 0] >= 0]
+    np.add.at(confusion, (labelled[:, 0], labelled[:, 1]), 1)
     return Classes(names, confusion)
 
 
@@ -113,7 +113,7 @@ def _parsed(
     The named label is `len(labels)` where none could be parsed.
     """
     names = collect_labels(records) if labels is None else tuple(labels)
-    places = {name: place for place, name in enumerate(names)}
+    places = {name: index for index, name in enumerate(names)}
     pairs = np.full((len(records), 2), -1, dtype=np.int64)
     for row, record, true in zip(pairs, records, _read_references(records, labels, names), strict=True):
         if true:
@@ -147,13 +147,15 @@ def _read_references(records: Sequence[Prediction], labels: Labels | None, names
     Raises:
         Unsuitable: References name no label, though they are the only kind or others of their kind do.
     """
-    read = [[_read(each, record, labels, names) for each in reference_answers(record.reference)] for record in records]
-    true = [[label for label in found if label is not None] for found in read]
-    asked = {record.kind for record, found in zip(records, true, strict=True) if found}
+    read = [
+        [_read(answer, record, labels, names) for answer in reference_answers(record.reference)] for record in records
+    ]
+    true = [[label for label in parsed if label is not None] for parsed in read]
+    kinds = {record.kind for record, labels_of in zip(records, true, strict=True) if labels_of}
     problems = [
         f"{record.split} {record.id!r}: {record.reference!r}"
-        for record, found in zip(records, true, strict=True)
-        if not found and (not asked or record.kind in asked)
+        for record, labels_of in zip(records, true, strict=True)
+        if not labels_of and (not kinds or record.kind in kinds)
     ]
     if problems:
         counts = {"n": len(problems), "total": len(records), "count": len(names)}
@@ -309,8 +311,8 @@ def _classified_kinds(records: Sequence[Prediction], labels: Labels | None) -> l
         pairs, _ = _parsed(records, labels)
     except Unsuitable:
         return []
-    asked = {str(record.kind) for record, row in zip(records, pairs, strict=True) if row[0] >= 0}
-    return sorted(asked) if (pairs < 0).any() else []
+    kinds = {str(record.kind) for record, row in zip(records, pairs, strict=True) if row[0] >= 0}
+    return sorted(kinds) if (pairs < 0).any() else []
 
 
 def class_f1_intervals(
@@ -330,18 +332,18 @@ def class_f1_intervals(
     """
     rows, names = _class_rows(records, labels), collect_labels(records) if labels is None else tuple(labels)
     groups = [(record.split, record.group) for record in records]
-    found = {}
-    for place, name in enumerate(names):
-        columns = rows[:, [place, place + len(names), place + 2 * len(names)]]
-        n, named, hits = (int(each) for each in columns.sum(axis=0))
+    intervals = {}
+    for index, name in enumerate(names):
+        columns = rows[:, [index, index + len(names), index + 2 * len(names)]]
+        n, named, hits = (int(count) for count in columns.sum(axis=0))
         if len(set(groups)) == len(groups):
             interval = f1_interval(hits, n, named, confidence)
         else:
             interval = bootstrap_interval(columns, groups=groups, statistic=_f1, confidence=confidence)
             if not interval.low < interval.high:
                 interval = Interval(math.nan, math.nan)
-        found[name] = float(_f1(columns.sum(axis=0))), interval, n
-    return found
+        intervals[name] = float(_f1(columns.sum(axis=0))), interval, n
+    return intervals
 
 
 def f1_interval(hits: int, n: int, named: int, confidence: float = 0.95) -> Interval:
@@ -407,7 +409,7 @@ would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll yo
 
 def _without_one(word: str) -> list[str]:
     """The word without each one of its apostrophes."""
-    return [word[:place] + word[place + 1 :] for place, character in enumerate(word) if character == "'"]
+    return [word[:index] + word[index + 1 :] for index, character in enumerate(word) if character == "'"]
 
 
 # The official table mends nothing with a capital I, for it is asked in lower case, and has one entry that takes away.
@@ -442,8 +444,8 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """The soft accuracy of VQA: an answer that 3 of 10 people gave is right, averaged over leaving one person out.
 
     With four answers or more it is the official figure: where people differ, all texts are brought to the normal form
-    of VQA; where all said the same, the prediction must be just that, letter by letter. With two or three answers an
-    answer that all the others gave is right. A single answer is no vote: it is right or wrong, in the normal form.
+    of VQA; where all answers are the same, the prediction must be exactly that. With two or three answers, one that all
+    the others gave is right. A single answer is no vote: it is right or wrong, in the normal form.
 
     Args:
         prediction: The answer.
@@ -456,12 +458,12 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """
     if len(answers) == 1:
         return float(normalise_vqa(prediction) == normalise_vqa(answers[0]))
-    given, wanted = _one_line(prediction), [_one_line(each) for each in answers]
-    if len(set(wanted)) > 1:
-        given, wanted = normalise_vqa(given), [normalise_vqa(each) for each in wanted]
-    matches = sum(each == given for each in wanted)
-    needed = min(3, len(wanted) - 1)
-    shares = [min(1.0, (matches - (each == given)) / needed) for each in wanted]
+    answer, references = _one_line(prediction), [_one_line(answer) for answer in answers]
+    if len(set(references)) > 1:
+        answer, references = normalise_vqa(answer), [normalise_vqa(reference) for reference in references]
+    matches = sum(reference == answer for reference in references)
+    needed = min(3, len(references) - 1)
+    shares = [min(1.0, (matches - (reference == answer)) / needed) for reference in references]
     return math.fsum(shares) / len(shares) if shares else 0.0
 
 
@@ -471,7 +473,10 @@ def human_answers(record: Prediction) -> list[str]:
 
 
 def _vqa_rows(records: Sequence[Prediction]) -> Rows:
-    scores = [0.0 if each.error is not None else vqa_accuracy(each.prediction, human_answers(each)) for each in records]
+    scores = [
+        0.0 if record.error is not None else vqa_accuracy(record.prediction, human_answers(record))
+        for record in records
+    ]
     return np.stack([np.array(scores), np.ones(len(scores))], axis=1)
 
 
@@ -480,7 +485,7 @@ _VQA = "vqaEval normal form on both sides unless all people agree|lower case|not
 
 def _vqa_signature(records: Sequence[Prediction]) -> str:
     """What the predictions are compared with: votes of many, plain matches with one answer, or some of each."""
-    counts = Counter(len(human_answers(each)) for each in records)
+    counts = Counter(len(human_answers(record)) for record in records)
     several = sorted(set(counts) - {1})
     sizes = "-".join(map(str, dict.fromkeys((*several[:1], *several[-1:]))))
     votes = f"soft, min(1, matches/3), one person left out|{sizes} answers a sample"

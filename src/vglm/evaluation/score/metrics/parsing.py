@@ -87,7 +87,7 @@ def parse_label(text: str, labels: Labels) -> str | None:
     return _parse_label(text, tuple(labels), tuple(label_words(labels).items()))
 
 
-@lru_cache(maxsize=1 << 16)  # all metrics, arms and slices ask again
+@lru_cache(maxsize=1 << 16)  # used by all metrics, arms and slices
 def _parse_label(text: str, names: Sequence[str], meanings: Sequence[tuple[str, str]]) -> str | None:
     """The same, of labels and (word, label)."""
     words, answer = dict(meanings), simplify(text)
@@ -127,8 +127,8 @@ def parse_choice(text: str, choices: Sequence[str], meanings: Sequence[str] = ()
     name = parse_label(text, choices)
     if set(choices) <= set(ascii_uppercase) or simplify(text) in map(simplify, choices):
         return name
-    given = [_OPTION.match(normalise(choice)) for choice in choices]
-    letters = [match[1].upper() for match in given if match]
+    options = [_OPTION.match(normalise(choice)) for choice in choices]
+    letters = [match[1].upper() for match in options if match]
     if len(set(letters)) < len(choices):
         letters = list(ascii_uppercase[: len(choices)])
     letter = _read_letter(text, letters)
@@ -148,16 +148,16 @@ _OPPOSITES = (
 def _named(text: str, labels: Sequence[str]) -> list[str]:
     """The labels that a text contains and does not deny; not where they are inside longer ones."""
     lower = _turned(normalise(text).lower(), labels)
-    flat = "".join(" " if unicodedata.category(each)[0] in "PSZ" else each for each in lower)
+    flat = "".join(" " if unicodedata.category(character)[0] in "PSZ" else character for character in lower)
     words = {label: simplify(label) for label in labels}
-    found: dict[str, list[tuple[int, int]]] = {}
+    spans_of: dict[str, list[tuple[int, int]]] = {}
     for label, word in words.items():
         if word and word.split()[-1] in flat:
             bare = _ARTICLE.sub("", word) if _ARTICLE.match(normalise(label).lower()) else word
-            found[label] = [match.span() for match in re.finditer(_in_any_number(bare, words.values()), flat)]
-    spans = {span for each in found.values() for span in each}
+            spans_of[label] = [match.span() for match in re.finditer(_in_any_number(bare, words.values()), flat)]
+    spans = {span for places in spans_of.values() for span in places}
     hidden = {one for one in spans for two in spans if one != two and two[0] <= one[0] and one[1] <= two[1]}
-    shown = {label: [start for start, end in each if (start, end) not in hidden] for label, each in found.items()}
+    shown = {label: [start for start, end in value if (start, end) not in hidden] for label, value in spans_of.items()}
     named = [label for label, starts in shown.items() if not all(_is_denied(lower[:start]) for start in starts)]
     if len(named) > 1 and _INTERJECTION.match(lower):
         return _named(_INTERJECTION.sub("", lower), labels)
@@ -229,27 +229,31 @@ def _read_letter(text: str, letters: Sequence[str]) -> str | None:
         following = _NEXT.match(rest)
         is_several = following and following[1] in letters and not _WORD.match(rest, following.end())
         return None if is_several else match[1].upper()
-    found = []
+    chosen = []
     for match in _CHOSEN.finditer(text):
         if is_echo and match[0].lower().startswith(("选项", "option")):
             continue
         place = 1 if match[1] else 2
         if match[place] in letters and not _is_word(text, match, place) and not _is_denied_letter(text, match, place):
-            found.append(match[place])
+            chosen.append(match[place])
             beside = _NEXT.match(text, match.end()), _LAST.search(text[: match.start(place)])
-            found += [each[1] for each in beside if each and each[1] in letters and not _WORD.match(text, each.end())]
-    return found[0] if len(set(found)) == 1 else None
+            chosen += [
+                match_beside[1]
+                for match_beside in beside
+                if match_beside and match_beside[1] in letters and not _WORD.match(text, match_beside.end())
+            ]
+    return chosen[0] if len(set(chosen)) == 1 else None
 
 
 def _lone_letter(text: str, letters: Sequence[str]) -> str | None:
     """The only letter that stands by itself, is no word and is not denied."""
     text = normalise(text)
-    found = {
+    lone = {
         match[1]
         for match in re.finditer(_ALONE, text)
         if match[1] in letters and not _is_word(text, match, 1) and not _is_denied_letter(text, match, 1)
     }
-    return found.pop() if len(found) == 1 else None
+    return lone.pop() if len(lone) == 1 else None
 
 
 def _is_word(text: str, match: re.Match[str], place: int) -> bool:
@@ -363,14 +367,14 @@ def read_yes_no(text: str) -> bool | None:
         text: The answer.
 
     Returns:
-        True or False; None where the text says neither, both, denies a denial, or cannot tell.
+        True or False; None where the text says neither, both, denies a denial, or is undecided.
     """
     lower = normalise(text).lower()
     if _REFUSAL.search(lower):
         return None
-    clauses = [each.strip(" \"'“”「」()*_~-") for each in re.split(r"[,.;:!?，。；：！？、\n]", lower)]
-    clauses = [each for each in clauses if each and not _FILLER.fullmatch(each)]
-    whole = [True if _YES.fullmatch(each) else False if _NO.fullmatch(each) else None for each in clauses]
+    clauses = [part.strip(" \"'“”「」()*_~-") for part in re.split(r"[,.;:!?，。；：！？、\n]", lower)]
+    clauses = [clause for clause in clauses if clause and not _FILLER.fullmatch(clause)]
+    whole = [True if _YES.fullmatch(clause) else False if _NO.fullmatch(clause) else None for clause in clauses]
     if whole and whole[0] is not None:
         return None if (not whole[0]) in whole[1:] else whole[0]
     if answer := _ANSWER_IS.search(lower):
@@ -390,7 +394,7 @@ def _read_statements(text: str) -> bool | None:
         return None
     says_no, shows = _SAYS_NO.search(denials), _SHOWS.search(denials)
     clauses = re.split(r"[,.;:!?，。；：！？、\n]", plain)
-    says_yes = _SAYS_YES.search(plain) is not None or any(_ENDS_IN_YES.search(each) for each in clauses)
+    says_yes = _SAYS_YES.search(plain) is not None or any(_ENDS_IN_YES.search(clause) for clause in clauses)
     if says_no and shows and not says_yes:
         return False if says_no.start() <= shows.start() else None
     says_yes = says_yes or shows is not None

@@ -2,7 +2,8 @@
 
     vglm score <evaluation> metrics.external.radeval.scorers=[radgraph,ratescore]
 
-Each answer gets its own scores, so that arms are compared sample by sample. The scorers download their weights.
+Each answer gets its own scores, so that arms are compared sample by sample. The scorers download their weights
+themselves.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -65,7 +66,7 @@ class RadevalMetric(ExternalMetric):
 
     def problems(self) -> Iterable[str]:
         """What is wrong with the values, the package included."""
-        if unknown := [each for each in self.scorers if each not in SCORERS]:
+        if unknown := [scorer for scorer in self.scorers if scorer not in SCORERS]:
             yield f"scorers: there is no {unknown[0]!r}; choose from {', '.join(SCORERS)}"
         if util.find_spec("radeval") is None:
             yield "the package RadEval is not installed: pip install RadEval"
@@ -74,14 +75,14 @@ class RadevalMetric(ExternalMetric):
         """See `ExternalMetric`."""
         for scorer in self.scorers:
             metrics = [_describe(key, scorer, number) for number in SCORERS[scorer]]
-            earlier = [store.metrics.get(each.name) for each in metrics]
-            is_same = metrics == [each and replace(each, unscored=None) for each in earlier]
-            columns = [store.rows.get(each.rows, {}) if is_same else {} for each in metrics]
-            known = {answer: [*chain.from_iterable(each[answer] for each in columns)] for answer in columns[0]}
-            rows = complete(known, arms, partial(_compute, scorer))
-            for index, each in enumerate(metrics):
-                store.rows[each.rows] = {answer: row[2 * index : 2 * index + 2] for answer, row in rows.items()}
-                store.metrics[each.name] = with_gaps(each, store.rows[each.rows], arms)
+            earlier = [store.metrics.get(metric.name) for metric in metrics]
+            is_same = metrics == [metric and replace(metric, unscored=None) for metric in earlier]
+            columns = [store.rows.get(metric.rows, {}) if is_same else {} for metric in metrics]
+            scores = {answer: [*chain.from_iterable(column[answer] for column in columns)] for answer in columns[0]}
+            rows = complete(scores, arms, partial(_compute, scorer))
+            for index, metric in enumerate(metrics):
+                store.rows[metric.rows] = {answer: row[2 * index : 2 * index + 2] for answer, row in rows.items()}
+                store.metrics[metric.name] = with_gaps(metric, store.rows[metric.rows], arms)
 
 
 def _name(key: str, number: str) -> str:
@@ -126,13 +127,13 @@ def _compute(scorer: str, records: Sequence[Prediction]) -> Rows:
     numbers = list(SCORERS[scorer])
     worst = [(0.0, 0.0 if number in _ERRORS else 1.0) for number in numbers]
     rows = np.tile(np.ravel(worst), (len(records), 1))
-    answered = [place for place, each in enumerate(records) if each.error is None and each.prediction.strip()]
+    answered = [index for index, record in enumerate(records) if record.error is None and record.prediction.strip()]
     if not answered:
         return rows
     texts = [records[place] for place in answered]
     try:
-        found = _open(scorer)(refs=[each.reference for each in texts], hyps=[each.prediction for each in texts])
-        scores = np.array([found[number] for number in numbers], np.float64).T
+        computed = _open(scorer)(refs=[text.reference for text in texts], hyps=[text.prediction for text in texts])
+        scores = np.array([computed[number] for number in numbers], np.float64).T
     except Exception as error:  # of many packages: weights that cannot be had, answers that one of them cannot take
         raise DataError(f"RadEval's {scorer} failed: {brief(error)}. {_advice(scorer)}") from error
     if scores.shape != (len(texts), len(numbers)) or not np.isfinite(scores).all():

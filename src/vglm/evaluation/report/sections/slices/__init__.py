@@ -41,14 +41,14 @@ def lines(scored: Scored) -> list[Line]:
     named = [
         say(
             "worse_slice",
-            field=field_title(each.field, part),
-            value=value_title(each.field, each.value, part),
-            diff=fmt.difference(each.summary.primary.difference, each.summary.primary_metric),
-            interval=fmt.interval(each.summary.primary, each.summary.primary_metric),
-            p=fmt.p_value(each.p_value),
-            n=each.summary.primary.n,
+            field=field_title(slice.field, part),
+            value=value_title(slice.field, slice.value, part),
+            diff=fmt.difference(slice.summary.primary.difference, slice.summary.primary_metric),
+            interval=fmt.interval(slice.summary.primary, slice.summary.primary_metric),
+            p=fmt.p_value(slice.p_value),
+            n=slice.summary.primary.n,
         )
-        for each in comparison.worse_slices
+        for slice in comparison.worse_slices
     ]
     count = sum(map(len, part.slices.values()))
     return [Line(say("worse_slices", split=fmt.split_title(comparison.main), slices=named, n=count), "worse")]

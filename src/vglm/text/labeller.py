@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from vglm.evaluation.score.metrics.finding_words import (
+from vglm.text.finding_words import (
     CHINESE_LARGE,
     CHINESE_LIMIT,
     CHINESE_NORMAL,
@@ -245,7 +245,7 @@ def label_report(report: str) -> dict[str, Certainty]:
 def _label(report: str) -> Mapping[str, Certainty]:
     """The same; several metrics and slices ask for the same report."""
     text = normalise(report).lower()
-    found: dict[str, Certainty] = {}
+    certainties: dict[str, Certainty] = {}
     is_readable = False
     for sentence in _SENTENCE.split(text):
         if _REFUSES.search(sentence):
@@ -253,14 +253,14 @@ def _label(report: str) -> Mapping[str, Certainty]:
         is_readable = is_readable or _SPEAKS.search(sentence) is not None
         for clause in _CLAUSE.split(_plain(sentence)):
             for name, certainty in _read_clause(clause):
-                if _RANK[certainty] >= _RANK[found.get(name, "negative")]:
-                    found[name] = certainty
+                if _RANK[certainty] >= _RANK[certainties.get(name, "negative")]:
+                    certainties[name] = certainty
     is_abnormal = any(
-        found.get(name) in ("positive", "uncertain") for name in (*WORDS, *ORGANS) if name != SUPPORT_DEVICES
+        certainties.get(name) in ("positive", "uncertain") for name in (*WORDS, *ORGANS) if name != SUPPORT_DEVICES
     )
-    if (found or is_readable) and not is_abnormal:
-        found[NO_FINDING] = "positive"
-    return found
+    if (certainties or is_readable) and not is_abnormal:
+        certainties[NO_FINDING] = "positive"
+    return certainties
 
 
 def _plain(sentence: str) -> str:
@@ -274,11 +274,11 @@ def _plain(sentence: str) -> str:
 def _read_clause(clause: str) -> Iterator[tuple[str, Certainty]]:
     """What a clause says, item by item."""
     items = clause.split(",")
-    goes_on = [place > 0 and _continues(items, place) for place in range(len(items))]
+    goes_on = [index > 0 and _continues(items, index) for index in range(len(items))]
     is_denied = False  # by what stands before, as far as the list goes
-    for place, item in enumerate(items):
-        carried = is_denied and goes_on[place]
-        rest = ",".join(items[place + 1 :])
+    for index, item in enumerate(items):
+        carried = is_denied and goes_on[index]
+        rest = ",".join(items[index + 1 :])
         yield from (*_read_mentions(item, rest, carried), *_read_organs(item, carried))
         is_denied = _denied(item, carried)
 
