@@ -4,7 +4,7 @@ pip install ".[scale]"
 python recipes/serving/ray_answers.py <data> answers --checkpoint outputs/background/lora/<time> --workers 2
 
 A row of `answers/*.parquet` has the record of an evaluation (`id`, `question`, `reference`, `prediction`, ...) and
-`row`, its place in the data, by which the same command skips what is answered. The pictures are read by the workers; on
+`row`, its place in the data: the same command asks only for rows that no file there has. Workers read the pictures; on
 several machines data, answers and weights lie where all of them can read. Nothing is scored: `evaluate.py` does that.
 """
 
@@ -13,15 +13,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import ray
-from ray.data.checkpoint import CheckpointConfig
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray.data
 
 import vglm
 from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import generate_predictions
 
 COLUMNS = ("id", "group", "question", "reference", "prediction", "image", "error", "finish", "tokens")
+ROWS_OF_A_FILE = 1000
 
 
 class Answering:
@@ -32,17 +35,18 @@ class Answering:
         split: Which of its splits.
         checkpoint: As `vglm.load_pretrained` takes it, such as a run.
         tokens: At most so many an answer.
+        rows: Those that are to be answered, shape (n,), int64.
     """
 
-    def __init__(self, data: str, split: str, checkpoint: str, tokens: int) -> None:
-        self.split = split
+    def __init__(self, data: str, split: str, checkpoint: str, tokens: int, rows: np.ndarray) -> None:
+        self.split, self.rows = split, rows
         self.samples = getattr(vglm.load_dataset(data), split)
         self.model, self.processor = vglm.load_pretrained(checkpoint)
         self.decoding = Decoding(max_new_tokens=tokens)
 
     def __call__(self, batch: pd.DataFrame) -> pd.DataFrame:
-        """The records of some rows, whose numbers are in the column `row`."""
-        rows = batch["row"].tolist()
+        """The records of some rows; the column `id` has their places among those that are to be answered."""
+        rows = self.rows[batch["id"].to_numpy()].tolist()
         samples = [self.samples[row] for row in rows]
         records = generate_predictions(self.model, self.processor, samples, self.decoding, split=self.split)
         answers: list[dict[str, Any]] = [
@@ -50,6 +54,17 @@ class Answering:
             for row, each in zip(rows, records, strict=True)
         ]
         return pd.DataFrame(answers)
+
+
+def answered_rows(folder: Path) -> list[int]:
+    """The rows that a folder's files answer; a file that was cut off is removed."""
+    rows: list[int] = []
+    for file in folder.glob("*.parquet"):
+        try:
+            rows += pq.read_table(file, columns=["row"])["row"].to_pylist()
+        except pa.ArrowInvalid:
+            file.unlink()
+    return rows
 
 
 def main() -> None:
@@ -66,22 +81,22 @@ def main() -> None:
     parser.add_argument("--gpus", type=float, default=0, help="of each worker (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=16, help="(default: %(default)s)")
     given = parser.parse_args()
-    done = (given.answers.parent / f".{given.answers.name}.done").absolute()
-    ray.data.DataContext.get_current().checkpoint_config = CheckpointConfig(
-        id_column="row", checkpoint_path=str(done), delete_checkpoint_on_success=False
-    )
-    rows = ray.data.range(len(getattr(vglm.load_dataset(given.data), given.split))).rename_columns({"id": "row"})
-    answered = rows.map_batches(
+    count = len(getattr(vglm.load_dataset(given.data), given.split))
+    rest = np.setdiff1d(np.arange(count), answered_rows(given.answers))
+    print(f"{given.answers}: {count - len(rest):,} of {count:,} rows are answered")
+    blocks = max(2 * given.workers, len(rest) // ROWS_OF_A_FILE)
+    answered = ray.data.range(len(rest), override_num_blocks=min(blocks, max(1, len(rest)))).map_batches(
         Answering,
-        fn_constructor_args=(given.data, given.split, given.checkpoint, given.tokens),
+        fn_constructor_args=(given.data, given.split, given.checkpoint, given.tokens, rest),
         batch_format="pandas",
         batch_size=given.batch_size,
         compute=ray.data.ActorPoolStrategy(size=given.workers),
         num_cpus=0.5,  # reading and writing need some of the cores too, or all would wait for each other
         num_gpus=given.gpus,
     )
-    answered.write_parquet(str(given.answers.absolute()))
-    print(f"{given.answers}: {sum(len(pd.read_parquet(each)) for each in given.answers.glob('*.parquet')):,} answers")
+    if len(rest):
+        answered.write_parquet(str(given.answers.absolute()))
+    print(f"{given.answers}: {len(answered_rows(given.answers)):,} of {count:,} rows are answered")
 
 
 if __name__ == "__main__":
