@@ -65,7 +65,7 @@ def files(scored: Scored) -> Mapping[str, str]:
     rows = [row for split in comparison.splits for row in _rows(comparison, split)]
     if len(_fitting(rows)) == len(rows):
         return {}
-    pairs = ((split, pair) for split, part in comparison.splits.items() for pair in part.asked)
+    pairs = ((split, pair) for split, part in comparison.splits.items() for pair in part.all_pairs)
     return {ALL_ANSWERS: "".join(json.dumps(_line(*pair), ensure_ascii=False) + "\n" for pair in pairs)}
 
 
