@@ -15,6 +15,8 @@ try:
 
     import vglm
     from vglm.config import arguments_of, check_config, entry_point, load_run_config
+    from vglm.files import read_json
+    from vglm.runs import RECORD_FILE, SCORES_FILE, read_scores
 except ModuleNotFoundError as error:  # of another Python than that of the environment
     print(f"error: {error.name} is missing. Activate the environment: source .venv/bin/activate", file=sys.stderr)
     sys.exit(2)
@@ -40,9 +42,16 @@ def run(cfg: DictConfig) -> Path:
 
 
 @entry_point("train")
-def main(cfg: DictConfig) -> None:
-    """Train from the command line."""
-    run(cfg)
+def main(cfg: DictConfig) -> float | None:
+    """Train from the command line.
+
+    Returns:
+        For a sweeper that optimises: the score on the domain of the checkpoint that was kept, never of test samples.
+    """
+    folder = run(cfg)
+    scores = {each.step: each.domain for each in read_scores(folder / SCORES_FILE)}
+    kept = (read_json(folder / RECORD_FILE).get("forgetting") or {}).get("chosen_step") if scores else None
+    return scores[max(scores) if kept is None else kept] if scores else None
 
 
 if __name__ == "__main__":

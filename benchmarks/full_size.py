@@ -173,7 +173,7 @@ def compute_budget(
     else:
         tuned: Any = attach_shapes(model, peft_config(case))
         trained = sum(each.nbytes for each in tuned.parameters() if each.requires_grad)
-        budget |= {"adapter": trained, "optimizer": optimizer_states(tuned, torch.optim.AdamW, {}).kept}
+        budget |= {"adapter": trained, "optimizer": optimizer_states(tuned, torch.optim.AdamW, {}).on_device}
         step = rehearse_training(tuned, batch, is_checkpointed=case.is_checkpointed, fused_attention=not on_cpu)
     overlap = step.peak - sum(step.parts.values())
     workspace = {} if on_cpu else {"cuBLAS workspace": BLAS_WORKSPACE}

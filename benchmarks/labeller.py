@@ -21,7 +21,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from vglm.evaluation.score.metrics.labeller import label_report
+from vglm.text.labeller import label_report
 
 LETTERS = {
     "C": "Cardiomegaly", "M": "Enlarged Cardiomediastinum", "L": "Lung Lesion", "O": "Lung Opacity", "E": "Edema",

@@ -7,11 +7,14 @@ replaced by what `MADE` makes. So the repository's files read the same with and 
 """
 
 import argparse
+import importlib
+import inspect
 import json
 import logging
 import os.path
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +29,16 @@ ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(?<=\]\()(?!#|[a-z]+:)([^)#\s]+)(?=[)#])")
 """The target of a relative link, without its anchor."""
 MARKER = re.compile(r"<!-- made of: (\w+)/?(\w*) -->")
-ANSI = re.compile(r"\x1b\[[\d;]*m")
-"""A colour, as programs write it for a terminal."""
+NOISE = re.compile(
+    r"\x1b\[[\d;]*m"  # a colour, as programs write it for a terminal
+    r"|^ *[^\n]*\d%\|[^\n]*\n|^ *\[IPKernelApp\][^\n]*\n"  # a progress bar; the notebook's own remarks
+    r"|^ *<div>\s*<progress.*?</table><p>\n",  # the table of losses that the trainer draws while it runs
+    re.MULTILINE | re.DOTALL,
+)
+APART = re.compile(r"^(    .*)\n{3,}(?=    \S)", re.MULTILINE)
+"""Two outputs of one cell, which nbconvert sets apart."""
+PUBLIC = ("load_dataset", "load_pretrained")
+"""Components that the Python page describes, under shorter names."""
 PEFT = "https://huggingface.co/docs/peft/package_reference/"
 PAGES = {
     "peft.LoraConfig": f"{PEFT}lora",
@@ -63,11 +74,16 @@ def notebooks(config: MkDocsConfig) -> Iterator[File]:
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
         executed = outputs / "notebooks" / f"{notebook.stem}.md"
         is_current = executed.is_file() and executed.stat().st_mtime >= notebook.stat().st_mtime
-        text = ANSI.sub("", executed.read_text(encoding="utf-8")) if is_current else not_executed(notebook)
+        text = executed_page(executed) if is_current else not_executed(notebook)
         yield File.generated(config, f"notebooks/{executed.name}", content=text)
         for path in sorted(executed.with_name(f"{notebook.stem}_files").glob("*")) if is_current else ():
             uri = path.relative_to(outputs).as_posix()
             yield File(uri, str(outputs), config.site_dir, config.use_directory_urls)
+
+
+def executed_page(path: Path) -> str:
+    """A notebook with its outputs, without what only moves while it runs."""
+    return APART.sub(r"\1\n", NOISE.sub("", path.read_text(encoding="utf-8")))
 
 
 def not_executed(notebook: Path) -> str:
@@ -93,7 +109,8 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     here = page.file.src_uri
 
     def in_site(link: re.Match[str]) -> str:
-        return os.path.relpath(repository_path(here, link[1]).removeprefix("docs/"), os.path.dirname(here) or ".")
+        path = re.sub(r"\.ipynb$", ".md", repository_path(here, link[1]).removeprefix("docs/"))
+        return os.path.relpath(path, os.path.dirname(here) or ".")
 
     return LINK.sub(in_site, MARKER.sub(lambda found: MADE[found[1]](found[2]), markdown))
 
@@ -175,14 +192,29 @@ def fields(text: str) -> Iterator[tuple[str, str, str]]:
 def _row(name: str, default: str, comment: str, target: str) -> str:
     shown = f"[`{name}`]({PAGES[target]}#{target}.{name})" if target in PAGES else f"`{name}`"
     value = " ".join(default.split())
-    return f"| {shown} | {f'`{value}`' if value else ''} | {_escaped(comment)} |".replace("`|`", "`&#124;`")
+    words = comment or arguments(target).get(name, "")
+    return f"| {shown} | {f'`{value}`' if value else ''} | {_escaped(words)} |".replace("`|`", "`&#124;`")
+
+
+@cache
+def arguments(target: str) -> dict[str, str]:
+    """What the docstring of one of our components says of each argument, its first sentence."""
+    module, _, name = target.rpartition(".")
+    if not module.startswith("vglm."):
+        return {}
+    text = inspect.getdoc(getattr(importlib.import_module(module), name)) or ""
+    section = re.search(r"^Args:\n((?:    .*\n)+)", f"{text}\n", re.MULTILINE)
+    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section[1], re.MULTILINE) if section else []
+    return {argument: re.split(r"(?<=[.;]) ", " ".join(words.split()))[0].rstrip(".;") for argument, words in entries}
 
 
 def _link(target: str) -> str:
     """A component's name, linked to its description where there is one."""
     if target in PAGES:
         return f"[`{target}`]({PAGES[target]}#{target}), all of whose fields can be given"
-    return f"[`{target}`][{target}]" if target in described() else f"`{target}`"
+    name = target.rpartition(".")[2]
+    shown = f"vglm.{name}" if name in PUBLIC else target
+    return f"[`{shown}`][{shown}]" if target in described() else f"`{target}`"
 
 
 def described() -> list[str]:
@@ -193,7 +225,7 @@ def described() -> list[str]:
 
 def components(_: str) -> str:
     """The docstring of each component, but for those that the Python page has."""
-    shown = (name for name in described() if name.rpartition(".")[2] not in ("load_dataset", "load_pretrained"))
+    shown = (name for name in described() if name.rpartition(".")[2] not in PUBLIC)
     options = "    options: {show_root_full_path: true, members: false}"
     return "\n\n".join(f"::: {name}\n{options}" for name in shown)
 

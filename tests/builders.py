@@ -1,10 +1,12 @@
 """What several tests make: a sample, the record of an answer, the record of a finished run."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from vglm.data.sample import Sample, Turn
@@ -46,11 +48,11 @@ def question_about(
 
 def record(prediction: str = "", reference: str = "", id: str = "0", **values: Any) -> Prediction:
     """The record of an answer in the test split."""
-    known: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "group": id, "split": "test", "kind": None, "language": "en", "question": "?", "history": (),
         "image": None, "image_sha256": None,
     }  # fmt: skip
-    return Prediction(id=id, prediction=prediction, reference=reference, **(known | values))
+    return Prediction(id=id, prediction=prediction, reference=reference, **(fields | values))
 
 
 def arm(*pairs: tuple[str, str | None], **values: Any) -> list[Prediction]:
@@ -87,6 +89,24 @@ def without_seals(evaluation: Path) -> Path:
     (evaluation / "seals.json").unlink(missing_ok=True)
     path = evaluation / "evaluation.json"
     content = json.loads(path.read_text(encoding="utf-8"))
-    kept = {name: value for name, value in content.items() if name not in ("sealed", "sha256")}
-    path.write_text(json.dumps(kept, ensure_ascii=False), encoding="utf-8")
+    unsealed = {name: value for name, value in content.items() if name not in ("sealed", "sha256")}
+    path.write_text(json.dumps(unsealed, ensure_ascii=False), encoding="utf-8")
     return evaluation
+
+
+@contextmanager
+def interrupted_in_step(number: int) -> Iterator[None]:
+    """A training inside is stopped by Ctrl-C in this step, counted from 1."""
+    from vglm.tuning.trainer import WorkbenchTrainer  # takes seconds to import
+
+    learn = WorkbenchTrainer.training_step
+
+    def training_step(self: Any, *arguments: Any, **options: Any) -> Any:
+        if self.state.global_step == number - 1:
+            raise KeyboardInterrupt
+        return learn(self, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WorkbenchTrainer, "training_step", training_step)
+        with pytest.raises(KeyboardInterrupt):
+            yield

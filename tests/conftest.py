@@ -60,8 +60,10 @@ def _names() -> set[str]:
     """What lies in the repository, but for caches and environments."""
     names = set()
     for folder, folders, files in os.walk(ROOT):
-        folders[:] = [each for each in folders if not each.startswith((".", "__pycache__")) and "egg-info" not in each]
-        names |= {os.path.relpath(os.path.join(folder, each), ROOT) for each in (*folders, *files)}
+        folders[:] = [
+            folder for folder in folders if not folder.startswith((".", "__pycache__")) and "egg-info" not in folder
+        ]
+        names |= {os.path.relpath(os.path.join(folder, name), ROOT) for name in (*folders, *files)}
     return names
 
 
@@ -80,7 +82,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say what was skipped, and what the tests left in the repository."""
-    skipped = [each.longrepr for each in terminalreporter.stats.get("skipped", []) if isinstance(each.longrepr, tuple)]
+    skipped = [
+        report.longrepr for report in terminalreporter.stats.get("skipped", []) if isinstance(report.longrepr, tuple)
+    ]
     reasons = Counter(reason.removeprefix("Skipped: ") for _, _, reason in skipped)
     terminalreporter.write_line(f"{len(skipped)} tests skipped" + (":" if skipped else ""))
     for reason, count in reasons.most_common():

@@ -61,7 +61,7 @@ def check(command: str) -> None:
     """
     typed = re.sub(r"\$\w+", "1", PLACEHOLDER.sub("somewhere", command))
     typed = re.sub(r"=\.\.\.(?=\s|$)", "=somewhere", typed)
-    words = [each for each in shlex.split(typed, comments=True) if "..." not in each and "…" not in each]
+    words = [word for word in shlex.split(typed, comments=True) if "..." not in word and "…" not in word]
     while words and re.fullmatch(r"\w+=\S*", words[0]):  # an environment variable
         words = words[1:]
     for part in _parts(words):
@@ -93,7 +93,7 @@ def _check_one(words: list[str]) -> None:
         case ["python" | "python3", "-m", "pip", *rest] | ["pip", *rest]:
             _check_installation(rest)
         case ["python", "-m", "pytest", *rest]:
-            assert all((ROOT / each).exists() for each in rest if each.startswith("tests")), words
+            assert all((ROOT / word).exists() for word in rest if word.startswith("tests")), words
         case ["python", "-m", "vglm", *rest] | ["vglm", *rest]:
             _check_vglm(rest)
         case ["python", "-m", "lmms_eval", *_]:
@@ -106,9 +106,9 @@ def _check_one(words: list[str]) -> None:
             assert (ROOT / script).is_file(), f"no file {script}"
         case ["make", *rest]:
             targets = {
-                each.rstrip(":") for each in re.findall(r"^[a-z]+:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+                target.rstrip(":") for target in re.findall(r"^[a-z]+:", (ROOT / "Makefile").read_text(), re.MULTILINE)
             }
-            assert {each for each in rest if "=" not in each} <= targets, f"no such target: {words}"
+            assert {word for word in rest if "=" not in word} <= targets, f"no such target: {words}"
         case [program, *_]:
             assert program in ELSEWHERE or program == "pre-commit", f"unknown program {program}"
 
@@ -135,22 +135,26 @@ def _check_installation(words: list[str]) -> None:
 
 def check_overrides(config_name: str, words: list[str]) -> None:
     """Compose what follows train.py or evaluate.py, and check it as these do; of a sweep, its first run."""
-    overrides = [each for each in words if not each.startswith("-")]
+    overrides = [word for word in words if not word.startswith("-")]
     if "--allow-target" in words:
-        overrides = [each for each in overrides if each != words[words.index("--allow-target") + 1]]
-        overrides = [each for each in overrides if not each.startswith(("metrics.names", "metrics.custom"))]
+        overrides = [override for override in overrides if override != words[words.index("--allow-target") + 1]]
+        overrides = [override for override in overrides if not override.startswith(("metrics.names", "metrics.custom"))]
     if "--cfg" in words:
         overrides.remove(words[words.index("--cfg") + 1])
-    if "-m" in words or any(each.startswith("protocol=") for each in words):
-        overrides = [re.sub(r"^([\w.]+=)([^,\[{(]+),.*$", r"\1\2", each) for each in overrides]
-    if any(each.startswith("protocol=") for each in overrides):
+    if "-m" in words or any(word.startswith("protocol=") for word in words):
+        overrides = [re.sub(r"^([\w.]+=)([^,\[{(]+),.*$", r"\1\2", override) for override in overrides]
+    if any(override.startswith("protocol=") for override in overrides):
         overrides.append("output_dir=somewhere")  # a sweep names its runs
-    if any(each.startswith("hydra.searchpath") for each in overrides):
+    if any(override.startswith("hydra.searchpath") for override in overrides):
         return  # where a file would lie that is not here
     if overrides[:1] and overrides[0].endswith((".yaml", ".yml")) and "=" not in overrides[0]:
         overrides = overrides[1:]  # a file of the reader's
     groups = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()} | {"recipes"}
-    overrides = [each for each in overrides if not (each.endswith("=somewhere") and each.partition("=")[0] in groups)]
+    overrides = [
+        override
+        for override in overrides
+        if not (override.endswith("=somewhere") and override.partition("=")[0] in groups)
+    ]
     cfg = compose(config_name, overrides)
     if config_name == "evaluate":
         take_from_run(cfg, _trained() if cfg.run else {})

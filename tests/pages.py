@@ -51,7 +51,7 @@ class Visitor(Browser):
     def visit(self, url: str) -> None:
         self.events.clear()
         self.call("Page.navigate", url=url)
-        while not any(each.get("method") == "Page.loadEventFired" for each in self.events):
+        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._receive())
 
     def until(self, script: str) -> Any:
@@ -61,8 +61,9 @@ class Visitor(Browser):
         return str(self.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
 
     def click(self, selector: str) -> None:
-        self.until(f"document.querySelector({json.dumps(selector)}) !== null")
-        self.run(f"document.querySelector({json.dumps(selector)}).click()")
+        """Click as soon as it can be clicked: an element that is disabled takes no click."""
+        element = f"document.querySelector({json.dumps(selector)})"
+        self.until(f"{element}?.checkVisibility() && !{element}.disabled && ({element}.click(), true)")
 
     def write(self, selector: str, text: str) -> None:
         """Put a text into a field, in place of what is in it."""

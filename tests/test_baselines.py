@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,29 @@ def test_the_nearest_image_of_the_same_question_answers(
     ]
     assert nearest_answers(*loaded, train, test) == ["第1张", "别的", "第2张", "别的"]
     assert nearest_answers(*loaded, [sample("text", "甲")], test) == []
+
+
+class MadeOnDemand(Sequence[Sample]):
+    """Samples whose pictures are made anew at each access, and gone afterwards, as those of the worlds."""
+
+    def __init__(self, pictures: list[Image.Image], places: Sequence[int]) -> None:
+        self.pictures, self.places = pictures, places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: Any) -> Any:
+        place = self.places[index]
+        return sample(str(index), f"第{place}张", image=self.pictures[place].copy())
+
+
+def test_pictures_that_are_made_on_demand_are_not_confused(
+    loaded: tuple[Any, Any], pictures: list[Image.Image]
+) -> None:
+    test = MadeOnDemand(pictures, [2, 0, 1, 1, 2, 0])
+    assert nearest_answers(*loaded, MadeOnDemand(pictures, [0, 1, 2]), test) == [
+        f"第{place}张" for place in test.places
+    ]
 
 
 def test_the_same_predictions_give_the_same_baselines() -> None:

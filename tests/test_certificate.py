@@ -21,7 +21,7 @@ from vglm.cli import main
 from vglm.config import compose, repo_root
 from vglm.data.collator import Collator
 from vglm.data.loading import load_dataset
-from vglm.errors import AdapterError, ConfigError
+from vglm.errors import AdapterError, ConfigError, typed
 from vglm.evaluation import certificate as module
 from vglm.evaluation.certificate import merge_runs
 from vglm.model.loading import load_pretrained
@@ -147,7 +147,7 @@ def test_a_wrong_merge_ends_with_1_and_is_kept_as_unverified(
     printed = capsys.readouterr()
     assert "certificate FAILED" in printed.out
     assert f"nothing was published; what was merged is kept in {kept}" in printed.out
-    assert f"python evaluate.py model.path_or_id={kept} dataset=<data>" in printed.out
+    assert f"{typed('evaluate')} model.path_or_id={kept} dataset=<data>" in printed.out
     assert "at most 1e-04 is allowed" in printed.err
     assert list(tmp_path.iterdir()) == [kept]
     assert json.loads((kept / "merge_certificate.json").read_text(encoding="utf-8"))["passed"] is False

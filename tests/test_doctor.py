@@ -86,9 +86,40 @@ def test_the_ids_taken_are_told_and_the_rows_without_them(write: Callable[..., P
     rows = [row(each, f"第{each}张。", patient_id=each // 2 or None) for each in range(8)]
     with examine(write(rows), workers=1) as diagnosis:
         titles = {each.title: each for each in diagnosis.findings}
-        assert "5 groups (study, patient, star) in 8 rows, up to 2 rows each, by patient_id" in titles
+        assert "Grouped by patient_id: 5 groups in 8 rows, up to 2 rows each" in titles
         assert titles["2 rows have no id in patient_id, and the others do"].severity is Severity.WARNING
         assert [each.group for each in diagnosis.survey.samples()][2:] == ["1", "1", "2", "2", "3", "3"]
+
+
+def test_what_the_rows_are_grouped_by_is_named(write: Callable[..., Path], tmp_path: Path) -> None:
+    def grouping(path: Path, **options: Any) -> str:
+        with examine(path, workers=1, **options) as diagnosis:
+            (title,) = (each.title for each in diagnosis.findings if each.title.startswith("Grouped by"))
+        return title
+
+    assert grouping(write([row(1), row(2)])) == "Grouped by nothing, each picture alone: 2 groups in 2 rows"
+    table = tmp_path / "set" / "table.csv"
+    table.write_text("image,caption,case of\np1.png,a,7\np2.png,b,7\n", encoding="utf-8")
+    named = {"columns": {"group": "case of"}}
+    assert grouping(table, options=named) == "Grouped by case of: 1 group in 2 rows, up to 2 rows each"
+    views = [{"image_id": f"{each // 2}_{each % 2}", "caption": "双肺清晰。"} for each in range(4)]
+    openi = table.with_name("openi.json")
+    openi.write_text(json.dumps({"annotations": views}), encoding="utf-8")
+    title = "Grouped by the pictures' names up to the first _: 2 groups in 4 rows, up to 2 rows each"
+    assert grouping(openi) == title
+
+
+def test_findings_of_reports_are_counted(write: Callable[..., Path]) -> None:
+    reports = ["心影增大。无胸腔积液。", "心脏大小正常，双肺清晰。", "右侧胸腔积液可能。", "气胸。心影增大。"]
+    with examine(write([row(place, text) for place, text in enumerate(reports)]), workers=1) as diagnosis:
+        (found,) = (each for each in diagnosis.findings if "looked at" in each.title)
+    assert found.title == "4 reports looked at: 1 without a finding but devices, 3 with"
+    assert "right about 25% of them" in found.detail
+    assert found.table is not None
+    assert found.table.rows[0] == ("Cardiomegaly", "2", "0", "1")
+    assert ("Pleural Effusion", "0", "1", "1") in found.table.rows
+    with examine(write([row(place, "一片沙滩。") for place in range(4)], "other.json"), workers=1) as diagnosis:
+        assert not [each for each in diagnosis.findings if "looked at" in each.title]
 
 
 def test_tokenised_captions_are_noted(write: Callable[..., Path]) -> None:
@@ -517,9 +548,28 @@ def test_dicom_headers_say_what_they_hold_of_the_patient(tmp_path: Path) -> None
     personal = next(each for title, each in found.items() if "personal data" in title)
     assert personal.title == "1 of 2 DICOM files holds personal data: PatientBirthDate, PatientName"
     assert "Doe" not in str(personal)
-    assert "2 DICOM files looked at: 2 12 bits; 2 MONOCHROME2" in found
+    assert "2 DICOM files looked at: 2 of 12 bits; 2 MONOCHROME2" in found
     assert "Views by the DICOM headers: 2 PA" in found
     assert "1 of 1 missing picture lies there as DICOM" in found
+
+
+def test_patients_of_dicom_headers_that_the_rows_divide_are_told(tmp_path: Path) -> None:
+    pytest.importorskip("pydicom")
+    for number in range(3):
+        _write_dicom(tmp_path / f"{number}.dcm", PatientID="7" if number < 2 else "8")
+
+    def titles(**patients: list[str]) -> list[str]:
+        rows = [
+            {"img": f"{number}.dcm", "prompt": QUESTION, "label": f"第{number}号。"}
+            | {key: values[number] for key, values in patients.items()}
+            for number in range(3)
+        ]
+        (tmp_path / "dataset.json").write_text(json.dumps(rows), encoding="utf-8")
+        with examine(tmp_path / "dataset.json", workers=1) as diagnosis:
+            return [each.title for each in diagnosis.findings]
+
+    assert "1 patient of the DICOM headers lies in several groups" in titles()
+    assert not [each for each in titles(patient_id=["7", "7", "8"]) if "several groups" in each]
 
 
 def _write_dicom(path: Path, **tags: object) -> None:
@@ -547,3 +597,21 @@ def test_light_curves_are_described_star_by_star(tmp_path: Path) -> None:
     assert next(iter(curves.rows)) == ("points", "101", "101", "101")
     assert list(curves.rows)[2][0] == "longest gap, days"
     assert list(curves.rows)[2][1:] == ("20.1", "20.1", "20.1")
+    assert "Grouped by star: 5 groups in 10 rows, up to 2 rows each" in found
+
+
+def test_light_curves_without_names_of_columns_are_described_as_the_options_say(tmp_path: Path) -> None:
+    for number in range(2):
+        lines = (f"{2450455.5 + 3.1 * each} {18 + 0.3 * np.sin((1 + number) * each):.3f} 0.03" for each in range(80))
+        (tmp_path / f"OGLE-{number}.dat").write_text("\n".join(lines), encoding="utf-8")
+    table = "file,type\nOGLE-{}.dat,RRab\n"
+    (tmp_path / "train.csv").write_text(table.format(0), encoding="utf-8")
+    (tmp_path / "test.csv").write_text(table.format(1), encoding="utf-8")
+    with examine(tmp_path, workers=1) as diagnosis:
+        assert diagnosis.usable == 0
+        assert "magnitudes=true" in diagnosis.findings[1].examples[0].text
+    with examine(tmp_path, workers=1, options={"magnitudes": True}) as diagnosis:
+        found = {each.title: each for each in diagnosis.findings}
+    table = found["2 light curves looked at"].table
+    assert table is not None
+    assert next(iter(table.rows)) == ("points", "80", "80", "80")

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 import evaluate
 import train
 from vglm.config import compose, repo_root
+from vglm.console import recording
 from vglm.data.collator import Collator
 from vglm.data.loading import load_dataset
 from vglm.errors import LONGEST_MESSAGE, AdapterError, ConfigError, DataError, WorkbenchError
@@ -90,6 +91,21 @@ def test_before_is_the_base_and_after_has_the_adapter(
     printed = capsys.readouterr().out
     assert "Retention set" in printed
     assert printed.rstrip().endswith("index.html")
+
+
+def test_what_an_evaluation_printed_is_kept_beside_it(run_folder: Path, tmp_path: Path) -> None:
+    quick = [f"run={run_folder}", "splits=retention", "image_use=false", "baselines=false"]
+    with recording():
+        folder = run(*quick, f"output_dir={tmp_path / 'kept'}")
+    text = (folder / "console.log").read_text(encoding="utf-8")
+    assert "before: " in text
+    assert text.rstrip().endswith("index.html")
+    with recording():
+        run(*quick, f"output_dir={folder}", "metrics=caption")
+    again = (folder / "console.log").read_text(encoding="utf-8")
+    assert again.startswith(text)
+    assert "which are scored again" in again.removeprefix(text)
+    assert not read_evaluation(folder).is_changed
 
 
 def test_the_report_says_what_was_tuned_and_that_a_test_image_was_trained_on(run_folder: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rich.cells import cell_len
 
 import evaluate
 import vglm
@@ -18,10 +19,11 @@ from vglm.cli import main
 from vglm.config import compose, load_run_config, repo_root
 from vglm.config.own_file import take_file
 from vglm.data.sample import Sample, Turn
-from vglm.errors import ConfigError, DataError
+from vglm.errors import ConfigError, DataError, typed
 from vglm.evaluation.predict.shared_answers import KIND, SharedAnswers
 from vglm.evaluation.predictions import read_predictions, unanswered, write_predictions
 from vglm.evaluation.report import print_summary
+from vglm.listing import list_kind
 from vglm.runs import Run
 
 SMALL = ["image_use=false", "baselines=false", "shots_in_context=0", "max_new_tokens=4", "training_loss_samples=0"]
@@ -186,7 +188,8 @@ def test_runs_and_choices_are_listed_in_lines(
     assert main(["runs", str(sweep[0] / "outputs")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:3] == ["recipe", "data", "score"]
-    assert len(lines) == 5
+    assert lines[1].split() == ["started", "(UTC)", "folder"]
+    assert len(lines) == 6
     assert main(["runs", str(sweep[0] / "nowhere")]) == 2
     groups = {"recipes": "recipes", "methods": "conf/method", "datasets": "conf/dataset", "tasks": "conf/task"}
     for kind, place in groups.items():
@@ -198,6 +201,21 @@ def test_runs_and_choices_are_listed_in_lines(
         assert "@package" not in "".join(listed)
     for kind in ("metrics", "formats"):
         assert main(["list", kind]) == 0
+
+
+def test_chinese_lines_are_cut_and_aligned_by_the_columns_they_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "conf" / "dataset"
+    folder.mkdir(parents=True)
+    (folder / "胸片.yaml").write_text(f"# {'双肺清晰，' * 20}\n", encoding="utf-8")
+    (folder / "mine.yaml").write_text("# Radiographs of mine.\n", encoding="utf-8")
+    monkeypatch.setattr("vglm.listing.repo_root", lambda: tmp_path)
+    short, long = list_kind("datasets")
+    assert short == "mine  Radiographs of mine."
+    assert long.startswith("胸片  双肺清晰，")
+    assert long.endswith("...")
+    assert 76 <= cell_len(long) <= 80
 
 
 def test_a_file_says_what_the_command_line_says(tmp_path: Path) -> None:
@@ -229,6 +247,7 @@ def test_a_file_says_what_the_command_line_says(tmp_path: Path) -> None:
             "finetuning_type: lora\nfreeze_vit: false\nnum_train_epochs: 3\n",
             ["~recipes' method=components method.vision=lora trainer.num_train_epochs=3 trainer.max_steps=-1"],
         ),
+        ("train_type: lora\ntorch_dtype: bfloat16\n", ["torch_dtype -> model.dtype", "model.dtype=bfloat16"]),
         ("- 1\n", ["expected keys and values"]),
         ("a: [", ["mine.yaml"]),
     ],
@@ -240,6 +259,13 @@ def test_a_file_of_another_program_is_answered_in_our_words(tmp_path: Path, cont
         take_file([str(path)], "train")
     for each in expected:
         assert each in str(caught.value)
+
+
+def test_a_command_is_named_as_it_can_be_typed_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repo_root())
+    assert typed("evaluate") == "python evaluate.py"
+    monkeypatch.chdir(tmp_path)
+    assert typed("evaluate") == "vglm evaluate"
 
 
 def test_a_missing_file_is_one_message() -> None:

@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from builders import run_record
+from builders import interrupted_in_step, run_record
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig
@@ -36,12 +37,11 @@ from vglm.evaluation.checkpoint_selection import (
 from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import generate_predictions
 from vglm.evaluation.predict.provenance import curves_of, describe_choice
-from vglm.evaluation.predictions import read_evaluation
+from vglm.evaluation.predictions import read_evaluation, read_losses, read_predictions
 from vglm.evaluation.score.settings import MetricSettings
 from vglm.model.loading import load_pretrained
 from vglm.runs import CheckpointScore, ForgettingRecord, Run, read_scores
 from vglm.tuning.methods import attach
-from vglm.tuning.trainer import WorkbenchTrainer
 from vglm.worlds.pretraining import SceneDialogues, scene_splits
 
 # --- choosing ---------------------------------------------------------------------------------------------------------
@@ -422,6 +422,34 @@ def test_a_report_says_what_was_chosen_and_that_the_budget_was_exceeded(
     }
 
 
+def test_an_evaluation_takes_the_samples_that_were_trained_on_for_training_samples(configure) -> None:
+    budget = ["checkpoint_selection.forgetting_budget=100", "checkpoint_selection.validation_share=0.3"]
+    folder = run(configure(*budget, "trainer.max_steps=1"))
+    divided = json.loads((folder / "splits.json").read_text(encoding="utf-8"))["splits"]
+    trained = {*divided["train"]["ids"]}
+    switches = [f"run={folder}", "image_use=false", "max_new_tokens=4", "baselines=false"]
+    report = evaluate.run(compose("evaluate", [*switches, "splits=[train,validation]"]))
+    assert {each.id for each in read_losses(report)} == trained
+    asked = read_predictions(report / "after" / "predictions.jsonl")
+    assert {each.id for each in asked if each.split == "train"} == trained
+    assert {each.id for each in asked if each.split == "validation"} == {*divided["validation"]["ids"]}
+
+
+def test_a_limit_does_not_hide_that_the_retention_set_chose_the_checkpoint(
+    configure, few_shot_folder: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(few_shot_folder, tmp_path / "data")
+    general = [{"img": None, "prompt": f"{n}加{n}？", "label": f"{2 * n}。"} for n in range(1, 5)]
+    (data / "probe.json").write_text(json.dumps(general), encoding="utf-8")
+    budget = ["checkpoint_selection.forgetting_budget=100", "checkpoint_selection.validation_share=0.3"]
+    folder = run(configure(f"dataset.path={data}", *budget, "dataset.retention=probe.json", "trainer.max_steps=1"))
+    switches = [f"run={folder}", "splits=retention", "image_use=false", "max_new_tokens=4", "baselines=false"]
+    for number, limit in enumerate(("limit=2", "limit=null")):
+        output = f"output_dir={folder / str(number)}"
+        evaluation = read_evaluation(evaluate.run(compose("evaluate", [*switches, limit, output])))
+        assert "the retention set of this report" in str(evaluation.facts["checkpoint"])
+
+
 def test_a_run_that_was_not_scored_has_a_learning_curve_only(tmp_path: Path) -> None:
     log = [{"step": 5, "loss": 1.5, "learning_rate": 0.1, "epoch": 1.0}, {"step": 5, "train_runtime": 3.0}]
     (tmp_path / "log.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in log))
@@ -452,21 +480,10 @@ def test_the_report_admits_that_its_retention_set_was_chosen_by(few_shot_folder:
     assert "the retention set of this report" not in str(describe_choice(record, {})[0]["checkpoint"])
 
 
-def test_a_resumed_run_has_the_curve_and_the_adapter_of_an_uninterrupted_one(
-    configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_has_the_curve_and_the_adapter_of_an_uninterrupted_one(configure, tmp_path: Path) -> None:
     whole = run(configure(*METHODS["lora"], folder="whole"))
-    step = WorkbenchTrainer.training_step
-
-    def fail_in_step_4(self, *arguments, **options):
-        if self.state.global_step == 3:
-            raise KeyboardInterrupt
-        return step(self, *arguments, **options)
-
-    monkeypatch.setattr(WorkbenchTrainer, "training_step", fail_in_step_4)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_in_step(4):
         run(configure(*METHODS["lora"], folder="broken"))
-    monkeypatch.undo()
     curve = tmp_path / "broken" / "forgetting.jsonl"
     lines = curve.read_text(encoding="utf-8").splitlines(keepends=True)
     curve.write_text("".join(lines[:3]) + lines[3][:9], encoding="utf-8")  # killed while it scored step 3

@@ -98,6 +98,10 @@ def test_a_search_is_made_once_and_what_could_not_be_searched_is_stamped(
 
     monkeypatch.setattr("vglm.data.look_alikes.MAX_CROPPED_PAIRS", 15)
     assert [each.text for each in unsearched_stamps(again, {"test": again.test})] == ["CROPS NOT SEARCHED"]
+    (tmp_path / "test.json").write_text(json.dumps([{"prompt": "2+2?", "label": "4"}, *rows]), encoding="utf-8")
+    led_by_text = load_dataset(tmp_path)
+    assert led_by_text.test[0].image is None
+    assert [each.text for each in unsearched_stamps(led_by_text, {"test": led_by_text.test})] == ["CROPS NOT SEARCHED"]
     monkeypatch.setattr("vglm.data.look_alikes.MAX_PAIRS", 15)
     (stamp,) = unsearched_stamps(again, {"test": again.test})
     assert stamp.text == "LOOK-ALIKES NOT SEARCHED"

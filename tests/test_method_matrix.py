@@ -157,7 +157,7 @@ def test_checkpointing_changes_no_gradient_or_is_refused(tuned_and_processor, tm
         (["method=adalora", "method.total_step=140"], "so they must be equal"),
         (["trainer.fp16=true"], "trainer.fp16=true needs an accelerator"),
         (["trainer.use_cpu=true", "trainer.bf16=true", "model.dtype=float16"], "do not mix on the CPU"),
-        (["trainer.fsdp=full_shard"], "trainer.fsdp divides a model among several accelerators, and this is the CPU"),
+        (["trainer.fsdp=true"], "trainer.fsdp divides a model among several processes, and this is one"),
         (["method=full", "model.dtype=float16", "trainer.fp16=true"], "needs an accelerator"),
         (["method=lora", "learning_rates={visoin: 1e-3}"], "no such part `visoin`"),
         (["method=lora", "learning_rates={vision: fast}"], "learning_rates.vision must be a positive number"),

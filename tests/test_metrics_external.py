@@ -509,6 +509,21 @@ def test_radeval_without_its_package_or_with_an_unknown_scorer_is_refused(monkey
         settings.check_files()
 
 
+def test_a_scorer_of_radeval_that_fails_says_why_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(scorer: str) -> None:
+        raise OSError(f"cannot reach the hub for {scorer}")
+
+    monkeypatch.setattr("vglm.evaluation.score.metrics.radeval._open", offline)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2.2.1")
+    arms = {"before": BEFORE, "after": AFTER}
+    for scorer, advice in (("radgraph", "downloads its weights"), ("rouge", "Score both arms where it runs")):
+        component = MetricSettings.of({"external": {"radeval": {"scorers": [scorer]}}}).components["radeval"]
+        with pytest.raises(DataError, match=rf"(?s)cannot reach the hub for {scorer}.*{advice}.*\.scores=<file>"):
+            component.score("radeval", arms, tmp_path, Store({}, {}))
+
+
 def test_radeval_scores_each_answer_once(tmp_path: Path) -> None:
     pytest.importorskip("radeval", reason="the package RadEval is not installed")
     settings = MetricSettings.of({"names": ["radeval_rougeL"], "external": {"radeval": {"scorers": ["rouge", "bleu"]}}})

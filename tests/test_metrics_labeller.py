@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vglm.evaluation.score.metrics.findings import FINDINGS
-from vglm.evaluation.score.metrics.labeller import label_report
+from vglm.text.labeller import label_report
 
 HEART = "Cardiomegaly"
 EFFUSION = "Pleural Effusion"
@@ -25,6 +25,16 @@ FRACTURE = "Fracture"
 NOTHING = "No Finding"
 
 SENTENCES = [
+    ("There is no evidence that the effusion has resolved.", EFFUSION, "positive"),
+    ("没有证据表明胸腔积液已消失。", EFFUSION, "positive"),
+    ("没有证据表明存在胸腔积液。", EFFUSION, "negative"),
+    ("Evaluate for pneumothorax.", AIR, None),
+    ("Rule out pneumonia.", PNEUMONIA, "uncertain"),
+    ("Pneumonia has been ruled out.", PNEUMONIA, "negative"),
+    ("肺炎已治愈。", PNEUMONIA, "negative"),
+    ("心胸比例正常范围上限。", HEART, "uncertain"),
+    ("双肺纹理清，未见渗出。", OPACITY, "negative"),
+    ("右肺见渗出。", OPACITY, "positive"),
     ("Borderline cardiomegaly with midline sternotomy scar.", "Support Devices", None),
     ("Sternotomy wires and a midline sternotomy scar.", "Support Devices", "positive"),
     ("有胸骨中线切口疤痕。", "Support Devices", None),

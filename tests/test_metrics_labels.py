@@ -84,6 +84,22 @@ def test_a_mean_over_classes_names_them(name: str) -> None:
     assert metric.signed(arm(("x", "a"))).signature == metric.signature
 
 
+def test_the_class_of_several_references_does_not_follow_the_answer() -> None:
+    crowd = (json.dumps(["a", "b", "b"]), json.dumps(["b", "a"]))  # of class b by majority; b, the first of two
+    pairs = [(crowd[0], "a"), (crowd[1], "a"), ("a", "a"), ("b", "b")]
+    scores = score_all(arm(*pairs), ["accuracy", "balanced_accuracy", "macro_f1"])
+    assert classify(arm(*pairs)).confusion.tolist() == [[1, 0, 0], [2, 1, 0]]
+    assert scores["accuracy"].value == 1.0  # each answer is one of the references
+    assert scores["balanced_accuracy"].value == pytest.approx((1 + 1 / 3) / 2)
+    assert scores["macro_f1"].value == pytest.approx((2 * 1 / (1 + 3) + 2 * 1 / (3 + 1)) / 2)
+    assert {name: row.metric.signature.split("|")[0] for name, row in scores.items()}["accuracy"] == (
+        "any of several references"
+    )
+    assert "of several references the most frequent, else the first" in scores["macro_f1"].metric.signature
+    other = classify(arm((crowd[0], "b"), (crowd[1], "b"), *pairs[2:])).confusion
+    assert other.sum(axis=1).tolist() == [1, 3]  # so many are of each class, whatever is answered
+
+
 def test_one_outcome_has_one_interval_whatever_the_metric() -> None:
     records = arm(("a", "a"), ("b", "b"), ("a", "a"), ("b", "b"), ("a", "b"))
     scores = score_all(records, ["exact_match", "accuracy"])

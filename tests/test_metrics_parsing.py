@@ -191,6 +191,12 @@ def test_a_label_itself_is_that_label(label: str) -> None:
 
 
 SAID = [
+    ("I cannot confirm that there is a cat.", None),
+    ("There's no way to tell from this image.", None),
+    ("It would be wrong to say there is no cat.", None),
+    ("There is nothing but a cat.", True),
+    ("Why not? Yes.", True),
+    ("Hardly.", False),
     ("I cannot view images", None),
     ("抱歉，我看不到图片", None),
     ("I'm unable to see the image.", None),
@@ -260,6 +266,10 @@ def test_refusals_statements_and_double_denials(text: str, expected: bool | None
 
 LETTERS, ANIMALS = ("A", "B", "C", "D"), ("a cat", "a dog", "a bird", "a fish")
 TAKEN = [
+    ("Answer: d", LETTERS, ANIMALS, "D"),
+    ("答案是b。", LETTERS, ANIMALS, "B"),
+    ("Both A and B are wrong; C.", LETTERS, ANIMALS, "C"),
+    ("A or B is not right, D is", LETTERS, ANIMALS, "D"),
     ("A. a cat\nB. a dog\nC. a bird\nD. a fish", LETTERS, ANIMALS, None),
     ("A, B, C, D", LETTERS, ANIMALS, None),
     ("ABCD", LETTERS, (), None),

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import re
+import shutil
+import subprocess
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from vglm.cli import main
 from vglm.evaluation.messages import Message
 from vglm.evaluation.paper import FORMATS
 from vglm.evaluation.paper.formats import latex, write_table
-from vglm.evaluation.paper.tables import method_table, pair_table
+from vglm.evaluation.paper.tables import PaperTable, method_table, pair_table
 from vglm.evaluation.predictions import Arm, Evaluation, Stamp, write_evaluation, write_predictions
 from vglm.evaluation.report import render
 from vglm.evaluation.score.side_by_side import MethodTest, Row
@@ -114,6 +116,36 @@ def test_latex_is_balanced_and_its_columns_are_even(evaluation: Path, tmp_path: 
     assert "xeCJK" in methods.splitlines()[0]  # the signature of the accuracy names Chinese labels
 
 
+def test_of_a_model_alone_the_table_says_what_its_two_columns_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arms = {"baseline": Arm(label="shuffled", meaning="others"), "candidate": Arm(label="true", meaning="own")}
+    folder = tmp_path / "evaluation"
+    for label, answer in (("shuffled", "森林。"), ("true", "沙滩。")):
+        answers = [record(answer, "沙滩。", str(index)) for index in range(SAMPLES)]
+        write_predictions(answers, folder / label / "predictions.jsonl")
+    make_evaluation(folder, purpose="image use", facts={"model": "visualglm_tiny"}, **arms)
+    table = printed(capsys, str(folder), "--format", "markdown")
+    assert "One model, nothing was tuned: shuffled shows it another sample's image" in table
+    assert "One training run" not in table
+    assert "图像对它的价值" in printed(capsys, str(folder), "--format", "markdown", "--language", "zh")
+    assert main(["report", str(folder), "--format", "markdown", "--output", str(tmp_path / "paper")]) == 0
+    methods = (tmp_path / "paper" / "methods.md").read_text(encoding="utf-8")
+    assert "One model answered the same samples twice" in methods
+    assert "Both models" not in methods
+
+
+def test_csv_has_a_row_of_what_could_not_be_computed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = "metrics: {names: [findings_micro_f1]}\n"  # no reference speaks of findings
+    rows = list(
+        csv.DictReader(io.StringIO(printed(capsys, str(make_evaluation(tmp_path, config=config)), "--format=csv")))
+    )
+    (row,) = (row for row in rows if row["metric"] == "findings_micro_f1")
+    assert row["not_computed"]
+    assert (row["before"], row["difference"], row["n"]) == ("", "", "")
+    assert [row["not_computed"] for row in rows if row["metric"] == "exact_match"] == [""]
+
+
 def check_latex(text: str) -> None:
     """Environments and braces close in order, no special character is bare, all rows of a table are as wide."""
     opened: list[str] = []
@@ -135,6 +167,22 @@ def check_latex(text: str) -> None:
         for line in tabular[1].split(r"\\")[:-1]:
             spans = sum(int(width) - 1 for width in re.findall(r"\\multicolumn\{(\d+)\}", line))
             assert len(re.findall(r"(?<!\\)&", line)) + 1 + spans == len(tabular[0])
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_tables_compile_and_fit_a_page(evaluation: Path, tmp_path: Path) -> None:
+    tables = [table(name) for name in ("lora_replay", "p_tuning_v2_projection") for table in (_methods, _pairs)]
+    texts = [write_table(each, "latex", "en") for each in tables]
+    assert main(["report", str(evaluation), "--format", "latex", "--output", str(tmp_path / "paper")]) == 0
+    texts.append((tmp_path / "paper" / "scores.tex").read_text(encoding="utf-8"))
+    packages = r"\documentclass[10pt,twocolumn]{article}\usepackage[margin=2cm]{geometry}\usepackage{booktabs}"
+    body = "\n".join(texts)
+    (tmp_path / "all.tex").write_text(rf"{packages}\begin{{document}}{body}\end{{document}}", encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
+    assert (tmp_path / "all.pdf").stat().st_size > 0
 
 
 def test_no_text_is_a_command_of_latex() -> None:
@@ -232,16 +280,26 @@ def test_a_table_is_of_one_evaluation(evaluation: Path, capsys: pytest.CaptureFi
     assert "one evaluation" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_methods_and_pairs(format: str) -> None:
+def _methods(name: str = "lo_ra") -> PaperTable:
     interval = Interval(0.775, 0.925)
     known = {"before": 0.0, "after": 0.85, "interval": interval, "by_seed": (0.8, 0.9), "samples": 10, "size": 270_000}
     more = {"sample_se": 0.03, "seconds": 45.0, "peak_memory": None}
-    one = Row(name="xray/lo_ra", seeds=(1, 2), seed_sd=0.017, forgotten=15.4, **known, **more)  # type: ignore[arg-type]
+    one = Row(name=f"xray/{name}", seeds=(1, 2), seed_sd=0.017, forgotten=15.4, **known, **more)  # type: ignore[arg-type]
     two = Row(name="xray/b", seeds=(1,), seed_sd=None, forgotten=None, **known, **more)  # type: ignore[arg-type]
-    result = compare_paired([0.0] * 10, [1.0, 0.0] * 5)
-    pair = MethodTest("xray/lo_ra", "xray/b", result, result.p_value, None)
-    methods, pairs = (write_table(table, format, "en") for table in (method_table([one, two], []), pair_table([pair])))
+    return method_table([one, two], [])
+
+
+RESULT = compare_paired([0.0] * 10, [1.0, 0.0] * 5)
+
+
+def _pairs(name: str = "lo_ra") -> PaperTable:
+    return pair_table([MethodTest(f"xray/{name}", "xray/b", RESULT, RESULT.p_value, None)])
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_methods_and_pairs(format: str) -> None:
+    methods, pairs = (write_table(table, format, "en") for table in (_methods(), _pairs()))
+    interval, result = Interval(0.775, 0.925), RESULT
     if format == "csv":
         rows = list(csv.DictReader(io.StringIO(methods)))
         assert [float(rows[0][name]) for name in ("after", "interval_low", "interval_high")] == [0.85, *interval]

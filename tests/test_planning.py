@@ -63,7 +63,9 @@ def _peak_of_training(model: Any, batch: Any, is_checkpointed: bool) -> float:
     tuned = _with_lora(model)
     adapter = sum(each.nbytes for each in tuned.parameters() if each.requires_grad)
     step = rehearse_training(tuned, batch, is_checkpointed=is_checkpointed)
-    return (weights + adapter + optimizer_states(tuned, torch.optim.AdamW, {}).kept + step.peak + BLAS_WORKSPACE) / 1e9
+    return (
+        weights + adapter + optimizer_states(tuned, torch.optim.AdamW, {}).on_device + step.peak + BLAS_WORKSPACE
+    ) / 1e9
 
 
 @pytest.mark.parametrize("name", MEASURED)
@@ -194,15 +196,19 @@ def test_checkpointing_and_packing_are_counted(random_model_folder: Path, capsys
     assert found["predicted"]["peak"] == pytest.approx(found["measured"]["peak"], rel=0.1)
 
 
-def test_fsdp_divides_floats_only(capsys: pytest.CaptureFixture[str]) -> None:
-    both = ["recipes=background/lora", "trainer.fsdp=full_shard", "--gpu", "80GB"]
-    assert main(["plan", *both, "--gpus", "2", "model.quantization=nf4"]) == 2
-    assert "stored as uint8" in capsys.readouterr().err
-    assert main(["plan", *both]) == 2
+def test_fsdp_divides_floats_and_4_bit_weights_that_pass_for_them(capsys: pytest.CaptureFixture[str]) -> None:
+    both = ["recipes=background/lora", "trainer.fsdp=true", "--gpu", "80GB"]
+    unscored = "checkpoint_selection.score_checkpoints=false"
+    assert main(["plan", *both, unscored, "--gpus", "2", "model.quantization=int8"]) == 2
+    assert "model.quantization=nf4" in capsys.readouterr().err
+    assert main(["plan", *both, "--gpus", "2"]) == 2
+    assert unscored in capsys.readouterr().err
+    assert main(["plan", *both, unscored]) == 2
     assert "--gpus 8" in capsys.readouterr().err
-    whole = _plan(capsys, ["recipes=background/lora", "--gpu", "80GB"])["stages"]["training"]
-    divided = _plan(capsys, [*both, "--gpus", "2"])["stages"]["training"]
-    assert divided["language_model"] == math.ceil(whole["language_model"] / 2)
+    for more in ([], ["model.quantization=nf4"]):
+        whole = _plan(capsys, ["recipes=background/lora", "--gpu", "80GB", *more])["stages"]["training"]
+        divided = _plan(capsys, [*both, unscored, "--gpus", "2", *more])["stages"]["training"]
+        assert divided["language_model"] == math.ceil(whole["language_model"] / 2)
 
 
 def test_several_processes_share_the_steps(capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,7 +273,7 @@ def test_states_of_an_optimizer_are_those_it_makes(name: str, tmp_path: Path) ->
         for key, each in state.items()
         if isinstance(each, torch.Tensor) and not key.startswith("qmap")
     )
-    assert optimizer_states(model.to("meta"), kind, options).kept == made
+    assert optimizer_states(model.to("meta"), kind, options).on_device == made
 
 
 def test_paged_states_are_counted_apart(tmp_path: Path) -> None:
@@ -275,7 +281,7 @@ def test_paged_states_are_counted_apart(tmp_path: Path) -> None:
     model = nn.Linear(1000, 1000, device="meta")
     states = optimizer_states(model, *Trainer.get_optimizer_cls_and_kwargs(arguments, None))
     assert states.paged == 2 * 1000 * 1000
-    assert 0 < states.kept < 0.05 * states.paged
+    assert 0 < states.on_device < 0.05 * states.paged
 
 
 def test_sizes_of_gpus() -> None:

@@ -18,6 +18,7 @@ from vglm.evaluation.predictions import (
     Arm,
     Evaluation,
     Prediction,
+    Stamp,
     read_evaluation,
     write_evaluation,
     write_predictions,
@@ -134,6 +135,20 @@ def test_a_curve_is_the_mean_over_seeds(tmp_path: Path, capsys: pytest.CaptureFi
     ]
     assert vglm(["protocol", str(tmp_path)]) == 0
     assert "20 shots   before 0.0%   after 87.5% (75.0% to 100.0%)   2 seeds" in capsys.readouterr().out
+
+
+def test_a_protocol_shows_the_stamps_of_its_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, stamps in ((1, ("LEAKED", "SYNTHETIC DATA")), (2, ("SYNTHETIC DATA",))):
+        folder = tmp_path / str(seed)
+        write_run(folder, {"name": "few_shot", "shots": 5, "shot_seed": seed}, {"x#1": True})
+        stamped = tuple(Stamp(text=text, detail="why") for text in stamps)
+        write_evaluation(
+            dataclasses.replace(read_evaluation(folder / "evaluation"), stamps=stamped), folder / "evaluation"
+        )
+    assert vglm(["protocol", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "LEAKED: 1 of 2 runs; see their reports" in printed
+    assert "SYNTHETIC DATA: 2 of 2 runs; see their reports" in printed
 
 
 def test_folds_are_scored_together_not_averaged(tmp_path: Path) -> None:

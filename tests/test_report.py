@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 from rich.cells import cell_len
 from rich.console import Console
 
+from vglm.data.astronomy.questions import TYPES
 from vglm.errors import LONGEST_MESSAGE, ConfigError, DataError
 from vglm.evaluation.predict.provenance import code_state
 from vglm.evaluation.predictions import (
@@ -30,9 +32,13 @@ from vglm.evaluation.predictions import (
     write_predictions,
 )
 from vglm.evaluation.report import print_summary, render
+from vglm.evaluation.report.formatting import SHARED
 from vglm.evaluation.report.sections import answers as answers_section
 from vglm.evaluation.score.scoring import read_comparison, rescore
 from vglm.files import claimed
+from vglm.worlds.radiograph_studies import describe
+from vglm.worlds.radiographs import sample_chest
+from vglm.worlds.scenes import NEW_PLACES, PLACES
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'`|{{ 7 * 7 }}"
 STAMP = Stamp(text="EVALUATED ON TRAINING IMAGES", detail="1 of 3 test images were trained on.")
@@ -505,6 +511,32 @@ def test_slices_to_which_the_primary_metric_does_not_apply_are_by_another_one_wh
     markdown = (path.parent / "report.md").read_text(encoding="utf-8")
     assert "| Accuracy \\(choices\\), n = 12 | 0.0% | 100.0% |" in markdown
     assert "| Exact match | 0.0% | 100.0% |" in markdown
+
+
+def test_slices_of_our_worlds_have_chinese_names_and_those_of_others_their_own(
+    make_folder: Callable[..., Path],
+) -> None:
+    places, cars = ("moon", "volcano"), ("hybrid", "diesel")
+    before = [
+        record(f"{row}", "a", meta={"place": places[row % 2], "type": cars[row % 2]}, language="en")
+        for row in range(12)
+    ]
+    after = [replace(each, prediction=each.reference) for each in before]
+    page = render(make_folder(before, after)).read_text(encoding="utf-8")
+    assert ">月球<" in page
+    assert ">火山<" in page
+    assert "混合型脉动变星" not in page  # a hybrid car is no star
+    assert "diesel" in page
+
+
+def test_all_values_of_our_worlds_have_chinese_names() -> None:
+    rng = np.random.default_rng(1)
+    chests = [describe(sample_chest(rng)) for _ in range(400)]
+    values = {name: {str(each[name]) for each in chests} for name in chests[0] if name != "cardiothoracic_ratio"}
+    values |= {"place": {*PLACES, *NEW_PLACES}, "type": {*TYPES}}
+    for field, some in values.items():
+        for value in some:
+            assert SHARED.name(f"value.{field}", value).zh != value, (field, value)
 
 
 def test_examples_are_drawn_of_all_changed_samples_one_draw_each(make_folder: Callable[..., Path]) -> None:

@@ -8,6 +8,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from nltk.metrics.agreement import AnnotationTask
 from rich.console import Console
 from test_report import AFTER, BEFORE, EVALUATION, Page, answers, make_folder, record  # noqa: F401
 
@@ -149,6 +150,10 @@ def test_people_who_wrote_the_references_are_scored_against_one_another(make_fol
     report = render(folder).parent
     found = json.loads((report / "report.json").read_text(encoding="utf-8"))["agreement"]
     assert found["samples"] == {"all": 1.0, "two": pytest.approx(1 / 3), "none": 0.0}
+    task = AnnotationTask(
+        [(place, row.id, text) for row in rows[:3] for place, text in enumerate(json.loads(row.reference))]
+    )
+    assert found["alpha"] == pytest.approx(task.alpha())
     assert found["people"]["value"] == pytest.approx((1 + 2 / 3 + 0) / 3)
     assert found["people"]["n"] == 3
     markdown = (report / "report.md").read_text(encoding="utf-8")
@@ -157,6 +162,7 @@ def test_people_who_wrote_the_references_are_scored_against_one_another(make_fol
         in markdown
     )
     assert "all are equal for 1 samples, no two for 1" in markdown
+    assert f"alpha of the texts is {task.alpha():.2f}" in markdown
     assert "| one reference, against the others | 55.6% |" in markdown
     assert "| after | 66.7% |" in markdown
     answered = [replace(each, reference="猫。", meta={"answers": each.reference}) for each in rows[:3]]

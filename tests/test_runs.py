@@ -78,7 +78,7 @@ def test_a_result_that_failed_its_check_is_taken_only_when_told(tmp_path: Path) 
 
 def test_what_is_no_finished_run_is_told_what_it_can_be_used_for(tmp_path: Path) -> None:
     begun = write_run(tmp_path / "begun", result=None)
-    with pytest.raises(ConfigError, match=r"continue the run: python train\.py resume="):
+    with pytest.raises(ConfigError, match=r"continue the run: (python train\.py|vglm train) resume="):
         Run.open(begun)
     merged = tmp_path / "merged"
     merged.mkdir()

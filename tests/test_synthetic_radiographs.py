@@ -1,6 +1,7 @@
 import json
-from collections import Counter
+import re
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,13 +14,7 @@ from vglm.errors import ConfigError, DataError
 from vglm.evaluation.score.metrics import label_report
 from vglm.text.prompt import LANGUAGES
 from vglm.worlds.radiograph_render import cardiothoracic_ratio, render
-from vglm.worlds.radiograph_reports import (
-    FINDINGS,
-    NORMAL_REPORTS,
-    QUESTIONS,
-    read_report,
-    write_report,
-)
+from vglm.worlds.radiograph_reports import QUESTIONS, write_report
 from vglm.worlds.radiograph_studies import (
     RadiographStudies,
     describe,
@@ -30,28 +25,34 @@ from vglm.worlds.radiograph_studies import (
 from vglm.worlds.radiographs import (
     COLLAPSED,
     DEVICE,
-    DEVICES,
     EFFUSED,
     ENLARGED,
-    HEARTS,
     OPAQUE,
     SIDES,
     VIEWS,
     ZONES,
     Chest,
+    Device,
+    Heart,
     Opacity,
     sample_chest,
 )
 
+NORMAL_REPORTS = {
+    "zh": "心影不大，双肺清晰，未见胸腔积液，未见气胸，未见导管或起搏器。结论：胸片正常。",
+    "en": "Normal heart. Clear lungs. No effusion. No pneumothorax. No catheter or pacemaker. Normal chest.",
+}
+CONCLUSIONS = {"zh": ("胸片正常。", "胸片异常。"), "en": ("Normal chest.", "Abnormal chest.")}
+"""Of a normal and an abnormal chest."""
 HEALTHY = Chest("normal", None, "none", "none", "none", "left", anatomy_seed=5)
 
 chests = st.builds(
     Chest,
-    heart=st.sampled_from(HEARTS),
+    heart=st.sampled_from(get_args(Heart)),
     opacity=st.none() | st.builds(Opacity, side=st.sampled_from(SIDES), zone=st.sampled_from(ZONES)),
     effusion=st.sampled_from(["none", "left", "right", "both"]),
     pneumothorax=st.sampled_from(["none", "left", "right"]),
-    device=st.sampled_from(DEVICES),
+    device=st.sampled_from(get_args(Device)),
     device_side=st.sampled_from(SIDES),
     anatomy_seed=st.integers(0, 2**32 - 1),
 )
@@ -164,15 +165,16 @@ def test_reports_read_as_in_the_documentation():
 
 @given(chests, st.sampled_from(VIEWS), st.sampled_from(LANGUAGES))
 def test_a_report_says_of_every_finding_whether_it_is_there(chest, view, language):
-    found = read_report(write_report(chest, view, language))
-    assert found.stated == {
-        "heart": chest.heart == "enlarged",
-        "opacity": chest.opacity is not None,
-        "effusion": chest.effusion != "none",
-        "pneumothorax": chest.pneumothorax != "none",
-        "device": chest.device != "none",
+    labels = label_report(write_report(chest, view, language))
+    truth = {
+        "Cardiomegaly": chest.heart == "enlarged",
+        "Lung Opacity": chest.opacity is not None,
+        "Pleural Effusion": chest.effusion != "none",
+        "Pneumothorax": chest.pneumothorax != "none",
+        "Support Devices": chest.device != "none",
     }
-    assert found.is_abnormal == chest.is_abnormal
+    assert {name: labels.get(name) == "positive" for name in truth} == truth
+    assert write_report(chest, view, language).endswith(CONCLUSIONS[language][chest.is_abnormal])
 
 
 @given(chests, st.sampled_from(LANGUAGES))
@@ -186,20 +188,6 @@ def test_a_lateral_report_names_no_side(chest, language):
         device_side=other[chest.device_side],
     )
     assert write_report(chest, "lateral", language) == write_report(mirrored, "lateral", language)
-
-
-@given(st.text(max_size=200))
-def test_any_text_can_be_read(text):
-    found = read_report(text)
-    assert set(found.stated) <= {*FINDINGS, "device"}
-    assert found.is_abnormal == any(found.stated.get(name, False) for name in FINDINGS)
-
-
-def test_negation_and_silence_are_told_apart():
-    assert read_report("No effusion. Left pneumothorax.").stated == {"effusion": False, "pneumothorax": True}
-    assert read_report("未见气胸，左侧胸腔积液").details == {"effusion": "左侧胸腔积液"}
-    assert read_report("Abnormal chest.").stated == {}
-    assert read_report("").is_abnormal is False
 
 
 # --- studies ----------------------------------------------------------------------------------------------------------
@@ -222,7 +210,7 @@ def test_a_study_is_four_samples_of_one_group():
     with pytest.raises(IndexError):
         studies[20]
     for each in samples:
-        assert read_report(each.answer).is_abnormal == each.meta["is_abnormal"]
+        assert each.answer.endswith(CONCLUSIONS[each.language][each.meta["is_abnormal"]])
         json.dumps(dict(each.meta))
 
 
@@ -252,7 +240,7 @@ def test_the_set_on_disk_is_in_xrayglms_format_and_whole(tmp_path):
     test = json.loads((folder / "test-zh.json").read_text(encoding="utf-8"))["annotations"]
     assert [row["image_id"] for row in test] == ["5_1", "5_2", "6_1", "6_2"]
     assert all((folder / "images" / f"{row['image_id']}.png").is_file() for row in rows + test)
-    assert Counter(len(read_report(row["caption"]).stated) for row in rows + test) == {5: len(rows + test)}
+    assert all(len(re.findall("[，。.]", row["caption"])) == 6 for row in rows + test)  # five findings, one conclusion
     before = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     write_radiograph_set(tmp_path / "again", 7, train_studies=4, test_studies=2)
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "again").rglob("*") if path.is_file()}
@@ -287,20 +275,3 @@ def test_described_findings_match_the_chest():
         "pneumothorax": "left",
         "device": "catheter right",
     }
-
-
-# --- its reports by the recipe's metrics ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("language", ["zh", "en"])
-def test_the_labeller_reads_this_world_s_reports(language: str) -> None:
-    for sample in RadiographStudies(60, seed=1, languages=[language]):
-        labels, meta = label_report(sample.answer), sample.meta
-        truth = {
-            "Cardiomegaly": meta["heart"] == "enlarged",
-            "Lung Opacity": meta["opacity"] != "none",
-            "Pleural Effusion": meta["effusion"] != "none",
-            "Pneumothorax": meta["pneumothorax"] != "none",
-            "Support Devices": meta["device"] != "none",
-        }
-        assert {name: labels.get(name) == "positive" for name in truth} == truth

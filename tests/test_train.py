@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from builders import interrupted_in_step
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from safetensors.torch import load_file
@@ -21,7 +22,6 @@ from vglm.model.identity import hash_weights
 from vglm.model.loading import load_pretrained
 from vglm.runs import Run, read_scores
 from vglm.tuning.run_folder import newest_checkpoint
-from vglm.tuning.trainer import WorkbenchTrainer
 
 
 @pytest.fixture
@@ -92,21 +92,10 @@ def test_cached_features_and_short_rows_change_nothing(configure) -> None:
         run(configure("packing=200", "method=prompt_tuning", folder="refused"))
 
 
-def test_an_interrupted_run_resumes_from_its_folder_alone(
-    configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_resumes_from_its_folder_alone(configure, tmp_path: Path) -> None:
     whole = run(configure(folder="whole"))
-    step = WorkbenchTrainer.training_step
-
-    def fail_in_step_3(self, *arguments, **options):
-        if self.state.global_step == 2:
-            raise KeyboardInterrupt
-        return step(self, *arguments, **options)
-
-    monkeypatch.setattr(WorkbenchTrainer, "training_step", fail_in_step_3)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_in_step(3):
         run(configure(folder="broken"))
-    monkeypatch.undo()
     broken = tmp_path / "broken"
     assert not (broken / "adapter").exists()
     moved = broken.rename(tmp_path / "moved")
@@ -219,7 +208,7 @@ def test_train_py_runs_from_any_directory_and_leaves_no_litter(
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
     folder = Run.latest(tmp_path / "outputs").folder
     assert folder.parent == tmp_path / "outputs" / "background" / "lora"
-    assert f"python evaluate.py run={folder.relative_to(tmp_path)}" in done.stdout
+    assert f"vglm evaluate run={folder.relative_to(tmp_path)}" in done.stdout
     assert json.loads((folder / "run.json").read_text(encoding="utf-8"))["command"] == command[1:]
     assert "Traceback" not in done.stderr
 
@@ -254,7 +243,7 @@ def test_a_run_that_is_asked_to_terminate_saves_and_says_how_to_go_on(
             break
         time.sleep(0.1)
     assert process.wait(timeout=120) == 143, (tmp_path / "said").read_text()
-    assert (tmp_path / "said").read_text().splitlines()[-1] == "Stopped. Continue with: python train.py resume=run"
+    assert (tmp_path / "said").read_text().splitlines()[-1] == "Stopped. Continue with: vglm train resume=run"
     assert newest_checkpoint(tmp_path / "run") is not None
     assert not list((tmp_path / "run").glob("adapter*"))
 
@@ -276,7 +265,7 @@ def test_two_processes_learn_what_one_does(random_model_folder: Path, tmp_path: 
     assert done.returncode == 0, done.stderr
     folder = Run.latest(tmp_path / "outputs").folder
     assert list((tmp_path / "outputs" / "background" / "lora").iterdir()) == [folder]
-    assert done.stdout.count("next: python evaluate.py") == 1
+    assert done.stdout.count("next: vglm evaluate") == 1
 
     overrides = [each for each in given[1:] if "=" in each]
     alone = run(

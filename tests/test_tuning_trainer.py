@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from builders import interrupted_in_step
 from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from vglm.config import build, compose
 from vglm.data.collator import Collator
 from vglm.data.loading import load_dataset
-from vglm.errors import CheckpointError, WorkbenchError
+from vglm.errors import CheckpointError, WorkbenchError, typed
 from vglm.evaluation.checkpoint_selection import CheckpointScores
 from vglm.model.loading import load_pretrained
 from vglm.runs import read_scores
@@ -90,21 +91,13 @@ def _trained(trainer: WorkbenchTrainer) -> dict[str, torch.Tensor]:
     ids=["lora", "full", "components", "adalora", "pissa", "p_tuning", "p_tuning_v2_projection"],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
-    make_trainer, method: ComponentTuning | list[str] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_trainer, method: ComponentTuning | list[str] | None, tmp_path: Path
 ) -> None:
     whole = make_trainer(tmp_path / "whole", method)
     whole.train()
 
     broken = make_trainer(tmp_path / "broken", method)
-    step = broken.training_step
-
-    def fail_in_step_6(*arguments, **options):
-        if broken.state.global_step == 5:  # steps done so far
-            raise KeyboardInterrupt
-        return step(*arguments, **options)
-
-    monkeypatch.setattr(broken, "training_step", fail_in_step_6)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_in_step(6):
         broken.train()
     assert [line["step"] for line in _log(tmp_path / "broken")] == [1, 2, 3, 4, 5]
     with (tmp_path / "broken" / "log.jsonl").open("a") as file:
@@ -421,7 +414,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert newest_checkpoint(tmp_path / "run") == tmp_path / "run" / "checkpoint-2"
-    assert "Stopped. Continue with: python train.py resume=" in capsys.readouterr().err
+    assert f"Stopped. Continue with: {typed('train')} resume=" in capsys.readouterr().err
     resumed = make_trainer(tmp_path / "run")
     resumed.train(resume_from_checkpoint=newest_checkpoint(tmp_path / "run"))
     assert resumed.state.global_step == STEPS

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import torch
 from fastapi import FastAPI
 from openai import OpenAI
 from pages import Visitor, free_port, served, wait_until
-from PIL import Image
+from PIL import ExifTags, Image
 from test_report import EVALUATION, record
 from test_report_browser import CHROMIUM
 
@@ -39,11 +41,28 @@ needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not on 
 
 
 class Recorder(Engine):
-    """An engine that remembers what it was asked for."""
+    """An engine that remembers what it was asked for, and can hold answers in the middle."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.answers: list[Answer] = []
+        self.is_holding = False
         super().__init__(*arguments, **options)
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Let no answer grow beyond its first tokens, unless it is cancelled."""
+        self.is_holding = True
+        try:
+            yield
+        finally:
+            self.is_holding = False
+
+    def _advance(self, name: str) -> None:
+        answers = [row.answer for row in self._rows[name]]
+        if self.is_holding and not any(each.is_cancelled or len(each.token_ids) < 20 for each in answers):
+            time.sleep(0.01)
+        else:
+            super()._advance(name)
 
     def ask(self, *arguments: Any, **options: Any) -> Answer:
         self.answers.append(super().ask(*arguments, **options))
@@ -118,9 +137,27 @@ def visitor(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    path = tmp_path / "photo.png"
-    Image.linear_gradient("L").convert("RGB").save(path)
+    """A picture that viewers turn, and the model does not."""
+    path, exif = tmp_path / "photo.png", Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.linear_gradient("L").convert("RGB").save(path, exif=exif)
     return path
+
+
+def open_page(visitor: Visitor, address: str, *, max_tokens: int = 512) -> None:
+    visitor.visit(f"{address}/")
+    visitor.click("#settings button")
+    visitor.write("#max_tokens input[type=number]", str(max_tokens))
+
+
+def ask(visitor: Visitor, engine: Recorder, question: str, *, answers: int) -> list[Answer]:
+    """Ask when the page takes a question; the answers that the engine was asked for."""
+    before = len(engine.answers)
+    visitor.until("!document.querySelector('#ask').disabled")
+    visitor.write("#question textarea", question)
+    visitor.click("#ask")
+    wait_until(lambda: len(engine.answers) >= before + answers)
+    return engine.answers[before:]
 
 
 def shown(answer: Answer) -> str:
@@ -132,36 +169,26 @@ def squeezed(text: str) -> str:
     return "".join(text.split())
 
 
-WATCH = """
-window.seen = [];
-new MutationObserver(() => {
-  const size = (name) => document.querySelector(`#${name}-chat .bot`)?.textContent.length ?? 0;
-  window.seen.push([size('before'), size('after')]);
-}).observe(document.body, {subtree: true, childList: true, characterData: true});
-"""
+BOTH_GROW = "['before', 'after'].every(name => document.querySelector(`#${name}-chat .bot`)?.textContent.trim())"
 
 
 @needs_browser
 def test_one_question_goes_to_both_and_both_columns_stream(
     visitor: Visitor, address: str, engine: Recorder, photo: Path
 ) -> None:
-    visitor.visit(f"{address}/")
+    open_page(visitor, address, max_tokens=150)
     visitor.upload("#image input[type=file]", photo)
     visitor.until("document.querySelector('#image img') !== null")
-    visitor.click("#settings button")
-    visitor.write("#max_tokens input[type=number]", "150")
-    visitor.write("#question textarea", ASKED)
-    visitor.run(WATCH)
-    visitor.click("#ask")
+    with engine.holding():
+        answers = ask(visitor, engine, ASKED, answers=2)
+        visitor.until(BOTH_GROW)
+        assert not any(each.finish_reason for each in answers)  # both columns stream, at the same time
     image = Image.open(photo).convert("RGB")
     alone = [engine.ask(Question(ASKED, image), adapter=name, sampling=HOW).wait() for name in (BASE, "tuned")]
     before, after = map(shown, alone)
     assert before != after
     wait_until(lambda: squeezed(visitor.text("#before-chat .bot")) == before)
     wait_until(lambda: squeezed(visitor.text("#after-chat .bot")) == after)
-    seen = visitor.run("window.seen")
-    assert any(0 < one < len(before) / 2 for one, _ in seen)
-    assert any(0 < one < len(before) and 0 < two < len(after) for one, two in seen)  # at the same time
     assert "adapter off" in visitor.text("#before")
     assert hash_weights(engine.base)[:16] in visitor.text("#before")
     assert "adapter tuned" in visitor.text("#after")
@@ -170,18 +197,13 @@ def test_one_question_goes_to_both_and_both_columns_stream(
 
 @needs_browser
 def test_a_second_question_knows_the_first(visitor: Visitor, address: str, engine: Recorder) -> None:
-    visitor.visit(f"{address}/")
-    visitor.click("#settings button")
-    visitor.write("#max_tokens input[type=number]", "150")
+    open_page(visitor, address, max_tokens=150)
     visitor.click("#show input[value=before]")
-    asked = len(engine.answers)
-    for count, question in enumerate(("你好", "再见"), start=1):
-        visitor.write("#question textarea", question)
-        done = asked + count
-        visitor.click("#ask")
-        wait_until(lambda done=done: len(engine.answers) == done)
-        wait_until(lambda: engine.answers[-1].finish_reason)
-        wait_until(lambda: squeezed(visitor.text("#before-chat")).endswith(shown(engine.answers[-1])))
+    visitor.until("!document.querySelector('#after')?.checkVisibility()")
+    for question in ("你好", "再见"):
+        (answer,) = ask(visitor, engine, question, answers=1)
+        wait_until(lambda answer=answer: answer.finish_reason)
+        wait_until(lambda answer=answer: squeezed(visitor.text("#before-chat")).endswith(shown(answer)))
     first, second = engine.answers[-2:]
     history = [("你好", first.text)]
     assert second.text == engine.ask(Question("再见", None, history), sampling=HOW).wait().text
@@ -189,17 +211,46 @@ def test_a_second_question_knows_the_first(visitor: Visitor, address: str, engin
 
 
 @needs_browser
+def test_no_question_is_lost_while_an_answer_comes(visitor: Visitor, address: str, engine: Recorder) -> None:
+    open_page(visitor, address, max_tokens=2000)
+    with engine.holding():
+        ask(visitor, engine, ASKED, answers=2)
+        visitor.until(BOTH_GROW)
+        visitor.write("#question textarea", "再见")
+        visitor.press("Enter")
+        visitor.run("document.querySelector('#ask').click()")
+        assert visitor.run("document.querySelector('#ask').disabled")
+        visitor.click("#stop")
+        visitor.until("!document.querySelector('#ask').disabled")
+        assert visitor.run("document.querySelector('#question textarea').value") == "再见"
+        visitor.click("#ask")
+        visitor.until("document.querySelectorAll('#before-chat .user').length === 2")
+        visitor.click("#stop")
+
+
+@needs_browser
+def test_an_emptied_dialogue_stays_empty(visitor: Visitor, address: str, engine: Recorder) -> None:
+    open_page(visitor, address, max_tokens=2000)
+    with engine.holding():
+        answers = ask(visitor, engine, ASKED, answers=2)
+        visitor.until(BOTH_GROW)
+        visitor.click("#clear")
+        wait_until(lambda: all(each.finish_reason for each in answers))
+        assert {each.finish_reason for each in answers} == {"cancelled"}
+        visitor.until(
+            "!document.querySelector('#ask').disabled && document.querySelector('#before-chat .bot') === null"
+        )
+
+
+@needs_browser
 def test_stop_ends_both_answers(visitor: Visitor, address: str, engine: Recorder) -> None:
-    visitor.visit(f"{address}/")
-    visitor.click("#settings button")
-    visitor.write("#max_tokens input[type=number]", "2000")
-    visitor.write("#question textarea", ASKED)
-    asked = len(engine.answers)
-    visitor.click("#ask")
-    wait_until(lambda: len(engine.answers) == asked + 2 and all(each.text for each in engine.answers[asked:]))
-    visitor.click("#stop")
-    wait_until(lambda: all(each.finish_reason for each in engine.answers[asked:]))
-    assert {each.finish_reason for each in engine.answers[asked:]} == {"cancelled"}
+    open_page(visitor, address, max_tokens=2000)
+    with engine.holding():
+        answers = ask(visitor, engine, ASKED, answers=2)
+        visitor.until(BOTH_GROW)
+        visitor.click("#stop")
+        wait_until(lambda: all(each.finish_reason for each in answers))
+    assert {each.finish_reason for each in answers} == {"cancelled"}
 
 
 @needs_browser
@@ -225,10 +276,8 @@ def test_what_was_uploaded_goes_with_the_visitor(
     visitor.visit(f"{address}/")
     visitor.upload("#image input[type=file]", mine)
     visitor.until("document.querySelector('#image img') !== null")
-    asked = len(engine.answers)
-    visitor.write("#question textarea", ASKED)
-    visitor.click("#ask")
-    wait_until(lambda: len(engine.answers) == asked + 2 and all(each.finish_reason for each in engine.answers[asked:]))
+    answers = ask(visitor, engine, ASKED, answers=2)
+    wait_until(lambda: all(each.finish_reason for each in answers))
     assert list(uploads.rglob("mine.png"))
     visitor.visit("about:blank")
     wait_until(lambda: not list(uploads.rglob("mine.png")))
@@ -244,7 +293,7 @@ def test_a_sample_opens_with_its_true_answer(visitor: Visitor, address: str, row
     name, colour = (("there", "gold"), ("other", "navy"), ("lost", "green"))[row]
     visitor.until(f"document.querySelector('#question textarea').value === '{name}？'")
     assert visitor.run("document.querySelector('#reference textarea').value") == f"{colour}。"
-    assert visitor.text("#after-chat .bot").strip() == "您好。"
+    visitor.until("document.querySelector('#after-chat .bot')?.innerText.trim() === '您好。'")
     assert ("small copy" in visitor.text("body")) == bool(said)
     wide = "document.querySelector('#image img').naturalWidth"
     visitor.until(f"{wide} > 0")

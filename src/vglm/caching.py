@@ -1,4 +1,4 @@
-"""Where the workbench keeps what it can make again: image features, tables of long data sets, hashes of weights.
+"""The cache folder of the workbench: image features, tables of long data sets, hashes of weights.
 
 cache_folder("features")                                ~/.cache/vglm/features
 remembered("identities", files, facts, compute)         computed once for as long as these files stay as they are
@@ -36,14 +36,14 @@ Kept = TypeVar("Kept")
 def cache_folder(kind: str = "") -> Path:
     """`$VGLM_CACHE`, else `vglm` in the user's cache folder, and in it the folder of one kind of content."""
     ensure_home()
-    given = os.environ.get(VARIABLE)
-    base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vglm"
+    folder = os.environ.get(VARIABLE)
+    base = Path(folder) if folder else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vglm"
     return base.expanduser() / kind
 
 
 def folder_bytes(folder: Path) -> int:
     """The size of all files below a folder, in bytes; 0 where there is none."""
-    return sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def clear_folder(folder: Path) -> int:
@@ -67,10 +67,10 @@ def remembered(kind: str, files: Sequence[Path], facts: Any, compute: Callable[[
     """
 
     def read(path: Path) -> dict[str, str]:
-        kept = read_json(path)
-        if kept.get("sha256") != _checksum(kept.get("value")):
+        entry = read_json(path)
+        if entry.get("sha256") != _checksum(entry.get("value")):
             raise WorkbenchError(f"{path} is damaged")
-        value: dict[str, str] = kept["value"]
+        value: dict[str, str] = entry["value"]
         return value
 
     def write(path: Path, value: dict[str, str]) -> None:
@@ -86,8 +86,8 @@ def remembered_arrays(
 
     def read(path: Path) -> dict[str, NDArray[Any]]:
         try:
-            with np.load(path, allow_pickle=False) as kept:  # each array has a checksum there
-                return dict(kept)
+            with np.load(path, allow_pickle=False) as archive:  # each array has a checksum there
+                return dict(archive)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise WorkbenchError(f"{path} is damaged") from error
 
@@ -113,7 +113,7 @@ def _remembered(
     with suppress(WorkbenchError):
         return read(path)
     value = compute()
-    is_settled = time.time_ns() - max((each[2] for each in state), default=0) > _SETTLED_SECONDS * 1e9
+    is_settled = time.time_ns() - max((stamp[2] for stamp in state), default=0) > _SETTLED_SECONDS * 1e9
     if is_settled and _state(files) == state:
         try:
             write(path, value)

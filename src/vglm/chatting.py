@@ -64,9 +64,9 @@ class Chat:
 
         Args:
             image: A picture's file, a picture in memory, or None for a dialogue without one.
-            question: What is asked.
+            question: The question.
             history: Earlier (question, answer) pairs of the dialogue, oldest first.
-            language: Of the prompt, `zh` or `en`; told by the question's characters if None.
+            language: Of the prompt, `zh` or `en`; inferred from the question's characters if None.
             max_new_tokens: Longest answer, in tokens.
             settings: Of `generate`, such as `do_sample=True, temperature=0.8`.
 
@@ -90,7 +90,7 @@ class Chat:
 
 def is_english(text: str) -> bool:
     """Whether a text has letters and no Chinese characters."""
-    return _CHINESE.search(text) is None and any(each.isalpha() for each in text)
+    return _CHINESE.search(text) is None and any(character.isalpha() for character in text)
 
 
 def _open(image: str | PathLike[str] | Image.Image) -> Image.Image:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import vglm
-from vglm.config.commands import QUIET, Commands
+from vglm.config.commands import QUIET, Commands, add_allow_target
 from vglm.console import be_quiet
-from vglm.errors import WorkbenchError, message_of
+from vglm.errors import WorkbenchError, message_of, typed
 from vglm.planning.command import add_command as add_plan
 from vglm.serving.command import add_commands as add_serving
 
@@ -48,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from vglm.config.app import announce, prepare_process
 
         prepare_process()
-    if (words := [each for each in typed if each not in QUIET]) and words[0] in SCRIPTS:
-        return _run_script(words[0], [each for each in typed if each is not words[0]])
+    if (words := [argument for argument in typed if argument not in QUIET]) and words[0] in SCRIPTS:
+        return _run_script(words[0], [argument for argument in typed if argument is not words[0]])
     parsed = command_line().parse_args(typed)
     if parsed.quiet:
         be_quiet()
@@ -99,12 +99,12 @@ def _stopping_cleanly() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():  # signals are none of this thread's business
         yield was_stopped
         return
-    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield was_stopped
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -162,7 +162,7 @@ def command_line() -> argparse.ArgumentParser:
     add("--to", metavar="FORM", default="hub", help="hub: as trained; native, hf, sat: plain weights (default: hub)")
     add("--output", metavar="DIR", type=Path, help="folder to write (default: <RUN>-<FORM>)")
     add("--dtype", choices=["float32", "float16", "bfloat16"], help="type of plain weights (default: the base's)")
-    _add_allow_target(add)
+    add_allow_target(add)
 
     runs = commands.add(
         "runs",
@@ -239,7 +239,7 @@ def command_line() -> argparse.ArgumentParser:
     add("--density", metavar="SHARE", type=float, default=0.5, help="of ties and dare: values kept (default: 0.5)")
     add("--seed", type=int, default=1, help="of dare (default: 1)")
     add("--force", action="store_true", help="publish though the base is another or rounding erases the update")
-    _add_allow_target(add)
+    add_allow_target(add)
 
     protocol = commands.add(
         "protocol",
@@ -253,7 +253,7 @@ def command_line() -> argparse.ArgumentParser:
     protocol.add_argument(
         "folder", metavar="DIR", type=Path, help="the folder with the runs; `latest`: the newest run's"
     )
-    _add_allow_target(protocol.add_argument)
+    add_allow_target(protocol.add_argument)
 
     report = commands.add(
         "report",
@@ -274,7 +274,7 @@ def command_line() -> argparse.ArgumentParser:
     add("--output", metavar="DIR", type=Path, help="folder for table, figures, methods and checklist; must be new")
     add("--language", choices=["en", "zh"], help="of what is written (default: that of VGLM_LANG, else en)")
     add("--markdown", metavar="FILE", type=Path, help=argparse.SUPPRESS)  # as written before --format
-    _add_allow_target(add)
+    add_allow_target(add)
 
     score = commands.add(
         "score",
@@ -289,7 +289,7 @@ def command_line() -> argparse.ArgumentParser:
     add = score.add_argument
     add("folder", metavar="DIR", type=Path, help="the evaluation folder, a run with one, or `latest`")
     add("settings", metavar="SETTING", nargs="*", help="metrics.<key>=<value>; see conf/metrics/")
-    _add_allow_target(add)
+    add_allow_target(add)
 
     doctor = commands.add(
         "doctor",
@@ -302,7 +302,7 @@ def command_line() -> argparse.ArgumentParser:
     )
     add = doctor.add_argument
     add("data", metavar="DATA", help="file, folder or hf://owner/name, which is not changed")
-    add("--format", metavar="NAME", help="name of the format (default: told by the content)")
+    add("--format", metavar="NAME", help="name of the format (default: detected from the content)")
     add("--option", metavar="KEY=VALUE", action="append", default=[], help="option of the format, repeatable")
     add(
         "--columns",
@@ -327,16 +327,6 @@ SCRIPTS = {
     "evaluate": ("compare before and after a run, or score a model", "vglm evaluate run=latest"),
 }
 """The commands that are scripts of the repository: help, and an example."""
-
-
-def _add_allow_target(add: Callable[..., object]) -> None:
-    add(
-        "--allow-target",
-        metavar="PACKAGE",
-        action="append",
-        default=[],
-        help="a package of yours whose components and metrics may be named, repeatable; what others name is not built",
-    )
 
 
 def _convert(parsed: argparse.Namespace) -> None:
@@ -387,7 +377,7 @@ def _cache(parsed: argparse.Namespace) -> None:
 
     features, others = (
         cache_folder("features"),
-        [cache_folder(each) for each in ("tables", "pictures", "lightcurves", "identities", "answers")],
+        [cache_folder(name) for name in ("tables", "pictures", "lightcurves", "identities", "answers")],
     )
     if parsed.clear:
         freed = clear_cache(features) + sum(map(clear_folder, others))
@@ -435,7 +425,7 @@ def _merge(parsed: argparse.Namespace) -> int:
     else:
         print(
             f"nothing was published; what was merged is kept in {unverified(parsed.output)}, with its certificate. Look"
-            f" at it: python evaluate.py model.path_or_id={unverified(parsed.output)} dataset=<data>, or remove it."
+            f" at it: {typed('evaluate')} model.path_or_id={unverified(parsed.output)} dataset=<data>, or remove it."
         )
     return 0 if certificate.passed else 1
 

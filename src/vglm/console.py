@@ -1,4 +1,4 @@
-"""What a command shows in the terminal, kept as `console.log` in its run folder as well.
+"""Record terminal output as `console.log` in the run folder.
 
     with recording():                    a process of the workbench's own: what it prints is remembered from here on
         keep_in(folder)                  and goes to folder/console.log, with what was printed before
@@ -31,12 +31,6 @@ def is_quiet() -> bool:
 def be_quiet() -> None:
     """Leave out remarks and progress bars, in this process and those it starts."""
     os.environ[QUIET] = os.environ["TQDM_DISABLE"] = "1"  # the latter is read when tqdm is imported, later
-
-
-def remark(text: str) -> None:
-    """Print what only helps along, unless asked to be quiet."""
-    if not is_quiet():
-        print(text, flush=True)
 
 
 class _Log:
@@ -97,7 +91,7 @@ def recording() -> Iterator[None]:
     global _log
     before, streams = _log, (sys.stdout, sys.stderr)
     _log = _Log()
-    sys.stdout, sys.stderr = (_Tee(each, _log) for each in streams)
+    sys.stdout, sys.stderr = (_Tee(stream, _log) for stream in streams)
     try:
         yield
     except Exception:

@@ -13,6 +13,8 @@ WorkbenchError              anything a user can put right; the command line prin
 A message says where, what was expected, what was found and what to do. Programming mistakes stay Python's own.
 """
 
+import os
+
 LONGEST_MESSAGE = 990
 """Characters of a message on the command line; a damaged file of megabytes must not be quoted in full."""
 
@@ -38,7 +40,7 @@ class AdapterError(WorkbenchError):
 
 
 class CacheError(WorkbenchError):
-    """A cache that cannot be written: whoever meets it warns and goes on without."""
+    """A cache that cannot be written; callers warn and continue without it."""
 
 
 class BusyError(WorkbenchError):
@@ -48,7 +50,9 @@ class BusyError(WorkbenchError):
 def message_of(error: BaseException) -> str:
     """What the command line prints of an error, at most `LONGEST_MESSAGE` characters that any terminal can show."""
     text = str(error).encode("utf-8", errors="replace").decode("utf-8")
-    text = "".join(each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in text)
+    text = "".join(
+        character if character.isprintable() or character == "\n" else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
     return text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 40]}... ({len(text):,} characters)"
 
 
@@ -56,3 +60,8 @@ def brief(error: BaseException, length: int = 200) -> str:
     """A library's reason on one line without a full stop, to be quoted in a message."""
     text = " ".join(str(error).split()) or type(error).__name__
     return (text if len(text) <= length else f"{text[:length]}...").rstrip(".")
+
+
+def typed(name: str) -> str:
+    """How `train` or `evaluate` is called from here: by its script where that lies, else as a command of `vglm`."""
+    return f"python {name}.py" if os.path.isfile(f"{name}.py") else f"vglm {name}"

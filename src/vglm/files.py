@@ -14,8 +14,8 @@
     path = inside(folder, "images", name)                a name from a stranger's file, which may not lead elsewhere
 
 Everything is written below a hidden folder `.<name>.<random>.partial` beside its destination and renamed at the end.
-That folder is locked while it is in use, so what a killed process left behind is told from what another process is
-writing, and is removed by whoever writes to the same destination next.
+That folder is locked while it is in use, so the leftovers of a killed process can be distinguished from what another
+process is writing, and are removed by whoever writes to the same destination next.
 """
 
 import errno
@@ -321,14 +321,14 @@ def claimed(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> Iter
 def _link_folder(source: Path, target: Path) -> None:
     """Copy a folder; files are hard links where the file system has such, and symbolic links stay what they are."""
     target.mkdir()
-    for each in source.iterdir():
-        if each.is_dir() and not each.is_symlink():
-            _link_folder(each, target / each.name)
-        elif each.name != LOCK_FILE:
+    for path in source.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            _link_folder(path, target / path.name)
+        elif path.name != LOCK_FILE:
             try:
-                os.link(each, target / each.name, follow_symlinks=False)
+                os.link(path, target / path.name, follow_symlinks=False)
             except OSError:
-                shutil.copy2(each, target / each.name, follow_symlinks=False)
+                shutil.copy2(path, target / path.name, follow_symlinks=False)
 
 
 @contextmanager
@@ -452,7 +452,7 @@ def _sweep(path: Path) -> None:
     """Remove what processes that were killed left beside a destination."""
     name = glob.escape(path.name)
     for left in (*path.parent.glob(f".{name}.*.partial"), *path.parent.glob(f".{name}.claimed")):
-        with suppress(OSError):  # of a folder that cannot be written, of which others will tell
+        with suppress(OSError):  # of a folder that cannot be written, which is reported elsewhere
             _remove_unless_locked(left)
 
 
@@ -662,10 +662,10 @@ def parse_record(
     except ValidationError as failure:
         problems = failure.errors(include_url=False, include_input=False, include_context=False)
         shown = [
-            f"{brief(ValueError('.'.join(map(str, each['loc']))), 80)}: {brief(ValueError(each['msg']))}"
-            if each["loc"]
-            else brief(ValueError(each["msg"]))
-            for each in problems[:3]
+            f"{brief(ValueError('.'.join(map(str, problem['loc']))), 80)}: {brief(ValueError(problem['msg']))}"
+            if problem["loc"]
+            else brief(ValueError(problem["msg"]))
+            for problem in problems[:3]
         ]
         more = f"; and {len(problems) - 3:,} more" if len(problems) > 3 else ""
         raise error(f"{source} {fault}: {'; '.join(shown)}{more}. {advice}") from failure

@@ -1,4 +1,4 @@
-"""What there is to choose from, and what was trained: `vglm list recipes`, `vglm runs`.
+"""Listings of available recipes, components and formats, and of finished runs: `vglm list recipes`, `vglm runs`.
 
 Nothing is described twice: a line is the first comment of the recipe's or config's own file, a format's own schema, a
 metric's own title.
@@ -7,6 +7,9 @@ metric's own title.
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+from rich.cells import cell_len, chop_cells
 
 from vglm.config import repo_root
 from vglm.errors import ConfigError, WorkbenchError, brief
@@ -19,14 +22,14 @@ _COMMENT = re.compile(r"^#\s*(?![@\s])(.+)$", re.MULTILINE)
 
 
 def list_kind(kind: str) -> list[str]:
-    """What can be chosen of a kind, a line of at most `WIDTH` columns each: its name and what it is.
+    """What can be chosen of a kind, a line of at most `WIDTH` terminal columns each: its name and what it is.
 
     Args:
         kind: One of `KINDS`.
     """
-    found = dict(KINDS[kind]())
-    width = min(max(map(len, found)), WIDTH // 3)
-    return [_cut(f"{name:<{width}}  {text}") for name, text in found.items()]
+    descriptions = dict(KINDS[kind]())
+    width = min(max(map(cell_len, descriptions)), WIDTH // 3)
+    return [_cut(f"{_padded(name, width)}  {text}") for name, text in descriptions.items()]
 
 
 def choices(group: str) -> dict[str, str]:
@@ -43,9 +46,9 @@ def choices(group: str) -> dict[str, str]:
 
 
 def _first_comment(path: Path) -> str:
-    """The sentence that a config file begins with, as far as it stands on one line."""
-    found = _COMMENT.search(path.read_text(encoding="utf-8"))
-    text = "" if found is None else found[1].removeprefix(f"recipes/{path.parent.name}/{path.name}: ")
+    """The sentence that a config file begins with, where it stands on one line."""
+    match = _COMMENT.search(path.read_text(encoding="utf-8"))
+    text = "" if match is None else match[1].removeprefix(f"recipes/{path.parent.name}/{path.name}: ")
     return re.split(r"(?<=[.?!]) (?=[A-Z])", text)[0]
 
 
@@ -87,29 +90,31 @@ def list_runs(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: there is no such folder. Pass one with runs below it, or train one: vglm train")
-    found: list[tuple[str, list[str], str]] = []
+    runs: list[tuple[str, list[str], str]] = []
     for path in folder.rglob(RECORD_FILE):
         run = Run(path.parent)
         try:
             if run.result is not None:
-                data = Path(str(run.config["dataset"].get("path") or run.config["dataset"]["_target_"])).name
-                data = data.rpartition(".")[2] if data.startswith("vglm.") else data
-                started = f"{run.started:%Y-%m-%d %H:%M}"
-                found.append(
-                    (run.started.isoformat(), [run.record.recipe, data, _score_of(run), started], str(run.folder))
-                )
+                row = [run.record.recipe, _data_of(run.config["dataset"]), _score_of(run)]
+                runs.append((f"{run.started:%Y-%m-%d %H:%M:%S}", row, str(run.folder)))
         except WorkbenchError as error:
-            found.append(("", ["?", "?", brief(error, 30), "?"], str(run.folder)))
-    if not found:
+            runs.append(("?", ["?", "?", brief(error, 30)], str(run.folder)))
+    if not runs:
         raise ConfigError(f"{folder} holds no finished run. Train one first: vglm train")
-    rows = [["recipe", "data", "score", "started (UTC)"], *(row for _, row, _ in sorted(found))]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    folders = [where for _, _, where in sorted(found)]
-    return [
-        lines[0],
-        *(line for pair in zip(lines[1:], (f"  {each}" for each in folders), strict=True) for line in pair),
-    ]
+    runs.sort(key=lambda run: (run[0] != "?", run))
+    rows = [["recipe", "data", "score"], *(row for _, row, _ in runs)]
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    head, *lines = ("  ".join(map(_padded, row, widths)).rstrip() for row in rows)
+    pairs = ((line, f"  {started[:16]:<16}  {where}") for line, (started, _, where) in zip(lines, runs, strict=True))
+    return [head, f"  {'started (UTC)':<16}  folder", *(line for pair in pairs for line in pair)]
+
+
+def _data_of(dataset: Mapping[str, Any]) -> str:
+    """The name of a data set's file or folder, of a mixture those of its parts, else of what makes it."""
+    parts = dataset.get("datasets")
+    if isinstance(parts, Mapping):
+        return " + ".join(_data_of(part) for part in parts.values())
+    return Path(str(dataset["path"])).name if dataset.get("path") else str(dataset["_target_"]).rpartition(".")[2]
 
 
 def _score_of(run: Run) -> str:
@@ -125,8 +130,19 @@ def _score_of(run: Run) -> str:
         is_share = content["metrics"][name]["unit"] == "%"
     except (KeyError, TypeError):
         return "evaluated, without a test score"
-    return f"{name} {' → '.join(f'{100 * each:.1f}' if is_share else f'{each:.3g}' for each in shown)}"
+    return f"{name} {' → '.join(f'{100 * score:.1f}' if is_share else f'{score:.3g}' for score in shown)}"
+
+
+def _padded(text: str, width: int) -> str:
+    """A text with blanks up to a number of terminal columns, of which a Chinese character takes two."""
+    return text + " " * (width - cell_len(text))
 
 
 def _cut(line: str) -> str:
-    return line.rstrip() if len(line) <= WIDTH else f"{line[: WIDTH - 3].rpartition(' ')[0].rstrip(' ,:;')}..."
+    line = line.rstrip()
+    if cell_len(line) <= WIDTH:
+        return line
+    head = chop_cells(line, WIDTH - 3)[0]
+    if f"{head[-1]}{line[len(head)]}".isascii():  # within an English word; Chinese may end anywhere
+        head = head.rpartition(" ")[0]
+    return f"{head.rstrip(' ,:;，：；')}..."

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from vglm.config import read_run_values
 from vglm.config.aliases import FIELDS
-from vglm.errors import AdapterError, CheckpointError, ConfigError, WorkbenchError, brief, message_of
+from vglm.errors import AdapterError, CheckpointError, ConfigError, WorkbenchError, brief, message_of, typed
 from vglm.files import inside, parse_record, read_record, read_text, recover
 
 CONFIG_FILE = "config.yaml"
@@ -68,12 +68,12 @@ class ProtocolPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataPlan:
-    """How the data was divided, as far as anybody asks.
+    """How the data was divided; only the fields that are used.
 
     Attributes:
         protocol: None for a run of its own.
         divided: By what, in words; None of a mixture and of generated data.
-        group: How it is told which samples belong together, in words; None likewise.
+        group: How it was determined which samples belong together, in words; None likewise.
         seed: Of the division, or of the mixing; None where nothing was drawn.
         validation: What was held out of the training samples, in words; None where the data has a validation split.
         task: Of a mixture, the name of the data set that is tested on.
@@ -160,7 +160,7 @@ class ForgettingRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """What `run.json` says, as far as anybody asks.
+    """The content of `run.json`; only the fields that are used.
 
     Attributes:
         recipe: The recipe's name.
@@ -250,7 +250,7 @@ class CheckpointScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogLine:
-    """A line of `log.jsonl`, as far as anybody asks.
+    """A line of `log.jsonl`; only the fields that are used.
 
     Attributes:
         step: Optimizer steps made.
@@ -265,14 +265,14 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationEvent:
-    """That somebody looked at scores of a test set, a line of `evaluations.jsonl`.
+    """A scoring of a test set, a line of `evaluations.jsonl`.
 
     Attributes:
         time: When, as ISO 8601.
         folder: Name of the evaluation folder.
         test: Hash of the test samples.
         primary: The metric that the verdict rests on.
-        metrics: All metrics that were asked for.
+        metrics: All metrics requested.
         answered: Whether the models answered; else stored answers were scored.
     """
 
@@ -289,7 +289,7 @@ class EvaluationEvent:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder; its files are read when they are asked for, once.
+    """A run folder; its files are read on first access.
 
     Attributes:
         folder: `outputs/<recipe>/<time>`, or below a sweep's folder.
@@ -325,32 +325,32 @@ class Run:
             return cls.latest(outputs, unverified=unverified)
         if not isinstance(run, str | os.PathLike):  # as a command line may say it
             raise ConfigError(f"run: expected the folder of a run, outputs/<recipe>/<time>, or latest, got {run!r}.")
-        found = cls(Path(run), unverified)
-        if not _is_folder(found.folder):
+        opened = cls(Path(run), unverified)
+        if not _is_folder(opened.folder):
             shown = brief(ValueError(str(run)))
             raise ConfigError(f"run {shown!r}: there is no such folder. Pass outputs/<recipe>/<time>, or run=latest.")
-        missing = [name for name in (CONFIG_FILE, RECORD_FILE) if not (found.folder / name).is_file()]
-        if found.result is None:
+        missing = [name for name in (CONFIG_FILE, RECORD_FILE) if not (opened.folder / name).is_file()]
+        if opened.result is None:
             missing.append(f"{RESULTS[0]}/ or {RESULTS[1]}/")
-            if (kept := found.kept) is not None and len(missing) == 1:
+            if (unverified_result := opened.unverified_result) is not None and len(missing) == 1:
                 raise ConfigError(
-                    f"{found.folder} holds {kept.name}/ alone: what was saved was not compared with what was trained,"
-                    f" or is not the same. Go on with the run: python train.py resume={run}; or evaluate it as it is:"
-                    " unverified=true"
+                    f"{opened.folder} holds {unverified_result.name}/ alone: what was saved was not compared with"
+                    f" what was trained, or is not the same. Go on with the run: {typed('train')} resume={run}; or"
+                    " evaluate it as it is: unverified=true"
                 )
         if missing:
-            there = sorted(path.name for path in found.folder.iterdir())
+            there = sorted(path.name for path in opened.folder.iterdir())
             more = f" and {len(there) - 10} more" if len(there) > 10 else ""
             advice = "Pass the folder that train.py printed"
             if CONFIG_FILE not in missing:
-                advice += f", or continue the run: python train.py resume={run}"
+                advice += f", or continue the run: {typed('train')} resume={run}"
             elif "config.json" in there:
                 advice += f"; it looks like a model, which evaluate.py takes as model.path_or_id={run}"
             raise ConfigError(
                 f"run '{run}' is no finished run: it lacks {', '.join(missing)} and holds"
                 f" {brief(ValueError(', '.join(there[:10]) or 'nothing'), 400)}{more}. {advice}"
             )
-        return found
+        return opened
 
     @classmethod
     def latest(cls, outputs: Path, *, unverified: bool = False) -> "Run":
@@ -371,14 +371,14 @@ class Run:
                 dated.append((run.started, run))
             except WorkbenchError as error:
                 _warn(f"latest passes over {run.folder}: {error}")
-        for _, run in sorted(dated, key=lambda each: (each[0], each[1].folder), reverse=True):
+        for _, run in sorted(dated, key=lambda row: (row[0], row[1].folder), reverse=True):
             try:
                 _ = run.config
             except ConfigError as error:
                 _warn(f"latest passes over {run.folder}: {error}")
             else:
                 return run
-        raise WorkbenchError(f"{outputs} holds no finished run. Train one first: python train.py")
+        raise WorkbenchError(f"{outputs} holds no finished run. Train one first: {typed('train')}")
 
     @classmethod
     def find(cls, paths: Sequence[Path]) -> list["Run"]:
@@ -399,10 +399,10 @@ class Run:
         for path in paths:
             if not _is_folder(path):
                 raise ConfigError(f"{path}: there is no such folder. Pass run folders, or one that holds them.")
-            found = list(_finished(path))
-            if not found:
-                raise ConfigError(f"{path} holds no finished run. Train one first: python train.py")
-            for run in found:
+            finished = list(_finished(path))
+            if not finished:
+                raise ConfigError(f"{path} holds no finished run. Train one first: {typed('train')}")
+            for run in finished:
                 # all are checked before anybody works with one
                 _ = run.config, run.record, run.splits, run.log, run.checkpoint_scores
                 runs[run.folder.resolve()] = run
@@ -420,7 +420,7 @@ class Run:
             raise ConfigError(f"{path} is no file. Train again, or restore it.")
         config = read_run_values(path)
         parts = [config.get(name) for name in ("model", "dataset", "method", "trainer")]
-        if not all(isinstance(each, dict) and isinstance(each.get("_target_"), str) for each in parts):
+        if not all(isinstance(part, dict) and isinstance(part.get("_target_"), str) for part in parts):
             raise ConfigError(
                 f"{path} is no config of train.py: expected model, dataset, method and trainer, each with a _target_."
                 " Restore the file."
@@ -468,11 +468,11 @@ class Run:
     @property
     def result(self) -> Path | None:
         """The adapter's folder, or the model's after full tuning; None while there is none."""
-        found = [inside(self.folder, name, error=AdapterError) for name in RESULTS if (self.folder / name).is_dir()]
-        return found[0] if found else self.kept if self.unverified else None
+        folders = [inside(self.folder, name, error=AdapterError) for name in RESULTS if (self.folder / name).is_dir()]
+        return folders[0] if folders else self.unverified_result if self.unverified else None
 
     @property
-    def kept(self) -> Path | None:
+    def unverified_result(self) -> Path | None:
         """The folder of a result that failed its check after training; None where there is none."""
         names = [f"{name}{UNVERIFIED}" for name in RESULTS if (self.folder / f"{name}{UNVERIFIED}").is_dir()]
         return inside(self.folder, names[0], error=AdapterError) if names else None
@@ -490,7 +490,7 @@ class Run:
     @property
     def size(self) -> int:
         """Bytes of the result's weights."""
-        return 0 if self.result is None else sum(each.stat().st_size for each in self.result.rglob("*.safetensors"))
+        return 0 if self.result is None else sum(path.stat().st_size for path in self.result.rglob("*.safetensors"))
 
     @property
     def splits(self) -> SplitsRecord | None:

@@ -1,4 +1,4 @@
-"""Names that have changed: as older runs, and users' own recipes and commands, still have them.
+"""Former names of keys, components and choices, as older runs, recipes and commands still use them.
 
     training: {...}                                 checkpoint_selection: {...}
     _target_: vglm.data.synthetic.*                 _target_: vglm.worlds.*
@@ -31,12 +31,12 @@ FIELDS: Mapping[str, str] = {
 """Keys of the files that runs and evaluations consist of."""
 
 VALUES: Mapping[str, Callable[[Any], Any]] = {
-    "splits": lambda given: (
-        [SPLITS.get(name, name) for name in given]
-        if isinstance(given, list) and all(isinstance(name, str) for name in given)
-        else SPLITS.get(given, given)
-        if isinstance(given, str)
-        else given
+    "splits": lambda names: (
+        [SPLITS.get(name, name) for name in names]
+        if isinstance(names, list) and all(isinstance(name, str) for name in names)
+        else SPLITS.get(names, names)
+        if isinstance(names, str)
+        else names
     )
 }
 """By a key's name now: what becomes of its value, of a top-level key or one that was renamed."""
@@ -77,11 +77,11 @@ class _Renaming:
     """Reads one config, and keeps what it renamed.
 
     Attributes:
-        given: Dotted keys that the command line names, which count more than an older name in a file.
+        overridden: Dotted keys that the command line names, which count more than an older name in a file.
         notes: Old name -> new name.
     """
 
-    given: Collection[str] = ()
+    overridden: Collection[str] = ()
     notes: dict[str, str] = field(default_factory=dict)
 
     def node(self, values: Mapping[str, Any], path: str, names: Mapping[str, str]) -> dict[str, Any]:
@@ -115,28 +115,28 @@ class _Renaming:
             self.notes[f"{path}={value}"] = f"{path}={new}"
             return new
         if isinstance(value, list):
-            return [self.value("", each, f"{path}[{index}]") for index, each in enumerate(value)]
+            return [self.value("", item, f"{path}[{index}]") for index, item in enumerate(value)]
         return value
 
     def merged(self, new: Any, old: Any, path: str) -> Any:
         """What stands under an older name, over what stands under the new one, but below the command line."""
         if isinstance(new, Mapping) and isinstance(old, Mapping):
-            return {**new, **{key: self.merged(new.get(key), each, f"{path}.{key}") for key, each in old.items()}}
-        return new if path in self.given else old
+            return {**new, **{key: self.merged(new.get(key), value, f"{path}.{key}") for key, value in old.items()}}
+        return new if path in self.overridden else old
 
     def divided(self, values: dict[str, Any], path: str) -> dict[str, Any]:
         """A data set whose division stood in keys of its own."""
         former = {key for _, keys in _DIVISIONS.values() for key in keys} | {"protocol"}
-        found = {key: value for key, value in values.items() if key in former}
-        if not found:
+        moved = {key: value for key, value in values.items() if key in former}
+        if not moved:
             return values
-        kind, keys = _DIVISIONS.get(found.get("protocol"), _DIVISIONS[None])
+        kind, keys = _DIVISIONS.get(moved.get("protocol"), _DIVISIONS[None])
         division = {"_target_": f"vglm.data.division.{kind}", **(values.get("division") or {})}
-        if found.get("protocol") is not None:
+        if moved.get("protocol") is not None:
             division["_target_"] = f"vglm.data.division.{kind}"
-        division |= {key: value for key, value in found.items() if key in keys}
-        self.notes |= {f"{path}{key}": f"{path}division.{key}" for key in found if key in keys}
-        return {**{key: value for key, value in values.items() if key not in found}, "division": division}
+        division |= {key: value for key, value in moved.items() if key in keys}
+        self.notes |= {f"{path}{key}": f"{path}division.{key}" for key in moved if key in keys}
+        return {**{key: value for key, value in values.items() if key not in moved}, "division": division}
 
 
 def current_target(target: str) -> str:
@@ -147,15 +147,15 @@ def current_target(target: str) -> str:
     return target
 
 
-def rename(values: Mapping[str, Any], source: str, given: Collection[str] = ()) -> dict[str, Any]:
+def rename(values: Mapping[str, Any], source: str, overridden: Collection[str] = ()) -> dict[str, Any]:
     """A config in today's names, with a note on stderr where it had others.
 
     Args:
         values: Plain values, not resolved.
         source: Where they come from, for the note.
-        given: Dotted keys (today's names) that the command line names.
+        overridden: Dotted keys (today's names) that the command line names.
     """
-    renaming = _Renaming(given)
+    renaming = _Renaming(overridden)
     renamed = renaming.node(values, "", KEYS)
     note(source, renaming.notes)
     return renamed
@@ -168,8 +168,8 @@ def rename_override(argument: str) -> str:
     group, at, package = key.partition("@")
     first, dot, rest = (package or group).partition(".")
     path = KEYS.get(first, first) + dot
-    path += ".".join(ARGUMENTS.get(each, each) for each in rest.split(".")) if at else rest
-    value = ",".join(CHOICES.get((group, each), each) for each in value.split(","))
+    path += ".".join(ARGUMENTS.get(part, part) for part in rest.split(".")) if at else rest
+    value = ",".join(CHOICES.get((group, part), part) for part in value.split(","))
     return f"{left[: len(left) - len(key)]}{f'{group}@{path}' if at else path}{equals}{value}"
 
 

@@ -42,7 +42,7 @@ def entry_point(config_name: str) -> "Callable[[Callable[[DictConfig], Any]], Ca
         A decorator that turns `main(cfg)` into a `main()` that reads the command line.
     """
     arguments: list[str] = []
-    given: list[str] = []
+    typed: list[str] = []
     is_running = False
     sweep = _Sweep()
 
@@ -53,12 +53,14 @@ def entry_point(config_name: str) -> "Callable[[Callable[[DictConfig], Any]], Ca
             sys.argv[1:] = arguments  # as typed, for the run's record
             is_running = True
             begin()
-            sweep.begin_run(_overrides(given))
+            sweep.begin_run(_overrides(typed))
             try:
                 from hydra.core.hydra_config import HydraConfig
 
                 from vglm.config.overrides import in_todays_names
+                from vglm.config.resolvers import register_resolvers
 
+                register_resolvers()  # which a worker of a launcher has not
                 result = task(in_todays_names(cfg, _overrides(arguments), HydraConfig.get().runtime.choices))
             except WorkbenchError as error:
                 _exit(error)
@@ -87,8 +89,8 @@ def entry_point(config_name: str) -> "Callable[[Callable[[DictConfig], Any]], Ca
                 from vglm.config.resolvers import register_resolvers
 
                 register_resolvers()
-                given[:] = sys.argv[1:] = take_file(own, config_name)
-                if not any(each.partition("=")[0] in _WITHOUT_RUN for each in own):
+                typed[:] = sys.argv[1:] = take_file(own, config_name)
+                if not any(argument.partition("=")[0] in _WITHOUT_RUN for argument in own):
                     check_composable(config_name, _overrides(sys.argv[1:]))
                 os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let Hydra's own errors come through to here
                 conf = str(repo_root() / "conf")
@@ -149,10 +151,10 @@ def _is_of_config(error: Exception) -> bool:
 
 
 def _take_quiet(arguments: Sequence[str]) -> list[str]:
-    """The arguments without those that ask to be quiet, which is heeded."""
-    if any(each in QUIET for each in arguments):
+    """Remove the options for quiet output from the arguments, and apply them."""
+    if any(argument in QUIET for argument in arguments):
         be_quiet()
-    return [each for each in arguments if each not in QUIET]
+    return [argument for argument in arguments if argument not in QUIET]
 
 
 def _take_allowed(arguments: Sequence[str]) -> list[str]:
@@ -160,13 +162,13 @@ def _take_allowed(arguments: Sequence[str]) -> list[str]:
     from vglm.config.targets import OPTION, allow_targets
 
     rest: list[str] = []
-    given = iter(arguments)
-    for argument in given:
+    remaining = iter(arguments)
+    for argument in remaining:
         name, equals, value = argument.partition("=")
         if name != OPTION:
             rest.append(argument)
             continue
-        allow_targets(value if equals else next(given, ""))
+        allow_targets(value if equals else next(remaining, ""))
     return rest
 
 

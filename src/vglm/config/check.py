@@ -7,7 +7,7 @@
           trainer.max_steps: expected int, got 'many'
 
 Signatures are read from the source, see `vglm.config.signatures`. Only when nothing is wrong with any name or type are
-components imported, and those that are dataclasses built once: their `__post_init__` has its say too.
+components imported, and those that are dataclasses built once, so that their `__post_init__` checks them too.
 """
 
 import difflib
@@ -89,6 +89,7 @@ _LIMITS: dict[str, tuple[Callable[[object], bool], str]] = {
     "logging_steps": (_positive_number, "a positive number"),
     "save_steps": (_positive_number, "a positive number"),
     "seed": (_random_seed, "an integer from 0 to 4294967295"),
+    "fsdp": (_or_null(lambda value: isinstance(value, bool | str)), "true, or null to leave the model whole"),
     "max_length": (_positive_integer, "a positive integer"),
     "packing": (_or_null(_positive_integer), "a positive integer, or null for no packing"),
     "limit": (_or_null(_positive_integer), "a positive integer, or null for all samples"),
@@ -121,13 +122,13 @@ def check_config(cfg: DictConfig | Mapping[str, Any], config_name: str = "train"
     from vglm.config.overrides import top_level_keys  # with Hydra, which a single component needs not
 
     cfg = cfg if isinstance(cfg, DictConfig) else OmegaConf.create(dict(cfg))
-    known = top_level_keys(config_name)
-    problems = [f"{key[:_SHOWN]}: no such key{_hint(key, known)}" for key in map(str, cfg) if key not in known]
+    keys = top_level_keys(config_name)
+    problems = [f"{key[:_SHOWN]}: no such key{_hint(key, keys)}" for key in map(str, cfg) if key not in keys]
     components: list[tuple[str, DictConfig]] = []
     problems += _problems(cfg, "", components)
     own = signature_of(config_name)
-    given = {str(key): cfg[key] for key in cfg if str(key) in own.parameters and _is_plain(cfg, str(key))}
-    problems += _value_problems(given, own, "", FUNCTIONS[config_name])
+    values = {str(key): cfg[key] for key in cfg if str(key) in own.parameters and _is_plain(cfg, str(key))}
+    problems += _value_problems(values, own, "", FUNCTIONS[config_name])
     if not problems:
         problems += [problem for path, node in components for problem in _construction_problems(node, path)]
     if problems:
@@ -144,8 +145,8 @@ def check_component(component: Mapping[str, Any], path: str) -> None:
     Raises:
         ConfigError: Lists all problems, one a line; or a value asks to be replaced by something else.
     """
-    if found := interpolation_in(component):
-        raise ConfigError(f"{path}: {found[:_SHOWN]!r} asks to be replaced by something else.")
+    if interpolation := interpolation_in(component):
+        raise ConfigError(f"{path}: {interpolation[:_SHOWN]!r} asks to be replaced by something else.")
     try:
         node = OmegaConf.create(dict(component))
     except OmegaConfBaseException as error:
@@ -186,7 +187,7 @@ def _problems(node: DictConfig, path: str, components: list[tuple[str, DictConfi
             problems += _problems(values[name], f"{where}.", components)
         elif isinstance(values[name], ListConfig):
             problems += _item_problems(values[name], where, components)
-        elif OmegaConf.is_interpolation(node, name):  # said of the value it stands for
+        elif OmegaConf.is_interpolation(node, name):  # reported for the value it refers to
             continue
         elif name in _LIMITS and not _LIMITS[name][0](values[name]):
             problems.append(f"{where} must be {_LIMITS[name][1]}, got {_show(values[name])}")
@@ -238,8 +239,8 @@ def _component_problems(values: Mapping[str, Any], missing: set[str], path: str)
             yield f"{path}.{name} must be {expected}, got {str(values[name])[:80]!r}"
     if values.get("_partial_") and "." not in path:
         yield f"{path}._partial_: the whole component is needed; leave it out"
-    given = {name: value for name, value in values.items() if name not in _HYDRA_KEYS}
-    yield from _value_problems(given, signature, f"{path}.", str(target))
+    arguments = {name: value for name, value in values.items() if name not in _HYDRA_KEYS}
+    yield from _value_problems(arguments, signature, f"{path}.", str(target))
     if not values.get("_partial_"):
         for name, parameter in sorted(signature.parameters.items()):
             if parameter.is_required and name not in {*values, *missing}:
@@ -283,17 +284,17 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """The closest of some names as the end of a message, or nothing where none is close."""
     names = sorted(candidates)
     close = difflib.get_close_matches(name[:200], names, n=1) or [
-        each for each in names if name and each.startswith(name)
+        candidate for candidate in names if name and candidate.startswith(name)
     ]
     return f"; did you mean `{close[0]}`?" if close else ""
 
 
-def _hint(key: str, known: set[str]) -> str:
+def _hint(key: str, allowed: set[str]) -> str:
     """What a top-level key that there is not may have been meant to be."""
     from vglm.config.foreign import translate
 
     ours = translate(key)
-    return f"; LLaMA-Factory's or ms-swift's `{key}` is {ours} here" if ours else did_you_mean(key, known)
+    return f"; LLaMA-Factory's or ms-swift's `{key}` is {ours} here" if ours else did_you_mean(key, allowed)
 
 
 def _plain(value: Any) -> Any:
@@ -319,7 +320,7 @@ def _fits(value: Any, annotation: Any) -> bool:
     if not isinstance(kind, type):
         return True
     if issubclass(kind, Enum):
-        return value in [each.value for each in kind]
+        return value in [member.value for member in kind]
     if kind is bool:
         return isinstance(value, bool)
     if kind is int:
@@ -331,16 +332,16 @@ def _fits(value: Any, annotation: Any) -> bool:
     if issubclass(kind, Mapping):
         return isinstance(value, DictConfig)
     if issubclass(kind, Iterable):
-        items = [each for each in arguments if each is not Ellipsis]
-        return isinstance(value, ListConfig) and (len(items) != 1 or all(_fits(each, items[0]) for each in value))
+        items = [argument for argument in arguments if argument is not Ellipsis]
+        return isinstance(value, ListConfig) and (len(items) != 1 or all(_fits(item, items[0]) for item in value))
     return True
 
 
 def _fits_one(value: Any, alternatives: list[Any]) -> bool:
     """Whether a value can be one of several types; a plain value is no class's where it could be something else."""
-    spelled = [each for each in alternatives if _is_spelled(each)]
+    spelled = [alternative for alternative in alternatives if _is_spelled(alternative)]
     is_open = len(spelled) < len(alternatives) and (isinstance(value, DictConfig) or not set(spelled) - {type(None)})
-    return is_open or any(_fits(value, each) for each in spelled)
+    return is_open or any(_fits(value, kind) for kind in spelled)
 
 
 def _is_spelled(annotation: Any) -> bool:
@@ -354,17 +355,17 @@ def _choices(annotation: Any) -> list[str]:
     """The values that an annotation lists by name; none where it is open."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
-        return [str(each) for each in arguments]
+        return [str(argument) for argument in arguments]
     if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return [str(each.value) for each in annotation]
-    return [choice for each in arguments for choice in _choices(each)]
+        return [str(member.value) for member in annotation]
+    return [choice for argument in arguments for choice in _choices(argument)]
 
 
 def _describe(annotation: Any) -> str:
     """An annotation as a user would write it: `int`, `list[str] | str`, `'none', 'wandb' or 'tensorboard'`."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        return " | ".join(_describe(each) for each in _without_spelling(arguments))
+        return " | ".join(_describe(argument) for argument in _without_spelling(arguments))
     if origin is Literal:
         return f"one of {', '.join(map(repr, arguments))}"
     if origin in (list, Sequence) and typing.get_origin(arguments[0]) is Literal:
@@ -372,7 +373,7 @@ def _describe(annotation: Any) -> str:
     if annotation is types.NoneType:
         return "null"
     if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return f"one of {', '.join(repr(each.value) for each in annotation)}"
+        return f"one of {', '.join(repr(member.value) for member in annotation)}"
     if isinstance(annotation, type) and not arguments:
         return annotation.__name__
     return re.sub(r"(\w+\.)+", "", str(annotation))
@@ -380,5 +381,5 @@ def _describe(annotation: Any) -> str:
 
 def _without_spelling(alternatives: tuple[Any, ...]) -> list[Any]:
     """`SaveStrategy | str` means the names of a strategy, not any text."""
-    has_names = any(isinstance(each, type) and issubclass(each, Enum) for each in alternatives)
-    return [each for each in alternatives if not (has_names and each is str)]
+    has_names = any(isinstance(alternative, type) and issubclass(alternative, Enum) for alternative in alternatives)
+    return [alternative for alternative in alternatives if not (has_names and alternative is str)]

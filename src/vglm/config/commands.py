@@ -19,6 +19,17 @@ WITH_VALUE = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-
 Run = Callable[[argparse.Namespace], int | None]
 
 
+def add_allow_target(add: Callable[..., object]) -> None:
+    """Add the option by which a command builds components of packages of the user's, see `allow_targets`."""
+    add(
+        "--allow-target",
+        metavar="PACKAGE",
+        action="append",
+        default=[],
+        help="a package of yours whose components and metrics may be named, repeatable; what others name is not built",
+    )
+
+
 class Commands:
     """The subcommands of a parser.
 

@@ -7,7 +7,7 @@
 
     describe(peft.LoraConfig(r=4))             {"_target_": "peft.LoraConfig", "_convert_": "all", "r": 4}
 
-What `describe` gives is kept in a run's `config.yaml`, from which the command line goes on with the run.
+The result of `describe` is saved in a run's `config.yaml`, from which the command line resumes the run.
 """
 
 import dataclasses
@@ -36,22 +36,22 @@ _COMPONENT = "_component"
 """Attribute of an object that says how it was made."""
 
 
-def component(group: str, given: Any = None) -> Any:
-    """What was given as a component, with what was left out filled in from `conf/`.
+def component(group: str, value: Any = None) -> Any:
+    """A value as a component, with what was left out filled in from `conf/`.
 
     Args:
         group: A key of `conf/train.yaml` that holds a component.
-        given: None for the default; the name of a file in `conf/<group>/`; keys and values to put over the default; a
+        value: None for the default; the name of a file in `conf/<group>/`; keys and values to put over the default; a
             whole component, with a `_target_`. Anything else is an object, and is returned.
 
     Raises:
         ConfigError: There is no such file, or it lacks a value that must be given.
     """
-    if given is None or isinstance(given, str):
-        return deepcopy(_from_conf(group, given))
-    if isinstance(given, Mapping) and "_target_" not in given:
-        return {**_from_conf(group, None), **given}
-    return given
+    if value is None or isinstance(value, str):
+        return deepcopy(_from_conf(group, value))
+    if isinstance(value, Mapping) and "_target_" not in value:
+        return {**_from_conf(group, None), **value}
+    return value
 
 
 def is_file_of(group: str, name: str) -> bool:
@@ -102,12 +102,12 @@ def describe(value: Any) -> dict[str, Any]:
             as a config of peft or `TrainingArguments`, of which all that is no default is taken.
 
     Returns:
-        A component. Of any other object one that is refused when somebody tries to build it, with the reason.
+        A component. Of any other object one that is refused when it is built, with the reason.
     """
     owner = value[0] if isinstance(value, tuple) and value else value
     try:
         if isinstance(value, Mapping):
-            return {str(key): _plain(each) for key, each in value.items()}
+            return {str(key): _plain(item) for key, item in value.items()}
         if isinstance(made := vars(owner).get(_COMPONENT), Mapping):
             return dict(made)
         return _describe_object(value)
@@ -144,17 +144,17 @@ def _describe_object(value: Any) -> dict[str, Any]:
         TypeError: It is something else, or may not be built.
     """
     if isinstance(value, functools.partial) and not value.args:
-        arguments = {name: _plain(each) for name, each in value.keywords.items()}
+        arguments = {name: _plain(keyword) for name, keyword in value.keywords.items()}
         return {"_target_": _public_name(value.func), "_partial_": True, **arguments}
     if inspect.isfunction(value):
         return {"_target_": _public_name(value), "_partial_": True}
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         raise TypeError(f"{type(value)} has no fields")
-    names = [each.name for each in dataclasses.fields(value) if each.init and hasattr(value, each.name)]
+    names = [field.name for field in dataclasses.fields(value) if field.init and hasattr(value, field.name)]
     try:
         defaults = vars(type(value)())
     except Exception:  # one that requires some of its fields, or refuses their defaults
-        defaults = {each.name: each.default for each in dataclasses.fields(value)}
+        defaults = {field.name: field.default for field in dataclasses.fields(value)}
     changed = [name for name in names if name not in defaults or getattr(value, name) != defaults[name]]
     target = _public_name(type(value))
     return {"_target_": target, "_convert_": "all", **{name: _plain(getattr(value, name)) for name in changed}}
@@ -187,7 +187,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, set | frozenset):
         return sorted(map(_plain, value), key=str)
     if isinstance(value, Sequence):

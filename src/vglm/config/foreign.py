@@ -11,7 +11,7 @@ from typing import Any
 
 from vglm.config.overrides import top_level_keys
 from vglm.config.signatures import read_signature
-from vglm.errors import ConfigError
+from vglm.errors import ConfigError, typed
 
 _NOTHING = ""
 TRANSLATIONS: Mapping[str, str] = {
@@ -52,6 +52,7 @@ TRANSLATIONS: Mapping[str, str] = {
     "stage": _NOTHING,
     "target_modules": "method.target_modules",
     "template": _NOTHING,
+    "torch_dtype": "model.dtype",
     "train_type": "method",
     "tuner_type": "method",
     "use_dora": "method=dora",
@@ -86,7 +87,7 @@ _VALUES = {"full": "full", "freeze": "components", "lora": "lora", "4": "nf4", "
 
 
 def translate(key: str) -> str | None:
-    """What a key of theirs is called here: empty where nothing has to be said, None where there is no such thing."""
+    """Our name of one of their keys: empty where it is not needed, None where there is no equivalent."""
     ours = TRANSLATIONS.get(key)
     is_trainers = ours is None and key in read_signature("transformers.TrainingArguments").parameters
     return f"trainer.{key}" if is_trainers else ours
@@ -105,14 +106,14 @@ def refuse_foreign(values: Mapping[str, Any], source: str, config_name: str) -> 
     """
     if not _SURE & set(values):
         return
-    known = top_level_keys(config_name)
+    keys = top_level_keys(config_name)
     lines: list[str] = []
     same: list[str] = []
-    command = ["python", f"{config_name}.py", "~recipes"]
+    command = [*typed(config_name).split(), "~recipes"]
     left: dict[str, list[str]] = {"not needed": [], "there is no such thing here": []}
     for key, value in values.items():
         ours = key if key == "output_dir" else translate(key)
-        ours = key if ours is None and key in known else ours
+        ours = key if ours is None and key in keys else ours
         if key in _UNFROZEN:
             ours = _UNFROZEN[key] if value is False else _NOTHING
         elif ours and (value is None or (_is_whole(ours) and not value)):  # switched off, or left to the default
@@ -125,13 +126,13 @@ def refuse_foreign(values: Mapping[str, Any], source: str, config_name: str) -> 
         else:
             lines.append(f"\n  {key} -> {ours}")
         command += [part for part in _with_value(ours, key, value) if part not in command]
-    kept = {
+    unchanged = {
         "below trainer, by the same name": [
-            each.removeprefix("trainer.") for each in same if each.startswith("trainer.")
+            name.removeprefix("trainer.") for name in same if name.startswith("trainer.")
         ],
-        "the same": [each for each in same if not each.startswith("trainer.")],
+        "the same": [name for name in same if not name.startswith("trainer.")],
     }
-    lines += [f"\n  {how}: {', '.join(names)}" for how, names in kept.items() if names]
+    lines += [f"\n  {how}: {', '.join(names)}" for how, names in unchanged.items() if names]
     lines += [f"\n  {why}: {', '.join(names)}" for why, names in left.items() if names]
     if values.get("num_train_epochs") and "max_steps" not in values:  # which comes first where both are set
         command.append("trainer.max_steps=-1")
@@ -154,7 +155,7 @@ def _with_value(ours: str, key: str, value: Any) -> list[str]:
         return ours.split()
     if ours.endswith("dataset.path"):
         return f"{ours}=FILE".split()
-    if ours == "method.target_modules" and value == "all":  # as methods have it unless told otherwise
+    if ours == "method.target_modules" and value == "all":  # the default of methods
         return []
     *choices, ours = ours.split()
     if ours == "dataset.division.fractions" and isinstance(value, float):
@@ -163,5 +164,5 @@ def _with_value(ours: str, key: str, value: Any) -> list[str]:
         value = f"{{{','.join(f'{name}:{part}' for name, part in parts.items())}}}"
     elif isinstance(value, list):
         value = f"[{','.join(map(str, value))}]"
-    known = _VALUES if ours in ("method", "model.quantization") else {}
-    return [*choices, f"{ours}={known.get(str(value), value)}"]
+    renamed = _VALUES if ours in ("method", "model.quantization") else {}
+    return [*choices, f"{ours}={renamed.get(str(value), value)}"]

@@ -1,9 +1,9 @@
-"""Put off what libraries load only because something else is installed.
+"""Defer optional imports of libraries: packages that they load only because these are installed.
 
     defer()
     import peft, transformers.trainer        without datasets, pandas and torch's compiler, four seconds of importing
 
-Nothing is hidden: what is put off counts as installed, and is the same module once its first name is asked for.
+A deferred package counts as installed, and is imported when an attribute of it is first used.
 
 datasets (with pandas)      imported by transformers' Trainer, to tell whether a training set is one of its tables
 wandb                       as datasets, where it is not asked for
@@ -35,7 +35,7 @@ _COMPILE_LATER = "bitsandbytes"
 
 def defer() -> None:
     """Put off what was not imported before; calling it again changes nothing."""
-    if not any(isinstance(each, _Finder) for each in sys.meta_path):
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 

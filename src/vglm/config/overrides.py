@@ -26,7 +26,13 @@ _MOST_CHARACTERS = 20_000
 _LONGEST_KEY = 200
 _DEEPEST = 32
 _NONE: Mapping[str, str] = MappingProxyType({})
-_PLUGINS = "hydra._internal.core_plugins."
+_PLUGINS = (
+    "hydra._internal.core_plugins.",
+    "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper",
+    "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
+    "optuna.samplers.",
+)
+"""What Hydra may build: itself, and the plugins that docs/howto/clusters.md names."""
 
 
 def compose(config_name: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
@@ -67,13 +73,13 @@ def in_todays_names(cfg: DictConfig, overrides: Sequence[str], choices: Mapping[
     note("the config", former)
     values = OmegaConf.to_container(cfg)
     assert isinstance(values, dict)
-    given = {rename_override(each).lstrip("+~").partition("=")[0] for each in overrides}
-    renamed = rename({str(key): value for key, value in values.items()}, "the config", given)
+    overridden = {rename_override(override).lstrip("+~").partition("=")[0] for override in overrides}
+    renamed = rename({str(key): value for key, value in values.items()}, "the config", overridden)
     return cfg if renamed == values else OmegaConf.create(renamed)
 
 
 def check_composable(config_name: str, overrides: Sequence[str]) -> DictConfig:
-    """Compose before Hydra does, so that what cannot be composed, or would have Hydra build strange things, is told.
+    """Compose before Hydra does, and report what cannot be composed or would make Hydra build unintended objects.
 
     Args:
         config_name: Name of the config in `conf/`, without suffix.
@@ -87,8 +93,12 @@ def check_composable(config_name: str, overrides: Sequence[str]) -> DictConfig:
     """
     cfg = _composed(config_name, overrides, RunMode.MULTIRUN)
     own = OmegaConf.to_container(cfg.hydra, resolve=False)
-    if strange := [name for name in _targets_of(own) if not str(name).startswith(_PLUGINS)]:
-        raise ConfigError(f"hydra: {str(strange[0])[:200]} may not be built: only Hydra's own plugins are.")
+    search_space = own["sweeper"].get("custom_search_space")  # of Optuna's sweeper: a function to call
+    named = [*_targets_of(own), *([search_space] if search_space else [])]
+    if strange := [name for name in named if not str(name).startswith(_PLUGINS)]:
+        raise ConfigError(
+            f"hydra: {str(strange[0])[:200]} may not be built: only Hydra's own plugins, and those for Ray and Optuna."
+        )
     return cfg
 
 
@@ -100,18 +110,20 @@ def runs_of_sweep(params: Mapping[str, Any], overrides: Sequence[str]) -> int:
         overrides: Of the command line, as given to Hydra.
     """
     counts: dict[str, int] = {}
-    for each in OverridesParser.create().parse_overrides(
+    for override in OverridesParser.create().parse_overrides(
         [*(f"{key}={value}" for key, value in params.items()), *overrides]
     ):
-        counts[each.get_key_element()] = len(list(each.sweep_string_iterator())) if each.is_sweep_override() else 1
+        counts[override.get_key_element()] = (
+            len(list(override.sweep_string_iterator())) if override.is_sweep_override() else 1
+        )
     return math.prod(counts.values())
 
 
 def _targets_of(values: object) -> list[object]:
     if isinstance(values, dict):
         own = [values["_target_"]] if "_target_" in values else []
-        return own + [name for each in values.values() for name in _targets_of(each)]
-    return [name for each in values for name in _targets_of(each)] if isinstance(values, list) else []
+        return own + [name for value in values.values() for name in _targets_of(value)]
+    return [name for value in values for name in _targets_of(value)] if isinstance(values, list) else []
 
 
 def _composed(config_name: str, overrides: Sequence[str], mode: RunMode) -> DictConfig:
@@ -134,7 +146,7 @@ def explain(error: Exception) -> str:
         if choices := _choices_of(group):
             from vglm.config.check import did_you_mean
 
-            same = [each for each in choices if each.partition("/")[2] == name]  # without its folder
+            same = [choice for choice in choices if choice.partition("/")[2] == name]  # without its folder
             close = f"; did you mean `{'` or `'.join(same)}`?" if same else did_you_mean(name, choices)
             return f"{group}={name[:100]}: no such choice{close} There are {', '.join(choices)}."
     if not isinstance(error, HydraException) or len(str(error)) > _MOST_CHARACTERS:
@@ -173,28 +185,28 @@ def loosen(arguments: Sequence[str], config_name: str) -> list[str]:
         ConfigError: An argument is beyond what any setting needs, a group is set to no file of its folder, or the
             recipe's name to a recipe.
     """
-    known = top_level_keys(config_name) | {"recipes", "hydra"}
+    allowed = top_level_keys(config_name) | {"recipes", "hydra"}
 
     def is_field(argument: str) -> bool:
         key, equals, value = argument.partition("=")
         if not equals or argument.startswith(("-", "+", "~")) or "/" in key or "@" in key or key.startswith("hydra."):
             return False
-        return "." in key or key not in known or value.startswith("{")
+        return "." in key or key not in allowed or value.startswith("{")
 
     for argument in arguments:
         _check_shape(argument)
-    renamed = [each if each.startswith("-") else rename_override(each) for each in arguments]
+    renamed = [argument if argument.startswith("-") else rename_override(argument) for argument in arguments]
     note("the command line", {old: new for old, new in zip(arguments, renamed, strict=True) if new != old})
     arguments = renamed
     for argument in arguments:
-        _check_choice(argument, known)
+        _check_choice(argument, allowed)
     return [_quoted(f"++{argument}" if is_field(argument) else argument) for argument in arguments]
 
 
 def _check_shape(argument: str) -> None:
     """Refuse what no setting looks like, and Hydra's parser would take minutes or all stack for."""
     shown = ascii(argument[:60])[1:-1]
-    if any("\ud800" <= each <= "\udfff" for each in argument):
+    if any("\ud800" <= character <= "\udfff" for character in argument):
         raise ConfigError(f"{shown}: this argument is no valid text. Type it in UTF-8.")
     key = argument.partition("=")[0]
     if len(argument) > _MOST_CHARACTERS or len(key) > _LONGEST_KEY:
@@ -203,14 +215,14 @@ def _check_shape(argument: str) -> None:
             f" {_MOST_CHARACTERS:,} with its value."
         )
     depth = deepest = 0
-    for each in argument:
-        depth += (each in "[{(") - (each in ")}]")
+    for character in argument:
+        depth += (character in "[{(") - (character in ")}]")
         deepest = max(deepest, depth)
     if deepest > _DEEPEST:
         raise ConfigError(f"{shown}...: {deepest} brackets in each other, and no setting takes more than {_DEEPEST}.")
 
 
-def _check_choice(argument: str, known: Collection[str]) -> None:
+def _check_choice(argument: str, allowed: Collection[str]) -> None:
     """Refuse a group that is set to what can be no file, and a recipe that would only lend its name."""
     group, equals, value = argument.lstrip("+").partition("=")
     if not equals:
@@ -220,10 +232,10 @@ def _check_choice(argument: str, known: Collection[str]) -> None:
             f"recipe={value[:200]} would only name the run; did you mean recipes={recipe[:200]}? A name of your own"
             " must not begin with a folder of recipes/, nor be the name of a file there."
         )
-    if re.fullmatch(r"\w+", group) and group not in known and (repo_root() / group).is_dir():  # Hydra sees a group
+    if re.fullmatch(r"\w+", group) and group not in allowed and (repo_root() / group).is_dir():  # Hydra sees a group
         from vglm.config.check import did_you_mean
 
-        raise ConfigError(f"{argument[:200]}: no such key{did_you_mean(group, known)}")
+        raise ConfigError(f"{argument[:200]}: no such key{did_you_mean(group, allowed)}")
     if re.fullmatch(r"\w+", group) is None or not (group == "recipes" or (repo_root() / "conf" / group).is_dir()):
         return
     if group != "recipes" and value in ("", "null"):
@@ -232,18 +244,18 @@ def _check_choice(argument: str, known: Collection[str]) -> None:
         parsed = OverridesParser.create().parse_override(argument)
         names = parsed.value() if not parsed.is_sweep_override() else ""
     except HydraException:
-        return  # told by Hydra
+        return  # reported by Hydra
     if not isinstance(names, str | list | type(None)):
         place = "recipes" if group == "recipes" else f"conf/{group}"
         raise ConfigError(f"{argument[:200]}: name one of the files in {place}/: {', '.join(_choices_of(group))}.")
 
 
 def _recipe_of(name: str) -> str | None:
-    """The recipe that somebody who names the run like this may have meant."""
+    """The recipe that a run of this name may have been meant to use."""
     recipes = _choices_of("recipes")
-    if name.partition("/")[0] in {each.partition("/")[0] for each in recipes}:
+    if name.partition("/")[0] in {recipe.partition("/")[0] for recipe in recipes}:
         return name
-    return next((each for each in recipes if each.partition("/")[2] == name), None)
+    return next((recipe for recipe in recipes if recipe.partition("/")[2] == name), None)
 
 
 def _quoted(argument: str) -> str:

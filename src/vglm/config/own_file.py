@@ -38,7 +38,9 @@ def take_file(arguments: Sequence[str], config_name: str) -> list[str]:
     Raises:
         ConfigError: The file is missing, none of ours, or says what cannot be; or see `loosen`.
     """
-    places = [index for index, each in enumerate(arguments) if _is_file(each, arguments[index - 1] if index else "")]
+    places = [
+        index for index, argument in enumerate(arguments) if _is_file(argument, arguments[index - 1] if index else "")
+    ]
     if not places:
         return loosen(arguments, config_name)
     path = Path(arguments[places[0]])
@@ -50,14 +52,20 @@ def take_file(arguments: Sequence[str], config_name: str) -> list[str]:
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{path}: expected keys and values, such as `method: qlora`, found {type(values).__name__}.")
     refuse_foreign(values, str(path), config_name)
-    typed = [each for index, each in enumerate(arguments) if index != places[0]]
+    typed = [argument for index, argument in enumerate(arguments) if index != places[0]]
     own = list(_overrides(values, path, config_name))
-    keys = {each.partition("=")[0].lstrip("+~") for each in typed}
+    keys = {argument.partition("=")[0].lstrip("+~") for argument in typed}
     named = (
         [f"++recipe={path.stem}"] if config_name == "train" and not {"recipe", "recipes"} & (keys | {*values}) else []
     )
-    options = [each for index, each in enumerate(typed) if _is_of_option(each, typed[index - 1] if index else "")]
-    overrides = [each for index, each in enumerate(typed) if not _is_of_option(each, typed[index - 1] if index else "")]
+    options = [
+        argument for index, argument in enumerate(typed) if _is_of_option(argument, typed[index - 1] if index else "")
+    ]
+    overrides = [
+        argument
+        for index, argument in enumerate(typed)
+        if not _is_of_option(argument, typed[index - 1] if index else "")
+    ]
     return [*options, *named, *loosen([*own, *overrides], config_name)]  # Hydra takes no option between overrides
 
 
@@ -73,15 +81,15 @@ def _is_of_option(argument: str, before: str) -> bool:
 
 
 def _overrides(values: Mapping[str, Any], path: Path, config_name: str) -> Iterator[str]:
-    groups = {each.name for each in (repo_root() / "conf").iterdir() if each.is_dir()} | {"recipes"}
+    groups = {path.name for path in (repo_root() / "conf").iterdir() if path.is_dir()} | {"recipes"}
     values = dict(values)
     chosen: dict[str, Any] = dict(_defaults(values.pop("defaults", []), path))
     chosen |= {name: values.pop(name) for name in list(values) if name in groups and not isinstance(values[name], dict)}
     if config_name == "train":
         chosen.setdefault("recipes", None)
-    known = top_level_keys(config_name)
+    allowed = top_level_keys(config_name)
     dataset = values.get("dataset")
-    if isinstance(dataset, dict) and "path" in dataset and "_target_" not in dataset and "dataset" in known:
+    if isinstance(dataset, dict) and "path" in dataset and "_target_" not in dataset and "dataset" in allowed:
         chosen.setdefault("dataset", "own")
     for group, choice in chosen.items():
         yield "~recipes" if group == "recipes" and choice is None else f"{group}={_written(choice)}"
@@ -96,8 +104,8 @@ def _defaults(entries: Any, path: Path) -> Iterator[tuple[str, str]]:
             continue
         if isinstance(entry, str):
             yield "recipes", entry.strip("/").removeprefix("recipes/")
-        elif isinstance(entry, dict) and len(entry) == 1 and (found := _OVERRIDE.fullmatch(str(next(iter(entry))))):
-            yield found[1], next(iter(entry.values()))
+        elif isinstance(entry, dict) and len(entry) == 1 and (match := _OVERRIDE.fullmatch(str(next(iter(entry))))):
+            yield match[1], next(iter(entry.values()))
         else:
             raise ConfigError(
                 f"{path}: defaults: expected the name of a recipe or `override /<group>: <file>`, found {entry!r}."
@@ -107,7 +115,7 @@ def _defaults(entries: Any, path: Path) -> Iterator[tuple[str, str]]:
 def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            yield from _flat({str(name): each for name, each in value.items()}, f"{prefix}{key}.")
+            yield from _flat({str(name): item for name, item in value.items()}, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
@@ -123,7 +131,7 @@ def _written(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(_written, value))}]"
     if isinstance(value, dict):
-        return f"{{{','.join(f'{_written(str(key))}:{_written(each)}' for key, each in value.items())}}}"
+        return f"{{{','.join(f'{_written(str(key))}:{_written(item)}' for key, item in value.items())}}}"
     text = str(value)
     if re.fullmatch(r"[\w/.-]*[A-Za-z_/][\w/.-]*", text, re.ASCII) and text.lower() not in (
         "null",

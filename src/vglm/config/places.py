@@ -1,4 +1,4 @@
-"""Where the checkout is, and a home for a user who has none."""
+"""Locate the repository root, and set a home folder where there is none."""
 
 import os
 import tempfile

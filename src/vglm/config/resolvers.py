@@ -18,7 +18,7 @@ from vglm.config.places import repo_root
 from vglm.config.targets import build
 
 _OTHER_DRIVERS = (Path("/dev/kfd"), Path("/dev/dxg"))
-"""Signs of an AMD GPU, and of Windows' own driver below Linux: only torch can tell what they are good for."""
+"""Signs of an AMD GPU, and of Windows' own driver below Linux: only torch can say whether it can use them."""
 
 
 def recipe_name() -> str:
@@ -43,8 +43,8 @@ def _share_of(share: float, whole: int) -> int:
 
 
 def _cuda_available() -> bool:
-    """Whether there is a GPU to train on; on Linux told by its driver, which takes no seconds of importing torch."""
-    if "torch" not in sys.modules and sys.platform == "linux" and not any(each.exists() for each in _OTHER_DRIVERS):
+    """Whether there is a GPU to train on; on Linux detected by its driver, without importing torch."""
+    if "torch" not in sys.modules and sys.platform == "linux" and not any(driver.exists() for driver in _OTHER_DRIVERS):
         is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1")
         has_driver = any(Path("/proc/driver/nvidia/gpus").glob("*"))
         return has_driver and not is_hidden and not metadata.version("torch").endswith("+cpu")
@@ -58,10 +58,10 @@ def _numbers(first: int, count: int) -> str:
 
 
 def _result_of(target: str, component: DictConfig) -> Any:
-    asked = component.copy()
-    with open_dict(asked):
-        asked["_target_"] = target
-    return build(asked)
+    requested = component.copy()
+    with open_dict(requested):
+        requested["_target_"] = target
+    return build(requested)
 
 
 def register_resolvers() -> None:

@@ -1,4 +1,4 @@
-"""The config that a run has left behind, and what an evaluation takes from it.
+"""The config saved with a run, and the parts of it that an evaluation reuses.
 
 It was written with everything resolved, and it may come from anyone: an interpolation in it could read the environment
 or call a function, so it is refused; and where this user's results go, only the command line says.
@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from vglm.config.aliases import rename
 from vglm.config.places import repo_root
 from vglm.config.targets import interpolation_in
-from vglm.errors import ConfigError, brief
+from vglm.errors import ConfigError, brief, typed
 from vglm.files import parse_yaml, read_text
 
 _MOST_BYTES = 1_000_000
@@ -61,10 +61,10 @@ def read_run_values(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is damaged: {brief(error)}. {advice}") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{path} is no config of train.py: it has no `trainer`. Restore the file.")
-    if found := interpolation_in(values):
+    if interpolation := interpolation_in(values):
         raise ConfigError(
-            f"{path}: {found[:200]!r} asks to be replaced by something else. A run's config is written with everything"
-            " in place, so this is none, or it was changed. Restore the file."
+            f"{path}: {interpolation[:200]!r} asks to be replaced by something else. A run's config is written with"
+            " everything in place, so this is none, or it was changed. Restore the file."
         )
     return rename({str(key): value for key, value in values.items()}, str(path))
 
@@ -92,9 +92,11 @@ def load_run_config(run_folder: object, command_line: DictConfig | None = None) 
         )
     from hydra.core.hydra_config import HydraConfig  # reading a config needs no Hydra
 
-    given = [each.lstrip("+") for each in HydraConfig.get().overrides.task] if HydraConfig.initialized() else []
+    overrides = (
+        [override.lstrip("+") for override in HydraConfig.get().overrides.task] if HydraConfig.initialized() else []
+    )
     allowed = ("resume=", "tracker", "allow_leakage=", *(f"trainer.{name}=" for name in _TO_BE_NAMED))
-    if others := [each for each in given if not each.startswith(allowed)]:
+    if others := [override for override in overrides if not override.startswith(allowed)]:
         raise ConfigError(f"resume= continues a run exactly as it was configured. Leave out {' '.join(others)}.")
     values = read_run_values(path)
     if absent := {name: value for name, value in _BEFORE.items() if name not in values}:
@@ -109,7 +111,7 @@ def load_run_config(run_folder: object, command_line: DictConfig | None = None) 
         raise ConfigError(f"{path} is no config of train.py: it has no `{lacking[0]}`. Restore the file.")
     own: Any = {} if command_line is None else OmegaConf.to_container(command_line, resolve=True)
     named = own.get("tracker") or {}
-    if named.get("report_to", "none") != "none" or any(each.startswith("tracker") for each in given):
+    if named.get("report_to", "none") != "none" or any(override.startswith("tracker") for override in overrides):
         values["tracker"] = named
         values["trainer"]["report_to"] = named.get("report_to")
     values["allow_leakage"] = own.get("allow_leakage") is True or values["allow_leakage"]
@@ -122,10 +124,10 @@ def load_run_config(run_folder: object, command_line: DictConfig | None = None) 
 def _newest_interrupted(outputs: Path) -> Path:
     """The run below a folder that was begun last of those that have a checkpoint and no result."""
     folders = [path.parent for path in outputs.rglob("config.yaml") if any(path.parent.glob("checkpoint-*"))]
-    unfinished = [each for each in folders if not ((each / "adapter").is_dir() or (each / "model").is_dir())]
+    unfinished = [folder for folder in folders if not ((folder / "adapter").is_dir() or (folder / "model").is_dir())]
     if not unfinished:
         raise ConfigError(f"resume=latest: {outputs} holds no interrupted run with a checkpoint. Name a run's folder.")
-    return max(unfinished, key=lambda each: (each / "config.yaml").stat().st_mtime)
+    return max(unfinished, key=lambda folder: (folder / "config.yaml").stat().st_mtime)
 
 
 def uploads(tracker: object) -> bool:
@@ -142,17 +144,17 @@ def _refuse_connections(values: Mapping[str, Any], command_line: Mapping[str, An
         ConfigError: It would, and the command line does not name it.
     """
     path, trainer = run_folder / "config.yaml", values["trainer"]
-    asked = [key for key, value in trainer.items() if key.startswith(("push_to_hub", "hub_", "trackio_")) and value]
-    if asked:
+    requested = [key for key, value in trainer.items() if key.startswith(("push_to_hub", "hub_", "trackio_")) and value]
+    if requested:
         raise ConfigError(
-            f"{path}: trainer.{asked[0]} would upload with your account, which only your own command line may ask for."
-            " Take it out, and upload the result afterwards."
+            f"{path}: trainer.{requested[0]} would upload with your account, which only your own command line may ask"
+            " for. Take it out, and upload the result afterwards."
         )
     if (run_folder / _TRACKER_SETTINGS).exists():  # where Weights & Biases reads which server to connect to
         raise ConfigError(
             f"{run_folder / _TRACKER_SETTINGS} could send your key elsewhere. Remove that file if it is yours."
         )
-    command = f"python train.py resume={run_folder}"
+    command = f"{typed('train')} resume={run_folder}"
     if uploads(values["tracker"]) and values["tracker"] != command_line.get("tracker"):
         name = values["tracker"]["report_to"]
         raise ConfigError(
@@ -231,24 +233,26 @@ def take_from_run(cfg: DictConfig, trained: Mapping[str, object]) -> None:
     Raises:
         ConfigError: Neither names a model, or data.
     """
-    if found := interpolation_in(trained):
-        raise ConfigError(f"the run's config: {found[:200]!r} asks to be replaced by something else. Restore the file.")
+    if interpolation := interpolation_in(trained):
+        raise ConfigError(
+            f"the run's config: {interpolation[:200]!r} asks to be replaced by something else. Restore the file."
+        )
     with open_dict(cfg):
         for name in ("model", "dataset"):
-            given = cfg.get(name) or {}
-            if not isinstance(given, Mapping | DictConfig) or not isinstance(trained.get(name, {}), Mapping):
-                found = str(given or trained[name])[:100]
-                raise ConfigError(f"{name}: expected a component with its keys, got {found!r}.")
-            if "_target_" not in given and name in trained:
-                cfg[name] = OmegaConf.merge(trained[name], given)
+            component = cfg.get(name) or {}
+            if not isinstance(component, Mapping | DictConfig) or not isinstance(trained.get(name, {}), Mapping):
+                actual = str(component or trained[name])[:100]
+                raise ConfigError(f"{name}: expected a component with its keys, got {actual!r}.")
+            if "_target_" not in component and name in trained:
+                cfg[name] = OmegaConf.merge(trained[name], component)
             if "_target_" not in (cfg.get(name) or {}):
                 raise ConfigError(f"there is no {name}: pass run=<run folder>, or model=<name> and dataset=<name>.")
-        given = cfg.get("metrics") or {}
-        if not isinstance(given, Mapping | DictConfig):
-            raise ConfigError(f"metrics: expected names and labels, got {str(given)[:100]!r}.")
-        if "_target_" not in given:
+        metrics = cfg.get("metrics") or {}
+        if not isinstance(metrics, Mapping | DictConfig):
+            raise ConfigError(f"metrics: expected names and labels, got {str(metrics)[:100]!r}.")
+        if "_target_" not in metrics:
             usual = OmegaConf.load(repo_root() / "conf" / "metrics" / "caption.yaml")
-            cfg.metrics = OmegaConf.merge(metrics_of_run(trained) or usual, given)
+            cfg.metrics = OmegaConf.merge(metrics_of_run(trained) or usual, metrics)
 
 
 def as_text(config: Mapping[str, Any]) -> str:

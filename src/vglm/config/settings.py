@@ -1,6 +1,6 @@
-"""What the keys of `conf/train.yaml` and `conf/evaluate.yaml` are bound to, as a component's keys to its class.
+"""The functions whose parameters are the keys of `conf/train.yaml` and `conf/evaluate.yaml`.
 
-Each config is that of a function, whose parameters its keys are, and some more which only the entry point reads.
+Each config has the parameters of one function as its keys, and a few more that only the entry point reads.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _NOT_KEYS = {"config"}
 def signature_of(config_name: str) -> Signature:
     """The keys that a config may have, with their types."""
     both = read_signature(FUNCTIONS[config_name]).parameters | read_signature(_MORE[config_name]).parameters
-    return Signature({name: each for name, each in both.items() if name not in _NOT_KEYS})
+    return Signature({name: value for name, value in both.items() if name not in _NOT_KEYS})
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""What a callable takes, read from its source text: importing peft or transformers for that would take seconds.
+"""Signatures of callables, read from source text, since importing peft or transformers takes seconds.
 
     read_signature("peft.LoraConfig").parameters["r"]        Parameter(is_required=False, …), whose `annotation` is int
 
 Followed are re-exports (`from .config import LoraConfig`, also those for type checkers only), functions, classes with
 an `__init__` and dataclasses with their bases. An annotation becomes the type itself where it is one of Python's own;
-enumerations keep their values, and any other class is a stand-in of its name, of which nothing more is known. What
-cannot be told in this way is imported.
+enumerations keep their values, and any other class is a placeholder of its name. A target
+whose signature cannot be determined in this way is imported.
 """
 
 import ast
@@ -80,8 +80,8 @@ class NoSuchName(LookupError):
         self.owner, self.name, self.names = owner, name, names
 
 
-class _Untold(Exception):
-    """The source text does not tell."""
+class _Undecidable(Exception):
+    """The source text alone does not say; the target has to be imported."""
 
 
 def read_signature(target: str) -> Signature:
@@ -98,7 +98,7 @@ def read_signature(target: str) -> Signature:
     if is_ours(target):
         try:
             return _signature_of(*_find(target))
-        except (_Untold, RecursionError):
+        except (_Undecidable, RecursionError):
             pass
     return imported_signature(target)
 
@@ -109,7 +109,7 @@ def missing_name(target: str) -> NoSuchName | None:
         _find(target)
     except NoSuchName as error:
         return error
-    except (_Untold, RecursionError):
+    except (_Undecidable, RecursionError):
         pass
     return None
 
@@ -117,22 +117,22 @@ def missing_name(target: str) -> NoSuchName | None:
 def imported_signature(target: str) -> Signature:
     """As `read_signature`, by importing."""
     try:
-        found = locate(target)
+        component = locate(target)
     except AttributeError as error:
         owner_name, _, name = target.rpartition(".")
         raise NoSuchName(owner_name, name, dir(error.obj)) from error
     try:
-        parameters = inspect.signature(found).parameters
+        parameters = inspect.signature(component).parameters
     except (TypeError, ValueError):  # some of those written in C
         return Signature(takes_any=True)
-    hints = _hints_of(found)
+    hints = _hints_of(component)
     named = {
-        name: Parameter(partial(hints.get, name), each.default is each.empty, each.default is None)
-        for name, each in parameters.items()
-        if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+        name: Parameter(partial(hints.get, name), parameter.default is parameter.empty, parameter.default is None)
+        for name, parameter in parameters.items()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     }
-    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
-    return Signature(named, takes_any, isinstance(found, type) and dataclasses.is_dataclass(found))
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return Signature(named, takes_any, isinstance(component, type) and dataclasses.is_dataclass(component))
 
 
 def _hints_of(component: Any) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def _module(name: str) -> _Module | None:
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, SyntaxError) as error:
-        raise _Untold from error
+        raise _Undecidable from error
     names: dict[str, ast.stmt] = {}
     for statement in _statements(tree.body):
         for bound in _bound_by(statement):
@@ -189,10 +189,10 @@ def _path_of(name: str) -> Path | None:
         if path.name != "__init__.py":
             return None
         candidates = (path.parent / part / "__init__.py", path.parent / f"{part}.py")
-        found = next((each for each in candidates if each.is_file()), None)
-        if found is None:
+        file = next((candidate for candidate in candidates if candidate.is_file()), None)
+        if file is None:
             return None
-        path = found
+        path = file
     return path
 
 
@@ -202,7 +202,7 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
         if isinstance(statement, ast.If):
             yield from _statements([*statement.body, *statement.orelse])
         elif isinstance(statement, ast.Try):
-            yield from _statements([*statement.body, *(each for it in statement.handlers for each in it.body)])
+            yield from _statements([*statement.body, *(node for it in statement.handlers for node in it.body)])
         else:
             yield statement
 
@@ -211,11 +211,11 @@ def _bound_by(statement: ast.stmt) -> list[str]:
     if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         return [statement.name]
     if isinstance(statement, ast.ImportFrom):
-        return [each.asname or each.name for each in statement.names]
+        return [name.asname or name.name for name in statement.names]
     if isinstance(statement, ast.Import):
-        return [each.asname or each.name.partition(".")[0] for each in statement.names]
+        return [name.asname or name.name.partition(".")[0] for name in statement.names]
     if isinstance(statement, ast.Assign):
-        return [each.id for each in statement.targets if isinstance(each, ast.Name)]
+        return [target.id for target in statement.targets if isinstance(target, ast.Name)]
     if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
         return [statement.target.id]
     return []
@@ -226,7 +226,7 @@ def _find(target: str) -> tuple[ast.stmt, _Module]:
     owner_name, _, name = target.rpartition(".")
     module = _module(owner_name)
     if module is None:
-        raise _Untold  # something in a class, or no module at all
+        raise _Undecidable  # something in a class, or no module at all
     return _resolve(name, module)
 
 
@@ -235,16 +235,16 @@ def _resolve(name: str, module: _Module, depth: int = 0) -> tuple[ast.stmt, _Mod
     statement = module.names.get(name)
     if statement is None:
         if "*" in module.names or "__getattr__" in module.names or depth:
-            raise _Untold
+            raise _Undecidable
         raise NoSuchName(module.name, name, list(module.names))
     if isinstance(statement, ast.ImportFrom):
-        original = next(each.name for each in statement.names if (each.asname or each.name) == name)
+        original = next(alias.name for alias in statement.names if (alias.asname or alias.name) == name)
         source = module.absolute(statement)
         if source == module.name:  # of its own submodule
-            raise _Untold
+            raise _Undecidable
         other = _module(source)
         if other is None:
-            raise _Untold
+            raise _Undecidable
         return _resolve(original, other, depth + 1)
     return statement, module
 
@@ -254,11 +254,11 @@ def _resolve(name: str, module: _Module, depth: int = 0) -> tuple[ast.stmt, _Mod
 
 def _signature_of(statement: ast.stmt, module: _Module) -> Signature:
     if isinstance(statement, ast.FunctionDef):
-        if not {_last_name(each) for each in statement.decorator_list} <= _KEEP_SIGNATURE:
-            raise _Untold
+        if not {_last_name(decorator) for decorator in statement.decorator_list} <= _KEEP_SIGNATURE:
+            raise _Undecidable
         return _of_arguments(statement.args, module, is_method=False)
     if not isinstance(statement, ast.ClassDef):
-        raise _Untold
+        raise _Undecidable
     own = next((it for it in statement.body if isinstance(it, ast.FunctionDef) and it.name == "__init__"), None)
     if _is_dataclass(statement):
         if own is None:
@@ -266,11 +266,11 @@ def _signature_of(statement: ast.stmt, module: _Module) -> Signature:
         return dataclasses.replace(_of_arguments(own.args, module, is_method=True), is_dataclass=True)
     is_odd = statement.keywords or statement.decorator_list
     if is_odd or any(isinstance(it, ast.FunctionDef) and it.name == "__new__" for it in statement.body):
-        raise _Untold
+        raise _Undecidable
     if own is not None:
         return _of_arguments(own.args, module, is_method=True)
     if len(statement.bases) != 1 or not isinstance(statement.bases[0], ast.Name):
-        raise _Untold
+        raise _Undecidable
     return _signature_of(*_resolve(statement.bases[0].id, module))
 
 
@@ -280,8 +280,8 @@ def _of_arguments(arguments: ast.arguments, module: _Module, *, is_method: bool)
     pairs = list(zip(positional, [*defaults, *arguments.defaults], strict=True))[is_method:]
     pairs += zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     parameters = {
-        each.arg: Parameter(partial(_annotation, each.annotation, module), default is None, _is_none(default))
-        for each, default in pairs
+        argument.arg: Parameter(partial(_annotation, argument.annotation, module), default is None, _is_none(default))
+        for argument, default in pairs
     }
     return Signature(parameters, takes_any=arguments.kwarg is not None)
 
@@ -291,13 +291,13 @@ def _fields(statement: ast.ClassDef, module: _Module) -> dict[str, Parameter]:
     fields: dict[str, Parameter] = {}
     for base in reversed(statement.bases):
         if not isinstance(base, ast.Name):
-            raise _Untold
+            raise _Undecidable
         made, where = _resolve(base.id, module) if base.id in module.names else (None, module)
         if isinstance(made, ast.ClassDef) and _is_dataclass(made):
             fields |= _fields(made, where)
-    for each in statement.body:
-        if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name):
-            _add_field(fields, each.target.id, each, module)
+    for node in statement.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            _add_field(fields, node.target.id, node, module)
     return fields
 
 
@@ -306,20 +306,20 @@ def _add_field(fields: dict[str, Parameter], name: str, node: ast.AnnAssign, mod
         return
     default: ast.expr | None = node.value
     if isinstance(default, ast.Call) and _last_name(default) == "field":
-        given = {each.arg: each.value for each in default.keywords}
-        init = given.get("init")
+        keywords = {keyword.arg: keyword.value for keyword in default.keywords}
+        init = keywords.get("init")
         if isinstance(init, ast.Constant) and init.value is False:
             fields.pop(name, None)
             return
-        default = given.get("default", given.get("default_factory"))
+        default = keywords.get("default", keywords.get("default_factory"))
     elif "KW_ONLY" in ast.dump(node.annotation):
         return
     fields[name] = Parameter(partial(_annotation, node.annotation, module), default is None, _is_none(default))
 
 
 def _is_dataclass(statement: ast.ClassDef) -> bool:
-    if any(_last_name(each) != "dataclass" for each in statement.decorator_list):
-        raise _Untold
+    if any(_last_name(decorator) != "dataclass" for decorator in statement.decorator_list):
+        raise _Undecidable
     return bool(statement.decorator_list)
 
 
@@ -336,7 +336,7 @@ def _last_name(node: ast.expr) -> str:
 
 
 class _StandIn(type):
-    """The type of a class that was not imported: any attribute or item of it is a stand-in as well."""
+    """The type of a class that was not imported: any attribute or item of it is a placeholder as well."""
 
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("__"):
@@ -365,18 +365,18 @@ class _Names(dict[str, Any]):
 
 
 def _annotation(node: ast.expr | None, module: _Module) -> Any:
-    """The type that an annotation spells, or None where that cannot be told."""
+    """The type that an annotation spells, or None where it cannot be determined."""
     try:
         return None if node is None else _evaluate(node, module)
-    except (_Untold, NoSuchName, TypeError, AttributeError, SyntaxError):
+    except (_Undecidable, NoSuchName, TypeError, AttributeError, SyntaxError):
         return None
 
 
 def _evaluate(node: ast.expr, module: _Module) -> Any:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         node = ast.parse(node.value, mode="eval").body
-    if not all(isinstance(each, (*_READABLE, *_READABLE_LEAVES)) for each in ast.walk(node)):
-        raise _Untold
+    if not all(isinstance(part, (*_READABLE, *_READABLE_LEAVES)) for part in ast.walk(node)):
+        raise _Undecidable
     value = eval(compile(ast.Expression(node), module.name, "eval"), {"__builtins__": {}}, _Names(module))
     return types.NoneType if value is None else value
 
@@ -391,7 +391,7 @@ def _value_of(name: str, module: _Module) -> Any:
         return _stand_in(name)
     try:
         made, where = _resolve(name, module)
-    except (_Untold, NoSuchName):
+    except (_Undecidable, NoSuchName):
         return _stand_in(name)
     if isinstance(made, ast.Assign):
         return _evaluate(made.value, where)
@@ -400,20 +400,20 @@ def _value_of(name: str, module: _Module) -> Any:
     try:
         if isinstance(made, ast.ClassDef) and _is_enumeration(made, where):
             return _enumeration(made)
-    except (_Untold, NoSuchName):  # of a base
+    except (_Undecidable, NoSuchName):  # of a base
         pass
     return _stand_in(name)
 
 
 def _of_python(name: str, statement: ast.Import | ast.ImportFrom) -> Any:
     """What an import takes out of the standard library, if it does."""
-    each = next(it for it in statement.names if (it.asname or it.name.partition(".")[0]) == name)
-    source = (statement.module or "") if isinstance(statement, ast.ImportFrom) else each.name
+    alias = next(it for it in statement.names if (it.asname or it.name.partition(".")[0]) == name)
+    source = (statement.module or "") if isinstance(statement, ast.ImportFrom) else alias.name
     is_relative = isinstance(statement, ast.ImportFrom) and statement.level > 0
     if is_relative or source.partition(".")[0] not in sys.stdlib_module_names:
         return None
     imported = importlib.import_module(source)
-    return getattr(imported, each.name) if isinstance(statement, ast.ImportFrom) else imported
+    return getattr(imported, alias.name) if isinstance(statement, ast.ImportFrom) else imported
 
 
 def _is_enumeration(statement: ast.ClassDef, module: _Module) -> bool:
@@ -429,10 +429,10 @@ def _is_enumeration(statement: ast.ClassDef, module: _Module) -> bool:
 
 def _enumeration(statement: ast.ClassDef) -> Any:
     members = {
-        target.id: each.value.value
-        for each in statement.body
-        if isinstance(each, ast.Assign) and isinstance(each.value, ast.Constant)
-        for target in each.targets
+        target.id: node.value.value
+        for node in statement.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
         if isinstance(target, ast.Name)
     }
     return Enum(statement.name, members) if members else _stand_in(statement.name)

@@ -1,7 +1,7 @@
-"""Which `_target_`s may be built, and building them.
+"""Build components from their `_target_`, and decide which targets are allowed.
 
 A config comes from anyone: a colleague's recipe, the `config.yaml` of a downloaded run. Its `_target_`s can name any
-importable callable, and importing a module is running it. So only these are built, told by their names before any
+importable callable, and importing a module is running it. So only these are built, checked by name before any
 import: the components that `conf/` itself names, peft's configs, and what the user names on the command line
 (`--allow-target my_package`).
 """
@@ -99,8 +99,8 @@ def _targets(values: Any) -> Iterator[object]:
             yield values["_target_"]
         values = list(values.values())
     if isinstance(values, list | tuple):
-        for each in values:
-            yield from _targets(each)
+        for value in values:
+            yield from _targets(value)
 
 
 def interpolation_in(values: object) -> str | None:
@@ -110,7 +110,7 @@ def interpolation_in(values: object) -> str | None:
     if isinstance(values, Mapping):
         values = [*values, *values.values()]
     if isinstance(values, list | tuple):
-        return next((found for each in values if (found := interpolation_in(each))), None)
+        return next((interpolation for value in values if (interpolation := interpolation_in(value))), None)
     return None
 
 
@@ -129,10 +129,10 @@ def locate(target: str) -> Any:
     spec = importlib.util.find_spec(package)
     if spec is not None and spec.origin is None:  # a folder that happens to lie on the way
         raise ModuleNotFoundError(f"{package} is a folder without __init__.py, so it is no package", name=package)
-    found = _walk(target, package)
-    if not callable(found) or _home_of(found) != package:
+    component = _walk(target, package)
+    if not callable(component) or _home_of(component) != package:
         raise ConfigError(f"_target_: {target} is nothing of {package}'s own that can be called.")
-    return found
+    return component
 
 
 def _walk(name: str, package: str) -> Any:
@@ -156,9 +156,9 @@ def _walk(name: str, package: str) -> Any:
         raise
 
 
-def _home_of(found: Any) -> str:
+def _home_of(component: Any) -> str:
     """The package that a function or class is from."""
-    module = getattr(found, "__module__", None)
+    module = getattr(component, "__module__", None)
     return str(module).partition(".")[0]
 
 
@@ -170,9 +170,9 @@ def build(component: Mapping[str, Any] | DictConfig, **keys: Any) -> Any:
     Raises:
         ConfigError: A target, at any depth, may not be built; or plain values, as of a run, have an interpolation.
     """
-    if not OmegaConf.is_config(component) and (found := interpolation_in(component)):
+    if not OmegaConf.is_config(component) and (interpolation := interpolation_in(component)):
         raise ConfigError(
-            f"{found[:200]!r} asks to be replaced by something else, which the config of a run never does."
+            f"{interpolation[:200]!r} asks to be replaced by something else, which the config of a run never does."
         )
     check_targets(component)
     check_targets(keys)

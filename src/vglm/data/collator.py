@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Processor(Protocol):
-    """What the collator asks of a processor; `VisualGlmProcessor` answers it."""
+    """The processor interface that the collator uses; `VisualGlmProcessor` implements it."""
 
     def __call__(self, *args: Any, **inputs: Any) -> Any:
         """Take `images`, `text`, `history`, `language`, `answer` as lists of one length; return a mapping of tensors.
@@ -37,7 +37,7 @@ class Processor(Protocol):
 
 
 class Features(Protocol):
-    """What the collator asks of a store of image features; `FeatureCache` answers it."""
+    """The interface of a store of image features; `FeatureCache` implements it."""
 
     def __getitem__(self, sample: Sample) -> "Tensor":
         """The features of a sample's picture, shape (image tokens, D)."""
@@ -53,7 +53,7 @@ class Collator:
         features: Features of the pictures, which then are not opened.
         max_length: Most tokens of a sample: longer histories lose their oldest turns, then answers their end. None
             leaves everything as it is. `TrainingSequences` counts beforehand what that cuts.
-        packing: Put the samples of a batch into rows of up to so many tokens. None gives each a row of its own.
+        packing: Pack the samples of a batch into rows of at most this many tokens. None gives each a row of its own.
 
     Raises:
         ConfigError: `packing` is no positive integer, or there are no answers.

@@ -10,6 +10,7 @@ pydicom does not do: bounds on the size of what is decoded, one kind of error fo
 depths than pydicom reads, and a linear window as an exact range.
 """
 
+import hashlib
 import io
 import math
 import re
@@ -121,6 +122,7 @@ class DicomFacts:
         has_window: Whether it says which grey values to show.
         view: Such as `PA` or `LATERAL`; empty where it does not say.
         personal: Keywords of filled fields that may say who the patient is; no contents.
+        patient: A hash that files of one patient share; empty where no patient is named.
     """
 
     bits: int
@@ -128,6 +130,7 @@ class DicomFacts:
     has_window: bool
     view: str
     personal: tuple[str, ...]
+    patient: str
 
 
 def describe_dicom(image: Path | ImageSlice) -> DicomFacts:
@@ -139,6 +142,7 @@ def describe_dicom(image: Path | ImageSlice) -> DicomFacts:
         DataError: As for `read_dicom`.
     """
     header = _checked_header(image, with_pixels=False)
+    patient = str(header.get("PatientID") or "").strip()
     is_removed = str(header.get("PatientIdentityRemoved", "")).upper() == "YES"
     personal = [
         name
@@ -151,6 +155,7 @@ def describe_dicom(image: Path | ImageSlice) -> DicomFacts:
         has_window="WindowCenter" in header or "VOILUTSequence" in header,
         view=str(header.get("ViewPosition") or ""),
         personal=tuple(personal),
+        patient="" if _NOBODY.fullmatch(patient) else hashlib.blake2b(patient.encode(), digest_size=8).hexdigest(),
     )
 
 

@@ -31,20 +31,20 @@ class Pool:
         ids: `Sample.id` of each row.
         groups: What must not be divided.
         strata: What is to be spread evenly; None for nothing.
-        given: Split -> its rows, as the data itself says; empty where it does not.
+        predefined: Split -> its rows, as the data itself says; empty where it does not.
         undivided: All rows but the retention set's.
     """
 
     ids: Sequence[str]
     groups: Sequence[str]
     strata: Sequence[str] | None
-    given: Mapping[str, Sequence[int]]
+    predefined: Mapping[str, Sequence[int]]
     undivided: Sequence[int]
 
     @property
     def has_splits(self) -> bool:
         """Whether the data itself says what is trained, chosen and tested on."""
-        return bool(set(self.given) & set(SPLITS))
+        return bool(set(self.predefined) & set(SPLITS))
 
     def groups_of(self, rows: Sequence[int]) -> list[str]:
         """The groups of some rows."""
@@ -112,7 +112,7 @@ class ByGroup:
             ConfigError: The settings do not fit this data.
             DataError: There are too few groups, or no training samples to divide.
         """
-        rows: dict[str, Sequence[int]] = {**dict.fromkeys((*SPLITS, "retention"), ()), **pool.given}
+        rows: dict[str, Sequence[int]] = {**dict.fromkeys((*SPLITS, "retention"), ()), **pool.predefined}
         if pool.has_splits:
             return Divided(rows, {"divided": "as the data says"})
         if not self.fractions:
@@ -210,7 +210,7 @@ class KFold(LeaveOneOut):
 
 def _hold_out(pool: Pool, fold: int, folds: int | None, name: str, seed: int) -> Divided:
     """Test on one fold."""
-    rows = pool.given.get("train", ()) if pool.has_splits else pool.undivided
+    rows = pool.predefined.get("train", ()) if pool.has_splits else pool.undivided
     _refuse_empty(rows, name, pool)
     groups = pool.groups_of(rows)
     numbers = fold_of_rows(groups, folds, strata=pool.strata_of(rows), seed=seed)
@@ -223,12 +223,12 @@ def _hold_out(pool: Pool, fold: int, folds: int | None, name: str, seed: int) ->
     }
     protocol = {"name": name, "fold": fold, "folds": count, "groups": len(set(groups))}
     plan = {"divided": f"fold {fold} of {count} by group", "seed": seed, "protocol": protocol}
-    return Divided({"validation": (), "retention": (), **pool.given, **parts}, plan)
+    return Divided({"validation": (), "retention": (), **pool.predefined, **parts}, plan)
 
 
 def _refuse_empty(rows: Sequence[int], name: str, pool: Pool) -> None:
     if not len(rows):
-        raise DataError(f"{name} divides training samples, and there are none; only {', '.join(pool.given)}.")
+        raise DataError(f"{name} divides training samples, and there are none; only {', '.join(pool.predefined)}.")
 
 
 def _check_folds(folds: int) -> None:
@@ -347,10 +347,10 @@ def _deal(groups: Sequence[str], shares: Sequence[float], strata: Sequence[str] 
         part = max(range(len(shares)), key=lambda part: (shares[part] * total - filled[part], -part))
         filled[part] += sizes[group]
         members[part].append(group)
-    for part in [part for part, held in enumerate(members) if not held]:
+    for part in [part for part, member in enumerate(members) if not member]:
         richest = max(range(len(shares)), key=lambda other: (len(members[other]), -other))
         members[part].append(members[richest].pop())
-    parts = {group: part for part, held in enumerate(members) for group in held}
+    parts = {group: part for part, member in enumerate(members) for group in member}
     return [parts[group] for group in groups]
 
 

@@ -1,4 +1,4 @@
-"""What a frozen vision tower made of each picture, kept on disk so that it looks at every picture once.
+"""A disk cache of the features that a frozen vision tower computes, so that each picture is encoded once.
 
     features = FeatureCache(cache_folder("features"), {"weights_sha256": "91c4...", ...}, (16, 128), encode)
     features.fill(samples)              encodes the pictures that no run has met before
@@ -58,7 +58,7 @@ class Filled:
     """What filling the cache took.
 
     Attributes:
-        pictures: Different pictures that were asked for.
+        pictures: Number of different pictures requested.
         encoded: Those of them that were not there yet.
         size_bytes: What the features of all of them take on disk.
     """
@@ -118,7 +118,7 @@ class FeatureCache:
 
         Raises:
             DataError: A picture cannot be opened.
-            CacheError: The disk is full, or the cache belongs to somebody else.
+            CacheError: The disk is full, or the cache belongs to another user.
         """
         seen: set[bytes] = set()
         waiting: dict[str, Image.Image] = {}
@@ -195,8 +195,8 @@ class FeatureCache:
     def _identify(self, sample: Sample) -> tuple[str, Image.Image | None]:
         """The hash of a picture's pixels, and the picture itself if it had to be decoded for that."""
         source = _describe_source(sample)
-        if source is not None and (known := self._index.get(source)) is not None:
-            return known, None
+        if source is not None and (stored_digest := self._index.get(source)) is not None:
+            return stored_digest, None
         decoded = _open(sample)
         digest = image_sha256(decoded)
         if source is not None and _is_settled(sample) and _describe_source(sample) == source:
@@ -248,7 +248,7 @@ def list_cache(folder: Path) -> list[CachedEncoder]:
     Args:
         folder: As given to `FeatureCache`; need not exist.
     """
-    return sorted(_list_encoders(folder), key=lambda each: -each.size_bytes)
+    return sorted(_list_encoders(folder), key=lambda encoder: -encoder.size_bytes)
 
 
 def clear_cache(folder: Path) -> int:
@@ -277,7 +277,7 @@ def clear_cache(folder: Path) -> int:
 
 def _list_encoders(folder: Path) -> Iterator[CachedEncoder]:
     for description in folder.glob(f"*/{_ENCODER}"):
-        sizes = [each.stat().st_size for each in description.parent.glob("*/*.safetensors")]
+        sizes = [path.stat().st_size for path in description.parent.glob("*/*.safetensors")]
         try:
             encoder = read_json(description)
         except DataError:
@@ -286,7 +286,7 @@ def _list_encoders(folder: Path) -> Iterator[CachedEncoder]:
 
 
 class _Index:
-    """Remembers which picture a file held, by all that tells one state of a file from another.
+    """Remembers which picture a file held, by all that distinguishes one state of a file from another.
 
     A file of records that are only added to; each has a check of its own, so that a damaged one counts as none. It only
     saves time: where it fails, files are decoded again.
@@ -309,8 +309,8 @@ class _Index:
             return self._added[source].hex()
         records = self._load() if self._records is None else self._records
         start = np.frombuffer(source, np.uint64, 1)
-        for place in range(*(int(self._starts.searchsorted(start, side)[0]) for side in ("left", "right"))):
-            record: bytes = records[place].tobytes()
+        for index in range(*(int(self._starts.searchsorted(start, side)[0]) for side in ("left", "right"))):
+            record: bytes = records[index].tobytes()
             if record == _record(source, picture := record[32:64]):
                 return picture.hex()
         return None

@@ -1,4 +1,4 @@
-"""What belongs together (a study, a patient, a star) and what is to be spread evenly over splits (classes, kinds).
+"""Groups that must not be divided (a study, a patient, a star), and strata to spread evenly over splits (classes).
 
 find_groups(Outline.of(samples))        (["2", "2", "861"], "inferred from the pictures' names: the part before _")
 find_strata(Outline.of(samples, "kind"))                                    (["7c2a…", "7c2a…", "10f3…"], "the answer")
@@ -102,7 +102,7 @@ class FoundIds:
     first: str = ""
 
     def __str__(self) -> str:
-        """What is to be told of rows without an id."""
+        """The message about rows without an id."""
         return (
             f"{len(self.without):,} of {len(self.groups):,} rows have no id in {self.source}, and the others do (first:"
             f" {self.first}); they are grouped by what else they name."
@@ -124,10 +124,10 @@ def find_ids(outline: Outline) -> FoundIds | None:
     folders = {picture.rpartition("/")[0] for picture in outline.pictures if picture is not None}
     root = os.path.commonpath(folders) if len(set(map(os.path.isabs, folders))) == 1 else ""
     ids: list[tuple[Id, ...]] = []
-    for row, known in enumerate(outline.known):
+    for row, meta_ids in enumerate(outline.meta_ids):
         picture, group = outline.pictures[row], outline.groups[row]
         from_folders = () if picture is None else folder_ids(picture, root)
-        row_ids = tuple(sorted((*known, *from_folders))) if from_folders else known
+        row_ids = tuple(sorted((*meta_ids, *from_folders))) if from_folders else meta_ids
         is_free = not row_ids or any(group == id.name for id in row_ids) or is_own_group(outline, row)
         ids.append(row_ids if is_free else (Id(-1, "", group),))
     tops = {row_ids[0].rank: row_ids[0] for row_ids in ids if row_ids}  # one of each kind
@@ -245,9 +245,9 @@ def _studies(outline: Outline) -> list[str] | None:
     ]
 
 
-def _refuse_rows(outline: Outline, rows: Sequence[int], expected: str, found: Callable[[int], str]) -> None:
+def _refuse_rows(outline: Outline, rows: Sequence[int], expected: str, actual: Callable[[int], str]) -> None:
     if rows:
-        lines = "".join(f"\n  {outline.ids[row]}: found {found(row)}" for row in rows[:_ROWS_SHOWN])
+        lines = "".join(f"\n  {outline.ids[row]}: found {actual(row)}" for row in rows[:_ROWS_SHOWN])
         more = f"\n  ... and {len(rows) - _ROWS_SHOWN} more" if len(rows) > _ROWS_SHOWN else ""
         raise DataError(
             f"dataset.division.group: expected {expected} in every row; {len(rows)} of {len(outline)} have none:{lines}"

@@ -14,7 +14,7 @@ import PIL
 from vglm.files import file_sha256
 
 HASHED_BYTES = 256 * 2**20
-"""Files that are larger together are told apart by their sizes and by pieces of them, rather than by every byte."""
+"""Files that are larger together are compared by their sizes and by pieces of them, rather than by every byte."""
 
 _PIECES = 16
 _PIECE_BYTES = 2**16

@@ -107,11 +107,11 @@ def _placed_columns(keys: tuple[str, ...]) -> tuple[tuple[int, str], ...]:
 
 
 def folder_ids(picture: str, root: str = "") -> tuple[Id, ...]:
-    """The patient and the study that a picture's folders, or the beginning of its name, tell.
+    """The patient and the study that a picture's folders, or the beginning of its name, show.
 
     Args:
         picture: Its path.
-        root: The folder that all pictures are below, which tells nothing.
+        root: The folder that all pictures are below, which is left out.
     """
     folder, _, name = picture.rpartition("/")
     patient, study = _of_folder(folder, root)

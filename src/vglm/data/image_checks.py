@@ -27,7 +27,7 @@ from vglm.data.slices import ImageSlice
 from vglm.errors import DataError
 
 DECODED_AT_START = 20_000
-"""Up to so many pictures, all are decoded and hashed before any training."""
+"""Up to this many pictures, all are decoded and hashed before any training."""
 
 DECODED_BYTES_AT_START = 2 * 2**30
 """The same limit for the pictures' files together."""
@@ -36,7 +36,7 @@ CACHE_KIND = "pictures"
 """Folder of the cache."""
 
 HEADERS_AT_START = 256
-"""Of more pictures, so many have their headers read, evenly over the set."""
+"""Of more pictures, the headers of this many are read, evenly over the set."""
 
 T = TypeVar("T")
 Result = TypeVar("Result")
@@ -87,33 +87,36 @@ _Looked = tuple[str, NDArray[np.uint8]]
 
 def _decode(samples: Mapping[str, Sample], faults: dict[str, str]) -> dict[Path | ImageSlice, _Looked]:
     """Look at all pictures that lie in files, unless that was done before; what cannot be opened goes to `faults`."""
-    shown = {name: each for name, each in samples.items() if isinstance(each.image, Path | ImageSlice)}
-    images = [cast(Path | ImageSlice, each.image) for each in shown.values()]
-    files = list(dict.fromkeys(each.file if isinstance(each, ImageSlice) else each for each in images))
+    shown = {name: sample for name, sample in samples.items() if isinstance(sample.image, Path | ImageSlice)}
+    images = [cast(Path | ImageSlice, sample.image) for sample in shown.values()]
+    files = list(dict.fromkeys(image.file if isinstance(image, ImageSlice) else image for image in images))
 
     def look() -> dict[str, NDArray[Any]]:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:  # decoders let other threads run
             warnings.simplefilter("ignore")  # what Pillow warns of, `open_image` checks; threads share the filters
             looks = pool.map(lambda named: _note_fault(faults, named[0], _look_at, named[1]), shown.items())
-            found = list(tqdm(looks, desc="checking images", unit="image", total=len(shown), delay=2))
+            looked = list(tqdm(looks, desc="checking images", unit="image", total=len(shown), delay=2))
         if faults:
             raise _Faulty
-        digests = [np.frombuffer(bytes.fromhex(each[0]), np.uint8) for each in found if each is not None]
-        return {"sha256": np.array(digests, np.uint8), "thumbnails": np.array([each[1] for each in found if each])}
+        digests = [np.frombuffer(bytes.fromhex(result[0]), np.uint8) for result in looked if result is not None]
+        return {
+            "sha256": np.array(digests, np.uint8),
+            "thumbnails": np.array([result[1] for result in looked if result]),
+        }
 
-    if not images or not all(each.exists() for each in files):
+    if not images or not all(file.exists() for file in files):
         with suppress(_Faulty):
             look()
         return {}
-    facts = [[[str(each.image), repr(each.window)] for each in shown.values()], describe_decoder()]
+    facts = [[[str(sample.image), repr(sample.window)] for sample in shown.values()], describe_decoder()]
     try:
-        kept = remembered_arrays(CACHE_KIND, files, facts, look)
+        arrays = remembered_arrays(CACHE_KIND, files, facts, look)
     except _Faulty:
         return {}
     return {
         image: (bytes(digest).hex(), small)
-        for image, digest, small in zip(images, kept["sha256"], kept["thumbnails"], strict=True)
+        for image, digest, small in zip(images, arrays["sha256"], arrays["thumbnails"], strict=True)
     }
 
 

@@ -78,7 +78,7 @@ class ImageHeader:
     """What a picture's file says of itself before anything is decoded.
 
     Attributes:
-        format: Such as "PNG".
+        format: Such as "PNG"; "DICOM" where it is none of Pillow's.
         mode: Pillow's mode: "RGB", "L" (grey), "RGBA", "P" (palette), "I;16" (16-bit grey), "CMYK" ...
         width: In pixels.
         height: In pixels.
@@ -112,7 +112,7 @@ def read_image_header(image: Path | ImageSlice) -> ImageHeader:
                 orientation = lazy.getexif().get(ExifTags.Base.Orientation, 1)
             except Exception:  # damaged EXIF data; Pillow raises many kinds, and no orientation is to be had from it
                 orientation = 1
-            return ImageHeader(lazy.format or "", lazy.mode, lazy.width, lazy.height, orientation in range(2, 9))
+            return ImageHeader(lazy.format or "DICOM", lazy.mode, lazy.width, lazy.height, orientation in range(2, 9))
 
 
 def image_sha256(image: Path | ImageSlice | Image.Image) -> str:
@@ -161,7 +161,7 @@ def _read_deep(image: Path | ImageSlice) -> DeepGrey | None:
                 return None
             values = np.asarray(picture)
             return DeepGrey(lambda: values, (0, 65535))
-    except Exception:  # said, with its reason, by whoever opens the picture
+    except Exception:  # reported, with its reason, when the picture is opened
         return None
 
 
@@ -175,8 +175,8 @@ def _show_dicom(image: Path | ImageSlice, window: Window | None) -> Image.Image:
 
 def _open_lazily(image: Path | ImageSlice, window: Window | None = None) -> Image.Image:
     if isinstance(image, Path) and not os.path.isfile(image):  # unlike Path.is_file it answers for over-long names too
-        found = "is not a file" if os.path.exists(image) else "does not exist"
-        raise DataError(f"image {image} {found}. Expected a picture.")
+        actual = "is not a file" if os.path.exists(image) else "does not exist"
+        raise DataError(f"image {image} {actual}. Expected a picture.")
     source = image if isinstance(image, Path) else io.BytesIO(image.read_bytes())
     Image.init()
     formats = [name for name in _FORMATS if name in Image.OPEN]  # a Pillow built without AVIF does not know the name

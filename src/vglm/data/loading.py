@@ -183,7 +183,7 @@ def _gather(reader: SourceReader, files: Mapping[str, str], division: ByGroup) -
         ids=everything.ids,
         groups=groups + everything.groups[len(groups) :],
         strata=strata,
-        given=_given_splits(reader.root, files, outlines),
+        predefined=_predefined_splits(reader.root, files, outlines),
         undivided=range(len(main)),
     )
     return _Data(list(sources.values()), everything, pool, used, image_hashes, thumbnails, plan)
@@ -205,7 +205,7 @@ def _find_files(
         raise DataError(
             f"data set {path} does not exist. Expected a folder with train.json and test.json, or one JSON file."
         )
-    files = {name: given or _SPLIT_FILES[name] for name, given in names.items() if name != "retention"}
+    files = {name: file or _SPLIT_FILES[name] for name, file in names.items() if name != "retention"}
     if names["validation"] is None and not (path / files["validation"]).is_file():
         del files["validation"]
     absent = [file for file in dict.fromkeys(files.values()) if not (path / file).exists()]
@@ -219,9 +219,9 @@ def _find_files(
             return path, {"all": ".", **retention}
     if is_divided and absent == [files["test"]] and names["test"] is None:
         return path, {"all": files["train"], **retention}
-    found = ", ".join(sorted(file.name for file in path.glob("*.json"))) or "no JSON file"
+    actual = ", ".join(sorted(file.name for file in path.glob("*.json"))) or "no JSON file"
     raise DataError(
-        f"data set {path} has no {' and no '.join(absent)}; it holds {found}. "
+        f"data set {path} has no {' and no '.join(absent)}; it holds {actual}. "
         "Name its files in dataset.train and dataset.test, or pass one file or another format's folder."
     )
 
@@ -234,25 +234,27 @@ def _is_recognised(path: Path) -> bool:
     return True
 
 
-def _given_splits(root: Path, files: Mapping[str, str], outlines: Mapping[str, Outline]) -> dict[str, Sequence[int]]:
+def _predefined_splits(
+    root: Path, files: Mapping[str, str], outlines: Mapping[str, Outline]
+) -> dict[str, Sequence[int]]:
     """The rows of each split that has a file of its own, or that its rows name."""
     starts = {}
     start = 0
     for name, outline in outlines.items():
         starts[name] = start
         start += len(outline)
-    given: dict[str, Sequence[int]] = {
+    rows_of_split: dict[str, Sequence[int]] = {
         split: range(starts[name], starts[name] + len(outlines[name]))
         for split, name in files.items()
         if split != "all"
     }
     if "all" not in files:
-        return given
+        return rows_of_split
     name = files["all"]
     named = outlines[name].fields["split"]
     nameless = [outlines[name].ids[row] for row, split in enumerate(named) if split not in SPLITS]
     if len(nameless) == len(named):
-        return given
+        return rows_of_split
     if nameless:
         raise DataError(
             f"{root / name}: {len(nameless)} of {len(named)} rows do not say which split they are in (first:"
@@ -261,5 +263,5 @@ def _given_splits(root: Path, files: Mapping[str, str], outlines: Mapping[str, O
     for split in SPLITS:
         rows = [starts[name] + row for row, named_split in enumerate(named) if named_split == split]
         if rows:
-            given[split] = rows
-    return given
+            rows_of_split[split] = rows
+    return rows_of_split

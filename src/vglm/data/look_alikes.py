@@ -1,15 +1,19 @@
-"""Find test pictures that are training pictures once more: compressed anew, scaled, flipped or cropped.
+"""Find test pictures that are modified copies of training pictures: recompressed, scaled, flipped or cropped.
 
 find_copies(tested, learned)     [Copy(tested=3, learned=17, how="flipped, cropped")]
 
 Pictures are compared as thumbnails of 64 x 64 grey values, less the mean picture of the training set: the black border
-of X-rays and the axes of plots are in all of them and tell nothing. Each picture is tried on 100 boxes of the other
-and of its mirror image, both ways round, in coarse form; the best candidates of each test picture are then aligned and
-must agree in every part of the picture, so that the same scene with another subject is no copy.
+of X-rays and the axes of plots are in all of them and carry no information. Each picture is tried on 100 boxes of the
+other and of its mirror image, both ways round, in coarse form; the best candidates of each test picture are then
+aligned and must agree in every part of the picture, so that the same scene with another subject is no copy.
+
+Where all pictures are much alike, as X-rays are, a box that is a little off hides what is a picture's own. There the
+mean picture tells where a test picture was cut: the test picture is aligned with it, and what it has beside the mean
+is compared with what the same box of each training picture has.
 
 Hashes of pictures (difference hash, DCT hash) are quicker to compare, but a crop changes every bit of them. Here a pair
 costs 200 products of 144 numbers, which a matrix product of all pairs makes in blocks; `benchmarks/look_alikes.py`
-has time, recall and false alarms: crops of pictures that are all alike, as X-rays are, are mostly missed.
+has time, recall and false alarms.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,7 +36,7 @@ MAX_CROPPED_PAIRS = 20_000_000
 """With more pairs of pictures no crops are searched, a hundredth of the work."""
 
 _BLOCK_PICTURES = 1024
-"""So many test pictures are compared with so many training pictures at a time."""
+"""Number of test pictures, and of training pictures, that are compared at a time."""
 
 _COARSE = 12
 _LEAST_SHARE = 0.6
@@ -41,10 +45,14 @@ _MOST_TENTHS_CUT = 3
 """So many tenths of the width, and of the height, may a crop take away."""
 _CANDIDATES = 2
 _CANDIDATE_CORRELATION = 0.8
+_CANDIDATES_BY_MEAN = 2
+"""For each of both mirror images."""
 _FINE = 32
 """Cells of the side in which aligned pictures must agree; finer detail does not survive a compression."""
 _STEPS = ((0.04, _COARSE), (0.02, 16), (0.01, 24), (0.005, _FINE))
 """Of the alignment, as shares of the side, and the cells of the side to compare by: texture misleads a large step."""
+_LAST_STEPS = ((0.0025, _FINE),)
+"""Of the candidate that agrees best."""
 _WORTH_ALIGNING = 0.85
 _MIN_CORRELATION = 0.95
 _SAME_CORRELATION, _RIVAL_SHARE = 0.985, 0.25
@@ -131,28 +139,43 @@ def find_copies(tested: Sequence[NDArray[np.uint8]], learned: Sequence[NDArray[n
     mean = np.zeros((SIDE, SIDE), np.float32)
     if len(second) >= _MEAN_OF_AT_LEAST:
         mean = second.mean(axis=0, dtype=np.float64).astype(np.float32)
+    halved = _cut(second.astype(np.float32), _WHOLE, _FINE) if scope == "all" and mean.any() else None
     starts = range(0, len(first), _BLOCK_PICTURES)
     copies = []
     for start in tqdm(starts, desc="comparing images", unit="block", delay=2):
         block = first[start : start + _BLOCK_PICTURES].astype(np.float32)
         for place, candidates in enumerate(_candidates(block, second, mean, views)):
-            fits = []
-            for each in candidates:
-                pair = _in_order(block[place], second[each.learned].astype(np.float32), each.is_forward)
-                fit = _align(*pair, *views[each.view])
-                fits.append((_likeness(*pair, fit, mean), fit, each.learned))
-            fits.sort(key=lambda each: -each[0])
-            if fits and _is_copy(fits[0][0], rival=fits[1][0] if fits[1:] else 0.0):
-                _, fit, learned_place = fits[0]
-                copies.append(Copy(start + place, learned_place, _describe(fit)))
+            if halved is not None:
+                candidates += _candidates_by_mean(block[place], halved, mean)
+            copies += _copies(start + place, block[place], second, mean, candidates)
     return copies
 
 
-def _is_copy(likeness: float, rival: float) -> bool:
+def _copies(
+    place: int, tested: Grey, learned: NDArray[np.uint8], mean: Grey, candidates: "Sequence[_Candidate]"
+) -> list[Copy]:
+    """The test picture with the candidate that it agrees with best, if that is its original."""
+    best: dict[int, tuple[_Likeness, bool]] = {}
+    for candidate in candidates:
+        pair = _in_order(tested, learned[candidate.learned].astype(np.float32), candidate.is_forward)
+        likeness = _likeness(*pair, _align(*pair, candidate.is_flipped, candidate.box), mean)
+        if candidate.learned not in best or likeness.value > best[candidate.learned][0].value:
+            best[candidate.learned] = likeness, candidate.is_forward
+    ranked = sorted(best.items(), key=lambda item: -item[1][0].value)
+    if not ranked or not ranked[0][1][0].agrees:
+        return []
+    which, (likeness, is_forward) = ranked[0]
+    pair = _in_order(tested, learned[which].astype(np.float32), is_forward)
+    likeness = _likeness(*pair, _align(*pair, likeness.fit.is_flipped, likeness.fit.box, _LAST_STEPS), mean)
+    rival = ranked[1][1][0].value if ranked[1:] else 0.0
+    return [Copy(place, which, _describe(likeness.fit))] if _is_copy(likeness, rival) else []
+
+
+def _is_copy(likeness: "_Likeness", rival: float) -> bool:
     """Whether a picture is alike enough, and unless it is the same in all, much more so than the next one."""
-    if likeness < _MIN_CORRELATION:
+    if not likeness.agrees or likeness.value < _MIN_CORRELATION:
         return False
-    return likeness >= _SAME_CORRELATION or 1 - likeness <= _RIVAL_SHARE * (1 - rival)
+    return likeness.value >= _SAME_CORRELATION or 1 - likeness.value <= _RIVAL_SHARE * (1 - rival)
 
 
 class _Candidate(NamedTuple):
@@ -160,7 +183,8 @@ class _Candidate(NamedTuple):
 
     correlation: float
     learned: int
-    view: int
+    is_flipped: bool
+    box: _Box
     is_forward: bool
 
 
@@ -179,12 +203,38 @@ def _candidates(
         for test in np.flatnonzero(scores.max(axis=1) >= _CANDIDATE_CORRELATION):
             for train in np.argsort(-scores[test])[:_CANDIDATES]:
                 is_forward = bool(forward[0][test, train] >= backward[0][train, test])
-                view = forward[1][test, train] if is_forward else backward[1][train, test]
-                best[test].append(_Candidate(float(scores[test, train]), start + int(train), int(view), is_forward))
+                flip, box = views[forward[1][test, train] if is_forward else backward[1][train, test]]
+                best[test].append(_Candidate(float(scores[test, train]), start + int(train), flip, box, is_forward))
     return [
-        sorted((each for each in some if each.correlation >= _CANDIDATE_CORRELATION), reverse=True)[:_CANDIDATES]
+        sorted((candidate for candidate in some if candidate.correlation >= _CANDIDATE_CORRELATION), reverse=True)[
+            :_CANDIDATES
+        ]
         for some in best
     ]
+
+
+def _candidates_by_mean(tested: Grey, learned: Grey, mean: Grey) -> Iterator[_Candidate]:
+    """The training pictures that have most of what a picture has beside the mean picture, where it is aligned with it.
+
+    Args:
+        tested: Shape (64, 64).
+        learned: Training pictures at half their size, shape (n, 32, 32).
+        mean: Of the training pictures, shape (64, 64).
+    """
+    if tested.std() < _MIN_SPREAD:
+        return
+    coarse = _cut(tested, _WHOLE, _COARSE)
+    for flip in (False, True):
+        boxes = [view for view in _VIEWS if view[0] == flip]
+        scores = _unit(np.stack([_cut(mean, box, _COARSE, flip) for _, box in boxes])) @ _unit(coarse[None])[0]
+        fit = _align(tested, mean, *boxes[int(scores.argmax())])
+        if fit.correlation < _CANDIDATE_CORRELATION:
+            continue  # this picture is not like the others
+        common = _cut(mean, fit.box, _COARSE, flip)
+        own = _unit((coarse - common)[None])[0]
+        scores = _unit(_cut(learned, fit.box, _COARSE, flip) - common) @ own
+        for place in np.argsort(-scores)[:_CANDIDATES_BY_MEAN]:
+            yield _Candidate(float(scores[place]), int(place), flip, fit.box, True)
 
 
 def _in_order(tested: Grey, learned: Grey, is_forward: bool) -> tuple[Grey, Grey]:
@@ -220,19 +270,20 @@ def _unit(pictures: Grey) -> Grey:
 
 
 def _cut(pictures: Grey, box: _Box, side: int, flip: bool = False) -> Grey:
-    """A box of pictures, (..., 64, 64), of their mirror images if `flip`, as means of side x side cells."""
-    across = _weights(box.left, box.right, side)
+    """A box of pictures, (..., P, P), of their mirror images if `flip`, as means of side x side cells."""
+    count = pictures.shape[-1]
+    across = _weights(box.left, box.right, side, count)
     across = across[:, ::-1] if flip else across
     rows = np.tensordot(pictures, across.T.copy(), axes=1)
-    return np.asarray(np.matmul(_weights(box.top, box.bottom, side), rows), np.float32)
+    return np.asarray(np.matmul(_weights(box.top, box.bottom, side, count), rows), np.float32)
 
 
-def _weights(low: float, high: float, side: int) -> Grey:
-    """How much of each pixel is in each cell of an interval, shape (side, 64), rows with sum 1."""
-    edges = SIDE * np.linspace(low, high, side + 1)[:, None]
-    pixels = np.arange(SIDE)
+def _weights(low: float, high: float, side: int, count: int) -> Grey:
+    """How much of each of P pixels is in each cell of an interval, shape (side, P), rows with sum 1."""
+    edges = count * np.linspace(low, high, side + 1)[:, None]
+    pixels = np.arange(count)
     cells = np.clip(np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels), 0, None)
-    return np.asarray(cells * side / (SIDE * (high - low)), np.float32)
+    return np.asarray(cells * side / (count * (high - low)), np.float32)
 
 
 def _correlate(one: Grey, other: Grey) -> float:
@@ -240,10 +291,10 @@ def _correlate(one: Grey, other: Grey) -> float:
     return float(vectors[0] @ vectors[1])
 
 
-def _align(whole: Grey, part: Grey, flip: bool, box: _Box) -> _Fit:
+def _align(whole: Grey, part: Grey, flip: bool, box: _Box, steps: Sequence[tuple[float, int]] = _STEPS) -> _Fit:
     """Move the edges of a box, ever more finely, while the correlation grows."""
     best = _Fit(0.0, flip, box)
-    for step, side in _STEPS:
+    for step, side in steps:
         target = _cut(whole, _WHOLE, side)
         best = _Fit(_correlate(target, _cut(part, best.box, side, flip)), flip, best.box)
         if best.correlation < _CANDIDATE_CORRELATION:
@@ -270,16 +321,25 @@ def _moved(box: _Box, step: float) -> Iterator[_Box]:
             yield moved
 
 
-def _likeness(whole: Grey, part: Grey, fit: _Fit, mean: Grey) -> float:
-    """How well aligned pictures agree in what the mean picture has not; 0 where they disagree somewhere."""
+class _Likeness(NamedTuple):
+    """How well aligned pictures agree in what the mean picture has not, and whether they do so everywhere."""
+
+    value: float
+    agrees: bool
+    fit: _Fit
+
+
+def _likeness(whole: Grey, part: Grey, fit: _Fit, mean: Grey) -> _Likeness:
     if fit.correlation < _MIN_CORRELATION:
-        return 0.0
+        return _Likeness(0.0, False, fit)
     target = _cut(whole, _WHOLE, _FINE)
-    seen, common = (_cut(each, fit.box, _FINE, fit.is_flipped) for each in (part, mean))
+    seen, common = (_cut(picture, fit.box, _FINE, fit.is_flipped) for picture in (part, mean))
     gain = target.std() / max(float(seen.std()), 1e-6)
     rest = (target - target.mean()) - gain * (seen - seen.mean())
     blocks = rest.reshape(_FINE // _BLOCK, _BLOCK, _FINE // _BLOCK, _BLOCK).mean(axis=(1, 3))
-    return _correlate(target - common, seen - common) if np.abs(blocks).max() <= _MAX_BLOCK_DIFFERENCE else 0.0
+    return _Likeness(
+        _correlate(target - common, seen - common), bool(np.abs(blocks).max() <= _MAX_BLOCK_DIFFERENCE), fit
+    )
 
 
 def _describe(fit: _Fit) -> str:

@@ -120,20 +120,22 @@ def mix_splits(
         raise ConfigError("dataset.datasets is empty. Name at least one data set.")
     task_name, task = next(iter(datasets.items()))
     return Splits(
-        train=Mixture({name: each.train for name, each in datasets.items()}, weights, length=length, seed=seed),
+        train=Mixture({name: dataset.train for name, dataset in datasets.items()}, weights, length=length, seed=seed),
         test=task.test,
         retention=task.retention,
         validation=task.validation,
-        files={f"{name}/{file}": digest for name, each in datasets.items() for file, digest in each.files.items()},
-        image_hashes={image: digest for each in datasets.values() for image, digest in each.image_hashes.items()},
-        thumbnails={image: small for each in datasets.values() for image, small in each.thumbnails.items()},
+        files={
+            f"{name}/{file}": digest for name, dataset in datasets.items() for file, digest in dataset.files.items()
+        },
+        image_hashes={image: digest for dataset in datasets.values() for image, digest in dataset.image_hashes.items()},
+        thumbnails={image: small for dataset in datasets.values() for image, small in dataset.thumbnails.items()},
         plan={
             "task": task_name,
             "weights": dict(weights),
             "seed": seed,
-            "datasets": {name: dict(each.plan) for name, each in datasets.items()},
+            "datasets": {name: dict(dataset.plan) for name, dataset in datasets.items()},
         },
-        allow_leakage=allow_leakage or any(each.allow_leakage for each in datasets.values()),
+        allow_leakage=allow_leakage or any(dataset.allow_leakage for dataset in datasets.values()),
         synthetic=task.synthetic,
     )
 
@@ -146,13 +148,13 @@ def _interleave(shares: Sequence[float], length: int) -> np.ndarray:
     """
     taken = [0] * len(shares)
     places = np.empty(length, dtype=np.int16)
-    for place in range(length):
+    for index in range(length):
         # of the parts that may have one more by now, the one whose next place is due first
         chosen, due_first = 0, float("inf")
         for part, share in enumerate(shares):
-            if share * (place + 1) > taken[part] and (due := (taken[part] + 1) / share) < due_first:
+            if share * (index + 1) > taken[part] and (due := (taken[part] + 1) / share) < due_first:
                 chosen, due_first = part, due
-        places[place] = chosen
+        places[index] = chosen
         taken[chosen] += 1
     return places
 

@@ -1,4 +1,4 @@
-"""What dividing asks of each sample, in columns of one length: small enough to hold for any number of rows.
+"""The columns that dividing a data set needs (ids, groups, pictures, answers), without the samples themselves.
 
 outline = Outline.of(samples, "kind")
 outline.groups[3], outline.pictures[3], outline.fields["kind"][3]
@@ -26,9 +26,9 @@ class Outline:
         ids: `Sample.id`.
         groups: `Sample.group`.
         pictures: Where each picture lies; None for text-only rows.
-        answers: A short hash of each last answer, to tell answers apart.
-        fields: Those of `Sample.meta` that were asked for, by name; None where a row lacks one.
-        known: The ids of `Sample.meta`, see `vglm.data.ids`.
+        answers: A short hash of each last answer, to compare answers.
+        fields: The requested fields of `Sample.meta`, by name; None where a row lacks one.
+        meta_ids: The ids of `Sample.meta`, see `vglm.data.ids`.
     """
 
     ids: list[str] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Outline:
     pictures: list[str | None] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
     fields: dict[str, list[Any]] = field(default_factory=dict)
-    known: list[tuple[Id, ...]] = field(default_factory=list)
+    meta_ids: list[tuple[Id, ...]] = field(default_factory=list)
 
     @classmethod
     def of(cls, samples: Iterable[Sample], *fields: str) -> "Outline":
@@ -52,8 +52,8 @@ class Outline:
             outline.ids.extend(ids)
             outline.groups.extend(map(names.get, groups))
             outline.pictures.extend(map(names.get, pictures))
-            outline.answers.extend(hashes.get(_short_hash(each[-1])) for each in answers)
-            outline.known.extend(map(ids_in, metas))
+            outline.answers.extend(hashes.get(_short_hash(turns[-1])) for turns in answers)
+            outline.meta_ids.extend(map(ids_in, metas))
             for name, column in outline.fields.items():
                 column.extend(meta.get(name) for meta in metas)
         return outline
@@ -74,7 +74,7 @@ class Outline:
         self.groups.append(sample.group)
         self.pictures.append(None if sample.image is None else picture_name(sample))
         self.answers.append(_short_hash(sample.answer))
-        self.known.append(ids_in(sample.meta))
+        self.meta_ids.append(ids_in(sample.meta))
         for name, column in self.fields.items():
             column.append(sample.meta.get(name))
 
@@ -90,7 +90,7 @@ class Outline:
             self.pictures,
             self.answers,
             *(self.fields[name] for name in sorted(self.fields)),
-            self.known,
+            self.meta_ids,
         ]
 
     def __len__(self) -> int:

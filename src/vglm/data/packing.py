@@ -30,7 +30,7 @@ def fill_rows(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """
     rows: list[list[int]] = []
     room: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda each: -lengths[each]):
+    for index in sorted(range(len(lengths)), key=lambda sample: -lengths[sample]):
         row = next((row for row, free in enumerate(room) if free >= lengths[index]), None)
         if row is None:
             rows.append([])
@@ -68,7 +68,7 @@ def pack(batch: "dict[str, Tensor]", has_image: Sequence[bool], capacity: int) -
         for key, filler in fillers.items()
     }
     packed["segment_ids"] = pad_sequence(
-        [torch.cat([torch.full((int(is_token[i].sum()),), place) for place, i in enumerate(row)]) for row in rows],
+        [torch.cat([torch.full((int(is_token[i].sum()),), index) for index, i in enumerate(row)]) for row in rows],
         batch_first=True,
         padding_value=-1,
     )

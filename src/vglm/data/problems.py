@@ -1,4 +1,4 @@
-"""How a reader says what is wrong with a file: every bad row is collected first, then told in one message.
+"""Error messages of readers: all bad rows of a file are collected, then reported together.
 
 data/pets/train.json: 2 of 20 rows cannot be used (rows count from 1):
   data/pets/train.json:4: expected 'label', found only 'img', 'prompt'; fix: add it
@@ -31,7 +31,7 @@ class BadRow:
             `shard-000.tar:0017`.
         fault: What is wrong: `expected ..., found ...; fix: ...`; several faults are joined with `; also `.
         is_missing_image: A picture that is not there is all that is wrong, so that the row may be left out on request.
-        sample: Then the sample as it would be, with the path where its picture was looked for, if the reader can tell.
+        sample: Then the sample as it would be, with the path where its picture was looked for, if the reader knows it.
     """
 
     row: int | str

@@ -92,7 +92,7 @@ class Sample:
 
 
 class SampleSequence(Sequence[Sample]):
-    """Samples that are made as they are asked for: a class says how many, and makes the one at an index."""
+    """Samples that are generated on access: a class says how many, and makes the one at an index."""
 
     def sample(self, index: int) -> Sample:
         """The sample at an index from 0 to `len(self) - 1`."""

@@ -1,4 +1,4 @@
-"""What a model is trained on: one sequence for every answer of every dialogue, none too long.
+"""Training sequences: one for every answer of every dialogue, none longer than the limit.
 
 A dialogue of three turns becomes three sequences. Each ends in one of its answers, with the turns before it as the
 history in the prompt:
@@ -33,7 +33,7 @@ _MAY_EXPAND = re.compile("[^\\x00-\\x7f\\u3000-\\u303f\\u4e00-\\u9fff\\uff01-\\u
 
 
 class Measuring(Protocol):
-    """What is asked of a processor; `VisualGlmProcessor` answers it."""
+    """The processor interface used here; `VisualGlmProcessor` implements it."""
 
     num_image_tokens: int
 
@@ -75,7 +75,7 @@ class SequenceStatistics:
 
 
 class TrainingSequences(SampleSequence):
-    """The answers to learn, as samples: a view that reads its samples as they are asked for.
+    """The answers to learn, as samples: a view that reads its samples on access.
 
     Nothing is tokenized for sequences that cannot be too long: a text has no more tokens than bytes.
 
@@ -131,7 +131,7 @@ class TrainingSequences(SampleSequence):
                         cuts.append(
                             processor.measure_cut(
                                 turn.question,
-                                history=[(each.question, each.answer) for each in turns[: end - 1]],
+                                history=[(turn.question, turn.answer) for turn in turns[: end - 1]],
                                 has_image=has_image,
                                 language=language,
                                 answer=turn.answer,
@@ -171,7 +171,7 @@ def _dialogues(samples: Sequence[Sample]) -> Iterable[tuple[Sequence[Turn], bool
         return
     if (stored := columns_of(samples, ("questions", "answers", "image", "language"))) is not None:
         for questions, answers, images, languages in stored:
-            turns = [tuple(map(Turn, *each)) for each in zip(questions, answers, strict=True)]
+            turns = [tuple(map(Turn, *pair)) for pair in zip(questions, answers, strict=True)]
             yield from zip(turns, (image is not None for image in images), languages, strict=True)
         return
     for sample in samples:

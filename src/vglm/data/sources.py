@@ -28,7 +28,7 @@ from vglm.errors import CacheError, DataError
 from vglm.files import explained, file_sha256, put_in_place, workplace
 
 LISTED_ROWS = 2000
-"""Up to so many rows of a file are held in memory; of a longer file, a memory-mapped table is kept in the cache."""
+"""Up to this many rows of a file are held in memory; of a longer file, a memory-mapped table is kept in the cache."""
 
 _KEY = 32
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".dcm", ".ppm", ".jp2", ".avif")
@@ -88,10 +88,10 @@ class SourceReader:
         if (self.root / name).is_dir() and class_folders.recognises(self.root / name):
             self._hashes[name][name] = hash_names(self.root / name)
         key = self._key(name)
-        for kept in cache_folder("tables").glob(f"{key[:_KEY]}-*.arrow"):
+        for path in cache_folder("tables").glob(f"{key[:_KEY]}-*.arrow"):
             try:
-                if kept.is_file() and kept.stem == f"{key[:_KEY]}-{file_sha256(kept)[:_KEY]}":
-                    table = SampleTable(kept)
+                if path.is_file() and path.stem == f"{key[:_KEY]}-{file_sha256(path)[:_KEY]}":
+                    table = SampleTable(path)
                     if not table.missing_files():
                         return table
             except (DataError, OSError):
@@ -123,13 +123,13 @@ class SourceReader:
                 write_table(folder_of_table / "table.arrow", chain(listed, samples))
                 if self.left_out or key.startswith("hub-"):  # what is missing today may be there tomorrow
                     key = f"again-{key}"
-                kept = folder / f"{key[:_KEY]}-{file_sha256(folder_of_table / 'table.arrow')[:_KEY]}.arrow"
-                put_in_place(folder_of_table / "table.arrow", kept)
+                table = folder / f"{key[:_KEY]}-{file_sha256(folder_of_table / 'table.arrow')[:_KEY]}.arrow"
+                put_in_place(folder_of_table / "table.arrow", table)
         except CacheError as error:
             logger.warning("All rows of %s are held in memory, as their table is not cached: %s", name, error)
             self.left_out.pop(name, None)
             return list(self._samples(name))  # from the beginning
-        return SampleTable(kept)
+        return SampleTable(table)
 
     def _source_files(self, name: str) -> list[Path]:
         """The files to hash: the source itself or what a folder holds besides pictures, and files that options name."""

@@ -1,4 +1,4 @@
-"""A data set as it is trained and tested on, what its splits share, and the record of how it was divided.
+"""A divided data set: its splits, what they share (leakage), and the record of how it was divided.
 
 splits.train[0].answer          # "这张图片的背景是金色的沙滩。"
 splits.files["train.json"]      # SHA-256
@@ -30,7 +30,7 @@ from vglm.data.outline import Outline, is_own_group, picture_name
 from vglm.data.sample import Sample
 from vglm.data.slices import ImageSlice
 from vglm.data.table import SampleTable, Selection, columns_of
-from vglm.errors import ConfigError, DataError
+from vglm.errors import ConfigError, DataError, typed
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def find_leakage(
         held_out: Rows of the first.
         learned: Rows of the second.
         names: What the two are called.
-        contents: Picture name -> hash of its content, as far as known.
+        contents: Picture name -> hash of its content; unknown ones left out.
 
     Returns:
         What they share, or None.
@@ -198,11 +198,11 @@ class Splits:
             small = [
                 [self._thumbnail(of[digest][0]) for digest in some] for of, some in ((tested, names), (learned, firsts))
             ]
-            return {names[each.tested]: f"{firsts[each.learned]} {each.how}" for each in find_copies(*small)}
+            return {names[copy.tested]: f"{firsts[copy.learned]} {copy.how}" for copy in find_copies(*small)}
 
         facts = [hash_file(Path(inspect.getfile(search_scope))), self.look_alike_scope, names, firsts]
-        for digest, found in remembered("pictures", [], facts, search).items():
-            other, _, how = found.partition(" ")
+        for digest, value in remembered("pictures", [], facts, search).items():
+            other, _, how = value.partition(" ")
             copied[digest] = other, how
         return [
             LookAlike(sample, learned[copied[digest][0]][0], copied[digest][1])
@@ -213,7 +213,7 @@ class Splits:
 
     def _by_content(self, samples: Sequence[Sample]) -> dict[str, list[Sample]] | None:
         """The samples of each picture by its hash; None where some were not decoded at the start."""
-        found: dict[str, list[Sample]] = {}
+        samples_by_hash: dict[str, list[Sample]] = {}
         if not _is_listed(samples):
             return None
         for sample in samples:
@@ -221,22 +221,22 @@ class Splits:
                 continue
             if (digest := self._known_hash(sample)) is None or sample.image not in self.thumbnails:
                 return None
-            found.setdefault(digest, []).append(sample)
-        return found
+            samples_by_hash.setdefault(digest, []).append(sample)
+        return samples_by_hash
 
     def _thumbnail(self, sample: Sample) -> NDArray[np.uint8]:
         assert isinstance(sample.image, Path | ImageSlice)
         return self.thumbnails[sample.image]
 
     def limited(self, limit: int | None) -> "Splits":
-        """The same data with at most so many training samples, see `pick`."""
+        """The same data with at most `limit` training samples, see `pick`."""
         return replace(self, train=pick(self.train, limit))
 
     def warn_of_tiny_test(self) -> None:
-        """Say before training that a test split of one picture tells nothing; folds are put together afterwards."""
+        """Warn before training that a test split of one picture measures nothing; folds are put together afterwards."""
         if self.plan.get("protocol") or not _is_listed(self.test) or not len(self.test):
             return
-        shown = {str(each.image) for each, _ in zip(self.test, range(_LOOKED_AT), strict=False)}
+        shown = {str(sample.image) for sample, _ in zip(self.test, range(_LOOKED_AT), strict=False)}
         if len(self.test) == 1 or (len(shown) == 1 and len(self.test) <= _LOOKED_AT and shown != {"None"}):
             logger.warning(
                 "the test split has a single picture (%s), so its score will be all or nothing. Give it more:"
@@ -259,10 +259,10 @@ class Splits:
             others = ", ".join(f"{len(rows):,} in {name}" for name in SPLITS if len(rows := getattr(self, name)))
             raise DataError(
                 f"the data has no training samples; there are {others or 'none at all'}. It can be evaluated"
-                " (python evaluate.py dataset=benchmark dataset.path=...). To train on it, take the split out of its"
+                f" ({typed('evaluate')} dataset=benchmark dataset.path=...). To train on it, take the split out of its"
                 " rows and set dataset.division.fractions, or add rows of the split train."
             )
-        if copies := [each for each in self.look_alikes or () if each.how != "same pixels"]:
+        if copies := [alike for alike in self.look_alikes or () if alike.how != "same pixels"]:
             logger.warning(
                 "%d test samples show a training picture once more (first: %s is %s, %s). Reports of this run will be"
                 ' stamped "LEAKED".',
@@ -375,7 +375,7 @@ def _at(samples: Sequence[Sample], rows: Sequence[int]) -> Sequence[Sample]:
 
 
 def pick(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
-    """At most so many samples, in order, the same ones every time; None: all.
+    """At most `limit` samples, in order, the same ones every time; None: all.
 
     Of the kinds of question, or where there is one kind alone of the answers, each has its turn. The draw is seeded:
     data that is sorted, or goes through its classes in turn, is not met at the distance of one class.
@@ -396,7 +396,7 @@ def pick(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
 
 _PICK_SEED = 1
 _LOOKED_AT = 100
-"""So many test samples are looked at before a test split is said to show one picture."""
+"""Number of test samples to check before a test split counts as one picture."""
 
 
 def _is_listed(samples: Sequence[Sample]) -> bool:
@@ -416,7 +416,7 @@ def _outline(samples: Sequence[Sample]) -> Outline:
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:
-    """One hash of everything that is asked and answered in a split, in order.
+    """One hash of all questions and answers of a split, in order.
 
     Args:
         samples: The split. Of a picture only the file's name counts; its content has a hash of its own.

@@ -8,7 +8,7 @@ One row of the file:
     id "openi-zh.json#1", group "2882", image "/data/openi/images/2882_1.png", offset null, size null, base64 null,
     questions ["描述这张X光片。"], answers ["心脏大小轻度增大。"], language "zh", meta '{"split": "train"}', window null
 
-Pictures stay where they are and are opened by whoever needs them. A table pickles as its path, so that the workers of a
+Pictures stay where they are and are opened when needed. A table pickles as its path, so that the workers of a
 DataLoader map the same file instead of copying it.
 """
 
@@ -261,7 +261,7 @@ def write_table(path: Path, samples: Iterable[Sample]) -> SampleTable:
     ):
         while batch := [_row(sample) for sample in islice(iterator, _BATCH_ROWS)]:
             columns = zip(_SCHEMA, zip(*batch, strict=True), strict=True)
-            writer.write_batch(pa.record_batch([pa.array(each, field.type) for field, each in columns], _SCHEMA))
+            writer.write_batch(pa.record_batch([pa.array(column, field.type) for field, column in columns], _SCHEMA))
     return SampleTable(path)
 
 

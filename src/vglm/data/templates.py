@@ -1,4 +1,4 @@
-r"""Ask the same questions in other words: a task's prompt, filled in with what the data knows of each sample.
+r"""Prompt templates: a task's wording of each question, filled in with fields of the sample.
 
 fill_template(samples, "Hint: {hint}\n{question}\n{options}\nAnswer with the option's letter.")
 
@@ -40,12 +40,12 @@ def fill_template(samples: Sequence[Sample], template: str, setting: str = "task
     lines = parse_template(template, setting)
     if template == QUESTION:
         return samples
-    wanted = list(dict.fromkeys(field for line in lines for _, field in line if field is not None))
+    requested = list(dict.fromkeys(field for line in lines for _, field in line if field is not None))
     lacking: dict[str, int] = {}
     filled = []
     for sample in samples:
         values = {**sample.meta, "question": sample.question}
-        if missing := [field for field in wanted if field not in values]:
+        if missing := [field for field in requested if field not in values]:
             lacking |= {field: lacking.get(field, 0) + 1 for field in missing}
             continue
         *history, last = sample.turns
@@ -53,10 +53,10 @@ def fill_template(samples: Sequence[Sample], template: str, setting: str = "task
         filled.append(replace(sample, turns=(*history, Turn(question, last.answer))))
     if lacking:
         first = next(iter(lacking))
-        known = sorted({"question", *(name for sample in samples[:100] for name in sample.meta)})
+        fields = sorted({"question", *(name for sample in samples[:100] for name in sample.meta)})
         raise ConfigError(
             f"{setting}: {lacking[first]} of {len(samples)} samples have no {{{first}}}; there are"
-            f" {', '.join(f'{{{name}}}' for name in known)}. Correct the template."
+            f" {', '.join(f'{{{name}}}' for name in fields)}. Correct the template."
         )
     return filled
 

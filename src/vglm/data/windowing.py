@@ -16,7 +16,7 @@ recorded with the sample, and applied again whenever the sample opens its pictur
 | `percentiles` | the picture's own 0.5 and 99.5 percentiles, pixels of padding left out | likewise |
 | `<center>/<width>` | these values, such as `2048/4096`, after the rescaling | these values |
 
-The rule is `dataset.options.window`; X-ray formats have `auto` if nothing is said, others open 16-bit grey as `full`
+The rule is `dataset.options.window`; X-ray formats have `auto` by default, others open 16-bit grey as `full`
 and DICOM as `auto`, without a record. "Rescaling" is by a DICOM header's slope and intercept, or by its modality
 look-up table, see `vglm.data.dicom`.
 """
@@ -38,7 +38,7 @@ WindowRule = str
 RULES = ("auto", "file", "full", "percentiles")
 PERCENTILES = (0.5, 99.5)
 PERCENTILE_PIXELS = 1_000_000
-"""Percentiles are taken of about so many pixels at most, evenly spaced rows and columns."""
+"""Percentiles are computed from about this many pixels at most, evenly spaced rows and columns."""
 FUNCTIONS = ("LINEAR", "SIGMOID", "TABLE")
 WINDOW_KEY = "grey_window"
 """What rows of a file call the window that their picture is shown through."""
@@ -53,7 +53,7 @@ class Window:
 
     Attributes:
         rule: Where the values come from, as in the table above; never `auto`.
-        center: Middle of the values that are told apart, in the picture's own units after DICOM's rescaling.
+        center: Center of the window, in the picture's own units after DICOM's rescaling.
         width: How many values those are; above 0.
         inverted: Whether low values are shown white.
         function: The curve: `LINEAR`, or `SIGMOID` or `TABLE`, which are in the file.
@@ -152,8 +152,8 @@ def check_rule(rule: WindowRule, key: str = "dataset.options.window") -> None:
     Raises:
         ConfigError: Neither one of `RULES` nor `<center>/<width>` with a positive width.
     """
-    given = _GIVEN.fullmatch(rule)
-    if rule not in RULES and (given is None or float(given[2]) <= 0):
+    match = _GIVEN.fullmatch(rule)
+    if rule not in RULES and (match is None or float(match[2]) <= 0):
         raise ConfigError(f"{key} must be one of {', '.join(RULES)} or <center>/<width> like 2048/4096, got {rule!r}.")
 
 
@@ -187,9 +187,9 @@ def _find_window(grey: DeepGrey, rule: WindowRule, name: str) -> Window:
     if rule == "percentiles":
         low, high = np.percentile(grey.measured(), PERCENTILES)
         return _between(rule, float(low), float(high), grey.inverted)
-    given = _GIVEN.fullmatch(rule)
-    assert given is not None  # check_rule
-    return Window("given", float(given[1]), float(given[2]), grey.inverted)
+    match = _GIVEN.fullmatch(rule)
+    assert match is not None  # check_rule
+    return Window("given", float(match[1]), float(match[2]), grey.inverted)
 
 
 def _between(rule: str, low: float, high: float, inverted: bool) -> Window:

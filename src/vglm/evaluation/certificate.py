@@ -87,7 +87,7 @@ TOLERANCES = {
 """By the coarsest number format among the base's and the merged model's."""
 
 NOISE_PROMPTS = 4
-"""On so many of them the tuned model's own noise is measured, see `measure_noise`."""
+"""Number of them on which the tuned model's own noise is measured, see `measure_noise`."""
 
 _NOISY = 0.25
 """Share of an update that rounding may take before it is worth a warning."""
@@ -186,15 +186,15 @@ def merge_runs(
     """
     output = Path(output)
     check_vacant(output, error=ConfigError)
-    found = [_read_run(Path(run)) for run in ([runs] if isinstance(runs, str | os.PathLike) else runs)]
-    if (len(found) > 1) != (combination is not None):
+    sources = [_read_run(Path(run)) for run in ([runs] if isinstance(runs, str | os.PathLike) else runs)]
+    if (len(sources) > 1) != (combination is not None):
         raise ConfigError("Several runs need --weights, a number for each; one run needs none.")
-    first_with = {run.base[0]: run for run in reversed(found)}  # hashes of two kinds are compared through the base
-    if others := [run for run in found if run.base != first_with[run.base[0]].base]:
+    first_with = {run.base[0]: run for run in reversed(sources)}  # hashes of two kinds are compared through the base
+    if others := [run for run in sources if run.base != first_with[run.base[0]].base]:
         first = first_with[others[0].base[0]].folder
         raise ConfigError(f"{others[0].folder} and {first} have different bases, so their updates do not add up.")
-    samples = _test_samples(found)
-    source = found[0].config["model"]
+    samples = _test_samples(sources)
+    source = sources[0].config["model"]
     with claimed(output, error=CheckpointError) as work:
         base, processor = build(source)
         facts = {
@@ -204,15 +204,15 @@ def merge_runs(
             "dtype": _name(base.config.dtype or torch.float32),
         }
         warnings = [problem for run in first_with.values() for problem in _check_base(run, base, force=force)]
-        adapter = found[0].adapter
+        adapter = sources[0].adapter
         if combination is not None:
-            adapter = combine_adapters(base, [run.adapter for run in found], combination, work / "combined")
+            adapter = combine_adapters(base, [run.adapter for run in sources], combination, work / "combined")
         tuned = attach_adapter(base, adapter, is_checked=False)  # by its hash, above
         print(f"base + adapter: {describe_place(tuned)}")
         before = generate_predictions(tuned, processor, samples, title="base + adapter")
         prompts = _prompts(samples, before, processor)
         reference = _logits(tuned, prompts)
-        noise = max(measure_noise(tuned, each) for each in prompts[:NOISE_PROMPTS])
+        noise = max(measure_noise(tuned, prompt) for prompt in prompts[:NOISE_PROMPTS])
         with tuned.disable_adapter():
             effect = relative_difference(_logits(tuned, prompts), reference)
 
@@ -228,11 +228,11 @@ def merge_runs(
             dtype=result.dtype,
             base=facts,
             adapters={
-                "runs": [run.folder.as_posix() for run in found],
+                "runs": [run.folder.as_posix() for run in sources],
                 "combination": None if combination is None else asdict(combination),
             },
             tolerance=max(
-                (TOLERANCES[each] for each in formats if each in TOLERANCES), key=lambda it: it.relative_logits
+                (TOLERANCES[format] for format in formats if format in TOLERANCES), key=lambda it: it.relative_logits
             ),
             logits=_compare(logits, reference) | {"adapter_effect": effect, "noise": noise},
             greedy_agreement=(logits.argmax(-1) == reference.argmax(-1)).double().mean().item(),
@@ -243,9 +243,9 @@ def merge_runs(
         certificate = _judge(certificate, result.updates, force=force)
         write_json(work / "result" / CERTIFICATE_FILE, certificate.as_dict(), error=CheckpointError)
         if not certificate.passed:
-            with replaced_folder(unverified(output), marker=CERTIFICATE_FILE, error=CheckpointError) as kept:
-                kept.rmdir()
-                (work / "result").rename(kept)
+            with replaced_folder(unverified(output), marker=CERTIFICATE_FILE, error=CheckpointError) as folder:
+                folder.rmdir()
+                (work / "result").rename(folder)
         else:
             check_vacant(output, error=ConfigError)  # somebody else may have been quicker
             if output.exists():
@@ -255,7 +255,7 @@ def merge_runs(
 
 
 def unverified(output: Path) -> Path:
-    """Where a merged model is kept that did not pass."""
+    """Where a merged model lies that did not pass."""
     return output.with_name(f"{output.name}{UNVERIFIED}")
 
 
@@ -322,7 +322,7 @@ def _judge(certificate: Certificate, updates: Updates, *, force: bool) -> Certif
             f"the update vanishes in {certificate.dtype}: |dW|/|W| is {overall.relative:.1e}, the rounding of the"
             f" weights {overall.noise:.1e}"
         )
-    elif noisy := {name: each for name, each in updates.items() if each.rounding > _NOISY * each.update}:
+    elif noisy := {name: update for name, update in updates.items() if update.rounding > _NOISY * update.update}:
         worst = max(noisy, key=lambda name: noisy[name].noise / (noisy[name].relative or 1.0))
         warnings.append(
             f"rounding to {certificate.dtype} is a good part of the update in {len(noisy)} of {len(updates)} modules,"
@@ -335,7 +335,9 @@ def _judge(certificate: Certificate, updates: Updates, *, force: bool) -> Certif
             f" {logits['adapter_effect']:.1e}"
         )
     if erased and not force:
-        problems += [f"{each}. Choose a finer --dtype, or publish it all the same with --force" for each in erased]
+        problems += [
+            f"{problem}. Choose a finer --dtype, or publish it all the same with --force" for problem in erased
+        ]
     else:
         warnings += erased
     return replace(certificate, problems=tuple(problems), warnings=tuple(warnings))
@@ -355,7 +357,7 @@ def _describe(updates: Updates) -> dict[str, Any]:
     if not updates:
         return {}
     overall = total(updates.values())
-    rows = {name: {"relative_update": each.relative, "rounding": each.noise} for name, each in updates.items()}
+    rows = {name: {"relative_update": update.relative, "rounding": update.noise} for name, update in updates.items()}
     return {"overall": {"relative_update": overall.relative, "rounding": overall.noise}, "modules": rows}
 
 
@@ -366,10 +368,10 @@ def _read_run(run: Path) -> _Run:
     """A run whose adapter can be merged, or an imported fine-tune: model/ and adapter/ side by side."""
     if (run / "model").is_dir() and (run / "adapter").is_dir() and not Run.is_at(run):
         return _read_pair(run)
-    found = Run.open(run)
-    if found.adapter is None:
-        raise ConfigError(f"{found.folder} has no adapter to merge: its model/ is a plain model already.")
-    return _Run(found.folder, found.config, found.record.base_weights)
+    opened = Run.open(run)
+    if opened.adapter is None:
+        raise ConfigError(f"{opened.folder} has no adapter to merge: its model/ is a plain model already.")
+    return _Run(opened.folder, opened.config, opened.record.base_weights)
 
 
 def _read_pair(folder: Path) -> _Run:
@@ -423,7 +425,7 @@ def _prompts(samples: Sequence[Sample], predictions: Sequence[Prediction], proce
 
 def _logits(model: Any, prompts: Sequence[Mapping[str, Tensor]]) -> Tensor:
     """The logits behind the answers of all prompts, shape (positions, V)."""
-    return torch.cat([answer_logits(model, each) for each in prompts])
+    return torch.cat([answer_logits(model, prompt) for prompt in prompts])
 
 
 def _name(dtype: torch.dtype) -> str:

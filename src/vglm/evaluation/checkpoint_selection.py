@@ -1,8 +1,8 @@
-"""What a training gains on its domain and loses of everything else, checkpoint by checkpoint, and which one to keep.
+"""Score checkpoints on the domain and on the retention set during training, and choose the one to keep.
 
     selection = CheckpointSelection(forgetting_budget=5)         of a training config
     splits = selection.divide(splits)                            with a validation split, where one is chosen by
-    samples = selection.select(splits)                           what is asked at each checkpoint
+    samples = selection.select(splits)                           the samples scored at each checkpoint
     trainer = WorkbenchTrainer(..., scores=selection.watch(samples, collate, arguments))
 
 The domain's samples are those of the validation split; never the test's, by which nothing may be chosen. Without a
@@ -15,7 +15,7 @@ memorised. The retention set is the data's own, or a general one.
 
 `domain` is the score on what is being learned, by the primary metric of the run's `metrics`; exact match stands beside
 it, since an answer in other words is not wrong. `retention` is the exact match on general questions, as reports have
-it. All are from 0 to 1. Training goes on as if nobody had looked: the adapter is the same bit for bit.
+it. All are from 0 to 1. Scoring does not influence training: the adapter is the same bit for bit.
 """
 
 import random
@@ -94,11 +94,11 @@ class Choice:
         if self.warning is None:
             return f"kept {facts}: the best on the domain within a forgetting budget of {self.budget_points:g} points"
         if self.lost_points > self.budget_points:
-            found = f"no checkpoint lost {self.budget_points:g} points at most; kept the one that lost least"
+            actual = f"no checkpoint lost {self.budget_points:g} points at most; kept the one that lost least"
         else:
-            found = f"no checkpoint that lost {self.budget_points:g} points at most is better than before; kept one"
+            actual = f"no checkpoint that lost {self.budget_points:g} points at most is better than before; kept one"
         return (
-            f"{self.warning}: {found}, {facts}. Save more often (trainer.save_steps), lower trainer.learning_rate, mix"
+            f"{self.warning}: {actual}, {facts}. Save more often (trainer.save_steps), lower trainer.learning_rate, mix"
             " other questions in (dataset=with_replay), or allow more"
         )
 
@@ -116,17 +116,17 @@ def choose(scores: Sequence[CheckpointScore], budget_points: float) -> Choice | 
         The choice; None while there is no checkpoint. Step 0 is none: keeping it would be not to train.
     """
     lost = lost_points(scores)
-    candidates = [each for each in scores if each.step > 0]
+    candidates = [score for score in scores if score.step > 0]
     if not candidates:
         return None
 
-    def key(each: CheckpointScore) -> tuple[bool, float, float, int]:
-        if lost[each.step] <= budget_points:
-            return True, each.domain, -lost[each.step], -each.step
-        return False, -lost[each.step], each.domain, -each.step
+    def key(score: CheckpointScore) -> tuple[bool, float, float, int]:
+        if lost[score.step] <= budget_points:
+            return True, score.domain, -lost[score.step], -score.step
+        return False, -lost[score.step], score.domain, -score.step
 
     best = max(candidates, key=key)
-    before = next(each.domain for each in scores if each.step == 0)
+    before = next(score.domain for score in scores if score.step == 0)
     return Choice(best.step, best.domain, before, lost[best.step], budget_points, len(candidates))
 
 
@@ -139,17 +139,17 @@ def is_lost(scores: Sequence[CheckpointScore], budget_points: float, patience: i
         patience: None never gives up.
     """
     lost = lost_points(scores)
-    last = [lost[each.step] > budget_points for each in scores if each.step > 0]
+    last = [lost[score.step] > budget_points for score in scores if score.step > 0]
     return patience is not None and len(last) >= patience and all(last[-patience:])
 
 
 def lost_points(scores: Sequence[CheckpointScore]) -> dict[int, float]:
     """Step -> hundredths of the retention set's score lost since step 0, to a millionth; empty without one."""
-    before = next((each.retention for each in scores if each.step == 0), None)
+    before = next((score.retention for score in scores if score.step == 0), None)
     return {
-        each.step: round(100 * (before - each.retention), 6)
-        for each in scores
-        if before is not None and each.retention is not None
+        score.step: round(100 * (before - score.retention), 6)
+        for score in scores
+        if before is not None and score.retention is not None
     }
 
 
@@ -173,7 +173,7 @@ class CheckpointScores(CheckpointScorer):
         path: The file of scores.
         score: Scores the model.
         budget_points: Hundredths that may be lost on the retention set: choose by them. None keeps the last state.
-        patience: Stop once so many checkpoints in a row lost more; None goes on.
+        patience: Stop after this many checkpoints in a row that lost more; None never does.
         about: What was scored, for run.json.
         examples: Test samples to show the answers to before and after training; nothing is chosen by them.
         answer: Answers them.
@@ -229,11 +229,11 @@ class CheckpointScores(CheckpointScorer):
         Raises:
             CheckpointError: The scores of a resumed run are lost.
         """
-        found = read_scores(self.path) if state.global_step > 0 else []
-        self.scores = [each for each in found if each.step <= state.global_step]
+        stored = read_scores(self.path) if state.global_step > 0 else []
+        self.scores = [score for score in stored if score.step <= state.global_step]
         if state.global_step > 0 and (not self.scores or self.scores[0].step > 0):
             raise CheckpointError(
-                f"{self.path} has no score of the model before training, so nobody can tell what was forgotten. Restore"
+                f"{self.path} has no score of the model before training, so forgetting is unknown. Restore"
                 " the file, or start a new run."
             )
         if not self.scores or (self.scores[-1].step < state.global_step and _is_due(args, state)):
@@ -343,7 +343,7 @@ def preserving_state(model: nn.Module) -> Iterator[None]:
 # --- which samples, and how -------------------------------------------------------------------------------------------
 
 SAMPLES_TO_WATCH, SAMPLES_TO_CHOOSE_BY = 64, 400
-"""At most so many of each kind are asked: enough for a curve; enough to tell checkpoints apart by a few points."""
+"""Maximum number of questions of each kind: enough for a curve; enough to separate checkpoints by a few points."""
 EXAMPLES = 3
 """So many test samples are shown at the end of training."""
 EXAMPLE_TOKENS = 64
@@ -354,7 +354,7 @@ _SPARE_TOKENS = 4
 
 @dataclass(frozen=True)
 class EvalSamples:
-    """What a model is asked at each checkpoint.
+    """The samples that are scored at each checkpoint.
 
     Attributes:
         domain: Of what it learns.
@@ -382,11 +382,11 @@ class CheckpointSelection:
 
     Attributes:
         score_checkpoints: Whether to score at all.
-        score_samples: At most so many samples of the domain and of the retention set, the same at each checkpoint.
+        score_samples: Maximum number of samples of the domain and of the retention set, the same at each checkpoint.
             None takes `SAMPLES_TO_WATCH`, or `SAMPLES_TO_CHOOSE_BY` where a budget decides by them.
         forgetting_budget: How many points (hundredths) may be lost on the retention set. The checkpoint
             with the best domain score within it is what the run saves. None saves the last state.
-        patience: Stop training once so many checkpoints in a row have lost more; None never does.
+        patience: Stop training after this many checkpoints in a row that lost more; None never does.
         metric: A score of single answers for both, such as `exact_match` or `rouge_l_characters`. None takes the
             primary metric of the run's `metrics` for the domain, see `primary_share`, and exact match for the
             retention set.
@@ -409,7 +409,7 @@ class CheckpointSelection:
         Raises:
             ConfigError: With the reason.
         """
-        single = [name for name, each in ALL_METRICS.items() if each.function and each.is_share]
+        single = [name for name, metric in ALL_METRICS.items() if metric.function and metric.is_share]
         if self.metric is not None and self.metric not in single:
             raise ConfigError(f"metric must be one that scores single answers ({', '.join(single)}), got {self.metric}")
         for name, least in (("score_samples", 1), ("patience", 1)):
@@ -430,7 +430,7 @@ class CheckpointSelection:
         return splits.hold_out_validation(self.validation_share)
 
     def select(self, splits: Splits) -> EvalSamples:
-        """Choose what to ask; the same of the same data, whatever the run's seed.
+        """Choose the samples to score; the same for the same data, whatever the run's seed.
 
         Args:
             splits: As `divide` gave them.
@@ -468,7 +468,7 @@ class CheckpointSelection:
         Args:
             samples: As chosen by `select`.
             collate: Of the training: its processor, and its features of pictures if there are any.
-            arguments: The trainer's: where the run folder is, and how many samples are asked at a time
+            arguments: The trainer's: where the run folder is, and the batch size of scoring
                 (`per_device_eval_batch_size`).
             metrics: What the run is to be scored by, as `MetricSettings.of` takes it.
         """
@@ -494,8 +494,8 @@ class CheckpointSelection:
                     values["domain_exact_match"] = exact
             return values
 
-        def answer(model: Any, asked: Sequence[Sample]) -> list[str]:
-            return [each.prediction for each in _ask(model, asked, collate, len(asked), EXAMPLE_TOKENS)]
+        def answer(model: Any, samples: Sequence[Sample]) -> list[str]:
+            return [record.prediction for record in _ask(model, samples, collate, len(samples), EXAMPLE_TOKENS)]
 
         path = Path(str(arguments.output_dir)) / SCORES_FILE
         return CheckpointScores(path, score, self.forgetting_budget, self.patience, about, samples.examples, answer)
@@ -526,7 +526,9 @@ def primary_share(settings: MetricSettings, samples: Sequence[Sample]) -> Metric
     Returns:
         The metric; exact match where there is none.
     """
-    perfect = [replace(unanswered(each, "scored"), prediction=reference_answers(each.answer)[0]) for each in samples]
+    perfect = [
+        replace(unanswered(sample, "scored"), prediction=reference_answers(sample.answer)[0]) for sample in samples
+    ]
     for metric in settings.of_texts() if perfect else ():
         if metric.is_share and metric.higher_is_better:
             with suppress(DataError):

@@ -1,4 +1,4 @@
-"""Sentences that an evaluation's files carry: a key with values, which a report puts into words in both languages.
+"""Messages in an evaluation's files: a key with values, which a report renders in both languages.
 
     meaning = Message("meaning.untuned", {"model": "visualglm_tiny"})
     translate(meaning)       Text(en="visualglm_tiny as it was", zh="原始的 visualglm_tiny")
@@ -144,7 +144,9 @@ def translate(sentence: Sentence) -> Text:
     try:
         return FILE_TEXTS(sentence.key, **sentence.values)
     except (KeyError, ValueError, IndexError, TypeError):  # of a newer version
-        return Text.of(": ".join([sentence.key, ", ".join(f"{name} {each}" for name, each in sentence.values.items())]))
+        return Text.of(
+            ": ".join([sentence.key, ", ".join(f"{name} {value}" for name, value in sentence.values.items())])
+        )
 
 
 def as_plain(sentence: Sentence) -> str | dict[str, Any]:

@@ -21,6 +21,7 @@ from vglm.config import anchor_paths, build
 from vglm.config.components import Component, is_recorded
 from vglm.config.components import describe as describe_component
 from vglm.config.run_config import metrics_of_run
+from vglm.console import keep_in
 from vglm.data.loading import load_dataset
 from vglm.data.sample import Sample
 from vglm.data.splits import Splits, pick
@@ -58,7 +59,7 @@ from vglm.evaluation.score.scoring import (
     rescore,
     score_arms,
     score_folder,
-    score_kept,
+    score_stored,
 )
 from vglm.evaluation.score.settings import MetricSettings
 from vglm.evaluation.score.side_by_side import SideBySide, compare_evaluations
@@ -108,9 +109,13 @@ class EvaluationResult:
 
         columns = ("split", "id", "group", "kind", "question", "reference", "prediction", "image", "draw", "error")
         rows = [
-            {"arm": arm, **{name: getattr(each, name) for name in columns}, "right": EXACT_MATCH.score([each]) == 1.0}
+            {
+                "arm": arm,
+                **{name: getattr(record, name) for name in columns},
+                "right": EXACT_MATCH.score([record]) == 1.0,
+            }
             for arm, records in read_answers(self.folder).records.items()
-            for each in records
+            for record in records
         ]
         return pd.DataFrame(rows, columns=["arm", *columns, "right"])
 
@@ -169,30 +174,30 @@ def evaluate(
     Args:
         run: A run, its folder, or `latest`; None for a model alone.
         model: The run's base model, or the model that is evaluated; the run's own if not given.
-        dataset: What to ask about, see `vglm.load_dataset`, or its path; the run's own data if not given.
+        dataset: The data, see `vglm.load_dataset`, or its path; the run's own data if not given.
         metrics: What to score by, the primary one first; the run's own if not given. Exact match and ROUGE-L are always
             there.
-        task: In which words to ask; as they are if not given.
+        task: The task, whose prompt words the questions; unchanged if not given.
         unverified: Whether to take a result that failed its check after training.
         output_dir: The evaluation folder; `<run>/evaluation`, or one below outputs/evaluation, if not given.
         splits: Those that the data has of these.
-        limit: At most so many samples of each split, see `vglm.data.splits.pick`; None for all. The report is stamped.
+        limit: Maximum number of samples of each split, see `vglm.data.splits.pick`; None: all. The report is stamped.
         batch_size: Answers per call of the model; None: as many as fit into memory, up to 64.
         max_new_tokens: Longest answer, in tokens.
         temperature: None for greedy answers; above 0 they are drawn at random.
         top_p: With a temperature: only from the likeliest tokens that together have this probability.
-        top_k: Likewise: only from so many of the likeliest tokens.
+        top_k: Likewise: sample only from this many of the likeliest tokens.
         repeats: Likewise: answers to each question.
         choices: Answers to score by likelihood too: a list for all questions, or `sample` for each one's own.
         feature_cache: Whether to keep, and reuse, what frozen vision parts make of each picture.
         seed: Of sampled answers, of the shuffling and of other draws.
         image_use: Whether to ask test questions again with other images.
-        image_use_samples: At most so many of them.
+        image_use_samples: Maximum number of these.
         prompts: A file of paraphrases, one a line, in which both arms are asked some test questions again, see
             `vglm.evaluation.predict.paraphrases`; none if not given.
         baselines: Whether to score simple rules, and the question without its image.
         shots_in_context: Training examples that the untuned model sees before each question; 0 for none.
-        training_loss_samples: Of a run on its own data: at most so many training samples, drawn by seed, whose loss
+        training_loss_samples: Of a run on its own data: at most this many training samples, drawn by seed, whose loss
             under the tuned model is measured, so that the report can show the hardest; 0 for none.
         config: The resolved config to keep in the folder, plain values; what these arguments say if not given.
 
@@ -205,19 +210,19 @@ def evaluate(
         AdapterError: The run's description or its adapter cannot be read, or does not fit the base model.
         WorkbenchError: Another process ended.
     """
-    given = {name: value for name, value in locals().items() if name != "config"}
-    given["task"] = task = build(task) if isinstance(task, Mapping) else task or Task()
+    arguments = {name: value for name, value in locals().items() if name != "config"}
+    arguments["task"] = task = build(task) if isinstance(task, Mapping) else task or Task()
     tuned = run if isinstance(run, Run | None) else Run.open(run, unverified=unverified)
     settings = MetricSettings.of(metrics_of_run(tuned.config) if metrics is None and tuned is not None else metrics)
     settings.check_files()
     paraphrases = read_paraphrases(prompts)
-    config = _describe_arguments(given, tuned, settings) if config is None else config
+    config = _describe_arguments(arguments, tuned, settings) if config is None else config
     processes = Processes()
 
     # score the stored answers, if the same were asked before
     data = _read(_own(tuned, "dataset") if dataset is None else dataset)
     own_data = tuned is not None and config["dataset"] == tuned.config["dataset"]
-    data = data.limited(tuned.config.get("limit")) if tuned is not None and own_data else data
+    data = _as_trained(data, tuned) if tuned is not None and own_data else data
     whole = select_samples(data, splits, choices)
     samples = task.check({name: pick(rows, limit) for name, rows in whole.items()})
     output = Path(output_dir or task.output_dir(None if tuned is None else tuned.folder, *names_of(config)))
@@ -227,6 +232,7 @@ def evaluate(
         if processes.is_main:
             print(f"{output}: model, data and decoding are those of the stored answers, which are scored again.")
             _score_stored(output, config["metrics"], settings, task.reword(data.train) if baselines else None)
+            keep_in(output)
         return EvaluationResult(output, is_main=processes.is_main)
 
     # open the arms
@@ -249,18 +255,22 @@ def evaluate(
     train = task.reword(data.train) if baselines else ()
     examples = draw_examples(train, shots_in_context, seed)
     trained = draw(data.train, training_loss_samples, Random(seed)) if own_data else []
-    arms = task.ask(limited(open_arms(config, tuned, samples, data.files, controls, load), whole, samples, tuned))
+    arms = task.ask(
+        limited(open_arms(config, tuned, samples, whole, data.files, controls, load), whole, samples, tuned)
+    )
     if own_data:
         arms = replace(arms, stamps=(*arms.stamps, *unsearched_stamps(data, samples)))
 
     # let each arm answer, score, report; the folder appears when all of it is there
     with processes.folder(output, marker=EVALUATION_FILE, key=key) as folder:
+        if processes.is_main:
+            keep_in(folder)
         answers = answer(arms, folder, decoding, train, feature_cache, processes, examples, trained)
         if not processes.is_main:  # it has done its part
             return EvaluationResult(output, is_main=False)
         text = yaml.safe_dump(dict(config), allow_unicode=True, sort_keys=False)
         pairs = leaked_pairs(data, samples, arms.trained_images)
-        alike = [each for each in pairs if each.how != "same pixels"]
+        alike = [pair for pair in pairs if pair.how != "same pixels"]
         described = describe(arms, answers, samples, decoding, text, config.get("command"), data.synthetic, alike)
         write_answers(answers, folder)
         write_curves(arms.log, folder)
@@ -270,10 +280,11 @@ def evaluate(
         described = noted(described, output, settings.names, tuned)
         write_evaluation(described, folder)
         score_arms(folder, settings)
-        keep_ratings(output, folder)  # what people said of answers that are still the same counts on
+        keep_ratings(output, folder)  # ratings of answers that are unchanged stay valid
         comparison = score_folder(folder, settings)
         keep_report(output, folder, settings.names)
         write_report(folder, comparison)
+    keep_in(output)
     note_in_run(described, tuned)
     result = EvaluationResult(output)
     result.__dict__["comparison"] = comparison  # nothing is computed twice
@@ -298,11 +309,11 @@ def _score_stored(
 
     def prepare(changed: Path) -> None:
         evaluation = read_evaluation(changed)
-        found = [] if train is None else collect_baselines(train, read_answers(changed), settings.of_texts())
-        write_baselines(found, changed)
+        baselines = [] if train is None else collect_baselines(train, read_answers(changed), settings.of_texts())
+        write_baselines(baselines, changed)
         write_evaluation(replace(evaluation, sealed=renew_seal(changed, BASELINES_FILE)), changed)
 
-    score_kept(folder, metrics, settings, write_report, prepare)
+    score_stored(folder, metrics, settings, write_report, prepare)
 
 
 def score(folder: str | Path, metrics: Mapping[str, Any] | Sequence[str | Metric] | None = None) -> Comparison:
@@ -324,8 +335,8 @@ def score(folder: str | Path, metrics: Mapping[str, Any] | Sequence[str | Metric
         return refresh(Path(folder), write_report)
     if isinstance(metrics, Mapping):
         return rescore(Path(folder), metrics, write_report)
-    names = [each if isinstance(each, str) else each.name for each in metrics]
-    own = {each.name: each for each in metrics if not isinstance(each, str)}
+    names = [metric if isinstance(metric, str) else metric.name for metric in metrics]
+    own = {metric.name: metric for metric in metrics if not isinstance(metric, str)}
     changes = {"names": names, **({"custom": dict.fromkeys(own)} if own else {})}
     return rescore(Path(folder), changes, write_report, own)
 
@@ -340,7 +351,9 @@ def compare(evaluations: Sequence[EvaluationResult | Run | str | Path]) -> SideB
         ConfigError: A folder holds neither an evaluation nor a run.
         DataError: They are not of the same samples, or not by the same primary metric.
     """
-    return compare_evaluations([each.folder if isinstance(each, EvaluationResult) else each for each in evaluations])
+    return compare_evaluations(
+        [evaluation.folder if isinstance(evaluation, EvaluationResult) else evaluation for evaluation in evaluations]
+    )
 
 
 def _own(run: Run | None, name: str) -> Mapping[str, Any]:
@@ -357,6 +370,14 @@ def _read(dataset: Splits | Mapping[str, Any] | str | PathLike[str]) -> Splits:
         return dataset
     splits: Splits = build(dataset) if isinstance(dataset, Mapping) else load_dataset(fspath(dataset))
     return splits
+
+
+def _as_trained(data: Splits, run: Run) -> Splits:
+    """A run's own data, its training split without what the run held out for validation or left out by its limit."""
+    selection = run.config.get("checkpoint_selection") or {}
+    if selection.get("forgetting_budget") is not None:
+        data = build(selection).divide(data)
+    return data.limited(run.config.get("limit"))
 
 
 def _loader(model: Model | Mapping[str, Any]) -> Callable[..., Loaded]:
@@ -378,20 +399,22 @@ def _loaded(model: Loaded, *, adapter: str | None = None) -> Loaded:
     return model
 
 
-def _describe_arguments(given: Mapping[str, Any], run: Run | None, settings: MetricSettings) -> dict[str, Any]:
+def _describe_arguments(arguments: Mapping[str, Any], run: Run | None, settings: MetricSettings) -> dict[str, Any]:
     """A config for the folder, of arguments that no config was read for."""
-    given = {**given, "prompts": None if given["prompts"] is None else fspath(given["prompts"])}
+    arguments = {**arguments, "prompts": None if arguments["prompts"] is None else fspath(arguments["prompts"])}
     plain: dict[str, Any] = {
-        name: value for name, value in given.items() if isinstance(value, str | int | float | None)
+        name: value for name, value in arguments.items() if isinstance(value, str | int | float | None)
     }
-    plain["splits"] = [given["splits"]] if isinstance(given["splits"], str) else list(given["splits"])
-    if given["choices"] is not None and not isinstance(given["choices"], str):
-        plain["choices"] = list(given["choices"])
-    components = anchor_paths({name: _describe(given[name], run, name) for name in ("model", "dataset")})
-    task: Task = given["task"]
+    plain["splits"] = [arguments["splits"]] if isinstance(arguments["splits"], str) else list(arguments["splits"])
+    if arguments["choices"] is not None and not isinstance(arguments["choices"], str):
+        plain["choices"] = list(arguments["choices"])
+    components = anchor_paths({name: _describe(arguments[name], run, name) for name in ("model", "dataset")})
+    task: Task = arguments["task"]
     about = {"_target_": "vglm.evaluation.predict.task.Task", "name": task.name, "version": task.version}
-    told = {name: value for name, value in given.items() if value is not None and not isinstance(value, Splits | Task)}
-    shown = ", ".join(f"{name}={value!r}"[:200] for name, value in told.items() if name in plain)
+    values = {
+        name: value for name, value in arguments.items() if value is not None and not isinstance(value, Splits | Task)
+    }
+    shown = ", ".join(f"{name}={value!r}"[:200] for name, value in values.items() if name in plain)
     return {
         **plain,
         **components,

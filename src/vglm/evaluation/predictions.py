@@ -7,11 +7,11 @@ evaluation/
   answers.json                   what was noted while the models were loaded, so that all can be scored again
   <baseline>/predictions.jsonl   one record per sample and draw, e.g. before/ or shuffled/
   <candidate>/predictions.jsonl  the same samples, e.g. after/ or true/
-  <control>/predictions.jsonl    asked otherwise: before-blank/, after-text-only/, after-prompt-1/
+  <control>/predictions.jsonl    other images or wordings: before-blank/, after-text-only/, after-prompt-1/
   baselines.json                 what answers without a tuned model are worth on the test split; see `baselines`
   <arm>/seconds.<rank>.jsonl     how long its batches took in each process
   <arm>/scores.jsonl             what its answers score by `metrics.external`, computed once; external.json says how
-  verdicts.jsonl                 with `metrics.external.judge`: what the judge was asked and said
+  verdicts.jsonl                 with `metrics.external.judge`: the judge's requests and replies
   images/<sha256>.webp           a copy of every image, so that the report can be rebuilt anywhere
   leaks.json                     test pictures that were trained on, or are made from one that was, if there are any
   training_loss.json             of a run: what the tuned model's loss is on training samples, highest first
@@ -93,7 +93,7 @@ class Prediction:
         id: The sample's id, unique within its split.
         group: The sample's group (study, patient, star), for statistics that must not count it twice.
         split: Which list of samples it comes from: `test`, or `retention` for general questions.
-        kind: The sort of question, where the data tells.
+        kind: The kind of question, where the data has it.
         language: Of the prompt, which reads `问：…\n答：` in Chinese (`zh`) and `Q:…\nA:` in English (`en`).
         question: The last question of the dialogue.
         history: The turns before it, as (question, answer) pairs.
@@ -102,7 +102,7 @@ class Prediction:
         image: Where the image was read from; None for text-only samples and images made in memory.
         image_sha256: Hash of the image's content; None for text-only samples and images that cannot be read.
         error: Why there is no prediction; None where there is one.
-        meta: What else the data tells of the sample in texts, whole numbers and yes or no, for slices. `choices` are
+        meta: Further fields of the sample that are texts, integers or booleans, for slices. `choices` are
             the answers that its question offers, as a JSON list of texts.
         draw: Which of several sampled answers to the same question this is, from 0; 0 for greedy ones.
         likelihoods: Given answer, such as "yes" -> natural logarithm of the probability that the model says exactly
@@ -202,7 +202,7 @@ class Evaluation:
         created: When, as ISO 8601.
         stamps: Warnings on the front page.
         controls: Arms that answer test questions with other images or none, see `vglm.evaluation.predict.image_use`.
-        data: Split -> hash of all that was asked and answered in it, see `vglm.data.splits.fingerprint`.
+        data: Split -> hash of its questions and answers, see `vglm.data.splits.fingerprint`.
         sealed: Hash of `seals.json`, see `vglm.evaluation.seals`; None in older files.
         answered_with: Hash of all that the answers depend on; None where they cannot be used for another evaluation.
         history: The evaluations of these test samples as far as known, in order, this one last.
@@ -272,11 +272,11 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 def _with_changes(evaluation: Evaluation, folder: Path, is_edited: bool) -> Evaluation:
     """The description with a stamp that says what is not as it was written; an edited description never loses it."""
-    earlier = [each.detail for each in evaluation.stamps if each.text == CHANGED_STAMP]
+    earlier = [stamp.detail for stamp in evaluation.stamps if stamp.text == CHANGED_STAMP]
     edited = Message("change.description", {"file": EVALUATION_FILE})
-    is_edited = is_edited or any(edited in _changes(each) for each in earlier)
+    is_edited = is_edited or any(edited in _changes(record) for record in earlier)
     changes = (*((edited,) if is_edited else ()), *find_changes(folder, evaluation.sealed))
-    stamps = tuple(each for each in evaluation.stamps if each.text != CHANGED_STAMP)
+    stamps = tuple(stamp for stamp in evaluation.stamps if stamp.text != CHANGED_STAMP)
     if changes:
         stamps = (Stamp(text=CHANGED_STAMP, detail=Message("changed", {"changes": changes})), *stamps)
     return replace(evaluation, stamps=stamps)
@@ -355,9 +355,9 @@ def join_groups(
         baseline: The arm to compare with.
         candidate: The arm that is judged, which saw the samples' own pictures.
     """
-    pictures = [each.image_sha256 and (each.split, each.image_sha256) for each in candidate]
-    groups = merge_groups([json.dumps([each.split, each.group]) for each in candidate], pictures)
-    joined = {(each.split, each.id): json.loads(group)[1] for each, group in zip(candidate, groups, strict=True)}
+    pictures = [record.image_sha256 and (record.split, record.image_sha256) for record in candidate]
+    groups = merge_groups([json.dumps([record.split, record.group]) for record in candidate], pictures)
+    joined = {(record.split, record.id): json.loads(group)[1] for record, group in zip(candidate, groups, strict=True)}
 
     def regrouped(record: Prediction) -> Prediction:
         group = joined.get((record.split, record.id), record.group)
@@ -367,13 +367,14 @@ def join_groups(
 
 
 def append_seconds(answers: int, seconds: float, path: Path, rank: int) -> None:
-    """Note beside an arm's predictions how long a process took for so many answers, pictures opened included."""
+    """Record beside an arm's predictions the seconds that a process took for some answers, pictures opened included."""
+    " pictures."
     batch = {"answers": answers, "seconds": round(seconds, 4)}
     append_json_lines(path.with_name(f"seconds.{rank}.jsonl"), [batch])
 
 
 def read_seconds(folder: Path, label: str) -> float | None:
-    """Seconds per answer of an arm in one process, the mean over its batches; None where nobody noted them.
+    """Seconds per answer of an arm in one process, the mean over its batches; None where not recorded.
 
     Raises:
         DataError: A line is something else; half a line, as a kill leaves it, is passed over.
@@ -406,7 +407,7 @@ def recover_predictions(path: Path) -> list[Prediction]:
     """
     if not path.is_file():
         return []
-    with suppress(UnicodeDecodeError):  # which `read_predictions` tells
+    with suppress(UnicodeDecodeError):  # which `read_predictions` reports
         whole_lines(path)
     return read_predictions(path)
 
@@ -439,7 +440,7 @@ def merge_parts(predictions: Iterable[Prediction], path: Path) -> None:
 
 
 def _parts(path: Path) -> list[Path]:
-    return [each for each in sorted(path.parent.glob(f"{path.stem}.*{path.suffix}")) if each.is_file()]
+    return [file for file in sorted(path.parent.glob(f"{path.stem}.*{path.suffix}")) if file.is_file()]
 
 
 def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:
@@ -534,7 +535,7 @@ def _is_number(value: object) -> bool:
 
 
 def _is_turn(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(isinstance(each, str) for each in value)
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(item, str) for item in value)
 
 
 # --- training samples ------------------------------------------------------------------------------------------------
@@ -565,7 +566,7 @@ class SampleLoss:
 
 def write_losses(losses: Sequence[SampleLoss], folder: Path) -> None:
     """Write `training_loss.json` into the evaluation folder."""
-    write_json(folder / LOSSES_FILE, [asdict(each) for each in losses], error=DataError)
+    write_json(folder / LOSSES_FILE, [asdict(loss) for loss in losses], error=DataError)
 
 
 def read_losses(folder: Path) -> list[SampleLoss]:
@@ -580,7 +581,7 @@ def read_losses(folder: Path) -> list[SampleLoss]:
     losses = read_record(
         path, list[SampleLoss], fault="is damaged, expected a list of samples", advice="Evaluate again, or remove it."
     )
-    return sorted(losses, key=lambda each: -each.loss)
+    return sorted(losses, key=lambda loss: -loss.loss)
 
 
 # --- references ------------------------------------------------------------------------------------------------------
@@ -599,4 +600,4 @@ def listed_answers(text: object) -> list[str]:
         values = json.loads(text)
     except (ValueError, RecursionError):
         return []
-    return values if isinstance(values, list) and all(isinstance(each, str) for each in values) else []
+    return values if isinstance(values, list) and all(isinstance(value, str) for value in values) else []

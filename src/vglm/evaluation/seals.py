@@ -1,4 +1,4 @@
-"""Tell whether the files of an evaluation are what they were when the answers were given.
+"""Hashes that show whether an evaluation's files were changed after the answers were generated.
 
     evaluation.json     `sha256` over all else in it, `sealed` with the hash of `seals.json`
     seals.json          file -> its SHA-256; of answers also a hash of every line, so that a report says how many differ
@@ -117,7 +117,7 @@ def _score_changes(folder: Path) -> Iterator[Message]:
     path = inside(folder, DESCRIPTION_FILE)
     if not path.is_file():
         return
-    with suppress(ValueError, RecursionError):  # said where it is read
+    with suppress(ValueError, RecursionError):  # reported where it is read
         described = json.loads(path.read_bytes())
         is_sealed = isinstance(described, dict) and "metrics" in described
         if is_sealed and described.get("sha256") != scores_digest(described["metrics"], folder):

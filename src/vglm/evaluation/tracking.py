@@ -41,15 +41,15 @@ def track_evaluation(evaluation: Path, tuned: Run | None, named: str = "none") -
         named: The tracker that the command line names: without it nothing leaves this machine.
 
     Returns:
-        Where it went, in words; None where nothing was tracked or it failed, which is said on stderr.
+        Where it went, in words; None where nothing was tracked or it failed, with a message on stderr.
     """
     run, settings = (None, None) if tuned is None else (tuned.folder, tuned.config.get("tracker"))
     kind = settings.get("report_to") if isinstance(settings, Mapping) else None
     if run is None or kind not in ("wandb", "tensorboard"):
         return None
     if kind == "wandb" and (run / _WANDB_SETTINGS).exists():
-        found = f"{run / _WANDB_SETTINGS} could send your key elsewhere"
-        print(f"warning: the evaluation was not uploaded: {found}. Remove that file if it is yours.", file=sys.stderr)
+        actual = f"{run / _WANDB_SETTINGS} could send your key elsewhere"
+        print(f"warning: the evaluation was not uploaded: {actual}. Remove that file if it is yours.", file=sys.stderr)
         return None
     if uploads(settings) and named != kind:
         print(f"note: the run was tracked with {kind}; tracker={kind} puts the report there as well.", file=sys.stderr)
@@ -71,10 +71,10 @@ def track_evaluation(evaluation: Path, tuned: Run | None, named: str = "none") -
 
 
 def find_run_id(run: Path) -> str | None:
-    """The id that Weights & Biases gave to a run, the newest one; None where its folder tells of none."""
+    """The id that Weights & Biases gave to a run, the newest one; None where its folder has none."""
     names = [_RUN_NAME.fullmatch(path.name) for path in (run / "wandb").glob("*run-*")]
-    found = sorted((name[1], name[2]) for name in names if name is not None)
-    return found[-1][1] if found else None
+    matches = sorted((name[1], name[2]) for name in names if name is not None)
+    return matches[-1][1] if matches else None
 
 
 def table_rows(report: Mapping[str, Any]) -> list[list[Any]]:
@@ -92,19 +92,19 @@ def table_rows(report: Mapping[str, Any]) -> list[list[Any]]:
 
 def _scalars(report: Mapping[str, Any]) -> dict[str, float]:
     """Name -> number, of what is defined."""
-    found = {}
+    scalars = {}
     for split, name, _, after, difference, *_ in table_rows(report):
-        found[f"evaluation/{split}/{name}"] = after
-        found[f"evaluation/{split}/{name}/difference"] = difference
-    return {name: value for name, value in found.items() if value is not None}
+        scalars[f"evaluation/{split}/{name}"] = after
+        scalars[f"evaluation/{split}/{name}/difference"] = difference
+    return {name: value for name, value in scalars.items() if value is not None}
 
 
 def _to_wandb(evaluation: Path, run: Path, report: Mapping[str, Any]) -> str:
     import wandb
 
-    folder, known = evaluation / "report", find_run_id(run)
-    resume: Literal["allow"] | None = None if known is None else "allow"
-    with wandb.init(id=known, resume=resume, job_type="evaluation", settings=wandb.Settings(silent=True)) as tracked:
+    folder, wandb_id = evaluation / "report", find_run_id(run)
+    resume: Literal["allow"] | None = None if wandb_id is None else "allow"
+    with wandb.init(id=wandb_id, resume=resume, job_type="evaluation", settings=wandb.Settings(silent=True)) as tracked:
         content: dict[str, Any] = {"evaluation/metrics": wandb.Table(columns=list(COLUMNS), data=table_rows(report))}
         for name in ("index.html", "scores.svg", "curves.svg"):
             path = folder / name

@@ -57,7 +57,7 @@ class Question:
 
     Attributes:
         name: What messages call it, e.g. `pope/test/3`. Questions with the same name and text have the same pictures.
-        text: What is asked.
+        text: The question.
         open_visuals: Gives what belongs to it: PIL images or paths of pictures, none for a question without one.
     """
 
@@ -94,7 +94,7 @@ def answer_questions(
     Args:
         model: A VisualGLM, or a `PeftModel` of one.
         processor: The model's processor.
-        questions: What is asked.
+        questions: The questions.
         settings: For each question its harness's generation settings: `max_new_tokens` and `until` (texts before whose
             first appearance the answer is cut off) are followed, those that a greedy answer does not depend on ignored.
         batch_size: Questions per call of `generate`.
@@ -114,7 +114,7 @@ def answer_questions(
     errors: list[str] = []
     cut = done = 0
     for limit in sorted(set(limits)):
-        for indices in _chunks([index for index, each in enumerate(limits) if each == limit], batch_size):
+        for indices in _chunks([index for index, other in enumerate(limits) if other == limit], batch_size):
             samples, more = _open([questions[index] for index in indices], several_images)
             records = generate_predictions(
                 model,
@@ -147,7 +147,7 @@ def score_continuations(
     Args:
         model: A VisualGLM, or a `PeftModel` of one.
         processor: The model's processor.
-        questions: What is asked, once for every answer to score.
+        questions: The question of each answer to score.
         continuations: The answers; white space around them, which the prompt has no place for, is not scored.
         batch_size: Answers per call of the model.
         several_images: See `answer_questions`.
@@ -163,31 +163,33 @@ def score_continuations(
     places: dict[Question, list[int]] = {}
     for index, question in enumerate(questions):
         places.setdefault(question, []).append(index)
-    found: dict[int, Likelihood] = {}
+    likelihoods: dict[int, Likelihood] = {}
     cut = done = 0
-    for asked in _chunks(list(places), batch_size):
-        samples, more = _open(asked, several_images)
-        title = f"questions {done + 1} to {done + len(asked)} of {len(places)}"
-        texts = [[continuations[index].strip() for index in places[question]] for question in asked]
-        lists = [list(dict.fromkeys(each)) for each in texts]
+    for chunk in _chunks(list(places), batch_size):
+        samples, more = _open(chunk, several_images)
+        title = f"questions {done + 1} to {done + len(chunk)} of {len(places)}"
+        texts = [[continuations[index].strip() for index in places[question]] for question in chunk]
+        lists = [list(dict.fromkeys(text)) for text in texts]
         scores = score_choices(model, processor, samples, lists, batch_size=batch_size, title=title)
-        if unread := [question.name for question, each in zip(asked, scores, strict=True) if not each]:
+        if unread := [question.name for question, score in zip(chunk, scores, strict=True) if not score]:
             raise DataError(
                 f"the pictures of {_listed(unread)} cannot be opened, so no answer can be scored. Replace them in the"
                 " task's data, or leave these questions out."
             )
-        longest = max(score.tokens for each in scores for score in each)  # a greedy answer that goes on is another one
+        longest = max(
+            score.tokens for choices in scores for score in choices
+        )  # a greedy answer that goes on is another one
         decoding = Decoding(batch_size=batch_size, max_new_tokens=longest)
         greedy = generate_predictions(model, processor, samples, decoding, title=f"{title}, greedy")
-        for question, given, each, record in zip(asked, texts, scores, greedy, strict=True):
-            known = {
+        for question, chunk_texts, choices, record in zip(chunk, texts, scores, greedy, strict=True):
+            by_text = {
                 score.choice: Likelihood(score.log_likelihood, record.prediction == clean_response(score.choice))
-                for score in each
+                for score in choices
             }
-            found |= {index: known[text] for index, text in zip(places[question], given, strict=True)}
-        cut, done = cut + more, done + len(asked)
+            likelihoods |= {index: by_text[text] for index, text in zip(places[question], chunk_texts, strict=True)}
+        cut, done = cut + more, done + len(chunk)
     _warn_of_images(cut, len(places))
-    return [found[index] for index in range(len(questions))]
+    return [likelihoods[index] for index in range(len(questions))]
 
 
 def _check(batch_size: int, several_images: str) -> None:
@@ -204,20 +206,20 @@ def _read_settings(
     limits: list[int] = []
     stops: list[list[str]] = []
     problems: dict[str, str] = {}  # what is wrong -> the first question with it
-    for question, each in zip(questions, settings, strict=True):
-        for wrong in _not_greedy(each):
+    for question, setting in zip(questions, settings, strict=True):
+        for wrong in _not_greedy(setting):
             problems.setdefault(wrong, question.name)
-        limit = each.get("max_new_tokens", default)
+        limit = setting.get("max_new_tokens", default)
         if not isinstance(limit, int) or limit < 1:
             problems.setdefault(f"max_new_tokens={limit!r} (must be a positive integer)", question.name)
-        until = each.get("until") or []
+        until = setting.get("until") or []
         texts = [until] if isinstance(until, str) else list(until)
         limits.append(limit)
         stops.append([text for text in texts if text])
     if problems:
-        found = "; ".join(f"{wrong}, first in {name}" for wrong, name in problems.items())
+        actual = "; ".join(f"{wrong}, first in {name}" for wrong, name in problems.items())
         raise ConfigError(
-            f"answers are generated greedily, but the task asks for {found}. Where that is not what its score depends"
+            f"answers are generated greedily, but the task asks for {actual}. Where that is not what its score depends"
             " on, set it for the run: --gen_kwargs do_sample=False,temperature=0,num_beams=1."
         )
     return limits, stops
@@ -229,8 +231,8 @@ def _not_greedy(settings: Mapping[str, Any]) -> list[str]:
     is_asked_for = do_sample if do_sample is not None else temperature is not None
     is_sampled = is_asked_for and (temperature is None or float(temperature) > 0)
     wrong = [f"do_sample={do_sample}, temperature={temperature}"] if is_sampled else []
-    given = {name: settings[name] for name in _AS_DECODED if settings.get(name) is not None}
-    return wrong + [f"{name}={value}" for name, value in given.items() if float(value) != _AS_DECODED[name]]
+    numbers = {name: settings[name] for name in _AS_DECODED if settings.get(name) is not None}
+    return wrong + [f"{name}={value}" for name, value in numbers.items() if float(value) != _AS_DECODED[name]]
 
 
 def _chunks(items: list[Item], batch_size: int) -> Iterator[list[Item]]:
@@ -246,7 +248,7 @@ def _open(questions: Sequence[Question], several_images: str) -> tuple[list[Samp
     cut = 0
     for question in questions:
         visuals = list(question.open_visuals() or [])
-        wrong = {_kind(each) for each in visuals} - {"picture"}
+        wrong = {_kind(visual) for visual in visuals} - {"picture"}
         if wrong:
             problems.append(f"{question.name} has {' and '.join(sorted(wrong))}")
         elif len(visuals) > 1 and several_images == "refuse":
@@ -284,9 +286,9 @@ def _before(text: str, stops: Sequence[str]) -> str:
     return text[: min((text.find(stop) for stop in stops if stop in text), default=len(text))].strip()
 
 
-def _warn_of_images(cut: int, asked: int) -> None:
+def _warn_of_images(cut: int, total: int) -> None:
     if cut:
-        logger.warning("%d of %d questions have several pictures and were asked with the first one only", cut, asked)
+        logger.warning("%d of %d questions have several pictures and were asked with the first one only", cut, total)
 
 
 def _listed(items: Sequence[str]) -> str:

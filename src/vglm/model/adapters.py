@@ -1,4 +1,4 @@
-"""Read an adapter from whoever it comes: its settings are checked, its patterns become names, its tensors are counted.
+"""Read an adapter from an untrusted source: settings are checked, patterns resolved to names, ranks bounded.
 
     config = read_adapter(Path("outputs/.../adapter"), model)       a `peft.PeftConfig` that is safe to build
 
@@ -132,23 +132,23 @@ def _read_config(file: Path, modules: list[str], tensors: Mapping[str, Tensor]) 
 
     settings = read_json(file, error=AdapterError)
     kind = settings.pop("peft_type", None)
-    known = {each.value: each for each in PeftType if each in PEFT_TYPE_TO_CONFIG_MAPPING}
-    if not isinstance(kind, str) or kind not in known:
+    peft_types = {peft_type.value: peft_type for peft_type in PeftType if peft_type in PEFT_TYPE_TO_CONFIG_MAPPING}
+    if not isinstance(kind, str) or kind not in peft_types:
         raise AdapterError(f"{file}: peft_type must be one that peft knows, such as LORA, got {_short(kind)}.")
-    config_class = PEFT_TYPE_TO_CONFIG_MAPPING[known[kind]]
-    fields = {each.name: each for each in dataclasses.fields(config_class)}
+    config_class = PEFT_TYPE_TO_CONFIG_MAPPING[peft_types[kind]]
+    fields = {field.name: field for field in dataclasses.fields(config_class)}
     if unknown := sorted(settings.keys() - fields.keys()):
         logger.warning("%s: peft %s knows no %s; ignored.", file, kind, _short(", ".join(unknown)))
-    given = {name: value for name, value in settings.items() if name in fields and name not in _UNUSED}
-    for name, value in given.items():
+    arguments = {name: value for name, value in settings.items() if name in fields and name not in _UNUSED}
+    for name, value in arguments.items():
         _check_kind(f"{file}: {name}", name, value, get_type_hints(config_class)[name])
     widest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
     for name in _RANKS:
-        if given.get(name) is not None and not 1 <= given[name] <= widest:
-            raise AdapterError(f"{file}: {name} is {given[name]}, but no stored tensor is wider than {widest:,}.")
-    given = _without_patterns(given, modules, file)
+        if arguments.get(name) is not None and not 1 <= arguments[name] <= widest:
+            raise AdapterError(f"{file}: {name} is {arguments[name]}, but no stored tensor is wider than {widest:,}.")
+    arguments = _without_patterns(arguments, modules, file)
     try:
-        config: PeftConfig = config_class(**given | {"inference_mode": True})
+        config: PeftConfig = config_class(**arguments | {"inference_mode": True})
     except Exception as err:  # each kind checks its settings in its own way
         raise AdapterError(f"{file} is no config of {kind}: {brief(err)}.") from err
     if config.is_adaption_prompt or kind == "XLORA" or (config.is_prompt_learning and kind not in _PROMPTS):
@@ -184,35 +184,35 @@ def _numbers(value: Any) -> Iterable[float]:
         except OverflowError:
             yield math.inf
     elif isinstance(value, dict | list):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _numbers(each)
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(item)
 
 
 # --- patterns --------------------------------------------------------------------------------------------------------
 
 
-def _without_patterns(given: Mapping[str, Any], modules: list[str], file: Path) -> dict[str, Any]:
+def _without_patterns(settings: Mapping[str, Any], modules: list[str], file: Path) -> dict[str, Any]:
     """Settings in which every pattern is replaced by the names of modules that it matches."""
-    result = dict(given)
+    result = dict(settings)
     match = _Matcher(modules, file)
-    for name, value in given.items():
+    for name, value in settings.items():
         if isinstance(value, str) and name.endswith("_modules") and value != _ALL_LINEAR:
             result[name] = match(name, value)
         elif name in ("modules_to_save", "layers_pattern"):
-            for each in [value] if isinstance(value, str) else value or []:
-                if not PLAIN_NAME.fullmatch(each):
-                    raise AdapterError(f"{file}: {name} must name modules, got {_short(each)}.")
+            for pattern in [value] if isinstance(value, str) else value or []:
+                if not PLAIN_NAME.fullmatch(pattern):
+                    raise AdapterError(f"{file}: {name} must name modules, got {_short(pattern)}.")
         elif isinstance(value, dict):
             is_pattern = name.endswith("_pattern")
             rows: dict[str, Any] = {}
-            for key, each in value.items():
+            for key, entry in value.items():
                 if PLAIN_NAME.fullmatch(key):
-                    rows.setdefault(key, each)
+                    rows.setdefault(key, entry)
                 elif not is_pattern:
                     raise AdapterError(f"{file}: {name} must name modules or settings, got {_short(key)}.")
                 else:  # the first that matches a module counts, as in peft's `get_pattern_key`
                     for module in match(name, rf"(.*\.)?({key})"):
-                        rows.setdefault(module, each)
+                        rows.setdefault(module, entry)
             result[name] = rows
         if isinstance(value, list | dict) and len(value) > _MOST_NAMES:
             raise AdapterError(f"{file}: {name} has {len(value):,} entries, more than any model has modules.")
@@ -234,7 +234,7 @@ class _Matcher:
             raise AdapterError(f"{where} of {len(pattern):,} characters; at most {_LONGEST_PATTERN:,} are read.")
         try:
             compiled = regex.compile(pattern)
-            return [each for each in self.modules if compiled.fullmatch(each, timeout=self._left())]
+            return [module for module in self.modules if compiled.fullmatch(module, timeout=self._left())]
         except TimeoutError as err:
             raise AdapterError(f"{where}, which takes for ever to match. Name the modules instead.") from err
         except (regex.error, RecursionError, OverflowError, MemoryError, ValueError) as err:
@@ -268,13 +268,15 @@ def _check_prompt(config: Any, tensors: Mapping[str, Tensor], model: Any, adapte
         sizes |= {"num_layers": text.num_hidden_layers, "num_attention_heads": text.num_attention_heads}
     width = 2 * text.num_hidden_layers * text.hidden_size if is_prefix else text.hidden_size
     expected = {"prompt_embeddings": (config.num_virtual_tokens, width)}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     wrong = [f"{name} is {getattr(config, name)}, not {size}" for name, size in sizes.items()]
-    wrong = [each for each, (name, size) in zip(wrong, sizes.items(), strict=True) if getattr(config, name) != size]
-    if wrong or found != expected:
+    wrong = [
+        problem for problem, (name, size) in zip(wrong, sizes.items(), strict=True) if getattr(config, name) != size
+    ]
+    if wrong or shapes != expected:
         raise AdapterError(
             f"adapter {str(adapter)!r} cannot be put on this model: {'; '.join(wrong) or 'its tensors do not fit'};"
-            f" expected {expected}, found {_short(found)}."
+            f" expected {expected}, found {_short(shapes)}."
         )
 
 
@@ -285,7 +287,9 @@ def _check_names(config: Any, tensors: Mapping[str, Tensor], model: nn.Module, f
     for key in tensors:
         name = key.removeprefix(PREFIX)
         module = name.rpartition(".")[0]
-        is_copy = any(f".{module}.".find(f".{each}.") >= 0 or module.endswith(each) for each in saved)
+        is_copy = any(
+            f".{module}.".find(f".{module_name}.") >= 0 or module.endswith(module_name) for module_name in saved
+        )
         if ".base_layer." in key or ".original_module." in key or (name in own and not is_copy):
             raise AdapterError(
                 f"{file} holds {_short(name)}, a weight of the base model itself. An adapter leaves those alone:"

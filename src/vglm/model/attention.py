@@ -1,10 +1,10 @@
 """Read out where a model attends: the language model to its tokens, the Q-Former to the picture's patches.
 
     inputs = processor(images=picture, text="图中有什么？", answer="猫。", return_tensors="pt")
-    found = read_attention(model, processor, inputs)
-    found.weights[0].mean(0) > 0       who sees whom: the mask
-    found.of_answer().mean(1)          for each token of the answer, how much each image slot drew
-    found.on_patches()                 the same, led back to the patches of the picture
+    attention = read_attention(model, processor, inputs)
+    attention.weights[0].mean(0) > 0       who sees whom: the mask
+    attention.of_answer().mean(1)          for each token of the answer, how much each image slot drew
+    attention.on_patches()                 the same, led back to the patches of the picture
 
 Attention says where information could come from, not what an answer rests on: for that, ask again with another picture
 (`image_use` of `vglm.evaluate`).
@@ -83,10 +83,10 @@ def read_attention(model: Any, processor: VisualGlmProcessor, inputs: Mapping[st
         DataError: There are several samples, or there is no picture or no answer.
     """
     if len(inputs["input_ids"]) != 1 or "pixel_values" not in inputs or "labels" not in inputs:
-        found = f"{len(inputs['input_ids'])} samples with {', '.join(inputs)}"
+        actual = f"{len(inputs['input_ids'])} samples with {', '.join(inputs)}"
         raise DataError(
             "read_attention takes one sample with a picture and an answer, got"
-            f" {found}. Pass processor(images=..., text=..., answer=..., return_tensors='pt')."
+            f" {actual}. Pass processor(images=..., text=..., answer=..., return_tensors='pt')."
         )
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     ids, length = inputs["input_ids"], inputs["input_ids"].shape[1]
@@ -95,16 +95,16 @@ def read_attention(model: Any, processor: VisualGlmProcessor, inputs: Mapping[st
     batch["layout_ids"] = batch["input_ids"]  # for virtual tokens, which take the place of the ids
     with torch.inference_mode(), _spelled_out(base):
         weights = model(**batch, output_attentions=True).attentions
-        seen = core.vision_model(batch["pixel_values"]).last_hidden_state
+        seen = core.vision_model(batch["pixel_values"]).last_hidden_state  # (1, 1 + patches, vision width)
         looked = core.qformer(query_embeds=core.query_tokens, encoder_hidden_states=seen, output_attentions=True)
-    crossed = torch.stack([each[0] for each in looked.cross_attentions]).float().cpu()
-    side = round((crossed.shape[-1] - 1) ** 0.5)
+    crossed = torch.stack([attention[0] for attention in looked.cross_attentions]).float().cpu()
+    side = round((crossed.shape[-1] - 1) ** 0.5)  # crossed: (layers, heads, slots, 1 + patches)
     _, blocks = glm_layout(ids, inputs["attention_mask"], base.config.text_config)
     start = base.config.text_config.bos_token_id
     counted = (inputs["labels"][0] != IGNORE_INDEX) & (ids[0] != start)
     return Attention(
         tokens=tuple(processor.tokenizer.convert_ids_to_tokens(ids[0].tolist())),
-        weights=torch.stack([each[0, :, -length:, -length:] for each in weights]).float().cpu(),
+        weights=torch.stack([weight[0, :, -length:, -length:] for weight in weights]).float().cpu(),
         patches=crossed[..., 1:].unflatten(-1, (side, side)),  # the first is the class token
         slots=tuple(image_slots(ids, blocks, base.config)[0].nonzero()[:, 0].tolist()),
         answer=tuple(counted.nonzero()[:, 0].tolist()),
@@ -114,8 +114,8 @@ def read_attention(model: Any, processor: VisualGlmProcessor, inputs: Mapping[st
 @contextmanager
 def _spelled_out(model: Any) -> Iterator[None]:
     """Attention in the form that gives its weights, for all parts of a model, and no dropout."""
-    parts = [each for each in model.modules() if isinstance(each, PreTrainedModel)]
-    before = [(each.config, each.config._attn_implementation) for each in parts]
+    parts = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
+    before = [(part.config, part.config._attn_implementation) for part in parts]
     was_training = model.training
     model.eval()
     try:

@@ -122,19 +122,20 @@ class WeightFiles:
         Raises:
             CheckpointError: There is none, several to choose from, or it is split for model parallelism.
         """
-        found = sorted(folder.glob("*/mp_rank_00_model_states.pt"))
+        candidates = sorted(folder.glob("*/mp_rank_00_model_states.pt"))
         if (folder / "latest").is_file():
             latest = folder / "latest"
             iteration = read_text(latest, error=CheckpointError, advice=_READ_ADVICE, limit=_LONGEST_LATEST).strip()
             file = folder / iteration / "mp_rank_00_model_states.pt"
-            if file not in found:
+            if file not in candidates:
                 raise CheckpointError(f"{folder}/latest names iteration {iteration!r}, but there is no {file}.")
-        elif len(found) == 1:
-            file = found[0]
+        elif len(candidates) == 1:
+            file = candidates[0]
         else:
             raise CheckpointError(
                 f"{folder} must hold one <iteration>/mp_rank_00_model_states.pt, or a file `latest` that names the"
-                f" iteration; found {', '.join(str(path.relative_to(folder)) for path in found) or listing(folder)}."
+                " iteration; found"
+                f" {', '.join(str(path.relative_to(folder)) for path in candidates) or listing(folder)}."
             )
         if parts := sorted(file.parent.glob("mp_rank_0[1-9]_model_states.pt")):
             raise CheckpointError(
@@ -148,8 +149,8 @@ class WeightFiles:
         problems = []
         for file, keys in promised.items():
             if not file.is_file():
-                found = "is no regular file" if file.exists() else "is missing"
-                problems.append(f"{file.name} {found}" + (f", which should hold {_count(keys)}" if keys else ""))
+                actual = "is no regular file" if file.exists() else "is missing"
+                problems.append(f"{file.name} {actual}" + (f", which should hold {_count(keys)}" if keys else ""))
                 continue
             content = read_tensors(file, keys)
             problems += [
@@ -244,7 +245,7 @@ class WeightFiles:
 
 
 class NativeWeights:
-    """The tensors of a checkpoint under their native names, whatever its layout, read when they are asked for.
+    """The tensors of a checkpoint under their native names, whatever its layout, read on access.
 
     Args:
         files: Where they are stored, checked to be complete.
@@ -289,13 +290,15 @@ class NativeWeights:
             algorithm: How.
             prefixes: Of the names that count.
         """
-        wanted = [
+        requested = [
             (entry.source, entry.native, repr(entry.operation), self.files.tensors[entry.source].file.name)
             for entry in self._entries.values()
             if entry.native and entry.source in self.files.tensors
         ]
-        described = remembered(CACHE_KIND, self.files.files, [1, algorithm, wanted], partial(self._describe, algorithm))
-        return combine({name: each for name, each in described.items() if name.startswith(prefixes)}, algorithm)
+        described = remembered(
+            CACHE_KIND, self.files.files, [1, algorithm, requested], partial(self._describe, algorithm)
+        )
+        return combine({name: value for name, value in described.items() if name.startswith(prefixes)}, algorithm)
 
     def _describe(self, algorithm: Algorithm) -> dict[str, str]:
         described: dict[str, str] = {}
@@ -306,7 +309,7 @@ class NativeWeights:
                 def describe_one(entry: Entry, pickled: Mapping[str, Tensor] | None = pickled) -> dict[str, str]:
                     stored = self.files.tensors[entry.source]
                     tensor = (read_tensors(stored.file, only=stored.key) if pickled is None else pickled)[stored.key]
-                    rows = {name: describe(each, algorithm) for name, each in entry.to_native(tensor).items()}
+                    rows = {name: describe(value, algorithm) for name, value in entry.to_native(tensor).items()}
                     progress.update(tensor.nbytes)
                     return rows
 
@@ -356,8 +359,8 @@ def read_tensors(
     inside = "module" if file.suffix == ".pt" else inside
     if inside is not None:
         if not isinstance(content, dict) or not isinstance(content.get(inside), dict):
-            found = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
-            raise CheckpointError(f"{file} has no entry `{inside}` of tensors, found {_short(found) or 'nothing'}.")
+            actual = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
+            raise CheckpointError(f"{file} has no entry `{inside}` of tensors, found {_short(actual) or 'nothing'}.")
         content = content[inside]
     if not isinstance(content, dict):
         raise CheckpointError(f"{file} must hold a dictionary of tensors, found {type(content).__name__}.")
@@ -374,9 +377,9 @@ def _check_room(file: Path, content: Mapping[str, Tensor]) -> None:
         is_plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided
         if not is_plain or tensor.is_meta or tensor.nbytes > tensor.untyped_storage().nbytes():
             raise CheckpointError(f"{file}: {_count([key])} is no plain tensor. {_READ_ADVICE}")
-    size, held = file.stat().st_size, sum(tensor.nbytes for tensor in content.values())
-    if held > _MOST_SHARED * size:
-        raise CheckpointError(f"{file} has {size:,} bytes, too few for tensors of {held:,}. {_READ_ADVICE}")
+    size, nbytes = file.stat().st_size, sum(tensor.nbytes for tensor in content.values())
+    if nbytes > _MOST_SHARED * size:
+        raise CheckpointError(f"{file} has {size:,} bytes, too few for tensors of {nbytes:,}. {_READ_ADVICE}")
 
 
 def _verify(file: Path) -> None:
@@ -411,12 +414,12 @@ def _check_stored_plain(file: Path) -> None:
     """Refuse compressed records, which PyTorch would take for what they unpack to, and more of them than there is."""
     with zipfile.ZipFile(file) as archive:
         records = archive.infolist()
-    packed = [each.filename for each in records if each.compress_type != zipfile.ZIP_STORED]
+    packed = [record.filename for record in records if record.compress_type != zipfile.ZIP_STORED]
     if packed:
         raise CheckpointError(
             f"{file} was packed anew: {_count(packed)} is compressed, which PyTorch cannot read. {_READ_ADVICE}"
         )
-    if sum(each.file_size for each in records) > file.stat().st_size:
+    if sum(record.file_size for record in records) > file.stat().st_size:
         raise CheckpointError(f"{file} promises more than it holds. {_READ_ADVICE}")
 
 

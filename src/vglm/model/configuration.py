@@ -90,7 +90,7 @@ class VisualGlmVisionConfig(Blip2VisionConfig):
 
 @strict
 class VisualGlmQFormerConfig(Blip2QFormerConfig):
-    """BLIP-2's Q-Former, without dropout unless asked for."""
+    """BLIP-2's Q-Former, by default without dropout."""
 
     model_type = "visualglm_qformer"
     base_config_key = "qformer_config"

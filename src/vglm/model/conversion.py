@@ -1,4 +1,4 @@
-"""What the original checkpoints call things: their configuration and their tensors, both ways.
+"""Names of configuration keys and tensors in the original checkpoints, mapped to ours and back.
 
 VisualGLM-6B was published in two layouts. Both hold the same tensors and differ in prefixes and in the row order of the
 language model's fused attention projection:
@@ -441,8 +441,8 @@ class _Section:
 
     def reject(self, key: str, expected: str) -> None:
         """Note that a key's value is not what it must be."""
-        found = f"got {_short(self.values[key])}" if key in self.values else "but the key is missing"
-        self.problems.append(f"{self.where}: {key} must be {expected}, {found}")
+        actual = f"got {_short(self.values[key])}" if key in self.values else "but the key is missing"
+        self.problems.append(f"{self.where}: {key} must be {expected}, {actual}")
 
 
 def read_config(
@@ -569,7 +569,9 @@ def write_config(config: VisualGlmConfig, layout: SourceLayout, dtype: torch.dty
         CheckpointError: The original has no counterpart for a setting; names all.
     """
     fixed = _fixed_settings(config)
-    if problems := [f"{key} must be {only!r}, got {found!r}" for key, (found, only) in fixed.items() if found != only]:
+    if problems := [
+        f"{key} must be {only!r}, got {actual!r}" for key, (actual, only) in fixed.items() if actual != only
+    ]:
         raise CheckpointError(f"The original {layout.name} layout cannot express this model: {'; '.join(problems)}.")
     text, sizes = config.text_config, _sizes(config, layout)
     if layout.config_file == SAT.config_file:
@@ -583,7 +585,7 @@ def describe_architecture(config: VisualGlmConfig) -> dict[str, Any]:
     text, fixed = config.text_config, _fixed_settings(config)
     return {
         **_sizes(config, HUGGING_FACE),
-        **{key: found for key, (found, _) in fixed.items()},
+        **{key: value for key, (value, _) in fixed.items()},
         "eos_token_id": text.eos_token_id,
         "layernorm_epsilon": text.layer_norm_eps,
         "tie_word_embeddings": config.tie_word_embeddings,

@@ -1,4 +1,4 @@
-"""The step by which every answer grows, in evaluation, in the terminal and behind the API.
+"""The decoding step that evaluation, terminal and API share: one token per row, with keys and values cached.
 
     batch = prefill(model, model, inputs)                prompts, padded on the left
     batch.logits                                         of each row's next token, (B, V)
@@ -83,10 +83,15 @@ class DecodingBatch:
         self._graph: Any = None
         self._is_warm = False
         is_alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
-        self._is_capturable = device.type == "cuda" and is_alone and {each.device for each in keys} == {device}
+        self._is_capturable = device.type == "cuda" and is_alone and {key.device for key in keys} == {device}
 
     def __len__(self) -> int:
         return len(self._slots)
+
+    @property
+    def slots(self) -> int:
+        """Rows of the tensors, with the gaps that rows left."""
+        return len(self._mask)
 
     @property
     def logits(self) -> Tensor:
@@ -144,7 +149,7 @@ class DecodingBatch:
         self._place += 1
 
     def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """What attention asks of a cache: write a column, give all that are in use."""
+        """The cache interface that attention uses: write a column, return all in use."""
         keys, values = self.keys[layer], self.values[layer]
         place = self._place.to(keys.device)
         keys.index_copy_(2, place, key)
@@ -199,10 +204,10 @@ class DecodingBatch:
         end = max(part._end - start for part, start in zip(parts, first, strict=True))
         count = sum(map(len, parts))
         rows, columns = room_for(count, end, on_gpu=self._mask.device.type == "cuda")
-        shapes = [(rows, each.shape[1], columns, each.shape[3]) for each in self.keys]
+        shapes = [(rows, key.shape[1], columns, key.shape[3]) for key in self.keys]
         fresh = DecodingBatch(
-            [each.new_zeros(shape) for each, shape in zip(self.keys, shapes, strict=True)],
-            [each.new_zeros(shape) for each, shape in zip(self.values, shapes, strict=True)],
+            [key.new_zeros(shape) for key, shape in zip(self.keys, shapes, strict=True)],
+            [value.new_zeros(shape) for value, shape in zip(self.values, shapes, strict=True)],
             torch.zeros((rows, columns), dtype=torch.bool, device=self._mask.device),
             self._positions.new_zeros(rows, 2),
             self._logits.new_zeros(rows, self._logits.shape[1]),
@@ -243,7 +248,7 @@ class DecodingBatch:
 
 
 def room_for(rows: int, columns: int, *, on_gpu: bool) -> tuple[int, int]:
-    """Rows and columns of the tensors that so many are laid out in, with room for more columns."""
+    """Rows and columns to allocate for this many, with room for more columns."""
     if on_gpu:
         return 1 << (rows - 1).bit_length(), max(_COLUMNS_GPU, 1 << columns.bit_length())
     return rows, (columns // _COLUMNS_CPU + 1) * _COLUMNS_CPU
@@ -310,7 +315,10 @@ def rows_that_fit(model: Any, tokens: int) -> int:
     """
     config, itemsize = model.config, model.dtype.itemsize
     text, vision = config.text_config, config.vision_config
-    states = tokens * text.hidden_size * (2 * text.num_hidden_layers + 16) * itemsize  # cache; a layer's activations
+    on_gpu = model.device.type == "cuda"
+    columns = room_for(1, tokens, on_gpu=on_gpu)[1]
+    columns += columns // 2 if on_gpu else columns  # the tensors that are outgrown stand beside the new ones
+    states = (2 * text.num_hidden_layers * columns + 16 * tokens) * text.hidden_size * itemsize  # cache; activations
     scores = 2 * text.num_attention_heads * tokens**2 * 4
     patches = (vision.image_size // vision.patch_size) ** 2 * vision.hidden_size * 16 * itemsize
     logits = 4 * text.vocab_size * 4  # with the noise of a draw

@@ -123,7 +123,7 @@ def _import_fine_tune(checkpoint: Checkpoint, destination: Path, dtype: torch.dt
 def _write_hugging_face(checkpoint: Checkpoint, entries: Iterable[Entry], dtype: torch.dtype, folder: Path) -> None:
     shards: list[list[Entry]] = [[]]
     room, shapes = _SHARD_BYTES, empty_model(checkpoint.config).state_dict()
-    for entry in sorted(entries, key=lambda each: each.source):
+    for entry in sorted(entries, key=lambda entry: entry.source):
         size = entry.to_source(shapes).numel() * dtype.itemsize
         if size > room and shards[-1]:
             shards.append([])

@@ -26,8 +26,8 @@ class _InTypeOfBase(LoraVariant):
     def forward(module: Any, active_adapter: str, x: Tensor, result: Tensor, **_: Any) -> Tensor:
         """Add the update to the base's output, shape (..., out), from its input, shape (..., in)."""
         dtype = result.dtype
-        matrix_a, matrix_b = (each[active_adapter].weight.to(dtype) for each in (module.lora_A, module.lora_B))
-        low = F.linear(module.lora_dropout[active_adapter](x.to(dtype)), matrix_a)
+        matrix_a, matrix_b = (matrices[active_adapter].weight.to(dtype) for matrices in (module.lora_A, module.lora_B))
+        low = F.linear(module.lora_dropout[active_adapter](x.to(dtype)), matrix_a)  # (..., r)
         rows = torch.addmm(
             result.flatten(0, -2), low.flatten(0, -2), matrix_b.t(), alpha=module.scaling[active_adapter]
         )
@@ -70,6 +70,6 @@ def compute_in_type_of_base(model: PeftModel) -> None:
 
 
 def _is_plain(layer: LoraLayer, adapter: str) -> bool:
-    modules = [each[adapter] for each in (layer.lora_A, layer.lora_B)]
-    is_linear = all(type(each) is nn.Linear and each.bias is None for each in modules)
+    modules = [matrices[adapter] for matrices in (layer.lora_A, layer.lora_B)]
+    is_linear = all(type(module) is nn.Linear and module.bias is None for module in modules)
     return is_linear and isinstance(layer.lora_variant.get(adapter, _InTypeOfBase()), _InTypeOfBase)

@@ -1,4 +1,4 @@
-"""The identity of numbers: equal for the same numbers under the same names, whatever type they are stored in.
+"""Hashes of tensors that are equal for the same numbers under the same names, whatever type they are stored in.
 
     hash_tensors({"weight": torch.ones(2).half()}.items()) == hash_tensors({"weight": torch.ones(2)}.items())
 

@@ -6,7 +6,7 @@ An adapter is a difference to the numbers it was trained on: on other weights it
 nonsense. Both hashes are those of the checkpoint, not of what was made of it in memory, so an adapter may go on its
 base in another layout, precision or quantisation. Records of version 1, without the key, name `weights_sha256`; that
 slower hash is computed where such a record is to be checked. The hash of a checkpoint is kept in the cache, so it is
-read for that once. It tells mistakes, not forgeries: who can write an adapter can write its record.
+read for that once. It detects mistakes, not forgeries: who can write an adapter can write its record.
 """
 
 import hashlib
@@ -60,8 +60,10 @@ class _Source:
 def note_source(model: nn.Module, weights: NativeWeights) -> None:
     """Remember with a model which checkpoint it was read from; nothing is hashed yet."""
     parameters = dict(_base_parameters(model))
-    seen = {name: (each._version, _sample(each)) for name, each in parameters.items()}
-    model.__dict__["source_weights"] = _Source(weights, seen, {name: each.dtype for name, each in parameters.items()})
+    seen = {name: (parameter._version, _sample(parameter)) for name, parameter in parameters.items()}
+    model.__dict__["source_weights"] = _Source(
+        weights, seen, {name: parameter.dtype for name, parameter in parameters.items()}
+    )
 
 
 def stored_weights(model: nn.Module) -> NativeWeights | None:
@@ -102,8 +104,8 @@ def hash_parts(model: nn.Module, prefixes: tuple[str, ...]) -> str:
         model: A base model.
         prefixes: Of the names of their parameters.
     """
-    parts = {name: each for name, each in _base_parameters(model, is_all=True) if name.startswith(prefixes)}
-    is_as_stored = all(each.is_floating_point() for each in parts.values())  # and not quantised
+    parts = {name: parameter for name, parameter in _base_parameters(model, is_all=True) if name.startswith(prefixes)}
+    is_as_stored = all(part.is_floating_point() for part in parts.values())  # and not quantised
     source = _unchanged_source(model, prefixes) if is_as_stored else None
     return source.hash(prefixes=prefixes) if source else hash_tensors(parts.items())
 
@@ -127,12 +129,12 @@ def recorded_hash(record: Mapping[str, Any], prefix: str = "") -> tuple[Algorith
 def _base_parameters(model: nn.Module, *, is_all: bool = False) -> Iterator[tuple[str, nn.Parameter]]:
     """The base's parameters without peft's own, by the base's names; those with numbers to compare, or all."""
     rows = dict(model.named_parameters())
-    wrapped = {name[: found.start()] for name in rows if (found := _WRAPPER.search(name))}
-    for name, each in rows.items():
+    wrapped = {name[: match.start()] for name in rows if (match := _WRAPPER.search(name))}
+    for name, parameter in rows.items():
         if not _WRAPPER.search(name) and any(name[: dot.start()] in wrapped for dot in re.finditer(r"\.", name)):
             continue  # of the adapter, which stands beside what it wraps
-        if is_all or (each.is_floating_point() and not each.is_meta):
-            yield _WRAPPER.sub("", name), each
+        if is_all or (parameter.is_floating_point() and not parameter.is_meta):
+            yield _WRAPPER.sub("", name), parameter
 
 
 def _sample(parameter: Tensor) -> Tensor:
@@ -152,19 +154,19 @@ def _unchanged_source(model: nn.Module, prefixes: tuple[str, ...] = ("",)) -> Na
         return None
     if any(is_adapted(name) for name, _ in model.named_parameters()):
         return source.weights
-    for name, each in _base_parameters(model):
+    for name, parameter in _base_parameters(model):
         if not name.startswith(prefixes):
             continue
         if name not in source.seen:
             return None
         version, sample = source.seen[name]
-        now = _sample(each)
-        if each._version <= version and torch.equal(now, sample.to(each.dtype)):
+        now = _sample(parameter)
+        if parameter._version <= version and torch.equal(now, sample.to(parameter.dtype)):
             continue
-        stored = source.weights[name].to(source.dtypes[name]).to(each.dtype)
-        if not torch.equal(each.detach().cpu(), stored):
+        stored = source.weights[name].to(source.dtypes[name]).to(parameter.dtype)
+        if not torch.equal(parameter.detach().cpu(), stored):
             return None
-        source.seen[name] = each._version, now
+        source.seen[name] = parameter._version, now
     return source.weights
 
 
@@ -209,10 +211,10 @@ def check_base(adapter: Path, model: Any) -> None:
         ("configuration", record.get("config_sha256"), lambda: hash_config(model.config)),  # first: it costs nothing
         ("weights", weights, lambda: hash_weights(model, algorithm)),
     ):
-        if expected != (found := compute()):
+        if expected != (actual := compute()):
             raise AdapterError(
                 f"adapter {str(adapter)!r} belongs to another base model: expected {str(record.get('name'))[:100]!r}"
-                f" with {what} {str(expected)[:12]}, found {Path(model.name_or_path or '').name!r} with {found[:12]}."
+                f" with {what} {str(expected)[:12]}, found {Path(model.name_or_path or '').name!r} with {actual[:12]}."
                 " Load it on the base it was trained on, or pass adapter_check=False to put it on this one all the"
                 " same."
             )

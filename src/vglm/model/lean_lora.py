@@ -69,7 +69,7 @@ def _lean(layer: Any, usual: Callable[..., Tensor]) -> Callable[..., Tensor]:
                 cast[key] = (first.to(x.dtype), second.to(x.dtype))
             first, second = cast[key]
         base = layer.base_layer(x)
-        low = F.linear(x, first).flatten(0, -2)
+        low = F.linear(x, first).flatten(0, -2)  # (B, r)
         return torch.addmm(base.flatten(0, -2), low, second.t(), alpha=layer.scaling[name]).view_as(base)
 
     return forward

@@ -1,4 +1,4 @@
-"""What the settings of a checkpoint may ask for, checked before anything is built or run as they say.
+"""Limits on the settings of an untrusted checkpoint, checked before anything is built from them.
 
 A checkpoint from a stranger is data: its settings name no code, no files elsewhere and no patterns, and ask for no more
 than its weight files hold.
@@ -69,10 +69,10 @@ def _check_config(file: Path) -> None:
             raise CheckpointError(f"{where} must be at most {LARGEST_INTEGER:,}, got {str(value)[:30]}.")
         if isinstance(value, float) and not abs(value) < float("inf"):
             raise CheckpointError(f"{where} must be a finite number, got {value}.")
-        if any(each.endswith("_implementation") for each in path) and not _is_known_attention(value):
-            known = ", ".join(sorted(filter(None, _ATTENTION)))
+        if any(part.endswith("_implementation") for part in path) and not _is_known_attention(value):
+            allowed = ", ".join(sorted(filter(None, _ATTENTION)))
             raise CheckpointError(
-                f"{where} names {str(value)[:100]!r}, which would be fetched and run. Known: {known}."
+                f"{where} names {str(value)[:100]!r}, which would be fetched and run. Known: {allowed}."
             )
         if name == _OTHER_WEIGHTS:
             raise CheckpointError(f"{where} names another file of weights. Remove the setting.")
@@ -85,8 +85,8 @@ def _settings(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
     if path:
         yield path, value
     rows = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, each in rows:
-        yield from _settings(each, (*path, str(key)))
+    for key, item in rows:
+        yield from _settings(item, (*path, str(key)))
 
 
 def _is_known_attention(value: Any) -> bool:
@@ -101,7 +101,7 @@ def _check_quantization(settings: Any, where: str) -> None:
         )
     skipped = settings.get(_PATTERNS) or []
     is_plain = isinstance(skipped, list) and len(skipped) <= _SKIPPED_AT_MOST
-    if not is_plain or not all(isinstance(each, str) and PLAIN_NAME.fullmatch(each) for each in skipped):
+    if not is_plain or not all(isinstance(module, str) and PLAIN_NAME.fullmatch(module) for module in skipped):
         raise CheckpointError(f"{where}.{_PATTERNS} must be a list of names of modules.")
 
 

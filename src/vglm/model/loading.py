@@ -2,7 +2,7 @@
 
     >>> model, processor = load_pretrained("visualglm-6b", dtype="float16", device_map="auto")
 
-The layout is told by what the folder holds:
+The layout is detected from the folder's files:
 
     native         config.json with model_type "visualglm", model*.safetensors, processor and tokenizer files
     Hugging Face   config.json with an eva_config, pytorch_model*.bin, ice_text.model
@@ -160,14 +160,14 @@ def load_pretrained(
         ConfigError: An argument has a value that cannot work.
     """
     if (run := _find_run(path_or_id)) is not None:
-        given: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "dtype": dtype,
             "device_map": device_map,
             "quantization": quantization,
             "tokenizer": tokenizer,
         }
-        given |= {"quantization_parts": quantization_parts, "with_vision": None if with_vision else False}
-        return _load_run(run, adapter, {name: value for name, value in given.items() if value is not None})
+        arguments |= {"quantization_parts": quantization_parts, "with_vision": None if with_vision else False}
+        return _load_run(run, adapter, {name: value for name, value in arguments.items() if value is not None})
     folder = _resolve_folder(path_or_id)
     devices = _resolve_devices(device_map)
     target_dtype = resolve_dtype(dtype, devices)
@@ -255,16 +255,16 @@ def detect_layout(folder: Path) -> SourceLayout | None:
             return None
         if HUGGING_FACE.vision_section in raw:
             return HUGGING_FACE
-        found = f"a config.json of model_type {raw.get('model_type')!r} without {HUGGING_FACE.vision_section}"
+        actual = f"a config.json of model_type {raw.get('model_type')!r} without {HUGGING_FACE.vision_section}"
     elif (folder / SAT.config_file).is_file():
         raw = read_json(folder / SAT.config_file)
         if SAT.vision_section in raw:
             return sat_layout(raw)
-        found = f"a {SAT.config_file} without {SAT.vision_section}"
+        actual = f"a {SAT.config_file} without {SAT.vision_section}"
     else:
-        found = listing(folder)
+        actual = listing(folder)
     raise CheckpointError(
-        f"{folder} is not a VisualGLM checkpoint: it holds {found}. Expected the config.json (native or original"
+        f"{folder} is not a VisualGLM checkpoint: it holds {actual}. Expected the config.json (native or original"
         f" Hugging Face layout) or {SAT.config_file} (SAT layout) of a VisualGLM."
     )
 
@@ -453,10 +453,10 @@ def _quantization_of(
     if quantization is None:
         return None
     config = checkpoint.config
-    asked = quantization_config(
+    requested = quantization_config(
         quantization, dtype or checkpoint.weights.dtype, parts, is_head_tied=config.tie_word_embeddings
     )
-    return None if getattr(config, "quantization_config", None) else asked
+    return None if getattr(config, "quantization_config", None) else requested
 
 
 # --- arguments -------------------------------------------------------------------------------------------------------
@@ -470,18 +470,18 @@ def _find_run(path_or_id: str | os.PathLike[str]) -> Run | None:
 
 
 def _load_run(
-    run: Run, adapter: object, given: dict[str, Any]
+    run: Run, adapter: object, arguments: dict[str, Any]
 ) -> tuple[VisualGlmForConditionalGeneration, VisualGlmProcessor]:
     """A run's base with its adapter, or the model that it tuned as a whole."""
     if adapter is not None:
         raise ConfigError(f"{run.folder} is a run, which has its own adapter. Leave out adapter.")
     if run.adapter is not None:
         loaded: tuple[VisualGlmForConditionalGeneration, VisualGlmProcessor] = build(
-            {**run.config["model"], **given}, adapter=str(run.adapter)
+            {**run.config["model"], **arguments}, adapter=str(run.adapter)
         )
         return loaded
     settings = {name: run.config["model"][name] for name in ("dtype", "device_map") if name in run.config["model"]}
-    return load_pretrained(str(run.result), **{**settings, **given})
+    return load_pretrained(str(run.result), **{**settings, **arguments})
 
 
 def _resolve_folder(path_or_id: str | os.PathLike[str]) -> Path:
@@ -514,7 +514,7 @@ def _resolve_devices(device_map: str | int | torch.device | dict[str, Any] | Non
 
 
 def default_device() -> torch.device:
-    """Where models go that are not told otherwise: the accelerator where there is one, else the CPU.
+    """The default device of models: the accelerator where there is one, else the CPU.
 
     Of several processes each has its own; `trainer.use_cpu` and the environment variable ACCELERATE_USE_CPU count.
     """
@@ -536,8 +536,11 @@ def describe_place(model: Any) -> str:
         model: A VisualGLM, or a `PeftModel` of one.
     """
     config = model.config
-    devices = sorted({str(each.device) for each in model.parameters()})
-    names = [f"{each} ({torch.cuda.get_device_name(each)})" if each.startswith("cuda") else each for each in devices]
+    devices = sorted({str(parameter.device) for parameter in model.parameters()})
+    names = [
+        f"{device} ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else device
+        for device in devices
+    ]
     dtype = str(config.dtype or model.dtype).removeprefix("torch.")
     way = getattr(config, "quantization_config", None)
     kind = "" if way is None else ", quantised to " + ("int8" if way.load_in_8bit else way.bnb_4bit_quant_type)

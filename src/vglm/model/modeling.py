@@ -69,15 +69,15 @@ def glm_layout(input_ids: Tensor, attention_mask: Tensor | None, config: VisualG
     length = input_ids.shape[1]
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask[:, -length:].to(input_ids.dtype)
     is_sop: Tensor = input_ids == config.bos_token_id  # type: ignore[assignment]
-    answer = (is_sop.to(input_ids.dtype) * mask).cumsum(-1).clamp(max=1)
-    context = mask * (1 - answer)
-    place = (mask.cumsum(-1) - 1).clamp(min=0)
+    answer = (is_sop.to(input_ids.dtype) * mask).cumsum(-1).clamp(max=1)  # (B, L): 1 from the first <sop> on
+    context = mask * (1 - answer)  # (B, L): 1 on the tokens before it, 0 on padding
+    place = (mask.cumsum(-1) - 1).clamp(min=0)  # (B, L): index among the real tokens
 
-    last = context.sum(-1, keepdim=True) - 1
+    last = context.sum(-1, keepdim=True) - 1  # (B, 1): the last context token, unless there is a mask token
     for token_id in (config.mask_token_id, config.gmask_token_id):  # [gMASK] wins where a prompt holds both
-        found = (input_ids == token_id) & (context == 1)
-        last = torch.where(found.any(-1, keepdim=True), place.gather(1, found.int().argmax(-1, keepdim=True)), last)
-    positions = torch.stack((torch.where(answer == 1, last, place), answer.cumsum(-1)), dim=1)
+        is_mask = (input_ids == token_id) & (context == 1)  # (B, L)
+        last = torch.where(is_mask.any(-1, keepdim=True), place.gather(1, is_mask.int().argmax(-1, keepdim=True)), last)
+    positions = torch.stack((torch.where(answer == 1, last, place), answer.cumsum(-1)), dim=1)  # (B, 2, L)
     return positions, torch.where(context == 1, 0, -1)
 
 
@@ -96,9 +96,9 @@ def image_slots(input_ids: Tensor, block_ids: Tensor, config: VisualGlmConfig) -
     length, slots = input_ids.shape[1], config.num_image_tokens
     if length < slots:
         return torch.zeros_like(placeholder)
-    whole = placeholder.unfold(1, slots, 1).all(-1)
-    start = whole.int().argmax(-1, keepdim=True)
-    place = torch.arange(length, device=input_ids.device)
+    whole = placeholder.unfold(1, slots, 1).all(-1)  # (B, L - slots + 1): placeholders only, from here on
+    start = whole.int().argmax(-1, keepdim=True)  # (B, 1): the first such window
+    place = torch.arange(length, device=input_ids.device)  # (L,)
     return whole.any(-1, keepdim=True) & (place >= start) & (place < start + slots)
 
 
@@ -151,10 +151,10 @@ def summed_loss(hidden_states: Tensor, head: nn.Module, targets: Tensor) -> Tens
         size = max(1, LARGEST_LOGITS // vocabulary)
         weight: Any = head.weight
         options = nn.LinearCrossEntropyOptions(batch_chunk_size=size, chunking_method=None)
-        each: Tensor = F.linear_cross_entropy(  # summed by PyTorch, half precision would lose the small ones
+        losses: Tensor = F.linear_cross_entropy(  # summed by PyTorch, half precision would lose the small ones
             hidden_states, weight, targets, reduction="none", options=options
         )
-        return each.float().sum()
+        return losses.float().sum()
     return F.cross_entropy(head(hidden_states).float(), targets, reduction="sum")
 
 
@@ -195,20 +195,20 @@ def packed_layout(input_ids: Tensor, segment_ids: Tensor, config: VisualGlmConfi
         segment_ids: Which of its row's samples a token belongs to, counted from 0, -1 on padding; shape (B, L), int64.
         config: Names the special ids and the number of slots.
     """
-    rows = torch.arange(len(input_ids), device=input_ids.device)[:, None]
+    rows = torch.arange(len(input_ids), device=input_ids.device)[:, None]  # (B, 1)
     _, sizes = torch.unique_consecutive(
         rows * (input_ids.shape[1] + 1) + segment_ids + 1, return_counts=True
-    )  # padding (-1) is a segment of its own
-    alone = pad_sequence(list(input_ids.flatten().split(sizes.tolist())), batch_first=True)
-    places = torch.arange(alone.shape[1], device=input_ids.device).expand_as(alone)
-    is_real = places < sizes[:, None]
+    )  # (S,), tokens of all segments; padding (-1) is a segment of its own
+    alone = pad_sequence(list(input_ids.flatten().split(sizes.tolist())), batch_first=True)  # (S, longest)
+    places = torch.arange(alone.shape[1], device=input_ids.device).expand_as(alone)  # (S, longest)
+    is_real = places < sizes[:, None]  # (S, longest)
     positions, block_ids = glm_layout(alone, is_real.to(alone.dtype), config.text_config)
     image_mask = image_slots(alone, block_ids, config)
 
     def packed(values: Tensor) -> Tensor:
-        return values[is_real].view_as(input_ids)
+        return values[is_real].view_as(input_ids)  # (S, longest) -> (B, L)
 
-    first, second = (packed(each) for each in positions.unbind(1))
+    first, second = (packed(rows) for rows in positions.unbind(1))
     blocks = torch.where(packed(block_ids) == 0, segment_ids, -1)
     slots = packed(image_mask) & (segment_ids >= 0)  # padding may be the placeholder's id
     return PackedLayout(torch.stack((first, second), dim=1), blocks, slots, packed(places))
@@ -228,8 +228,9 @@ def rotary_table(
         Two tensors of shape (B, 1, L, 1, 2, head size / 2), the last but one for the positions: the cosine, and the
         sine with the sign that `apply_rotary` needs it with.
     """
-    frequencies = torch.tensor(inverse_frequencies, dtype=torch.float32, device=positions.device)
-    angles = (positions.float().transpose(1, 2)[..., None] * frequencies)[:, None, :, None]
+    frequencies = torch.tensor(inverse_frequencies, dtype=torch.float32, device=positions.device)  # (head size / 4,)
+    angles = positions.float().transpose(1, 2)[..., None] * frequencies  # (B, L, 2, head size / 4)
+    angles = angles[:, None, :, None]  # (B, 1, L, 1, 2, head size / 4)
     cos, sin = angles.cos(), angles.sin()
     return torch.cat((cos, cos), dim=-1).to(dtype), torch.cat((-sin, sin), dim=-1).to(dtype)
 
@@ -247,8 +248,8 @@ def apply_rotary(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Returns:
         The rotated states, same shape and dtype.
     """
-    halves = states.unflatten(-1, (2, -1))
-    first, second = halves.chunk(2, dim=-1)
+    halves = states.unflatten(-1, (2, -1))  # (B, heads, L, 2, 2, head size / 2)
+    first, second = halves.chunk(2, dim=-1)  # (B, heads, L, 2, 2, head size / 4) each
     return torch.addcmul(halves * cos, torch.cat((second, first), dim=-1), sin).flatten(-2)
 
 
@@ -263,7 +264,7 @@ def eager_attention(
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
     """Attention spelled out; returns the output (B, L, heads, head size) and the weights (B, heads, L, S)."""
-    scores = query @ key.transpose(2, 3)
+    scores = query @ key.transpose(2, 3)  # (B, heads, L, S)
     scores = scores * scaling if attention_mask is None else torch.add(attention_mask, scores, alpha=scaling)
     weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
     if dropout and module.training:
@@ -305,10 +306,10 @@ class VisualGlmAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Attend; hidden states (B, L, D) in and out."""
         shape = hidden_states.shape[:-1]
-        fused = self.query_key_value(hidden_states).view(*shape, -1, 3, self.head_dim).transpose(1, 2)
-        turning, value = fused.split((2, 1), dim=-2)
-        query, key = apply_rotary(turning, *position_embeddings).unbind(-2)
-        value = value.squeeze(-2)
+        fused = self.query_key_value(hidden_states).view(*shape, -1, 3, self.head_dim)  # (B, L, heads, 3, head size)
+        turning, value = fused.transpose(1, 2).split((2, 1), dim=-2)  # (B, heads, L, 2 and 1, head size)
+        query, key = apply_rotary(turning, *position_embeddings).unbind(-2)  # (B, heads, L, head size) each
+        value = value.squeeze(-2)  # likewise
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
         attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -320,7 +321,7 @@ class VisualGlmAttention(nn.Module):
         output, weights = attend(
             self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
         )
-        return self.dense(output.reshape(*shape, -1)), weights
+        return self.dense(output.reshape(*shape, -1)), weights  # (B, L, heads, head size) -> (B, L, D)
 
 
 class VisualGlmMLP(nn.Module):
@@ -398,8 +399,12 @@ class VisualGlmPreTrainedModel(PreTrainedModel):
         In the other form, the default, every frozen layer below the lowest that trains would be passed through
         backwards for nothing, the vision transformer included.
         """
-        ways = [each.keywords for part in self.modules() if (each := getattr(part, _CHECKPOINTING, None)) is not None]
-        if not ways or any(each.get("use_reentrant", True) for each in ways):
+        ways = [
+            checkpointing.keywords
+            for part in self.modules()
+            if (checkpointing := getattr(part, _CHECKPOINTING, None)) is not None
+        ]
+        if not ways or any(way.get("use_reentrant", True) for way in ways):
             super().enable_input_require_grads()
 
 
@@ -556,8 +561,8 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
         """
         if not self.has_vision:
             raise ValueError("This model has no vision parts. Pass image_features, or load it with them.")
-        patches = self.vision_model(pixel_values).last_hidden_state
-        queries = self.query_tokens.expand(len(pixel_values), -1, -1)
+        patches = self.vision_model(pixel_values).last_hidden_state  # (N, 1 + patches, vision width)
+        queries = self.query_tokens.expand(len(pixel_values), -1, -1)  # (N, num_image_tokens, Q-Former width)
         features: Tensor = self.language_projection(
             self.qformer(query_embeds=queries, encoder_hidden_states=patches).last_hidden_state
         )
@@ -636,7 +641,7 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
         if virtual > 0:  # prompt tuning puts learned embeddings first: context, before everything else
             # Only distances between positions matter, so they stand before 0 and the real tokens stay where they are,
             # in this call as in those that continue from its cache.
-            front = torch.arange(-virtual, 0, device=block_ids.device).expand(len(block_ids), -1)
+            front = torch.arange(-virtual, 0, device=block_ids.device).expand(len(block_ids), -1)  # (B, virtual)
             glm_position_ids = torch.cat(
                 (torch.stack((front, torch.zeros_like(front)), dim=1), glm_position_ids), dim=-1
             )
@@ -745,7 +750,7 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
             kwargs: Passed on.
 
         Returns:
-            `loss` (), `logits` (B, L, V) and the cache, as far as asked for.
+            `loss` (), `logits` (B, L, V) and the cache, where requested.
         """
         output = self.model(
             input_ids=input_ids,
@@ -773,8 +778,8 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
             items = max(1, len(targets)) if num_items_in_batch is None else num_items_in_batch
             loss = summed_loss(chosen, self.lm_head, targets) / items
         if labels is None or not (self.training if skip_logits is None else skip_logits):
-            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-            logits = self.lm_head(hidden_states[:, kept])
+            selected = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            logits = self.lm_head(hidden_states[:, selected])
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,

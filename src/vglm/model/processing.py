@@ -81,7 +81,7 @@ class VisualGlmProcessor(ProcessorMixin):
             language: `zh` for a prompt that reads `问：...\n答：`, `en` for `Q:...\nA:`.
             answer: Answers to learn; with them the batch has `labels`.
             return_tensors: "pt" or "np"; None gives a list of ints per sample.
-            padding: Whether to pad on the left to the longest sample; None pads where tensors are asked for.
+            padding: Whether to pad on the left to the longest sample; None pads where tensors are requested.
             max_length: Most tokens of a sample, answer included; see `measure_cut`. None: as many as there are.
             image_features: In place of `images`, what the model's `get_image_features` made of each, shape
                 (num_image_tokens, D); None for a sample without image. A list, for `return_tensors="pt"` only.
@@ -111,8 +111,8 @@ class VisualGlmProcessor(ProcessorMixin):
             batch["labels"] = []
         for image, question, turns, spoken, reply, features in zip(*columns.values(), strict=True):
             has_image = image is not None or features is not None
-            asked = Prompt(question, tuple(turns or ()), has_image, spoken)
-            prompt, target, _ = self._encode(asked, reply, max_length)
+            requested = Prompt(question, tuple(turns or ()), has_image, spoken)
+            prompt, target, _ = self._encode(requested, reply, max_length)
             batch["input_ids"].append(prompt + target)
             batch["attention_mask"].append([1] * len(prompt + target))
             if answer is not None:
@@ -209,8 +209,8 @@ def _columns(**arguments: tuple[Any, bool]) -> dict[str, list[Any]]:
     """Give every argument, passed as (value, whether it is a list over the samples), one entry per sample."""
     lengths = {name: len(value) for name, (value, is_list) in arguments.items() if is_list}
     if len(set(lengths.values())) > 1:
-        found = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-        raise ValueError(f"processor: lists must have one entry per sample, but {found}.")
+        actual = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise ValueError(f"processor: lists must have one entry per sample, but {actual}.")
     count = next(iter(lengths.values()), 1)
     if count == 0:
         raise ValueError(f"processor: {', '.join(lengths)} is empty; pass at least one sample.")

@@ -61,8 +61,8 @@ def quantization_config(
         raise ConfigError(f"quantization must be one of {', '.join(_KINDS)} or None, got {kind!r}.")
     parts = ["language_model"] if parts is None else list(parts)
     if not parts or (unknown := set(parts) - set(_PARTS)):
-        found = ", ".join(sorted(unknown)) if parts else "nothing"
-        raise ConfigError(f"quantization_parts must be some of {', '.join(_PARTS)}; found {found}.")
+        actual = ", ".join(sorted(unknown)) if parts else "nothing"
+        raise ConfigError(f"quantization_parts must be some of {', '.join(_PARTS)}; found {actual}.")
     if "head" in parts and is_head_tied:
         raise ConfigError(
             "quantization_parts: this model's head is its word embeddings, which are never quantised. Leave out head."

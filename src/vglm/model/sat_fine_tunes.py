@@ -79,13 +79,13 @@ def split(weights: WeightFiles) -> tuple[WeightFiles, FineTune | None]:
             own["p-tuning"].append(key)
         else:
             base[_ORIGINAL.sub(r"\1\2", key)] = key
-    found = [FineTune(method, weights.select({key: key for key in keys})) for method, keys in own.items() if keys]
-    if len(found) > 1:
+    fine_tunes = [FineTune(method, weights.select({key: key for key in keys})) for method, keys in own.items() if keys]
+    if len(fine_tunes) > 1:
         raise CheckpointError(
-            f"{weights.folder} holds both {found[0]} and {found[1]}; one model cannot carry both adapters. Merge the"
-            " LoRA with the original's tools first."
+            f"{weights.folder} holds both {fine_tunes[0]} and {fine_tunes[1]}; one model cannot carry both adapters."
+            " Merge the LoRA with the original's tools first."
         )
-    return weights.select(base), found[0] if found else None
+    return weights.select(base), fine_tunes[0] if fine_tunes else None
 
 
 def write_adapter(fine_tune: FineTune, config: VisualGlmConfig, folder: Path) -> None:
@@ -137,9 +137,9 @@ def _lora_state(tensors: Mapping[str, Tensor], config: VisualGlmConfig, folder: 
     """One pair (A, B) for each tuned module, under peft's names without its prefix, and the rank of the original's."""
     modules: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        found = _PAIR.match(key)
-        assert found is not None  # `split` chose the keys
-        modules.setdefault(found["module"], {})[found["side"] + found["i"]] = tensor
+        match = _PAIR.match(key)
+        assert match is not None  # `split` chose the keys
+        modules.setdefault(match["module"], {})[match["side"] + match["i"]] = tensor
     width, heads = config.text_config.hidden_size, config.text_config.num_attention_heads
     rank = min(tensors[min(tensors)].shape)
     state, problems = {}, []

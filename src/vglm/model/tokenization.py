@@ -121,7 +121,7 @@ class VisualGlmTokenizer(SentencePieceBackend):
         """Join pieces to text; byte pieces join to characters, control pieces vanish."""
         pieces = [token for token in tokens if token != self.pad_token]
         text: str = self.sp_model.decode(pieces) if pieces else ""
-        return _WHITE_SPACE_PIECE.sub(lambda found: WHITE_SPACE_PIECES[found.group()], text)
+        return _WHITE_SPACE_PIECE.sub(lambda match: WHITE_SPACE_PIECES[match.group()], text)
 
     def build_inputs_with_special_tokens(
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None

@@ -1,4 +1,4 @@
-"""Will a recipe fit, and how long will it take? Told before anything loads (`vglm plan`).
+"""Predict the memory and the time of a recipe before anything loads (`vglm plan`).
 
 setting         what a recipe asks for: model, method, trainer and lengths of the data, read without weights
 rehearsal       a step on the meta device, every tensor of it booked

@@ -104,14 +104,14 @@ def component_of(name: str) -> str:
     """The part of `PARTS` that a base model's parameter belongs to."""
     if name.startswith("lm_head."):
         return HEAD
-    return next(each for each, prefixes in COMPONENTS.items() if name.startswith(prefixes))
+    return next(key for key, prefixes in COMPONENTS.items() if name.startswith(prefixes))
 
 
 def bytes_of_weights(model: nn.Module) -> dict[str, int]:
     """Bytes of a base model's tensors by part, scales of quantised ones included, tied ones once."""
     sums = dict.fromkeys(PARTS, 0)
     for name, parameter in model.named_parameters():
-        sums[component_of(name)] += sum(each.nbytes for each in _tensors_of(parameter))
+        sums[component_of(name)] += sum(tensor.nbytes for tensor in _tensors_of(parameter))
     return sums
 
 
@@ -171,7 +171,7 @@ def optimizer_states(
         options: Likewise.
         method: The method, of which AdaLoRA keeps importances besides.
     """
-    trained = [nn.Parameter(torch.empty_like(each)) for each in model.parameters() if each.requires_grad]
+    trained = [nn.Parameter(torch.empty_like(parameter)) for parameter in model.parameters() if parameter.requires_grad]
     own = {name: value for name, value in options.items() if name not in ("fused", "foreach")}
     optimizer = optimizer_class(trained, **own)
     is_paged = bool(getattr(optimizer, "is_paged", False))
@@ -186,17 +186,17 @@ def optimizer_states(
         for parameter in trained:
             parameter.grad = torch.empty_like(parameter)
         optimizer.step()
-    kept = paged = 0
+    on_device = paged = 0
     for state in optimizer.state.values():
-        tensors = [each for name, each in state.items() if isinstance(each, Tensor) and not name.startswith("qmap")]
-        for each in tensors:
-            if is_paged and each.numel() >= _PAGED_FROM:
-                paged += each.nbytes
+        tensors = [value for name, value in state.items() if isinstance(value, Tensor) and not name.startswith("qmap")]
+        for tensor in tensors:
+            if is_paged and tensor.numel() >= _PAGED_FROM:
+                paged += tensor.nbytes
             else:
-                kept += each.nbytes
+                on_device += tensor.nbytes
     if isinstance(method, AdaLoraConfig):
-        kept += _IMPORTANCES * sum(each.nbytes for each in trained)
-    return States(kept, paged)
+        on_device += _IMPORTANCES * sum(parameter.nbytes for parameter in trained)
+    return States(on_device, paged)
 
 
 _PAGED_FROM = 100_000
@@ -210,11 +210,11 @@ class States:
     """Bytes of an optimizer's states.
 
     Attributes:
-        kept: On the device.
+        on_device: Held on the device.
         paged: In pages that the driver moves to the host's memory when the device is full.
     """
 
-    kept: int
+    on_device: int
     paged: int = 0
 
 
@@ -258,19 +258,19 @@ def rehearse_training(
     tuned.train()
     base = tuned.get_base_model() if hasattr(tuned, "get_base_model") else tuned
     (base.activation_checkpointing_enable if is_checkpointed else base.activation_checkpointing_disable)()
-    trained = [each for each in tuned.parameters() if each.requires_grad]
-    held = sum(each.nbytes for each in trained) if keeps_gradients else 0
-    for each in trained:
-        each.grad = torch.empty_like(each) if keeps_gradients else None
+    trained = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
+    nbytes = sum(parameter.nbytes for parameter in trained) if keeps_gradients else 0
+    for parameter in trained:
+        parameter.grad = torch.empty_like(parameter) if keeps_gradients else None
     with Rehearsal(base, batch, autocast=autocast, fused_attention=fused_attention) as rehearsal:
         loss = tuned(**rehearsal.inputs, use_cache=False).loss
         rehearsal.backward(loss)
     del loss
-    gradients = sum(each.grad.nbytes for each in trained if each.grad is not None)
-    for each in trained:
-        each.grad = None
+    gradients = sum(parameter.grad.nbytes for parameter in trained if parameter.grad is not None)
+    for parameter in trained:
+        parameter.grad = None
     return Step(
-        {"gradients": gradients, **rehearsal.parts()}, rehearsal.peak() + held, rehearsal.flops, rehearsal.operations
+        {"gradients": gradients, **rehearsal.parts()}, rehearsal.peak() + nbytes, rehearsal.flops, rehearsal.operations
     )
 
 
@@ -291,7 +291,7 @@ def rehearse_answering(
     batch = {**batch, "layout_ids": batch["input_ids"]}  # for virtual tokens, which take the place of the ids
     with Rehearsal(base, batch, fused_attention=fused_attention) as rehearsal:
         output = model(**rehearsal.inputs, use_cache=True, logits_to_keep=1)
-        keys_values = sum(each.keys.nbytes + each.values.nbytes for each in output.past_key_values.layers)
+        keys_values = sum(layer.keys.nbytes + layer.values.nbytes for layer in output.past_key_values.layers)
     seen = output.past_key_values.get_seq_length()
     del output
     rows, columns = len(batch["input_ids"]), seen
@@ -299,7 +299,7 @@ def rehearse_answering(
     while columns < seen + new_tokens - 1:  # the last token is not read any more
         some, columns = room_for(rows, columns, on_gpu=fused_attention)  # where there is no room left, all moves
         places.append(some * columns)
-    before, grown = (keys_values * each // places[0] for each in (0, *places)[-2:])
+    before, grown = (keys_values * position // places[0] for position in (0, *places)[-2:])
     parts = rehearsal.parts()
     working = max(rehearsal.peak() - keys_values - parts["logits"], 0)
     peak = max(rehearsal.peak(), before + grown + parts["logits"])

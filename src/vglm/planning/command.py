@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from vglm.config.commands import Commands
+from vglm.config.commands import Commands, add_allow_target
 from vglm.errors import ConfigError
 
 
@@ -15,7 +15,7 @@ def add_command(commands: Commands) -> None:
         "plan",
         _plan,
         doing="reading the recipe",
-        help="tell before a training whether it fits, and how long it takes",
+        help="predict before a training whether it fits, and how long it takes",
         description="Count what a recipe takes of memory, disk and time, before anything loads: each part of the model,"
         " adapter, gradients, optimizer, activations, logits. The weights need not be there. Where it does not fit, the"
         " cheapest change that does. Exit code 0: fits; 1: does not.",
@@ -27,16 +27,10 @@ def add_command(commands: Commands) -> None:
     add("--gpus", metavar="N", type=int, default=1, help="processes that train together, a GPU each (default: 1)")
     add("--measure", action="store_true", help="train some steps here, and compare with the prediction")
     add("--json", action="store_true", help="print the plan as JSON, sizes in bytes")
-    add("--samples", metavar="N", type=int, help="plan without the data: so many rows (default: 10000)")
+    add("--samples", metavar="N", type=int, help="plan without the data: number of rows (default: 10000)")
     add("--tokens", metavar="N", type=int, help="likewise: tokens of a row (default: 512)")
     add("--answer-tokens", metavar="N", type=int, help="likewise: those of them that are learned (default: 256)")
-    add(
-        "--allow-target",
-        metavar="PACKAGE",
-        action="append",
-        default=[],
-        help="a package of yours whose components may be named, repeatable",
-    )
+    add_allow_target(add)
     _take_settings_anywhere(plan)
 
 
@@ -46,8 +40,8 @@ def _take_settings_anywhere(parser: argparse.ArgumentParser) -> None:
 
     def parse_known_args(arguments: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
         parsed, rest = parse(arguments, namespace)
-        parsed.settings = [*parsed.settings, *(each for each in rest if not each.startswith("-"))]
-        return parsed, [each for each in rest if each.startswith("-")]
+        parsed.settings = [*parsed.settings, *(argument for argument in rest if not argument.startswith("-"))]
+        return parsed, [argument for argument in rest if argument.startswith("-")]
 
     parser.parse_known_args = parse_known_args  # type: ignore[assignment]
 
@@ -81,30 +75,31 @@ def _plan(parsed: argparse.Namespace) -> int:
         setting = read_setting(cfg, for_gpu=for_gpu, assumed=assumed, like=first)
         return make_plan(setting, machine, rate, parsed.gpus)
 
-    found = [] if plan.fits else suggest(plan, again)
+    suggestions = [] if plan.fits else suggest(plan, again)
     comparison = measure(plan) if parsed.measure else None
     if parsed.json:
         changes = [
-            {"overrides": each.change.overrides, "total": each.plan.total, "fits": each.plan.fits} for each in found
+            {"overrides": suggestion.change.overrides, "total": suggestion.plan.total, "fits": suggestion.plan.fits}
+            for suggestion in suggestions
         ]
         facts = {**plan.as_dict(), "suggestions": changes}
         print(json.dumps(facts if comparison is None else {**facts, "measured": vars(comparison)}, indent=2))
         return 0 if plan.fits else 1
     console = Console(width=WIDTH, highlight=False)
     print_plan(plan, console)
-    if found:
-        print_suggestions(found, console)
+    if suggestions:
+        print_suggestions(suggestions, console)
     if comparison is not None:
         print_comparison(comparison, console)
     return 0 if plan.fits else 1
 
 
 def _assumed(parsed: argparse.Namespace) -> Any:
-    """Rows that are said on the command line; None where nothing is."""
+    """Rows given on the command line; None if none are."""
     from vglm.planning.setting import Assumed
 
-    given = {"samples": parsed.samples, "tokens": parsed.tokens, "answer_tokens": parsed.answer_tokens}
-    chosen = {name: value for name, value in given.items() if value is not None}
+    options = {"samples": parsed.samples, "tokens": parsed.tokens, "answer_tokens": parsed.answer_tokens}
+    chosen = {name: value for name, value in options.items() if value is not None}
     for name, value in chosen.items():
         if value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be a positive integer, got {value}.")

@@ -1,4 +1,4 @@
-"""What there is to run on: this machine, or a GPU of a given size."""
+"""The hardware of a plan: this machine, or a GPU of a given size."""
 
 import re
 import shutil
@@ -57,10 +57,10 @@ def read_gpu(size: str) -> Machine:
     Raises:
         ConfigError: It is no such size.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", size.strip().lower())
-    if found is None or found[2] not in _UNITS or not float(found[1]):
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", size.strip().lower())
+    if match is None or match[2] not in _UNITS or not float(match[1]):
         raise ConfigError(f"--gpu {size[:50]}: expected the size of its memory, such as 8GB or 16GiB.")
-    return Machine(f"a GPU of {size.strip()}", True, int(float(found[1]) * _UNITS[found[2]]), False)
+    return Machine(f"a GPU of {size.strip()}", True, int(float(match[1]) * _UNITS[match[2]]), False)
 
 
 def own_memory() -> int:

@@ -1,4 +1,4 @@
-"""The same training steps for real, on this machine, with random weights: prediction beside measurement."""
+"""Run the planned training steps on this machine, with random weights, to compare prediction and measurement."""
 
 import gc
 import os
@@ -103,7 +103,7 @@ def measure(plan: Plan) -> Comparison:
         raise ConfigError("--measure: the run does not fit on this machine. Change it as suggested, then measure.")
     device = default_device()
     model = random_model(setting.config, device, setting.dtype, setting.quantization, setting.quantization_parts)
-    weights, own = bytes_of_weights(model), {id(each) for each in model.parameters()}
+    weights, own = bytes_of_weights(model), {id(parameter) for parameter in model.parameters()}
     method = without_values(setting.method, setting.dtype)
     tuned: Any = attach(model, method)
     if not plan.stages[TRAINING]["vision"]:
@@ -112,11 +112,11 @@ def measure(plan: Plan) -> Comparison:
     tuned.train()
     if is_checkpointed(arguments):
         model.activation_checkpointing_enable()
-    trained = [each for each in tuned.parameters() if each.requires_grad]
+    trained = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
     kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments, None)
     optimizer = kind(trained, **options)
     batch = setting.batch(arguments.per_device_train_batch_size, is_cached=plan.is_cached)
-    inputs = {name: each.to(device) for name, each in batch.items()}
+    inputs = {name: value.to(device) for name, value in batch.items()}
     gradients = 0
 
     def step() -> None:
@@ -126,7 +126,7 @@ def measure(plan: Plan) -> Comparison:
             with context:
                 loss = tuned(**inputs, use_cache=False).loss
             loss.backward()
-        gradients = sum(each.grad.nbytes for each in trained if each.grad is not None)
+        gradients = sum(parameter.grad.nbytes for parameter in trained if parameter.grad is not None)
         optimizer.step()
         if is_adalora(tuned):
             tuned.base_model.update_and_allocate(1)
@@ -135,19 +135,19 @@ def measure(plan: Plan) -> Comparison:
 
     step()  # makes the optimizer's states
     states = sum(
-        each.nbytes
+        value.nbytes
         for state in optimizer.state.values()
-        for name, each in state.items()
-        if isinstance(each, torch.Tensor) and not name.startswith("qmap")
+        for name, value in state.items()
+        if isinstance(value, torch.Tensor) and not name.startswith("qmap")
     )
     if is_adalora(tuned):
         allocator = tuned.base_model.rankallocator
         averages = (allocator.ipt, allocator.exp_avg_ipt, allocator.exp_avg_unc)
-        states += sum(each.nbytes for average in averages for each in average.values())
+        states += sum(tensor.nbytes for average in averages for tensor in average.values())
     held_weights = sum(n for name, n in weights.items() if plan.stages[TRAINING][name])
-    adapter = sum(each.nbytes for each in tuned.parameters() if id(each) not in own)
-    held = held_weights + adapter + states
-    peak, seconds = _watch(step, device, held)
+    adapter = sum(parameter.nbytes for parameter in tuned.parameters() if id(parameter) not in own)
+    before = held_weights + adapter + states
+    peak, seconds = _watch(step, device, before)
     stage = plan.stages[TRAINING]
     outside = ("CUDA context", "Python and libraries")
     predicted = {
@@ -166,14 +166,14 @@ def measure(plan: Plan) -> Comparison:
     return Comparison(where, predicted, measured, plan.schedule.step_seconds, seconds)
 
 
-def _watch(step: Callable[[], None], device: torch.device, held: int) -> tuple[int, float]:
+def _watch(step: Callable[[], None], device: torch.device, before: int) -> tuple[int, float]:
     """The highest memory of a step, and the seconds of one: the median of some."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         step()
         peak = torch.cuda.max_memory_allocated(device)
     else:
-        peak = held + _allocated(step)
+        peak = before + _allocated(step)
     times = []
     for _ in range(_STEPS):
         start = time.perf_counter()
@@ -184,12 +184,12 @@ def _watch(step: Callable[[], None], device: torch.device, held: int) -> tuple[i
 
 def _allocated(step: Callable[[], None]) -> int:
     """The most that PyTorch's allocator on the CPU held at one time, beyond what it held before."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it tells when it starts and stops
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it logs when it starts and stops
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         step()
-    events = [each for each in profile.profiler.kineto_results.events() if each.name() == "[memory]"]
-    held = most = 0
-    for event in sorted(events, key=lambda each: each.start_ns()):
-        held += event.nbytes()
-        most = max(most, held)
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    current = most = 0
+    for event in sorted(events, key=lambda allocation: allocation.start_ns()):
+        current += event.nbytes()
+        most = max(most, current)
     return most

@@ -75,7 +75,7 @@ def _facts(plan: Plan) -> list[str]:
     processes = f" x {plan.processes} GPUs" if plan.processes > 1 else ""
     share = plan.trainable / (sum(plan.parameters.values()) or 1)
     rows = setting.rows
-    kept = ", ".join(f"{name} {_size(size)}" for name, size in plan.disk.items())
+    sizes = ", ".join(f"{name} {_size(size)}" for name, size in plan.disk.items())
     lines = [
         f"trains: {plan.trainable:,} parameters, {share:.2%} of the model",
         f"sizes: {setting.sizes_from}",
@@ -83,39 +83,41 @@ def _facts(plan: Plan) -> list[str]:
         f"steps: {schedule.steps:,} of {batch}{processes}, {schedule.epochs:.2f} epochs of {setting.sequences:,} rows",
         f"time: {_time(schedule.seconds)}, {schedule.step_seconds:.3g} s a step; {schedule.rate.source}",
         f"host memory while loading: {_size(plan.host)}",
-        f"disk: {kept}; {_size(free_disk(Path(str(arguments.output_dir))))} free",
+        f"disk: {sizes}; {_size(free_disk(Path(str(arguments.output_dir))))} free",
     ]
     if plan.paged:
         lines.append(f"paged optimizer states, in host memory where the GPU is full: {_size(plan.paged)}")
     return lines
 
 
-def print_suggestions(found: Sequence[Suggestion], console: Console) -> None:
+def print_suggestions(suggestions: Sequence[Suggestion], console: Console) -> None:
     """Print what would make it fit, with the exact overrides to type."""
-    if not found[0].plan.fits:
-        console.print(f"nothing fits; the least, {_size(found[0].plan.total)}, with:")
+    if not suggestions[0].plan.fits:
+        console.print(f"nothing fits; the least, {_size(suggestions[0].plan.total)}, with:")
     else:
-        console.print("would fit, the cheapest first:" if len(found) > 1 else "would fit:")
-    for each in found:
-        if each.change.overrides:
-            console.print(f"  {_size(each.plan.total)}: {each.change.cost}", markup=False)
-            text = as_text(each.change.overrides)
+        console.print("would fit, the cheapest first:" if len(suggestions) > 1 else "would fit:")
+    for suggestion in suggestions:
+        if suggestion.change.overrides:
+            console.print(f"  {_size(suggestion.plan.total)}: {suggestion.change.cost}", markup=False)
+            text = as_text(suggestion.change.overrides)
             typed = textwrap.wrap(text, WIDTH - 8, break_long_words=False, break_on_hyphens=False)
             console.print("\n".join(f"      {line}" for line in typed), markup=False, soft_wrap=True)
 
 
-def print_comparison(found: Comparison, console: Console) -> None:
+def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print prediction and measurement side by side."""
-    unit, name = (10**9, "GB") if found.predicted["peak"] >= 10**9 else (10**6, "MB")
-    table = Table(title=f"{name} of {TRAINING}, on {found.device}", box=box.SIMPLE_HEAD, title_justify="left")
+    unit, name = (10**9, "GB") if comparison.predicted["peak"] >= 10**9 else (10**6, "MB")
+    table = Table(title=f"{name} of {TRAINING}, on {comparison.device}", box=box.SIMPLE_HEAD, title_justify="left")
     for column in ("", "predicted", "measured", "difference"):
         table.add_column(column, justify="right" if column else "left")
-    for part, predicted in found.predicted.items():
-        measured = found.measured[part]
+    for part, predicted in comparison.predicted.items():
+        measured = comparison.measured[part]
         difference = f"{predicted / measured - 1:+.1%}" if measured else ""
         table.add_row(_NAMES.get(part, part), f"{predicted / unit:,.3f}", f"{measured / unit:,.3f}", difference)
     console.print(table)
-    console.print(f"seconds a step: {found.predicted_seconds:.3g} predicted, {found.measured_seconds:.3g} measured")
+    console.print(
+        f"seconds a step: {comparison.predicted_seconds:.3g} predicted, {comparison.measured_seconds:.3g} measured"
+    )
 
 
 def _size(size: float) -> str:

@@ -27,7 +27,7 @@ from vglm.planning.machine import CUDA_CONTEXT, Machine, own_memory
 from vglm.planning.schedule import Rate, Schedule, count_steps
 from vglm.planning.setting import SPARE_TOKENS, Setting
 from vglm.tuning.components import belongs_to
-from vglm.tuning.methods import CHANGES_BASE
+from vglm.tuning.methods import CHANGES_BASE, NOT_SCORED_IN_SHARDS, check_shards
 
 ENCODING, TRAINING, SCORING = "encoding", "training", "scoring"
 OVERLAP = "never at one time"
@@ -122,13 +122,13 @@ def make_plan(setting: Setting, machine: Machine, rate: Rate, processes: int = 1
     arguments = setting.arguments
     base: Any = shape_model(setting.config, setting.dtype, setting.quantization, setting.quantization_parts)
     weights, parameters = bytes_of_weights(base), count_parameters(base)
-    largest_tensor = max(each.numel() for each in base.parameters()) * setting.dtype.itemsize
+    largest_tensor = max(parameter.numel() for parameter in base.parameters()) * setting.dtype.itemsize
     if setting.fsdp:
-        _refuse_division(base, processes)
-    own = {id(each) for each in base.parameters()}
+        _refuse_division(setting, processes)
+    own = {id(parameter) for parameter in base.parameters()}
     tuned: Any = attach_shapes(base, setting.method)
-    trained = [each for each in tuned.parameters() if each.requires_grad]
-    adapter = sum(each.nbytes for each in tuned.parameters() if id(each) not in own)
+    trained = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
+    adapter = sum(parameter.nbytes for parameter in tuned.parameters() if id(parameter) not in own)
     try:
         optimizer = Trainer.get_optimizer_cls_and_kwargs(arguments, None)
     except (ImportError, ValueError) as error:
@@ -158,19 +158,19 @@ def make_plan(setting: Setting, machine: Machine, rate: Rate, processes: int = 1
     if setting.scored:
         questions = min(arguments.per_device_eval_batch_size, setting.scored)
         batch = setting.batch(questions, with_answers=False, is_cached=is_cached)
-        asked = rehearse_answering(tuned, batch, setting.longest_answer + SPARE_TOKENS, fused_attention=fused)
-        stages[SCORING] = _stage(weights, {"adapter": adapter, "optimizer": states.kept}, asked, around)
+        answering = rehearse_answering(tuned, batch, setting.longest_answer + SPARE_TOKENS, fused_attention=fused)
+        stages[SCORING] = _stage(weights, {"adapter": adapter, "optimizer": states.on_device}, answering, around)
     if setting.fsdp:
         layers = setting.config.text_config.num_hidden_layers
         stages = {name: _divided(stage, layers, processes) for name, stage in stages.items()}
     schedule = _schedule(setting, step, encoded, rate, processes)
-    trained_bytes = sum(each.nbytes for each in trained)
+    trained_bytes = sum(parameter.nbytes for parameter in trained)
     return Plan(
         setting,
         machine,
         processes,
         parameters,
-        sum(each.numel() for each in trained),
+        sum(parameter.numel() for parameter in trained),
         stages,
         host=own_memory() + (largest_tensor if machine.is_gpu else sum(weights.values())),
         paged=states.paged,
@@ -181,16 +181,11 @@ def make_plan(setting: Setting, machine: Machine, rate: Rate, processes: int = 1
     )
 
 
-def _refuse_division(base: Any, processes: int) -> None:
-    """FSDP: it divides what is a float, among several."""
-    for parameter in base.parameters():
-        if not parameter.dtype.is_floating_point:
-            raise ConfigError(
-                f"trainer.fsdp divides weights of one float type, and this base is stored as"
-                f" {str(parameter.dtype).removeprefix('torch.')}: 4-bit values can be divided where they are packed"
-                " into floats (bnb_4bit_quant_storage of the type that is not quantised), int8 cannot. Leave out"
-                " model.quantization, or trainer.fsdp: with a quantised base each GPU has room for the whole."
-            )
+def _refuse_division(setting: Setting, processes: int) -> None:
+    """FSDP: it divides what is a float, among several, and what is divided is not asked while it trains."""
+    check_shards(setting.method, setting.quantization)
+    if setting.scored:
+        raise ConfigError(NOT_SCORED_IN_SHARDS)
     if processes < 2:
         raise ConfigError("trainer.fsdp divides a model among several GPUs; say how many: --gpus 8.")
 
@@ -210,7 +205,7 @@ def _can_be_cached(tuned: Any, setting: Setting) -> bool:
     if any(getattr(config, name, 0) for config in configs for name in _DROPOUTS):
         return False
     parts = ("vision", "qformer", "projection")
-    return not any(each.requires_grad for name, each in tuned.named_parameters() if belongs_to(name, *parts))
+    return not any(parameter.requires_grad for name, parameter in tuned.named_parameters() if belongs_to(name, *parts))
 
 
 def _surroundings(machine: Machine) -> dict[str, int]:
@@ -220,10 +215,10 @@ def _surroundings(machine: Machine) -> dict[str, int]:
 
 
 def _stage(
-    weights: Mapping[str, int], held: Mapping[str, int], step: Step, around: Mapping[str, int]
+    weights: Mapping[str, int], resident: Mapping[str, int], step: Step, around: Mapping[str, int]
 ) -> dict[str, int]:
     """The bytes of a stage: weights, what is held all the time, what comes and goes, and what is around it."""
-    parts = {**dict.fromkeys(OWN, 0), **held, **step.parts}
+    parts = {**dict.fromkeys(OWN, 0), **resident, **step.parts}
     parts[OVERLAP] = step.peak - sum(step.parts.values())
     return {**{name: weights[name] for name in PARTS}, **parts, **around}
 
@@ -242,7 +237,7 @@ def _training(
     is_spelled_out = setting.arguments.optim == "adamw_torch" and "CUDA context" in around
     at_update = gradients * (2 if is_spelled_out else 1)  # each operation on all parameters, or one kernel
     step = Step(step.parts, max(step.peak, at_update), step.flops, step.operations)
-    stage = _stage(weights, {"adapter": adapter, "optimizer": states.kept}, step, around)
+    stage = _stage(weights, {"adapter": adapter, "optimizer": states.on_device}, step, around)
     if processes > 1 and not setting.fsdp:
         stage["reduction buckets"] = gradients  # a copy, see `DistributedDataParallel`
     return stage
@@ -266,21 +261,21 @@ def _disk(
     weights: Mapping[str, int],
 ) -> dict[str, int]:
     arguments = setting.arguments
-    checkpoint = trained + states.kept + states.paged
+    checkpoint = trained + states.on_device + states.paged
     saved = 0
     if arguments.save_strategy == "steps":
         every = arguments.save_steps if arguments.save_steps >= 1 else arguments.save_steps * schedule.steps
         saved = int(schedule.steps // max(every, 1))
     elif arguments.save_strategy == "epoch":
         saved = round(schedule.epochs)
-    kept = min(saved, arguments.save_total_limit + 1) if arguments.save_total_limit else saved
+    count = min(saved, arguments.save_total_limit + 1) if arguments.save_total_limit else saved
     is_doubled = str(getattr(setting.method, "init_lora_weights", "")).lower().startswith(CHANGES_BASE)
     result = adapter * (2 if is_doubled else 1) if isinstance(tuned, PeftModel) else sum(weights.values())
-    found = {"checkpoints": kept * checkpoint, "result": result}
+    sizes = {"checkpoints": count * checkpoint, "result": result}
     if is_cached:
         a_picture = setting.config.num_image_tokens * setting.config.text_config.hidden_size * setting.dtype.itemsize
-        found["feature cache"] = setting.pictures * a_picture
-    return found
+        sizes["feature cache"] = setting.pictures * a_picture
+    return sizes
 
 
 def _schedule(setting: Setting, step: Step, encoded: Step | None, rate: Rate, processes: int) -> Schedule:

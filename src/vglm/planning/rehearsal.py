@@ -86,7 +86,7 @@ class Rehearsal(TorchDispatchMode):
         self._kernels = _Kernels(autocast, fused_attention)
         self._clock = 0
         self._pieces: list[_Piece] = []
-        self._held: dict[int, _Piece] = {}
+        self._live: dict[int, _Piece] = {}
         self._backward_began: float = float("inf")
 
     def __enter__(self) -> "Rehearsal":
@@ -117,12 +117,16 @@ class Rehearsal(TorchDispatchMode):
             `activations`: what the forward pass left to the backward pass; `logits`: all with rows of the vocabulary's
             length; `working memory`: what else was held when most was.
         """
-        logits = [each for each in self._pieces if each.is_logits]
-        kept = [each for each in self._pieces if self._is_kept(each) and not each.is_logits]
+        logits = [piece for piece in self._pieces if piece.is_logits]
+        activations = [piece for piece in self._pieces if self._is_kept(piece) and not piece.is_logits]
         moment = self._moment_of_most(self._pieces)[1]
-        others = [each for each in self._pieces if not each.is_logits and not self._is_kept(each)]
-        working = sum(each.size for each in others if each.born <= moment < each.died and each.died < float("inf"))
-        return {"activations": sum(each.size for each in kept), "logits": self._most(logits), "working memory": working}
+        others = [piece for piece in self._pieces if not piece.is_logits and not self._is_kept(piece)]
+        working = sum(other.size for other in others if other.born <= moment < other.died and other.died < float("inf"))
+        return {
+            "activations": sum(piece.size for piece in activations),
+            "logits": self._most(logits),
+            "working memory": working,
+        }
 
     def _is_kept(self, piece: _Piece) -> bool:
         return piece.born <= self._backward_began < piece.died
@@ -134,13 +138,13 @@ class Rehearsal(TorchDispatchMode):
     @staticmethod
     def _moment_of_most(pieces: Iterable[_Piece]) -> tuple[int, float]:
         """The most bytes of some pieces at one time, and when that was."""
-        changes: list[tuple[float, int]] = [(each.born, each.size) for each in pieces]
-        changes += [(each.died, -each.size) for each in pieces]
-        held, most, moment = 0, 0, 0.0
+        changes: list[tuple[float, int]] = [(piece.born, piece.size) for piece in pieces]
+        changes += [(piece.died, -piece.size) for piece in pieces]
+        current, most, moment = 0, 0, 0.0
         for time, change in sorted(changes):
-            held += change
-            if held > most:
-                most, moment = held, time
+            current += change
+            if current > most:
+                most, moment = current, time
         return most, moment
 
     # --- what every operation goes through ---------------------------------------------------------------------------
@@ -157,10 +161,10 @@ class Rehearsal(TorchDispatchMode):
         if func.overloadpacket._qualified_op_name == _FOUR_BIT:
             self._multiply_in_four_bits(args[0], args[2])
         self.operations += not func.is_view and func.overloadpacket not in _FREE
-        given = {each.untyped_storage()._cdata for each in tensors}
-        for each in _tensors_in((result,)):
-            if each.is_meta and each.untyped_storage()._cdata not in given:
-                self._book(each)
+        operands = {tensor.untyped_storage()._cdata for tensor in tensors}
+        for tensor in _tensors_in((result,)):
+            if tensor.is_meta and tensor.untyped_storage()._cdata not in operands:
+                self._book(tensor)
         return result
 
     def _multiply_in_four_bits(self, inputs: Tensor, shape: Sequence[int]) -> None:
@@ -173,18 +177,18 @@ class Rehearsal(TorchDispatchMode):
     def _book(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
-        if key in self._held:
+        if key in self._live:
             return
         self._clock += 1
         is_logits = tensor.ndim > 0 and tensor.shape[-1] == self._vocabulary
-        piece = self._held[key] = _Piece(key, storage.nbytes(), is_logits, self._clock)
+        piece = self._live[key] = _Piece(key, storage.nbytes(), is_logits, self._clock)
         self._pieces.append(piece)
         finalize(storage, self._give_back, piece).atexit = False
 
     def _give_back(self, piece: _Piece) -> None:
         self._clock += 1
         piece.died = self._clock
-        del self._held[piece.key]
+        del self._live[piece.key]
 
 
 def _on_meta(value: Tensor) -> Tensor:
@@ -197,18 +201,18 @@ def _on_meta(value: Tensor) -> Tensor:
 
 def _tensors_in(values: Iterable[Any]) -> list[Tensor]:
     """The tensors among some values and in the lists among them."""
-    found = []
-    for each in values:
-        if isinstance(each, Tensor):
-            found.append(each)
-        elif isinstance(each, list | tuple):
-            found += [inner for inner in each if isinstance(inner, Tensor)]
-    return found
+    tensors = []
+    for value in values:
+        if isinstance(value, Tensor):
+            tensors.append(value)
+        elif isinstance(value, list | tuple):
+            tensors += [inner for inner in value if isinstance(inner, Tensor)]
+    return tensors
 
 
 def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
     """Run an operation on shapes; where all operands' values are known and the result is small, on these as well."""
-    is_known = all(hasattr(each, "values_known") or not each.is_meta for each in tensors)
+    is_known = all(hasattr(tensor, "values_known") or not tensor.is_meta for tensor in tensors)
     if not is_known:
         return _run_on_shapes(func, args, kwargs, tensors)
     if func is _aten._local_scalar_dense.default:
@@ -220,10 +224,10 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list
     except (NotImplementedError, RuntimeError):  # a shape that depends on values
         return tree_map(_on_meta_if_tensor, func(*tree_map(_known, args), **_on_cpu(kwargs)))
     made = _tensors_in((result,))
-    is_small = all(each.numel() <= (_SMALL_FRACTIONS if each.is_floating_point() else _SMALL) for each in made)
+    is_small = all(tensor.numel() <= (_SMALL_FRACTIONS if tensor.is_floating_point() else _SMALL) for tensor in made)
     if is_small and made and made[0].is_meta:
-        for each, value in zip(made, _tensors_in((func(*tree_map(_known, args), **_on_cpu(kwargs)),)), strict=True):
-            each.values_known = value  # type: ignore[attr-defined]
+        for tensor, value in zip(made, _tensors_in((func(*tree_map(_known, args), **_on_cpu(kwargs)),)), strict=True):
+            tensor.values_known = value  # type: ignore[attr-defined]
     return result
 
 
@@ -234,16 +238,16 @@ _known_results: dict[Any, tuple[Any, ...]] = {}
 def _run_on_shapes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
     """Run an operation on shapes, or repeat what came of it before."""
     if func.overloadpacket in _INDEXED:
-        args = (args[0], [place for each in args[1] for place in _places(each)], *args[2:])
+        args = (args[0], [place for arg in args[1] for place in _places(arg)], *args[2:])
     if func.is_view or func._schema.is_mutable or len(func._schema.returns) != 1:
         return func(*args, **kwargs)
-    key = (func, *map(_form, args), *((name, _form(each)) for name, each in kwargs.items()))
-    if (known := _known_results.get(key)) is not None:
-        size, stride, dtype = known
+    key = (func, *map(_form, args), *((name, _form(kwarg)) for name, kwarg in kwargs.items()))
+    if (form := _known_results.get(key)) is not None:
+        size, stride, dtype = form
         return torch.empty_strided(size, stride, dtype=dtype, device="meta")
     result = func(*args, **kwargs)
-    given = {each.untyped_storage()._cdata for each in tensors}
-    if isinstance(result, Tensor) and result.is_meta and result.untyped_storage()._cdata not in given:
+    operands = {tensor.untyped_storage()._cdata for tensor in tensors}
+    if isinstance(result, Tensor) and result.is_meta and result.untyped_storage()._cdata not in operands:
         _known_results[key] = (result.shape, result.stride(), result.dtype)
     return result
 
@@ -264,15 +268,15 @@ def _on_meta_if_tensor(value: Any) -> Any:
 
 
 def _on_cpu(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    known = {name: tree_map(_known, value) for name, value in kwargs.items()}
-    return {**known, "device": torch.device("cpu")} if known.get("device") is not None else known
+    values = {name: tree_map(_known, value) for name, value in kwargs.items()}
+    return {**values, "device": torch.device("cpu")} if values.get("device") is not None else values
 
 
 def _places(index: Any) -> list[Any]:
     """A mask as the places where it is true, for operations that take one as an index."""
     if not isinstance(index, Tensor) or index.dtype != torch.bool:
         return [index]
-    return [_on_meta(each) for each in _known(index).nonzero(as_tuple=True)]
+    return [_on_meta(places) for places in _known(index).nonzero(as_tuple=True)]
 
 
 # --- what a GPU does otherwise ---------------------------------------------------------------------------------------
@@ -334,7 +338,7 @@ def _attend(
         width = -(-attn_mask.shape[-1] // _BIAS_MULTIPLE) * _BIAS_MULTIPLE
         bias = torch.empty((*attn_mask.shape[:-1], width), dtype=query.dtype, device=query.device)
         bias = bias[..., : attn_mask.shape[-1]].expand(*query.shape[:-1], key.shape[-2])
-    needs_gradient = any(each.requires_grad for each in (query, key, value)) and torch.is_grad_enabled()
+    needs_gradient = any(tensor.requires_grad for tensor in (query, key, value)) and torch.is_grad_enabled()
     output: Tensor = _aten._scaled_dot_product_efficient_attention(
         query, key, value, bias, needs_gradient, dropout_p, is_causal, scale=scale
     )[0]

@@ -1,4 +1,4 @@
-"""What a recipe asks for: its config, the sizes of its model and the texts of its data; no weights, no pictures.
+"""The inputs of a plan: a recipe's config, the sizes of its model and the texts of its data, without weights.
 
 cfg = compose_plan(["recipes=xray/qlora", "dataset.path=data/openi"], for_gpu=True)
 setting = read_setting(cfg, for_gpu=True)
@@ -85,7 +85,7 @@ class Setting:
         packing: As in `vglm.train`.
         max_length: Likewise.
         answers: Likewise.
-        scored: Samples that are asked at each checkpoint; 0 where none are scored.
+        scored: Samples that are scored at each checkpoint; 0 where none are scored.
     """
 
     recipe: str
@@ -114,8 +114,8 @@ class Setting:
         """The measured rows, the longest first."""
         if isinstance(self.samples, Assumed):
             return [Row(None, self.samples.tokens, self.samples.answer_tokens)]
-        rows = [Row(each, *self._measure(each)) for sample in self._chosen for each in self._learned(sample)]
-        return sorted(rows, key=lambda each: -each.tokens)
+        rows = [Row(learned, *self._measure(learned)) for sample in self._chosen for learned in self._learned(sample)]
+        return sorted(rows, key=lambda row: -row.tokens)
 
     @cached_property
     def _chosen(self) -> list[Sample]:
@@ -137,19 +137,19 @@ class Setting:
         """Different pictures at most."""
         if isinstance(self.samples, Assumed):
             return self.samples.samples
-        pictures = [each.image for each in self._chosen if each.image is not None]
-        different = {str(each) if isinstance(each, str | Path) else id(each) for each in pictures}
+        pictures = [sample.image for sample in self._chosen if sample.image is not None]
+        different = {str(picture) if isinstance(picture, str | Path) else id(picture) for picture in pictures}
         return round(len(self.samples) * len(different) / len(self._chosen))
 
     def tokens_of_a_step(self, batch_size: int) -> float:
         """Tokens of an average batch, padding included: rows are as long as the longest of it."""
-        lengths = sorted(each.tokens for each in self.rows)
+        lengths = sorted(row.tokens for row in self.rows)
         if self.packing is not None:
             mean = sum(lengths) / len(lengths)
             return max(mean * batch_size, lengths[-1])
         count = len(lengths)
         longest: float = (
-            sum(length * ((place + 1) ** batch_size - place**batch_size) for place, length in enumerate(lengths))
+            sum(length * ((index + 1) ** batch_size - index**batch_size) for index, length in enumerate(lengths))
             / count**batch_size
         )
         return longest * batch_size
@@ -162,7 +162,7 @@ class Setting:
             with_answers: Whether it is one to learn from, or one of questions.
             is_cached: Whether pictures come as features.
         """
-        rows = [self.rows[place % len(self.rows)] for place in range(batch_size)]
+        rows = [self.rows[index % len(self.rows)] for index in range(batch_size)]
         if isinstance(self.samples, Assumed):
             made = _assumed_batch(self.config, self.samples, batch_size, with_answers)
         else:
@@ -173,7 +173,7 @@ class Setting:
                 max_length=self.max_length if with_answers else None,
                 packing=self.packing if with_answers else None,
             )
-            made = collate([each.sample for each in rows if each.sample is not None])
+            made = collate([row.sample for row in rows if row.sample is not None])
         features = made.pop("image_features", None)
         if features is not None and is_cached:
             made["image_features"] = features
@@ -185,7 +185,7 @@ class Setting:
     @property
     def longest_answer(self) -> int:
         """Tokens of the longest answer."""
-        return max(each.answer_tokens for each in self.rows)
+        return max(row.answer_tokens for row in self.rows)
 
     def _learned(self, sample: Sample) -> list[Sample]:
         ends = [len(sample.turns)] if self.answers == "last" else range(1, len(sample.turns) + 1)
@@ -225,13 +225,13 @@ class _NoFeatures:
 
 
 def _choose(samples: Sequence[Sample]) -> list[Sample]:
-    """Some samples of each part of a set, and the longest where that is cheap to tell."""
+    """Some samples of each part of a set, and the longest where that is cheap to find."""
     count = len(samples)
     if count <= _MEASURED_SAMPLES:
-        return [samples[place] for place in range(count)]
-    places = {place * count // _MEASURED_SAMPLES for place in range(_MEASURED_SAMPLES)}
+        return [samples[index] for index in range(count)]
+    places = {index * count // _MEASURED_SAMPLES for index in range(_MEASURED_SAMPLES)}
     if count <= _SCANNED_SAMPLES and isinstance(samples, list):
-        sizes = [sum(len(turn.question) + len(turn.answer) for turn in each.turns) for each in samples]
+        sizes = [sum(len(turn.question) + len(turn.answer) for turn in sample.turns) for sample in samples]
         places |= set(sorted(range(count), key=lambda place: -sizes[place])[:_LONGEST])
     return [samples[place] for place in sorted(places)]
 
@@ -256,7 +256,7 @@ def _assumed_batch(config: VisualGlmConfig, assumed: Assumed, batch_size: int, w
 def _some_token(config: VisualGlmConfig) -> int:
     text = config.text_config
     special = {text.bos_token_id, text.gmask_token_id, text.mask_token_id, text.pad_token_id, config.image_token_id}
-    return next(each for each in range(text.vocab_size) if each not in special)
+    return next(index for index in range(text.vocab_size) if index not in special)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -355,20 +355,20 @@ def read_setting(
 
 
 def _take_machine_fields(cfg: DictConfig, for_gpu: bool) -> dict[str, Any]:
-    """Take out what only the machine that trains can be asked; half precision stays where this is such a one."""
-    found = {name: cfg.trainer[name] for name in _MACHINE_FIELDS if name in cfg.trainer}
+    """Take out settings that only the training machine can check; half precision stays where this is one."""
+    fields = {name: cfg.trainer[name] for name in _MACHINE_FIELDS if name in cfg.trainer}
     with open_dict(cfg):
-        for name in found:
+        for name in fields:
             if for_gpu or name not in ("fp16", "bf16"):
                 del cfg.trainer[name]
     for name in ("fp16", "bf16"):
-        if not isinstance(found.get(name) or False, bool):
-            raise ConfigError(f"trainer.{name}: expected true or false, got {found[name]!r}.")
-    if found.get("fp16") and found.get("bf16"):
+        if not isinstance(fields.get(name) or False, bool):
+            raise ConfigError(f"trainer.{name}: expected true or false, got {fields[name]!r}.")
+    if fields.get("fp16") and fields.get("bf16"):
         raise ConfigError("trainer.fp16 and trainer.bf16 are both true; choose one.")
-    if found.get("deepspeed"):
+    if fields.get("deepspeed"):
         raise ConfigError("trainer.deepspeed: a plan does not know how DeepSpeed divides a model. Plan without it.")
-    return found
+    return fields
 
 
 def _read_model(model: Mapping[str, Any]) -> tuple[VisualGlmConfig, str, VisualGlmProcessor, int]:
@@ -393,7 +393,7 @@ def _read_model(model: Mapping[str, Any]) -> tuple[VisualGlmConfig, str, VisualG
     else:
         raw = read_json(folder / layout.config_file)
         config = read_config(raw, layout, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    files = [each.stat().st_size for each in folder.rglob("*") if each.suffix in (".safetensors", ".bin", ".pt")]
+    files = [path.stat().st_size for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".pt")]
     return _with_ids(config, tokenizer), str(folder), _processor(config, tokenizer), max(files, default=0)
 
 

@@ -1,4 +1,4 @@
-"""What would make a run fit, the cheapest first; each is planned anew, and its figure is that plan's."""
+"""Changes that make a run fit, the cheapest first; the figures of each come from a plan of its own."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -53,36 +53,66 @@ def suggest(plan: Plan, again: Planner) -> list[Suggestion]:
         Up to two single changes, each of which is enough, the cheapest first; where none is, one of several together;
         where they are not enough either, those together all the same, whose plan then does not fit.
     """
-    found: list[Suggestion] = []
+    suggestions: list[Suggestion] = []
     for changes in _choices(plan):
         for change in changes:
             tried = Suggestion(change, again(change.overrides))
             if tried.plan.fits:
-                found.append(tried)
+                suggestions.append(tried)
                 break
-        if len(found) == _ENOUGH:
+        if len(suggestions) == _ENOUGH:
             break
-    return found or [_together(plan, again)]
+    return suggestions or [_together(plan, again)]
 
 
 def _together(plan: Plan, again: Planner) -> Suggestion:
-    """The cheapest changes one on top of the other, those left out that save nothing."""
+    """The cheapest changes one on top of the other, those left out that save nothing where it does not fit."""
+    taken: list[list[Change]] = []
     best = Suggestion(Change((), ""), plan)
     tried: set[str] = set()
     while not best.plan.fits:
-        fresh = [each for each in _choices(best.plan) if each and each[-1].overrides[0].partition("=")[0] not in tried]
+        fresh = [choice for choice in _choices(best.plan) if choice and _name(choice) not in tried]
         if not fresh:
-            break
-        change = fresh[0][-1]
-        tried.add(change.overrides[0].partition("=")[0])
-        names = {each.partition("=")[0] for each in change.overrides}
-        kept = [each for each in best.change.overrides if each.partition("=")[0] not in names]
-        costs = "; ".join(each for each in (best.change.cost, change.cost) if each)
-        combined = Change((*kept, *change.overrides), costs)
-        now = Suggestion(combined, again(combined.overrides))
-        if now.plan.total < best.plan.total:
-            best = now
+            return best
+        tried.add(_name(fresh[0]))
+        now = _combined([choice[-1] for choice in (*taken, fresh[0])], again)
+        if _excess(now.plan) < _excess(best.plan):
+            best, taken = now, [*taken, fresh[0]]
+    for number, sizes in enumerate(taken):
+        best, taken[number] = _relaxed(best, taken, number, sizes, again)
     return best
+
+
+def _relaxed(
+    best: Suggestion, taken: Sequence[list[Change]], number: int, sizes: list[Change], again: Planner
+) -> tuple[Suggestion, list[Change]]:
+    """The smallest of the changes of one kind with which it still fits, by halving; they save more one by one."""
+    low, high = 0, len(sizes) - 1  # the last one fits
+    while low < high:
+        middle = (low + high) // 2
+        changes = [sizes[middle] if place == number else stages[-1] for place, stages in enumerate(taken)]
+        now = _combined(changes, again)
+        if now.plan.fits:
+            best, high = now, middle
+        else:
+            low = middle + 1
+    return best, sizes[: high + 1]
+
+
+def _combined(changes: Sequence[Change], again: Planner) -> Suggestion:
+    """Several changes as one; of a field that two of them set, the later one's value counts."""
+    values = {override.partition("=")[0]: override for change in changes for override in change.overrides}
+    combined = Change(tuple(values.values()), "; ".join(change.cost for change in changes))
+    return Suggestion(combined, again(combined.overrides))
+
+
+def _excess(plan: Plan) -> int:
+    """Bytes that are missing, over all stages: a stage may need a change before another one's does any good."""
+    return sum(max(0, plan.total_of(stage) - plan.machine.memory) for stage in plan.stages)
+
+
+def _name(changes: Sequence[Change]) -> str:
+    return changes[-1].overrides[0].partition("=")[0]
 
 
 def _choices(plan: Plan) -> Iterator[list[Change]]:
@@ -95,7 +125,7 @@ def _choices(plan: Plan) -> Iterator[list[Change]]:
         yield [Change(("feature_cache=true",), "faster: each picture is encoded once")]
     if SCORING in plan.stages and plan.total_of(SCORING) > plan.machine.memory:
         sizes = list(_halves(arguments.per_device_eval_batch_size))
-        yield [Change((f"trainer.per_device_eval_batch_size={each}",), "slower scoring") for each in sizes]
+        yield [Change((f"trainer.per_device_eval_batch_size={size}",), "slower scoring") for size in sizes]
     if setting.dtype == torch.float32 and plan.machine.is_gpu and not takes_start:
         yield [Change(("model.dtype=bfloat16",), "half precision")]
     if plan.stages[TRAINING]["optimizer"] > _WORTH * plan.total and arguments.optim in _PLAIN:
@@ -104,11 +134,11 @@ def _choices(plan: Plan) -> Iterator[list[Change]]:
     whole = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
     changes = [
         Change(
-            (f"trainer.per_device_train_batch_size={each}", f"trainer.gradient_accumulation_steps={whole // each}"),
+            (f"trainer.per_device_train_batch_size={size}", f"trainer.gradient_accumulation_steps={whole // size}"),
             "the same batch in smaller pieces, slower",
         )
-        for each in sizes
-        if whole % each == 0
+        for size in sizes
+        if whole % size == 0
     ]
     yield changes
     is_prefix = isinstance(method, PeftConfig) and method.peft_type is PeftType.PREFIX_TUNING
@@ -131,4 +161,4 @@ def _halves(number: int) -> Iterator[int]:
 
 def as_text(overrides: Sequence[Any]) -> str:
     """Overrides as they are typed."""
-    return " ".join(f"'{each}'" if "[" in each else each for each in overrides)
+    return " ".join(f"'{override}'" if "[" in override else override for override in overrides)

@@ -1,1 +1,1 @@
-"""Answer questions live: one engine, and the terminal, web page and HTTP interface that are thin faces on it."""
+"""Serving: one engine, with the terminal, the web page and the HTTP API as thin clients of it."""

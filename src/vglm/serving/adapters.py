@@ -1,4 +1,4 @@
-"""Several adapters beside one base model, each switched in and out in a moment; the base stays the base.
+"""Several adapters beside one base model, each switched in and out quickly; the base stays unchanged.
 
     shelf = AdapterShelf(model)
     shelf.add("xray", Path("outputs/xray/lora/<time>/adapter"))
@@ -56,7 +56,7 @@ class AdapterShelf:
         self.base = base
         self._shelved: dict[str, _Shelved] = {BASE: _Shelved(base)}
         self._originals: dict[str, nn.Module] = {}
-        self._unfrozen = [each for each in base.parameters() if each.requires_grad]
+        self._unfrozen = [parameter for parameter in base.parameters() if parameter.requires_grad]
         self._active = BASE
 
     @property

@@ -293,7 +293,7 @@ def _reason(answer: Answer) -> Any:
 
 
 def _usage(answers: Sequence[Answer]) -> CompletionUsage:
-    prompt, completion = answers[0].prompt_tokens, sum(len(each.token_ids) for each in answers)
+    prompt, completion = answers[0].prompt_tokens, sum(len(answer.token_ids) for answer in answers)
     return CompletionUsage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
 
@@ -310,7 +310,7 @@ async def _answer_error(_: Request, error: Exception) -> JSONResponse:
     headers = {}
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
-        place = ".".join(str(each)[:40] for each in first["loc"] if each != "body") or "body"
+        place = ".".join(str(part)[:40] for part in first["loc"] if part != "body") or "body"
         return JSONResponse(_described(f"{place}: {first['msg']}"[:300], "invalid_request_error", place), 422)
     if isinstance(error, HTTPException):
         return JSONResponse(_described(str(error.detail), "invalid_request_error"), error.status_code, error.headers)

@@ -70,7 +70,7 @@ HELP = """\
 
 @dataclass
 class Dialogue:
-    """What was said, and by whom the next question is answered.
+    """The turns so far, and the model that answers the next question.
 
     Attributes:
         engine: Answers.
@@ -91,7 +91,7 @@ class Dialogue:
     histories: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
     def begin(self, image: str | None = None) -> None:
-        """Forget what was said.
+        """Clear the turns.
 
         Args:
             image: Path or address of the picture that the new dialogue is about; None for none.
@@ -173,7 +173,7 @@ class Terminal:
     Args:
         dialogue: What is talked about.
         language: Of the words around the dialogue, "zh" or "en".
-        first_question: What is asked of a new picture.
+        first_question: The first question about a new picture.
         as_json: Whether each turn is printed as a line of JSON.
         output: Where to print.
     """
@@ -342,5 +342,5 @@ def in_language(sampling: Sampling, language: Language) -> Sampling:
 
 
 def first_question(language: Language, prompt_zh: str | None, prompt_en: str | None) -> str:
-    """What is asked of a new picture."""
+    """The first question about a new picture."""
     return (prompt_en if language == "en" else prompt_zh) or PROMPTS[language]

@@ -203,8 +203,8 @@ def _chat(parsed: argparse.Namespace) -> None:
         if parsed.image is not None:
             dialogue.begin(parsed.image)
         if parsed.ask or not sys.stdin.isatty():
-            asked = parsed.ask or filter(None, map(str.strip, sys.stdin))
-            for line in asked:
+            questions = parsed.ask or filter(None, map(str.strip, sys.stdin))
+            for line in questions:
                 terminal.answer(line)
         else:
             terminal.run(line_reader())
@@ -294,21 +294,22 @@ def _rate(parsed: argparse.Namespace) -> None:
 
 
 def _print_ratings(parsed: argparse.Namespace) -> None:
-    """What people said so far."""
+    """Print the ratings so far."""
     from vglm.evaluation.predictions import read_evaluation
     from vglm.evaluation.report.render import print_table
     from vglm.evaluation.report.sections import ratings
     from vglm.evaluation.score.rating_files import summarise_folder
+    from vglm.serving.texts import rating_texts
 
     evaluation = read_evaluation(parsed.evaluation)
     result = summarise_folder(parsed.evaluation, evaluation)
     if result is None:
-        print(f"{parsed.evaluation}: nobody has rated these answers yet.")
+        print(rating_texts(parsed.lang)["unrated"].format(folder=parsed.evaluation))
         return
     print_table(ratings.tabulate(result), parsed.lang)
     for sentence in ratings.sentences(result, evaluation):
         print(getattr(sentence, parsed.lang))
-    print(f"Into the report: vglm report {parsed.evaluation}")
+    print(rating_texts(parsed.lang)["into_report"].format(folder=parsed.evaluation))
 
 
 def serve(parsed: argparse.Namespace, page_folder: Path | None = None) -> None:

@@ -79,7 +79,7 @@ class Answer:
         self.seconds_to_first_token: float | None = None
         self.seconds: float | None = None
         self.is_cancelled = False
-        self._asked = time.monotonic()
+        self._submitted = time.monotonic()
         self._changed = threading.Condition()
         self._listeners: list[Callable[[], None]] = []
 
@@ -132,7 +132,7 @@ class Answer:
         """Take what the engine has for it."""
         with self._changed:
             if self.seconds_to_first_token is None:
-                self.seconds_to_first_token = time.monotonic() - self._asked
+                self.seconds_to_first_token = time.monotonic() - self._submitted
             self.text += piece
             self._changed.notify_all()
         self._tell()
@@ -140,7 +140,7 @@ class Answer:
     def _finish(self, reason: FinishReason, piece: str = "", error: str | None = None) -> None:
         with self._changed:
             self.text += piece
-            self.seconds = time.monotonic() - self._asked
+            self.seconds = time.monotonic() - self._submitted
             self.error, self.finish_reason = error, reason
             self._changed.notify_all()
         self._tell()
@@ -205,8 +205,8 @@ class _Row:
 
     @property
     def reserved(self) -> int:
-        """Columns of the cache that it may come to take."""
-        return self.answer.prompt_tokens + self.limit
+        """Columns of the cache that it may come to take: the last token of an answer is not read."""
+        return self.answer.prompt_tokens + self.limit - 1
 
 
 @dataclass(frozen=True)
@@ -237,8 +237,8 @@ class Engine:
         adapters: Name -> folder of a peft adapter, see `AdapterShelf.add`.
         max_rows: Most questions that are answered at once.
         max_waiting: Most questions that wait beside them.
-        max_cached_tokens: Most tokens whose keys and values are kept, prompts and answers at their longest; None: as
-            many as fit into half of the memory that is free.
+        max_cached_tokens: Most tokens whose keys and values there is room for, prompts and answers at their longest,
+            with what growing tensors take; None: as many as fit into half of the memory that is free.
         adapter_check: Whether to refuse an adapter that was made for another base.
         decoder: Makes what runs the model.
 
@@ -287,7 +287,7 @@ class Engine:
         """Put a question.
 
         Args:
-            question: What is asked.
+            question: The question.
             adapter: One of `names`.
             sampling: How the answer is drawn; by default as the original's demos do.
 
@@ -347,7 +347,7 @@ class Engine:
         return self._thread.is_alive() and not self._is_closing
 
     def close(self, *, cancel: bool = False) -> None:
-        """Answer what was asked, take nothing more, and end.
+        """Answer the submitted questions, accept no more, and end.
 
         Args:
             cancel: Whether to end running answers at once instead.
@@ -375,23 +375,30 @@ class Engine:
                 self._guarded(self._rows[name], self._advance, name)
 
     def _admit(self) -> None:
-        """Begin what waits, as far as there is room: the first in line first, whatever it asks."""
-        running = list(chain(*self._rows.values()))
-        rows, tokens = len(running), sum(row.reserved for row in running)
+        """Start waiting questions while there is room, first come, first served."""
         begun: dict[str, list[_Row]] = {}
         with self._changed:
-            while self._waiting and rows < self.max_rows:
+            while self._waiting and len(beside := [*chain(*self._rows.values(), *begun.values())]) < self.max_rows:
                 row = self._waiting[0]
-                if rows and tokens + row.reserved > self.max_cached_tokens:
+                if beside and self._room([*beside, row]) > self.max_cached_tokens:
                     break
                 self._waiting.popleft()
                 if row.answer.is_cancelled:
                     self._end(row, "cancelled")
                     continue
-                rows, tokens = rows + 1, tokens + row.reserved
                 begun.setdefault(row.adapter, []).append(row)
         for name, new in begun.items():
             self._guarded(new, self._begin, name, new)
+
+    def _room(self, rows: Sequence[_Row]) -> int:
+        """Tokens that the batches of these rows come to have room for, and one batch's outgrown tensors beside them."""
+        groups: dict[str, list[_Row]] = {}
+        for row in rows:
+            groups.setdefault(row.adapter, []).append(row)
+        rooms = [
+            self._decoder.room(name, len(group), max(row.reserved for row in group)) for name, group in groups.items()
+        ]
+        return sum(rooms) + max(rooms)
 
     def _guarded(self, rows: list[_Row], act: Callable[..., None], *arguments: Any) -> None:
         """Let a failure end the answers that it is about, and nothing else."""
@@ -404,8 +411,10 @@ class Engine:
             for row in rows:
                 if row.answer.finish_reason is None:
                     self._end(row, "error", error=brief(error))
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        else:
+            return
+        if torch.cuda.is_available():  # only now: while it was handled, the error kept what it was raised over
+            torch.cuda.empty_cache()
 
     def _begin(self, name: str, rows: list[_Row]) -> None:
         self._decoder.begin(name, _collate(rows, self.processor))
@@ -474,7 +483,7 @@ def _collate(rows: Sequence[_Row], processor: VisualGlmProcessor) -> dict[str, T
 
     def padded(name: str, value: int) -> Tensor:
         tensors = [row.inputs[name] for row in rows]
-        return torch.cat([F.pad(each, (width - each.shape[1], 0), value=value) for each in tensors])
+        return torch.cat([F.pad(tensor, (width - tensor.shape[1], 0), value=value) for tensor in tensors])
 
     batch = {"input_ids": padded("input_ids", filler), "attention_mask": padded("attention_mask", 0)}
     if pictures := [row.inputs["pixel_values"] for row in rows if "pixel_values" in row.inputs]:

@@ -18,7 +18,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def new_key() -> tuple[str, str]:
-    """A key that nobody can guess, and its hash."""
+    """A random key, and its hash."""
     key = f"sk-vglm-{secrets.token_urlsafe(32)}"  # long and random, so a plain hash cannot be turned back
     return key, _hash(key)
 
@@ -31,7 +31,7 @@ def add_key(path: Path) -> str:
     """
     hashes = read_keys(path) if path.exists() else []
     key, its_hash = new_key()
-    write_text(path, "".join(f"{each}\n" for each in (*hashes, its_hash)), error=ConfigError)
+    write_text(path, "".join(f"{line}\n" for line in (*hashes, its_hash)), error=ConfigError)
     return key
 
 
@@ -52,8 +52,8 @@ def read_keys(path: Path) -> list[str]:
 def is_known(header: str | None, hashes: Collection[str]) -> bool:
     """Whether an Authorization header shows one of the keys; takes as long for a wrong one as for a right one."""
     scheme, _, key = (header or "").partition(" ")
-    given = _hash(key.strip())
-    matches = [hmac.compare_digest(given, each) for each in hashes]
+    digest = _hash(key.strip())
+    matches = [hmac.compare_digest(digest, stored) for stored in hashes]
     return scheme.lower() == "bearer" and any(matches)
 
 

@@ -1,4 +1,4 @@
-"""From what a user names on the command line to an engine: a checkpoint, its precision, adapters by name.
+"""Build an engine from command-line arguments: a checkpoint, its precision, adapters by name.
 
 engine = load_engine("visualglm-6b", quant=4, adapters=["xray=outputs/xray/qlora/<time>", "latest"])
 """
@@ -88,10 +88,10 @@ def load_divided_engine(
     """
     from vglm.serving import parallel
 
-    if given := [name for name, value in refused.items() if value]:
+    if refused_options := [name for name, value in refused.items() if value]:
         raise ConfigError(
-            f"{given[0]} does not go with --tensor-parallel, which divides plain weights in the native layout. Leave"
-            " it out; an adapter can be merged first: vglm merge RUN --output DIR."
+            f"{refused_options[0]} does not go with --tensor-parallel, which divides plain weights in the native"
+            " layout. Leave it out; an adapter can be merged first: vglm merge RUN --output DIR."
         )
     model, processor = parallel.load_part(Path(checkpoint or default_checkpoint()), dtype)
     if os.environ.get("RANK") == "0":

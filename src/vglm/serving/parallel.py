@@ -57,13 +57,13 @@ def load_part(
         CheckpointError: The checkpoint cannot be read.
         ConfigError: It is in another layout or quantised, or its heads do not divide among the processes.
     """
-    count, found = processes(), open_checkpoint(checkpoint)
-    if found.layout is not None or getattr(found.config, "quantization_config", None) is not None:
+    count, source = processes(), open_checkpoint(checkpoint)
+    if source.layout is not None or getattr(source.config, "quantization_config", None) is not None:
         raise ConfigError(
             f"--tensor-parallel takes plain weights in the native layout, which {checkpoint} does not hold. Convert it"
             f" first: vglm convert {checkpoint} DESTINATION."
         )
-    heads = found.config.text_config.num_attention_heads
+    heads = source.config.text_config.num_attention_heads
     if heads % count:
         raise ConfigError(
             f"the language model's {heads} attention heads do not divide among {count} processes. Start torchrun with"
@@ -72,13 +72,13 @@ def load_part(
     try:
         with quiet_transformers():
             model: Any = VisualGlmForConditionalGeneration.from_pretrained(
-                found.folder,
+                source.folder,
                 dtype=resolve_dtype(dtype, "auto") or "auto",
                 distributed_config=DistributedConfig(tp_size=count),
             )
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{checkpoint} cannot be divided: {brief(error)}.") from error
-    return model.eval(), found.processor
+    return model.eval(), source.processor
 
 
 class Leader(Decoder):

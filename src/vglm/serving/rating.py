@@ -1,7 +1,7 @@
 """`vglm rate`: people compare the two answers of an evaluation without knowing which model gave which.
 
     GET  /                 the page
-    GET  /study            its texts, and who rates if that was said on the command line
+    GET  /study            its texts, and the rater if one was given on the command line
     GET  /sample           ?rater=anna[&position=3]: picture, question, two answers; by default the first unrated one
     GET  /picture/<n>      the picture of a sample
     POST /rating           {"rater": "anna", "position": 3, "choice": "left", "findings": {}, "seconds": 7.2}
@@ -26,8 +26,6 @@ from starlette.staticfiles import StaticFiles
 
 from vglm.errors import ConfigError, WorkbenchError, message_of
 from vglm.evaluation.predictions import Evaluation, read_evaluation
-from vglm.evaluation.score.metrics.finding_words import NO_FINDING
-from vglm.evaluation.score.metrics.labeller import label_report
 from vglm.evaluation.score.rating_files import (
     Contest,
     Rating,
@@ -39,6 +37,8 @@ from vglm.evaluation.score.rating_files import (
 from vglm.evaluation.score.ratings import Verdict
 from vglm.serving.samples import picture_of
 from vglm.serving.texts import rating_texts
+from vglm.text.finding_words import NO_FINDING
+from vglm.text.labeller import label_report
 from vglm.text.prompt import Language
 
 Choice = Literal["left", "equal", "right"]
@@ -58,13 +58,13 @@ class Submission(BaseModel):
 
 @dataclass
 class Study:
-    """The samples of an evaluation and what was said of them.
+    """The samples of an evaluation and their ratings.
 
     Attributes:
         folder: The evaluation folder.
         evaluation: Its description.
         contests: What is compared, in the order in which it is shown.
-        identical: Samples whose two answers are the same, which nobody is asked about.
+        identical: Samples whose two answers are the same, which are not rated.
         ratings: Rater -> sample -> rating.
     """
 
@@ -84,8 +84,8 @@ class Study:
         evaluation = read_evaluation(folder)
         contests, identical = read_contests(folder, evaluation)
         Random(1).shuffle(contests)
-        kept = read_valid_ratings(folder, contests)
-        ratings = {rater: {each.key: each for each in rows} for rater, rows in kept.items()}
+        stored = read_valid_ratings(folder, contests)
+        ratings = {rater: {row.key: row for row in rows} for rater, rows in stored.items()}
         return cls(folder, evaluation, contests, identical, ratings)
 
     def check(self, *, by_finding: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Pictures from web addresses, for a server that was told to take them: only public hosts, never this network.
+"""Pictures from web addresses, for a server that allows them: only public hosts, never this network.
 
     content = await fetch_picture("https://example.org/cat.jpg", max_bytes=20_000_000, timeout_seconds=10)
 
@@ -79,8 +79,8 @@ async def _get(url: str, max_bytes: int, is_trusted: bool) -> tuple[bytes, str |
 
 async def _resolve(host: str, port: int, is_trusted: bool) -> str:
     """The first address of a host, all of whose addresses must be public unless it is trusted."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = [str(each[4][0]).partition("%")[0] for each in found]
+    results = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = [str(result[4][0]).partition("%")[0] for result in results]
     if not addresses or not (is_trusted or all(map(is_public, addresses))):
         raise DataError("the image's address is not public.")
     return addresses[0]

@@ -1,4 +1,4 @@
-r"""What a client may send, checked before anything is done with it, and the questions that come of it.
+r"""The schemas of requests, their validation, and the questions made of them.
 
     POST /                      {"image": "<base64>", "text": "描述这张图片。", "history": [], "temperature": 0.8}
     POST /v1/chat/completions   {"model": "base", "messages": [{"role": "user", "content": [
@@ -84,7 +84,7 @@ class OriginalRequest(BaseModel):
     max_length: int = Field(2048, description="Most tokens of question and answer together.")
     temperature: float = Field(0.8, description="0: greedy.")
     top_p: float = Field(0.4, description="Only the likeliest tokens that together have this probability.")
-    top_k: int = Field(100, description="Only so many of the likeliest tokens.")
+    top_k: int = Field(100, description="Sample only from this many of the likeliest tokens.")
     repetition_penalty: float = Field(1.2, description="What the logit of a token in the answer is divided by.")
     num_beams: Literal[1] = Field(1, description="Beam search is not supported.")
     seed: int | None = Field(None, description="Of the draws.")
@@ -147,7 +147,9 @@ class ChatRequest(BaseModel):
     seed: int | None = None
     stop: str | list[str] | None = None
     user: str | None = Field(None, description="Taken and not used.")
-    top_k: int | None = Field(None, description="Not of OpenAI: only so many of the likeliest tokens.")
+    top_k: int | None = Field(
+        None, description="Not in OpenAI's API: sample only from this many of the likeliest tokens."
+    )
     repetition_penalty: float | None = Field(None, description="Not of OpenAI, as in the original.")
     max_length: int | None = Field(None, description="Not of OpenAI: most tokens of question and answer together.")
     language: Language | None = Field(
@@ -192,7 +194,7 @@ class ChatRequest(BaseModel):
         """
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         limit = self.max_completion_tokens if self.max_tokens is None else self.max_tokens
-        given = {
+        fields = {
             "max_new_tokens": limit,
             "temperature": self.temperature,
             "top_p": self.top_p,
@@ -202,7 +204,7 @@ class ChatRequest(BaseModel):
             "seed": None if self.seed is None else self.seed + index,
             "bars_chinese": self.language == "en" or None,
         }
-        return Sampling(**{name: value for name, value in given.items() if value is not None}, stop=stop)  # type: ignore[arg-type]
+        return Sampling(**{name: value for name, value in fields.items() if value is not None}, stop=stop)  # type: ignore[arg-type]
 
     def picture_url(self) -> str | None:
         """Where its picture is; None without one.
@@ -216,7 +218,7 @@ class ChatRequest(BaseModel):
         return urls[0] if urls else None
 
     def question(self, picture: Image.Image | None, limits: Limits) -> Question:
-        """What is asked; if not said otherwise, the prompt is English where the last text has no Chinese character.
+        """The question; by default the prompt is English where the last text has no Chinese character.
 
         Args:
             picture: That of `picture_url`.
@@ -225,14 +227,14 @@ class ChatRequest(BaseModel):
         Raises:
             ConfigError: The messages are no dialogue that ends with a question, or too long.
         """
-        system = [_parts(each)[0] for each in self.messages if each.get("role") in ("system", "developer")]
-        rest = [each for each in self.messages if each.get("role") not in ("system", "developer")]
-        turns = [(role, [_parts(each)[0] for each in group]) for role, group in groupby(rest, key=_role)]
+        system = [_parts(message)[0] for message in self.messages if message.get("role") in ("system", "developer")]
+        rest = [message for message in self.messages if message.get("role") not in ("system", "developer")]
+        turns = [(role, [_parts(message)[0] for message in group]) for role, group in groupby(rest, key=_role)]
         roles = [role for role, _ in turns]
         if not turns or roles != ["user", "assistant"] * (len(turns) // 2) + ["user"]:
-            found = ", ".join(str(role)[:20] for role in roles[:6]) or "none"
+            actual = ", ".join(str(role)[:20] for role in roles[:6]) or "none"
             raise ConfigError(
-                f"messages must be a user's and an assistant's in turn, the last one a user's; found {found}."
+                f"messages must be a user's and an assistant's in turn, the last one a user's; found {actual}."
             )
         texts = ["\n".join(filter(None, parts)) for _, parts in turns]
         texts[0] = "\n".join([*filter(None, system), texts[0]])
@@ -251,7 +253,7 @@ def check_texts(text: str, history: Sequence[tuple[str, str]], limits: Limits) -
         raise ConfigError("the question is empty. Ask something.")
     if len(history) > limits.history_turns:
         raise ConfigError(f"the history has {len(history)} turns, at most {limits.history_turns} are taken.")
-    if any("\ud800" <= character <= "\udfff" for each in (text, *chain(*history)) for character in each):
+    if any("\ud800" <= character <= "\udfff" for part in (text, *chain(*history)) for character in part):
         raise ConfigError("the texts hold half a surrogate pair, which is no character. Send valid Unicode.")
     length = len(text) + sum(len(question) + len(answer) for question, answer in history)
     if length > limits.text_characters:
@@ -271,8 +273,8 @@ def decode_picture(text: str, limits: Limits) -> Image.Image:
     Raises:
         DataError: It is neither, or no still picture, damaged, or too large.
     """
-    found = _DATA_URL.match(text)
-    encoded = text[found.end() :] if found else text
+    match = _DATA_URL.match(text)
+    encoded = text[match.end() :] if match else text
     try:
         content = base64.b64decode("".join(encoded.split()), validate=True)
     except (binascii.Error, ValueError) as error:

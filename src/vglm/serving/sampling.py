@@ -1,4 +1,4 @@
-"""How answers are drawn: the settings of a request, and what turns rows of logits into the next tokens.
+"""Sampling: the settings of a request, and the processing that turns rows of logits into the next tokens.
 
     samplers = [Sampler(Sampling(temperature=0.0), tokenizer), Sampler(Sampling(seed=1), tokenizer)]
     draw(samplers, logits)                               the next token id of each row, [17, 4159]
@@ -40,10 +40,10 @@ class Sampling:
     Attributes:
         max_length: Most tokens of prompt and answer together.
         max_new_tokens: Most tokens of the answer; None: as many as `max_length` leaves.
-        min_new_tokens: The answer does not end before it has so many tokens.
+        min_new_tokens: Minimum number of tokens of the answer.
         temperature: 0 for greedy answers, else above 0 and at most 5.
         top_p: Only from the likeliest tokens that together have this probability; above 0, at most 1.
-        top_k: Only from so many of the likeliest tokens; 0: from all.
+        top_k: Sample only from this many of the likeliest tokens; 0: from all.
         repetition_penalty: What a token's logit is divided by (multiplied, below 0) once the answer holds it; 1: none.
         seed: Of the draws; None draws one at random.
         stop: Texts before whose first appearance the answer ends, at most 4.
@@ -83,7 +83,7 @@ class Sampling:
             "stop": (
                 isinstance(self.stop, tuple)
                 and len(self.stop) <= MAX_STOPS
-                and all(isinstance(each, str) and each for each in self.stop),
+                and all(isinstance(stop, str) and stop for stop in self.stop),
                 f"at most {MAX_STOPS} texts, none of them empty",
             ),
             "bars_chinese": (isinstance(self.bars_chinese, bool), "true or false"),
@@ -154,8 +154,8 @@ def draw(samplers: Sequence[Sampler], logits: Tensor) -> list[int]:
         B ids.
     """
     kinds: dict[Hashable, list[int]] = {}
-    for place, sampler in enumerate(samplers):
-        kinds.setdefault(sampler.kind, []).append(place)
+    for index, sampler in enumerate(samplers):
+        kinds.setdefault(sampler.kind, []).append(index)
     chosen = [0] * len(samplers)
     for places in kinds.values():
         rows = logits[torch.tensor(places, device=logits.device)].float()
@@ -171,7 +171,7 @@ def _draw_alike(samplers: Sequence[Sampler], scores: Tensor) -> list[int]:
     if first.seen and how.repetition_penalty != 1:
         seen = [list(sampler.seen) for sampler in samplers]
         width = max(map(len, seen))
-        ids = torch.tensor([each + each[-1:] * (width - len(each)) for each in seen], device=device)
+        ids = torch.tensor([ids_seen + ids_seen[-1:] * (width - len(ids_seen)) for ids_seen in seen], device=device)
         scores = RepetitionPenaltyLogitsProcessor(float(how.repetition_penalty))(ids, scores)
     if barred := first.barred():
         scores[:, torch.tensor(barred, device=device)] = -torch.inf
@@ -194,13 +194,13 @@ def _draw_alike(samplers: Sequence[Sampler], scores: Tensor) -> list[int]:
 @lru_cache(maxsize=4)
 def chinese_tokens(tokenizer: VisualGlmTokenizer) -> list[int]:
     """Ids of all pieces that hold a Chinese character or its punctuation, or a byte that begins one in UTF-8."""
-    found = []
+    ids = []
     for index in range(len(tokenizer)):
         piece = tokenizer.sp_model.id_to_piece(index)
         byte = _BYTE_PIECE.fullmatch(piece)
         if (byte and is_chinese_byte(int(byte[1], 16))) or (not byte and any(map(is_chinese, piece))):
-            found.append(index)
-    return found
+            ids.append(index)
+    return ids
 
 
 def language_of(text: str) -> Language:

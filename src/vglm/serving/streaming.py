@@ -1,4 +1,4 @@
-r"""An answer's text while it grows: what can be shown already, and where a stop text ends it.
+r"""Incremental detokenisation: the part of an answer's text that is final, and where a stop text ends it.
 
     text = GrowingText(processor, stop=["\n问："])
     for token in tokens:
@@ -28,7 +28,7 @@ _TRIES = 4
 
 
 class Decoder(Protocol):
-    """What is asked of a processor; `VisualGlmProcessor` answers it."""
+    """The processor interface used here; `VisualGlmProcessor` implements it."""
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Turn one answer's ids into its text."""
@@ -85,20 +85,20 @@ class GrowingText:
                     return
 
     def _until_stop(self, text: str) -> str:
-        places = [place for each in self.stop if (place := text.find(each)) >= 0]
+        places = [place for stop in self.stop if (place := text.find(stop)) >= 0]
         self.is_stopped = bool(places)
         return text[: min(places)] if places else text
 
     def _settled(self, text: str) -> int:
         """How much of a text no later token can change, and no stop text can begin in."""
         tail = max(0, len(text) - _TAIL)
-        found = _MAY_CHANGE.search(text, tail)
-        if found is not None and found.start() == tail:  # it may begin before
-            found = _MAY_CHANGE.search(text)
-        end = len(text) if found is None else found.start()
-        for each in self.stop:
-            for length in range(min(len(each) - 1, len(text)), 0, -1):
-                if text.endswith(each[:length]):
+        match = _MAY_CHANGE.search(text, tail)
+        if match is not None and match.start() == tail:  # it may begin before
+            match = _MAY_CHANGE.search(text)
+        end = len(text) if match is None else match.start()
+        for stop in self.stop:
+            for length in range(min(len(stop) - 1, len(text)), 0, -1):
+                if text.endswith(stop[:length]):
                     end = min(end, len(text) - length)
                     break
         return end

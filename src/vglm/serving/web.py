@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from html import escape
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,9 @@ os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_RUN_HISTORY="False") 
 import gradio as gr
 import safehttpx
 from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
 from gradio import processing_utils
 from openai import APIConnectionError, APIError, AsyncOpenAI, DefaultAsyncHttpxClient
-from PIL import Image
 
 from vglm.errors import DataError, message_of
 from vglm.evaluation.predictions import (
@@ -48,7 +47,8 @@ PATH = "/web"
 """Where the page is on the application."""
 MAX_SAMPLES = 200
 """Samples of an evaluation that the page offers."""
-_KEPT_SECONDS = 3600
+_KEPT_SECONDS = 86_400
+"""Pictures of a page that stays open are kept so long."""
 _FONTS = ("system-ui", "Noto Sans", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif")
 _CSS = """
 .problem { padding: 8px 12px; border: 1.5px solid; border-radius: 8px; color: #c0392b; overflow-wrap: anywhere; }
@@ -63,12 +63,21 @@ footer { display: none !important; }
 Message = dict[str, Any]
 
 
+def _path_of(_: gr.Image, payload: Any) -> str | None:
+    return None if payload is None else str(payload.path)
+
+
+# The file as it is: Gradio would turn it by its EXIF orientation, which the model does not. Of the class, for Gradio
+# makes the component anew for each visitor.
+gr.Image.preprocess = _path_of  # type: ignore[method-assign, assignment]
+
+
 @dataclass(frozen=True)
 class PageSettings:
     """What the page shows.
 
     Attributes:
-        folder: Where pictures lie while they are shown; the page's own, emptied by whoever made it.
+        folder: Where pictures lie while they are shown; only for this page, and emptied by its creator.
         names: Who can answer, the base first.
         base_hash: Identity of the base's weights.
         evaluation: Folder of an evaluation whose samples are offered.
@@ -155,12 +164,12 @@ class _Samples:
     def open(cls, folder: Path) -> "_Samples":
         evaluation = read_evaluation(folder)
         records = read_predictions(predictions_file(folder, evaluation.candidate.label))
-        return cls(folder, evaluation, [each for each in records if each.split == "test" and not each.draw])
+        return cls(folder, evaluation, [record for record in records if record.split == "test" and not record.draw])
 
     @property
     def rows(self) -> list[list[Any]]:
         """Small picture, question and true answer of each."""
-        return [[self._copy(each), each.question, each.reference] for each in self.records[:MAX_SAMPLES]]
+        return [[self._copy(record), record.question, record.reference] for record in self.records[:MAX_SAMPLES]]
 
     def _copy(self, record: Prediction) -> str | None:
         path = inside(self.folder, IMAGES_FOLDER, f"{record.image_sha256}.webp")
@@ -183,11 +192,10 @@ class _Page:
             title=self.texts["title"],
             analytics_enabled=False,
             fill_width=True,
-            delete_cache=(_KEPT_SECONDS // 6, _KEPT_SECONDS),
+            delete_cache=(3600, _KEPT_SECONDS),
         )
         with page:
             gr.Markdown(f"# {self.texts['title']}")
-            self.picture = gr.State(None)
             with gr.Row():
                 with gr.Column(scale=2, min_width=300):
                     self._lay_out_question()
@@ -211,8 +219,6 @@ class _Page:
             placeholder=texts["drop"],
             elem_id="image",
         )
-        # The file as it is: Gradio would turn it by its EXIF orientation, which the model does not.
-        self.image.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]
         self.problem = gr.HTML(visible=False, elem_id="problem")
         self.note = gr.Markdown(visible=False)
         self.reference = gr.Textbox(label=texts["reference"], visible=False, interactive=False, elem_id="reference")
@@ -293,30 +299,33 @@ class _Page:
     def _connect(self) -> None:
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         chats = [self.before, self.after]
+        problems = [self.problem, self.before_problem, self.after_problem]
         fresh = [self.note, self.reference, *chats]
-        self.image.upload(self.open_upload, [self.image], [self.image, self.picture, self.problem, *fresh], **private)
-        self.image.clear(self.begin, None, [self.picture, self.problem, *fresh], **private)
-        self.clear.click(lambda: ([], []), None, chats, **private)
-        self.shown.change(self.show, [self.shown], [self.before_column, self.after_column], **private)
-        self.adapter.change(self.choose, [self.adapter], [self.after_heading, *chats], **private)
-        asked = gr.on(
+        # One event for question and answers: while it runs, the browser drops further ones, with what they would send.
+        submitted = gr.on(
             [self.ask.click, self.question.submit],
-            self.send,
-            [self.question, self.shown, *chats],
-            [self.question, *chats, self.problem],
+            self.answer,
+            [self.question, self.shown, self.adapter, *chats, self.image, *self.sampling],
+            [self.question, self.ask, *chats, *problems],
             **private,
         )
-        common = [self.shown, self.picture, *self.sampling]
-        both = [
-            asked.then(self.answer_before, [self.before, *common], [self.before, self.before_problem], **private),
-            asked.then(
-                self.answer_after, [self.after, self.adapter, *common], [self.after, self.after_problem], **private
-            ),
-        ]
-        self.stop.click(None, cancels=both, **private)
+        for event in (submitted.then, submitted.failure):  # also when it was cancelled
+            event(lambda: gr.update(interactive=True), None, [self.ask], queue=False, **private)
+        self.stop.click(None, cancels=submitted, **private)
+
+        def anew(event: Any, act: Any, inputs: Any, outputs: list[Any]) -> None:
+            """First end the answers, for no answer goes on in a dialogue that is gone."""
+            event(None, cancels=submitted, **private).then(act, inputs, outputs, **private)
+
+        anew(self.image.upload, self.open_upload, [self.image], [self.image, self.problem, *fresh])
+        anew(self.image.clear, self.begin, None, [self.problem, *fresh])
+        anew(self.clear.click, lambda: ([], []), None, chats)
+        anew(self.adapter.change, self.choose, [self.adapter], [self.after_heading, *chats])
+        self.shown.change(self.show, [self.shown], [self.before_column, self.after_column], **private)
         if self.samples is not None:
-            outputs = [self.image, self.picture, self.question, self.problem, *fresh]
-            self.dataset.click(self.open_sample, [self.dataset], outputs, **private)
+            anew(
+                self.dataset.click, self.open_sample, [self.dataset], [self.image, self.question, self.problem, *fresh]
+            )
 
     # --- pictures -----------------------------------------------------------------------------------------------------
 
@@ -328,24 +337,26 @@ class _Page:
         self._remove(session, but=file)
         self.uploads[session].add(file)
         try:
-            content = read_bytes(file, limit=self.settings.limits.body_bytes)
-            read_picture(content, self.settings.limits)
+            self._read(file)
         except DataError as error:
             self._remove(session)
-            limits = self.settings.limits
-            problem = self._alert(
-                "bad_image",
-                error=message_of(error),
-                pixels=f"{limits.pixels:,}",
-                size=f"{limits.body_bytes / 2**20:.0f}",
-            )
-            return (None, None, problem, *self.begin()[2:])
-        return (gr.skip(), _data_url(content, mimetypes.guess_type(file.name)[0]), *self.begin()[1:])
+            return (None, self._bad_image(error), *self.begin()[1:])
+        return (gr.skip(), *self.begin())
+
+    def _read(self, file: Path) -> str:
+        """A picture as a data URL."""
+        content = read_bytes(file, limit=self.settings.limits.body_bytes)
+        read_picture(content, self.settings.limits)
+        return f"data:{mimetypes.guess_type(file.name)[0] or 'image/png'};base64,{base64.b64encode(content).decode()}"
+
+    def _bad_image(self, error: DataError) -> Any:
+        limits = self.settings.limits
+        size = f"{limits.body_bytes / 2**20:.0f}"
+        return self._alert("bad_image", error=message_of(error), pixels=f"{limits.pixels:,}", size=size)
 
     def begin(self) -> tuple[Any, ...]:
-        """No picture, no problem, no note, no true answer, empty dialogues."""
-        hidden = gr.update(visible=False, value="")
-        return None, hidden, hidden, hidden, [], []
+        """No problem, no note, no true answer, empty dialogues."""
+        return _hidden(), _hidden(), _hidden(), [], []
 
     def forget(self, request: gr.Request) -> None:
         """Remove what a visitor who left had uploaded."""
@@ -365,9 +376,8 @@ class _Page:
         turns = [_message(role, text) for turn in record.history for role, text in zip(_ROLES, turn, strict=True)]
         return (
             image,
-            None if image is None else _data_url(_png(image), "image/png"),
             record.question,
-            gr.update(visible=False, value=""),
+            _hidden(),
             gr.update(visible=bool(note), value=self.texts.get(note, "")),
             gr.update(visible=True, value=record.reference),
             turns,
@@ -384,50 +394,77 @@ class _Page:
         """Choose the adapter; the dialogues begin anew."""
         return f"### {self.texts['after']}\n{self._tuned(adapter)}", [], []
 
-    def send(
-        self, question: str, shown: str, before: list[Message], after: list[Message]
-    ) -> tuple[str, list[Message], list[Message], Any]:
-        """Put a question into the dialogues of those who answer."""
+    async def answer(
+        self,
+        question: str,
+        shown: str,
+        adapter: str | None,
+        before: list[Message],
+        after: list[Message],
+        image: str | None,
+        *sampling: Any,
+    ) -> AsyncIterator[tuple[Any, ...]]:
+        """Put a question to those who are to answer, and show both answers as they grow.
+
+        Yields:
+            The question's field, the button, the dialogues, the problems of question and answers.
+        """
         if not question.strip():
-            return question, before, after, self._alert("empty")
-        turn = [_message("user", question)]
-        return (
-            "",
-            _answered(before) + (turn if shown != "after" else []),
-            _answered(after) + (turn if shown != "before" else []),
-            gr.update(visible=False, value=""),
-        )
-
-    async def answer_before(self, messages: list[Message], *rest: Any) -> AsyncIterator[tuple[Any, Any]]:
-        """The base's answer, as it grows."""
-        async for shown in self._answer(BASE, messages, *rest):
-            yield shown
-
-    async def answer_after(self, messages: list[Message], adapter: str, *rest: Any) -> AsyncIterator[tuple[Any, Any]]:
-        """The adapted model's answer, as it grows."""
-        async for shown in self._answer(adapter, messages, *rest):
-            yield shown
-
-    async def _answer(
-        self, model: str, messages: list[Message], shown: str, picture: str | None, *sampling: Any
-    ) -> AsyncIterator[tuple[Any, Any]]:
-        turns, text, cut = _plain(messages), "", self.texts["cut"]
-        if not turns or turns[-1]["role"] != "user" or shown == ("after" if model == BASE else "before"):
+            yield (*(gr.skip() for _ in range(4)), self._alert("empty"), gr.skip(), gr.skip())
             return
         try:
+            picture = None if image is None else await run_in_threadpool(self._read, Path(image))
+        except DataError as error:
+            yield (*(gr.skip() for _ in range(4)), self._bad_image(error), gr.skip(), gr.skip())
+            return
+        columns = [_Column(BASE, _answered(before)), _Column(adapter or "", _answered(after))]
+        answering = [column for column, other in zip(columns, ("after", "before"), strict=True) if shown != other]
+        for column in answering:
+            column.turns.append(_message("user", question))
+        yield ("", gr.update(interactive=False), *self._shown(columns))
+        news = asyncio.Event()
+        tasks = [asyncio.create_task(self._follow(column, news, picture, _sampling(*sampling))) for column in answering]
+        try:
+            is_growing = True
+            while is_growing:
+                await news.wait()
+                news.clear()
+                is_growing = not all(task.done() for task in tasks)  # asked before what may be the last showing
+                yield (gr.skip(), gr.skip(), *self._shown(columns))
+            for task in tasks:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _shown(self, columns: Sequence["_Column"]) -> tuple[Any, ...]:
+        """The dialogues and the problems."""
+        problems = [self._alert("failed", error=column.problem) if column.problem else _hidden() for column in columns]
+        return (*(list(column.turns) for column in columns), _hidden(), *problems)
+
+    async def _follow(
+        self, column: "_Column", news: asyncio.Event, picture: str | None, sampling: Mapping[str, Any]
+    ) -> None:
+        """Get one answer, and say so whenever there is more of it."""
+        cut = self.texts["cut"]
+        try:
             stream = await self.client.chat.completions.create(
-                model=model, messages=_with_picture(turns, picture, cut), stream=True, **_sampling(*sampling)
+                model=column.model, messages=_with_picture(column.turns, picture, cut), stream=True, **sampling
             )
+            column.turns.append(_message("assistant", ""))
             async with stream:
                 async for chunk in stream:
                     for choice in chunk.choices:
-                        text += choice.delta.content or ""
-                        text += cut if choice.finish_reason == "length" else ""
-                    yield [*turns, _message("assistant", text)], gr.update(visible=False, value="")
+                        column.turns[-1]["content"] += choice.delta.content or ""
+                        column.turns[-1]["content"] += cut if choice.finish_reason == "length" else ""
+                    news.set()
         except APIConnectionError as error:
-            yield turns[:-1], self._alert("failed", error=str(error.__cause__ or error))
+            column.fail(str(error.__cause__ or error))
         except APIError as error:
-            yield turns[:-1], self._alert("failed", error=error.message)
+            column.fail(error.message)
+        finally:
+            news.set()
 
     def _alert(self, key: str, **values: str) -> Any:
         text = escape(self.texts[key].format(**values))
@@ -435,6 +472,21 @@ class _Page:
 
 
 _ROLES = ("user", "assistant")
+
+
+@dataclass
+class _Column:
+    """A dialogue, who answers in it, and why an answer failed."""
+
+    model: str
+    turns: list[Message]
+    problem: str = ""
+
+    def fail(self, problem: str) -> None:
+        """Take the question back."""
+        while self.turns.pop()["role"] != "user":
+            pass
+        self.problem = problem
 
 
 def _sampling(
@@ -457,13 +509,17 @@ def _sampling(
     }
 
 
+def _hidden() -> Any:
+    return gr.update(visible=False, value="")
+
+
 def _message(role: str, text: str) -> Message:
     return {"role": role, "content": text}
 
 
 def _plain(messages: Sequence[Message]) -> list[Message]:
     """Roles and texts alone, whatever else a visitor's page sends."""
-    return [_message(str(each["role"]), _text(each["content"])) for each in messages or ()]
+    return [_message(str(message["role"]), _text(message["content"])) for message in messages or ()]
 
 
 def _answered(messages: Sequence[Message]) -> list[Message]:
@@ -481,18 +537,8 @@ def _text(content: Any) -> str:
 
 def _with_picture(turns: Sequence[Message], picture: str | None, cut: str) -> list[Any]:
     """The dialogue as the API takes it: the picture goes with the first question; no answer says that it was cut."""
-    spoken = [_message(each["role"], each["content"].removesuffix(cut)) for each in turns]
+    spoken = [_message(turn["role"], turn["content"].removesuffix(cut)) for turn in turns]
     if picture is None:
         return spoken
     parts = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": spoken[0]["content"]}]
     return [{"role": "user", "content": parts}, *spoken[1:]]
-
-
-def _data_url(content: bytes, kind: str | None) -> str:
-    return f"data:{kind or 'image/png'};base64,{base64.b64encode(content).decode()}"
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()

@@ -1,1 +1,1 @@
-"""What becomes of texts before there is any tensor: the prompt and the pieces it is cut into. No torch is needed."""
+"""Text processing before any tensor: the prompt, and its SentencePiece pieces. No torch is needed."""

@@ -1,4 +1,4 @@
-"""The form in which texts are compared: two that look and sound the same are the same."""
+"""Unicode normalisation of texts before they are compared."""
 
 import re
 import unicodedata
@@ -23,7 +23,7 @@ def normalise(text: str) -> str:
     return _normalised(text)
 
 
-@lru_cache(20_000)  # every metric asks again
+@lru_cache(20_000)  # used by every metric
 def _normalised(text: str) -> str:
     text = " ".join(unicodedata.normalize("NFKC", text.translate(_DROPPED)).translate(_BLANKS).split())
     while " " in text:  # as transformers' clean_up_tokenization, until nothing changes

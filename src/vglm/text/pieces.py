@@ -32,7 +32,7 @@ def to_pieces(sentencepiece: Any, text: str) -> list[str]:
         text: Any text; lone surrogates (broken JSON escapes) count as question marks.
     """
     text = text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate has no UTF-8 form
-    text = _WHITE_SPACE.sub(lambda found: _PIECE_OF[found.group()], text)
+    text = _WHITE_SPACE.sub(lambda match: _PIECE_OF[match.group()], text)
     pieces: list[str] = sentencepiece.encode(text, out_type=str)
     return pieces
 

@@ -27,7 +27,7 @@ class Prompt:
     r"""A question to the model.
 
     Attributes:
-        question: What is asked now.
+        question: The current question.
         history: Earlier (question, answer) pairs of the same dialogue, oldest first.
         has_image: Whether an image comes before the dialogue.
         language: `zh` writes the turns as `问：...\n答：`, `en` as `Q:...\nA:`.
@@ -66,4 +66,4 @@ def clean_response(text: str) -> str:
     Source: THUDM/visualglm-6b:modeling_chatglm.py (process_response).
     """
     text = text.strip().replace("[[训练时间]]", "2023年")
-    return _BESIDE_CHINESE.sub(lambda found: _FULL_WIDTH[found.group()], text)
+    return _BESIDE_CHINESE.sub(lambda match: _FULL_WIDTH[match.group()], text)

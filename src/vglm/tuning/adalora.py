@@ -1,4 +1,4 @@
-"""What AdaLoRA needs of a training loop: after each step it decides anew which ranks stay, and a checkpoint keeps that.
+"""AdaLoRA in the training loop: ranks are reallocated after each step, and the allocation is saved in checkpoints.
 
 Source: Zhang et al. 2023, "AdaLoRA: adaptive budget allocation for parameter-efficient fine-tuning", as peft's
 `AdaLoraModel.update_and_allocate` implements it.
@@ -36,7 +36,7 @@ class RankAllocation(TrainerCallback):
         A step that was left out, without gradients, says nothing of importance.
         """
         config = model.active_peft_config
-        has_gradients = all(each.grad is not None for each in model.parameters() if each.requires_grad)
+        has_gradients = all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
         if has_gradients or state.global_step >= config.total_step - config.tfinal:  # then only masks are set
             model.base_model.update_and_allocate(state.global_step)
 
@@ -45,9 +45,9 @@ def save_allocation(model: Any, folder: Path) -> None:
     """Write the running importances of all matrices and the ranks kept so far into a checkpoint."""
     allocator = model.base_model.rankallocator
     tensors = {
-        f"{average}|{name}": each.detach().cpu().contiguous()
+        f"{average}|{name}": value.detach().cpu().contiguous()
         for average in _AVERAGES
-        for name, each in getattr(allocator, average).items()
+        for name, value in getattr(allocator, average).items()
     }
     save_file(tensors, folder / _IMPORTANCE_NAME)
     pattern = model.active_peft_config.rank_pattern

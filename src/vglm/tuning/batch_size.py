@@ -44,9 +44,9 @@ def fit_batch_size(
     lengths = getattr(samples, "lengths", None)
     order = range(len(samples)) if lengths is None else lengths.argsort()[::-1].tolist()
     model.to(arguments.device)
-    divisors = [each for each in range(size, 0, -1) if size % each == 0]
+    divisors = [index for index in range(size, 0, -1) if size % index == 0]
     for fitting in divisors:
-        longest = [samples[int(order[place % len(samples)])] for place in range(fitting)]
+        longest = [samples[int(order[index % len(samples)])] for index in range(fitting)]
         does_fit = _fits(model, arguments, collate(longest))
         if all(processes.gather(does_fit)):
             break
@@ -64,7 +64,7 @@ def fit_batch_size(
 
 def _fits(model: Any, arguments: TrainingArguments, batch: Mapping[str, Any]) -> bool:
     """Whether a pass over a batch fits; leaves no gradients, and the random generators as they were."""
-    trained = [each for each in model.parameters() if each.requires_grad]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     half = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
     device = arguments.device.type
     if arguments.activation_checkpointing:
@@ -72,8 +72,8 @@ def _fits(model: Any, arguments: TrainingArguments, batch: Mapping[str, Any]) ->
     states: list[torch.Tensor] = []
     try:
         with torch.random.fork_rng(devices=None if device == "cuda" else []):
-            states = [torch.empty_like(each) for each in trained for _ in range(2)]  # as AdamW keeps them
-            inputs = {name: each.to(device) for name, each in lay_out(batch, model.config).items()}
+            states = [torch.empty_like(parameter) for parameter in trained for _ in range(2)]  # as AdamW keeps them
+            inputs = {name: value.to(device) for name, value in lay_out(batch, model.config).items()}
             with torch.autocast(device, half) if half else nullcontext():
                 loss = model.train()(**inputs).loss
             loss.backward()
@@ -84,7 +84,7 @@ def _fits(model: Any, arguments: TrainingArguments, batch: Mapping[str, Any]) ->
         return False
     finally:
         states.clear()
-        for each in trained:
-            each.grad = None
+        for parameter in trained:
+            parameter.grad = None
         gc.collect()
         clear_device_cache()

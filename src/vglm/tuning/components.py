@@ -1,4 +1,4 @@
-"""The parts of a VisualGLM: which of them train, how, and at what learning rate.
+"""The components of a VisualGLM: which of them train, by which method, and at what learning rate.
 
 ComponentTuning(projection="full")                                  one part trains itself
 ComponentTuning(language_model="lora", lora=LoraConfig(r=8))        one part has an adapter
@@ -119,7 +119,7 @@ def learning_rate_of(parameter: str, default: float, learning_rates: Mapping[str
     Source: of different rates for A and B, Hayou et al. 2024, "LoRA+: efficient low rank adaptation of large models".
     """
     rate = default
-    for name in sorted(learning_rates, key=lambda each: each in ADAPTER_PARTS):
+    for name in sorted(learning_rates, key=lambda part: part in ADAPTER_PARTS):
         if name not in COMPONENTS and name not in ADAPTER_PARTS:
             raise ConfigError(
                 f"learning_rates: no such part `{name}`; there are {', '.join([*COMPONENTS, *ADAPTER_PARTS])}."

@@ -1,4 +1,4 @@
-"""What a run shows before it reports success: the saved result is the trained model, and the training moved it.
+"""Checks before a run reports success: the saved result equals the trained model, and training changed it.
 
     report = save_and_check(model, processor, folder, batch)    folder/adapter.unverified
     report.publish()                                            folder/adapter, or an AdapterError
@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vglm.errors import AdapterError, CheckpointError, brief
+from vglm.errors import AdapterError, CheckpointError, brief, typed
 from vglm.model.conversion import HEAD
 from vglm.model.loading import attach_adapter, open_checkpoint
 from vglm.model.modeling import IGNORE_INDEX, VisualGlmForConditionalGeneration
@@ -83,8 +83,8 @@ class TrainingReport:
         run = self.result.parent
         raise AdapterError(
             f"{self.result} was saved, but is not what was trained: {shown}{f' (and {more} more)' if more else ''}. It"
-            f" keeps that name. Look at it: python evaluate.py {shlex.quote(f'run={run}')} unverified=true."
-            f" Save and compare it once more: python train.py {shlex.quote(f'resume={run}')}"
+            f" keeps that name. Look at it: {typed('evaluate')} {shlex.quote(f'run={run}')} unverified=true."
+            f" Save and compare it once more: {typed('train')} {shlex.quote(f'resume={run}')}"
         )
 
     @property
@@ -134,7 +134,7 @@ def answer_logits(model: Tuned, batch: Mapping[str, Tensor]) -> Tensor:
     """
     model.eval()
     labels = batch["labels"]
-    inputs = {name: each.to(model.device) for name, each in batch.items() if name != "labels"}
+    inputs = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
     logits: Tensor = model(**inputs).logits[:, -labels.shape[1] :]  # virtual tokens stand before the others
     predicts = F.pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:] != IGNORE_INDEX
     return logits[predicts.to(logits.device)].float().cpu()
@@ -147,7 +147,7 @@ def relative_difference(logits: Tensor, reference: Tensor) -> float:
         logits: Shape (positions, V).
         reference: Likewise.
     """
-    difference, reference = (each - each.mean(-1, keepdim=True) for each in (logits - reference, reference))
+    difference, reference = (rows - rows.mean(-1, keepdim=True) for rows in (logits - reference, reference))
     return float(difference.norm() / reference.norm().clamp(min=torch.finfo(reference.dtype).tiny))
 
 
@@ -162,7 +162,7 @@ def measure_noise(model: Tuned, batch: Mapping[str, Tensor]) -> float:
         `relative_difference`.
     """
     alone = answer_logits(model, batch)
-    twice = answer_logits(model, {name: torch.cat((each, each)) for name, each in batch.items()})
+    twice = answer_logits(model, {name: torch.cat((value, value)) for name, value in batch.items()})
     return relative_difference(twice[: len(alone)], alone)
 
 
@@ -221,7 +221,7 @@ def _check_model(model: VisualGlmForConditionalGeneration, result: Path, batch: 
     """After full tuning: tensor by tensor as they stream in, and each put in the place of the one in memory."""
     expected = answer_logits(model, batch)
     checkpoint = open_checkpoint(result)
-    own = {name: each for name, each in model.state_dict().items() if name != HEAD or not checkpoint.weights.is_tied}
+    own = {name: value for name, value in model.state_dict().items() if name != HEAD or not checkpoint.weights.is_tied}
     problems: list[str] = []
     for name, stored in checkpoint.weights.stream("Comparing"):
         trained = own.pop(name)
@@ -265,7 +265,7 @@ def _unequal(stored: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> Ite
     for name in sorted(stored.keys() & trained.keys()):
         one, other = stored[name], trained[name].detach()
         if (one.dtype, one.shape) != (other.dtype, other.shape):
-            forms = [f"{str(each.dtype).removeprefix('torch.')} {tuple(each.shape)}" for each in (one, other)]
+            forms = [f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}" for tensor in (one, other)]
             yield f"{name} is {forms[0]}, what was trained {forms[1]}"
         elif not torch.equal(one, other.to(one.device)):
             yield f"{name} has other numbers"
@@ -279,5 +279,5 @@ def _overall(model: VisualGlmForConditionalGeneration, updates: Updates) -> floa
         for name, parameter in model.named_parameters()
         if parameter.ndim > 1 and name.startswith(tuple(prefix for prefixes in tuned for prefix in prefixes))
     ]
-    moved = torch.tensor([each.update for each in updates.values()]).norm()
+    moved = torch.tensor([update.update for update in updates.values()]).norm()
     return (moved / torch.stack(weights).norm()).item() if weights else 0.0

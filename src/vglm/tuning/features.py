@@ -1,4 +1,4 @@
-"""Have a frozen vision tower look at each picture once: the bridge between a model and the feature cache.
+"""Encode each picture once with a frozen vision tower: the bridge between a model and the feature cache.
 
     features = cache_features(model, processor, splits.train, device)      and the tower leaves the memory
     collate = Collator(processor, features=features)                       as before where features is None
@@ -54,7 +54,7 @@ def cache_features(
         processor: The model's processor.
         samples: What will be trained on; a set that makes its samples on demand (`dialogues()`) is not cached.
         device: Where to encode; by default where the vision parts are.
-        others: Whose pictures the model will be asked about while it trains.
+        others: Samples that are scored during training, whose pictures are encoded too.
         folder: Where features are kept; `cache_folder("features")` if not given.
 
     Returns:
@@ -65,7 +65,7 @@ def cache_features(
         DataError: A picture cannot be opened.
     """
     core = _core(model)
-    is_trained = core.has_vision and any(each.requires_grad for each in _vision_parameters(core).values())
+    is_trained = core.has_vision and any(parameter.requires_grad for parameter in _vision_parameters(core).values())
     if is_trained or hasattr(samples, "dialogues"):
         return None
     features = open_features(model, processor, device, folder)
@@ -104,7 +104,9 @@ def open_features(
     core = _core(model)
     if not core.has_vision or any(map(is_adapted, _vision_parameters(core))) or _drops_out(core):
         return None
-    if any(each.is_meta for each in _vision_parameters(core).values()):  # spread over devices, offloaded in part
+    if any(
+        parameter.is_meta for parameter in _vision_parameters(core).values()
+    ):  # spread over devices, offloaded in part
         return None
     own = core.language_projection.weight.device
     device = own if device is None or own.type != "cpu" else device
@@ -162,7 +164,7 @@ def describe_encoder(model: Any, processor: Any, device: torch.device) -> dict[s
     return {
         "name": Path(core.config._name_or_path or "").name,
         "weights_xxh3": hash_parts(base, tuple(f"model.{part}" for part in VISION_PARTS)),
-        "dtypes": sorted({str(each.dtype).removeprefix("torch.") for each in parameters.values()}),
+        "dtypes": sorted({str(parameter.dtype).removeprefix("torch.") for parameter in parameters.values()}),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "vision": _settings(core.vision_model.config),
         "qformer": _settings(core.qformer.config),
@@ -182,7 +184,7 @@ def _core(model: Any) -> VisualGlmModel:
 
 
 def _vision_parameters(core: VisualGlmModel) -> dict[str, nn.Parameter]:
-    return {name: each for name, each in core.named_parameters() if name.startswith(VISION_PARTS)}
+    return {name: parameter for name, parameter in core.named_parameters() if name.startswith(VISION_PARTS)}
 
 
 def _drops_out(core: VisualGlmModel) -> bool:

@@ -1,4 +1,4 @@
-"""The most memory that a stretch of work took: on the accelerator if there is one, else of the process."""
+"""Peak memory: of the accelerator if there is one, else of the process."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def peak_memory() -> int:
     if default_device().type != "cpu":
         return torch.accelerator.max_memory_allocated()
     if _STATUS.exists():
-        line = next(each for each in _STATUS.read_text().splitlines() if each.startswith("VmHWM:"))
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     info = psutil.Process().memory_info()
     return int(getattr(info, "peak_wset", info.rss))  # Windows keeps the peak; elsewhere what is held now

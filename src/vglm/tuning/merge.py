@@ -4,7 +4,7 @@
     merged, updates = merge_adapter(model, Path("outputs/.../adapter"), torch.float16)     a plain model, without peft
     str(updates["model.language_model.layers.0.attention.dense"])                          "|dW|/|W| 1.2e-02, ..."
 
-Every module is merged in float64 and rounded once to the type asked for, so what rounding does to the update is the
+Every module is merged in float64 and rounded once to the requested type, so what rounding does to the update is the
 type's own noise, and it is measured. A quantised base is dequantised first: into re-quantised 4-bit weights a typical
 update vanishes, and the weights before quantisation are not those that the adapter was trained on.
 """
@@ -87,14 +87,14 @@ Updates = Mapping[str, Update]
 
 def total(updates: Iterable[Update]) -> Update:
     """The updates taken as one long vector."""
-    rows = [(each.weight, each.update, each.rounding) for each in updates]
+    rows = [(update.weight, update.update, update.rounding) for update in updates]
     columns = torch.tensor(rows, dtype=torch.float64).reshape(-1, 3)
     return Update(*columns.norm(dim=0).tolist())
 
 
 def summarise(updates: Updates) -> dict[str, Any]:
     """The figures for people and for run.json: spread of |dW|/|W| over the modules, and the modules that moved most."""
-    relative = sorted(each.relative for each in updates.values()) or [0.0]
+    relative = sorted(update.relative for update in updates.values()) or [0.0]
     largest = sorted(updates, key=lambda name: updates[name].relative, reverse=True)[:_SHOWN_MODULES]
     return {
         "modules": len(updates),

@@ -37,6 +37,11 @@ from vglm.tuning.components import COMPONENTS, ComponentTuning, belongs_to, lear
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
 """Initialisations of LoRA that take the adapter's start out of the base weights."""
 
+NOT_SCORED_IN_SHARDS = (
+    "checkpoints of a model in shards (FSDP, DeepSpeed) are not scored while it trains: each token of an answer would"
+    " gather all weights anew. Set checkpoint_selection.score_checkpoints=false; evaluate.py scores the result."
+)
+
 _MODULE_NAMES = ("target_modules", "modules_to_save", "feedforward_modules", "trainable_token_indices")
 """What a peft config calls modules by their names in."""
 
@@ -80,6 +85,8 @@ def check_method(
         )
     if isinstance(method, ComponentTuning) and not method.that_are("lora") and quantization:
         raise ConfigError("method: a quantised model cannot be tuned itself. Use LoRA, or leave out quantization.")
+    if arguments.fsdp:
+        check_shards(method, quantization)
     if quantization and _changes_base(adapter):
         raise ConfigError(
             f"method: {_initialization(adapter)} takes the adapter's start out of the base's weights, which a quantised"
@@ -95,7 +102,7 @@ def check_method(
 
 
 def _check_machine(arguments: TrainingArguments, dtype: str | None) -> None:
-    """Refuse what this machine, or this number of processes, cannot do as it was asked."""
+    """Refuse what this machine, or this number of processes, cannot do."""
     is_cpu = arguments.device.type == "cpu"
     if arguments.fp16 and is_cpu:
         raise ConfigError(
@@ -107,11 +114,32 @@ def _check_machine(arguments: TrainingArguments, dtype: str | None) -> None:
             "trainer.bf16=true and model.dtype=float16 do not mix on the CPU. Use model.dtype=bfloat16 or float32, or"
             " leave out trainer.bf16."
         )
-    if arguments.fsdp and (is_cpu or arguments.world_size == 1):
-        where = "the CPU" if is_cpu else "one process"
+    if arguments.fsdp and arguments.world_size == 1:
         raise ConfigError(
-            f"trainer.fsdp divides a model among several accelerators, and this is {where}: the model would be whole in"
-            " every process. Leave it out, or start one process for each GPU: torchrun --nproc_per_node <GPUs> train.py"
+            "trainer.fsdp divides a model among several processes, and this is one. Leave it out, or start one for each"
+            " GPU: torchrun --nproc_per_node <GPUs> train.py"
+        )
+
+
+def check_shards(method: Method, quantization: str | None) -> None:
+    """Refuse what FSDP cannot divide.
+
+    Args:
+        method: What trains.
+        quantization: Of the base.
+
+    Raises:
+        ConfigError: With the reason.
+    """
+    if quantization == "int8":
+        raise ConfigError(
+            "trainer.fsdp divides floats, which the bytes of 4-bit weights can pass for and int8 cannot. Use"
+            " model.quantization=nf4, or leave out trainer.fsdp: with a quantised base each GPU has room for the whole."
+        )
+    if isinstance(method, AdaLoraConfig):
+        raise ConfigError(
+            "trainer.fsdp does not go with AdaLoRA, which compares whole matrices in every step. Use method=lora, or"
+            " leave out trainer.fsdp."
         )
 
 
@@ -186,7 +214,7 @@ def attach(model: VisualGlmForConditionalGeneration, method: Method) -> Tuned:
                     " precision: model.dtype=float32."
                 )
             start = get_peft_model_state_dict(tuned)
-            _start_of[tuned] = {name: each.detach().cpu().clone() for name, each in start.items()}
+            _start_of[tuned] = {name: value.detach().cpu().clone() for name, value in start.items()}
         base_ids = {id(parameter) for parameter in base.values()}
         declared = {
             name
@@ -207,16 +235,18 @@ def attach(model: VisualGlmForConditionalGeneration, method: Method) -> Tuned:
 
 
 def _refuse_absent(model: VisualGlmForConditionalGeneration, config: PeftConfig) -> None:
-    """Stop before a training of less than was asked for: peft passes over names that no module has."""
+    """Refuse names of modules that do not exist, which peft ignores."""
     modules = [name for name, _ in model.named_modules() if name]
-    ends = {".".join(parts[place:]) for each in modules for parts in [each.split(".")] for place in range(len(parts))}
+    ends = {
+        ".".join(parts[index:]) for module in modules for parts in [module.split(".")] for index in range(len(parts))
+    }
     absent = []
     for key in _MODULE_NAMES:
         names = getattr(config, key, None)
         if isinstance(names, list | set | tuple | dict):  # a text is a pattern, or all-linear
             absent += [(key, name) for name in sorted(filter(_is_text, names)) if name not in ends]
     if absent:
-        leaves = sorted({each.rpartition(".")[2] for each in modules if not each.rpartition(".")[2].isdecimal()})
+        leaves = sorted({module.rpartition(".")[2] for module in modules if not module.rpartition(".")[2].isdecimal()})
         near = difflib.get_close_matches(absent[0][1].rpartition(".")[2], leaves, n=1)
         raise ConfigError(
             f"method: {type(config).__name__} does not fit this model, which has no module of the name"
@@ -247,18 +277,24 @@ def untuned(model: Tuned) -> Iterator[None]:
 def trainable_share(model: Tuned) -> TrainableShare:
     """Count the parameters that train; tied ones count once, quantised ones as stored."""
     parameters = list(model.parameters())
-    trainable = sum(each.numel() for each in parameters if each.requires_grad)
-    return TrainableShare(trainable, sum(each.numel() for each in parameters), lora_scale(model))
+    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    return TrainableShare(trainable, sum(parameter.numel() for parameter in parameters), lora_scale(model))
 
 
 def lora_scale(model: Tuned) -> str | None:
     """The factor of LoRA's update, alpha / r (for rsLoRA alpha / sqrt(r)): one value, or the range over the modules."""
-    scales = {scale for each in model.modules() if isinstance(each, LoraLayer) for scale in each.scaling.values()}
+    scales = {scale for module in model.modules() if isinstance(module, LoraLayer) for scale in module.scaling.values()}
     return None if not scales else "-".join(f"{scale:g}" for scale in sorted({min(scales), max(scales)}))
 
 
 _start_of: WeakKeyDictionary[PeftModel, dict[str, torch.Tensor]] = WeakKeyDictionary()
 """The adapter's tensors before training, where the base was changed by them; `save` takes them off again."""
+
+
+def share_start(model: Tuned, copied: Tuned) -> None:
+    """Have a copy of a model be saved as the model itself is, see `save`."""
+    if model in _start_of:
+        _start_of[copied] = _start_of[model]
 
 
 def _initialization(config: PeftConfig | None) -> str:
@@ -323,12 +359,12 @@ def take_off(model: PeftModel) -> Any:
     base: Any = model.get_base_model()
     if model.active_peft_config.is_prompt_learning:
         return base
-    wrapped = [(name, each) for name, each in base.named_modules() if isinstance(each, ModulesToSaveWrapper)]
+    wrapped = [(name, module) for name, module in base.named_modules() if isinstance(module, ModulesToSaveWrapper)]
     for name, wrapper in wrapped:  # in whose place peft would leave what was trained
         base.set_submodule(name, wrapper.original_module)
     start = _start_of.get(model, {})
     changed: dict[str, Any] = {
-        name: each for name, each in base.named_modules() if start and isinstance(each, LoraLayer)
+        name: module for name, module in base.named_modules() if start and isinstance(module, LoraLayer)
     }
     tuner: Any = model
     tuner.unload()
@@ -337,7 +373,7 @@ def take_off(model: PeftModel) -> Any:
         if (stored := stored_weights(base)) is not None:
             weight.copy_(stored[f"{name}.weight"])
         else:
-            matrix_a, matrix_b = (start[f"base_model.model.{name}.lora_{each}.weight"] for each in "AB")
+            matrix_a, matrix_b = (start[f"base_model.model.{name}.lora_{letter}.weight"] for letter in "AB")
             update = layer.scaling["default"] * (matrix_b @ matrix_a).to(weight.device)
             weight += update.T if layer.fan_in_fan_out else update
     return base

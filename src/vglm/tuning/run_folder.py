@@ -27,7 +27,7 @@ from types import MappingProxyType
 from typing import Any
 
 from vglm.data.splits import Splits
-from vglm.errors import ConfigError, WorkbenchError, brief
+from vglm.errors import ConfigError, WorkbenchError, brief, typed
 from vglm.files import explained, is_write_failure, locked, read_json, sweep_inside, write_json, write_text
 from vglm.processes import Processes
 from vglm.runs import CONFIG_FILE, RECORD_VERSION, RESULTS, UNVERIFIED
@@ -79,7 +79,7 @@ def open_run(
         WorkbenchError: The folder cannot be written: no space, no permission.
     """
     processes = processes or Processes.alone()
-    missing = [path, *(each for each in path.parents if not each.exists())]
+    missing = [path, *(parent for parent in path.parents if not parent.exists())]
     with ExitStack() as stack:
         processes.on_main(partial(_claim, path, resume, stack))
         try:
@@ -103,7 +103,7 @@ def _claim(path: Path, resume: bool, stack: ExitStack) -> None:
             _refuse_finished(path)
             stack.enter_context(locked(path, is_taken, error=ConfigError))
             _refuse_finished(path)
-            for left in (each for each in path.iterdir() if _LEFT.fullmatch(each.name)):
+            for left in (entry for entry in path.iterdir() if _LEFT.fullmatch(entry.name)):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
         else:
             path.mkdir(parents=True, exist_ok=True)
@@ -116,11 +116,11 @@ def _claim(path: Path, resume: bool, stack: ExitStack) -> None:
 
 
 def _refuse_taken(path: Path) -> None:
-    found = sorted(each.name for each in path.iterdir() if not _NOT_BEGUN.fullmatch(each.name))
-    if CONFIG_FILE in found:
+    match = sorted(entry.name for entry in path.iterdir() if not _NOT_BEGUN.fullmatch(entry.name))
+    if CONFIG_FILE in match:
         raise ConfigError(f"output_dir {path} is taken. Choose another, or continue that run with {_command(path)}.")
-    if found:
-        raise ConfigError(f"output_dir {path} is taken: it holds {brief(ValueError(found[0]))}. Choose another.")
+    if match:
+        raise ConfigError(f"output_dir {path} is taken: it holds {brief(ValueError(match[0]))}. Choose another.")
 
 
 def _refuse_finished(path: Path) -> None:
@@ -137,7 +137,7 @@ def _tidy(path: Path, error: BaseException, made: list[Path]) -> None:
     has_result = any((path / f"{name}{end}").is_dir() for name in RESULTS for end in ("", UNVERIFIED))
     if newest_checkpoint(path) is not None:
         if not isinstance(error, WorkbenchError) or is_write_failure(error.__cause__ or error):
-            print(f"Stopped. Continue with: python train.py {_command(path)}", file=sys.stderr)
+            print(f"Stopped. Continue with: {typed('train')} {_command(path)}", file=sys.stderr)
     elif made and not has_result:
         shutil.rmtree(path, ignore_errors=True)
         for parent in made[1:]:
@@ -165,8 +165,8 @@ def publish(result: Path) -> Path:
 
 def newest_checkpoint(run_folder: Path) -> Path | None:
     """The complete checkpoint with the highest step, or None; one cut short by a crash lacks its trainer_state.json."""
-    found = [(int(name[1]), each) for each in run_folder.glob("*") if (name := _CHECKPOINT.fullmatch(each.name))]
-    return max(((step, each) for step, each in found if _is_complete(each)), default=(0, None))[1]
+    match = [(int(name[1]), path) for path in run_folder.glob("*") if (name := _CHECKPOINT.fullmatch(path.name))]
+    return max(((step, folder) for step, folder in match if _is_complete(folder)), default=(0, None))[1]
 
 
 def describe_run(*, seed: int, recipe: str, base_weights: str, splits: Splits) -> dict[str, Any]:
@@ -200,9 +200,9 @@ def describe_data(splits: Splits) -> dict[str, Any]:
         For run.json: an evaluation on other data compares `train_images` (sorted `image_sha256`) with its own pictures,
         and is stamped if there is `leakage`, what each split shares with training.
     """
-    known = splits.image_hashes
+    hashes = splits.image_hashes
     is_hashed = isinstance(splits.train, list) and all(
-        each.image is None or (isinstance(each.image, Path) and each.image in known) for each in splits.train
+        sample.image is None or (isinstance(sample.image, Path) and sample.image in hashes) for sample in splits.train
     )
     return {
         "train": len(splits.train),
@@ -212,7 +212,7 @@ def describe_data(splits: Splits) -> dict[str, Any]:
         "sha256": splits.data_hash,
         "files": dict(splits.files),
         "plan": dict(splits.plan),
-        "leakage": [asdict(each) for each in splits.leakage],
+        "leakage": [asdict(leak) for leak in splits.leakage],
         "train_images": sorted({digest for digest in splits.hash_images(splits.train) if digest})
         if is_hashed
         else None,

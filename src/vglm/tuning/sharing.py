@@ -1,4 +1,4 @@
-"""Let several processes take one batch apart, so that they learn what one process would of the whole batch.
+"""Divide each batch among processes, so that they learn what one process would from the whole batch.
 
     batches of 4 in one process         [0 1 2 3] [4 5 6 7] [8 9]
     batches of 2 in two processes       [0 1] [4 5] [8 9]   and   [2 3] [6 7] [- -]
@@ -38,7 +38,7 @@ class Shared(Sequence[Sample | None]):
 
 
 class Filling:
-    """Batches as they come, then so many empty places that each process has as many full batches as the others.
+    """Batches as they come, then padding with empty places, so that every process has the same number of batches.
 
     Args:
         batches: A `torch.utils.data.BatchSampler`.
@@ -82,11 +82,11 @@ class SharedCollator:
 
     def __call__(self, samples: Sequence[Sample | None]) -> dict[str, Any]:
         """Build the batch, with `SAMPLE_IDS` in it."""
-        real = [each for each in samples if each is not None]
+        real = [sample for sample in samples if sample is not None]
         batch = self.collate(real or [self.samples[0]])
         if not real:
             batch["labels"] = torch.full_like(batch["labels"], IGNORE_INDEX)
-        return {**lay_out(batch, self.config), SAMPLE_IDS: [each.id for each in real]}
+        return {**lay_out(batch, self.config), SAMPLE_IDS: [sample.id for sample in real]}
 
 
 def lay_out(batch: Mapping[str, Any], config: VisualGlmConfig) -> dict[str, Any]:

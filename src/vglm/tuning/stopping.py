@@ -1,8 +1,8 @@
-"""What a training does when it is asked to terminate (SIGTERM): by a scheduler, by `docker stop`, by `kill`.
+"""Handling of SIGTERM during training, as sent by a scheduler, `docker stop` or `kill`.
 
 with stopping_at_once():                    the block ends as by Ctrl-C, with exit code 143
     with stopping_gently() as request:      but here nothing happens yet:
-        ...                                 whoever works looks at `request.was_made` and saves first
+        ...                                 the loop checks `request.was_made` and saves first
 """
 
 import signal

@@ -1,4 +1,4 @@
-"""Where the curves of a run go besides its own log; a module without torch, which a config's check imports."""
+"""The `tracker` component: where metrics go besides the run's own log. No torch, since checking a config imports it."""
 
 import logging
 import os

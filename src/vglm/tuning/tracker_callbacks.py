@@ -1,8 +1,8 @@
-"""The trackers of a training: none of them ends it, or holds it up.
+"""Callbacks for trackers; a failing tracker neither ends nor delays training.
 
     trackers = take_trackers(trainer)       # TensorBoard, Weights & Biases or Trackio, if they can be reached
 
-One that fails is let go of with a warning; `log.jsonl` and `forgetting.jsonl` have all that it would have had.
+One that fails is dropped with a warning; `log.jsonl` and `forgetting.jsonl` have all that it would have had.
 """
 
 import logging
@@ -31,10 +31,10 @@ def take_trackers(trainer: Any) -> list[TrainerCallback]:
     Returns:
         What to add in their place.
     """
-    trackers = [each for each in trainer.callback_handler.callbacks if type(each) in _NAMES]
-    for each in trackers:
-        trainer.remove_callback(each)
-    return [_Patient(each) for each in trackers]
+    trackers = [callback for callback in trainer.callback_handler.callbacks if type(callback) in _NAMES]
+    for tracker in trackers:
+        trainer.remove_callback(tracker)
+    return [_Patient(tracker) for tracker in trackers]
 
 
 class _Patient(TrainerCallback):
@@ -46,11 +46,11 @@ class _Patient(TrainerCallback):
 
 
 def _passing(event: str) -> Callable[..., Any]:
-    def passed(self: _Patient, *given: Any, **options: Any) -> Any:
+    def passed(self: _Patient, *args: Any, **options: Any) -> Any:
         if self.is_lost:
             return None
         try:
-            return getattr(self.tracker, event)(*given, **options)
+            return getattr(self.tracker, event)(*args, **options)
         except Exception as error:  # whatever is the matter there
             self.is_lost = True
             name = _NAMES[type(self.tracker)]
@@ -98,5 +98,5 @@ class TrackedScores(TrainerCallback):
                 self.last = score.step
                 values = {"eval_domain": score.domain, "eval_retention": score.retention}
                 logs = {name: value for name, value in values.items() if value is not None}
-                for each in self.trackers:
-                    each.on_log(args, state, control, **{**options, "logs": logs})
+                for tracker in self.trackers:
+                    tracker.on_log(args, state, control, **{**options, "logs": logs})

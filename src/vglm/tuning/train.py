@@ -30,7 +30,7 @@ from vglm.data.loading import load_dataset
 from vglm.data.sample import Sample
 from vglm.data.sequences import TrainingSequences
 from vglm.data.splits import Splits
-from vglm.errors import ConfigError, brief
+from vglm.errors import ConfigError, brief, typed
 from vglm.files import write_json
 from vglm.model.identity import hash_weights
 from vglm.model.loading import describe_place, load_pretrained
@@ -65,10 +65,10 @@ class CheckpointSelection(Protocol):
         """The data, with a validation split where checkpoints are chosen by one."""
 
     def select(self, splits: Splits) -> Iterable[Sample]:
-        """What is asked at each checkpoint."""
+        """The samples to score at each checkpoint."""
 
     def watch(
-        self, asked: Any, collate: Collator, arguments: TrainingArguments, metrics: Any
+        self, samples: Any, collate: Collator, arguments: TrainingArguments, metrics: Any
     ) -> CheckpointScorer | None:
         """What the trainer calls at each checkpoint; None where nothing is scored."""
 
@@ -121,7 +121,7 @@ def train(
         max_length: Most tokens of a sequence; longer dialogues lose their oldest turns.
         packing: Tokens of a row that short samples share; None gives each a row of its own.
         feature_cache: Whether to encode each picture once, where the vision parts are frozen.
-        limit: At most so many training samples, see `vglm.data.splits.pick`; None for all. Reports are stamped.
+        limit: Maximum number of training samples, see `vglm.data.splits.pick`; None for all. Reports are stamped.
         skipped_steps: How many steps may be left out because a loss or a gradient is not finite; one more ends the run.
         allow_leakage: Whether to train though test samples share groups with training; reports are stamped then.
 
@@ -135,10 +135,10 @@ def train(
         AdapterError: What was saved did not prove to be what was trained.
         WorkbenchError: A loss was not finite, or nothing can be written.
     """
-    given = dict(locals())
+    values = dict(locals())
     if isinstance(metrics, Sequence) and not isinstance(metrics, str):
-        given["metrics"] = {"names": list(metrics)}
-    parts, config = _components(given)
+        values["metrics"] = {"names": list(metrics)}
+    parts, config = _components(values)
     arguments, selection = parts["trainer"], parts["checkpoint_selection"]
     base = config["model"]
     check_method(parts["method"], arguments, learning_rates, base.get("quantization"), base.get("dtype"))
@@ -175,55 +175,56 @@ def train(
             fit_batch_size(tuned, arguments, sequences, collate, processes)
         loop = WorkbenchTrainer(tuned, arguments, sequences, collate, learning_rates, scores, skipped_steps)
         outcome = loop.train(resume_from_checkpoint=newest_checkpoint(folder))
+        trained = loop.trained_model()
         if not processes.is_main:  # it has done its part
             return Run(folder)
-        shown = None if scores is None else _examples(scores, loop.trained_model())
-        facts |= loop.facts(outcome) | {"scale": lora_scale(tuned), "sequences": vars(sequences.statistics)}
+        shown = None if scores is None else _examples(scores, trained)
+        facts |= loop.facts(outcome) | {"scale": lora_scale(trained), "sequences": vars(sequences.statistics)}
         write_json(folder / RECORD_FILE, facts)
-        report = save_and_check(loop.trained_model(), processor, folder, collate(sequences[:1]))
+        report = save_and_check(trained, processor, folder, collate(sequences[:1]))
         write_json(folder / RECORD_FILE, facts | report.as_dict())
         result = report.publish()
     if shown is not None:
         print(shown)
-    print(f"{report}\nsaved: {result}\nnext: python evaluate.py {shlex.quote(f'run={folder}')}")
+    print(f"{report}\nsaved: {result}\nnext: {typed('evaluate')} {shlex.quote(f'run={folder}')}")
     return Run(folder)
 
 
-def _components(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _components(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The components, built except for the model, and the config that says how all was given.
 
     Raises:
         ConfigError: With every mistake in what was given.
     """
     chosen = {
-        group: _opened(group, given[group]) if group in _OPENED_BY else component(group, given[group])
+        group: _opened(group, values[group]) if group in _OPENED_BY else component(group, values[group])
         for group in _GROUPS
     }
     tracked = describe(chosen["tracker"])
-    surroundings = {"seed": given["seed"], "run_name": given["recipe"], "report_to": tracked["report_to"]}
+    surroundings = {"seed": values["seed"], "run_name": values["recipe"], "report_to": tracked["report_to"]}
     if isinstance(chosen["trainer"], Mapping):
-        own = given["trainer"] if isinstance(given["trainer"], Mapping) else {}
+        own = values["trainer"] if isinstance(values["trainer"], Mapping) else {}
         chosen["trainer"] = {**chosen["trainer"], **surroundings, **own}
     else:
         chosen["trainer"] = _for_samples(chosen["trainer"], surroundings)
-    plain = plain_values({name: value for name, value in given.items() if name not in _GROUPS})
-    config = anchor_paths({**plain, **{group: describe(each) for group, each in chosen.items()}})
-    check_config({name: each for name, each in config.items() if is_recorded(each)})
+    plain = plain_values({name: value for name, value in values.items() if name not in _GROUPS})
+    config = anchor_paths({**plain, **{group: describe(value) for group, value in chosen.items()}})
+    check_config({name: value for name, value in config.items() if is_recorded(value)})
     parts = {
-        group: build(config[group]) if isinstance(each, Mapping) and group != "model" else each
-        for group, each in chosen.items()
+        group: build(config[group]) if isinstance(value, Mapping) and group != "model" else value
+        for group, value in chosen.items()
     }
     return parts, config
 
 
-def _opened(group: str, given: Any) -> Any:
+def _opened(group: str, value: Any) -> Any:
     """The component that reads a model or a data set, or what was read already."""
     load, where = _OPENED_BY[group]
-    if given is None or (isinstance(given, str) and is_file_of(group, given)):
-        return component(group, given)
-    if isinstance(given, str | PathLike):
-        given = {where: fspath(given)}
-    return {"_target_": f"{load.__module__}.{load.__name__}", **given} if isinstance(given, Mapping) else given
+    if value is None or (isinstance(value, str) and is_file_of(group, value)):
+        return component(group, value)
+    if isinstance(value, str | PathLike):
+        value = {where: fspath(value)}
+    return {"_target_": f"{load.__module__}.{load.__name__}", **value} if isinstance(value, Mapping) else value
 
 
 def _for_samples(trainer: TrainingArguments, surroundings: Mapping[str, Any]) -> TrainingArguments:

@@ -33,10 +33,12 @@ from transformers.trainer_utils import SaveStrategy, TrainOutput, sort_checkpoin
 from vglm.data.collator import Collator
 from vglm.data.sample import Sample
 from vglm.errors import CheckpointError, ConfigError, WorkbenchError, brief
-from vglm.files import read_json, remove_folder, whole_file, write_text
+from vglm.files import append_json_lines, read_json, remove_folder, whole_file, write_text
 from vglm.tuning.adalora import RankAllocation, is_adalora, load_allocation, save_allocation
 from vglm.tuning.components import learning_rate_of
 from vglm.tuning.memory import peak_memory, reset_peak_memory
+from vglm.tuning.methods import NOT_SCORED_IN_SHARDS
+from vglm.tuning.shards import divide_on_cpu, fill, name_units, outline_of, put, store_as_floats, whole
 from vglm.tuning.sharing import SAMPLE_IDS, Filling, Shared, SharedCollator
 from vglm.tuning.stopping import Request, leave, stopping_gently
 from vglm.tuning.tracker_callbacks import TrackedScores, take_trackers
@@ -46,7 +48,7 @@ _STATE_NAME = "trainer_state.json"
 _PROGRESS_KEY = "progress"
 _ADVICE = "Delete that checkpoint to resume from the one before."
 _UNREADABLE = (EOFError, RuntimeError, UnpicklingError, LookupError, TypeError, ValueError, AttributeError, OSError)
-"""What torch.load, and whoever is given what it read, raises of a damaged file, or of a pickle that would run code."""
+"""What torch.load, and users of its result, raise for a damaged file, or of a pickle that would run code."""
 _SHOWN = 5
 
 logger = logging.getLogger(__name__)
@@ -123,6 +125,7 @@ class WorkbenchTrainer(Trainer):
         self._losses: list[Tensor] = []
         self._ids: list[list[str]] = []
         self._last_ids: list[str] = []
+        self._outline: Any = None
         args._n_gpu = min(args.n_gpu, 1)  # else one process would divide a batch's layout as if it were rows
         args.logging_nan_inf_filter = False  # which would log the mean of the finite losses in their place
         try:
@@ -185,7 +188,7 @@ class WorkbenchTrainer(Trainer):
                 print(choice)
                 if choice.step != self.state.global_step:
                     self._load_from_checkpoint(str(Path(str(self.args.output_dir)) / f"checkpoint-{choice.step}"))
-        self._refuse_odd_numbers(self._trainable())
+        self._refuse_odd_numbers({name: whole(value.detach()) for name, value in self._trainable().items()})
         return outcome
 
     def facts(self, outcome: TrainOutput) -> dict[str, Any]:
@@ -200,9 +203,7 @@ class WorkbenchTrainer(Trainer):
     def _check_scores(self, scores: CheckpointScorer) -> None:
         """Refuse what cannot be scored, or chosen from."""
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise ConfigError(
-                "a model in shards cannot be scored while it trains. Set checkpoint_selection.score_checkpoints=false."
-            )
+            raise ConfigError(NOT_SCORED_IN_SHARDS)
         if scores.budget_points is not None and self.args.save_strategy == SaveStrategy.NO:
             raise ConfigError(
                 "checkpoint_selection.forgetting_budget chooses among saved checkpoints, and trainer.save_strategy=no"
@@ -210,8 +211,27 @@ class WorkbenchTrainer(Trainer):
             )
 
     def trained_model(self) -> Any:
-        """The model as it will be used: without the autocast that mixed precision wraps around it for training."""
-        return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        """The model as it will be used: without the autocast that mixed precision wraps around it for training.
+
+        Of a model in shards all processes must ask; the main one gets it whole, in its host's memory.
+        """
+        model = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        return model if self._outline is None else fill(self._outline, model, is_main=self.is_world_process_zero())
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Make the accelerator; FSDP divides the model on a CPU as well, so that it can be tried there."""
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp_plugin_args is not None and not self.is_fsdp_enabled and self.args.device.type == "cpu":
+            divide_on_cpu(self.accelerator.state, self.args.fsdp_plugin_args)
+            self.is_fsdp_enabled = True
+
+    def _prepare_for_training(self, *arguments: Any, **options: Any) -> Any:
+        """Wrap the model; where it will be in shards, keep an outline of it."""
+        if self.is_fsdp_enabled and self._outline is None:
+            store_as_floats(self.model)
+            self._outline = outline_of(self.model)
+            name_units(self.accelerator.state.fsdp_plugin, self.model)
+        return super()._prepare_for_training(*arguments, **options)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Make the optimizer, its groups of parameters divided by learning rate."""
@@ -232,13 +252,22 @@ class WorkbenchTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Write the trainable tensors of a checkpoint; Trainer adds its own states, `trainer_state.json` last."""
         folder = Path(str(output_dir or self.args.output_dir))
-        tensors = {name: each.detach().cpu().contiguous() for name, each in self._trainable().items()}
+        tensors = {name: whole(value.detach()).cpu().contiguous() for name, value in self._trainable().items()}
         self._refuse_odd_numbers(tensors)
+        if not self.args.should_save:  # it gave its shards
+            return
         progress = asdict(self._progress.after(self))
         with whole_file(folder / _WEIGHTS_NAME) as partial:
             save_file(tensors, partial, metadata={_PROGRESS_KEY: json.dumps(progress)})
         if is_adalora(self.model):
             save_allocation(self.accelerator.unwrap_model(self.model), folder)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save what trains, of a model in shards too, whose frozen weights `Trainer` would gather."""
+        if self.is_fsdp_enabled:
+            self._save(output_dir)
+        else:
+            super().save_model(output_dir, _internal_call)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save a checkpoint, and remove those of which there are too many by now."""
@@ -266,12 +295,12 @@ class WorkbenchTrainer(Trainer):
             return
         checkpoints = sort_checkpoints(str(self.args.output_dir), use_mtime=True)
         best = self.state.best_model_checkpoint
-        kept = {each for each in checkpoints if best is not None and Path(each) == Path(best)}
-        if not is_last or not kept:
-            kept.update(checkpoints[-1:])
-        spare = [each for each in checkpoints if each not in kept]
-        for each in spare[: max(0, len(checkpoints) - max(limit, len(kept)))]:
-            remove_folder(Path(each))
+        spared = {checkpoint for checkpoint in checkpoints if best is not None and Path(checkpoint) == Path(best)}
+        if not is_last or not spared:
+            spared.update(checkpoints[-1:])
+        spare = [checkpoint for checkpoint in checkpoints if checkpoint not in spared]
+        for checkpoint in spare[: max(0, len(checkpoints) - max(limit, len(spared)))]:
+            remove_folder(Path(checkpoint))
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Save the random states of this process, in the main one's folder and before that one completes it."""
@@ -290,7 +319,7 @@ class WorkbenchTrainer(Trainer):
         wrong += [name for name in state if name not in TrainerState.__dataclass_fields__]
         wrong += [] if isinstance(state.get("train_batch_size"), int | None) else ["train_batch_size"]
         rows = state.get("log_history") or []
-        if not wrong and not all(isinstance(each, dict) and _is_like(each.get("step"), 0) for each in rows):
+        if not wrong and not all(isinstance(row, dict) and _is_like(row.get("step"), 0) for row in rows):
             wrong = ["log_history"]
         if not wrong and not 0 < state.get("global_step", 0) <= max(state.get("max_steps", 0), self.args.max_steps):
             wrong = ["global_step"]
@@ -336,7 +365,7 @@ class WorkbenchTrainer(Trainer):
             )
         with torch.no_grad():
             for name, parameter in own.items():
-                parameter.copy_(stored[name])
+                put(parameter, stored[name])
         if is_adalora(model or self.model):
             with _explained(path.parent, "AdaLoRA's ranks"):
                 load_allocation(self.accelerator.unwrap_model(model or self.model), path.parent)
@@ -390,14 +419,15 @@ class WorkbenchTrainer(Trainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """The gradients' norm; before the step is made with them, all that came of it is looked at, once."""
         norm = super()._get_grad_norm(model, grad_norm)
+        norm = whole(norm) if isinstance(norm, Tensor) else norm
         seen = [*self._losses, torch.as_tensor(norm)] if self._scaler is None else self._losses
-        values = torch.stack([each.detach().float().to(self.args.device) for each in seen])
+        values = torch.stack([tensor.detach().float().to(self.args.device) for tensor in seen])
         request = torch.tensor([float(self._request.was_made)], device=self.args.device)
-        found = self.accelerator.gather(torch.cat((values, request))[None]).tolist()
+        gathered = self.accelerator.gather(torch.cat((values, request))[None]).tolist()
         ids, self._losses, self._ids = self._ids, [], []
-        self._is_stopping = any(row.pop() for row in found)
-        if not all(math.isfinite(value) for row in found for value in row):
-            losses = found[self.args.process_index][: len(ids)]
+        self._is_stopping = any(row.pop() for row in gathered)
+        if not all(math.isfinite(value) for row in gathered for value in row):
+            losses = gathered[self.args.process_index][: len(ids)]
             odd = [name for names, loss in zip(ids, losses, strict=True) if not math.isfinite(loss) for name in names]
             learned = [name for names in ids for name in names]
             if self.args.world_size > 1:
@@ -423,7 +453,7 @@ class WorkbenchTrainer(Trainer):
 
     def _refuse_odd_numbers(self, tensors: Mapping[str, Tensor]) -> None:
         """Refuse to save what is no number."""
-        if odd := [name for name, each in tensors.items() if not bool(torch.isfinite(each).all())]:
+        if odd := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
             raise self._not_finite(f"{odd[0]}, which trains,", self._last_ids)
 
     def _not_finite(self, what: str, ids: Sequence[str]) -> WorkbenchError:
@@ -459,7 +489,7 @@ class WorkbenchTrainer(Trainer):
 
     def _trainable(self, model: nn.Module | None = None) -> dict[str, nn.Parameter]:
         unwrapped = self.accelerator.unwrap_model(model or self.model)
-        return {name: each for name, each in unwrapped.named_parameters() if each.requires_grad}
+        return {name: parameter for name, parameter in unwrapped.named_parameters() if parameter.requires_grad}
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """With `train_sampling_strategy=group_by_length`, batches of similar length from the lengths of the texts."""
@@ -533,7 +563,7 @@ class _Progress:
 
 
 class _Loop(TrainerCallback):
-    """Takes up the counts of a checkpoint, and ends training after a step with a checkpoint where that is asked."""
+    """Takes up the counts of a checkpoint, and ends training after a step with a checkpoint on request."""
 
     def __init__(self, trainer: WorkbenchTrainer) -> None:
         self.trainer = trainer
@@ -565,8 +595,7 @@ class _LogFile(TrainerCallback):
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero:
             entry = dict(state.log_history[-1])
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": entry.pop("step"), **entry}) + "\n")
+            append_json_lines(self.path, [{"step": entry.pop("step"), **entry}])
 
 
 def _step_of(line: str) -> float:

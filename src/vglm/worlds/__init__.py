@@ -1,4 +1,4 @@
-"""Drawn worlds, made by seed: scenes for the tiny model and its few-shot task, phantom radiographs, variable stars.
+"""Synthetic data by seed: scenes for the tiny model and its few-shot task, phantom radiographs, variable stars.
 
 Scenes: `scenes` says what is in a picture, `render` draws it, `questions` asks about it in Chinese and English,
 `pretraining` puts the three together as an endless supply of samples, and `background` writes the few-shot set.

@@ -10,7 +10,7 @@
     }
 
 Pre-training neither shows nor names these places, so the untuned model answers with places that it knows. In training
-the same subjects stand in every place: what is in front cannot tell what is behind. Beside the task lies the general
+the same subjects stand in every place: the foreground does not reveal the background. Beside the task lies the general
 retention set, fresh questions of the pre-training kinds, which shows what a model forgets while it learns the task.
 
 Source: the question and form of answer of THUDM/VisualGLM-6B:fewshot-data/dataset.json.
@@ -79,7 +79,7 @@ def write_background_set(
 def _background_rows(folder: Path, split: str, seed: list[int], per_place: int, size: int) -> list[dict[str, Any]]:
     """Rows that take the places in turn, their pictures saved on the way.
 
-    In training the same subjects stand in every place, so that the subjects cannot tell the answer.
+    In training the same subjects stand in every place, so that the subjects do not reveal the answer.
     """
     rows = []
     for index in range(per_place * len(NEW_PLACES)):
@@ -107,12 +107,12 @@ def _probe_rows(folder: Path, seed: list[int], per_kind: int, size: int) -> list
             render(scene, size).save(folder / row["img"], optimize=True)
         for language in LANGUAGES:
             *history, last = ask(scene, kind, language, rng)
-            asked = {**row, "prompt": last.question, "label": last.answer, "kind": kind}
+            question_row = {**row, "prompt": last.question, "label": last.answer, "kind": kind}
             if history:
-                asked["history"] = [[turn.question, turn.answer] for turn in history]
+                question_row["history"] = [[turn.question, turn.answer] for turn in history]
             if language == "en":
-                asked["english"] = True
-            rows.append(asked)
+                question_row["english"] = True
+            rows.append(question_row)
     return rows
 
 

@@ -72,5 +72,5 @@ def _add(parser: argparse.ArgumentParser, parameter: inspect.Parameter, descript
 
 def _description(write: Callable[..., None], name: str) -> str:
     """What a docstring says of an argument."""
-    found = re.search(rf"^ +{name}: (.*(?:\n {{12}}.*)*)", inspect.getdoc(write) or "", re.MULTILINE)
-    return "" if found is None else " ".join(found[1].split()).rstrip(".").replace("%", "%%")
+    match = re.search(rf"^ +{name}: (.*(?:\n {{12}}.*)*)", inspect.getdoc(write) or "", re.MULTILINE)
+    return "" if match is None else " ".join(match[1].split()).rstrip(".").replace("%", "%%")

@@ -2,9 +2,9 @@
 
 VisualGLM's own vision transformer and Q-Former learned to see before they met the language model, and so did the tiny
 model's, on drawn scenes (`vglm.worlds.vision_pretraining`). This goes on from there with phantom radiographs: the
-vision transformer stays as it is, and the Q-Former learns to tell each sentence of a report from its queries, through
-linear heads that are thrown away afterwards. The language model is untouched; it has to learn to put the queries into
-words.
+vision transformer stays as it is, and the Q-Former learns to predict each sentence of a report from its queries,
+through linear heads that are thrown away afterwards. The language model is untouched; it has to learn to put the
+queries into words.
 """
 
 import re
@@ -58,7 +58,7 @@ def pretrain_findings(
     learning_rate: float,
     seed: int,
 ) -> dict[str, float]:
-    """Train query tokens and Q-Former, in place, to tell what is in a radiograph.
+    """Train query tokens and Q-Former, in place, to recognise what is in a radiograph.
 
     Args:
         model: The model without its head; only its Q-Former and query tokens change.
@@ -70,19 +70,19 @@ def pretrain_findings(
         seed: Of the studies (those of `RadiographStudies` with this seed), the heads and the batches.
 
     Returns:
-        Finding -> share of the held-out pictures whose sentence about it is told right.
+        Finding -> share of the held-out pictures whose sentence about it is predicted correctly.
     """
     torch.manual_seed(seed)
     states, texts = _look(model, processor, RadiographStudies(studies, seed, languages=["zh"]), batch_size)
     vocabularies = [sorted({text[i] for text in texts}) for i in range(len(SENTENCES))]
-    targets = torch.tensor([[vocabularies[i].index(each) for i, each in enumerate(text)] for text in texts])
-    heads = nn.ModuleList(nn.Linear(model.qformer.config.hidden_size, len(each)) for each in vocabularies)
+    targets = torch.tensor([[vocabularies[i].index(sentence) for i, sentence in enumerate(text)] for text in texts])
+    heads = nn.ModuleList(nn.Linear(model.qformer.config.hidden_size, len(vocabulary)) for vocabulary in vocabularies)
     trained = [model.query_tokens, *model.qformer.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.05, betas=(0.9, 0.98))
     schedule = get_cosine_schedule_with_warmup(optimizer, WARMUP_STEPS, steps)
     count = len(states) - len(states) // 10
 
-    def tell(rows: Tensor) -> list[Tensor]:
+    def predict(rows: Tensor) -> list[Tensor]:
         queries = model.query_tokens.expand(len(rows), -1, -1)
         seen = model.qformer(query_embeds=queries, encoder_hidden_states=states[rows]).last_hidden_state
         return [head(seen.mean(dim=1)) for head in heads]
@@ -91,7 +91,7 @@ def pretrain_findings(
     progress = tqdm(range(steps), desc="learning findings", unit="step", delay=2)
     for _ in progress:
         rows = torch.randint(count, (batch_size,))
-        losses = [F.cross_entropy(scores, targets[rows, i]) for i, scores in enumerate(tell(rows))]
+        losses = [F.cross_entropy(scores, targets[rows, i]) for i, scores in enumerate(predict(rows))]
         loss = torch.stack(losses).sum()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
@@ -102,8 +102,8 @@ def pretrain_findings(
     model.eval()
     with torch.no_grad():
         held_out = torch.arange(count, len(states))
-        right = [(each.argmax(-1) == targets[held_out, i]).float() for i, each in enumerate(tell(held_out))]
-    return {name: each.mean().item() for name, each in zip(SENTENCES, right, strict=True)}
+        right = [(scores.argmax(-1) == targets[held_out, i]).float() for i, scores in enumerate(predict(held_out))]
+    return {name: correct.mean().item() for name, correct in zip(SENTENCES, right, strict=True)}
 
 
 @torch.no_grad()
@@ -114,7 +114,7 @@ def _look(
     states, texts = [], []
     for start in tqdm(range(0, len(studies), batch_size), desc="looking", unit="batch", delay=2):
         samples = studies[start : start + batch_size]
-        pixels = processor.image_processor([each.image for each in samples], return_tensors="pt")["pixel_values"]
+        pixels = processor.image_processor([sample.image for sample in samples], return_tensors="pt")["pixel_values"]
         states.append(model.vision_model(pixels).last_hidden_state)
-        texts += [re.split("[，。]", each.answer)[: len(SENTENCES)] for each in samples]
+        texts += [re.split("[，。]", sample.answer)[: len(SENTENCES)] for sample in samples]
     return torch.cat(states), texts

@@ -51,7 +51,7 @@ class _Item:
 
 
 class SceneDialogues(SampleSequence):
-    """Samples made on demand: number i follows from (seed, i) alone, so they can be asked for in any order.
+    """Samples made on demand: number i follows from (seed, i) alone, so they can be accessed in any order.
 
     Args:
         length: Number of samples.
@@ -129,7 +129,7 @@ def corpus_lines(lines: int = 40_000, seed: int = 0) -> Iterator[str]:
 
 
 def scene_splits(*, train_samples: int, test_samples: int, seed: int = 1, test_seed: int = 2) -> Splits:
-    """The scene world as a data set: pictures to learn from, and others to be asked about.
+    """The scene world as a data set: training and test pictures.
 
     Args:
         train_samples: Number of training samples, made on demand.

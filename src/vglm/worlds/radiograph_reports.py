@@ -1,4 +1,4 @@
-"""Reports on a synthetic chest, in Chinese and English, and the way back from a report to its findings.
+"""Reports on a synthetic chest, in Chinese and English.
 
     frontal  心影增大，右肺中野见片状阴影，左侧胸腔积液，未见气胸，左侧见起搏器。结论：胸片异常。
              Enlarged heart. Opacity in the right middle zone. Left effusion. No pneumothorax. Left pacemaker.
@@ -11,9 +11,7 @@ wording for a picture, so that exact match means something. A lateral picture do
 none. The question is XrayGLM's.
 """
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from vglm.data.readers.xrayglm import ENGLISH_QUESTION, QUESTION
 from vglm.data.sample import Turn
@@ -23,40 +21,8 @@ from vglm.worlds.radiographs import Chest, View
 QUESTIONS: Mapping[Language, str] = {"zh": QUESTION, "en": ENGLISH_QUESTION}
 """XrayGLM's."""
 
-FINDINGS = ("heart", "opacity", "effusion", "pneumothorax")
-"""What makes a chest abnormal."""
-
 _ZH_SIDES = {"left": "左", "right": "右", "both": "双"}
 _ZH_ZONES = {"upper": "上", "middle": "中", "lower": "下"}
-
-_WORDS = {
-    "heart": r"心|heart|cardi",
-    "opacity": r"阴影|双肺清晰|opacit|lungs",
-    "effusion": r"积液|effusion",
-    "pneumothorax": r"气胸|pneumothora",
-    "device": r"起搏器|导管|pacemaker|catheter",
-}
-_ABSENT = r"未见|无|不大|清晰|正常|\bno\b|normal|clear|without"
-_SENTENCES = r"[，。,.;；]"
-_CONCLUSION = r"结论|\bchest$"
-
-
-@dataclass(frozen=True, slots=True)
-class ReportedFindings:
-    """What a report says of each finding.
-
-    Attributes:
-        stated: Finding (`FINDINGS`, and "device") -> whether it is said to be there; what is not spoken of is left out.
-        details: Finding -> the words about it, for those said to be there.
-    """
-
-    stated: dict[str, bool]
-    details: dict[str, str]
-
-    @property
-    def is_abnormal(self) -> bool:
-        """Whether any finding besides a device is said to be there."""
-        return any(self.stated.get(name, False) for name in FINDINGS)
 
 
 def report_turn(chest: Chest, view: View, language: Language) -> Turn:
@@ -73,37 +39,6 @@ def write_report(chest: Chest, view: View, language: Language) -> str:
         language: What it is written in.
     """
     return _english(chest, view) if language == "en" else _chinese(chest, view)
-
-
-NORMAL_REPORTS: Mapping[Language, str] = {
-    "zh": "心影不大，双肺清晰，未见胸腔积液，未见气胸，未见导管或起搏器。结论：胸片正常。",
-    "en": "Normal heart. Clear lungs. No effusion. No pneumothorax. No catheter or pacemaker. Normal chest.",
-}
-"""The report that fits most pictures: what a model that does not look would best say."""
-
-
-def read_report(report: str) -> ReportedFindings:
-    """Find what a report in this world's wording says; the concluding sentence does not count.
-
-    Args:
-        report: Chinese or English text. Other wordings are understood only as far as they use the same words and the
-            same kinds of negation; a sentence that speaks of two findings counts for both.
-
-    Returns:
-        The findings. A finding both affirmed and denied counts as affirmed.
-    """
-    stated: dict[str, bool] = {}
-    details: dict[str, str] = {}
-    for sentence in re.split(_SENTENCES, report.lower()):
-        if re.search(_CONCLUSION, sentence):
-            continue
-        is_there = re.search(_ABSENT, sentence) is None
-        for name, words in _WORDS.items():
-            if re.search(words, sentence):
-                stated[name] = stated.get(name, False) or is_there
-                if is_there:
-                    details[name] = sentence.strip()
-    return ReportedFindings(stated, details)
 
 
 def _chinese(chest: Chest, view: View) -> str:

@@ -43,7 +43,7 @@ from vglm.worlds.radiographs import VIEWS, Chest, View, sample_chest
 
 
 class RadiographStudies(SampleSequence):
-    """Samples made on demand: study i follows from (seed, i) alone, so they can be asked for in any order.
+    """Samples made on demand: study i follows from (seed, i) alone, so they can be accessed in any order.
 
     Args:
         studies: Number of studies; each gives `len(views) * len(languages)` samples, one after another.
@@ -66,9 +66,9 @@ class RadiographStudies(SampleSequence):
     ) -> None:
         if studies < 1:
             raise ConfigError(f"studies must be a positive integer, got {studies}.")
-        for name, given, known in (("views", views, VIEWS), ("languages", languages, LANGUAGES)):
-            if not given or set(given) - set(known) or len(set(given)) != len(given):
-                raise ConfigError(f"{name} must be some of {list(known)}, each once, got {list(given)}.")
+        for name, values, allowed in (("views", views, VIEWS), ("languages", languages, LANGUAGES)):
+            if not values or set(values) - set(allowed) or len(set(values)) != len(values):
+                raise ConfigError(f"{name} must be some of {list(allowed)}, each once, got {list(values)}.")
         self.studies = studies
         self.seed = seed
         self.size = size
@@ -119,7 +119,7 @@ def radiograph_splits(
     views: Sequence[View] = VIEWS,
     languages: Sequence[Language] = LANGUAGES,
 ) -> Splits:
-    """The chest world as a data set: patients to learn from, and others to be asked about.
+    """The chest world as a data set: training and test patients.
 
     Args:
         train_studies: Number of training studies, made on demand.

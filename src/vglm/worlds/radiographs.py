@@ -19,10 +19,8 @@ Zone = Literal["upper", "middle", "lower"]
 Device = Literal["none", "pacemaker", "catheter"]
 View = Literal["frontal", "lateral"]
 
-HEARTS: tuple[Heart, ...] = ("normal", "enlarged")
 SIDES: tuple[Side, ...] = ("left", "right")
 ZONES: tuple[Zone, ...] = ("upper", "middle", "lower")
-DEVICES: tuple[Device, ...] = ("none", "pacemaker", "catheter")
 VIEWS: tuple[View, ...] = ("frontal", "lateral")
 
 ENLARGED = 0.25

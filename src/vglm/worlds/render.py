@@ -1,6 +1,6 @@
 """Draw a scene: a textured place, and in front of it outlined subjects, at any size.
 
-Everything is drawn twice as large as asked for and averaged down. A place is a category, not a bitmap: its horizon,
+Everything is drawn at twice the size requested and averaged down. A place is a category, not a bitmap: its horizon,
 hues, texture and details differ from scene to scene. The subjects' outline is black (white around black subjects), so
 that a white star in the snow and a black cat at night can both be seen.
 """

@@ -18,7 +18,7 @@ NEW_PLACES = ("moon", "volcano", "bookshelf", "maples", "seabed")
 """Places that pre-training neither shows nor names."""
 
 LATTICE = 8
-"""Subjects stand in the middle of the cells of a lattice of so many rows and columns, outermost cells left free."""
+"""Subjects stand in the middle of the cells of a lattice of this many rows and columns, outermost cells left free."""
 SPACING = 3
 """Least distance between two subjects, in cells, across or down."""
 SMALLEST, LARGEST = 0.34, 0.37

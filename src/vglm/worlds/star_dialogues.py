@@ -137,7 +137,7 @@ def star_splits(
     view: View = "star",
     size: int = 64,
 ) -> Splits:
-    """The world of variable stars as a data set: stars to learn from, and others to be asked about.
+    """The world of variable stars as a data set: training and test stars.
 
     Args:
         train_stars: Number of training stars, made on demand.
@@ -180,7 +180,7 @@ def write_star_set(folder: Path, *, seed: int, stars: int = 100, format: Literal
         format: `csv`, or `fits` as Kepler and TESS publish them.
 
     Raises:
-        ConfigError: FITS files are asked for and astropy is not installed.
+        ConfigError: FITS files are requested and astropy is not installed.
         DataError: `folder` holds something already, or cannot be written.
     """
     rows = ["star,file,type,period,amplitude"]

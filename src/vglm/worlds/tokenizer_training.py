@@ -70,8 +70,8 @@ def build_sentencepiece_model(
     normal = (normaliser.normalize(text.replace("\n", LINE_BREAK)) for text in texts)
     parts = [part for text in normal for part in text.split(LINE_BREAK)]
     counts = Counter("".join(parts))
-    wanted = {"▁", *"".join(map(normaliser.normalize, characters))}
-    counts.update(dict.fromkeys(wanted - set(counts), 0))
+    required = {"▁", *"".join(map(normaliser.normalize, characters))}
+    counts.update(dict.fromkeys(required - set(counts), 0))
     room = vocab_size - len(HEAD) - len(counts) - len(TAIL)
     if room < 0:
         raise ValueError(

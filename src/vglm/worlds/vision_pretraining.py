@@ -2,7 +2,7 @@
 
 The original starts from EVA-CLIP and from BLIP-2's first stage, which learn what is in a picture without a language
 model. Here the scene world says what is in a picture: linear heads on the patches and on the queries name kind, colour,
-count and place, and are thrown away afterwards. Without this stage the tiny model did not yet tell shapes apart after
+count and place, and are thrown away afterwards. Without this stage the tiny model could not distinguish shapes after
 48,000 pre-training samples.
 """
 
@@ -76,7 +76,7 @@ def pretrain_vision(
     learning_rate: float,
     seed: int,
 ) -> float:
-    """Train vision transformer, query tokens and Q-Former, in place, to tell what is in a scene.
+    """Train vision transformer, query tokens and Q-Former, in place, to recognise what is in a scene.
 
     Args:
         model: The model without its head; the language model and the projection stay as they are.
@@ -87,8 +87,8 @@ def pretrain_vision(
         seed: Of the scenes and the heads.
 
     Returns:
-        Share of the last 20 batches' scenes (seen for the first time) whose four attributes are all told right from the
-        queries.
+        Share of the last 20 batches' scenes (seen for the first time) whose four attributes are all predicted
+        correctly from the queries.
     """
     torch.manual_seed(seed)
     heads = nn.ModuleList(
@@ -105,13 +105,13 @@ def pretrain_vision(
         patches = model.vision_model(pixels).last_hidden_state
         queries = model.query_tokens.expand(len(pixels), -1, -1)
         queries = model.qformer(query_embeds=queries, encoder_hidden_states=patches).last_hidden_state
-        (patch_loss, _), (query_loss, found) = heads[0](patches, attributes), heads[1](queries, attributes)
+        (patch_loss, _), (query_loss, correct) = heads[0](patches, attributes), heads[1](queries, attributes)
         (patch_loss + query_loss).backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        right = [*right[-19:], found.float().mean().item()]
+        right = [*right[-19:], correct.float().mean().item()]
         progress.set_postfix(right=f"{sum(right) / len(right):.3f}", loss=f"{query_loss.item():.3f}")
     return sum(right) / len(right)
 

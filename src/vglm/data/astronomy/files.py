@@ -110,8 +110,8 @@ def _read_csv(path: Path, star: str | None, magnitudes: bool | None) -> LightCur
     try:
         text = read_bytes(path, advice="Bring the file again.", limit=_LARGEST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as err:
-        found = f"byte {err.start} that is no UTF-8"
-        raise DataError(f"expected {path.name} to be text, found {found}; fix: save it as CSV") from err
+        actual = f"byte {err.start} that is no UTF-8"
+        raise DataError(f"expected {path.name} to be text, found {actual}; fix: save it as CSV") from err
     numbered = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
     first = next((index for index, (_, line) in enumerate(numbered) if not line.lstrip().startswith("#")), 0)
     comment = numbered[first - 1][1].lstrip(" \t#").strip() if first else ""
@@ -132,7 +132,7 @@ def _read_csv(path: Path, star: str | None, magnitudes: bool | None) -> LightCur
     used = [time, light] if error is None else [time, light, error]
     values: list[list[float]] = []
     for number, cells in rows:
-        numbers = [_number(cells[each]) if each < len(cells) else None for each in used]
+        numbers = [_number(cells[column]) if column < len(cells) else None for column in used]
         if None in numbers:
             bad = numbers.index(None)
             shown = repr(cells[used[bad]]) if used[bad] < len(cells) else f"{len(cells)} columns"
@@ -140,21 +140,21 @@ def _read_csv(path: Path, star: str | None, magnitudes: bool | None) -> LightCur
                 f"expected a number in column {used[bad] + 1} of line {number} of {path.name}, found {shown};"
                 " fix: correct the line, or leave the cell empty where nothing was measured"
             )
-        values.append([each for each in numbers if each is not None])
+        values.append([number for number in numbers if number is not None])
     table = np.array(values, dtype=float).reshape(len(values), len(used))
     spread = table[:, 2] if error is not None else None
     if not is_named and magnitudes is None:
         _refuse_magnitudes(path, table[:, 1])
     if is_magnitude:
-        known = table[np.isfinite(table[:, 1]), 1]
+        finite = table[np.isfinite(table[:, 1]), 1]
         with np.errstate(over="ignore", invalid="ignore"):  # an absurd magnitude becomes no number, and is dropped
-            table[:, 1] = 10 ** (-0.4 * (table[:, 1] - (np.median(known) if len(known) else 0.0)))
+            table[:, 1] = 10 ** (-0.4 * (table[:, 1] - (np.median(finite) if len(finite) else 0.0)))
             spread = None if spread is None else spread * table[:, 1] * 0.4 * math.log(10)
     return LightCurve.clean(star or path.name.split(".")[0], table[:, 0], table[:, 1], spread)
 
 
 def _names_columns(titles: list[str], count: int) -> bool:
-    """Whether the words of a comment are the names of so many columns."""
+    """Whether the words of a comment are the names of that many columns."""
     return len(titles) == count and bool({*titles} & {*_TIME}) and bool({*titles} & {*_FLUX, *_MAGNITUDE})
 
 
@@ -163,9 +163,8 @@ def _refuse_magnitudes(path: Path, light: Numbers) -> None:
     light = light[np.isfinite(light)]
     if len(light) and light.min() > 0 and _MAGNITUDES[0] <= np.median(light) and light.max() <= _MAGNITUDES[1]:
         raise DataError(
-            f"expected columns with names in {path.name}, found values from {light.min():g} to {light.max():g} without,"
-            " which may be magnitudes; fix: write `time,mag` or `time,flux` above them, or set"
-            " dataset.options.magnitudes=true (or false, for flux)"
+            f"expected columns with names, found values from {light.min():g} to {light.max():g}, maybe magnitudes; fix:"
+            f" dataset.options.magnitudes=true (false: flux), or `time,mag` or `time,flux` above them in {path.name}"
         )
 
 
@@ -191,7 +190,7 @@ def _columns(path: Path, names: list[str]) -> tuple[int, int, int | None, bool]:
     """Positions of time, light and error, and whether the light is in magnitudes."""
 
     def find(choices: tuple[str, ...]) -> int | None:
-        return next((names.index(each) for each in choices if each in names), None)
+        return next((names.index(choice) for choice in choices if choice in names), None)
 
     time, flux, magnitude = find(_TIME), find(_FLUX), find(_MAGNITUDE)
     if magnitude is None:

@@ -1,10 +1,10 @@
 """A star's light curve, and what astronomers read from it before they name its type: period and amplitude.
 
     curve = LightCurve("KIC 3733346", time, flux)       days; flux in any unit, from here on relative to its median
-    found = measure(curve)
-    found.period_days        0.682      the main period: Lomb-Scargle, then a check of its multiples
-    found.amplitude_mag      1.02       from faintest to brightest
-    found.spectrum           amplitude at each of `found.frequencies`, cycles per day
+    measured = measure(curve)
+    measured.period_days     0.682      the main period: Lomb-Scargle, then a check of its multiples
+    measured.amplitude_mag   1.02       from faintest to brightest
+    measured.spectrum        amplitude at each of `measured.frequencies`, cycles per day
 
 Lomb-Scargle fits one sine. An eclipsing binary with two nearly equal eclipses fits it best at half its orbital period,
 one with narrow eclipses at a third or a quarter. So the multiples of the best period are tried too, and the one that
@@ -154,7 +154,7 @@ def measure(curve: LightCurve) -> Measurement:
             " outliers out"
         )
     frequencies = lowest + step * np.arange(int(number) + 1, dtype=np.float64)
-    with np.errstate(all="ignore"):  # of fluxes that no star has; told below
+    with np.errstate(all="ignore"):  # of fluxes that no star has; reported below
         spectrum = _amplitudes(curve, frequencies)
         faintest, brightest = np.percentile(curve.flux, [0.5, 99.5])
     if not (np.isfinite(spectrum).all() and 0 < brightest < np.inf):

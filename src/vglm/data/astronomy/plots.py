@@ -48,12 +48,12 @@ _PANEL = (28, 32, 48)
 _ROWS = 64  # the star view is laid out in 64ths of its height, in eighths where it matters to patches of 8 pixels
 
 
-def draw(curve: LightCurve, found: Measurement, *, view: View = "star", size: int = 64) -> Image.Image:
+def draw(curve: LightCurve, measurement: Measurement, *, view: View = "star", size: int = 64) -> Image.Image:
     """Draw a light curve.
 
     Args:
         curve: The light curve.
-        found: What `measure` says of it.
+        measurement: What `measure` says of it.
         view: What to show, see above.
         size: Width and height in pixels, at least 32. Strokes grow with it.
 
@@ -69,7 +69,7 @@ def draw(curve: LightCurve, found: Measurement, *, view: View = "star", size: in
         raise ConfigError(f"size must be at least 32 pixels, got {size}.")
     picture = Image.new("RGB", (size, size), _BACKGROUND)
     pen = ImageDraw.Draw(picture)
-    colour = period_colour(found.period_days)
+    colour = period_colour(measurement.period_days)
 
     def rows(first: int, last: int) -> tuple[int, int]:
         return round(first * size / _ROWS), round(last * size / _ROWS)
@@ -77,14 +77,14 @@ def draw(curve: LightCurve, found: Measurement, *, view: View = "star", size: in
     if view == "raw":
         _draw_band(pen, curve.time - curve.time[0], curve.flux, rows(0, 64), size, colour)
     elif view == "folded":
-        _draw_band(pen, fold(curve, found.period_days), curve.flux, rows(0, 64), size, colour)
+        _draw_band(pen, fold(curve, measurement.period_days), curve.flux, rows(0, 64), size, colour)
     elif view == "periodogram":
-        _draw_spectrum(pen, found, rows(0, 64), size)
+        _draw_spectrum(pen, measurement, rows(0, 64), size)
     else:
-        _draw_band(pen, fold(curve, found.period_days), curve.flux, rows(0, 32), size, colour)
-        _draw_spectrum(pen, found, rows(32, 48), size)
-        period = _place(found.period_days, SHORTEST_DAYS, LONGEST_DAYS)
-        amplitude = _place(found.amplitude_mag, FAINTEST_MAG, BRIGHTEST_MAG)
+        _draw_band(pen, fold(curve, measurement.period_days), curve.flux, rows(0, 32), size, colour)
+        _draw_spectrum(pen, measurement, rows(32, 48), size)
+        period = _place(measurement.period_days, SHORTEST_DAYS, LONGEST_DAYS)
+        amplitude = _place(measurement.amplitude_mag, FAINTEST_MAG, BRIGHTEST_MAG)
         _draw_bar(pen, period, rows(48, 56), size, _hue(period))
         _draw_bar(pen, amplitude, rows(56, 64), size, _hue(amplitude))
     return picture
@@ -126,15 +126,15 @@ def _draw_band(
             pen.rectangle((column, bottom - 1 - stroke - round(high), column, bottom - 1 - round(low)), fill=colour)
 
 
-def _draw_spectrum(pen: ImageDraw.ImageDraw, found: Measurement, rows: tuple[int, int], size: int) -> None:
+def _draw_spectrum(pen: ImageDraw.ImageDraw, measurement: Measurement, rows: tuple[int, int], size: int) -> None:
     """The highest amplitude in each column and its neighbours: height its square root, colour that of the period."""
     top, bottom = rows
     pen.rectangle((0, top, size - 1, bottom - 1), fill=_PANEL)
-    share: NDArray[np.float64] = np.log(found.frequencies / LOWEST_FREQUENCY)
+    share: NDArray[np.float64] = np.log(measurement.frequencies / LOWEST_FREQUENCY)
     columns = np.floor(share / np.log(HIGHEST_FREQUENCY / LOWEST_FREQUENCY) * size).astype(int)
     highest = np.zeros(size)
     inside = (columns >= 0) & (columns < size)
-    np.maximum.at(highest, columns[inside], found.spectrum[inside])
+    np.maximum.at(highest, columns[inside], measurement.spectrum[inside])
     reach = max(1, round(size / _ROWS))  # a peak is a stroke of at least three columns
     highest = np.max([np.roll(np.pad(highest, reach), shift) for shift in range(-reach, reach + 1)], axis=0)
     highest = highest[reach:-reach]

@@ -1,12 +1,12 @@
-"""What is asked about a star, in Chinese and English, and the one right answer.
+"""Questions about a star, in Chinese and English, each with its one right answer.
 
     question    Chinese, answer                                    English, answer
     type        这颗星是什么类型的变星？  天琴座RR型变星。         What type of variable star is this?  RR Lyrae star.
     period      它的光变周期大约是多少？  约0.5天。                What is its period?  About 0.5 days.
     amplitude   它的光变幅度大约是多少？  约1星等。                What is its amplitude?  About 1 mag.
 
-Periods and amplitudes are told to the nearest of 1, 2 and 5 times a power of ten: as finely as a picture of 64 pixels
-can be read, and so that exact match means something.
+Periods and amplitudes are rounded to the nearest of 1, 2 and 5 times a power of ten: as finely as a picture of 64
+pixels can be read, and so that exact match means something.
 """
 
 import difflib
@@ -70,8 +70,8 @@ def find_type(name: str) -> str | None:
     key, or None.
     """
     plain = _plain(name)
-    for key, each in TYPES.items():
-        if plain in {_plain(key), _plain(each.english), _plain(each.chinese), *each.codes}:
+    for key, type in TYPES.items():
+        if plain in {_plain(key), _plain(type.english), _plain(type.chinese), *type.codes}:
             return key
     head = plain.replace(":", "/").split("/")[0]
     return find_type(head) if head != plain else None
@@ -79,12 +79,12 @@ def find_type(name: str) -> str | None:
 
 def type_fault(name: str) -> tuple[str, str, str]:
     """What was expected, found and is to be done about a type that is not in `TYPES`."""
-    known = [
+    names = [
         *TYPES,
-        *(each.english for each in TYPES.values()),
-        *(code for each in TYPES.values() for code in each.codes),
+        *(type.english for type in TYPES.values()),
+        *(code for type in TYPES.values() for code in type.codes),
     ]
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, names, n=1)
     fix = f"write {close[0]!r}" if close else "correct it, or keep your own names with dataset.options.other_types=true"
     return f"a type among {', '.join(TYPES)} or a catalogue's code for one", repr(name), fix
 
@@ -93,7 +93,7 @@ def ask(question: Question, value: str | float, language: Language, star: str) -
     """One question and its answer.
 
     Args:
-        question: What is asked.
+        question: The question.
         value: For "type" a key of `TYPES`, or any other name, which is then the answer in both languages; for "period"
             days, for "amplitude" magnitudes.
         language: Of question and answer.
@@ -125,9 +125,9 @@ def about(value: float) -> str:
         raise DataError(f"expected a positive number, found {value:g}")
     power = math.floor(math.log10(value))
     steps = [(step, power) for step in (1, 2, 5)] + [(1, power + 1)]
-    step, power = min(steps, key=lambda each: abs(math.log10(value) - math.log10(each[0]) - each[1]))
+    step, power = min(steps, key=lambda pair: abs(math.log10(value) - math.log10(pair[0]) - pair[1]))
     return f"{step * 10**power:d}" if power >= 0 else f"{step * 10.0**power:.{-power}f}"
 
 
 def _plain(name: str) -> str:
-    return "".join(each for each in name.upper() if each not in " -_")
+    return "".join(character for character in name.upper() if character not in " -_")

@@ -1,4 +1,4 @@
-"""Where a sample's light curve is, for whoever needs more than its picture: `Sample.meta["light_curve"]`.
+"""A reference from a sample to its light curve, beside the picture made of it: `Sample.meta["light_curve"]`.
 
 series = keep_series(file, flux="auto", magnitudes=None)        a text, for `Sample.meta`
 open_series(series, "KIC 3733346")                              the `LightCurve`
@@ -22,21 +22,21 @@ def keep_series(file: Path, *, flux: FluxColumn, magnitudes: bool | None) -> str
     return json.dumps({"file": str(file), "flux": flux, "magnitudes": magnitudes})
 
 
-def open_series(kept: str | Callable[[], LightCurve], star: str) -> LightCurve:
+def open_series(series: str | Callable[[], LightCurve], star: str) -> LightCurve:
     """The light curve.
 
     Args:
-        kept: From `keep_series`; or what simulates it.
+        series: From `keep_series`; or what simulates it.
         star: The star's name.
 
     Raises:
         DataError: The file cannot be read any more, or the text is not from `keep_series`.
     """
-    if callable(kept):
-        return kept()
+    if callable(series):
+        return series()
     try:
-        told: dict[str, Any] = json.loads(kept)
-        file, options = Path(told["file"]), {name: told[name] for name in ("flux", "magnitudes")}
+        settings: dict[str, Any] = json.loads(series)
+        file, options = Path(settings["file"]), {name: settings[name] for name in ("flux", "magnitudes")}
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise DataError(f"{star}: {SERIES!r} does not say where a light curve is, but {kept[:100]!r}.") from error
+        raise DataError(f"{star}: {SERIES!r} does not say where a light curve is, but {series[:100]!r}.") from error
     return read_light_curve(file, star=star, **options)

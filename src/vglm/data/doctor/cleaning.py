@@ -29,7 +29,7 @@ from vglm.data.doctor.checks import leaks, repeated_rows
 from vglm.data.doctor.diagnosis import Diagnosis
 from vglm.data.doctor.survey import Survey
 from vglm.data.doctor.texts import Mark
-from vglm.data.readers.unread import KEPT, is_asked
+from vglm.data.readers.unread import KEPT, affects_question
 from vglm.data.sample import Sample
 from vglm.data.slices import ImageSlice
 from vglm.data.windowing import WINDOW_KEY
@@ -208,6 +208,6 @@ def _record(sample: Sample, changes: _Changes) -> dict[str, Any]:
             record[f"meta_{key}" if _TAKEN.fullmatch(key) else key] = value
     if sample.window is not None:
         record[WINDOW_KEY] = sample.window.record()
-    if kept := [key for key in record if key not in ("question", "answer", "history") and is_asked(key)]:
-        record[KEPT] = kept
+    if keys := [key for key in record if key not in ("question", "answer", "history") and affects_question(key)]:
+        record[KEPT] = keys
     return record

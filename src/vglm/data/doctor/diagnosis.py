@@ -47,7 +47,7 @@ class Diagnosis:
     @property
     def severity(self) -> Severity:
         """That of the worst finding: the exit code."""
-        return max((each.severity for each in self.findings), default=Severity.NOTE)
+        return max((finding.severity for finding in self.findings), default=Severity.NOTE)
 
     @property
     def facts(self) -> dict[str, str]:
@@ -77,7 +77,7 @@ class Diagnosis:
     @property
     def verdict(self) -> str:
         """The outcome in a sentence."""
-        warnings = sum(each.severity is Severity.WARNING for each in self.findings)
+        warnings = sum(finding.severity is Severity.WARNING for finding in self.findings)
         if self.severity is Severity.UNUSABLE:
             return "Unusable: no row is left to train on."
         if not warnings:
@@ -107,10 +107,10 @@ def examine(
         format: The format's name; recognised by the content if None.
         image_dir: Where the pictures lie; beside the file if None.
         options: The format's own options.
-        other_tasks: Other data that is to be trained or tested along with this, for questions that both ask.
+        other_tasks: Other data that is to be trained or tested along with this, for questions in both.
         count_tokens: Measures a sample; tokens are not counted if None.
         counted_with: Whose tokens these are, for the report.
-        max_length: Tokens that a sample may have; nothing is said of truncation if None.
+        max_length: Tokens that a sample may have; truncation is not checked if None.
         with_pictures: Whether to decode the pictures; without, only what the rows say is checked.
         workers: Processes that decode; one for each core if None.
 
@@ -123,8 +123,8 @@ def examine(
     """
     source = _open_source(path, format, image_dir, dict(options or {}))
     others = {
-        str(each): (row for part in _open_source(each, None, None, {}).parts for row in part.rows)
-        for each in other_tasks
+        str(task): (row for part in _open_source(task, None, None, {}).parts for row in part.rows)
+        for task in other_tasks
     }
     with survey_rows(source, count_tokens, others) as survey:
         if with_pictures:
@@ -159,9 +159,9 @@ def _run(survey: Survey, checks: Sequence[Check], usable: int, counted_with: str
         if check.needs is not None and not is_there[check.needs]:
             left_out[check.title] = _NOT_CHECKED[check.needs]
             continue
-        found = list(check.run(survey))
-        findings += found
-        if all(each.severity is Severity.NOTE for each in found):
+        results = list(check.run(survey))
+        findings += results
+        if all(finding.severity is Severity.NOTE for finding in results):
             clean.append(check.title)
     return Diagnosis(survey, findings, clean, left_out, counted_with, usable)
 
@@ -188,16 +188,16 @@ def _open_source(path: str | Path, format: str | None, image_dir: Path | None, o
 
 def _files_of_splits(folder: Path) -> dict[Path, str | None]:
     """The files that are named after a split, with our name for it; else the one file that is of a known format."""
-    found: dict[Path, str | None] = {}
+    splits: dict[Path, str | None] = {}
     files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in _DATA_SUFFIXES and file.is_file()]
     for file in files:
         split = RETENTION if file.stem in (RETENTION, "probe") else split_name(file.stem)
         if split is not None:
-            found[file] = split
-    if found:
-        return found
-    known = [file for file in files if any(reader.recognises(file) for reader in formats().values())]
-    if len(known) > 1:
-        names = ", ".join(file.name for file in known)
+            splits[file] = split
+    if splits:
+        return splits
+    readable = [file for file in files if any(reader.recognises(file) for reader in formats().values())]
+    if len(readable) > 1:
+        names = ", ".join(file.name for file in readable)
         raise DataError(f"{folder} holds several data sets: {names}. Pass one of these files.")
-    return dict.fromkeys(known)
+    return dict.fromkeys(readable)

@@ -1,4 +1,4 @@
-"""Tell a diagnosis in the terminal and as two pages: `index.html` with the findings, `thumbnails.html` with pictures.
+"""Show a diagnosis in the terminal and as two pages: `index.html` with the findings, `thumbnails.html` with pictures.
 
 The pages hold their images and need no network: a policy in their heads lets them load and run nothing.
 """
@@ -89,7 +89,7 @@ def write_report(diagnosis: Diagnosis, folder: Path) -> Path:
         "words": _WORDS,
         "style": Markup(environment.loader.get_source(environment, "doctor.css")[0]),
     }
-    findings = [(each, [_shown(example) for example in each.examples]) for each in _worst_first(diagnosis)]
+    findings = [(finding, [_shown(example) for example in finding.examples]) for finding in _worst_first(diagnosis)]
     index = environment.get_template("index.html.j2").render(**context, findings=findings)
     thumbnails, total = _thumbnails(diagnosis)
     contact_sheet = environment.get_template("thumbnails.html.j2").render(**context, thumbnails=thumbnails, total=total)
@@ -99,7 +99,7 @@ def write_report(diagnosis: Diagnosis, folder: Path) -> Path:
 
 
 def _worst_first(diagnosis: Diagnosis) -> list[Finding]:
-    return sorted(diagnosis.findings, key=lambda each: -each.severity)
+    return sorted(diagnosis.findings, key=lambda finding: -finding.severity)
 
 
 def _print_finding(finding: Finding, console: Console) -> None:

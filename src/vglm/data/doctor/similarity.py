@@ -27,7 +27,7 @@ _CROWD = 128
 _MAX_CELL_DIFFERENCE = 24
 _MAX_COLOUR_DIFFERENCE = 12
 _MIN_STEP = 2.0  # grey levels; what is fainter is noise of the compression
-# Neighbouring bits tell the same; dealing them out in a fixed random order gives every band some of each region.
+# Neighbouring bits are correlated; dealing them out in a fixed random order gives every band some of each region.
 _ORDER = np.random.default_rng(0).permutation(2 * GRID * (GRID - 1))
 
 

@@ -176,7 +176,7 @@ class Survey:
 
     @property
     def was_decoded(self) -> bool:
-        """Whether the pictures were looked at, so that they can be told apart by content."""
+        """Whether the pictures were looked at, so that they can be compared by content."""
         return len(self.pictures) == len(self.images)
 
     @cached_property
@@ -286,7 +286,7 @@ def survey_rows(
                 _samples=samples,
                 _bad=bad,
                 ids=ids,
-                other_tasks={place: _question_hashes(each) for place, each in (other_tasks or {}).items()},
+                other_tasks={place: _question_hashes(task) for place, task in (other_tasks or {}).items()},
             )
 
 
@@ -296,8 +296,8 @@ def hash_text(text: str) -> int:
 
 
 def _question_hashes(rows: Iterable[Sample | BadRow]) -> NDArray[np.uint64]:
-    found = array("Q", (hash_text(normalise(row.question)) for row in rows if isinstance(row, Sample)))
-    return np.unique(np.frombuffer(found, np.uint64))
+    hashes = array("Q", (hash_text(normalise(row.question)) for row in rows if isinstance(row, Sample)))
+    return np.unique(np.frombuffer(hashes, np.uint64))
 
 
 def _describe(

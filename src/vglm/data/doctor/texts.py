@@ -94,10 +94,10 @@ def unresolved_in(question: str) -> bool:
 
 def evidence(text: str) -> str:
     """The passage that made `marks_of` or `unresolved_in` object, with a little of what stands around it."""
-    found = _BOILERPLATE.search(text) or _UNRESOLVED.search(text) or _GARBLED.search(text)
-    if found is None or len(text) <= 100:
+    match = _BOILERPLATE.search(text) or _UNRESOLVED.search(text) or _GARBLED.search(text)
+    if match is None or len(text) <= 100:
         return text
-    begin, end = max(0, found.start() - 40), min(len(text), found.end() + 40)
+    begin, end = max(0, match.start() - 40), min(len(text), match.end() + 40)
     return f"{'…' if begin else ''}{text[begin:end]}{'…' if end < len(text) else ''}"
 
 

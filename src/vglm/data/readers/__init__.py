@@ -1,7 +1,7 @@
-"""Read a file or folder in any known format, told apart by its content, into samples and bad rows.
+"""Read a file or folder in any known format, detected by its content, into samples and bad rows.
 
     read("data/openi/openi-zh.json")            yields a Sample for a good row and a BadRow for another
-    read_samples("data/openi/openi-zh.json")    yields samples, and tells all bad rows in one DataError at the end
+    read_samples("data/openi/openi-zh.json")    yields samples, and reports all bad rows in one DataError at the end
 
 A format is one module of this package with the four names of `Reader`; one that is added is found by its name alone.
 """
@@ -78,7 +78,7 @@ def formats() -> dict[str, Reader]:
     Returns:
         The modules of this package that are readers, by name, sorted.
     """
-    modules = (importlib.import_module(f"{__name__}.{each.name}") for each in pkgutil.iter_modules(__path__))
+    modules = (importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__))
     readers = {module.NAME: cast(Reader, module) for module in modules if hasattr(module, "NAME")}
     return dict(sorted(readers.items()))
 
@@ -104,11 +104,11 @@ def recognise(path: str | Path, columns: Mapping[str, Any] | None = None) -> Rea
             f"{path} does not exist. Pass a file or a folder, or {HUB_PREFIX}owner/name for a data set of the hub."
         )
     _check_kind(path)
-    known = dict(formats())
-    described = known.pop(llama_factory.NAME)
+    readers = dict(formats())
+    described = readers.pop(llama_factory.NAME)
     if described.recognises(path) and not columns:
         return described
-    matches = [reader for reader in known.values() if reader.recognises(path)]
+    matches = [reader for reader in readers.values() if reader.recognises(path)]
     if columns and path.is_file() and not any(_COLUMNS in _options_of(reader) for reader in matches):
         matches = [formats()["jsonl" if peek_json(path).kind != "other" else "csv"]]
     if len(matches) == 1:
@@ -162,11 +162,11 @@ def read(
     if not is_hub_name(path):
         _check_kind(place)
     rule = options.pop(_WINDOW, getattr(reader, "WINDOW", None))
-    kept = {*_names(options.pop(_KEEP, None)), *getattr(reader, "KEPT", ()), *_own_keys(options)}
+    keep = {*_names(options.pop(_KEEP, None)), *getattr(reader, "KEPT", ()), *_own_keys(options)}
     rows = reader.read(
         place, image_dir=None if image_dir is None else Path(image_dir), name=name or place.name, **options
     )
-    rows = map(refuse_half_characters, (refuse_unread(row, kept) for row in rows))
+    rows = map(refuse_half_characters, (refuse_unread(row, keep) for row in rows))
     if rule is not None:
         check_rule(rule)
     return (add_window(row, rule) if isinstance(row, Sample) else row for row in rows)
@@ -222,7 +222,7 @@ def read_samples(
 
     Raises:
         ConfigError: As `read`.
-        DataError: As `read`; after the last row: there were bad rows, all told in one message, or no sample is left.
+        DataError: As `read`; after the last row: there were bad rows, all in one message, or no sample is left.
     """
     rows = read(path, format=format, image_dir=image_dir, name=name, **options)
     return only_samples(path, rows, skip_missing=skip_missing)
@@ -257,11 +257,11 @@ def _rename_english(options: dict[str, Any]) -> None:
 
 
 def _check_options(reader: Reader, options: dict[str, Any]) -> None:
-    known = [*_options_of(reader), _WINDOW, _KEEP]
+    allowed = [*_options_of(reader), _WINDOW, _KEEP]
     for option in options:
-        if option not in known:
-            close = difflib.get_close_matches(option, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"its options: {', '.join(known) or 'none'}."
+        if option not in allowed:
+            close = difflib.get_close_matches(option, allowed, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"its options: {', '.join(allowed) or 'none'}."
             raise ConfigError(f"dataset.options.{option}: the format {reader.NAME} has no such option; {hint}")
 
 
@@ -274,19 +274,19 @@ def _names(keep: Any) -> list[str]:
 
 
 def _own_keys(options: dict[str, Any]) -> list[str]:
-    """What the format's options say of keys that would otherwise be asked."""
+    """Keys that the format's options declare as no part of the question."""
     return ["system"] if options.get("system") == "meta" else []
 
 
 def _options_of(reader: Reader) -> list[str]:
     """The keyword arguments of a format's `read`, also those it takes as a typed dictionary."""
-    known: list[str] = []
+    names: list[str] = []
     for name, parameter in inspect.signature(reader.read).parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            known += (each for typed in get_args(parameter.annotation) for each in get_type_hints(typed))
+            names += (hint for typed in get_args(parameter.annotation) for hint in get_type_hints(typed))
         elif name not in ("path", "image_dir", "name"):
-            known.append(name)
-    return known
+            names.append(name)
+    return names
 
 
 def _list_formats() -> str:

@@ -6,8 +6,8 @@ r"""Read Arrow tables where they lie: an Arrow file, or a folder that `datasets`
     {"image": {"bytes": b"\x89PNG...", "path": "0001.png"}, "question": "How many cats?", "answer": "Two."}
 
 The table is memory-mapped, so its size does not matter. An embedded picture is neither copied nor decoded but read from
-the file when it is needed (`ImageSlice`), which a compressed table does not allow. Which column is what is told by
-options or guessed as for any table (`vglm.data.readers.columns`), messages too; class labels become their names.
+the file when it is needed (`ImageSlice`), which a compressed table does not allow. Column roles are given by
+options or inferred as for any table (`vglm.data.readers.columns`), messages too; class labels become their names.
 
 Source: https://arrow.apache.org/docs/format/Columnar.html and huggingface/datasets:src/datasets/arrow_writer.py.
 """
@@ -57,7 +57,7 @@ def read(
 
     Raises:
         ConfigError: An option has a value that it cannot have.
-        DataError: A file is missing or no Arrow table, its columns cannot be told apart, or it has embedded pictures
+        DataError: A file is missing or no Arrow table, its columns are ambiguous, or it has embedded pictures
             and is compressed.
     """
     splits = _saved_files(path) if path.is_dir() else {"": [path]}
@@ -142,9 +142,9 @@ def read_split(
 def to_text(value: Any) -> Any:
     """A table's value as JSON can hold it; dates and the like as text, not-a-number as null, bytes as their number."""
     if isinstance(value, dict):
-        return {str(key): to_text(each) for key, each in value.items() if each is not None}
+        return {str(key): to_text(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
-        return [to_text(each) for each in value]
+        return [to_text(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, bytes):
@@ -169,7 +169,7 @@ def _saved_files(path: Path) -> dict[str, list[Path]]:
 
 
 def _listed_files(folder: Path) -> list[Path]:
-    return [folder / _plain(each["filename"]) for each in read_json(folder / "state.json")["_data_files"]]
+    return [folder / _plain(file["filename"]) for file in read_json(folder / "state.json")["_data_files"]]
 
 
 def _plain(name: str) -> str:
@@ -191,7 +191,7 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
             reader = pa.ipc.open_file(whole) if start == _FILE_MAGIC else pa.ipc.open_stream(whole)
             labels = _class_labels(reader.schema)
             batches = (
-                (reader.get_batch(each) for each in range(reader.num_record_batches))
+                (reader.get_batch(index) for index in range(reader.num_record_batches))
                 if start == _FILE_MAGIC
                 else reader
             )
@@ -202,8 +202,8 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
                 for first in range(0, batch.num_rows, _ROWS_AT_ONCE):
                     part = batch.slice(first, _ROWS_AT_ONCE)
                     columns = {
-                        name: _values(part.column(place), file, whole, labels.get(name))
-                        for place, name in enumerate(part.schema.names)
+                        name: _values(part.column(index), file, whole, labels.get(name))
+                        for index, name in enumerate(part.schema.names)
                     }
                     for place in range(part.num_rows):
                         yield {name: values[place] for name, values in columns.items()}
@@ -247,7 +247,7 @@ def _values(column: Any, file: Path, whole: Any, labels: list[str] | None) -> li
         return [inner[first:last] if valid else None for first, last, valid in spans]
     values = [to_text(value) for value in column.to_pylist()]
     if labels is not None:
-        return [labels[each] if isinstance(each, int) and 0 <= each < len(labels) else each for each in values]
+        return [labels[value] if isinstance(value, int) and 0 <= value < len(labels) else value for value in values]
     return values
 
 

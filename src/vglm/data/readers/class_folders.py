@@ -44,7 +44,7 @@ _LOOKED_AT = 100
 def recognises(path: Path) -> bool:
     """Whether it is a folder of two folders of pictures or more, without any file of data beside them."""
     try:
-        if not path.is_dir() or any(_is_data(each) for each in path.iterdir() if each.is_file()):
+        if not path.is_dir() or any(_is_data(entry) for entry in path.iterdir() if entry.is_file()):
             return False
         places = _places(path)
         names = {folder.name for _, folder in places}
@@ -71,8 +71,8 @@ def read(
     places = _places(path) if path.is_dir() else []
     classes = sorted({folder.name for _, folder in places})
     if len(classes) < 2:
-        found = ", ".join(classes) or "none"
-        raise DataError(f"{path}: expected folders of two classes or more, found {found}. Pass the folder above them.")
+        actual = ", ".join(classes) or "none"
+        raise DataError(f"{path}: expected folders of two classes or more, found {actual}. Pass the folder above them.")
     own: dict[Language, str] = {
         "zh": QUESTION.format("、".join(classes)),
         "en": ENGLISH_QUESTION.format(", ".join(classes)),
@@ -95,29 +95,29 @@ def read(
 def _places(path: Path) -> list[tuple[str | None, Path]]:
     """The classes' folders, each with its split if it lies below one."""
     folders = _folders(path)
-    if folders and all(split_name(each.name) for each in folders):
+    if folders and all(split_name(folder.name) for folder in folders):
         return [(split_name(above.name), folder) for above in folders for folder in _folders(above)]
     return [(None, folder) for folder in folders]
 
 
 def _folders(path: Path) -> list[Path]:
     with os.scandir(path) as entries:
-        names = [each.name for each in entries if each.is_dir() and not each.name.startswith(".")]
+        names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     return [path / name for name in sorted(names)]
 
 
 def _files(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
-        names = [each.name for each in entries if not each.name.startswith(".")]
+        names = [entry.name for entry in entries if not entry.name.startswith(".")]
     return [folder / name for name in sorted(names) if name.lower() not in _IGNORED]
 
 
 def _holds_pictures(folder: Path) -> bool:
     """Whether the first entries of a folder are files, mostly pictures."""
     with os.scandir(folder) as entries:
-        first = [each for each in itertools.islice(entries, _LOOKED_AT) if not each.name.startswith(".")]
-    pictures = [each for each in first if each.name.lower().endswith(_PICTURES)]
-    return 2 * len(pictures) > len(first) and not any(each.is_dir() or _is_data(Path(each.name)) for each in first)
+        first = [entry for entry in itertools.islice(entries, _LOOKED_AT) if not entry.name.startswith(".")]
+    pictures = [entry for entry in first if entry.name.lower().endswith(_PICTURES)]
+    return 2 * len(pictures) > len(first) and not any(entry.is_dir() or _is_data(Path(entry.name)) for entry in first)
 
 
 def _is_data(file: Path) -> bool:

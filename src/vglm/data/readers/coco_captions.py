@@ -62,7 +62,7 @@ def read(
         name = "" if entry is None else check.value(entry.get("file_name"), f"'file_name' of image {row['image_id']}")
         image = check.image(folders, name) if name else None
         joined.add(check, row.get("id"), row, number)
-        ids = {} if entry is None else {each.source: entry[each.source] for each in ids_in(entry)}
+        ids = {} if entry is None else {id_.source: entry[id_.source] for id_ in ids_in(entry)}
         meta = check.meta(ids | {key: value for key, value in row.items() if key != "caption"})
         language, question = questions.about(caption)
         yield check.outcome(
@@ -86,8 +86,8 @@ def _load(path: Path) -> tuple[list[Any], Joined]:
     for key in ("images", "annotations"):
         rows = content.get(key)
         if not isinstance(rows, list) or not rows:
-            found = "an empty list" if rows == [] else kind_of(rows) if key in content else "no such key"
-            raise DataError(f"{path}: expected {key!r} to be a list, found {found}. Pass COCO's caption file.")
+            actual = "an empty list" if rows == [] else kind_of(rows) if key in content else "no such key"
+            raise DataError(f"{path}: expected {key!r} to be a list, found {actual}. Pass COCO's caption file.")
         lists.append(rows)
     images, annotations = lists
     return annotations, Joined.of(images, "id", "entry of 'images'")
@@ -96,6 +96,6 @@ def _load(path: Path) -> tuple[list[Any], Joined]:
 def _find_image(check: RowCheck, image_id: Any, images: Joined) -> dict[str, Any] | None:
     if isinstance(image_id, int | str) and image_id in images:
         return images.find(check, image_id)
-    found = repr(image_id) if isinstance(image_id, int | str) else kind_of(image_id)
-    check.fail("'image_id' to be the 'id' of an entry of 'images'", found, "add the entry, or take the row out")
+    actual = repr(image_id) if isinstance(image_id, int | str) else kind_of(image_id)
+    check.fail("'image_id' to be the 'id' of an entry of 'images'", actual, "add the entry, or take the row out")
     return None

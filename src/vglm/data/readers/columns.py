@@ -1,12 +1,12 @@
-"""Turn the rows of a table (CSV, JSON Lines, Parquet, ...) into samples: which column is what, told or guessed.
+"""Turn the rows of a table (CSV, JSON Lines, Parquet, ...) into samples; the role of each column is given or inferred.
 
 {"image": "cats/1.jpg", "question": "How many cats?", "answer": "Two.", "patient_id": "p7", "split": "val"}
 -> image, turns=(Turn("How many cats?", "Two."),), group="p7", meta={"split": "validation"}
 
-A column is guessed by its name, only if just one fits. A table without a question column needs `question`, unless its
-answers are captions. Columns with no part of their own go into `Sample.meta`. A list of answers, one a person, is kept
-there as `answers` for the VQA accuracy, and the one most people gave (of several the first) is the answer. Rows that
-hold `messages` or LLaVA's `conversations` are read as dialogues.
+A column's role is inferred from its name, only if exactly one column fits. A table without a question column needs
+`question`, unless its answers are captions. Columns with no part of their own go into `Sample.meta`. A list of answers,
+one a person, is kept there as `answers` for the VQA accuracy, and the one most people gave (of several the first) is
+the answer. Rows that hold `messages` or LLaVA's `conversations` are read as dialogues.
 """
 
 import json
@@ -50,7 +50,7 @@ from vglm.errors import ConfigError, DataError
 from vglm.text.prompt import Language
 
 CAPTION_QUESTIONS: Mapping[Language, str] = {"zh": "描述这张图片。", "en": "Describe the picture."}
-"""What is asked of a picture that comes with a caption only."""
+"""The question about a picture that has only a caption."""
 
 _CAPTIONS = ("caption", "text", "txt", "description", "report", "描述", "报告")
 _GUESSES = {
@@ -104,7 +104,7 @@ class ColumnOptions(DialogueOptions, total=False):
         input_column: The column that goes on with the question on a line of its own; `input` beside `instruction`.
         system_column: The column with what comes before the first question; `system` if there is one.
         columns: Several of these in one: `{image: Bild, question: Frage, answer: Antwort}`.
-        question: What is asked in every row of a table without a question column.
+        question: The question of every row of a table without a question column.
     """
 
     image_column: str | None
@@ -154,10 +154,10 @@ class TableReader:
     Attributes:
         dialogues: Reads rows that hold messages, and carries the options of dialogues.
         columns: Which column is what; None where the rows hold messages.
-        question: What is asked where there is no question column.
+        question: The question where there is no question column.
         renamed: Where the rows hold messages: what the columns that were named by the user are called there.
         cells: Goes through a column from the first row on, if it can be read twice.
-        whole: Columns that hold whole numbers only, as far as it was asked.
+        whole: Columns known to hold whole numbers only.
     """
 
     dialogues: DialogueReader
@@ -195,7 +195,7 @@ class TableReader:
             DataError: A named column does not exist, several columns could be the same thing, there is no answer
                 column, or there is no question.
         """
-        dialogue_keys = [each.name for each in fields(DialogueReader)]
+        dialogue_keys = [field.name for field in fields(DialogueReader)]
         dialogues = DialogueReader(
             folders, name, **{key: value for key, value in options.items() if key in dialogue_keys}
         )
@@ -234,17 +234,17 @@ class TableReader:
         check = RowCheck(number)
         several: SeveralImages = self.dialogues.several_images
         answer, people_said = self._answer(check, row, columns.answer)
-        asked = self._asked(check, row, columns)
+        question = self._question_of(check, row, columns)
         history = read_history(check, row.get("history"))
-        given = row.get(columns.image) if columns.image else None
-        images = listed(None if given == "" else given)
+        cell = row.get(columns.image) if columns.image else None
+        images = listed(None if cell == "" else cell)
         refuse_several(check, len(images), several)
         named = len(images)
         answers = [*(turn.answer for turn in history), answer]
         questions = [turn.question for turn in history]
-        if asked is None:
-            asked = CAPTION_QUESTIONS[self._language(row.get("english"), [*questions, *answers])]
-        questions, images = settle_marks(check, [*questions, asked], answers, images)
+        if question is None:
+            question = CAPTION_QUESTIONS[self._language(row.get("english"), [*questions, *answers])]
+        questions, images = settle_marks(check, [*questions, question], answers, images)
         refuse_several(check, 0 if named else len(images), several)
         pictures = find_pictures(check, self.dialogues.folders, images)
         if columns.image is None:
@@ -282,14 +282,14 @@ class TableReader:
         )
         yield from spread_images(sample, pictures, several)
 
-    def _asked(self, check: RowCheck, row: Mapping[str, Any], columns: Columns) -> str | None:
+    def _question_of(self, check: RowCheck, row: Mapping[str, Any], columns: Columns) -> str | None:
         """What a row asks; None where there is only a caption."""
         further = optional_text(check, row, columns.input)
         if columns.question is None or (further and row.get(columns.question) in (None, "")):
-            asked = self.question
+            question = self.question
         else:
-            asked = self._text(check, row, columns.question)
-        return f"{asked}\n{further}" if asked and further else further or asked
+            question = self._text(check, row, columns.question)
+        return f"{question}\n{further}" if question and further else further or question
 
     def _answer(self, check: RowCheck, row: Mapping[str, Any], column: str) -> tuple[str, list[str]]:
         """The answer to learn, and where several people answered all of theirs; what most of them gave is learned."""
@@ -303,9 +303,13 @@ class TableReader:
         if isinstance(value, list) and column not in _CAPTIONS:
             people_said = read_answers(check, value, repr(column))
             return max(people_said, key=people_said.count, default=""), people_said
-        given = row.get(_ANSWERS)
-        if column != _ANSWERS and isinstance(given, list) and any(isinstance(each, str | Mapping) for each in given):
-            return self._text(check, row, column), read_answers(check, given, repr(_ANSWERS))
+        answers = row.get(_ANSWERS)
+        if (
+            column != _ANSWERS
+            and isinstance(answers, list)
+            and any(isinstance(answer, str | Mapping) for answer in answers)
+        ):
+            return self._text(check, row, column), read_answers(check, answers, repr(_ANSWERS))
         return self._text(check, row, column), []
 
     def _text(self, check: RowCheck, row: Mapping[str, Any], column: str) -> str:
@@ -357,23 +361,24 @@ def _named(options: Mapping[str, Any]) -> dict[str, str]:
     return {part: str(column) for part, column in named.items() if column is not None}
 
 
-def _settle(path: Path | str, names: tuple[str, ...], named: Mapping[str, str], asked: str | None) -> Columns:
+def _settle(path: Path | str, names: tuple[str, ...], named: Mapping[str, str], fixed_question: str | None) -> Columns:
     """Find each column's part."""
-    found = {part: _find(path, part, names, named.get(part)) for part in PARTS}
-    group = found["group"]
-    answer, question = found["answer"], found["question"]
-    further = found["input"] or ("input" if question == "instruction" and "input" in names else None)
+    columns = {part: _find(path, part, names, named.get(part)) for part in PARTS}
+    group = columns["group"]
+    answer, question = columns["answer"], columns["question"]
+    further = columns["input"] or ("input" if question == "instruction" and "input" in names else None)
     if answer is None:
         raise DataError(
             f"{path}: expected a column with the answer, such as 'answer', 'label' or 'caption'. {_these(names)} "
-            "Name it in dataset.options.answer_column (dataset.columns.answer)."
+            "Name it: dataset.columns.answer=<name> (of the doctor: --columns answer=<name>)."
         )
-    if question is None and asked is None and answer not in _CAPTIONS:
+    if question is None and fixed_question is None and answer not in _CAPTIONS:
         raise DataError(
-            f"{path}: expected a column with the question, such as 'question' or 'prompt'. {_these(names)} Name it in "
-            "dataset.options.question_column, or set dataset.options.question to what is asked in every row."
+            f"{path}: expected a column with the question, such as 'question' or 'prompt'. {_these(names)} Name it: "
+            "dataset.columns.question=<name> (of the doctor: --columns question=<name>), or set"
+            " dataset.options.question to what is asked in every row."
         )
-    image, split, system = found["image"], found["split"], found["system"]
+    image, split, system = columns["image"], columns["split"], columns["system"]
     return Columns(answer, question, image, group, split, input=further, system=system)
 
 
@@ -381,8 +386,8 @@ def _rename(
     path: Path | str, names: tuple[str, ...], options: Mapping[str, Any], named: Mapping[str, str]
 ) -> dict[str, str]:
     """Of the user's columns those that make sense beside messages, under the names by which dialogues know them."""
-    given = [*(["question"] if options.get("question") is not None else []), *named]
-    for option in given:
+    options_used = [*(["question"] if options.get("question") is not None else []), *named]
+    for option in options_used:
         if option in ("question", "answer", "input"):
             raise ConfigError(f"dataset.options.{option}: {path} holds dialogues, which have their own questions.")
     renamed = {_find(path, part, names, column): part for part, column in named.items()}

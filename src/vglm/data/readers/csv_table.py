@@ -4,7 +4,7 @@
     cats/1.jpg,How many cats are there?,Two.,p7,train
 
 Commas, tabs and semicolons may separate the cells, and Excel's `sep=;` may stand above the header; its empty rows and
-columns at the end are passed over, and `="007"` is the text 007. Which column is what is told by options or guessed
+columns at the end are passed over, and `="007"` is the text 007. Column roles are given by options or inferred
 from the header (`vglm.data.readers.columns`); columns with no part of their own go into `Sample.meta`. A row whose
 picture's cell is empty is text only. In messages a row is the line where it begins, the header being line 1.
 """

@@ -106,7 +106,7 @@ class DialogueReader:
             return
         check = RowCheck(number)
         keys = ("messages",) if "messages" in row or "completion" not in row else ("prompt", "completion")
-        given = listed(row.get("image")) + listed(row.get("images"))
+        pictures = listed(row.get("image")) + listed(row.get("images"))
         named: list[Any] = []
         slots = 0
         messages = []
@@ -116,12 +116,12 @@ class DialogueReader:
             messages.append((role, text))
             named += images
             slots += count
-        if given and named:
+        if pictures and named:
             check.fail("pictures in 'images' or in the messages", "both", "name them in one place")
-        elif slots > len(given):
-            check.fail(f"{slots} images in 'images'", f"{len(given)}", "add them, or take the image entry out")
+        elif slots > len(pictures):
+            check.fail(f"{slots} images in 'images'", f"{len(pictures)}", "add them, or take the image entry out")
         rest = {key: value for key, value in row.items() if key not in (*keys, "image", "images")}
-        yield from self._build(check, messages, given or named, rest)
+        yield from self._build(check, messages, pictures or named, rest)
 
     def _build(
         self, check: RowCheck, messages: list[tuple[str, str]], images: list[Any], rest: dict[str, Any]
@@ -129,9 +129,9 @@ class DialogueReader:
         """Join what a row holds into samples, or into one bad row."""
         questions, answers = _pair(check, messages)
         refuse_several(check, len(images), self.several_images)
-        given = images
-        questions, images = settle_marks(check, questions, answers, given)
-        refuse_several(check, 0 if given else len(images), self.several_images)
+        named = images
+        questions, images = settle_marks(check, questions, answers, named)
+        refuse_several(check, 0 if named else len(images), self.several_images)
         pictures = find_pictures(check, self.folders, images)
         system = [text for role, text in messages if role == "system"]
         if written := optional_text(check, rest, "system"):
@@ -175,9 +175,9 @@ def find_pictures(check: RowCheck, folders: ImageFolders, images: list[Any]) -> 
         if isinstance(image, ImageSlice | Path):
             pictures.append(image)
         elif written := check.value(image, "the image's name"):
-            found = check.image(folders, written)
-            if found is not None:
-                pictures.append(found)
+            picture = check.image(folders, written)
+            if picture is not None:
+                pictures.append(picture)
     return pictures
 
 
@@ -231,13 +231,13 @@ def _messages(check: RowCheck, row: Mapping[str, Any], key: str) -> list[dict[st
     """The row's messages; those that are no objects are a fault."""
     messages = row.get(key)
     if not isinstance(messages, list) or not messages:
-        found = "an empty list" if messages == [] else kind_of(messages) if key in row else "no such key"
-        check.fail(f"{key!r} to be a list of messages", found, "write the dialogue there")
+        actual = "an empty list" if messages == [] else kind_of(messages) if key in row else "no such key"
+        check.fail(f"{key!r} to be a list of messages", actual, "write the dialogue there")
         return []
     for index, message in enumerate(messages, start=1):
         if not isinstance(message, dict):
             check.fail(f"message {index} of {key!r} to be an object", kind_of(message), "write it as an object")
-        elif len(message) > 2 and (unread := [each for each in _UNREAD if message.get(each)]):
+        elif len(message) > 2 and (unread := [key for key in _UNREAD if message.get(key)]):
             check.fail("messages of a role and a text", quote(unread[0]), "write it into the text, or take it out")
     return [message for message in messages if isinstance(message, dict)]
 
@@ -246,8 +246,8 @@ def _role(check: RowCheck, message: Mapping[str, Any], key: str) -> str:
     role = message.get(key)
     if isinstance(role, str) and role.lower() in _ROLES:
         return _ROLES[role.lower()]
-    found = quote(role) if isinstance(role, str) else kind_of(role) if key in message else "no such key"
-    check.fail(f"{key!r} of a message to be system, user or assistant", found, "name one of these roles")
+    actual = quote(role) if isinstance(role, str) else kind_of(role) if key in message else "no such key"
+    check.fail(f"{key!r} of a message to be system, user or assistant", actual, "name one of these roles")
     return ""
 
 
@@ -274,15 +274,15 @@ def _content(check: RowCheck, message: Mapping[str, Any]) -> tuple[str, list[Any
             else:
                 images.append(_name(name))
         else:
-            found = f"type {quote(kind)}" if isinstance(kind, str) else kind_of(part)
-            check.fail("a message's parts to be of type text or image", found, "take the part out")
+            actual = f"type {quote(kind)}" if isinstance(kind, str) else kind_of(part)
+            check.fail("a message's parts to be of type text or image", actual, "take the part out")
     return "\n".join(texts), images, slots
 
 
 def _pair(check: RowCheck, messages: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
     """The questions and their answers; what else there is becomes a fault."""
     if any(not role for role, _ in messages):
-        return [], []  # told already
+        return [], []  # reported already
     dialogue = [(role, text) for role, text in messages if role != "system"]
     first = next((index for index, (role, _) in enumerate(messages) if role != "system"), len(messages))
     if any(role == "system" for role, _ in messages[first:]):

@@ -63,7 +63,7 @@ def refuse_other_encodings(path: Path) -> None:
         with path.open("rb") as file:
             name = name_encoding(file.read(_HEAD_BYTES))
     except OSError:
-        return  # said by whoever reads it
+        return  # reported by the reader
     if name is not None:
         raise DataError(f"{path}: not UTF-8: it is {name}. Save the file as UTF-8.")
 

@@ -6,7 +6,7 @@
     ]
 
 `img` lies beside the file or under `image_dir`; the published prefix `fewshot-data/` may stand before it. Beyond the
-original, a row may leave `img` out or set it to null (text only), say `"english": true`, bring
+original, a row may leave `img` out or set it to null (text only), set `"english": true`, have a
 `"history": [[question, answer], ...]` and a `"system"` text, which comes before the first question, and carry any other
 key, such as `"kind"`, which goes into `Sample.meta`.
 
@@ -67,9 +67,9 @@ def _read_row(row: Any, number: int, folders: ImageFolders, identity: str) -> Sa
     check = RowCheck(number)
     question, answer = check.text(row, "prompt"), check.text(row, "label")
     history = read_history(check, row.get("history"))
-    given = [] if row.get("img") is None else [row["img"]]
+    pictures = [] if row.get("img") is None else [row["img"]]
     answers = [*(turn.answer for turn in history), answer]
-    questions, named = settle_marks(check, [*(turn.question for turn in history), question], answers, given)
+    questions, named = settle_marks(check, [*(turn.question for turn in history), question], answers, pictures)
     image: Path | None = None
     written = ""
     if len(named) > 1:

@@ -77,7 +77,7 @@ def read(
 
     Raises:
         ConfigError: An option has a value that it cannot have.
-        DataError: The data set cannot be had, or its columns cannot be told apart.
+        DataError: The data set cannot be had, or its columns are ambiguous.
     """
     from datasets import config
 
@@ -141,13 +141,13 @@ def read_with_datasets(
     splits = dict(loaded) if isinstance(loaded, dict) else {split or "": loaded}
     folders = ImageFolders(beside, image_dir)
     if not streaming:
-        files = {each: [Path(file["filename"]) for file in table.cache_files] for each, table in splits.items()}
+        files = {key: [Path(file["filename"]) for file in table.cache_files] for key, table in splits.items()}
         yield from read_tables(path, files, folders, name, limit=limit, **options)
         return
     pictures = Path(cache_dir or datasets.config.HF_DATASETS_CACHE) / "streamed_images"
-    for each, stream in splits.items():
+    for key, stream in splits.items():
         rows = _stream(path, stream, pictures)
-        yield from read_split(path, each if len(splits) > 1 else None, rows, folders, name, limit, **options)
+        yield from read_split(path, key if len(splits) > 1 else None, rows, folders, name, limit, **options)
 
 
 def _stream(path: str | Path, stream: Any, pictures: Path) -> Iterator[dict[str, Any]]:
@@ -155,7 +155,7 @@ def _stream(path: str | Path, stream: Any, pictures: Path) -> Iterator[dict[str,
     import datasets
 
     features = stream.features or {}
-    labels = {key: each for key, each in features.items() if isinstance(each, datasets.ClassLabel)}
+    labels = {key: feature for key, feature in features.items() if isinstance(feature, datasets.ClassLabel)}
     rows = iter(stream.decode(False) if features else stream)
     while True:
         try:
@@ -167,13 +167,13 @@ def _stream(path: str | Path, stream: Any, pictures: Path) -> Iterator[dict[str,
             raise DataError(
                 f"{path}: the stream broke off: {brief(error)}. Try again, or download it whole."
             ) from error
-        yield values | {key: each.int2str(row[key]) for key, each in labels.items() if isinstance(row.get(key), int)}
+        yield values | {key: label.int2str(row[key]) for key, label in labels.items() if isinstance(row.get(key), int)}
 
 
 def _save(value: Any, folder: Path) -> Any:
     """Write an embedded picture, or one on the hub, to a file named after its content; the path takes its place."""
     if isinstance(value, list):
-        return [_save(each, folder) for each in value]
+        return [_save(item, folder) for item in value]
     if isinstance(value, dict) and {"bytes", "path"} == set(value):
         content, place = value["bytes"], value["path"]
         if content is None and isinstance(place, str) and place.rpartition("::")[2].startswith(_HUB_ADDRESSES):

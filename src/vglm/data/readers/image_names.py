@@ -1,10 +1,10 @@
-r"""What stands where a picture's file name is expected: the name as another system writes it, or no name at all.
+r"""Picture file names in data files: resolve spellings of other systems, and explain values that are no file name.
 
 explain("/9j/4AAQSkZJRg...")                             ("the picture itself in base64", "save the image ...")
 find_alike(Path("pets"), "images\\Cat.png ", {})       Alike(pets/images/Cat.png, is_same=True)
 
 Windows separates folders by backslashes, macOS may compose letters of two characters (NFD), spreadsheets leave blanks:
-such a name still means one file. Upper and lower case tell files apart here, so a name of another case is only shown.
+such a name still means one file. File names are case-sensitive here, so a name that differs in case is only suggested.
 """
 
 import contextlib
@@ -95,13 +95,13 @@ def find_alike(root: Path, name: str, listings: Listings) -> Alike | None:
         if os.path.exists(exact := os.path.join(folder, part)):
             folder = exact
             continue
-        found = _list(folder, listings).get(part.casefold(), [])
-        same = [each for each in found if plain(each) == part]
+        matches = _list(folder, listings).get(part.casefold(), [])
+        same = [name for name in matches if plain(name) == part]
         is_same = is_same and bool(same)
-        found = same or found
-        if len(found) != 1:
+        matches = same or matches
+        if len(matches) != 1:
             return None
-        folder = os.path.join(folder, found[0])
+        folder = os.path.join(folder, matches[0])
     return Alike(Path(folder), is_same) if os.path.isfile(folder) else None
 
 

@@ -51,7 +51,7 @@ def read(
     for file in files:
         place = file.relative_to(path).as_posix()
         rows, names = _open(file)
-        chosen: Any = {"image_column": next((each for each in ("file_name", "file_names") if each in names), None)}
+        chosen: Any = {"image_column": next((name for name in ("file_name", "file_names") if name in names), None)}
         if "image" in (options.get("columns") or {}):
             chosen = {}
         chosen |= options
@@ -76,7 +76,7 @@ def _metadata_files(path: Path) -> list[Path]:
     own = [path / name for name in _FILES if (path / name).is_file()]
     if own:
         return own
-    folders = sorted(each for each in path.iterdir() if split_name(each.name) and each.is_dir())
+    folders = sorted(folder for folder in path.iterdir() if split_name(folder.name) and folder.is_dir())
     return [folder / name for folder in folders for name in _FILES if (folder / name).is_file()]
 
 

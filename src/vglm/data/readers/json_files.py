@@ -1,4 +1,4 @@
-"""JSON and JSON Lines for the readers: a whole file read once, or a look at its beginning to tell what it holds.
+"""JSON and JSON Lines for the readers: a whole file read once, or its beginning, to detect what it holds.
 
 peek_json(Path("openi-zh.json"))
 Peek(kind="object", keys=("annotations",), records=({"image_id": "2882_1", "caption": "..."},))
@@ -203,10 +203,10 @@ def load_list(path: Path, shape: str, key: str | None = None) -> list[Any]:
         return rows
     if key is None and rows == []:
         raise DataError(f"{path}: the list is empty. Expected at least one row.")
-    wanted = "a list" if key is None else f"an object with a list {key!r}"
+    expected = "a list" if key is None else f"an object with a list {key!r}"
     keys = f"the keys {', '.join(map(quote, content))}" if key and isinstance(content, dict) else kind_of(content)
     raise DataError(
-        f"{path}: expected {wanted} of {shape}, found {'an empty one' if rows == [] else keys}. Correct the file."
+        f"{path}: expected {expected} of {shape}, found {'an empty one' if rows == [] else keys}. Correct the file."
     )
 
 
@@ -305,7 +305,7 @@ def _parse_line(number: int, line: str, shape: str) -> Any:
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
-        found = f"text that is not valid JSON at column {error.colno} ({error.msg})"
+        actual = f"text that is not valid JSON at column {error.colno} ({error.msg})"
     except (ValueError, RecursionError) as error:
-        found = f"JSON that cannot be used ({error})"
-    return BadRow(number, fault(f"{shape} on one line", found, "correct the line"))
+        actual = f"JSON that cannot be used ({error})"
+    return BadRow(number, fault(f"{shape} on one line", actual, "correct the line"))

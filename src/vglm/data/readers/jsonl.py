@@ -2,7 +2,7 @@
 
     {"image": "cats/1.jpg", "question": "How many cats are there?", "answer": "Two.", "patient_id": "p7"}
 
-Which key is what is told by options or guessed as for any table (`vglm.data.readers.columns`); `"history"` may hold
+The roles of keys are given by options or inferred as for any table (`vglm.data.readers.columns`); `"history"` may hold
 earlier `[question, answer]` pairs and `"english": true` the prompt's language. Keys with no part of their own go into
 `Sample.meta`. A row without picture is text only.
 """
@@ -27,7 +27,7 @@ _ROW = '{"image", "question", "answer"}'
 def recognises(path: Path) -> bool:
     """Whether the file holds objects that look like samples and belong to no format with keys of its own."""
     return looks_like_samples(_names(path)) and not any(
-        each.recognises(path) for each in (fewshot, llava, messages, pope)
+        reader.recognises(path) for reader in (fewshot, llava, messages, pope)
     )
 
 

@@ -105,8 +105,8 @@ def read(
     for option, chosen, choices in (("questions", questions, Question), ("languages", languages, Language)):
         if isinstance(chosen, str) or not chosen:
             raise ConfigError(f"dataset.options.{option} must be a list with at least one entry, got {chosen!r}.")
-        for each in chosen:
-            check_choice(option, each, choices)
+        for entry in chosen:
+            check_choice(option, entry, choices)
     check_choice("view", view, View)
     check_choice("flux", flux, FluxColumn)
     table = path / TABLE if path.is_dir() else path
@@ -118,7 +118,7 @@ def read(
             continue
         check = RowCheck(number)
         kind = _type(check, row, other_types)
-        values = {each: _positive(check, row, each) for each in _NUMBERS}
+        values = {number: _positive(check, row, number) for number in _NUMBERS}
         if not any(question == "type" or row.get(question) for question in questions):
             check.fail(f"a value to ask about in {' or '.join(questions)}", "empty cells", "fill one in")
         split = _split(check, row)
@@ -136,24 +136,24 @@ def read(
         if bad is not None:
             yield bad
             continue
-        known: dict[str, str | float] = {
+        facts: dict[str, str | float] = {
             "type": kind,
-            **{each: value for each, value in values.items() if value is not None},
+            **{key: value for key, value in values.items() if value is not None},
         }
-        meta: dict[str, Any] = {key: value for key, value in row.items() if key not in _KNOWN_COLUMNS and value} | known
+        meta: dict[str, Any] = {key: value for key, value in row.items() if key not in _KNOWN_COLUMNS and value} | facts
         if split is not None:
             meta["split"] = split
         if file is not None:
             meta[SERIES] = keep_series(file, flux=flux, magnitudes=magnitudes)
         turn = 0
         for question in questions:
-            for language in languages if question in known else ():
+            for language in languages if question in facts else ():
                 turn += 1
                 yield Sample(
                     id=f"{name}#{number}.{turn}",
                     group=star,
                     image=picture,
-                    turns=(ask(question, known[question], language, star),),
+                    turns=(ask(question, facts[question], language, star),),
                     language=language,
                     meta={**meta, "kind": question, "language": language},
                 )
@@ -162,8 +162,8 @@ def read(
 def rows_of(table: Path) -> Iterator[tuple[int, Any]]:
     """The rows of the table by column, in lower case, with the number of their line."""
     rows = iterate_csv(table)
-    columns = [each.lower() for each in next(rows)[1]]
-    if absent := [each for each in ("file", "type") if each not in columns]:
+    columns = [column.lower() for column in next(rows)[1]]
+    if absent := [name for name in ("file", "type") if name not in columns]:
         raise DataError(
             f"{table}: expected the columns file and type, found {', '.join(columns)}. Add {' and '.join(absent)}."
         )

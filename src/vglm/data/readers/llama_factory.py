@@ -78,18 +78,18 @@ def read(
     file = path / info["file_name"] if path.is_dir() else path
     kind = info.get("formatting", "alpaca")
     if kind not in _DEFAULTS or info.get("ranking"):
-        found = "preferences (ranking)" if kind in _DEFAULTS else f"formatting {kind!r}"
-        raise DataError(f"{file.parent / INFO}: {label}: expected formatting alpaca or sharegpt, found {found}.")
-    given = _texts(file, label, info, "columns")
-    columns = _DEFAULTS[kind] | given
+        actual = "preferences (ranking)" if kind in _DEFAULTS else f"formatting {kind!r}"
+        raise DataError(f"{file.parent / INFO}: {label}: expected formatting alpaca or sharegpt, found {actual}.")
+    named = _texts(file, label, info, "columns")
+    columns = _DEFAULTS[kind] | named
     tags = _TAGS | _texts(file, label, info, "tags")
     unread = [columns[part] for part in _UNREAD if part in columns]
     names, rows = _rows(file)
-    absent = [column for part, column in columns.items() if column not in names and part in ("messages", *given)]
+    absent = [column for part, column in columns.items() if column not in names and part in ("messages", *named)]
     if absent and names:
-        found = ", ".join(map(quote, names))
+        actual = ", ".join(map(quote, names))
         raise DataError(
-            f"{file}: {INFO} names the columns {', '.join(map(quote, absent))} ({label}), found {found}. Correct it."
+            f"{file}: {INFO} names the columns {', '.join(map(quote, absent))} ({label}), found {actual}. Correct it."
         )
     parts = {ours: columns[part] for part, ours in _PARTS.items() if columns.get(part) in names}
     if kind == "sharegpt":
@@ -113,7 +113,9 @@ def _renamed(row: dict[str, Any], columns: Mapping[str, str], tags: Mapping[str,
     names = {columns[part]: name for part, name in ours.items() if part in columns}
     renamed = {names.get(key, key): value for key, value in row.items()}
     if isinstance(messages := renamed.get("messages"), list) and kind == "sharegpt":
-        renamed["messages"] = [_message(each, tags) if isinstance(each, dict) else each for each in messages]
+        renamed["messages"] = [
+            _message(message, tags) if isinstance(message, dict) else message for message in messages
+        ]
     return renamed
 
 
@@ -149,22 +151,22 @@ def _entries(path: Path) -> dict[str, dict[str, Any]]:
 
 def _choose(path: Path, entry: str | None) -> tuple[str, dict[str, Any]]:
     entries = _entries(path)
-    known = ", ".join(entries) or "none"
+    names = ", ".join(entries) or "none"
     if entry is not None and entry not in entries:
-        raise DataError(f"{path}: {INFO} has no entry {quote(entry)} for it. Its entries are {known}.")
-    found = {entry: entries[entry]} if entry is not None else entries
-    distinct = {repr(sorted(info.items(), key=str)) for info in found.values()}
+        raise DataError(f"{path}: {INFO} has no entry {quote(entry)} for it. Its entries are {names}.")
+    matches = {entry: entries[entry]} if entry is not None else entries
+    distinct = {repr(sorted(info.items(), key=str)) for info in matches.values()}
     if len(distinct) != 1:
         raise DataError(
-            f"{path}: expected one entry in {INFO}, found {known}. Choose with dataset.options.entry=<name>, or pass"
+            f"{path}: expected one entry in {INFO}, found {names}. Choose with dataset.options.entry=<name>, or pass"
             " dataset.format=<name> to go without."
         )
-    return next(iter(found.items()))
+    return next(iter(matches.items()))
 
 
 def _texts(file: Path, label: str, info: dict[str, Any], key: str) -> dict[str, str]:
     """The columns or tags of an entry."""
-    found = info.get(key) or {}
-    if not isinstance(found, dict) or not all(isinstance(each, str) for each in found.values()):
+    texts = info.get(key) or {}
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
         raise DataError(f"{file.parent / INFO}: {label}: expected {key!r} to be an object of names. Correct it.")
-    return found
+    return texts

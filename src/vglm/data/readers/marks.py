@@ -82,7 +82,7 @@ def _take_out(
         else:
             text = _LABELLED.sub(take, question)
         left.append(text if text == question else "" if is_blank(text) else text.strip())
-    if other := next(filter(None, map(_UNKNOWN.search, (each for each in (*left, *answers) if "<" in each))), None):
+    if other := next(filter(None, map(_UNKNOWN.search, (text for text in (*left, *answers) if "<" in text))), None):
         check.fail("words and marks for pictures", f"the mark {quote(other[0])}", "write what it stands for")
     distinct = list(dict.fromkeys(named))
     if named and images and not set(named) <= set(map(str, images)):
@@ -95,8 +95,8 @@ def _take_out(
     pictures = images or distinct
     count = len(marks) + len(distinct)
     if count > len(pictures):
-        found = f"{count} of these and {len(pictures)} images"
-        check.fail(f"an image for each {marks[0].strip()}", found, "name the image, or take the mark out")
+        actual = f"{count} of these and {len(pictures)} images"
+        check.fail(f"an image for each {marks[0].strip()}", actual, "name the image, or take the mark out")
     elif 0 < count < len(pictures):
         check.fail(
             "a mark for each image, or none", f"{count} and {len(pictures)} images", "add the mark, or take both out"

@@ -62,7 +62,7 @@ _KNOWN = {
     **dict.fromkeys(("examination", "exam", "type of examination", "study"), "examination"),
     **dict.fromkeys(("recommendation", "recommendations", "recommendation(s)"), "recommendations"),
     **dict.fromkeys(("wet read", "wetread"), "wet read"),
-    **{each: each for each in ("technique", "notification", "addendum", "date", "comment")},
+    **{name: name for name in ("technique", "notification", "addendum", "date", "comment")},
 }
 _VIEW = re.compile(
     r"chest|portable|ribs|bone window|(?:pa|ap|one|two|frontal|lateral) views?|frontal (?:and|upright|semi-upright)"
@@ -112,13 +112,13 @@ def read(
         views: Which views to take, such as `[PA, AP]`, by the metadata file; all if None. Others are no rows.
         several_images: What to make of a study with several pictures of the views taken: `each` makes a sample of every
             one, `first` of the first in the file, `refuse` bad rows of the others.
-        question: What is asked; XrayGLM's question in English by default.
+        question: The question; XrayGLM's question in English by default.
 
     Yields:
         A sample for each good row, and a `BadRow` for another.
 
     Raises:
-        DataError: There is no split file, it lacks a column, or `views` are asked for and there is no metadata file.
+        DataError: There is no split file, it lacks a column, or `views` are requested and there is no metadata file.
     """
     check_choice("several_images", several_images, SeveralImages)
     split_file = path if path.is_file() else _find(path, "split")
@@ -195,10 +195,10 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Lines of the split file by the names of their columns."""
     try:
         reader = csv.DictReader(_lines(file))
-        absent = [each for each in _COLUMNS if each not in (reader.fieldnames or [])]
+        absent = [column for column in _COLUMNS if column not in (reader.fieldnames or [])]
         if absent:
-            found = ", ".join(reader.fieldnames or []) or "an empty file"
-            raise DataError(f"{file}: expected the columns {', '.join(_COLUMNS)}, found {found}.")
+            actual = ", ".join(reader.fieldnames or []) or "an empty file"
+            raise DataError(f"{file}: expected the columns {', '.join(_COLUMNS)}, found {actual}.")
         for row in reader:
             yield reader.line_num, row
     except _DAMAGE as error:
@@ -248,14 +248,14 @@ def _report(file: Path, sections: tuple[str, ...]) -> str:
         text = read_bytes(file, advice="Expected a report.", limit=_LONGEST_REPORT).decode()
     except UnicodeDecodeError as error:
         raise not_utf8(file, error) from error
-    found = split_report(text)
-    wanted = [found[name] for each in sections if (name := _section(each)) in found]
-    if not wanted and not {"findings", "impression"} & found.keys():
-        wanted = [found[_LAST_PARAGRAPH]] if _LAST_PARAGRAPH in found else []
-    if not wanted:
-        titles = ", ".join(found) or "no text"
+    report = split_report(text)
+    parts = [report[name] for section in sections if (name := _section(section)) in report]
+    if not parts and not {"findings", "impression"} & report.keys():
+        parts = [report[_LAST_PARAGRAPH]] if _LAST_PARAGRAPH in report else []
+    if not parts:
+        titles = ", ".join(report) or "no text"
         raise _NoSection(f"{file.name} with {titles}")
-    return " ".join(wanted)
+    return " ".join(parts)
 
 
 def split_report(text: str) -> dict[str, str]:
@@ -277,16 +277,19 @@ def split_report(text: str) -> dict[str, str]:
         )  # "FINDINGS:\n LUNGS: clear."
         if is_known or (match["title"].isupper() and not is_first_line):
             headings.append(match)
-    starts = [(0, 0, "preamble"), *((each.start(), each.end(), _section(each["title"])) for each in headings)]
+    starts = [
+        (0, 0, "preamble"),
+        *((heading.start(), heading.end(), _section(heading["title"])) for heading in headings),
+    ]
     ends = [start for start, _, _ in starts[1:]] + [len(text)]
     bodies = [(name, text[start:end]) for (_, start, name), end in zip(starts, ends, strict=True)]
-    found = {name: words for name, body in bodies if (words := " ".join(body.split()))}
-    if not {"findings", "impression"} & found.keys():
+    report = {name: words for name, body in bodies if (words := " ".join(body.split()))}
+    if not {"findings", "impression"} & report.keys():
         name, body = bodies[-1]
         first, *others = _PARAGRAPH.split(body)
         if last := " ".join(" ".join(others).split()):
-            found |= {name: " ".join(first.split()), _LAST_PARAGRAPH: last}
-    return {name: words for name, words in found.items() if words}
+            report |= {name: " ".join(first.split()), _LAST_PARAGRAPH: last}
+    return {name: words for name, words in report.items() if words}
 
 
 @lru_cache(maxsize=4096)
@@ -306,7 +309,7 @@ def _section(title: str) -> str:
 
 def _find(folder: Path, part: str) -> Path | None:
     """The folder's split or metadata file, plain or packed, of any version."""
-    files = [each for ending in ("csv", "csv.gz") for each in folder.glob(f"mimic-cxr-*-{part}.{ending}")]
+    files = [path for ending in ("csv", "csv.gz") for path in folder.glob(f"mimic-cxr-*-{part}.{ending}")]
     return min(files, default=None)
 
 

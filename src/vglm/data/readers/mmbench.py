@@ -42,7 +42,7 @@ _NEEDED = ("index", "question", "A", "B", "image")
 _LONGEST_CELL = 1 << 27
 _LONGEST_HEADER = 1 << 16
 _LONGEST_REFERENCE = 64
-"""A picture's cell with at most so many characters names another row."""
+"""A picture's cell with at most this many characters names another row."""
 _META = {"category": "category", "l2-category": "l2_category", "source": "source", "comment": "comment"}
 
 
@@ -76,10 +76,10 @@ def read(
             has no answers at all, like the test files.
     """
     rows = _Rows(path)
-    missing = [each for each in _NEEDED if each not in rows.names]
+    missing = [column for column in _NEEDED if column not in rows.names]
     if missing:
-        found = ", ".join(map(quote, rows.names))
-        raise DataError(f"{path}: expected the columns {', '.join(_NEEDED)}, found {found}. Pass MMBench's TSV.")
+        actual = ", ".join(map(quote, rows.names))
+        raise DataError(f"{path}: expected the columns {', '.join(_NEEDED)}, found {actual}. Pass MMBench's TSV.")
     if "answer" not in rows.names:
         raise DataError(
             f"{path}: there is no column 'answer'. MMBench publishes its test files without answers: pass a dev file."
@@ -116,8 +116,8 @@ def read(
 def _sample(check: RowCheck, cells: dict[str, str], id: str, language: Language | None) -> Sample:
     """A row without its picture."""
     question = check.text(cells, "question")
-    given = {letter: " ".join(cells.get(letter, "").split()) for letter in ascii_uppercase if letter in cells}
-    options = {letter: text for letter, text in given.items() if text}
+    texts = {letter: " ".join(cells.get(letter, "").split()) for letter in ascii_uppercase if letter in cells}
+    options = {letter: text for letter, text in texts.items() if text}
     if len(options) < 2:
         check.fail("two options or more", f"{len(options)}", "fill in the cells A, B, ...")
     elif "".join(options) != ascii_uppercase[: len(options)]:
@@ -169,8 +169,8 @@ class _Rows:
         for number, cells in self._records:
             if len(cells) != width:
                 fix = "separate the cells by tabs, and quote those that contain a tab or a line break"
-                found = fault(f"{width} cells as in the header", f"{len(cells)}", fix)
-                yield number, BadRow(number, found), None
+                problem = fault(f"{width} cells as in the header", f"{len(cells)}", fix)
+                yield number, BadRow(number, problem), None
                 continue
             row = dict(zip(self.names, cells, strict=True))
             yield number, row, self._place(row["image"])

@@ -81,7 +81,7 @@ def read(
         apart = None if image_dir is None else image_dir / category
         places = ImageFolders(beside, apart / _IMAGES if apart and (apart / _IMAGES).is_dir() else apart)
         for file in _question_files(folder):
-            names = [f"{file.stem}{suffix}" for each in IMAGE_SUFFIXES for suffix in (each, each.upper())]
+            names = [f"{file.stem}{suffix}" for ending in IMAGE_SUFFIXES for suffix in (ending, ending.upper())]
             for number, line in _lines(file):
                 row = f"{category}/{file.name}:{number}"
                 check = RowCheck(row)
@@ -107,18 +107,18 @@ def _categories(path: Path) -> list[Path]:
     """The folders with questions: those below the path, or else the path itself."""
     if not path.is_dir():
         return []
-    return [each for each in _folders(path) if _question_files(each)] or ([path] if _question_files(path) else [])
+    return [folder for folder in _folders(path) if _question_files(folder)] or ([path] if _question_files(path) else [])
 
 
 def _folders(path: Path) -> list[Path]:
     with os.scandir(path) as entries:
-        names = [each.name for each in entries if each.is_dir() and not each.name.startswith(".")]
+        names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     return [path / name for name in sorted(names)]
 
 
 def _question_files(folder: Path) -> list[Path]:
     place = folder / _QUESTIONS if (folder / _QUESTIONS).is_dir() else folder
-    return sorted(each for each in place.glob("*.txt") if each.is_file() and not each.name.startswith("."))
+    return sorted(path for path in place.glob("*.txt") if path.is_file() and not path.name.startswith("."))
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:

@@ -47,7 +47,7 @@ NAME = "openi_xml"
 WINDOW = "auto"
 SCHEMA = "a folder of <eCitation> XML files, one a study"
 
-_SUFFIXES = tuple(suffix for each in (*IMAGE_SUFFIXES, ".dcm") for suffix in (each, each.upper()))
+_SUFFIXES = tuple(suffix for ending in (*IMAGE_SUFFIXES, ".dcm") for suffix in (ending, ending.upper()))
 _HEAD_BYTES = 2048
 _MAX_BYTES = 8 << 20
 _ROOT = re.compile(rb"^(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<eCitation[\s>]", re.DOTALL)
@@ -84,7 +84,7 @@ def read(
         several_images: What to make of a study with several pictures: `each` makes a sample of every one, `first` of
             the first, `refuse` a bad row.
         sections: Labels of the sections that make up the answer, in this order; those that a report lacks are left out.
-        question: What is asked; XrayGLM's question in English by default.
+        question: The question; XrayGLM's question in English by default.
 
     Yields:
         A sample for each picture of a good study, and a `BadRow` for another. A study without a picture is a bad row
@@ -106,17 +106,17 @@ def read(
             yield BadRow(row, str(error))
             continue
         check = RowCheck(row)
-        found = _sections(root)
-        wanted = [found[label.upper()] for label in sections if label.upper() in found]
-        if not wanted:
-            labels = ", ".join(found) or "no section with text"
+        report = _sections(root)
+        parts = [report[label.upper()] for label in sections if label.upper() in report]
+        if not parts:
+            labels = ", ".join(report) or "no section with text"
             check.fail(
                 f"a section {' or '.join(sections)}", labels, "take the study out, or set dataset.options.sections"
             )
-        names = [each.get("id", "") for each in root.iter("parentImage") if each.get("id")]
+        names = [element.get("id", "") for element in root.iter("parentImage") if element.get("id")]
         refuse_several(check, len(names), several_images)
         taken = names if several_images == "each" else names[:1]
-        images = [check.image(folders, *(f"{each}{suffix}" for suffix in _SUFFIXES)) for each in taken]
+        images = [check.image(folders, *(f"{image_name}{suffix}" for suffix in _SUFFIXES)) for image_name in taken]
         bad = check.bad_row()
         if bad is None and not names:
             bad = BadRow(row, fault("a <parentImage id>", "a report without pictures", "add one"), True)
@@ -128,12 +128,12 @@ def read(
             id=f"{name}#{row}",
             group=study,
             image=None,
-            turns=(Turn(question or ENGLISH_QUESTION, " ".join(wanted)),),
+            turns=(Turn(question or ENGLISH_QUESTION, " ".join(parts)),),
             language="en",
             meta={
                 "study": study,
                 "caption": _text(root.find(".//parentImage/caption")),
-                "mesh": [text for each in root.findall(".//MeSH/major") if (text := _text(each))],
+                "mesh": [text for element in root.findall(".//MeSH/major") if (text := _text(element))],
             },
         )
         yield from spread_images(sample, [image for image in images if image is not None], several_images)
@@ -155,8 +155,8 @@ def _parse(file: Path) -> ElementTree.Element:
 
 def _sections(root: ElementTree.Element) -> dict[str, str]:
     """Sections with text, by their label in capitals."""
-    found = {each.get("Label", "").upper(): _text(each) for each in root.iter("AbstractText")}
-    return {label: text for label, text in found.items() if label and text}
+    texts = {element.get("Label", "").upper(): _text(element) for element in root.iter("AbstractText")}
+    return {label: text for label, text in texts.items() if label and text}
 
 
 def _text(element: ElementTree.Element | None) -> str:
@@ -170,4 +170,4 @@ def _attribute(root: ElementTree.Element, tag: str) -> str:
 
 def _natural(path: Path) -> tuple[list[int], str]:
     """2.xml before 10.xml."""
-    return [int(each) for each in _NUMBERS.findall(path.stem)], path.name
+    return [int(digits) for digits in _NUMBERS.findall(path.stem)], path.name

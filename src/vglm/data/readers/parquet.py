@@ -65,13 +65,14 @@ def _check_unpacked(file: Path) -> None:
         with parquet.ParquetFile(file) as table:
             facts = table.metadata
         groups = [facts.row_group(number) for number in range(facts.num_row_groups)]
-        columns = [group.column(place) for group in groups for place in range(group.num_columns)]
+        columns = [group.column(index) for group in groups for index in range(group.num_columns)]
         sizes = [
-            each.total_uncompressed_size * (each.num_values if each.has_dictionary_page else 1) for each in columns
+            column.total_uncompressed_size * (column.num_values if column.has_dictionary_page else 1)
+            for column in columns
         ]
-        is_too_large = sum(each.total_uncompressed_size for each in columns) > most
+        is_too_large = sum(column.total_uncompressed_size for column in columns) > most
         if not is_too_large and sum(sizes) > most:  # not yet counted: how often each value is repeated
-            repeated = sorted({each.path_in_schema for each in columns if each.has_dictionary_page})
+            repeated = sorted({column.path_in_schema for column in columns if column.has_dictionary_page})
             with parquet.ParquetFile(file, read_dictionary=repeated) as table:
                 batches = table.iter_batches(batch_size=_ROWS_AT_ONCE, columns=repeated)
                 lengths = accumulate(sum(map(_unpacked_bytes, batch.columns)) for batch in batches)

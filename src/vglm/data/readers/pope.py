@@ -8,7 +8,7 @@
        "choices": ["yes", "no"]}
 
 Pictures lie beside the file or in `image_dir`, directly or in a folder such as `val2014`. How the absent objects were
-drawn (random, popular, adversarial) is told from the file's name.
+drawn (random, popular, adversarial) is inferred from the file's name.
 
 Source: RUCAIBox/POPE, output/coco/coco_pope_random.json; the fields as in AoiDragon/POPE:README.md.
 """

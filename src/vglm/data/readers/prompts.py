@@ -1,4 +1,4 @@
-"""What formats ask that have pictures and texts, but no questions: the same of every picture.
+"""The fixed question of formats that have pictures and texts, but no questions.
 
 questions = FixedQuestion({"zh": "描述这张图片。", "en": "Describe this image."}, language=None)
 questions.about("A cat.")        ("en", "Describe this image.")
@@ -16,7 +16,7 @@ class QuestionOptions(TypedDict, total=False):
     """Options of these formats.
 
     Attributes:
-        question: What is asked about every picture; the format's own question if None.
+        question: The question about every picture; the format's own question if None.
         language: Of the prompts; by the words of each row if None.
     """
 

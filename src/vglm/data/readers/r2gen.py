@@ -71,7 +71,7 @@ def read(
         name: What sample ids begin with: `<name>#<split>:<row>`.
         several_images: What to make of a study with several pictures: `each` makes a sample of every one, `first` of
             the first, `refuse` a bad row.
-        question: What is asked; XrayGLM's question in the report's language by default.
+        question: The question; XrayGLM's question in the report's language by default.
         language: Of the prompts; by the report's words if None.
 
     Yields:
@@ -100,20 +100,20 @@ def read(
             names = _image_names(check, row)
             refuse_several(check, len(names), several_images)
             taken = names if several_images == "each" else names[:1]
-            images = [check.image(folders, each) for each in taken]
+            images = [check.image(folders, image_name) for image_name in taken]
             split = split_name(key)
             if "split" in row and split_name(row["split"]) != split:
                 check.fail(f"'split' {key!r} as the list it stands in", repr(row["split"]), "move the row or mend it")
-            meta = check.meta({each: value for each, value in row.items() if each not in _KNOWN_KEYS})
+            meta = check.meta({key: value for key, value in row.items() if key not in _KNOWN_KEYS})
             if bad := check.bad_row():
                 yield bad
                 continue
-            prompt_language, asked = questions.about(report)
+            prompt_language, prompt = questions.about(report)
             sample = Sample(
                 id=f"{name}#{place}",
                 group=read_group(check, row) or group_name(row.get("id")) or f"{name}#{place}",
                 image=None,
-                turns=(Turn(asked, report.strip()),),
+                turns=(Turn(prompt, report.strip()),),
                 language=prompt_language,
                 meta={"split": split, "study": str(row.get("study_id") or row.get("id") or place), **meta},
             )
@@ -129,8 +129,8 @@ def _image_names(check: RowCheck, row: dict[str, Any]) -> list[str]:
     """The row's pictures; a single one may stand without its list."""
     value = row.get("image_path")
     names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not names or not all(isinstance(each, str) and each.strip() for each in names):
-        found = "none" if "image_path" not in row else "an empty list" if names == [] else kind_of(value)
-        check.fail("'image_path' to be a list of file names", found, "name the study's pictures")
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name.strip() for name in names):
+        actual = "none" if "image_path" not in row else "an empty list" if names == [] else kind_of(value)
+        check.fail("'image_path' to be a list of file names", actual, "name the study's pictures")
         return []
     return names

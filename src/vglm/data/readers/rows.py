@@ -1,4 +1,4 @@
-"""What every reader asks of a row: texts that are texts, a picture that is there, and all that is wrong said at once.
+"""Validation of one row, shared by all readers: typed fields, an existing picture, all faults in one message.
 
 check = RowCheck(4)
 caption = check.text(row, "caption")                        # "" if it cannot be used
@@ -98,8 +98,8 @@ class ImageFolders:
     def existing(self, name: str) -> Path | None:
         """The file of a name that stands inside the folders; of names that come again the file system is asked once."""
         there: dict[str, Path] = self._there  # type: ignore[attr-defined]
-        if (known := there.get(name)) is not None:
-            return known
+        if (remembered_path := there.get(name)) is not None:
+            return remembered_path
         path = self.inside(name)
         if path is None or not os.path.isfile(path):  # unlike Path.is_file it answers for over-long names too
             return None
@@ -131,9 +131,9 @@ class RowCheck:
         self._absences: list[str] = []
         self._absent: Path | None = None
 
-    def fail(self, expected: str, found: str, fix: str) -> None:
+    def fail(self, expected: str, actual: str, fix: str) -> None:
         """Note a fault."""
-        self._faults.append(fault(expected, found, fix))
+        self._faults.append(fault(expected, actual, fix))
 
     @property
     def is_good(self) -> bool:
@@ -156,7 +156,7 @@ class RowCheck:
     def text(self, row: Mapping[str, Any], key: str) -> str:
         """A text that must be there; empty if it cannot be used."""
         if key not in row:
-            keys = ", ".join(quote(each) for each in row)
+            keys = ", ".join(quote(column) for column in row)
             self.fail(repr(key), f"only {keys}" if keys else "no keys at all", "add it")
             return ""
         return self.value(row[key], repr(key))
@@ -192,7 +192,7 @@ class RowCheck:
         if (reason := explain(names[0])) is not None:
             self.fail("the name of an image file", ", ".join(filter(None, (quote(names[0]), reason[0]))), reason[1])
             return None
-        alike = [found for each in dict.fromkeys(names) if (found := folders.alike(each)) is not None]
+        alike = [alike_file for name in dict.fromkeys(names) if (alike_file := folders.alike(name)) is not None]
         if alike and alike[0].is_same:
             return alike[0].path
         if alike:
@@ -229,8 +229,8 @@ class RowCheck:
         """Our word for a split."""
         split = split_name(value)
         if split is None:
-            found = quote(value) if isinstance(value, str) else kind_of(value)
-            self.fail(f"{key!r} to be train, validation or test", found, "name one of these")
+            actual = quote(value) if isinstance(value, str) else kind_of(value)
+            self.fail(f"{key!r} to be train, validation or test", actual, "name one of these")
         return split
 
 
@@ -250,7 +250,7 @@ class Joined:
 
     @classmethod
     def of(cls, entries: Sequence[Any], key: str, what: str) -> "Joined":
-        """All entries of a list that are objects with an id; the row that needs another is told."""
+        """All entries of a list that are objects with an id; the row that needs a missing one gets a fault."""
         joined = cls(key, what)
         for index, entry in enumerate(entries, start=1):
             if isinstance(entry, dict) and isinstance(entry.get(key), int | str):
@@ -296,11 +296,11 @@ def _difference(first: Any, other: Any) -> str:
 
 
 def _as_json(value: Any) -> Any:
-    """What JSON can hold: further pictures that a row has are told by where they lie, not-a-number by null."""
+    """What JSON can hold: further pictures of a row become their paths, not-a-number becomes null."""
     if isinstance(value, list):
-        return [_as_json(each) for each in value]
+        return [_as_json(item) for item in value]
     if isinstance(value, dict):
-        return {key: _as_json(each) for key, each in value.items()}
+        return {key: _as_json(item) for key, item in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, ImageSlice | Path) else value
@@ -313,9 +313,9 @@ def not_an_object(number: int | str, row: Any, shape: str) -> BadRow:
     return BadRow(number, fault(f"an object {shape}", kind_of(row), "write the row as an object"))
 
 
-def fault(expected: str, found: str, fix: str) -> str:
+def fault(expected: str, actual: str, fix: str) -> str:
     """Say what is wrong with a row, in the words all readers use."""
-    return f"expected {expected}, found {found}; fix: {fix}"
+    return f"expected {expected}, found {actual}; fix: {fix}"
 
 
 def quote(text: str) -> str:
@@ -365,30 +365,30 @@ def split_name(value: Any) -> str | None:
 
 def group_in(row: Mapping[str, Any]) -> str | None:
     """What a row itself says about belonging together, under one of the usual names."""
-    return next((each.name for each in ids_in(row)), None)
+    return next((id_.name for id_ in ids_in(row)), None)
 
 
-def read_answers(check: RowCheck, given: Any, label: str) -> list[str]:
+def read_answers(check: RowCheck, people_said: Any, label: str) -> list[str]:
     """What several people answered to one question: a list of texts, or of objects with `answer`, as VQA's are.
 
     Args:
         check: Takes up what is wrong.
-        given: The list.
+        people_said: The list.
         label: Its name in messages.
 
     Returns:
         The answers, each as often as it was given; empty if they cannot be used.
     """
-    if not isinstance(given, list) or not given:
-        found = "an empty list" if given == [] else kind_of(given)
-        check.fail(f"{label} to be a list of answers", found, "list what people answered")
+    if not isinstance(people_said, list) or not people_said:
+        actual = "an empty list" if people_said == [] else kind_of(people_said)
+        check.fail(f"{label} to be a list of answers", actual, "list what people answered")
         return []
-    answers = [each.get("answer") if isinstance(each, Mapping) else each for each in given]
+    answers = [answer.get("answer") if isinstance(answer, Mapping) else answer for answer in people_said]
     return [
-        str(each)
-        if isinstance(each, int | float) and not isinstance(each, bool)
-        else check.value(each, f"{label}, {n}")
-        for n, each in enumerate(answers, start=1)
+        str(answer)
+        if isinstance(answer, int | float) and not isinstance(answer, bool)
+        else check.value(answer, f"{label}, {n}")
+        for n, answer in enumerate(answers, start=1)
     ]
 
 

@@ -84,8 +84,8 @@ def read(
     file = path / _PROBLEMS if path.is_dir() else path
     problems = load_json(file)
     if not isinstance(problems, dict) or not problems:
-        found = "an empty one" if problems == {} else kind_of(problems)
-        raise DataError(f"{file}: expected an object of problems, found {found}. Pass ScienceQA's {_PROBLEMS}.")
+        actual = "an empty one" if problems == {} else kind_of(problems)
+        raise DataError(f"{file}: expected an object of problems, found {actual}. Pass ScienceQA's {_PROBLEMS}.")
     splits = _read_splits(file.parent / _SPLITS)
     beside = file.parent
     folders = ImageFolders(beside, image_dir or (beside / "images" if (beside / "images").is_dir() else None))
@@ -114,13 +114,13 @@ def _read_problem(
     if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(options):
         right = letters[answer]
     elif options:
-        found = str(answer) if isinstance(answer, int) else kind_of(answer)
-        check.fail(f"'answer' to be a number from 0 to {len(options) - 1}", found, "write the right choice's number")
-    given = split or row.get("split")
-    ours = check.split(given, "split") if given is not None else None
+        actual = str(answer) if isinstance(answer, int) else kind_of(answer)
+        check.fail(f"'answer' to be a number from 0 to {len(options) - 1}", actual, "write the right choice's number")
+    split_text = split or row.get("split")
+    ours = check.split(split_text, "split") if split_text is not None else None
     image: Path | None = None
     if isinstance(row.get("image"), str) and row["image"]:
-        image = check.image(folders, *(f"{part}{row['image']}" for part in (f"{given}/{pid}/", f"{pid}/", "")))
+        image = check.image(folders, *(f"{part}{row['image']}" for part in (f"{split_text}/{pid}/", f"{pid}/", "")))
     elif row.get("image") not in (None, ""):
         check.fail("'image' to be a file name or null", kind_of(row["image"]), "correct it")
     hint = " ".join(str(row.get("hint") or "").split())
@@ -140,7 +140,7 @@ def _read_options(check: RowCheck, choices: Any) -> list[str]:
     if not isinstance(choices, list):
         check.fail("'choices' to be a list", kind_of(choices), "list the options")
         return []
-    options = [" ".join(check.value(each, f"choice {number}").split()) for number, each in enumerate(choices)]
+    options = [" ".join(check.value(choice, f"choice {number}").split()) for number, choice in enumerate(choices)]
     if not 2 <= len(options) <= len(ascii_uppercase):
         check.fail(f"2 to {len(ascii_uppercase)} choices", f"{len(options)}", "list the options")
         return []
@@ -152,7 +152,7 @@ def _read_splits(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     content = load_json(path)
-    if not isinstance(content, dict) or not all(isinstance(each, list) for each in content.values()):
+    if not isinstance(content, dict) or not all(isinstance(ids, list) for ids in content.values()):
         raise DataError(f"{path}: expected an object of lists of problems' ids, found {_shape(content)}. Correct it.")
     splits: dict[str, str] = {}
     for split, pids in content.items():

@@ -1,4 +1,4 @@
-"""What no reader may let through: keys that say more of the question than was read, marks, and texts that say nothing.
+"""Refuse rows of which a reader would silently lose a part: unread question keys, image marks, empty texts.
 
 {"question": "Which?", "options": ["a cat", "a dog"], "answer": "B"}     -> a bad row: 'options' would be lost
 """
@@ -17,7 +17,7 @@ from vglm.data.sample import Sample, Turn
 KEPT = "kept"
 """A row may name here those of its keys that are no part of the question; they stay in `Sample.meta`."""
 
-_ASKED = frozenset(
+_QUESTION_KEYS = frozenset(
     (
         *("system", "system_prompt", "input", "inputs", "context", "contexts", "passage", "paragraph", "hint", "hints"),
         *("lecture", "options", "choices", "multiple_choices", "candidates", "history", "tools", "functions"),
@@ -27,19 +27,19 @@ _ASKED = frozenset(
 _OPTION = re.compile(r"[A-H]|(?:option|choice|选项)s?[ _-]?(?:[a-hA-H]|\d)", re.IGNORECASE)
 
 
-def refuse_unread(row: Sample | BadRow, kept: Collection[str]) -> Sample | BadRow:
+def refuse_unread(row: Sample | BadRow, keep: Collection[str]) -> Sample | BadRow:
     """Look over what a reader made of a row.
 
     Args:
         row: A sample, or a bad row, which passes through.
-        kept: Keys that belong into `meta` and are no part of the question.
+        keep: Keys that belong into `meta` and are no part of the question.
 
     Returns:
         The sample, with marks for its picture taken out of its questions, or what is wrong with it.
     """
     if isinstance(row, BadRow):
         return row
-    unread = [key for key in row.meta if is_asked(key) and _is_unread(key, row, kept)]
+    unread = [key for key in row.meta if affects_question(key) and _is_unread(key, row, keep)]
     if not unread:
         for turn in row.turns:
             if "<" in turn.question or "[" in turn.question or is_blank(turn.question) or is_blank(turn.answer):
@@ -64,14 +64,14 @@ def refuse_unread(row: Sample | BadRow, kept: Collection[str]) -> Sample | BadRo
 
 
 @lru_cache(maxsize=4096)
-def is_asked(key: str) -> bool:
-    """Whether a key of this name would change what is asked."""
-    return key.lower() in _ASKED or _OPTION.fullmatch(key) is not None
+def affects_question(key: str) -> bool:
+    """Whether a key of this name is likely to hold a part of the question."""
+    return key.lower() in _QUESTION_KEYS or _OPTION.fullmatch(key) is not None
 
 
-def _is_unread(key: str, row: Sample, kept: Collection[str]) -> bool:
+def _is_unread(key: str, row: Sample, keep: Collection[str]) -> bool:
     """Whether a key holds something that neither the reader nor the row says what to do with."""
-    is_known = key in kept or key in row.meta.get(KEPT, ()) or row.meta[key] in (None, "", [], {})
+    is_known = key in keep or key in row.meta.get(KEPT, ()) or row.meta[key] in (None, "", [], {})
     return not is_known and not _is_offered(key, row)
 
 

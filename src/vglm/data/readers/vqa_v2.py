@@ -122,21 +122,21 @@ def _load(path: Path, key: str) -> dict[str, Any]:
     """A VQA file; its list is there and not empty."""
     content = load_json(path)
     if not isinstance(content, dict) or not isinstance(content.get(key), list) or not content[key]:
-        found = f"the keys {', '.join(map(quote, content))}" if isinstance(content, dict) else kind_of(content)
-        raise DataError(f"{path}: expected an object with a list {key!r}, found {found}. Pass VQA's file of {key}.")
+        actual = f"the keys {', '.join(map(quote, content))}" if isinstance(content, dict) else kind_of(content)
+        raise DataError(f"{path}: expected an object with a list {key!r}, found {actual}. Pass VQA's file of {key}.")
     return content
 
 
 def _find_annotations(path: Path) -> Path:
     """The one file beside the questions that holds annotations, of the same split if there are several."""
-    found = [each for each in sorted(path.parent.glob("*.json")) if each != path and _holds(each, "annotations")]
-    if len(found) > 1:
+    files = [file for file in sorted(path.parent.glob("*.json")) if file != path and _holds(file, "annotations")]
+    if len(files) > 1:
         subtype = _SUBTYPE.search(path.name)
-        found = [each for each in found if subtype and subtype[0] in each.name]
-    if len(found) == 1:
-        return found[0]
+        files = [file for file in files if subtype and subtype[0] in file.name]
+    if len(files) == 1:
+        return files[0]
     raise DataError(
-        f"{path}: expected the file of its annotations beside it, found {len(found)}. Name it in "
+        f"{path}: expected the file of its annotations beside it, found {len(files)}. Name it in "
         "dataset.options.annotations; VQA's test questions come without answers and cannot be used."
     )
 
@@ -146,12 +146,12 @@ def _load_answers(path: Path) -> Joined:
     answers: list[dict[str, Any]] = []
     for row in _load(path, "annotations")["annotations"]:
         if not isinstance(row, dict) or not isinstance(row.get("question_id"), int | str):
-            continue  # the question that it should answer is told
-        given = row.get("answers")
-        if isinstance(given, list):
-            given = [each.get("answer") if isinstance(each, dict) else each for each in given]
+            continue  # the question that lacks its answer gets the fault
+        people_said = row.get("answers")
+        if isinstance(people_said, list):
+            people_said = [answer.get("answer") if isinstance(answer, dict) else answer for answer in people_said]
         rest: dict[str, Any] = {"question_id": row["question_id"], "answer": row.get("multiple_choice_answer")}
-        rest |= {"answers": given} if given not in (None, []) else {}
+        rest |= {"answers": people_said} if people_said not in (None, []) else {}
         rest |= {"kind": row["answer_type"]} if isinstance(row.get("answer_type"), str) else {}
         rest |= {"question_type": row["question_type"]} if isinstance(row.get("question_type"), str) else {}
         rest |= {"image_id": row["image_id"]} if isinstance(row.get("image_id"), int | str) else {}
@@ -165,13 +165,13 @@ def _find_answer(check: RowCheck, row: dict[str, Any], answers: Joined) -> tuple
         absent = quote(str(question_id)) if isinstance(question_id, int | str) else kind_of(question_id)
         check.fail("'question_id' to be that of an annotation", absent, "add the annotation, or take the question out")
         return "", {}
-    found = answers.find(check, question_id)
-    if found is None:
+    entry = answers.find(check, question_id)
+    if entry is None:
         return "", {}
-    rest = {key: found[key] for key in ("answers", "kind", "question_type", "image_id") if key in found}
+    rest = {key: entry[key] for key in ("answers", "kind", "question_type", "image_id") if key in entry}
     if "answers" in rest:
         rest["answers"] = read_answers(check, rest["answers"], "'answers' of its annotation")
-    return check.value(found["answer"], "'multiple_choice_answer' of its annotation"), rest
+    return check.value(entry["answer"], "'multiple_choice_answer' of its annotation"), rest
 
 
 def _image_names(image_id: int, source: str, subtype: str) -> list[str]:

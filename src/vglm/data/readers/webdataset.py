@@ -66,7 +66,7 @@ def read(
 
     Raises:
         ConfigError: An option has a value that it cannot have.
-        DataError: A shard is compressed, damaged or no tar file, or its columns cannot be told apart.
+        DataError: A shard is compressed, damaged or no tar file, or its columns are ambiguous.
     """
     shards = _shards(path)
     if not shards:
@@ -109,7 +109,7 @@ class _Header(tarfile.TarInfo):
 def _shards(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    return sorted(each for pattern in ("*.tar", "*/*.tar") for each in path.glob(pattern) if each.is_file())
+    return sorted(shard for pattern in ("*.tar", "*/*.tar") for shard in path.glob(pattern) if shard.is_file())
 
 
 def _split_of(shard: Path) -> str | None:

@@ -67,8 +67,8 @@ def read(
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            has_media = any(each.startswith(_MEDIA) for each in archive.namelist())
-            length = sum(each.file_size for each in archive.infolist())
+            has_media = any(name.startswith(_MEDIA) for name in archive.namelist())
+            length = sum(member.file_size for member in archive.infolist())
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: expected a spreadsheet, found: {brief(error)}. Save it as .xlsx.") from error
     if length > max(_MOST_UNPACKED_BYTES, _MOST_UNPACKED_TIMES * path.stat().st_size):
@@ -83,9 +83,9 @@ def read(
         if isinstance(row, BadRow):
             yield row
         elif has_media and image is not None and row[image] is None:
-            found = "an empty cell, and pictures pasted into the file"
+            actual = "an empty cell, and pictures pasted into the file"
             yield BadRow(
-                number, fault(f"a file name in {quote(image)}", found, "save the pictures as files and name them")
+                number, fault(f"a file name in {quote(image)}", actual, "save the pictures as files and name them")
             )
         else:
             yield from table.read(number, row)
@@ -102,8 +102,8 @@ def _rows(path: Path, sheet: str | None) -> Iterator[tuple[int, Any]]:
     try:
         values = openpyxl.load_workbook(path, read_only=True, data_only=True)
         formulas = openpyxl.load_workbook(path, read_only=True)
-        for each in (*values.worksheets, *formulas.worksheets):
-            each.reset_dimensions()  # or a file could have any number of empty cells, by saying so
+        for worksheet in (*values.worksheets, *formulas.worksheets):
+            worksheet.reset_dimensions()  # or a file could have any number of empty cells, by saying so
         chosen = _choose(path, values, sheet)
         names: list[str] = []
         pairs = zip(
@@ -113,7 +113,7 @@ def _rows(path: Path, sheet: str | None) -> Iterator[tuple[int, Any]]:
             if not names:
                 names = _names(path, chosen, cells)
                 yield number, names
-            elif any(each is not None for each in written):
+            elif any(cell is not None for cell in written):
                 yield number, _row(number, names, cells, written)
         values.close()
         formulas.close()
@@ -127,21 +127,25 @@ def _rows(path: Path, sheet: str | None) -> Iterator[tuple[int, Any]]:
 
 def _choose(path: Path, workbook: Any, sheet: str | None) -> str:
     """The sheet that is named, or the only one with something in it."""
-    titles = [each.title for each in workbook.worksheets]
+    titles = [worksheet.title for worksheet in workbook.worksheets]
     if sheet is not None:
         if sheet not in titles:
             raise DataError(
                 f"{path}: there is no sheet {quote(sheet)}. Its sheets are {', '.join(map(quote, titles))}."
             )
         return sheet
-    filled = [each.title for each in workbook.worksheets if any(any(row) for row in each.iter_rows(values_only=True))]
+    filled = [
+        worksheet.title
+        for worksheet in workbook.worksheets
+        if any(any(row) for row in worksheet.iter_rows(values_only=True))
+    ]
     if len(filled) > 1:
         raise DataError(f"{path}: {', '.join(map(quote, filled))} have data. Choose one in dataset.options.sheet.")
     return str([*filled, *titles][0])
 
 
 def _names(path: Path, sheet: str, cells: tuple[Any, ...]) -> list[str]:
-    names = ["" if each is None else str(each).strip() for each in cells]
+    names = ["" if cell is None else str(cell).strip() for cell in cells]
     while names and not names[-1]:
         names.pop()
     if "" in names or len(set(names)) < len(names):
@@ -154,7 +158,7 @@ def _names(path: Path, sheet: str, cells: tuple[Any, ...]) -> list[str]:
 
 def _row(number: int, names: list[str], cells: tuple[Any, ...], written: tuple[Any, ...]) -> dict[str, Any] | BadRow:
     """A row by column, or what is wrong with it."""
-    if any(each is not None for each in written[len(names) :]):
+    if any(value is not None for value in written[len(names) :]):
         return BadRow(number, fault(f"{len(names)} cells as in row 1", "more", "name the column, or empty the cell"))
     for name, cell, formula in zip(names, cells, written, strict=False):
         if cell is None and formula is not None:

@@ -60,10 +60,8 @@ def read(
             continue
         check = RowCheck(number)
         image_id, caption = _image_id(check, row), check.text(row, "caption")
-        names = [image_id + suffix for each in IMAGE_SUFFIXES for suffix in (each, each.upper())]
-        there = (
-            names if "/" in image_id else [each for each in names if each in present]
-        )  # asks the disk once, not often
+        names = [image_id + suffix for ending in IMAGE_SUFFIXES for suffix in (ending, ending.upper())]
+        there = names if "/" in image_id else [name for name in names if name in present]  # one look at the disk
         image = check.image(folders, *(there or names[:1])) if image_id else None
         meta = check.meta({key: value for key, value in row.items() if key != "caption"})
         language, question = questions.about(caption)

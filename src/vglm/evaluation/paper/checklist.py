@@ -1,4 +1,4 @@
-"""A checklist for authors: what the records answer of CLAIM 2024 and TRIPOD-LLM, and what is left to say.
+"""A reporting checklist after CLAIM 2024 and TRIPOD-LLM: items that the records answer, and those left to the author.
 
 The items are in our own words, in the order of those lists; journals ask for the lists' own forms, which these answers
 fill. An item names the facts that answer it, see `vglm.evaluation.paper.methods.FACTS`; one without facts is for the
@@ -50,8 +50,8 @@ def write_checklist(account: Account, tables: Sequence[str], language: Language)
 def _answer(item: Mapping[str, Any], account: Account, tables: Sequence[str]) -> tuple[Sequence[Text], Sequence[Text]]:
     """(what the records say to an item, what is left to the author)."""
     facts = item.get("facts", ())
-    answers = [each for key in facts if key not in LONG for each in account.said.get(key, ())]
-    files = ["methods.md"] if any(account.said.get(key) for key in facts if key in LONG) else []
+    answers = [sentence for key in facts if key not in LONG for sentence in account.sentences.get(key, ())]
+    files = ["methods.md"] if any(account.sentences.get(key) for key in facts if key in LONG) else []
     if files := [*files, *(tables if item.get("tables") else ())]:
         answers.append(say("see", files=", ".join(files)))
     remaining = [*account.missing(facts), *_texts(item.get("open"))]

@@ -54,16 +54,16 @@ def score_figures(scored: Scored, language: Language) -> dict[str, str]:
         _Bar(
             getattr(fmt.title(metrics[name]), language),
             f"{fmt.number(result.difference, metrics[name])} ({getattr(fmt.ends(result, metrics[name]), language)})",
-            *(100 * each for each in (result.difference, *result.interval)),
+            *(100 * share for share in (result.difference, *result.interval)),
         )
         for name, (result, _) in part.paired.items()
         if metrics[name].is_share and has_interval(result)
     ]
     axis = fmt.section_texts(__file__)("axis.difference", n=part.n)
-    found = {"scores.svg": _forest(bars, getattr(axis, language), 0.0)} if bars else {}
+    figures = {"scores.svg": _forest(bars, getattr(axis, language), 0.0)} if bars else {}
     curves = read_curves(scored.folder)
     drawn = [] if curves is None else plots(curves)
-    return found | {f"curve-{each.name.removeprefix('plot-')}.svg": _column(each, language) for each in drawn}
+    return figures | {f"curve-{plot.name.removeprefix('plot-')}.svg": _column(plot, language) for plot in drawn}
 
 
 def method_figures(rows: Sequence[Row], language: Language) -> dict[str, str]:

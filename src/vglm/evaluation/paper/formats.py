@@ -18,7 +18,7 @@ from vglm.text.prompt import Language
 FORMATS = {"latex": "tex", "csv": "csv", "markdown": "md"}
 """Format of a table -> how its file ends."""
 _ESCAPES = {
-    **{each: rf"\{each}" for each in "%_&#${}"},
+    **{character: rf"\{character}" for character in "%_&#${}"},
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
@@ -38,6 +38,8 @@ _ESCAPES = {
     "\N{LEFT DOUBLE QUOTATION MARK}": "``",
     "\N{RIGHT DOUBLE QUOTATION MARK}": "''",
 }
+_MOST_COLUMNS = 7
+"""With more of them a table is set more tightly."""
 _CHINESE = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]")
 
 
@@ -81,7 +83,8 @@ def _latex(table: PaperTable, language: Language) -> str:
             return rf"{write(cells[0])} & \multicolumn{{{width - 1}}}{{l}}{{{write(cells[1])}}} \\"
         return " & ".join(map(write, cells)) + r" \\"
 
-    lines = [r"\begin{table*}[tbp]", r"\centering\small", rf"\caption{{{write(table.caption)}}}"]
+    size = r"\small" if width <= _MOST_COLUMNS else r"\footnotesize\setlength{\tabcolsep}{3pt}"
+    lines = [r"\begin{table*}[tbp]", rf"\centering{size}", rf"\caption{{{write(table.caption)}}}"]
     lines += [rf"\label{{tab:{table.name}}}", rf"\begin{{tabular}}{{@{{}}l{'r' * (width - 1)}@{{}}}}", r"\toprule"]
     lines += [row(table.header)]
     for heading, rows in table.groups:

@@ -1,7 +1,7 @@
 """The methods section: what the records of evaluations and their runs say, fact by fact.
 
-A fact is a function of one source. It returns sentences; none where the record should say it and does not; `None`
-where it does not apply. Of several sources, what all say is said once, and else whom it holds for.
+A fact is a function of one source. It returns sentences; none where the record should say it and does not; `None` where
+it does not apply. A sentence that holds for all sources appears once; any other names the sources that it holds for.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -57,10 +57,10 @@ class Account:
     """What the records say, ready for the methods section and the checklist.
 
     Attributes:
-        said: Fact -> its sentences; no key where it does not apply.
+        sentences: Fact -> its sentences; no key where it does not apply.
     """
 
-    said: Mapping[str, Sequence[Text]]
+    sentences: Mapping[str, Sequence[Text]]
 
     @classmethod
     def of(cls, sources: Sequence[Source]) -> "Account":
@@ -69,28 +69,30 @@ class Account:
         Args:
             sources: At least one.
         """
-        return cls({key: told for key, fact in FACTS.items() if (told := _together(key, fact, sources)) is not None})
+        return cls(
+            {key: sentences for key, fact in FACTS.items() if (sentences := _together(key, fact, sources)) is not None}
+        )
 
     def missing(self, keys: Sequence[str]) -> list[Text]:
         """What the records should say of some facts, and do not."""
-        return [say(f"missing.{key}") for key in keys if key in self.said and not self.said[key]]
+        return [say(f"missing.{key}") for key in keys if key in self.sentences and not self.sentences[key]]
 
     def sections(self) -> Sequence[tuple[Text, Text, Sequence[Text]]]:
         """(title, sentences, list below them) of each part of the methods section."""
-        found = []
+        parts = []
         for part, keys in PARTS.items():
-            sentences = [each for key in keys if key not in LISTS for each in self.said.get(key, ())]
+            sentences = [sentence for key in keys if key not in LISTS for sentence in self.sentences.get(key, ())]
             if missing := self.missing(keys):
                 sentences.append(say("missing_are", what=join(missing, ";")))
-            items = [each for key in keys if key in LISTS for each in self.said.get(key, ())]
+            items = [item for key in keys if key in LISTS for item in self.sentences.get(key, ())]
             if sentences or items:
-                found.append((say(f"part.{part}"), in_a_row(sentences), items))
-        return found
+                parts.append((say(f"part.{part}"), in_a_row(sentences), items))
+        return parts
 
 
 def in_a_row(sentences: Sequence[Text]) -> Text:
     """Sentences behind each other."""
-    return Text(" ".join(each.en for each in sentences), "".join(each.zh for each in sentences))
+    return Text(" ".join(sentence.en for sentence in sentences), "".join(sentence.zh for sentence in sentences))
 
 
 def _together(key: str, fact: Fact, sources: Sequence[Source]) -> Sequence[Text] | None:
@@ -98,11 +100,11 @@ def _together(key: str, fact: Fact, sources: Sequence[Source]) -> Sequence[Text]
         return None
     if key == "seed" and len(sources) > 1:
         return _seeds(sources)
-    told = [fact(source) for source in sources]
-    if all(each is None for each in told):
+    statements = [fact(source) for source in sources]
+    if all(statement is None for statement in statements):
         return None
     holders: dict[Text, list[Source]] = {}
-    for source, sentences in zip(sources, told, strict=True):
+    for source, sentences in zip(sources, statements, strict=True):
         for sentence in sentences or ():
             holders.setdefault(sentence, []).append(source)
     return [
@@ -115,8 +117,8 @@ def _seeds(sources: Sequence[Source]) -> list[Text]:
     seeds: dict[str, list[Text]] = {}
     for source in sources:
         seeds.setdefault(source.method, []).extend(() if source.run is None else [Text.of(source.run.record.seed)])
-    each = join((say("method_seeds", method=method, seeds=join(found)) for method, found in seeds.items()), ";")
-    return [say("seeds", what=each)]
+    of_methods = join((say("method_seeds", method=method, seeds=join(seed)) for method, seed in seeds.items()), ";")
+    return [say("seeds", what=of_methods)]
 
 
 def _names(whose: Sequence[Source], sources: Sequence[Source]) -> Text:
@@ -138,12 +140,12 @@ def _names(whose: Sequence[Source], sources: Sequence[Source]) -> Text:
 def _noted(key: str, fact: str, *, of_tuning: bool = False) -> Fact:
     """A fact that the evaluation itself notes, in a sentence."""
 
-    def tell(source: Source) -> list[Text] | None:
+    def sentences(source: Source) -> list[Text] | None:
         if of_tuning and not source.is_tuning:
             return None
         return [say(key, what=translate(source.facts[fact]))] if fact in source.facts else []
 
-    return tell
+    return sentences
 
 
 def _base(source: Source) -> list[Text] | None:
@@ -172,15 +174,15 @@ def _validation(source: Source) -> list[Text] | None:
     return [] if count is None else [say("validation", n=count)]
 
 
-def _asked(source: Source) -> list[Text] | None:
+def _eval_samples(source: Source) -> list[Text] | None:
     evaluation, splits = source.scored.evaluation, source.scored.comparison.splits
-    told = []
+    sentences = []
     for name, part in splits.items():
         digest = evaluation.data.get(name)
         key = "asked" if digest is None else "asked_hashed"
         groups = len({pair.candidate.group for pair in part.pairs})
-        told.append(say(key, split=fmt.split_title(name), n=part.n, groups=groups, hash=(digest or "")[:16]))
-    return told
+        sentences.append(say(key, split=fmt.split_title(name), n=part.n, groups=groups, hash=(digest or "")[:16]))
+    return sentences
 
 
 def _divided(source: Source) -> list[Text] | None:
@@ -193,9 +195,9 @@ def _divided(source: Source) -> list[Text] | None:
         seed = plan.seed
     if plan.divided is None:
         return []
-    told = [say("divided", how=plan.divided) if seed is None else say("divided_seed", how=plan.divided, seed=seed)]
-    told += [] if plan.group is None else [say("group", how=plan.group)]
-    return told + ([] if plan.validation is None else [say("held_out", how=plan.validation)])
+    sentences = [say("divided", how=plan.divided) if seed is None else say("divided_seed", how=plan.divided, seed=seed)]
+    sentences += [] if plan.group is None else [say("group", how=plan.group)]
+    return sentences + ([] if plan.validation is None else [say("held_out", how=plan.validation)])
 
 
 def _leakage(source: Source) -> list[Text] | None:
@@ -203,8 +205,8 @@ def _leakage(source: Source) -> list[Text] | None:
         return None
     if source.run is None:
         return []
-    found = len(source.run.record.data.leakage)
-    return [say("leakage", n=found) if found else say("no_leakage")]
+    leaks = len(source.run.record.data.leakage)
+    return [say("leakage", n=leaks) if leaks else say("no_leakage")]
 
 
 def _training(source: Source) -> list[Text] | None:
@@ -228,13 +230,13 @@ def _seed(source: Source) -> list[Text] | None:
 def _setting(key: str, *names: str) -> Fact:
     """A value of the run's config, in a sentence."""
 
-    def tell(source: Source) -> list[Text] | None:
+    def sentences(source: Source) -> list[Text] | None:
         if not source.is_tuning:
             return None
         value = source.setting(*names)
         return [] if value is None else [say(key, what=value)]
 
-    return tell
+    return sentences
 
 
 def _cost(source: Source) -> list[Text] | None:
@@ -243,8 +245,10 @@ def _cost(source: Source) -> list[Text] | None:
     training = None if source.run is None else source.run.record.training
     if training is None:
         return []
-    told = [say("seconds", s=training.train_runtime - training.scoring_seconds)]
-    return told + ([] if training.peak_memory_bytes is None else [say("memory", mb=training.peak_memory_bytes / 1e6)])
+    sentences = [say("seconds", s=training.train_runtime - training.scoring_seconds)]
+    return sentences + (
+        [] if training.peak_memory_bytes is None else [say("memory", mb=training.peak_memory_bytes / 1e6)]
+    )
 
 
 def _decoding(source: Source) -> list[Text] | None:
@@ -252,10 +256,10 @@ def _decoding(source: Source) -> list[Text] | None:
     if not settings:
         return []
     greedy = settings.pop("greedy", None)
-    told = [] if greedy is None else [say("greedy" if greedy else "sampled")]
+    sentences = [] if greedy is None else [say("greedy" if greedy else "sampled")]
     if not settings:
-        return told
-    return [*told, say("decoding", what=join(Text.of(f"{name} {value}") for name, value in settings.items()))]
+        return sentences
+    return [*sentences, say("decoding", what=join(Text.of(f"{name} {value}") for name, value in settings.items()))]
 
 
 def _cut(source: Source) -> list[Text] | None:
@@ -278,28 +282,29 @@ def _signatures(source: Source) -> list[Text] | None:
 
 
 def _statistics(source: Source) -> list[Text] | None:
-    return [say("paired"), *method_notes(source.scored), say("holm")]
+    paired = say("paired" if source.is_tuning else "paired_image_use")
+    return [paired, *method_notes(source.scored), say("holm")]
 
 
 def _baselines(source: Source) -> list[Text] | None:
-    names = [fmt.named("baseline", each.name) for each in source.scored.comparison.baselines]
+    names = [fmt.named("baseline", baseline.name) for baseline in source.scored.comparison.baselines]
     return [say("baselines", what=join(names))] if names else None
 
 
 def _controls(source: Source) -> list[Text] | None:
-    meanings = [translate(each.meaning) for each in source.scored.evaluation.controls]
+    meanings = [translate(control.meaning) for control in source.scored.evaluation.controls]
     return [say("controls", what=join(meanings, ";"))] if meanings else None
 
 
 def _versions(source: Source) -> list[Text] | None:
-    told = []
+    sentences = []
     for key, versions in (
         ("trained_with", {} if source.run is None else source.run.record.versions),
         ("evaluated_with", source.scored.evaluation.versions),
     ):
-        if known := [Text.of(f"{name} {version}") for name, version in versions.items() if version]:
-            told.append(say(key, what=join(known)))
-    return told
+        if names := [Text.of(f"{name} {version}") for name, version in versions.items() if version]:
+            sentences.append(say(key, what=join(names)))
+    return sentences
 
 
 def _code(source: Source) -> list[Text] | None:
@@ -328,7 +333,7 @@ FACTS: dict[str, Fact] = {
     "checkpoint": _checkpoint,
     "data": _data,
     "validation": _validation,
-    "asked": _asked,
+    "asked": _eval_samples,
     "divided": _divided,
     "leakage": _leakage,
     "training": _training,
@@ -351,7 +356,7 @@ FACTS: dict[str, Fact] = {
     "sealed": _sealed,
     "stamps": _stamps,
 }
-"""What can be told, by name."""
+"""All facts, by name."""
 LISTS = ("signatures", "stamps")
 """Facts that stand in a list."""
 OF_ONE = ("cost", "cut", "statistics", "config", "tuned_weights", "sealed")

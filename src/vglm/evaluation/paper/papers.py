@@ -66,7 +66,7 @@ class Paper:
         rows, tests = tabulate(runs), compare_methods(runs)
         sources = [Source(name, _scored(run), run) for name, run in zip(name_methods(runs), runs, strict=True)]
         account = Account.of(sources)
-        tables = [method_table(rows, account.said.get("stamps", ())), *([pair_table(tests)] if tests else [])]
+        tables = [method_table(rows, account.sentences.get("stamps", ())), *([pair_table(tests)] if tests else [])]
         return cls(tables, account, lambda language: method_figures(rows, language))
 
     def printed(self, format: str, language: Language) -> str:

@@ -12,7 +12,7 @@ from vglm.evaluation.report.sections.scores import added_later
 from vglm.evaluation.score.comparison import Summary, has_interval
 from vglm.evaluation.score.metrics import Metric
 from vglm.evaluation.score.side_by_side import MethodTest, Row, finding, shared_prefix, within_range
-from vglm.evaluation.score.statistics import Interval
+from vglm.evaluation.score.statistics import Interval, PairedComparison
 
 say = section_texts(__file__)
 Cells = tuple[Text, ...]
@@ -80,54 +80,60 @@ def _score_rows(part: Summary) -> list[Cells]:
 
 
 def _score_records(split: str, part: Summary) -> list[dict[str, Any]]:
+    """A row of each metric, empty but for the reason where it could not be computed."""
     metrics = {metric.name: metric for metric in part.metrics}
-    return [
-        {
-            "split": split,
-            "metric": name,
-            "before": result.before,
-            "after": result.after,
-            "difference": result.difference,
-            **_ends(result.interval if has_interval(result) else None),
-            "confidence": result.confidence,
-            "n": result.n,
-            "groups": result.groups,
-            "p_value": result.p_value,
-            "p_value_holm": adjusted,
-            "unit": "share" if metrics[name].is_share else metrics[name].unit,
-            "signature": metrics[name].signature,
-        }
-        for name, (result, adjusted) in part.paired.items()
+    rows = [_score_record(split, metrics[name], result, p_holm) for name, (result, p_holm) in part.paired.items()]
+    return rows + [
+        {**_score_record(split, metrics[name], None, None), "not_computed": translate(reason).en}
+        for name, reason in part.not_computed.items()
     ]
+
+
+def _score_record(split: str, metric: Metric, result: PairedComparison | None, p_holm: float | None) -> dict[str, Any]:
+    names = ("before", "after", "difference", "confidence", "n", "groups", "p_value")
+    values = {name: None if result is None else getattr(result, name) for name in names}
+    return {
+        "split": split,
+        "metric": metric.name,
+        **{name: values[name] for name in names[:3]},
+        **_ends(result.interval if result is not None and has_interval(result) else None),
+        **{name: values[name] for name in names[3:]},
+        "p_value_holm": p_holm,
+        "unit": "share" if metric.is_share else metric.unit,
+        "signature": metric.signature,
+        "not_computed": None,
+    }
 
 
 def _score_notes(scored: Scored) -> list[Text]:
     comparison = scored.comparison
-    known = {metric.name: metric for metric in comparison.metrics}
+    metrics = {metric.name: metric for metric in comparison.metrics}
     primary = comparison.splits[comparison.main].primary_metric
     notes = [say("note.scores", primary=fmt.title(primary)), *method_notes(scored)]
     if scored.evaluation.purpose == "tuning":
         notes.append(say("note.one_seed"))
-    if added := [fmt.title(known[name]) for name in added_later(scored) if name in known]:
+    else:
+        notes.append(say("note.image_use", before=fmt.arm(comparison.baseline), after=fmt.arm(comparison.candidate)))
+    if added := [fmt.title(metrics[name]) for name in added_later(scored) if name in metrics]:
         notes.append(say("note.added_later", metrics=join(added)))
     return notes + stamp_notes(scored)
 
 
 def method_notes(scored: Scored) -> list[Text]:
     """How p-values and intervals of each split were made."""
-    known = {metric.name: metric for metric in scored.comparison.metrics}
+    metrics = {metric.name: metric for metric in scored.comparison.metrics}
     return [
         say("note.split_method", split=fmt.split_title(split), what=names, how=how)
         for split, part in scored.comparison.splits.items()
-        for names, how in fmt.methods((result, fmt.title(known[name])) for name, (result, _) in part.paired.items())
+        for names, how in fmt.methods((result, fmt.title(metrics[name])) for name, (result, _) in part.paired.items())
     ]
 
 
 def stamp_notes(scored: Scored) -> list[Text]:
     """What an evaluation is stamped with."""
     return [
-        say("note.stamp", stamp=fmt.named("stamp", each.text), detail=translate(each.detail))
-        for each in scored.evaluation.stamps
+        say("note.stamp", stamp=fmt.named("stamp", stamp.text), detail=translate(stamp.detail))
+        for stamp in scored.evaluation.stamps
     ]
 
 
@@ -199,7 +205,7 @@ def pair_table(tests: Sequence[MethodTest]) -> PaperTable:
     header = tuple(say(f"column.{name}") for name in ("pair", "difference", "interval", "over_seeds", "p", "p_holm"))
     rows = []
     for test in tests:
-        names = (each.removeprefix(shared) for each in (test.second, test.first))
+        names = (name.removeprefix(shared) for name in (test.second, test.first))
         other = None if test.over_seeds is None else test.over_seeds.interval
         rows.append(
             (

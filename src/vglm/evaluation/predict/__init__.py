@@ -1,1 +1,1 @@
-"""Ask every arm its questions, and keep the answers."""
+"""Generate and store the answers of every arm."""

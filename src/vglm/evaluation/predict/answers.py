@@ -35,10 +35,10 @@ class Answers:
     Attributes:
         label: The name of the arm that is judged.
         records: The name of every arm and control -> its records.
-        nearest: For each test sample the answer of `nearest_answers`; empty where nobody looked.
-        forest: For each test sample the answer of `forest_answers`; empty where it was not asked.
+        nearest: For each test sample the answer of `nearest_answers`; empty where not computed.
+        forest: For each test sample the answer of `forest_answers`; empty where it did not run.
         precision: How the models computed, see `precision_of`.
-        shots: What the untuned model was shown before each test question; None where it was not asked so.
+        shots: What the untuned model was shown before each test question; None without in-context examples.
     """
 
     label: str
@@ -55,12 +55,12 @@ class Answers:
 
     @property
     def text_only(self) -> Sequence[Prediction]:
-        """Its records of the test questions without their images; empty where they were not asked."""
+        """Its records of the test questions without their images; empty where there are none."""
         return self.records.get(TEXT_ONLY) or self.records.get(f"{self.label}-{TEXT_ONLY}") or ()
 
     @property
     def in_context(self) -> Sequence[Prediction]:
-        """The untuned model's records of the test questions after examples; empty where none were asked so."""
+        """The untuned model's records of the test questions after examples; empty where there are none."""
         return () if self.shots is None else self.records.get(self.shots.arm.label, ())
 
 

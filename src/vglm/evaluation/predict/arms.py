@@ -1,4 +1,4 @@
-"""What is evaluated: two arms that answer the same samples, and what a report has to say about them.
+"""The two arms of an evaluation, which answer the same samples, and what a report states about them.
 
 a finished run     `before` (the base model) and `after` (with the adapter, or the tuned model)
 a model alone      `shuffled` (each question with another sample's image) and `true`
@@ -72,7 +72,10 @@ class ModelArm:
     @property
     def requested(self) -> list[tuple[str, Samples]]:
         """What it answers, each with a label: its own samples, then its controls'."""
-        return [(self.label, self.samples), *((each.arm.label, {"test": each.samples}) for each in self.controls)]
+        return [
+            (self.label, self.samples),
+            *((control.arm.label, {"test": control.samples}) for control in self.controls),
+        ]
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class Arms:
         baseline: The arm to compare with.
         candidate: The arm that is judged.
         facts: What to show of its configuration.
-        trained_images: Content hashes of the images it was tuned on, as far as known.
+        trained_images: Content hashes of the images it was tuned on; unknown ones left out.
         changed_files: Data files that are not what they were when it was tuned.
         leakage: What its test and validation share with its training split, a sentence each.
         trained_groups: Groups (studies, patients, stars) it was tuned on, where the data evaluated has the same files.
@@ -148,6 +151,7 @@ def open_arms(
     config: Mapping[str, Any],
     run: Run | None,
     samples: Samples,
+    whole: Samples,
     files: Mapping[str, str],
     controls: Sequence[Control],
     load: Callable[..., Loaded],
@@ -158,6 +162,7 @@ def open_arms(
         config: The evaluation's plain config.
         run: The run.
         samples: What to evaluate on.
+        whole: The same splits without a limit.
         files: SHA-256 of the data's files, as they are now.
         controls: Test questions with other images.
         load: Loads the model that `config` names; takes `adapter`, a folder, where there is one to put on it.
@@ -169,7 +174,7 @@ def open_arms(
     if run is None:
         return _single_model(config, samples, controls, load)
     is_trained_data = config["dataset"] == run.config["dataset"]  # divided as it was for the run
-    arms = _tuned_run(run, samples, files, is_trained_data, controls, load, config["model"].get("dtype"))
+    arms = _tuned_run(run, samples, whole, files, is_trained_data, controls, load, config["model"].get("dtype"))
     if config["model"] != run.config["model"]:
         return arms
     base = [config["model"], run.record.base_weights, _files_state(config["model"].get("path_or_id"))]
@@ -179,6 +184,7 @@ def open_arms(
 def _tuned_run(
     run: Run,
     samples: Samples,
+    whole: Samples,
     files: Mapping[str, str],
     is_trained_data: bool,
     controls: Sequence[Control],
@@ -204,7 +210,7 @@ def _tuned_run(
         "rate": trainer.get("learning_rate"),
         "seed": record.seed,
     }
-    kept, stamps = describe_choice(record.forgetting, samples)
+    chosen, stamps = describe_choice(record.forgetting, whole)
     if not run.is_verified:
         stamps = (Stamp(text="UNVERIFIED", detail=Message("unverified")), *stamps)
     before = Arm(label="before", meaning=Message("meaning.untuned", {"model": model_name}))
@@ -244,14 +250,14 @@ def _tuned_run(
             "method": ", ".join([method_name, *settings]),
             "training data": Message("training_data", {**data, "sha256": record.data.sha256[:16]}),
             "training": Message("training", training),
-            **kept,
+            **chosen,
             **_tested_on(samples, apart),
         },
         trained_images=frozenset(record.data.train_images or ()),
         changed_files=[
             name for name, digest in files.items() if is_trained_data and record.data.files.get(name, digest) != digest
         ],
-        leakage=[each if isinstance(each, str) else _leak(each) for each in record.data.leakage],
+        leakage=[leak if isinstance(leak, str) else _leak(leak) for leak in record.data.leakage],
         trained_groups=frozenset(divided["train"].group_names if "train" in divided else ()),
         is_other_test="test" in samples and apart is not None and fingerprint(samples["test"]) != apart,
         stamps=stamps,
@@ -264,7 +270,7 @@ def _steps(trainer: Mapping[str, Any], log: Mapping[str, Any]) -> int | None:
     """Optimizer steps: as set, or where epochs were, as far as the log goes."""
     if (steps := trainer.get("max_steps")) is not None and steps > 0:
         return int(steps)
-    return max((int(each["step"]) for name in ("learning", "forgetting") for each in log[name]), default=steps)
+    return max((int(row["step"]) for name in ("learning", "forgetting") for row in log[name]), default=steps)
 
 
 def _samples_of_step(trainer: Mapping[str, Any]) -> int | None:
@@ -279,7 +285,7 @@ def limited(arms: Arms, whole: Samples, samples: Samples, run: Run | None) -> Ar
     Args:
         arms: What is evaluated.
         whole: Split -> its samples.
-        samples: Split -> those that are asked.
+        samples: Split -> the samples to evaluate.
         run: The run; None for a model alone.
     """
     parts = [
@@ -292,7 +298,7 @@ def limited(arms: Arms, whole: Samples, samples: Samples, run: Run | None) -> Ar
         parts.insert(0, Message("limited_training", {"n": learned}))
     if not parts:
         return arms
-    is_known = "test" not in whole or len(samples["test"]) == len(whole["test"])  # else nobody can tell by its hash
+    is_known = "test" not in whole or len(samples["test"]) == len(whole["test"])  # else its hash is of another set
     stamp = Stamp(text="LIMITED", detail=Message("limited", {"parts": tuple(parts)}))
     return replace(arms, stamps=(*arms.stamps, stamp), is_other_test=arms.is_other_test and is_known)
 
@@ -372,13 +378,13 @@ def answer(
     examples: Sequence[Sample] = (),
     trained: Sequence[Sample] = (),
 ) -> Answers:
-    """Let both arms answer all they are asked, one model in memory at a time, with the same settings.
+    """Let both arms answer all their samples, one model in memory at a time, with the same settings.
 
     Where answers are sampled, controls get as many draws as the arms, of the same random numbers.
 
     Args:
         arms: What is evaluated.
-        folder: The evaluation folder to write into; what lies there from a run that was stopped is not asked again.
+        folder: The evaluation folder to write into; answers of a stopped evaluation there are kept.
         decoding: How to answer.
         train: The training samples among which the untuned model looks for the nearest images; none if empty.
         feature_cache: See `generate_predictions`.
@@ -414,8 +420,8 @@ def answer(
                 name = arm.label if arms.purpose == "tuning" else ""
                 shots = put_in_context(examples, test, model, processor, decoding.max_new_tokens, name)
                 requested += [] if shots is None or not shots.samples else [(shots.arm.label, {"test": shots.samples})]
-            asked = {f"{label}/{name}": each for label, splits in requested for name, each in splits.items()}
-            rows = rows_at_once(model, decoding, asked)
+            samples = {f"{label}/{name}": split for label, splits in requested for name, split in splits.items()}
+            rows = rows_at_once(model, decoding, samples)
             decoding = replace(decoding, batch_size=rows)  # the same in both arms
             shared = SharedAnswers(_shared_facts(arms, model, decoding) if arm is arms.baseline else None)
             for label, splits in requested:
@@ -484,7 +490,7 @@ def describe(
         candidate=arms.candidate.arm,
         facts={**arms.facts, **provenance(config, arms.result)},
         decoding={**decoding.as_dict(), **answers.precision},
-        command=command or shlex.join(["python", *(_resolved(each, arms) for each in sys.argv)]),
+        command=command or shlex.join(["python", *(_resolved(argument, arms) for argument in sys.argv)]),
         versions=_versions(),
         config=config,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -495,7 +501,7 @@ def describe(
             *synthetic_stamps(synthetic),
         ),
         controls=(
-            *(each.arm for arm in (arms.baseline, arms.candidate) for each in arm.controls),
+            *(control.arm for arm in (arms.baseline, arms.candidate) for control in arm.controls),
             *([answers.shots.arm] if answers.shots is not None and answers.shots.samples else ()),
         ),
         data={name: fingerprint(rows) for name, rows in samples.items()},
@@ -517,13 +523,13 @@ def _resolved(argument: str, arms: Arms) -> str:
 
 
 def _is_own_group(record: Prediction) -> bool:
-    """Whether a sample's group is only a name for itself or its picture, where the data tells nothing of groups."""
+    """Whether a sample's group is only a name for itself or its picture, where the data has no groups."""
     return record.group == record.id or (record.image is not None and f"/{record.image}".endswith(f"/{record.group}"))
 
 
 def _copies(copies: Sequence[LookAlike], total: int) -> Message:
     """How many test samples look like training pictures, and how so."""
-    counts = Counter(each.how for each in copies)
+    counts = Counter(copy.how for copy in copies)
     how = tuple(Message(f"leak.how.{name}", {"n": count}) for name, count in counts.items())
     example: dict[str, Value] = {"example": copies[0].tested.id, "learned": copies[0].learned.id}
     return Message("leak.copies", {"n": len(copies), "total": total, "how": how, **example})
@@ -534,10 +540,10 @@ def _stamps(arms: Arms, predictions: Sequence[Prediction], copies: Sequence[Look
     stamps = list(arms.stamps)
     tested = [record for record in predictions if record.split == "test" and record.draw == 0]
     leaks = list(arms.leakage)
-    known = [record for record in tested if record.group in arms.trained_groups]
-    alone = [record for record in known if _is_own_group(record)]
+    of_trained_groups = [record for record in tested if record.group in arms.trained_groups]
+    alone = [record for record in of_trained_groups if _is_own_group(record)]
     unseen = [record for record in alone if record.image_sha256 not in arms.trained_images]
-    for key, some in (("groups", len(known) - len(alone)), ("names", len(unseen))):
+    for key, some in (("groups", len(of_trained_groups) - len(alone)), ("names", len(unseen))):
         if some:
             leaks.append(Message(f"leak.{key}", {"n": some, "total": len(tested)}))
     if copies:
@@ -567,32 +573,32 @@ def _seen_images(trained: frozenset[str], predictions: Sequence[Prediction]) -> 
 
 def _cut_stamps(arms: Arms, answers: Answers, decoding: "Decoding") -> Iterator[Stamp]:
     """A warning where the limit cut more than `CUT_SHARE` of an arm's answers in a split."""
-    if found := _counted("cut_answers", arms, answers, lambda record: record.is_cut, CUT_SHARE):
-        detail = Message("cut", {"answers": tuple(found), "limit": decoding.max_new_tokens})
+    if cut := _counted("cut_answers", arms, answers, lambda record: record.is_cut, CUT_SHARE):
+        detail = Message("cut", {"answers": tuple(cut), "limit": decoding.max_new_tokens})
         yield Stamp(text="ANSWERS CUT", detail=detail)
 
 
 def _missing_stamps(arms: Arms, answers: Answers) -> Iterator[Stamp]:
     """A warning where an arm could not answer, and so samples count in neither arm."""
-    if found := _counted("missing_answers", arms, answers, lambda record: record.error is not None, 0):
-        yield Stamp(text="ANSWERS MISSING", detail=Message("missing", {"answers": tuple(found)}))
+    if missing := _counted("missing_answers", arms, answers, lambda record: record.error is not None, 0):
+        yield Stamp(text="ANSWERS MISSING", detail=Message("missing", {"answers": tuple(missing)}))
 
 
 def _counted(
     key: str, arms: Arms, answers: Answers, counts: Callable[[Prediction], bool], share: float
 ) -> list[Message]:
     """How many answers of each arm and split count, where they are more than a share."""
-    found = []
+    messages = []
     for arm in (arms.baseline.label, arms.candidate.label):
         records = answers.records.get(arm, ())
         counted = Counter(record.split for record in records if counts(record))
         totals = Counter(record.split for record in records)
-        found += [
+        messages += [
             Message(key, {"n": count, "total": totals[split], "split": split, "arm": arm})
             for split, count in counted.items()
             if count > share * totals[split]
         ]
-    return found
+    return messages
 
 
 def answers_key(key: Sequence[Any], model: Any, samples: Samples) -> str | None:
@@ -600,12 +606,12 @@ def answers_key(key: Sequence[Any], model: Any, samples: Samples) -> str | None:
 
     Args:
         key: See `work_key`.
-        model: As `vglm.evaluate` got it. Nothing tells whether a loaded one was changed, so for that there is no hash.
+        model: As `vglm.evaluate` got it. A loaded model may have been changed since, so it has no hash.
         samples: Split -> samples; a picture counts with its file's size and time of change.
     """
     if not isinstance(model, str | PathLike | Mapping | None):
         return None
-    pictures = [each.image for rows in samples.values() for each in rows if isinstance(each.image, Path)]
+    pictures = [row.image for rows in samples.values() for row in rows if isinstance(row.image, Path)]
     states = {path.as_posix(): path.stat() for path in pictures if path.is_file()}
     return digest_of(
         {
@@ -637,8 +643,8 @@ def work_key(config: Mapping[str, Any], data_hash: str, run: Run | None) -> list
 def _files_state(*places: str | PathLike[str] | None) -> dict[str, list[int]]:
     """Size and time of change of files, and of all files below folders."""
     paths = [path for place in places if place is not None for path in (Path(place), *sorted(Path(place).rglob("*")))]
-    found = [(path, path.stat()) for path in paths if path.is_file()]
-    return {str(path.resolve()): [stat.st_size, stat.st_mtime_ns] for path, stat in found}
+    states = [(path, path.stat()) for path in paths if path.is_file()]
+    return {str(path.resolve()): [stat.st_size, stat.st_mtime_ns] for path, stat in states}
 
 
 def names_of(config: Mapping[str, Any]) -> tuple[str, str]:

@@ -87,7 +87,7 @@ def image_controls(samples: Sequence[Sample], *, max_samples: int, seed: int) ->
 
     Args:
         samples: The test split.
-        max_samples: Of more questions about images, so many are drawn.
+        max_samples: Maximum number of questions about images; of more, a random sample.
         seed: Of the draw and of the dealing; same samples and seed, same result.
 
     Returns:
@@ -175,7 +175,7 @@ def neighbour_images(samples: Sequence[Sample], others: Sequence[Sample], seed: 
         if other.image is not None:
             classes[_class_of(other)].append(index)
     generator = random.Random(seed)
-    found = []
+    neighbours = []
     for sample in samples:
         if sample.image is None:
             continue
@@ -187,9 +187,9 @@ def neighbour_images(samples: Sequence[Sample], others: Sequence[Sample], seed: 
             except DataError:
                 continue
             if is_other:
-                found.append(_with_image_of(sample, others[index]))
+                neighbours.append(_with_image_of(sample, others[index]))
                 break
-    return found
+    return neighbours
 
 
 def _with_image_of(sample: Sample, other: Sample) -> Sample:

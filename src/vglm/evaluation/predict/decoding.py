@@ -44,7 +44,7 @@ class Sampling:
     Attributes:
         temperature: Divides the logits; above 0. Towards 0 the answers become the greedy ones.
         top_p: Only the likeliest tokens that together have this probability can be drawn; all where None.
-        top_k: Only so many of the likeliest tokens can be drawn; all where None.
+        top_k: Sample only from this many of the likeliest tokens; from all if None.
         draws: Answers to each question.
         seed: Of all draws.
 
@@ -93,7 +93,7 @@ class Sampling:
         return chain
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able, without what was not asked for."""
+        """JSON-able, without settings that were not given."""
         values = {"draws": self.draws, "temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
         return {name: value for name, value in {**values, "seed": self.seed}.items() if value is not None}
 
@@ -194,7 +194,7 @@ class Decoding:
         return 1 if self.sampling is None else self.sampling.draws
 
     def as_dict(self) -> dict[str, Any]:
-        """As `evaluation.json` holds it, without what was not asked for."""
+        """As `evaluation.json` holds it, without settings that were not given."""
         sampling = {} if self.sampling is None else self.sampling.as_dict()
         choices: dict[str, Any] = {} if self.choices is None else {"choices": self.choices}
         if not isinstance(self.choices, str | None):

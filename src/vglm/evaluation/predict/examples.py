@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 IN_CONTEXT = "in-context"
 MAX_FEATURES = 5000
-"""Training images that are compared with a test image; of more, so many are drawn."""
+"""Training images that are compared with a test image; of more, this many are drawn at random."""
 
 
 def draw_examples(train: Sequence[Sample], count: int, seed: int) -> list[Sample]:
@@ -76,19 +77,23 @@ def put_in_context(
     key = "shots.some" if count < len(examples) else "shots.all"
     meaning = Message(key, {"shown": shown, "n": len(examples), "limit": limit})
     turns = _example_turns(examples[:count])
-    asked = [replace(sample, turns=(*turns, *sample.turns)) for sample in test]
-    return Shots(Arm(label=name, meaning=meaning), count, asked)
+    samples = [replace(sample, turns=(*turns, *sample.turns)) for sample in test]
+    return Shots(Arm(label=name, meaning=meaning), count, samples)
 
 
 def _example_turns(examples: Sequence[Sample]) -> list[Turn]:
     """The examples as turns, the first one nearest to the question."""
-    return [turn for each in reversed(examples) for turn in (*each.turns[:-1], Turn(each.question, label_of(each)))]
+    return [
+        turn
+        for example in reversed(examples)
+        for turn in (*example.turns[:-1], Turn(example.question, label_of(example)))
+    ]
 
 
 def _count_fitting(examples: Sequence[Sample], test: Sequence[Sample], processor: Any, max_length: int) -> int:
-    """How many of the examples, from the first on, fit into so many tokens before every question."""
+    """How many of the examples, from the first on, fit into `max_length` tokens before every question."""
     turns = [(turn.question, turn.answer) for turn in _example_turns(examples)]
-    prompts = {(each.question, tuple(each.history), each.image is not None, each.language) for each in test}
+    prompts = {(sample.question, tuple(sample.history), sample.image is not None, sample.language) for sample in test}
     left_out = 0
     for question, history, has_image, language in prompts:
         about = {"has_image": has_image, "language": language, "answer": "", "max_length": max_length}
@@ -97,9 +102,9 @@ def _count_fitting(examples: Sequence[Sample], test: Sequence[Sample], processor
         except ValueError:  # not even without examples
             return 0
         left_out = max(left_out, cut.turns)
-    kept = len(turns) - left_out
-    sizes = [len(each.turns) for each in examples]
-    return sum(sum(sizes[: place + 1]) <= kept for place in range(len(sizes)))
+    fitting = len(turns) - left_out
+    sizes = [len(example.turns) for example in examples]
+    return sum(sum(sizes[: index + 1]) <= fitting for index in range(len(sizes)))
 
 
 # --- the nearest image ------------------------------------------------------------------------------------------------
@@ -129,23 +134,23 @@ def nearest_answers(
         no training sample has one.
     """
     train = draw(train, MAX_FEATURES, random.Random(seed))
-    known = vision_features(model, processor, train, batch_size=batch_size, title="training images")
-    if not known or not len(test):
+    features = vision_features(model, processor, train, batch_size=batch_size, title="training images")
+    if not features or not len(test):
         return []
-    places = sorted(known)
-    table = torch.stack([known[place] for place in places])
+    places = sorted(features)
+    table = torch.stack([features[place] for place in places])
     by_question: dict[str, list[int]] = {}
     for row, place in enumerate(places):
         by_question.setdefault(normalise(train[place].question), []).append(row)
-    asked = vision_features(model, processor, test, batch_size=batch_size, title="test images")
+    test_features = vision_features(model, processor, test, batch_size=batch_size, title="test images")
     majority = majority_answer(train)
     answers = []
     for index, sample in enumerate(test):
-        if index not in asked:
+        if index not in test_features:
             answers.append(majority(unanswered(sample, "test")))
             continue
         rows = by_question.get(normalise(sample.question)) or list(range(len(places)))
-        nearest = rows[int((table[rows] @ asked[index]).argmax())]
+        nearest = rows[int((table[rows] @ test_features[index]).argmax())]
         answers.append(label_of(train[places[nearest]]))
     return answers
 
@@ -201,5 +206,6 @@ def _open(sample: Sample) -> Image.Image:
 
 
 def _identity(sample: Sample) -> object:
-    """Tells files apart without opening them; an image in memory, which its sample keeps, is itself."""
-    return id(sample.image) if isinstance(sample.image, Image.Image) else sample.image
+    """Tells files apart without opening them, and images in memory, which may be made anew each time, by content."""
+    image = sample.image
+    return (image.size, sha256(image.tobytes()).digest()) if isinstance(image, Image.Image) else image

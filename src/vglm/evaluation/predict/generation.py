@@ -1,10 +1,10 @@
-"""Ask a model every question of a list of samples, in batches, and keep the answers as records.
+"""Generate a model's answers to a list of samples, in batches, as records.
 
 predictions = generate_predictions(model, processor, splits.test, Decoding(max_new_tokens=32))          greedily
 predictions[0].prediction == "这张图片的背景是沙滩。"
 
-predictions = generate_predictions(model, processor, splits.test, Decoding.of(temperature=0.7, draws=5))
-[each.draw for each in predictions[:5]] == [0, 1, 2, 3, 4]                                              five for each
+predictions = generate_predictions(model, processor, splits.test, Decoding.of(temperature=0.7, repeats=5))
+[record.draw for record in predictions[:5]] == [0, 1, 2, 3, 4]                                       five for each
 """
 
 import os
@@ -59,14 +59,14 @@ SETTINGS = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_r
 
 
 class GenerativeModel(ScoringModel, Protocol):
-    """What is asked of a model; a VisualGLM and a `PeftModel` of one answer it."""
+    """The model interface used here; VisualGLM and a `PeftModel` of it implement it."""
 
     def generate(self, **inputs: Any) -> torch.Tensor:
         """Continue `input_ids` (B, L); returns (B, L + new tokens), int64."""
 
 
 class AnsweringProcessor(Processor, Protocol):
-    """What is asked of a processor; `VisualGlmProcessor` answers it.
+    """The processor interface used here; `VisualGlmProcessor` implements it.
 
     Attributes:
         tokenizer: Knows `eos_token_id`, which ends an answer.
@@ -106,7 +106,7 @@ def generate_predictions(
         title: What the progress bar shows; the split if not given.
         feature_cache: Whether to keep, and reuse, what the model's vision parts make of each picture, see
             `vglm.tuning.features`; or a cache that is open, for a model that has let go of its vision parts.
-        records: A file to which each batch's records are added. Samples that have a record there are not asked again,
+        records: A file to which each batch's records are added. Samples that have a record there are skipped,
             so a call that was killed goes on where it was; the model and the settings must be the same.
 
     Returns:
@@ -115,14 +115,16 @@ def generate_predictions(
     Raises:
         DataError: `records` holds other things than records.
     """
-    known = {} if records is None else {each.key: each for each in recover_predictions(records)}
-    wanted = list(_rows({split: samples}, decoding, known))
-    finished = {row: record for row, record in wanted if record is not None}
+    finished_records = (
+        {} if records is None else {prediction.key: prediction for prediction in recover_predictions(records)}
+    )
+    rows = list(_rows({split: samples}, decoding, finished_records))
+    finished = {row: record for row, record in rows if record is not None}
     batches = _answer(
         model,
         processor,
         {split: samples},
-        [row for row, record in wanted if record is None],
+        [row for row, record in rows if record is None],
         decoding,
         images=images,
         title=title or split,
@@ -133,7 +135,7 @@ def generate_predictions(
         if records is not None:
             append_predictions(batch.values(), records)
         finished |= batch
-    return [finished[row] for row, _ in wanted]
+    return [finished[row] for row, _ in rows]
 
 
 def answer_splits(
@@ -149,7 +151,7 @@ def answer_splits(
 ) -> list[Prediction]:
     """Let a model answer an arm's questions into an evaluation folder, where it goes on if it was stopped there.
 
-    The main process finds what has no answer yet, whoever answered the rest. Of that, ordered by length, every process
+    The main process determines which answers are missing. Of that, ordered by length, every process
     takes an equal part, and keeps its records in a file of its own until all are done.
 
     Args:
@@ -177,11 +179,11 @@ def answer_splits(
     if processes.is_main:
         for unfinished in (folder / IMAGES_FOLDER).glob(".*"):
             unfinished.unlink()
-        wanted = list(_rows(splits, decoding, recover_parts(path)))
-        rows, count = [row for row, record in wanted if record is None], len(wanted)
+        answers_due = list(_rows(splits, decoding, recover_parts(path)))
+        rows, count = [row for row, record in answers_due if record is None], len(answers_due)
     rows, count = processes.broadcast((rows, count))
-    asked = processes.shard(list(dict.fromkeys((split, place) for split, place, _ in _by_length(splits, rows))))
-    own = set(asked)  # all draws of a sample, so that its image is opened once
+    samples = processes.shard(list(dict.fromkeys((split, place) for split, place, _ in _by_length(splits, rows))))
+    own = set(samples)  # all draws of a sample, so that its image is opened once
     mine = [row for row in rows if row[:2] in own]
     answers = _answer(
         model,
@@ -202,7 +204,7 @@ def answer_splits(
     processes.barrier()
     if not (processes.is_main or decoding.choices):
         return []
-    found = [record for _, record in _rows(splits, decoding, recover_parts(path)) if record is not None]
+    records = [record for _, record in _rows(splits, decoding, recover_parts(path)) if record is not None]
     score = partial(
         add_likelihoods,
         model,
@@ -214,19 +216,22 @@ def answer_splits(
         feature_cache=feature_cache,
     )
     if decoding.choices is not None and processes.world_size > 1:
-        to_score = set(processes.shard(list(dict.fromkeys((record.split, record.id) for record in found))))
-        score([each for each in found if (each.split, each.id) in to_score], path=part_file(path, processes.rank))
+        to_score = set(processes.shard(list(dict.fromkeys((record.split, record.id) for record in records))))
+        score(
+            [record for record in records if (record.split, record.id) in to_score],
+            path=part_file(path, processes.rank),
+        )
         processes.barrier()
     if not processes.is_main:
         return []
-    found = score(found, path=path)  # with several processes, all is kept by now
-    merge_parts(found, path)
+    records = score(records, path=path)  # with several processes, all is kept by now
+    merge_parts(records, path)
     forget_likelihoods(path)
-    return found
+    return records
 
 
 def rows_at_once(model: Any, decoding: Decoding, splits: Mapping[str, Sequence[Sample]]) -> int:
-    """Answers per call of the model: as asked for, or as many as fit into the memory that is free.
+    """Answers per call of the model: as requested, or as many as fit into the memory that is free.
 
     Args:
         model: A VisualGLM, or a `PeftModel` of one.
@@ -246,15 +251,15 @@ _Row = tuple[str, int, int]
 def _rows(
     splits: Mapping[str, Sequence[Sample]],
     decoding: Decoding,
-    known: Mapping[tuple[str, str, int], Prediction],
+    stored: Mapping[tuple[str, str, int], Prediction],
 ) -> Iterator[tuple[_Row, Prediction | None]]:
     """All answers that are wanted, in the order of samples and draws, each with its record if that is known."""
     for split, samples in splits.items():
-        for place, sample in enumerate(samples):
+        for index, sample in enumerate(samples):
             for draw in range(decoding.draws):
-                record = known.get((split, sample.id, draw))
+                record = stored.get((split, sample.id, draw))
                 is_known = record is not None and _asks_the_same(record, sample)
-                yield (split, place, draw), record if is_known else None
+                yield (split, index, draw), record if is_known else None
 
 
 def _by_length(splits: Mapping[str, Sequence[Sample]], rows: Sequence[_Row]) -> list[_Row]:
@@ -293,35 +298,38 @@ def _answer(
                 if (split, place) not in opened:
                     opened[split, place] = _open(splits[split][place], split, images)
             answered = {row: replace(opened[row[:2]][1], draw=row[2]) for row in batch_rows}
-            asked = [(row, sample) for row in batch_rows if (sample := opened[row[:2]][0]) is not None]
-            if asked:
-                if collate.features is not None and not fill_features(features, [sample for _, sample in asked]):
+            opened_rows = [(row, sample) for row in batch_rows if (sample := opened[row[:2]][0]) is not None]
+            if opened_rows:
+                if collate.features is not None and not fill_features(features, [sample for _, sample in opened_rows]):
                     collate.features = None
-                batch = {name: each.to(model.device) for name, each in collate([each for _, each in asked]).items()}
+                batch = {
+                    name: value.to(model.device)
+                    for name, value in collate([sample for _, sample in opened_rows]).items()
+                }
                 settings: dict[str, Any] = {
                     **SETTINGS,
                     "custom_generate": decode,
                     "max_new_tokens": decoding.max_new_tokens,
                 }
                 if decoding.sampling is not None:
-                    keys = [answered[row].key for row, _ in asked]
+                    keys = [answered[row].key for row, _ in opened_rows]
                     settings["logits_processor"] = decoding.sampling.processors(keys)
                 output = model.generate(**batch, **settings)
                 answers = output[:, batch["input_ids"].shape[1] :].tolist()
-                for (row, _), answer in zip(asked, answers, strict=True):
+                for (row, _), answer in zip(opened_rows, answers, strict=True):
                     end = processor.tokenizer.eos_token_id
                     finish, tokens = (ENDED, answer.index(end)) if end in answer else (CUT, len(answer))
-                    said = processor.decode(answer)
-                    answered[row] = replace(answered[row], prediction=said, finish=finish, tokens=tokens)
+                    text = processor.decode(answer)
+                    answered[row] = replace(answered[row], prediction=text, finish=finish, tokens=tokens)
             yield answered
             progress.update(len(batch_rows))
 
 
 def _asks_the_same(record: Prediction, sample: Sample) -> bool:
     """Whether a record found in a file is about this sample."""
-    kept = ("prediction", "image_sha256", "error", "draw", "likelihoods", "finish", "tokens")
+    outcome = ("prediction", "image_sha256", "error", "draw", "likelihoods", "finish", "tokens")
     now = unanswered(sample, record.split)
-    return replace(now, **{name: getattr(record, name) for name in kept}) == record
+    return replace(now, **{name: getattr(record, name) for name in outcome}) == record
 
 
 def _open(sample: Sample, split: str, images: Path | None) -> tuple[Sample | None, Prediction]:
@@ -396,10 +404,10 @@ def check_precision(model: Any, label: str, others: dict[str, Any]) -> dict[str,
     Raises:
         ConfigError: It is not what the other arms have.
     """
-    found = precision_of(model)
-    if others and found != others:
+    precision_now = precision_of(model)
+    if others and precision_now != others:
         raise ConfigError(
-            f"the arms compute differently: {label} in {found}, the arm before it in {others}, so a difference could"
-            " come from rounding. Pass the same model.dtype and model.quantization for both."
+            f"the arms compute differently: {label} in {precision_now}, the arm before it in {others}, so a difference"
+            " could come from rounding. Pass the same model.dtype and model.quantization for both."
         )
-    return found
+    return precision_now

@@ -1,7 +1,6 @@
-"""Which test pictures were trained on, pair by pair, and small copies of both for the report."""
+"""Pairs of a test picture and the training picture that it leaked from, with thumbnails for the report."""
 
 from collections.abc import Collection, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 
 from vglm.data.image_checks import DECODED_AT_START, DECODED_BYTES_AT_START
@@ -36,13 +35,17 @@ def leaked_pairs(
 
 def unsearched_stamps(data: Splits, samples: Mapping[str, Sequence[Sample]]) -> list[Stamp]:
     """The stamp of found data in which not all copies of training pictures could be searched."""
-    has_pictures = any(each.image is not None for each in islice(samples.get("test", ()), 1))
-    if data.synthetic is not None or not has_pictures or not len(data.train) or data.look_alike_scope == "all":
+    is_searchable = data.synthetic is None and len(data.train) > 0  # generated samples can be endless
+    if not is_searchable or data.look_alike_scope == "all" or not _has_pictures(samples.get("test", ())):
         return []
     name = {"nothing": "LOOK-ALIKES NOT SEARCHED", "whole": "CROPS NOT SEARCHED"}[data.look_alike_scope]
     limits = {"pictures": DECODED_AT_START, "megabytes": DECODED_BYTES_AT_START >> 20}
     pairs = {"nothing": MAX_PAIRS, "whole": MAX_CROPPED_PAIRS}[data.look_alike_scope]
     return [Stamp(text=name, detail=Message(f"unsearched.{data.look_alike_scope}", {**limits, "pairs": pairs}))]
+
+
+def _has_pictures(samples: Sequence[Sample]) -> bool:
+    return any(sample.image is not None for sample in samples)
 
 
 def write_leaks(pairs: Sequence[LookAlike], folder: Path) -> None:

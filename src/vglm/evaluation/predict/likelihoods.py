@@ -33,7 +33,7 @@ UNSCORED = ("retention",)
 
 
 class ScoringModel(Protocol):
-    """What is asked of a model; a VisualGLM and a `PeftModel` of one answer it."""
+    """The model interface used here; VisualGLM and a `PeftModel` of it implement it."""
 
     @property
     def device(self) -> torch.device:
@@ -69,11 +69,11 @@ def check_choices(choices: Choices, splits: Mapping[str, Sequence[Sample]]) -> N
                 f' {choices!r}. On a command line write choices=\'["是","否"]\'; in YAML put yes and no into quotes.'
             )
         return
-    problems, found = [], 0
+    problems, count = [], 0
     for split, samples in splits.items():
         for sample in samples if split not in UNSCORED else ():
             own = sample.meta.get("choices")
-            found += own is not None
+            count += own is not None
             if own is not None and not _are_choices(own):
                 problems.append(f"{split} {sample.id!r}: {own!r}")
     if problems:
@@ -81,7 +81,7 @@ def check_choices(choices: Choices, splits: Mapping[str, Sequence[Sample]]) -> N
             f"the choices of {len(problems)} samples are not lists of two different texts or more (first:"
             f" {'; '.join(problems[:3])}). Correct them, or evaluate with choices=null."
         )
-    if not found:
+    if not count:
         raise DataError(
             f"choices=sample, but no sample of {', '.join(splits)} has choices. Name them in the data (a list of texts"
             " under 'choices'), or for all questions with choices=[...]."
@@ -92,7 +92,7 @@ def _are_choices(value: object) -> bool:
     return (
         isinstance(value, Sequence)
         and not isinstance(value, str)
-        and all(isinstance(each, str) and each.strip() for each in value)
+        and all(isinstance(item, str) and item.strip() for item in value)
         and len(set(value)) == len(value) >= 2
     )
 
@@ -143,26 +143,28 @@ def add_likelihoods(
     """
     if choices is None:
         return list(records)
-    asked = {(record.split, record.id) for record in records if record.error is None and record.split not in UNSCORED}
+    scorable = {
+        (record.split, record.id) for record in records if record.error is None and record.split not in UNSCORED
+    }
     lists = {
         (split, sample.id): _choices_of(sample, choices)
         for split, samples in splits.items()
         for sample in samples
-        if (split, sample.id) in asked
+        if (split, sample.id) in scorable
     }
-    kept = None if path is None else _kept_file(path)
-    known: dict[_Key, Mapping[str, float]] = {} if path is None else _recover(path)
-    known |= {(record.split, record.id): record.likelihoods for record in records if record.likelihoods}
-    found = {
-        key: {choice: each[choice] for choice in lists[key]}
-        for key, each in known.items()
-        if set(each) == set(lists.get(key, ()))
+    file = None if path is None else _kept_file(path)
+    stored: dict[_Key, Mapping[str, float]] = {} if path is None else _recover(path)
+    stored |= {(record.split, record.id): record.likelihoods for record in records if record.likelihoods}
+    scored = {
+        key: {choice: value[choice] for choice in lists[key]}
+        for key, value in stored.items()
+        if set(value) == set(lists.get(key, ()))
     }
-    missing = [  # places, not samples: those that are made on demand hold their pictures
-        (split, place, sample.id)
+    missing = [  # indices, not samples: those that are made on demand hold their pictures
+        (split, index, sample.id)
         for split, samples in splits.items()
-        for place, sample in enumerate(samples)
-        if lists.get((split, sample.id)) and (split, sample.id) not in found
+        for index, sample in enumerate(samples)
+        if lists.get((split, sample.id)) and (split, sample.id) not in scored
     ]
 
     def sample_at(index: int) -> Sample:
@@ -171,17 +173,17 @@ def add_likelihoods(
     rows = [lists[split, name] for split, _, name in missing]
     for index, scores in _score(model, processor, sample_at, rows, batch_size, title, feature_cache):
         split, _, name = missing[index]
-        found[split, name] = {score.choice: score.log_likelihood for score in scores}
-        if kept is not None:
-            line = {"split": split, "id": name, "likelihoods": found[split, name]}
-            append_json_lines(kept, [line])
-    return [replace(record, likelihoods=found.get((record.split, record.id), {})) for record in records]
+        scored[split, name] = {score.choice: score.log_likelihood for score in scores}
+        if file is not None:
+            line = {"split": split, "id": name, "likelihoods": scored[split, name]}
+            append_json_lines(file, [line])
+    return [replace(record, likelihoods=scored.get((record.split, record.id), {})) for record in records]
 
 
 def forget_likelihoods(path: Path) -> None:
     """Remove what is kept beside a file of records, once they hold it."""
-    for kept in _kept_files(path):
-        kept.unlink()
+    for file in _kept_files(path):
+        file.unlink()
 
 
 _Key = tuple[str, str]
@@ -198,16 +200,16 @@ def _kept_files(path: Path) -> list[Path]:
 
 def _recover(path: Path) -> dict[_Key, Mapping[str, float]]:
     """What interrupted calls have scored; a line that was cut off is no line, and is taken out of one's own file."""
-    found: dict[_Key, Mapping[str, float]] = {}
-    for kept in _kept_files(path):
+    likelihoods: dict[_Key, Mapping[str, float]] = {}
+    for file in _kept_files(path):
         try:
-            for row in map(json.loads, whole_lines(kept, repair=kept == _kept_file(path))):
-                found[str(row["split"]), str(row["id"])] = dict(row["likelihoods"])
+            for row in map(json.loads, whole_lines(file, repair=file == _kept_file(path))):
+                likelihoods[str(row["split"]), str(row["id"])] = dict(row["likelihoods"])
         except (ValueError, TypeError, KeyError) as error:
             raise DataError(
-                f"{kept} is damaged ({brief(error)}). Remove it, and the command scores these anew."
+                f"{file} is damaged ({brief(error)}). Remove it, and the command scores these anew."
             ) from error
-    return found
+    return likelihoods
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------
@@ -265,16 +267,16 @@ def score_choices(
     """
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ConfigError(f"batch_size must be a positive integer, got {batch_size!r}.")
-    lists: list[list[str]] = [list(each) for each in choices]
-    if all(isinstance(each, str) for each in choices):
-        lists = [[str(each) for each in choices]] * len(samples)
+    lists: list[list[str]] = [list(choice) for choice in choices]
+    if all(isinstance(choice, str) for choice in choices):
+        lists = [[str(choice) for choice in choices]] * len(samples)
     if len(lists) != len(samples) or not all(map(len, lists)):
         raise DataError(
             f"choices must be texts, or a list of texts for each of {len(samples)} samples; found {len(lists)} lists,"
-            f" {sum(not each for each in lists)} of them empty."
+            f" {sum(not row for row in lists)} of them empty."
         )
-    found = dict(_score(model, processor, samples.__getitem__, lists, batch_size, title, feature_cache))
-    return [found.get(place, []) for place in range(len(samples))]
+    scores = dict(_score(model, processor, samples.__getitem__, lists, batch_size, title, feature_cache))
+    return [scores.get(index, []) for index in range(len(samples))]
 
 
 def _score(
@@ -295,8 +297,8 @@ def _score(
         for batch in _batches(sample_at, lists, batch_size):
             with torch.inference_mode():
                 encoded.fill([sample for _, sample in batch])
-                found = _log_likelihoods(model, collate([sample for _, sample in batch]))
-            for (place, sample), (log_likelihood, tokens) in zip(batch, found, strict=True):
+                likelihoods = _log_likelihoods(model, collate([sample for _, sample in batch]))
+            for (place, sample), (log_likelihood, tokens) in zip(batch, likelihoods, strict=True):
                 scores = waiting.setdefault(place, [])
                 scores.append(ChoiceScore(sample.answer, log_likelihood, tokens))
                 if len(scores) == len(lists[place]):
@@ -312,15 +314,15 @@ def _batches(
     An image is decoded once, and is gone with its batches.
     """
     batch: list[tuple[int, Sample]] = []
-    lengths = [prompt_length(sample_at(place)) + max(map(len, choices)) for place, choices in enumerate(lists)]
-    for place in sorted(range(len(lists)), key=lengths.__getitem__, reverse=True):
-        sample = sample_at(place)
+    lengths = [prompt_length(sample_at(index)) + max(map(len, choices)) for index, choices in enumerate(lists)]
+    for index in sorted(range(len(lists)), key=lengths.__getitem__, reverse=True):
+        sample = sample_at(index)
         try:
             sample = replace(sample, image=open_image_of(sample), window=None)
         except DataError:
             continue
-        for choice in lists[place]:
-            batch.append((place, replace(sample, turns=(*sample.turns[:-1], Turn(sample.question, choice)))))
+        for choice in lists[index]:
+            batch.append((index, replace(sample, turns=(*sample.turns[:-1], Turn(sample.question, choice)))))
             if len(batch) == batch_size:
                 yield batch
                 batch = []
@@ -329,7 +331,7 @@ def _batches(
 
 
 def prompt_length(sample: Sample) -> int:
-    """A measure of the prompt's length: characters, and an image's slots as so many."""
+    """A measure of the prompt's length: characters, and an image's slots as one each."""
     turns = sum(len(turn.question) + len(turn.answer) for turn in sample.turns[:-1])
     return turns + len(sample.question) + (0 if sample.image is None else 64)
 
@@ -346,9 +348,9 @@ class _Encoded:
 
     def fill(self, samples: Sequence[Sample]) -> None:
         """Encode the opened pictures of a batch, and forget those of the batches before it."""
-        asked = {id(sample.image): sample for sample in samples if sample.image is not None}
-        self.pictures = {key: each for key, each in self.pictures.items() if key in asked}
-        new = [sample for key, sample in asked.items() if key not in self.pictures]
+        by_image = {id(sample.image): sample for sample in samples if sample.image is not None}
+        self.pictures = {key: picture for key, picture in self.pictures.items() if key in by_image}
+        new = [sample for key, sample in by_image.items() if key not in self.pictures]
         if new:
             for sample, features in zip(new, self._encode(new), strict=True):
                 assert isinstance(sample.image, Image.Image)

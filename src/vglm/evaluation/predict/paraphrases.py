@@ -25,7 +25,7 @@ from vglm.files import parse_yaml, read_text
 
 MAX_PARAPHRASES = 20
 MAX_ASKED = 100
-"""Test questions that are asked in other words; of more, so many are drawn by seed."""
+"""Test questions that are asked in other words; of more, this many are drawn by seed."""
 
 
 def read_paraphrases(path: str | PathLike[str] | None) -> tuple[str, ...]:
@@ -42,7 +42,7 @@ def read_paraphrases(path: str | PathLike[str] | None) -> tuple[str, ...]:
     if path is None:
         return ()
     path = Path(path)
-    templates = [each for each in _templates_in(path) if each != QUESTION]
+    templates = [template for template in _templates_in(path) if template != QUESTION]
     if not 1 <= len(templates) <= MAX_PARAPHRASES:
         raise ConfigError(
             f"prompts: {path} has {len(templates)} paraphrases; expected 1 to {MAX_PARAPHRASES}, such as"
@@ -61,9 +61,9 @@ def _templates_in(path: Path) -> list[str]:
     if path.suffix not in (".yaml", ".yml"):
         return [line.strip() for line in text.splitlines() if line.strip()]
     listed = parse_yaml(text, f"prompts: {path}", error=ConfigError, advice="Put each template into quotes.")
-    if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
+    if not isinstance(listed, list) or not all(isinstance(template, str) for template in listed):
         raise ConfigError(f"prompts: {path} must be a YAML list of texts. Put each template into quotes.")
-    return [each.strip() for each in listed]
+    return [template.strip() for template in listed]
 
 
 def make_paraphrases(

@@ -1,4 +1,4 @@
-"""What an evaluation's figures rest on, so that they can be made again: hashes of code, config and tuned weights.
+"""Provenance of an evaluation, so that it can be reproduced: hashes of code, config and tuned weights.
 
 code_state()                             commit 76e1495 with changes, sources sha256 4f1c0a66b2d39e10
 provenance(config, run.result)            {"config": "sha256 …", "code": …, "tuned weights": "sha256 …"}
@@ -43,7 +43,7 @@ def provenance(config: str, result: Path | None) -> dict[str, Sentence]:
 def code_state() -> Message:
     """The commit where the code is a checkout, whether files differ from it, and a hash of the package's sources."""
     digest = hashlib.sha256()
-    for path in sorted(each for each in PACKAGE.rglob("*") if each.suffix in _SOURCES and each.is_file()):
+    for path in sorted(path for path in PACKAGE.rglob("*") if path.suffix in _SOURCES and path.is_file()):
         digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode() + path.read_bytes() + b"\0")
     sources = {"sha256": digest.hexdigest()[:16]}
     if _git("ls-files", "--error-unmatch", "__init__.py") is None or (commit := _git("rev-parse", "HEAD")) is None:
@@ -62,7 +62,7 @@ def _git(*arguments: str) -> str | None:
 
 def hash_tuned_weights(result: Path) -> str | None:
     """SHA-256 of the weights in a run's `adapter/` or `model/`, names and contents; None where there are none."""
-    paths = [each for each in sorted(result.rglob("*")) if each.suffix in _WEIGHTS and each.is_file()]
+    paths = [path for path in sorted(result.rglob("*")) if path.suffix in _WEIGHTS and path.is_file()]
     if not paths:
         return None
     digest = hashlib.sha256()
@@ -111,7 +111,7 @@ def curves_of(run: Run) -> dict[str, Any]:
             learning.append({"step": line.step, "loss": line.loss, **rate})
     return {
         "learning": learning,
-        "forgetting": [asdict(each) for each in run.checkpoint_scores],
+        "forgetting": [asdict(score) for score in run.checkpoint_scores],
         "metric": facts.metric,
         "retention_metric": facts.retention_metric or facts.metric,
         "domain_split": facts.domain_split,
@@ -128,7 +128,7 @@ def describe_choice(
 
     Args:
         facts: What the run's record says of it.
-        samples: Split name -> what the report evaluates on.
+        samples: Split name -> what the report evaluates on, or draws from where it has a limit.
 
     Returns:
         Facts, and a stamp where no checkpoint that kept to the budget has learned. Nothing where none was chosen.

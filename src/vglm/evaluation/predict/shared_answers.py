@@ -1,8 +1,8 @@
-"""Answers of a model that no run has tuned, given once for all runs that start from it.
+"""A cache of the untuned model's answers, shared by all runs that start from it.
 
     shared = SharedAnswers(facts)                  what the answers depend on besides the questions; None shares none
-    shared.fetch(folder, "before", splits)         takes up answers that an earlier evaluation was given, if any
-    records = answer_splits(...)                   asks what is missing
+    shared.fetch(folder, "before", splits)         copies answers of an earlier evaluation, if any
+    records = answer_splits(...)                   generates what is missing
     shared.keep(folder, "before", splits)          for the next one
 
 They lie in `cache_folder("answers")`. Whatever they depend on is part of their key, the sources of the package and the
@@ -47,16 +47,16 @@ class SharedAnswers:
         Args:
             folder: The evaluation folder.
             label: The arm's name.
-            splits: What it is asked.
+            splits: The questions.
         """
         target = folder / label
         if self.facts is None or target.exists():
             return
-        kept = self._place(splits)
+        stored = self._place(splits)
         try:
-            if read_text(kept / _HASH_FILE).strip() != file_sha256(kept / PREDICTIONS_FILE):
+            if read_text(stored / _HASH_FILE).strip() != file_sha256(stored / PREDICTIONS_FILE):
                 return
-            shutil.copytree(kept, target, ignore=shutil.ignore_patterns(_HASH_FILE, ".*"))
+            shutil.copytree(stored, target, ignore=shutil.ignore_patterns(_HASH_FILE, ".*"))
         except (WorkbenchError, OSError):  # nothing is kept, or it cannot be read: the model is asked
             shutil.rmtree(target, ignore_errors=True)
             return
@@ -67,26 +67,26 @@ class SharedAnswers:
 
         Where a picture could not be opened nothing is kept: the package or disk that was missing may come back.
         """
-        if self.facts is None or (kept := self._place(splits)).exists():
+        if self.facts is None or (stored := self._place(splits)).exists():
             return
         try:
-            if any(each.error is not None for each in read_predictions(folder / label / PREDICTIONS_FILE)):
+            if any(prediction.error is not None for prediction in read_predictions(folder / label / PREDICTIONS_FILE)):
                 return
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            with replaced_folder(kept, marker=_HASH_FILE) as new:
+            stored.parent.mkdir(parents=True, exist_ok=True)
+            with replaced_folder(stored, marker=_HASH_FILE) as new:
                 shutil.copytree(folder / label, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
                 write_text(new / _HASH_FILE, file_sha256(new / PREDICTIONS_FILE) + "\n")
         except (WorkbenchError, OSError):
             return
 
     def _place(self, splits: Mapping[str, Sequence[Sample]]) -> Path:
-        asked = {name: [fingerprint(rows), _pictures(rows)] for name, rows in splits.items()}
-        return cache_folder(KIND) / digest_of({"facts": self.facts, "asked": asked})[:32]
+        questions = {name: [fingerprint(rows), _pictures(rows)] for name, rows in splits.items()}
+        return cache_folder(KIND) / digest_of({"facts": self.facts, "asked": questions})[:32]
 
 
 def _pictures(samples: Sequence[Sample]) -> str:
     """A hash of where the pictures are and how old, or of their content where they were made in memory."""
-    return digest_of({"pictures": [_picture(each) for each in samples]})
+    return digest_of({"pictures": [_picture(sample) for sample in samples]})
 
 
 def _picture(sample: Sample) -> Any:

@@ -1,7 +1,8 @@
-"""What a classical method answers about variable stars: features of the light curve, and a random forest.
+"""The classical baseline for variable stars: features of the light curve, and a random forest.
 
 The type is that of a forest of 300 trees over 14 features of the series, of its periodogram and of its fold; period and
-amplitude are those that were measured. It is asked what the model is asked, and sees the series, not the picture.
+amplitude are those that were measured. It answers the same questions as the model, from the series instead of the
+picture.
 
 Sources: Richards et al. 2011 (ApJ 733, 10) for such features and a forest over them; Breiman 2001, "Random forests".
 """
@@ -23,7 +24,7 @@ from vglm.errors import DataError
 from vglm.evaluation.predict.training_answers import draw
 
 MOST_STARS = 300
-"""Of more training stars, so many are drawn: a periodogram takes a tenth of a second."""
+"""Maximum number of training stars, drawn at random: a periodogram takes a tenth of a second."""
 _SAMPLES_PER_STAR = 4
 _TREES = 300
 _FOLD_BINS = 25
@@ -43,16 +44,16 @@ def forest_answers(train: Sequence[Sample], test: Sequence[Sample], seed: int) -
     """
     if not len(test) or not len(train) or not _has_series(test[0]):
         return []
-    asked, generator = list(test), random.Random(seed)
+    tested, generator = list(test), random.Random(seed)
     some = draw(train, _SAMPLES_PER_STAR * MOST_STARS, generator)  # a mixture has other samples too
-    stars = {each.meta[SERIES]: each for each in some if _has_series(each) and "type" in each.meta}
-    if not stars or not all(_has_series(each) and each.meta.get("kind") in QUESTIONS for each in asked):
+    stars = {sample.meta[SERIES]: sample for sample in some if _has_series(sample) and "type" in sample.meta}
+    if not stars or not all(_has_series(sample) and sample.meta.get("kind") in QUESTIONS for sample in tested):
         return []
     if util.find_spec("sklearn") is None:
         print("features + random forest: not asked, scikit-learn is missing (pip install -e .[baselines])")
         return []
     try:
-        return _answers(draw(list(stars.values()), MOST_STARS, generator), asked, seed)
+        return _answers(draw(list(stars.values()), MOST_STARS, generator), tested, seed)
     except DataError as error:  # a file is gone, a star is constant: no reason to lose the model's answers
         print(f"features + random forest: not asked, {error}")
         return []
@@ -64,24 +65,24 @@ def _has_series(sample: Sample) -> bool:
     return isinstance(series, str) or callable(series)
 
 
-def _answers(stars: Sequence[Sample], asked: Sequence[Sample], seed: int) -> list[str]:
+def _answers(stars: Sequence[Sample], tested: Sequence[Sample], seed: int) -> list[str]:
     from sklearn.ensemble import RandomForestClassifier
 
-    shown = {sample.meta[SERIES]: sample for sample in asked}
+    shown = {sample.meta[SERIES]: sample for sample in tested}
     measured = {
         series: _measured(sample)
         for series, sample in tqdm(shown.items(), desc="measuring stars", unit="star", delay=2)
     }
-    rows = [features(*_measured(each)) for each in tqdm(stars, desc="measuring stars", unit="star", delay=2)]
+    rows = [features(*_measured(star)) for star in tqdm(stars, desc="measuring stars", unit="star", delay=2)]
     forest = RandomForestClassifier(_TREES, class_weight="balanced", random_state=seed)
-    forest.fit(np.array(rows), [str(each.meta["type"]) for each in stars])
-    named = forest.predict(np.array([features(*each) for each in measured.values()]))
+    forest.fit(np.array(rows), [str(star.meta["type"]) for star in stars])
+    named = forest.predict(np.array([features(*measurements) for measurements in measured.values()]))
     types = dict(zip(measured, map(str, named), strict=True))
     answers = []
-    for sample in asked:
+    for sample in tested:
         series, kind = sample.meta[SERIES], sample.meta["kind"]
-        found = measured[series][1]
-        values = {"type": types[series], "period": found.period_days, "amplitude": found.amplitude_mag}
+        measurement = measured[series][1]
+        values = {"type": types[series], "period": measurement.period_days, "amplitude": measurement.amplitude_mag}
         answers.append(ask(kind, values[kind], sample.language, sample.group).answer)
     return answers
 
@@ -91,12 +92,12 @@ def _measured(sample: Sample) -> tuple[LightCurve, Measurement]:
     return curve, measure(curve)
 
 
-def features(curve: LightCurve, found: Measurement) -> NDArray[np.float64]:
-    """Numbers that tell types of variable stars apart, shape (14,).
+def features(curve: LightCurve, measurement: Measurement) -> NDArray[np.float64]:
+    """Features that separate the types of variable stars, shape (14,).
 
     Args:
         curve: The series.
-        found: What was measured of it.
+        measurement: What was measured of it.
 
     Returns:
         Logarithms of the period, of the strongest frequency and of the amplitude; skewness, kurtosis, spread between
@@ -104,7 +105,7 @@ def features(curve: LightCurve, found: Measurement) -> NDArray[np.float64]:
         twice and half of the strongest frequency, and the strongest below and above 5 cycles a day, as shares of the
         highest; of the fold the skewness, the scatter around its mean curve, and the depth of its second minimum.
     """
-    flux, spectrum, frequencies = curve.flux, found.spectrum, found.frequencies
+    flux, spectrum, frequencies = curve.flux, measurement.spectrum, measurement.frequencies
     spread = max(float(flux.std()), 1e-12)
     quartiles = np.percentile(flux, [25, 75])
     ratio = float(np.mean(np.diff(flux) ** 2)) / spread**2
@@ -112,8 +113,8 @@ def features(curve: LightCurve, found: Measurement) -> NDArray[np.float64]:
     strongest = float(frequencies[spectrum.argmax()])
     harmonics = [float(np.interp(share * strongest, frequencies, spectrum)) / peak for share in (2, 0.5)]
     slow, fast = (float(spectrum[mask].max(initial=0)) / peak for mask in (frequencies < 5, frequencies >= 5))
-    fold, scatter = _fold(curve, found.period_days)
-    logarithms = np.log10(np.maximum([found.period_days, strongest, found.amplitude_mag], 1e-9))
+    fold, scatter = _fold(curve, measurement.period_days)
+    logarithms = np.log10(np.maximum([measurement.period_days, strongest, measurement.amplitude_mag], 1e-9))
     shape = [skew(flux), kurtosis(flux), float(np.ptp(quartiles)) / spread, ratio]
     folded = [skew(fold), scatter / spread, _second_minimum(fold)]
     return np.nan_to_num(np.array([*logarithms, *shape, *harmonics, slow, fast, *folded], np.float64))

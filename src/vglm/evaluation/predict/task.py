@@ -36,9 +36,9 @@ class Task:
 
     Attributes:
         name: In lower case, such as `mme`: part of folder names and reports.
-        version: An integer or x.y, raised whenever what is asked or counted changes, so that scores of different
+        version: An integer or x.y, raised whenever prompt, data or scoring changes, so that scores of different
             versions are not taken for comparable.
-        prompt: What is asked: a template, see `fill_template`.
+        prompt: A template of the question, see `fill_template`.
 
     Raises:
         ConfigError: The name, the version or the prompt cannot be.
@@ -64,7 +64,7 @@ class Task:
         return facts if not facts and self.prompt == QUESTION else {**facts, "prompt": self.prompt}
 
     def check(self, samples: dict[str, Sequence[Sample]]) -> dict[str, Sequence[Sample]]:
-        """Pass on what is to be asked about, if the prompt can be made of it.
+        """Return the samples to evaluate, if the prompt can be made of it.
 
         Raises:
             ConfigError: The prompt has a field that not all samples have.
@@ -81,7 +81,7 @@ class Task:
         """The same arms, asked in the task's words, with the task among their facts.
 
         Args:
-            arms: With samples as they were read: what is said of their origin stays true.
+            arms: With samples as they were read, so that their provenance stays valid.
         """
         title = arms.title
         if self.name is not None:
@@ -90,8 +90,8 @@ class Task:
             arms,
             title=title,
             facts={**arms.facts, **self.facts},
-            baseline=self._asked(arms.baseline),
-            candidate=self._asked(arms.candidate),
+            baseline=self._reworded(arms.baseline),
+            candidate=self._reworded(arms.candidate),
         )
 
     def output_dir(self, run: Path | None, model: str, data: str) -> Path:
@@ -106,9 +106,9 @@ class Task:
             return Path("outputs/evaluation") / f"{model} on {self.name or data}"
         return run / ("evaluation" if self.name is None else f"evaluation-{self.name}")
 
-    def _asked(self, arm: "ModelArm") -> "ModelArm":
+    def _reworded(self, arm: "ModelArm") -> "ModelArm":
         return replace(
             arm,
             samples={name: self.reword(rows) for name, rows in arm.samples.items()},
-            controls=[replace(each, samples=self.reword(each.samples)) for each in arm.controls],
+            controls=[replace(control, samples=self.reword(control.samples)) for control in arm.controls],
         )

@@ -1,4 +1,4 @@
-"""What training samples teach to answer, without any model."""
+"""Answers that need no model: labels and majorities of the training samples, for baselines."""
 
 import random
 from collections import Counter
@@ -10,7 +10,7 @@ from vglm.text.normalisation import normalise
 
 
 def draw(train: Sequence[Sample], count: int, generator: random.Random) -> list[Sample]:
-    """All samples, or so many of them."""
+    """A random sample of at most `count` samples, in order."""
     if len(train) <= count:
         return list(train)
     return [train[index] for index in sorted(generator.sample(range(len(train)), count))]

@@ -1,4 +1,4 @@
-"""What the tuned model still finds hard of what it was tuned on: wrong labels are often among these samples."""
+"""Training samples with the highest loss under the tuned model; wrong labels are often among them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,14 +31,16 @@ def measure_losses(
     """
     answers = [[sample.answer] for sample in train]
     scores = score_choices(model, processor, train, answers, batch_size=batch_size, title="training loss")
-    rows = [(-each[0].per_token, each[0].tokens, sample) for each, sample in zip(scores, train, strict=True) if each]
+    rows = [
+        (-score[0].per_token, score[0].tokens, sample) for score, sample in zip(scores, train, strict=True) if score
+    ]
     rows.sort(key=lambda row: -row[0])
     losses = []
     for index, (loss, tokens, sample) in enumerate(rows):
-        asked = unanswered(sample, "train")
-        found = SampleLoss(asked.id, asked.question, asked.reference, loss, tokens, asked.image)
+        record = unanswered(sample, "train")
+        sample_loss = SampleLoss(record.id, record.question, record.reference, loss, tokens, record.image)
         if index < SHOWN and (image := sample.open_image()) is not None:
-            found = replace(found, image_sha256=keep_image(image, folder / IMAGES_FOLDER))
-        losses.append(found)
+            sample_loss = replace(sample_loss, image_sha256=keep_image(image, folder / IMAGES_FOLDER))
+        losses.append(sample_loss)
     write_losses(losses, folder)
     return losses

@@ -222,7 +222,9 @@ REACHES = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 def reach_of(results: Iterable[tuple[PairedComparison, Metric]]) -> float:
     """The end of the axis that all of these intervals of shares fit on."""
-    ends = [abs(end) for each, metric in results if metric.is_share and has_interval(each) for end in each.interval]
+    ends = [
+        abs(end) for result, metric in results if metric.is_share and has_interval(result) for end in result.interval
+    ]
     return next((reach for reach in REACHES if max(ends, default=1.0) <= reach), REACHES[-1])
 
 

@@ -114,7 +114,7 @@ def print_summary(
 
 
 def print_table(table: Table, language: Language, console: Console | None = None) -> None:
-    """Print one table of a section; 80 columns of standard output if not said otherwise."""
+    """Print one table of a section; 80 columns on standard output by default."""
     (console or Console(width=80, highlight=False, force_jupyter=False)).print(_printed(table, language))
 
 
@@ -142,12 +142,12 @@ class _Report:
         scored, lines = self.scored, self.lines
         about = {"evaluation": scored.evaluation, "comparison": scored.comparison, "lines": lines}
         about["labels"] = (scored.comparison.baseline, scored.comparison.candidate)
-        found = []
+        rendered = []
         for section in self.sections:
             source = section.source(template)
             if source and (values := self._values(section)) is not None:
-                found.append(environment.from_string(source).render(**about, t=section.texts, **values))
-        return found
+                rendered.append(environment.from_string(source).render(**about, t=section.texts, **values))
+        return rendered
 
     def _values(self, section: Section) -> Any:
         if section not in self._shown:

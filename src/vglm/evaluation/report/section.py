@@ -32,6 +32,7 @@ from vglm.evaluation.report.formatting import section_texts
 from vglm.evaluation.score.comparison import Comparison
 
 T = TypeVar("T")
+Result = TypeVar("Result")
 Cell = Text | str
 """A text in both languages, a name or number, or markup."""
 
@@ -49,6 +50,14 @@ class Scored:
     folder: Path
     evaluation: Evaluation
     comparison: Comparison
+    _results: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, compute: "Callable[[Scored], Result]") -> Result:
+        """What a function makes of this evaluation; it is called at the first request only."""
+        if compute not in self._results:
+            self._results[compute] = compute(self)
+        result: Result = self._results[compute]
+        return result
 
 
 class Line(NamedTuple):

@@ -1,1 +1,1 @@
-"""What the answers are worth: metrics, statistics, comparisons."""
+"""Scores of the answers: metrics, statistics, comparisons."""

@@ -1,6 +1,7 @@
-"""Do the people agree who wrote the references? What one of them says, judged by what the others say, is a ceiling."""
+"""Agreement among several references: each person's answer scored against the others' is a ceiling for the model."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -19,10 +20,12 @@ class Agreement:
     """What several references to each question say of the people who wrote them.
 
     Attributes:
-        metric: By which they are scored: VQA accuracy where that was asked for, else `EXACT_MATCH`.
+        metric: By which they are scored: VQA accuracy where requested, else `EXACT_MATCH`.
         n: Samples with two references or more.
         references: Mean number of references to these.
         by_sample: Sample's id -> share of pairs of its references that are equal after normalisation.
+        alpha: Krippendorff's alpha of the references after normalisation, each text a class of its own: 1.0 is full
+            agreement, 0.0 that of chance. None where all of them are equal.
         people: Each reference scored against the others, a mean over samples.
         arms: Both arms on the same samples, against all references.
     """
@@ -31,6 +34,7 @@ class Agreement:
     n: int
     references: float
     by_sample: dict[str, float]
+    alpha: float | None
     people: Score
     arms: tuple[Score, Score]
 
@@ -63,9 +67,9 @@ def measure_agreement(part: Summary) -> Agreement | None:
     firsts = {pair.candidate.id: pair.candidate for pair in pairs}
     if not firsts:
         return None
-    metric = VQA_ACCURACY if VQA_ACCURACY.name in {each.name for each in part.metrics} else EXACT_MATCH
+    metric = VQA_ACCURACY if VQA_ACCURACY.name in {metric.name for metric in part.metrics} else EXACT_MATCH
     answers = {name: human_answers(record) for name, record in firsts.items()}
-    people = [each for record in firsts.values() for each in _people(record)]
+    people = [person for record in firsts.values() for person in _people(record)]
     try:
         scores = [
             measure(metric, rows)
@@ -81,7 +85,8 @@ def measure_agreement(part: Summary) -> Agreement | None:
         metric=metric,
         n=len(firsts),
         references=fmean(map(len, answers.values())),
-        by_sample={name: _agreement(each) for name, each in answers.items()},
+        by_sample={name: _agreement(answer) for name, answer in answers.items()},
+        alpha=_alpha([*answers.values()]),
         people=scores[0],
         arms=(scores[1], scores[2]),
     )
@@ -89,6 +94,20 @@ def measure_agreement(part: Summary) -> Agreement | None:
 
 def _agreement(answers: Sequence[str]) -> float:
     return fmean(one == other for one, other in combinations(map(normalise, answers), 2))
+
+
+def _alpha(answers: Sequence[Sequence[str]]) -> float | None:
+    """Krippendorff's alpha for nominal data, each sample with two answers or more.
+
+    The same as `nltk.metrics.agreement`, which needs the square of the number of different texts in steps.
+
+    Source: Krippendorff 2004, "Content analysis", chapter 11.
+    """
+    counts = Counter(normalise(answer) for listed in answers for answer in listed)
+    n = counts.total()
+    expected = 1 - sum(count * (count - 1) for count in counts.values()) / (n * (n - 1))
+    observed = sum(len(listed) * (1 - _agreement(listed)) for listed in answers) / n
+    return 1 - observed / expected if expected else None
 
 
 def _listed(record: Prediction) -> Prediction:
@@ -106,7 +125,7 @@ def _people(record: Prediction) -> list[Prediction]:
     answers = human_answers(record)
     return [
         replace(
-            _judged_by(record, [*answers[:place], *answers[place + 1 :]]), prediction=answer, error=None, draw=place
+            _judged_by(record, [*answers[:index], *answers[index + 1 :]]), prediction=answer, error=None, draw=index
         )
-        for place, answer in enumerate(answers)
+        for index, answer in enumerate(answers)
     ]

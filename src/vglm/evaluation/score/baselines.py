@@ -1,4 +1,4 @@
-"""What simple ways to answer are worth on the test split, so that a score can be read against them.
+"""Baselines: scores of simple rules on the test split, to read a model's score against.
 
 One of `baselines.json`:
 
@@ -37,12 +37,12 @@ BASELINES_FILE = "baselines.json"
 MAX_CONSTANTS = 20
 """Training answers, the most frequent ones, that are tried as the constant answer."""
 MAX_TRAIN = 200
-"""Training samples that a constant answer is scored on; of more, so many are drawn."""
+"""Training samples that a constant answer is scored on; of more, this many are drawn at random."""
 DRAWS = 20
 MAX_DRAWN = 5000
-"""The random answers are drawn `DRAWS` times, or as often as makes no more than so many answers, but at least once."""
+"""The random answers are drawn `DRAWS` times, but for no more than this many answers, and at least once."""
 MAX_COUNTED = 5000
-"""Training samples whose answers are counted; of more, which may be made on demand, so many are drawn."""
+"""Training samples whose answers are counted; of more, which may be generated on demand, a random sample."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Baseline:
         name: As `majority class`.
         meaning: How it answers.
         scores: Metric name -> score, of those that are defined.
-        n: Number of samples that the primary metric counts; None where nobody noted it.
+        n: Number of samples that the primary metric counts; None where not recorded.
         intervals: Metric name -> 95 % interval of the score; of the primary metric only, and not of a mean over draws.
     """
 
@@ -75,7 +75,7 @@ def read_baselines(folder: Path) -> list[Baseline]:
         return []
     fault = "is damaged, expected a list of name, meaning and scores"
     rows = read_record(path, list[_StoredBaseline], fault=fault, advice="Evaluate again, or remove it.")
-    return [Baseline(each.name, each.meaning, _plain_scores(each.scores), each.n, each.intervals) for each in rows]
+    return [Baseline(row.name, row.meaning, _plain_scores(row.scores), row.n, row.intervals) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class _StoredBaseline:
 
 
 def _plain_scores(scores: Mapping[str, float | _StoredScore | None]) -> dict[str, float]:
-    plain = {name: each.value if isinstance(each, _StoredScore) else each for name, each in scores.items()}
+    plain = {name: score.value if isinstance(score, _StoredScore) else score for name, score in scores.items()}
     return {name: value for name, value in plain.items() if value is not None}
 
 
@@ -133,14 +133,14 @@ def collect_baselines(
         meaning = Message("majority", {"n": size})
         baselines.append(score.judge("majority class", meaning, _answer_with(test, majority_answer(counted))))
         baselines.append(_random_answer(train, test, score, generator))
-    for name, meaning, given in (
+    for name, meaning, predicted in (
         ("nearest neighbour", Message("nearest"), answers.nearest),
         ("features + random forest", Message("forest"), answers.forest),
     ):
-        if given:
+        if predicted:
             rows = [
                 replace(record, prediction=answer, error=None, likelihoods={}, finish=None, tokens=None)
-                for record, answer in zip(test, given, strict=True)
+                for record, answer in zip(test, predicted, strict=True)
             ]
             baselines.append(score.judge(name, meaning, rows))
     if answers.text_only:
@@ -173,11 +173,11 @@ class _Scorer:
         if primary is None:
             return len(records), {}
         try:
-            found = measure(primary, records)
+            measured = measure(primary, records)
         except DataError:  # the references are no labels
             return len(records), {}
-        low, high = found.interval
-        return found.n, {primary.name: (float(low), float(high))} if low < high else {}
+        low, high = measured.interval
+        return measured.n, {primary.name: (float(low), float(high))} if low < high else {}
 
     def score(self, metric: Metric, records: Sequence[Prediction]) -> float | None:
         """One metric's score."""
@@ -217,16 +217,16 @@ def _defined(scores: Mapping[str, float | None]) -> dict[str, float]:
 def _constant_answer(train: Sequence[Sample], test: Sequence[Prediction], score: _Scorer) -> Baseline:
     """For each metric the answer that scores best where it was found, which is not where it is judged."""
     labels = [answer for answer, _ in Counter(map(label_of, train)).most_common(MAX_CONSTANTS)]
-    asked = [unanswered(sample, "train") for sample in train]
-    known = {answer: _always(asked, answer) for answer in labels}
+    records = [unanswered(sample, "train") for sample in train]
+    constants = {answer: _always(records, answer) for answer in labels}
     scores: dict[str, float | None] = {}
     chosen: dict[str, str] = {}
     for name, metric in score.metrics.items():
         if metric.higher_is_better is None:
             continue  # a length is neither good nor bad
         sign = 1 if metric.higher_is_better else -1
-        found = {answer: score.score(metric, rows) for answer, rows in known.items()}
-        values = {answer: -math.inf if value is None else sign * value for answer, value in found.items()}
+        found_scores = {answer: score.score(metric, rows) for answer, rows in constants.items()}
+        values = {answer: -math.inf if value is None else sign * value for answer, value in found_scores.items()}
         chosen[name] = max(labels, key=values.__getitem__)  # of equal ones the more frequent
         scores[name] = score.score(metric, _always(test, chosen[name]))
     answers = tuple(f"{name}: {answer}" for name, answer in chosen.items())

@@ -1,4 +1,4 @@
-"""What became of each answer, by what it says and by how it says it.
+"""Classify how each answer changed between the arms: in content, or in wording only.
 
 Content is what the decisive metric calls right, such as the place that is named; form is exact match, the reference's
 own wording. An answer that was right in other words and now has the reference's gains nothing in content.
@@ -61,4 +61,4 @@ def _say_the_same(pair: "Pair") -> bool:
 def count_changes(pairs: Iterable["Pair"]) -> dict[Change, int]:
     """How many answers are of each sort; of several draws each answer counts."""
     counts = Counter(map(change_of, pairs))
-    return {each: counts[each] for each in CHANGES}
+    return {change: counts[change] for change in CHANGES}

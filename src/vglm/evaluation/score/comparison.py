@@ -1,13 +1,13 @@
 """Two arms of predictions on the same samples, side by side: scores, differences, how sure they are, and what flipped.
 
-The first metric that was asked for is the primary one: it was named before anyone saw a score, and the verdict rests on
+The first metric requested is the primary one: it was named before anyone saw a score, and the verdict rests on
 it. The p-values are Holm-corrected over all metrics of a split; intervals of slices are not corrected for their number.
 
 Samples that an arm has no answer to, as where a picture cannot be opened, are counted as `errors` and scored in neither
 arm; where not one sample of a split has both answers, all count as wrong.
 
 `decisive` is the metric that calls an answer right or wrong, and so decides what flipped: the primary one where it is a
-share of right answers, else one that was asked for and decides, else exact match.
+share of right answers, else a requested one that decides, else exact match.
 
 Where several answers to each question were drawn, answers are paired draw by draw, and a sample with its mean over the
 draws counts as one: `n`, `errors` and `changed` are samples, and nothing takes draws for independent. `cut` counts
@@ -151,7 +151,7 @@ class Summary:
     missing: tuple[Pair, ...] = ()
 
     @property
-    def asked(self) -> tuple[Pair, ...]:
+    def all_pairs(self) -> tuple[Pair, ...]:
         """All pairs, those without an answer last."""
         return self.pairs + self.missing
 
@@ -168,7 +168,7 @@ class Summary:
     @property
     def errors(self) -> int:
         """Samples without an answer in one of the arms."""
-        return len({pair.sample for pair in self.asked if pair.has_error})
+        return len({pair.sample for pair in self.all_pairs if pair.has_error})
 
     @property
     def changed(self) -> int:
@@ -241,12 +241,12 @@ class Summary:
     @property
     def paired(self) -> dict[str, tuple[PairedComparison, float | None]]:
         """Metric name -> (its comparison, its p-value by Holm over these metrics; None for lengths)."""
-        return adjust(self._found[0], self.metrics)
+        return adjust(self._comparisons[0], self.metrics)
 
     @property
     def not_computed(self) -> dict[str, Sentence]:
         """Metric name -> why it does not apply to these answers."""
-        return self._found[1]
+        return self._comparisons[1]
 
     @cached_property
     def _first(self) -> tuple[Metric, PairedComparison]:
@@ -267,16 +267,16 @@ class Summary:
         return self._known[metric.name]
 
     @cached_property
-    def _found(self) -> tuple[dict[str, PairedComparison], dict[str, Sentence]]:
+    def _comparisons(self) -> tuple[dict[str, PairedComparison], dict[str, Sentence]]:
         """Metric name -> its comparison, and of those that do not apply why."""
-        found: dict[str, PairedComparison] = {}
+        comparisons: dict[str, PairedComparison] = {}
         reasons: dict[str, Sentence] = {}
         for metric in self.metrics:
             try:
-                found[metric.name] = self._compare(metric)
+                comparisons[metric.name] = self._compare(metric)
             except DataError as error:
                 reasons[metric.name] = error.message if isinstance(error, Unsuitable) else str(error)
-        return found, reasons
+        return comparisons, reasons
 
     @cached_property
     def kinds(self) -> dict[str, "Summary"]:
@@ -294,7 +294,7 @@ class Summary:
         if any(metric.kind == "findings" for metric in self.metrics):
             parts = by_abnormality([pair.candidate for pair in self.pairs])
             pairs = {pair.candidate.key: pair for pair in self.pairs}
-            values["study"] = {name: [pairs[each.key] for each in rows] for name, rows in parts.items()}
+            values["study"] = {name: [pairs[row.key] for row in rows] for name, rows in parts.items()}
         return {
             name: self.kinds if name == "kind" else {value: self.part(pairs) for value, pairs in sorted(parts.items())}
             for name, parts in values.items()
@@ -333,9 +333,9 @@ class Comparison:
         candidate: Label of the arm that is judged.
         splits: Split name -> its pairs' summary, in the order of the predictions.
         labels: The closed set of classes; None for the different references.
-        gains: How much of the score rests on the image; empty where no control was asked.
-        baselines: What simple rules score; empty where nobody tried them.
-        conventions: The candidate by other projects' conventions; empty where none was asked for.
+        gains: How much of the score rests on the image; empty without controls.
+        baselines: What simple rules score; empty where not computed.
+        conventions: The candidate by other projects' conventions; empty where none was requested.
         budget_points: How many points of retention the run was allowed to lose; None without such a budget.
     """
 
@@ -367,14 +367,14 @@ class Comparison:
         """
         part = self.splits[self.main]
         own = (gain.result for gain in self.gains if gain.label == self.baseline)
-        found = judge(next(own, part.primary), part.primary_metric)
-        return replace(found, finding="no skill") if part.has_one_reference and found.finding != "too few" else found
+        judged = judge(next(own, part.primary), part.primary_metric)
+        return replace(judged, finding="no skill") if part.has_one_reference and judged.finding != "too few" else judged
 
     @cached_property
     def arm_intervals(self) -> dict[str, Interval]:
         """Arm -> the interval of its own score by the primary metric on the main split."""
         metric, pairs = self.verdict.metric, self.splits[self.main].pairs
-        arms = {self.baseline: [each.baseline for each in pairs], self.candidate: [each.candidate for each in pairs]}
+        arms = {self.baseline: [pair.baseline for pair in pairs], self.candidate: [pair.candidate for pair in pairs]}
         return {label: measure(metric, records).interval for label, records in arms.items()}
 
     @cached_property
@@ -387,7 +387,7 @@ class Comparison:
             for control in dict.fromkeys(gain.control for gain in self.gains)
             if {(control, self.baseline), (control, self.candidate)} <= gains.keys()
         ]
-        return tuple(each for pair in pairs if (each := compare_gains(*pair, metric)) is not None)
+        return tuple(change for pair in pairs if (change := compare_gains(*pair, metric)) is not None)
 
     @cached_property
     def worse_slices(self) -> tuple[WorseSlice, ...]:
@@ -397,7 +397,7 @@ class Comparison:
             for field, parts in self.splits[self.main].slices.items()
             for value, part in parts.items()
         ]
-        corrected = holm({str(place): part.primary.p_value for place, (*_, part) in enumerate(slices)})
+        corrected = holm({str(index): part.primary.p_value for index, (*_, part) in enumerate(slices)})
         return tuple(
             WorseSlice(field, value, part, p_value)
             for (field, value, part), p_value in zip(slices, corrected.values(), strict=True)
@@ -419,7 +419,7 @@ class Comparison:
             return {}
         try:
             return {label: self._classes(records) for label, records in self._arms.items()}
-        except DataError:  # said in `not_computed`
+        except DataError:  # listed in `not_computed`
             return {}
 
     def _classes(self, records: Sequence[Prediction]) -> dict[str, Any]:
@@ -434,7 +434,7 @@ class Comparison:
         """Arm -> its records of the main split; of several draws the first, for counts need independent answers."""
         part = self.splits[self.main]
         pairs = [pair for pair in part.pairs if pair.candidate.draw == part.draws[0]]
-        return {self.baseline: [each.baseline for each in pairs], self.candidate: [each.candidate for each in pairs]}
+        return {self.baseline: [pair.baseline for pair in pairs], self.candidate: [pair.candidate for pair in pairs]}
 
     @cached_property
     def calibration(self) -> dict[str, dict[str, Any]]:
@@ -457,13 +457,13 @@ class Comparison:
             pairs = [pair for pair in part.pairs if pair.candidate.draw == draw]
             scores[self.baseline].append(metric.score([pair.baseline for pair in pairs]))
             scores[self.candidate].append(metric.score([pair.candidate for pair in pairs]))
-        known = {label: [each for each in values if math.isfinite(each)] for label, values in scores.items()}
+        finite = {label: [value for value in values if math.isfinite(value)] for label, values in scores.items()}
         return {
             "n": len(part.draws),
             "metric": metric.name,
-            "scores": {name: [each if math.isfinite(each) else None for each in scores[name]] for name in labels},
-            "mean": {name: fmean(values) if values else None for name, values in known.items()},
-            "sd": {name: stdev(values) if len(values) > 1 else None for name, values in known.items()},
+            "scores": {name: [score if math.isfinite(score) else None for score in scores[name]] for name in labels},
+            "mean": {name: fmean(values) if values else None for name, values in finite.items()},
+            "sd": {name: stdev(values) if len(values) > 1 else None for name, values in finite.items()},
         }
 
     @property
@@ -486,8 +486,8 @@ class Comparison:
             "draws": self.draws,
             "retention_loss_points": self.retention_loss_points,
             "image_use": [self._gain(gain) for gain in self.gains],
-            "image_use_change": [self._gain_change(each) for each in self.gain_changes],
-            "worse_slices": [_worse(each) for each in self.worse_slices],
+            "image_use_change": [self._gain_change(change) for change in self.gain_changes],
+            "worse_slices": [_worse(slice) for slice in self.worse_slices],
             "within_budget": None if self.within_budget is None else _finite(asdict(self.within_budget)),
             "conventions": dict(self.conventions),
         }
@@ -533,7 +533,7 @@ class Comparison:
             "errors": summary.errors,
             "changed": summary.changed,
             "cut": dict(zip((self.baseline, self.candidate), summary.cut, strict=True)),
-            "scores": {name: self._score(metrics[name], *each) for name, each in summary.paired.items()},
+            "scores": {name: self._score(metrics[name], *value) for name, value in summary.paired.items()},
         }
 
     def _score(self, metric: Metric, result: PairedComparison, adjusted: float | None) -> MetricScore:
@@ -592,8 +592,8 @@ def _worse(worse: WorseSlice) -> WorseSliceScores:
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
     """JSON-able: what is not finite becomes None."""
     return {
-        name: [_none(part) for part in each] if isinstance(each, tuple) else _none(each)
-        for name, each in values.items()
+        name: [_none(part) for part in value] if isinstance(value, tuple) else _none(value)
+        for name, value in values.items()
     }
 
 
@@ -658,13 +658,13 @@ def judge(result: PairedComparison, metric: Metric) -> Verdict:
 
 
 def judge_gain(gain: VisualGain, metric: Metric) -> str:
-    """As `judge`; `floor` where the arm scores nothing with any image, so that its use of images cannot be told."""
+    """As `judge`; `floor` where the arm scores nothing with any image, so that its use of images is unknown."""
     finding = judge(gain.result, metric).finding
     return "floor" if gain.is_at_floor(metric) and finding != "too few" else finding
 
 
 def judge_change(change: GainChange, metric: Metric) -> str:
-    """Whether images are used more (`better`) or less (`worse`); `floor` where an arm's use of them cannot be told."""
+    """Whether images are used more (`better`) or less (`worse`); `floor` where an arm's use of them is unknown."""
     finding = judge(change.result, metric).finding
     return "floor" if change.at_floor and finding != "too few" else finding
 
@@ -737,17 +737,19 @@ def _compare(
     for record in after.values():
         splits.setdefault(record.split, []).append(record)
     summaries = {}
-    for name, asked in splits.items():
-        records = [each for each in asked if each.error is None and before[each.key].error is None] or asked
+    for name, candidates in splits.items():
+        records = [
+            record for record in candidates if record.error is None and before[record.key].error is None
+        ] or candidates
         own = (
             METRICS
             if name == RETENTION and len(splits) > 1
-            else tuple(each.signed(records) for each in chosen.values())
+            else tuple(metric.signed(records) for metric in chosen.values())
         )
         others = [before[record.key] for record in records]
         decisive, right = _decide(others, records, own)
         answered = {record.key for record in records}
-        missing = tuple(Pair(before[each.key], each) for each in asked if each.key not in answered)
+        missing = tuple(Pair(before[record.key], record) for record in candidates if record.key not in answered)
         summaries[name] = Summary(tuple(map(Pair, others, records, right)), own, decisive, missing)
     return Comparison(*labels, summaries, classes)
 
@@ -758,9 +760,9 @@ def _decide(
     """The metric by which answers are right or wrong, and whether each pair's are; None for exact match.
 
     It is the primary metric where that is a mean over answers that score 0 or 1 each; else, as for MME's score or an
-    F1, the first of the accuracies that were asked for; else exact match.
+    F1, the first requested accuracy; else exact match.
     """
-    for metric in (metrics[0], *(each for each in metrics[1:] if each.decides)):
+    for metric in (metrics[0], *(metric for metric in metrics[1:] if metric.decides)):
         if metric is EXACT_MATCH:
             break
         with suppress(DataError):
@@ -781,7 +783,7 @@ def right_answers(metric: Metric, records: Sequence[Prediction]) -> list[bool] |
         scores, score = metric.statistic(rows), float(metric.statistic(rows.sum(axis=0)))
     if not np.isin(scores, (0, 1)).all() or not math.isclose(fmean(scores), score, abs_tol=1e-9):
         return None
-    return [bool(each) for each in scores == 1]
+    return [bool(score) for score in scores == 1]
 
 
 def _shown(key: tuple[str, str, int]) -> str:

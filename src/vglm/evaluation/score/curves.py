@@ -72,8 +72,10 @@ class Curves:
     @property
     def result(self) -> Checkpoint | None:
         """The checkpoint that became the result: the chosen one, else the last; None without a training step."""
-        later = [each for each in self.forgetting if each.step]
-        return next((each for each in self.forgetting if each.step == self.chosen_step), later[-1] if later else None)
+        later = [point for point in self.forgetting if point.step]
+        return next(
+            (point for point in self.forgetting if point.step == self.chosen_step), later[-1] if later else None
+        )
 
     def gain(self, point: Checkpoint) -> float:
         """Points won in the domain since step 0."""
@@ -112,16 +114,21 @@ def read_curves(folder: Path) -> Curves | None:
     advice = "Evaluate again, or remove it."
     stored = read_record(path, _Stored, advice=advice, former=FIELDS)
     points = stored.forgetting or ()
-    counts = [*(each.step for each in stored.learning or ()), *(each.step for each in points)]
-    counts += [n for each in points for n in (each.domain_n, each.retention_n)]
+    counts = [*(row.step for row in stored.learning or ()), *(point.step for point in points)]
+    counts += [n for point in points for n in (point.domain_n, point.retention_n)]
     budget = stored.budget_points
-    if not all(0 <= each < 2**53 for each in counts) or not (budget is None or 0 <= budget <= 100):
+    if not all(0 <= count < 2**53 for count in counts) or not (budget is None or 0 <= budget <= 100):
         raise DataError(f"{path} is damaged: expected steps and counts from 0, and a budget of 0 to 100. {advice}")
-    learning = [(each.step, _number(each.loss)) for each in stored.learning or ()]
+    learning = [(row.step, _number(row.loss)) for row in stored.learning or ()]
     forgetting = [
-        Checkpoint(each.step, each.domain, each.retention, each.domain_n, each.retention_n, each.domain_exact_match)
-        for each in sorted(points, key=lambda each: each.step)
-        if each.domain is not None and each.retention is not None and 0 <= each.domain <= 1 and 0 <= each.retention <= 1
+        Checkpoint(
+            point.step, point.domain, point.retention, point.domain_n, point.retention_n, point.domain_exact_match
+        )
+        for point in sorted(points, key=lambda point: point.step)
+        if point.domain is not None
+        and point.retention is not None
+        and 0 <= point.domain <= 1
+        and 0 <= point.retention <= 1
     ]
     return Curves(
         learning=tuple(sorted(learning)),

@@ -24,11 +24,11 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertM
 from vglm.errors import CheckpointError, ConfigError, brief
 from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.score.metrics.base import Rows
-from vglm.evaluation.score.metrics.finding_words import NO_FINDING, SUPPORT_DEVICES
 from vglm.evaluation.score.metrics.findings import FINDINGS, count_labels
-from vglm.evaluation.score.metrics.labeller import Certainty
 from vglm.model.checkpoint import WeightFiles, read_tensors
 from vglm.model.limits import check_count, check_files
+from vglm.text.finding_words import NO_FINDING, SUPPORT_DEVICES
+from vglm.text.labeller import Certainty
 
 ARCHITECTURES = ("bert", "roberta", "xlm-roberta")
 """Those whose layers' states are what the package bert-score compares."""
@@ -105,7 +105,7 @@ class BertScore:
                 f" {num_layers}. Without it, the folder must be named as one of {', '.join(LAYERS)}."
             )
         options = {} if config.model_type == "bert" else {"add_prefix_space": True}
-        name = next((each for each in _WEIGHT_FILES if any(folder.glob(f"{each}*"))), _WEIGHT_FILES[0])
+        name = next((file for file in _WEIGHT_FILES if any(folder.glob(f"{file}*"))), _WEIGHT_FILES[0])
         check_count(config.num_hidden_layers, len(WeightFiles.sharded(folder, name).tensors), folder)
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, **options)
@@ -124,22 +124,22 @@ class BertScore:
 
     def rows(self, records: Sequence[Prediction]) -> Rows:
         """(F1, 1) of each record, shape (n, 2); an error scores 0."""
-        pairs = [("" if each.error is not None else each.prediction, each.reference) for each in records]
+        pairs = [("" if record.error is not None else record.prediction, record.reference) for record in records]
         return np.stack([np.array(self.f1(pairs)), np.ones(len(pairs))], axis=1)
 
     @torch.inference_mode()
     def f1(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Score (answer, reference) pairs, from -1.0 to 1.0; equal pairs once."""
         different = sorted({pair for pair in pairs if all(map(str.strip, pair))}, key=lambda pair: sum(map(len, pair)))
-        known: dict[tuple[str, str], float] = {}
+        scores: dict[tuple[str, str], float] = {}
         with tqdm(total=len(different), desc="BERTScore", unit="pair", delay=2) as progress:
             for start in range(0, len(different), self.batch_size):
                 batch = different[start : start + self.batch_size]
                 sides = [self._encode([pair[side] for pair in batch]) for side in (0, 1)]
-                for pair, given, wanted in zip(batch, *sides, strict=True):
-                    known[pair] = _greedy_f1(given, wanted)
+                for pair, answer, reference in zip(batch, *sides, strict=True):
+                    scores[pair] = _greedy_f1(answer, reference)
                 progress.update(len(batch))
-        return [known.get(pair, 0.0) for pair in pairs]
+        return [scores.get(pair, 0.0) for pair in pairs]
 
     def _encode(self, texts: Sequence[str]) -> list[Tensor]:
         """The states of each text's tokens, special ones at both ends, shape (L, D), float32, of length 1."""
@@ -152,14 +152,14 @@ class BertScore:
         ).to(self.model.device)
         states = self.model(**inputs, output_hidden_states=True).hidden_states[self.num_layers].float()
         states = torch.nn.functional.normalize(states, dim=-1)
-        return [each[mask.bool()] for each, mask in zip(states, inputs["attention_mask"], strict=True)]
+        return [state[mask.bool()] for state, mask in zip(states, inputs["attention_mask"], strict=True)]
 
 
-def _greedy_f1(given: Tensor, wanted: Tensor) -> float:
+def _greedy_f1(answer: Tensor, reference: Tensor) -> float:
     """F1 of greedily matched states, shapes (L, D) and (M, D), the first and the last of each being special."""
-    if min(len(given), len(wanted)) <= 2:  # nothing but the special tokens
+    if min(len(answer), len(reference)) <= 2:  # nothing but the special tokens
         return 0.0
-    similarity = given @ wanted.T
+    similarity = answer @ reference.T
     precision = similarity[1:-1].max(dim=1).values.mean().item()
     recall = similarity[:, 1:-1].max(dim=0).values.mean().item()
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
@@ -237,7 +237,7 @@ class Chexbert:
         """
         texts = [" ".join(report.split()) for report in reports]
         different = sorted(set(texts), key=len)
-        known: dict[str, dict[str, Certainty]] = {}
+        labels: dict[str, dict[str, Certainty]] = {}
         with tqdm(total=len(different), desc="CheXbert", unit="report", delay=2) as progress:
             for start in range(0, len(different), self.batch_size):
                 batch = different[start : start + self.batch_size]
@@ -247,10 +247,10 @@ class Chexbert:
                 first = self.bert(**inputs).last_hidden_state[:, 0]
                 classes = torch.stack([head(first).argmax(dim=-1) for head in self.heads], dim=1).tolist()
                 for text, row in zip(batch, classes, strict=True):
-                    found = {name: _CLASSES[place] for name, place in zip(HEADS, row, strict=True)}
-                    known[text] = {name: each for name, each in found.items() if each is not None}
+                    certainties = {name: _CLASSES[place] for name, place in zip(HEADS, row, strict=True)}
+                    labels[text] = {name: value for name, value in certainties.items() if value is not None}
                 progress.update(len(batch))
-        return [dict(known[text]) for text in texts]
+        return [dict(labels[text]) for text in texts]
 
     def rows(self, records: Sequence[Prediction], *, uncertain: str = "positive") -> Rows:
         """`count_labels` of records, shape (n, 42); an error has no findings.
@@ -259,8 +259,8 @@ class Chexbert:
             records: English reports with references.
             uncertain: What uncertain findings count as, `positive` or `negative`.
         """
-        true = self.label([each.reference for each in records])
-        answers = self.label(["" if each.error is not None else each.prediction for each in records])
+        true = self.label([record.reference for record in records])
+        answers = self.label(["" if record.error is not None else record.prediction for record in records])
         named: list[Mapping[str, Certainty]] = [
             {} if record.error is not None else answer for record, answer in zip(records, answers, strict=True)
         ]
@@ -271,7 +271,7 @@ class Chexbert:
 def _read_chexbert(file: Path) -> dict[str, Tensor]:
     """The tensors of the file by their names without `module.`; only tensors and plain values are unpickled."""
     tensors = read_tensors(file, inside="model_state_dict")
-    return {name.removeprefix("module."): each for name, each in tensors.items()}
+    return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
 
 
 def _build_chexbert(tensors: Mapping[str, Tensor], file: Path) -> tuple[BertModel, torch.nn.ModuleList]:
@@ -302,18 +302,18 @@ def _build_chexbert(tensors: Mapping[str, Tensor], file: Path) -> tuple[BertMode
     outputs = [4] * (len(HEADS) - 1) + [2]
     heads = torch.nn.ModuleList(torch.nn.Linear(hidden, count) for count in outputs)
     whole: Any = torch.nn.ModuleDict({"bert": bert, "linear_heads": heads})
-    expected = {name: tuple(each.shape) for name, each in whole.state_dict().items()}
-    found = {name: each for name, each in tensors.items() if not name.startswith(_IGNORED)}
-    problems = [f"lacks {name}" for name in expected if name not in found]
-    problems += [f"has an unknown {name}" for name in found if name not in expected]
+    expected = {name: tuple(value.shape) for name, value in whole.state_dict().items()}
+    actual = {name: tensor for name, tensor in tensors.items() if not name.startswith(_IGNORED)}
+    problems = [f"lacks {name}" for name in expected if name not in actual]
+    problems += [f"has an unknown {name}" for name in actual if name not in expected]
     problems += [
-        f"{name} is {tuple(found[name].shape)} instead of {shape}"
+        f"{name} is {tuple(actual[name].shape)} instead of {shape}"
         for name, shape in expected.items()
-        if name in found and tuple(found[name].shape) != shape
+        if name in actual and tuple(actual[name].shape) != shape
     ]
     if problems:
         raise CheckpointError(f"{file} is no CheXbert: {len(problems)} problems ({'; '.join(problems[:3])}).")
-    whole.load_state_dict(found)
+    whole.load_state_dict(actual)
     whole.float().eval().to(_device())
     return bert, heads
 
@@ -328,7 +328,7 @@ def _device() -> torch.device:
 
 
 def _sha256(files: Sequence[Path]) -> str:
-    """The beginning of a hash of files' content, to tell weights apart."""
+    """The beginning of a hash of files' content, to identify weights."""
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:

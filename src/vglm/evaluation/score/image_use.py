@@ -56,7 +56,7 @@ class VisualGain:
     answers: tuple[Sequence[Prediction], Sequence[Prediction]] = field(default=((), ()), repr=False, compare=False)
 
     def is_at_floor(self, metric: Metric) -> bool:
-        """Whether the arm scores nothing with any image, so that the metric cannot tell whether it looks."""
+        """Whether the arm scores nothing with any image, so that the metric cannot show whether it uses images."""
         return metric.higher_is_better is not False and self.result.before == self.result.after == 0
 
 
@@ -67,7 +67,7 @@ class GainChange:
     Attributes:
         control: See `VisualGain`.
         result: `before` is the visual gain of the baseline, `after` that of the candidate, on the same questions.
-        at_floor: The arms that score nothing with any image; with one of them the change cannot be told.
+        at_floor: The arms that score nothing with any image; with one of them the change is unknown.
     """
 
     control: str
@@ -84,38 +84,40 @@ def compare_gains(baseline: VisualGain, candidate: VisualGain, metric: Metric) -
         metric: What both were scored by.
 
     Returns:
-        The difference of the gains with its interval; None where no question was asked in both arms.
+        The difference of the gains with its interval; None where the arms share no question.
     """
-    common = {each.key for each in baseline.answers[1]} & {each.key for each in candidate.answers[1]}
+    common = {answer.key for answer in baseline.answers[1]} & {answer.key for answer in candidate.answers[1]}
     if not common:
         return None
     first, samples = _gain_rows(baseline, common, metric)
     second, _ = _gain_rows(candidate, common, metric)
     width = first.shape[1] // 2
     counted = np.concatenate([first, second], axis=1).any(axis=1)
-    kept = np.asarray(counted if counted.any() else ~counted)
+    selected = np.asarray(counted if counted.any() else ~counted)
 
     def gain(sums: Rows) -> Rows:
         return np.asarray(metric.statistic(sums[..., width:]) - metric.statistic(sums[..., :width]))
 
     with np.errstate(invalid="ignore", divide="ignore"):
         result = compare_paired(
-            first[kept],
-            second[kept],
-            groups=[(each.split, each.group) for each, is_kept in zip(samples, kept, strict=True) if is_kept],
+            first[selected],
+            second[selected],
+            groups=[(sample.split, sample.group) for sample, is_kept in zip(samples, selected, strict=True) if is_kept],
             statistic=gain,
             bound=2.0 if metric.is_share else math.inf,
         )
     return GainChange(
-        candidate.control, result, tuple(each.arm for each in (baseline, candidate) if each.is_at_floor(metric))
+        candidate.control,
+        result,
+        tuple(gain_of_arm.arm for gain_of_arm in (baseline, candidate) if gain_of_arm.is_at_floor(metric)),
     )
 
 
 def _gain_rows(gain: VisualGain, keys: set[tuple[str, str, int]], metric: Metric) -> tuple[Rows, list[Prediction]]:
     """The metric's numbers with the other image, then with the true one, shape (n, 2 k); and the samples, by key."""
-    others, truth = (sorted((each for each in arm if each.key in keys), key=_key) for arm in gain.answers)
+    others, truth = (sorted((record for record in arm if record.key in keys), key=_key) for arm in gain.answers)
     rows = [join_draws(metric.rows(records), truth) for records in (others, truth)]
-    return np.concatenate([each for each, _ in rows], axis=1), rows[0][1]
+    return np.concatenate([numbers for numbers, _ in rows], axis=1), rows[0][1]
 
 
 def _key(record: Prediction) -> tuple[str, str, int]:
@@ -143,10 +145,10 @@ def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: "Compari
         DataError: A control's predictions are damaged or not about samples of the arm.
     """
     part = comparison.splits[comparison.main]
-    arms = {comparison.baseline: [each.baseline for each in part.pairs]}
-    arms[comparison.candidate] = [each.candidate for each in part.pairs]
+    arms = {comparison.baseline: [pair.baseline for pair in part.pairs]}
+    arms[comparison.candidate] = [pair.candidate for pair in part.pairs]
     missing = {pair.candidate.key for pair in part.missing}
-    meanings = {each.label: each.meaning for each in evaluation.controls}
+    meanings = {control.label: control.meaning for control in evaluation.controls}
     gains = []
     if evaluation.purpose == "image use":
         label, meaning = comparison.baseline, evaluation.baseline.meaning
@@ -160,12 +162,14 @@ def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: "Compari
         if label in arms or control is None:
             continue
         arm = next((name for name in arms if name in label.replace(control, "")), comparison.candidate)
-        answers = {each.key: each for each in read_predictions(predictions_file(folder, label))}
-        answers = {key: each for key, each in answers.items() if each.split == comparison.main and key not in missing}
-        truth = [each for each in arms[arm] if each.key in answers]
+        answers = {prediction.key: prediction for prediction in read_predictions(predictions_file(folder, label))}
+        answers = {
+            key: answer for key, answer in answers.items() if answer.split == comparison.main and key not in missing
+        }
+        truth = [record for record in arms[arm] if record.key in answers]
         if not truth:
             continue
-        others = [answers[each.key] for each in truth]
+        others = [answers[record.key] for record in truth]
         if len(others) != len(answers) or any(
             (one.question, one.reference) != (two.question, two.reference)
             for one, two in zip(truth, others, strict=True)
@@ -186,28 +190,28 @@ def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: "Compari
 
 
 def _with_other_references(
-    others: Sequence[Prediction], truth: Sequence[Prediction], known: Sequence[Prediction]
+    others: Sequence[Prediction], truth: Sequence[Prediction], questions: Sequence[Prediction]
 ) -> tuple[list[Prediction], list[Prediction]]:
     """The pairs whose other image asks for another answer, as far as the split's own questions about it say.
 
     Args:
         others: The records with the other image.
         truth: Those with the true one.
-        known: Records that say what is right of which image.
+        questions: Records that say what is right of which image.
     """
     references: dict[tuple[str | None, str], set[str]] = defaultdict(set)
-    for record in known:
-        references[record.image_sha256, _asked(record)].add(normalise(record.reference))
-    kept = [
+    for record in questions:
+        references[record.image_sha256, _question_key(record)].add(normalise(record.reference))
+    pairs = [
         (one, other)
         for one, other in zip(others, truth, strict=True)
         if one.image_sha256 is None
-        or normalise(other.reference) not in references.get((one.image_sha256, _asked(one)), ())
+        or normalise(other.reference) not in references.get((one.image_sha256, _question_key(one)), ())
     ]
-    return [one for one, _ in kept], [other for _, other in kept]
+    return [one for one, _ in pairs], [other for _, other in pairs]
 
 
-def _asked(record: Prediction) -> str:
+def _question_key(record: Prediction) -> str:
     """What sort of question it is: its kind where the data names one, else its words."""
     return record.kind or normalise(record.question)
 

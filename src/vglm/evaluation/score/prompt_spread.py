@@ -27,7 +27,7 @@ class ArmSpread:
     Attributes:
         scores: By the primary metric, in the order of `PromptSpread.templates`; NaN where it cannot be computed.
         flipped: Samples that are right in some wordings and wrong in others; None where no metric calls answers right.
-        n: Samples that were asked.
+        n: Number of samples.
     """
 
     scores: tuple[float, ...]
@@ -37,8 +37,8 @@ class ArmSpread:
     @property
     def spread(self) -> float:
         """Highest minus lowest score; NaN where there are none."""
-        known = [score for score in self.scores if not math.isnan(score)]
-        return max(known) - min(known) if known else math.nan
+        finite = [score for score in self.scores if not math.isnan(score)]
+        return max(finite) - min(finite) if finite else math.nan
 
     @property
     def mean(self) -> float:
@@ -56,9 +56,9 @@ class PromptSpread:
     """Both arms in all wordings.
 
     Attributes:
-        templates: The wordings; the first one, `{question}`, is how the arms were asked.
+        templates: The wordings; the first one, `{question}`, is the original wording.
         metric: The primary metric of the main split.
-        arms: Arm -> its scores; only those that were asked in other words.
+        arms: Arm -> its scores; only those with paraphrases.
     """
 
     templates: tuple[str, ...]
@@ -75,7 +75,7 @@ def read_prompt_spread(folder: Path, evaluation: Evaluation, comparison: Compari
         comparison: Of its arms.
 
     Returns:
-        None where the questions were asked in one wording only.
+        None where there was one wording only.
 
     Raises:
         DataError: Answers are missing, damaged or not about samples of the arm.
@@ -86,9 +86,9 @@ def read_prompt_spread(folder: Path, evaluation: Evaluation, comparison: Compari
     templates: dict[int, str] = {}
     answers: dict[str, dict[int, list[Prediction]]] = {}
     for control in evaluation.controls:
-        if (found := _LABEL.fullmatch(control.label)) is None:
+        if (match := _LABEL.fullmatch(control.label)) is None:
             continue
-        arm, place = found["arm"] or comparison.candidate, int(found["place"])
+        arm, place = match["arm"] or comparison.candidate, int(match["place"])
         if arm in arms:
             templates[place] = _template(control.meaning)
             answers.setdefault(arm, {})[place] = read_predictions(predictions_file(folder, control.label))
@@ -97,8 +97,8 @@ def read_prompt_spread(folder: Path, evaluation: Evaluation, comparison: Compari
         for arm, own in answers.items()
     }
     wordings = ("{question}", *(templates[place] for place in sorted(templates)))
-    if any(len(each.scores) != len(wordings) for each in spreads.values()):
-        raise DataError(f"{folder} is damaged: not every arm was asked in every wording. Evaluate again.")
+    if any(len(spread.scores) != len(wordings) for spread in spreads.values()):
+        raise DataError(f"{folder} is damaged: an arm lacks answers to some wordings. Evaluate again.")
     return PromptSpread(wordings, part.primary_metric, spreads) if spreads else None
 
 
@@ -115,11 +115,11 @@ def _template(meaning: Sentence) -> str:
 def _spread(
     own: Sequence[Prediction], others: Sequence[Sequence[Prediction]], primary: Metric, decisive: Metric, arm: str
 ) -> ArmSpread:
-    known = {record.key: record for record in own}
+    by_key = {record.key: record for record in own}
     keys = [record.key for record in others[0]]
-    if any([record.key for record in rows] != keys for rows in others) or not known.keys() >= set(keys):
+    if any([record.key for record in rows] != keys for rows in others) or not by_key.keys() >= set(keys):
         raise DataError(f"the answers of {arm} to other wordings are not about its samples. Evaluate again.")
-    wordings = [[known[key] for key in keys], *others]
+    wordings = [[by_key[key] for key in keys], *others]
     rights = [right_answers(decisive, rows) for rows in wordings]
     flipped = None
     if all(right is not None for right in rights):

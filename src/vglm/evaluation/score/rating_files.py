@@ -1,4 +1,4 @@
-"""What people said of the answers of an evaluation, blinded: `ratings/<rater>.jsonl` in the evaluation folder.
+"""Blinded human ratings of an evaluation's answers: `ratings/<rater>.jsonl` in the evaluation folder.
 
     {"rater": "anna", "split": "test", "id": "test.json#3", "left": "after", "verdict": "better", "findings": {},
      "answers_sha256": "5b0e…", "seconds": 7.2, "time": "2026-11-27T06:12:03+00:00"}
@@ -32,7 +32,7 @@ RATER = re.compile(r"\w(?:[\w.-]{0,38}\w)?")
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """What one person said of one sample.
+    """One person's rating of one sample.
 
     Attributes:
         rater: Who.
@@ -101,9 +101,11 @@ def read_contests(folder: Path, evaluation: Evaluation) -> tuple[list[Contest], 
     """
     arms = (evaluation.baseline.label, evaluation.candidate.label)
     records = join_groups(*(read_predictions(predictions_file(folder, label)) for label in arms))
-    baseline, candidate = ({each.key: each for each in arm if _is_rated(each)} for arm in records)
-    contests = [Contest(baseline[key], each) for key, each in candidate.items() if key in baseline]
-    different = [each for each in contests if each.baseline.prediction.strip() != each.candidate.prediction.strip()]
+    baseline, candidate = ({record.key: record for record in arm if _is_rated(record)} for arm in records)
+    contests = [Contest(baseline[key], value) for key, value in candidate.items() if key in baseline]
+    different = [
+        contest for contest in contests if contest.baseline.prediction.strip() != contest.candidate.prediction.strip()
+    ]
     return different, len(contests) - len(different)
 
 
@@ -125,7 +127,7 @@ def check_rater(name: str) -> str:
 
 
 def read_ratings(folder: Path) -> dict[str, list[Rating]]:
-    """The ratings in an evaluation folder, by rater; none where nobody rated.
+    """The ratings in an evaluation folder, by rater; none where there are no ratings.
 
     Raises:
         DataError: A line is something else.
@@ -145,9 +147,9 @@ def _read(path: Path) -> list[Rating]:
 
 def read_valid_ratings(folder: Path, contests: Sequence[Contest]) -> dict[str, list[Rating]]:
     """The ratings that were given about these very answers, by rater, and no rater without any."""
-    answers = {each.key: each.sha256 for each in contests}
+    answers = {contest.key: contest.sha256 for contest in contests}
     valid = {
-        rater: [each for each in ratings if answers.get(each.key) == each.answers_sha256]
+        rater: [rating for rating in ratings if answers.get(rating.key) == rating.answers_sha256]
         for rater, ratings in read_ratings(folder).items()
     }
     return {rater: ratings for rater, ratings in valid.items() if ratings}
@@ -165,14 +167,14 @@ def write_ratings(folder: Path, rater: str, ratings: Sequence[Rating]) -> None:
 
 @dataclass(frozen=True)
 class RatingResult:
-    """What people said of an evaluation.
+    """All ratings of an evaluation, summarised.
 
     Attributes:
         summary: Of all raters together, on the samples whose answers differ.
-        raters: Rater -> the summary of what they said.
-        findings: Finding -> the summary of what was said about it.
+        raters: Rater -> the summary of their ratings.
+        findings: Finding -> the summary of its ratings.
         contests: Samples whose answers differ, rated or not.
-        identical: Samples with the same answer twice, which nobody was asked about.
+        identical: Samples with the same answer twice, which were not rated.
         groups: Independent groups among the rated samples.
     """
 
@@ -185,7 +187,7 @@ class RatingResult:
 
 
 def summarise_folder(folder: Path, evaluation: Evaluation) -> RatingResult | None:
-    """Count what people said of an evaluation; None where nobody rated its answers.
+    """Summarise the ratings of an evaluation; None where there are no ratings.
 
     Args:
         folder: The evaluation folder.
@@ -198,25 +200,25 @@ def summarise_folder(folder: Path, evaluation: Evaluation) -> RatingResult | Non
         return None
     contests, identical = read_contests(folder, evaluation)
     by_rater = read_valid_ratings(folder, contests)
-    ratings = [each for rows in by_rater.values() for each in rows]
+    ratings = [row for rows in by_rater.values() for row in rows]
     if not ratings:
         return None
-    groups = {each.key: each.candidate.group for each in contests}
-    names = sorted({name for each in ratings for name in each.findings})
+    groups = {contest.key: contest.candidate.group for contest in contests}
+    names = sorted({name for rating in ratings for name in rating.findings})
     return RatingResult(
         summary=_summarise(ratings),
         raters={rater: _summarise(rows) for rater, rows in by_rater.items()},
         findings={name: _summarise(ratings, name) for name in names},
         contests=len(contests),
         identical=identical,
-        groups=len({groups[each.key] for each in ratings}),
+        groups=len({groups[rating.key] for rating in ratings}),
     )
 
 
 def _summarise(ratings: Sequence[Rating], finding: str | None = None) -> RatingSummary:
     """Of the verdicts, or of those about a finding."""
-    verdicts = [(each, each.verdict if finding is None else each.findings.get(finding)) for each in ratings]
-    return summarise_ratings((each.rater, each.id, verdict) for each, verdict in verdicts if verdict is not None)
+    verdicts = [(rating, rating.verdict if finding is None else rating.findings.get(finding)) for rating in ratings]
+    return summarise_ratings((rating.rater, rating.id, verdict) for rating, verdict in verdicts if verdict is not None)
 
 
 def keep_ratings(old: Path, new: Path) -> None:

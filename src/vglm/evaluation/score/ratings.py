@@ -1,4 +1,4 @@
-"""What people said about two arms' answers: wins, ties and losses, an exact test, and how far the raters agree.
+"""Statistics of human ratings of two arms: wins, ties and losses, an exact test, and agreement of the raters.
 
     summarise_ratings([("anna", "test#0", "better"), ("ben", "test#0", "equal"), ("anna", "test#1", "worse"), …])
 
@@ -74,7 +74,7 @@ def summarise_ratings(ratings: Iterable[tuple[str, str, Verdict]]) -> RatingSumm
     Source: Krippendorff 2004, "Content analysis", chapter 11.
     """
     votes = _votes(ratings)
-    leads = [sum(_RANKS[each] - 1 for each in verdicts.values()) for verdicts in votes.values()]
+    leads = [sum(_RANKS[verdict] - 1 for verdict in verdicts.values()) for verdicts in votes.values()]
     wins, losses = sum(lead > 0 for lead in leads), sum(lead < 0 for lead in leads)
     p_value, interval = sign_test(wins, losses)
     shared = {sample: verdicts for sample, verdicts in votes.items() if len(verdicts) > 1}

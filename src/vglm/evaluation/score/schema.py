@@ -1,4 +1,4 @@
-"""What `metrics.json` holds, version 2; `report.json` holds the same and what is said of it.
+"""What `metrics.json` holds, version 2; `report.json` holds the same and the sentences of the report.
 
 Names of metrics, of arms and of values are keys of dictionaries of their own, so that none of them can stand for
 another thing. The file is written once, when an evaluation is scored; nobody needs to read an older one, for it is made
@@ -190,7 +190,7 @@ class MetricsFile(TypedDict):
     image_use_change: list[GainChangeScores]
     worse_slices: list[WorseSliceScores]
     conventions: dict[str, Any]
-    """Convention -> its scores; empty where none was asked for."""
+    """Convention -> its scores; empty where none was requested."""
 
 
 def write_metrics(content: MetricsFile, folder: Path) -> None:

@@ -114,7 +114,7 @@ def read_comparison(folder: Path, settings: MetricSettings | None = None) -> Com
 
 
 def _budget(folder: Path) -> float | None:
-    """How many points of retention the run was allowed to lose, of `curves.json`; None where nobody said."""
+    """How many points of retention the run was allowed to lose, of `curves.json`; None where not set."""
     path = inside(folder, CURVES_FILE)
     if not path.is_file():
         return None
@@ -127,7 +127,7 @@ def _budget(folder: Path) -> float | None:
 
 
 def _conventions(comparison: Comparison, convention: str | None) -> dict[str, Any]:
-    """The main split's candidate by other projects' conventions, where they are asked for."""
+    """The main split's candidate by other projects' conventions, where requested."""
     if convention is None:
         return {}
     records = [pair.candidate for pair in comparison.splits[comparison.main].pairs]
@@ -172,7 +172,7 @@ def rescore(
     return _score_anew(folder, metrics, chosen, stored, report)
 
 
-def score_kept(
+def score_stored(
     folder: Path, metrics: Mapping[str, Any], chosen: MetricSettings, report: Report, prepare: Callable[[Path], None]
 ) -> Comparison:
     """Score the stored answers for a new evaluation that needs no others.
@@ -246,9 +246,9 @@ def keep_report(old: Path, new: Path, names: Sequence[str]) -> None:
     """
     if not (old / EVALUATION_FILE).is_file():
         return
-    for kept in old.glob("report-*"):
-        if not (new / kept.name).exists():
-            shutil.copytree(kept, new / kept.name)
+    for path in old.glob("report-*"):
+        if not (new / path.name).exists():
+            shutil.copytree(path, new / path.name)
     try:
         earlier = primary_of(metrics_of(read_config(read_evaluation(old))).get("names") or ())
     except DataError:  # the folder that is to be replaced may be damaged
@@ -282,8 +282,10 @@ def noted(evaluation: Evaluation, folder: Path, names: Sequence[str], run: Run |
     of_run = [] if run is None or not event.test else run.evaluation_history
     with suppress(DataError):  # there is none yet, or a damaged one is to be replaced
         of_run = [*read_evaluation(folder).history, *of_run]
-    earlier = dict.fromkeys(each for each in (*evaluation.history, *of_run) if each.test == event.test)
-    history = (*sorted(earlier, key=lambda each: each.time), event)
+    earlier = dict.fromkeys(
+        earlier_event for earlier_event in (*evaluation.history, *of_run) if earlier_event.test == event.test
+    )
+    history = (*sorted(earlier, key=lambda past: past.time), event)
     return _with_late_stamp(replace(evaluation, history=history), event.primary, history[0].primary)
 
 
@@ -312,11 +314,11 @@ def note_in_run(evaluation: Evaluation, run: Run | None) -> None:
         print(f"warning: the evaluation is not in the run's history: {error}", file=sys.stderr)
 
 
-def _check_named(metrics: Mapping[str, Any], stored: Collection[str], given: Collection[str]) -> None:
+def _check_named(metrics: Mapping[str, Any], stored: Collection[str], overrides: Collection[str]) -> None:
     """Refuse to compute scores by settings that nobody but the evaluation's description names."""
     for name, values in (metrics["external"] or {}).items():
         where = f"metrics.external.{name}."
-        named = [each.removeprefix(where) for each in given if each.startswith(where)]
+        named = [override.removeprefix(where) for override in overrides if override.startswith(where)]
         if name in stored or values is None or not (unnamed := unnamed_settings(values, named)):
             continue
         repeat = " ".join(f"{where}{key}=<...>" for key in unnamed)
@@ -347,7 +349,7 @@ def _parse_settings(settings: Sequence[str]) -> dict[str, Any]:
 def _value(text: str) -> Any:
     """A number, list, true, false, null or text; a path may begin with a brace."""
     with suppress(yaml.YAMLError):
-        return text if isinstance(found := yaml.safe_load(text), dict) else found
+        return text if isinstance(value := yaml.safe_load(text), dict) else value
     return text
 
 
@@ -369,11 +371,11 @@ def _flatten(values: Mapping[str, Any], prefix: str) -> list[str]:
     return names
 
 
-def _with_late_stamp(evaluation: Evaluation, primary: str, asked: str) -> Evaluation:
+def _with_late_stamp(evaluation: Evaluation, primary: str, first: str) -> Evaluation:
     """The description with a stamp if the verdict rests on another metric than it was to."""
     stamps = [stamp for stamp in evaluation.stamps if stamp.text != LATE_STAMP]
-    if primary != asked:
-        detail = Message("chosen_afterwards", {"primary": primary, "first": asked})
+    if primary != first:
+        detail = Message("chosen_afterwards", {"primary": primary, "first": first})
         stamps.append(Stamp(text=LATE_STAMP, detail=detail))
     return replace(evaluation, stamps=tuple(stamps))
 
@@ -400,7 +402,7 @@ def score_arms(folder: Path, settings: MetricSettings, *, stored: Collection[str
             `scores.jsonl`, the folder `external.json`, and the description a stamp if answers were left unscored.
         settings: What to score by.
         stored: Keys of `external` whose scores are there already; these are kept as they are.
-        is_final: Whether scores that nobody asks for any more go, and the description gets its stamp.
+        is_final: Whether scores that are no longer requested are removed, and the description gets its stamp.
 
     Raises:
         ConfigError: The settings are wrong.
@@ -425,10 +427,10 @@ def score_arms(folder: Path, settings: MetricSettings, *, stored: Collection[str
         write_store(store, arms, folder)  # after each, for the next may be stopped
     if not is_final:
         return
-    asked = {name for key, component in settings.components.items() for name in component.names(key)}
-    for name in store.metrics.keys() - asked:
+    requested = {name for key, component in settings.components.items() for name in component.names(key)}
+    for name in store.metrics.keys() - requested:
         del store.metrics[name]
-    for name in store.rows.keys() - {each.rows for each in store.metrics.values()}:
+    for name in store.rows.keys() - {metric.rows for metric in store.metrics.values()}:
         del store.rows[name]
     write_store(store, arms, folder)
     write_evaluation(_stamped(evaluation, store), folder)
@@ -437,9 +439,9 @@ def score_arms(folder: Path, settings: MetricSettings, *, stored: Collection[str
 def _stamped(evaluation: Evaluation, store: Store) -> Evaluation:
     """The description with a stamp where a metric has no score for some answers."""
     gaps = [
-        Message("unscored_metric", {"metric": each.title, "arms": _unscored(each.unscored)})
-        for each in store.metrics.values()
-        if each.unscored
+        Message("unscored_metric", {"metric": metric.title, "arms": _unscored(metric.unscored)})
+        for metric in store.metrics.values()
+        if metric.unscored
     ]
     stamps = [stamp for stamp in evaluation.stamps if stamp.text != STAMP]
     if gaps:

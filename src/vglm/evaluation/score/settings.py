@@ -68,9 +68,9 @@ class MetricSettings:
         from vglm.evaluation.score.metrics.external import ExternalMetric
 
         for kind, expected in (("external", ExternalMetric), ("custom", Metric)):
-            for name, given in (getattr(self, kind) or {}).items():
-                if not isinstance(given, expected | None):
-                    raise ConfigError(f"metrics.{kind}.{name}: expected a {expected.__name__}, got {given!r}")
+            for name, value in (getattr(self, kind) or {}).items():
+                if not isinstance(value, expected | None):
+                    raise ConfigError(f"metrics.{kind}.{name}: expected a {expected.__name__}, got {value!r}")
         self.select()
 
     @classmethod
@@ -94,30 +94,33 @@ class MetricSettings:
         if values is None:
             return cls()
         if not isinstance(values, Mapping):
-            own = {each.name: each for each in values if not isinstance(each, str)}
-            return cls([each if isinstance(each, str) else each.name for each in values], custom=own or None)
+            own = {value.name: value for value in values if not isinstance(value, str)}
+            return cls([value if isinstance(value, str) else value.name for value in values], custom=own or None)
         from vglm.config import build, locate
 
         spelled = _checked(values)
         external = {
-            name: each and locate(each["_target_"])(**{key: value for key, value in each.items() if key != "_target_"})
-            for name, each in (spelled["external"] or {}).items()
+            name: setting
+            and locate(setting["_target_"])(**{key: value for key, value in setting.items() if key != "_target_"})
+            for name, setting in (spelled["external"] or {}).items()
         }
-        custom = {name: each and build(each, _convert_="all") for name, each in (spelled.get("custom") or {}).items()}
+        custom = {
+            name: value and build(value, _convert_="all") for name, value in (spelled.get("custom") or {}).items()
+        }
         plain = {key: value for key, value in spelled.items() if key != "_target_"}
         return cls(**plain | {"external": external or None, "custom": {**custom, **(own or {})} or None})
 
     @property
     def components(self) -> "dict[str, ExternalMetric]":
         """Those of `external`."""
-        return {name: each for name, each in (self.external or {}).items() if each is not None}
+        return {name: value for name, value in (self.external or {}).items() if value is not None}
 
     @property
     def own(self) -> "dict[str, Metric]":
         """Those of `custom`, under the names that the config gives them."""
         return {
-            name: _lost(name) if each is None else replace(each, name=name)
-            for name, each in (self.custom or {}).items()
+            name: _lost(name) if value is None else replace(value, name=name)
+            for name, value in (self.custom or {}).items()
         }
 
     def select(self, external: "Mapping[str, Metric] | None" = None) -> "tuple[Metric, ...]":
@@ -136,8 +139,8 @@ class MetricSettings:
         return select_metrics(self.names, self.labels, {**self.own, **stored})
 
     def of_texts(self) -> "tuple[Metric, ...]":
-        """The metrics but those of `external`: nobody asks a judge about a rule's answers."""
-        computed = {name for key, each in self.components.items() for name in each.names(key)}
+        """The metrics without those of `external`, which are not computed for baselines."""
+        computed = {name for key, component in self.components.items() for name in component.names(key)}
         return tuple(metric for metric in self.select() if metric.name not in computed)
 
     def check_files(self, *, stored: Collection[str] = ()) -> None:
@@ -151,9 +154,9 @@ class MetricSettings:
         """
         problems = [
             f"metrics.external.{name}: {problem}"
-            for name, each in self.components.items()
+            for name, component in self.components.items()
             if name not in stored
-            for problem in each.problems()
+            for problem in component.problems()
         ]
         if problems:
             raise ConfigError(_list_problems(problems))
@@ -190,12 +193,12 @@ def spell_out(metrics: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: Something under `external` is no component, and stands for none; all of these are named.
     """
     external, problems = dict[str, Any](), []
-    given, names = metrics.get("external"), metrics.get("names")
+    external_given, names = metrics.get("external"), metrics.get("names")
     if isinstance(names, str):
         raise ConfigError(f"metrics.names must be a list, such as [{names}], got {names!r}.")
-    if not isinstance(given, Mapping | None):
-        raise ConfigError(f"metrics.external: expected components by name, got {given!r}")
-    for name, values in (given or {}).items():
+    if not isinstance(external_given, Mapping | None):
+        raise ConfigError(f"metrics.external: expected components by name, got {external_given!r}")
+    for name, values in (external_given or {}).items():
         if (reason := _no_component(str(name), values)) is not None:
             problems.append(f"metrics.external.{name}: {reason}")
         else:
@@ -221,7 +224,7 @@ def _no_component(name: str, values: object) -> str | None:
 def _spelled(name: str, values: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if values is None or "_target_" in values:
         return None if values is None else dict(values)
-    values = {"higher_is_better" if key == "is_better_higher" else key: each for key, each in values.items()}
+    values = {"higher_is_better" if key == "is_better_higher" else key: value for key, value in values.items()}
     return {"_target_": _IMPORTED if "scores" in values else _EXTERNAL[name], **values}
 
 
@@ -236,12 +239,12 @@ def _checked(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
     spelled = spell_out(metrics)
     check_component(spelled, "metrics")
-    for name, each in (spelled["external"] or {}).items():
-        if each is not None:
-            _check_external(each, f"metrics.external.{name}")
-    for name, each in (spelled.get("custom") or {}).items():
-        if each is not None:
-            _check_custom(each, f"metrics.custom.{name}")
+    for name, value in (spelled["external"] or {}).items():
+        if value is not None:
+            _check_external(value, f"metrics.external.{name}")
+    for name, value in (spelled.get("custom") or {}).items():
+        if value is not None:
+            _check_custom(value, f"metrics.custom.{name}")
     return spelled
 
 
@@ -250,8 +253,8 @@ def _check_external(values: Mapping[str, Any], where: str) -> None:
     from vglm.config import locate
     from vglm.evaluation.score.metrics.external import ExternalMetric
 
-    found = locate(str(values["_target_"]))
-    if not (isinstance(found, type) and issubclass(found, ExternalMetric)):
+    component = locate(str(values["_target_"]))
+    if not (isinstance(component, type) and issubclass(component, ExternalMetric)):
         raise ConfigError(f"{where}._target_: {values['_target_']} is no external metric.")
     if nested := [key for key, value in values.items() if isinstance(value, Mapping)]:
         raise ConfigError(f"{where}.{nested[0]}: expected a plain value, got a component.")
@@ -270,24 +273,24 @@ def _targets(values: object) -> Iterator[str]:
         yield from [str(values["_target_"])] if "_target_" in values else []
         values = list(values.values())
     if isinstance(values, list | tuple):
-        for each in values:
-            yield from _targets(each)
+        for value in values:
+            yield from _targets(value)
 
 
-def unnamed_settings(values: Mapping[str, Any], given: Collection[str]) -> list[str]:
+def unnamed_settings(values: Mapping[str, Any], named: Collection[str]) -> list[str]:
     """The settings in an evaluation's description that must not be followed, since the command does not name them.
 
     A description may come from a stranger: it must not choose where answers and keys are sent, or what is read.
 
     Args:
         values: A component of `external` there, spelled out.
-        given: The settings that the command names.
+        named: The settings that the command names.
     """
     from vglm.config import locate
 
     kind = locate(str(values["_target_"]))
-    defaults = {each.name: each.default for each in fields(kind)}
-    return [key for key in kind.NAMED_ANEW if key not in given and key in values and values[key] != defaults.get(key)]
+    defaults = {field.name: field.default for field in fields(kind)}
+    return [key for key in kind.NAMED_ANEW if key not in named and key in values and values[key] != defaults.get(key)]
 
 
 def read_config(evaluation: "Evaluation") -> dict[str, Any]:

@@ -24,8 +24,9 @@ put together and scored as one test; the scores of single folds, of one sample p
 
 import math
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
@@ -37,7 +38,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vglm.errors import ConfigError, DataError
+from vglm.errors import ConfigError, DataError, typed
 from vglm.evaluation.predictions import Prediction, read_evaluation
 from vglm.evaluation.score.comparison import LEVEL, RETENTION, Comparison, Summary, compare_folder, has_interval
 from vglm.evaluation.score.metrics import EXACT_MATCH, Metric
@@ -164,7 +165,7 @@ def compare_evaluations(paths: Sequence[Run | str | Path]) -> SideBySide:
         folder = folder.parent if (folder / EVALUATION_FILE).is_file() else folder
         runs |= {run.folder: run for run in Run.find([folder])}
     if missing := [run.folder.as_posix() for run in runs.values() if not run.is_evaluated]:
-        raise ConfigError(f"{missing[0]} is not evaluated yet. Evaluate it: python evaluate.py run={missing[0]}")
+        raise ConfigError(f"{missing[0]} is not evaluated yet. Evaluate it: {typed('evaluate')} run={missing[0]}")
     chosen = list(runs.values())
     return SideBySide(tuple(tabulate(chosen)), tuple(compare_methods(chosen)))
 
@@ -186,12 +187,12 @@ class _Unit:
 
 def _units(runs: Sequence[Run]) -> list[_Unit]:
     """What the runs make up; a DataError where they cannot stand side by side."""
-    found: dict[object, list[Run]] = {}
+    groups: dict[object, list[Run]] = {}
     for run in runs:
         plan = run.record.data.plan.protocol
         is_fold = plan is not None and plan.fold is not None
-        found.setdefault((*_method_of(run), run.record.seed) if is_fold else run.folder, []).append(run)
-    units = [_Unit(tuple(group), _join(group)) for group in found.values()]
+        groups.setdefault((*_method_of(run), run.record.seed) if is_fold else run.folder, []).append(run)
+    units = [_Unit(tuple(group), _join(group)) for group in groups.values()]
     comparisons = {unit.runs[0].folder: unit.comparison for unit in units}
     _primary(comparisons)
     _check_same_samples(comparisons)
@@ -220,8 +221,8 @@ def join_folds(comparisons: Sequence[Comparison]) -> Comparison:
         DataError: Two folds were tested on the same sample.
     """
     first = comparisons[0].splits["test"]
-    pairs = tuple(pair for each in comparisons for pair in each.splits["test"].pairs)
-    missing = tuple(pair for each in comparisons for pair in each.splits["test"].missing)
+    pairs = tuple(pair for comparison in comparisons for pair in comparison.splits["test"].pairs)
+    missing = tuple(pair for comparison in comparisons for pair in comparison.splits["test"].missing)
     ids = [pair.candidate.id for pair in pairs if pair.candidate.draw == 0]
     if twice := [name for name in ids if ids.count(name) > 1] if len(set(ids)) < len(ids) else []:
         raise DataError(f"{twice[0]} was tested in more than one fold. Pass the runs of one cross-validation.")
@@ -241,7 +242,7 @@ def _comparison(run: Run) -> Comparison:
 
 def _primary(comparisons: Mapping[Path, Comparison]) -> Metric:
     """The primary metric of all; a DataError where they were judged by different ones."""
-    metrics = {path: each.splits["test"].primary_metric for path, each in comparisons.items()}
+    metrics = {path: comparison.splits["test"].primary_metric for path, comparison in comparisons.items()}
     (first, metric), *others = metrics.items()
     for path, other in others:
         if other.name != metric.name:
@@ -295,9 +296,9 @@ def name_methods(runs: Sequence[Run]) -> list[str]:
 
 def _names(runs: Sequence[Run]) -> Iterable[str]:
     """The recipe of each method's run; where several share one, with the settings in which they differ."""
-    known = [(run.record.recipe, _settings(run)) for run in runs]
-    for recipe, settings in known:
-        alike = [other for name, other in known if name == recipe]
+    described = [(run.record.recipe, _settings(run)) for run in runs]
+    for recipe, settings in described:
+        alike = [other for name, other in described if name == recipe]
         keys = sorted({key for other in alike for key in other} - {*_NOT_SETTINGS, _FOLD})
         differing = [key for key in keys if len({str(other.get(key)) for other in alike}) > 1]
         yield " ".join([recipe, *(f"{key}={settings.get(key)}" for key in differing)])
@@ -392,7 +393,7 @@ class _Scores:
         return mean
 
     def over_seeds(self) -> SeedSummary | None:
-        """What other seeds and other samples would do; None where nobody knows."""
+        """What other seeds and other samples would do; None where unknown."""
         if len(self.table) < 2 or len(set(self.groups)) < 2:
             return None
         return over_seeds(self.table, groups=self.groups, statistic=None if self.is_mean else self.metric.statistic)
@@ -463,12 +464,12 @@ def _row(name: str, units: Sequence[_Unit]) -> Row:
     runs = [run for unit in units for run in unit.runs]
     scores = _Scores.of(comparisons)
     summary = scores.over_seeds()
-    losses = [loss for each in comparisons if (loss := each.retention_loss_points) is not None]
+    losses = [loss for comparison in comparisons if (loss := comparison.retention_loss_points) is not None]
     peaks = [run.record.training.peak_memory_bytes for run in runs if run.record.training is not None]
     return Row(
         name=name,
         seeds=tuple(unit.seed for unit in units),
-        before=fmean(_scores(each, scores.metric)[0] for each in comparisons),
+        before=fmean(_scores(comparison, scores.metric)[0] for comparison in comparisons),
         after=fmean(scores.by_seed),
         interval=scores.interval(summary),
         by_seed=scores.by_seed,
@@ -477,7 +478,7 @@ def _row(name: str, units: Sequence[_Unit]) -> Row:
         forgotten=fmean(losses) if losses else None,
         samples=comparisons[0].splits["test"].n,
         seconds=fmean(map(_seconds, runs)),
-        peak_memory=max((each for each in peaks if each is not None), default=None),
+        peak_memory=max((peak for peak in peaks if peak is not None), default=None),
         size=max(run.size for run in runs),
         metric=scores.metric,
         stamps=tuple(dict.fromkeys(stamp.text for run in runs for stamp in read_evaluation(run.evaluation).stamps)),
@@ -499,7 +500,7 @@ def compare_methods(runs: Sequence[Run]) -> list[MethodTest]:
     methods = _methods(_units(runs))
     reference = next(iter(methods.values()))[0].comparison
     scores = {name: _Scores.of([reference, *(unit.comparison for unit in units)]) for name, units in methods.items()}
-    scores = {name: replace(each, table=each.table[1:]) for name, each in scores.items()}  # all in the same order
+    scores = {name: replace(score, table=score.table[1:]) for name, score in scores.items()}  # all in the same order
     results, summaries = {}, {}
     for pair in combinations(scores, 2):
         one, two = (scores[name] for name in pair)
@@ -550,11 +551,13 @@ class ProtocolResult:
         name: `few_shot`, `k_fold` or `leave_one_out`.
         metric: The primary metric of the evaluations.
         rows: By number of shots, ascending; one row for folds.
+        stamps: What reports of the runs are stamped with, and how many of them.
     """
 
     name: str
     metric: Metric
     rows: tuple[ProtocolRow, ...]
+    stamps: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """The table above."""
@@ -562,7 +565,9 @@ class ProtocolResult:
             title = f"few_shot, {self.metric.name} on the test split, mean over seeds (lowest to highest)"
         else:
             title = f"{self.name}, {self.metric.name} on every sample by the run that did not learn from it"
-        return "\n".join([title, *(_line(row, self.metric) for row in self.rows)])
+        total = sum(row.runs for row in self.rows)
+        stamped = (f"{stamp}: {n} of {total} runs; see their reports" for stamp, n in self.stamps.items())
+        return "\n".join([title, *(_line(row, self.metric) for row in self.rows), *stamped])
 
 
 def collect_protocol(folder: Path) -> ProtocolResult:
@@ -583,14 +588,14 @@ def collect_protocol(folder: Path) -> ProtocolResult:
     runs = {path.parent: Run(path.parent) for path in sorted(folder.rglob(RECORD_FILE))}
     plans = {path: plan for path, run in runs.items() if (plan := run.record.data.plan.protocol) is not None}
     if not plans:
-        raise ConfigError(f"{folder} holds no run of a protocol. Run one: python train.py protocol=few_shot")
+        raise ConfigError(f"{folder} holds no run of a protocol. Run one: {typed('train')} protocol=few_shot")
     if len(names := {plan.name for plan in plans.values()}) > 1:
         raise ConfigError(f"{folder} holds runs of {' and '.join(sorted(names))}. Pass the folder of one protocol.")
     if missing := [path for path in plans if not runs[path].is_evaluated]:
         listed = ",".join(path.as_posix() for path in missing)
         raise ConfigError(
             f"{len(missing)} of {len(plans)} runs are not evaluated yet. Evaluate them:\n"
-            f"  python evaluate.py -m {shlex.quote(f'run={listed}')}"
+            f"  {typed('evaluate')} -m {shlex.quote(f'run={listed}')}"
         )
     comparisons = {path: _comparison(runs[path]) for path in plans}
     metric = _primary(comparisons)
@@ -604,18 +609,23 @@ def collect_protocol(folder: Path) -> ProtocolResult:
         _check_folds(folder, list(plans.values()))
         joined = join_folds(list(comparisons.values()))
         rows = [ProtocolRow(None, len(plans), joined.splits["test"].n, *_scores(joined, metric), ())]
-    return ProtocolResult(names.pop(), metric, tuple(rows))
+    stamps = Counter(
+        text
+        for path in plans
+        for text in dict.fromkeys(stamp.text for stamp in read_evaluation(runs[path].evaluation).stamps)
+    )
+    return ProtocolResult(names.pop(), metric, tuple(rows), stamps)
 
 
 def _check_folds(folder: Path, plans: Sequence[ProtocolPlan]) -> None:
-    found = sorted(-1 if plan.fold is None else plan.fold for plan in plans)
+    folds = sorted(-1 if plan.fold is None else plan.fold for plan in plans)
     count = plans[0].folds or 0
-    if count != len(found) or found != list(range(len(found))):
-        raise DataError(f"{folder} should hold folds 0 to {count - 1} once each, and holds {found}. Train the others.")
+    if count != len(folds) or folds != list(range(len(folds))):
+        raise DataError(f"{folder} should hold folds 0 to {count - 1} once each, and holds {folds}. Train the others.")
 
 
 def _seeds(shots: int, comparisons: Sequence[Comparison], metric: Metric) -> ProtocolRow:
-    scores = [_scores(each, metric) for each in comparisons]
+    scores = [_scores(comparison, metric) for comparison in comparisons]
     return ProtocolRow(
         shots=shots,
         runs=len(scores),
@@ -699,7 +709,7 @@ def _test_cells(tests: Sequence[MethodTest]) -> tuple[list[str], list[list[str]]
 
 
 def finding(test: MethodTest) -> str:
-    """What may be said of two methods: the less is known of other seeds, the weaker the word."""
+    """The verdict on two methods: the fewer seeds, the weaker."""
     if not test.p_value < LEVEL or test.result.groups < test.result.least_groups:
         return "not told apart"
     return "differ" if test.over_seeds is not None and test.over_seeds.excludes_zero else "in these seeds"

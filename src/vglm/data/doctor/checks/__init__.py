@@ -7,7 +7,7 @@ A new one is a function in one of the modules and a line in `CHECKS`.
 from vglm.data.doctor.checks.answers import answers_to_look_at, languages
 from vglm.data.doctor.checks.classes import classes
 from vglm.data.doctor.checks.common import RETENTION, Check
-from vglm.data.doctor.checks.domain import dicom_beside, dicom_headers, stars, views
+from vglm.data.doctor.checks.domain import dicom_beside, dicom_headers, reported_findings, stars, views
 from vglm.data.doctor.checks.duplicates import (
     conflicting_answers,
     duplicate_pictures,
@@ -30,6 +30,7 @@ CHECKS: tuple[Check, ...] = (
     Check("sizes and modes", sizes_and_modes, needs="pictures"),
     Check("DICOM headers and personal data", dicom_headers),
     Check("views", views),
+    Check("findings of reports", reported_findings),
     Check("stars and light curves", stars),
     Check("duplicate rows", duplicate_rows),
     Check("conflicting answers", conflicting_answers),
@@ -43,4 +44,4 @@ CHECKS: tuple[Check, ...] = (
     Check("splits and leakage", splits),
     Check("questions of other tasks", questions),
 )
-"""All checks in the order of the report; `examine` adds `truncation` for the length it is asked about."""
+"""All checks in the order of the report; `examine` adds `truncation` for the length given."""

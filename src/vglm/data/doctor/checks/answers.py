@@ -1,4 +1,4 @@
-"""What the answers and questions are written in, and what does not belong into them."""
+"""Languages of questions and answers, and text that does not belong in an answer."""
 
 from collections.abc import Iterator
 
@@ -79,19 +79,20 @@ def languages(survey: Survey) -> Iterator[Finding]:
     rows = survey.rows
     if not len(rows):
         return
-    asked, answered = rows["question_language"], rows["answer_language"]
-    counts = {each: (int((asked == each).sum()), int((answered == each).sum())) for each in Script}
-    present = [each for each in Script if any(counts[each])]
+    asked_in, answered_in = rows["question_language"], rows["answer_language"]
+    counts = {script: (int((asked_in == script).sum()), int((answered_in == script).sum())) for script in Script}
+    present = [script for script in Script if any(counts[script])]
     yield Finding(
         NOTE,
-        "Answers: " + listed(f"{counts[each][1]:,} {SCRIPT_NAMES[each]}" for each in present if counts[each][1]),
+        "Answers: "
+        + listed(f"{counts[script][1]:,} {SCRIPT_NAMES[script]}" for script in present if counts[script][1]),
         table=Table(
             ("language", "questions", "answers"),
-            [(SCRIPT_NAMES[each], f"{counts[each][0]:,}", f"{counts[each][1]:,}") for each in present],
+            [(SCRIPT_NAMES[script], f"{counts[script][0]:,}", f"{counts[script][1]:,}") for script in present],
         ),
     )
     clear = (int(Script.CHINESE), int(Script.LATIN))
-    crossed = np.isin(asked, clear) & np.isin(answered, clear) & (asked != answered) & rows["is_sentence"]
+    crossed = np.isin(asked_in, clear) & np.isin(answered_in, clear) & (asked_in != answered_in) & rows["is_sentence"]
     if crossed.any():
         yield Finding(
             WARNING,
@@ -99,7 +100,7 @@ def languages(survey: Survey) -> Iterator[Finding]:
             "Fine if the question asks for it; else the model learns to mix. Translate one side.",
             examples(survey, np.flatnonzero(crossed)),
         )
-    frame = (rows["is_english"] & (asked == Script.CHINESE)) | (~rows["is_english"] & (asked == Script.LATIN))
+    frame = (rows["is_english"] & (asked_in == Script.CHINESE)) | (~rows["is_english"] & (asked_in == Script.LATIN))
     if frame.any():
         yield Finding(
             WARNING,
@@ -108,9 +109,9 @@ def languages(survey: Survey) -> Iterator[Finding]:
             " an option.",
             examples(survey, np.flatnonzero(frame)),
         )
-    main = max(clear, key=lambda each: counts[Script(each)][1])
+    main = max(clear, key=lambda script: counts[Script(script)][1])
     other = clear[1 - clear.index(main)]
-    stray = np.flatnonzero((answered == other) & rows["is_sentence"] & ~crossed)
+    stray = np.flatnonzero((answered_in == other) & rows["is_sentence"] & ~crossed)
     if len(stray) and counts[Script(other)][1] < _STRAY_SHARE * len(rows):
         yield Finding(
             NOTE,

@@ -19,7 +19,7 @@ from vglm.data.doctor.finding import Finding, Table
 from vglm.data.doctor.survey import Survey
 
 _CLASSES_AT_MOST = 50
-_FEWEST_ROWS = 10  # of fewer nothing can be said about classes
+_FEWEST_ROWS = 10  # with fewer, classes cannot be judged
 _IMBALANCE = 10
 _CONSTANT_SHARE = 0.3
 

@@ -1,4 +1,4 @@
-"""What checks say and how they say it: examples, counts, and the words around them."""
+"""Helpers for the text of findings: examples, counts, plural forms."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""What only radiographs or light curves have: DICOM headers, views, personal data; stars per type, points, gaps."""
+"""What only radiographs or light curves have: DICOM headers, views, findings; stars per type, points, gaps."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -11,44 +11,63 @@ from typing import Any
 
 import numpy as np
 
-from vglm.data.astronomy.files import read_light_curve
+from vglm.data.astronomy.series import SERIES, open_series
 from vglm.data.dicom import DicomFacts, describe_dicom, is_dicom
 from vglm.data.doctor.checks.common import NOTE, WARNING, count_of, verb
 from vglm.data.doctor.finding import EXAMPLES, Example, Finding, Table
 from vglm.data.doctor.survey import Survey
-from vglm.data.problems import BadRow
 from vglm.data.readers import lightcurves
 from vglm.errors import ConfigError, DataError
+from vglm.text.finding_words import NO_FINDING
+from vglm.text.labeller import label_report
 
 LOOKED_AT = 200
 """So many headers, or light curves, are read at most, spread evenly over the data set."""
+REPORTS = 2000
+"""So many reports are labelled at most, spread evenly over the data set."""
 
 _PICTURE_NAME = re.compile(r"[^\s'\"<>|]+\.(?:png|jpe?g|bmp|tiff?|webp)", re.IGNORECASE)
+_CERTAINTIES = ("positive", "uncertain", "negative")
 _VIEWS = ("view", "view_position", "ViewPosition", "viewposition", "views", "projection")
 
 
 def dicom_headers(survey: Survey) -> Iterator[Finding]:
     """What DICOM files say of themselves: bits, window, views, and who the patient is."""
-    found = [(sample.id, facts) for sample, facts in _headers(survey)]
-    if not found:
+    headers = list(_headers(survey))
+    if not headers:
         return
-    all_facts = [facts for _, facts in found]
-    windows = sum(each.has_window for each in all_facts)
+    all_facts = [facts for _, facts in headers]
+    windows = sum(facts.has_window for facts in all_facts)
     yield Finding(
         NOTE,
-        f"{count_of(len(found), 'DICOM file')} looked at: {_counts(f'{each.bits} bits' for each in all_facts)};"
-        f" {_counts(each.kind for each in all_facts)}",
+        f"{count_of(len(headers), 'DICOM file')} looked at: {_counts(f'of {facts.bits} bits' for facts in all_facts)};"
+        f" {_counts(facts.kind for facts in all_facts)}",
         f"{windows} of them name a window. The others are shown over their whole range unless"
         " dataset.options.window says otherwise.",
     )
-    if views := [each.view for each in all_facts if each.view]:
+    if views := [facts.view for facts in all_facts if facts.view]:
         yield Finding(NOTE, f"Views by the DICOM headers: {_counts(views)}")
-    named = [(where, facts.personal) for where, facts in found if facts.personal]
+    groups = defaultdict(set)
+    for sample, facts in headers:
+        groups[facts.patient].add(sample.group)
+    if divided := [patient for patient, names in groups.items() if patient and len(names) > 1]:
+        yield Finding(
+            WARNING,
+            f"{count_of(len(divided), 'patient')} of the DICOM headers {verb('lie', len(divided))} in several groups",
+            "The rows do not say whose pictures these are, so a patient may be in training and test. Write PatientID,"
+            " or a pseudonym of it, into the rows as patient_id.",
+            tuple(
+                Example(sample.id, "a patient with several pictures", sample)
+                for sample, facts in headers
+                if facts.patient in divided
+            )[:EXAMPLES],
+        )
+    named = [(sample.id, facts.personal) for sample, facts in headers if facts.personal]
     if named:
         tags = sorted({tag for _, personal in named for tag in personal})
         yield Finding(
             WARNING,
-            f"{len(named)} of {count_of(len(found), 'DICOM file')} {verb('hold', len(named))} personal data:"
+            f"{len(named)} of {count_of(len(headers), 'DICOM file')} {verb('hold', len(named))} personal data:"
             f" {', '.join(tags)}",
             "Pictures in reports and caches carry no headers, but whoever gets the files has these. De-identify them"
             " (DICOM PS3.15, annex E) before they are passed on.",
@@ -59,34 +78,54 @@ def dicom_headers(survey: Survey) -> Iterator[Finding]:
 def dicom_beside(survey: Survey) -> Iterator[Finding]:
     """Pictures that are missing under the name that rows give, and lie there as DICOM."""
     lost = [(survey.sample(int(row)).id, str(survey.sample(int(row)).image)) for row in survey.absent[:LOOKED_AT]]
-    bad = (each for each in survey.bad() if each[1].is_missing_image)
+    bad = (bad_row for bad_row in survey.bad() if bad_row[1].is_missing_image)
     lost += [(f"{name}#{row.row}", row.fault) for name, row in islice(bad, LOOKED_AT)]
     source = Path(survey.source.path)
     folders = [source if source.is_dir() else source.parent]
     if len(survey.images) and isinstance(image := survey.sample_of_picture(0).image, Path):
         folders.append(image.parent)
-    found = [(where, path) for where, text in lost if (path := _dicom_named(text, folders)) is not None]
-    if found:
+    beside = [(where, path) for where, text in lost if (path := _dicom_named(text, folders)) is not None]
+    if beside:
         yield Finding(
             WARNING,
-            f"{len(found)} of {count_of(len(lost), 'missing picture')} {verb('lie', len(found))} there as DICOM",
+            f"{len(beside)} of {count_of(len(lost), 'missing picture')} {verb('lie', len(beside))} there as DICOM",
             "Name the .dcm files in the rows; they are read as they are (pip install '.[xray]').",
-            tuple(Example(where, str(path)) for where, path in found[:EXAMPLES]),
+            tuple(Example(where, str(path)) for where, path in beside[:EXAMPLES]),
         )
 
 
 def views(survey: Survey) -> Iterator[Finding]:
     """Views of radiographs, where the rows name them."""
-    counts = Counter(str(view) for each in survey.samples() if (view := _named(each.meta, _VIEWS)))
+    counts = Counter(str(view) for sample in survey.samples() if (view := _named(sample.meta, _VIEWS)))
     if counts:
         yield Finding(NOTE, f"Views by the rows: {_counts(counts.elements())}")
+
+
+def reported_findings(survey: Survey) -> Iterator[Finding]:
+    """What reports on chests find, by the rules of `label_report`; nothing of other data."""
+    some = [label_report(survey.sample(row).answer) for row in _spread(len(survey))]
+    if 2 * sum(map(bool, some)) <= len(some):
+        return
+    reports = [label_report(survey.sample(row).answer) for row in _spread(len(survey), REPORTS)]
+    normal, unread = sum(NO_FINDING in labels for labels in reports), sum(not labels for labels in reports)
+    counts = Counter[tuple[str, str]](label for labels in reports for label in labels.items())
+    names = {name for name, _ in counts} - {NO_FINDING}
+    rows = sorted(([counts[name, certainty] for certainty in _CERTAINTIES], name) for name in names)
+    yield Finding(
+        NOTE,
+        f"{count_of(len(reports), 'report')} looked at: {normal:,} without a finding but devices,"
+        f" {len(reports) - normal - unread:,} with" + (f", {unread:,} that speak of no chest" if unread else ""),
+        f"A model that calls every study normal is right about {normal / len(reports):.0%} of them. Findings are read"
+        " by rules (not CheXbert), as metrics=report_xray does.",
+        table=Table(("finding", *_CERTAINTIES), [(name, *map("{:,}".format, row)) for row, name in reversed(rows)]),
+    )
 
 
 def stars(survey: Survey) -> Iterator[Finding]:
     """Stars per type, and what their light curves are like."""
     if survey.source.format != lightcurves.NAME or not len(survey):
         return
-    types = {each.group: str(each.meta.get("type", "")) for each in survey.samples()}
+    types = {sample.group: str(sample.meta.get("type", "")) for sample in survey.samples()}
     counts = Counter(types.values())
     rare = [name for name, count in counts.items() if count < 2]
     yield Finding(
@@ -95,7 +134,7 @@ def stars(survey: Survey) -> Iterator[Finding]:
         f"Of {', '.join(rare)} there is a single star, which cannot be both trained and tested on." if rare else "",
         table=Table(("type", "stars"), [(name, f"{count:,}") for name, count in counts.most_common()]),
     )
-    if not (curves := list(_curves(Path(survey.source.path)))):
+    if not (curves := list(_curves(survey))):
         return
     points, baseline, gap = zip(*curves, strict=True)
     rows = [
@@ -117,23 +156,21 @@ def _headers(survey: Survey) -> Iterator[tuple[Any, DicomFacts]]:
     for picture in _spread(len(survey.images)):
         sample = survey.sample_of_picture(picture)
         if isinstance(sample.image, Path) and is_dicom(sample.image):
-            with suppress(DataError):  # told by the check of broken pictures
+            with suppress(DataError):  # reported by the check of broken pictures
                 yield sample, describe_dicom(sample.image)
 
 
-def _curves(path: Path) -> Iterator[tuple[int, float, float]]:
-    """Number of points, days from first to last and longest gap of the light curves beside a table."""
-    table = path / lightcurves.TABLE if path.is_dir() else path
-    with suppress(DataError):
-        rows: Sequence[Any] = [row for _, row in lightcurves.rows_of(table) if not isinstance(row, BadRow)]
-        for place in _spread(len(rows)):
-            with suppress(DataError, ConfigError):  # told by the check of unreadable rows
-                time = read_light_curve(table.parent / rows[place]["file"]).time
-                yield len(time), float(time[-1] - time[0]), float(np.diff(time).max())
+def _curves(survey: Survey) -> Iterator[tuple[int, float, float]]:
+    """Number of points, days from first to last and longest gap of light curves, one for each picture."""
+    for picture in _spread(len(survey.images)):
+        sample = survey.sample_of_picture(picture)
+        with suppress(DataError, ConfigError):  # told by the check of unreadable rows
+            time = open_series(sample.meta[SERIES], sample.group).time
+            yield len(time), float(time[-1] - time[0]), float(np.diff(time).max())
 
 
-def _spread(count: int) -> Iterable[int]:
-    return range(count) if count <= LOOKED_AT else (place * count // LOOKED_AT for place in range(LOOKED_AT))
+def _spread(count: int, most: int = LOOKED_AT) -> Iterable[int]:
+    return range(count) if count <= most else (place * count // most for place in range(most))
 
 
 def _dicom_named(text: str, folders: Sequence[Path]) -> Path | None:
@@ -142,7 +179,7 @@ def _dicom_named(text: str, folders: Sequence[Path]) -> Path | None:
     places = [place for name in names for place in (name, *(folder / name for folder in folders))]
     places += [folder / name.name for name in names for folder in folders]
     candidates = (place.with_suffix(end) for place in places for end in (".dcm", ".DCM", ".dicom"))
-    return next((each for each in candidates if each.is_file()), None)
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
 def _named(meta: Mapping[str, Any], names: Sequence[str]) -> Any:

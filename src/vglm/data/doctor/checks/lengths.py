@@ -26,7 +26,7 @@ def lengths(survey: Survey) -> Iterator[Finding]:
         table=Table(
             ("tokens", "median", "95%", "99%", "longest"),
             [
-                (name, *(f"{np.percentile(values, each, method='higher'):.0f}" for each in at))
+                (name, *(f"{np.percentile(values, percentile, method='higher'):.0f}" for percentile in at))
                 for name, values in columns.items()
             ],
         ),

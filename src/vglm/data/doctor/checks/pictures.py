@@ -28,12 +28,12 @@ def unreadable_rows(survey: Survey) -> Iterator[Finding]:
     """Rows that the reader could make no sample of."""
     if not survey.bad_rows:
         return
-    found = first_few((name, bad) for name, bad in survey.bad() if not bad.is_missing_image)
+    rows = first_few((name, bad) for name, bad in survey.bad() if not bad.is_missing_image)
     yield Finding(
         WARNING,
         f"{rows_of(survey.bad_rows)} cannot be read",
         "Training refuses a file with such rows. Correct them; --fix leaves them out.",
-        tuple(bad_example(name, bad) for name, bad in found),
+        tuple(bad_example(name, bad) for name, bad in rows),
     )
 
 
@@ -44,7 +44,8 @@ def missing_pictures(survey: Survey) -> Iterator[Finding]:
     if not count:
         return
     examples = [
-        bad_example(name, bad) for name, bad in first_few(each for each in survey.bad() if each[1].is_missing_image)
+        bad_example(name, bad)
+        for name, bad in first_few(bad_row for bad_row in survey.bad() if bad_row[1].is_missing_image)
     ]
     examples += [example(survey, row, str(survey.sample(row).image)) for row in lost[:EXAMPLES]]
     total = survey.bad_rows + survey.missing + len(survey)
@@ -69,7 +70,8 @@ def broken_pictures(survey: Survey) -> Iterator[Finding]:
         f"{count_of(len(broken), 'picture')} of {rows_of(len(rows))} cannot be decoded",
         "Training would stop at them. Replace the files; --fix leaves the rows out.",
         tuple(
-            Example(survey.sample(int(survey.images[each])).id, survey.faults[int(each)]) for each in broken[:EXAMPLES]
+            Example(survey.sample(int(survey.images[index])).id, survey.faults[int(index)])
+            for index in broken[:EXAMPLES]
         ),
     )
 
@@ -90,7 +92,7 @@ def sizes_and_modes(survey: Survey) -> Iterator[Finding]:
         if smallest != largest
         else f"All pictures have {smallest} pixels",
         "The model sees all of them as RGB squares of one size.",
-        table=Table(("stored as", "pictures"), [(str(stored[each]), f"{counts[each]:,}") for each in order[:8]]),
+        table=Table(("stored as", "pictures"), [(str(stored[index]), f"{counts[index]:,}") for index in order[:8]]),
     )
     long_side, short_side = np.maximum(width, height), np.minimum(width, height)
     modes = good["mode"]
@@ -130,5 +132,5 @@ def sizes_and_modes(survey: Survey) -> Iterator[Finding]:
             NOTE if is_fact else WARNING,
             f"{count_of(total, 'picture')} {'is' if total == 1 else 'are'} {what}",
             advice or "Transparency is dropped, not blended: what lies under it becomes visible.",
-            tuple(picture_example(survey, int(each)) for each in indices[is_so][:EXAMPLES]),
+            tuple(picture_example(survey, int(index)) for index in indices[is_so][:EXAMPLES]),
         )

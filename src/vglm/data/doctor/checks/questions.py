@@ -47,8 +47,8 @@ def questions(survey: Survey) -> Iterator[Finding]:
     table = survey.table
     if table.empty:
         return
-    asked = table["question"]
-    counts = count_classes(asked)
+    texts = table["question"]
+    counts = count_classes(texts)
     yield Finding(
         NOTE,
         f"{count_of(len(counts), 'different question')} in {rows_of(len(table))}",
@@ -57,10 +57,10 @@ def questions(survey: Survey) -> Iterator[Finding]:
             [(short(survey.sample(row.first).question, 60), f"{row.rows:,}") for row in counts[:5].itertuples()],
         ),
     )
-    trained = asked[in_split(survey, "train")] if "train" in survey.splits else asked
+    trained = texts[in_split(survey, "train")] if "train" in survey.splits else texts
     general = [hash_text(normalise(question)) for question in GENERAL_QUESTIONS]
     is_retention = in_split(survey, RETENTION)
-    taken = np.flatnonzero(asked.isin(general) & asked.isin(trained) & ~is_retention)
+    taken = np.flatnonzero(texts.isin(general) & texts.isin(trained) & ~is_retention)
     yield from about(
         survey,
         taken,
@@ -68,7 +68,7 @@ def questions(survey: Survey) -> Iterator[Finding]:
         "After tuning it would give such answers to every picture. Ask in words that belong to this task alone.",
     )
     if RETENTION in survey.splits:
-        shared = np.flatnonzero(asked.isin(asked[is_retention]) & ~is_retention)
+        shared = np.flatnonzero(texts.isin(texts[is_retention]) & ~is_retention)
         yield from about(
             survey,
             shared,
@@ -76,7 +76,7 @@ def questions(survey: Survey) -> Iterator[Finding]:
             "The retention set is to show what is forgotten of other tasks. Reword the question of this task.",
         )
     for path, hashes in survey.other_tasks.items():
-        shared = np.flatnonzero(asked.isin(hashes))
+        shared = np.flatnonzero(texts.isin(hashes))
         yield from about(
             survey,
             shared,

@@ -13,6 +13,11 @@ from vglm.data.doctor.checks.common import NOTE, WARNING, count_of, examples, in
 from vglm.data.doctor.finding import Finding
 from vglm.data.doctor.survey import Survey, hash_text
 from vglm.data.grouping import INFERRED_SHARE, VIEW_OF_STUDY
+from vglm.data.ids import group_name
+from vglm.data.readers import lightcurves
+
+_LOOKED_AT = 1000
+"""So many rows are asked at most where their groups stand."""
 
 
 def groups(survey: Survey) -> Iterator[Finding]:
@@ -24,8 +29,8 @@ def groups(survey: Survey) -> Iterator[Finding]:
     if not table["has_own_group"].all():
         yield Finding(
             NOTE,
-            f"{count_of(len(sizes), 'group')} (study, patient, star) in {rows_of(len(table))},"
-            f" up to {rows_of(sizes.max())} each" + (f", by {ids.source}" if ids is not None else ""),
+            f"Grouped by {_source(survey)}: {count_of(len(sizes), 'group')} in {rows_of(len(table))},"
+            f" up to {rows_of(sizes.max())} each",
             "Split by group, never by row.",
         )
         if ids is not None and ids.without:
@@ -41,7 +46,10 @@ def groups(survey: Survey) -> Iterator[Finding]:
     studies = infer_groups(survey)
     if studies is None:
         yield Finding(
-            NOTE, f"No group is known beyond the picture: {count_of(len(sizes), 'group')} in {rows_of(len(table))}"
+            NOTE,
+            f"Grouped by nothing, each picture alone: {count_of(len(sizes), 'group')} in {rows_of(len(table))}",
+            "No row names a patient, a study or the like. If pictures belong together, name the field or column that"
+            " says so with dataset.division.group=<name>.",
         )
         return
     splits_of = pd.Series(survey.rows["split"][survey.images]).groupby(studies)
@@ -55,6 +63,22 @@ def groups(survey: Survey) -> Iterator[Finding]:
         if divided
         else "Views of one study are no independent pictures. Keep them together when you split.",
     )
+
+
+def _source(survey: Survey) -> str:
+    """Where the groups stand: the ids that were found, a field of that content, or the beginning of pictures' names."""
+    if survey.ids is not None:
+        return survey.ids.source
+    if survey.source.format == lightcurves.NAME:
+        return "star"
+    samples = [survey.sample(int(row)) for row in np.flatnonzero(~survey.rows["has_own_group"])[:_LOOKED_AT]]
+    fields = [key for key in samples[0].meta if all(group_name(row.meta.get(key)) == row.group for row in samples)]
+    if fields:
+        return fields[0]
+    images = [(row.image, row.group) for row in samples]
+    if all(isinstance(image, Path) and image.name.startswith(f"{group}_") for image, group in images):
+        return "the pictures' names up to the first _"
+    return f"what the format {survey.source.format} says"
 
 
 def infer_groups(survey: Survey) -> NDArray[np.uint64] | None:
@@ -126,7 +150,7 @@ class Leak:
 
     @property
     def is_certain(self) -> bool:
-        """Whether nobody need look at the pictures to know."""
+        """Whether this is certain without looking at the pictures."""
         return self.shared != "a look-alike picture"
 
 

@@ -43,7 +43,6 @@ from vglm.evaluation.score.metrics.findings import (
     FINDINGS_READABLE,
     NORMAL_RECALL,
 )
-from vglm.evaluation.score.metrics.labeller import label_report
 from vglm.evaluation.score.metrics.labels import (
     VQA_ACCURACY,
     as_table,
@@ -75,6 +74,7 @@ from vglm.evaluation.score.metrics.text import (
     rouge_l_words,
 )
 from vglm.evaluation.score.statistics import PairedComparison, holm
+from vglm.text.labeller import label_report
 
 __all__ = [
     "ALL_METRICS",
@@ -138,7 +138,7 @@ ALL_METRICS = {
         LENGTH_RATIO,
     )
 }
-"""By name; those of a closed set take the references as its labels, unless `select_metrics` is told them."""
+"""By name; those of a closed set take the references as its labels, unless `select_metrics` gets them."""
 
 
 def select_metrics(
@@ -159,31 +159,33 @@ def select_metrics(
     _check_labels(labels)
     if isinstance(names, str):
         raise ConfigError(f"metrics.names must be a list, such as [{names}], got {names!r}.")
-    known = ALL_METRICS | ({} if labels is None else {each.name: each for each in classification_metrics(labels)})
+    available = ALL_METRICS | (
+        {} if labels is None else {metric.name: metric for metric in classification_metrics(labels)}
+    )
     external = external or {}
-    if taken := known.keys() & external.keys():
+    if taken := available.keys() & external.keys():
         raise ConfigError(f"metrics.external: {', '.join(sorted(taken))} is a metric of the workbench; name it anew.")
-    known |= external
+    available |= external
     problems = []
     for name in names:
-        if name in WHY_NOT and name not in known:
+        if name in WHY_NOT and name not in available:
             problems.append(f"{name!r}: {WHY_NOT[name]}")
-        elif name in EXTERNAL_NAMES and name not in known:
+        elif name in EXTERNAL_NAMES and name not in available:
             problems.append(f"{name!r} without metrics.external.{EXTERNAL_NAMES[name]}")
-        elif name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+        elif name not in available:
+            near = difflib.get_close_matches(name, available, n=1)
             problems.append(f"{name!r}{f' (did you mean {near[0]!r}?)' if near else ''}")
     if problems:
-        raise ConfigError(f"metrics.names: there is no {', '.join(problems)}. Known: {', '.join(known)}.")
-    return _with_lengths(known[name] for name in (*names, *external))
+        raise ConfigError(f"metrics.names: there is no {', '.join(problems)}. Known: {', '.join(available)}.")
+    return _with_lengths(available[name] for name in (*names, *external))
 
 
 def _check_labels(labels: object) -> None:
     """Refuse what is neither a list of texts nor label -> list of texts."""
     lists = [list(labels), *labels.values()] if isinstance(labels, Mapping) else [labels]
     if labels is None or all(
-        isinstance(each, Sequence) and not isinstance(each, str) and all(isinstance(word, str) for word in each)
-        for each in lists
+        isinstance(list, Sequence) and not isinstance(list, str) and all(isinstance(word, str) for word in list)
+        for list in lists
     ):
         return
     raise ConfigError(
@@ -193,22 +195,22 @@ def _check_labels(labels: object) -> None:
 
 
 def adjust(
-    found: Mapping[str, PairedComparison], metrics: Sequence[Metric]
+    comparisons: Mapping[str, PairedComparison], metrics: Sequence[Metric]
 ) -> dict[str, tuple[PairedComparison, float | None]]:
     """Put beside each comparison its p-value by Holm over all of them; None for lengths, which are no hypothesis.
 
     Args:
-        found: Metric name -> comparison.
+        comparisons: Metric name -> comparison.
         metrics: Of these names, and maybe others.
     """
-    tested = [metric.name for metric in metrics if metric.name in found and metric.higher_is_better is not None]
-    adjusted = holm({name: found[name].p_value for name in tested})
-    return {name: (result, adjusted.get(name)) for name, result in found.items()}
+    tested = [metric.name for metric in metrics if metric.name in comparisons and metric.higher_is_better is not None]
+    adjusted = holm({name: comparisons[name].p_value for name in tested})
+    return {name: (result, adjusted.get(name)) for name, result in comparisons.items()}
 
 
 def _with_lengths(metrics: Iterable[Metric]) -> tuple[Metric, ...]:
     """Each metric once, and behind n-gram scores the answer's length."""
-    chosen = {each.name: each for each in metrics}
+    chosen = {metric.name: metric for metric in metrics}
     if any(metric.kind == "ngrams" for metric in chosen.values()):
         chosen |= {ANSWER_LENGTH.name: ANSWER_LENGTH, LENGTH_RATIO.name: LENGTH_RATIO}
     return tuple(chosen.values())

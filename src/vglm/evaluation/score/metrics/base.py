@@ -101,7 +101,10 @@ class Metric:
         if self.table is not None:
             return self.table(records)
         assert self.function is not None
-        scores = [0.0 if each.error is not None else self.function(each.prediction, each.reference) for each in records]
+        scores = [
+            0.0 if record.error is not None else self.function(record.prediction, record.reference)
+            for record in records
+        ]
         return np.stack([np.array(scores), np.ones(len(scores))], axis=1)
 
     def score(self, records: Sequence[Prediction]) -> float:
@@ -131,7 +134,7 @@ class Score:
 
     def as_dict(self) -> dict[str, object]:
         """JSON-able; what is not finite becomes None."""
-        value, low, high = (each if math.isfinite(each) else None for each in (self.value, *self.interval))
+        value, low, high = (number if math.isfinite(number) else None for number in (self.value, *self.interval))
         return {
             "value": value,
             "interval": [low, high],
@@ -177,7 +180,7 @@ def join_draws(rows: Rows, records: Sequence[Prediction]) -> tuple[Rows, list[Pr
     if all(record.draw == 0 for record in records):
         return rows, list(records)
     places: dict[tuple[str, str], int] = {}
-    index = np.array([places.setdefault((each.split, each.id), len(places)) for each in records])
+    index = np.array([places.setdefault((record.split, record.id), len(places)) for record in records])
     joined = np.zeros((len(places), *rows.shape[1:]))
     np.add.at(joined, index, rows)
     firsts, draws = np.unique(index, return_index=True, return_counts=True)[1:]

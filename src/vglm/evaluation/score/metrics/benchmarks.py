@@ -37,8 +37,8 @@ COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation
 # --- yes and no ------------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1 << 16)  # all metrics, arms and slices ask again
-def _said(text: str) -> str | None:
+@lru_cache(maxsize=1 << 16)  # used by all metrics, arms and slices
+def _yes_or_no(text: str) -> str | None:
     return parse_label(text, YES_NO)
 
 
@@ -65,7 +65,7 @@ Reader = Callable[[str], str | None]
 
 def _yes_no(records: Sequence[Prediction], read: Reader) -> tuple[Rows, Rows, Rows]:
     """Whether each reference is yes, each answer says yes, each answer says no, shapes (n,)."""
-    true = [_said(record.reference) for record in records]
+    true = [_yes_or_no(record.reference) for record in records]
     wrong = [record for record, label in zip(records, true, strict=True) if label is None]
     if wrong:
         raise DataError(
@@ -86,12 +86,12 @@ def _yes_no_hits(records: Sequence[Prediction], read: Reader = read_as_mme) -> R
 
 
 def _yes_no_rows(records: Sequence[Prediction]) -> Rows:
-    hits = _yes_no_hits(records, _said)
+    hits = _yes_no_hits(records, _yes_or_no)
     return np.stack([hits, np.ones(len(hits))], axis=1)
 
 
 def _yes_no_parsed(records: Sequence[Prediction]) -> Rows:
-    _, yes, no = _yes_no(records, _said)
+    _, yes, no = _yes_no(records, _yes_or_no)
     return np.stack([yes + no, np.ones(len(yes))], axis=1)
 
 
@@ -159,7 +159,9 @@ def _mme_labels(records: Sequence[Prediction]) -> tuple[list[str], list[object]]
             f"{len(lacking)} of {len(records)} samples have no category and pair (first: {lacking[0].id!r}); these"
             " metrics are for questions as the reader of mme makes them."
         )
-    return [str(each.meta["category"]) for each in records], [(each.split, each.meta["pair"]) for each in records]
+    return [str(record.meta["category"]) for record in records], [
+        (record.split, record.meta["pair"]) for record in records
+    ]
 
 
 def _mme_rows(records: Sequence[Prediction]) -> Rows:
@@ -172,12 +174,12 @@ def _mme_plus_rows(records: Sequence[Prediction]) -> Rows:
     return all_right(_yes_no_hits(records), pairs)
 
 
-def _mme_score_rows(records: Sequence[Prediction], wanted: Sequence[str] | None) -> Rows:
+def _mme_score_rows(records: Sequence[Prediction], names_wanted: Sequence[str] | None) -> Rows:
     """For each of C categories (right, questions, pairs right, pairs), shape (n, 4 C)."""
     categories, pairs = _mme_labels(records)
-    names = sorted(set(categories) if wanted is None else set(categories) & set(wanted))
+    names = sorted(set(categories) if names_wanted is None else set(categories) & set(names_wanted))
     if not names:
-        raise DataError(f"no sample is of the categories {', '.join(wanted or ())}.")
+        raise DataError(f"no sample is of the categories {', '.join(names_wanted or ())}.")
     hits = _yes_no_hits(records)
     both = all_right(hits, pairs)
     rows = np.zeros((len(records), 4 * len(names)))
@@ -210,11 +212,11 @@ MME_SCORE, MME_PERCEPTION, MME_COGNITION = (
         f"mme_{name}",
         f"MME {title}",
         f"{_MME}|sum over {what} of 100 x (accuracy + accuracy+), 0 to 200 each",
-        table=partial(_mme_score_rows, wanted=wanted),
+        table=partial(_mme_score_rows, names_wanted=names_wanted),
         statistic=_mme_score,
         unit="",
     )
-    for name, title, what, wanted in (
+    for name, title, what, names_wanted in (
         ("score", "score", "categories", None),
         ("perception", "perception", "the 10 categories of perception", PERCEPTION),
         ("cognition", "cognition", "the 4 categories of cognition", COGNITION),

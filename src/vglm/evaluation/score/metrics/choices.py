@@ -32,7 +32,7 @@ def own_choices(record: Prediction) -> tuple[str, ...]:
         choices = json.loads(str(record.meta.get("choices", "")))
     except ValueError:
         return ()
-    return tuple(choices) if isinstance(choices, list) and all(isinstance(each, str) for each in choices) else ()
+    return tuple(choices) if isinstance(choices, list) and all(isinstance(choice, str) for choice in choices) else ()
 
 
 def taken_choice(text: str, record: Prediction, choices: Sequence[str]) -> str | None:
@@ -46,7 +46,7 @@ def taken_choice(text: str, record: Prediction, choices: Sequence[str]) -> str |
     return text if text in choices else _parse(text, tuple(choices), str(record.meta.get("options", "")))
 
 
-@lru_cache(maxsize=1 << 16)  # all metrics, arms and slices ask again
+@lru_cache(maxsize=1 << 16)  # used by all metrics, arms and slices
 def _parse(text: str, choices: tuple[str, ...], options: str) -> str | None:
     lines = [line.partition(". ") for line in options.split("\n")]
     meanings = [meaning for _, _, meaning in lines] if [letter for letter, _, _ in lines] == list(choices) else []

@@ -1,4 +1,4 @@
-"""The same predictions as other projects would score them: one text is worth 9 or 43, depending on who counts.
+"""Scores by the conventions of other projects, under which the same text may have a BLEU of 9 or of 43.
 
 `metrics.convention=llama_factory` (or `ms_swift`, `r2gen`, `pycocoevalcap`, `sacrebleu`, `all`) adds these figures, 0
 to 100 (CIDEr-D 0 to 1000), to a report. They are for comparison with numbers published under that convention, and only
@@ -54,11 +54,11 @@ def _llama_factory(predictions: Sequence[str], references: Sequence[str]) -> dic
     jieba, rouge = _import("jieba"), _import("rouge_chinese").Rouge()
     scores: dict[str, list[float]] = {name: [] for name in ("rouge-1", "rouge-2", "rouge-l", "bleu-4")}
     for prediction, reference in zip(predictions, references, strict=True):
-        given, wanted = (" ".join(jieba.cut(text)) for text in (prediction, reference))
-        empty = not given.split() or not wanted.split()
-        found = {} if empty else rouge.get_scores(given, wanted)[0]
+        hypothesis, truth = (" ".join(jieba.cut(text)) for text in (prediction, reference))
+        empty = not hypothesis.split() or not truth.split()
+        rouge_scores = {} if empty else rouge.get_scores(hypothesis, truth)[0]
         for name in ("rouge-1", "rouge-2", "rouge-l"):
-            scores[name].append(0.0 if empty else round(100 * found[name]["f"], 4))
+            scores[name].append(0.0 if empty else round(100 * rouge_scores[name]["f"], 4))
         scores["bleu-4"].append(round(100 * _sentence_bleu(prediction, reference), 4))
     return {name: fmean(values) for name, values in scores.items()}
 
@@ -67,14 +67,14 @@ def _ms_swift(predictions: Sequence[str], references: Sequence[str]) -> dict[str
     jieba, rouge = _import("jieba"), _import("rouge").Rouge()
     scores: dict[str, list[float]] = {name: [] for name in ("rouge-1", "rouge-2", "rouge-l", "bleu-4")}
     for prediction, reference in zip(predictions, references, strict=True):
-        given, wanted = list(jieba.cut(prediction)), list(jieba.cut(reference))
-        if not given or not wanted:
+        hypothesis, truth = list(jieba.cut(prediction)), list(jieba.cut(reference))
+        if not hypothesis or not truth:
             continue  # left out of the mean, so silence costs nothing
         # rouge cuts sentences at stops and refuses a text that is nothing else
         is_empty = not all(text.replace(".", "").strip() for text in (prediction, reference))
-        found = {} if is_empty else rouge.get_scores(" ".join(given), " ".join(wanted))[0]
+        rouge_scores = {} if is_empty else rouge.get_scores(" ".join(hypothesis), " ".join(truth))[0]
         for name in ("rouge-1", "rouge-2", "rouge-l"):
-            scores[name].append(0.0 if is_empty else found[name]["f"])
+            scores[name].append(0.0 if is_empty else rouge_scores[name]["f"])
         scores["bleu-4"].append(_sentence_bleu(prediction, reference))
     return {name: round(100 * fmean(values), 6) if values else 0.0 for name, values in scores.items()}
 
@@ -95,10 +95,10 @@ def _pycocoevalcap(predictions: Sequence[str], references: Sequence[str]) -> dic
     Its BLEU, ROUGE-L and CIDEr-D load without Java in 0.1 s, but version 1.2 (2020, the last one) is a download of 104
     MB, nearly all of it Java's, brings pycocotools, and its BLEU is "not for commercial use" (measured 2026-11-27).
     """
-    given, wanted = [text.split() for text in predictions], [text.split() for text in references]
-    scores = {f"Bleu_{n}": 100 * value for n, value in enumerate(coco_bleu(given, wanted), start=1)}
+    hypotheses, truths = [text.split() for text in predictions], [text.split() for text in references]
+    scores = {f"Bleu_{n}": 100 * value for n, value in enumerate(coco_bleu(hypotheses, truths), start=1)}
     scores["ROUGE_L"] = 100 * fmean(coco_rouge_l(*pair) for pair in zip(predictions, references, strict=True))
-    return scores | {"CIDEr": 100 * fmean(cider_d(given, wanted))}
+    return scores | {"CIDEr": 100 * fmean(cider_d(hypotheses, truths))}
 
 
 def coco_bleu(predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> list[float]:
@@ -108,13 +108,13 @@ def coco_bleu(predictions: Sequence[Sequence[str]], references: Sequence[Sequenc
     """
     small, tiny = 1e-9, 1e-15
     matches, totals = [0] * ORDERS, [0] * ORDERS
-    length, wanted = sum(map(len, predictions)), sum(map(len, references))
+    length, reference_length = sum(map(len, predictions)), sum(map(len, references))
     for prediction, reference in zip(predictions, references, strict=True):
         pairs = zip(count_ngrams(prediction, ORDERS), count_ngrams(reference, ORDERS), strict=True)
-        for order, (found, true) in enumerate(pairs):
-            matches[order] += (found & true).total()
-            totals[order] += found.total()
-    ratio = (length + tiny) / (wanted + small)
+        for order, (pair, true) in enumerate(pairs):
+            matches[order] += (pair & true).total()
+            totals[order] += pair.total()
+    ratio = (length + tiny) / (reference_length + small)
     brevity = math.exp(max(1 - 1 / ratio, -700.0)) if ratio < 1 else 1.0
     product, scores = 1.0, []
     for order in range(ORDERS):
@@ -128,14 +128,14 @@ def coco_rouge_l(prediction: str, reference: str) -> float:
 
     Source: tylin/coco-caption:pycocoevalcap/rouge/rouge.py.
     """
-    given, wanted = prediction.split(" "), reference.split(" ")
-    row = [0] * (len(wanted) + 1)
-    for token in given:
+    hypothesis, truth = prediction.split(" "), reference.split(" ")
+    row = [0] * (len(truth) + 1)
+    for token in hypothesis:
         previous = row
         row = [0]
-        for index, other in enumerate(wanted):
+        for index, other in enumerate(truth):
             row.append(previous[index] + 1 if token == other else max(previous[index + 1], row[index]))
-    precision, recall = row[-1] / len(given), row[-1] / len(wanted)
+    precision, recall = row[-1] / len(hypothesis), row[-1] / len(truth)
     return (1 + 1.2**2) * precision * recall / (recall + 1.2**2 * precision) if row[-1] else 0.0
 
 
@@ -160,11 +160,11 @@ def clean_report(report: str) -> str:
 
 
 def _r2gen(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    given, wanted = (
+    hypotheses, truths = (
         [clean_report(text).split()[:R2GEN_LENGTH] for text in texts] for texts in (predictions, references)
     )
-    scores = {f"BLEU_{n}": 100 * value for n, value in enumerate(coco_bleu(given, wanted), start=1)}
-    pairs = zip(given, wanted, strict=True)
+    scores = {f"BLEU_{n}": 100 * value for n, value in enumerate(coco_bleu(hypotheses, truths), start=1)}
+    pairs = zip(hypotheses, truths, strict=True)
     return scores | {"ROUGE_L": 100 * fmean(coco_rouge_l(" ".join(one), " ".join(other)) for one, other in pairs)}
 
 
@@ -179,8 +179,8 @@ def _sacrebleu(predictions: Sequence[str], references: Sequence[str]) -> dict[st
 
 
 CONVENTIONS = {
-    each.name: each
-    for each in (
+    convention.name: convention
+    for convention in (
         Convention(
             "llama_factory",
             "LLaMA-Factory",

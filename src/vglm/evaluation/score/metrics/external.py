@@ -75,9 +75,9 @@ WHY_NOT = {
 """Metrics that people look for under another name: what to do."""
 
 
-def why_unknown(name: str, known: Sequence[str]) -> str:
+def why_unknown(name: str, names: Sequence[str]) -> str:
     """Why settings without scores are of no metric, and what to do."""
-    return f"no metric of ours; known: {', '.join(known)}. {_ELSEWHERE.format(name=name)}"
+    return f"no metric of ours; known: {', '.join(names)}. {_ELSEWHERE.format(name=name)}"
 
 
 CHEXBERT_NAMES = ("chexbert_micro_f1", "chexbert_macro_f1", "chexbert_micro_f1_5", "chexbert_macro_f1_5")
@@ -139,18 +139,18 @@ class ComputedMetric(ExternalMetric):
     def score(self, key: str, arms: Arms, folder: Path, store: "Store") -> None:
         """See `ExternalMetric`."""
         described, compute = self.open(key, folder)
-        earlier = [store.metrics.get(each.name) for each in described]
-        is_same = described == [each and replace(each, unscored=None) for each in earlier]
+        earlier = [store.metrics.get(metric.name) for metric in described]
+        is_same = described == [metric and replace(metric, unscored=None) for metric in earlier]
         store.rows[key] = complete(store.rows.get(key, {}) if is_same else {}, arms, compute)
-        store.metrics.update({each.name: with_gaps(each, store.rows[key], arms) for each in described})
+        store.metrics.update({metric.name: with_gaps(metric, store.rows[key], arms) for metric in described})
 
 
-def complete(known: Mapping[str, list[float]], arms: Arms, compute: Compute) -> dict[str, list[float]]:
+def complete(stored: Mapping[str, list[float]], arms: Arms, compute: Compute) -> dict[str, list[float]]:
     """The numbers of every answer; only those that are not known are computed, equal answers once."""
     records = {key_of(record): record for arm in arms.values() for record in arm}
-    missing = {key: record for key, record in records.items() if key not in known}
+    missing = {key: record for key, record in records.items() if key not in stored}
     fresh = dict(zip(missing, compute(list(missing.values())).tolist(), strict=True)) if missing else {}
-    return {key: known[key] for key in records if key in known} | fresh
+    return {key: stored[key] for key in records if key in stored} | fresh
 
 
 def with_gaps(metric: "StoredMetric", rows: Mapping[str, Sequence[float]], arms: Arms) -> "StoredMetric":
@@ -190,17 +190,17 @@ class StoredMetric:
     higher_is_better: bool = True
     unscored: Mapping[str, int] | None = None
 
-    def bound(self, known: Mapping[str, Sequence[float]]) -> Metric:
+    def bound(self, rows: Mapping[str, Sequence[float]]) -> Metric:
         """The metric that looks answers up.
 
         Args:
-            known: `key_of` an answer -> its numbers.
+            rows: `key_of` an answer -> its numbers.
         """
         return Metric(
             self.name,
             self.title,
             self.signature,
-            table=lambda records: look_up(self.rows, known, records),
+            table=lambda records: look_up(self.rows, rows, records),
             statistic=STATISTICS[self.statistic],
             unit="%" if self.is_share else "",
             higher_is_better=self.higher_is_better,
@@ -215,13 +215,13 @@ def key_of(record: Prediction) -> str:
     return hashlib.sha256(json.dumps([*content, *answer], ensure_ascii=False).encode()).hexdigest()[:16]
 
 
-def look_up(name: str, known: Mapping[str, Sequence[float]], records: Sequence[Prediction]) -> Rows:
+def look_up(name: str, numbers: Mapping[str, Sequence[float]], records: Sequence[Prediction]) -> Rows:
     """The stored numbers of records, shape (n, k).
 
     Raises:
         DataError: A record has none.
     """
-    rows = [known.get(key_of(record)) for record in records]
+    rows = [numbers.get(key_of(record)) for record in records]
     missing = [record for record, row in zip(records, rows, strict=True) if row is None]
     if missing:
         raise DataError(
@@ -233,7 +233,7 @@ def look_up(name: str, known: Mapping[str, Sequence[float]], records: Sequence[P
 
 def declare(external: Mapping[str, ExternalMetric | None] | None) -> dict[str, Metric]:
     """The metrics of components, by name, before anything was scored; their rows raise a DataError."""
-    names = [name for key, each in (external or {}).items() if each is not None for name in each.names(key)]
+    names = [name for key, value in (external or {}).items() if value is not None for name in value.names(key)]
     return {name: StoredMetric(name=name, title=name, signature="not computed", rows=name).bound({}) for name in names}
 
 
@@ -264,10 +264,10 @@ def read_store(folder: Path) -> Store:
         return Store({}, {})
     advice = f"Remove it and run: vglm score {folder}"
     description = read_record(path, _Description, advice=advice)
-    described = [each.current for each in description.metrics]
-    if unknown := [each.statistic for each in described if each.statistic not in STATISTICS]:
+    described = [metric.current for metric in description.metrics]
+    if unknown := [metric.statistic for metric in described if metric.statistic not in STATISTICS]:
         raise DataError(f"{path} is damaged: there is no statistic {brief(ValueError(unknown[0]))!r}. {advice}")
-    names = {each.rows for each in described}
+    names = {metric.rows for metric in described}
     rows: dict[str, dict[str, list[float]]] = {name: {} for name in names}
     for file in sorted(folder.glob(f"*/{SCORES_FILE}")):
         problems = []
@@ -278,7 +278,7 @@ def read_store(folder: Path) -> Store:
             try:
                 values = json.loads(line)
                 for name in names & values.keys():
-                    rows[name][str(values["key"])] = [float(each) for each in values[name]]
+                    rows[name][str(values["key"])] = [float(value) for value in values[name]]
             except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
                 problems.append(f"line {number}: {brief(ValueError(repr(error)), 80)}")
         if problems:
@@ -287,7 +287,7 @@ def read_store(folder: Path) -> Store:
     is_sealed = description.sha256 is not None or (folder / SEALS_FILE).is_file()  # older ones are not
     if is_sealed and description.sha256 != scores_digest(read_json(path)["metrics"], folder):
         return Store({}, {})
-    return Store({each.name: each for each in described}, rows)
+    return Store({metric.name: metric for metric in described}, rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,7 +298,7 @@ class _Described(StoredMetric):
 
     @property
     def current(self) -> StoredMetric:
-        values = {each.name: getattr(self, each.name) for each in fields(StoredMetric)}
+        values = {field.name: getattr(self, field.name) for field in fields(StoredMetric)}
         return StoredMetric(**values | {"higher_is_better": self.higher_is_better and self.is_better_higher})
 
 
@@ -322,12 +322,12 @@ def write_store(store: Store, arms: Mapping[str, Sequence[Prediction]], folder: 
         lines = []
         for record in records:
             key = key_of(record)
-            numbers = {name: known[key] for name, known in store.rows.items() if key in known}
+            numbers = {name: row[key] for name, row in store.rows.items() if key in row}
             if numbers:
                 place = {"split": record.split, "id": record.id, "draw": record.draw, "key": key}
                 lines.append(json.dumps(place | numbers, ensure_ascii=False) + "\n")
         write_text(inside(folder, arm, SCORES_FILE), "".join(lines), error=DataError)
-    described = [asdict(each) for each in store.metrics.values()]
+    described = [asdict(metric) for metric in store.metrics.values()]
     content = {"metrics": described, "sha256": scores_digest(described, folder)}
     write_json(folder / DESCRIPTION_FILE, content, error=DataError)
 
@@ -343,13 +343,13 @@ def stored_metrics(folder: Path, external: Mapping[str, ExternalMetric | None] |
     Raises:
         DataError: A file is damaged.
     """
-    asked = declare(external)
-    if not asked:
+    metrics = declare(external)
+    if not metrics:
         return {}
     store = read_store(folder)
-    known = {name: each for name, each in store.metrics.items() if name in asked}
-    for each in known.values():
-        width = 2 if each.statistic == "mean" else 3 * len(FINDINGS)
-        if any(len(row) != width for row in store.rows[each.rows].values()):
-            raise DataError(f"{folder}: its {SCORES_FILE} are no scores of {each.name}. Run: vglm score {folder}")
-    return asked | {name: each.bound(store.rows[each.rows]) for name, each in known.items()}
+    stored = {name: metric for name, metric in store.metrics.items() if name in metrics}
+    for metric in stored.values():
+        width = 2 if metric.statistic == "mean" else 3 * len(FINDINGS)
+        if any(len(row) != width for row in store.rows[metric.rows].values()):
+            raise DataError(f"{folder}: its {SCORES_FILE} are no scores of {metric.name}. Run: vglm score {folder}")
+    return metrics | {name: value.bound(store.rows[value.rows]) for name, value in stored.items()}

@@ -18,9 +18,9 @@ import numpy as np
 from vglm.errors import DataError
 from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.score.metrics.base import Metric, Rows
-from vglm.evaluation.score.metrics.finding_words import NO_FINDING, SUPPORT_DEVICES
-from vglm.evaluation.score.metrics.labeller import Certainty, label_report
 from vglm.evaluation.score.statistics import Interval, bootstrap_interval, mean_of_sums, wilson_interval
+from vglm.text.finding_words import NO_FINDING, SUPPORT_DEVICES
+from vglm.text.labeller import Certainty, label_report
 
 FINDINGS = (
     NO_FINDING,
@@ -86,7 +86,7 @@ def finding_rows(records: Sequence[Prediction]) -> Rows:
         DataError: No reference speaks of a chest.
     """
     true = _read_references(records)
-    answers = [label_report(each.prediction) if each.error is None else {} for each in records]
+    answers = [label_report(record.prediction) if record.error is None else {} for record in records]
     is_read = np.array([[bool(labels)] for labels in true])
     return np.where(is_read, count_labels(list(zip(true, answers, strict=True))), 0.0)
 
@@ -120,7 +120,7 @@ def micro_f1(sums: Rows, names: Sequence[str] = FINDINGS) -> Rows:
 
 
 def macro_f1(sums: Rows, names: Sequence[str] = FINDINGS) -> Rows:
-    """The mean F1 over all these classes, 0 for one that nobody has: as scikit-learn, and so F1-CheXbert, counts."""
+    """The mean F1 over all these classes, 0 for a class that never occurs, as scikit-learn and F1-CheXbert count."""
     true, named, both = _parts(sums, names)
     return np.asarray((2 * both / np.maximum(true + named, 1)).mean(axis=-1))
 
@@ -144,15 +144,17 @@ def _normal_rows(records: Sequence[Prediction]) -> Rows:
 
 def _recall_rows(records: Sequence[Prediction], holds: Callable[[str], bool]) -> Rows:
     _read_references(records)
-    true = np.array([holds(each.reference) for each in records], dtype=np.float64)
-    named = np.array([each.error is None and holds(each.prediction) for each in records], dtype=np.float64)
+    true = np.array([holds(record.reference) for record in records], dtype=np.float64)
+    named = np.array([record.error is None and holds(record.prediction) for record in records], dtype=np.float64)
     return np.stack([true * named, true], axis=1)
 
 
 def _readable_rows(records: Sequence[Prediction]) -> Rows:
     """(the answer speaks of a chest, the reference does), shape (n, 2)."""
     true = np.array([bool(labels) for labels in _read_references(records)], dtype=np.float64)
-    named = np.array([each.error is None and bool(label_report(each.prediction)) for each in records], dtype=np.float64)
+    named = np.array(
+        [record.error is None and bool(label_report(record.prediction)) for record in records], dtype=np.float64
+    )
     return np.stack([true * named, true], axis=1)
 
 
@@ -172,7 +174,7 @@ def finding_table(records: Sequence[Prediction]) -> dict[str, dict[str, object]]
     table = {}
     for name in FINDINGS:
         columns = np.stack([part[:, 0] for part in _parts(rows, [name])], axis=1)
-        true, named, both = (int(each) for each in columns.sum(axis=0))
+        true, named, both = (int(count) for count in columns.sum(axis=0))
         shares = {"precision": ([2, 1], both, named), "recall": ([2, 0], both, true)}
         entry: dict[str, object] = {"n": true, "named": named}
         for share, (places, hits, count) in shares.items():

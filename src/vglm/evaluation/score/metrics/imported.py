@@ -78,20 +78,20 @@ def import_scores(settings: ImportedMetric, arms: Mapping[str, Sequence[Predicti
     """
     files = {arm: Path(settings.scores.replace(ARM, arm)) for arm in arms}
     is_shared = len(set(files.values())) == 1 and len(arms) > 1
-    found: dict[str, list[float]] = {}
+    rows: dict[str, list[float]] = {}
     for arm, records in arms.items():
-        wanted = {(record.split, record.id, record.draw): record for record in records}
+        by_key = {(record.split, record.id, record.draw): record for record in records}
         scores, problems = _read_scores(files[arm], arm if is_shared else None, settings.is_share, arms)
-        problems += [f"{_named(place)} is no answer of {arm}" for place in scores.keys() - wanted.keys()]
+        problems += [f"{_named(place)} is no answer of {arm}" for place in scores.keys() - by_key.keys()]
         splits = {split for split, _, _ in scores}
-        for place, record in wanted.items():
+        for place, record in by_key.items():
             if record.split not in splits and splits:
                 continue  # a whole split without scores is another matter than a gap
             if place not in scores and record.error is None:
                 problems.append(f"{_named(place)} has no score")
                 continue
             row, key = [scores.get(place, 0.0), 1.0], key_of(record)
-            if not math.isclose(found.setdefault(key, row)[0], row[0], abs_tol=1e-6):
+            if not math.isclose(rows.setdefault(key, row)[0], row[0], abs_tol=1e-6):
                 problems.append(f"{_named(place)} has another score in another arm, though the answer is the same")
         if problems:
             shown = "; ".join(problems[:MAX_ERRORS_SHOWN])
@@ -99,7 +99,7 @@ def import_scores(settings: ImportedMetric, arms: Mapping[str, Sequence[Predicti
                 f"{files[arm]}: {len(problems)} problems with the scores of {arm} ({shown}). Expected one line"
                 f' {{"id": …, "split": …, "score": …}} for each answer in {arm}/predictions.jsonl.'
             )
-    return found
+    return rows
 
 
 def _named(place: tuple[str, str, int]) -> str:

@@ -1,4 +1,4 @@
-"""A language model as judge, over any OpenAI-compatible endpoint; off unless asked for, and it sends the answers there.
+"""A language model as judge, over any OpenAI-compatible endpoint; off by default, and it sends the answers there.
 
 ```
 python evaluate.py run=latest metrics.external.judge.base_url=http://localhost:8000/v1 metrics.external.judge.model=<id>
@@ -95,18 +95,18 @@ class Judge:
 
         Args:
             records: The answers.
-            verdicts: A JSON-lines file of replies. What it has is not asked for again; new replies are added as they
+            verdicts: A JSON-lines file of replies. What it has is not requested again; new replies are added as they
                 come, so that a judging that was stopped goes on.
 
         Returns:
-            Scores from 0.0 to 1.0; 0.0 for a record with an error, which nobody is asked about; None where the reply
+            Scores from 0.0 to 1.0; 0.0 for a record with an error, which the judge does not get; None where the reply
             held no score.
 
         Raises:
             DataError: The endpoint failed, several times in a row; or more than `MAX_UNPARSED` of the replies hold no
                 score. What was replied is kept.
         """
-        known = _read_verdicts(verdicts)
+        verdicts_so_far = _read_verdicts(verdicts)
         scores: list[float | None] = []
         problems: list[str] = []
         with self._client() as client:
@@ -116,7 +116,7 @@ class Judge:
                     continue
                 content = self._content(record)
                 key = hashlib.sha256(json.dumps([self.address, self.model, content]).encode()).hexdigest()
-                if key not in known:
+                if key not in verdicts_so_far:
                     try:
                         reply = self._ask(client, content)
                     except _failures() as error:
@@ -124,12 +124,12 @@ class Judge:
                         if len(problems) == MAX_ERRORS_SHOWN:
                             break
                         continue
-                    found = _SCORE.search(reply)
-                    known[key] = None if found is None else int(found[1]) / 10
+                    match = _SCORE.search(reply)
+                    verdicts_so_far[key] = None if match is None else int(match[1]) / 10
                     about = {"key": key, "split": record.split, "id": record.id}
                     with explained(verdicts, error=DataError):
-                        append_json_lines(verdicts, [about | {"score": known[key], "reply": reply}])
-                scores.append(known[key])
+                        append_json_lines(verdicts, [about | {"score": verdicts_so_far[key], "reply": reply}])
+                scores.append(verdicts_so_far[key])
         if problems:
             raise DataError(
                 f"{self.address}: the judge {self.model!r} did not answer for {len(problems)} answers or more"
@@ -201,7 +201,7 @@ def _read_verdicts(path: Path) -> dict[str, float | None]:
 def _fill(prompt: str, record: Prediction) -> str:
     """The prompt with its fields filled in at once, so that braces in an answer stay what they are."""
     fields = {"{question}": record.question, "{reference}": record.reference, "{prediction}": record.prediction}
-    return re.sub("|".join(map(re.escape, fields)), lambda found: fields[found[0]], prompt)
+    return re.sub("|".join(map(re.escape, fields)), lambda match: fields[match[0]], prompt)
 
 
 # --- the metric ------------------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def collect_labels(records: Sequence[Prediction]) -> tuple[str, ...]:
         Unsuitable: There are more than `MAX_LABELS`, so the references are no labels.
     """
     labels = tuple(
-        sorted({each for record in records for each in own_choices(record) or reference_answers(record.reference)})
+        sorted({choice for record in records for choice in own_choices(record) or reference_answers(record.reference)})
     )
     if len(labels) > MAX_LABELS:
         raise Unsuitable(Message("labels.too_many", {"n": len(labels), "first": repr(labels[0])}))
@@ -65,9 +65,9 @@ class Classes:
     def as_dict(self) -> dict[str, Any]:
         """Per class: n, precision and recall with Wilson's intervals, F1; and the confusion matrix. JSON-able."""
         rows = {}
-        for place, label in enumerate(self.labels):
-            hits, n = int(self.confusion[place, place]), int(self.confusion[place].sum())
-            named = int(self.confusion[:, place].sum())
+        for index, label in enumerate(self.labels):
+            hits, n = int(self.confusion[index, index]), int(self.confusion[index].sum())
+            named = int(self.confusion[:, index].sum())
             rows[label] = {
                 "n": n,
                 "named": named,
@@ -88,6 +88,9 @@ class Classes:
 def classify(records: Sequence[Prediction], labels: Labels | None = None) -> Classes:
     """Count which label was true and which was named.
 
+    A sample has one true label, whatever was answered: of several references the most frequent one, of equally
+    frequent ones the first.
+
     Args:
         records: Predictions with references.
         labels: The closed set; None for the different references.
@@ -97,8 +100,8 @@ def classify(records: Sequence[Prediction], labels: Labels | None = None) -> Cla
     """
     pairs, names = _parsed(records, labels)
     confusion = np.zeros((len(names), len(names) + 1), dtype=np.int64)
-    asked = pairs[pairs[:, 0] >= 0]
-    np.add.at(confusion, (asked[:, 0], asked[:, 1]), 1)
+    labelled = pairs[pairs[:, 0] >= 0]
+    np.add.at(confusion, (labelled[:, 0], labelled[:, 1]), 1)
     return Classes(names, confusion)
 
 
@@ -110,13 +113,30 @@ def _parsed(
     The named label is `len(labels)` where none could be parsed.
     """
     names = collect_labels(records) if labels is None else tuple(labels)
-    places = {name: place for place, name in enumerate(names)}
+    places = {name: index for index, name in enumerate(names)}
     pairs = np.full((len(records), 2), -1, dtype=np.int64)
     for row, record, true in zip(pairs, records, _read_references(records, labels, names), strict=True):
         if true:
-            named = None if record.error is not None else _read(record.prediction, record, labels, names)
-            row[:] = places[named if named in true else true[0]], len(names) if named is None else places[named]
+            named = _read_answer(record, labels, names)
+            row[:] = places[_most_frequent(true)], len(names) if named is None else places[named]
     return pairs, names
+
+
+def _read_answer(record: Prediction, labels: Labels | None, names: Sequence[str]) -> str | None:
+    """The label that an answer names."""
+    return None if record.error is not None else _read(record.prediction, record, labels, names)
+
+
+def _most_frequent(labels: Sequence[str]) -> str:
+    """Of equally frequent ones the first."""
+    return Counter(labels).most_common(1)[0][0]
+
+
+def _right_rows(records: Sequence[Prediction], labels: Labels | None) -> Rows:
+    """Whether an answer names one of its references' labels, and whether it was asked for one, shape (n, 2)."""
+    names = collect_labels(records) if labels is None else tuple(labels)
+    read = zip(records, _read_references(records, labels, names), strict=True)
+    return np.array([(_read_answer(record, labels, names) in true, bool(true)) for record, true in read], np.float64)
 
 
 def _read_references(records: Sequence[Prediction], labels: Labels | None, names: Sequence[str]) -> list[list[str]]:
@@ -127,13 +147,15 @@ def _read_references(records: Sequence[Prediction], labels: Labels | None, names
     Raises:
         Unsuitable: References name no label, though they are the only kind or others of their kind do.
     """
-    read = [[_read(each, record, labels, names) for each in reference_answers(record.reference)] for record in records]
-    true = [[label for label in found if label is not None] for found in read]
-    asked = {record.kind for record, found in zip(records, true, strict=True) if found}
+    read = [
+        [_read(answer, record, labels, names) for answer in reference_answers(record.reference)] for record in records
+    ]
+    true = [[label for label in parsed if label is not None] for parsed in read]
+    kinds = {record.kind for record, labels_of in zip(records, true, strict=True) if labels_of}
     problems = [
         f"{record.split} {record.id!r}: {record.reference!r}"
-        for record, found in zip(records, true, strict=True)
-        if not found and (not asked or record.kind in asked)
+        for record, labels_of in zip(records, true, strict=True)
+        if not labels_of and (not kinds or record.kind in kinds)
     ]
     if problems:
         counts = {"n": len(problems), "total": len(records), "count": len(names)}
@@ -161,11 +183,6 @@ def _parts(sums: Rows) -> tuple[Rows, Rows, Rows]:
     """(true, named, both), each of shape (..., C)."""
     count = sums.shape[-1] // 3
     return sums[..., :count], sums[..., count : 2 * count], sums[..., 2 * count :]
-
-
-def _accuracy(sums: Rows) -> Rows:
-    true, _, both = _parts(sums)
-    return np.asarray(both.sum(axis=-1) / true.sum(axis=-1))
 
 
 def _over_classes(values: Rows, true: Rows) -> Rows:
@@ -203,6 +220,10 @@ def classification_metrics(labels: Labels | None = None) -> tuple[Metric, ...]:
     They equal scikit-learn's `balanced_accuracy_score` and `f1_score(average="macro", labels=<classes of the
     references>)`.
 
+    Where a sample has several references, accuracy takes an answer that names any of them for right, as exact match
+    does. The other two need one class of each sample: the most frequent reference, of equally frequent ones the first.
+    It does not depend on the answer, so an answer that only the minority gave is a miss of that class.
+
     Args:
         labels: The closed set, maybe with other words for each label; None for the different references of the records
             that are scored. Questions of a kind whose references name none of these labels are not counted.
@@ -213,38 +234,46 @@ def classification_metrics(labels: Labels | None = None) -> tuple[Metric, ...]:
     if labels is not None:
         label_words(labels)
     how = _signature(labels)
-    table = lambda records: _class_rows(records, labels)  # noqa: E731 - one line says it
-    kinds: list[tuple[str, str, str, Statistic]] = [
-        ("accuracy", "Accuracy", "准确率", _accuracy),
-        ("balanced_accuracy", "Balanced accuracy", "平衡准确率", _balanced_accuracy),
-        ("macro_f1", "Macro-F1", "宏平均 F1", _macro_f1),
-    ]
 
     def signed(records: Sequence[Prediction]) -> str:
         return _signature(labels, records)
+
+    def with_any(records: Sequence[Prediction]) -> str:
+        return ("any of several references|" if _has_several(records) else "") + signed(records)
 
     def with_classes(records: Sequence[Prediction]) -> str:
         try:
             averaged = _averaged(records, labels)
         except DataError:  # scoring these records says so
             return signed(records)
-        return f"mean over {len(averaged)} classes of the references: {'/'.join(averaged)}|{signed(records)}"
+        one = "of several references the most frequent, else the first|" if _has_several(records) else ""
+        return f"mean over {len(averaged)} classes of the references: {'/'.join(averaged)}|{one}{signed(records)}"
+
+    def mean_over_classes(name: str, title: str, title_zh: str, statistic: Statistic) -> Metric:
+        return Metric(
+            name,
+            title,
+            how,
+            table=lambda records: _class_rows(records, labels),
+            statistic=statistic,
+            kind="classes",
+            title_zh=title_zh,
+            signature_of=with_classes,
+        )
 
     return (
-        *(
-            Metric(
-                name,
-                title,
-                how,
-                table=table,
-                statistic=statistic,
-                kind="classes",
-                decides=name == "accuracy",
-                title_zh=title_zh,
-                signature_of=signed if name == "accuracy" else with_classes,
-            )
-            for name, title, title_zh, statistic in kinds
+        Metric(
+            "accuracy",
+            "Accuracy",
+            how,
+            table=lambda records: _right_rows(records, labels),
+            kind="classes",
+            decides=True,
+            title_zh="准确率",
+            signature_of=with_any,
         ),
+        mean_over_classes("balanced_accuracy", "Balanced accuracy", "平衡准确率", _balanced_accuracy),
+        mean_over_classes("macro_f1", "Macro-F1", "宏平均 F1", _macro_f1),
         Metric(
             "parsed",
             "Answers that name a label",
@@ -254,6 +283,10 @@ def classification_metrics(labels: Labels | None = None) -> tuple[Metric, ...]:
             signature_of=signed,
         ),
     )
+
+
+def _has_several(records: Sequence[Prediction]) -> bool:
+    return any(len(reference_answers(record.reference)) > 1 for record in records)
 
 
 def _signature(labels: Labels | None, records: Sequence[Prediction] = ()) -> str:
@@ -278,8 +311,8 @@ def _classified_kinds(records: Sequence[Prediction], labels: Labels | None) -> l
         pairs, _ = _parsed(records, labels)
     except Unsuitable:
         return []
-    asked = {str(record.kind) for record, row in zip(records, pairs, strict=True) if row[0] >= 0}
-    return sorted(asked) if (pairs < 0).any() else []
+    kinds = {str(record.kind) for record, row in zip(records, pairs, strict=True) if row[0] >= 0}
+    return sorted(kinds) if (pairs < 0).any() else []
 
 
 def class_f1_intervals(
@@ -299,18 +332,18 @@ def class_f1_intervals(
     """
     rows, names = _class_rows(records, labels), collect_labels(records) if labels is None else tuple(labels)
     groups = [(record.split, record.group) for record in records]
-    found = {}
-    for place, name in enumerate(names):
-        columns = rows[:, [place, place + len(names), place + 2 * len(names)]]
-        n, named, hits = (int(each) for each in columns.sum(axis=0))
+    intervals = {}
+    for index, name in enumerate(names):
+        columns = rows[:, [index, index + len(names), index + 2 * len(names)]]
+        n, named, hits = (int(count) for count in columns.sum(axis=0))
         if len(set(groups)) == len(groups):
             interval = f1_interval(hits, n, named, confidence)
         else:
             interval = bootstrap_interval(columns, groups=groups, statistic=_f1, confidence=confidence)
             if not interval.low < interval.high:
                 interval = Interval(math.nan, math.nan)
-        found[name] = float(_f1(columns.sum(axis=0))), interval, n
-    return found
+        intervals[name] = float(_f1(columns.sum(axis=0))), interval, n
+    return intervals
 
 
 def f1_interval(hits: int, n: int, named: int, confidence: float = 0.95) -> Interval:
@@ -376,7 +409,7 @@ would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll yo
 
 def _without_one(word: str) -> list[str]:
     """The word without each one of its apostrophes."""
-    return [word[:place] + word[place + 1 :] for place, character in enumerate(word) if character == "'"]
+    return [word[:index] + word[index + 1 :] for index, character in enumerate(word) if character == "'"]
 
 
 # The official table mends nothing with a capital I, for it is asked in lower case, and has one entry that takes away.
@@ -411,8 +444,8 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """The soft accuracy of VQA: an answer that 3 of 10 people gave is right, averaged over leaving one person out.
 
     With four answers or more it is the official figure: where people differ, all texts are brought to the normal form
-    of VQA; where all said the same, the prediction must be just that, letter by letter. With two or three answers an
-    answer that all the others gave is right. A single answer is no vote: it is right or wrong, in the normal form.
+    of VQA; where all answers are the same, the prediction must be exactly that. With two or three answers, one that all
+    the others gave is right. A single answer is no vote: it is right or wrong, in the normal form.
 
     Args:
         prediction: The answer.
@@ -425,12 +458,12 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """
     if len(answers) == 1:
         return float(normalise_vqa(prediction) == normalise_vqa(answers[0]))
-    given, wanted = _one_line(prediction), [_one_line(each) for each in answers]
-    if len(set(wanted)) > 1:
-        given, wanted = normalise_vqa(given), [normalise_vqa(each) for each in wanted]
-    matches = sum(each == given for each in wanted)
-    needed = min(3, len(wanted) - 1)
-    shares = [min(1.0, (matches - (each == given)) / needed) for each in wanted]
+    answer, references = _one_line(prediction), [_one_line(answer) for answer in answers]
+    if len(set(references)) > 1:
+        answer, references = normalise_vqa(answer), [normalise_vqa(reference) for reference in references]
+    matches = sum(reference == answer for reference in references)
+    needed = min(3, len(references) - 1)
+    shares = [min(1.0, (matches - (reference == answer)) / needed) for reference in references]
     return math.fsum(shares) / len(shares) if shares else 0.0
 
 
@@ -440,7 +473,10 @@ def human_answers(record: Prediction) -> list[str]:
 
 
 def _vqa_rows(records: Sequence[Prediction]) -> Rows:
-    scores = [0.0 if each.error is not None else vqa_accuracy(each.prediction, human_answers(each)) for each in records]
+    scores = [
+        0.0 if record.error is not None else vqa_accuracy(record.prediction, human_answers(record))
+        for record in records
+    ]
     return np.stack([np.array(scores), np.ones(len(scores))], axis=1)
 
 
@@ -449,7 +485,7 @@ _VQA = "vqaEval normal form on both sides unless all people agree|lower case|not
 
 def _vqa_signature(records: Sequence[Prediction]) -> str:
     """What the predictions are compared with: votes of many, plain matches with one answer, or some of each."""
-    counts = Counter(len(human_answers(each)) for each in records)
+    counts = Counter(len(human_answers(record)) for record in records)
     several = sorted(set(counts) - {1})
     sizes = "-".join(map(str, dict.fromkeys((*several[:1], *several[-1:]))))
     votes = f"soft, min(1, matches/3), one person left out|{sizes} answers a sample"

@@ -47,7 +47,7 @@ def read_period(text: str) -> float | None:
     text = normalise(text)
     word, times = _PERIOD_WORD.search(text), list(_TIME.finditer(text))
     if word is not None:
-        times = [each for each in times if each.start() >= word.end()][:1]
+        times = [time for time in times if time.start() >= word.end()][:1]
     if len(times) != 1:
         return None
     return float(times[0][1]) * _DAYS[(times[0][2] or times[0][3]).lower()]
@@ -63,7 +63,7 @@ def read_amplitude(text: str) -> float | None:
     text = normalise(text)
     word, values = _AMPLITUDE_WORD.search(text), list(_MAGNITUDE.finditer(text))
     if word is not None:
-        values = [each for each in values if each.start() >= word.end()][:1]
+        values = [value for value in values if value.start() >= word.end()][:1]
     if len(values) != 1:
         return None
     return float(values[0][1]) * (1e-3 if values[0][2] else 1.0)
@@ -73,7 +73,9 @@ def _pairs(
     records: Sequence[Prediction], read: Callable[[str], float | None]
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """(true, named) values, shape (n, 2), NaN where there is none; a true value of 0 has no relative error."""
-    values = [[read(each.reference), None if each.error is not None else read(each.prediction)] for each in records]
+    values = [
+        [read(record.reference), None if record.error is not None else read(record.prediction)] for record in records
+    ]
     table = np.array([[np.nan if value is None else value for value in row] for row in values], dtype=np.float64)
     table[table[:, 0] == 0] = np.nan
     return table

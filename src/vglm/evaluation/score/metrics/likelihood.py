@@ -37,11 +37,11 @@ def _scored(records: Sequence[Prediction]) -> list[tuple[tuple[str, ...], NDArra
     Raises:
         DataError: No record has likelihoods; or references are none of the choices, or likelihoods are no numbers.
     """
-    found: list[tuple[tuple[str, ...], NDArray[np.float64], int] | None] = []
+    scored: list[tuple[tuple[str, ...], NDArray[np.float64], int] | None] = []
     problems = []
     for record in records:
         if not record.likelihoods or record.error is not None:
-            found.append(None)
+            scored.append(None)
             continue
         choices, values = tuple(record.likelihoods), np.array(list(record.likelihoods.values()), dtype=np.float64)
         true = true_place(record, choices)
@@ -49,18 +49,18 @@ def _scored(records: Sequence[Prediction]) -> list[tuple[tuple[str, ...], NDArra
             problems.append(f"{record.split} {record.id!r}: {record.reference!r} is none of {'/'.join(choices)}")
         elif not np.isfinite(values).all():
             problems.append(f"{record.split} {record.id!r}: {dict(record.likelihoods)} are no likelihoods")
-        found.append(None if true is None else (choices, values, true))
+        scored.append(None if true is None else (choices, values, true))
     if problems:
         raise DataError(
             f"{len(problems)} of {len(records)} questions have no right choice (first: {'; '.join(problems[:3])})."
             " Score each question's own choices with choices=sample, or leave out the questions that have none."
         )
-    if not any(found):
+    if not any(scored):
         raise DataError(
             f"none of {len(records)} answers has likelihoods. Evaluate with choices=[...], or with choices=sample where"
             " the data names choices."
         )
-    return found
+    return scored
 
 
 def _hit_rows(records: Sequence[Prediction], lengths: Callable[[str], float]) -> Rows:
@@ -78,16 +78,16 @@ def _hit_rows(records: Sequence[Prediction], lengths: Callable[[str], float]) ->
 def _confidences(records: Sequence[Prediction]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
     """(probability of the likeliest choice, whether it is right, whether there is one), each of shape (n,)."""
     table = np.zeros((len(records), 2))
-    found = _scored(records)
-    for row, scored in zip(table, found, strict=True):
+    answers = _scored(records)
+    for row, scored in zip(table, answers, strict=True):
         if scored is not None:
             _, values, true = scored
             row[:] = softmax(values).max(), np.argmax(values) == true
-    return table[:, 0], table[:, 1], np.array([scored is not None for scored in found])
+    return table[:, 0], table[:, 1], np.array([scored is not None for scored in answers])
 
 
 def softmax(log_likelihoods: ArrayLike) -> NDArray[np.float64]:
-    """The choices' probabilities given that one of them is said: e^l / sum of e^l, shape as given, sum 1."""
+    """The choices' probabilities given that one of them is the answer: e^l / sum of e^l, shape as given, sum 1."""
     values = np.asarray(log_likelihoods, dtype=np.float64)
     shares = np.exp(values - values.max())
     return np.asarray(shares / shares.sum())
@@ -98,7 +98,7 @@ def softmax(log_likelihoods: ArrayLike) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How well confidences tell what is right.
+    """Calibration of confidences.
 
     Attributes:
         expected_error: Mean |share right - mean confidence| over bins, weighted by their samples (ECE).
@@ -177,12 +177,12 @@ def calibration(records: Sequence[Prediction]) -> dict[str, Any]:
     """
     chance, right, is_scored = _confidences(records)
     chance, right = chance[is_scored], right[is_scored]
-    found = calibrate(chance, right)
+    calibration_of = calibrate(chance, right)
     return {
         "n": len(chance),
         "accuracy": float(right.mean()),
         "mean_confidence": float(chance.mean()),
-        "expected_calibration_error": found.expected_error,
+        "expected_calibration_error": calibration_of.expected_error,
         "brier_score": BRIER_SCORE.score(records),
         "bins": [
             {
@@ -193,7 +193,7 @@ def calibration(records: Sequence[Prediction]) -> dict[str, Any]:
                 "right": share,
                 "interval": list(wilson_interval(round(share * n), n)),
             }
-            for edge, n, confidence, share in found.bins
+            for edge, n, confidence, share in calibration_of.bins
         ],
         "signature": CALIBRATION_ERROR.signature,
     }

@@ -52,7 +52,7 @@ def label_words(labels: Labels) -> dict[str, str]:
 
 _CLAUSE_ENDS = re.compile(r"[,.;:!?，。；：！？、\n]|\b(?:but|and|it is|it's)\b|而是|但是?")
 _NO_DENIAL = re.compile(
-    r"\b(?:no doubt|without (?:a |any )?doubt|not only|not just|no question|no problem|no matter)\b"
+    r"\b(?:no doubt|without (?:a |any )?doubt|not only|not just|no question|no problem|no matter|nothing (?:but|except|other than))\b"
     r"|不仅仅?|不但|不只是?|不错|不过|不管|对不起|没错|没有错|没关系|没有?问题|毫无疑问|无疑|非常"
 )
 """What sounds like a negation and is none."""
@@ -87,7 +87,7 @@ def parse_label(text: str, labels: Labels) -> str | None:
     return _parse_label(text, tuple(labels), tuple(label_words(labels).items()))
 
 
-@lru_cache(maxsize=1 << 16)  # all metrics, arms and slices ask again
+@lru_cache(maxsize=1 << 16)  # used by all metrics, arms and slices
 def _parse_label(text: str, names: Sequence[str], meanings: Sequence[tuple[str, str]]) -> str | None:
     """The same, of labels and (word, label)."""
     words, answer = dict(meanings), simplify(text)
@@ -127,8 +127,8 @@ def parse_choice(text: str, choices: Sequence[str], meanings: Sequence[str] = ()
     name = parse_label(text, choices)
     if set(choices) <= set(ascii_uppercase) or simplify(text) in map(simplify, choices):
         return name
-    given = [_OPTION.match(normalise(choice)) for choice in choices]
-    letters = [match[1].upper() for match in given if match]
+    options = [_OPTION.match(normalise(choice)) for choice in choices]
+    letters = [match[1].upper() for match in options if match]
     if len(set(letters)) < len(choices):
         letters = list(ascii_uppercase[: len(choices)])
     letter = _read_letter(text, letters)
@@ -148,16 +148,16 @@ _OPPOSITES = (
 def _named(text: str, labels: Sequence[str]) -> list[str]:
     """The labels that a text contains and does not deny; not where they are inside longer ones."""
     lower = _turned(normalise(text).lower(), labels)
-    flat = "".join(" " if unicodedata.category(each)[0] in "PSZ" else each for each in lower)
+    flat = "".join(" " if unicodedata.category(character)[0] in "PSZ" else character for character in lower)
     words = {label: simplify(label) for label in labels}
-    found: dict[str, list[tuple[int, int]]] = {}
+    spans_of: dict[str, list[tuple[int, int]]] = {}
     for label, word in words.items():
         if word and word.split()[-1] in flat:
             bare = _ARTICLE.sub("", word) if _ARTICLE.match(normalise(label).lower()) else word
-            found[label] = [match.span() for match in re.finditer(_in_any_number(bare, words.values()), flat)]
-    spans = {span for each in found.values() for span in each}
+            spans_of[label] = [match.span() for match in re.finditer(_in_any_number(bare, words.values()), flat)]
+    spans = {span for places in spans_of.values() for span in places}
     hidden = {one for one in spans for two in spans if one != two and two[0] <= one[0] and one[1] <= two[1]}
-    shown = {label: [start for start, end in each if (start, end) not in hidden] for label, each in found.items()}
+    shown = {label: [start for start, end in value if (start, end) not in hidden] for label, value in spans_of.items()}
     named = [label for label, starts in shown.items() if not all(_is_denied(lower[:start]) for start in starts)]
     if len(named) > 1 and _INTERJECTION.match(lower):
         return _named(_INTERJECTION.sub("", lower), labels)
@@ -196,8 +196,12 @@ _CHOSEN = re.compile(
     rf"""(?:答案|选项|选择|选|(?i:\banswer|\boption|\bchoice|\bchoose|\bpick|\bselect))[^.!?。！？；\n]{{0,40}}?{_ALONE}"""
     rf"|{_ALONE}\s*(?:选项|项|是?(?:正确|对)的?)"
 )
+_ANSWER = re.compile(
+    r"""(?i)[\W_]*(?:the )?(?:correct |right |best )?(?:answer|option|choice|答案|选项)\s*(?:is|是|为|[:：])\s*["'(\[]?([a-z])[\W_]*"""
+)
+"""A text that is nothing but a letter, in either case, behind such a word."""
 _WRONG = re.compile(
-    r"\W*(?:is|are|was|seems?|是)?\s*(?:not\b|n['’]t\b|wrong|incorrect|false|excluded|ruled out|错|不对|不正确|不是|不符合|排除)",
+    r"(?:\s*(?:,|and|or|nor|和|与|及|、)\s*(?:option )?[A-Z]\b)*\W*(?:is|are|was|seems?|是)?\s*(?:not\b|n['’]t\b|wrong|incorrect|false|excluded|ruled out|错|不对|不正确|不是|不符合|排除)",
     re.IGNORECASE,
 )
 """What denies an option behind its letter."""
@@ -217,33 +221,39 @@ def _read_letter(text: str, letters: Sequence[str]) -> str | None:
     text = normalise(text)
     if match := re.fullmatch(r"[\W_]*([A-Za-z])[\W_]*", text):
         return match[1].upper() if match[1].upper() in letters else None
+    if match := _ANSWER.fullmatch(text):
+        return match[1].upper() if match[1].upper() in letters else None
     is_echo = len({match[1] for match in _MARK.finditer(text)} & set(letters)) > 1
     if not is_echo and (match := _OPTION.match(text)) and match[1].upper() in letters:
         rest = text[match.end() :]
         following = _NEXT.match(rest)
         is_several = following and following[1] in letters and not _WORD.match(rest, following.end())
         return None if is_several else match[1].upper()
-    found = []
+    chosen = []
     for match in _CHOSEN.finditer(text):
         if is_echo and match[0].lower().startswith(("选项", "option")):
             continue
         place = 1 if match[1] else 2
         if match[place] in letters and not _is_word(text, match, place) and not _is_denied_letter(text, match, place):
-            found.append(match[place])
+            chosen.append(match[place])
             beside = _NEXT.match(text, match.end()), _LAST.search(text[: match.start(place)])
-            found += [each[1] for each in beside if each and each[1] in letters and not _WORD.match(text, each.end())]
-    return found[0] if len(set(found)) == 1 else None
+            chosen += [
+                match_beside[1]
+                for match_beside in beside
+                if match_beside and match_beside[1] in letters and not _WORD.match(text, match_beside.end())
+            ]
+    return chosen[0] if len(set(chosen)) == 1 else None
 
 
 def _lone_letter(text: str, letters: Sequence[str]) -> str | None:
     """The only letter that stands by itself, is no word and is not denied."""
     text = normalise(text)
-    found = {
+    lone = {
         match[1]
         for match in re.finditer(_ALONE, text)
         if match[1] in letters and not _is_word(text, match, 1) and not _is_denied_letter(text, match, 1)
     }
-    return found.pop() if len(found) == 1 else None
+    return lone.pop() if len(lone) == 1 else None
 
 
 def _is_word(text: str, match: re.Match[str], place: int) -> bool:
@@ -264,14 +274,15 @@ _YES = re.compile(
     r"(?: it (?:is|does)| they (?:are|do)| there (?:is|are))?"
 )
 _NO = re.compile(
-    r"(?:(?:oh|well|嗯|啊)\s*)?(?:no|nope|nah|false|incorrect|wrong|not really|not at all|never|of course not|"
+    r"(?:(?:oh|well|嗯|啊)\s*)?(?:no|nope|nah|false|incorrect|wrong|not really|not at all|never|hardly|of course not|"
     r"(?:definitely|certainly|absolutely) not|非也|否|不|不是的?|没有?的?|不对|不存在|错的?|错误的?|错了|不正确|不会的?|不能|不可以|"
     r"不行|无|假的?|(?:并|当然|肯定|应该)?(?:不是|没有)的?|不属于)(?: it (?:is|does)n['’]t| they (?:are|do)n['’]t)?"
 )
 """A clause that is nothing but an answer."""
 _UNSURE = re.compile(
     r"\bnot (?:\w+ )?(?:sure|certain|clear|known|possible to)\b|\b(?:unsure|uncertain|unclear|unknown|no idea)\b"
-    r"|\b(?:can|could)(?:not|n?['’]t| not) (?:be )?(?:tell|say|determine|know|answer|identif|judge|sure)"
+    r"|\b(?:can|could)(?:not|n?['’]t| not) (?:be )?(?:tell|say|determine|know|answer|identif|judge|sure|confirm|verify|make out)"
+    r"|\bno way (?:to|of) (?:tell|say|know|determin)"
     r"|\b(?:do|does)(?:n['’]t| not) (?:know|understand)\b|\b(?:hard|impossible|difficult) to\b"
     r"|不知道|不清楚|不确定|不一定|不好说|说不准|无法|看不清|看不出|难以|不能(?:确定|判断|看出)|未知|不明白|不理解|未必|不好判断"
 )
@@ -295,6 +306,7 @@ _REFUSAL = re.compile(
 _FILLER = re.compile(r"(?:没问题|没有问题|好的?|ok(?:ay)?|well|no problem|sorry|抱歉|对不起|嗯)")
 _TWICE = re.compile(
     r"(?:\b(?:not|never|cannot)\b|n['’]t\b)[^,.;!?]*\b(?:no|not|none|without|never)\b"
+    r"|\b(?:wrong|incorrect|false|untrue) (?:to (?:say|claim|think|state)|that)\b[^,.;!?]*(?:\b(?:no|not|none|never)\b|n['’]t\b)"
     r"|(?:不是|不能说|不能|并非|并不是|不可能|非|不)[^,.;!?，。]{0,3}(?:没有?|不是|无|不)|不无"
 )
 """A denial of a denial, which says neither."""
@@ -306,7 +318,7 @@ _SHOWS = re.compile(
 )
 """A statement that something is there."""
 _QUESTION = re.compile(
-    r"\b(?:yes or no|no or yes|yes ?/ ?no|or not|if not)\b|是 ?[/、和] ?否"
+    r"\b(?:yes or no|no or yes|yes ?/ ?no|or not|if not|why not)\b|是 ?[/、和] ?否"
     r"|是不是|是否|有没有|对不对|会不会|能不能|可不可以|是(?:还是|或者?)(?:不是|否)"
 )
 """What names both and says neither."""
@@ -355,14 +367,14 @@ def read_yes_no(text: str) -> bool | None:
         text: The answer.
 
     Returns:
-        True or False; None where the text says neither, both, denies a denial, or cannot tell.
+        True or False; None where the text says neither, both, denies a denial, or is undecided.
     """
     lower = normalise(text).lower()
     if _REFUSAL.search(lower):
         return None
-    clauses = [each.strip(" \"'“”「」()*_~-") for each in re.split(r"[,.;:!?，。；：！？、\n]", lower)]
-    clauses = [each for each in clauses if each and not _FILLER.fullmatch(each)]
-    whole = [True if _YES.fullmatch(each) else False if _NO.fullmatch(each) else None for each in clauses]
+    clauses = [part.strip(" \"'“”「」()*_~-") for part in re.split(r"[,.;:!?，。；：！？、\n]", lower)]
+    clauses = [clause for clause in clauses if clause and not _FILLER.fullmatch(clause)]
+    whole = [True if _YES.fullmatch(clause) else False if _NO.fullmatch(clause) else None for clause in clauses]
     if whole and whole[0] is not None:
         return None if (not whole[0]) in whole[1:] else whole[0]
     if answer := _ANSWER_IS.search(lower):
@@ -382,7 +394,7 @@ def _read_statements(text: str) -> bool | None:
         return None
     says_no, shows = _SAYS_NO.search(denials), _SHOWS.search(denials)
     clauses = re.split(r"[,.;:!?，。；：！？、\n]", plain)
-    says_yes = _SAYS_YES.search(plain) is not None or any(_ENDS_IN_YES.search(each) for each in clauses)
+    says_yes = _SAYS_YES.search(plain) is not None or any(_ENDS_IN_YES.search(clause) for clause in clauses)
     if says_no and shows and not says_yes:
         return False if says_no.start() <= shows.start() else None
     says_yes = says_yes or shows is not None

@@ -2,7 +2,8 @@
 
     vglm score <evaluation> metrics.external.radeval.scorers=[radgraph,ratescore]
 
-Each answer gets its own scores, so that arms are compared sample by sample. The scorers download their weights.
+Each answer gets its own scores, so that arms are compared sample by sample. The scorers download their weights
+themselves.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,6 +43,7 @@ SCORERS: Mapping[str, Mapping[str, str]] = {
 }
 """Scorer -> the name of its numbers -> title. Those of RadEval that send answers to a service are not among them."""
 
+_WITHOUT_WEIGHTS = frozenset({"bleu", "rouge"})
 _ERRORS = frozenset({"radcliq_v1"})
 """Numbers of which less is better, without an upper limit."""
 
@@ -64,7 +66,7 @@ class RadevalMetric(ExternalMetric):
 
     def problems(self) -> Iterable[str]:
         """What is wrong with the values, the package included."""
-        if unknown := [each for each in self.scorers if each not in SCORERS]:
+        if unknown := [scorer for scorer in self.scorers if scorer not in SCORERS]:
             yield f"scorers: there is no {unknown[0]!r}; choose from {', '.join(SCORERS)}"
         if util.find_spec("radeval") is None:
             yield "the package RadEval is not installed: pip install RadEval"
@@ -73,14 +75,14 @@ class RadevalMetric(ExternalMetric):
         """See `ExternalMetric`."""
         for scorer in self.scorers:
             metrics = [_describe(key, scorer, number) for number in SCORERS[scorer]]
-            earlier = [store.metrics.get(each.name) for each in metrics]
-            is_same = metrics == [each and replace(each, unscored=None) for each in earlier]
-            columns = [store.rows.get(each.rows, {}) if is_same else {} for each in metrics]
-            known = {answer: [*chain.from_iterable(each[answer] for each in columns)] for answer in columns[0]}
-            rows = complete(known, arms, partial(_compute, scorer))
-            for index, each in enumerate(metrics):
-                store.rows[each.rows] = {answer: row[2 * index : 2 * index + 2] for answer, row in rows.items()}
-                store.metrics[each.name] = with_gaps(each, store.rows[each.rows], arms)
+            earlier = [store.metrics.get(metric.name) for metric in metrics]
+            is_same = metrics == [metric and replace(metric, unscored=None) for metric in earlier]
+            columns = [store.rows.get(metric.rows, {}) if is_same else {} for metric in metrics]
+            scores = {answer: [*chain.from_iterable(column[answer] for column in columns)] for answer in columns[0]}
+            rows = complete(scores, arms, partial(_compute, scorer))
+            for index, metric in enumerate(metrics):
+                store.rows[metric.rows] = {answer: row[2 * index : 2 * index + 2] for answer, row in rows.items()}
+                store.metrics[metric.name] = with_gaps(metric, store.rows[metric.rows], arms)
 
 
 def _name(key: str, number: str) -> str:
@@ -106,20 +108,34 @@ def _open(scorer: str) -> Any:
     return RadEval(metrics=[scorer], per_sample=True, show_progress=False)
 
 
+def _advice(scorer: str) -> str:
+    """What to do where a scorer fails."""
+    elsewhere = (
+        "score both arms where it runs and bring the numbers back with metrics.external.<name>.scores=<file>"
+        f" (recipes/xray/README.md), or leave {scorer} out of metrics.external.radeval.scorers."
+    )
+    if scorer in _WITHOUT_WEIGHTS:
+        return elsewhere[0].upper() + elsewhere[1:]
+    return (
+        "It downloads its weights from the Hugging Face hub at its first use: run this where the hub can be reached, or"
+        f" set HF_HOME to a cache that holds them. Else {elsewhere}"
+    )
+
+
 def _compute(scorer: str, records: Sequence[Prediction]) -> Rows:
     """(score, 1) of each number side by side, shape (n, 2 * numbers); (0, 0) where an error has no worst score."""
     numbers = list(SCORERS[scorer])
     worst = [(0.0, 0.0 if number in _ERRORS else 1.0) for number in numbers]
     rows = np.tile(np.ravel(worst), (len(records), 1))
-    answered = [place for place, each in enumerate(records) if each.error is None and each.prediction.strip()]
+    answered = [index for index, record in enumerate(records) if record.error is None and record.prediction.strip()]
     if not answered:
         return rows
     texts = [records[place] for place in answered]
     try:
-        found = _open(scorer)(refs=[each.reference for each in texts], hyps=[each.prediction for each in texts])
-        scores = np.array([found[number] for number in numbers], np.float64).T
+        computed = _open(scorer)(refs=[text.reference for text in texts], hyps=[text.prediction for text in texts])
+        scores = np.array([computed[number] for number in numbers], np.float64).T
     except Exception as error:  # of many packages: weights that cannot be had, answers that one of them cannot take
-        raise DataError(f"RadEval's {scorer} failed: {brief(error)}. Leave it out, or score elsewhere.") from error
+        raise DataError(f"RadEval's {scorer} failed: {brief(error)}. {_advice(scorer)}") from error
     if scores.shape != (len(texts), len(numbers)) or not np.isfinite(scores).all():
         raise DataError(f"RadEval's {scorer} gave no score for some answers. Leave it out.")
     rows[answered, 0::2], rows[answered, 1::2] = scores, 1.0

@@ -40,7 +40,7 @@ def _best_of_references(score: Callable[[str, str], float]) -> Callable[[str, st
     @wraps(score)
     def best(prediction: str, reference: str) -> float:
         right = [reference] if prediction.strip() == reference.strip() else reference_answers(reference)
-        return max(score(prediction, each) for each in right)
+        return max(score(prediction, reference) for reference in right)
 
     return best
 
@@ -56,7 +56,9 @@ def exact_match(prediction: str, reference: str) -> float:
 
 def simplify(text: str) -> str:
     """A text without what is rarely meant: `normalise`, lower case, no punctuation, one blank between words."""
-    characters = (" " if unicodedata.category(each)[0] in "PSZ" else each for each in normalise(text).lower())
+    characters = (
+        " " if unicodedata.category(character)[0] in "PSZ" else character for character in normalise(text).lower()
+    )
     return " ".join("".join(characters).split())
 
 
@@ -72,8 +74,8 @@ def contains(prediction: str, reference: str) -> float:
 
     An answer that names everything contains every reference: look at the answer's length too.
     """
-    wanted = simplify(reference)
-    return float(bool(wanted) and re.search(as_words(wanted), simplify(prediction)) is not None)
+    expected = simplify(reference)
+    return float(bool(expected) and re.search(as_words(expected), simplify(prediction)) is not None)
 
 
 _LETTER = r"[^\W\u2e80-\U0010ffff]"
@@ -125,8 +127,8 @@ def common_length(first: Sequence[str], second: Sequence[str]) -> int:
     Source: Hyyrö 2004, "Bit-parallel LCS-length computation revisited".
     """
     places: dict[str, int] = {}
-    for place, token in enumerate(first):
-        places[token] = places.get(token, 0) | 1 << place
+    for index, token in enumerate(first):
+        places[token] = places.get(token, 0) | 1 << index
     everything = row = (1 << len(first)) - 1
     for token in second:
         matches = row & places.get(token, 0)
@@ -142,7 +144,7 @@ def _rouge_l(prediction: Sequence[str], reference: Sequence[str]) -> float:
     return 2 * precision * recall / (precision + recall) if common else 0.0
 
 
-@lru_cache(20_000)  # every slice asks again
+@lru_cache(20_000)  # used by every slice
 @_best_of_references
 def rouge_l_characters(prediction: str, reference: str) -> float:
     """ROUGE-L on characters: the F1 of the longest common subsequence, from 0.0 to 1.0.
@@ -190,12 +192,12 @@ def bleu_rows(records: Sequence[Prediction], tokens: Tokens) -> Rows:
     """The counts that BLEU is made of: (length, reference length, 4 matches, 4 totals), shape (n, 10)."""
     rows = np.zeros((len(records), 2 + 2 * ORDERS))
     for row, record in zip(rows, records, strict=True):
-        given, wanted = tokens(record.prediction), tokens(record.reference)
-        row[:2] = len(given), len(wanted)
-        for order, (found, true) in enumerate(
-            zip(count_ngrams(given, ORDERS), count_ngrams(wanted, ORDERS), strict=True)
+        hypothesis, reference = tokens(record.prediction), tokens(record.reference)
+        row[:2] = len(hypothesis), len(reference)
+        for order, (ngram, true) in enumerate(
+            zip(count_ngrams(hypothesis, ORDERS), count_ngrams(reference, ORDERS), strict=True)
         ):
-            row[2 + order], row[2 + ORDERS + order] = _shared(found, true), found.total()
+            row[2 + order], row[2 + ORDERS + order] = _shared(ngram, true), ngram.total()
     return rows
 
 
@@ -208,12 +210,12 @@ def bleu_statistic(sums: Rows) -> Rows:
     Source: Papineni et al. 2002, "BLEU: a method for automatic evaluation of machine translation"; Post 2018, "A call
     for clarity in reporting BLEU scores".
     """
-    length, wanted = sums[..., 0], sums[..., 1]
+    length, reference_length = sums[..., 0], sums[..., 1]
     matches, totals = sums[..., 2 : 2 + ORDERS], sums[..., 2 + ORDERS :]
     with np.errstate(divide="ignore", invalid="ignore"):
         halvings = np.cumsum(matches == 0, axis=-1)
         precisions = np.where(matches > 0, matches, 0.5**halvings) / totals
-        brevity = np.minimum(0.0, 1 - wanted / length)
+        brevity = np.minimum(0.0, 1 - reference_length / length)
         scores = np.exp(brevity + np.log(precisions).mean(axis=-1))
     return np.asarray(np.where((matches.sum(axis=-1) > 0) & (totals.min(axis=-1) > 0), scores, 0.0))
 
@@ -237,10 +239,10 @@ def chrf_rows(records: Sequence[Prediction]) -> Rows:
     """The counts that chrF is made of: for 6 orders (n-grams, reference n-grams, matches), shape (n, 18)."""
     rows = np.zeros((len(records), 3 * CHRF_ORDERS))
     for row, record in zip(rows, records, strict=True):
-        given, wanted = ("".join(text.split()) for text in (record.prediction, record.reference))
-        counts = zip(count_ngrams(given, CHRF_ORDERS), count_ngrams(wanted, CHRF_ORDERS), strict=True)
-        for order, (found, true) in enumerate(counts):
-            row[3 * order : 3 * order + 3] = found.total() if true else 0, true.total(), _shared(found, true)
+        hypothesis, reference = ("".join(text.split()) for text in (record.prediction, record.reference))
+        counts = zip(count_ngrams(hypothesis, CHRF_ORDERS), count_ngrams(reference, CHRF_ORDERS), strict=True)
+        for order, (count, true) in enumerate(counts):
+            row[3 * order : 3 * order + 3] = count.total() if true else 0, true.total(), _shared(count, true)
     return rows
 
 
@@ -250,12 +252,12 @@ def chrf_statistic(sums: Rows) -> Rows:
     Source: Popović 2015, "chrF: character n-gram F-score for automatic MT evaluation"; orders without n-grams are left
     out, as sacrebleu does.
     """
-    given, wanted, matches = sums[..., 0::3], sums[..., 1::3], sums[..., 2::3]
+    answers, references, matches = sums[..., 0::3], sums[..., 1::3], sums[..., 2::3]
     with np.errstate(divide="ignore", invalid="ignore"):
-        counted = (given > 0) & (wanted > 0)
+        counted = (answers > 0) & (references > 0)
         orders = counted.sum(axis=-1)
-        precision = np.where(counted, matches / given, 0.0).sum(axis=-1) / orders
-        recall = np.where(counted, matches / wanted, 0.0).sum(axis=-1) / orders
+        precision = np.where(counted, matches / answers, 0.0).sum(axis=-1) / orders
+        recall = np.where(counted, matches / references, 0.0).sum(axis=-1) / orders
         scores = 5 * precision * recall / (4 * precision + recall)
     return np.asarray(np.nan_to_num(scores, nan=0.0))
 
@@ -283,9 +285,9 @@ def cider_d(
     Source: Vedantam et al. 2015, "CIDEr: consensus-based image description evaluation"; the variant that
     tylin/coco-caption:pycocoevalcap/cider/cider_scorer.py computes, its length being the number of 2-grams.
     """
-    given, wanted = ([count_ngrams(tokens, ORDERS) for tokens in texts] for texts in (predictions, references))
+    hypotheses, truths = ([count_ngrams(tokens, ORDERS) for tokens in texts] for texts in (predictions, references))
     frequency: Counter[tuple[str, ...]] = Counter()
-    for counts in wanted:
+    for counts in truths:
         frequency.update(ngram for order in counts for ngram in order)
     largest = math.log(len(references)) if references else 0.0
     rarity = {ngram: largest - math.log(times) for ngram, times in frequency.items()}
@@ -294,15 +296,15 @@ def cider_d(
         return {ngram: times * rarity.get(ngram, largest) for ngram, times in counts.items()}
 
     scores = []
-    for found, true in zip(given, wanted, strict=True):
-        penalty = math.exp(-((found[1].total() - true[1].total()) ** 2) / (2 * sigma**2))
+    for hypothesis, true in zip(hypotheses, truths, strict=True):
+        penalty = math.exp(-((hypothesis[1].total() - true[1].total()) ** 2) / (2 * sigma**2))
         cosines = 0.0
         for order in range(ORDERS):
-            first, second = weigh(found[order]), weigh(true[order])
-            norm = math.sqrt(sum(each**2 for each in first.values()) * sum(each**2 for each in second.values()))
+            first, second = weigh(hypothesis[order]), weigh(true[order])
+            norm = math.sqrt(sum(weight**2 for weight in first.values()) * sum(weight**2 for weight in second.values()))
             if norm:
                 shared = sum(
-                    min(each, second[ngram]) * second[ngram] for ngram, each in first.items() if ngram in second
+                    min(value, second[ngram]) * second[ngram] for ngram, value in first.items() if ngram in second
                 )
                 cosines += shared / norm
         scores.append(10 * penalty * cosines / ORDERS)
@@ -310,8 +312,11 @@ def cider_d(
 
 
 def _cider_rows(records: Sequence[Prediction]) -> Rows:
-    given, wanted = [words(each.prediction) for each in records], [words(each.reference) for each in records]
-    return np.stack([np.array(cider_d(given, wanted)), np.ones(len(records))], axis=1)
+    hypotheses, truths = (
+        [words(record.prediction) for record in records],
+        [words(record.reference) for record in records],
+    )
+    return np.stack([np.array(cider_d(hypotheses, truths)), np.ones(len(records))], axis=1)
 
 
 # --- METEOR ----------------------------------------------------------------------------------------------------------
@@ -341,10 +346,10 @@ def meteor(prediction: str, reference: str) -> float:
     Source: Banerjee & Lavie 2005, "METEOR: an automatic metric for MT evaluation", as nltk computes it. METEOR 1.5, the
     Java program of coco-caption, weighs otherwise and knows synonyms, so its scores cannot be compared with these.
     """
-    given, wanted = words(prediction), words(reference)
-    if not given or not wanted:
+    hypothesis, truth = words(prediction), words(reference)
+    if not hypothesis or not truth:
         return 0.0
-    return float(_meteor()(wanted, given, wordnet=_NoSynonyms()))
+    return float(_meteor()(truth, hypothesis, wordnet=_NoSynonyms()))
 
 
 # --- the metrics -----------------------------------------------------------------------------------------------------
@@ -358,7 +363,7 @@ def answer_length(prediction: str, reference: str) -> float:
 def length_ratio_rows(records: Sequence[Prediction]) -> Rows:
     """(characters of the answer, characters of the reference), without blanks, shape (n, 2)."""
     return np.array(
-        [[len(characters(each.prediction)), len(characters(each.reference))] for each in records], dtype=float
+        [[len(characters(record.prediction)), len(characters(record.reference))] for record in records], dtype=float
     )
 
 

@@ -1,4 +1,4 @@
-"""What all of statistics rests on: rows of additive numbers, sums by group, Student and the binomial.
+"""Shared parts of the statistics: rows of additive numbers, sums by group, Student's t and the binomial.
 
 SciPy is imported where it is first needed: it takes 0.3 s, and nothing that only reads a config computes.
 """
@@ -36,11 +36,11 @@ def student_quantile(level: float, degrees: float) -> float:
 
 
 def binomial_below(successes: ArrayLike, n: ArrayLike, share: float) -> NDArray[np.float64]:
-    """The chance of at most so many successes in n; 0 below 0 successes."""
+    """The probability of at most `successes` in n; 0 below 0 successes."""
     from scipy.special import bdtr
 
-    wanted = np.asarray(successes, dtype=np.float64)
-    return np.where(wanted < 0, 0.0, bdtr(np.maximum(wanted, 0), n, share))
+    requested = np.asarray(successes, dtype=np.float64)
+    return np.where(requested < 0, 0.0, bdtr(np.maximum(requested, 0), n, share))
 
 
 def binomial(n: int, share: float) -> NDArray[np.float64]:

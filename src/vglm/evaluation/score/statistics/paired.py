@@ -1,4 +1,4 @@
-"""Two arms on the same samples: the difference, its interval, tests, and what such a test set can find."""
+"""Two arms on the same samples: the difference, its interval, tests and power."""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
@@ -86,7 +86,9 @@ class PairedComparison:
         """JSON-able; what is not finite becomes None."""
         names = [name for name in self.__slots__ if name not in ("interval", "flips")]
         values: dict[str, Any] = {name: getattr(self, name) for name in names}
-        values = {name: as_plain(each) if isinstance(each, Message) else finite(each) for name, each in values.items()}
+        values = {
+            name: as_plain(value) if isinstance(value, Message) else finite(value) for name, value in values.items()
+        }
         ends = [finite(end) for end in self.interval]
         flips = None if self.flips is None else {name: list(getattr(self.flips, name)) for name in Flips.__slots__}
         return {**values, "interval": ends, "flips": flips, "power_line": as_plain(self.power_line)}
@@ -140,7 +142,9 @@ def compare_paired(
     first, both = by_group(old, groups, statistic)
     second, _ = by_group(new, groups, statistic)
     arms = _Arms(first, second, both, len(old))
-    singles = [each for each in (single_scores(old, statistic), single_scores(new, statistic)) if each is not None]
+    singles = [
+        scores for scores in (single_scores(old, statistic), single_scores(new, statistic)) if scores is not None
+    ]
     flips = find_flips(*singles) if len(singles) == 2 and all(map(is_right_or_wrong, singles)) else None
     if bound is None:
         scores = np.asarray(arms.scores) if statistic is not None else np.concatenate([old, new])
@@ -206,7 +210,7 @@ def _of_shares(arms: _Arms, bound: float, confidence: float, resamples: int, see
     if arms.count < 2:
         interval = Interval(math.nan, math.nan)
     p_values = _exchange(arms.first, arms.second, arms.statistic, resamples, seed)
-    exact, mid = (each if math.isnan(each) else float(np.fmax(each, guard.tail)) for each in p_values)
+    exact, mid = (value if math.isnan(value) else float(np.fmax(value, guard.tail)) for value in p_values)
     by = "" if arms.count == arms.samples else "_groups"
     return {
         "interval": interval,
@@ -292,9 +296,9 @@ def _exchange(
             exchanges = (np.arange(draws)[:, None] >> np.arange(count)) & 1
         else:
             exchanges = generator.integers(2, size=(min(step, draws - start), count))
-        found = difference(exchanges.astype(np.float64))
-        extreme += int(np.sum(~(found < observed - slack)))
-        equal += int(np.sum(np.abs(found - observed) <= slack))
+        exchanged = difference(exchanges.astype(np.float64))
+        extreme += int(np.sum(~(exchanged < observed - slack)))
+        equal += int(np.sum(np.abs(exchanged - observed) <= slack))
     if not is_complete:  # what was observed is one of the exchanges
         extreme, equal, draws = extreme + 1, equal + 1, draws + 1
     if equal == draws:  # no exchange makes a difference

@@ -1,4 +1,4 @@
-"""What a test set can show: the smallest true difference that is found in most cases."""
+"""Statistical power: the smallest true difference that a test set detects in most cases."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What tuning cost elsewhere: a verdict against a budget, and what was forgotten and learned, both counted."""
+"""Forgetting on the retention set: non-inferiority against a budget, and gross counts of forgotten and learned."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass

@@ -81,7 +81,7 @@ def over_seeds(
         seeds * float(np.sum((by_sample - mean) ** 2)) / (count - 1),
         float(np.sum(residual**2)) / ((seeds - 1) * (count - 1)),
     )
-    quantiles = [student_quantile(upper_level(confidence), each - 1) for each in (seeds, count)]
+    quantiles = [student_quantile(upper_level(confidence), n - 1) for n in (seeds, count)]
     between = max(0.0, squares[0] - squares[2])
     half = math.sqrt((quantiles[0] ** 2 * between + quantiles[1] ** 2 * squares[1]) / (seeds * count))
     seed_half = quantiles[0] * float(np.std(scores, ddof=1)) / math.sqrt(seeds)
@@ -127,7 +127,7 @@ def compare_seeds(
 
     The squared half-width is that of Student's interval over the seeds (their differences where they are paired, else
     Welch's) plus that over the samples. What seed and sample do together is counted in both, so the interval is rather
-    too wide. Two methods that are equal, with a standard deviation of 8 points between seeds, are told apart in
+    too wide. Two methods that are equal, with a standard deviation of 8 points between seeds, are found different in
     0.5 to 4 % of the cases, with 2 seeds as with 5 (`python benchmarks/statistical_tests.py`).
 
     Args:
@@ -151,7 +151,7 @@ def compare_seeds(
     if is_paired:
         variance, degrees = _seed_variance(values[1] - values[0])
     else:
-        parts = [_seed_variance(each) for each in values]
+        parts = [_seed_variance(value) for value in values]
         variance = sum(part[0] for part in parts)
         squares = sum(part[0] ** 2 / part[1] for part in parts)
         degrees = variance**2 / squares if squares else 1.0
@@ -172,7 +172,7 @@ def _shares(rows: ArrayLike, groups: Sequence[Hashable] | None, statistic: Stati
         [pseudo_values(*by_group(seed, groups, statistic if table.ndim == 3 else None)) for seed in table]
     )
     if values.shape[1] < 2:
-        raise ValueError("two groups or more are needed to tell seeds from samples.")
+        raise ValueError("two groups or more are needed to separate seeds from samples.")
     return values
 
 

@@ -1,4 +1,4 @@
-"""How well the people agree who wrote several references to each question, and the ceiling that sets."""
+"""Agreement among the people who wrote several references to each question: a ceiling for any score."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,47 +13,59 @@ say = section_texts(__file__)
 
 def show(scored: Scored) -> Mapping[str, Any] | None:
     """People and both arms by one metric; None where no question of the main split has several references."""
-    found = _measure(scored)
-    return None if found is None else {"agreement": _table(found, scored), "about": _about(found)}
+    agreement = scored.once(_measure)
+    return None if agreement is None else {"agreement": _table(agreement, scored), "about": _about(agreement)}
 
 
 def lines(scored: Scored) -> list[Line]:
     """What the people score against one another."""
-    found = _measure(scored)
-    if found is None:
+    agreement = scored.once(_measure)
+    if agreement is None:
         return []
-    score = fmt.value(found.people.value, found.metric)
-    return [Line(say("line", n=found.n, metric=fmt.in_sentence(found.metric), score=score), "note")]
+    score = fmt.value(agreement.people.value, agreement.metric)
+    return [Line(say("line", n=agreement.n, metric=fmt.in_sentence(agreement.metric), score=score), "note")]
 
 
 def record(scored: Scored) -> Mapping[str, Any]:
     """The share of equal pairs of each sample, and the people's score."""
-    found = _measure(scored)
-    if found is None:
+    agreement = scored.once(_measure)
+    if agreement is None:
         return {}
-    people = {"metric": found.metric.name, **found.people.as_dict()}
-    return {"agreement": {"mean": found.mean, "people": people, "samples": found.by_sample}}
+    people = {"metric": agreement.metric.name, **agreement.people.as_dict()}
+    return {
+        "agreement": {
+            "mean": agreement.mean,
+            "alpha": agreement.alpha,
+            "people": people,
+            "samples": agreement.by_sample,
+        }
+    }
 
 
 def _measure(scored: Scored) -> Agreement | None:
     return measure_agreement(scored.comparison.splits[scored.comparison.main])
 
 
-def _about(found: Agreement) -> Any:
+def _about(agreement: Agreement) -> Any:
     return say(
         "about",
-        n=found.n,
-        references=f"{found.references:.1f}",
-        agreement=fmt.percent(found.mean),
-        unanimous=found.unanimous,
-        disputed=found.disputed,
+        n=agreement.n,
+        references=f"{agreement.references:.1f}",
+        agreement=fmt.percent(agreement.mean),
+        alpha=fmt.NONE if agreement.alpha is None else f"{agreement.alpha:.2f}",
+        unanimous=agreement.unanimous,
+        disputed=agreement.disputed,
     )
 
 
-def _table(found: Agreement, scored: Scored) -> Table:
+def _table(agreement: Agreement, scored: Scored) -> Table:
     names = [say("people"), fmt.arm(scored.comparison.baseline), fmt.arm(scored.comparison.candidate)]
     rows = [
-        [name, fmt.value(score.value, found.metric), fmt.span(score.interval) if found.metric.is_share else fmt.NONE]
-        for name, score in zip(names, (found.people, *found.arms), strict=True)
+        [
+            name,
+            fmt.value(score.value, agreement.metric),
+            fmt.span(score.interval) if agreement.metric.is_share else fmt.NONE,
+        ]
+        for name, score in zip(names, (agreement.people, *agreement.arms), strict=True)
     ]
-    return Table([say("who"), fmt.title(found.metric), say("interval")], rows, styles=("", "strong"))
+    return Table([say("who"), fmt.title(agreement.metric), say("interval")], rows, styles=("", "strong"))

@@ -95,7 +95,7 @@ def _changed(comparison: Comparison) -> list[Pair]:
     """Samples whose answers changed, one draw of each."""
     changed: dict[tuple[str, str], Pair] = {}
     for part in comparison.splits.values():
-        for pair in part.asked:
+        for pair in part.all_pairs:
             if pair.is_changed:
                 changed.setdefault(pair.sample, pair)
     return list(changed.values())
@@ -205,14 +205,14 @@ def _rows(comparison: Comparison, split: str, images: _Images | None = None) -> 
     part, index, fields = comparison.splits[split], [*comparison.splits].index(split), _fields(comparison)
     study = {pair.candidate.id: name for name, some in part.slices.get("study", {}).items() for pair in some.pairs}
     rows = []
-    for pair, *more in _ordered(part.asked):
+    for pair, *more in _ordered(part.all_pairs):
         record, other = pair.candidate, pair.baseline
         values = slice_values(record) | ({"study": study[record.id]} if record.id in study else {})
         row = [index, record.id, record.question, record.reference, *_draw(pair), int(record.language == "en")]
         row += [images and images.index(record.image_sha256)]
         row += [images and images.index(other.image_sha256) if other.image_sha256 != record.image_sha256 else None]
         row += [record.history, record.image or record.id, [values.get(name, "") for name in fields]]
-        rows.append([*row, *([[_draw(each) for each in more]] if more else [])])
+        rows.append([*row, *([[_draw(pair) for pair in more]] if more else [])])
     return rows
 
 
@@ -227,5 +227,5 @@ def _ordered(pairs: Sequence[Pair]) -> list[list[Pair]]:
     samples: dict[str, list[Pair]] = {}
     for pair in pairs:
         samples.setdefault(pair.candidate.id, []).append(pair)
-    draws = [sorted(each, key=lambda pair: pair.candidate.draw) for each in samples.values()]
-    return sorted(draws, key=lambda each: min((RANKS[pair.right], not pair.is_changed) for pair in each))
+    draws = [sorted(sample, key=lambda pair: pair.candidate.draw) for sample in samples.values()]
+    return sorted(draws, key=lambda draw: min((RANKS[pair.right], not pair.is_changed) for pair in draw))

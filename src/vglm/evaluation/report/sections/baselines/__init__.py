@@ -1,4 +1,4 @@
-"""Both arms among simple rules."""
+"""Both arms beside the baselines."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,8 +16,13 @@ Bar = tuple[Text, Text, float, str, str, Text | None]
 
 def show(scored: Scored) -> Mapping[str, Any]:
     """The bars, best first."""
-    found, main = scored.comparison.verdict, scored.comparison.splits[scored.comparison.main]
-    return {"bars": _bars(scored), "metric": found.metric, "n": found.result.n, "is_all": found.result.n == main.n}
+    verdict, main = scored.comparison.verdict, scored.comparison.splits[scored.comparison.main]
+    return {
+        "bars": _bars(scored),
+        "metric": verdict.metric,
+        "n": verdict.result.n,
+        "is_all": verdict.result.n == main.n,
+    }
 
 
 def record(scored: Scored) -> Mapping[str, Any]:
@@ -43,10 +48,10 @@ def _arms(scored: Scored) -> list[Bar]:
     comparison, evaluation = scored.comparison, scored.evaluation
     result, metric = comparison.splits[comparison.main].primary, comparison.verdict.metric  # of all that rules answer
     arms = [(evaluation.baseline, result.before, "before"), (evaluation.candidate, result.after, "after")]
-    spans = [span(comparison.arm_intervals[each.label]) for each, *_ in arms]
+    spans = [span(comparison.arm_intervals[arm.label]) for arm, *_ in arms]
     return [
-        (arm(each.label), translate(each.meaning), score, value(score, metric), kind, interval)
-        for (each, score, kind), interval in zip(arms, spans, strict=True)
+        (arm(described.label), translate(described.meaning), score, value(score, metric), kind, interval)
+        for (described, score, kind), interval in zip(arms, spans, strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""How sure each arm is of its choices, by likelihood, against how often they are right."""
+"""Calibration: each arm's confidence in its choices, by likelihood, against how often they are right."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What became of the answers: in content, or in their wording only."""
+"""Answers that changed: in content, or in wording only."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,7 +27,7 @@ def lines(scored: Scored) -> list[Line]:
     """How much of what came to the reference's wording, or left it, is no change of content."""
     if scored.evaluation.purpose != "tuning":
         return []
-    found = []
+    counted = []
     for name, part in scored.comparison.splits.items():
         values = {"split": fmt.split_title(name), "metric": fmt.in_sentence(part.decisive), "total": len(part.pairs)}
         keys: dict[Change, str] = {
@@ -35,8 +35,8 @@ def lines(scored: Scored) -> list[Line]:
             "right now, other wording": "worded_otherwise",
             "punctuation only": "punctuation",
         }
-        found += [Line(say(key, n=part.changes[each], **values)) for each, key in keys.items() if part.changes[each]]
-    return found
+        counted += [Line(say(key, n=part.changes[name], **values)) for name, key in keys.items() if part.changes[name]]
+    return counted
 
 
 def printed(scored: Scored) -> list[Line | Table]:
@@ -59,19 +59,19 @@ def record(scored: Scored) -> Mapping[str, Any]:
 
 
 def _is_by_form(part: Summary) -> bool:
-    """Whether nothing but the wording tells right from wrong."""
+    """Whether the decisive metric judges the wording alone (exact match)."""
     return part.decisive is EXACT_MATCH
 
 
 def _table(comparison: Comparison) -> Table:
     parts = comparison.splits
     rows: list[list[Cell]] = [
-        [say.name("change", name), *(_count(each, name) for each in parts.values())] for name in CHANGES
+        [say.name("change", name), *(_count(part, name) for part in parts.values())] for name in CHANGES
     ]
     header = [say("answers"), *map(fmt.split_title, parts)]
     return Table(header, rows, title=say("title"), styles=("", *["strong"] * len(parts)))
 
 
 def _count(part: Summary, name: Change) -> str | Text:
-    """How many; a dash where wording cannot be told from content."""
+    """How many; a dash where wording and content cannot be separated."""
     return NONE if _is_by_form(part) and name in _OF_WORDING else f"{part.changes[name]:,}"

@@ -42,4 +42,4 @@ def _event(event: EvaluationEvent) -> Message:
 
 
 def _listed(values: Mapping[str, Any]) -> Text:
-    return Text.of(", ".join(f"{name} {each}" for name, each in values.items()))
+    return Text.of(", ".join(f"{name} {value}" for name, value in values.items()))

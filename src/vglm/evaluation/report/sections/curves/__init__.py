@@ -16,7 +16,7 @@ __all__ = ["describe_curves", "files", "lines", "plots", "read_curves", "record"
 
 def show(scored: Scored) -> Mapping[str, Any] | None:
     """The plots with their numbers; None where the training left nothing to draw or to say."""
-    curves = read_curves(scored.folder)
+    curves = scored.once(_read)
     if curves is None or not (plots(curves) or describe_curves(curves)):
         return None
     chosen = None
@@ -28,7 +28,7 @@ def show(scored: Scored) -> Mapping[str, Any] | None:
 
 def lines(scored: Scored) -> list[Line]:
     """What the curves show."""
-    curves = read_curves(scored.folder)
+    curves = scored.once(_read)
     return [] if curves is None else describe_curves(curves)
 
 
@@ -39,20 +39,24 @@ def record(scored: Scored) -> Mapping[str, Any]:
 
 def files(scored: Scored) -> Mapping[str, str]:
     """All plots as a file for slides and papers."""
-    curves = read_curves(scored.folder)
+    curves = scored.once(_read)
     drawn = "" if curves is None else as_file(curves, scored.evaluation.title)
     return {"curves.svg": drawn} if drawn else {}
 
 
+def _read(scored: Scored) -> Curves | None:
+    return read_curves(scored.folder)
+
+
 def describe_curves(curves: Curves) -> list[Line]:
     """What the curves show; `worse` is what must not be overlooked."""
-    found: list[Line] = []
+    lines: list[Line] = []
     if broken := [step for step, loss in curves.learning if math.isnan(loss)]:
-        found.append(Line(say("loss_broken", n=f"{len(broken):,}", total=f"{len(curves.learning):,}"), "worse"))
+        lines.append(Line(say("loss_broken", n=f"{len(broken):,}", total=f"{len(curves.learning):,}"), "worse"))
     point = curves.result
     if point is None or not curves.forgetting:
-        return found
-    found.append(_result(curves, point))
+        return lines
+    lines.append(_result(curves, point))
     worst = max(curves.forgetting, key=curves.loss)
     if curves.is_forgetful(worst) and not curves.is_forgetful(point):
         about = {
@@ -60,12 +64,12 @@ def describe_curves(curves: Curves) -> list[Line]:
             "after": f"{percent(worst.retention)}%",
             "loss": f"{curves.loss(worst):.1f}",
         }
-        found.append(Line(say("curve_other", **about), "worse"))
+        lines.append(Line(say("curve_other", **about), "worse"))
     if curves.domain_split == "train":
-        found.append(Line(say("curve_memorised")))
+        lines.append(Line(say("curve_memorised")))
     if curves.stopped_early:
-        found.append(Line(say("curve_stopped")))
-    return found
+        lines.append(Line(say("curve_stopped")))
+    return lines
 
 
 def _result(curves: Curves, point: Checkpoint) -> Line:

@@ -17,7 +17,7 @@ from vglm.text.prompt import Language
 
 say = section_texts(__file__)
 MAX_TABLE_ROWS = 200
-"""Of more logged steps, so many are in the table under the plot, evenly; the plot has them all."""
+"""Of more logged steps, this many are in the table under the plot, evenly; the plot has them all."""
 WIDTH, HEIGHT = 520, 320
 LEFT, RIGHT, TOP, BOTTOM = 58, 18, 18, 50
 
@@ -60,12 +60,12 @@ class Plot:
 
 def plots(curves: Curves) -> list[Plot]:
     """The plots for which there are numbers: loss, scores over steps, gain against loss."""
-    found = []
+    drawn = []
     if any(not math.isnan(loss) for _, loss in curves.learning):
-        found.append(_learning(curves))
+        drawn.append(_learning(curves))
     if len(curves.forgetting) > 1:
-        found = [_path(curves), _scores(curves), *found]
-    return found
+        drawn = [_path(curves), _scores(curves), *drawn]
+    return drawn
 
 
 def as_file(curves: Curves, title: str) -> str:
@@ -77,13 +77,13 @@ def as_file(curves: Curves, title: str) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
         ' font-family="system-ui, sans-serif">',
-        f"<title>{escape(title)}</title><desc>{escape(' '.join(each.about.en for each in drawn))}</desc>",
+        f"<title>{escape(title)}</title><desc>{escape(' '.join(plot.about.en for plot in drawn))}</desc>",
         f"<style>{FILE_STYLE}</style>",
         f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
         f'<text x="14" y="26" class="head">{escape(title)}</text>',
     ]
-    for place, plot in enumerate(drawn):
-        top = 40 + place * (HEIGHT + 34)
+    for index, plot in enumerate(drawn):
+        top = 40 + index * (HEIGHT + 34)
         parts.append(f'<text x="14" y="{top + 18}" class="head">{escape(plot.title.en)}</text>')
         parts.append(f'<g transform="translate(0 {top + 24})">{plot.shapes("en")}</g>')
     return "\n".join([*parts, "</svg>"]) + "\n"
@@ -120,8 +120,8 @@ def _learning(curves: Curves) -> Plot:
         return "".join(parts)
 
     count = len(curves.learning)
-    kept = min(count, MAX_TABLE_ROWS)
-    shown = [curves.learning[round(place * (count - 1) / max(1, kept - 1))] for place in range(kept)]
+    rows_kept = min(count, MAX_TABLE_ROWS)
+    shown = [curves.learning[round(index * (count - 1) / max(1, rows_kept - 1))] for index in range(rows_kept)]
     rows = [(f"{step:,}", "–" if math.isnan(loss) else f"{loss:.4g}") for step, loss in shown]
     values = {"n": f"{count:,}", "first": f"{losses[0]:.3g}", "last": f"{losses[-1]:.3g}"}
     return Plot(
@@ -131,7 +131,7 @@ def _learning(curves: Curves) -> Plot:
         shapes,
         (say("step"), say("loss")),
         rows,
-        say("thinned", shown=kept, n=count) if kept < count else None,
+        say("thinned", shown=rows_kept, n=count) if rows_kept < count else None,
     )
 
 
@@ -146,15 +146,15 @@ def _scores(curves: Curves) -> Plot:
     def shapes(language: Language | None) -> str:
         parts = [axes.frame(say("step"), title if title == other else say("score"), language)]
         ends = []
-        for place, (name, kind, label) in enumerate(columns):
-            values = [(each.step, getattr(each, name), getattr(each, f"{name}_n")) for each in curves.forgetting]
+        for index, (name, kind, label) in enumerate(columns):
+            values = [(point.step, getattr(point, name), getattr(point, f"{name}_n")) for point in curves.forgetting]
             for step, score, n in values:
-                x, (low, high) = axes.across(step) + 2 * place, (axes.up(end) for end in interval(score, n))
+                x, (low, high) = axes.across(step) + 2 * index, (axes.up(end) for end in interval(score, n))
                 css = f"whisker{kind.replace(' dashed', '')}"
                 parts.append(f'<line class="{css}" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>')
                 dot = f"dot{kind.replace(' dashed', '')}"
                 parts.append(f'<circle class="{dot}" r="3.5" cx="{x:.1f}" cy="{axes.up(score):.1f}"/>')
-            points = " ".join(f"{axes.across(step) + 2 * place:.1f},{axes.up(score):.1f}" for step, score, _ in values)
+            points = " ".join(f"{axes.across(step) + 2 * index:.1f},{axes.up(score):.1f}" for step, score, _ in values)
             parts.append(f'<polyline class="line{kind}" points="{points}"/>')
             ends.append((axes.up(values[-1][1]), label, "bad" if kind else "mark"))
         (one, _, _), (two, _, _) = ends
@@ -171,22 +171,22 @@ def _scores(curves: Curves) -> Plot:
     domain_title = split_title(curves.domain_split)
     header: tuple[Text, ...] = (say("step"), domain_title, Text.of("n"), split_title("retention"), Text.of("n"))
     rows: list[tuple[str, ...]] = [
-        (f"{each.step:,}", *_share(each.domain, each.domain_n), *_share(each.retention, each.retention_n))
-        for each in curves.forgetting
+        (f"{point.step:,}", *_share(point.domain, point.domain_n), *_share(point.retention, point.retention_n))
+        for point in curves.forgetting
     ]
-    if curves.metric != EXACT_MATCH.name and any(each.domain_exact_match is not None for each in curves.forgetting):
+    if curves.metric != EXACT_MATCH.name and any(point.domain_exact_match is not None for point in curves.forgetting):
         header = (*header, say("domain_by", split=domain_title, metric=_metric(EXACT_MATCH.name)))
-        exact = [each.domain_exact_match for each in curves.forgetting]
+        exact = [point.domain_exact_match for point in curves.forgetting]
         rows = [
-            (*row, "–" if score is None else _share(score, each.domain_n)[0])
-            for row, score, each in zip(rows, exact, curves.forgetting, strict=True)
+            (*row, "–" if score is None else _share(score, point.domain_n)[0])
+            for row, score, point in zip(rows, exact, curves.forgetting, strict=True)
         ]
     return Plot("plot-scores", say("scores_curve_title"), about, shapes, header, rows)
 
 
 def _path(curves: Curves) -> Plot:
     budget = curves.budget_points
-    points = [(curves.loss(each), curves.gain(each), each) for each in curves.forgetting]
+    points = [(curves.loss(point), curves.gain(point), point) for point in curves.forgetting]
     losses, gains = [loss for loss, _, _ in points], [gain for _, gain, _ in points]
     right = max(*losses, 5.0, 1.2 * (budget or 0))
     axes = _Axes((min(*losses, 0.0) - 0.03 * right, 1.08 * right), (min(*gains, 0.0), 1.06 * max(*gains, 5.0)))
@@ -202,24 +202,24 @@ def _path(curves: Curves) -> Plot:
             label = say("budget_label", budget=f"{budget:g}")
             end = "end" if is_left else "start"
             parts.append(_text(x + (-6 if is_left else 6), HEIGHT - BOTTOM - 8, label, language, end, "bad"))
-        at = [(axes.across(loss), axes.up(gain), each) for loss, gain, each in points]
-        for (x1, y1, _), (x2, y2, each) in pairwise(at):
-            kind = " lost" if curves.is_forgetful(each) else ""
+        at = [(axes.across(loss), axes.up(gain), point) for loss, gain, point in points]
+        for (x1, y1, _), (x2, y2, point) in pairwise(at):
+            kind = " lost" if curves.is_forgetful(point) else ""
             parts.append(f'<line class="line{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>')
         result = curves.result
-        for x, y, each in at:
-            kind = " lost" if curves.is_forgetful(each) else ""
+        for x, y, point in at:
+            kind = " lost" if curves.is_forgetful(point) else ""
             parts.append(f'<circle class="dot{kind}" r="4.5" cx="{x:.1f}" cy="{y:.1f}"/>')
-            if curves.chosen_step is not None and each == result:
+            if curves.chosen_step is not None and point == result:
                 parts.append(f'<circle class="chosen" r="8.5" cx="{x:.1f}" cy="{y:.1f}"/>')
         first = [row for row in at if row[2] is result] + [at[0], at[-1]]
         taken: list[tuple[float, float]] = []
-        for x, y, each in [*first, *at]:
+        for x, y, point in [*first, *at]:
             if any(abs(x - left) < 46 and abs(y - top) < 15 for left, top in taken):
                 continue
             taken.append((x, y))
-            is_chosen = each is result and curves.chosen_step is not None
-            step = f"{each.step:,}"
+            is_chosen = point is result and curves.chosen_step is not None
+            step = f"{point.step:,}"
             label = say("step_chosen", step=step) if is_chosen else Text.of(step)
             end, side = ("end", -11) if x > WIDTH - 120 else ("start", 11)
             below = y < TOP + 20
@@ -232,12 +232,12 @@ def _path(curves: Curves) -> Plot:
     header = (say("step"), say("domain_gain"), say("ability_lost"), Text.of(""))
     rows = [
         (
-            f"{each.step:,}",
+            f"{point.step:,}",
             signed(gain),
             signed(loss),
-            "●" if each is curves.result and curves.chosen_step is not None else "",
+            "●" if point is curves.result and curves.chosen_step is not None else "",
         )
-        for loss, gain, each in points
+        for loss, gain, point in points
     ]
     return Plot("plot-path", say("path_title"), about, shapes, header, rows)
 
@@ -253,8 +253,8 @@ def _share(score: float, n: int) -> tuple[str, str]:
 
 
 def _metric(name: str) -> Text:
-    found = ALL_METRICS.get(name)
-    return Text.of(name) if found is None else title(found)
+    metric = ALL_METRICS.get(name)
+    return Text.of(name) if metric is None else title(metric)
 
 
 def _chosen_line(axes: "_Axes", step: int, language: Language | None) -> str:
@@ -310,9 +310,9 @@ def ticks(low: float, high: float) -> list[float]:
     """About five round numbers between two."""
     rough = (high - low) / 5
     size = 10 ** math.floor(math.log10(rough))
-    step = next(size * each for each in (1, 2, 2.5, 5, 10) if size * each >= rough * 0.999)
+    step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= rough * 0.999)
     return [
-        round(step * place, 10) for place in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+        round(step * index, 10) for index in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
     ]
 
 
@@ -329,8 +329,8 @@ def _text(
     if language is not None or text.en == text.zh:
         return f'<text {place} class="{css}">{escape(text.zh if language == "zh" else text.en)}</text>'
     return "".join(
-        f'<text {place} class="{css} {name}" lang="{tag}">{escape(each)}</text>'
-        for name, tag, each in (("en", "en", text.en), ("zh", "zh-Hans", text.zh))
+        f'<text {place} class="{css} {name}" lang="{tag}">{escape(words)}</text>'
+        for name, tag, words in (("en", "en", text.en), ("zh", "zh-Hans", text.zh))
     )
 
 

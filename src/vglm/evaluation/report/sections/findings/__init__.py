@@ -69,6 +69,6 @@ def _absent(arms: Counts) -> Text | None:
 
 
 def _missed(facts: Mapping[str, Mapping[str, Any]]) -> Text | None:
-    missed = {name: each["n"] for name, each in facts.items() if each["n"] and not each["named"]}
+    missed = {name: fact["n"] for name, fact in facts.items() if fact["n"] and not fact["named"]}
     names = [say("with_n", title=_title(name), n=n) for name, n in missed.items()]
     return join(names) if names else None

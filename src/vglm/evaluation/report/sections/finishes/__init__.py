@@ -1,4 +1,4 @@
-"""How the answers of each arm end: by the model, at the limit, in an error, with nothing said, naming no class."""
+"""How the answers of each arm end: by the model, at the limit, in an error, empty, or naming no class."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ Counts = Mapping[str, Mapping[str, Mapping[str, int]]]
 
 
 def show(scored: Scored) -> Mapping[str, Any] | None:
-    """A row for each split and arm; None where nobody noted how answers end, and none is missing."""
+    """A row for each split and arm; None where no endings were recorded and no answer is missing."""
     counts = _counts(scored)
     is_known = any(ends[end] for arms in counts.values() for ends in arms.values() for end in ENDS[:-1])
     return {"ends": _table(counts), "costs": _costs_table(scored)} if is_known else None
@@ -43,26 +43,26 @@ def record(scored: Scored) -> Mapping[str, Any]:
 
 
 def _costs(scored: Scored) -> dict[str, dict[str, float | None]]:
-    """Arm -> mean number of tokens of its answers, and mean seconds; None where nobody noted them."""
+    """Arm -> mean number of tokens of its answers, and mean seconds; None where not recorded."""
     comparison = scored.comparison
-    pairs = [pair for part in comparison.splits.values() for pair in part.asked]
+    pairs = [pair for part in comparison.splits.values() for pair in part.all_pairs]
     arms = {
         comparison.baseline: [pair.baseline.tokens for pair in pairs],
         comparison.candidate: [pair.candidate.tokens for pair in pairs],
     }
-    known = {label: [each for each in tokens if each is not None] for label, tokens in arms.items()}
+    counted = {label: [token for token in tokens if token is not None] for label, tokens in arms.items()}
     return {
         label: {"tokens": fmean(tokens) if tokens else None, "seconds": read_seconds(scored.folder, label)}
-        for label, tokens in known.items()
+        for label, tokens in counted.items()
     }
 
 
 def _costs_table(scored: Scored) -> Table | None:
-    """What an answer of each arm costs; None where nobody noted it."""
+    """What an answer of each arm costs; None where not recorded."""
     rows: list[list[Cell]] = [
-        [arm(label), *(NONE if each[name] is None else f"{each[name]:.{digits}f}" for name, digits in _COSTS.items())]
-        for label, each in _costs(scored).items()
-        if any(value is not None for value in each.values())
+        [arm(label), *(NONE if cost[name] is None else f"{cost[name]:.{digits}f}" for name, digits in _COSTS.items())]
+        for label, cost in _costs(scored).items()
+        if any(value is not None for value in cost.values())
     ]
     return Table([say("arm"), *(say(f"cost.{name}") for name in _COSTS)], rows) if rows else None
 
@@ -72,8 +72,8 @@ def _counts(scored: Scored) -> Counts:
     counts: dict[str, dict[str, dict[str, int]]] = {}
     for split, part in comparison.splits.items():
         counts[split] = {
-            comparison.baseline: _ends([pair.baseline for pair in part.asked]),
-            comparison.candidate: _ends([pair.candidate for pair in part.asked]),
+            comparison.baseline: _ends([pair.baseline for pair in part.all_pairs]),
+            comparison.candidate: _ends([pair.candidate for pair in part.all_pairs]),
         }
     for label, classes in comparison.confusion.items():
         counts[comparison.main][label]["unparsed"] = classes["unparsed"]
@@ -81,8 +81,8 @@ def _counts(scored: Scored) -> Counts:
 
 
 def _ends(records: Sequence[Prediction]) -> dict[str, int]:
-    found = Counter(map(_end, records))
-    return {end: found[end] for end in ENDS}
+    ends = Counter(map(_end, records))
+    return {end: ends[end] for end in ENDS}
 
 
 def _end(record: Prediction) -> str:

@@ -45,13 +45,13 @@ def _gross(scored: Scored) -> GrossForgetting | None:
 
 def _budget(comparison: Comparison) -> Text | None:
     """Whether retention lost no more than the run's budget; None without one."""
-    found = comparison.within_budget
-    if found is None:
+    budget = comparison.within_budget
+    if budget is None:
         return None
-    low, high = (fmt.signed(100 * end) for end in found.interval)
-    loss = fmt.signed(100 * found.loss)
+    low, high = (fmt.signed(100 * end) for end in budget.interval)
+    loss = fmt.signed(100 * budget.loss)
     ends = say("range", low=low, high=high)
-    return say(f"budget.{found.finding}", points=f"{100 * found.margin:g}", loss=loss, ends=ends)
+    return say(f"budget.{budget.finding}", points=f"{100 * budget.margin:g}", loss=loss, ends=ends)
 
 
 def _span(interval: tuple[float, float], n: int) -> Text:

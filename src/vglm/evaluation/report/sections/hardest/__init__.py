@@ -20,15 +20,15 @@ def show(scored: Scored) -> Mapping[str, Any] | None:
     losses = read_losses(scored.folder)
     if not losses:
         return None
-    middle = median(each.loss for each in losses)
-    rows = [(each, f"{each.loss:.2f}", _picture(scored, each)) for each in losses[:MAX_SHOWN]]
+    middle = median(loss.loss for loss in losses)
+    rows = [(loss, f"{loss.loss:.2f}", _picture(scored, loss)) for loss in losses[:MAX_SHOWN]]
     return {"hardest": rows, "about": say("about", n=len(losses), k=len(rows), median=f"{middle:.2f}")}
 
 
 def record(scored: Scored) -> Mapping[str, Any]:
     """Sample -> loss, highest first."""
     losses = read_losses(scored.folder)
-    return {"training_loss": {each.id: each.loss for each in losses}} if losses else {}
+    return {"training_loss": {loss.id: loss.loss for loss in losses}} if losses else {}
 
 
 def _picture(scored: Scored, sample: SampleLoss) -> str | None:

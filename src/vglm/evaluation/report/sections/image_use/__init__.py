@@ -33,11 +33,16 @@ def lines(scored: Scored) -> list[Line]:
     foremost = [gain for gain in scored.comparison.gains if gain.control == scored.comparison.gains[0].control]
     metric = scored.comparison.verdict.metric
     changed = (
-        [each for each in scored.comparison.gain_changes if each.control == foremost[0].control] if foremost else []
+        [change for change in scored.comparison.gain_changes if change.control == foremost[0].control]
+        if foremost
+        else []
     )
     return [
         *(Line(_sentence(gain, metric)) for gain in foremost),
-        *(Line(_change(each, metric), "worse" if judge_change(each, metric) == "worse" else "") for each in changed),
+        *(
+            Line(_change(change, metric), "worse" if judge_change(change, metric) == "worse" else "")
+            for change in changed
+        ),
     ]
 
 
@@ -57,7 +62,7 @@ def _sentence(gain: VisualGain, metric: Metric) -> Text:
 
 
 def _gain(gain: VisualGain, metric: Metric) -> list[Cell]:
-    """The gain, its interval and p-value; dashes where the metric cannot tell."""
+    """The gain, its interval and p-value; dashes where the metric shows nothing."""
     if gain.is_at_floor(metric):
         return [say("cannot_be_told"), fmt.NONE, fmt.NONE]
     result = gain.result
@@ -86,19 +91,19 @@ def _changes(comparison: Comparison) -> Table:
     header = [say("other_image"), *arms, say("change"), say("interval"), say("p"), Text.of("n")]
     rows: list[list[Cell]] = [
         [
-            fmt.control(each.control),
-            fmt.number(each.result.before, metric),
-            fmt.number(each.result.after, metric),
-            *_told(each, metric),
-            f"{each.result.n:,}",
+            fmt.control(change.control),
+            fmt.number(change.result.before, metric),
+            fmt.number(change.result.after, metric),
+            *_change_cells(change, metric),
+            f"{change.result.n:,}",
         ]
-        for each in comparison.gain_changes
+        for change in comparison.gain_changes
     ]
     return Table(header, rows, styles=("", "", "", "strong"))
 
 
-def _told(change: GainChange, metric: Metric) -> list[Cell]:
-    """The difference, its interval and p-value; dashes where an arm at the floor leaves nothing to tell."""
+def _change_cells(change: GainChange, metric: Metric) -> list[Cell]:
+    """The difference, its interval and p-value; dashes where an arm scores nothing with any image."""
     if change.at_floor:
         return [say("cannot_be_told"), fmt.NONE, fmt.NONE]
     result = change.result

@@ -18,7 +18,7 @@ def show(scored: Scored) -> Mapping[str, Any] | None:
     path = inside(scored.folder, LEAKS_FILE)
     if not path.is_file():
         return None
-    kept = read_json(path)
+    content = read_json(path)
     try:
         pairs = [
             {
@@ -26,9 +26,9 @@ def show(scored: Scored) -> Mapping[str, Any] | None:
                 "names": (str(pair["tested"]), str(pair["learned"])),
                 "images": [_picture(scored, str(digest)) for digest in pair["images"]],
             }
-            for pair in kept["pairs"]
+            for pair in content["pairs"]
         ]
-        return {"pairs": pairs, "about": say("about", n=int(kept["total"]), shown=len(pairs))}
+        return {"pairs": pairs, "about": say("about", n=int(content["total"]), shown=len(pairs))}
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is damaged. Run evaluate.py again.") from error
 

@@ -1,4 +1,4 @@
-"""What people said of the answers, not knowing which model gave which; see `vglm.evaluation.score.rating_files`."""
+"""Blinded human ratings of the answers; see `vglm.evaluation.score.rating_files`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ say = section_texts(__file__)
 
 
 def show(scored: Scored) -> Mapping[str, Any] | None:
-    """Sentences and a table; None where nobody rated."""
+    """Sentences and a table; None where there are no ratings."""
     result = summarise_folder(scored.folder, scored.evaluation)
     if result is None:
         return None
@@ -43,8 +43,8 @@ def record(scored: Scored) -> Mapping[str, Any]:
             "contests": result.contests,
             "identical": result.identical,
             "groups": result.groups,
-            "by_rater": {name: each.as_dict() for name, each in result.raters.items()},
-            "by_finding": {name: each.as_dict() for name, each in result.findings.items()},
+            "by_rater": {name: rater.as_dict() for name, rater in result.raters.items()},
+            "by_finding": {name: finding.as_dict() for name, finding in result.findings.items()},
         }
     }
 
@@ -61,8 +61,8 @@ def tabulate(result: RatingResult) -> Table:
     """One row for all raters together, for each of them, and for each finding that was judged."""
     header = [say("rated"), say("samples"), say("better"), say("equal"), say("worse"), say("p")]
     rows = [_row(say("together"), result.summary)]
-    rows += [_row(Text.of(name), each) for name, each in result.raters.items()]
-    rows += [_row(findings.say.name("class", name), each) for name, each in result.findings.items()]
+    rows += [_row(Text.of(name), rater) for name, rater in result.raters.items()]
+    rows += [_row(findings.say.name("class", name), finding) for name, finding in result.findings.items()]
     return Table(header, rows, say("title"), first="split")
 
 

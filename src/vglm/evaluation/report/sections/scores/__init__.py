@@ -19,26 +19,26 @@ say = section_texts(__file__)
 def show(scored: Scored) -> Mapping[str, Any]:
     """A table for each split, and how each score is computed."""
     comparison = scored.comparison
-    known = {metric.name: metric for metric in comparison.metrics}
+    metrics = {metric.name: metric for metric in comparison.metrics}
     return {
         "tables": {split: _table(comparison, part) for split, part in comparison.splits.items()},
         "methods": {
-            split: fmt.methods((result, fmt.title(known[name])) for name, (result, _) in part.paired.items())
+            split: fmt.methods((result, fmt.title(metrics[name])) for name, (result, _) in part.paired.items())
             for split, part in comparison.splits.items()
         },
         "tests": {
             split: sum(adjusted is not None for _, adjusted in part.paired.values())
             for split, part in comparison.splits.items()
         },
-        "metrics": known,
-        "added": [fmt.title(known[name]) for name in added_later(scored) if name in known],
+        "metrics": metrics,
+        "added": [fmt.title(metrics[name]) for name in added_later(scored) if name in metrics],
     }
 
 
 def lines(scored: Scored) -> list[Line]:
     """How far the samples, the draws and the training can be generalised from."""
-    found, spread = scored.comparison.verdict, _draws(scored.comparison)
-    notes = [say("power_line", power=fmt.power(found.result, found.metric))]
+    verdict, spread = scored.comparison.verdict, _draws(scored.comparison)
+    notes = [say("power_line", power=fmt.power(verdict.result, verdict.metric))]
     notes += [] if spread is None else [spread]
     notes += [say("one_seed")] if scored.evaluation.purpose == "tuning" else []
     return [Line(note, "note") for note in notes]
@@ -55,7 +55,7 @@ def files(scored: Scored) -> Mapping[str, str]:
 
 
 def added_later(scored: Scored) -> list[str]:
-    """Names of the metrics that were asked for after the scores had been seen."""
+    """Names of the metrics that were requested after the scores had been seen."""
     settings = read_settings(scored.evaluation)
     first = settings.names if settings.asked_first is None else settings.asked_first
     return [name for name in settings.names if name not in {*first, *(metric.name for metric in METRICS)}]
@@ -98,7 +98,7 @@ def _draws(comparison: Comparison) -> Text | None:
     metric = next(metric for metric in comparison.metrics if metric.name == draws["metric"])
     arms = []
     for label in (comparison.baseline, comparison.candidate):
-        mean, spread = (math.nan if (end := each[label]) is None else end for each in (draws["mean"], draws["sd"]))
+        mean, spread = (math.nan if (end := value[label]) is None else end for value in (draws["mean"], draws["sd"]))
         arms.append(say("draws_arm", arm=fmt.arm(label), mean=fmt.value(mean, metric), sd=fmt.value(spread, metric)))
     return say("draws_about", n=draws["n"], metric=fmt.title(metric), arms=join(arms, ";"))
 

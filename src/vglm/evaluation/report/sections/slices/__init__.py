@@ -41,23 +41,29 @@ def lines(scored: Scored) -> list[Line]:
     named = [
         say(
             "worse_slice",
-            field=field_title(each.field, part),
-            value=value_title(each.field, each.value, part),
-            diff=fmt.difference(each.summary.primary.difference, each.summary.primary_metric),
-            interval=fmt.interval(each.summary.primary, each.summary.primary_metric),
-            p=fmt.p_value(each.p_value),
-            n=each.summary.primary.n,
+            field=field_title(slice.field, part),
+            value=value_title(slice.field, slice.value, part),
+            diff=fmt.difference(slice.summary.primary.difference, slice.summary.primary_metric),
+            interval=fmt.interval(slice.summary.primary, slice.summary.primary_metric),
+            p=fmt.p_value(slice.p_value),
+            n=slice.summary.primary.n,
         )
-        for each in comparison.worse_slices
+        for slice in comparison.worse_slices
     ]
     count = sum(map(len, part.slices.values()))
     return [Line(say("worse_slices", split=fmt.split_title(comparison.main), slices=named, n=count), "worse")]
 
 
 def is_ours(field: str, part: Summary) -> bool:
-    """Whether the workbench makes a field; the names and values of others are the data's, in no language of ours."""
-    has_study = any(metric.kind == "findings" for metric in part.metrics)
-    return field in ("kind", "language") or (field == "study" and has_study)
+    """Whether the workbench makes a field, or knows all of its values, as those of its worlds.
+
+    The names and values of other fields are the data's, in no language of ours.
+    """
+    if field in ("kind", "language"):
+        return True
+    if field == "study":
+        return any(metric.kind == "findings" for metric in part.metrics)
+    return all(say.get(f"value.{field}.{value}") is not None for value in part.slices[field])
 
 
 def field_title(field: str, part: Summary) -> Text:

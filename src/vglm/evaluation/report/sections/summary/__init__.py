@@ -12,18 +12,18 @@ from vglm.evaluation.score.metrics import EXACT_MATCH, ROUGE_L
 
 say = section_texts(__file__)
 LONG = 3.0
-"""Answers that are so many times as long as the references may name everything."""
+"""Answers that are this many times as long as the references may name everything."""
 
 
 def show(scored: Scored) -> Mapping[str, Any]:
     """The verdict and the tiles."""
-    comparison, found = scored.comparison, scored.comparison.verdict
+    comparison, judged = scored.comparison, scored.comparison.verdict
     gains = [gain for gain in scored.comparison.gains if gain.arm == comparison.candidate] or scored.comparison.gains
     return {
         "verdict": verdict(scored),
-        "finding": found.finding,
-        "metric": found.metric,
-        "result": found.result,
+        "finding": judged.finding,
+        "metric": judged.metric,
+        "result": judged.result,
         "main": fmt.split_title(comparison.main),
         "gain": next(iter(gains), None),
         "retention": comparison.splits.get(RETENTION) if comparison.main != RETENTION else None,
@@ -35,8 +35,8 @@ def show(scored: Scored) -> Mapping[str, Any]:
 def lines(scored: Scored) -> list[Line]:
     """What the answers of each split say, and how many of them were cut."""
     splits = scored.comparison.splits
-    found = [Line(text) for split in splits for text in (_finding(scored, split), *_cut(scored, split))]
-    return found + [Line(text, "worse") for split in splits for text in _long(scored, split)]
+    answered = [Line(text) for split in splits for text in (_finding(scored, split), *_cut(scored, split))]
+    return answered + [Line(text, "worse") for split in splits for text in _long(scored, split)]
 
 
 def printed(scored: Scored) -> list[Line | Table]:
@@ -65,7 +65,7 @@ def verdict(scored: Scored) -> Text:
     parts = [_judgement(scored), *([say("on_training")] if scored.comparison.main == TRAIN else [])]
     if scored.evaluation.purpose == "tuning":
         parts += [*_not_seeing(scored), *_but_forgot(scored.comparison)]
-    parts += [*_rule(scored), *_not_asked(scored.comparison)]
+    parts += [*_rule(scored), *_not_evaluated(scored.comparison)]
     ratio = length_ratios(scored.comparison.splits[scored.comparison.main])[1]
     if scored.comparison.verdict.metric.rewards_naming and ratio > LONG:
         parts.append(say("long_verdict", ratio=ratio))
@@ -75,13 +75,13 @@ def verdict(scored: Scored) -> Text:
 
 
 def _judgement(scored: Scored) -> Text:
-    comparison, found = scored.comparison, scored.comparison.verdict
-    result, metric, part = found.result, found.metric, comparison.splits[comparison.main]
-    key = f"verdict_{found.finding}"
+    comparison, judged = scored.comparison, scored.comparison.verdict
+    result, metric, part = judged.result, judged.metric, comparison.splits[comparison.main]
+    key = f"verdict_{judged.finding}"
     if scored.evaluation.purpose == "image use":
-        is_same = part.changed == 0 and found.finding != "too few"
+        is_same = part.changed == 0 and judged.finding != "too few"
         is_floor = any(gain.is_at_floor(metric) for gain in comparison.gains if gain.result is result)
-        key = "image_none" if is_same else "image_floor" if is_floor else f"image_{found.finding}"
+        key = "image_none" if is_same else "image_floor" if is_floor else f"image_{judged.finding}"
     return say(
         key,
         metric=fmt.title(metric),
@@ -99,11 +99,11 @@ def _judgement(scored: Scored) -> Text:
 
 def _not_seeing(scored: Scored) -> list[Text]:
     """That a gain in score without one over shuffled images is not of seeing."""
-    found, candidate = scored.comparison.verdict, scored.comparison.candidate
+    judged, candidate = scored.comparison.verdict, scored.comparison.candidate
     shuffled = [gain for gain in scored.comparison.gains if gain.arm == candidate and gain.control == "shuffled"]
-    if found.finding != "better" or not shuffled:
+    if judged.finding != "better" or not shuffled:
         return []
-    return [] if judge(shuffled[0].result, found.metric).finding == "better" else [say("not_seeing")]
+    return [] if judge(shuffled[0].result, judged.metric).finding == "better" else [say("not_seeing")]
 
 
 def _but_forgot(comparison: Comparison) -> list[Text]:
@@ -129,7 +129,7 @@ def _rule(scored: Scored) -> list[Text]:
     return [say(key, name=fmt.named("baseline", best.name), score=fmt.value(score, metric))]
 
 
-def _not_asked(comparison: Comparison) -> list[Text]:
+def _not_evaluated(comparison: Comparison) -> list[Text]:
     """That the metric that was requested first could not be computed."""
     metric, first = comparison.verdict.metric, comparison.splits[comparison.main].metrics[0]
     return [] if first is metric else [say("not_asked", asked=fmt.title(first), metric=fmt.title(metric))]
@@ -155,9 +155,9 @@ def _cut(scored: Scored, split: str) -> list[Text]:
 
 def length_ratios(part: Summary) -> tuple[float, float]:
     """How many times as long as the references the (baseline, candidate) answers are, in characters on average."""
-    wanted = max(sum(len(pair.candidate.reference.strip()) for pair in part.pairs), 1)
+    reference_length = max(sum(len(pair.candidate.reference.strip()) for pair in part.pairs), 1)
     arms = zip(*((pair.baseline.prediction, pair.candidate.prediction) for pair in part.pairs), strict=True)
-    before, after = (sum(len(each.strip()) for each in arm) / wanted for arm in arms)
+    before, after = (sum(len(answer.strip()) for answer in arm) / reference_length for arm in arms)
     return before, after
 
 
@@ -194,13 +194,13 @@ def _finding(scored: Scored, split: str) -> Text:
 
 
 def _forgotten(retention: Summary) -> Text:
-    """What the retention set's loss is called; only a loss that is told from chance is forgetting."""
+    """What the retention set's loss is called; only a significant loss is called forgetting."""
     if retention.scores[EXACT_MATCH.name][0] == 0:
         return say("nothing_to_forget")
-    found = judge(retention.primary, retention.primary_metric)
-    change = fmt.signed(100 * found.result.difference)
-    about = {"change": change, "loss": change.lstrip("−+"), "interval": fmt.interval(found.result, found.metric)}
-    return say(f"forgot_{found.finding}", **about)
+    judged = judge(retention.primary, retention.primary_metric)
+    change = fmt.signed(100 * judged.result.difference)
+    about = {"change": change, "loss": change.lstrip("−+"), "interval": fmt.interval(judged.result, judged.metric)}
+    return say(f"forgot_{judged.finding}", **about)
 
 
 def _overview(scored: Scored) -> Table:

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from vglm.evaluation.score.metrics.finding_words import (
+from vglm.text.finding_words import (
     CHINESE_LARGE,
     CHINESE_LIMIT,
     CHINESE_NORMAL,
@@ -123,7 +123,7 @@ _NO_BEHIND = re.compile(
 _NO_BEHIND_CHINESE = re.compile(
     r"[^,有见为是呈示但]{0,30}?(?:均|都|并|也|已经?|则|被|的(?:迹象|证据|征象|表现))*"
     r"(?:(?:未见|未)(?=$|明显|异常|显示|增|者|于|发现|看到|出现)|没有(?:被)?(?:发现|看到|观察到|显示|出现|增)|不明显|不存在"
-    r"|消失|阴性|(?:已经?|完全|基本|全部|被)+(?:被)?(?:吸收|消散|消退|消失|拔除|拔出|取出|移除|去除|撤除|拆除|排出|排除|解决|切除|清除)|不一定|拆除"
+    r"|消失|阴性|(?:已经?|完全|基本|全部|被)+(?:被)?(?:吸收|消散|消退|消失|拔除|拔出|取出|移除|去除|撤除|拆除|排出|排除|解决|切除|清除|治愈|痊愈|治好)|不一定|拆除"
     r"|:\s*(?:无|阴性|未见|没有))"
 )
 # A denied change says that the thing is there: "no change in the effusion". Of an organ it is the change that counts.
@@ -138,9 +138,15 @@ _SAME = re.compile(
     r"|(?<![心隔膈])(?<!心[影脏])(?<!纵隔影)(?:未见|没有|未|无)(?:明显|显著)?(?:增大|扩大)(?!的?[心纵])",
     re.ASCII,
 )
+_NOT_GONE = re.compile(
+    r"\b(?:no|without)(?: \w+){0,2} (?:evidence|signs?|indication) that (?P<english>[^,;]*?)"
+    r" (?:has|have|is|are|was|were)(?: \w+)? (?:resolved|cleared|disappeared|gone|removed)\b"
+    r"|(?:没有|无|未见)(?:任何|明确)?(?:证据|迹象)(?:表明|显示|提示|证明)(?P<chinese>[^,]*?)(?:已经?|完全)*(?:消失|吸收|消退|消散|好转)",
+    re.ASCII,
+)
 _NOT_EXCLUDED = re.compile(
     r"(?:can ?not|can't|could not|couldn't|not) (?:\w+ ){0,3}?(?:excluded?|ruled? out)"
-    r"|(?:difficult|hard|impossible) to (?:exclude|rule out)|to (?:exclude|rule out)"
+    r"|(?:difficult|hard|impossible) to (?:exclude|rule out)|to (?:exclude|rule out)|^ *(?:please )?rule out"
     r"|(?:不(?:能|可)?|未(?:能)?|无法|难以)(?:完全)?(?:除外|排除)|待排除?|待查|待除外|以(?:排除|除外)|(?<!已)除外"
 )
 _NO_DENIAL = re.compile(r"\bnot only\b|\bno doubt\b|\bnot necessarily\b|\bwithout doubt\b|不仅|不但|毫无疑问|无疑")
@@ -154,7 +160,7 @@ _DOUBT_BEHIND = re.compile(
     r"(?! (?:for|due|represent|reflect|relat))|[^考,]{0,6}(?:可能|待定|\?)"
 )
 _PAST = re.compile(
-    r"\b(?:history of|risk (?:of|for)|prevent\w*|(?:monitor\w*|watch) for|if|in case of)\b[^,]*$|病史|如果|预防|既往\w{0,4}$"
+    r"\b(?:history of|risk (?:of|for)|prevent\w*|(?:monitor\w*|watch|evaluat\w+|assess\w*|check|look) for|if|in case of)\b[^,]*$|病史|如果|预防|既往\w{0,4}$"
 )
 _PAST_BEHIND = re.compile(r"(?:的)?(?:病史|史)")
 
@@ -193,7 +199,7 @@ def _organ_patterns(name: str) -> _OrganPatterns:
         chinese_before=re.compile(rf"(?:(?P<large>{CHINESE_LARGE})|(?P<normal>正常))的?[大小尺寸]{{0,2}}的?{chinese}"),
         chinese=re.compile(
             rf"{chinese}(?P<gap>[^,]{{0,16}}?)(?:(?P<normal>(?:没有|无|不|未见?|未有|非)(?:明显|显著|任何|什么|见|发现|看到)*的?"
-            rf"(?:增|扩|肥|肿|变|宽|突|饱|异常|大)|(?:{CHINESE_NORMAL})(?!的?[上高]限))|(?P<limit>{CHINESE_LIMIT})"
+            rf"(?:增|扩|肥|肿|变|宽|突|饱|异常|大)|(?:{CHINESE_NORMAL})(?!(?:值|范围)?的?[上高]限))|(?P<limit>{CHINESE_LIMIT})"
             rf"|(?P<large>{CHINESE_LARGE}))(?P<not>(?:的(?:证据|迹象))?(?:并|也)?(?:不明显|未见|不存在))?"
         ),
         nouns=re.compile(_english(organ.nouns), re.ASCII),
@@ -239,7 +245,7 @@ def label_report(report: str) -> dict[str, Certainty]:
 def _label(report: str) -> Mapping[str, Certainty]:
     """The same; several metrics and slices ask for the same report."""
     text = normalise(report).lower()
-    found: dict[str, Certainty] = {}
+    certainties: dict[str, Certainty] = {}
     is_readable = False
     for sentence in _SENTENCE.split(text):
         if _REFUSES.search(sentence):
@@ -247,18 +253,19 @@ def _label(report: str) -> Mapping[str, Certainty]:
         is_readable = is_readable or _SPEAKS.search(sentence) is not None
         for clause in _CLAUSE.split(_plain(sentence)):
             for name, certainty in _read_clause(clause):
-                if _RANK[certainty] >= _RANK[found.get(name, "negative")]:
-                    found[name] = certainty
+                if _RANK[certainty] >= _RANK[certainties.get(name, "negative")]:
+                    certainties[name] = certainty
     is_abnormal = any(
-        found.get(name) in ("positive", "uncertain") for name in (*WORDS, *ORGANS) if name != SUPPORT_DEVICES
+        certainties.get(name) in ("positive", "uncertain") for name in (*WORDS, *ORGANS) if name != SUPPORT_DEVICES
     )
-    if (found or is_readable) and not is_abnormal:
-        found[NO_FINDING] = "positive"
-    return found
+    if (certainties or is_readable) and not is_abnormal:
+        certainties[NO_FINDING] = "positive"
+    return certainties
 
 
 def _plain(sentence: str) -> str:
     """A sentence with what sounds like a denial, and is none, in plain words; items that open anew behind a comma."""
+    sentence = _NOT_GONE.sub(lambda match: match["english"] or match["chinese"], sentence)
     sentence = _SAME.sub(" unchanged 如前", _NO_DENIAL.sub(" ", sentence))
     sentence = _NOT_EXCLUDED.sub(lambda match: "可能" if "\u4e00" <= match[0][-1] <= "\u9fff" else "possible", sentence)
     return _AND_NEW.sub(", ", sentence)
@@ -267,11 +274,11 @@ def _plain(sentence: str) -> str:
 def _read_clause(clause: str) -> Iterator[tuple[str, Certainty]]:
     """What a clause says, item by item."""
     items = clause.split(",")
-    goes_on = [place > 0 and _continues(items, place) for place in range(len(items))]
+    goes_on = [index > 0 and _continues(items, index) for index in range(len(items))]
     is_denied = False  # by what stands before, as far as the list goes
-    for place, item in enumerate(items):
-        carried = is_denied and goes_on[place]
-        rest = ",".join(items[place + 1 :])
+    for index, item in enumerate(items):
+        carried = is_denied and goes_on[index]
+        rest = ",".join(items[index + 1 :])
         yield from (*_read_mentions(item, rest, carried), *_read_organs(item, carried))
         is_denied = _denied(item, carried)
 

@@ -1,0 +1,103 @@
+"""Answers to a data set of any size by Ray Data: workers share the rows, and a job that was stopped goes on.
+
+pip install ".[scale]"
+python recipes/serving/ray_answers.py <data> answers --checkpoint outputs/background/lora/<time> --workers 2
+
+A row of `answers/*.parquet` has the record of an evaluation (`id`, `question`, `reference`, `prediction`, ...) and
+`row`, its place in the data: the same command asks only for rows that no file there has. Workers read the pictures; on
+several machines data, answers and weights lie where all of them can read. Nothing is scored: `evaluate.py` does that.
+"""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray.data
+
+import vglm
+from vglm.evaluation.predict.decoding import Decoding
+from vglm.evaluation.predict.generation import generate_predictions
+
+COLUMNS = ("id", "group", "question", "reference", "prediction", "image", "error", "finish", "tokens")
+ROWS_OF_A_FILE = 1000
+
+
+class Answering:
+    """A worker: a model and the data, both read once.
+
+    Args:
+        data: As `vglm.load_dataset` takes it.
+        split: Which of its splits.
+        checkpoint: As `vglm.load_pretrained` takes it, such as a run.
+        tokens: At most so many an answer.
+        rows: Those that are to be answered, shape (n,), int64.
+    """
+
+    def __init__(self, data: str, split: str, checkpoint: str, tokens: int, rows: np.ndarray) -> None:
+        self.split, self.rows = split, rows
+        self.samples = getattr(vglm.load_dataset(data), split)
+        self.model, self.processor = vglm.load_pretrained(checkpoint)
+        self.decoding = Decoding(max_new_tokens=tokens)
+
+    def __call__(self, batch: pd.DataFrame) -> pd.DataFrame:
+        """The records of some rows; the column `id` has their places among those that are to be answered."""
+        rows = self.rows[batch["id"].to_numpy()].tolist()
+        samples = [self.samples[row] for row in rows]
+        records = generate_predictions(self.model, self.processor, samples, self.decoding, split=self.split)
+        answers: list[dict[str, Any]] = [
+            {"row": row, **{name: value for name, value in asdict(each).items() if name in COLUMNS}}
+            for row, each in zip(rows, records, strict=True)
+        ]
+        return pd.DataFrame(answers)
+
+
+def answered_rows(folder: Path) -> list[int]:
+    """The rows that a folder's files answer; a file that was cut off is removed."""
+    rows: list[int] = []
+    for file in folder.glob("*.parquet"):
+        try:
+            rows += pq.read_table(file, columns=["row"])["row"].to_pylist()
+        except pa.ArrowInvalid:
+            file.unlink()
+    return rows
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", help="in any format that training takes")
+    parser.add_argument("answers", type=Path, help="folder for the answers")
+    parser.add_argument("--split", default="test", help="(default: %(default)s)")
+    parser.add_argument(
+        "--checkpoint", default="data/visualglm_tiny", help="weights or a run (default: the tiny model)"
+    )
+    parser.add_argument("--tokens", type=int, default=64, help="at most so many an answer (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="(default: %(default)s)")
+    parser.add_argument("--gpus", type=float, default=0, help="of each worker (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=16, help="(default: %(default)s)")
+    given = parser.parse_args()
+    count = len(getattr(vglm.load_dataset(given.data), given.split))
+    rest = np.setdiff1d(np.arange(count), answered_rows(given.answers))
+    print(f"{given.answers}: {count - len(rest):,} of {count:,} rows are answered")
+    blocks = max(2 * given.workers, len(rest) // ROWS_OF_A_FILE)
+    answered = ray.data.range(len(rest), override_num_blocks=min(blocks, max(1, len(rest)))).map_batches(
+        Answering,
+        fn_constructor_args=(given.data, given.split, given.checkpoint, given.tokens, rest),
+        batch_format="pandas",
+        batch_size=given.batch_size,
+        compute=ray.data.ActorPoolStrategy(size=given.workers),
+        num_cpus=0.5,  # reading and writing need some of the cores too, or all would wait for each other
+        num_gpus=given.gpus,
+    )
+    if len(rest):
+        answered.write_parquet(str(given.answers.absolute()))
+    print(f"{given.answers}: {len(answered_rows(given.answers)):,} of {count:,} rows are answered")
+
+
+if __name__ == "__main__":
+    main()
