@@ -195,8 +195,11 @@ class Selection(Sequence[Sample]):
 
 def columns_of(samples: Iterable[Sample], names: Sequence[str]) -> Iterator[tuple[list[Any], ...]] | None:
     """Some columns of samples that lie in a table, see `SampleTable.columns`; None of samples that do not."""
-    is_selection = isinstance(samples, Selection) and isinstance(samples.samples, SampleTable)
-    return samples.columns(names) if is_selection or isinstance(samples, SampleTable) else None
+    if isinstance(samples, SampleTable):
+        return samples.columns(names)
+    if isinstance(samples, Selection) and isinstance(samples.samples, SampleTable):
+        return samples.columns(names)
+    return None
 
 
 def first_of_pictures(samples: Iterable[Sample]) -> Iterator[Sample]:

@@ -186,9 +186,9 @@ class RowCheck:
             The file; also one whose name is the same but for backslashes, letters composed otherwise, or blanks.
         """
         for name in names:
-            if (there := folders.existing(name)) is not None:
-                return there
-        inside = [path for name in names if (path := folders.inside(name)) is not None]
+            if (path := folders.existing(name)) is not None:
+                return path
+        inside = [each for each in map(folders.inside, names) if each is not None]
         if (reason := explain(names[0])) is not None:
             self.fail("the name of an image file", ", ".join(filter(None, (quote(names[0]), reason[0]))), reason[1])
             return None
@@ -440,10 +440,10 @@ def spread_images(
     if several_images == "each" and len(images) > 1:
         for number, image in enumerate(images, start=1):
             yield replace(sample, id=f"{sample.id}.{number}", image=image)
-    elif sample.image is (image := images[0] if images else None):
+    elif sample.image is (first := images[0] if images else None):
         yield sample
     else:
-        yield replace(sample, image=image)
+        yield replace(sample, image=first)
 
 
 def refuse_several(check: RowCheck, count: int, several_images: SeveralImages) -> None:
