@@ -7,11 +7,14 @@ replaced by what `MADE` makes. So the repository's files read the same with and 
 """
 
 import argparse
+import importlib
+import inspect
 import json
 import logging
 import os.path
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +192,20 @@ def fields(text: str) -> Iterator[tuple[str, str, str]]:
 def _row(name: str, default: str, comment: str, target: str) -> str:
     shown = f"[`{name}`]({PAGES[target]}#{target}.{name})" if target in PAGES else f"`{name}`"
     value = " ".join(default.split())
-    return f"| {shown} | {f'`{value}`' if value else ''} | {_escaped(comment)} |".replace("`|`", "`&#124;`")
+    words = comment or arguments(target).get(name, "")
+    return f"| {shown} | {f'`{value}`' if value else ''} | {_escaped(words)} |".replace("`|`", "`&#124;`")
+
+
+@cache
+def arguments(target: str) -> dict[str, str]:
+    """What the docstring of one of our components says of each argument, its first sentence."""
+    module, _, name = target.rpartition(".")
+    if not module.startswith("vglm."):
+        return {}
+    text = inspect.getdoc(getattr(importlib.import_module(module), name)) or ""
+    section = re.search(r"^Args:\n((?:    .*\n)+)", f"{text}\n", re.MULTILINE)
+    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section[1], re.MULTILINE) if section else []
+    return {argument: re.split(r"(?<=[.;]) ", " ".join(words.split()))[0].rstrip(".;") for argument, words in entries}
 
 
 def _link(target: str) -> str:

@@ -44,7 +44,7 @@ def _logits(folder: Path, adapter: Path | None = None) -> torch.Tensor:
 
 
 def test_an_adapter_goes_to_the_hub_with_its_card_and_report(
-    run_folder: Path, random_model_folder: Path, tmp_path: Path
+    run_folder: Path, random_model_folder: Path, few_shot_folder: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "published"
     assert main(["export", str(run_folder), "--output", str(folder)]) == 0
@@ -60,7 +60,11 @@ def test_an_adapter_goes_to_the_hub_with_its_card_and_report(
     assert "95% interval" in text
     assert Run.open(run_folder).record.data.sha256 in text
     assert str(run_folder.parent) not in text
-    assert (folder / "report" / "index.html").is_file()
+    page = (folder / "report" / "index.html").read_text(encoding="utf-8")
+    assert f"{few_shot_folder.name}/red.png" in page
+    for file in folder.rglob("*"):
+        if file.suffix in (".html", ".json", ".md", ".svg"):
+            assert str(few_shot_folder.parent) not in file.read_text(encoding="utf-8"), file
     settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     assert settings["base_model_name_or_path"] == random_model_folder.name
     expected = _logits(random_model_folder, run_folder / "adapter")

@@ -144,6 +144,8 @@ def test_the_report_and_the_summary_say_what_was_rated(
 ) -> None:
     assert main(["rate", str(folder), "--summary", "--lang", "en"]) == 0
     assert "nobody has rated these answers yet" in capsys.readouterr().out
+    assert main(["rate", str(folder), "--summary", "--lang", "zh"]) == 0
+    assert "还没有人为这些回答评分" in capsys.readouterr().out
     rate(client, "anna", RIGHT)
     rate(client, "ben", RIGHT, 4)
     rate(client, "ben", WRONG)

@@ -175,6 +175,32 @@ def test_images_beyond_the_limit_stay_beside_the_page(
     assert "Of 1 images 0 are in this page, which would be too large with all" in page.text
 
 
+def test_answers_beyond_the_limit_are_in_a_file_beside_the_page(
+    make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder()
+    path = render(folder)
+    rows = Page(path.read_text(encoding="utf-8")).data["rows"]
+    beside = path.with_name(answers_section.ALL_ANSWERS)
+    assert not beside.exists()
+    monkeypatch.setattr(answers_section, "MAX_ROWS_BYTES", 500)
+    page = Page(render(folder).read_text(encoding="utf-8"))
+    kept = page.data["rows"]
+    assert f"Of {len(rows)} samples {len(kept)} are in this page" in page.text
+    assert 0 < len(kept) < len(rows)
+    assert [row for row in rows if row[1] in [each[1] for each in kept]] == kept
+    assert "lost" in [row[1] for row in kept]  # right before, wrong after: first of all
+    lines = [json.loads(line) for line in beside.read_text(encoding="utf-8").splitlines()]
+    assert {line["id"] for line in lines} == {row[1] for row in rows}
+    gain = next(line for line in lines if line["id"] == "gain")
+    assert (gain["before"], gain["after"], gain["right_before"], gain["right_after"]) == (
+        "一只猫。",
+        "沙滩。",
+        False,
+        True,
+    )
+
+
 def test_an_image_is_kept_large_and_reduced_where_the_page_would_be_too_large(
     make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,8 +2,11 @@
 
 import asyncio
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +16,10 @@ from safetensors.torch import load_file, save_file
 from tests.servers import moved_adapter
 from vglm.config import repo_root
 from vglm.errors import AdapterError, BusyError, ConfigError, WorkbenchError
-from vglm.model.decoding import prefill
+from vglm.model.decoding import DecodingBatch, prefill, room_for
 from vglm.model.loading import load_pretrained
 from vglm.serving.adapters import BASE, AdapterShelf
+from vglm.serving.decoding import Decoder
 from vglm.serving.engine import Engine, Question
 from vglm.serving.sampling import Sampling, chinese_tokens, is_chinese
 
@@ -212,16 +216,57 @@ def test_more_than_may_wait_is_refused_and_the_rest_is_answered(random_model_fol
         engine.ask(QUESTIONS[1])
 
 
-def test_room_for_keys_and_values_bounds_what_runs_at_once(random_model_folder: Path) -> None:
-    engine = Engine(*load_pretrained(random_model_folder), max_cached_tokens=100)
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_room_for_keys_and_values_bounds_what_runs_at_once(
+    random_model_folder: Path, monkeypatch: pytest.MonkeyPatch, on_gpu: bool
+) -> None:
+    """Also where tensors grow by doubling, as on a GPU: what counts is the room, not what is in use of it."""
+    for module in ("vglm.model.decoding", "vglm.serving.decoding"):
+        monkeypatch.setattr(f"{module}.room_for", lambda rows, columns, **_: room_for(rows, columns, on_gpu=on_gpu))
+    rooms = []
+
+    class Measured(Decoder):
+        def go_on(self, *arguments: Any) -> None:
+            super().go_on(*arguments)
+            rooms.append([batch.keys[0].shape[0] * batch.keys[0].shape[2] for batch in self.batches.values()])
+
+    budget = 2 * 5 * (256 if on_gpu else 64)  # for five rows and a move of theirs
+    engine = Engine(*load_pretrained(random_model_folder), max_cached_tokens=budget, decoder=Measured)
     how = Sampling(temperature=0.0, min_new_tokens=30, max_new_tokens=30)
-    answers = [engine.ask(Question("你好"), sampling=how) for _ in range(6)]
-    seen = set()
-    while answers[-1].finish_reason is None:
-        seen.add(engine.load.running)
+    answers = [engine.ask(Question("你好"), sampling=how) for _ in range(12)]
+    assert all(each.wait().finish_reason == "length" for each in answers)
     engine.close()
-    assert max(seen) <= 2
-    assert all(each.finish_reason == "length" for each in answers)
+    assert max(sum(each) + max(each) for each in rooms) <= budget
+    assert max(map(sum, rooms)) == (4 * 256 if on_gpu else 5 * 64)  # and no less than what fits
+
+
+def test_memory_that_runs_out_ends_one_batch_and_not_the_engine(
+    random_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(*load_pretrained(random_model_folder))
+    expected = engine.ask(QUESTIONS[1], sampling=GREEDY).wait().text
+    lay_out, is_full, began = DecodingBatch._lay_out, threading.Event(), threading.Event()
+
+    def lay_out_if_there_is_room(self: DecodingBatch, parts: Any) -> None:
+        if is_full.is_set() and len(parts) > 1:  # when a row joins
+            began.set()
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        lay_out(self, parts)
+
+    monkeypatch.setattr(DecodingBatch, "_lay_out", lay_out_if_there_is_room)
+    is_full.set()
+    first = engine.ask(QUESTIONS[1], sampling=Sampling(temperature=0.0, min_new_tokens=1900))
+    while not first.token_ids:
+        time.sleep(0.001)
+    second = engine.ask(QUESTIONS[1], sampling=GREEDY)
+    with pytest.raises(WorkbenchError, match="CUDA out of memory"):
+        second.wait()
+    assert began.is_set()
+    is_full.clear()
+    assert engine.ask(QUESTIONS[1], sampling=GREEDY).wait().text == expected
+    first.cancel()
+    assert first.wait().finish_reason == "cancelled"
+    engine.close()
 
 
 def test_a_failure_ends_the_answers_it_is_about_and_no_other(engine: Engine, adapters: dict[str, Path]) -> None:

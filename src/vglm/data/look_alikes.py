@@ -45,12 +45,14 @@ _MOST_TENTHS_CUT = 3
 """So many tenths of the width, and of the height, may a crop take away."""
 _CANDIDATES = 2
 _CANDIDATE_CORRELATION = 0.8
-_CANDIDATES_BY_MEAN = 4
-"""For each of both mirror images: the original is not always the first where all are alike."""
+_CANDIDATES_BY_MEAN = 2
+"""For each of both mirror images."""
 _FINE = 32
 """Cells of the side in which aligned pictures must agree; finer detail does not survive a compression."""
-_STEPS = ((0.04, _COARSE), (0.02, 16), (0.01, 24), (0.005, _FINE), (0.0025, _FINE))
+_STEPS = ((0.04, _COARSE), (0.02, 16), (0.01, 24), (0.005, _FINE))
 """Of the alignment, as shares of the side, and the cells of the side to compare by: texture misleads a large step."""
+_LAST_STEPS = ((0.0025, _FINE),)
+"""Of the candidate that agrees best."""
 _WORTH_ALIGNING = 0.85
 _MIN_CORRELATION = 0.95
 _SAME_CORRELATION, _RIVAL_SHARE = 0.985, 0.25
@@ -153,15 +155,20 @@ def _copies(
     place: int, tested: Grey, learned: NDArray[np.uint8], mean: Grey, candidates: "Sequence[_Candidate]"
 ) -> list[Copy]:
     """The test picture with the candidate that it agrees with best, if that is its original."""
-    best: dict[int, _Likeness] = {}
+    best: dict[int, tuple[_Likeness, bool]] = {}
     for candidate in candidates:
         pair = _in_order(tested, learned[candidate.learned].astype(np.float32), candidate.is_forward)
         likeness = _likeness(*pair, _align(*pair, candidate.is_flipped, candidate.box), mean)
-        if candidate.learned not in best or likeness.value > best[candidate.learned].value:
-            best[candidate.learned] = likeness
-    ranked = sorted(best.items(), key=lambda item: -item[1].value)
-    rival = ranked[1][1].value if ranked[1:] else 0.0
-    return [Copy(place, which, _describe(likeness.fit)) for which, likeness in ranked[:1] if _is_copy(likeness, rival)]
+        if candidate.learned not in best or likeness.value > best[candidate.learned][0].value:
+            best[candidate.learned] = likeness, candidate.is_forward
+    ranked = sorted(best.items(), key=lambda item: -item[1][0].value)
+    if not ranked or not ranked[0][1][0].agrees:
+        return []
+    which, (likeness, is_forward) = ranked[0]
+    pair = _in_order(tested, learned[which].astype(np.float32), is_forward)
+    likeness = _likeness(*pair, _align(*pair, likeness.fit.is_flipped, likeness.fit.box, _LAST_STEPS), mean)
+    rival = ranked[1][1][0].value if ranked[1:] else 0.0
+    return [Copy(place, which, _describe(likeness.fit))] if _is_copy(likeness, rival) else []
 
 
 def _is_copy(likeness: "_Likeness", rival: float) -> bool:
@@ -284,10 +291,10 @@ def _correlate(one: Grey, other: Grey) -> float:
     return float(vectors[0] @ vectors[1])
 
 
-def _align(whole: Grey, part: Grey, flip: bool, box: _Box) -> _Fit:
+def _align(whole: Grey, part: Grey, flip: bool, box: _Box, steps: Sequence[tuple[float, int]] = _STEPS) -> _Fit:
     """Move the edges of a box, ever more finely, while the correlation grows."""
     best = _Fit(0.0, flip, box)
-    for step, side in _STEPS:
+    for step, side in steps:
         target = _cut(whole, _WHOLE, side)
         best = _Fit(_correlate(target, _cut(part, best.box, side, flip)), flip, best.box)
         if best.correlation < _CANDIDATE_CORRELATION:

@@ -171,7 +171,7 @@ def _dialogues(samples: Sequence[Sample]) -> Iterable[tuple[Sequence[Turn], bool
         return
     if (stored := columns_of(samples, ("questions", "answers", "image", "language"))) is not None:
         for questions, answers, images, languages in stored:
-            turns = [tuple(map(Turn, *each)) for each in zip(questions, answers, strict=True)]
+            turns = [tuple(map(Turn, *pair)) for pair in zip(questions, answers, strict=True)]
             yield from zip(turns, (image is not None for image in images), languages, strict=True)
         return
     for sample in samples:

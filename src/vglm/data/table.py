@@ -258,7 +258,7 @@ def write_table(path: Path, samples: Iterable[Sample]) -> SampleTable:
     ):
         while batch := [_row(sample) for sample in islice(iterator, _BATCH_ROWS)]:
             columns = zip(_SCHEMA, zip(*batch, strict=True), strict=True)
-            writer.write_batch(pa.record_batch([pa.array(each, field.type) for field, each in columns], _SCHEMA))
+            writer.write_batch(pa.record_batch([pa.array(column, field.type) for field, column in columns], _SCHEMA))
     return SampleTable(path)
 
 

@@ -11,9 +11,10 @@ Only what was evaluated is published. The card names data by hashes and counts. 
 answers of the test set, so it has to be looked at first where these are not public.
 """
 
+import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from vglm.errors import AdapterError, CheckpointError, ConfigError, DataError, t
 from vglm.evaluation.certificate import CERTIFICATE_FILE, merge_runs
 from vglm.evaluation.messages import translate
 from vglm.evaluation.predict.provenance import hash_tuned_weights
-from vglm.evaluation.predictions import Evaluation, Stamp, read_evaluation
+from vglm.evaluation.predictions import Evaluation, Stamp, predictions_file, read_evaluation, read_predictions
 from vglm.evaluation.score.comparison import compare_folder
 from vglm.files import check_vacant, new_folder, read_json, read_text, write_json, write_text
 from vglm.model.adapters import CONFIG_FILE, WEIGHT_FILES
@@ -78,6 +79,7 @@ def publish(run: Run, destination: Path, *, to: str, dtype: str | None = None) -
         _write_weights(run, folder, to, dtype)
         shutil.copytree(report, folder / "report")
         write_text(folder / "README.md", model_card(run, evaluation, to), error=CheckpointError)
+        _remove_places(folder, _places(run, evaluation))
     return destination
 
 
@@ -96,7 +98,6 @@ def model_card(run: Run, evaluation: Evaluation, to: str) -> str:
     hashes = "\n".join(f"| {name} | `{split.sha256}` |" for name, split in splits.items())
     report = read_text(run.evaluation / "report" / "report.md", error=DataError)
     numbers = re.sub(r"^#", "##", report, flags=re.MULTILINE).replace("](curves.svg)", "](report/curves.svg)")
-    numbers = numbers.replace(str(run.folder), "<run>")
     return f"""---
 {_metadata(run, evaluation, to).to_yaml()}
 ---
@@ -178,6 +179,38 @@ def _check_weights(run: Run, evaluation: Evaluation) -> None:
             f"{run.evaluation} was made with other weights than {result} holds now. Evaluate again:"
             f" {typed('evaluate')} run={run.folder}"
         )
+
+
+# --- places -----------------------------------------------------------------------------------------------------------
+
+
+def _places(run: Run, evaluation: Evaluation) -> set[Path]:
+    """Folders of this machine that report and card may name: of run, model, data and pictures."""
+    named = {Path(each) for each in _strings(run.config)}
+    for arm in (evaluation.baseline, evaluation.candidate):
+        records = read_predictions(predictions_file(run.evaluation, arm.label))
+        named |= {Path(each.image).parent for each in records if each.image}
+    folders = {each for each in (*named, run.folder.absolute(), Path.cwd(), Path.home()) if each.is_absolute()}
+    return folders | {each.resolve() for each in folders}
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(each)
+
+
+def _remove_places(folder: Path, places: Iterable[Path]) -> None:
+    """Shorten every path below these places, in all texts of a folder, to what begins with the place's own name."""
+    names = {text: place.name for place in places if place.name for text in (str(place), json.dumps(str(place))[1:-1])}
+    pattern = re.compile(f"(?:{'|'.join(map(re.escape, sorted(names, key=len, reverse=True)))})(?![\\w.-])")
+    for file in folder.rglob("*"):
+        if file.suffix in (".html", ".json", ".md", ".svg"):
+            text = file.read_text(encoding="utf-8")
+            if (short := pattern.sub(lambda match: names[match[0]], text)) != text:
+                write_text(file, short, error=CheckpointError)
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """VisualGLM for transformers: importing this package registers its classes with the Auto classes."""
 
+import logging
+
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -14,6 +16,9 @@ from vglm.model.image_processing import VisualGlmImageProcessor
 from vglm.model.modeling import VisualGlmForConditionalGeneration, VisualGlmModel
 from vglm.model.processing import VisualGlmProcessor
 from vglm.model.tokenization import VisualGlmTokenizer
+
+# A kernel that bitsandbytes looks for on the hub, and does without: nobody can act on that.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 __all__ = [
     "VisualGlmConfig",

@@ -89,6 +89,11 @@ class DecodingBatch:
         return len(self._slots)
 
     @property
+    def slots(self) -> int:
+        """Rows of the tensors, with the gaps that rows left."""
+        return len(self._mask)
+
+    @property
     def logits(self) -> Tensor:
         """Of each row's next token, shape (B, V)."""
         return self._logits if self._is_in_order else self._logits[self._index()]
@@ -310,7 +315,10 @@ def rows_that_fit(model: Any, tokens: int) -> int:
     """
     config, itemsize = model.config, model.dtype.itemsize
     text, vision = config.text_config, config.vision_config
-    states = tokens * text.hidden_size * (2 * text.num_hidden_layers + 16) * itemsize  # cache; a layer's activations
+    on_gpu = model.device.type == "cuda"
+    columns = room_for(1, tokens, on_gpu=on_gpu)[1]
+    columns += columns // 2 if on_gpu else columns  # the tensors that are outgrown stand beside the new ones
+    states = (2 * text.num_hidden_layers * columns + 16 * tokens) * text.hidden_size * itemsize  # cache; activations
     scores = 2 * text.num_attention_heads * tokens**2 * 4
     patches = (vision.image_size // vision.patch_size) ** 2 * vision.hidden_size * 16 * itemsize
     logits = 4 * text.vocab_size * 4  # with the noise of a draw

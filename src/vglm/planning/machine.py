@@ -42,10 +42,12 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """The accelerator if there is one, else the processor with the memory that is free now."""
+    """The accelerator if there is one, else the processor; with the memory that is free now."""
     device = default_device()
     if device.type == "cuda":
-        return Machine(torch.cuda.get_device_name(device), True, torch.cuda.mem_get_info(device)[1], True)
+        free, total = torch.cuda.mem_get_info(device)
+        own = torch.cuda.memory_reserved(device) + CUDA_CONTEXT  # what this process holds, a run can have
+        return Machine(torch.cuda.get_device_name(device), True, min(free + own, total), True)
     return Machine("this CPU", False, free_bytes(device) + own_memory(), True)
 
 

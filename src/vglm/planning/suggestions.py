@@ -90,7 +90,7 @@ def _relaxed(
     low, high = 0, len(sizes) - 1  # the last one fits
     while low < high:
         middle = (low + high) // 2
-        changes = [sizes[middle] if place == number else each[-1] for place, each in enumerate(taken)]
+        changes = [sizes[middle] if place == number else stages[-1] for place, stages in enumerate(taken)]
         now = _combined(changes, again)
         if now.plan.fits:
             best, high = now, middle
@@ -101,7 +101,7 @@ def _relaxed(
 
 def _combined(changes: Sequence[Change], again: Planner) -> Suggestion:
     """Several changes as one; of a field that two of them set, the later one's value counts."""
-    values = {each.partition("=")[0]: each for change in changes for each in change.overrides}
+    values = {override.partition("=")[0]: override for change in changes for override in change.overrides}
     combined = Change(tuple(values.values()), "; ".join(change.cost for change in changes))
     return Suggestion(combined, again(combined.overrides))
 

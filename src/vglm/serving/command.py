@@ -299,16 +299,17 @@ def _print_ratings(parsed: argparse.Namespace) -> None:
     from vglm.evaluation.report.render import print_table
     from vglm.evaluation.report.sections import ratings
     from vglm.evaluation.score.rating_files import summarise_folder
+    from vglm.serving.texts import rating_texts
 
     evaluation = read_evaluation(parsed.evaluation)
     result = summarise_folder(parsed.evaluation, evaluation)
     if result is None:
-        print(f"{parsed.evaluation}: nobody has rated these answers yet.")
+        print(rating_texts(parsed.lang)["unrated"].format(folder=parsed.evaluation))
         return
     print_table(ratings.tabulate(result), parsed.lang)
     for sentence in ratings.sentences(result, evaluation):
         print(getattr(sentence, parsed.lang))
-    print(f"Into the report: vglm report {parsed.evaluation}")
+    print(rating_texts(parsed.lang)["into_report"].format(folder=parsed.evaluation))
 
 
 def serve(parsed: argparse.Namespace, page_folder: Path | None = None) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from vglm.model.decoding import DecodingBatch, prefill
+from vglm.model.decoding import DecodingBatch, prefill, room_for
 from vglm.serving.adapters import AdapterShelf
 
 
@@ -60,6 +60,17 @@ class Decoder:
             batch.keep(rows)
         with self.shelf.using(name):
             batch.step(self.shelf.base, tokens)
+
+    def room(self, name: str, rows: int, columns: int) -> int:
+        """Tokens that an adapter's batch comes to have room for, in use or not.
+
+        Args:
+            name: The adapter's.
+            rows: How many it is to have.
+            columns: Of the longest prompt with its answer.
+        """
+        some, columns = room_for(rows, columns, on_gpu=self.shelf.base.device.type == "cuda")
+        return max(some, self.batches[name].slots if name in self.batches else 0) * columns
 
     def drop(self, name: str) -> None:
         """Let all rows of an adapter go."""

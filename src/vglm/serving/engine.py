@@ -205,8 +205,8 @@ class _Row:
 
     @property
     def reserved(self) -> int:
-        """Columns of the cache that it may come to take."""
-        return self.answer.prompt_tokens + self.limit
+        """Columns of the cache that it may come to take: the last token of an answer is not read."""
+        return self.answer.prompt_tokens + self.limit - 1
 
 
 @dataclass(frozen=True)
@@ -237,8 +237,8 @@ class Engine:
         adapters: Name -> folder of a peft adapter, see `AdapterShelf.add`.
         max_rows: Most questions that are answered at once.
         max_waiting: Most questions that wait beside them.
-        max_cached_tokens: Most tokens whose keys and values are kept, prompts and answers at their longest; None: as
-            many as fit into half of the memory that is free.
+        max_cached_tokens: Most tokens whose keys and values there is room for, prompts and answers at their longest,
+            with what growing tensors take; None: as many as fit into half of the memory that is free.
         adapter_check: Whether to refuse an adapter that was made for another base.
         decoder: Makes what runs the model.
 
@@ -376,22 +376,29 @@ class Engine:
 
     def _admit(self) -> None:
         """Start waiting questions while there is room, first come, first served."""
-        running = list(chain(*self._rows.values()))
-        rows, tokens = len(running), sum(row.reserved for row in running)
         begun: dict[str, list[_Row]] = {}
         with self._changed:
-            while self._waiting and rows < self.max_rows:
+            while self._waiting and len(beside := [*chain(*self._rows.values(), *begun.values())]) < self.max_rows:
                 row = self._waiting[0]
-                if rows and tokens + row.reserved > self.max_cached_tokens:
+                if beside and self._room([*beside, row]) > self.max_cached_tokens:
                     break
                 self._waiting.popleft()
                 if row.answer.is_cancelled:
                     self._end(row, "cancelled")
                     continue
-                rows, tokens = rows + 1, tokens + row.reserved
                 begun.setdefault(row.adapter, []).append(row)
         for name, new in begun.items():
             self._guarded(new, self._begin, name, new)
+
+    def _room(self, rows: Sequence[_Row]) -> int:
+        """Tokens that the batches of these rows come to have room for, and one batch's outgrown tensors beside them."""
+        groups: dict[str, list[_Row]] = {}
+        for row in rows:
+            groups.setdefault(row.adapter, []).append(row)
+        rooms = [
+            self._decoder.room(name, len(group), max(row.reserved for row in group)) for name, group in groups.items()
+        ]
+        return sum(rooms) + max(rooms)
 
     def _guarded(self, rows: list[_Row], act: Callable[..., None], *arguments: Any) -> None:
         """Let a failure end the answers that it is about, and nothing else."""
@@ -404,8 +411,10 @@ class Engine:
             for row in rows:
                 if row.answer.finish_reason is None:
                     self._end(row, "error", error=brief(error))
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        else:
+            return
+        if torch.cuda.is_available():  # only now: while it was handled, the error kept what it was raised over
+            torch.cuda.empty_cache()
 
     def _begin(self, name: str, rows: list[_Row]) -> None:
         self._decoder.begin(name, _collate(rows, self.processor))

@@ -69,7 +69,7 @@ def _path_of(_: gr.Image, payload: Any) -> str | None:
 
 # The file as it is: Gradio would turn it by its EXIF orientation, which the model does not. Of the class, for Gradio
 # makes the component anew for each visitor.
-gr.Image.preprocess = _path_of  # type: ignore[method-assign]
+gr.Image.preprocess = _path_of  # type: ignore[method-assign, assignment]
 
 
 @dataclass(frozen=True)
@@ -418,12 +418,12 @@ class _Page:
             yield (*(gr.skip() for _ in range(4)), self._bad_image(error), gr.skip(), gr.skip())
             return
         columns = [_Column(BASE, _answered(before)), _Column(adapter or "", _answered(after))]
-        answering = [each for each, other in zip(columns, ("after", "before"), strict=True) if shown != other]
+        answering = [column for column, other in zip(columns, ("after", "before"), strict=True) if shown != other]
         for column in answering:
             column.turns.append(_message("user", question))
         yield ("", gr.update(interactive=False), *self._shown(columns))
         news = asyncio.Event()
-        tasks = [asyncio.create_task(self._follow(each, news, picture, _sampling(*sampling))) for each in answering]
+        tasks = [asyncio.create_task(self._follow(column, news, picture, _sampling(*sampling))) for column in answering]
         try:
             is_growing = True
             while is_growing:
@@ -440,8 +440,8 @@ class _Page:
 
     def _shown(self, columns: Sequence["_Column"]) -> tuple[Any, ...]:
         """The dialogues and the problems."""
-        problems = [self._alert("failed", error=each.problem) if each.problem else _hidden() for each in columns]
-        return (*(list(each.turns) for each in columns), _hidden(), *problems)
+        problems = [self._alert("failed", error=column.problem) if column.problem else _hidden() for column in columns]
+        return (*(list(column.turns) for column in columns), _hidden(), *problems)
 
     async def _follow(
         self, column: "_Column", news: asyncio.Event, picture: str | None, sampling: Mapping[str, Any]

@@ -57,7 +57,9 @@ def fit_batch_size(
         )
     arguments.per_device_train_batch_size = fitting
     arguments.gradient_accumulation_steps = accumulation * size // fitting
-    print(f"micro-batches of {fitting}, {arguments.gradient_accumulation_steps} of them a step on each device")
+    if processes.is_main:
+        steps = arguments.gradient_accumulation_steps
+        print(f"micro-batches of {fitting}, {steps} of them a step on each device")
 
 
 def _fits(model: Any, arguments: TrainingArguments, batch: Mapping[str, Any]) -> bool:

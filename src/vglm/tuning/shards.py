@@ -40,7 +40,7 @@ def name_units(plugin: FullyShardedDataParallelPlugin, model: nn.Module) -> None
         model: Perhaps without its vision parts, whose layers accelerate would look for.
     """
     if plugin.transformer_cls_names_to_wrap is None:
-        kinds = {type(each).__name__ for each in model.modules()}
+        kinds = {type(module).__name__ for module in model.modules()}
         plugin.transformer_cls_names_to_wrap = sorted(kinds & set(getattr(model, "_no_split_modules", None) or ()))
 
 
@@ -57,9 +57,9 @@ def store_as_floats(model: nn.Module) -> None:
             dtype = layer.compute_dtype or torch.float32
             layer.weight.data, layer.weight.quant_storage = layer.weight.data.view(-1).view(dtype)[:, None], dtype
             layer.quant_storage, layer.quant_state = dtype, layer.weight.quant_state
-    for name, each in model.named_parameters():
-        if not each.is_floating_point():
-            raise ConfigError(f"trainer.fsdp divides floats, and {name} is stored as {each.dtype}. Leave it out.")
+    for name, parameter in model.named_parameters():
+        if not parameter.is_floating_point():
+            raise ConfigError(f"trainer.fsdp divides floats, and {name} is stored as {parameter.dtype}. Leave it out.")
 
 
 def _is_four_bit(layer: Any) -> bool:
@@ -93,8 +93,8 @@ def put(parameter: Tensor, value: Tensor) -> None:
 def outline_of(model: nn.Module) -> Any:
     """A copy of a model whose parameters have shapes and no numbers."""
     memo: dict[int, Any] = {}
-    for each in model.parameters():
-        memo[id(each)] = nn.Parameter(each.detach().to("meta"), requires_grad=each.requires_grad)
+    for parameter in model.parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
     outline: Any = copy.deepcopy(model, memo)
     share_start(model, outline)
     return outline
@@ -114,13 +114,13 @@ def fill(outline: Any, model: nn.Module, *, is_main: bool) -> Any:
     """
     own = dict(outline.named_parameters(remove_duplicate=False))
     done: dict[int, nn.Parameter] = {}
-    for name, each in model.named_parameters(remove_duplicate=False):
+    for name, parameter in model.named_parameters(remove_duplicate=False):
         parent, _, last = name.rpartition(".")
         layer = outline.get_submodule(parent)
-        if id(each) not in done:  # tied weights are one
-            value = whole(each.detach())
+        if id(parameter) not in done:  # tied weights are one
+            value = whole(parameter.detach())
             value = value.cpu() if is_main else value.to("meta")
             is_packed = is_main and _is_four_bit(layer) and last == "weight"
-            done[id(each)] = _four_bit(layer, value) if is_packed else nn.Parameter(value, own[name].requires_grad)
-        setattr(layer, last, done[id(each)])
+            done[id(parameter)] = _four_bit(layer, value) if is_packed else nn.Parameter(value, own[name].requires_grad)
+        setattr(layer, last, done[id(parameter)])
     return outline

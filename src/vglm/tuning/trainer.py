@@ -188,7 +188,7 @@ class WorkbenchTrainer(Trainer):
                 print(choice)
                 if choice.step != self.state.global_step:
                     self._load_from_checkpoint(str(Path(str(self.args.output_dir)) / f"checkpoint-{choice.step}"))
-        self._refuse_odd_numbers({name: whole(each.detach()) for name, each in self._trainable().items()})
+        self._refuse_odd_numbers({name: whole(value.detach()) for name, value in self._trainable().items()})
         return outcome
 
     def facts(self, outcome: TrainOutput) -> dict[str, Any]:
@@ -446,6 +446,7 @@ class WorkbenchTrainer(Trainer):
         logger.warning("%s. Left out, %d of at most %d.", self._skipped[-1], len(self._skipped), self.skipped_steps)
         trainer: Any = self
         trainer._tr_loss = torch.zeros_like(trainer._tr_loss) if self._loss_before is None else self._loss_before
+        trainer._globalstep_last_logged += 1  # the mean that is logged next is one of the other steps
         if self._scaler is None:  # which leaves the step out itself, and counts on the gradients being there
             for parameter in self._trainable().values():
                 parameter.grad = None

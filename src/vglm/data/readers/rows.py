@@ -98,8 +98,8 @@ class ImageFolders:
     def existing(self, name: str) -> Path | None:
         """The file of a name that stands inside the folders; of names that come again the file system is asked once."""
         there: dict[str, Path] = self._there  # type: ignore[attr-defined]
-        if (known := there.get(name)) is not None:
-            return known
+        if (remembered_path := there.get(name)) is not None:
+            return remembered_path
         path = self.inside(name)
         if path is None or not os.path.isfile(path):  # unlike Path.is_file it answers for over-long names too
             return None

@@ -45,7 +45,7 @@ def unsearched_stamps(data: Splits, samples: Mapping[str, Sequence[Sample]]) -> 
 
 
 def _has_pictures(samples: Sequence[Sample]) -> bool:
-    return any(each.image is not None for each in samples)
+    return any(sample.image is not None for sample in samples)
 
 
 def write_leaks(pairs: Sequence[LookAlike], folder: Path) -> None:

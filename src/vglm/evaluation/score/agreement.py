@@ -103,7 +103,7 @@ def _alpha(answers: Sequence[Sequence[str]]) -> float | None:
 
     Source: Krippendorff 2004, "Content analysis", chapter 11.
     """
-    counts = Counter(normalise(each) for listed in answers for each in listed)
+    counts = Counter(normalise(answer) for listed in answers for answer in listed)
     n = counts.total()
     expected = 1 - sum(count * (count - 1) for count in counts.values()) / (n * (n - 1))
     observed = sum(len(listed) * (1 - _agreement(listed)) for listed in answers) / n

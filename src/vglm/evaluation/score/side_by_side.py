@@ -612,7 +612,7 @@ def collect_protocol(folder: Path) -> ProtocolResult:
     stamps = Counter(
         text
         for path in plans
-        for text in dict.fromkeys(each.text for each in read_evaluation(runs[path].evaluation).stamps)
+        for text in dict.fromkeys(stamp.text for stamp in read_evaluation(runs[path].evaluation).stamps)
     )
     return ProtocolResult(names.pop(), metric, tuple(rows), stamps)
 

@@ -108,7 +108,7 @@ def reported_findings(survey: Survey) -> Iterator[Finding]:
         return
     reports = [label_report(survey.sample(row).answer) for row in _spread(len(survey), REPORTS)]
     normal, unread = sum(NO_FINDING in labels for labels in reports), sum(not labels for labels in reports)
-    counts = Counter(label for labels in reports for label in labels.items())
+    counts = Counter[tuple[str, str]](label for labels in reports for label in labels.items())
     names = {name for name, _ in counts} - {NO_FINDING}
     rows = sorted(([counts[name, certainty] for certainty in _CERTAINTIES], name) for name in names)
     yield Finding(

@@ -5,6 +5,7 @@ import io
 import json
 import random
 from collections.abc import Mapping, Sequence
+from itertools import accumulate, compress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from vglm.files import inside
 say = section_texts(__file__)
 MAX_IMAGE_BYTES = 20_000_000
 """So much of the images is in the page, those of wrong answers first, so that it opens in seconds."""
+MAX_ROWS_BYTES = 5_000_000
+"""So much of the answers is in the page, wrong ones first; `ALL_ANSWERS` beside it then holds all of them."""
+ALL_ANSWERS = "answers.jsonl"
 LARGE_SHARE = 0.75
 """This share of it is for images as the folder keeps them; the rest is for small ones of `SMALL_SIDE_PX`."""
 SMALL_SIDE_PX = 224
@@ -37,16 +41,45 @@ def show(scored: Scored) -> Mapping[str, Any]:
     images = _Images(scored.folder / IMAGES_FOLDER)
     changed = _changed(comparison)
     examples = _examples(changed)
-    data = json.dumps(_data(comparison, images), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    rows = [row for split in comparison.splits for row in _rows(comparison, split, images)]
+    kept = _fitting(rows)
+    about = {"n": len(kept), "total": len(rows), "file": ALL_ANSWERS}
+    content = _data(comparison, kept, images)
+    data = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     meanings = {"before": translate(evaluation.baseline.meaning), "after": translate(evaluation.candidate.meaning)}
     return {
         "data": Markup(data),
         "left": images.left,
+        "rows_left": None if len(kept) == len(rows) else say("rows_left", **about),
         "right_by": right_by(comparison),
         "splits": [_counts(split, part) for split, part in comparison.splits.items()],
         "meanings": say("meanings", baseline=comparison.baseline, candidate=comparison.candidate, **meanings),
         "examples": [(pair, say(f"flip.{FLIPS.index(pair.right)}")) for pair in examples],
         "drawn": say("examples_drawn", n=len(examples), total=len(changed), seed=EXAMPLES_SEED),
+    }
+
+
+def files(scored: Scored) -> Mapping[str, str]:
+    """All answers, a sample a line, where the page cannot hold them."""
+    comparison = scored.comparison
+    rows = [row for split in comparison.splits for row in _rows(comparison, split)]
+    if len(_fitting(rows)) == len(rows):
+        return {}
+    pairs = ((split, pair) for split, part in comparison.splits.items() for pair in part.asked)
+    return {ALL_ANSWERS: "".join(json.dumps(_line(*pair), ensure_ascii=False) + "\n" for pair in pairs)}
+
+
+def _line(split: str, pair: Pair) -> dict[str, Any]:
+    return {
+        "split": split,
+        "id": pair.candidate.id,
+        "draw": pair.candidate.draw,
+        "question": pair.candidate.question,
+        "reference": pair.candidate.reference,
+        "before": pair.baseline.prediction,
+        "after": pair.candidate.prediction,
+        "right_before": pair.right[0],
+        "right_after": pair.right[1],
     }
 
 
@@ -129,24 +162,38 @@ def reduced(content: bytes) -> bytes:
     return file.getvalue()
 
 
-def _data(comparison: Comparison, images: _Images) -> dict[str, Any]:
-    """What the script reads: failures first, each answer as a row in the order of its constants."""
-    parts = comparison.splits
+def _fields(comparison: Comparison) -> dict[str, Summary]:
+    """What answers can be chosen by, each with the split that names it."""
     owners: dict[str, Summary] = {}
-    for part in parts.values():
+    for part in comparison.splits.values():
         for field in part.slices:
             owners.setdefault(field, part)
-    fields = list(owners)
-    rows = [row for index, split in enumerate(parts) for row in _rows(comparison, split, index, fields, images)]
-    words = [sorted({row[15][index] for row in rows} - {""}) for index in range(len(fields))]
+    return owners
+
+
+def _fitting(rows: list[list[Any]]) -> list[list[Any]]:
+    """The rows that the page holds, in their order: all, or by `RANKS` as many as fit."""
+    shown = ([*row[:11], *row[13:]] for row in rows)  # without the numbers of its images
+    sizes = [len(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace")) for row in shown]
+    if sum(sizes) <= MAX_ROWS_BYTES:
+        return rows
+    order = sorted(range(len(rows)), key=lambda number: (RANKS[FLIPS[rows[number][8]]], not rows[number][9]))
+    ends = accumulate(sizes[number] for number in order)
+    return [rows[number] for number in sorted(compress(order, (end <= MAX_ROWS_BYTES for end in ends)))]
+
+
+def _data(comparison: Comparison, rows: list[list[Any]], images: _Images) -> dict[str, Any]:
+    """What the script reads: failures first, each answer as a row in the order of its constants."""
+    parts, owners = comparison.splits, _fields(comparison)
+    words = [sorted({row[15][index] for row in rows} - {""}) for index in range(len(owners))]
     return {
         "labels": [arm(comparison.baseline), arm(comparison.candidate)],
         "splits": [split_title(split) for split in parts],
         "names": [*parts],
-        "fields": [field_title(field, owners[field]) for field in fields],
+        "fields": [field_title(field, owner) for field, owner in owners.items()],
         "words": [
-            {word: name for word in own if (name := value_title(field, word, owners[field])) != (word, word)}
-            for field, own in zip(fields, words, strict=True)
+            {word: name for word in own if (name := value_title(field, word, owner)) != (word, word)}
+            for (field, owner), own in zip(owners.items(), words, strict=True)
         ],
         "strings": say.own | {f"flip{index}": say(f"flip.{index}") for index in range(len(FLIPS))},
         "images": images.uris,
@@ -154,16 +201,16 @@ def _data(comparison: Comparison, images: _Images) -> dict[str, Any]:
     }
 
 
-def _rows(comparison: Comparison, split: str, index: int, fields: Sequence[str], images: _Images) -> list[list[Any]]:
-    part = comparison.splits[split]
+def _rows(comparison: Comparison, split: str, images: _Images | None = None) -> list[list[Any]]:
+    part, index, fields = comparison.splits[split], [*comparison.splits].index(split), _fields(comparison)
     study = {pair.candidate.id: name for name, some in part.slices.get("study", {}).items() for pair in some.pairs}
     rows = []
     for pair, *more in _ordered(part.all_pairs):
         record, other = pair.candidate, pair.baseline
         values = slice_values(record) | ({"study": study[record.id]} if record.id in study else {})
         row = [index, record.id, record.question, record.reference, *_draw(pair), int(record.language == "en")]
-        row += [images.index(record.image_sha256)]
-        row += [images.index(other.image_sha256) if other.image_sha256 != record.image_sha256 else None]
+        row += [images and images.index(record.image_sha256)]
+        row += [images and images.index(other.image_sha256) if other.image_sha256 != record.image_sha256 else None]
         row += [record.history, record.image or record.id, [values.get(name, "") for name in fields]]
         rows.append([*row, *([[_draw(pair) for pair in more]] if more else [])])
     return rows
