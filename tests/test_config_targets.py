@@ -142,6 +142,7 @@ def test_the_command_line_allows_a_package(
         f"hydra.sweeper._target_={STRANGE}",
         f"hydra.launcher._target_={STRANGE}",
         f"+hydra.sweeper.params={{x: {{_target_: {STRANGE}}}}}",
+        f"+hydra.sweeper.custom_search_space={STRANGE}",
     ],
 )
 def test_hydra_itself_builds_nothing_strange(

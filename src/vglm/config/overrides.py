@@ -93,7 +93,7 @@ def check_composable(config_name: str, overrides: Sequence[str]) -> DictConfig:
     """
     cfg = _composed(config_name, overrides, RunMode.MULTIRUN)
     own = OmegaConf.to_container(cfg.hydra, resolve=False)
-    search_space = own["sweeper"].get("custom_search_space")  # of Optuna's sweeper: a function to call
+    search_space = OmegaConf.select(cfg, "hydra.sweeper.custom_search_space")  # Optuna's: a function to call
     named = [*_targets_of(own), *([search_space] if search_space else [])]
     if strange := [name for name in named if not str(name).startswith(_PLUGINS)]:
         raise ConfigError(
