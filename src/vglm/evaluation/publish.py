@@ -186,20 +186,20 @@ def _check_weights(run: Run, evaluation: Evaluation) -> None:
 
 def _places(run: Run, evaluation: Evaluation) -> set[Path]:
     """Folders of this machine that report and card may name: of run, model, data and pictures."""
-    named = {Path(each) for each in _strings(run.config)}
+    named = {Path(text) for text in _strings(run.config)}
     for arm in (evaluation.baseline, evaluation.candidate):
         records = read_predictions(predictions_file(run.evaluation, arm.label))
-        named |= {Path(each.image).parent for each in records if each.image}
-    folders = {each for each in (*named, run.folder.absolute(), Path.cwd(), Path.home()) if each.is_absolute()}
-    return folders | {each.resolve() for each in folders}
+        named |= {Path(record.image).parent for record in records if record.image}
+    folders = {folder for folder in (*named, run.folder.absolute(), Path.cwd(), Path.home()) if folder.is_absolute()}
+    return folders | {folder.resolve() for folder in folders}
 
 
 def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping | list):
-        for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _strings(each)
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(item)
 
 
 def _remove_places(folder: Path, places: Iterable[Path]) -> None:

@@ -42,15 +42,15 @@ def show(scored: Scored) -> Mapping[str, Any]:
     changed = _changed(comparison)
     examples = _examples(changed)
     rows = [row for split in comparison.splits for row in _rows(comparison, split, images)]
-    kept = _fitting(rows)
-    about = {"n": len(kept), "total": len(rows), "file": ALL_ANSWERS}
-    content = _data(comparison, kept, images)
+    shown = _fitting(rows)
+    about = {"n": len(shown), "total": len(rows), "file": ALL_ANSWERS}
+    content = _data(comparison, shown, images)
     data = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     meanings = {"before": translate(evaluation.baseline.meaning), "after": translate(evaluation.candidate.meaning)}
     return {
         "data": Markup(data),
         "left": images.left,
-        "rows_left": None if len(kept) == len(rows) else say("rows_left", **about),
+        "rows_left": None if len(shown) == len(rows) else say("rows_left", **about),
         "right_by": right_by(comparison),
         "splits": [_counts(split, part) for split, part in comparison.splits.items()],
         "meanings": say("meanings", baseline=comparison.baseline, candidate=comparison.candidate, **meanings),
