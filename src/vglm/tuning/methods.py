@@ -291,9 +291,9 @@ _start_of: WeakKeyDictionary[PeftModel, dict[str, torch.Tensor]] = WeakKeyDictio
 """The adapter's tensors before training, where the base was changed by them; `save` takes them off again."""
 
 
-def share_start(model: Tuned, copied: Tuned) -> None:
+def share_start(model: torch.nn.Module, copied: torch.nn.Module) -> None:
     """Have a copy of a model be saved as the model itself is, see `save`."""
-    if model in _start_of:
+    if isinstance(model, PeftModel) and isinstance(copied, PeftModel) and model in _start_of:
         _start_of[copied] = _start_of[model]
 
 

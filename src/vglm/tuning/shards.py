@@ -68,7 +68,7 @@ def _is_four_bit(layer: Any) -> bool:
 
 def _four_bit(layer: Any, value: Tensor) -> nn.Parameter:
     """The weight of a layer whose bytes passed for floats, as it was before."""
-    from bitsandbytes.nn import Params4bit
+    from bitsandbytes.nn.modules import Params4bit
 
     layer.quant_storage, state = torch.uint8, layer.quant_state
     names = {"blocksize": state.blocksize, "quant_type": state.quant_type, "compress_statistics": state.nested}

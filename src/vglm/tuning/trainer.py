@@ -228,9 +228,10 @@ class WorkbenchTrainer(Trainer):
     def _prepare_for_training(self, *arguments: Any, **options: Any) -> Any:
         """Wrap the model; where it will be in shards, keep an outline of it."""
         if self.is_fsdp_enabled and self._outline is None:
-            store_as_floats(self.model)
-            self._outline = outline_of(self.model)
-            name_units(self.accelerator.state.fsdp_plugin, self.model)
+            model: Any = self.model
+            store_as_floats(model)
+            self._outline = outline_of(model)
+            name_units(self.accelerator.state.fsdp_plugin, model)
         return super()._prepare_for_training(*arguments, **options)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
