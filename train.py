@@ -16,6 +16,7 @@ try:
     import vglm
     from vglm.config import arguments_of, check_config, entry_point, load_run_config
     from vglm.files import read_json
+    from vglm.processes import is_main
     from vglm.runs import RECORD_FILE, SCORES_FILE, read_scores
 except ModuleNotFoundError as error:  # of another Python than that of the environment
     print(f"error: {error.name} is missing. Activate the environment: source .venv/bin/activate", file=sys.stderr)
@@ -49,9 +50,11 @@ def main(cfg: DictConfig) -> float | None:
         For a sweeper that optimises: the score on the domain of the checkpoint that was kept, never of test samples.
     """
     folder = run(cfg)
-    scores = {each.step: each.domain for each in read_scores(folder / SCORES_FILE)}
-    kept = (read_json(folder / RECORD_FILE).get("forgetting") or {}).get("chosen_step") if scores else None
-    return scores[max(scores) if kept is None else kept] if scores else None
+    if not is_main():  # the main process may not have written its record yet
+        return None
+    scores = {score.step: score.domain for score in read_scores(folder / SCORES_FILE)}
+    chosen = (read_json(folder / RECORD_FILE).get("forgetting") or {}).get("chosen_step") if scores else None
+    return scores[max(scores) if chosen is None else chosen] if scores else None
 
 
 if __name__ == "__main__":

@@ -50,10 +50,11 @@ class Answering:
         samples = [self.samples[row] for row in rows]
         records = generate_predictions(self.model, self.processor, samples, self.decoding, split=self.split)
         answers: list[dict[str, Any]] = [
-            {"row": row, **{name: value for name, value in asdict(each).items() if name in COLUMNS}}
-            for row, each in zip(rows, records, strict=True)
+            {"row": row, **{name: value for name, value in asdict(record).items() if name in COLUMNS}}
+            for row, record in zip(rows, records, strict=True)
         ]
-        return pd.DataFrame(answers)
+        texts = dict.fromkeys(("image", "error", "finish"), "string")  # also where all of a file's are missing
+        return pd.DataFrame(answers).astype({**texts, "tokens": "Int64"})
 
 
 def answered_rows(folder: Path) -> list[int]:
@@ -80,23 +81,23 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="(default: %(default)s)")
     parser.add_argument("--gpus", type=float, default=0, help="of each worker (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=16, help="(default: %(default)s)")
-    given = parser.parse_args()
-    count = len(getattr(vglm.load_dataset(given.data), given.split))
-    rest = np.setdiff1d(np.arange(count), answered_rows(given.answers))
-    print(f"{given.answers}: {count - len(rest):,} of {count:,} rows are answered")
-    blocks = max(2 * given.workers, len(rest) // ROWS_OF_A_FILE)
+    options = parser.parse_args()
+    count = len(getattr(vglm.load_dataset(options.data), options.split))
+    rest = np.setdiff1d(np.arange(count), answered_rows(options.answers))
+    print(f"{options.answers}: {count - len(rest):,} of {count:,} rows are answered")
+    blocks = max(2 * options.workers, len(rest) // ROWS_OF_A_FILE)
     answered = ray.data.range(len(rest), override_num_blocks=min(blocks, max(1, len(rest)))).map_batches(
         Answering,
-        fn_constructor_args=(given.data, given.split, given.checkpoint, given.tokens, rest),
+        fn_constructor_args=(options.data, options.split, options.checkpoint, options.tokens, rest),
         batch_format="pandas",
-        batch_size=given.batch_size,
-        compute=ray.data.ActorPoolStrategy(size=given.workers),
+        batch_size=options.batch_size,
+        compute=ray.data.ActorPoolStrategy(size=options.workers),
         num_cpus=0.5,  # reading and writing need some of the cores too, or all would wait for each other
-        num_gpus=given.gpus,
+        num_gpus=options.gpus,
     )
     if len(rest):
-        answered.write_parquet(str(given.answers.absolute()))
-    print(f"{given.answers}: {len(answered_rows(given.answers)):,} of {count:,} rows are answered")
+        answered.write_parquet(str(options.answers.absolute()))
+    print(f"{options.answers}: {len(answered_rows(options.answers)):,} of {count:,} rows are answered")
 
 
 if __name__ == "__main__":

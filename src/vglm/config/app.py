@@ -60,7 +60,8 @@ def entry_point(config_name: str) -> "Callable[[Callable[[DictConfig], Any]], Ca
                 from vglm.config.overrides import in_todays_names
                 from vglm.config.resolvers import register_resolvers
 
-                register_resolvers()  # which a worker of a launcher has not
+                register_resolvers()  # which a worker of a launcher has not, nor what the command line allows
+                _take_allowed(_take_quiet(arguments))
                 result = task(in_todays_names(cfg, _overrides(arguments), HydraConfig.get().runtime.choices))
             except WorkbenchError as error:
                 _exit(error)

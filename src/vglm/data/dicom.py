@@ -149,13 +149,14 @@ def describe_dicom(image: Path | ImageSlice) -> DicomFacts:
         for name in _PERSONAL
         if not (is_removed and name == "PatientID") and _NOBODY.fullmatch(str(header.get(name) or "")) is None
     ]
+    is_nobody = bool(_NOBODY.fullmatch(patient)) and not any(map(str.isdigit, patient))  # ANON0001 is a pseudonym
     return DicomFacts(
         bits=int(header.get("BitsStored", 0) or 0),
         kind=str(header.get("PhotometricInterpretation", "")),
         has_window="WindowCenter" in header or "VOILUTSequence" in header,
         view=str(header.get("ViewPosition") or ""),
         personal=tuple(personal),
-        patient="" if _NOBODY.fullmatch(patient) else hashlib.blake2b(patient.encode(), digest_size=8).hexdigest(),
+        patient="" if is_nobody else hashlib.blake2b(patient.encode(), digest_size=8).hexdigest(),
     )
 
 

@@ -159,7 +159,8 @@ def _copies(
     for candidate in candidates:
         pair = _in_order(tested, learned[candidate.learned].astype(np.float32), candidate.is_forward)
         likeness = _likeness(*pair, _align(*pair, candidate.is_flipped, candidate.box), mean)
-        if candidate.learned not in best or likeness.value > best[candidate.learned][0].value:
+        so_far = best.get(candidate.learned)
+        if so_far is None or (likeness.agrees, likeness.value) > (so_far[0].agrees, so_far[0].value):
             best[candidate.learned] = likeness, candidate.is_forward
     ranked = sorted(best.items(), key=lambda item: -item[1][0].value)
     if not ranked or not ranked[0][1][0].agrees:

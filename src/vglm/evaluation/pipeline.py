@@ -376,7 +376,7 @@ def _as_trained(data: Splits, run: Run) -> Splits:
     """A run's own data, its training split without what the run held out for validation or left out by its limit."""
     selection = run.config.get("checkpoint_selection") or {}
     if selection.get("forgetting_budget") is not None:
-        data = build(selection).divide(data)
+        data = build({**selection, "retention": None}).divide(data)  # dividing needs no retention set
     return data.limited(run.config.get("limit"))
 
 

@@ -368,7 +368,6 @@ def join_groups(
 
 def append_seconds(answers: int, seconds: float, path: Path, rank: int) -> None:
     """Record beside an arm's predictions the seconds that a process took for some answers, pictures opened included."""
-    " pictures."
     batch = {"answers": answers, "seconds": round(seconds, 4)}
     append_json_lines(path.with_name(f"seconds.{rank}.jsonl"), [batch])
 

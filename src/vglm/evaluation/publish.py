@@ -205,9 +205,11 @@ def _strings(value: Any) -> Iterator[str]:
 def _remove_places(folder: Path, places: Iterable[Path]) -> None:
     """Shorten every path below these places, in all texts of a folder, to what begins with the place's own name."""
     names = {text: place.name for place in places if place.name for text in (str(place), json.dumps(str(place))[1:-1])}
-    pattern = re.compile(f"(?:{'|'.join(map(re.escape, sorted(names, key=len, reverse=True)))})(?![\\w.-])")
+    names |= {str(home): "~" for home in (Path.home(), Path.home().resolve()) if str(home) in names}
+    begin = r"(?:(?<=\\n)|(?<=\\t)|(?<![\w+.~-]))"  # no part of a longer path or of an embedded picture
+    pattern = re.compile(f"{begin}(?:{'|'.join(map(re.escape, sorted(names, key=len, reverse=True)))})(?![\\w.-])")
     for file in folder.rglob("*"):
-        if file.suffix in (".html", ".json", ".md", ".svg"):
+        if file.suffix in (".html", ".json", ".jsonl", ".md", ".svg"):
             text = file.read_text(encoding="utf-8")
             if (short := pattern.sub(lambda match: names[match[0]], text)) != text:
                 write_text(file, short, error=CheckpointError)

@@ -94,6 +94,11 @@ class DecodingBatch:
         return len(self._mask)
 
     @property
+    def columns(self) -> int:
+        """Columns of the tensors, in use or not."""
+        return self._mask.shape[-1]
+
+    @property
     def logits(self) -> Tensor:
         """Of each row's next token, shape (B, V)."""
         return self._logits if self._is_in_order else self._logits[self._index()]

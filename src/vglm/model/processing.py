@@ -166,7 +166,8 @@ class VisualGlmProcessor(ProcessorMixin):
             ids = ids[ids.index(self.tokenizer.bos_token_id) + 1 :]
         if self.tokenizer.eos_token_id in ids:
             ids = ids[: ids.index(self.tokenizer.eos_token_id)]
-        ids = [token for token in ids if 0 <= token < len(self.tokenizer)]
+        size = len(self.tokenizer)
+        ids = [token for token in ids if 0 <= token < size]
         return clean_response(self.tokenizer.decode(ids, **{"skip_special_tokens": True, **kwargs}))
 
     def batch_decode(self, sequences: Any, **kwargs: Any) -> list[str]:

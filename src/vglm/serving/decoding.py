@@ -70,7 +70,9 @@ class Decoder:
             columns: Of the longest prompt with its answer.
         """
         some, columns = room_for(rows, columns, on_gpu=self.shelf.base.device.type == "cuda")
-        return max(some, self.batches[name].slots if name in self.batches else 0) * columns
+        batch = self.batches.get(name)
+        slots, width = (0, 0) if batch is None else (batch.slots, batch.columns)
+        return max(some, slots) * max(columns, width)
 
     def drop(self, name: str) -> None:
         """Let all rows of an adapter go."""

@@ -45,8 +45,12 @@ def name_units(plugin: FullyShardedDataParallelPlugin, model: nn.Module) -> None
 
 
 @torch.no_grad()
-def store_as_floats(model: nn.Module) -> None:
+def store_as_floats(model: nn.Module, gathered: torch.dtype | None = None) -> None:
     """Have the bytes of 4-bit weights pass for the model's float type, which alone FSDP divides; no bit changes.
+
+    Args:
+        model: With its weights, not yet divided.
+        gathered: The type that FSDP casts to what it gathers, under mixed precision; bytes of it stay as they are.
 
     Raises:
         ConfigError: There are weights of another type that is no float.
@@ -54,7 +58,7 @@ def store_as_floats(model: nn.Module) -> None:
     layer: Any
     for layer in model.modules():
         if _is_four_bit(layer):
-            dtype = layer.compute_dtype or torch.float32
+            dtype = gathered or layer.compute_dtype or torch.float32
             layer.weight.data, layer.weight.quant_storage = layer.weight.data.view(-1).view(dtype)[:, None], dtype
             layer.quant_storage, layer.quant_state = dtype, layer.weight.quant_state
     for name, parameter in model.named_parameters():
@@ -71,6 +75,7 @@ def _four_bit(layer: Any, value: Tensor) -> nn.Parameter:
     from bitsandbytes.nn.modules import Params4bit
 
     layer.quant_storage, state = torch.uint8, layer.quant_state
+    state.to(value.device)  # it was copied where the model was
     names = {"blocksize": state.blocksize, "quant_type": state.quant_type, "compress_statistics": state.nested}
     return Params4bit(
         value.view(-1).view(torch.uint8)[:, None], quant_state=state, module=layer, bnb_quantized=True, **names

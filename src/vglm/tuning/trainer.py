@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, save_fsdp_optimizer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -229,9 +229,10 @@ class WorkbenchTrainer(Trainer):
         """Wrap the model; where it will be in shards, keep an outline of it."""
         if self.is_fsdp_enabled and self._outline is None:
             model: Any = self.model
-            store_as_floats(model)
+            plugin = self.accelerator.state.fsdp_plugin
+            store_as_floats(model, getattr(plugin.mixed_precision_policy, "param_dtype", None))
             self._outline = outline_of(model)
-            name_units(self.accelerator.state.fsdp_plugin, model)
+            name_units(plugin, model)
         return super()._prepare_for_training(*arguments, **options)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -328,20 +329,37 @@ class WorkbenchTrainer(Trainer):
             wrong = ["global_step"]
         if wrong:
             raise CheckpointError(f"{checkpoint / _STATE_NAME} is damaged: {sorted(wrong)[0]} is wrong. {_ADVICE}")
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:  # which have files of their own
+        if self.is_deepspeed_enabled:  # which has files of its own
             return
         is_several = self.args.world_size > 1
-        names = [_WEIGHTS_NAME, "optimizer.pt", "scheduler.pt"]
-        names.append(f"rng_state_{self.args.process_index}.pth" if is_several else "rng_state.pth")
+        random_state = f"rng_state_{self.args.process_index}.pth" if is_several else "rng_state.pth"
+        names = [_WEIGHTS_NAME, *self._optimizer_files(), "scheduler.pt", random_state]
         names += ["scaler.pt"] if self._scaler is not None else []
         if missing := [name for name in names if not (checkpoint / name).is_file()]:
             others = len(list(checkpoint.glob("rng_state_*.pth"))) or 1
             advice = _ADVICE
-            if missing == names[3:4] and others != self.args.world_size:
+            if missing == [random_state] and others != self.args.world_size:
                 advice = f"It was saved by {others} processes and is read by {self.args.world_size}: take as many."
             raise CheckpointError(
                 f"{checkpoint} lacks {', '.join(missing)}, without which training would not go on as it was. {advice}"
             )
+
+    def _optimizer_files(self) -> list[str]:
+        if not self.is_fsdp_enabled:
+            return ["optimizer.pt"]
+        is_whole = "FULL" in str(self.accelerator.state.fsdp_plugin.state_dict_type)
+        return ["optimizer.bin"] if is_whole else []  # else a folder, one file for each process
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Save the states of optimizer and schedule; of a model in shards no second copy of the model beside them."""
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        plugin = self.accelerator.state.fsdp_plugin
+        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
+        if self.args.should_save:
+            states: Any = self.lr_scheduler
+            torch.save(states.state_dict(), Path(output_dir) / "scheduler.pt")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Put a checkpoint's tensors back.

@@ -50,7 +50,8 @@ def dicom_headers(survey: Survey) -> Iterator[Finding]:
     groups = defaultdict(set)
     for sample, facts in headers:
         groups[facts.patient].add(sample.group)
-    if divided := [patient for patient, names in groups.items() if patient and len(names) > 1]:
+    divided = [patient for patient, names in groups.items() if patient and len(names) > 1]
+    if divided and len(groups.keys() - {""}) > 1:  # else all files may carry one and the same placeholder
         yield Finding(
             WARNING,
             f"{count_of(len(divided), 'patient')} of the DICOM headers {verb('lie', len(divided))} in several groups",

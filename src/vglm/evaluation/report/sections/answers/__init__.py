@@ -41,8 +41,11 @@ def show(scored: Scored) -> Mapping[str, Any]:
     images = _Images(scored.folder / IMAGES_FOLDER)
     changed = _changed(comparison)
     examples = _examples(changed)
-    rows = [row for split in comparison.splits for row in _rows(comparison, split, images)]
+    rows = [row for split in comparison.splits for row in _rows(comparison, split)]
     shown = _fitting(rows)
+    for row in shown:
+        own, other = row[11:13]
+        row[11:13] = images.index(own), None if other == own else images.index(other)
     about = {"n": len(shown), "total": len(rows), "file": ALL_ANSWERS}
     content = _data(comparison, shown, images)
     data = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
@@ -177,9 +180,15 @@ def _fitting(rows: list[list[Any]]) -> list[list[Any]]:
     sizes = [len(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace")) for row in shown]
     if sum(sizes) <= MAX_ROWS_BYTES:
         return rows
-    order = sorted(range(len(rows)), key=lambda number: (RANKS[FLIPS[rows[number][8]]], not rows[number][9]))
+    order = sorted(range(len(rows)), key=lambda number: _rank(rows[number]))
     ends = accumulate(sizes[number] for number in order)
     return [rows[number] for number in sorted(compress(order, (end <= MAX_ROWS_BYTES for end in ends)))]
+
+
+def _rank(row: list[Any]) -> tuple[int, bool]:
+    """The place of a sample in the order of answers, by the worst of its draws."""
+    draws = [row[4:10], *(row[16] if len(row) > 16 else [])]
+    return min((RANKS[FLIPS[draw[4]]], not draw[5]) for draw in draws)
 
 
 def _data(comparison: Comparison, rows: list[list[Any]], images: _Images) -> dict[str, Any]:
@@ -201,7 +210,7 @@ def _data(comparison: Comparison, rows: list[list[Any]], images: _Images) -> dic
     }
 
 
-def _rows(comparison: Comparison, split: str, images: _Images | None = None) -> list[list[Any]]:
+def _rows(comparison: Comparison, split: str) -> list[list[Any]]:
     part, index, fields = comparison.splits[split], [*comparison.splits].index(split), _fields(comparison)
     study = {pair.candidate.id: name for name, some in part.slices.get("study", {}).items() for pair in some.pairs}
     rows = []
@@ -209,8 +218,7 @@ def _rows(comparison: Comparison, split: str, images: _Images | None = None) -> 
         record, other = pair.candidate, pair.baseline
         values = slice_values(record) | ({"study": study[record.id]} if record.id in study else {})
         row = [index, record.id, record.question, record.reference, *_draw(pair), int(record.language == "en")]
-        row += [images and images.index(record.image_sha256)]
-        row += [images and images.index(other.image_sha256) if other.image_sha256 != record.image_sha256 else None]
+        row += [record.image_sha256, other.image_sha256]  # `show` puts the numbers of those in the page there
         row += [record.history, record.image or record.id, [values.get(name, "") for name in fields]]
         rows.append([*row, *([[_draw(pair) for pair in more]] if more else [])])
     return rows

@@ -63,7 +63,8 @@ def is_ours(field: str, part: Summary) -> bool:
         return True
     if field == "study":
         return any(metric.kind == "findings" for metric in part.metrics)
-    return all(say.get(f"value.{field}.{value}") is not None for value in part.slices[field])
+    values = part.slices[field]
+    return len(values) > 1 and all(say.get(f"value.{field}.{value}") is not None for value in values)
 
 
 def field_title(field: str, part: Summary) -> Text:
