@@ -2,10 +2,11 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+import sys
 from typing import Any
 
 from vglm.config.commands import Commands, add_allow_target
+from vglm.console import is_quiet
 from vglm.errors import ConfigError
 
 
@@ -59,7 +60,7 @@ def _plan(parsed: argparse.Namespace) -> int:
     from vglm.planning.plan import Plan, make_plan
     from vglm.planning.schedule import rate_of
     from vglm.planning.setting import compose_plan, read_setting
-    from vglm.planning.suggestions import suggest
+    from vglm.planning.suggestions import as_text, suggest
 
     if parsed.gpus < 1:
         raise ConfigError(f"--gpus must be a positive integer, got {parsed.gpus}.")
@@ -70,7 +71,9 @@ def _plan(parsed: argparse.Namespace) -> int:
     rate = rate_of(machine, first.dtype)
     plan = make_plan(first, machine, rate, parsed.gpus)
 
-    def again(overrides: Sequence[str]) -> Plan:
+    def again(overrides: tuple[str, ...]) -> Plan:
+        if not is_quiet():
+            print(f"trying {as_text(overrides)}", file=sys.stderr, flush=True)
         cfg = compose_plan([*parsed.settings, *overrides], for_gpu=for_gpu)
         setting = read_setting(cfg, for_gpu=for_gpu, assumed=assumed, like=first)
         return make_plan(setting, machine, rate, parsed.gpus)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from vglm.planning.plan import SCORING, TRAINING, Plan
 from vglm.tuning.components import ComponentTuning
 from vglm.tuning.methods import CHANGES_BASE
 
-Planner = Callable[[Sequence[str]], Plan]
+Planner = Callable[[tuple[str, ...]], Plan]
 """Plans the same recipe with more overrides."""
 
 _ENOUGH = 2
@@ -53,13 +54,12 @@ def suggest(plan: Plan, again: Planner) -> list[Suggestion]:
         Up to two single changes, each of which is enough, the cheapest first; where none is, one of several together;
         where they are not enough either, those together all the same, whose plan then does not fit.
     """
+    again = lru_cache(maxsize=None)(again)
     suggestions: list[Suggestion] = []
-    for changes in _choices(plan):
-        for change in changes:
-            tried = Suggestion(change, again(change.overrides))
-            if tried.plan.fits:
-                suggestions.append(tried)
-                break
+    for changes in filter(None, _choices(plan)):
+        most = Suggestion(changes[-1], again(changes[-1].overrides))
+        if most.plan.fits:
+            suggestions.append(_relaxed(most, [changes], 0, changes, again)[0])
         if len(suggestions) == _ENOUGH:
             break
     return suggestions or [_together(plan, again)]
