@@ -2,21 +2,30 @@
 
 import io
 import json
+import os
+import re
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from PIL import Image
+from prompt_toolkit.utils import get_cwidth
 
+from tests.servers import moved_adapter
 from vglm.errors import AdapterError, ConfigError, DataError
 from vglm.model.loading import load_pretrained
 from vglm.serving.adapters import BASE
-from vglm.serving.chat import Dialogue, Terminal, first_question, in_language, open_picture
+from vglm.serving.chat import Dialogue, Terminal, first_question, in_language, open_picture, visible
 from vglm.serving.engine import Engine
 from vglm.serving.loading import name_adapter
 from vglm.serving.sampling import Sampling
+from vglm.serving.texts import chat_texts
 
 HOW = Sampling(temperature=1.5, top_p=1.0, top_k=0, seed=1, max_new_tokens=8)
 
@@ -92,31 +101,6 @@ def test_ctrl_c_at_the_prompt_stays_and_ctrl_d_ends(engine: Engine) -> None:
     assert "VisualGLM-6B：" in output
 
 
-def test_ctrl_c_stops_the_answer_and_not_the_program(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    long = Sampling(temperature=0.0, min_new_tokens=400, max_new_tokens=400, repetition_penalty=1.0)
-    dialogue = Dialogue(engine, long)
-    output = io.StringIO()
-    terminal = Terminal(dialogue, "zh", "描述这张图片。", output=output)
-
-    class Pressed:
-        def __init__(self) -> None:
-            self.count = 0
-
-        def write(self, text: str) -> int:
-            self.count += 1
-            if self.count == 4:  # in the middle of the answer
-                raise KeyboardInterrupt
-            return output.write(text)
-
-        def flush(self) -> None: ...
-
-    terminal.output = Pressed()  # type: ignore[assignment]
-    assert terminal.take("你好")
-    assert "（已停止）" in output.getvalue()
-    ((_, answer),) = dialogue.histories[BASE]
-    assert len(engine.processor.tokenizer.encode_plain(answer)) < 300
-
-
 def test_english_bars_chinese_and_asks_in_english() -> None:
     assert in_language(HOW, "en").bars_chinese
     assert in_language(HOW, "zh") == HOW
@@ -145,6 +129,151 @@ def _vglm(*arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]
     return subprocess.run(
         [sys.executable, "-m", "vglm", *arguments], input=stdin, capture_output=True, text=True, encoding="utf-8"
     )
+
+
+HOLDING = """
+import sys, time
+from dataclasses import replace
+from vglm.cli import main
+from vglm.serving.engine import Engine
+
+def ask(self, question, *, adapter, sampling, ask=Engine.ask):
+    return ask(self, question, adapter=adapter, sampling=replace(sampling, max_new_tokens=8))
+
+def advance(self, name, advance=Engine._advance):
+    is_held = self._answered == held and not any(
+        row.answer.is_cancelled or len(row.answer.token_ids) < 5 for row in self._rows[name]
+    )
+    time.sleep(0.01) if is_held else advance(self, name)
+
+held, Engine.ask, Engine._advance = int(sys.argv[1]), ask, advance
+sys.exit(main(["chat", *sys.argv[2:]]))
+"""
+"""`vglm chat` with short answers; that of a given number, from 0 on, stays in the middle until it is cancelled."""
+
+
+class Reader:
+    """What a program prints, as it comes."""
+
+    def __init__(self, source: int) -> None:
+        self.source, self.content, self.position = source, b"", 0
+
+    def until(self, pattern: str) -> str:
+        """Read on to a pattern; its first group."""
+        while not (match := re.compile(pattern, re.DOTALL).search(self.text, self.position)):
+            assert select.select([self.source], [], [], 120)[0], f"waited in vain after {self.text!r}"
+            part = os.read(self.source, 1 << 16)
+            assert part, f"ended after {self.text!r}"
+            self.content += part
+        self.position = match.end()
+        return match[1]
+
+    @property
+    def text(self) -> str:
+        return self.content.decode("utf-8", errors="ignore").replace("\r\n", "\n")
+
+
+class Screen(Reader):
+    """A pseudo terminal of 80 columns and the program in it, which prompts between two marks."""
+
+    def __init__(self, control: int, process: "subprocess.Popen[bytes]") -> None:
+        super().__init__(control)
+        self.process = process
+
+    def press(self, keys: str) -> None:
+        os.write(self.source, keys.encode())
+
+    def enter(self, line: str) -> str:
+        """Type a line; what is printed until the next prompt."""
+        self.press(f"{line}\r")
+        return self.until(r"\x1b\[\?2004l(.*?)\x1b\[\?2004h")
+
+
+@contextmanager
+def on_screen(*command: str) -> Iterator[Screen]:
+    import pty
+    import termios
+
+    control, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))
+    environment = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}  # nobody answers where the cursor is
+    with subprocess.Popen(command, env=environment, preexec_fn=lambda: os.login_tty(terminal)) as process:
+        os.close(terminal)
+        try:
+            yield Screen(control, process)
+        finally:
+            process.kill()
+            os.close(control)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo terminals")
+def test_a_dialogue_is_typed_on_a_screen(random_model_folder: Path, picture: Path, tmp_path: Path) -> None:
+    adapter, saved = moved_adapter(random_model_folder, tmp_path / "lora"), tmp_path / "saved.json"
+    model = ["--from_pretrained", str(random_model_folder), "--adapter", f"tuned={adapter}"]
+    long = "很" * 45  # wider than the screen
+    with on_screen(sys.executable, "-c", HOLDING, "1", *model, "--seed", "1") as screen:
+        screen.until(r"欢迎(.*?)\x1b\[\?2004h")
+        assert "/both" in screen.enter("/help")  # where a picture is asked for as well
+        assert screen.enter(str(picture)).startswith("VisualGLM-6B：")
+        screen.press(f"{long}长\x1b[D\x1b[3~\r")  # one step back, and what stands there is deleted
+        screen.until(r"\x1b\[\?2004l(VisualGLM-6B：.)")
+        screen.press("\x03")
+        assert "（已停止）" in screen.until(r"(.*?)\x1b\[\?2004h")
+        assert screen.enter("/both") == "base + tuned\n"
+        both = screen.enter("\x1b[A\x1b[A？")  # the question before the command, with a mark
+        assert both.index("微调前：") < both.index("微调后：")
+        assert screen.enter(f"/save {saved}") == f"{saved}\n"
+        content = json.loads(saved.read_text(encoding="utf-8"))
+        asked = {arm: [turn["question"] for turn in turns] for arm, turns in content["dialogues"].items()}
+        assert asked == {"tuned": ["描述这张图片。", long, f"{long}？"], BASE: [f"{long}？"]}
+        assert all(visible(turn["answer"]) in screen.text for turns in content["dialogues"].values() for turn in turns)
+        chosen = [screen.enter(line) for line in ("/before", "/after", "/adapter base", "/after", "/adapter x")]
+        assert chosen[:4] == ["base\n", "tuned\n", "base\n", "tuned\n"]
+        assert chosen[4] == "error: there is no adapter 'x'; there are base, tuned.\n"
+        screen.press("\x03")
+        assert "stop 终止程序。" in screen.until(r"\x1b\[\?2004l(.*?)\x1b\[\?2004h")
+        assert "error" in screen.enter("/image missing.png")
+        assert screen.enter(f"/image '{picture}'").startswith("VisualGLM-6B：")
+        assert screen.enter("clear") == ""
+        assert "error" in screen.enter("/save /dev/null/x")
+        screen.press("stop\r")
+        assert screen.process.wait() == 0
+
+
+def test_interrupting_a_script_ends_it_and_asks_nothing_more() -> None:
+    command = [sys.executable, "-c", HOLDING, "0", "--ask", "你好", "--ask", "再见"]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        reader = Reader(process.stdout.fileno())
+        reader.until("(VisualGLM-6B：.)")
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate()
+    assert process.returncode == 130
+    assert output.decode().endswith("（已停止）\n")
+
+
+def test_each_line_of_a_pipe_is_answered_at_once() -> None:
+    command = [sys.executable, "-m", "vglm", "chat", "--json"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        reader = Reader(process.stdout.fileno())
+        for question in ("你好", "再见"):
+            process.stdin.write(f"{question}\n".encode())
+            process.stdin.flush()
+            assert json.loads(reader.until("(.*?)\n"))["question"] == question
+        process.stdin.close()
+        assert process.wait() == 0
+
+
+def test_no_answer_commands_the_terminal() -> None:
+    assert visible("一\x1b[2J\r\x07\x9b二\u3000👩\u200d🔬\t\n") == "一\ufffd[2J\ufffd\ufffd\ufffd二\u3000👩\u200d🔬\t\n"
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_no_line_is_wider_than_80_columns(language: Literal["zh", "en"]) -> None:
+    lines = [line for text in chat_texts(language).values() for line in text.splitlines()]
+    assert max(map(get_cwidth, lines)) < 80
 
 
 def test_questions_come_from_the_command_line_or_a_pipe(picture: Path) -> None:

@@ -10,9 +10,13 @@ line.
 
 import asyncio
 import json
+import os
+import re
 import shlex
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -26,46 +30,14 @@ from vglm.serving.engine import Answer, Engine, Question
 from vglm.serving.remote_images import fetch_picture
 from vglm.serving.requests import Limits, read_picture
 from vglm.serving.sampling import Sampling, language_of
+from vglm.serving.texts import chat_texts
 from vglm.text.prompt import Language
 
 PROMPTS = {"zh": "描述这张图片。", "en": "Describe the image."}
 
-_WORDS = {
-    "zh": {
-        "welcome": "欢迎使用 VisualGLM 模型，输入图像URL或本地路径读图，继续输入内容对话，"
-        "clear 重新开始，stop 终止程序，/help 查看命令",
-        "image": "请输入图像路径或URL（回车进入纯文本对话）： ",
-        "user": "用户：",
-        "model": "VisualGLM-6B：",
-        "stopped": "（已停止）",
-        "cut": "（已达长度上限）",
-        "leave": "输入 stop 终止程序。",
-        "before": "微调前：",
-        "after": "微调后：",
-    },
-    "en": {
-        "welcome": "Welcome to VisualGLM. Enter an image path or URL, then go on asking."
-        ' "clear" begins anew, "stop" ends the program, "/help" names the commands.',
-        "image": "Image path or URL (Enter for a dialogue without one): ",
-        "user": "User: ",
-        "model": "VisualGLM-6B: ",
-        "stopped": "(stopped)",
-        "cut": "(cut at the length limit)",
-        "leave": 'Type "stop" to end the program.',
-        "before": "before: ",
-        "after": "after: ",
-    },
-}
-
-HELP = """\
-  /image PATH|URL   ask about another picture (a new dialogue)
-  /adapter NAME     answer with this adapter; /adapter alone lists them
-  /before           answer with the base alone
-  /after            answer with the adapter
-  /both             answer with both, one below the other
-  /save FILE        write the dialogue as JSON
-  clear             begin anew        stop   end the program
-  Ctrl-C            stop the answer   Ctrl-D end the program"""
+_CONTROLS = re.compile(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]")
+COMMANDS = ("image", "adapter", "before", "after", "both", "save", "help")
+"""What may follow a slash."""
 
 
 @dataclass
@@ -130,7 +102,7 @@ class Dialogue:
         if command == "adapter":
             if name not in self.engine.names:
                 raise ConfigError(f"there is no adapter {name!r}; there are {', '.join(self.engine.names)}.")
-            self.adapter, self.arms = name, (name,)
+            self.adapter, self.arms = self.adapter if name == BASE else name, (name,)
         elif command != "before" and self.adapter == BASE:
             raise ConfigError("there is no adapter to compare with. Start with --adapter <run folder>.")
         else:
@@ -162,7 +134,7 @@ def open_picture(place: str) -> Image.Image:
     from vglm.data.images import open_image
 
     try:
-        return open_image(Path(place).expanduser())
+        return open_image(_path(place))
     except ValueError as error:
         raise DataError(f"{place!r} is no path of a picture: {error}.") from error
 
@@ -186,33 +158,34 @@ class Terminal:
         as_json: bool = False,
         output: TextIO = sys.stdout,
     ) -> None:
-        self.dialogue, self.words, self.first_question = dialogue, _WORDS[language], first_question
+        self.dialogue, self.words, self.first_question = dialogue, chat_texts(language), first_question
         self.as_json, self.output = as_json, output
 
     def run(self, read: Callable[[str], str]) -> None:
-        """Talk until `stop` or the end of the input.
+        """Talk until `stop` or the end of the input, beginning with the first question if there is a picture.
 
         Args:
             read: Shows a prompt and returns a line; raises EOFError at the end and KeyboardInterrupt on Ctrl-C.
         """
         self._print(self.words["welcome"])
         begins = self.dialogue.image is None
+        if not begins:
+            self.take(self.first_question)
         while True:
             try:
                 if begins:
                     begins = not self._begin(read(self.words["image"]).strip())
-                    continue
-                if not self.take(read(self.words["user"]).strip()):
-                    begins = True
+                else:
+                    begins = not self.take(read(self.words["user"]).strip())
             except KeyboardInterrupt:
                 self._print(self.words["leave"])
             except (EOFError, _Stop):
                 return
 
     def _begin(self, place: str) -> bool:
-        """Start a dialogue; whether it was."""
-        if place == "stop":
-            raise _Stop
+        """Start a dialogue; whether it was. Commands are understood here too."""
+        if place in ("stop", "clear") or (place.startswith("/") and _split(place[1:])[0] in COMMANDS):
+            return self.take(place) and self.dialogue.image is not None
         try:
             self.dialogue.begin(place.strip("'\"") or None)
         except WorkbenchError as error:
@@ -234,7 +207,7 @@ class Terminal:
                 self._command(*_split(line[1:]))
             elif line:
                 self.answer(line)
-        except WorkbenchError as error:
+        except (WorkbenchError, OSError) as error:
             self._print(f"error: {message_of(error)}")
         return True
 
@@ -249,29 +222,23 @@ class Terminal:
             self.dialogue.choose(name, argument)
             self._print(" + ".join(self.dialogue.arms))
         elif name == "save" and argument:
-            write_json(Path(argument).expanduser(), self.dialogue.record())
+            write_json(_path(argument), self.dialogue.record())
             self._print(argument)
         else:
-            self._print(HELP)
+            self._print(self.words["help"])
 
-    def answer(self, text: str) -> None:
-        """Print the answers to a question as they come."""
+    def answer(self, text: str) -> bool:
+        """Print the answers to a question as they come; False if Ctrl-C stopped them."""
         answers = self.dialogue.ask(text)
-        if self.as_json:
+        with _stoppable(answers.values()):
             for arm, answer in answers.items():
-                print(json.dumps(describe(text, self.dialogue.image_name, arm, answer.wait()), ensure_ascii=False))
-            self.dialogue.keep(text, answers)
-            return
-        try:
-            for arm, answer in answers.items():
-                self._type(self._heading(arm, len(answers)), answer)
-        except KeyboardInterrupt:
-            for answer in answers.values():
-                answer.cancel()
-            self._print(self.words["stopped"])
-        for answer in answers.values():
-            answer.wait()
+                if self.as_json:
+                    turn = describe(text, self.dialogue.image_name, arm, answer.wait())
+                    print(json.dumps(turn, ensure_ascii=False), file=self.output, flush=True)
+                else:
+                    self._type(self._heading(arm, len(answers)), answer)
         self.dialogue.keep(text, answers)
+        return not any(answer.finish_reason == "cancelled" for answer in answers.values())
 
     def _heading(self, arm: str, arms: int) -> str:
         if arms == 1:
@@ -281,8 +248,8 @@ class Terminal:
     def _type(self, heading: str, answer: Answer) -> None:
         print(heading, end="", file=self.output, flush=True)
         for piece in answer:
-            print(piece, end="", file=self.output, flush=True)
-        self._print(self.words["cut"] if answer.finish_reason == "length" else "")
+            print(visible(piece), end="", file=self.output, flush=True)
+        self._print(self.words.get(f"ended.{answer.finish_reason}", ""))
 
     def _print(self, text: str) -> None:
         if not self.as_json:
@@ -291,6 +258,27 @@ class Terminal:
 
 class _Stop(Exception):
     """The user ends the program."""
+
+
+@contextmanager
+def _stoppable(answers: Iterable[Answer]) -> Iterator[None]:
+    """Let Ctrl-C end these answers rather than the program; none of them goes on afterwards."""
+
+    def stop(*_: object) -> None:
+        for answer in answers:
+            answer.cancel()
+        signal.signal(signal.SIGINT, before)  # the next Ctrl-C does not wait for them
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        stop()
+
+
+def visible(text: str) -> str:
+    """An answer as a terminal may show it: no character of it moves the cursor, rings the bell or changes a colour."""
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def describe(question: str, image: str | None, adapter: str, answer: Answer) -> dict[str, Any]:
@@ -327,6 +315,10 @@ def _read_plain(_: str) -> str:
     if not line:
         raise EOFError
     return line
+
+
+def _path(place: str) -> Path:
+    return Path(os.path.expanduser(place))  # Path.expanduser fails where there is no such user
 
 
 def _split(text: str) -> list[str]:

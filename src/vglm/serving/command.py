@@ -38,7 +38,7 @@ def add_commands(commands: Commands) -> None:
     )
     _add_model(chat)
     add = chat.add_argument
-    add("--image", metavar="PATH|URL", help="picture to begin with")
+    add("--image", metavar="PATH|URL", help="picture to begin with; described first where lines are typed")
     add("--ask", metavar="TEXT", action="append", default=[], help="ask this and end; repeatable, in one dialogue")
     add("--json", action="store_true", help="print each turn as a line of JSON")
     add("--max_length", "--max-length", type=int, default=2048, help="tokens of question and answer (default: 2048)")
@@ -183,6 +183,7 @@ def _chat(parsed: argparse.Namespace) -> None:
     from vglm.serving.adapters import BASE
     from vglm.serving.chat import Dialogue, Terminal, first_question, in_language, line_reader
     from vglm.serving.sampling import Sampling
+    from vglm.tuning.stopping import stopping_at_once
 
     sampling = Sampling(
         max_length=parsed.max_length,
@@ -205,9 +206,11 @@ def _chat(parsed: argparse.Namespace) -> None:
         if parsed.ask or not sys.stdin.isatty():
             questions = parsed.ask or filter(None, map(str.strip, sys.stdin))
             for line in questions:
-                terminal.answer(line)
+                if not terminal.answer(line):
+                    raise KeyboardInterrupt
         else:
-            terminal.run(line_reader())
+            with stopping_at_once():  # Ctrl-C ends an answer, a request to terminate the program
+                terminal.run(line_reader())
     finally:
         engine.close(cancel=True)
 

@@ -1,12 +1,10 @@
-"""Every text of the web pages, in English and Chinese, from `messages.yaml`."""
+"""Every text of the terminal and the web pages, in English and Chinese, from `messages.yaml`."""
 
 import os
 from pathlib import Path
 from typing import Any
 
 from vglm.evaluation.messages import LANGUAGE_VARIABLE, Texts
-from vglm.evaluation.report.sections import findings
-from vglm.evaluation.score.metrics.findings import FINDINGS
 from vglm.text.prompt import Language
 
 _TEXTS = Texts(Path(__file__).with_name("messages.yaml"))
@@ -18,6 +16,11 @@ def default_language() -> Language:
     return "zh" if next(filter(None, names), "").startswith("zh") else "en"
 
 
+def chat_texts(language: Language) -> dict[str, str]:
+    """The texts of `vglm chat`."""
+    return _part("chat.", language)
+
+
 def web_texts(language: Language) -> dict[str, str]:
     """The texts of `vglm web`."""
     return _part("web.", language)
@@ -25,6 +28,9 @@ def web_texts(language: Language) -> dict[str, str]:
 
 def rating_texts(language: Language) -> dict[str, Any]:
     """The texts of `vglm rate`; under `findings`, what findings are called."""
+    from vglm.evaluation.report.sections import findings
+    from vglm.evaluation.score.metrics.findings import FINDINGS
+
     names = {name: getattr(findings.say.name("class", name), language) for name in FINDINGS}
     return {**_part("rating.", language), "findings": names}
 
