@@ -60,10 +60,11 @@ _CSS = """
 footer, [data-testid=status-tracker].hide, #before-chat .top-panel, #after-chat .top-panel { display: none !important; }
 @media (max-width: 700px) { .heading { min-height: 0; } }
 """
-_SHOW_ANSWERS = """() => {
+_SHOW_ANSWERS = """(...values) => {
   const isSent = document.querySelector("#question textarea").value.trim() && innerWidth <= 700;
   const columns = [...document.querySelectorAll("#before, #after")].filter((column) => column.checkVisibility());
   if (isSent) columns[0].scrollIntoView({behavior: "smooth"});
+  return values;
 }"""
 """On a phone the answers come below what is asked."""
 
@@ -315,9 +316,9 @@ class _Page:
             self.answer,
             [self.question, self.shown, self.adapter, *chats, self.image, *self.sampling],
             [self.question, self.ask, *chats, *problems, self.unanswered],
+            js=_SHOW_ANSWERS,
             **private,
         )
-        gr.on([self.ask.click, self.question.submit], None, js=_SHOW_ANSWERS, **private)
         for event in (submitted.then, submitted.failure):  # also when it was cancelled
             fields = [self.question, self.unanswered]
             event(self.settle, fields, [self.ask, *fields], queue=False, **private)
