@@ -169,6 +169,7 @@ def squeezed(text: str) -> str:
     return "".join(text.split())
 
 
+RESPONSE = "Network.responseReceived"
 BOTH_GROW = "['before', 'after'].every(name => document.querySelector(`#${name}-chat .bot`)?.textContent.trim())"
 
 
@@ -193,6 +194,40 @@ def test_one_question_goes_to_both_and_both_columns_stream(
     assert hash_weights(engine.base)[:16] in visitor.text("#before")
     assert "adapter tuned" in visitor.text("#after")
     assert visitor.strange_requests(address) == []
+    responses = [event["params"]["response"] for event in visitor.events if event["method"] == RESPONSE]
+    assert [(each["status"], each["url"]) for each in responses if each["status"] >= 400] == []
+
+
+@needs_browser
+def test_a_question_that_fails_comes_back(visitor: Visitor, address: str, engine: Recorder) -> None:
+    open_page(visitor, address)
+    waiting, engine.max_waiting = engine.max_waiting, 0
+    try:
+        visitor.write("#question textarea", ASKED)
+        visitor.click("#ask")
+        for name in ("before", "after"):
+            wait_until(lambda name=name: "No answer: 0 questions wait already" in visitor.text(f"#{name}-problem"))
+        visitor.until(f"document.querySelector('#question textarea').value === '{ASKED}'")
+        assert visitor.run("document.querySelector('.user') === null")
+    finally:
+        engine.max_waiting = waiting
+    visitor.click("#ask")  # as it is
+    visitor.until(BOTH_GROW)
+    visitor.until("!document.querySelector('#ask').disabled && !document.querySelector('[role=alert]')")
+    assert visitor.run("document.querySelector('#question textarea').value") == ""
+
+
+@needs_browser
+def test_on_a_phone_the_answers_come_into_sight(visitor: Visitor, address: str, engine: Recorder) -> None:
+    visitor.call("Emulation.setDeviceMetricsOverride", width=400, height=850, deviceScaleFactor=1, mobile=True)
+    try:
+        open_page(visitor, address, max_tokens=20)
+        ask(visitor, engine, ASKED, answers=2)
+        visitor.until("document.querySelector('#before-chat .user')?.getBoundingClientRect().bottom < innerHeight")
+        assert visitor.run("document.documentElement.scrollWidth <= innerWidth")
+        assert "processing" not in visitor.text("body")
+    finally:
+        visitor.call("Emulation.clearDeviceMetricsOverride")
 
 
 @needs_browser
@@ -312,7 +347,8 @@ def test_a_page_with_a_password_closes_the_api_too(random_model_folder: Path, tm
     port, engine = free_port(), Engine(*load_pretrained(random_model_folder))
     app = make_page(engine, tmp_path, port, auth=("anna", "secret"))
     with served(app, port) as url, httpx.Client(base_url=url) as client:
-        assert client.get("/").headers["location"] == f"{PATH}/"
+        for path in ("/", "/favicon.ico", "/manifest.json"):
+            assert client.get(path).headers["location"] == f"{PATH}{path}"
         assert client.get(f"{PATH}/config").status_code == 401
         assert client.get("/v1/models").status_code == 401
         assert client.post("/", json={"text": "你好"}).status_code == 401

@@ -42,6 +42,8 @@ from vglm.serving.requests import ChatRequest, Limits, OriginalRequest, decode_p
 
 OPEN_PATHS = ("/healthz", "/readyz")
 """What needs no key."""
+PAGE_PATHS = ("/", "/favicon.ico", "/manifest.json")
+"""What leads to the page that is mounted on the application, without a key; browsers ask for the latter two here."""
 
 BODY_SECONDS = 60.0
 """How long a client may take to send a request."""
@@ -114,7 +116,12 @@ def make_app(engine: Engine, settings: ApiSettings | None = None) -> FastAPI:
         app.add_exception_handler(kind, _answer_error)
     _add_metrics(app, engine, registry)
     if (page := settings.page) is not None:
-        app.get("/", include_in_schema=False)(lambda: RedirectResponse(f"{page}/"))
+
+        def lead(request: Request) -> RedirectResponse:
+            return RedirectResponse(f"{page}{request.url.path}")
+
+        for path in PAGE_PATHS:
+            app.get(path, include_in_schema=False)(lead)
     app.add_middleware(_Gate, key_hashes=settings.key_hashes, page=page)
     return app
 
@@ -363,7 +370,7 @@ class _Gate:
     def _is_open(self, scope: Scope) -> bool:
         path = scope["path"]
         if self.page is not None and (
-            f"{path}/".startswith(f"{self.page}/") or (path == "/" and scope["method"] == "GET")
+            f"{path}/".startswith(f"{self.page}/") or (path in PAGE_PATHS and scope["method"] == "GET")
         ):
             return True
         return path in OPEN_PATHS

@@ -57,8 +57,16 @@ _CSS = """
 .heading p { margin: 2px 0 0 !important; color: var(--block-label-text-color); overflow-wrap: anywhere; }
 .heading p { font-size: 14px; line-height: 1.4; }
 #image img { width: 100%; height: 100%; object-fit: contain; }
-footer { display: none !important; }
+footer, [data-testid=status-tracker].hide, #before-chat .top-panel, #after-chat .top-panel { display: none !important; }
+@media (max-width: 700px) { .heading { min-height: 0; } }
 """
+_SHOW_ANSWERS = """(...values) => {
+  const isSent = document.querySelector("#question textarea").value.trim() && innerWidth <= 700;
+  const columns = [...document.querySelectorAll("#before, #after")].filter((column) => column.checkVisibility());
+  if (isSent) columns[0].scrollIntoView({behavior: "smooth"});
+  return values;
+}"""
+"""On a phone the answers come below what is asked."""
 
 Message = dict[str, Any]
 
@@ -225,6 +233,7 @@ class _Page:
         self.question = gr.Textbox(
             label=texts["question"], placeholder=texts["placeholder"], lines=2, max_lines=6, elem_id="question"
         )
+        self.unanswered = gr.State("")
         with gr.Row():
             self.ask = gr.Button(texts["ask"], variant="primary", min_width=80, elem_id="ask")
             self.stop = gr.Button(texts["stop"], min_width=80, elem_id="stop")
@@ -306,11 +315,13 @@ class _Page:
             [self.ask.click, self.question.submit],
             self.answer,
             [self.question, self.shown, self.adapter, *chats, self.image, *self.sampling],
-            [self.question, self.ask, *chats, *problems],
+            [self.question, self.ask, *chats, *problems, self.unanswered],
+            js=_SHOW_ANSWERS,
             **private,
         )
         for event in (submitted.then, submitted.failure):  # also when it was cancelled
-            event(lambda: gr.update(interactive=True), None, [self.ask], queue=False, **private)
+            fields = [self.question, self.unanswered]
+            event(self.settle, fields, [self.ask, *fields], queue=False, **private)
         self.stop.click(None, cancels=submitted, **private)
 
         def anew(event: Any, act: Any, inputs: Any, outputs: list[Any]) -> None:
@@ -407,21 +418,22 @@ class _Page:
         """Put a question to those who are to answer, and show both answers as they grow.
 
         Yields:
-            The question's field, the button, the dialogues, the problems of question and answers.
+            The question's field, the button, the dialogues, the problems of question and answers, a question that
+            got no answer.
         """
         if not question.strip():
-            yield (*(gr.skip() for _ in range(4)), self._alert("empty"), gr.skip(), gr.skip())
+            yield (*(gr.skip() for _ in range(4)), self._alert("empty"), *(gr.skip() for _ in range(3)))
             return
         try:
             picture = None if image is None else await run_in_threadpool(self._read, Path(image))
         except DataError as error:
-            yield (*(gr.skip() for _ in range(4)), self._bad_image(error), gr.skip(), gr.skip())
+            yield (*(gr.skip() for _ in range(4)), self._bad_image(error), *(gr.skip() for _ in range(3)))
             return
         columns = [_Column(BASE, _answered(before)), _Column(adapter or "", _answered(after))]
         answering = [column for column, other in zip(columns, ("after", "before"), strict=True) if shown != other]
         for column in answering:
             column.turns.append(_message("user", question))
-        yield ("", gr.update(interactive=False), *self._shown(columns))
+        yield ("", gr.update(interactive=False), *self._shown(columns), "")
         news = asyncio.Event()
         tasks = [asyncio.create_task(self._follow(column, news, picture, _sampling(*sampling))) for column in answering]
         try:
@@ -430,13 +442,18 @@ class _Page:
                 await news.wait()
                 news.clear()
                 is_growing = not all(task.done() for task in tasks)  # asked before what may be the last showing
-                yield (gr.skip(), gr.skip(), *self._shown(columns))
+                unanswered = question if any(column.problem for column in columns) else ""
+                yield (gr.skip(), gr.skip(), *self._shown(columns), unanswered)
             for task in tasks:
                 task.result()
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def settle(self, typed: str, unanswered: str) -> tuple[Any, ...]:
+        """Take questions again; one that got no answer comes back, unless another one is being typed."""
+        return gr.update(interactive=True), unanswered if unanswered and not typed else gr.skip(), ""
 
     def _shown(self, columns: Sequence["_Column"]) -> tuple[Any, ...]:
         """The dialogues and the problems."""
@@ -462,7 +479,8 @@ class _Page:
         except APIConnectionError as error:
             column.fail(str(error.__cause__ or error))
         except APIError as error:
-            column.fail(error.message)
+            details = error.body if isinstance(error.body, dict) else {}
+            column.fail(str(details.get("message", error.message)))
         finally:
             news.set()
 
