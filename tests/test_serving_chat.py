@@ -240,6 +240,15 @@ def test_a_dialogue_is_typed_on_a_screen(random_model_folder: Path, picture: Pat
         assert screen.process.wait() == 0
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo terminals")
+def test_a_request_to_terminate_ends_the_dialogue(random_model_folder: Path) -> None:
+    command = [sys.executable, "-m", "vglm", "chat", "--from_pretrained", str(random_model_folder)]
+    with on_screen(*command) as screen:
+        screen.until(r"欢迎(.*?)\x1b\[\?2004h")
+        screen.process.terminate()
+        assert screen.process.wait() == 128 + signal.SIGTERM
+
+
 def test_interrupting_a_script_ends_it_and_asks_nothing_more() -> None:
     command = [sys.executable, "-c", HOLDING, "0", "--ask", "你好", "--ask", "再见"]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
