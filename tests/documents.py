@@ -142,7 +142,9 @@ def check_overrides(config_name: str, words: list[str]) -> None:
     if "--cfg" in words:
         overrides.remove(words[words.index("--cfg") + 1])
     if "-m" in words or any(word.startswith("protocol=") for word in words):
-        overrides = [re.sub(r"^([\w.]+=)([^,\[{(]+),.*$", r"\1\2", override) for override in overrides]
+        overrides = [re.sub(r"^([\w.]+=)(?:choice\()?([^,\[{(]+),.*$", r"\1\2", override) for override in overrides]
+        plugins = ("hydra/launcher=", "hydra/sweeper=", "hydra.sweeper.")  # which need not be installed
+        overrides = [override for override in overrides if not override.startswith(plugins)]
     if any(override.startswith("protocol=") for override in overrides):
         overrides.append("output_dir=somewhere")  # a sweep names its runs
     if any(override.startswith("hydra.searchpath") for override in overrides):
