@@ -167,7 +167,8 @@ def throughput(rounds: int, requests: int) -> None:
         asyncio.run(play(url, server, 8, [question(seed, ASKED) for seed in range(16)]))
         for number in range(rounds):
             for clients in CLIENTS:
-                questions = [question(1000 * number + seed, ASKED) for seed in range(max(requests, clients))]
+                seeds = range(1000 * number, 1000 * number + max(16, requests * clients))
+                questions = [question(seed, ASKED) for seed in seeds]
                 measured[clients].append(asyncio.run(play(url, server, clients, questions)))
     alone = measured[1]
     print("clients  tokens/s  x one, by the clock  x one, by processor time  first piece, ms  x one")
@@ -253,7 +254,7 @@ def main() -> int:
     """Do what was asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--requests", type=int, default=16, help="in each round, at least one a client")
+    parser.add_argument("--requests", type=int, default=8, help="of each client in a round, at least 16 in all")
     parser.add_argument("--storm", type=int, metavar="N")
     parser.add_argument("--kills", type=int, metavar="N")
     asked = parser.parse_args()

@@ -448,7 +448,8 @@ class Engine:
             else:
                 going.append(index)
         chosen: list[int | None] = [None] * len(rows)
-        drawn = draw([rows[index].sampler for index in going], logits[going])
+        scores = logits if len(going) == len(rows) else logits[going]
+        drawn = draw([rows[index].sampler for index in going], scores)
         for index, token in zip(going, drawn, strict=True):
             chosen[index] = self._take(rows[index], token)
         return chosen

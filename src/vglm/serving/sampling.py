@@ -158,14 +158,15 @@ def draw(samplers: Sequence[Sampler], logits: Tensor) -> list[int]:
         kinds.setdefault(sampler.kind, []).append(index)
     chosen = [0] * len(samplers)
     for places in kinds.values():
-        rows = logits[torch.tensor(places, device=logits.device)].float()
+        alike = logits if len(kinds) == 1 else logits[torch.tensor(places, device=logits.device)]
+        rows = alike.float()
         for place, token in zip(places, _draw_alike([samplers[place] for place in places], rows), strict=True):
             chosen[place] = token
     return chosen
 
 
 def _draw_alike(samplers: Sequence[Sampler], scores: Tensor) -> list[int]:
-    """`draw` for rows of one kind, whose scores may be overwritten."""
+    """`draw` for rows of one kind."""
     first = samplers[0]
     how, device = first.settings, scores.device
     if first.seen and how.repetition_penalty != 1:
@@ -174,12 +175,12 @@ def _draw_alike(samplers: Sequence[Sampler], scores: Tensor) -> list[int]:
         ids = torch.tensor([ids_seen + ids_seen[-1:] * (width - len(ids_seen)) for ids_seen in seen], device=device)
         scores = RepetitionPenaltyLogitsProcessor(float(how.repetition_penalty))(ids, scores)
     if barred := first.barred():
-        scores[:, torch.tensor(barred, device=device)] = -torch.inf
+        scores = scores.index_fill(1, torch.tensor(barred, device=device), -torch.inf)
     if first.is_greedy:
         return scores.argmax(-1).tolist()
     ids = torch.arange(scores.shape[1], device=device).expand_as(scores)
     if 0 < how.top_k < scores.shape[1]:
-        ids = scores.topk(how.top_k).indices.sort(-1).values
+        ids = scores.topk(how.top_k, sorted=False).indices.sort(-1).values
         scores = scores.gather(1, ids)
     scores = TemperatureLogitsWarper(float(how.temperature))(ids, scores)
     if how.top_p < 1:
