@@ -86,7 +86,7 @@ def remembered_arrays(
 
     def read(path: Path) -> dict[str, NDArray[Any]]:
         try:
-            with np.load(path, allow_pickle=False) as archive:  # each array has a checksum there
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:  # each array has a checksum
                 return dict(archive)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise WorkbenchError(f"{path} is damaged") from error

@@ -203,8 +203,8 @@ def command_line() -> argparse.ArgumentParser:
         doing="looking into the cache",
         help="list or clear what training and evaluation keep: features of pictures, answers, tables",
         description="Frozen vision parts look at each picture once; what they made of it is kept in ~/.cache/vglm, or"
-        " where the environment variable VGLM_CACHE says. So are tables of the data, and the answers of untuned models"
-        " with their questions and references. Clearing it costs time only.",
+        " where the environment variable VGLM_CACHE says. So are tables of the data, the answers of untuned models"
+        " with their questions and references, and what the X-ray recipe learned first. Clearing it costs time only.",
         example="vglm cache --clear",
     )
     cache.add_argument("--clear", action="store_true", help="remove it")
@@ -377,7 +377,7 @@ def _cache(parsed: argparse.Namespace) -> None:
 
     features, others = (
         cache_folder("features"),
-        [cache_folder(name) for name in ("tables", "pictures", "lightcurves", "identities", "answers")],
+        [cache_folder(name) for name in ("tables", "pictures", "lightcurves", "identities", "answers", "findings")],
     )
     if parsed.clear:
         freed = clear_cache(features) + sum(map(clear_folder, others))

@@ -47,6 +47,8 @@ _CANDIDATES = 2
 _CANDIDATE_CORRELATION = 0.8
 _CANDIDATES_BY_MEAN = 2
 """For each of both mirror images."""
+_CUT_BY_MEAN = 64
+"""Training pictures among which they are looked for exactly."""
 _FINE = 32
 """Cells of the side in which aligned pictures must agree; finer detail does not survive a compression."""
 _STEPS = ((0.04, _COARSE), (0.02, 16), (0.01, 24), (0.005, _FINE))
@@ -139,14 +141,14 @@ def find_copies(tested: Sequence[NDArray[np.uint8]], learned: Sequence[NDArray[n
     mean = np.zeros((SIDE, SIDE), np.float32)
     if len(second) >= _MEAN_OF_AT_LEAST:
         mean = second.mean(axis=0, dtype=np.float64).astype(np.float32)
-    halved = _cut(second.astype(np.float32), _WHOLE, _FINE) if scope == "all" and mean.any() else None
+    halved = _Halved.of(second, mean) if scope == "all" and mean.any() else None
     starts = range(0, len(first), _BLOCK_PICTURES)
     copies = []
     for start in tqdm(starts, desc="comparing images", unit="block", delay=2):
         block = first[start : start + _BLOCK_PICTURES].astype(np.float32)
         for place, candidates in enumerate(_candidates(block, second, mean, views)):
             if halved is not None:
-                candidates += _candidates_by_mean(block[place], halved, mean)
+                candidates += _candidates_by_mean(block[place], mean, halved)
             copies += _copies(start + place, block[place], second, mean, candidates)
     return copies
 
@@ -214,13 +216,31 @@ def _candidates(
     ]
 
 
-def _candidates_by_mean(tested: Grey, learned: Grey, mean: Grey) -> Iterator[_Candidate]:
+class _Halved(NamedTuple):
+    """Training pictures at half their size.
+
+    Attributes:
+        pictures: Shape (n, 32, 32).
+        own: What each has beside the mean picture, as a vector of length 1, shape (n, 1024).
+    """
+
+    pictures: Grey
+    own: Grey
+
+    @classmethod
+    def of(cls, learned: NDArray[np.uint8], mean: Grey) -> "_Halved":
+        """Make them of thumbnails, shape (n, 64, 64), and of their mean."""
+        pictures = _cut(learned.astype(np.float32), _WHOLE, _FINE)
+        return cls(pictures, _unit(pictures - _cut(mean, _WHOLE, _FINE)))
+
+
+def _candidates_by_mean(tested: Grey, mean: Grey, learned: _Halved) -> Iterator[_Candidate]:
     """The training pictures that have most of what a picture has beside the mean picture, where it is aligned with it.
 
     Args:
         tested: Shape (64, 64).
-        learned: Training pictures at half their size, shape (n, 32, 32).
         mean: Of the training pictures, shape (64, 64).
+        learned: The training pictures.
     """
     if tested.std() < _MIN_SPREAD:
         return
@@ -233,9 +253,11 @@ def _candidates_by_mean(tested: Grey, learned: Grey, mean: Grey) -> Iterator[_Ca
             continue  # this picture is not like the others
         common = _cut(mean, fit.box, _COARSE, flip)
         own = _unit((coarse - common)[None])[0]
-        scores = _unit(_cut(learned, fit.box, _COARSE, flip) - common) @ own
+        rough = learned.own @ _spread(own.reshape(_COARSE, _COARSE), fit.box, _FINE, flip).ravel()
+        likely = np.argsort(-rough)[:_CUT_BY_MEAN]  # to cut all takes a hundred times as long
+        scores = _unit(_cut(learned.pictures[likely], fit.box, _COARSE, flip) - common) @ own
         for place in np.argsort(-scores)[:_CANDIDATES_BY_MEAN]:
-            yield _Candidate(float(scores[place]), int(place), flip, fit.box, True)
+            yield _Candidate(float(scores[place]), int(likely[place]), flip, fit.box, True)
 
 
 def _in_order(tested: Grey, learned: Grey, is_forward: bool) -> tuple[Grey, Grey]:
@@ -272,11 +294,30 @@ def _unit(pictures: Grey) -> Grey:
 
 def _cut(pictures: Grey, box: _Box, side: int, flip: bool = False) -> Grey:
     """A box of pictures, (..., P, P), of their mirror images if `flip`, as means of side x side cells."""
-    count = pictures.shape[-1]
+    down, across = _cells(box, side, pictures.shape[-1], flip)
+    return np.asarray(np.matmul(down, np.tensordot(pictures, across.T.copy(), axes=1)), np.float32)
+
+
+def _spread(cells: Grey, box: _Box, count: int, flip: bool) -> Grey:
+    """The transpose of `_cut`: a picture's product with the result is the product of its cells with `cells`.
+
+    Args:
+        cells: Shape (side, side).
+        box: Of a picture.
+        count: Pixels of its side.
+        flip: Whether of its mirror image.
+
+    Returns:
+        Shape (count, count).
+    """
+    down, across = _cells(box, len(cells), count, flip)
+    return np.asarray(down.T @ cells @ across, np.float32)
+
+
+def _cells(box: _Box, side: int, count: int, flip: bool) -> tuple[Grey, Grey]:
+    """How much of each line of pixels is in each line of cells, and likewise of columns, shape (side, count) each."""
     across = _weights(box.left, box.right, side, count)
-    across = across[:, ::-1] if flip else across
-    rows = np.tensordot(pictures, across.T.copy(), axes=1)
-    return np.asarray(np.matmul(_weights(box.top, box.bottom, side, count), rows), np.float32)
+    return _weights(box.top, box.bottom, side, count), across[:, ::-1] if flip else across
 
 
 def _weights(low: float, high: float, side: int, count: int) -> Grey:

@@ -13,16 +13,20 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
+from vglm.caching import remembered_arrays
 from vglm.model.loading import default_device, load_pretrained
 from vglm.model.modeling import VisualGlmForConditionalGeneration, VisualGlmModel
 from vglm.model.processing import VisualGlmProcessor
 from vglm.worlds.radiograph_studies import RadiographStudies
 
 WARMUP_STEPS = 20
+CACHE_KIND = "findings"
+_LEARNING = ("query_tokens", "qformer.")
 SENTENCES = ("heart", "opacity", "effusion", "pneumothorax", "device")
 """What the sentences of a report are about, in their order; the conclusion follows from them."""
 
@@ -36,13 +40,22 @@ def load_with_findings(
         path_or_id: See `load_pretrained`.
         finding_pretraining: Arguments of `pretrain_findings` besides the seed.
         dtype: See `load_pretrained`.
-        seed: Seed of the studies, the heads and the batches. The result is the same for equal arguments.
+        seed: Seed of the studies, the heads and the batches. The result is the same for equal arguments, and what was
+            learned is kept in the cache, so that an evaluation need not learn it again.
 
     Returns:
         The model and its processor.
     """
     model, processor = load_pretrained(path_or_id, dtype=dtype, device_map="cpu")  # so that it is the same everywhere
-    pretrain_findings(model.model, processor, seed=seed, **finding_pretraining)
+
+    def learn() -> dict[str, NDArray[Any]]:
+        pretrain_findings(model.model, processor, seed=seed, **finding_pretraining)
+        return {name: tensor.numpy() for name, tensor in model.model.state_dict().items() if name.startswith(_LEARNING)}
+
+    facts = {"settings": finding_pretraining, "seed": seed, "dtype": dtype, "torch": torch.__version__}
+    files = sorted([*Path(path_or_id).glob("*"), *Path(__file__).parent.glob("*.py")])
+    learned = remembered_arrays(CACHE_KIND, files, facts, learn)
+    model.model.load_state_dict({name: torch.from_numpy(array) for name, array in learned.items()}, strict=False)
     core: nn.Module = model
     core.to(default_device())
     return model, processor
