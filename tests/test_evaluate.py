@@ -27,6 +27,7 @@ from vglm.errors import LONGEST_MESSAGE, AdapterError, ConfigError, DataError, W
 from vglm.evaluation.predict.controls import shuffle_images
 from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import generate_predictions
+from vglm.evaluation.predict.training_loss import measure_losses
 from vglm.evaluation.predictions import read_evaluation, read_losses, read_predictions
 from vglm.evaluation.report import render
 from vglm.evaluation.score.baselines import read_baselines
@@ -287,6 +288,9 @@ def test_the_loss_of_training_answers_is_measured_on_the_tuned_model(
         assert (folder / "images" / f"{each.image_sha256}.webp").is_file()
     page = (folder / "report" / "index.html").read_text(encoding="utf-8")
     assert page.partition('<section id="hardest">')[2].partition("</section>")[0].count("<li>") == 4
+    (tmp_path / "images").mkdir()
+    twice = measure_losses(model, processor, [*train.values(), *train.values()], tmp_path)
+    assert [each.id for each in twice] == [each.id for each in losses]  # a repeated sample counts once
     few = run(f"run={run_folder}", f"output_dir={tmp_path / 'b'}", "training_loss_samples=2", *quick)
     assert len(read_losses(few)) == 2
     none = run(f"run={run_folder}", f"output_dir={tmp_path / 'c'}", "training_loss_samples=0", *quick)

@@ -162,6 +162,17 @@ def test_a_forged_report_says_that_answers_changed(stored: Path, name: str) -> N
         assert read_evaluation(stored).is_changed
 
 
+def test_an_evaluation_without_hashes_says_so(stored: Path) -> None:
+    description = json.loads((stored / "evaluation.json").read_text(encoding="utf-8"))
+    for name in ("sha256", "sealed"):
+        del description[name]
+    (stored / "evaluation.json").write_text(json.dumps(description), encoding="utf-8")
+    (stored / "seals.json").unlink()
+    edit_lines(f"after/{ANSWERS}", lambda rows: rows[0].update(prediction="right"))(stored)
+    assert "ANSWERS NOT SEALED" in [stamp.text for stamp in read_evaluation(stored).stamps]
+    assert "ANSWERS NOT SEALED" in render(stored).read_text(encoding="utf-8")
+
+
 def said_of(folder: Path) -> str:
     """The report's stamp; or why there is no report, where what is left makes none."""
     try:

@@ -67,7 +67,7 @@ PREDICTIONS_FILE = "predictions.jsonl"
 CURVES_FILE = "curves.json"
 LEAKS_FILE = "leaks.json"
 LOSSES_FILE = "training_loss.json"
-CHANGED_STAMP = "ANSWERS CHANGED"
+CHANGED_STAMP, UNSEALED_STAMP = "ANSWERS CHANGED", "ANSWERS NOT SEALED"
 IMAGES_FOLDER = "images"
 MAX_ERRORS_SHOWN = 5
 TEXT_ONLY = "text-only"
@@ -245,7 +245,9 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
 
 
 def read_evaluation(folder: Path) -> Evaluation:
-    """Read `evaluation.json` of an evaluation folder; it gets a stamp where files were altered since, see `seals`.
+    """Read `evaluation.json` of an evaluation folder.
+
+    It gets a stamp where files were altered since, and where no hash would show it, see `seals`.
 
     Raises:
         DataError: The file is missing or not what `write_evaluation` writes.
@@ -276,7 +278,9 @@ def _with_changes(evaluation: Evaluation, folder: Path, is_edited: bool) -> Eval
     edited = Message("change.description", {"file": EVALUATION_FILE})
     is_edited = is_edited or any(edited in _changes(record) for record in earlier)
     changes = (*((edited,) if is_edited else ()), *find_changes(folder, evaluation.sealed))
-    stamps = tuple(stamp for stamp in evaluation.stamps if stamp.text != CHANGED_STAMP)
+    stamps = tuple(stamp for stamp in evaluation.stamps if stamp.text not in (CHANGED_STAMP, UNSEALED_STAMP))
+    if evaluation.sealed is None:
+        stamps = (Stamp(text=UNSEALED_STAMP, detail=Message("unsealed")), *stamps)
     if changes:
         stamps = (Stamp(text=CHANGED_STAMP, detail=Message("changed", {"changes": changes})), *stamps)
     return replace(evaluation, stamps=stamps)

@@ -22,13 +22,15 @@ def measure_losses(
     Args:
         model: The tuned VisualGLM, or a `PeftModel` of one.
         processor: The model's processor.
-        train: The training samples; those whose image cannot be opened are left out.
+        train: The training samples; those whose image cannot be opened are left out. One that a few-shot task repeats
+            counts once.
         folder: The evaluation folder: gets `training_loss.json` and copies of the images of the first `SHOWN`.
         batch_size: Samples per call of the model.
 
     Returns:
         For each sample the mean negative log-likelihood of its answer's tokens, the end included, in nats.
     """
+    train = list({(sample.id, sample.question, sample.answer): sample for sample in train}.values())
     answers = [[sample.answer] for sample in train]
     scores = score_choices(model, processor, train, answers, batch_size=batch_size, title="training loss")
     rows = [
