@@ -1,10 +1,7 @@
 import functools
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -15,6 +12,7 @@ import torch
 import yaml
 from golden.make_encoder_metrics import write_miniature
 from PIL import Image, ImageOps
+from programs import run_processes, run_program
 from safetensors.torch import load_file, save_file
 
 import evaluate
@@ -380,7 +378,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(
     run_folder: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = [f"run={run_folder}", "dataset=background_synthetic", "splits=[test]", "image_use=false"]
-    overrides += ["baselines=false", "max_new_tokens=2", "batch_size=8"]
+    overrides += ["baselines=false", "max_new_tokens=2", "batch_size=8", "limit=24"]
     whole = run(*overrides, f"output_dir={tmp_path / 'whole'}")
     monkeypatch.setenv("VGLM_CACHE", str(tmp_path_factory.mktemp("cache")))  # without the answers kept just now
 
@@ -399,9 +397,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(
         sys.argv[1:] = {[*overrides, f"output_dir={tmp_path / 'killed'}"]!r}
         runpy.run_path({evaluate.__file__!r}, run_name="__main__")
     """
-    path = os.pathsep.join([str(repo_root() / "src"), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-c", dedent(killed)]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    done = run_program("-c", dedent(killed))
     assert done.returncode == -signal.SIGKILL, done.stderr
     finished = count_lines(tmp_path)
     assert finished == 16
@@ -417,7 +413,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(
 
     monkeypatch.setattr(VisualGlmForConditionalGeneration, "generate", counting)
     folder = run(*overrides, f"output_dir={tmp_path / 'killed'}")
-    assert asked == 30 - 2  # batches; nothing that was finished was asked again
+    assert asked == 6 - 2  # batches; nothing that was finished was asked again
     for arm in ("before", "after"):
         assert (folder / arm / "predictions.jsonl").read_bytes() == (whole / arm / "predictions.jsonl").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
@@ -428,27 +424,13 @@ def count_lines(folder: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in folder.glob(".killed.*.work/*/predictions*.jsonl"))
 
 
-def torchrun(*overrides: str) -> subprocess.CompletedProcess[str]:
-    """What two processes say of an evaluation that they share."""
-    root = Path(evaluate.__file__).parent
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    path = os.pathsep.join([str(root / "src"), os.environ.get("PYTHONPATH", "")])
-    return subprocess.run(
-        [*launcher, str(root / "evaluate.py"), *overrides],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
-
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, which is a full disk")
 def test_two_processes_share_the_samples_and_end_together(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = [f"run={run_folder}", "dataset=background_synthetic", "splits=[test]", "image_use=false"]
-    overrides += ["baselines=false", "max_new_tokens=2", "temperature=0.8", "repeats=2"]
-    whole = run(*overrides, "batch_size=60", f"output_dir={tmp_path / 'whole'}")
+    overrides += ["baselines=false", "max_new_tokens=2", "temperature=0.8", "repeats=2", "limit=24"]
+    whole = run(*overrides, "batch_size=48", f"output_dir={tmp_path / 'whole'}")
     overrides += ["batch_size=7", f"output_dir={tmp_path / 'shared'}"]
 
     generate = VisualGlmForConditionalGeneration.generate
@@ -469,17 +451,16 @@ def test_two_processes_share_the_samples_and_end_together(
     full = work / "after" / "predictions.1.jsonl"  # the second process fails in the second arm
     full.parent.mkdir()
     full.symlink_to("/dev/full")
-    failed = torchrun(*overrides)
-    assert failed.returncode != 0
+    failed = run_processes(evaluate.__file__, *overrides)
+    assert failed.returncode == 2
     assert failed.stderr.count("error: ") == 1
     assert f"error: {tmp_path / 'shared'} cannot be written: No space left on device." in failed.stderr
-    assert "exitcode  : 2" in failed.stderr
     assert "Traceback" not in failed.stdout
     before = Path("before", "predictions.jsonl")
     assert (work / before).read_bytes() == (whole / before).read_bytes()
     full.unlink()
 
-    shared = torchrun(*overrides)
+    shared = run_processes(evaluate.__file__, *overrides)
     assert shared.returncode == 0, shared.stderr
     assert shared.stdout.count("Report: ") == 1
     for arm in ("before", "after"):
@@ -487,7 +468,7 @@ def test_two_processes_share_the_samples_and_end_together(
         assert found.read_bytes() == (whole / arm / "predictions.jsonl").read_bytes()
     metrics = [json.loads((folder / "metrics.json").read_text("utf-8")) for folder in (whole, tmp_path / "shared")]
     assert metrics[0] == metrics[1]
-    assert (metrics[0]["draws"]["n"], metrics[0]["splits"]["test"]["n"]) == (2, 120)
+    assert (metrics[0]["draws"]["n"], metrics[0]["splits"]["test"]["n"]) == (2, 24)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shared", "whole"]
 
     answers = (tmp_path / "shared" / "after" / "predictions.jsonl").read_bytes()
@@ -532,8 +513,7 @@ def test_a_run_whose_weights_are_no_numbers_is_refused(copied_run: Path, capsys:
     tensors = load_file(weights)
     next(iter(tensors.values())).view(-1)[0] = float("nan")
     save_file(tensors, weights, {"format": "pt"})
-    arguments = ["evaluate.py", f"run={copied_run}", "splits=retention"]
-    done = subprocess.run([sys.executable, *arguments], cwd=repo_root(), capture_output=True, text=True, check=False)
+    done = run_program(evaluate.__file__, f"run={copied_run}", "splits=retention")
     assert done.returncode == 2
     assert "tensors hold NaN or infinity" in done.stderr
     assert "Traceback" not in done.stderr
