@@ -2,6 +2,7 @@ import functools
 import json
 import shutil
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from builders import question_about
 from golden.make_encoder_metrics import write_miniature
 from PIL import Image, ImageOps
 from programs import run_processes, run_program
 from safetensors.torch import load_file, save_file
+from servers import moved_adapter
 
 import evaluate
 import train
@@ -334,15 +337,18 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(source / row["img"], folder / Path(row["img"]).name)
         row["img"] = Path(row["img"]).name
     (folder / "test.json").write_text(json.dumps(test, ensure_ascii=False), encoding="utf-8")
-    answer = {"prompt": "这是哪里？", "label": "在月亮上。"}
-    pictures = [{"img": f"{place}.png", **answer} for place in range(52)]
-    for place, row in enumerate(pictures):
-        Image.new("RGB", (32, 32), (4 * place, 255 - 4 * place, 99)).save(folder / row["img"])
-    for row in pictures[::2]:  # with one reference for all no skill could be shown
-        row["label"] = "在山洞里。"
-    for name, part in {"train": pictures[:12], "moon": pictures[12:]}.items():
-        (folder / f"{name}.json").write_text(json.dumps(part, ensure_ascii=False), encoding="utf-8")
+    plain = write_plain_pictures(folder, 12, ("在月亮上。", "在山洞里。"))
+    (folder / "train.json").write_text(json.dumps(plain, ensure_ascii=False), encoding="utf-8")
     return folder
+
+
+def write_plain_pictures(folder: Path, number: int, labels: Sequence[str]) -> list[dict[str, str]]:
+    """Rows about pictures of one colour each; the labels take turns, for with one of all no skill could be shown."""
+    rows = []
+    for place in range(number):
+        Image.new("RGB", (32, 32), (4 * place, 255 - 4 * place, 99)).save(folder / f"{place}.png")
+        rows.append({"img": f"{place}.png", "prompt": "这是哪里？", "label": labels[place % len(labels)]})
+    return rows
 
 
 def test_a_model_that_ignores_its_image_is_told_from_one_that_looks(
@@ -351,7 +357,7 @@ def test_a_model_that_ignores_its_image_is_told_from_one_that_looks(
     dataset = ["dataset=background_synthetic", f"dataset.path={scenes}", "dataset.retention=null", "max_new_tokens=12"]
     said = {}
     for name, path in {"looks": repo_root() / "data" / "visualglm_tiny", "blind": blind_model}.items():
-        model = ["model=visualglm_tiny", f"model.path_or_id={path}", "batch_size=8", "shots_in_context=0"]
+        model = ["model=visualglm_tiny", f"model.path_or_id={path}", "batch_size=24", "shots_in_context=0"]
         folder = run(*model, *dataset, f"output_dir={tmp_path / name}")
         said[name] = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))["verdict"]["en"]
     assert said["looks"].startswith("It uses the image: with the true image Exact match is")
@@ -360,12 +366,27 @@ def test_a_model_that_ignores_its_image_is_told_from_one_that_looks(
     assert same in " ".join(capsys.readouterr().out.split())
 
 
-def test_a_run_that_learned_without_its_image_is_told(blind_model: Path, scenes: Path, tmp_path: Path) -> None:
+def test_a_run_that_learned_without_its_image_is_told(blind_model: Path, tmp_path: Path) -> None:
+    """Half of the samples have the answer that the tuned model gives to every picture, which is not the base's."""
+    adapter = moved_adapter(blind_model, tmp_path / "moved")
+    asked = [question_about("any", Image.new("RGB", (32, 32)), "这是哪里？")]
+    before, after = (
+        generate_predictions(*load_pretrained(blind_model, adapter=each), asked, Decoding(max_new_tokens=12))[
+            0
+        ].prediction
+        for each in (None, adapter)
+    )
+    assert after.strip()
+    assert after != before
+    rows = write_plain_pictures(tmp_path, 52, (after, "在山洞里。"))
+    for name, part in {"train": rows[:12], "test": rows[12:]}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(part, ensure_ascii=False), encoding="utf-8")
     model = ["recipes=background/lora", f"model.path_or_id={blind_model}", f"output_dir={tmp_path / 'run'}"]
-    dataset = [f"dataset.path={scenes}", "dataset.retention=null", "dataset.test=moon.json"]
-    steps = ["trainer.max_steps=40", "trainer.learning_rate=3e-3", "trainer.use_cpu=true", "trainer.disable_tqdm=true"]
+    dataset = [f"dataset.path={tmp_path}", "dataset.retention=null", "checkpoint_selection.score_checkpoints=false"]
+    steps = ["trainer.max_steps=1", "trainer.use_cpu=true", "trainer.disable_tqdm=true"]
     trained = train.run(compose("train", [*model, *dataset, *steps]))
-    folder = run(f"run={trained}", "max_new_tokens=12", "batch_size=8", "shots_in_context=0")
+    shutil.copytree(adapter, trained / "adapter", dirs_exist_ok=True)
+    folder = run(f"run={trained}", "max_new_tokens=12", "batch_size=40", "shots_in_context=0")
     report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
     assert report["verdict"]["en"].startswith("Better:")
     assert "It is not shown to come from the image." in report["verdict"]["en"]
