@@ -3,6 +3,7 @@
 import base64
 import io
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ class Server:
         self.thread.start()
         while not self.uvicorn.started:
             assert self.thread.is_alive()
+            time.sleep(0.01)
         self.port = self.uvicorn.servers[0].sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.http = httpx.Client(base_url=self.url, timeout=120)

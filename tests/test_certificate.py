@@ -2,11 +2,8 @@
 
 import hashlib
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from textwrap import dedent
 
@@ -14,11 +11,12 @@ import pytest
 import torch
 import yaml
 from peft import PrefixTuningConfig
+from programs import run_program
 from safetensors.torch import load_file, save_file
 
 import train
 from vglm.cli import main
-from vglm.config import compose, repo_root
+from vglm.config import compose
 from vglm.data.collator import Collator
 from vglm.data.loading import load_dataset
 from vglm.errors import AdapterError, ConfigError, typed
@@ -277,8 +275,7 @@ def test_a_killed_merge_leaves_nothing_that_looks_like_a_model(
         certificate._judge = die
         raise SystemExit(vglm.cli.main({["merge", str(lora_run), "--output", str(output)]!r}))
     """
-    environment = {**os.environ, "PYTHONPATH": str(repo_root() / "src")}
-    done = subprocess.run([sys.executable, "-c", dedent(killed)], env=environment, capture_output=True, text=True)
+    done = run_program("-c", dedent(killed))
     assert done.returncode == (130 if by == signal.SIGTERM else -signal.SIGKILL), done.stderr
     assert not output.exists()
     left = list(tmp_path.glob(".merged.claimed/result/model.safetensors"))

@@ -1,10 +1,8 @@
 import functools
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -13,9 +11,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from builders import question_about
 from golden.make_encoder_metrics import write_miniature
 from PIL import Image, ImageOps
+from programs import run_processes, run_program
 from safetensors.torch import load_file, save_file
+from servers import moved_adapter
 
 import evaluate
 import train
@@ -340,15 +341,18 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(source / row["img"], folder / Path(row["img"]).name)
         row["img"] = Path(row["img"]).name
     (folder / "test.json").write_text(json.dumps(test, ensure_ascii=False), encoding="utf-8")
-    answer = {"prompt": "这是哪里？", "label": "在月亮上。"}
-    pictures = [{"img": f"{place}.png", **answer} for place in range(52)]
-    for place, row in enumerate(pictures):
-        Image.new("RGB", (32, 32), (4 * place, 255 - 4 * place, 99)).save(folder / row["img"])
-    for row in pictures[::2]:  # with one reference for all no skill could be shown
-        row["label"] = "在山洞里。"
-    for name, part in {"train": pictures[:12], "moon": pictures[12:]}.items():
-        (folder / f"{name}.json").write_text(json.dumps(part, ensure_ascii=False), encoding="utf-8")
+    plain = write_plain_pictures(folder, 12, ("在月亮上。", "在山洞里。"))
+    (folder / "train.json").write_text(json.dumps(plain, ensure_ascii=False), encoding="utf-8")
     return folder
+
+
+def write_plain_pictures(folder: Path, number: int, labels: Sequence[str]) -> list[dict[str, str]]:
+    """Rows about pictures of one colour each; the labels take turns, for with one of all no skill could be shown."""
+    rows = []
+    for place in range(number):
+        Image.new("RGB", (32, 32), (4 * place, 255 - 4 * place, 99)).save(folder / f"{place}.png")
+        rows.append({"img": f"{place}.png", "prompt": "这是哪里？", "label": labels[place % len(labels)]})
+    return rows
 
 
 def test_a_model_that_ignores_its_image_is_told_from_one_that_looks(
@@ -357,7 +361,7 @@ def test_a_model_that_ignores_its_image_is_told_from_one_that_looks(
     dataset = ["dataset=background_synthetic", f"dataset.path={scenes}", "dataset.retention=null", "max_new_tokens=12"]
     said = {}
     for name, path in {"looks": repo_root() / "data" / "visualglm_tiny", "blind": blind_model}.items():
-        model = ["model=visualglm_tiny", f"model.path_or_id={path}", "batch_size=8", "shots_in_context=0"]
+        model = ["model=visualglm_tiny", f"model.path_or_id={path}", "batch_size=24", "shots_in_context=0"]
         folder = run(*model, *dataset, f"output_dir={tmp_path / name}")
         said[name] = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))["verdict"]["en"]
     assert said["looks"].startswith("It uses the image: with the true image Exact match is")
@@ -366,12 +370,27 @@ def test_a_model_that_ignores_its_image_is_told_from_one_that_looks(
     assert same in " ".join(capsys.readouterr().out.split())
 
 
-def test_a_run_that_learned_without_its_image_is_told(blind_model: Path, scenes: Path, tmp_path: Path) -> None:
+def test_a_run_that_learned_without_its_image_is_told(blind_model: Path, tmp_path: Path) -> None:
+    """Half of the samples have the answer that the tuned model gives to every picture, which is not the base's."""
+    adapter = moved_adapter(blind_model, tmp_path / "moved")
+    asked = [question_about("any", Image.new("RGB", (32, 32)), "这是哪里？")]
+    before, after = (
+        generate_predictions(*load_pretrained(blind_model, adapter=each), asked, Decoding(max_new_tokens=12))[
+            0
+        ].prediction
+        for each in (None, adapter)
+    )
+    assert after.strip()
+    assert after != before
+    rows = write_plain_pictures(tmp_path, 52, (after, "在山洞里。"))
+    for name, part in {"train": rows[:12], "test": rows[12:]}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(part, ensure_ascii=False), encoding="utf-8")
     model = ["recipes=background/lora", f"model.path_or_id={blind_model}", f"output_dir={tmp_path / 'run'}"]
-    dataset = [f"dataset.path={scenes}", "dataset.retention=null", "dataset.test=moon.json"]
-    steps = ["trainer.max_steps=40", "trainer.learning_rate=3e-3", "trainer.use_cpu=true", "trainer.disable_tqdm=true"]
+    dataset = [f"dataset.path={tmp_path}", "dataset.retention=null", "checkpoint_selection.score_checkpoints=false"]
+    steps = ["trainer.max_steps=1", "trainer.use_cpu=true", "trainer.disable_tqdm=true"]
     trained = train.run(compose("train", [*model, *dataset, *steps]))
-    folder = run(f"run={trained}", "max_new_tokens=12", "batch_size=8", "shots_in_context=0")
+    shutil.copytree(adapter, trained / "adapter", dirs_exist_ok=True)
+    folder = run(f"run={trained}", "max_new_tokens=12", "batch_size=40", "shots_in_context=0")
     report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
     assert report["verdict"]["en"].startswith("Better:")
     assert "It is not shown to come from the image." in report["verdict"]["en"]
@@ -384,7 +403,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(
     run_folder: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = [f"run={run_folder}", "dataset=background_synthetic", "splits=[test]", "image_use=false"]
-    overrides += ["baselines=false", "max_new_tokens=2", "batch_size=8"]
+    overrides += ["baselines=false", "max_new_tokens=2", "batch_size=8", "limit=24"]
     whole = run(*overrides, f"output_dir={tmp_path / 'whole'}")
     monkeypatch.setenv("VGLM_CACHE", str(tmp_path_factory.mktemp("cache")))  # without the answers kept just now
 
@@ -403,9 +422,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(
         sys.argv[1:] = {[*overrides, f"output_dir={tmp_path / 'killed'}"]!r}
         runpy.run_path({evaluate.__file__!r}, run_name="__main__")
     """
-    path = os.pathsep.join([str(repo_root() / "src"), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-c", dedent(killed)]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    done = run_program("-c", dedent(killed))
     assert done.returncode == -signal.SIGKILL, done.stderr
     finished = count_lines(tmp_path)
     assert finished == 16
@@ -421,7 +438,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(
 
     monkeypatch.setattr(VisualGlmForConditionalGeneration, "generate", counting)
     folder = run(*overrides, f"output_dir={tmp_path / 'killed'}")
-    assert asked == 30 - 2  # batches; nothing that was finished was asked again
+    assert asked == 6 - 2  # batches; nothing that was finished was asked again
     for arm in ("before", "after"):
         assert (folder / arm / "predictions.jsonl").read_bytes() == (whole / arm / "predictions.jsonl").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
@@ -432,27 +449,13 @@ def count_lines(folder: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in folder.glob(".killed.*.work/*/predictions*.jsonl"))
 
 
-def torchrun(*overrides: str) -> subprocess.CompletedProcess[str]:
-    """What two processes say of an evaluation that they share."""
-    root = Path(evaluate.__file__).parent
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    path = os.pathsep.join([str(root / "src"), os.environ.get("PYTHONPATH", "")])
-    return subprocess.run(
-        [*launcher, str(root / "evaluate.py"), *overrides],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
-
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, which is a full disk")
 def test_two_processes_share_the_samples_and_end_together(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = [f"run={run_folder}", "dataset=background_synthetic", "splits=[test]", "image_use=false"]
-    overrides += ["baselines=false", "max_new_tokens=2", "temperature=0.8", "repeats=2"]
-    whole = run(*overrides, "batch_size=60", f"output_dir={tmp_path / 'whole'}")
+    overrides += ["baselines=false", "max_new_tokens=2", "temperature=0.8", "repeats=2", "limit=24"]
+    whole = run(*overrides, "batch_size=48", f"output_dir={tmp_path / 'whole'}")
     overrides += ["batch_size=7", f"output_dir={tmp_path / 'shared'}"]
 
     generate = VisualGlmForConditionalGeneration.generate
@@ -473,17 +476,16 @@ def test_two_processes_share_the_samples_and_end_together(
     full = work / "after" / "predictions.1.jsonl"  # the second process fails in the second arm
     full.parent.mkdir()
     full.symlink_to("/dev/full")
-    failed = torchrun(*overrides)
-    assert failed.returncode != 0
+    failed = run_processes(evaluate.__file__, *overrides)
+    assert failed.returncode == 2
     assert failed.stderr.count("error: ") == 1
     assert f"error: {tmp_path / 'shared'} cannot be written: No space left on device." in failed.stderr
-    assert "exitcode  : 2" in failed.stderr
     assert "Traceback" not in failed.stdout
     before = Path("before", "predictions.jsonl")
     assert (work / before).read_bytes() == (whole / before).read_bytes()
     full.unlink()
 
-    shared = torchrun(*overrides)
+    shared = run_processes(evaluate.__file__, *overrides)
     assert shared.returncode == 0, shared.stderr
     assert shared.stdout.count("Report: ") == 1
     for arm in ("before", "after"):
@@ -491,7 +493,7 @@ def test_two_processes_share_the_samples_and_end_together(
         assert found.read_bytes() == (whole / arm / "predictions.jsonl").read_bytes()
     metrics = [json.loads((folder / "metrics.json").read_text("utf-8")) for folder in (whole, tmp_path / "shared")]
     assert metrics[0] == metrics[1]
-    assert (metrics[0]["draws"]["n"], metrics[0]["splits"]["test"]["n"]) == (2, 120)
+    assert (metrics[0]["draws"]["n"], metrics[0]["splits"]["test"]["n"]) == (2, 24)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shared", "whole"]
 
     answers = (tmp_path / "shared" / "after" / "predictions.jsonl").read_bytes()
@@ -536,8 +538,7 @@ def test_a_run_whose_weights_are_no_numbers_is_refused(copied_run: Path, capsys:
     tensors = load_file(weights)
     next(iter(tensors.values())).view(-1)[0] = float("nan")
     save_file(tensors, weights, {"format": "pt"})
-    arguments = ["evaluate.py", f"run={copied_run}", "splits=retention"]
-    done = subprocess.run([sys.executable, *arguments], cwd=repo_root(), capture_output=True, text=True, check=False)
+    done = run_program(evaluate.__file__, f"run={copied_run}", "splits=retention")
     assert done.returncode == 2
     assert "tensors hold NaN or infinity" in done.stderr
     assert "Traceback" not in done.stderr

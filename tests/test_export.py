@@ -1,17 +1,15 @@
 """Every layout becomes every other with the same numbers; what is written is what the original's tools expect."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from programs import run_program
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -163,8 +161,7 @@ def test_a_killed_conversion_leaves_no_destination_and_the_next_tidies_up(refere
         "main(sys.argv[1:])"
     )
     arguments = ["convert", str(reference / "hf_layout"), str(tmp_path / "out"), "--to", "hf"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, env=environment)
+    done = run_program("-c", code, *arguments)
     assert done.returncode == -signal.SIGKILL
     assert len(list(tmp_path.glob(".out.*.partial/content/*.bin"))) == 1
     assert not (tmp_path / "out").exists()

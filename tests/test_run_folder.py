@@ -5,11 +5,10 @@ import json
 import os
 import resource
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from programs import run_program
 
 from vglm.data.loading import load_dataset
 from vglm.data.splits import Leakage
@@ -79,7 +78,7 @@ def test_a_folder_in_which_no_run_began_is_free(tmp_path: Path) -> None:
         "sys.addaudithook(lambda event, _: event == 'os.rename' and os.kill(os.getpid(), signal.SIGKILL))\n"
         f"with open_run(Path({str(tmp_path / 'run')!r}), {{'config.yaml': 'a: 1'}}): pass"
     )
-    killed = subprocess.run([sys.executable, "-c", command], check=False, capture_output=True, text=True)
+    killed = run_program("-c", command)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert ".lock" in left
@@ -149,11 +148,11 @@ def test_one_at_a_time_trains_in_a_folder(tmp_path: Path) -> None:
     resume = f"with open_run(Path({str(tmp_path)!r}), resume=True): print('in')"
     command = f"from pathlib import Path; from vglm.tuning.run_folder import open_run\n{resume}"
     with open_run(tmp_path, resume=True):
-        second = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
+        second = run_program("-c", command)
         assert second.returncode == 1
         assert "is being trained by another process right now" in second.stderr
     assert list(tmp_path.iterdir()) == []
-    assert subprocess.run([sys.executable, "-c", command], check=False).returncode == 0
+    assert run_program("-c", command).returncode == 0
 
 
 def test_what_a_killed_process_left_is_swept_up(tmp_path: Path) -> None:

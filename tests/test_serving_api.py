@@ -9,9 +9,8 @@ import random
 import signal
 import socket
 import struct
-import subprocess
-import sys
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai import BadRequestError, NotFoundError, RateLimitError
 from PIL import Image
+from programs import Program
 
 from tests.servers import Server, messages, moved_adapter, picture
 from vglm.errors import ConfigError, DataError
@@ -350,11 +350,11 @@ def test_a_client_that_goes_away_ends_its_answer(server: Server) -> None:
         lines = ["POST /v1/chat/completions HTTP/1.1", "Host: x", "Content-Type: application/json"]
         head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""])
         connection.sendall(head.encode() + body)
-        while not server.engine.load.running:
-            pass
+        while not (server.engine.load.running or server.engine.load.answered > before):
+            time.sleep(0.01)
         connection.close()
         while server.engine.load.running or server.engine.load.waiting:
-            pass
+            time.sleep(0.01)
         assert server.engine.load.answered == before + 1
 
 
@@ -365,7 +365,7 @@ def test_more_than_may_wait_is_told_to_come_back(random_model_folder: Path) -> N
         long = Sampling(temperature=0.0, min_new_tokens=400, max_new_tokens=400)
         running = engine.ask(Question("你好"), sampling=long)
         while running.seconds_to_first_token is None:
-            pass
+            time.sleep(0.01)
         waiting = engine.ask(Question("你好"), sampling=long)
         with pytest.raises(RateLimitError) as caught:
             server.openai.chat.completions.create(model="base", messages=messages())
@@ -507,19 +507,17 @@ def test_a_trusted_address_is_fetched_with_its_redirects_and_bounds(tmp_path: Pa
         thread.join()
 
 
-def test_a_server_that_is_asked_to_end_ends_well() -> None:
+def test_a_server_that_is_asked_to_end_ends_well(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "vglm", "api", "--port", str(port)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
     reply = None
-    while reply is None:
-        assert process.poll() is None
-        with contextlib.suppress(httpx.ConnectError):
-            reply = httpx.post(f"http://127.0.0.1:{port}/", json={"text": "你好", "seed": 1}, timeout=120)
-    process.send_signal(signal.SIGTERM)
-    _, told = process.communicate()
-    assert process.returncode == 0
-    assert told.splitlines()[-1] == "stopped"
+    with (tmp_path / "said").open("w") as said, Program("-m", "vglm", "api", f"--port={port}", stderr=said) as program:
+        while reply is None:
+            assert program.poll() is None
+            time.sleep(0.05)
+            with contextlib.suppress(httpx.ConnectError):
+                reply = httpx.post(f"http://127.0.0.1:{port}/", json={"text": "你好", "seed": 1}, timeout=120)
+        program.send_signal(signal.SIGTERM)
+        assert program.wait() == 0
+    assert (tmp_path / "said").read_text(encoding="utf-8").splitlines()[-1] == "stopped"
     assert reply.status_code == 200

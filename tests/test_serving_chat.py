@@ -6,7 +6,6 @@ import os
 import re
 import select
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Literal
 
 import pytest
 from PIL import Image
+from programs import Completed, Program, run_program
 from prompt_toolkit.utils import get_cwidth
 
 from tests.servers import moved_adapter
@@ -125,10 +125,8 @@ def test_adapters_are_named_by_the_user_or_by_their_folders(tmp_path: Path) -> N
         name_adapter(str(tmp_path))
 
 
-def _vglm(*arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "vglm", *arguments], input=stdin, capture_output=True, text=True, encoding="utf-8"
-    )
+def chat(*arguments: str, stdin: str = "") -> Completed:
+    return run_program("-m", "vglm", "chat", *arguments, stdin=stdin)
 
 
 HOLDING = """
@@ -176,9 +174,9 @@ class Reader:
 class Screen(Reader):
     """A pseudo terminal of 80 columns and the program in it, which prompts between two marks."""
 
-    def __init__(self, control: int, process: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, control: int, program: Program) -> None:
         super().__init__(control)
-        self.process = process
+        self.program = program
 
     def press(self, keys: str) -> None:
         os.write(self.source, keys.encode())
@@ -197,13 +195,10 @@ def on_screen(*command: str) -> Iterator[Screen]:
     control, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 80))
     environment = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}  # nobody answers where the cursor is
-    with subprocess.Popen(command, env=environment, preexec_fn=lambda: os.login_tty(terminal)) as process:
+    screen = {"stdin": terminal, "stdout": terminal, "stderr": terminal, "is_on_terminal": True}
+    with open(control, "rb", closefd=True), Program(*command, env=environment, **screen) as program:
         os.close(terminal)
-        try:
-            yield Screen(control, process)
-        finally:
-            process.kill()
-            os.close(control)
+        yield Screen(control, program)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo terminals")
@@ -211,7 +206,7 @@ def test_a_dialogue_is_typed_on_a_screen(random_model_folder: Path, picture: Pat
     adapter, saved = moved_adapter(random_model_folder, tmp_path / "lora"), tmp_path / "saved.json"
     model = ["--from_pretrained", str(random_model_folder), "--adapter", f"tuned={adapter}"]
     long = "很" * 45  # wider than the screen
-    with on_screen(sys.executable, "-c", HOLDING, "1", *model, "--seed", "1") as screen:
+    with on_screen("-c", HOLDING, "1", *model, "--seed", "1") as screen:
         screen.until(r"欢迎(.*?)\x1b\[\?2004h")
         assert "/both" in screen.enter("/help")  # where a picture is asked for as well
         assert screen.enter(str(picture)).startswith("VisualGLM-6B：")
@@ -237,42 +232,40 @@ def test_a_dialogue_is_typed_on_a_screen(random_model_folder: Path, picture: Pat
         assert screen.enter("clear") == ""
         assert "error" in screen.enter("/save /dev/null/x")
         screen.press("stop\r")
-        assert screen.process.wait() == 0
+        assert screen.program.wait() == 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo terminals")
 def test_a_request_to_terminate_ends_the_dialogue(random_model_folder: Path) -> None:
-    command = [sys.executable, "-m", "vglm", "chat", "--from_pretrained", str(random_model_folder)]
-    with on_screen(*command) as screen:
+    with on_screen("-m", "vglm", "chat", "--from_pretrained", str(random_model_folder)) as screen:
         screen.until(r"欢迎(.*?)\x1b\[\?2004h")
-        screen.process.terminate()
-        assert screen.process.wait() == 128 + signal.SIGTERM
+        screen.program.send_signal(signal.SIGTERM)
+        assert screen.program.wait() == 128 + signal.SIGTERM
 
 
 def test_interrupting_a_script_ends_it_and_asks_nothing_more() -> None:
-    command = [sys.executable, "-c", HOLDING, "0", "--ask", "你好", "--ask", "再见"]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        reader = Reader(process.stdout.fileno())
+    source, printed = os.pipe()
+    with open(source, "rb"), Program("-c", HOLDING, "0", "--ask", "你好", "--ask", "再见", stdout=printed) as program:
+        os.close(printed)
+        reader = Reader(source)
         reader.until("(VisualGLM-6B：.)")
-        process.send_signal(signal.SIGINT)
-        output, _ = process.communicate()
-    assert process.returncode == 130
-    assert output.decode().endswith("（已停止）\n")
+        program.send_signal(signal.SIGINT)
+        assert program.wait() == 130
+        reader.until("（已停止）\n()$")
+        assert os.read(source, 1) == b""
 
 
 def test_each_line_of_a_pipe_is_answered_at_once() -> None:
-    command = [sys.executable, "-m", "vglm", "chat", "--json"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        reader = Reader(process.stdout.fileno())
+    (asked, keys), (source, printed) = os.pipe(), os.pipe()
+    with open(source, "rb"), Program("-m", "vglm", "chat", "--json", stdin=asked, stdout=printed) as program:
+        os.close(asked)
+        os.close(printed)
+        reader = Reader(source)
         for question in ("你好", "再见"):
-            process.stdin.write(f"{question}\n".encode())
-            process.stdin.flush()
+            os.write(keys, f"{question}\n".encode())
             assert json.loads(reader.until("(.*?)\n"))["question"] == question
-        process.stdin.close()
-        assert process.wait() == 0
+        os.close(keys)
+        assert program.wait() == 0
 
 
 def test_no_answer_commands_the_terminal() -> None:
@@ -286,16 +279,31 @@ def test_no_line_is_wider_than_80_columns(language: Literal["zh", "en"]) -> None
 
 
 def test_questions_come_from_the_command_line_or_a_pipe(picture: Path) -> None:
-    done = _vglm("chat", "--image", str(picture), "--ask", "图中有什么？", "--ask", "还有呢？", "--json", "--seed", "1")
+    done = run_program(
+        "-m",
+        "vglm",
+        "chat",
+        "--image",
+        str(picture),
+        "--ask",
+        "图中有什么？",
+        "--ask",
+        "还有呢？",
+        "--json",
+        "--seed",
+        "1",
+    )
     assert done.returncode == 0, done.stderr
     turns = [json.loads(line) for line in done.stdout.splitlines()]
     assert [turn["question"] for turn in turns] == ["图中有什么？", "还有呢？"]
     assert turns[0]["finish_reason"] == "stop"
     assert turns[1]["prompt_tokens"] > turns[0]["prompt_tokens"]
-    piped = _vglm("chat", "--image", str(picture), "--json", "--seed", "1", stdin="图中有什么？\n\n还有呢？\n")
+    piped = run_program(
+        "-m", "vglm", "chat", "--image", str(picture), "--json", "--seed", "1", stdin="图中有什么？\n\n还有呢？\n"
+    )
     answers = [json.loads(line)["answer"] for line in piped.stdout.splitlines()]
     assert answers == [turn["answer"] for turn in turns]
-    plain = _vglm("chat", "--image", str(picture), "--seed", "1", stdin="图中有什么？\n")
+    plain = chat("--image", str(picture), "--seed", "1", stdin="图中有什么？\n")
     assert turns[0]["answer"] in plain.stdout
     assert "\x1b" not in plain.stdout
 
@@ -310,7 +318,7 @@ def test_questions_come_from_the_command_line_or_a_pipe(picture: Path) -> None:
     ],
 )
 def test_bad_input_gets_one_message_and_exit_code_2(arguments: list[str], message: str) -> None:
-    done = _vglm("chat", *arguments)
+    done = chat(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -142,7 +142,7 @@ def test_a_cancelled_answer_ends_and_the_others_are_as_without_it(engine: Engine
     long = Sampling(temperature=0.0, min_new_tokens=400, max_new_tokens=400, repetition_penalty=1.0)
     cancelled, kept = (engine.ask(QUESTIONS[1], sampling=long) for _ in range(2))
     while cancelled.seconds_to_first_token is None:
-        pass
+        time.sleep(0.01)
     cancelled.cancel()
     assert cancelled.wait(60).finish_reason == "cancelled"
     assert len(cancelled.token_ids) < 400
@@ -205,7 +205,7 @@ def test_more_than_may_wait_is_refused_and_the_rest_is_answered(random_model_fol
     long = Sampling(temperature=0.0, min_new_tokens=200, max_new_tokens=200)
     first = engine.ask(QUESTIONS[1], sampling=long)
     while first.seconds_to_first_token is None:
-        pass
+        time.sleep(0.01)
     waiting = [engine.ask(QUESTIONS[1], sampling=GREEDY) for _ in range(2)]
     with pytest.raises(BusyError, match="2 questions wait already"):
         engine.ask(QUESTIONS[1], sampling=GREEDY)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from programs import Program
 
 from tests.servers import Server, messages, moved_adapter, picture
 from vglm.model.loading import load_pretrained
@@ -87,7 +89,7 @@ def test_clients_that_drop_in_mid_stream_change_nothing_for_the_others(random_mo
         alone = [_ask(server.url, _request(number, "base")) for number in range(1, 60, 2)]
         assert asyncio.run(storm(server.url))[1::2] == alone
         while server.engine.load.running or server.engine.load.waiting:
-            pass
+            time.sleep(0.01)
         assert server.http.get("/readyz").json() == {"status": "ready"}
 
 
@@ -95,18 +97,12 @@ def _files(folder: Path) -> set[str]:
     return {str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file()}
 
 
-def _start(port: int, folder: Path) -> "subprocess.Popen[str]":
-    (folder / "tmp").mkdir(exist_ok=True)
-    source = Path(__file__).parents[1] / "src"
-    environment = {**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
-    environment |= {"HOME": str(folder), "TMPDIR": str(folder / "tmp"), "XDG_CACHE_HOME": str(folder / "cache")}
-    command = [sys.executable, "-m", "vglm", "api", "--port", str(port)]
-    process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
-    while True:
-        assert process.poll() is None
+def _wait_until_open(process: "subprocess.Popen[str] | Program", port: int) -> None:
+    while process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            return process
+            return
         time.sleep(0.1)
+    raise AssertionError("it has ended")
 
 
 def test_a_server_killed_under_load_leaves_nothing_and_starts_again(tmp_path: Path) -> None:
@@ -114,7 +110,15 @@ def test_a_server_killed_under_load_leaves_nothing_and_starts_again(tmp_path: Pa
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     secret = "一个秘密的问题"
-    process = _start(port, tmp_path)
+    (tmp_path / "tmp").mkdir()
+    source = Path(__file__).parents[1] / "src"
+    environment = {**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment |= {"HOME": str(tmp_path), "TMPDIR": str(tmp_path / "tmp"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = ["-m", "vglm", "api", "--port", str(port)]
+    process = subprocess.Popen(
+        [sys.executable, *command], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    _wait_until_open(process, port)
     before = _files(tmp_path)
     begun = threading.Semaphore(0)
 
@@ -137,9 +141,9 @@ def test_a_server_killed_under_load_leaves_nothing_and_starts_again(tmp_path: Pa
         client.join()
     assert _files(tmp_path) == before
     assert secret not in said
-    process = _start(port, tmp_path)
-    body = {"model": "base", "messages": messages("你好"), "seed": 1}
-    assert _ask(url, body) == _ask(url, body)
-    process.terminate()
-    process.communicate()
-    assert process.returncode == 0
+    with Program(*command, cwd=tmp_path, env=environment) as again:
+        _wait_until_open(again, port)
+        body = {"model": "base", "messages": messages("你好"), "seed": 1}
+        assert _ask(url, body) == _ask(url, body)
+        again.send_signal(signal.SIGTERM)
+        assert again.wait() == 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from programs import run_program
 
 from vglm.cli import main
 from vglm.errors import ConfigError
@@ -24,8 +25,7 @@ def photo(tmp_path: Path) -> Path:
     return path
 
 
-def _answers(*command: str) -> list[tuple[str, int]]:
-    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, encoding="utf-8")
+def _answers(done: "subprocess.CompletedProcess[str]") -> list[tuple[str, int]]:
     assert done.returncode == 0, done.stderr[-3000:]
     turns = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return [(turn["answer"], turn["completion_tokens"]) for turn in turns]
@@ -33,10 +33,11 @@ def _answers(*command: str) -> list[tuple[str, int]]:
 
 def test_two_processes_answer_as_one(photo: Path) -> None:
     chat = ["vglm", "chat", "--image", str(photo), *ASKED]
-    two = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", *chat, "--tensor-parallel"]
-    answers = _answers(*two)
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", *chat]
+    done = subprocess.run([*two, "--tensor-parallel"], capture_output=True, text=True, encoding="utf-8")
+    answers = _answers(done)
     assert len(answers) == 2
-    assert answers == _answers(*chat)
+    assert answers == _answers(run_program("-m", *chat))
 
 
 def test_automatic_placement_answers_as_one_device(photo: Path) -> None:

@@ -1,14 +1,12 @@
 """A model that FSDP2 divides among two processes learns what one process does, and its result is a plain one."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from programs import run_processes
 from safetensors.torch import load_file
 
 from train import run
@@ -20,6 +18,7 @@ from vglm.model.loading import load_pretrained
 from vglm.tuning.contract import answer_logits, relative_difference
 from vglm.tuning.methods import check_shards
 
+TRAIN = str(repo_root() / "train.py")
 METHODS = {"lora": [], "qlora": ["model.quantization=nf4"], "full": ["method=full"]}
 
 
@@ -29,13 +28,6 @@ def _arguments(model: Path, data: Path, folder: Path) -> list[str]:
         *("trainer=debug", "trainer.max_steps=3", "checkpoint_selection.score_checkpoints=false"),
         *("trainer.learning_rate=0.01", "trainer.disable_tqdm=true"),
     ]
-
-
-def _in_two_processes(*arguments: str) -> subprocess.CompletedProcess[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    environment = {**os.environ, "PYTHONPATH": str(repo_root() / "src")}
-    command = [*launcher, str(repo_root() / "train.py"), *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 def _losses(folder: Path) -> list[float]:
@@ -51,7 +43,7 @@ def test_two_processes_learn_what_one_does_and_save_what_one_device_reads(
     given = [*_arguments(random_model_folder, few_shot_folder, one), *METHODS[method]]
     run(compose(overrides=[*given, "trainer.per_device_train_batch_size=6"]))
     divided = ["trainer.per_device_train_batch_size=3", "trainer.fsdp=true", "trainer.fsdp_config={version: 2}"]
-    done = _in_two_processes(*given, f"output_dir={two}", *divided)
+    done = run_processes(TRAIN, *given, f"output_dir={two}", *divided)
     assert done.returncode == 0, done.stderr
     assert _losses(two) == pytest.approx(_losses(one), rel=1e-5)
     kind = "model" if method == "full" else "adapter"
@@ -77,12 +69,12 @@ def test_a_divided_run_goes_on_from_its_checkpoint(
 ) -> None:
     given = _arguments(random_model_folder, few_shot_folder, tmp_path / "whole")
     given += ["trainer.fsdp=true", "trainer.per_device_train_batch_size=2"]
-    assert _in_two_processes(*given).returncode == 0
+    assert run_processes(TRAIN, *given).returncode == 0
     stopped = Path(shutil.copytree(tmp_path / "whole", tmp_path / "stopped"))
     for name in ("adapter", "checkpoint-3"):
         shutil.rmtree(stopped / name)
     (stopped / "log.jsonl").write_text((stopped / "log.jsonl").read_text().partition('{"step": 3')[0])
-    done = _in_two_processes(f"resume={stopped}")
+    done = run_processes(TRAIN, f"resume={stopped}")
     assert done.returncode == 0, done.stderr
     assert _losses(stopped) == _losses(tmp_path / "whole")
     first, second = (
@@ -108,7 +100,7 @@ def test_checkpoints_of_a_divided_model_are_not_scored(
     random_model_folder: Path, few_shot_folder: Path, tmp_path: Path
 ) -> None:
     given = _arguments(random_model_folder, few_shot_folder, tmp_path / "run")
-    done = _in_two_processes(*given, "trainer.fsdp=true", "checkpoint_selection.score_checkpoints=true")
+    done = run_processes(TRAIN, *given, "trainer.fsdp=true", "checkpoint_selection.score_checkpoints=true")
     assert done.returncode != 0
     assert done.stderr.count("Set checkpoint_selection.score_checkpoints=false") == 1
     assert not (tmp_path / "run").exists()

@@ -3,14 +3,12 @@
 import json
 import os
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 from PIL import Image
+from programs import Completed, run_processes
 
 from vglm.config import repo_root
 from vglm.data.loading import load_dataset
@@ -61,11 +59,9 @@ def train(random_model_folder: Path, data: Path, tmp_path: Path):
     script = f"import sys; sys.argv[0] = {str(repo_root() / 'train.py')!r}\n{dedent(TRAIN)}"
     (tmp_path / "script.py").write_text(script, encoding="utf-8")
 
-    def run(notes: str, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-        own = {"PYTHONPATH": str(repo_root() / "src"), "NOTES": str(tmp_path / notes), **environment}
-        command = [*launcher, str(tmp_path / "script.py"), *overrides]
-        return subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True, check=False)
+    def run(notes: str, *overrides: str, **environment: str) -> Completed:
+        own = {"NOTES": str(tmp_path / notes), **environment}
+        return run_processes(str(tmp_path / "script.py"), *overrides, env={**os.environ, **own})
 
     return run
 
@@ -129,17 +125,8 @@ def test_a_sample_that_is_no_number_is_named_whichever_process_has_it(
     assert checkpoints == set(range(1, steps[1]))
 
 
-def test_two_nodes_are_one_training(random_model_folder: Path, settings: list[str], tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1"]
-    launcher += ["--master_addr=127.0.0.1", f"--master_port={port}"]
-    command = [str(repo_root() / "train.py"), *settings, f"output_dir={tmp_path / 'run'}"]
-    environment = {**os.environ, "PYTHONPATH": str(repo_root() / "src")}
-    nodes = [
-        subprocess.Popen([*launcher, f"--node_rank={rank}", *command], env=environment, stdout=subprocess.DEVNULL)
-        for rank in (0, 1)
-    ]
-    assert [node.wait(timeout=300) for node in nodes] == [0, 0]
+def test_two_nodes_are_one_training(settings: list[str], tmp_path: Path) -> None:
+    done = run_processes(str(repo_root() / "train.py"), *settings, f"output_dir={tmp_path / 'run'}", nodes=2)
+    assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "run.json").read_text())["verified"] is True
     assert len(_losses(tmp_path / "run")) == 6

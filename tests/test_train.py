@@ -13,6 +13,7 @@ import torch
 from builders import interrupted_in_step
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
+from programs import Program, run_processes
 from safetensors.torch import load_file
 
 from train import run
@@ -224,25 +225,17 @@ def _command(random_model_folder: Path, data: Path) -> list[str]:
     ]
 
 
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(repo_root() / "src")}
-
-
 def test_a_run_that_is_asked_to_terminate_saves_and_says_how_to_go_on(
     random_model_folder: Path, few_shot_folder: Path, tmp_path: Path
 ) -> None:
     options = ["trainer.max_steps=100000", "trainer.save_steps=100000", "checkpoint_selection.score_checkpoints=false"]
-    command = [sys.executable, *_command(random_model_folder, few_shot_folder), *options, "output_dir=run"]
-    with (tmp_path / "said").open("w") as said:
-        process = subprocess.Popen(command, cwd=tmp_path, env=_environment(), stdout=said, stderr=said)
-    deadline = time.monotonic() + 300
-    while process.poll() is None and time.monotonic() < deadline:
-        log = tmp_path / "run" / "log.jsonl"
-        if log.exists() and len(log.read_text().splitlines()) > 2:
-            process.send_signal(signal.SIGTERM)
-            break
-        time.sleep(0.1)
-    assert process.wait(timeout=120) == 143, (tmp_path / "said").read_text()
+    command = [*_command(random_model_folder, few_shot_folder), *options, "output_dir=run"]
+    log = tmp_path / "run" / "log.jsonl"
+    with (tmp_path / "said").open("w") as said, Program(*command, cwd=tmp_path, stdout=said, stderr=said) as program:
+        while program.poll() is None and not (log.exists() and len(log.read_text().splitlines()) > 2):
+            time.sleep(0.1)
+        program.send_signal(signal.SIGTERM)
+        assert program.wait() == 143, (tmp_path / "said").read_text()
     assert (tmp_path / "said").read_text().splitlines()[-1] == "Stopped. Continue with: vglm train resume=run"
     assert newest_checkpoint(tmp_path / "run") is not None
     assert not list((tmp_path / "run").glob("adapter*"))
@@ -259,9 +252,7 @@ def test_two_processes_learn_what_one_does(random_model_folder: Path, tmp_path: 
     (data / "dataset.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
 
     given = [*_command(random_model_folder, data), "trainer.max_steps=4", "checkpoint_selection.score_samples=2"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    together = [*launcher, *given, "trainer.per_device_train_batch_size=4"]
-    done = subprocess.run(together, cwd=tmp_path, env=_environment(), capture_output=True, text=True, check=False)
+    done = run_processes(*given, "trainer.per_device_train_batch_size=4", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = Run.latest(tmp_path / "outputs").folder
     assert list((tmp_path / "outputs" / "background" / "lora").iterdir()) == [folder]
@@ -285,9 +276,7 @@ def test_processes_that_cannot_have_the_folder_say_so_once(
 ) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken/mine.txt").write_text("mine")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    command = [*launcher, *_command(random_model_folder, few_shot_folder), "output_dir=taken"]
-    done = subprocess.run(command, cwd=tmp_path, env=_environment(), capture_output=True, text=True, check=False)
+    done = run_processes(*_command(random_model_folder, few_shot_folder), "output_dir=taken", cwd=tmp_path)
     assert done.returncode != 0
     assert done.stderr.count("error: output_dir taken is taken") == 1
     assert [each.name for each in (tmp_path / "taken").iterdir()] == ["mine.txt"]

@@ -1,8 +1,7 @@
 """The web page: base and adapted model side by side in a real browser, and what a stranger gets of it."""
 
 import os
-import subprocess
-import sys
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from fastapi import FastAPI
 from openai import OpenAI
 from pages import Visitor, free_port, served, wait_until
 from PIL import ExifTags, Image
+from programs import Program
 from test_report import EVALUATION, record
 from test_report_browser import CHROMIUM
 
@@ -362,18 +362,16 @@ def test_a_page_with_a_password_closes_the_api_too(random_model_folder: Path, tm
 
 def test_without_the_relay_a_shared_page_is_served_here_and_says_so(random_model_folder: Path, tmp_path: Path) -> None:
     port = free_port()
-    command = [sys.executable, "-m", "vglm", "web", "--share", "--auth", "anna:secret", "--port", str(port)]
+    command = ["-m", "vglm", "web", "--share", "--auth", "anna:secret", "--port", str(port)]
     command += ["--from_pretrained", str(random_model_folder)]
     environment = {**os.environ, "HTTPS_PROXY": "http://127.0.0.1:1", "https_proxy": "http://127.0.0.1:1"}
     with (tmp_path / "said").open("w+", encoding="utf-8") as said:
-        process = subprocess.Popen(command, stderr=said, env=environment, cwd=tmp_path)
-        try:
-            wait_until(lambda: process.poll() is not None or "served here" in (tmp_path / "said").read_text())
+        with Program(*command, stderr=said, env=environment, cwd=tmp_path) as program:
+            wait_until(lambda: program.poll() is not None or "served here" in (tmp_path / "said").read_text())
             assert httpx.get(f"http://127.0.0.1:{port}{PATH}/").status_code == 200
             assert httpx.get(f"http://127.0.0.1:{port}{PATH}/config").status_code == 401
-        finally:
-            process.terminate()
-            assert process.wait() == 0
+            program.send_signal(signal.SIGTERM)
+            assert program.wait() == 0
         lines = (tmp_path / "said").read_text(encoding="utf-8").splitlines()
     (warning,) = [line for line in lines if "warning" in line]
     assert warning.startswith("warning: no public link: Could not get share link")
