@@ -216,11 +216,25 @@ def test_more_than_may_wait_is_refused_and_the_rest_is_answered(random_model_fol
         engine.ask(QUESTIONS[1])
 
 
-@pytest.mark.parametrize("on_gpu", [False, True])
+def test_virtual_tokens_count_as_part_of_the_whole(engine: Engine) -> None:
+    question = Question("你好")
+    length = engine.ask(question, sampling=GREEDY).wait().prompt_tokens
+    how = Sampling(temperature=0.0, min_new_tokens=64, max_length=length + 32 + 5)
+    tokens = {name: len(engine.ask(question, adapter=name, sampling=how).wait().token_ids) for name in engine.names}
+    virtual = {"p_tuning_v2": 16, "p_tuning": 32, "prompt_tuning": 32}
+    assert tokens == {name: 32 + 5 - virtual.get(name, 0) for name in engine.names}
+    with pytest.raises(
+        ConfigError, match=r"takes \d+ tokens with its history and the adapter 32 before it"
+    ):
+        engine.ask(question, adapter="prompt_tuning", sampling=Sampling(max_length=length + 32))
+
+
+@pytest.mark.parametrize(("on_gpu", "adapter"), [(False, BASE), (True, BASE), (False, "prompt_tuning")])
 def test_room_for_keys_and_values_bounds_what_runs_at_once(
-    random_model_folder: Path, monkeypatch: pytest.MonkeyPatch, on_gpu: bool
+    random_model_folder: Path, adapters: dict[str, Path], monkeypatch: pytest.MonkeyPatch, on_gpu: bool, adapter: str
 ) -> None:
     """Also where tensors grow by doubling, as on a GPU: what counts is the room, not what is in use of it."""
+    columns = 256 if on_gpu else 64 if adapter == BASE else 128  # 32 virtual tokens go beyond 64
     for module in ("vglm.model.decoding", "vglm.serving.decoding"):
         monkeypatch.setattr(f"{module}.room_for", lambda rows, columns, **_: room_for(rows, columns, on_gpu=on_gpu))
     rooms = []
@@ -230,14 +244,16 @@ def test_room_for_keys_and_values_bounds_what_runs_at_once(
             super().go_on(*arguments)
             rooms.append([batch.keys[0].shape[0] * batch.keys[0].shape[2] for batch in self.batches.values()])
 
-    budget = 2 * 5 * (256 if on_gpu else 64)  # for five rows and a move of theirs
-    engine = Engine(*load_pretrained(random_model_folder), max_cached_tokens=budget, decoder=Measured)
+    budget = 2 * 5 * columns  # for five rows and a move of theirs
+    engine = Engine(
+        *load_pretrained(random_model_folder), adapters=adapters, max_cached_tokens=budget, decoder=Measured
+    )
     how = Sampling(temperature=0.0, min_new_tokens=30, max_new_tokens=30)
-    answers = [engine.ask(Question("你好"), sampling=how) for _ in range(12)]
+    answers = [engine.ask(Question("你好"), adapter=adapter, sampling=how) for _ in range(12)]
     assert all(each.wait().finish_reason == "length" for each in answers)
     engine.close()
     assert max(sum(each) + max(each) for each in rooms) <= budget
-    assert max(map(sum, rooms)) == (4 * 256 if on_gpu else 5 * 64)  # and no less than what fits
+    assert max(map(sum, rooms)) == (4 if on_gpu else 5) * columns  # and no less than what fits
 
 
 def test_memory_that_runs_out_ends_one_batch_and_not_the_engine(

@@ -308,12 +308,22 @@ def _used_in_container() -> int:
     return int((CGROUP / "memory.current").read_text()) - int(facts.get("inactive_file", 0))
 
 
+def virtual_tokens(model: Any) -> int:
+    """Tokens that a prompt adapter puts before every prompt, each with keys and values of its own.
+
+    Args:
+        model: A VisualGLM, or a `PeftModel` of one.
+    """
+    config = getattr(model, "active_peft_config", None)
+    return int(config.num_virtual_tokens) if getattr(config, "is_prompt_learning", False) else 0
+
+
 def rows_that_fit(model: Any, tokens: int) -> int:
     """How many answers may grow together in the memory that is free now.
 
     Args:
         model: A VisualGLM, or a `PeftModel` of one.
-        tokens: Of the longest prompt with its answer.
+        tokens: Of the longest prompt with its answer; virtual tokens are added.
 
     Returns:
         A power of two up to `MOST_ROWS`, so that the answer seldom depends on what else the machine does.
@@ -321,6 +331,7 @@ def rows_that_fit(model: Any, tokens: int) -> int:
     config, itemsize = model.config, model.dtype.itemsize
     text, vision = config.text_config, config.vision_config
     on_gpu = model.device.type == "cuda"
+    tokens += virtual_tokens(model)
     columns = room_for(1, tokens, on_gpu=on_gpu)[1]
     columns += columns // 2 if on_gpu else columns  # the tensors that are outgrown stand beside the new ones
     states = (2 * text.num_hidden_layers * columns + 16 * tokens) * text.hidden_size * itemsize  # cache; activations

@@ -22,6 +22,7 @@ from typing import Any
 from torch import nn
 
 from vglm.errors import AdapterError
+from vglm.model.decoding import virtual_tokens
 from vglm.model.lean_lora import make_lean
 from vglm.model.loading import attach_adapter
 from vglm.model.modeling import VisualGlmForConditionalGeneration
@@ -67,6 +68,10 @@ class AdapterShelf:
     def folder(self, name: str) -> Path | None:
         """Where an adapter came from; None for the base."""
         return self._shelved[name].folder
+
+    def virtual_tokens(self, name: str) -> int:
+        """Tokens that an adapter puts before every prompt; 0 for most and for the base."""
+        return virtual_tokens(self._shelved[name].model)
 
     def add(self, name: str, folder: Path, *, is_checked: bool = True) -> None:
         """Read an adapter.

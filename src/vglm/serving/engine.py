@@ -194,7 +194,7 @@ async def pieces_of(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, str |
 
 @dataclass
 class _Row:
-    """A question that waits or is being answered."""
+    """A question that waits or is being answered; `virtual` counts the adapter's own tokens before its prompt."""
 
     adapter: str
     answer: Answer
@@ -202,11 +202,12 @@ class _Row:
     limit: int
     sampler: Sampler
     text: GrowingText
+    virtual: int = 0
 
     @property
     def reserved(self) -> int:
         """Columns of the cache that it may come to take: the last token of an answer is not read."""
-        return self.answer.prompt_tokens + self.limit - 1
+        return self.virtual + self.answer.prompt_tokens + self.limit - 1
 
 
 @dataclass(frozen=True)
@@ -309,20 +310,23 @@ class Engine:
             language=question.language,
             return_tensors="pt",
         )
-        length = inputs["input_ids"].shape[1]
+        length, virtual = inputs["input_ids"].shape[1], self.shelf.virtual_tokens(adapter)
         whole = min(sampling.max_length, self.max_length, self.max_cached_tokens)
-        if length >= whole:
+        left = whole - virtual - length
+        if left < 1:
+            beside = f" and the adapter {virtual} before it" if virtual else ""
             raise ConfigError(
-                f"the question takes {length} tokens with its history, and at most {whole} of question and answer"
-                " together are possible. Shorten it, or leave older turns out."
+                f"the question takes {length} tokens with its history{beside}, and at most {whole} of question and"
+                " answer together are possible. Shorten it, or leave older turns out."
             )
         row = _Row(
             adapter=adapter,
             answer=Answer(length),
             inputs=dict(inputs),
-            limit=min(whole - length, sampling.max_new_tokens or whole),
+            limit=min(left, sampling.max_new_tokens or left),
             sampler=Sampler(sampling, self.processor.tokenizer),
             text=GrowingText(self.processor, sampling.stop),
+            virtual=virtual,
         )
         with self._changed:
             if self._is_closing:

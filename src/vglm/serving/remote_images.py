@@ -17,6 +17,7 @@ from vglm.errors import DataError
 
 MAX_REDIRECTS = 3
 _PORTS = {"http": 80, "https": 443}
+_TRANSLATED, _UNICAST, _DOCUMENTS = map(ipaddress.IPv6Network, ("64:ff9b::/96", "2000::/3", "3fff::/20"))
 
 
 async def fetch_picture(url: str, *, max_bytes: int, timeout_seconds: float, is_trusted: bool = False) -> bytes:
@@ -65,7 +66,7 @@ async def _get(url: str, max_bytes: int, is_trusted: bool) -> tuple[bytes, str |
             extensions={"sni_hostname": parts.hostname},
         ) as response,
     ):
-        if response.is_redirect:
+        if response.has_redirect_location:
             return b"", response.headers["location"]
         if response.status_code != 200:
             raise DataError(f"the image's address answered with status {response.status_code}.")
@@ -87,12 +88,17 @@ async def _resolve(host: str, port: int, is_trusted: bool) -> str:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the open internet, also inside IPv6 forms of an IPv4 address."""
+    """Whether an IP address belongs to the open internet, also inside IPv6 forms of an IPv4 address.
+
+    Source: the IANA registries of special-purpose addresses; of IPv6, 2000::/3 alone is given to hosts of the internet.
+    """
     parsed = ipaddress.ip_address(address)
     if isinstance(parsed, ipaddress.IPv6Address):
         inner = parsed.ipv4_mapped or parsed.sixtofour or (parsed.teredo[1] if parsed.teredo else None)
+        if parsed in _TRANSLATED:
+            inner = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
-        if parsed in ipaddress.ip_network("64:ff9b::/96"):
-            return is_public(str(ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)))
-    return parsed.is_global and not parsed.is_multicast
+        if parsed not in _UNICAST or parsed in _DOCUMENTS:
+            return False
+    return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved

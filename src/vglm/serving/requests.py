@@ -307,8 +307,8 @@ def read_picture(content: bytes, limits: Limits) -> Image.Image:
                     f"the image has {image.width} x {image.height} pixels, at most {limits.pixels:,} are taken. Scale"
                     " it down."
                 )
-            if (frames := getattr(image, "n_frames", 1)) > 1:
-                raise DataError(f"the image has {frames} frames; send one still picture.")
+            if getattr(image, "is_animated", False):  # to count the frames would take long for many
+                raise DataError("the image has several frames; send one still picture.")
             return image.convert("RGB")
         except DataError:
             raise
