@@ -65,7 +65,7 @@ def shapes(config: VisualGlmConfig) -> dict[str, tuple[int, ...]]:
         for name, module in parts.items():
             note(name, module)
         pixels = torch.empty(1, 3, size, size)
-        model.get_image_features(pixels)
+        model.get_image_embeds(model.get_image_features(pixels))
         ids = torch.zeros(1, LENGTH, dtype=torch.long)
         positions = torch.zeros(1, 2, LENGTH, dtype=torch.long)
         embeddings = model.get_input_embeddings()(ids)

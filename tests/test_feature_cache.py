@@ -20,7 +20,8 @@ from PIL import Image
 
 from vglm.caching import VARIABLE, cache_folder
 from vglm.cli import main
-from vglm.data.feature_cache import FeatureCache, _Index, clear_cache, list_cache
+from vglm.data.feature_cache import FeatureCache, _Index, bytes_of_a_picture, clear_cache, list_cache
+from vglm.data.images import image_sha256
 from vglm.data.sample import Sample, Turn
 from vglm.data.windowing import Window
 from vglm.errors import CacheError, DataError
@@ -69,13 +70,12 @@ def settle(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_each_distinct_picture_is_encoded_once(tmp_path: Path, cache: FeatureCache, encode: MeanColour) -> None:
     files = paint(tmp_path / "a", (10, 20, 30), (40, 50, 60), (10, 20, 30))
-    filled = cache.fill(
-        [*files, of(None), of(Image.new("RGB", (3, 4), (40, 50, 60))), of(Image.new("RGB", (3, 4), (7, 8, 9)))]
-    )
+    in_memory = [of(Image.new("RGB", (3, 4), (7, 8, 9))) for _ in range(2)]
+    filled = cache.fill([*files, of(None), *in_memory])
     assert (filled.pictures, filled.encoded, encode.seen) == (3, 3, 3)
     assert filled.size_bytes == sum(file.stat().st_size for file in cache.folder.glob("*/*.safetensors"))
     assert cache[files[2]].tolist() == [[10, 20, 30], [-10, -20, -30]]
-    assert torch.equal(cache[files[0]], cache[of(Image.new("RGB", (3, 4), (10, 20, 30)))])
+    assert torch.equal(cache[in_memory[0]], cache[of(Image.new("RGB", (3, 4), (7, 8, 9)))])
     assert cache[files[1]].tolist()[0] == [40, 50, 60]
     assert (
         str(cache.fill(files))
@@ -90,6 +90,7 @@ def test_a_second_run_decodes_and_encodes_nothing(
     files = paint(tmp_path / "a", (10, 20, 30), (40, 50, 60))
     cache.fill(files)
     monkeypatch.setattr("vglm.data.feature_cache.open_image_of", None)
+    monkeypatch.setattr("vglm.data.feature_cache._hash_encoded", None)
     again = FeatureCache(tmp_path / "cache", ENCODER, SHAPE)
     assert again.fill(files).encoded == 0
     assert again[files[1]].tolist()[0] == [40, 50, 60]
@@ -220,7 +221,7 @@ def test_damage_is_named(tmp_path: Path, cache: FeatureCache) -> None:
 def test_without_its_index_the_cache_still_works(tmp_path: Path, cache: FeatureCache) -> None:
     files = paint(tmp_path / "a", (1, 2, 3))
     cache.fill(files)
-    (tmp_path / "cache" / "pictures.index").write_bytes(b"no records" * 100)
+    (tmp_path / "cache" / "files.index").write_bytes(b"no records" * 100)
     again = FeatureCache(tmp_path / "cache", ENCODER, SHAPE)
     assert again.fill(files).encoded == 0
     assert again[files[0]].tolist()[0] == [1, 2, 3]
@@ -230,23 +231,25 @@ def test_without_its_index_the_cache_still_works(tmp_path: Path, cache: FeatureC
 @given(data=st.data())
 def test_a_damaged_index_forgets_but_never_errs(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "pictures.index")
+        path = Path(folder, "files.index")
         known = {
             hashlib.sha256(bytes([each])).digest(): hashlib.sha256(bytes([each, 0])).hexdigest() for each in range(9)
         }
         for source, digest in known.items():
             _Index(path).put(source, digest)
-        assert [_Index(path).get(source) for source in known] == list(known.values())
+            _Index(path).put(source, digest, digest[::-1])
+        stored = [(digest, digest[::-1]) for digest in known.values()]
+        assert [_Index(path).get(source) for source in known] == stored
         content = path.read_bytes()
         start = data.draw(st.integers(0, len(content)))
         path.write_bytes(
             content[:start] + data.draw(st.binary(max_size=80)) + content[data.draw(st.integers(0, len(content))) :]
         )
         again = _Index(path)
-        assert all(again.get(source) in (None, digest) for source, digest in known.items())
         for source, digest in known.items():
-            again.put(source, digest)
-        assert [again.get(source) for source in known] == list(known.values())
+            assert again.get(source) in (None, (digest, None), (digest, digest[::-1]))
+            again.put(source, digest, digest[::-1])
+        assert [again.get(source) for source in known] == stored
 
 
 def test_what_one_user_wrote_another_reads(tmp_path: Path, cache: FeatureCache) -> None:
@@ -261,7 +264,7 @@ def test_what_one_user_wrote_another_reads(tmp_path: Path, cache: FeatureCache) 
 def test_what_is_no_file_is_passed_over(tmp_path: Path, cache: FeatureCache, monkeypatch: pytest.MonkeyPatch) -> None:
     settle(monkeypatch)
     files = paint(tmp_path / "a", (1, 2, 3))
-    os.mkfifo(tmp_path / "cache" / "pictures.index")
+    os.mkfifo(tmp_path / "cache" / "files.index")
     cache.fill(files)
     (stored,) = cache.folder.glob("*/*.safetensors")
     stored.unlink()
@@ -307,3 +310,64 @@ def test_a_folder_that_cannot_be_made_is_told_so_that_one_can_do_without(tmp_pat
     with pytest.raises(CacheError, match="file"):
         FeatureCache(tmp_path / "file" / "cache", ENCODER, SHAPE)
     shutil.rmtree(tmp_path)
+
+
+def test_a_copy_under_another_name_is_not_decoded(
+    tmp_path: Path, cache: FeatureCache, encode: MeanColour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (sample,) = paint(tmp_path / "a", (1, 2, 3))
+    cache.fill([sample])
+    copy = shutil.copy(tmp_path / "a" / "0.png", tmp_path / "copy.png")
+    monkeypatch.setattr("vglm.data.feature_cache.open_image_of", None)
+    assert cache.fill([of(Path(copy))]).encoded == 0
+    assert cache[of(Path(copy))].tolist()[0] == [1, 2, 3]
+
+
+def test_a_picture_in_memory_is_hashed_once(cache: FeatureCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed = []
+
+    def counted(picture: Image.Image) -> str:
+        hashed.append(picture)
+        return image_sha256(picture)
+
+    monkeypatch.setattr("vglm.data.feature_cache.image_sha256", counted)
+    sample = of(Image.new("RGB", (3, 4), (1, 2, 3)))
+    opened = cache.open(sample)
+    cache.fill([sample])
+    assert cache[sample].tolist()[0] == [1, 2, 3]
+    assert (opened.pixels, len(hashed)) == (image_sha256(opened.picture), 1)
+
+
+def test_who_needs_the_pixels_hash_alone_does_not_decode(
+    tmp_path: Path, cache: FeatureCache, encode: MeanColour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle(monkeypatch)
+    (sample,) = paint(tmp_path / "a", (1, 2, 3))
+    opened = cache.open(sample)
+    assert cache.pixels_of(sample) is None  # its features are not there yet
+    cache.note_pixels(opened, image_sha256(opened.picture))
+    monkeypatch.setattr("vglm.data.feature_cache.open_image_of", None)
+    assert cache.fill([sample]).encoded == 1  # of what `open` prepared
+    again = FeatureCache(tmp_path / "cache", ENCODER, SHAPE)
+    assert again.pixels_of(sample) == image_sha256(tmp_path / "a" / "0.png")
+    (tmp_path / "a" / "0.png").write_bytes(b"another")
+    assert again.pixels_of(sample) is None
+
+
+def test_what_an_earlier_version_left_is_named_and_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    folder, files = cache_folder("features"), paint(tmp_path / "a", (1, 2, 3))
+    FeatureCache(folder, ENCODER, SHAPE, MeanColour()).fill(files)
+    monkeypatch.setattr("vglm.data.feature_cache._VERSION", 3)
+    assert FeatureCache(folder, ENCODER, SHAPE, MeanColour()).fill(files).encoded == 1
+    assert main(["cache"]) == 0
+    assert capsys.readouterr().out.count("(of an earlier version, no longer read)") == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_bytes_of_a_picture_are_those_on_disk(tmp_path: Path, dtype: torch.dtype) -> None:
+    cache = FeatureCache(tmp_path, ENCODER, (32, 64), lambda pictures: torch.zeros(1, 32, 64, dtype=dtype))
+    filled = cache.fill([of(Image.new("RGB", (2, 2)))])
+    assert filled.size_bytes == bytes_of_a_picture((32, 64), dtype)

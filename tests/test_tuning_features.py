@@ -20,7 +20,7 @@ from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import generate_predictions
 from vglm.model.identity import hash_weights
 from vglm.model.loading import load_pretrained
-from vglm.model.modeling import VISION_PARTS
+from vglm.model.modeling import ENCODER_PARTS
 from vglm.tuning.contract import answer_logits, check_saved
 from vglm.tuning.features import cache_features, open_features
 from vglm.tuning.methods import attach, save
@@ -89,8 +89,8 @@ def test_the_towers_weights_are_gone_and_the_saved_adapter_answers_to_pixels(
     trainer, processor = make_trainer(is_cached=True)
     said = capsys.readouterr().out
     assert said.startswith("6 pictures' features cached (0.0 MB), 6 of them new; the vision tower left the memory")
-    assert not [name for name, _ in trainer.model.named_parameters() if any(part in name for part in VISION_PARTS)]
-    assert not [name for name, _ in trainer.model.named_modules() if any(part in name for part in VISION_PARTS)]
+    assert not [name for name, _ in trainer.model.named_parameters() if any(part in name for part in ENCODER_PARTS)]
+    assert not [name for name, _ in trainer.model.named_modules() if any(part in name for part in ENCODER_PARTS)]
     trainer.train()
     expected = answer_logits(trainer.trained_model(), trainer.data_collator(samples[:2]))
     assert hash_weights(trainer.model.get_base_model()) == hash_weights(load_pretrained(random_model_folder)[0])
@@ -188,7 +188,6 @@ def test_whatever_changes_the_features_changes_the_key(random_model_folder: Path
     core = model.model
     for parameter in (
         core.query_tokens,
-        core.language_projection.bias,
         core.qformer.layernorm.weight,
         core.vision_model.post_layernorm.bias,
     ):
@@ -209,9 +208,10 @@ def test_whatever_changes_the_features_changes_the_key(random_model_folder: Path
     model.model.language_model.half().float()
     with torch.no_grad():
         model.model.language_model.final_layernorm.weight += 1
+        model.model.language_projection.weight += 1
     features = open_features(model, processor, folder=tmp_path)
     assert features is not None
-    assert features.folder in folders  # the language model has no say in it
+    assert features.folder in folders  # projection and language model have no say in it
     assert len(folders) == before
 
 
@@ -229,8 +229,11 @@ def test_what_trains_adapts_or_drops_out_is_not_cached(
     assert cache_features(everywhere, processor, samples, folder=folder) is None
     assert open_features(everywhere, processor, folder=folder) is None
     model, processor = tuned(lora())
-    model.get_base_model().model.language_projection.bias.requires_grad_(True)
+    model.get_base_model().model.qformer.layernorm.bias.requires_grad_(True)
     assert cache_features(model, processor, samples, folder=folder) is None
+    model, processor = tuned(lora())
+    model.get_base_model().model.language_projection.bias.requires_grad_(True)  # behind what is cached
+    assert cache_features(model, processor, samples, folder=tmp_path / "other") is not None
     model, processor = tuned(lora(), hidden_dropout_prob=0.1)
     assert cache_features(model, processor, samples, folder=folder) is None
     model, processor = tuned(lora())
@@ -269,8 +272,9 @@ def test_a_model_loads_without_its_tower(
     whole, processor = load_pretrained(folder, **options)
     blind, _ = load_pretrained(folder, with_vision=False, **options)
     assert not blind.model.has_vision
+    encoder = tuple(f"model.{part}" for part in ENCODER_PARTS)
     assert set(dict(whole.named_parameters())) - set(dict(blind.named_parameters())) == {
-        name for name, _ in whole.named_parameters() if name.startswith(tuple(f"model.{part}" for part in VISION_PARTS))
+        name for name, _ in whole.named_parameters() if name.startswith(encoder)
     }
     assert hash_weights(blind) == hash_weights(whole)
     features = open_features(whole, processor, folder=tmp_path)

@@ -390,6 +390,7 @@ def _cache(parsed: argparse.Namespace) -> None:
         dtypes = encoder.get("dtypes")
         made_by = f"{encoder.get('name') or 'unnamed'} (weights {str(weights)[:12]})"
         made_by += f", {'/'.join(map(str, dtypes)) if isinstance(dtypes, list) else dtypes}, {encoder.get('device')}"
+        made_by += "" if part.is_read else " (of an earlier version, no longer read)"
         print(f"{part.size_bytes / 1e6:10,.1f} MB {part.pictures:9,} pictures  {made_by}")
     sizes = {folder.name: folder_bytes(folder) for folder in others}
     for name, size in sizes.items():

@@ -8,7 +8,7 @@ A batch of B rows, the longest of L tokens, of which N rows have a picture of he
 | `attention_mask` | (B, L) | int64 | 1 on tokens, 0 on padding |
 | `layout_ids` | (B, L) | int64 | `input_ids` again, for methods that replace those by embeddings; with answers |
 | `pixel_values` | (N, 3, H, W) | float32 | the pictures in row order; no such key if N is 0 |
-| `image_features` | (N, image tokens, D) | as cached | in place of `pixel_values`, where features are cached |
+| `image_features` | (N, image tokens, Q-Former width) | as cached | in place of `pixel_values` where cached |
 | `labels` | (B, L) | int64 | -100 on prompt and padding, the token id from `<sop>` on; only with answers |
 | `segment_ids` | (B, L) | int64 | only if packed: B rows of several samples, right-padded; see `vglm.data.packing` |
 """
@@ -40,7 +40,7 @@ class Features(Protocol):
     """The interface of a store of image features; `FeatureCache` implements it."""
 
     def __getitem__(self, sample: Sample) -> "Tensor":
-        """The features of a sample's picture, shape (image tokens, D)."""
+        """The features of a sample's picture, shape (image tokens, Q-Former width)."""
 
 
 class Collator:

@@ -5,13 +5,14 @@
     features[sample]                    a tensor of shape (16, 128), mapped from its file
 
     ~/.cache/vglm/features/
-      pictures.index                    which picture a file held when last read, so that it is not decoded again
+      files.index                       which picture a file held when last read, so that it is not read again
       5b0e.../encoder.json              what made these features; its hash is the folder's name
-      5b0e.../a3/a3f1....safetensors    the features of the picture whose decoded pixels have this hash
+      5b0e.../a3/a3f1....safetensors    the features of the picture that has this hash
 
-A key is the picture's pixels and all that turns pixels into features, so nothing can become stale: other pixels,
-weights, settings, types or library versions have other names. Files appear whole under their name, and equal names mean
-equal content, so any number of processes may read and fill the cache at once.
+A picture is known by its file's bytes and the window it is seen through, one in memory by its pixels. With the folder's
+name, all that turns them into features, nothing can become stale: other pictures, weights, settings, types, versions
+have other names. Files appear whole under their name, and equal names mean equal content, so any number of processes
+may read and fill the cache at once. Pictures are read, decoded and scaled by threads, ahead of the encoder.
 """
 
 import hashlib
@@ -20,8 +21,11 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+import weakref
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -35,22 +39,29 @@ from tqdm.auto import tqdm
 
 from vglm.data.collator import open_image_of
 from vglm.data.hashing import describe_decoder
-from vglm.data.images import image_sha256
+from vglm.data.images import decoding_threads, image_sha256
 from vglm.data.sample import Sample
+from vglm.data.slices import ImageSlice
 from vglm.data.table import first_of_pictures
 from vglm.errors import CacheError, DataError, brief
 from vglm.files import explained, put_in_place, read_json, workplace, write_text
+from vglm.processes import usable_cores
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
+_VERSION = 2  # of what is kept, and of how pictures are known
 _ENCODER = "encoder.json"
-_INDEX = "pictures.index"
-_RECORD = np.dtype([("source", "V32"), ("picture", "V32"), ("check", "V8")])
+_INDEX = "files.index"
+_RECORD = np.dtype([("source", "V32"), ("picture", "V32"), ("pixels", "V32"), ("check", "V8")])
+_UNKNOWN = bytes(32)
 _SETTLED_SECONDS = 2.0  # a file this young may change again within the resolution of its time stamps
 
-Encode = Callable[[Sequence[Image.Image]], "Tensor"]
-"""Turns RGB pictures into features, shape (pictures, image tokens, D)."""
+Prepare = Callable[[Image.Image], Any]
+"""Makes of an RGB picture what the encoder takes; called by several threads at once."""
+Encode = Callable[[Sequence[Any]], "Tensor"]
+"""Turns prepared pictures into features, shape (pictures, image tokens, D)."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,23 @@ class Filled:
         return f"{self.pictures:,} pictures' features cached ({size}), {self.encoded:,} of them new"
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A picture that was decoded.
+
+    Attributes:
+        picture: As the model sees it.
+        pixels: Its `image_sha256`, where that was worked out.
+        digest: What it is known by in the cache.
+        source: Its file and the state that this had; None where it has none.
+    """
+
+    picture: Image.Image
+    pixels: str | None
+    digest: str
+    source: bytes | None
+
+
 class FeatureCache:
     """The features of pictures by one encoder.
 
@@ -83,6 +111,7 @@ class FeatureCache:
         encode: Makes them, of up to `batch_size` pictures in a call. None for a cache that is only read; the copies of
             a cache that go to other processes are such.
         batch_size: Pictures at a time.
+        prepare: What `encode` takes of a picture; the picture itself if not given.
 
     Raises:
         CacheError: The folder cannot be made, or written to where that is needed.
@@ -95,20 +124,25 @@ class FeatureCache:
         shape: tuple[int, int],
         encode: Encode | None = None,
         batch_size: int = 8,
+        prepare: Prepare | None = None,
     ) -> None:
+        encoder = {**encoder, "cache": _VERSION, "decoder": describe_decoder()}
         described = json.dumps(encoder, sort_keys=True, ensure_ascii=False, indent=2) + "\n"
         identity = json.dumps({key: encoder[key] for key in sorted(encoder) if key != "name"}, sort_keys=True)
         self.folder = folder / hashlib.sha256(identity.encode()).hexdigest()[:32]
         self.shape = shape
         self.encode = encode
         self.batch_size = batch_size
+        self.prepare = prepare
         self._file_bytes = 0
+        self._opened: dict[str, Any] = {}  # prepared by `open`, for `fill`
+        self._in_memory: dict[Any, tuple[weakref.ref[Image.Image], str]] = {}
         if not (self.folder / _ENCODER).is_file():
             write_text(self.folder / _ENCODER, described, error=CacheError)
         self._index = _Index(folder / _INDEX)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"encode": None}
+        return self.__dict__ | {"encode": None, "prepare": None, "_opened": {}, "_in_memory": {}}
 
     def fill(self, *samples: Iterable[Sample]) -> Filled:
         """Encode the pictures that are not there yet; several processes that do so at once share the work.
@@ -121,22 +155,53 @@ class FeatureCache:
             CacheError: The disk is full, or the cache belongs to another user.
         """
         seen: set[bytes] = set()
-        waiting: dict[str, Image.Image] = {}
+        waiting: dict[str, Any] = {}
         encoded = 0
-        for sample in tqdm(
+        pictures = tqdm(
             chain.from_iterable(map(first_of_pictures, samples)), desc="looking at pictures", unit="picture", delay=2
-        ):
-            digest, decoded = self._identify(sample)
-            if bytes.fromhex(digest) in seen:
-                continue
-            seen.add(bytes.fromhex(digest))
-            if not self._is_kept(digest):
-                waiting[digest] = decoded or _open(sample)
-            if len(waiting) == self.batch_size:
-                encoded += self._encode(waiting)
-                waiting = {}
+        )
+        with closing(self._look_ahead(pictures)) as looks:
+            for digest, prepared in looks:
+                if bytes.fromhex(digest) in seen:
+                    continue
+                seen.add(bytes.fromhex(digest))
+                if prepared is not None:
+                    waiting[digest] = prepared
+                if len(waiting) == self.batch_size:
+                    encoded += self._encode(waiting)
+                    waiting = {}
         encoded += self._encode(waiting)
         return Filled(len(seen), encoded, len(seen) * self._file_bytes)
+
+    def open(self, sample: Sample) -> Opened:
+        """Decode a picture that is looked at elsewhere too: `fill` then has no need to.
+
+        Args:
+            sample: With a picture.
+
+        Raises:
+            DataError: It cannot be opened, or changes meanwhile.
+        """
+        opened = self._decode(sample)
+        if not self._is_kept(opened.digest):
+            self._opened[opened.digest] = self._prepared(opened.picture)
+        return opened
+
+    def note_pixels(self, opened: Opened, pixels: str) -> None:
+        """Remember the `image_sha256` of a picture, so that who asks for no more has no need to decode it.
+
+        Args:
+            opened: From `open`.
+            pixels: The hash.
+        """
+        if opened.source is not None and self._index.get(opened.source) is not None:  # known by a state that is settled
+            self._index.put(opened.source, opened.digest, pixels)
+
+    def pixels_of(self, sample: Sample) -> str | None:
+        """The `image_sha256` of a picture whose features are there, where both follow without decoding it."""
+        source = _describe_source(sample)
+        stored = None if source is None else self._index.get(source)
+        return stored[1] if stored is not None and self._is_kept(stored[0]) else None
 
     def __getitem__(self, sample: Sample) -> "Tensor":
         """Look the features of one sample's picture up.
@@ -150,7 +215,7 @@ class FeatureCache:
         Raises:
             DataError: The picture was never encoded, for it is another one than it was; or its features are damaged.
         """
-        digest, _ = self._identify(sample)
+        digest = self._identify(sample)
         path = self._path(digest)
         if not path.is_file():
             raise DataError(
@@ -167,7 +232,7 @@ class FeatureCache:
         return features
 
     def __contains__(self, sample: Sample) -> bool:
-        return self._is_kept(self._identify(sample)[0])
+        return self._is_kept(self._identify(sample))
 
     def _is_kept(self, digest: str) -> bool:
         """Whether a picture's features are there; a file of another length than the others was cut off."""
@@ -192,18 +257,64 @@ class FeatureCache:
     def _path(self, digest: str) -> Path:
         return self.folder / digest[:2] / f"{digest}.safetensors"
 
-    def _identify(self, sample: Sample) -> tuple[str, Image.Image | None]:
-        """The hash of a picture's pixels, and the picture itself if it had to be decoded for that."""
-        source = _describe_source(sample)
-        if source is not None and (stored_digest := self._index.get(source)) is not None:
-            return stored_digest, None
-        decoded = _open(sample)
-        digest = image_sha256(decoded)
-        if source is not None and _is_settled(sample) and _describe_source(sample) == source:
-            self._index.put(source, digest)
-        return digest, decoded
+    def _look_ahead(self, samples: Iterable[Sample]) -> Generator[tuple[str, Any], None, None]:
+        """What `_look` says of samples in their order, by as many threads as there are cores, some pictures ahead."""
+        ahead = self.batch_size + 2 * usable_cores()
+        running: deque[Future[tuple[str, Any]]] = deque()
+        with decoding_threads() as pool:
+            try:
+                for sample in samples:
+                    running.append(pool.submit(self._look, sample))
+                    if len(running) == ahead:
+                        yield running.popleft().result()
+                while running:
+                    yield running.popleft().result()
+            finally:
+                for look in running:
+                    look.cancel()
 
-    def _encode(self, waiting: Mapping[str, Image.Image]) -> int:
+    def _look(self, sample: Sample) -> tuple[str, Any]:
+        """What a picture is known by and, where it has to be encoded, what the encoder takes."""
+        digest = self._identify(sample)
+        if self._is_kept(digest):
+            return digest, None
+        if (prepared := self._opened.pop(digest, None)) is not None:
+            return digest, prepared
+        opened = self._decode(sample)
+        return opened.digest, self._prepared(opened.picture)
+
+    def _decode(self, sample: Sample) -> Opened:
+        source, digest, picture = _describe_source(sample), self._identify(sample), _open(sample)
+        if source is not None and self._identify(sample) != digest:
+            raise DataError(f"{sample.id}: {_name(sample)} changed while it was read. Start again.")
+        return Opened(picture, digest if source is None else None, digest, source)
+
+    def _prepared(self, picture: Image.Image) -> Any:
+        return picture if self.prepare is None else self.prepare(picture)
+
+    def _identify(self, sample: Sample) -> str:
+        """A hash over a picture's file as it is now, and how it is shown; over the pixels of one in memory."""
+        source = _describe_source(sample)
+        if source is None:
+            return self._hash_pixels(sample)
+        if (stored := self._index.get(source)) is not None:
+            return stored[0]
+        digest = _hash_encoded(sample)
+        if _is_settled(sample) and _describe_source(sample) == source:
+            self._index.put(source, digest)
+        return digest
+
+    def _hash_pixels(self, sample: Sample) -> str:
+        """As `image_sha256`, once for as long as a picture is there; of a file that cannot be read, why."""
+        image, key = sample.image, (id(sample.image), sample.window)
+        if key in self._in_memory and self._in_memory[key][0]() is image:
+            return self._in_memory[key][1]
+        digest = image_sha256(_open(sample))
+        if isinstance(image, Image.Image):
+            self._in_memory[key] = weakref.ref(image, lambda _: self._in_memory.pop(key, None)), digest
+        return digest
+
+    def _encode(self, waiting: Mapping[str, Any]) -> int:
         """Encode what no other process has encoded meanwhile."""
         from safetensors.torch import save_file  # brings torch, which listing and clearing do without
 
@@ -241,6 +352,24 @@ class CachedEncoder:
     pictures: int
     size_bytes: int
 
+    @property
+    def is_read(self) -> bool:
+        """Whether this version of the workbench reads it; what an earlier one left is only listed and cleared."""
+        return self.encoder.get("cache") == _VERSION
+
+
+def bytes_of_a_picture(shape: tuple[int, int], dtype: "torch.dtype") -> int:
+    """What the features of one picture take on disk.
+
+    Args:
+        shape: Of them, (image tokens, D).
+        dtype: What they are kept in.
+    """
+    import torch
+    from safetensors.torch import save
+
+    return len(save({"features": torch.zeros(shape, dtype=dtype)}))
+
 
 def list_cache(folder: Path) -> list[CachedEncoder]:
     """What a cache holds, the largest part first.
@@ -264,7 +393,9 @@ def clear_cache(folder: Path) -> int:
     for part in list_cache(folder):
         shutil.rmtree(part.folder)
         freed += part.size_bytes
-    for file in folder.glob("pictures.*"):  # also that of an earlier version
+    for file in (folder / _INDEX, *folder.glob("pictures.*")):  # the latter are of earlier versions
+        if not os.path.lexists(file):
+            continue
         freed += file.lstat().st_size
         if file.is_dir() and not file.is_symlink():
             shutil.rmtree(file)
@@ -294,7 +425,7 @@ class _Index:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._added: dict[bytes, bytes] = {}
+        self._added: dict[bytes, tuple[bytes, bytes]] = {}
         self._records: NDArray[np.void] | None = None  # sorted by their sources' first 8 bytes, which are `_starts`
         self._starts: NDArray[np.uint64] = np.zeros(0, np.uint64)
 
@@ -304,24 +435,30 @@ class _Index:
     def __setstate__(self, path: Path) -> None:
         self.__init__(path)  # type: ignore[misc]
 
-    def get(self, source: bytes) -> str | None:
-        if source in self._added:
-            return self._added[source].hex()
+    def get(self, source: bytes) -> tuple[str, str | None] | None:
+        """The picture that a file held, and its pixels' hash where that was put in too."""
+        if (stored := self._added.get(source)) is None:
+            stored = self._stored(source)
+        return None if stored is None else (stored[0].hex(), None if stored[1] == _UNKNOWN else stored[1].hex())
+
+    def _stored(self, source: bytes) -> tuple[bytes, bytes] | None:
         records = self._load() if self._records is None else self._records
         start = np.frombuffer(source, np.uint64, 1)
-        for index in range(*(int(self._starts.searchsorted(start, side)[0]) for side in ("left", "right"))):
+        first, end = (int(self._starts.searchsorted(start, side)[0]) for side in ("left", "right"))
+        for index in reversed(range(first, end)):  # what was put in last knows most
             record: bytes = records[index].tobytes()
-            if record == _record(source, picture := record[32:64]):
-                return picture.hex()
+            if record == _record(source, picture := record[32:64], pixels := record[64:96]):
+                return picture, pixels
         return None
 
-    def put(self, source: bytes, digest: str) -> None:
-        picture = bytes.fromhex(digest)
-        self._added[source] = picture
+    def put(self, source: bytes, digest: str, pixels: str | None = None) -> None:
+        """Add a record."""
+        picture, shown = bytes.fromhex(digest), _UNKNOWN if pixels is None else bytes.fromhex(pixels)
+        self._added[source] = picture, shown
         with suppress(OSError):
             file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666)
             try:
-                os.write(file, _record(source, picture))
+                os.write(file, _record(source, picture, shown))
             finally:
                 os.close(file)
 
@@ -339,8 +476,9 @@ class _Index:
         return self._records
 
 
-def _record(source: bytes, picture: bytes) -> bytes:
-    return source + picture + hashlib.blake2b(source + picture, digest_size=8).digest()
+def _record(*parts: bytes) -> bytes:
+    content = b"".join(parts)
+    return content + hashlib.blake2b(content, digest_size=8).digest()
 
 
 def _open(sample: Sample) -> Image.Image:
@@ -363,7 +501,7 @@ def _describe_source(sample: Sample) -> bytes | None:
         state = None if path is None else path.stat()
     except OSError:
         return None
-    if path is None or state is None:
+    if path is None or state is None or not stat.S_ISREG(state.st_mode):
         return None
     facts = (
         os.path.abspath(path),
@@ -377,6 +515,23 @@ def _describe_source(sample: Sample) -> bytes | None:
         describe_decoder(),
     )
     return hashlib.sha256(repr(facts).encode()).digest()
+
+
+def _hash_encoded(sample: Sample) -> str:
+    """A hash over a picture's bytes in its file, and the window that it is seen through."""
+    digest = hashlib.sha256(f"file {sample.window!r}\n".encode())
+    try:
+        if isinstance(sample.image, ImageSlice):
+            digest.update(sample.image.read_bytes())
+        else:
+            with open(str(sample.image), "rb") as file:
+                while piece := file.read(2**20):
+                    digest.update(piece)
+    except OSError as error:
+        raise DataError(f"{sample.id}: {_name(sample)} cannot be read: {error.strerror}.") from error
+    except DataError as error:
+        raise DataError(f"{sample.id}: {error}") from error
+    return digest.hexdigest()
 
 
 def _is_settled(sample: Sample) -> bool:

@@ -4,9 +4,7 @@ What was decoded is remembered for as long as the files stay as they are, see `v
 """
 
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
@@ -18,7 +16,7 @@ from tqdm.auto import tqdm
 
 from vglm.caching import remembered_arrays
 from vglm.data.hashing import describe_decoder
-from vglm.data.images import check_image_header, image_sha256
+from vglm.data.images import check_image_header, decoding_threads, image_sha256
 from vglm.data.look_alikes import thumbnail
 from vglm.data.outline import Outline
 from vglm.data.problems import report_bad_rows
@@ -92,9 +90,7 @@ def _decode(samples: Mapping[str, Sample], faults: dict[str, str]) -> dict[Path 
     files = list(dict.fromkeys(image.file if isinstance(image, ImageSlice) else image for image in images))
 
     def look() -> dict[str, NDArray[Any]]:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:  # decoders let other threads run
-            warnings.simplefilter("ignore")  # what Pillow warns of, `open_image` checks; threads share the filters
+        with decoding_threads() as pool:
             looks = pool.map(lambda named: _note_fault(faults, named[0], _look_at, named[1]), shown.items())
             looked = list(tqdm(looks, desc="checking images", unit="image", total=len(shown), delay=2))
         if faults:

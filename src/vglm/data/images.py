@@ -13,6 +13,9 @@ import hashlib
 import io
 import os
 import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from vglm.data.dicom import MAX_PIXELS, check_dicom_header, decode_first_frame, 
 from vglm.data.slices import ImageSlice
 from vglm.data.windowing import DeepGrey, Window, WindowRule, find_window
 from vglm.errors import DataError, brief
+from vglm.processes import usable_cores
 
 # Formats that Pillow decodes itself. Left out are those it hands to other programs (EPS to Ghostscript).
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
@@ -53,6 +57,14 @@ def open_image(image: str | Path | ImageSlice | Image.Image, window: Window | No
             return _decode(image, "the image in memory", window)
         with _open_lazily(image, window) as lazy:
             return _decode(lazy, f"image {image}", window)
+
+
+@contextmanager
+def decoding_threads() -> Iterator[ThreadPoolExecutor]:
+    """As many threads as cores, for decoders let each other run; what Pillow warns of, `open_image` checks."""
+    with warnings.catch_warnings(), ThreadPoolExecutor(usable_cores()) as pool:
+        warnings.simplefilter("ignore")  # once for all: threads share the filters
+        yield pool
 
 
 def check_image_header(image: Path | ImageSlice) -> None:

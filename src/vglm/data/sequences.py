@@ -14,21 +14,26 @@ prompt see each other in both directions, so an answer within the prompt cannot 
 
 import re
 import unicodedata
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from vglm.data.sample import Sample, SampleSequence, Turn
-from vglm.data.table import columns_of
+from vglm.data.table import columns_of, texts_of
 from vglm.errors import ConfigError, DataError
 from vglm.text.prompt import Language
 
 _SHOWN = 5
 _SPECIAL_TOKENS = 6  # [gMASK] <sop> <eop>, and a leading blank for each of the three texts
+_AROUND_A_TURN = len("问：\n答：\n".encode())
 _MAY_EXPAND = re.compile("[^\\x00-\\x7f\\u3000-\\u303f\\u4e00-\\u9fff\\uff01-\\uff5e]")
+_MAY_EXPAND_IN_TABLES = r"[^\x00-\x7f\x{3000}-\x{303f}\x{4e00}-\x{9fff}\x{ff01}-\x{ff5e}]"
 """Characters outside those that Unicode's compatibility form, which a tokenizer may apply, never makes longer."""
 
 
@@ -113,33 +118,42 @@ class TrainingSequences(SampleSequence):
             self._ends = self.lengths = np.full(len(samples), fixed + longest, np.int32)
             self.statistics = SequenceStatistics(len(samples), len(samples))
             return
-        owners, ends, lengths = [], [], []
-        cuts, problems = [], []
+        owners, ends, lengths = array("i"), array("i"), array("i")
+        cuts: list[tuple[int, int]] = []
+        problems: list[tuple[int, ValueError]] = []
+
+        def cut(number: int, turns: Sequence[Turn], has_image: bool, language: Language) -> None:
+            *before, turn = turns
+            history = [(earlier.question, earlier.answer) for earlier in before]
+            about: dict[str, Any] = {"history": history, "has_image": has_image, "language": language}
+            try:
+                cuts.append(processor.measure_cut(turn.question, **about, answer=turn.answer, max_length=max_length))
+            except ValueError as error:
+                problems.append((number, error))
+
+        sizes = _bytes_of_single_turns(samples)
+        if sizes is not None:
+            sizes += fixed + _AROUND_A_TURN
+            for number in np.flatnonzero(sizes > max_length).tolist():
+                sample = samples[number]
+                cut(number, sample.turns, sample.image is not None, sample.language)
+            owners.extend(range(len(sizes)))
+            ends.extend([1] * len(sizes))
+            lengths.extend(np.minimum(sizes, max_length).tolist())
+        rows = _dialogues(samples) if sizes is None else ()
         for number, (turns, has_image, language) in enumerate(
-            tqdm(_dialogues(samples), total=len(samples), desc="measuring dialogues", unit="sample", delay=2)
+            tqdm(rows, total=len(samples), desc="measuring dialogues", unit="sample", delay=2)
         ):
             length = fixed
             for end, turn in enumerate(turns, start=1):
-                length += _most_tokens(turn.question) + _most_tokens(turn.answer) + len("问：\n答：\n".encode())
+                length += _most_tokens(turn.question) + _most_tokens(turn.answer) + _AROUND_A_TURN
                 if answers == "last" and end < len(turns):
                     continue
                 owners.append(number)
                 ends.append(end)
                 lengths.append(min(length, max_length))
                 if length > max_length:
-                    try:
-                        cuts.append(
-                            processor.measure_cut(
-                                turn.question,
-                                history=[(turn.question, turn.answer) for turn in turns[: end - 1]],
-                                has_image=has_image,
-                                language=language,
-                                answer=turn.answer,
-                                max_length=max_length,
-                            )
-                        )
-                    except ValueError as error:
-                        problems.append((number, error))
+                    cut(number, turns[:end], has_image, language)
         if problems:
             raise DataError(_explain(problems, samples))
         self._owners = np.asarray(owners, np.int32)
@@ -176,6 +190,24 @@ def _dialogues(samples: Sequence[Sample]) -> Iterable[tuple[Sequence[Turn], bool
         return
     for sample in samples:
         yield sample.turns, sample.image is not None, sample.language
+
+
+def _bytes_of_single_turns(samples: Sequence[Sample]) -> NDArray[np.int64] | None:
+    """The bytes of question and answer of samples that lie in a table, shape (n,); None where one has several turns."""
+    if (stored := texts_of(samples)) is None:
+        return None
+    sums = [np.zeros(0, np.int64)]
+    for columns in stored:
+        sums.append(np.zeros(len(columns[0]), np.int64))
+        for turns in columns:
+            if (np.diff(turns.offsets) != 1).any():
+                return None
+            texts = turns.flatten()
+            sizes = pc.binary_length(texts).to_numpy().astype(np.int64)
+            for place in np.flatnonzero(pc.match_substring_regex(texts, _MAY_EXPAND_IN_TABLES)).tolist():
+                sizes[place] = _most_tokens(texts[place].as_py())
+            sums[-1] += sizes
+    return np.concatenate(sums)
 
 
 def _most_tokens(text: str) -> int:

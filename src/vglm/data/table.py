@@ -202,6 +202,18 @@ def columns_of(samples: Iterable[Sample], names: Sequence[str]) -> Iterator[tupl
     return None
 
 
+def texts_of(samples: Iterable[Sample]) -> Iterator[tuple[pa.ListArray, pa.ListArray]] | None:
+    """The questions and answers of samples that lie in a table, some hundred rows at a time; None of other samples."""
+    rows: Iterable[pa.RecordBatch]
+    if isinstance(samples, SampleTable):
+        rows = samples._batches
+    elif isinstance(samples, Selection) and isinstance(samples.samples, SampleTable):
+        rows = samples.samples._pieces(samples.indices)
+    else:
+        return None
+    return ((batch.column("questions"), batch.column("answers")) for batch in rows)
+
+
 def first_of_pictures(samples: Iterable[Sample]) -> Iterator[Sample]:
     """The samples with a picture, but of those about one picture in a file, seen through one window, only the first."""
     met: set[bytes] = set()
@@ -259,13 +271,14 @@ def write_table(path: Path, samples: Iterable[Sample]) -> SampleTable:
         pa.OSFile(os.fspath(partial), "wb") as sink,
         pa.ipc.new_file(sink, _SCHEMA) as writer,
     ):
-        while batch := [_row(sample) for sample in islice(iterator, _BATCH_ROWS)]:
+        here = os.getcwd()
+        while batch := [_row(sample, here) for sample in islice(iterator, _BATCH_ROWS)]:
             columns = zip(_SCHEMA, zip(*batch, strict=True), strict=True)
             writer.write_batch(pa.record_batch([pa.array(column, field.type) for field, column in columns], _SCHEMA))
     return SampleTable(path)
 
 
-def _row(sample: Sample) -> tuple[Any, ...]:
+def _row(sample: Sample, working_directory: str) -> tuple[Any, ...]:
     """A sample's values in the schema's order."""
     image = sample.image
     if image is not None and not isinstance(image, Path | ImageSlice):
@@ -280,7 +293,7 @@ def _row(sample: Sample) -> tuple[Any, ...]:
     return (
         sample.id,
         sample.group,
-        None if file is None else _absolute(str(file), os.getcwd()),
+        None if file is None else _absolute(str(file), working_directory),
         *place,
         [turn.question for turn in sample.turns],
         [turn.answer for turn in sample.turns],

@@ -473,7 +473,10 @@ def read_predictions(path: Path) -> list[Prediction]:
         if not line.strip():
             continue
         try:
-            record = _parse(json.loads(line))
+            values = json.loads(line)
+            if "\\u" in line:  # else no half of a character, which no file of text can hold
+                json.dumps(values, ensure_ascii=False).encode()
+            record = _parse(values)
         except (ValueError, RecursionError) as error:
             problems.append(f"line {number}: {brief(error, 120)}")
             continue
@@ -489,18 +492,20 @@ def read_predictions(path: Path) -> list[Prediction]:
     return predictions
 
 
+_NAMES = frozenset(item.name for item in fields(Prediction))
+_NEEDED = _NAMES - {"meta", "draw", "likelihoods", "finish", "tokens"}  # which older files have not
+
+
 def _parse(values: Any) -> Prediction:
     """Check one record's keys and types; a ValueError says what is wrong."""
     if not isinstance(values, dict):
         raise ValueError(f"expected an object, found {type(values).__name__}")
-    json.dumps(values, ensure_ascii=False).encode()  # halves of characters, which no file of text can hold
     if isinstance(values.get("english"), bool):  # as older files have it
         values = {"language": "en" if values["english"] else "zh"} | values
         del values["english"]
-    names = {item.name for item in fields(Prediction)}
-    if missing := names - values.keys() - {"meta", "draw", "likelihoods", "finish", "tokens"}:  # older files have none
+    if missing := _NEEDED - values.keys():
         raise ValueError(f"lacks {', '.join(sorted(missing))}")
-    if unknown := values.keys() - names:
+    if unknown := values.keys() - _NAMES:
         raise ValueError(f"has unknown {', '.join(sorted(unknown))}")
     for name in ("id", "group", "split", "question", "reference", "prediction"):
         if not isinstance(values[name], str):

@@ -58,7 +58,7 @@ from vglm.model.conversion import (
 from vglm.model.identity import check_base, note_source
 from vglm.model.image_processing import VisualGlmImageProcessor
 from vglm.model.limits import check_count, check_files, generation_config
-from vglm.model.modeling import VISION_PARTS, VisualGlmForConditionalGeneration
+from vglm.model.modeling import ENCODER_PARTS, VisualGlmForConditionalGeneration
 from vglm.model.processing import VisualGlmProcessor
 from vglm.model.quantization import (
     Quantization,
@@ -77,7 +77,7 @@ from vglm.text.pieces import VOCAB_FILE
 Devices = Literal["auto"] | dict[str, Any]
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_VISION_NAMES = tuple(f"model.{part}" for part in VISION_PARTS)
+_ENCODER_NAMES = tuple(f"model.{part}" for part in ENCODER_PARTS)
 _LIBRARY_ERRORS = (
     OSError,
     ValueError,
@@ -148,7 +148,7 @@ def load_pretrained(
             checkpoint once more. False puts the adapter on whatever base this is.
         tokenizer: Folder with `ice_text.model`; needed where the checkpoint has none (SAT), else used instead of its
             own.
-        with_vision: False leaves the vision transformer, the Q-Former and the projection on disk; the model then takes
+        with_vision: False leaves the vision transformer and the Q-Former on disk; the model then takes
             `image_features` in place of `pixel_values`.
 
     Returns:
@@ -410,7 +410,7 @@ def fill_model(
     if quantizing is not None:
         make_quantizable(model, quantizing)
     for name, value in checkpoint.weights.stream():
-        if with_vision or not name.startswith(_VISION_NAMES):
+        if with_vision or not name.startswith(_ENCODER_NAMES):
             assign(model, name, value, _device_of(name, placement), dtype)
     model.tie_weights()
     if quantizing is not None:

@@ -45,8 +45,8 @@ LARGEST_LOGITS = 2**25
 
 _CHECKPOINTING = "_gradient_checkpointing_func"
 
-VISION_PARTS = ("vision_model", "query_tokens", "qformer", "language_projection")
-"""What of a `VisualGlmModel` makes image features: all but its language model."""
+ENCODER_PARTS = ("vision_model", "query_tokens", "qformer")
+"""What of a `VisualGlmModel` makes image features."""
 
 
 def glm_layout(input_ids: Tensor, attention_mask: Tensor | None, config: VisualGlmTextConfig) -> tuple[Tensor, Tensor]:
@@ -514,7 +514,8 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
 
     Args:
         config: The model's configuration.
-        with_vision: False leaves out all that makes image features; images then come as `image_features`.
+        with_vision: False leaves out all that makes image features; images then come as `image_features`, of which the
+            projection that stays makes what fills their slots.
     """
 
     def __init__(self, config: VisualGlmConfig, with_vision: bool = True) -> None:
@@ -523,7 +524,7 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
             self.vision_model = VisualGlmVisionModel._from_config(config.vision_config)
             self.query_tokens = nn.Parameter(torch.zeros(1, config.num_image_tokens, config.qformer_config.hidden_size))
             self.qformer = VisualGlmQFormerModel._from_config(config.qformer_config)
-            self.language_projection = nn.Linear(config.qformer_config.hidden_size, config.text_config.hidden_size)
+        self.language_projection = nn.Linear(config.qformer_config.hidden_size, config.text_config.hidden_size)
         self.language_model = VisualGlmTextModel._from_config(config.text_config)
         self.post_init()
 
@@ -542,19 +543,19 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
         return hasattr(self, "vision_model")
 
     def drop_vision(self) -> None:
-        """Let go of vision transformer, query tokens, Q-Former and projection, and of their memory."""
-        for name in VISION_PARTS:
+        """Let go of vision transformer, query tokens and Q-Former, and of their memory."""
+        for name in ENCODER_PARTS:
             if hasattr(self, name):
                 delattr(self, name)
 
     def get_image_features(self, pixel_values: Tensor) -> Tensor:
-        """Turn images into the vectors that fill their slots.
+        """Turn images into what the Q-Former makes of them.
 
         Args:
             pixel_values: Shape (N, 3, H, W), float.
 
         Returns:
-            Shape (N, num_image_tokens, D).
+            Shape (N, num_image_tokens, Q-Former width).
 
         Raises:
             ValueError: The model was loaded without its vision parts, or has let go of them.
@@ -563,10 +564,20 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
             raise ValueError("This model has no vision parts. Pass image_features, or load it with them.")
         patches = self.vision_model(pixel_values).last_hidden_state  # (N, 1 + patches, vision width)
         queries = self.query_tokens.expand(len(pixel_values), -1, -1)  # (N, num_image_tokens, Q-Former width)
-        features: Tensor = self.language_projection(
-            self.qformer(query_embeds=queries, encoder_hidden_states=patches).last_hidden_state
-        )
+        features: Tensor = self.qformer(query_embeds=queries, encoder_hidden_states=patches).last_hidden_state
         return features
+
+    def get_image_embeds(self, image_features: Tensor) -> Tensor:
+        """Project image features to the vectors that fill their slots.
+
+        Args:
+            image_features: From `get_image_features`, shape (N, num_image_tokens, Q-Former width).
+
+        Returns:
+            Shape (N, num_image_tokens, D).
+        """
+        embeds: Tensor = self.language_projection(image_features)
+        return embeds
 
     @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
@@ -600,7 +611,7 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
             block_ids: Shape (B, L); likewise.
             image_mask: Shape (B, L), bool; likewise. Of a layout that is given, slots and images are not counted again.
             image_features: In place of `pixel_values`, what `get_image_features` made of them, shape
-                (N, num_image_tokens, D).
+                (N, num_image_tokens, Q-Former width).
             segment_ids: For rows that hold several samples one after the other, the number of its sample within the
                 row for each token, -1 on padding; shape (B, L), int64. Samples do not see each other. Images then come
                 one for each sample with slots, in the order of rows and samples; no cache and no virtual tokens.
@@ -655,7 +666,8 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
             if not is_given and not torch.compiler.is_compiling():
                 name = "image_features" if pixel_values is None else "pixel_values"
                 check_slots(image_mask, len(image_features), self.config, name)
-            inputs_embeds = inputs_embeds.masked_scatter(image_mask[..., None], image_features.to(inputs_embeds))
+            image_embeds = self.get_image_embeds(image_features.to(inputs_embeds.dtype))
+            inputs_embeds = inputs_embeds.masked_scatter(image_mask[..., None], image_embeds.to(inputs_embeds))
         output: BaseModelOutputWithPast = self.language_model(
             inputs_embeds=inputs_embeds,
             glm_position_ids=glm_position_ids,
@@ -684,7 +696,7 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
         self.model = VisualGlmModel(config, with_vision)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         if not with_vision:
-            self._keys_to_ignore_on_load_unexpected = [rf"^model\.({'|'.join(VISION_PARTS)})"]
+            self._keys_to_ignore_on_load_unexpected = [rf"^model\.({'|'.join(ENCODER_PARTS)})"]
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -700,6 +712,11 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
         """See `VisualGlmModel.get_image_features`."""
         features: Tensor = self.model.get_image_features(pixel_values)
         return features
+
+    def get_image_embeds(self, image_features: Tensor) -> Tensor:
+        """See `VisualGlmModel.get_image_embeds`."""
+        embeds: Tensor = self.model.get_image_embeds(image_features)
+        return embeds
 
     @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(

@@ -84,13 +84,14 @@ class VisualGlmProcessor(ProcessorMixin):
             padding: Whether to pad on the left to the longest sample; None pads where tensors are requested.
             max_length: Most tokens of a sample, answer included; see `measure_cut`. None: as many as there are.
             image_features: In place of `images`, what the model's `get_image_features` made of each, shape
-                (num_image_tokens, D); None for a sample without image. A list, for `return_tensors="pt"` only.
+                (num_image_tokens, Q-Former width); None for a sample without image. A list, for `return_tensors="pt"`
+                only.
 
         Returns:
             `input_ids`, `attention_mask` (1 = token, 0 = padding) and, with answers, `labels` (-100 = not counted; the
             loss starts at `<sop>`), each (B, L), int64; `pixel_values` (samples with an image, 3, H, W), float32, in
             the order of those samples and absent where no sample has an image; or `image_features` (samples with an
-            image, num_image_tokens, D) likewise.
+            image, num_image_tokens, Q-Former width) likewise.
 
         Raises:
             ValueError: Lists of different lengths, a missing or empty list of texts, entries of a wrong type, or a

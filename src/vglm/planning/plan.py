@@ -7,6 +7,7 @@ from typing import Any
 from peft import PeftModel
 from transformers import Trainer
 
+from vglm.data.feature_cache import bytes_of_a_picture
 from vglm.errors import ConfigError, brief
 from vglm.planning.budget import (
     BLAS_WORKSPACE,
@@ -27,6 +28,7 @@ from vglm.planning.machine import CUDA_CONTEXT, Machine, own_memory
 from vglm.planning.schedule import Rate, Schedule, count_steps
 from vglm.planning.setting import SPARE_TOKENS, Setting
 from vglm.tuning.components import belongs_to
+from vglm.tuning.features import features_shape
 from vglm.tuning.methods import CHANGES_BASE, NOT_SCORED_IN_SHARDS, check_shards
 
 ENCODING, TRAINING, SCORING = "encoding", "training", "scoring"
@@ -145,7 +147,7 @@ def make_plan(setting: Setting, machine: Machine, rate: Rate, processes: int = 1
         stages[ENCODING] = _stage(weights, {"adapter": adapter}, encoded, around)
         if isinstance(tuned, PeftModel) and setting.is_from_checkpoint:
             base.model.drop_vision()
-            weights = {name: 0 if name in ("vision", "qformer", "projection") else n for name, n in weights.items()}
+            weights = {name: 0 if name in ("vision", "qformer") else n for name, n in weights.items()}
     step = rehearse_training(
         tuned,
         setting.batch(arguments.per_device_train_batch_size, is_cached=is_cached),
@@ -198,13 +200,13 @@ def is_checkpointed(arguments: Any) -> bool:
 
 
 def _can_be_cached(tuned: Any, setting: Setting) -> bool:
-    """Whether nothing between pixels and language model changes while it trains, see `vglm.tuning.features`."""
+    """Whether nothing between pixels and projection changes while it trains, see `vglm.tuning.features`."""
     if hasattr(setting.samples, "dialogues"):
         return False
     configs = (setting.config.vision_config, setting.config.qformer_config)
     if any(getattr(config, name, 0) for config in configs for name in _DROPOUTS):
         return False
-    parts = ("vision", "qformer", "projection")
+    parts = ("vision", "qformer")
     return not any(parameter.requires_grad for name, parameter in tuned.named_parameters() if belongs_to(name, *parts))
 
 
@@ -273,8 +275,7 @@ def _disk(
     result = adapter * (2 if is_doubled else 1) if isinstance(tuned, PeftModel) else sum(weights.values())
     sizes = {"checkpoints": count * checkpoint, "result": result}
     if is_cached:
-        a_picture = setting.config.num_image_tokens * setting.config.text_config.hidden_size * setting.dtype.itemsize
-        sizes["feature cache"] = setting.pictures * a_picture
+        sizes["feature cache"] = setting.pictures * bytes_of_a_picture(features_shape(setting.config), setting.dtype)
     return sizes
 
 

@@ -31,6 +31,7 @@ from vglm.model.modeling import IGNORE_INDEX
 from vglm.model.processing import VisualGlmProcessor
 from vglm.model.tokenization import VisualGlmTokenizer
 from vglm.text.pieces import VOCAB_FILE
+from vglm.tuning.features import features_shape
 from vglm.tuning.methods import Method, check_method
 
 _RELEASED = "THUDM/visualglm-6b"
@@ -219,8 +220,7 @@ class _NoFeatures:
 
     def __getitem__(self, sample: Sample) -> Tensor:
         if self._one is None:
-            shape = (self.config.num_image_tokens, self.config.text_config.hidden_size)
-            self._one = torch.zeros(shape, dtype=self.dtype)
+            self._one = torch.zeros(features_shape(self.config), dtype=self.dtype)
         return self._one
 
 
@@ -249,7 +249,7 @@ def _assumed_batch(config: VisualGlmConfig, assumed: Assumed, batch_size: int, w
         labels[:, : prompt - 1] = IGNORE_INDEX
         batch |= {"labels": labels, "layout_ids": ids}
     dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float16
-    features = torch.zeros(batch_size, config.num_image_tokens, text.hidden_size, dtype=dtype)
+    features = torch.zeros(batch_size, *features_shape(config), dtype=dtype)
     return {**batch, "image_features": features}
 
 

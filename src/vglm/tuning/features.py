@@ -3,8 +3,9 @@
     features = cache_features(model, processor, splits.train, device)      and the tower leaves the memory
     collate = Collator(processor, features=features)                       as before where features is None
 
-Used by training, evaluation and sweeps alike wherever nothing between pixels and language model trains, carries an
-adapter or drops out. The features are those that the model would compute itself, bit for bit in float32 on a CPU.
+Used by training, evaluation and sweeps alike wherever nothing in vision transformer and Q-Former trains, carries an
+adapter or drops out. Kept is what the Q-Former makes of a picture, in the model's own type, bit for bit: 32 x 768
+numbers, 49 KB in half precision; projected they would be 32 x 4096. The projection is part of the step, and may train.
 """
 
 import gc
@@ -25,8 +26,9 @@ from vglm.data.sample import Sample
 from vglm.errors import CacheError
 from vglm.files import file_sha256
 from vglm.model import image_processing, modeling
+from vglm.model.configuration import VisualGlmConfig
 from vglm.model.identity import hash_parts, is_adapted, is_from_checkpoint
-from vglm.model.modeling import VISION_PARTS, VisualGlmModel
+from vglm.model.modeling import ENCODER_PARTS, VisualGlmModel
 from vglm.model.processing import VisualGlmProcessor
 
 _DROPOUTS = ("attention_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob")
@@ -44,28 +46,28 @@ def cache_features(
     others: Iterable[Sample] = (),
     folder: Path | None = None,
 ) -> FeatureCache | None:
-    """Encode the pictures of a training set that were not encoded before, and let go of the vision parts.
+    """Encode the pictures of a training set that were not encoded before, and let go of the encoder.
 
-    The vision parts stay where the model could not do without them: they are saved with a model that was tuned as a
-    whole, and identify a model that came from no checkpoint. Prints what it did.
+    Vision transformer and Q-Former stay where the model could not do without them: they are saved with a model that was
+    tuned as a whole, and identify a model that came from no checkpoint. Prints what it did.
 
     Args:
         model: As returned by `attach`.
         processor: The model's processor.
         samples: What will be trained on; a set that makes its samples on demand (`dialogues()`) is not cached.
-        device: Where to encode; by default where the vision parts are.
+        device: Where to encode; by default where the model is.
         others: Samples that are scored during training, whose pictures are encoded too.
         folder: Where features are kept; `cache_folder("features")` if not given.
 
     Returns:
-        For the collator; None where pictures must be encoded in every step: something in vision transformer, Q-Former
-        or projection trains, carries an adapter or drops out, or the cache cannot be written.
+        For the collator; None where pictures must be encoded in every step: something in vision transformer or
+        Q-Former trains, carries an adapter or drops out, or the cache cannot be written.
 
     Raises:
         DataError: A picture cannot be opened.
     """
     core = _core(model)
-    is_trained = core.has_vision and any(parameter.requires_grad for parameter in _vision_parameters(core).values())
+    is_trained = core.has_vision and any(parameter.requires_grad for parameter in _encoder_parameters(core).values())
     if is_trained or hasattr(samples, "dialogues"):
         return None
     features = open_features(model, processor, device, folder)
@@ -94,35 +96,37 @@ def open_features(
     Args:
         model: A VisualGLM, or a `PeftModel` of one.
         processor: Its processor.
-        device: Where to encode; by default where the vision parts are.
+        device: Where to encode; by default where the model is.
         folder: Where features are kept; `cache_folder("features")` if not given.
 
     Returns:
-        The cache; None where the model's own features are not those of its plain vision parts, or where the cache
-        cannot be written.
+        The cache; None where the model's own features are not those of its plain encoder, or where the cache cannot be
+        written.
     """
     core = _core(model)
-    if not core.has_vision or any(map(is_adapted, _vision_parameters(core))) or _drops_out(core):
+    if not core.has_vision or any(map(is_adapted, _encoder_parameters(core))) or _drops_out(core):
         return None
     if any(
-        parameter.is_meta for parameter in _vision_parameters(core).values()
+        parameter.is_meta for parameter in _encoder_parameters(core).values()
     ):  # spread over devices, offloaded in part
         return None
-    own = core.language_projection.weight.device
+    own = core.query_tokens.device
     device = own if device is None or own.type != "cpu" else device
 
-    def encode(pictures: Sequence[Image.Image]) -> Tensor:
-        for parameter in _vision_parameters(core).values():  # where they are already, this does nothing
-            parameter.data = parameter.data.to(device)
-        pixels = processor.image_processor(list(pictures), return_tensors="pt")["pixel_values"]
-        with torch.no_grad():
-            return core.get_image_features(pixels.to(device))
+    def prepare(picture: Image.Image) -> Tensor:
+        pixels: Tensor = processor.image_processor([picture], return_tensors="pt")["pixel_values"]
+        return pixels
 
-    shape = (core.config.num_image_tokens, core.config.text_config.hidden_size)
+    def encode(pictures: Sequence[Tensor]) -> Tensor:
+        for parameter in _encoder_parameters(core).values():  # where they are already, this does nothing
+            parameter.data = parameter.data.to(device)
+        with torch.no_grad():
+            return core.get_image_features(torch.cat(list(pictures)).to(device))
+
+    folder = folder or cache_folder("features")
+    described = describe_encoder(model, processor, device)
     try:
-        return FeatureCache(
-            folder or cache_folder("features"), describe_encoder(model, processor, device), shape, encode
-        )
+        return FeatureCache(folder, described, features_shape(core.config), encode, prepare=prepare)
     except CacheError as error:
         logger.warning("features of pictures are not cached: %s", error)
         return None
@@ -147,11 +151,16 @@ def fill_features(features: FeatureCache | None, samples: Iterable[Sample]) -> b
     return features is not None
 
 
+def features_shape(config: VisualGlmConfig) -> tuple[int, int]:
+    """The shape of one picture's features: image tokens, and the width of the Q-Former."""
+    return config.num_image_tokens, config.qformer_config.hidden_size
+
+
 def describe_encoder(model: Any, processor: Any, device: torch.device) -> dict[str, Any]:
-    """All that decides what the vision parts make of a picture's pixels.
+    """All that decides what vision transformer and Q-Former make of a picture's pixels.
 
     Args:
-        model: With its vision parts.
+        model: With both.
         processor: Its processor.
         device: Where they run.
 
@@ -160,10 +169,10 @@ def describe_encoder(model: Any, processor: Any, device: torch.device) -> dict[s
     """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     core = _core(model)
-    parameters = _vision_parameters(core)
+    parameters = _encoder_parameters(core)
     return {
         "name": Path(core.config._name_or_path or "").name,
-        "weights_xxh3": hash_parts(base, tuple(f"model.{part}" for part in VISION_PARTS)),
+        "weights_xxh3": hash_parts(base, tuple(f"model.{part}" for part in ENCODER_PARTS)),
         "dtypes": sorted({str(parameter.dtype).removeprefix("torch.") for parameter in parameters.values()}),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "vision": _settings(core.vision_model.config),
@@ -183,8 +192,8 @@ def _core(model: Any) -> VisualGlmModel:
     return core
 
 
-def _vision_parameters(core: VisualGlmModel) -> dict[str, nn.Parameter]:
-    return {name: parameter for name, parameter in core.named_parameters() if name.startswith(VISION_PARTS)}
+def _encoder_parameters(core: VisualGlmModel) -> dict[str, nn.Parameter]:
+    return {name: parameter for name, parameter in core.named_parameters() if name.startswith(ENCODER_PARTS)}
 
 
 def _drops_out(core: VisualGlmModel) -> bool:

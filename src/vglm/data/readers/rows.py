@@ -41,10 +41,8 @@ _SPLITS = {
     "testing": "test",
 }
 # What pandas and spreadsheets write where there is no value.
-_NO_VALUES = frozenset(
-    ("nan", "NaN", "<NA>", "NaT", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!", "#DIV/0!")
-)
-_LONGEST_NO_VALUE = 20  # with blanks
+NO_VALUES = frozenset(("nan", "NaN", "<NA>", "NaT", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!", "#DIV/0!"))
+LONGEST_NO_VALUE = 20  # with blanks
 _NAMES_KEPT = 1 << 14
 _NO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff \t\r\n"
 _PLAIN = re.compile(r"\w[\w./ -]*\Z")
@@ -167,7 +165,7 @@ class RowCheck:
             self.fail(f"{label} to be text", kind_of(value), "write a text in quotes")
         elif is_blank(value):
             self.fail(f"{label} to say something", "an empty text", "write it or take the row out")
-        elif len(value) < _LONGEST_NO_VALUE and value.strip() in _NO_VALUES:
+        elif len(value) < LONGEST_NO_VALUE and value.strip() in NO_VALUES:
             self.fail(f"{label} to say something", f"{value.strip()}, no value", "write it or take the row out")
         elif half := half_character(value):
             self.fail(f"{label} to be whole characters", half, "write the text anew")

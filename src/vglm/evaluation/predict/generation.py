@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import get_ident
 from typing import Any, Protocol
 
 import torch
@@ -22,7 +23,7 @@ from tqdm import tqdm
 
 from vglm.data.collator import Collator, Processor
 from vglm.data.feature_cache import FeatureCache
-from vglm.data.images import image_sha256
+from vglm.data.images import decoding_threads, image_sha256
 from vglm.data.sample import Sample
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.predict.decoding import Decoding
@@ -293,15 +294,12 @@ def _answer(
     with tqdm(total=finished + len(order), initial=finished, desc=title, unit="answer", delay=2) as progress:
         for start in range(0, len(order), size):
             batch_rows = order[start : start + size]
-            opened: dict[tuple[str, int], tuple[Sample | None, Prediction]] = {}
-            for split, place, _ in batch_rows:
-                if (split, place) not in opened:
-                    opened[split, place] = _open(splits[split][place], split, images)
+            opened = _open_all(splits, batch_rows, images, features)
             answered = {row: replace(opened[row[:2]][1], draw=row[2]) for row in batch_rows}
             opened_rows = [(row, sample) for row in batch_rows if (sample := opened[row[:2]][0]) is not None]
             if opened_rows:
-                if collate.features is not None and not fill_features(features, [sample for _, sample in opened_rows]):
-                    collate.features = None
+                if features is not None and not fill_features(features, [sample for _, sample in opened_rows]):
+                    features = collate.features = None
                 batch = {
                     name: value.to(model.device)
                     for name, value in collate([sample for _, sample in opened_rows]).items()
@@ -332,17 +330,48 @@ def _asks_the_same(record: Prediction, sample: Sample) -> bool:
     return replace(now, **{name: getattr(record, name) for name in outcome}) == record
 
 
-def _open(sample: Sample, split: str, images: Path | None) -> tuple[Sample | None, Prediction]:
-    """Decode the image once for the model, its hash and its copy; no sample but an error where that fails."""
+def _open_all(
+    splits: Mapping[str, Sequence[Sample]], rows: Sequence[_Row], images: Path | None, features: FeatureCache | None
+) -> dict[tuple[str, int], tuple[Sample | None, Prediction]]:
+    """Open the pictures of a batch, each once, on all cores."""
+    different = {row[:2]: splits[row[0]][row[1]] for row in rows}
+    with decoding_threads() as pool:
+        opened = pool.map(lambda key: _open(different[key], key[0], images, features), different)
+    return dict(zip(different, opened, strict=True))
+
+
+def _open(
+    sample: Sample, split: str, images: Path | None, features: FeatureCache | None
+) -> tuple[Sample | None, Prediction]:
+    """Decode the image once for the model, its hash and its copy; no sample but an error where that fails.
+
+    Where its features are cached, its hash is known and its copy is there, it is not decoded.
+    """
     record = unanswered(sample, split)
-    try:
-        image = sample.open_image()
-    except DataError as error:
-        return None, replace(record, error=str(error))
-    if image is None:
+    if sample.image is None:
         return sample, record
-    sha256 = image_sha256(image) if images is None else keep_image(image, images)
-    return replace(sample, image=image, window=None), replace(record, image_sha256=sha256)
+    try:
+        if features is None:
+            image = sample.open_image()
+            assert image is not None
+            sha256 = image_sha256(image) if images is None else keep_image(image, images)
+            return replace(sample, image=image, window=None), replace(record, image_sha256=sha256)
+        return sample, replace(record, image_sha256=_hash_of_cached(sample, images, features))
+    except DataError as error:
+        return None, replace(record, error=str(error).removeprefix(f"{sample.id}: "))
+
+
+def _hash_of_cached(sample: Sample, images: Path | None, features: FeatureCache) -> str:
+    """The hash of a picture's content, of which a copy is kept; its features are there now, or prepared."""
+    known = features.pixels_of(sample)
+    if known is not None and (images is None or (images / f"{known}.webp").exists()):
+        return known
+    opened = features.open(sample)
+    sha256 = opened.pixels or image_sha256(opened.picture)
+    features.note_pixels(opened, sha256)
+    if images is not None:
+        save_copy(opened.picture, images / f"{sha256}.webp")
+    return sha256
 
 
 def keep_image(image: Image.Image, folder: Path) -> str:
@@ -365,7 +394,8 @@ def save_copy(image: Image.Image, path: Path) -> None:
     if not path.exists():
         small = image.copy()
         small.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
-        partial = path.with_name(f".{path.stem}.{platform.node()}-{os.getpid()}")  # others may be saving the same one
+        process = f"{platform.node()}-{os.getpid()}-{get_ident()}"  # others may be saving the same one
+        partial = path.with_name(f".{path.stem}.{process}")
         small.save(partial, format="WEBP", quality=85)
         partial.replace(path)
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -43,7 +42,7 @@ class ScoringModel(Protocol):
         """Turn dropout off."""
 
     def get_image_features(self, pixel_values: Tensor) -> Tensor:
-        """Turn pictures (N, 3, H, W) into the vectors that fill their slots."""
+        """Turn pictures (N, 3, H, W) into what the processor takes as `image_features`."""
 
     def __call__(self, **inputs: Any) -> Any:
         """Give `logits` (B, `logits_to_keep`, V)."""
@@ -294,7 +293,7 @@ def _score(
     collate = Collator(processor, features=encoded)
     waiting: dict[int, list[ChoiceScore]] = {}
     with tqdm(total=sum(map(len, lists)), desc=title, unit="choice", delay=2) as progress:
-        for batch in _batches(sample_at, lists, batch_size):
+        for batch in _batches(sample_at, lists, batch_size, encoded.cache):
             with torch.inference_mode():
                 encoded.fill([sample for _, sample in batch])
                 likelihoods = _log_likelihoods(model, collate([sample for _, sample in batch]))
@@ -307,18 +306,21 @@ def _score(
 
 
 def _batches(
-    sample_at: Callable[[int], Sample], lists: Sequence[Sequence[str]], batch_size: int
+    sample_at: Callable[[int], Sample], lists: Sequence[Sequence[str]], batch_size: int, cache: FeatureCache | None
 ) -> Iterator[list[tuple[int, Sample]]]:
     """(place, the sample with one choice as its answer), similar lengths together.
 
-    An image is decoded once, and is gone with its batches.
+    An image is decoded once, and is gone with its batches; one whose features are cached is not decoded at all.
     """
     batch: list[tuple[int, Sample]] = []
     lengths = [prompt_length(sample_at(index)) + max(map(len, choices)) for index, choices in enumerate(lists)]
     for index in sorted(range(len(lists)), key=lengths.__getitem__, reverse=True):
         sample = sample_at(index)
         try:
-            sample = replace(sample, image=open_image_of(sample), window=None)
+            if cache is None or sample.image is None:
+                sample = replace(sample, image=open_image_of(sample), window=None)
+            elif sample not in cache:
+                cache.open(sample)
         except DataError:
             continue
         for choice in lists[index]:
@@ -341,28 +343,32 @@ class _Encoded:
 
     def __init__(self, model: ScoringModel, processor: Any, cache: FeatureCache | None) -> None:
         self.model, self.processor, self.cache = model, processor, cache
-        self.pictures: dict[int, tuple[Image.Image, Tensor]] = {}  # holds the pictures, or their ids could come again
+        self.pictures: dict[Any, tuple[Any, Tensor]] = {}  # holds the pictures, or their ids could come again
 
     def __getitem__(self, sample: Sample) -> Tensor:
-        return self.pictures[id(sample.image)][1]
+        return self.pictures[_shown(sample)][1]
 
     def fill(self, samples: Sequence[Sample]) -> None:
-        """Encode the opened pictures of a batch, and forget those of the batches before it."""
-        by_image = {id(sample.image): sample for sample in samples if sample.image is not None}
+        """Encode the pictures of a batch, and forget those of the batches before it."""
+        by_image = {_shown(sample): sample for sample in samples if sample.image is not None}
         self.pictures = {key: picture for key, picture in self.pictures.items() if key in by_image}
         new = [sample for key, sample in by_image.items() if key not in self.pictures]
         if new:
             for sample, features in zip(new, self._encode(new), strict=True):
-                assert isinstance(sample.image, Image.Image)
-                self.pictures[id(sample.image)] = sample.image, features
+                self.pictures[_shown(sample)] = sample.image, features
 
     def _encode(self, samples: Sequence[Sample]) -> Sequence[Tensor]:
         if self.cache is not None and fill_features(self.cache, samples):
             return [self.cache[sample] for sample in samples]
         self.cache = None
-        pictures = [sample.image for sample in samples]
+        pictures = [open_image_of(sample) for sample in samples]
         pixels = self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
         return list(self.model.get_image_features(pixels.to(self.model.device)))
+
+
+def _shown(sample: Sample) -> Any:
+    """By what a picture is known while it is held."""
+    return id(sample.image), sample.window
 
 
 def _log_likelihoods(model: ScoringModel, batch: dict[str, Tensor]) -> list[tuple[float, int]]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from vglm.errors import ConfigError
 from vglm.evaluation.predictions import Prediction
-from vglm.evaluation.score.metrics.text import BLEU_13A, BLEU_CHAR, BLEU_ZH, CHRF, ORDERS, cider_d, count_ngrams
+from vglm.evaluation.score.metrics.text import BLEU_13A, BLEU_CHAR, BLEU_ZH, CHRF, ORDERS, cider_d, count_shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +107,8 @@ def coco_bleu(predictions: Sequence[Sequence[str]], references: Sequence[Sequenc
     Source: tylin/coco-caption:pycocoevalcap/bleu/bleu_scorer.py; its tiny constants keep divisions by 0 away.
     """
     small, tiny = 1e-9, 1e-15
-    matches, totals = [0] * ORDERS, [0] * ORDERS
     length, reference_length = sum(map(len, predictions)), sum(map(len, references))
-    for prediction, reference in zip(predictions, references, strict=True):
-        pairs = zip(count_ngrams(prediction, ORDERS), count_ngrams(reference, ORDERS), strict=True)
-        for order, (pair, true) in enumerate(pairs):
-            matches[order] += (pair & true).total()
-            totals[order] += pair.total()
+    totals, _, matches = count_shared(predictions, references, ORDERS).sum(axis=0).T.tolist()
     ratio = (length + tiny) / (reference_length + small)
     brevity = math.exp(max(1 - 1 / ratio, -700.0)) if ratio < 1 else 1.0
     product, scores = 1.0, []

@@ -13,13 +13,13 @@ Scores of corpora (BLEU, chrF, CIDEr-D) take a list of references as one text: g
 import math
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache, wraps
 from importlib import metadata
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vglm.evaluation.predictions import Prediction, reference_answers
 from vglm.evaluation.score.metrics.base import Metric, Rows
@@ -74,8 +74,7 @@ def contains(prediction: str, reference: str) -> float:
 
     An answer that names everything contains every reference: look at the answer's length too.
     """
-    expected = simplify(reference)
-    return float(bool(expected) and re.search(as_words(expected), simplify(prediction)) is not None)
+    return float(_has_words(simplify(prediction), simplify(reference)))
 
 
 _LETTER = r"[^\W\u2e80-\U0010ffff]"
@@ -84,6 +83,21 @@ _LETTER = r"[^\W\u2e80-\U0010ffff]"
 
 END_OF_WORD = rf"(?!{_LETTER})"
 """What follows a whole word."""
+
+
+_IS_LETTER = re.compile(_LETTER).match
+
+
+def _has_words(text: str, words: str) -> bool:
+    """Whether the pattern of `as_words` is in a text, both simplified, without making a pattern of each reference."""
+    place = text.find(words) if words else -1
+    while place >= 0:
+        end = place + len(words)
+        begins = place == 0 or not _IS_LETTER(words[0]) or not _IS_LETTER(text[place - 1])
+        if begins and (end == len(text) or not _IS_LETTER(words[-1]) or not _IS_LETTER(text[end])):
+            return True
+        place = text.find(words, place + 1)
+    return False
 
 
 def as_words(text: str) -> str:
@@ -144,7 +158,7 @@ def _rouge_l(prediction: Sequence[str], reference: Sequence[str]) -> float:
     return 2 * precision * recall / (precision + recall) if common else 0.0
 
 
-@lru_cache(20_000)  # used by every slice
+@lru_cache(2**18)  # used by every slice
 @_best_of_references
 def rouge_l_characters(prediction: str, reference: str) -> float:
     """ROUGE-L on characters: the F1 of the longest common subsequence, from 0.0 to 1.0.
@@ -170,14 +184,72 @@ ORDERS = 4
 CHRF_ORDERS = 6
 
 
-def count_ngrams(tokens: Sequence[str], orders: int) -> list[Counter[tuple[str, ...]]]:
-    """The n-grams of each order from 1 to `orders`, with how often they occur."""
-    return [Counter(zip(*(tokens[start:] for start in range(n)), strict=False)) for n in range(1, orders + 1)]
+_ROWS_AT_ONCE = 2048
 
 
-def _shared(first: Counter[tuple[str, ...]], second: Counter[tuple[str, ...]]) -> int:
-    """How many n-grams two texts have in common, each as often as in the one that has fewer."""
-    return sum(min(first[ngram], second[ngram]) for ngram in first.keys() & second.keys())
+def count_shared(
+    hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[str]], orders: int
+) -> NDArray[np.int64]:
+    """How many n-grams answers and references have, and have in common, each as often as in the one that has fewer.
+
+    Args:
+        hypotheses: The answers' tokens.
+        references: The references' tokens.
+        orders: n-grams of 1 to so many tokens.
+
+    Returns:
+        Shape (n, orders, 3): of the answer, of the reference, in common.
+    """
+    counts = np.zeros((len(hypotheses), orders, 3), np.int64)
+    for start in range(0, len(hypotheses), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        lengths = np.array([list(map(len, hypotheses[part])), list(map(len, references[part]))])
+        counts[part, :, :2] = np.maximum(lengths.T[:, None] - np.arange(orders)[:, None], 0)
+        for order, ngrams in enumerate(_ngrams([*hypotheses[part], *references[part]], orders)):
+            rows, times = ngrams.shared(lengths.shape[1])
+            counts[part, order, 2] = np.bincount(rows, times, lengths.shape[1])
+    return counts
+
+
+class _Ngrams(NamedTuple):
+    """The n-grams of one order in some texts.
+
+    Attributes:
+        texts: In which text each is, in their order, shape (N,).
+        codes: Which it is: equal numbers, equal n-grams; shape (N,).
+        limit: All of them are below it.
+    """
+
+    texts: NDArray[np.int64]
+    codes: NDArray[np.int64]
+    limit: int
+
+    def shared(self, rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Of texts i and i + rows: i and how often, for each n-gram that both have."""
+        limit, codes = self.limit, self.codes
+        if 2 * rows * limit >= 2**63:
+            numbers, codes = np.unique(codes, return_inverse=True)
+            limit = len(numbers)
+        sides, places = np.divmod(self.texts, rows)
+        keys, times = np.unique(2 * (places * limit + codes) + sides, return_counts=True)  # both sides are neighbours
+        both = np.flatnonzero(keys[1:] >> 1 == keys[:-1] >> 1)
+        return (keys[both] >> 1) // limit, np.minimum(times[both], times[both + 1])
+
+
+def _ngrams(texts: Sequence[Sequence[str]], orders: int) -> Iterator[_Ngrams]:
+    """The n-grams of each order, from 1 on."""
+    numbers: dict[str, int] = {}
+    tokens = np.fromiter((numbers.setdefault(token, len(numbers)) for text in texts for token in text), np.int64)
+    places = np.repeat(np.arange(len(texts)), list(map(len, texts)))
+    codes, limit = tokens, max(len(numbers), 1)
+    for order in range(orders):
+        if order:
+            if limit * len(numbers) >= 2**62:
+                distinct, codes = np.unique(codes, return_inverse=True)
+                limit = len(distinct)
+            codes, limit = codes[:-1] * len(numbers) + tokens[order:], limit * max(len(numbers), 1)
+        inside = places[: len(codes)] == places[order:]  # and not from one text into the next
+        yield _Ngrams(places[: len(codes)][inside], codes[inside], limit)
 
 
 @cache
@@ -190,15 +262,10 @@ def _sacrebleu_tokenizer(name: str) -> Callable[[str], str]:
 
 def bleu_rows(records: Sequence[Prediction], tokens: Tokens) -> Rows:
     """The counts that BLEU is made of: (length, reference length, 4 matches, 4 totals), shape (n, 10)."""
-    rows = np.zeros((len(records), 2 + 2 * ORDERS))
-    for row, record in zip(rows, records, strict=True):
-        hypothesis, reference = tokens(record.prediction), tokens(record.reference)
-        row[:2] = len(hypothesis), len(reference)
-        for order, (ngram, true) in enumerate(
-            zip(count_ngrams(hypothesis, ORDERS), count_ngrams(reference, ORDERS), strict=True)
-        ):
-            row[2 + order], row[2 + ORDERS + order] = _shared(ngram, true), ngram.total()
-    return rows
+    hypotheses = [tokens(record.prediction) for record in records]
+    references = [tokens(record.reference) for record in records]
+    counts = count_shared(hypotheses, references, ORDERS)
+    return np.concatenate([counts[:, 0, :2], counts[..., 2], counts[..., 0]], axis=1, dtype=np.float64)
 
 
 def bleu_statistic(sums: Rows) -> Rows:
@@ -237,13 +304,13 @@ def _bleu(tokenizer: str, title: str) -> Metric:
 
 def chrf_rows(records: Sequence[Prediction]) -> Rows:
     """The counts that chrF is made of: for 6 orders (n-grams, reference n-grams, matches), shape (n, 18)."""
-    rows = np.zeros((len(records), 3 * CHRF_ORDERS))
-    for row, record in zip(rows, records, strict=True):
-        hypothesis, reference = ("".join(text.split()) for text in (record.prediction, record.reference))
-        counts = zip(count_ngrams(hypothesis, CHRF_ORDERS), count_ngrams(reference, CHRF_ORDERS), strict=True)
-        for order, (count, true) in enumerate(counts):
-            row[3 * order : 3 * order + 3] = count.total() if true else 0, true.total(), _shared(count, true)
-    return rows
+    hypotheses, references = (
+        ["".join(text.split()) for text in texts]
+        for texts in zip(*((record.prediction, record.reference) for record in records), strict=True)
+    )
+    counts = count_shared(hypotheses, references, CHRF_ORDERS)
+    counts[..., 0] *= counts[..., 1] > 0
+    return counts.reshape(len(records), -1).astype(np.float64)
 
 
 def chrf_statistic(sums: Rows) -> Rows:
@@ -285,29 +352,28 @@ def cider_d(
     Source: Vedantam et al. 2015, "CIDEr: consensus-based image description evaluation"; the variant that
     tylin/coco-caption:pycocoevalcap/cider/cider_scorer.py computes, its length being the number of 2-grams.
     """
-    hypotheses, truths = ([count_ngrams(tokens, ORDERS) for tokens in texts] for texts in (predictions, references))
-    frequency: Counter[tuple[str, ...]] = Counter()
-    for counts in truths:
-        frequency.update(ngram for order in counts for ngram in order)
-    largest = math.log(len(references)) if references else 0.0
-    rarity = {ngram: largest - math.log(times) for ngram, times in frequency.items()}
-
-    def weigh(counts: Counter[tuple[str, ...]]) -> dict[tuple[str, ...], float]:
-        return {ngram: times * rarity.get(ngram, largest) for ngram, times in counts.items()}
-
-    scores = []
-    for hypothesis, true in zip(hypotheses, truths, strict=True):
-        penalty = math.exp(-((hypothesis[1].total() - true[1].total()) ** 2) / (2 * sigma**2))
-        cosines = 0.0
-        for order in range(ORDERS):
-            first, second = weigh(hypothesis[order]), weigh(true[order])
-            norm = math.sqrt(sum(weight**2 for weight in first.values()) * sum(weight**2 for weight in second.values()))
-            if norm:
-                shared = sum(
-                    min(value, second[ngram]) * second[ngram] for ngram, value in first.items() if ngram in second
-                )
-                cosines += shared / norm
-        scores.append(10 * penalty * cosines / ORDERS)
+    count = len(references)
+    lengths = np.array([list(map(len, predictions)), list(map(len, references))])
+    pairs = np.maximum(lengths - 1, 0)  # 2-grams
+    cosines = np.zeros(count)
+    for ngrams in _ngrams([*predictions, *references], ORDERS):
+        numbers, codes = np.unique(ngrams.codes, return_inverse=True)
+        keys, times = np.unique(ngrams.texts * len(numbers) + codes, return_counts=True)
+        texts, codes = np.divmod(keys, max(len(numbers), 1))
+        is_true = texts >= count
+        frequency = np.bincount(codes[is_true], minlength=len(numbers))
+        weights = times * (math.log(max(count, 1)) - np.log(np.maximum(frequency, 1)))[codes]
+        squares = np.bincount(texts, weights**2, 2 * count)
+        first, second = np.flatnonzero(~is_true), np.flatnonzero(is_true)
+        wanted = (texts[first] + count) * len(numbers) + codes[first]  # the same n-gram of the reference
+        place = np.minimum(np.searchsorted(keys[second], wanted), max(len(second) - 1, 0))
+        both = keys[second][place] == wanted if len(second) else np.zeros(len(first), bool)
+        mine, other = first[both], second[place[both]] if len(second) else first[both]
+        shared = np.bincount(texts[mine], np.minimum(weights[mine], weights[other]) * weights[other], count)
+        norms = np.sqrt(squares[:count] * squares[count:])
+        cosines += np.divide(shared[:count], norms, out=np.zeros(count), where=norms > 0)
+    penalties = np.exp(-((pairs[0] - pairs[1]) ** 2) / (2 * sigma**2))
+    scores: list[float] = (10 * penalties * cosines / ORDERS).tolist()
     return scores
 
 

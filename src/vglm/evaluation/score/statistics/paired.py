@@ -1,9 +1,11 @@
 """Two arms on the same samples: the difference, its interval, tests and power."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,6 +27,8 @@ from vglm.evaluation.score.statistics.flips import Flips, find_flips, mcnemar_te
 from vglm.evaluation.score.statistics.intervals import bootstrap_interval
 from vglm.evaluation.score.statistics.power import detectable_flip_rate
 from vglm.evaluation.score.statistics.resampling import BLOCK
+
+Result = TypeVar("Result")
 
 LEAST_GROUPS, LEAST_GROUPS_UNBOUNDED = 10, 60
 """With fewer independent groups no verdict is given; the second where nothing limits what one sample's score may be: of
@@ -202,14 +206,20 @@ def _of_flips(flips: Flips, arms: _Arms, confidence: float) -> dict[str, Any]:
 def _of_shares(arms: _Arms, bound: float, confidence: float, resamples: int, seed: int) -> dict[str, Any]:
     """The same of everything else."""
     limit = arms.limit(bound)
-    guard = bounded_mean(arms.values, -limit, limit, 2 * confidence - 1, resamples, seed)
-    drawn = bootstrap_interval(
-        arms.pairs, statistic=arms.of_pairs, confidence=confidence, resamples=resamples, seed=seed
-    )
+    with ThreadPoolExecutor(3) as pool:  # each has random numbers of its own, and numpy lets others compute meanwhile
+
+        def start(function: Callable[..., Result], *values: Any, **options: Any) -> Future[Result]:
+            return pool.submit(copy_context().run, function, *values, **options)
+
+        guarded = start(bounded_mean, arms.values, -limit, limit, 2 * confidence - 1, resamples, seed)
+        exchanged = start(_exchange, arms.first, arms.second, arms.statistic, resamples, seed)
+        drawn = bootstrap_interval(
+            arms.pairs, statistic=arms.of_pairs, confidence=confidence, resamples=resamples, seed=seed
+        )
+    guard, p_values = guarded.result(), exchanged.result()
     interval = Interval(float(np.fmin(guard.interval.low, drawn.low)), float(np.fmax(guard.interval.high, drawn.high)))
     if arms.count < 2:
         interval = Interval(math.nan, math.nan)
-    p_values = _exchange(arms.first, arms.second, arms.statistic, resamples, seed)
     exact, mid = (value if math.isnan(value) else float(np.fmax(value, guard.tail)) for value in p_values)
     by = "" if arms.count == arms.samples else "_groups"
     return {

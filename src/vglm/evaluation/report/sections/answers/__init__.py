@@ -121,6 +121,7 @@ class _Images:
         self.uris: list[str] = []
         self._folder, self._room, self._indices = folder, MAX_IMAGE_BYTES, dict[str, int]()
         self._reduced = 0
+        self._names = {file.name for file in folder.iterdir()} if folder.is_dir() else set[str]()
 
     @property
     def left(self) -> Text | None:
@@ -132,13 +133,14 @@ class _Images:
 
     def index(self, sha256: str | None) -> int:
         """Of an image in the page: -1 for none, -2 for one that is not embedded."""
-        if sha256 is None:
+        if sha256 in self._indices:
+            return self._indices[sha256]
+        if f"{sha256}.webp" not in self._names:
             return -1
         path = inside(self._folder.parent, self._folder.name, f"{sha256}.webp")
-        if not path.is_file():
+        if sha256 is None or not path.is_file():
             return -1
-        if sha256 not in self._indices:
-            self._indices[sha256] = self._embed(path)
+        self._indices[sha256] = self._embed(path)
         return self._indices[sha256]
 
     def _embed(self, path: Path) -> int:
