@@ -10,9 +10,9 @@ import math
 import re
 from collections.abc import Sequence
 
-from vglm.evaluation.messages import Text
 from vglm.evaluation.paper.tables import PaperTable
 from vglm.evaluation.report.markdown import as_cell, as_words
+from vglm.text.messages import Text
 from vglm.text.prompt import Language
 
 FORMATS = {"latex": "tex", "csv": "csv", "markdown": "md"}

@@ -34,17 +34,23 @@ def label_words(labels: Labels) -> dict[str, str]:
         ConfigError: One word means two labels.
     """
     aliases = labels.items() if isinstance(labels, Mapping) else ((label, ()) for label in labels)
+    return dict(_label_words(tuple((label, tuple(others)) for label, others in aliases), isinstance(labels, Mapping)))
+
+
+@lru_cache(maxsize=1 << 12)  # asked of every answer
+def _label_words(aliases: tuple[tuple[str, tuple[str, ...]], ...], are_named: bool) -> tuple[tuple[str, str], ...]:
+    """The same, of labels with their other words, as (word, label)."""
     words: dict[str, str] = {}
     owners: dict[str, str] = {}
     for label, others in aliases:
         for word in (label, *others):
-            if owners.setdefault(simplify(word), label) != label and isinstance(labels, Mapping):
+            if owners.setdefault(simplify(word), label) != label and are_named:
                 raise ConfigError(
                     f"metrics.labels: {word!r} means both {owners[simplify(word)]!r} and {label!r}. Give each word to"
                     " one label."
                 )
             words.setdefault(word, label)
-    return words
+    return tuple(words.items())
 
 
 # --- names of classes -------------------------------------------------------------------------------------------------
