@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import jieba
-import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+
+from vglm.config.comments import fields
 
 jieba.setLogLevel(logging.WARNING)  # the search cuts Chinese into words with it
 ROOT = Path(__file__).resolve().parents[1]
@@ -165,28 +166,6 @@ def _prose(lines: list[str]) -> str:
     prose = " ".join(line.strip() for line, code in zip(lines, is_code, strict=True) if not code)
     block = "\n".join(line.strip() for line, code in zip(lines, is_code, strict=True) if code)
     return "\n\n".join([*([_escaped(prose)] if prose else []), *([f"```text\n{block}\n```"] if block else [])])
-
-
-def fields(text: str) -> Iterator[tuple[str, str, str]]:
-    """The fields of a config file: dotted name, default as written, comment."""
-    lines = text.splitlines()
-
-    def walk(node: yaml.MappingNode, prefix: str) -> Iterator[tuple[str, str, str]]:
-        for key, value in node.value:
-            if key.value.startswith("_") or (not prefix and key.value in ("defaults", "hydra")):
-                continue
-            name = f"{prefix}{key.value}"
-            start, end = value.start_mark, value.end_mark
-            is_block = isinstance(value, yaml.CollectionNode) and not value.flow_style
-            line = lines[key.start_mark.line if is_block else end.line]
-            comment = re.search(r"\s#\s(.*)", line[key.end_mark.column + 1 if is_block else end.column :])
-            yield name, "" if is_block else text[start.index : end.index], comment[1] if comment else ""
-            if isinstance(value, yaml.MappingNode) and is_block:
-                yield from walk(value, f"{name}.")
-
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    if isinstance(root, yaml.MappingNode):
-        yield from walk(root, "")
 
 
 def _row(name: str, default: str, comment: str, target: str) -> str:

@@ -20,6 +20,7 @@ from vglm.config import (
     repo_root,
     targets,
 )
+from vglm.config.comments import fields
 from vglm.errors import ConfigError
 
 
@@ -250,3 +251,12 @@ def test_a_run_folder_does_not_say_where_results_go(key: str, tmp_path: Path) ->
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(cfg), encoding="utf-8")
     with pytest.raises(ConfigError, match=rf"trainer\.{key} would upload with your account"):
         load_run_config(tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted((repo_root() / "conf").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_field_of_conf_has_a_comment(path: Path) -> None:
+    rows = list(fields(path.read_text(encoding="utf-8")))
+    explained = {name for name, _, comment in rows if comment}
+    lists = {name for name in explained if name.endswith("labels")}  # whose entries are data
+    bare = [name for name, default, _ in rows if default and name not in explained]
+    assert [name for name in bare if name.rpartition(".")[0] not in lists] == []

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from vglm.cli import main
 from vglm.data.doctor import (
+    SAY,
     Finding,
     Lengths,
     Severity,
@@ -30,6 +31,7 @@ from vglm.data.images import image_sha256
 from vglm.data.readers import read
 from vglm.data.sample import Sample
 from vglm.errors import DataError
+from vglm.text.messages import Text
 
 QUESTION = "这张胸片显示了什么？"
 BACKGROUND = Path(__file__).parents[1] / "data" / "background_synthetic"
@@ -71,21 +73,24 @@ def findings(path: Path, **options: Any) -> Iterator[list[Finding]]:
 def titles(path: Path, **options: Any) -> list[str]:
     """The warnings of a set."""
     with findings(path, **options) as found:
-        return [each.title for each in found]
+        return [each.title.en for each in found]
 
 
 def test_a_clean_set(write: Callable[..., Path]) -> None:
     with examine(write([row(each) for each in range(6)]), workers=1) as diagnosis:
         assert diagnosis.severity is Severity.NOTE
-        assert diagnosis.facts == {"format": "fewshot", "rows": "6", "usable rows": "6", "pictures": "6"}
-        assert diagnosis.left_out == {"token lengths": "tokens were not counted"}
-        assert "duplicate rows" in diagnosis.clean
+        facts = {name.en: value.en for name, value in diagnosis.facts.items()}
+        assert facts == {"format": "fewshot", "rows": "6", "usable rows": "6", "pictures": "6"}
+        assert {check.en: why.en for check, why in diagnosis.left_out.items()} == {
+            "token lengths": "tokens were not counted"
+        }
+        assert "duplicate rows" in [check.en for check in diagnosis.clean]
 
 
 def test_the_ids_taken_are_told_and_the_rows_without_them(write: Callable[..., Path]) -> None:
     rows = [row(each, f"第{each}张。", patient_id=each // 2 or None) for each in range(8)]
     with examine(write(rows), workers=1) as diagnosis:
-        titles = {each.title: each for each in diagnosis.findings}
+        titles = {each.title.en: each for each in diagnosis.findings}
         assert "Grouped by patient_id: 5 groups in 8 rows, up to 2 rows each" in titles
         assert titles["2 rows have no id in patient_id, and the others do"].severity is Severity.WARNING
         assert [each.group for each in diagnosis.survey.samples()][2:] == ["1", "1", "2", "2", "3", "3"]
@@ -94,7 +99,7 @@ def test_the_ids_taken_are_told_and_the_rows_without_them(write: Callable[..., P
 def test_what_the_rows_are_grouped_by_is_named(write: Callable[..., Path], tmp_path: Path) -> None:
     def grouping(path: Path, **options: Any) -> str:
         with examine(path, workers=1, **options) as diagnosis:
-            (title,) = (each.title for each in diagnosis.findings if each.title.startswith("Grouped by"))
+            (title,) = (each.title.en for each in diagnosis.findings if each.title.en.startswith("Grouped by"))
         return title
 
     assert grouping(write([row(1), row(2)])) == "Grouped by nothing, each picture alone: 2 groups in 2 rows"
@@ -112,28 +117,28 @@ def test_what_the_rows_are_grouped_by_is_named(write: Callable[..., Path], tmp_p
 def test_findings_of_reports_are_counted(write: Callable[..., Path]) -> None:
     reports = ["心影增大。无胸腔积液。", "心脏大小正常，双肺清晰。", "右侧胸腔积液可能。", "气胸。心影增大。"]
     with examine(write([row(place, text) for place, text in enumerate(reports)]), workers=1) as diagnosis:
-        (found,) = (each for each in diagnosis.findings if "looked at" in each.title)
-    assert found.title == "4 reports looked at: 1 without a finding but devices, 3 with"
-    assert "right about 25% of them" in found.detail
+        (found,) = (each for each in diagnosis.findings if "looked at" in each.title.en)
+    assert found.title.en == "4 reports looked at: 1 without a finding but devices, 3 with"
+    assert "right about 25% of them" in found.detail.en
     assert found.table is not None
     assert found.table.rows[0] == ("Cardiomegaly", "2", "0", "1")
     assert ("Pleural Effusion", "0", "1", "1") in found.table.rows
     with examine(write([row(place, "一片沙滩。") for place in range(4)], "other.json"), workers=1) as diagnosis:
-        assert not [each for each in diagnosis.findings if "looked at" in each.title]
+        assert not [each for each in diagnosis.findings if "looked at" in each.title.en]
 
 
 def test_tokenised_captions_are_noted(write: Callable[..., Path]) -> None:
     path = write([row(1, "the heart is normal ."), row(2, "It is, isn't it?"), row(3, "心影\ufeff增大。")])
     with examine(path, workers=1) as diagnosis:
-        (found,) = (each for each in diagnosis.findings if "before punctuation" in each.title)
-    assert found.title.startswith("2 answers have blanks before punctuation, as tokenised captions do")
+        (found,) = (each for each in diagnosis.findings if "before punctuation" in each.title.en)
+    assert found.title.en.startswith("2 answers have blanks before punctuation, as tokenised captions do")
     assert found.severity is Severity.NOTE
     assert len(found.examples) == 2
 
 
 def test_the_set_that_ships_is_clean() -> None:
     with examine(BACKGROUND, workers=1) as diagnosis:
-        assert [each.title for each in diagnosis.findings if each.severity is not Severity.NOTE] == []
+        assert [each.title.en for each in diagnosis.findings if each.severity is not Severity.NOTE] == []
         assert diagnosis.survey.splits == ["retention", "test", "train", "validation"]
         assert len(diagnosis.survey) == 342
 
@@ -151,7 +156,7 @@ def test_rows_that_cannot_be_used(write: Callable[..., Path]) -> None:
     (path.parent / "p4.png").write_bytes(b"no picture")
     (path.parent / "p5.png").write_bytes((path.parent / "p1.png").read_bytes()[:300])
     with findings(path) as found:
-        assert [each.title for each in found] == [
+        assert [each.title.en for each in found] == [
             "1 row cannot be read",
             "1 of 6 rows names a picture that is not there",
             "2 pictures of 3 rows cannot be decoded",
@@ -169,7 +174,7 @@ def test_nothing_left_is_unusable(write: Callable[..., Path]) -> None:
     with examine(write([row(1, img="lost.png"), row(2, img="gone.png")]), workers=1) as diagnosis:
         assert diagnosis.severity is Severity.UNUSABLE
         assert diagnosis.usable == 0
-        assert diagnosis.verdict == "Unusable: no row is left to train on."
+        assert diagnosis.verdict.en == "Unusable: no row is left to train on."
 
 
 @pytest.mark.parametrize("with_pictures", [True, False])
@@ -177,8 +182,8 @@ def test_texts_of_rows_without_their_picture_are_looked_at_too(write: Callable[.
     path = write([row(1), row(2, "XXXX", img="lost.png"), row(3, "无异常。", img="gone.png")])
     with examine(path, with_pictures=with_pictures, workers=1) as diagnosis:
         assert (len(diagnosis.survey), diagnosis.usable) == (3, 1)
-        assert diagnosis.facts["pictures"].startswith("1")
-        titles = [each.title for each in diagnosis.findings]
+        assert diagnosis.facts[SAY("fact.pictures")].en.startswith("1")
+        titles = [each.title.en for each in diagnosis.findings]
     assert "2 of 3 rows name a picture that is not there" in titles
     assert any("unresolved" in title for title in titles)
 
@@ -194,7 +199,7 @@ def test_repeated_rows_and_conflicts_go_by_pixels(write: Callable[..., Path]) ->
     picture(1).save(path.parent / "copy.jpg.png", compress_level=0)
     assert (path.parent / "copy.jpg.png").read_bytes() != (path.parent / "p1.png").read_bytes()
     with findings(path) as found:
-        assert [each.title for each in found] == [
+        assert [each.title.en for each in found] == [
             "1 row repeats an earlier one: same picture, same question, same answer",
             "1 picture and question have different answers, 2 rows in all",
             "1 picture has the pixels of another one under another name",
@@ -221,7 +226,7 @@ def test_small_large_plain_and_turned_pictures(write: Callable[..., Path], tmp_p
     exif[0x0112] = 6
     picture(5, (60, 40)).save(folder / "5.jpg", exif=exif)
     with examine(path, workers=1) as diagnosis:
-        found = [each.title for each in diagnosis.findings]
+        found = [each.title.en for each in diagnosis.findings]
         assert "1 picture is less than 32 pixels wide or high" in found
         assert "1 picture is more than 4 times as long as wide" in found
         assert "1 picture is of one colour" in found
@@ -239,7 +244,7 @@ def test_a_recompressed_copy_looks_alike(write: Callable[..., Path]) -> None:
     picture(3, (480, 400)).save(path.parent / "p3.png")
     picture(3, (480, 400)).resize((240, 200)).save(path.parent / "small.jpg", quality=60)
     with findings(path) as found:
-        assert [each.title for each in found] == ["2 pictures look almost like another one, in 1 set"]
+        assert [each.title.en for each in found] == ["2 pictures look almost like another one, in 1 set"]
         assert [each.where for each in found[0].examples] == ["dataset.json#4", "dataset.json#9"]
 
 
@@ -373,15 +378,15 @@ def test_lengths_and_what_would_be_cut(write: Callable[..., Path]) -> None:
 
     rows = [row(1, "短。"), row(2, "长" * 40), row(3, "短。", history=[["问" * 10, "答" * 10]])]
     path = write(rows)
-    with examine(path, workers=1, count_tokens=count, max_length=30, counted_with="letters") as diagnosis:
-        found = [each for each in diagnosis.findings if each.table and each.table.columns[0] == "tokens"]
-        assert [list(each) for each in found[0].table.rows] == [
+    with examine(path, workers=1, count_tokens=count, max_length=30, counted_with=Text.of("letters")) as diagnosis:
+        found = [each for each in diagnosis.findings if each.table and each.table.columns[0].en == "tokens"]
+        assert [[name.en, *figures] for name, *figures in found[0].table.rows] == [
             ["prompt", "10", "30", "30", "30"],
             ["answer", "2", "40", "40", "40"],
             ["both", "32", "50", "50", "50"],
         ]
         found = [each for each in diagnosis.findings if each.severity is Severity.WARNING]
-        assert [each.title for each in found] == [
+        assert [each.title.en for each in found] == [
             "1 dialogue would lose turns at 30 tokens",
             "1 row has more than 30 tokens even without history",
         ]
@@ -401,7 +406,7 @@ def test_leakage_between_splits(write: Callable[..., Path], tmp_path: Path) -> N
     folder = tmp_path / "set"
     picture(0).save(folder / "copy.png")
     with examine(folder, workers=1) as diagnosis:
-        found = [each.title for each in diagnosis.findings if each.severity is Severity.WARNING]
+        found = [each.title.en for each in diagnosis.findings if each.severity is Severity.WARNING]
         assert "1 row of test shares a group with 1 row of train" in found
         assert "2 rows of test share a picture with 2 rows of train" in found
         write_cleaned_copy(diagnosis, tmp_path / "cleaned")
@@ -417,13 +422,13 @@ def test_studies_told_by_their_names(write: Callable[..., Path]) -> None:
         picture(each).save(path.parent / f"{each // 2}_{each % 2 + 1}.png")
     title = "Pictures seem to be named <study>_<view>: 6 studies, up to 2 pictures each"
     with examine(path, workers=1) as diagnosis:
-        assert title in [each.title for each in diagnosis.findings]
+        assert title in [each.title.en for each in diagnosis.findings]
         assert diagnosis.severity is Severity.NOTE
     write(rows[:5], "train.json")
     write(rows[5:], "test.json")
     with findings(path.parent) as found:
-        assert [each.title for each in found] == [title]
-        assert found[0].detail.startswith("1 study lies in several splits")
+        assert [each.title.en for each in found] == [title]
+        assert found[0].detail.en.startswith("1 study lies in several splits")
 
 
 def test_questions_of_other_tasks(write: Callable[..., Path]) -> None:
@@ -503,9 +508,34 @@ def test_pages_hold_everything_and_escape_texts(write: Callable[..., Path], tmp_
         assert "<script" not in html
         assert not re.search(r"""(?:src|href)=["'](?!data:|thumbnails\.html|index\.html)""", html)
     assert sheet.count("<img") == 2
+    assert '<html lang="en">' in page
     assert "2 answers have unresolved tokens" in page
     assert "[bold]正常[/bold]" in text
     assert max(map(len, text.splitlines()[1:])) <= 80  # the first line is the path
+
+
+def test_in_chinese_only_what_is_the_datas_own_is_english(
+    write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row(each, "左肺有阴影。", kind="report") for each in range(11)]
+    rows += [row(1, "I'm sorry, but I cannot see."), row(12, "XXXX"), row(13, "N/A"), row(14, img="lost.png")]
+    rows += [row(15, "心脏 &amp; 肺", prompt="描述 {name}")]
+    path = write([*rows, rows[0]])
+    Image.new("RGBA", (20, 20), (9, 9, 9, 9)).save(path.parent / "p3.png")
+    monkeypatch.setenv("VGLM_LANG", "zh_CN.UTF-8")
+    arguments = ["doctor", str(path), "--output", str(tmp_path / "pages"), "--workers", "1"]
+    assert main([*arguments, "--fix", str(tmp_path / "cleaned")]) == 1
+    printed = capsys.readouterr().out
+    assert "条警告：数据可用，但训练前请先看警告。" in printed
+    assert "1 行与前面的行重复：图像、问题、答案都相同" in printed
+    own = printed.replace("I'm sorry, but I cannot see.", "").replace(str(tmp_path), "")
+    english = [line for line in own.splitlines() if re.search(r"[a-z]+ [a-z]+ [a-z]+", line)]
+    assert [line for line in english if "dataset.json" not in line] == []  # an example's own words
+    page = (tmp_path / "pages" / "index.html").read_text("utf-8")
+    assert '<html lang="zh-CN">' in page
+    assert "需要修改或决定" in page
+    assert main([*arguments, "--lang", "en"]) == 1
+    assert "usable, but read them before you train" in capsys.readouterr().out
 
 
 def test_the_command(write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -521,6 +551,7 @@ def test_the_command(write: Callable[..., Path], tmp_path: Path, capsys: pytest.
     assert "left out 1" in capsys.readouterr().out
     write([row(1, img="lost.png")])
     assert main(arguments) == 2
+    capsys.readouterr()
     assert main(["doctor", str(tmp_path / "nowhere")]) == 2
     assert "does not exist" in capsys.readouterr().err
 
@@ -529,10 +560,10 @@ def test_the_command(write: Callable[..., Path], tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize("name", ["openi-zh.json", "openi-en.json"])
 def test_openi_without_most_of_its_pictures(real_data: Path, name: str) -> None:
     with examine(real_data / "openi-sample" / name, workers=1) as diagnosis:
-        assert diagnosis.facts["rows"] == "405"
+        assert diagnosis.facts[SAY("fact.rows")].en == "405"
         assert (diagnosis.usable, len(diagnosis.survey.absent), diagnosis.survey.bad_rows) == (5, 400, 0)
         assert diagnosis.severity is Severity.WARNING
-        assert diagnosis.findings[0].title == "400 of 405 rows name a picture that is not there"
+        assert diagnosis.findings[0].title.en == "400 of 405 rows name a picture that is not there"
 
 
 def test_dicom_headers_say_what_they_hold_of_the_patient(tmp_path: Path) -> None:
@@ -544,9 +575,9 @@ def test_dicom_headers_say_what_they_hold_of_the_patient(tmp_path: Path) -> None
     _write_dicom(tmp_path / "c.dcm", PatientName="Roe^Richard")  # which no row names
     (tmp_path / "dataset.json").write_text(json.dumps(rows), encoding="utf-8")
     with examine(tmp_path / "dataset.json", workers=1) as diagnosis:
-        found = {each.title: each for each in diagnosis.findings}
+        found = {each.title.en: each for each in diagnosis.findings}
     personal = next(each for title, each in found.items() if "personal data" in title)
-    assert personal.title == "1 of 2 DICOM files holds personal data: PatientBirthDate, PatientName"
+    assert personal.title.en == "1 of 2 DICOM files holds personal data: PatientBirthDate, PatientName"
     assert "Doe" not in str(personal)
     assert "2 DICOM files looked at: 2 of 12 bits; 2 MONOCHROME2" in found
     assert "Views by the DICOM headers: 2 PA" in found
@@ -566,7 +597,7 @@ def test_patients_of_dicom_headers_that_the_rows_divide_are_told(tmp_path: Path)
         ]
         (tmp_path / "dataset.json").write_text(json.dumps(rows), encoding="utf-8")
         with examine(tmp_path / "dataset.json", workers=1) as diagnosis:
-            return [each.title for each in diagnosis.findings]
+            return [each.title.en for each in diagnosis.findings]
 
     assert "1 patient of the DICOM headers lies in several groups" in titles()
     assert not [each for each in titles(patient_id=["7", "7", "8"]) if "several groups" in each]
@@ -587,7 +618,7 @@ def test_light_curves_are_described_star_by_star(tmp_path: Path) -> None:
         lines.append(f"star {number},{number}.csv,{'RRAB' if number else 'DSCT'}")
     (tmp_path / "labels.csv").write_text("\n".join(lines), encoding="utf-8")
     with examine(tmp_path, workers=1) as diagnosis:
-        found = {each.title: each for each in diagnosis.findings}
+        found = {each.title.en: each for each in diagnosis.findings}
     stars = found["5 stars of 2 types"]
     assert stars.severity is Severity.WARNING
     assert stars.table is not None
@@ -611,7 +642,7 @@ def test_light_curves_without_names_of_columns_are_described_as_the_options_say(
         assert diagnosis.usable == 0
         assert "magnitudes=true" in diagnosis.findings[1].examples[0].text
     with examine(tmp_path, workers=1, options={"magnitudes": True}) as diagnosis:
-        found = {each.title: each for each in diagnosis.findings}
+        found = {each.title.en: each for each in diagnosis.findings}
     table = found["2 light curves looked at"].table
     assert table is not None
-    assert next(iter(table.rows)) == ("points", "80", "80", "80")
+    assert next(iter(table.rows)) == (SAY("curves.points"), "80", "80", "80")

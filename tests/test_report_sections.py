@@ -20,7 +20,7 @@ from vglm.text.prompt import LANGUAGES
 
 FILES = {
     "__init__.py": """
-from vglm.evaluation.messages import Text
+from vglm.text.messages import Text
 from vglm.evaluation.report.formatting import section_texts
 from vglm.evaluation.report.section import Line, Scored, Table
 

@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 from test_report import EVALUATION, make_folder, record  # noqa: F401
 
+from vglm.data.doctor import SAY
 from vglm.data.loading import load_dataset
 from vglm.data.sample import Sample, Turn
 from vglm.data.splits import Leakage
 from vglm.evaluation.checkpoint_selection import choose
-from vglm.evaluation.messages import FILE_TEXTS, Message, Texts, translate
+from vglm.evaluation.messages import FILE_TEXTS, Message, translate
 from vglm.evaluation.predict.answers import Answers
 from vglm.evaluation.predict.controls import make_controls
 from vglm.evaluation.predict.provenance import describe_choice, provenance, synthetic_stamps
@@ -28,11 +29,12 @@ from vglm.evaluation.score.baselines import collect_baselines
 from vglm.evaluation.score.metrics import select_metrics
 from vglm.evaluation.score.statistics import compare_paired
 from vglm.runs import CheckpointScore, ForgettingRecord
+from vglm.text.messages import Texts
 from vglm.worlds.probe import probe_splits
 
 SENTENCE = re.compile(r"[a-z]+ [a-z]+ [a-z]+")
 """Three English words in a row."""
-CATALOGUES = [FILE_TEXTS, SHARED, *(Section.load(name).texts for name in SECTIONS)]
+CATALOGUES = [SAY, FILE_TEXTS, SHARED, *(Section.load(name).texts for name in SECTIONS)]
 
 
 @pytest.mark.parametrize("texts", CATALOGUES, ids=lambda texts: "/".join(texts.path.parts[-2:]))

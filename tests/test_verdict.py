@@ -13,7 +13,6 @@ from omegaconf import OmegaConf
 from vglm.config import compose, repo_root, take_from_run
 from vglm.config.run_config import metrics_of_run
 from vglm.errors import ConfigError
-from vglm.evaluation.messages import Text
 from vglm.evaluation.predictions import Arm, Evaluation, Prediction, write_evaluation, write_predictions
 from vglm.evaluation.report.section import Scored
 from vglm.evaluation.report.sections import changes as changes_section
@@ -24,6 +23,7 @@ from vglm.evaluation.report.sections import summary as summary_section
 from vglm.evaluation.score.comparison import Comparison, compare, judge_change, judge_gain
 from vglm.evaluation.score.scoring import read_comparison
 from vglm.evaluation.score.settings import MetricSettings
+from vglm.text.messages import Text
 
 PLACES = {"沙滩": ["beach"], "雪地": ["snow"]}
 BY_PLACE: dict[str, Any] = {"metrics": ["accuracy", "exact_match"], "classes": PLACES}

@@ -9,6 +9,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from vglm.data.doctor import Lengths
     from vglm.data.sample import Sample
     from vglm.runs import Run
+    from vglm.text.messages import Text
     from vglm.text.prompt import Language
 
 
@@ -317,6 +319,7 @@ def command_line() -> argparse.ArgumentParser:
     add("--max-length", metavar="TOKENS", type=int, help="what a sample may have (default: the model's context)")
     add("--no-images", action="store_true", help="check only what the rows say; no picture is decoded")
     add("--workers", metavar="N", type=int, help="processes that decode pictures (default: one a core)")
+    add("--lang", choices=["en", "zh"], help="language of what is said (default: that of VGLM_LANG, else en)")
     add_plan(commands)
     add_serving(commands)
     return parser
@@ -462,13 +465,8 @@ def _report(parsed: argparse.Namespace) -> None:
     from vglm.runs import Run
 
     runs = Run.find(parsed.runs)
-    for run in runs:
-        if not run.is_evaluated:  # each in a process of its own, so that memory is given back
-            print(f"evaluating {run.folder}", file=sys.stderr)
-            command = [sys.executable, "-m", "vglm", "evaluate", f"run={run.folder}"]
-            command += [f"--allow-target={name}" for name in parsed.allow_target]
-            if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
-                raise WorkbenchError(f"{run.folder} could not be evaluated; its own message stands above.")
+    if missing := [run.folder for run in runs if not run.is_evaluated]:
+        _evaluate(missing, parsed.allow_target)
     if is_paper:
         _write_paper(parsed, runs)
         return
@@ -478,11 +476,22 @@ def _report(parsed: argparse.Namespace) -> None:
         write_text(parsed.markdown, as_markdown(rows, tests))
 
 
+def _evaluate(runs: Sequence[Path], allowed: Sequence[str]) -> None:
+    """Evaluate runs in turn, in one other process: it loads the libraries once, and its memory ends with it."""
+    print("\n".join(f"evaluating {run}" for run in runs), file=sys.stderr)
+    escaped = (run.as_posix().replace("'", "\\'") for run in runs)
+    with tempfile.TemporaryDirectory(prefix="vglm-report-") as folder:  # for what Hydra writes of a sweep
+        command = [sys.executable, "-m", "vglm", "evaluate", "-m", "run=" + ",".join(f"'{run}'" for run in escaped)]
+        command += [f"hydra.sweep.dir={folder}", *(f"--allow-target={name}" for name in allowed)]
+        if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
+            raise WorkbenchError("not all runs could be evaluated; the message of the first stands above.")
+
+
 def _write_paper(parsed: argparse.Namespace, runs: "Sequence[Run] | None" = None) -> None:
     """What a paper needs of one evaluation, that of a single run too, or of the methods of several runs."""
     from vglm.errors import ConfigError
-    from vglm.evaluation.messages import terminal_language
     from vglm.evaluation.paper import Paper
+    from vglm.text.messages import terminal_language
 
     if runs is None and len(parsed.runs) > 1:
         raise ConfigError(
@@ -534,9 +543,12 @@ def _check_evaluations(folders: Sequence[Path]) -> None:
 
 def _doctor(parsed: argparse.Namespace) -> int:
     from vglm.config import quiet_libraries
-    from vglm.data.doctor import examine, print_diagnosis, write_cleaned_copy, write_report
+    from vglm.data.doctor import SAY, examine, print_diagnosis, write_cleaned_copy, write_report
+    from vglm.text.messages import LANGUAGE_VARIABLE, in_language, terminal_language
 
     quiet_libraries()
+    if parsed.lang is not None:
+        os.environ[LANGUAGE_VARIABLE] = parsed.lang  # for the progress bars too
     count_tokens, max_length, model = _token_counter(parsed.model)
     with examine(
         parsed.data,
@@ -552,11 +564,12 @@ def _doctor(parsed: argparse.Namespace) -> int:
     ) as diagnosis:
         print_diagnosis(diagnosis)
         name = Path(parsed.data.rstrip("/")).stem or "data"
-        print(f"Report: {write_report(diagnosis, parsed.output or Path('outputs') / 'doctor' / name)}")
+        page = write_report(diagnosis, parsed.output or Path("outputs") / "doctor" / name)
+        print(in_language(SAY("frame.report", path=page), terminal_language()))
         if parsed.fix is not None:
-            counts = write_cleaned_copy(diagnosis, parsed.fix)
-            done = ", ".join(f"{change} {count:,}" for change, count in sorted(counts.items())) or "nothing to change"
-            print(f"Cleaned copy: {parsed.fix} ({done}; see changes.jsonl)")
+            counts = sorted(write_cleaned_copy(diagnosis, parsed.fix).items())
+            changes = [SAY(f"change.{change}", n=count) for change, count in counts] or SAY("frame.no_change")
+            print(in_language(SAY("frame.cleaned", path=parsed.fix, changes=changes), terminal_language()))
         return int(diagnosis.severity)
 
 
@@ -587,16 +600,17 @@ def _columns(written: str | None) -> list[str]:
     return [f"columns.{pair}" for pair in pairs]
 
 
-def _token_counter(folder: Path | None) -> "tuple[Callable[[Sample], Lengths], int, str]":
+def _token_counter(folder: Path | None) -> "tuple[Callable[[Sample], Lengths], int, Text]":
     """How to count a sample's tokens as a model does, how many its context holds, and the model's name."""
     from functools import lru_cache
 
     from vglm.config import repo_root
-    from vglm.data.doctor import Lengths
+    from vglm.data.doctor import SAY, Lengths
+    from vglm.text.messages import Text
     from vglm.text.pieces import PieceCounter
     from vglm.text.prompt import Prompt
 
-    name = "the tiny model, see --model" if folder is None else str(folder)
+    name = SAY("frame.tiny_model") if folder is None else Text.of(folder)
     folder = folder or repo_root() / "data" / "visualglm_tiny"
     if (light := PieceCounter.open(folder)) is not None:
         length, slots, max_length, special = light.count, light.num_image_tokens, light.max_length, 2  # [gMASK] <sop>

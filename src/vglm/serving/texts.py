@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vglm.evaluation.messages import LANGUAGE_VARIABLE, Texts
+from vglm.text.messages import LANGUAGE_VARIABLE, Texts
 from vglm.text.prompt import Language
 
 _TEXTS = Texts(Path(__file__).with_name("messages.yaml"))

@@ -8,11 +8,12 @@ with examine("data/background_synthetic") as diagnosis:
 
 from vglm.data.doctor.cleaning import write_cleaned_copy
 from vglm.data.doctor.diagnosis import Diagnosis, examine
-from vglm.data.doctor.finding import Example, Finding, Severity, Table
+from vglm.data.doctor.finding import SAY, Example, Finding, Severity, Table
 from vglm.data.doctor.report import print_diagnosis, write_report
 from vglm.data.doctor.survey import Lengths
 
 __all__ = [
+    "SAY",
     "Diagnosis",
     "Example",
     "Finding",

@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 
 from vglm.data.doctor.checks import leaks, repeated_rows
 from vglm.data.doctor.diagnosis import Diagnosis
+from vglm.data.doctor.finding import progress_title
 from vglm.data.doctor.survey import Survey
 from vglm.data.doctor.texts import Mark
 from vglm.data.readers.unread import KEPT, affects_question
@@ -118,7 +119,7 @@ def _write(survey: Survey, reasons: Mapping[int, str], staging: Path) -> dict[st
         for name, bad in survey.bad():
             changes.note(f"{name}:{bad.row}", "left out", bad.fault)
         pictures = _Pictures(survey, staging, changes)
-        samples = tqdm(survey.samples(), desc="writing rows", total=len(survey), unit="row", delay=2)
+        samples = tqdm(survey.samples(), desc=progress_title("writing"), total=len(survey), unit="row", delay=2)
         for row, sample in enumerate(samples):
             if row in reasons:
                 changes.note(sample.id, "left out", reasons[row])

@@ -9,19 +9,16 @@ from typing import Any
 import numpy as np
 
 from vglm.data.doctor.checks import CHECKS, RETENTION, Check, truncation
-from vglm.data.doctor.finding import Finding, Severity
+from vglm.data.doctor.finding import SAY, Finding, Severity
 from vglm.data.doctor.pictures import MISSING, READABLE
 from vglm.data.doctor.survey import Lengths, Part, Source, Survey, survey_rows
 from vglm.data.readers import formats, is_hub_name, read, recognise
 from vglm.data.readers.rows import split_name
 from vglm.data.sample import Sample
 from vglm.errors import DataError
+from vglm.text.messages import Text
 
 _DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".xlsx", ".parquet")
-_NOT_CHECKED = {
-    "pictures": "pictures were not decoded",
-    "tokens": "tokens were not counted",
-}
 
 
 @dataclass(frozen=True)
@@ -33,15 +30,15 @@ class Diagnosis:
         findings: What each check found, in the order of the report.
         clean: Titles of the checks that found nothing to mend.
         left_out: Titles of the checks that were not made, with the reason.
-        counted_with: Whose tokens were counted; empty if none were.
+        counted_with: Whose tokens were counted; None if none were.
         usable: Number of rows that training can use.
     """
 
     survey: Survey
     findings: Sequence[Finding]
-    clean: Sequence[str]
-    left_out: Mapping[str, str]
-    counted_with: str
+    clean: Sequence[Text]
+    left_out: Mapping[Text, Text]
+    counted_with: Text | None
     usable: int
 
     @property
@@ -50,23 +47,22 @@ class Diagnosis:
         return max((finding.severity for finding in self.findings), default=Severity.NOTE)
 
     @property
-    def facts(self) -> dict[str, str]:
+    def facts(self) -> dict[Text, Text]:
         """The data set in a few figures."""
         survey = self.survey
         unreadable = survey.bad_rows + survey.missing
+        pictures = self._pictures_there()
         facts = {
-            "format": survey.source.format,
-            "rows": f"{len(survey) + unreadable:,}",
-            "usable rows": f"{self.usable:,}",
-            "pictures": f"{self._pictures_there():,}" + ("" if survey.was_decoded else ", not decoded"),
+            "format": Text.of(survey.source.format),
+            "rows": Text.of(f"{len(survey) + unreadable:,}"),
+            "usable": Text.of(f"{self.usable:,}"),
+            "pictures": Text.of(f"{pictures:,}") if survey.was_decoded else SAY("fact.not_decoded", n=pictures),
         }
-        text_only = int((survey.rows["image"] == 0).sum())
-        dialogues = int((survey.rows["turns"] > 1).sum())
-        if text_only:
-            facts["rows without picture"] = f"{text_only:,}"
-        if dialogues:
-            facts["dialogues of several turns"] = f"{dialogues:,}"
-        return facts
+        if text_only := int((survey.rows["image"] == 0).sum()):
+            facts["text_only"] = Text.of(f"{text_only:,}")
+        if dialogues := int((survey.rows["turns"] > 1).sum()):
+            facts["dialogues"] = Text.of(f"{dialogues:,}")
+        return {SAY(f"fact.{name}"): value for name, value in facts.items()}
 
     def _pictures_there(self) -> int:
         survey = self.survey
@@ -75,14 +71,12 @@ class Diagnosis:
         return len(survey.images) - len(np.unique(survey.image_of_row[survey.absent]))
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> Text:
         """The outcome in a sentence."""
         warnings = sum(finding.severity is Severity.WARNING for finding in self.findings)
         if self.severity is Severity.UNUSABLE:
-            return "Unusable: no row is left to train on."
-        if not warnings:
-            return "Clean: nothing to mend."
-        return f"{warnings} warning{'s' if warnings > 1 else ''}: usable, but read them before you train."
+            return SAY("verdict.unusable")
+        return SAY.counted("verdict.warnings", warnings) if warnings else SAY("verdict.clean")
 
 
 @contextmanager
@@ -94,7 +88,7 @@ def examine(
     options: Mapping[str, Any] | None = None,
     other_tasks: Sequence[str | Path] = (),
     count_tokens: Callable[[Sample], Lengths] | None = None,
-    counted_with: str = "",
+    counted_with: Text | None = None,
     max_length: int | None = None,
     with_pictures: bool = True,
     workers: int | None = None,
@@ -142,22 +136,16 @@ def examine(
         yield _run(survey, checks, usable, counted_with)
 
 
-def _run(survey: Survey, checks: Sequence[Check], usable: int, counted_with: str) -> Diagnosis:
+def _run(survey: Survey, checks: Sequence[Check], usable: int, counted_with: Text | None) -> Diagnosis:
     findings: list[Finding] = []
-    clean: list[str] = []
-    left_out: dict[str, str] = {}
+    clean: list[Text] = []
+    left_out: dict[Text, Text] = {}
     is_there = {"pictures": survey.was_decoded, "tokens": survey.has_lengths}
     if not usable:
-        findings.append(
-            Finding(
-                Severity.UNUSABLE,
-                "No row is left to train on",
-                "What is wrong with the rows stands below. Mend it, or pass the file or folder that was meant.",
-            )
-        )
+        findings.append(Finding(Severity.UNUSABLE, SAY("no_rows.title"), SAY("no_rows.detail")))
     for check in checks:
         if check.needs is not None and not is_there[check.needs]:
-            left_out[check.title] = _NOT_CHECKED[check.needs]
+            left_out[check.title] = SAY(f"not_checked.{check.needs}")
             continue
         results = list(check.run(survey))
         findings += results

@@ -1,9 +1,9 @@
-"""What a check of the doctor says.
+"""What a check of the doctor says, in English and Chinese.
 
 Finding(
     Severity.WARNING,
-    "3 answers hold unresolved tokens",
-    "The model would learn to write them. Complete these answers, or let --fix leave the rows out.",
+    SAY.counted("answers.unresolved", 3),               # the words of messages.yaml
+    SAY("answers.unresolved.detail"),
     examples=(Example("openi-en.json#17", "There is XXXX opacity in the left base."),),
 )
 """
@@ -11,8 +11,19 @@ Finding(
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 
 from vglm.data.sample import Sample
+from vglm.text.messages import Text, Texts, in_language, terminal_language
+
+SAY = Texts(Path(__file__).with_name("messages.yaml"))
+"""The doctor's words."""
+
+
+def progress_title(name: str) -> str:
+    """What a progress bar says, in the language of `VGLM_LANG`."""
+    return in_language(SAY(f"progress.{name}"), terminal_language())
+
 
 EXAMPLES = 5
 """How many examples a finding shows at most."""
@@ -32,12 +43,12 @@ class Example:
 
     Attributes:
         where: The sample's id, or the row of the file.
-        text: What is to be seen there; empty where the picture says it all.
+        text: What is to be seen there, mostly the data's own words; empty where the picture says it all.
         sample: The row whose picture is to be shown, if it has one that can be opened.
     """
 
     where: str
-    text: str = ""
+    text: str | Text = ""
     sample: Sample | None = None
 
 
@@ -45,8 +56,8 @@ class Example:
 class Table:
     """Figures of a finding; the first column names what the others count."""
 
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    columns: Sequence[Text]
+    rows: Sequence[Sequence[str | Text]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +67,13 @@ class Finding:
     Attributes:
         severity: A fact to know, something to mend or decide, or the reason why nothing can be trained.
         title: One line with the figure.
-        detail: What follows from it and what to do; may be empty.
+        detail: What follows from it and what to do, if anything.
         examples: Up to `EXAMPLES` rows or pictures.
         table: Figures, where one line is not enough.
     """
 
     severity: Severity
-    title: str
-    detail: str = ""
+    title: Text
+    detail: Text | None = None
     examples: tuple[Example, ...] = ()
     table: Table | None = None

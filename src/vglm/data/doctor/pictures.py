@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from vglm.data.doctor.finding import progress_title
 from vglm.data.doctor.similarity import GRID, shrink
 from vglm.data.images import image_sha256, read_image_header
 from vglm.data.sample import Sample
@@ -69,7 +70,7 @@ def decode_pictures(
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     is_serial = workers <= 1 or count <= _SERIAL_UP_TO
     results = map(_run, jobs) if is_serial else _in_processes(jobs, workers)
-    with tqdm(total=count, desc="decoding images", unit="image", delay=2) as progress:
+    with tqdm(total=count, desc=progress_title("decoding"), unit="image", delay=2) as progress:
         for chunk, records, why in results:
             pictures[chunk.start : chunk.stop] = records
             faults.update(why)

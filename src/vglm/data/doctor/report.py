@@ -20,53 +20,57 @@ from rich.text import Text
 from tqdm.auto import tqdm
 
 from vglm.data.doctor.diagnosis import Diagnosis
-from vglm.data.doctor.finding import Example, Finding, Severity
+from vglm.data.doctor.finding import SAY, Example, Finding, Severity, progress_title
 from vglm.data.doctor.pictures import READABLE
 from vglm.data.sample import Sample
 from vglm.errors import DataError
 from vglm.files import write_text
+from vglm.text.messages import Text as Words
+from vglm.text.messages import in_language, terminal_language
+from vglm.text.prompt import Language
 
 THUMBNAILS = 240
 """So many pictures at most are on the page of thumbnails, spread evenly over the data set."""
 
 _THUMBNAIL_SIDE = 144
 _EXAMPLE_WIDTH = 230
-_WORDS = {Severity.NOTE: "note", Severity.WARNING: "warning", Severity.UNUSABLE: "unusable"}
 _STYLES = {Severity.NOTE: "dim", Severity.WARNING: "bold yellow", Severity.UNUSABLE: "bold red"}
 _SIGNS = {Severity.NOTE: "·", Severity.WARNING: "!", Severity.UNUSABLE: "✗"}
 
 
-def print_diagnosis(diagnosis: Diagnosis, console: Console | None = None) -> None:
+def print_diagnosis(diagnosis: Diagnosis, console: Console | None = None, language: Language | None = None) -> None:
     """Print the findings, warnings first.
 
     Args:
         diagnosis: What `examine` yielded.
         console: Where to print; 80 columns of standard output if not given.
+        language: Of the words; that of `VGLM_LANG` if not given. The data's own words stay as they are.
     """
     console = console or Console(width=80, highlight=False, force_jupyter=False)
+    say = _Voice(language or terminal_language())
     console.print(f"[bold]{escape(diagnosis.survey.source.path)}[/bold]", soft_wrap=True)
-    console.print(
-        Padding(" · ".join(f"{name} {escape(value)}" for name, value in diagnosis.facts.items()), (0, 0, 1, 0))
-    )
+    facts = (f"{say(name)} {escape(say(value))}" for name, value in diagnosis.facts.items())
+    console.print(Padding(" · ".join(facts), (0, 0, 1, 0)))
     for finding in _worst_first(diagnosis):
-        _print_finding(finding, console)
+        _print_finding(finding, console, say)
     console.print()
     if diagnosis.clean:
-        console.print(Text("Nothing to mend: ", "green").append(", ".join(diagnosis.clean), "default"))
+        console.print(Text(say(SAY("frame.clean")), "green").append(say(list(diagnosis.clean)), "default"))
     for reason in dict.fromkeys(diagnosis.left_out.values()):
         titles = [title for title, why in diagnosis.left_out.items() if why == reason]
-        console.print(f"Not checked, as {reason}: {', '.join(titles)}", markup=False)
+        console.print(say(SAY("frame.left_out", reason=reason, checks=titles)), markup=False)
     if diagnosis.counted_with:
-        console.print(f"Tokens are those of {diagnosis.counted_with}", markup=False)
-    console.print(Text(diagnosis.verdict, "bold"))
+        console.print(say(SAY("frame.tokens_of", model=diagnosis.counted_with)), markup=False)
+    console.print(Text(say(diagnosis.verdict), "bold"))
 
 
-def write_report(diagnosis: Diagnosis, folder: Path) -> Path:
+def write_report(diagnosis: Diagnosis, folder: Path, language: Language | None = None) -> Path:
     """Write both pages; those of an earlier run are replaced.
 
     Args:
         diagnosis: What `examine` yielded, while it lasts.
         folder: Where to write; made if it is not there.
+        language: Of the words; that of `VGLM_LANG` if not given.
 
     Returns:
         The path of `index.html`.
@@ -74,6 +78,7 @@ def write_report(diagnosis: Diagnosis, folder: Path) -> Path:
     Raises:
         DataError: The folder cannot be written.
     """
+    language = language or terminal_language()
     environment = Environment(
         loader=PackageLoader("vglm.data.doctor"),
         autoescape=True,
@@ -86,7 +91,10 @@ def write_report(diagnosis: Diagnosis, folder: Path) -> Path:
     context: dict[str, Any] = {
         "diagnosis": diagnosis,
         "name": Path(diagnosis.survey.source.path).name,
-        "words": _WORDS,
+        "language": language,
+        "say": _Voice(language),
+        "words": SAY,
+        "classes": {severity: severity.name.lower() for severity in Severity},
         "style": Markup(environment.loader.get_source(environment, "doctor.css")[0]),
     }
     findings = [(finding, [_shown(example) for example in finding.examples]) for finding in _worst_first(diagnosis)]
@@ -98,29 +106,39 @@ def write_report(diagnosis: Diagnosis, folder: Path) -> Path:
     return folder / "index.html"
 
 
+class _Voice:
+    """Puts words, and lists of them, into one language; other values stay as they are."""
+
+    def __init__(self, language: Language) -> None:
+        self._language = language
+
+    def __call__(self, value: str | Words | list[Words]) -> str:
+        return in_language(value, self._language)
+
+
 def _worst_first(diagnosis: Diagnosis) -> list[Finding]:
     return sorted(diagnosis.findings, key=lambda finding: -finding.severity)
 
 
-def _print_finding(finding: Finding, console: Console) -> None:
+def _print_finding(finding: Finding, console: Console, say: _Voice) -> None:
     style = _STYLES[finding.severity]
     line = RichTable.grid(padding=(0, 1), expand=True)
     line.add_column(width=1)
     line.add_column(ratio=1)
-    title = Text(finding.title, "default" if finding.severity is Severity.NOTE else style)
+    title = Text(say(finding.title), "default" if finding.severity is Severity.NOTE else style)
     line.add_row(Text(_SIGNS[finding.severity], style), title)
     if finding.detail:
-        line.add_row("", Text(finding.detail, "default"))
+        line.add_row("", Text(say(finding.detail), "default"))
     for example in finding.examples[: 3 if finding.severity > Severity.NOTE else 0]:
-        text = f"{example.where}  {example.text}"
+        text = f"{example.where}  {say(example.text)}"
         line.add_row("", Text(text if len(text) <= _EXAMPLE_WIDTH else f"{text[: _EXAMPLE_WIDTH - 1]}…", "dim"))
     console.print(line)
     if finding.table is not None:
         table = RichTable(box=None, padding=(0, 2, 0, 0), header_style="dim")
         for index, column in enumerate(finding.table.columns):
-            table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+            table.add_column(say(column), justify="left" if index == 0 else "right", overflow="fold")
         for row in finding.table.rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*(escape(say(cell)) for cell in row))
         console.print(Padding(table, (0, 0, 0, 2)))
 
 
@@ -150,7 +168,7 @@ def _thumbnails(diagnosis: Diagnosis) -> tuple[list[dict[str, str]], int]:
         can_show = np.arange(len(survey.images))
     places = np.unique(np.linspace(0, max(0, len(can_show) - 1), min(THUMBNAILS, len(can_show))).round().astype(int))
     shown = []
-    for picture in tqdm(can_show[places], desc="making thumbnails", unit="image", delay=2):
+    for picture in tqdm(can_show[places], desc=progress_title("thumbnails"), unit="image", delay=2):
         sample = survey.sample_of_picture(int(picture))
         uri = _thumbnail(sample)
         if uri is not None:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
+from vglm.data.doctor.finding import progress_title
 from vglm.data.doctor.pictures import PICTURE, READABLE, decode_pictures
 from vglm.data.doctor.similarity import find_look_alikes
 from vglm.data.doctor.texts import Mark, Script, is_sentence, language_of, marks_of, normalise, unresolved_in
@@ -239,7 +240,7 @@ def survey_rows(
             missing = 0
             absent: list[int] = []
             outline = Outline()
-            progress = tqdm(desc="reading rows", unit="row", delay=2)
+            progress = tqdm(desc=progress_title("rows"), unit="row", delay=2)
             for part in source.parts:
                 for row in part.rows:
                     progress.update()

@@ -31,14 +31,6 @@ class Script(IntEnum):
     OTHER = 4
 
 
-SCRIPT_NAMES = {
-    Script.NONE: "without words",
-    Script.CHINESE: "Chinese",
-    Script.LATIN: "English (Latin script)",
-    Script.MIXED: "mixed",
-    Script.OTHER: "other scripts",
-}
-
 # What programs write for "nothing here"; "none" and "无" may be true answers, Python's None is not.
 _EMPTY = re.compile(r"[\W_]*|(?i:nan|null|n/?a|undefined|<na>|tbd|todo)[.。]?|None")
 _BOILERPLATE = re.compile(

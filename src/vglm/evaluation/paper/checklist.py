@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
-from vglm.evaluation.messages import Text, join
 from vglm.evaluation.paper.methods import Account, in_a_row
 from vglm.evaluation.report.formatting import section_texts
 from vglm.evaluation.report.markdown import as_words
+from vglm.text.messages import Text, join
 from vglm.text.prompt import Language
 
 say = section_texts(__file__)

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-from vglm.evaluation.messages import Text
 from vglm.evaluation.report import formatting as fmt
 from vglm.evaluation.report.section import Scored
 from vglm.evaluation.report.sections.curves import read_curves
 from vglm.evaluation.report.sections.curves.drawing import FILE_STYLE, HEIGHT, WIDTH, Plot, plain, plots, ticks
 from vglm.evaluation.score.comparison import has_interval
 from vglm.evaluation.score.side_by_side import Row, shared_prefix
+from vglm.text.messages import Text
 from vglm.text.prompt import Language
 
 COLUMN_MM = 85

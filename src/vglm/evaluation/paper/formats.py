@@ -10,9 +10,9 @@ import math
 import re
 from collections.abc import Sequence
 
-from vglm.evaluation.messages import Text
 from vglm.evaluation.paper.tables import PaperTable
 from vglm.evaluation.report.markdown import as_cell, as_words
+from vglm.text.messages import Text
 from vglm.text.prompt import Language
 
 FORMATS = {"latex": "tex", "csv": "csv", "markdown": "md"}
@@ -40,6 +40,11 @@ _ESCAPES = {
 }
 _MOST_COLUMNS = 7
 """With more of them a table is set more tightly."""
+_FONTS = (
+    "% xeCJK takes the Fandol fonts of texlive-lang-chinese; others, such as Google's:"
+    r" \setCJKmainfont{Noto Serif CJK SC}; a Chinese caption: \renewcommand{\tablename}{表}"
+)
+"""The second line of a file with Chinese in it."""
 _CHINESE = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]")
 
 
@@ -53,6 +58,7 @@ def preamble(body: str, *packages: str) -> str:
     needs = [rf"\usepackage{{{name}}}" for name in packages]
     if _CHINESE.search(body):
         needs.append(r"\usepackage{xeCJK} with XeLaTeX (or \usepackage{ctex}), for the Chinese in it")
+        body = f"{_FONTS}\n{body}"
     return f"% needs {', '.join(needs)}\n{body}" if needs else body
 
 

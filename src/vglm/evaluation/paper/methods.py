@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vglm.evaluation.messages import Message, Sentence, Text, join, translate
+from vglm.evaluation.messages import Message, Sentence, translate
 from vglm.evaluation.paper.tables import method_notes, stamp_notes
 from vglm.evaluation.predict.provenance import code_state
 from vglm.evaluation.report import formatting as fmt
 from vglm.evaluation.report.formatting import section_texts
 from vglm.evaluation.report.section import Scored
 from vglm.runs import DataPlan, Run
+from vglm.text.messages import Text, join
 
 say = section_texts(__file__)
 Fact = Callable[["Source"], "list[Text] | None"]

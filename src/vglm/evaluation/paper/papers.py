@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vglm.evaluation.messages import Text
 from vglm.evaluation.paper.checklist import write_checklist
 from vglm.evaluation.paper.figures import method_figures, score_figures
 from vglm.evaluation.paper.formats import FORMATS, write_sections, write_table
@@ -21,6 +20,7 @@ from vglm.evaluation.score.scoring import read_comparison, run_of
 from vglm.evaluation.score.side_by_side import compare_methods, name_methods, tabulate
 from vglm.files import new_folder, write_text
 from vglm.runs import Run
+from vglm.text.messages import Text
 from vglm.text.prompt import Language
 
 

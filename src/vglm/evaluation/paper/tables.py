@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vglm.evaluation.messages import Text, join, translate
+from vglm.evaluation.messages import translate
 from vglm.evaluation.report import formatting as fmt
 from vglm.evaluation.report.formatting import section_texts
 from vglm.evaluation.report.section import Scored
@@ -13,6 +13,7 @@ from vglm.evaluation.score.comparison import Summary, has_interval
 from vglm.evaluation.score.metrics import Metric
 from vglm.evaluation.score.side_by_side import MethodTest, Row, finding, shared_prefix, within_range
 from vglm.evaluation.score.statistics import Interval, PairedComparison
+from vglm.text.messages import Text, join
 
 say = section_texts(__file__)
 Cells = tuple[Text, ...]

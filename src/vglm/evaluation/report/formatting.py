@@ -7,10 +7,11 @@ from pathlib import Path
 
 from markupsafe import Markup, escape
 
-from vglm.evaluation.messages import FILE_TEXTS, Sentence, Text, Texts, join, translate
+from vglm.evaluation.messages import FILE_TEXTS, Sentence, translate
 from vglm.evaluation.score.comparison import Comparison, Summary, has_interval
 from vglm.evaluation.score.metrics import EXACT_MATCH, Metric
 from vglm.evaluation.score.statistics import PairedComparison
+from vglm.text.messages import Text, Texts, join
 
 SHARED = Texts(Path(__file__).with_name("messages.yaml"), FILE_TEXTS)
 """The words that several sections use, and those of messages in files."""

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table as PrintedTable
 from rich.text import Text as Printed
 
-from vglm.evaluation.messages import Text, terminal_language, translate
+from vglm.evaluation.messages import translate
 from vglm.evaluation.predictions import read_evaluation
 from vglm.evaluation.report import formatting, sections
 from vglm.evaluation.report.markdown import as_cell, as_words
@@ -29,6 +29,7 @@ from vglm.evaluation.report.section import Cell, Line, Scored, Section, Table
 from vglm.evaluation.score.comparison import Comparison
 from vglm.evaluation.score.scoring import refresh
 from vglm.files import replaced_folder, write_text
+from vglm.text.messages import Text, terminal_language
 from vglm.text.prompt import Language
 
 MARKDOWN_FILES: dict[Language, str] = {"en": "report.md", "zh": "report.zh.md"}

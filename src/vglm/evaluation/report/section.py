@@ -10,7 +10,7 @@
       section.html.j2    its part of index.html
       section.md.j2      its part of report.md
       section.js         a script of its own for the page
-      messages.yaml      its words in English and Chinese, see `vglm.evaluation.messages`
+      messages.yaml      its words in English and Chinese, see `vglm.text.messages`
 
 All but `__init__.py` may be missing, and of its functions those that a section does not need; all of them are pure.
 Without `printed` the terminal shows the section's lines but notes. In the templates `t("key")` stands for the section's
@@ -26,10 +26,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from vglm.evaluation.messages import Text, Texts
 from vglm.evaluation.predictions import Evaluation
 from vglm.evaluation.report.formatting import section_texts
 from vglm.evaluation.score.comparison import Comparison
+from vglm.text.messages import Text, Texts
 
 T = TypeVar("T")
 Result = TypeVar("Result")

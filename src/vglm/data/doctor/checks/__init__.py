@@ -1,7 +1,7 @@
 """The checks, a module for each subject, and the list of them.
 
 A check looks at a survey and yields what it finds: notes are facts to know, warnings call for a decision or a repair.
-A new one is a function in one of the modules and a line in `CHECKS`.
+A new one is a function in one of the modules, its words in `messages.yaml`, and a line in `CHECKS`.
 """
 
 from vglm.data.doctor.checks.answers import answers_to_look_at, languages
@@ -23,25 +23,25 @@ from vglm.data.doctor.checks.splits import groups, leaks, splits
 __all__ = ["CHECKS", "RETENTION", "Check", "leaks", "repeated_rows", "truncation"]
 
 CHECKS: tuple[Check, ...] = (
-    Check("unreadable rows", unreadable_rows),
-    Check("missing pictures", missing_pictures),
-    Check("DICOM beside missing pictures", dicom_beside),
-    Check("broken pictures", broken_pictures, needs="pictures"),
-    Check("sizes and modes", sizes_and_modes, needs="pictures"),
-    Check("DICOM headers and personal data", dicom_headers),
+    Check("unreadable_rows", unreadable_rows),
+    Check("missing_pictures", missing_pictures),
+    Check("dicom_beside", dicom_beside),
+    Check("broken_pictures", broken_pictures, needs="pictures"),
+    Check("sizes_and_modes", sizes_and_modes, needs="pictures"),
+    Check("dicom_headers", dicom_headers),
     Check("views", views),
-    Check("findings of reports", reported_findings),
-    Check("stars and light curves", stars),
-    Check("duplicate rows", duplicate_rows),
-    Check("conflicting answers", conflicting_answers),
-    Check("duplicate pictures", duplicate_pictures, needs="pictures"),
-    Check("pictures that look alike", look_alikes, needs="pictures"),
-    Check("empty, boilerplate and unresolved answers", answers_to_look_at),
+    Check("reported_findings", reported_findings),
+    Check("stars", stars),
+    Check("duplicate_rows", duplicate_rows),
+    Check("conflicting_answers", conflicting_answers),
+    Check("duplicate_pictures", duplicate_pictures, needs="pictures"),
+    Check("look_alikes", look_alikes, needs="pictures"),
+    Check("answers_to_look_at", answers_to_look_at),
     Check("languages", languages),
-    Check("token lengths", lengths, needs="tokens"),
-    Check("class balance", classes),
+    Check("lengths", lengths, needs="tokens"),
+    Check("classes", classes),
     Check("groups", groups),
-    Check("splits and leakage", splits),
-    Check("questions of other tasks", questions),
+    Check("splits", splits),
+    Check("questions", questions),
 )
 """All checks in the order of the report; `examine` adds `truncation` for the length given."""

@@ -7,16 +7,16 @@ import pandas as pd
 from vglm.data.doctor.checks.common import (
     NOTE,
     WARNING,
+    about,
     count_classes,
-    count_of,
     example,
-    examples,
     in_split,
     rows_of,
     short,
 )
-from vglm.data.doctor.finding import Finding, Table
+from vglm.data.doctor.finding import SAY, Finding, Table
 from vglm.data.doctor.survey import Survey
+from vglm.text.messages import Text
 
 _CLASSES_AT_MOST = 50
 _FEWEST_ROWS = 10  # with fewer, classes cannot be judged
@@ -33,19 +33,20 @@ def classes(survey: Survey) -> Iterator[Finding]:
         counts = count_classes(rows["answer"])
         most = survey.sample(counts["first"].iloc[0]).answer
         largest = f"{counts['rows'].iloc[0]:,} x {short(most, 24)}"
-        overview.append((kind or "none", f"{len(rows):,}", f"{len(counts):,}", largest))
-        details += _classes_of(survey, rows, counts, f" of kind {kind}" if kind else "")
+        overview.append((kind or SAY("classes.none"), f"{len(rows):,}", f"{len(counts):,}", largest))
+        details += _classes_of(survey, rows, counts, kind)
     if len(overview) > 1:
         yield Finding(
             NOTE,
-            f"{count_of(len(overview), 'kind')} of questions",
-            table=Table(("kind", "rows", "answers", "most frequent"), overview),
+            SAY.counted("classes.kinds", len(overview)),
+            table=Table(tuple(SAY(f"classes.{column}") for column in ("kind", "rows", "answers", "most")), overview),
         )
     yield from (finding for finding in details if finding.severity is WARNING or len(overview) == 1)
 
 
-def _classes_of(survey: Survey, rows: pd.DataFrame, counts: pd.DataFrame, of_kind: str) -> Iterator[Finding]:
+def _classes_of(survey: Survey, rows: pd.DataFrame, counts: pd.DataFrame, kind: str) -> Iterator[Finding]:
     """The classes of some rows."""
+    of_kind = SAY("classes.of_kind", kind=kind) if kind else Text.of("")
     if len(rows) < _FEWEST_ROWS:
         return
     largest, smallest = int(counts["rows"].max()), int(counts["rows"].min())
@@ -54,35 +55,35 @@ def _classes_of(survey: Survey, rows: pd.DataFrame, counts: pd.DataFrame, of_kin
     if len(counts) == 1:
         yield Finding(
             WARNING,
-            f"All {rows_of(len(rows))}{of_kind} have the same answer",
-            "There is nothing to tell apart. Add rows with other answers.",
+            SAY("classes.same", rows=rows_of(len(rows)), of_kind=of_kind),
+            SAY("classes.same_detail"),
             most,
         )
         return
     if len(counts) > min(_CLASSES_AT_MOST, len(rows) / 2):
         yield Finding(
             NOTE,
-            f"{len(counts):,} different answers in {rows_of(len(rows))}{of_kind}: free text",
-            "" if largest == 1 else f"The most frequent one is given {largest:,} times.",
+            SAY("classes.free", n=len(counts), rows=rows_of(len(rows)), of_kind=of_kind),
+            None if largest == 1 else SAY("classes.free_detail", n=largest),
         )
         if share >= _CONSTANT_SHARE:
             yield Finding(
                 WARNING,
-                f"One answer fits {share:.0%} of the rows{of_kind}",
-                "A model that always says it looks good. Report scores on the other rows beside the average.",
+                SAY("classes.constant", share=share, of_kind=of_kind),
+                SAY("classes.constant_detail"),
                 most,
             )
         return
     is_unbalanced = largest >= _IMBALANCE * smallest and largest > _IMBALANCE
-    each_has = f"{largest:,} rows each" if smallest == largest else f"{smallest:,} to {largest:,} rows each"
+    each = SAY("classes.each" if smallest == largest else "classes.range", n=largest, least=smallest, most=largest)
     shown = [(survey.sample(row.first).answer, row.rows) for row in counts[:10].itertuples()]
-    advice = " Collect more of the rare ones; report a score that counts classes alike." if is_unbalanced else ""
+    detail = SAY("classes.detail", share=share)
     yield Finding(
         WARNING if is_unbalanced else NOTE,
-        f"{len(counts)} classes{of_kind}: {each_has}",
-        f"Always saying the most frequent answer would be right in {share:.1%}.{advice}",
+        SAY("classes.title", n=len(counts), each=each, of_kind=of_kind),
+        SAY("classes.unbalanced", detail=detail) if is_unbalanced else detail,
         table=Table(
-            ("answer", "rows", "share"),
+            tuple(SAY(f"classes.{column}") for column in ("answer", "rows", "share")),
             [(short(answer, 60), f"{count:,}", f"{count / len(rows):.1%}") for answer, count in shown],
         ),
     )
@@ -91,11 +92,6 @@ def _classes_of(survey: Survey, rows: pd.DataFrame, counts: pd.DataFrame, of_kin
         tested = rows.loc[in_split(survey, split)[rows.index], "answer"]
         unseen = tested[~tested.isin(seen)]
         if len(seen) and len(unseen):
-            count = unseen.nunique()
-            yield Finding(
-                WARNING,
-                f"{count_of(count, 'class', 'classes')}{of_kind} of {split}"
-                f" {'is' if count == 1 else 'are'} never trained",
-                "Such answers can only be wrong. Divide the data by class, or leave these rows out.",
-                examples(survey, unseen.index),
+            yield from about(
+                survey, unseen.index, "classes.untrained", count=unseen.nunique(), split=split, of_kind=of_kind
             )

@@ -1,5 +1,6 @@
-"""Helpers for the text of findings: examples, counts, plural forms."""
+"""Helpers for the text of findings: examples and counts."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -9,9 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vglm.data.doctor.finding import EXAMPLES, Example, Finding, Severity
+from vglm.data.doctor.finding import EXAMPLES, SAY, Example, Finding, Severity
 from vglm.data.doctor.survey import Survey
 from vglm.data.problems import BadRow
+from vglm.text.messages import Text, join
 
 NOTE, WARNING, UNUSABLE = Severity
 
@@ -23,14 +25,19 @@ class Check:
     """One thing to look for.
 
     Attributes:
-        title: What a clean report says was looked at.
+        name: Key of the title under `check`, which a clean report says was looked at.
         run: Yields what it finds.
         needs: "pictures" or "tokens", if the check makes no sense without; None if the rows suffice.
     """
 
-    title: str
+    name: str
     run: Callable[[Survey], Iterator[Finding]]
     needs: str | None = None
+
+    @property
+    def title(self) -> Text:
+        """What a clean report says was looked at."""
+        return SAY(f"check.{self.name}")
 
 
 def in_split(survey: Survey, split: str) -> NDArray[np.bool_]:
@@ -40,11 +47,17 @@ def in_split(survey: Survey, split: str) -> NDArray[np.bool_]:
 
 
 def about(
-    survey: Survey, rows: Sequence[int] | NDArray[np.intp], title: str, detail: str, severity: Severity = WARNING
+    survey: Survey,
+    rows: Sequence[int] | NDArray[np.intp],
+    key: str,
+    severity: Severity = WARNING,
+    count: int | None = None,
+    **values: Any,
 ) -> Iterator[Finding]:
-    """A finding on some rows, if there are any."""
+    """A finding on some rows, if there are any: `key.one` or `key.other` by a count, and `key.detail`."""
     if len(rows):
-        yield Finding(severity, title, detail, examples(survey, rows))
+        title = SAY.counted(key, len(rows) if count is None else count, **values)
+        yield Finding(severity, title, SAY(f"{key}.detail"), examples(survey, rows))
 
 
 def rows_of_pictures(survey: Survey, status: int) -> list[int]:
@@ -95,25 +108,20 @@ def short(text: str, length: int = 160) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def count_of(number: int, noun: str, plural: str | None = None) -> str:
-    """A number with its noun."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
-
-
-def rows_of(number: int) -> str:
+def rows_of(number: int) -> Text:
     """A number of rows."""
-    return count_of(number, "row")
+    return SAY.counted("n.rows", int(number))
 
 
-def verb(verb: str, number: int) -> str:
-    """A verb as it goes with a number."""
-    return f"{verb}s" if number == 1 else verb
-
-
-def listed(items: Iterable[str]) -> str:
+def listed(items: Iterable[Text]) -> Text:
     """Words with commas, and `and` before the last."""
     parts = list(items)
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return parts[0] if len(parts) == 1 else SAY("listed", parts=parts[:-1], last=parts[-1])
+
+
+def counts_of(values: Iterable[str]) -> Text:
+    """How often each of the data's own words occurs, the most frequent first."""
+    return join(Text.of(f"{count:,} {value}") for value, count in Counter(values).most_common())
 
 
 def count_classes(column: "pd.Series[Any]") -> pd.DataFrame:

@@ -13,13 +13,14 @@ import numpy as np
 
 from vglm.data.astronomy.series import SERIES, open_series
 from vglm.data.dicom import DicomFacts, describe_dicom, is_dicom
-from vglm.data.doctor.checks.common import NOTE, WARNING, count_of, verb
-from vglm.data.doctor.finding import EXAMPLES, Example, Finding, Table
+from vglm.data.doctor.checks.common import NOTE, WARNING, counts_of
+from vglm.data.doctor.finding import EXAMPLES, SAY, Example, Finding, Table
 from vglm.data.doctor.survey import Survey
 from vglm.data.readers import lightcurves
 from vglm.errors import ConfigError, DataError
 from vglm.text.finding_words import NO_FINDING
 from vglm.text.labeller import label_report
+from vglm.text.messages import Text
 
 LOOKED_AT = 200
 """So many headers, or light curves, are read at most, spread evenly over the data set."""
@@ -37,16 +38,20 @@ def dicom_headers(survey: Survey) -> Iterator[Finding]:
     if not headers:
         return
     all_facts = [facts for _, facts in headers]
-    windows = sum(facts.has_window for facts in all_facts)
+    files = SAY.counted("n.dicom_files", len(headers))
+    bits = Counter(facts.bits for facts in all_facts).most_common()
     yield Finding(
         NOTE,
-        f"{count_of(len(headers), 'DICOM file')} looked at: {_counts(f'of {facts.bits} bits' for facts in all_facts)};"
-        f" {_counts(facts.kind for facts in all_facts)}",
-        f"{windows} of them name a window. The others are shown over their whole range unless"
-        " dataset.options.window says otherwise.",
+        SAY(
+            "dicom.title",
+            files=files,
+            bits=[SAY("dicom.bits", n=count, bits=of) for of, count in bits],
+            kinds=counts_of(facts.kind for facts in all_facts),
+        ),
+        SAY("dicom.detail", n=sum(facts.has_window for facts in all_facts)),
     )
     if views := [facts.view for facts in all_facts if facts.view]:
-        yield Finding(NOTE, f"Views by the DICOM headers: {_counts(views)}")
+        yield Finding(NOTE, SAY("dicom.views", views=counts_of(views)))
     groups = defaultdict(set)
     for sample, facts in headers:
         groups[facts.patient].add(sample.group)
@@ -54,11 +59,10 @@ def dicom_headers(survey: Survey) -> Iterator[Finding]:
     if divided and len(groups.keys() - {""}) > 1:  # else all files may carry one and the same placeholder
         yield Finding(
             WARNING,
-            f"{count_of(len(divided), 'patient')} of the DICOM headers {verb('lie', len(divided))} in several groups",
-            "The rows do not say whose pictures these are, so a patient may be in training and test. Write PatientID,"
-            " or a pseudonym of it, into the rows as patient_id.",
+            SAY.counted("dicom.divided", len(divided)),
+            SAY("dicom.divided.detail"),
             tuple(
-                Example(sample.id, "a patient with several pictures", sample)
+                Example(sample.id, SAY("dicom.divided.example"), sample)
                 for sample, facts in headers
                 if facts.patient in divided
             )[:EXAMPLES],
@@ -68,10 +72,8 @@ def dicom_headers(survey: Survey) -> Iterator[Finding]:
         tags = sorted({tag for _, personal in named for tag in personal})
         yield Finding(
             WARNING,
-            f"{len(named)} of {count_of(len(headers), 'DICOM file')} {verb('hold', len(named))} personal data:"
-            f" {', '.join(tags)}",
-            "Pictures in reports and caches carry no headers, but whoever gets the files has these. De-identify them"
-            " (DICOM PS3.15, annex E) before they are passed on.",
+            SAY.counted("dicom.personal", len(named), files=files, tags=tags),
+            SAY("dicom.personal.detail"),
             tuple(Example(where, ", ".join(personal)) for where, personal in named[:EXAMPLES]),
         )
 
@@ -89,8 +91,8 @@ def dicom_beside(survey: Survey) -> Iterator[Finding]:
     if beside:
         yield Finding(
             WARNING,
-            f"{len(beside)} of {count_of(len(lost), 'missing picture')} {verb('lie', len(beside))} there as DICOM",
-            "Name the .dcm files in the rows; they are read as they are (pip install '.[xray]').",
+            SAY.counted("dicom.beside", len(beside), missing=SAY.counted("n.missing", len(lost))),
+            SAY("dicom.beside.detail"),
             tuple(Example(where, str(path)) for where, path in beside[:EXAMPLES]),
         )
 
@@ -99,7 +101,7 @@ def views(survey: Survey) -> Iterator[Finding]:
     """Views of radiographs, where the rows name them."""
     counts = Counter(str(view) for sample in survey.samples() if (view := _named(sample.meta, _VIEWS)))
     if counts:
-        yield Finding(NOTE, f"Views by the rows: {_counts(counts.elements())}")
+        yield Finding(NOTE, SAY("views.title", views=counts_of(counts.elements())))
 
 
 def reported_findings(survey: Survey) -> Iterator[Finding]:
@@ -112,13 +114,13 @@ def reported_findings(survey: Survey) -> Iterator[Finding]:
     counts = Counter[tuple[str, str]](label for labels in reports for label in labels.items())
     names = {name for name, _ in counts} - {NO_FINDING}
     rows = sorted(([counts[name, certainty] for certainty in _CERTAINTIES], name) for name in names)
+    title = SAY.counted("reports.title", len(reports), normal=normal, abnormal=len(reports) - normal - unread)
+    columns = tuple(SAY(f"reports.{column}") for column in ("finding", *_CERTAINTIES))
     yield Finding(
         NOTE,
-        f"{count_of(len(reports), 'report')} looked at: {normal:,} without a finding but devices,"
-        f" {len(reports) - normal - unread:,} with" + (f", {unread:,} that speak of no chest" if unread else ""),
-        f"A model that calls every study normal is right about {normal / len(reports):.0%} of them. Findings are read"
-        " by rules (not CheXbert), as metrics=report_xray does.",
-        table=Table(("finding", *_CERTAINTIES), [(name, *map("{:,}".format, row)) for row, name in reversed(rows)]),
+        SAY("reports.unread", title=title, n=unread) if unread else title,
+        SAY("reports.detail", share=normal / len(reports)),
+        table=Table(columns, [(name, *map("{:,}".format, row)) for row, name in reversed(rows)]),
     )
 
 
@@ -131,25 +133,28 @@ def stars(survey: Survey) -> Iterator[Finding]:
     rare = [name for name, count in counts.items() if count < 2]
     yield Finding(
         WARNING if rare else NOTE,
-        f"{count_of(len(types), 'star')} of {count_of(len(counts), 'type')}",
-        f"Of {', '.join(rare)} there is a single star, which cannot be both trained and tested on." if rare else "",
-        table=Table(("type", "stars"), [(name, f"{count:,}") for name, count in counts.most_common()]),
+        SAY.counted("stars.title", len(types), types=SAY.counted("n.types", len(counts))),
+        SAY("stars.rare", types=rare) if rare else None,
+        table=Table(
+            (SAY("stars.type"), SAY("stars.stars")), [(name, f"{count:,}") for name, count in counts.most_common()]
+        ),
     )
     if not (curves := list(_curves(survey))):
         return
     points, baseline, gap = zip(*curves, strict=True)
     rows = [
-        (name, f"{min(values):,.{digits}f}", f"{median(values):,.{digits}f}", f"{max(values):,.{digits}f}")
-        for name, values, digits in (
-            ("points", points, 0),
-            ("baseline, days", baseline, 1),
-            ("longest gap, days", gap, 1),
+        (
+            SAY(f"curves.{name}"),
+            f"{min(values):,.{digits}f}",
+            f"{median(values):,.{digits}f}",
+            f"{max(values):,.{digits}f}",
         )
+        for name, values, digits in (("points", points, 0), ("baseline", baseline, 1), ("gap", gap, 1))
     ]
     yield Finding(
         NOTE,
-        f"{count_of(len(curves), 'light curve')} looked at",
-        table=Table(("", "least", "median", "most"), rows),
+        SAY.counted("curves.title", len(curves)),
+        table=Table((Text.of(""), SAY("curves.least"), SAY("curves.median"), SAY("curves.most")), rows),
     )
 
 
@@ -185,7 +190,3 @@ def _dicom_named(text: str, folders: Sequence[Path]) -> Path | None:
 
 def _named(meta: Mapping[str, Any], names: Sequence[str]) -> Any:
     return next((meta[name] for name in names if meta.get(name)), None)
-
-
-def _counts(values: Iterable[str]) -> str:
-    return ", ".join(f"{count:,} {value}" for value, count in Counter(values).most_common())

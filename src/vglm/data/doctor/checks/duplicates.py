@@ -11,14 +11,12 @@ from vglm.data.doctor.checks.common import (
     RETENTION,
     WARNING,
     about,
-    count_of,
     examples,
     in_split,
     picture_example,
     rows_of,
-    verb,
 )
-from vglm.data.doctor.finding import EXAMPLES, Finding
+from vglm.data.doctor.finding import EXAMPLES, SAY, Finding
 from vglm.data.doctor.pictures import READABLE
 from vglm.data.doctor.survey import Survey
 
@@ -27,14 +25,7 @@ _SEVERAL_REFERENCES = 3
 
 def duplicate_rows(survey: Survey) -> Iterator[Finding]:
     """Rows with the same picture, the same words and the same answer."""
-    repeated = repeated_rows(survey)
-    yield from about(
-        survey,
-        repeated,
-        f"{rows_of(len(repeated))} {verb('repeat', len(repeated))} an earlier one:"
-        " same picture, same question, same answer",
-        "They weigh double in training, and a score on them counts them double. --fix keeps the first of each.",
-    )
+    yield from about(survey, repeated_rows(survey), "duplicate_rows")
 
 
 def repeated_rows(survey: Survey) -> NDArray[np.intp]:
@@ -54,16 +45,15 @@ def conflicting_answers(survey: Survey) -> Iterator[Finding]:
     if (answers >= _SEVERAL_REFERENCES).sum() > 0.5 * len(answers):
         yield Finding(
             NOTE,
-            f"Most questions have several answers, {answers.mean():.1f} a picture and question",
-            "Such as the five captions of COCO. Training learns from each; a score compares with one at a time.",
+            SAY("conflicts.several", mean=answers.mean()),
+            SAY("conflicts.several_detail"),
             examples(survey, members.index),
         )
         return
     yield Finding(
         WARNING,
-        f"{count_of(len(conflicts), 'picture and question', 'pictures and questions')} have different answers,"
-        f" {rows_of(len(members))} in all",
-        "No model can give all of them. Decide for one answer, or ask what tells them apart. --fix leaves them be.",
+        SAY.counted("conflicts.title", len(conflicts), rows=rows_of(len(members))),
+        SAY("conflicts.detail"),
         examples(survey, members.sort_values("input", kind="stable").index),
     )
 
@@ -79,9 +69,8 @@ def duplicate_pictures(survey: Survey) -> Iterator[Finding]:
     pictures = [picture for alike in sets for picture in alike[:2]]
     yield Finding(
         WARNING,
-        f"{count_of(copies, 'picture')} {'has' if copies == 1 else 'have'} the pixels of another one under another"
-        " name",
-        "Groups made from names cannot know. --fix lets all rows use the first file and gives them one group.",
+        SAY.counted("duplicate_pictures", copies),
+        SAY("duplicate_pictures.detail"),
         tuple(picture_example(survey, int(picture)) for picture in pictures[:EXAMPLES]),
     )
 
@@ -98,8 +87,7 @@ def look_alikes(survey: Survey) -> Iterator[Finding]:
     shown = [picture for _, pictures in ordered for picture in pictures[:2]]
     yield Finding(
         WARNING if any(is_apart) else NOTE,
-        f"{count_of(count, 'picture')} look almost like another one, in {count_of(len(sets), 'set')}",
-        "Copies in another size or compression, or neighbouring frames. Keep one of each, or give them one group,"
-        " so that none is tested on what it was trained with.",
+        SAY("look_alikes.title", pictures=SAY.counted("n.pictures", count), sets=SAY.counted("n.sets", len(sets))),
+        SAY("look_alikes.detail"),
         tuple(picture_example(survey, picture) for picture in shown[:EXAMPLES]),
     )

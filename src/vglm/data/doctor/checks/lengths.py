@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from vglm.data.doctor.checks.common import NOTE, about, count_of, rows_of
-from vglm.data.doctor.finding import Finding, Table
+from vglm.data.doctor.checks.common import NOTE, about, rows_of
+from vglm.data.doctor.finding import SAY, Finding, Table
 from vglm.data.doctor.survey import Survey
+from vglm.text.messages import Text
 
 _LENGTHS = (128, 320, 512, 1024, 2048)
 
@@ -18,15 +19,18 @@ def lengths(survey: Survey) -> Iterator[Finding]:
     columns = {"prompt": rows["prompt_tokens"] + rows["history_tokens"], "answer": rows["answer_tokens"], "both": total}
     at = (50, 95, 99, 100)
     limits = [limit for limit in _LENGTHS if limit < total.max() * 2] or [_LENGTHS[0]]
-    over = ", ".join(f"{int((total > limit).sum()):,} over {limit:,}" for limit in limits)
+    over = [SAY("lengths.over", n=int((total > limit).sum()), limit=limit) for limit in limits]
     yield Finding(
         NOTE,
-        f"Samples have {np.median(total):.0f} tokens in the middle and {total.max():,} at most",
-        f"Of {rows_of(len(rows))}: {over}.",
+        SAY("lengths.title", median=np.median(total), most=int(total.max())),
+        SAY("lengths.detail", rows=rows_of(len(rows)), over=over),
         table=Table(
-            ("tokens", "median", "95%", "99%", "longest"),
+            (SAY("lengths.tokens"), SAY("lengths.median"), Text.of("95%"), Text.of("99%"), SAY("lengths.longest")),
             [
-                (name, *(f"{np.percentile(values, percentile, method='higher'):.0f}" for percentile in at))
+                (
+                    SAY(f"lengths.{name}"),
+                    *(f"{np.percentile(values, percentile, method='higher'):.0f}" for percentile in at),
+                )
                 for name, values in columns.items()
             ],
         ),
@@ -47,19 +51,7 @@ def truncation(max_length: int) -> Callable[[Survey], Iterator[Finding]]:
         rows = survey.rows
         bare = rows["prompt_tokens"] + rows["answer_tokens"]
         cut = np.flatnonzero((bare + rows["history_tokens"] > max_length) & (bare <= max_length))
-        yield from about(
-            survey,
-            cut,
-            f"{count_of(len(cut), 'dialogue')} would lose turns at {max_length:,} tokens",
-            "The oldest turns are cut. Split the dialogues, or allow more tokens.",
-        )
-        too_long = np.flatnonzero(bare > max_length)
-        yield from about(
-            survey,
-            too_long,
-            f"{rows_of(len(too_long))} {'has' if len(too_long) == 1 else 'have'} more than {max_length:,} tokens"
-            " even without history",
-            "Neither picture, question nor answer is ever cut in silence. Shorten the texts, or allow more tokens.",
-        )
+        yield from about(survey, cut, "truncation.turns", limit=max_length)
+        yield from about(survey, np.flatnonzero(bare > max_length), "truncation.too_long", limit=max_length)
 
     return run

@@ -9,13 +9,11 @@ from vglm.data.doctor.checks.common import (
     RETENTION,
     about,
     count_classes,
-    count_of,
     in_split,
     rows_of,
     short,
-    verb,
 )
-from vglm.data.doctor.finding import Finding, Table
+from vglm.data.doctor.finding import SAY, Finding, Table
 from vglm.data.doctor.survey import Survey, hash_text
 from vglm.data.doctor.texts import normalise
 
@@ -51,9 +49,9 @@ def questions(survey: Survey) -> Iterator[Finding]:
     counts = count_classes(texts)
     yield Finding(
         NOTE,
-        f"{count_of(len(counts), 'different question')} in {rows_of(len(table))}",
+        SAY.counted("questions.title", len(counts), rows=rows_of(len(table))),
         table=Table(
-            ("question", "rows"),
+            (SAY("questions.question"), SAY("classes.rows")),
             [(short(survey.sample(row.first).question, 60), f"{row.rows:,}") for row in counts[:5].itertuples()],
         ),
     )
@@ -61,34 +59,14 @@ def questions(survey: Survey) -> Iterator[Finding]:
     general = [hash_text(normalise(question)) for question in GENERAL_QUESTIONS]
     is_retention = in_split(survey, RETENTION)
     taken = np.flatnonzero(texts.isin(general) & texts.isin(trained) & ~is_retention)
-    yield from about(
-        survey,
-        taken,
-        f"{rows_of(len(taken))} {verb('ask', len(taken))} what the model answers already about any picture",
-        "After tuning it would give such answers to every picture. Ask in words that belong to this task alone.",
-    )
+    yield from about(survey, taken, "questions.general")
     if RETENTION in survey.splits:
         shared = np.flatnonzero(texts.isin(texts[is_retention]) & ~is_retention)
-        yield from about(
-            survey,
-            shared,
-            f"{rows_of(len(shared))} {verb('ask', len(shared))} a question of the retention set",
-            "The retention set is to show what is forgotten of other tasks. Reword the question of this task.",
-        )
+        yield from about(survey, shared, "questions.retention")
     for path, hashes in survey.other_tasks.items():
         shared = np.flatnonzero(texts.isin(hashes))
-        yield from about(
-            survey,
-            shared,
-            f"{rows_of(len(shared))} {verb('ask', len(shared))} a question of {path} too",
-            "One model cannot tell which of the two tasks is meant. Reword one of them.",
-        )
+        yield from about(survey, shared, "questions.beside", path=path)
     is_named = table["kind"] != (survey.kinds.index("") if "" in survey.kinds else -1)
     pairs = table[is_named & ~is_retention].drop_duplicates(["question", "kind"]).sort_values(["question", "kind"])
     several = pairs[pairs["question"].duplicated(keep=False)]
-    yield from about(
-        survey,
-        several.index,
-        f"{count_of(several['question'].nunique(), 'question')} asked for more than one kind of answer",
-        "The same words mean different tasks. Reword them, so that the model can tell what is wanted.",
-    )
+    yield from about(survey, several.index, "questions.several", count=several["question"].nunique())

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vglm.data.doctor.checks.common import NOTE, WARNING, count_of, examples, in_split, listed, rows_of, verb
-from vglm.data.doctor.finding import Finding
+from vglm.data.doctor.checks.common import NOTE, WARNING, about, examples, in_split, listed, rows_of
+from vglm.data.doctor.finding import SAY, Finding
 from vglm.data.doctor.survey import Survey, hash_text
 from vglm.data.grouping import INFERRED_SHARE, VIEW_OF_STUDY
 from vglm.data.ids import group_name
 from vglm.data.readers import lightcurves
+from vglm.text.messages import Text
 
 _LOOKED_AT = 1000
 """So many rows are asked at most where their groups stand."""
@@ -29,56 +30,53 @@ def groups(survey: Survey) -> Iterator[Finding]:
     if not table["has_own_group"].all():
         yield Finding(
             NOTE,
-            f"Grouped by {_source(survey)}: {count_of(len(sizes), 'group')} in {rows_of(len(table))},"
-            f" up to {rows_of(sizes.max())} each",
-            "Split by group, never by row.",
+            SAY(
+                "groups.by",
+                source=_source(survey),
+                groups=SAY.counted("n.groups", len(sizes)),
+                rows=rows_of(len(table)),
+                most=rows_of(sizes.max()),
+            ),
+            SAY("groups.by_detail"),
         )
-        if ids is not None and ids.without:
-            yield Finding(
-                WARNING,
-                f"{rows_of(len(ids.without))} {'has' if len(ids.without) == 1 else 'have'} no id in {ids.source},"
-                " and the others do",
-                "They are grouped by what else they name (a study, the picture), so a patient of theirs may be in"
-                " training and test. Fill the ids in, or leave these rows out.",
-                examples(survey, ids.without),
-            )
+        if ids is not None:
+            yield from about(survey, ids.without, "groups.without", source=ids.source)
         return
     studies = infer_groups(survey)
     if studies is None:
         yield Finding(
             NOTE,
-            f"Grouped by nothing, each picture alone: {count_of(len(sizes), 'group')} in {rows_of(len(table))}",
-            "No row names a patient, a study or the like. If pictures belong together, name the field or column that"
-            " says so with dataset.division.group=<name>.",
+            SAY("groups.none", groups=SAY.counted("n.groups", len(sizes)), rows=rows_of(len(table))),
+            SAY("groups.none_detail"),
         )
         return
     splits_of = pd.Series(survey.rows["split"][survey.images]).groupby(studies)
     divided = int((splits_of.nunique() > 1).sum())
     yield Finding(
         WARNING if divided else NOTE,
-        f"Pictures seem to be named <study>_<view>: {count_of(splits_of.ngroups, 'study', 'studies')},"
-        f" up to {count_of(splits_of.size().max(), 'picture')} each",
-        f"{count_of(divided, 'study', 'studies')} {verb('lie', divided)} in several splits: a score measures memory."
-        " Divide by study."
-        if divided
-        else "Views of one study are no independent pictures. Keep them together when you split.",
+        SAY(
+            "groups.named",
+            studies=SAY.counted("n.studies", splits_of.ngroups),
+            pictures=SAY.counted("n.pictures", int(splits_of.size().max())),
+        ),
+        SAY.counted("groups.divided", divided) if divided else SAY("groups.together"),
     )
 
 
-def _source(survey: Survey) -> str:
+def _source(survey: Survey) -> Text:
     """Where the groups stand: the ids that were found, a field of that content, or the beginning of pictures' names."""
     if survey.ids is not None:
-        return survey.ids.source
+        return Text.of(survey.ids.source)
     if survey.source.format == lightcurves.NAME:
-        return "star"
+        return SAY("groups.by_star")
     samples = [survey.sample(int(row)) for row in np.flatnonzero(~survey.rows["has_own_group"])[:_LOOKED_AT]]
     fields = [key for key in samples[0].meta if all(group_name(row.meta.get(key)) == row.group for row in samples)]
     if fields:
-        return fields[0]
+        return Text.of(fields[0])
     images = [(row.image, row.group) for row in samples]
     if all(isinstance(image, Path) and image.name.startswith(f"{group}_") for image, group in images):
-        return "the pictures' names up to the first _"
-    return f"what the format {survey.source.format} says"
+        return SAY("groups.by_names")
+    return SAY("groups.by_format", format=survey.source.format)
 
 
 def infer_groups(survey: Survey) -> NDArray[np.uint64] | None:
@@ -108,24 +106,28 @@ def splits(survey: Survey) -> Iterator[Finding]:
     if survey.splits in ([], [""]):
         yield Finding(
             NOTE,
-            "No split is given",
-            "One file is then both trained and tested on, unless dataset.division.fractions divides it.",
+            SAY("splits.none"),
+            SAY("splits.none_detail"),
         )
         return
     sizes = survey.table["split"].value_counts()
-    names = (f"{name or 'none'} ({sizes[code]:,})" for code, name in enumerate(survey.splits))
-    yield Finding(NOTE, f"Splits: {listed(names)}")
+    names = (
+        SAY("splits.size", name=name or SAY("splits.no_name"), n=int(sizes[code]))
+        for code, name in enumerate(survey.splits)
+    )
+    yield Finding(NOTE, SAY("splits.title", splits=listed(names)))
     for leak in leaks(survey):
-        advice = (
-            f"A score on them measures memory. Training refuses it; --fix leaves the rows of {leak.train} out."
-            if leak.is_certain
-            else "A score on them may measure memory. Look at them; --fix leaves them be."
-        )
         yield Finding(
             WARNING,
-            f"{rows_of(len(leak.tested_rows))} of {leak.tested} {verb('share', len(leak.tested_rows))} {leak.shared}"
-            f" with {rows_of(len(leak.train_rows))} of {leak.train}",
-            advice,
+            SAY.counted(
+                "splits.leak",
+                len(leak.tested_rows),
+                tested=leak.tested,
+                shared=SAY(f"splits.shared.{leak.shared}"),
+                rows=rows_of(len(leak.train_rows)),
+                train=leak.train,
+            ),
+            SAY("splits.certain" if leak.is_certain else "splits.uncertain", train=leak.train),
             examples(survey, [*leak.tested_rows[:2], *leak.train_rows[:2]]),
         )
 

@@ -33,18 +33,29 @@ def label_words(labels: Labels) -> dict[str, str]:
     Raises:
         ConfigError: One word means two labels.
     """
+    return dict(_meanings(labels))
+
+
+def _meanings(labels: Labels) -> tuple[tuple[str, str], ...]:
+    """The same as (word, label)."""
     aliases = labels.items() if isinstance(labels, Mapping) else ((label, ()) for label in labels)
+    return _label_words(tuple((label, tuple(others)) for label, others in aliases), isinstance(labels, Mapping))
+
+
+@lru_cache(maxsize=1 << 12)  # asked of every answer
+def _label_words(aliases: tuple[tuple[str, tuple[str, ...]], ...], are_named: bool) -> tuple[tuple[str, str], ...]:
+    """The same, of labels with their other words."""
     words: dict[str, str] = {}
     owners: dict[str, str] = {}
     for label, others in aliases:
         for word in (label, *others):
-            if owners.setdefault(simplify(word), label) != label and isinstance(labels, Mapping):
+            if owners.setdefault(simplify(word), label) != label and are_named:
                 raise ConfigError(
                     f"metrics.labels: {word!r} means both {owners[simplify(word)]!r} and {label!r}. Give each word to"
                     " one label."
                 )
             words.setdefault(word, label)
-    return words
+    return tuple(words.items())
 
 
 # --- names of classes -------------------------------------------------------------------------------------------------
@@ -84,7 +95,7 @@ def parse_label(text: str, labels: Labels) -> str | None:
         only one it contains and does not deny, where a label inside a longer one that is there too does not count
         ("nova" in "supernova" never does, "dwarf nova" hides "nova"; "not a nova" names none). Else None.
     """
-    return _parse_label(text, tuple(labels), tuple(label_words(labels).items()))
+    return _parse_label(text, tuple(labels), _meanings(labels))
 
 
 @lru_cache(maxsize=1 << 16)  # used by all metrics, arms and slices

@@ -12,13 +12,14 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image
 
-from vglm.evaluation.messages import Text, translate
+from vglm.evaluation.messages import translate
 from vglm.evaluation.predictions import IMAGES_FOLDER
 from vglm.evaluation.report.formatting import FLIPS, arm, right_by, section_texts, split_title
 from vglm.evaluation.report.section import Scored
 from vglm.evaluation.report.sections.slices import field_title, value_title
 from vglm.evaluation.score.comparison import Comparison, Pair, Summary, slice_values
 from vglm.files import inside
+from vglm.text.messages import Text
 
 say = section_texts(__file__)
 MAX_IMAGE_BYTES = 20_000_000

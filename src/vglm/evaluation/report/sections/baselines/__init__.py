@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from vglm.evaluation.messages import Text, translate
+from vglm.evaluation.messages import translate
 from vglm.evaluation.report.formatting import arm, named, section_texts, span, value
 from vglm.evaluation.report.section import Scored
 from vglm.evaluation.score.baselines import Baseline
+from vglm.text.messages import Text
 
 say = section_texts(__file__)
 Bar = tuple[Text, Text, float, str, str, Text | None]

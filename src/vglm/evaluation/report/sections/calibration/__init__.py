@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vglm.evaluation.messages import Text
 from vglm.evaluation.report.formatting import percent, section_texts
 from vglm.evaluation.report.section import Cell, Scored, Table
+from vglm.text.messages import Text
 
 say = section_texts(__file__)
 

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vglm.evaluation.messages import Text
 from vglm.evaluation.report import formatting as fmt
 from vglm.evaluation.report.formatting import NONE, section_texts
 from vglm.evaluation.report.section import Cell, Line, Scored, Table
 from vglm.evaluation.score.changes import CHANGES, Change
 from vglm.evaluation.score.comparison import Comparison, Summary
 from vglm.evaluation.score.metrics import EXACT_MATCH
+from vglm.text.messages import Text
 
 say = section_texts(__file__)
 _OF_WORDING = ("right before, other wording", "right now, other wording")

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vglm.evaluation.messages import Message, Text, translate
+from vglm.evaluation.messages import Message, translate
 from vglm.evaluation.predict.provenance import code_state
 from vglm.evaluation.predictions import Evaluation
 from vglm.evaluation.report.formatting import named, section_texts
 from vglm.evaluation.report.section import Scored
 from vglm.runs import EvaluationEvent
+from vglm.text.messages import Text
 
 say = section_texts(__file__)
 

@@ -4,11 +4,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from vglm.evaluation.messages import Text
 from vglm.evaluation.report.formatting import percent, section_texts, signed, split_title
 from vglm.evaluation.report.section import Line, Scored
 from vglm.evaluation.report.sections.curves.drawing import as_file, plots
 from vglm.evaluation.score.curves import Checkpoint, Curves, read_curves
+from vglm.text.messages import Text
 
 say = section_texts(__file__)
 __all__ = ["describe_curves", "files", "lines", "plots", "read_curves", "record", "show"]

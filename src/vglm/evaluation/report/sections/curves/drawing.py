@@ -8,11 +8,11 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from vglm.evaluation.messages import Text
 from vglm.evaluation.report.formatting import section_texts, signed, split_title, title
 from vglm.evaluation.report.section import Table
 from vglm.evaluation.score.curves import Curves, interval
 from vglm.evaluation.score.metrics import ALL_METRICS, EXACT_MATCH
+from vglm.text.messages import Text
 from vglm.text.prompt import Language
 
 say = section_texts(__file__)

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vglm.evaluation.messages import Text, join
 from vglm.evaluation.report.formatting import arm, section_texts, split_title
 from vglm.evaluation.report.section import Line, Scored
+from vglm.text.messages import Text, join
 
 say = section_texts(__file__)
 Counts = Mapping[str, Mapping[str, Mapping[str, Any]]]

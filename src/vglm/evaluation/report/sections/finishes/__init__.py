@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from vglm.evaluation.messages import Text
 from vglm.evaluation.predictions import CUT, ENDED, Prediction, read_seconds
 from vglm.evaluation.report.formatting import NONE, arm, section_texts, split_title
 from vglm.evaluation.report.section import Cell, Line, Scored, Table
+from vglm.text.messages import Text
 
 say = section_texts(__file__)
 ENDS = (ENDED, CUT, "empty", "error", "unknown")

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vglm.evaluation.messages import Text
 from vglm.evaluation.report import formatting as fmt
 from vglm.evaluation.report.formatting import section_texts
 from vglm.evaluation.report.section import Cell, Line, Scored, Table
 from vglm.evaluation.score.comparison import RETENTION, Comparison
 from vglm.evaluation.score.statistics import GrossForgetting
+from vglm.text.messages import Text
 
 say = section_texts(__file__)
 

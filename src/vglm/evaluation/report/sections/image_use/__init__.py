@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vglm.evaluation.messages import Text
 from vglm.evaluation.report import formatting as fmt
 from vglm.evaluation.report.formatting import section_texts
 from vglm.evaluation.report.section import Cell, Line, Scored, Table
 from vglm.evaluation.score.comparison import Comparison, judge_change, judge_gain
 from vglm.evaluation.score.image_use import GainChange, VisualGain
 from vglm.evaluation.score.metrics import Metric
+from vglm.text.messages import Text
 
 say = section_texts(__file__)
 

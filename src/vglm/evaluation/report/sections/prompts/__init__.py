@@ -4,11 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vglm.evaluation.messages import join
 from vglm.evaluation.report import formatting as fmt
 from vglm.evaluation.report.formatting import section_texts
 from vglm.evaluation.report.section import Cell, Line, Scored, Table
 from vglm.evaluation.score.prompt_spread import ArmSpread, PromptSpread, read_prompt_spread
+from vglm.text.messages import join
 
 say = section_texts(__file__)
 

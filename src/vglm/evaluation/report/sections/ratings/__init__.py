@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vglm.evaluation.messages import Text
 from vglm.evaluation.predictions import Evaluation
 from vglm.evaluation.report.formatting import arm, p_value, section_texts, span
 from vglm.evaluation.report.section import Cell, Line, Scored, Table
 from vglm.evaluation.report.sections import findings
 from vglm.evaluation.score.rating_files import RatingResult, summarise_folder
 from vglm.evaluation.score.ratings import RatingSummary
+from vglm.text.messages import Text
 
 say = section_texts(__file__)
 

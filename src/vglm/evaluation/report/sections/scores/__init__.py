@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from vglm.evaluation.messages import Text, join, translate
+from vglm.evaluation.messages import translate
 from vglm.evaluation.report import formatting as fmt
 from vglm.evaluation.report.formatting import section_texts
 from vglm.evaluation.report.section import Cell, Line, Scored, Table
 from vglm.evaluation.score.comparison import Comparison, Summary, has_interval
 from vglm.evaluation.score.metrics import METRICS
 from vglm.evaluation.score.settings import read_settings
+from vglm.text.messages import Text, join
 
 say = section_texts(__file__)
 

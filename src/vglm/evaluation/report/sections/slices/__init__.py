@@ -5,12 +5,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from vglm.evaluation.messages import Text
 from vglm.evaluation.report import formatting as fmt
 from vglm.evaluation.report.formatting import section_texts
 from vglm.evaluation.report.section import Cell, Line, Scored, Table
 from vglm.evaluation.score.comparison import Comparison, Summary
 from vglm.evaluation.score.metrics import EXACT_MATCH, ROUGE_L
+from vglm.text.messages import Text
 
 say = section_texts(__file__)
 

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vglm.evaluation.messages import Text, join
 from vglm.evaluation.report import formatting as fmt
 from vglm.evaluation.report.formatting import section_texts
 from vglm.evaluation.report.section import Cell, Line, Scored, Table
 from vglm.evaluation.score.comparison import RETENTION, TRAIN, Comparison, Summary, judge, judge_gain
 from vglm.evaluation.score.metrics import EXACT_MATCH, ROUGE_L
+from vglm.text.messages import Text, join
 
 say = section_texts(__file__)
 LONG = 3.0
