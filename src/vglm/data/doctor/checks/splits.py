@@ -17,7 +17,7 @@ from vglm.data.ids import group_name
 from vglm.data.readers import lightcurves
 
 _LOOKED_AT = 1000
-"""So many rows are asked at most where their groups stand."""
+"""Maximum number of rows whose groups are looked up."""
 
 
 def groups(survey: Survey) -> Iterator[Finding]:
