@@ -89,9 +89,9 @@ class Bench:
         self.config = configuration(size, tokenizer)
         base = build_model(self.config, Case(), device, dtype)
         self.model: Any = attach(base, LoraConfig(r=8, lora_alpha=16, target_modules=LORA_TARGETS)).train()
-        for name, each in self.model.named_parameters():
+        for name, parameter in self.model.named_parameters():
             if ".lora_B." in name:
-                nn.init.normal_(each, std=0.01)
+                nn.init.normal_(parameter, std=0.01)
         side = self.config.vision_config.image_size
         images = VisualGlmImageProcessor(size={"height": side, "width": side})
         self.processor = VisualGlmProcessor(images, tokenizer, num_image_tokens=self.config.num_image_tokens)
@@ -99,12 +99,12 @@ class Bench:
         self.pixels = Collator(self.processor)(self.samples)
         with torch.no_grad():
             features = base.get_image_features(self.pixels["pixel_values"].to(device, dtype)).cpu()
-        self.batch = {name: each for name, each in self.pixels.items() if name != "pixel_values"}
+        self.batch = {name: tensor for name, tensor in self.pixels.items() if name != "pixel_values"}
         self.batch["image_features"] = features
 
     def step(self, batch: Mapping[str, Tensor], model: Any = None) -> Step:
         """A forward pass over a batch."""
-        laid = {name: each.to(self.device) for name, each in lay_out(batch, self.config).items()}
+        laid = {name: tensor.to(self.device) for name, tensor in lay_out(batch, self.config).items()}
         if "pixel_values" in laid:
             laid["pixel_values"] = laid["pixel_values"].to(self.dtype)
         return lambda: (model or self.model)(**laid, use_cache=False).loss
@@ -114,8 +114,8 @@ class Bench:
         more = max(0, length - self.batch["input_ids"].shape[1])
         values = {"labels": IGNORE_INDEX, "attention_mask": 0}
         return {
-            name: each if name == "image_features" else F.pad(each, (more, 0), value=values.get(name, 3))
-            for name, each in self.batch.items()
+            name: tensor if name == "image_features" else F.pad(tensor, (more, 0), value=values.get(name, 3))
+            for name, tensor in self.batch.items()
         }
 
     def answers_of(self, length: int) -> dict[str, Tensor]:
@@ -130,22 +130,22 @@ class Bench:
 
 def measure(step: Step, model: nn.Module, device: torch.device) -> tuple[float, int]:
     """Seconds of forward and backward, and bytes kept between them."""
-    weights = {each.untyped_storage().data_ptr() for each in model.parameters()}
-    kept: dict[int, int] = {}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    storages: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
+            storages[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     started = clock()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda each: each):
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = step()
     loss.backward()
     loss.item()  # waits for the device
-    return clock() - started, sum(kept.values())
+    return clock() - started, sum(storages.values())
 
 
 def _in_float32(model: Any, is_wide: bool) -> None:
@@ -214,7 +214,7 @@ def pairs(bench: Bench, names: Sequence[str], size: str) -> dict[str, tuple[Step
                 return usual()
 
         made["compile"] = (with_compiled, usual)
-    return {name: each for name, each in made.items() if name in names}
+    return {name: pair for name, pair in made.items() if name in names}
 
 
 def main() -> int:
@@ -224,23 +224,23 @@ def main() -> int:
     parser.add_argument("--size", choices=["middle", "full"], default="middle", help="(default: middle)")
     parser.add_argument("--rounds", type=int, default=5, help="of each pair (default: %(default)s)")
     parser.add_argument("--savings", nargs="+", choices=names, default=names, metavar="SAVING", help=", ".join(names))
-    given = parser.parse_args()
+    parsed = parser.parse_args()
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-    bench = Bench(given.size, device, dtype)
-    table = Table(title=f"{given.size} size, {ROWS} samples a step, {dtype}, {device}", box=box.SIMPLE_HEAD)
+    bench = Bench(parsed.size, device, dtype)
+    table = Table(title=f"{parsed.size} size, {ROWS} samples a step, {dtype}, {device}", box=box.SIMPLE_HEAD)
     for column in ("saving", "ms with", "without", "factor", "MB with", "without", "factor"):
         table.add_column(column, justify="left" if column == "saving" else "right")
-    for name, (with_it, without) in pairs(bench, given.savings, given.size).items():
-        found: dict[bool, list[tuple[float, int]]] = {True: [], False: []}
-        for turn in range(given.rounds + 1):
+    for name, (with_it, without) in pairs(bench, parsed.savings, parsed.size).items():
+        steps: dict[bool, list[tuple[float, int]]] = {True: [], False: []}
+        for turn in range(parsed.rounds + 1):
             for is_with, step in ((True, with_it), (False, without)):
                 model = bench.half.model if name == "lora_dtype" and bench.half else bench.model
                 measured = measure(step, model, device)
                 if turn:  # the first round warms up
-                    found[is_with].append(measured)
+                    steps[is_with].append(measured)
         (fast, slow), (few, many) = (
-            [median(each[place] for each in found[is_with]) for is_with in (True, False)] for place in (0, 1)
+            [median(figures[place] for figures in steps[is_with]) for is_with in (True, False)] for place in (0, 1)
         )
         times = [f"{1000 * fast:.0f}", f"{1000 * slow:.0f}", f"{slow / fast:.2f}"]
         table.add_row(name, *times, f"{few / 1e6:.1f}", f"{many / 1e6:.1f}", f"{many / few:.2f}")

@@ -121,7 +121,8 @@ def to_fixed_length(batch: dict[str, Any], pad_token_id: int) -> dict[str, Any]:
     missing = FIXED_LENGTH - batch["input_ids"].shape[1]
     fillers = {"input_ids": pad_token_id, "layout_ids": pad_token_id, "attention_mask": 0, "labels": -100}
     return {
-        key: F.pad(each, (missing, 0), value=fillers[key]) if key in fillers else each for key, each in batch.items()
+        key: F.pad(tensor, (missing, 0), value=fillers[key]) if key in fillers else tensor
+        for key, tensor in batch.items()
     }
 
 
@@ -176,10 +177,10 @@ def start(folder: Path, *, is_eager: bool) -> dict[str, float]:
     _, processor = load_pretrained(TINY, device_map="cpu")
     before, began = psutil.Process().memory_info().rss, time.process_time()
     sequences = TrainingSequences(load_dataset(folder).train, processor, max_length=2048)
-    kept = []
+    samples = []
     if is_eager:
         for image in {sample.image for sample in sequences}:
-            kept.append(processor.image_processor(open_image(image), return_tensors="pt")["pixel_values"])
+            samples.append(processor.image_processor(open_image(image), return_tensors="pt")["pixel_values"])
     seconds = time.process_time() - began
     return {"seconds": seconds, "megabytes": (psutil.Process().memory_info().rss - before) / 1e6}
 

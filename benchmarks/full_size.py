@@ -172,7 +172,7 @@ def compute_budget(
         step = rehearse_answering(model, batch, new_tokens, fused_attention=not on_cpu)
     else:
         tuned: Any = attach_shapes(model, peft_config(case))
-        trained = sum(each.nbytes for each in tuned.parameters() if each.requires_grad)
+        trained = sum(parameter.nbytes for parameter in tuned.parameters() if parameter.requires_grad)
         budget |= {"adapter": trained, "optimizer": optimizer_states(tuned, torch.optim.AdamW, {}).on_device}
         step = rehearse_training(tuned, batch, is_checkpointed=case.is_checkpointed, fused_attention=not on_cpu)
     overlap = step.peak - sum(step.parts.values())
@@ -260,14 +260,14 @@ def measure(
     with watching(device) as peak:
         with watching(device) as build_peak:
             model = random_model(config, device, dtype, case.quantization, case.parts)
-        counts, found = count_parameters(model), bytes_of_weights(model)
-        inputs = {name: each.to(device) for name, each in batch.items()}
+        counts, weights = count_parameters(model), bytes_of_weights(model)
+        inputs = {name: tensor.to(device) for name, tensor in batch.items()}
         inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         work = _answer if case.method is None else _train
         seconds, more = work(model, case, inputs, new_tokens)
-    return Measurement(counts, found | more, build_peak.bytes, peak.bytes, seconds)
+    return Measurement(counts, weights | more, build_peak.bytes, peak.bytes, seconds)
 
 
 @torch.inference_mode()
@@ -280,21 +280,21 @@ def _answer(model: Any, case: Case, inputs: dict[str, Any], new_tokens: int) -> 
     output.sequences.cpu()
     seconds = time.perf_counter() - start
     layers = output.past_key_values.layers
-    return seconds, {"keys and values": sum(each.keys.nbytes + each.values.nbytes for each in layers)}
+    return seconds, {"keys and values": sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)}
 
 
 def _train(base: Any, case: Case, inputs: dict[str, Any], _: int) -> tuple[float, dict[str, int]]:
     if case.is_checkpointed:
         base.activation_checkpointing_enable()
     model = attach(base, peft_config(case)).train()
-    trained = [each for each in model.parameters() if each.requires_grad]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4)
-    weights = {each.untyped_storage().data_ptr() for each in model.parameters()}
-    kept: dict[int, torch.Tensor] = {}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    storages: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         if tensor.untyped_storage().data_ptr() not in weights:
-            kept[tensor.untyped_storage().data_ptr()] = tensor
+            storages[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
     seconds = 0.0
@@ -304,22 +304,24 @@ def _train(base: Any, case: Case, inputs: dict[str, Any], _: int) -> tuple[float
             loss = model(**inputs, use_cache=False).loss
         if step == 0:
             vocabulary = base.config.text_config.vocab_size
-            saved = sum(each.untyped_storage().nbytes() for each in kept.values() if each.shape[-1:] != (vocabulary,))
-        kept.clear()
+            saved = sum(
+                tensor.untyped_storage().nbytes() for tensor in storages.values() if tensor.shape[-1:] != (vocabulary,)
+            )
+        storages.clear()
         loss.backward()
         optimizer.step()
         if step == 0:
-            gradients = sum(each.grad.nbytes for each in trained if each.grad is not None)
+            gradients = sum(parameter.grad.nbytes for parameter in trained if parameter.grad is not None)
         optimizer.zero_grad()
         loss.item()  # waits for the device
         seconds = time.perf_counter() - start
-    states = [each for state in optimizer.state.values() for each in state.values()]
-    found = {
-        "adapter": sum(each.nbytes for each in trained),
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    measured = {
+        "adapter": sum(parameter.nbytes for parameter in trained),
         "gradients": gradients,
-        "optimizer": sum(each.nbytes for each in states),
+        "optimizer": sum(value.nbytes for value in states),
     }
-    return seconds, found if case.is_checkpointed else found | {"activations": saved}
+    return seconds, measured if case.is_checkpointed else measured | {"activations": saved}
 
 
 # --- shown -----------------------------------------------------------------------------------------------------------
@@ -349,30 +351,30 @@ def parameter_table(config: VisualGlmConfig) -> Table:
     return table
 
 
-def case_table(name: str, budget: Mapping[str, int], found: Measurement | None, unit: int) -> Table:
+def case_table(name: str, budget: Mapping[str, int], measured: Measurement | None, unit: int) -> Table:
     """One case in detail."""
     table = Table(title=name, box=box.SIMPLE_HEAD)
     table.add_column(f"{'MB' if unit == 10**6 else 'kB'} of")
-    for column in ("computed", "measured")[: 1 if found is None else 2]:
+    for column in ("computed", "measured")[: 1 if measured is None else 2]:
         table.add_column(column, justify="right")
     for part, number in budget.items():
         row = [part, f"{number / unit:,.1f}"]
-        if found is not None:
-            row.append(f"{found.bytes[part] / unit:,.1f}" if part in found.bytes else "-")
+        if measured is not None:
+            row.append(f"{measured.bytes[part] / unit:,.1f}" if part in measured.bytes else "-")
         table.add_row(*row)
     total = ["sum / peak", f"{sum(budget.values()) / unit:,.1f}"]
-    table.add_row(*total, *([] if found is None else [f"{found.peak / unit:,.1f}"]))
+    table.add_row(*total, *([] if measured is None else [f"{measured.peak / unit:,.1f}"]))
     return table
 
 
-def summary_table(budgets: Mapping[str, dict[str, int]], found: Mapping[str, Measurement]) -> Table:
+def summary_table(budgets: Mapping[str, dict[str, int]], measured: Mapping[str, Measurement]) -> Table:
     """All cases, beside what was published for the original."""
     table = Table(title="Memory in GB (1e9 bytes)", box=box.SIMPLE_HEAD)
     table.add_column("case", no_wrap=True)
     for column in ("weights", "computed", "measured", "seconds", "published", "aim"):
         table.add_column(column, justify="right")
     for name, budget in budgets.items():
-        case, seen = CASES[name], found.get(name)
+        case, seen = CASES[name], measured.get(name)
         table.add_row(
             name,
             f"{sum(budget[each] for each in PARTS) / 1e9:.3f}",
@@ -413,7 +415,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not is_measured:
         console.print("No GPU here: computed, not measured.")
     budgets: dict[str, dict[str, int]] = {}
-    found: dict[str, Measurement] = {}
+    measured: dict[str, Measurement] = {}
     for name in parsed.cases:
         case = CASES[name]
         batch = batches[case.batch_size if case.method else 0]
@@ -421,15 +423,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             config, case, batch, dtype, parsed.new_tokens, on_cpu=is_measured and device.type == "cpu"
         )
         if is_measured:
-            found[name] = measure(config, case, batch, device, dtype, parsed.new_tokens)
+            measured[name] = measure(config, case, batch, device, dtype, parsed.new_tokens)
         if parsed.check or not is_measured:
-            console.print(case_table(name, budgets[name], found.get(name), 10**6 if parsed.size == "full" else 10**3))
-    console.print(summary_table(budgets, found))
-    lengths = ", ".join(f"{size}: {each['input_ids'].shape[1]}" for size, each in batches.items() if size)
+            console.print(
+                case_table(name, budgets[name], measured.get(name), 10**6 if parsed.size == "full" else 10**3)
+            )
+    console.print(summary_table(budgets, measured))
+    lengths = ", ".join(f"{size}: {batch['input_ids'].shape[1]}" for size, batch in batches.items() if size)
     console.print(f"{parsed.dtype} where not quantised; tokens of a row by batch size: {lengths}.")
     if parsed.json:
         report = {
-            name: {"computed": budgets[name], "measured": vars(found[name]) if name in found else None}
+            name: {"computed": budgets[name], "measured": vars(measured[name]) if name in measured else None}
             for name in budgets
         }
         parsed.json.write_text(json.dumps({"device": str(device), "cases": report}, indent=2) + "\n", encoding="utf-8")

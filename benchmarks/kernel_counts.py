@@ -76,11 +76,11 @@ class _Counting(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         if name not in VIEWS:
-            tensors = [each for each in tree_leaves((args, kwargs, result)) if isinstance(each, Tensor)]
+            tensors = [tensor for tensor in tree_leaves((args, kwargs, result)) if isinstance(tensor, Tensor)]
             if name in ("embedding", "index", "index_copy_"):  # reads and writes rows, not the whole table
-                tensors = 2 * [min(tensors, key=lambda each: each.numel() * each.element_size())]
+                tensors = 2 * [min(tensors, key=lambda tensor: tensor.numel() * tensor.element_size())]
             self.count.kernels[name] += 1
-            self.count.size += sum(_bytes(each) for each in tensors)
+            self.count.size += sum(_bytes(tensor) for tensor in tensors)
         return result
 
 
@@ -181,7 +181,7 @@ def count_training(model: VisualGlmForConditionalGeneration, *, rows: int = 8, l
 
 def _counted(act: Callable[[], None], model: torch.nn.Module) -> Count:
     count = Count()
-    known = {each.untyped_storage()._cdata for each in model.parameters()}
+    known = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
 
     def pack(tensor: Tensor) -> Tensor:
         place = tensor.untyped_storage()._cdata
@@ -202,17 +202,17 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=1, help="rows of the decode step")
     parser.add_argument("--cached", type=int, default=320, help="tokens before it")
     parser.add_argument("--by-kind", action="store_true", help="how many of each operation")
-    asked = parser.parse_args()
+    parsed = parser.parse_args()
     plain, tuned = full_size(with_lora=False), full_size(with_lora=True)
     counts = {
-        "decode step": count_decoding(plain, rows=asked.batch, cached=asked.cached),
-        "decode step with LoRA": count_decoding(tuned, rows=asked.batch, cached=asked.cached),
+        "decode step": count_decoding(plain, rows=parsed.batch, cached=parsed.cached),
+        "decode step with LoRA": count_decoding(tuned, rows=parsed.batch, cached=parsed.cached),
         "training step with LoRA": count_training(tuned),
     }
     print(f"{'':24}  kernels  GB read and written  GB kept")
     for name, count in counts.items():
         print(f"{name:24}  {count.total:7}  {count.size / 1e9:19.2f}  {count.kept / 1e9:7.2f}")
-        if asked.by_kind:
+        if parsed.by_kind:
             print(f"    {', '.join(f'{number} {kind}' for kind, number in count.kernels.most_common())}")
     return 0
 

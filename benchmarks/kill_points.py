@@ -79,7 +79,7 @@ TRAIN = (
 EVALUATE = ("evaluate", "run=run", "max_new_tokens=3", "batch_size=2", "image_use_samples=2")
 TRAINED = ("run/adapter/*.safetensors", "run/log.jsonl", "run/forgetting.jsonl", "run/splits.json")
 ANSWERS = ("*/*.jsonl", "metrics.json", "baselines.json", "images/*")
-EVALUATED = tuple(f"run/evaluation/{each}" for each in ANSWERS)
+EVALUATED = tuple(f"run/evaluation/{pattern}" for pattern in ANSWERS)
 REPORTED = ("run/evaluation/evaluation.json", "run/evaluation/metrics.json", "run/evaluation/report/*")
 SCORED = ("metrics.names=[chrf]", "metrics.external.own.scores={arm}.jsonl", "metrics.external.own.signature=half")
 
@@ -116,7 +116,7 @@ CASES = (
     Case(
         "cache",
         (*EVALUATE, "output_dir=one", "image_use=false"),
-        *("run", ["one", "two"], [f"{name}/{each}" for name in ("one", "two") for each in ANSWERS]),
+        *("run", ["one", "two"], [f"{name}/{pattern}" for name in ("one", "two") for pattern in ANSWERS]),
         beside=(*EVALUATE, "output_dir=two", "image_use=false"),
     ),
 )
@@ -161,7 +161,7 @@ class Process:
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, 1)
         os.dup2(file, 2)
-        sys.stdout, sys.stderr = (open(each, "w", closefd=False) for each in (1, 2))  # noqa: SIM115 - until the end
+        sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115 - until the end
         os.environ.update(ENVIRONMENT, VGLM_CACHE=str(cache))
         self.operations, own, places = 0, os.getpid(), (str(folder), str(cache))
 
@@ -188,8 +188,8 @@ class Process:
         """
         end = time.monotonic() + seconds
         while True:
-            found, status = os.waitpid(self.pid, os.WNOHANG)
-            if found:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
                 return os.waitstatus_to_exitcode(status)
             if time.monotonic() >= end:
                 os.kill(self.pid, signal.SIGKILL)
@@ -242,7 +242,7 @@ def load_libraries() -> None:
 
 def hash_files(folder: Path) -> Hashes:
     """All files below a folder, by their content; without a training's seconds and the times of evaluations."""
-    found = {}
+    hashes = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             content = path.read_bytes()
@@ -252,30 +252,30 @@ def hash_files(folder: Path) -> Hashes:
                 content = re.sub(rb"\d{4}-\d\d-\d\dT[\d:]+(\+[\d:]+)?", b"", content)
             if path.name == "evaluation.json":  # the hash over itself, and so over the time of scoring
                 content = re.sub(rb'"sha256": "[0-9a-f]{64}"', b"", content)
-            found[path.relative_to(folder).as_posix()] = hashlib.sha256(content).hexdigest()[:16]
-    return found
+            hashes[path.relative_to(folder).as_posix()] = hashlib.sha256(content).hexdigest()[:16]
+    return hashes
 
 
-def chosen(found: Hashes, patterns: Sequence[str]) -> Hashes:
+def chosen(hashes: Hashes, patterns: Sequence[str]) -> Hashes:
     """Those of some patterns, a `*` standing for one name."""
     return {
         path: digest
-        for path, digest in found.items()
-        if any(len(Path(each).parts) == len(Path(path).parts) and Path(path).match(each) for each in patterns)
+        for path, digest in hashes.items()
+        if any(len(Path(pattern).parts) == len(Path(path).parts) and Path(path).match(pattern) for pattern in patterns)
     }
 
 
-def differences(found: Hashes, expected: Hashes) -> list[str]:
+def differences(hashes: Hashes, expected: Hashes) -> list[str]:
     """What is missing, too much or other, a few names each."""
-    said = []
+    lines = []
     for title, paths in (
-        ("missing", expected.keys() - found.keys()),
-        ("left over", found.keys() - expected.keys()),
-        ("other", {path for path in found.keys() & expected.keys() if found[path] != expected[path]}),
+        ("missing", expected.keys() - hashes.keys()),
+        ("left over", hashes.keys() - expected.keys()),
+        ("other", {path for path in hashes.keys() & expected.keys() if hashes[path] != expected[path]}),
     ):
         if paths:
-            said.append(f"{title}: {', '.join(sorted(paths)[:3])}" + (f" +{len(paths) - 3}" if len(paths) > 3 else ""))
-    return said
+            lines.append(f"{title}: {', '.join(sorted(paths)[:3])}" + (f" +{len(paths) - 3}" if len(paths) > 3 else ""))
+    return lines
 
 
 class Bench:
@@ -318,11 +318,11 @@ class Bench:
             after = self.place / "run/evaluation/after/predictions.jsonl"
             records = [json.loads(line) for line in after.read_text("utf-8").splitlines()]
             for arm in ("before", "after"):
-                scores = [{"id": each["id"], "split": each["split"], "score": 0.5} for each in records]
-                (self.place / f"{arm}.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in scores))
-            for each in records[::2]:
-                each["prediction"] = each["reference"]  # so that a new report is another one
-            after.write_text("".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in records), "utf-8")
+                scores = [{"id": record["id"], "split": record["split"], "score": 0.5} for record in records]
+                (self.place / f"{arm}.jsonl").write_text("".join(f"{json.dumps(score)}\n" for score in scores))
+            for record in records[::2]:
+                record["prediction"] = record["reference"]  # so that a new report is another one
+            after.write_text("".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records), "utf-8")
         shutil.copytree(self.place, self.starts / name)
 
     def _fresh(self, start: str | None) -> None:
@@ -371,15 +371,15 @@ class Bench:
         process = self._process(case.command, number if by_operation else 0)
         code = process.wait(TIMEOUT_SECONDS if by_operation else moment)
         wrong = []
-        if beside is not None and (found := beside.wait()):
-            wrong.append(f"the process beside it ended with {found}")
+        if beside is not None and (failure := beside.wait()):
+            wrong.append(f"the process beside it ended with {failure}")
         if code != -signal.SIGKILL:
             when += f", ended with {code}"
         left = hash_files(self.place)
         for name in case.results:
             whole = case.counts if case.whole is None else case.whole
-            now, old, new = (chosen(_below(each, name), whole) for each in (left, before, expected))
-            is_held = any(each.startswith(f"{name.rpartition('/')[0]}/.".lstrip("/")) for each in left)  # beside it
+            now, old, new = (chosen(_below(files, name), whole) for files in (left, before, expected))
+            is_held = any(path.startswith(f"{name.rpartition('/')[0]}/.".lstrip("/")) for path in left)  # beside it
             if (now and now not in (old, new)) or (old and not now and not is_held):
                 wrong.append(f"{name} is half after the kill: {'; '.join(differences(now, new))}")
         again = case.command if case.again is None else case.again(self.place)
@@ -394,8 +394,8 @@ class Bench:
         return when, wrong
 
 
-def _below(found: Hashes, name: str) -> Hashes:
-    return {path: digest for path, digest in found.items() if path.startswith(f"{name}/")}
+def _below(hashes: Hashes, name: str) -> Hashes:
+    return {path: digest for path, digest in hashes.items() if path.startswith(f"{name}/")}
 
 
 def _write_data(folder: Path) -> None:

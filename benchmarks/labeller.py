@@ -56,16 +56,16 @@ def present(report: str) -> set[str]:
 def read_captions(path: Path) -> dict[str, str]:
     """Image -> report, of a file in XrayGLM's format."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    return {each["image_id"]: each["caption"] for each in content["annotations"]}
+    return {row["image_id"]: row["caption"] for row in content["annotations"]}
 
 
 def compare(name: str, texts: Mapping[str, str], expected: Mapping[str, set[str]]) -> None:
     """Print precision and recall over all findings, and every difference."""
     both = named = true = 0
-    for study, wanted in expected.items():
-        found = present(texts[study])
-        both, named, true = both + len(found & wanted), named + len(found), true + len(wanted)
-        for word, some in (("not there", found - wanted), ("missed", wanted - found)):
+    for study, labelled in expected.items():
+        read = present(texts[study])
+        both, named, true = both + len(read & labelled), named + len(read), true + len(labelled)
+        for word, some in (("not there", read - labelled), ("missed", labelled - read)):
             if some:
                 print(f"    {name} {study} {word}: {', '.join(LETTERS[each] for each in sorted(some))}")
     print(f"  {name}: precision {both / named:.2f}, recall {both / true:.2f} ({true} findings)")
@@ -86,16 +86,16 @@ def main() -> None:
     folder = parser.parse_args().folder
     texts = {name: read_captions(folder / f"openi-{name}.json") for name in ("en", "zh")}
     for part, listed in READ.items():
-        rows = [each.split() for each in listed.split(",")]
+        rows = [row.split() for row in listed.split(",")]
         print(f"{part} {len(rows)} studies")
         for place, (name, captions) in enumerate(texts.items()):
-            readings = {study: (found.split("/") * 2)[place] for study, found in rows}
-            compare(name, captions, {study: set(found) - {"-"} for study, found in readings.items()})
+            readings = {study: (letters.split("/") * 2)[place] for study, letters in rows}
+            compare(name, captions, {study: set(letters) - {"-"} for study, letters in readings.items()})
     studies = {image.split("_")[0]: image for image in sorted(texts["en"].keys() & texts["zh"].keys(), reverse=True)}
     labels = {name: [present(captions[image]) for image in studies.values()] for name, captions in texts.items()}
     print(f"English and Chinese, {len(studies)} studies")
     for letter, finding in LETTERS.items():
-        one, other = ([letter in each for each in labels[name]] for name in ("en", "zh"))
+        one, other = ([letter in letters for letters in labels[name]] for name in ("en", "zh"))
         print(f"  {finding:28} {sum(one):4} {sum(other):4}  kappa {kappa(one, other):.2f}")
 
 

@@ -156,7 +156,7 @@ def measure(folder: Path, arguments: dict[str, Any]) -> None:
 
 def stored_bytes(model: Any) -> int:
     """Bytes of a model's tensors, tied ones once, the scales of quantised ones included."""
-    tensors = {each.data_ptr(): each.nbytes for each in model.state_dict().values()}
+    tensors = {tensor.data_ptr(): tensor.nbytes for tensor in model.state_dict().values()}
     return sum(tensors.values())
 
 
@@ -179,9 +179,9 @@ def main() -> None:
         for case in arguments.cases:
             source, how = CASES[case]
             needed = ["native", source] if source.startswith("saved-") else [source]
-            for each in needed:
-                if not (folder / each).exists():
-                    _run("--prepare", str(folder), each)
+            for layout in needed:
+                if not (folder / layout).exists():
+                    _run("--prepare", str(folder), layout)
             growth, model, answers = json.loads(
                 _run("--measure", str(folder / source), json.dumps(how)).splitlines()[-1]
             )

@@ -167,9 +167,9 @@ def corpus(name: str) -> Callable[[random.Random, int], Pairs]:
 
         theirs = CHRF() if name == "chrf" else BLEU(tokenize=name.removeprefix("bleu_"))
         for _ in range(cases):
-            given, wanted = texts(chance)
-            ours = 100 * ALL_METRICS[name].score(records(given, wanted))
-            yield ours, float(theirs.corpus_score(given, [wanted]).score)
+            answers, references = texts(chance)
+            ours = 100 * ALL_METRICS[name].score(records(answers, references))
+            yield ours, float(theirs.corpus_score(answers, [references]).score)
 
     return compare
 
@@ -189,12 +189,12 @@ def cider(chance: random.Random, cases: int) -> Pairs:
     from pycocoevalcap.cider.cider_scorer import CiderScorer
 
     for _ in range(cases):
-        given, wanted = texts(chance)
+        answers, references = texts(chance)
         scorer = CiderScorer()
-        for one, two in zip(given, wanted, strict=True):
+        for one, two in zip(answers, references, strict=True):
             scorer += (one, [two])
-        ours = cider_d([each.split() for each in given], [each.split() for each in wanted])
-        yield from zip((10 * each for each in ours), map(float, 10 * scorer.compute_score()[1]), strict=True)
+        ours = cider_d([text.split() for text in answers], [text.split() for text in references])
+        yield from zip((10 * score for score in ours), map(float, 10 * scorer.compute_score()[1]), strict=True)
 
 
 def alpha(level: str) -> Callable[[random.Random, int], Pairs]:
@@ -221,17 +221,19 @@ def alpha(level: str) -> Callable[[random.Random, int], Pairs]:
 
 def texts(chance: random.Random, words: Sequence[str] = WORDS) -> tuple[list[str], list[str]]:
     """Eight answers and their references: the same words, some of them replaced or left out."""
-    wanted = [[chance.choice(words) for _ in range(chance.randint(4, 14))] for _ in range(8)]
-    given = [
+    references = [[chance.choice(words) for _ in range(chance.randint(4, 14))] for _ in range(8)]
+    answers = [
         [chance.choice(words) if chance.random() < 0.3 else word for word in text if chance.random() < 0.9]
-        for text in wanted
+        for text in references
     ]
-    return [" ".join(each) for each in given], [" ".join(each) for each in wanted]
+    return [" ".join(text) for text in answers], [" ".join(text) for text in references]
 
 
-def records(given: Sequence[str], wanted: Sequence[str]) -> list[Prediction]:
+def records(answers: Sequence[str], references: Sequence[str]) -> list[Prediction]:
     """Predictions with references."""
-    return [Prediction.of_texts(*pair, str(number)) for number, pair in enumerate(zip(given, wanted, strict=True))]
+    return [
+        Prediction.of_texts(*pair, str(number)) for number, pair in enumerate(zip(answers, references, strict=True))
+    ]
 
 
 ORACLES = (

@@ -208,7 +208,7 @@ def right_or_wrong(n: int, rate: float) -> Exact:
         n: Independent samples.
         rate: Share of samples that change between wrong and right.
     """
-    mid = exact = score = verdict = held = held_gain = 0.0
+    mid = exact = score = verdict = covered = held_gain = 0.0
     truth = rate * (0.75 - 0.25)
     for flips in range(n + 1):
         outer = math.comb(n, flips) * rate**flips * (1 - rate) ** (n - flips)
@@ -222,9 +222,9 @@ def right_or_wrong(n: int, rate: float) -> Exact:
             exact += chance * (p_exact <= LEVEL)
             score += chance * (abs(gained - lost) > 1.959964 * math.sqrt(flips))
             verdict += chance * (p_mid <= LEVEL and not low <= 0 <= high)
-            held += chance * (low <= 1e-9 and high >= -1e-9)
+            covered += chance * (low <= 1e-9 and high >= -1e-9)
             held_gain += gain * (low - 1e-9 <= truth <= high + 1e-9)
-    return Exact(n, n * rate, mid, exact, score, verdict, held, held_gain)
+    return Exact(n, n * rate, mid, exact, score, verdict, covered, held_gain)
 
 
 @cache
@@ -294,11 +294,11 @@ def simulate(population: Population, groups: int, repeats: int, resamples: int, 
     """
     generator = np.random.default_rng(seed)
     truth, count = population.truth, len(population.before)
-    held = held_null = mid = exact = verdict = power = samples = 0
+    covered = held_null = mid = exact = verdict = power = samples = 0
     for repeat in range(repeats):
         drawn = generator.integers(count, size=groups)
-        names = [place for place, each in enumerate(drawn) for _ in population.before[each]]
-        pairs = [(population.before[each], population.after[each]) for each in drawn]
+        names = [place for place, group in enumerate(drawn) for _ in population.before[group]]
+        pairs = [(population.before[group], population.after[group]) for group in drawn]
         exchanged = [
             pair[::-1] if swap else pair for pair, swap in zip(pairs, generator.random(groups) < 0.5, strict=True)
         ]
@@ -316,15 +316,15 @@ def simulate(population: Population, groups: int, repeats: int, resamples: int, 
             low, high = result.interval
             is_found = result.p_value <= LEVEL and not low <= 0 <= high
             if not is_null:
-                held += low <= truth <= high
+                covered += low <= truth <= high
                 power += is_found
                 continue
             held_null += low <= 0 <= high
             mid += result.p_value <= LEVEL
             exact += result.p_value_exact <= LEVEL
             verdict += is_found
-    rates = (held, held_null, mid, exact, verdict, power)
-    return Rates(samples / repeats, groups, *(each / repeats for each in rates))
+    rates = (covered, held_null, mid, exact, verdict, power)
+    return Rates(samples / repeats, groups, *(count / repeats for count in rates))
 
 
 def scores(seed: int, *, is_binary: bool, is_grouped: bool) -> Population:
@@ -347,7 +347,7 @@ def skewed(seed: int) -> Population:
     generator = np.random.default_rng(seed)
     old = generator.beta(2, 3, POPULATION)
     new = np.clip(old + generator.normal(0, 0.02, POPULATION) + (generator.random(POPULATION) < 0.15) * 0.5, 0, 1)
-    arms = [[np.array([[each, 1.0]]) for each in arm] for arm in (old, new)]
+    arms = [[np.array([[score, 1.0]]) for score in arm] for arm in (old, new)]
     return Population(arms[0], arms[1], mean_of_sums)
 
 
@@ -363,7 +363,7 @@ def macro_f1(seed: int, *, is_grouped: bool) -> Population:
             level = 1 / (1 + math.exp(-(0.4 + shift + easy + generator.normal(0, 1.2))))
             other = generator.choice(len(LABELS), p=FREQUENCIES)
             named = [truth if generator.random() < level else other for _ in range(size)]
-            arm.append(metric.rows([Prediction.of_texts(LABELS[each], LABELS[truth]) for each in named]))
+            arm.append(metric.rows([Prediction.of_texts(LABELS[label], LABELS[truth]) for label in named]))
     return Population(*arms, metric.statistic)
 
 
@@ -372,14 +372,15 @@ def bleu(seed: int, *, is_grouped: bool) -> Population:
     generator = np.random.default_rng(seed)
     arms: tuple[list[Rows], list[Rows]] = ([], [])
     for size in _sizes(generator, is_grouped):
-        wanted = [list(generator.choice(WORDS, generator.integers(6, 24))) for _ in range(size)]
+        references = [list(generator.choice(WORDS, generator.integers(6, 24))) for _ in range(size)]
         hard = generator.beta(2, 4)
         for arm, shift in zip(arms, (0.0, -0.06), strict=True):
             wrong = np.clip(hard + shift + generator.normal(0, 0.12), 0.02, 0.95)
-            given = [
-                [generator.choice(WORDS) if generator.random() < wrong else word for word in text] for text in wanted
+            answers = [
+                [generator.choice(WORDS) if generator.random() < wrong else word for word in text]
+                for text in references
             ]
-            pairs = zip(map(" ".join, given), map(" ".join, wanted), strict=True)
+            pairs = zip(map(" ".join, answers), map(" ".join, references), strict=True)
             records = [Prediction.of_texts(*pair) for pair in pairs]
             arm.append(bleu_rows(records, str.split))
     return Population(*arms, bleu_statistic)
@@ -388,7 +389,7 @@ def bleu(seed: int, *, is_grouped: bool) -> Population:
 def _sizes(generator: np.random.Generator, is_grouped: bool) -> list[int]:
     if not is_grouped:
         return [1] * POPULATION
-    return [int(each) for each in generator.choice(SIZES, POPULATION, p=SHARES)]
+    return [int(size) for size in generator.choice(SIZES, POPULATION, p=SHARES)]
 
 
 CASES: dict[str, tuple[Callable[[], Population], bool]] = {
@@ -458,19 +459,19 @@ def simulate_skewed(name: str, n: int, repeats: int, resamples: int, seed: int =
         group: Samples in a group, which change alike.
     """
     generator = np.random.default_rng(seed)
-    student = exchange = verdict = held = 0
+    student = exchange = verdict = covered = 0
     quantile = student_quantile((2 - LEVEL) / 2, n - 1)
     for repeat in range(repeats):
         differences = SKEWED[name](generator, n)
         room = 0.5 - differences / 2  # both arms stay within 0 to 1
-        before, after = (np.repeat(each, group) for each in (room, room + differences))
+        before, after = (np.repeat(differences_of, group) for differences_of in (room, room + differences))
         names = np.repeat(np.arange(n), group).tolist()
         result = compare_paired(before, after, groups=names, resamples=resamples, seed=repeat)
         student += abs(differences.mean()) > quantile * differences.std(ddof=1) / math.sqrt(n)
         exchange += randomisation_test(before, after, groups=names, resamples=resamples, seed=repeat) <= LEVEL
         verdict += judge(result, EXACT_MATCH).finding in ("better", "worse")
-        held += result.interval.low <= 0 <= result.interval.high
-    return SkewedRates(*(each / repeats for each in (student, exchange, verdict, held)))
+        covered += result.interval.low <= 0 <= result.interval.high
+    return SkewedRates(*(count / repeats for count in (student, exchange, verdict, covered)))
 
 
 # --- two equal methods with a few seeds -------------------------------------------------------------------------------
@@ -561,10 +562,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     for n in parsed.sizes:
         for rate in (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6):
-            each = right_or_wrong(n, rate)
+            rates = right_or_wrong(n, rate)
             print(
-                f"{n:5} {each.flips:6.1f} {100 * each.mid:7.1f} {100 * each.exact:7.1f} {100 * each.score:7.1f}"
-                f" {100 * each.verdict:8.1f} {100 * each.held:7.1f} {100 * each.held_gain:10.1f}",
+                f"{n:5} {rates.flips:6.1f} {100 * rates.mid:7.1f} {100 * rates.exact:7.1f} {100 * rates.score:7.1f}"
+                f" {100 * rates.verdict:8.1f} {100 * rates.held:7.1f} {100 * rates.held_gain:10.1f}",
                 flush=True,
             )
     _print_margins(parsed.sizes)
@@ -588,7 +589,7 @@ def _print_skewed(parsed: argparse.Namespace) -> None:
     for name, group in [*((name, 1) for name in SKEWED), ("5 % large gains", 3)]:
         for n in parsed.sizes:
             rates = simulate_skewed(name, n, parsed.repeats, parsed.resamples, group=group)
-            values = (100 * each for each in (rates.student, rates.exchange, rates.verdict, rates.held))
+            values = (100 * rate for rate in (rates.student, rates.exchange, rates.verdict, rates.held))
             title = name if group == 1 else f"{name}, in threes"
             print(f"{title:27} {n:5} " + "{:8.1f} {:9.1f} {:8.1f} {:7.1f}".format(*values), flush=True)
 
@@ -614,11 +615,11 @@ def _print_cases(parsed: argparse.Namespace) -> None:
     for name, (make, is_grouped) in CASES.items():
         population = make()
         for n in parsed.sizes:
-            found = simulate(population, groups_of(n, is_grouped), parsed.repeats, parsed.resamples)
+            rates = simulate(population, groups_of(n, is_grouped), parsed.repeats, parsed.resamples)
             print(
-                f"{name:27} {found.samples:5.0f} {found.groups:6} {100 * found.held:6.1f} {100 * found.held_null:7.1f}"
-                f" {100 * found.mid:6.1f} {100 * found.exact:6.1f} {100 * found.verdict:8.1f}"
-                f" {100 * found.power:6.1f}",
+                f"{name:27} {rates.samples:5.0f} {rates.groups:6} {100 * rates.held:6.1f} {100 * rates.held_null:7.1f}"
+                f" {100 * rates.mid:6.1f} {100 * rates.exact:6.1f} {100 * rates.verdict:8.1f}"
+                f" {100 * rates.power:6.1f}",
                 flush=True,
             )
 

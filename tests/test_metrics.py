@@ -30,9 +30,9 @@ from vglm.evaluation.score.metrics.benchmarks import BENCHMARK_METRICS
 from vglm.evaluation.score.metrics.choices import CIRCULAR_ACCURACY
 from vglm.evaluation.score.metrics.text import cider_d, contains, meteor, normalised_match
 from vglm.evaluation.score.statistics import bootstrap_interval, wilson_interval
-from vglm.model.prompt import clean_response
 from vglm.model.tokenization import VisualGlmTokenizer
 from vglm.text.normalisation import normalise
+from vglm.text.prompt import clean_response
 
 TOKENIZER = VisualGlmTokenizer.from_pretrained(Path(__file__).parents[1] / "data" / "visualglm_tiny")
 

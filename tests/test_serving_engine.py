@@ -223,9 +223,7 @@ def test_virtual_tokens_count_as_part_of_the_whole(engine: Engine) -> None:
     tokens = {name: len(engine.ask(question, adapter=name, sampling=how).wait().token_ids) for name in engine.names}
     virtual = {"p_tuning_v2": 16, "p_tuning": 32, "prompt_tuning": 32}
     assert tokens == {name: 32 + 5 - virtual.get(name, 0) for name in engine.names}
-    with pytest.raises(
-        ConfigError, match=r"takes \d+ tokens with its history and the adapter 32 before it"
-    ):
+    with pytest.raises(ConfigError, match=r"takes \d+ tokens with its history and the adapter 32 before it"):
         engine.ask(question, adapter="prompt_tuning", sampling=Sampling(max_length=length + 32))
 
 

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vglm.config import repo_root
-from vglm.model.prompt import clean_response
 from vglm.model.tokenization import VisualGlmTokenizer
 from vglm.serving.streaming import GrowingText
+from vglm.text.prompt import clean_response
 
 TOKENIZER = VisualGlmTokenizer.from_pretrained(str(repo_root() / "data/visualglm_tiny"))
 

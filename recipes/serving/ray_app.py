@@ -23,7 +23,7 @@ def build() -> FastAPI:
     """The same application as `vglm api`, made in each replica."""
     engine = load_engine(
         os.environ.get("VGLM_CHECKPOINT"),
-        adapters=[each for each in os.environ.get("VGLM_ADAPTERS", "").split(",") if each],
+        adapters=[adapter for adapter in os.environ.get("VGLM_ADAPTERS", "").split(",") if adapter],
         quant=int(os.environ["VGLM_QUANT"]) if "VGLM_QUANT" in os.environ else None,
     )
     keys = os.environ.get("VGLM_KEY_FILE")

@@ -34,19 +34,19 @@ if TYPE_CHECKING:
     from vglm.tuning.train import train
 
 _HOMES = {
-    "chatting": {"load_pretrained": "load_pretrained"},
-    "data.images": {"open_image": "open_image"},
-    "data.loading": {"load_dataset": "load_dataset"},
-    "data.readers": {"read_samples": "read_samples"},
-    "data.sample": {"Sample": "Sample"},
-    "evaluation.certificate": {"merge": "merge_runs"},
-    "evaluation.pipeline": {"compare": "compare", "evaluate": "evaluate", "score": "score"},
-    "evaluation.score.metrics": {"Metric": "Metric"},
-    "model.attention": {"read_attention": "read_attention"},
-    "runs": {"Run": "Run"},
-    "tuning.train": {"train": "train"},
+    "Metric": "evaluation.score.metrics",
+    "Run": "runs",
+    "Sample": "data.sample",
+    **dict.fromkeys(("compare", "evaluate", "score"), "evaluation.pipeline"),
+    "load_dataset": "data.loading",
+    "load_pretrained": "chatting",
+    "merge": "evaluation.certificate",
+    "open_image": "data.images",
+    "read_attention": "model.attention",
+    "read_samples": "data.readers",
+    "train": "tuning.train",
 }
-"""Module -> what comes from it, and what that is called there; all that is not listed comes from `model`."""
+"""Name -> its module; all that is not listed comes from `model`."""
 
 __all__ = [
     "Metric",
@@ -77,8 +77,7 @@ def __getattr__(name: str) -> Any:
         return _version()
     if name not in __all__:
         raise AttributeError(f"module 'vglm' has no attribute {name!r}")
-    module, own_name = next(((home, names[name]) for home, names in _HOMES.items() if name in names), ("model", name))
-    return getattr(import_module(f"vglm.{module}"), own_name)
+    return getattr(import_module(f"vglm.{_HOMES.get(name, 'model')}"), "merge_runs" if name == "merge" else name)
 
 
 def __dir__() -> list[str]:

@@ -60,6 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], int | None] = parsed.command
     with _stopping_cleanly() as was_stopped:
         try:
+            if packages := getattr(parsed, "allow_target", None):
+                from vglm.config import allow_targets
+
+                allow_targets(*packages)
             return command(parsed) or 0
         except WorkbenchError as error:
             if not was_stopped.is_set():  # some libraries make an error of their own of an interruption
@@ -344,10 +348,9 @@ def _convert(parsed: argparse.Namespace) -> None:
 
 
 def _export(parsed: argparse.Namespace) -> None:
-    from vglm.config import allow_targets, quiet_libraries
+    from vglm.config import quiet_libraries
 
     quiet_libraries()
-    allow_targets(*parsed.allow_target)
     from vglm.evaluation.publish import publish
     from vglm.runs import Run
 
@@ -404,10 +407,9 @@ def _cache(parsed: argparse.Namespace) -> None:
 
 
 def _merge(parsed: argparse.Namespace) -> int:
-    from vglm.config import allow_targets, quiet_libraries
+    from vglm.config import quiet_libraries
 
     quiet_libraries()  # some speak when they are imported
-    allow_targets(*parsed.allow_target)
     from vglm.evaluation.certificate import merge_runs, unverified
     from vglm.tuning.merge import Combination
 
@@ -435,21 +437,17 @@ def _merge(parsed: argparse.Namespace) -> int:
 
 
 def _protocol(parsed: argparse.Namespace) -> None:
-    from vglm.config import allow_targets
     from vglm.evaluation.score.side_by_side import collect_protocol
     from vglm.runs import LATEST, run_folder
 
-    allow_targets(*parsed.allow_target)
     is_latest = str(parsed.folder) == LATEST
     print(collect_protocol(run_folder(parsed.folder).parent if is_latest else parsed.folder))
 
 
 def _report(parsed: argparse.Namespace) -> None:
-    from vglm.config import allow_targets
     from vglm.files import recover, write_text
     from vglm.runs import run_folder
 
-    allow_targets(*parsed.allow_target)
     parsed.runs = [run_folder(folder) for folder in parsed.runs]
     for folder in parsed.runs:
         recover(folder)  # another report may have been killed
@@ -509,13 +507,11 @@ def _write_paper(parsed: argparse.Namespace, runs: "Sequence[Run] | None" = None
 
 
 def _score(parsed: argparse.Namespace) -> None:
-    from vglm.config import allow_targets
     from vglm.evaluation.report import print_summary, write_report
     from vglm.evaluation.score.scoring import rescore
     from vglm.files import recover
     from vglm.runs import evaluation_folder
 
-    allow_targets(*parsed.allow_target)
     parsed.folder = evaluation_folder(parsed.folder)
     recover(parsed.folder)
     _check_evaluations([parsed.folder])

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,7 +44,7 @@ RECORD_VERSION = 1
 """Of run.json; files without one are of version 1."""
 
 CLOCKS_DIFFER = timedelta(days=1)
-"""So far may the clock of the machine that trained have been off."""
+"""Tolerance for the clock of the machine that trained."""
 
 
 # --- what the files of a run hold -------------------------------------------------------------------------------------
@@ -608,6 +609,14 @@ def _finished(folder: Path, unverified: bool = False) -> Iterator[Run]:
         else:
             if is_finished:
                 yield run
+
+
+def installed_version(package: str) -> str | None:
+    """Version of a package for a record; None where it is not installed, as the workbench run from a checkout."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _warn(text: str) -> None:

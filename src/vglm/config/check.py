@@ -36,9 +36,9 @@ _HYDRA_KINDS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "_args_": (lambda value: isinstance(value, list | ListConfig), "a list"),
 }
 _ITEMS_DEEP = 32
-"""So many lists and nodes in each other; no component takes more."""
+"""Depth of lists and nodes in each other; no component takes more."""
 _MOST_STEPS = 100_000_000
-"""More steps than any training makes."""
+"""Upper limit of a number of steps; no training makes more."""
 _SHOWN = 100
 """Characters of a wrong value that a message repeats."""
 

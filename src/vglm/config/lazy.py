@@ -175,7 +175,7 @@ def _later(compile_now: Callable[..., Any]) -> Callable[..., Any]:
 # --- libraries that load without pauses -------------------------------------------------------------------------------
 
 
-class _UndisturbedLoader(_Loader):
+class _WithoutCollection(_Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Run the module while no garbage is collected."""
         was_enabled = gc.isenabled()
@@ -190,6 +190,6 @@ class _UndisturbedLoader(_Loader):
 
 _LOADERS: dict[str, type[_Loader]] = {
     **dict.fromkeys(_PUT_OFF, _PutOffLoader),
-    **dict.fromkeys(_LARGE, _UndisturbedLoader),
+    **dict.fromkeys(_LARGE, _WithoutCollection),
     _COMPILE_LATER: _CompileLaterLoader,
 }

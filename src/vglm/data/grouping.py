@@ -18,7 +18,7 @@ from vglm.errors import ConfigError, DataError
 logger = logging.getLogger(__name__)
 
 INFERRED_SHARE = 0.9
-"""So many of the pictures must be named `<study>_<view>` before the name decides what belongs together."""
+"""Share of the pictures that must be named `<study>_<view>` before the name decides what belongs together."""
 
 # One view of a study: OpenI's 2_1 and CXR2384_IM-0942-1001, Kaggle's 1_IM-0001-4001.dcm, NIH's 00000013_005;
 # not IMG_2031 or train_003.

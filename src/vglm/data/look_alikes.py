@@ -42,7 +42,7 @@ _COARSE = 12
 _LEAST_SHARE = 0.6
 """Of the side that is left of a picture."""
 _MOST_TENTHS_CUT = 3
-"""So many tenths of the width, and of the height, may a crop take away."""
+"""Tenths of the width, and of the height, that a crop may take away."""
 _CANDIDATES = 2
 _CANDIDATE_CORRELATION = 0.8
 _CANDIDATES_BY_MEAN = 2

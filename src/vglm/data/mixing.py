@@ -62,8 +62,8 @@ class Mixture(SampleSequence):
         self._part = _interleave(shares, length)
         self._index = np.empty(length, dtype=np.int64)
         for number, (name, part) in enumerate(zip(self.used, self.parts, strict=True)):
-            places = np.flatnonzero(self._part == number)
-            self._index[places] = _passes(len(part), len(places), seed, name)
+            indices = np.flatnonzero(self._part == number)
+            self._index[indices] = _passes(len(part), len(indices), seed, name)
 
     @property
     def names(self) -> list[str]:
@@ -141,22 +141,22 @@ def mix_splits(
 
 
 def _interleave(shares: Sequence[float], length: int) -> np.ndarray:
-    """The part at each place, shape (length,): always the one furthest behind its share.
+    """The part at each index, shape (length,): always the one furthest behind its share.
 
     Source: quota apportionment; with the deadline rule of Tijdeman, "The chairman assignment problem" (1980), every
-    beginning of n places has n * share places of a part, give or take less than one.
+    beginning of n samples has n * share of a part, give or take less than one.
     """
     taken = [0] * len(shares)
-    places = np.empty(length, dtype=np.int16)
+    parts = np.empty(length, dtype=np.int16)
     for index in range(length):
-        # of the parts that may have one more by now, the one whose next place is due first
+        # of the parts that may have one more by now, the one whose next sample is due first
         chosen, due_first = 0, float("inf")
         for part, share in enumerate(shares):
             if share * (index + 1) > taken[part] and (due := (taken[part] + 1) / share) < due_first:
                 chosen, due_first = part, due
-        places[index] = chosen
+        parts[index] = chosen
         taken[chosen] += 1
-    return places
+    return parts
 
 
 def _passes(size: int, count: int, seed: int, name: str) -> np.ndarray:

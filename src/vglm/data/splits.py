@@ -4,7 +4,7 @@ splits.train[0].answer          # "这张图片的背景是金色的沙滩。"
 splits.files["train.json"]      # SHA-256
 splits.trained_on_test()        # [] where train and test share no picture
 splits.leakage                  # [] where they share no study, patient or star either
-splits.look_alikes              # [] where no test picture is a training picture compressed anew, flipped or cropped
+splits.look_alikes              # [] where no test picture is a training picture re-encoded, flipped or cropped
 """
 
 import hashlib
@@ -183,7 +183,7 @@ class Splits:
 
     @cached_property
     def look_alikes(self) -> list[LookAlike] | None:
-        """The test samples whose picture is a training picture: the same pixels, compressed anew, flipped or cropped.
+        """The test samples whose picture is a training picture: the same pixels, re-encoded, flipped or cropped.
 
         They are searched once for the same pictures. None where pictures were not decoded at the start, or are too many
         to be compared, see `look_alike_scope`.

@@ -22,7 +22,7 @@ QUESTION = "{question}"
 
 
 def fill_template(samples: Sequence[Sample], template: str, setting: str = "task.prompt") -> Sequence[Sample]:
-    r"""Write the last question of every sample anew.
+    r"""Reword the last question of every sample.
 
     Args:
         samples: The samples, as they were read; they stay as they are.

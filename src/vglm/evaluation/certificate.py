@@ -55,7 +55,7 @@ from vglm.tuning.merge import (
 
 CERTIFICATE_FILE = "merge_certificate.json"
 COMPARED_PROMPTS = 16
-"""So many test prompts have their logits compared; all of them are answered and scored."""
+"""Number of test prompts whose logits are compared; all of them are answered and scored."""
 
 MERGED, EXPORTED = "merged", "not merged: virtual tokens are no change of the weights; exported beside the base"
 """What became of an adapter."""

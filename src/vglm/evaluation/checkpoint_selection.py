@@ -345,7 +345,7 @@ def preserving_state(model: nn.Module) -> Iterator[None]:
 SAMPLES_TO_WATCH, SAMPLES_TO_CHOOSE_BY = 64, 400
 """Maximum number of questions of each kind: enough for a curve; enough to separate checkpoints by a few points."""
 EXAMPLES = 3
-"""So many test samples are shown at the end of training."""
+"""Number of test samples shown at the end of training."""
 EXAMPLE_TOKENS = 64
 """Longest answer that is shown."""
 _COLUMNS = 80

@@ -317,7 +317,7 @@ def _score_stored(
 
 
 def score(folder: str | Path, metrics: Mapping[str, Any] | Sequence[str | Metric] | None = None) -> Comparison:
-    """Score the stored answers of an evaluation again, and make its report anew.
+    """Score the stored answers of an evaluation again, and rewrite its report.
 
     Args:
         folder: The evaluation folder.

@@ -4,7 +4,7 @@
     seals.json          file -> its SHA-256; of answers also a hash of every line, so that a report says how many differ
     external.json       `sha256` over itself and every arm's `scores.jsonl`
 
-What a metric makes of these files is computed anew for every report, so `metrics.json` and `report/` need no seal. This
+What a metric makes of these files is recomputed for every report, so `metrics.json` and `report/` need no seal. This
 finds what was altered, dropped, added, swapped or reordered afterwards. It cannot find what somebody altered who
 computed the hashes again, for everything needed to do so lies in the folder: who must rule that out keeps the hash of
 `evaluation.json` elsewhere, such as in a commit or a preregistration.
@@ -56,7 +56,7 @@ def write_seals(folder: Path) -> str:
 
 
 def renew_seal(folder: Path, name: str) -> str:
-    """Seal one file that was written anew by right; returns the new hash of `seals.json`."""
+    """Seal one file that was legitimately rewritten; returns the new hash of `seals.json`."""
     return _write({**_read(folder), name: _seal(folder / name)}, folder)
 
 

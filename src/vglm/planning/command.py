@@ -50,10 +50,9 @@ def _take_settings_anywhere(parser: argparse.ArgumentParser) -> None:
 def _plan(parsed: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from vglm.config import allow_targets, quiet_libraries
+    from vglm.config import quiet_libraries
 
     quiet_libraries()
-    allow_targets(*parsed.allow_target)
     from vglm.planning.machine import read_gpu, this_machine
     from vglm.planning.measurement import measure
     from vglm.planning.page import WIDTH, print_comparison, print_plan, print_suggestions

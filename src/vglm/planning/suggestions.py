@@ -16,7 +16,7 @@ Planner = Callable[[tuple[str, ...]], Plan]
 """Plans the same recipe with more overrides."""
 
 _ENOUGH = 2
-"""So many changes that fit are shown; more are not looked for."""
+"""Number of changes that fit which are shown; the search ends there."""
 _PLAIN = ("adamw_torch", "adamw_torch_fused")
 _WORTH = 0.02
 """The share of all memory from which an optimizer's states are worth a change."""

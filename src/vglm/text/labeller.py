@@ -264,7 +264,7 @@ def _label(report: str) -> Mapping[str, Certainty]:
 
 
 def _plain(sentence: str) -> str:
-    """A sentence with what sounds like a denial, and is none, in plain words; items that open anew behind a comma."""
+    """A sentence with what sounds like a denial, and is none, in plain words; items that open again behind a comma."""
     sentence = _NOT_GONE.sub(lambda match: match["english"] or match["chinese"], sentence)
     sentence = _SAME.sub(" unchanged 如前", _NO_DENIAL.sub(" ", sentence))
     sentence = _NOT_EXCLUDED.sub(lambda match: "可能" if "\u4e00" <= match[0][-1] <= "\u9fff" else "possible", sentence)
@@ -283,9 +283,9 @@ def _read_clause(clause: str) -> Iterator[tuple[str, Certainty]]:
         is_denied = _denied(item, carried)
 
 
-def _continues(items: list[str], place: int) -> bool:
+def _continues(items: list[str], index: int) -> bool:
     """Whether an item is part of the list that the item before it began."""
-    item = items[place]
+    item = items[index]
     if _CHINESE_LIST.match(item) or _is_bare(item):
         return True
     if re.search("[\u4e00-\u9fff]", item):
@@ -301,12 +301,12 @@ def _continues(items: list[str], place: int) -> bool:
     head = _VERB.split(item)[0]
     if re.search(r"\b(?:or|nor)\b", head):
         return True
-    return not _VERB.search(item) and place + 1 < len(items) and _opens_list(items, place + 1)
+    return not _VERB.search(item) and index + 1 < len(items) and _opens_list(items, index + 1)
 
 
-def _opens_list(items: list[str], place: int) -> bool:
+def _opens_list(items: list[str], index: int) -> bool:
     """Whether an item, or one that a list leads to, ends it with "or" or "and"."""
-    return _ENGLISH_LIST.match(items[place]) is not None or _continues(items, place)
+    return _ENGLISH_LIST.match(items[index]) is not None or _continues(items, index)
 
 
 def _is_bare(item: str) -> bool:

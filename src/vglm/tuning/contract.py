@@ -42,7 +42,7 @@ With equal tensors and equal inputs there is none at all. Where a method is save
 1.3 in bfloat16 and float16 for a change in the last place of all image features."""
 
 SHARE_OF_EFFECT = 0.25
-"""No more than this part of what the adapter itself does to the logits may be lost, however coarse the format."""
+"""Largest share of the adapter's own effect on the logits that may be lost, however coarse the format."""
 
 TOO_SMALL = 1e-3
 """|dW|/|W| of the tuned components as a whole below which answers hardly change."""

@@ -11,7 +11,6 @@ numbers, 49 KB in half precision; projected they would be 32 x 4096. The project
 import gc
 import logging
 from collections.abc import Iterable, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from vglm.model.configuration import VisualGlmConfig
 from vglm.model.identity import hash_parts, is_adapted, is_from_checkpoint
 from vglm.model.modeling import ENCODER_PARTS, VisualGlmModel
 from vglm.model.processing import VisualGlmProcessor
+from vglm.runs import installed_version
 
 _DROPOUTS = ("attention_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob")
 _LIBRARIES = ("visualglm-workbench", "torch", "transformers", "pillow", "numpy")
@@ -178,7 +178,7 @@ def describe_encoder(model: Any, processor: Any, device: torch.device) -> dict[s
         "vision": _settings(core.vision_model.config),
         "qformer": _settings(core.qformer.config),
         "processor": processor.image_processor.to_dict(),
-        "versions": {name: _version(name) for name in _LIBRARIES},
+        "versions": {name: installed_version(name) for name in _LIBRARIES},
         "code_sha256": {
             Path(file).name: file_sha256(Path(file)) for file in (modeling.__file__, image_processing.__file__)
         },
@@ -204,10 +204,3 @@ def _drops_out(core: VisualGlmModel) -> bool:
 def _settings(config: Any) -> dict[str, Any]:
     settings = {key: value for key, value in config.to_dict().items() if key not in _WITHOUT_EFFECT}
     return settings | {"attention": config._attn_implementation}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
-        return None

@@ -220,7 +220,7 @@ def attach(model: VisualGlmForConditionalGeneration, method: Method) -> Tuned:
             name
             for name, parameter in tuned.named_parameters()
             if id(parameter) not in base_ids
-            and ".base_layer." not in name  # DoRA makes an int8 weight anew
+            and ".base_layer." not in name  # DoRA recreates an int8 weight
             and ".ranknum." not in name  # AdaLoRA's counters
         }
         declared = {name for name in declared if not belongs_to(name, *frozen)}

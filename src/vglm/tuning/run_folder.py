@@ -21,7 +21,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -30,7 +29,7 @@ from vglm.data.splits import Splits
 from vglm.errors import ConfigError, WorkbenchError, brief, typed
 from vglm.files import explained, is_write_failure, locked, read_json, sweep_inside, write_json, write_text
 from vglm.processes import Processes
-from vglm.runs import CONFIG_FILE, RECORD_VERSION, RESULTS, UNVERIFIED
+from vglm.runs import CONFIG_FILE, RECORD_VERSION, RESULTS, UNVERIFIED, installed_version
 from vglm.tuning.stopping import stopping_at_once
 
 _PACKAGES = (
@@ -184,7 +183,7 @@ def describe_run(*, seed: int, recipe: str, base_weights: str, splits: Splits) -
         "seed": seed,
         "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "command": sys.argv,
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "versions": {"python": platform.python_version()} | {name: installed_version(name) for name in _PACKAGES},
         "base_weights_xxh3": base_weights,
         "data": describe_data(splits),
     }
@@ -218,13 +217,6 @@ def describe_data(splits: Splits) -> dict[str, Any]:
         else None,
         "trained_on_test": len(splits.trained_on_test()) if is_hashed else None,
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
-        return None
 
 
 def _is_complete(checkpoint: Path) -> bool:

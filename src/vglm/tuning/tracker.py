@@ -53,7 +53,7 @@ class Tracker:
 
 
 def _close_wandb() -> None:
-    """End the run of Weights & Biases, so that the next one of this process reads the environment anew."""
+    """End the run of Weights & Biases, so that the next one of this process reads the environment again."""
     import wandb
 
     try:

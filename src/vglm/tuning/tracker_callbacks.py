@@ -79,7 +79,7 @@ class TrackedScores(TrainerCallback):
         self.last = -1
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **options: Any) -> None:
-        """Pass on what was scored of the model before training; not anew what a resumed run has."""
+        """Pass on what was scored of the model before training; what a resumed run passed on already is left out."""
         self._pass(args, state, control, options)
 
     def on_save(self, args: Any, state: Any, control: Any, **options: Any) -> None:

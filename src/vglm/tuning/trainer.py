@@ -159,7 +159,7 @@ class WorkbenchTrainer(Trainer):
         last step is loaded and nothing more.
 
         Args:
-            resume_from_checkpoint: As found by `newest_checkpoint`; None begins anew.
+            resume_from_checkpoint: As found by `newest_checkpoint`; None begins again.
             arguments: See `Trainer.train`.
             options: See `Trainer.train`.
 
@@ -618,7 +618,7 @@ class _LogFile(TrainerCallback):
 
 
 def _step_of(line: str) -> float:
-    """The step of a log line; infinity for what a resumed run writes anew: half a line, or the summary at the end."""
+    """The step of a log line; infinity for what a resumed run writes again: half a line, or the summary at the end."""
     try:
         entry = json.loads(line)
         return float("inf") if "train_runtime" in entry else float(entry["step"])

@@ -40,7 +40,12 @@ from vglm.text.prompt import Language
 from vglm.worlds.command import write_set
 from vglm.worlds.lightcurves import SHARES, Star, sample_star
 
-_ASKED: tuple[tuple[Question, Language], ...] = (("type", "zh"), ("type", "en"), ("period", "zh"), ("amplitude", "en"))
+_QUESTIONS: tuple[tuple[Question, Language], ...] = (
+    ("type", "zh"),
+    ("type", "en"),
+    ("period", "zh"),
+    ("amplitude", "en"),
+)
 """What even stars are asked; of odd ones the period is asked in English and the amplitude in Chinese."""
 
 
@@ -85,12 +90,12 @@ class StarDialogues(SampleSequence):
         self._known: dict[int, tuple[bytes, dict[str, str | float]]] = {}
 
     def __len__(self) -> int:
-        return self.stars * len(_ASKED)
+        return self.stars * len(_QUESTIONS)
 
     def sample(self, index: int) -> Sample:
         """See `SampleSequence`."""
-        number, turn = divmod(index, len(_ASKED))
-        question, language = _ASKED[turn]
+        number, turn = divmod(index, len(_QUESTIONS))
+        question, language = _QUESTIONS[turn]
         if question != "type" and number % 2 == 1:
             language = "en" if language == "zh" else "zh"
         pixels, facts = self._facts(number)

@@ -43,7 +43,7 @@ PICTURE = np.dtype(
 
 _CHUNK = 16
 _SERIAL_UP_TO = 100
-"""So few pictures are decoded sooner than processes are started."""
+"""Number of pictures that are decoded sooner than processes are started."""
 
 
 def decode_pictures(
@@ -116,13 +116,13 @@ def _run(job: _Job) -> _Result:
     chunk, samples = job
     records = np.zeros(len(samples), PICTURE)
     faults: dict[int, str] = {}
-    for place, (index, sample) in enumerate(zip(chunk, samples, strict=True)):
+    for number, (index, sample) in enumerate(zip(chunk, samples, strict=True)):
         try:
-            records[place] = look_at(sample)
+            records[number] = look_at(sample)
         except DataError as error:
             faults[index] = str(error)
             is_missing = isinstance(sample.image, Path) and not os.path.exists(sample.image)
-            records[place]["status"] = MISSING if is_missing else BROKEN
+            records[number]["status"] = MISSING if is_missing else BROKEN
     return chunk, records, faults
 
 

@@ -30,7 +30,7 @@ from vglm.text.messages import in_language, terminal_language
 from vglm.text.prompt import Language
 
 THUMBNAILS = 240
-"""So many pictures at most are on the page of thumbnails, spread evenly over the data set."""
+"""Maximum number of pictures on the page of thumbnails, spread evenly over the data set."""
 
 _THUMBNAIL_SIDE = 144
 _EXAMPLE_WIDTH = 230
@@ -166,9 +166,9 @@ def _thumbnails(diagnosis: Diagnosis) -> tuple[list[dict[str, str]], int]:
     can_show = np.flatnonzero(survey.pictures["status"] == READABLE)
     if not survey.was_decoded:
         can_show = np.arange(len(survey.images))
-    places = np.unique(np.linspace(0, max(0, len(can_show) - 1), min(THUMBNAILS, len(can_show))).round().astype(int))
+    indices = np.unique(np.linspace(0, max(0, len(can_show) - 1), min(THUMBNAILS, len(can_show))).round().astype(int))
     shown = []
-    for picture in tqdm(can_show[places], desc=progress_title("thumbnails"), unit="image", delay=2):
+    for picture in tqdm(can_show[indices], desc=progress_title("thumbnails"), unit="image", delay=2):
         sample = survey.sample_of_picture(int(picture))
         uri = _thumbnail(sample)
         if uri is not None:

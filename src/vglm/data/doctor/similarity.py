@@ -138,12 +138,12 @@ def _candidates(bands: NDArray[np.uint16]) -> Iterator[tuple[NDArray[np.intp], N
         # Pairs at one distance in this order are taken together, as long as they lie in the same crowd.
         end_of = np.repeat(starts + sizes, sizes)
         reach_of = np.repeat(np.where(sizes <= _CROWD, sizes, _CROWD // 2), sizes)
-        places = np.arange(len(order))
+        indices = np.arange(len(order))
         for step in range(1, _CROWD):
-            places = places[(places + step < end_of[places]) & (step <= reach_of[places])]
-            if not len(places):
+            indices = indices[(indices + step < end_of[indices]) & (step <= reach_of[indices])]
+            if not len(indices):
                 break
-            yield order[places], order[places + step]
+            yield order[indices], order[indices + step]
 
 
 def _compare(

@@ -94,13 +94,14 @@ def read(
 
 def _places(path: Path) -> list[tuple[str | None, Path]]:
     """The classes' folders, each with its split if it lies below one."""
-    folders = _folders(path)
+    folders = subfolders(path)
     if folders and all(split_name(folder.name) for folder in folders):
-        return [(split_name(above.name), folder) for above in folders for folder in _folders(above)]
+        return [(split_name(above.name), folder) for above in folders for folder in subfolders(above)]
     return [(None, folder) for folder in folders]
 
 
-def _folders(path: Path) -> list[Path]:
+def subfolders(path: Path) -> list[Path]:
+    """The folders in a folder by name, without hidden ones."""
     with os.scandir(path) as entries:
         names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     return [path / name for name in sorted(names)]

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vglm.data.problems import BadRow
+from vglm.data.readers.class_folders import subfolders
 from vglm.data.readers.rows import IMAGE_SUFFIXES, ImageFolders, RowCheck, language_of, quote
 from vglm.data.sample import Sample, Turn
 from vglm.errors import DataError
@@ -40,7 +41,7 @@ def recognises(path: Path) -> bool:
     try:
         if not path.is_dir():
             return False
-        for folder in [*_folders(path)[:_LOOKED_AT], path]:
+        for folder in [*subfolders(path)[:_LOOKED_AT], path]:
             if files := _question_files(folder):
                 with files[0].open("rb") as file:
                     head = file.read(_HEAD_BYTES).decode("utf-8-sig", errors="replace")
@@ -107,13 +108,9 @@ def _categories(path: Path) -> list[Path]:
     """The folders with questions: those below the path, or else the path itself."""
     if not path.is_dir():
         return []
-    return [folder for folder in _folders(path) if _question_files(folder)] or ([path] if _question_files(path) else [])
-
-
-def _folders(path: Path) -> list[Path]:
-    with os.scandir(path) as entries:
-        names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
-    return [path / name for name in sorted(names)]
+    return [folder for folder in subfolders(path) if _question_files(folder)] or (
+        [path] if _question_files(path) else []
+    )
 
 
 def _question_files(folder: Path) -> list[Path]:

@@ -186,7 +186,7 @@ class RowCheck:
         for name in names:
             if (path := folders.existing(name)) is not None:
                 return path
-        inside = [each for each in map(folders.inside, names) if each is not None]
+        inside = [path for path in map(folders.inside, names) if path is not None]
         if (reason := explain(names[0])) is not None:
             self.fail("the name of an image file", ", ".join(filter(None, (quote(names[0]), reason[0]))), reason[1])
             return None

@@ -123,7 +123,7 @@ def blank_images(samples: Sequence[Sample]) -> list[Sample]:
 def shuffle_images(samples: Sequence[Sample], seed: int) -> list[Sample]:
     """Give every question about an image the image of another sample, one with other content.
 
-    The images are dealt out anew among the same questions, so each is used as often as before. Samples without an image
+    The images are permuted among the same questions, so each is used as often as before. Samples without an image
     stay as they are, and so do those whose image cannot be opened. With equal images lying side by side, a shift by the
     size of the largest such group meets no equal one.
 
@@ -153,8 +153,8 @@ def shuffle_images(samples: Sequence[Sample], seed: int) -> list[Sample]:
     random.Random(seed).shuffle(groups)
     dealt = [index for group in groups for index in group]
     shuffled = list(samples)
-    for place, index in enumerate(dealt):
-        shuffled[index] = _with_image_of(samples[index], samples[dealt[(place + largest) % count]])
+    for position, index in enumerate(dealt):
+        shuffled[index] = _with_image_of(samples[index], samples[dealt[(position + largest) % count]])
     return shuffled
 
 

@@ -44,7 +44,7 @@ def draw_examples(train: Sequence[Sample], count: int, seed: int) -> list[Sample
     """
     if not isinstance(count, int) or isinstance(count, bool) or count < 0:
         raise ConfigError(f"shots_in_context must be a positive integer, or 0 for none, got {count!r}.")
-    return [train[place] for place in random.Random(seed).sample(range(len(train)), min(len(train), count))]
+    return [train[index] for index in random.Random(seed).sample(range(len(train)), min(len(train), count))]
 
 
 def put_in_context(
@@ -137,11 +137,11 @@ def nearest_answers(
     features = vision_features(model, processor, train, batch_size=batch_size, title="training images")
     if not features or not len(test):
         return []
-    places = sorted(features)
-    table = torch.stack([features[place] for place in places])
+    indices = sorted(features)
+    table = torch.stack([features[index] for index in indices])
     by_question: dict[str, list[int]] = {}
-    for row, place in enumerate(places):
-        by_question.setdefault(normalise(train[place].question), []).append(row)
+    for row, number in enumerate(indices):
+        by_question.setdefault(normalise(train[number].question), []).append(row)
     test_features = vision_features(model, processor, test, batch_size=batch_size, title="test images")
     majority = majority_answer(train)
     answers = []
@@ -149,9 +149,9 @@ def nearest_answers(
         if index not in test_features:
             answers.append(majority(unanswered(sample, "test")))
             continue
-        rows = by_question.get(normalise(sample.question)) or list(range(len(places)))
+        rows = by_question.get(normalise(sample.question)) or list(range(len(indices)))
         nearest = rows[int((table[rows] @ test_features[index]).argmax())]
-        answers.append(label_of(train[places[nearest]]))
+        answers.append(label_of(train[indices[nearest]]))
     return answers
 
 
@@ -206,6 +206,6 @@ def _open(sample: Sample) -> Image.Image:
 
 
 def _identity(sample: Sample) -> object:
-    """Tells files apart without opening them, and images in memory, which may be made anew each time, by content."""
+    """Tells files apart without opening them, and images in memory, which may be made again each time, by content."""
     image = sample.image
     return (image.size, sha256(image.tobytes()).digest()) if isinstance(image, Image.Image) else image

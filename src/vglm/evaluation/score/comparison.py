@@ -16,7 +16,7 @@ apart. `as_dict` is what `metrics.json` holds, see `vglm.evaluation.score.schema
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -76,6 +76,7 @@ from vglm.evaluation.score.statistics import (
     holm,
     non_inferiority,
 )
+from vglm.evaluation.score.statistics.basics import finite
 from vglm.runs import EVALUATION_FILE
 from vglm.text.normalisation import normalise
 
@@ -166,6 +167,11 @@ class Summary:
         return tuple(sorted({pair.candidate.draw for pair in self.pairs}))
 
     @property
+    def first_draw(self) -> list[Pair]:
+        """The pairs of the first draw: one of each sample, where counts need independent answers."""
+        return [pair for pair in self.pairs if pair.candidate.draw == self.draws[0]]
+
+    @property
     def errors(self) -> int:
         """Samples without an answer in one of the arms."""
         return len({pair.sample for pair in self.all_pairs if pair.has_error})
@@ -212,7 +218,7 @@ class Summary:
     @cached_property
     def forgetting(self) -> GrossForgetting:
         """How many samples' answers were right and are wrong, and the reverse; of several draws the first."""
-        pairs = [pair for pair in self.pairs if pair.candidate.draw == self.draws[0]]
+        pairs = self.first_draw
         before, after = zip(*(pair.right for pair in pairs), strict=True)
         return gross_forgetting(before, after, groups=[(pair.candidate.split, pair.candidate.group) for pair in pairs])
 
@@ -373,8 +379,7 @@ class Comparison:
     @cached_property
     def arm_intervals(self) -> dict[str, Interval]:
         """Arm -> the interval of its own score by the primary metric on the main split."""
-        metric, pairs = self.verdict.metric, self.splits[self.main].pairs
-        arms = {self.baseline: [pair.baseline for pair in pairs], self.candidate: [pair.candidate for pair in pairs]}
+        metric, arms = self.verdict.metric, self._by_arm(self.splits[self.main].pairs)
         return {label: measure(metric, records).interval for label, records in arms.items()}
 
     @cached_property
@@ -432,9 +437,11 @@ class Comparison:
     @property
     def _arms(self) -> dict[str, list[Prediction]]:
         """Arm -> its records of the main split; of several draws the first, for counts need independent answers."""
-        part = self.splits[self.main]
-        pairs = [pair for pair in part.pairs if pair.candidate.draw == part.draws[0]]
-        return {self.baseline: [pair.baseline for pair in pairs], self.candidate: [pair.candidate for pair in pairs]}
+        return self._by_arm(self.splits[self.main].first_draw)
+
+    def _by_arm(self, pairs: Iterable[Pair]) -> dict[str, list[Prediction]]:
+        baseline, candidate = zip(*((pair.baseline, pair.candidate) for pair in pairs), strict=True)
+        return {self.baseline: list(baseline), self.candidate: list(candidate)}
 
     @cached_property
     def calibration(self) -> dict[str, dict[str, Any]]:
@@ -454,16 +461,15 @@ class Comparison:
         metric, labels = part.primary_metric, (self.baseline, self.candidate)
         scores: dict[str, list[float]] = {label: [] for label in labels}
         for draw in part.draws:
-            pairs = [pair for pair in part.pairs if pair.candidate.draw == draw]
-            scores[self.baseline].append(metric.score([pair.baseline for pair in pairs]))
-            scores[self.candidate].append(metric.score([pair.candidate for pair in pairs]))
-        finite = {label: [value for value in values if math.isfinite(value)] for label, values in scores.items()}
+            for label, records in self._by_arm(pair for pair in part.pairs if pair.candidate.draw == draw).items():
+                scores[label].append(metric.score(records))
+        defined = {label: [value for value in values if math.isfinite(value)] for label, values in scores.items()}
         return {
             "n": len(part.draws),
             "metric": metric.name,
-            "scores": {name: [score if math.isfinite(score) else None for score in scores[name]] for name in labels},
-            "mean": {name: fmean(values) if values else None for name, values in finite.items()},
-            "sd": {name: stdev(values) if len(values) > 1 else None for name, values in finite.items()},
+            "scores": {name: [finite(score) for score in scores[name]] for name in labels},
+            "mean": {name: fmean(values) if values else None for name, values in defined.items()},
+            "sd": {name: stdev(values) if len(values) > 1 else None for name, values in defined.items()},
         }
 
     @property
@@ -521,9 +527,7 @@ class Comparison:
         computed = (metric for metric in summary.metrics if metric.name not in summary.not_computed)
         if not any(metric.kind == "findings" for metric in computed):
             return {}
-        pairs = [pair for pair in summary.pairs if pair.candidate.draw == summary.draws[0]]
-        arms = {self.baseline: [pair.baseline for pair in pairs], self.candidate: [pair.candidate for pair in pairs]}
-        return {arm: finding_table(records) for arm, records in arms.items()}
+        return {arm: finding_table(records) for arm, records in self._by_arm(summary.first_draw).items()}
 
     def _set(self, summary: Summary) -> SetScores:
         """Counts and scores of one row of the tables."""
@@ -592,13 +596,9 @@ def _worse(worse: WorseSlice) -> WorseSliceScores:
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
     """JSON-able: what is not finite becomes None."""
     return {
-        name: [_none(part) for part in value] if isinstance(value, tuple) else _none(value)
+        name: [finite(part) for part in value] if isinstance(value, tuple) else finite(value)
         for name, value in values.items()
     }
-
-
-def _none(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _facts(metric: Metric) -> MetricFacts:

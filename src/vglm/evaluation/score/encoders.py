@@ -247,7 +247,7 @@ class Chexbert:
                 first = self.bert(**inputs).last_hidden_state[:, 0]
                 classes = torch.stack([head(first).argmax(dim=-1) for head in self.heads], dim=1).tolist()
                 for text, row in zip(batch, classes, strict=True):
-                    certainties = {name: _CLASSES[place] for name, place in zip(HEADS, row, strict=True)}
+                    certainties = {name: _CLASSES[number] for name, number in zip(HEADS, row, strict=True)}
                     labels[text] = {name: value for name, value in certainties.items() if value is not None}
                 progress.update(len(batch))
         return [dict(labels[text]) for text in texts]

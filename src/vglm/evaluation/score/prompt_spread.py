@@ -88,15 +88,15 @@ def read_prompt_spread(folder: Path, evaluation: Evaluation, comparison: Compari
     for control in evaluation.controls:
         if (match := _LABEL.fullmatch(control.label)) is None:
             continue
-        arm, place = match["arm"] or comparison.candidate, int(match["place"])
+        arm, number = match["arm"] or comparison.candidate, int(match["place"])
         if arm in arms:
-            templates[place] = _template(control.meaning)
-            answers.setdefault(arm, {})[place] = read_predictions(predictions_file(folder, control.label))
+            templates[number] = _template(control.meaning)
+            answers.setdefault(arm, {})[number] = read_predictions(predictions_file(folder, control.label))
     spreads = {
-        arm: _spread(arms[arm], [own[place] for place in sorted(own)], part.primary_metric, part.decisive, arm)
+        arm: _spread(arms[arm], [own[number] for number in sorted(own)], part.primary_metric, part.decisive, arm)
         for arm, own in answers.items()
     }
-    wordings = ("{question}", *(templates[place] for place in sorted(templates)))
+    wordings = ("{question}", *(templates[number] for number in sorted(templates)))
     if any(len(spread.scores) != len(wordings) for spread in spreads.values()):
         raise DataError(f"{folder} is damaged: an arm lacks answers to some wordings. Evaluate again.")
     return PromptSpread(wordings, part.primary_metric, spreads) if spreads else None

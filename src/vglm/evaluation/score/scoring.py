@@ -64,7 +64,7 @@ def score_folder(folder: Path, settings: MetricSettings | None = None) -> Compar
 
 
 def refresh(folder: Path, report: Report) -> Comparison:
-    """Score the stored answers again by the same metrics, and make the report anew; both appear together.
+    """Score the stored answers again by the same metrics, and rewrite the report; both appear together.
 
     Args:
         folder: The evaluation folder.
@@ -158,7 +158,7 @@ def rescore(
         The comparison by these metrics.
 
     Raises:
-        ConfigError: A setting is not one of the metrics', or has to be named anew, or as `score_arms`.
+        ConfigError: A setting is not one of the metrics', or has to be named again, or as `score_arms`.
         CheckpointError: As `score_arms`.
         DataError: As `score_arms`, or the folder holds no evaluation, or another process is scoring it.
     """

@@ -426,8 +426,8 @@ class _Scores:
 
 def _position(comparison: Comparison) -> Any:
     """The order of another comparison's samples, for those of folds come in another."""
-    places = {pair.candidate.key: index for index, pair in enumerate(comparison.splits["test"].pairs)}
-    return lambda record: places[record.key]
+    indices = {pair.candidate.key: index for index, pair in enumerate(comparison.splits["test"].pairs)}
+    return lambda record: indices[record.key]
 
 
 def _scores(comparison: Comparison, metric: Metric) -> tuple[float, float]:
@@ -676,7 +676,7 @@ def _print_table(console: Console, header: list[str], cells: list[list[str]]) ->
     least[0] = min(least[0], 16)  # the name of a method may be broken, a figure may not
     widths = [max(map(len, column)) for column in columns]
     while sum(widths) + len(widths) > console.width and widths != least:
-        widest = max(range(len(widths)), key=lambda place: widths[place] - least[place])
+        widest = max(range(len(widths)), key=lambda index: widths[index] - least[index])
         widths[widest] -= 1
     for index, (name, width) in enumerate(zip(header, widths, strict=True)):
         table.add_column(name, justify="right" if index else "left", overflow="fold", width=width)

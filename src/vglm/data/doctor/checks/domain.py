@@ -23,9 +23,9 @@ from vglm.text.labeller import label_report
 from vglm.text.messages import Text
 
 LOOKED_AT = 200
-"""So many headers, or light curves, are read at most, spread evenly over the data set."""
+"""Maximum number of headers, or light curves, that are read, spread evenly over the data set."""
 REPORTS = 2000
-"""So many reports are labelled at most, spread evenly over the data set."""
+"""Maximum number of reports that are labelled, spread evenly over the data set."""
 
 _PICTURE_NAME = re.compile(r"[^\s'\"<>|]+\.(?:png|jpe?g|bmp|tiff?|webp)", re.IGNORECASE)
 _CERTAINTIES = ("positive", "uncertain", "negative")
@@ -176,7 +176,7 @@ def _curves(survey: Survey) -> Iterator[tuple[int, float, float]]:
 
 
 def _spread(count: int, most: int = LOOKED_AT) -> Iterable[int]:
-    return range(count) if count <= most else (place * count // most for place in range(most))
+    return range(count) if count <= most else (index * count // most for index in range(most))
 
 
 def _dicom_named(text: str, folders: Sequence[Path]) -> Path | None:

@@ -18,7 +18,7 @@ from vglm.data.readers import lightcurves
 from vglm.text.messages import Text
 
 _LOOKED_AT = 1000
-"""So many rows are asked at most where their groups stand."""
+"""Maximum number of rows whose groups are looked up."""
 
 
 def groups(survey: Survey) -> Iterator[Finding]:

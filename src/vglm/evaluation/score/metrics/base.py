@@ -179,12 +179,12 @@ def join_draws(rows: Rows, records: Sequence[Prediction]) -> tuple[Rows, list[Pr
     """
     if all(record.draw == 0 for record in records):
         return rows, list(records)
-    places: dict[tuple[str, str], int] = {}
-    index = np.array([places.setdefault((record.split, record.id), len(places)) for record in records])
-    joined = np.zeros((len(places), *rows.shape[1:]))
+    indices: dict[tuple[str, str], int] = {}
+    index = np.array([indices.setdefault((record.split, record.id), len(indices)) for record in records])
+    joined = np.zeros((len(indices), *rows.shape[1:]))
     np.add.at(joined, index, rows)
     firsts, draws = np.unique(index, return_index=True, return_counts=True)[1:]
-    return (joined.T / draws).T, [records[place] for place in firsts]
+    return (joined.T / draws).T, [records[index] for index in firsts]
 
 
 def compare_arms(metric: Metric, baseline: Sequence[Prediction], candidate: Sequence[Prediction]) -> PairedComparison:

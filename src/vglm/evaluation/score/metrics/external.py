@@ -324,8 +324,8 @@ def write_store(store: Store, arms: Mapping[str, Sequence[Prediction]], folder: 
             key = key_of(record)
             numbers = {name: row[key] for name, row in store.rows.items() if key in row}
             if numbers:
-                place = {"split": record.split, "id": record.id, "draw": record.draw, "key": key}
-                lines.append(json.dumps(place | numbers, ensure_ascii=False) + "\n")
+                entry = {"split": record.split, "id": record.id, "draw": record.draw, "key": key}
+                lines.append(json.dumps(entry | numbers, ensure_ascii=False) + "\n")
         write_text(inside(folder, arm, SCORES_FILE), "".join(lines), error=DataError)
     described = [asdict(metric) for metric in store.metrics.values()]
     content = {"metrics": described, "sha256": scores_digest(described, folder)}

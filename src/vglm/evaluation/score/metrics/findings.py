@@ -108,9 +108,9 @@ def _read_references(records: Sequence[Prediction]) -> list[dict[str, Certainty]
 
 def _parts(sums: Rows, names: Sequence[str] = FINDINGS) -> tuple[Rows, Rows, Rows]:
     """(true, named, both) of some of the findings, each of shape (..., len(names))."""
-    places = [FINDINGS.index(name) for name in names]
+    columns = [FINDINGS.index(name) for name in names]
     true, named, both = np.split(sums, 3, axis=-1)
-    return true[..., places], named[..., places], both[..., places]
+    return true[..., columns], named[..., columns], both[..., columns]
 
 
 def micro_f1(sums: Rows, names: Sequence[str] = FINDINGS) -> Rows:

@@ -82,7 +82,7 @@ def import_scores(settings: ImportedMetric, arms: Mapping[str, Sequence[Predicti
     for arm, records in arms.items():
         by_key = {(record.split, record.id, record.draw): record for record in records}
         scores, problems = _read_scores(files[arm], arm if is_shared else None, settings.is_share, arms)
-        problems += [f"{_named(place)} is no answer of {arm}" for place in scores.keys() - by_key.keys()]
+        problems += [f"{_named(key)} is no answer of {arm}" for key in scores.keys() - by_key.keys()]
         splits = {split for split, _, _ in scores}
         for place, record in by_key.items():
             if record.split not in splits and splits:
@@ -102,8 +102,8 @@ def import_scores(settings: ImportedMetric, arms: Mapping[str, Sequence[Predicti
     return rows
 
 
-def _named(place: tuple[str, str, int]) -> str:
-    split, name, draw = place
+def _named(key: tuple[str, str, int]) -> str:
+    split, name, draw = key
     return f"{split} {name!r}" + (f" draw {draw}" if draw else "")
 
 
@@ -118,16 +118,16 @@ def _read_scores(
         if not line.strip():
             continue
         try:
-            place, owner, score = _parse_score(json.loads(line), is_share)
+            key, owner, score = _parse_score(json.loads(line), is_share)
         except (ValueError, OverflowError, RecursionError) as error:
             problems.append(f"line {number}: {brief(error)}")
             continue
         if arm is not None and owner not in arms:
             problems.append(f"line {number}: `arm` must be one of {', '.join(arms)}, found {owner!r}")
         elif arm is None or owner == arm:
-            if place in scores:
-                problems.append(f"line {number}: {_named(place)} appears twice")
-            scores[place] = score
+            if key in scores:
+                problems.append(f"line {number}: {_named(key)} appears twice")
+            scores[key] = score
     return scores, problems
 
 

@@ -113,12 +113,12 @@ def _parsed(
     The named label is `len(labels)` where none could be parsed.
     """
     names = collect_labels(records) if labels is None else tuple(labels)
-    places = {name: index for index, name in enumerate(names)}
+    indices = {name: index for index, name in enumerate(names)}
     pairs = np.full((len(records), 2), -1, dtype=np.int64)
     for row, record, true in zip(pairs, records, _read_references(records, labels, names), strict=True):
         if true:
             named = _read_answer(record, labels, names)
-            row[:] = places[_most_frequent(true)], len(names) if named is None else places[named]
+            row[:] = indices[_most_frequent(true)], len(names) if named is None else indices[named]
     return pairs, names
 
 
@@ -198,7 +198,7 @@ def _balanced_accuracy(sums: Rows) -> Rows:
 def _averaged(records: Sequence[Prediction], labels: Labels | None) -> list[str]:
     """The classes that balanced accuracy and macro-F1 are means over: those that occur in the references."""
     pairs, names = _parsed(records, labels)
-    return [names[place] for place in sorted(set(pairs[:, 0].tolist()) - {-1})]
+    return [names[index] for index in sorted(set(pairs[:, 0].tolist()) - {-1})]
 
 
 def _macro_f1(sums: Rows) -> Rows:

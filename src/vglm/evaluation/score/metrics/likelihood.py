@@ -136,8 +136,8 @@ def calibrate(confidences: ArrayLike, is_right: ArrayLike, *, bins: int = BINS) 
 
 def _bin_rows(chance: NDArray[np.float64], right: NDArray[np.float64], bins: int) -> Rows:
     """For each of B bins (is in it, confidence, right), additive, shape (n, 3 B)."""
-    place = np.clip(np.ceil(chance * bins).astype(int) - 1, 0, bins - 1)
-    inside = (place[:, None] == np.arange(bins)).astype(np.float64)
+    index = np.clip(np.ceil(chance * bins).astype(int) - 1, 0, bins - 1)
+    inside = (index[:, None] == np.arange(bins)).astype(np.float64)
     return np.concatenate([inside, inside * chance[:, None], inside * right[:, None]], axis=1)
 
 

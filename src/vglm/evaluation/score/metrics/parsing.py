@@ -166,7 +166,7 @@ def _named(text: str, labels: Sequence[str]) -> list[str]:
         if word and word.split()[-1] in flat:
             bare = _ARTICLE.sub("", word) if _ARTICLE.match(normalise(label).lower()) else word
             spans_of[label] = [match.span() for match in re.finditer(_in_any_number(bare, words.values()), flat)]
-    spans = {span for places in spans_of.values() for span in places}
+    spans = {span for own in spans_of.values() for span in own}
     hidden = {one for one in spans for two in spans if one != two and two[0] <= one[0] and one[1] <= two[1]}
     shown = {label: [start for start, end in value if (start, end) not in hidden] for label, value in spans_of.items()}
     named = [label for label, starts in shown.items() if not all(_is_denied(lower[:start]) for start in starts)]
@@ -244,10 +244,10 @@ def _read_letter(text: str, letters: Sequence[str]) -> str | None:
     for match in _CHOSEN.finditer(text):
         if is_echo and match[0].lower().startswith(("选项", "option")):
             continue
-        place = 1 if match[1] else 2
-        if match[place] in letters and not _is_word(text, match, place) and not _is_denied_letter(text, match, place):
-            chosen.append(match[place])
-            beside = _NEXT.match(text, match.end()), _LAST.search(text[: match.start(place)])
+        group = 1 if match[1] else 2
+        if match[group] in letters and not _is_word(text, match, group) and not _is_denied_letter(text, match, group):
+            chosen.append(match[group])
+            beside = _NEXT.match(text, match.end()), _LAST.search(text[: match.start(group)])
             chosen += [
                 match_beside[1]
                 for match_beside in beside
@@ -267,13 +267,13 @@ def _lone_letter(text: str, letters: Sequence[str]) -> str | None:
     return lone.pop() if len(lone) == 1 else None
 
 
-def _is_word(text: str, match: re.Match[str], place: int) -> bool:
-    is_after_article = re.search(r"(?i)\b(?:an?|the|type|class|option|choice|letter)\s+$", text[: match.start(place)])
-    return _WORD.match(text, match.end(place)) is not None and is_after_article is None
+def _is_word(text: str, match: re.Match[str], group: int) -> bool:
+    is_after_article = re.search(r"(?i)\b(?:an?|the|type|class|option|choice|letter)\s+$", text[: match.start(group)])
+    return _WORD.match(text, match.end(group)) is not None and is_after_article is None
 
 
-def _is_denied_letter(text: str, match: re.Match[str], place: int) -> bool:
-    return _is_denied(text[: match.start(place)].lower()) or _WRONG.match(text, match.end(place)) is not None
+def _is_denied_letter(text: str, match: re.Match[str], group: int) -> bool:
+    return _is_denied(text[: match.start(group)].lower()) or _WRONG.match(text, match.end(group)) is not None
 
 
 # --- yes and no -------------------------------------------------------------------------------------------------------

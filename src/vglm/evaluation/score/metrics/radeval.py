@@ -130,7 +130,7 @@ def _compute(scorer: str, records: Sequence[Prediction]) -> Rows:
     answered = [index for index, record in enumerate(records) if record.error is None and record.prediction.strip()]
     if not answered:
         return rows
-    texts = [records[place] for place in answered]
+    texts = [records[index] for index in answered]
     try:
         computed = _open(scorer)(refs=[text.reference for text in texts], hyps=[text.prediction for text in texts])
         scores = np.array([computed[number] for number in numbers], np.float64).T

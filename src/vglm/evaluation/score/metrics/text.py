@@ -102,7 +102,7 @@ def _has_words(text: str, words: str) -> bool:
 
 def as_words(text: str) -> str:
     """The pattern that finds a simplified text as whole words, whatever number of blanks is between them."""
-    before, after = (re.match(_LETTER, text[place]) is not None for place in (0, -1))
+    before, after = (re.match(_LETTER, text[index]) is not None for index in (0, -1))
     words = " +".join(map(re.escape, text.split()))
     return rf"{f'(?<!{_LETTER})' if before else ''}{words}{END_OF_WORD if after else ''}"
 
@@ -140,12 +140,12 @@ def common_length(first: Sequence[str], second: Sequence[str]) -> int:
 
     Source: Hyyrö 2004, "Bit-parallel LCS-length computation revisited".
     """
-    places: dict[str, int] = {}
+    indices: dict[str, int] = {}
     for index, token in enumerate(first):
-        places[token] = places.get(token, 0) | 1 << index
+        indices[token] = indices.get(token, 0) | 1 << index
     everything = row = (1 << len(first)) - 1
     for token in second:
-        matches = row & places.get(token, 0)
+        matches = row & indices.get(token, 0)
         row = (row + matches | row - matches) & everything
     return len(first) - row.bit_count()
 

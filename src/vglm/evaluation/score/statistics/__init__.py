@@ -10,7 +10,7 @@ bootstrap_interval([1, 1, 0, …], groups=["s1", "s1", "s2", …])   whole studi
 compare_paired(before, after, groups=studies)                  everything about one metric in two arms
 holm({"exact_match": 0.01, "rouge_l": 0.03})                   {"exact_match": 0.02, "rouge_l": 0.03}
 over_seeds([[1, 0, 1, …], [1, 1, 1, …], …])                    one row of scores per seed
-compare_seeds(lora, qlora, is_paired=True)                     two methods, seeds and samples both drawn anew
+compare_seeds(lora, qlora, is_paired=True)                     two methods, over new seeds and new samples
 non_inferiority(compare_paired(before, after), margin=0.05)    lost at most 5 points: shown, not shown or refuted
 gross_forgetting(before, after)                                forgot 20 of the 90 it knew, learned 20 of 90
 ```

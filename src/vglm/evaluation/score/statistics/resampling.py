@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from vglm.evaluation.score.statistics.basics import Statistic
 
 BLOCK = 2_000_000
-"""So many resampled clusters are held in memory at a time."""
+"""Number of resampled clusters in memory at a time."""
 MAX_KEPT = 40_000_000
-"""So many are kept, in 2 bytes each, for the next metric; more are drawn anew."""
+"""Number kept for the next metric, in 2 bytes each; more are drawn again."""
 
 
 def resample(clusters: NDArray[np.float64], statistic: Statistic, resamples: int, seed: int) -> NDArray[np.float64]:

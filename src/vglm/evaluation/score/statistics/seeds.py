@@ -25,7 +25,7 @@ class SeedSummary:
         scores: One score per seed.
         mean: Their mean.
         seed_interval: Of the score of another seed's training on average, on these very samples (Student's t).
-        interval: The same on other samples too: seeds and samples both drawn anew.
+        interval: The same on other samples too: for new seeds and new samples.
         seed_sd: Standard deviation between seeds that the choice of samples does not explain.
         sample_sd: Standard deviation between samples (or groups) that all seeds share: easy and hard ones.
         residual_sd: Standard deviation of what a seed does with one sample.
@@ -123,7 +123,7 @@ def compare_seeds(
     statistic: Statistic | None = None,
     confidence: float = 0.95,
 ) -> SeedDifference:
-    """Compare two methods, with seeds and samples both drawn anew.
+    """Compare two methods over new seeds and new samples.
 
     The squared half-width is that of Student's interval over the seeds (their differences where they are paired, else
     Welch's) plus that over the samples. What seed and sample do together is counted in both, so the interval is rather

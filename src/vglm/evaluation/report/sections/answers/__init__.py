@@ -23,9 +23,9 @@ from vglm.text.messages import Text
 
 say = section_texts(__file__)
 MAX_IMAGE_BYTES = 20_000_000
-"""So much of the images is in the page, those of wrong answers first, so that it opens in seconds."""
+"""Size of the images in the page, those of wrong answers first, so that it opens in seconds."""
 MAX_ROWS_BYTES = 5_000_000
-"""So much of the answers is in the page, wrong ones first; `ALL_ANSWERS` beside it then holds all of them."""
+"""Size of the answers in the page, wrong ones first; of more, `ALL_ANSWERS` beside it holds all."""
 ALL_ANSWERS = "answers.jsonl"
 LARGE_SHARE = 0.75
 """This share of it is for images as the folder keeps them; the rest is for small ones of `SMALL_SIDE_PX`."""

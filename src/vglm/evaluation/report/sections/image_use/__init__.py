@@ -9,6 +9,7 @@ from vglm.evaluation.report.section import Cell, Line, Scored, Table
 from vglm.evaluation.score.comparison import Comparison, judge_change, judge_gain
 from vglm.evaluation.score.image_use import GainChange, VisualGain
 from vglm.evaluation.score.metrics import Metric
+from vglm.evaluation.score.statistics import PairedComparison
 from vglm.text.messages import Text
 
 say = section_texts(__file__)
@@ -61,11 +62,10 @@ def _sentence(gain: VisualGain, metric: Metric) -> Text:
     )
 
 
-def _gain(gain: VisualGain, metric: Metric) -> list[Cell]:
-    """The gain, its interval and p-value; dashes where the metric shows nothing."""
-    if gain.is_at_floor(metric):
+def _figures(result: PairedComparison, metric: Metric, *, is_at_floor: bool) -> list[Cell]:
+    """The difference, its interval and p-value; dashes where an arm scores nothing with any image."""
+    if is_at_floor:
         return [say("cannot_be_told"), fmt.NONE, fmt.NONE]
-    result = gain.result
     return [fmt.number(result.difference, metric), fmt.ends(result, metric), fmt.p_value(result.p_value)]
 
 
@@ -94,20 +94,12 @@ def _changes(comparison: Comparison) -> Table:
             fmt.control(change.control),
             fmt.number(change.result.before, metric),
             fmt.number(change.result.after, metric),
-            *_change_cells(change, metric),
+            *_figures(change.result, metric, is_at_floor=bool(change.at_floor)),
             f"{change.result.n:,}",
         ]
         for change in comparison.gain_changes
     ]
     return Table(header, rows, styles=("", "", "", "strong"))
-
-
-def _change_cells(change: GainChange, metric: Metric) -> list[Cell]:
-    """The difference, its interval and p-value; dashes where an arm scores nothing with any image."""
-    if change.at_floor:
-        return [say("cannot_be_told"), fmt.NONE, fmt.NONE]
-    result = change.result
-    return [fmt.number(result.difference, metric), fmt.ends(result, metric), fmt.p_value(result.p_value)]
 
 
 def _table(gains: Sequence[VisualGain], metric: Metric) -> Table:
@@ -119,7 +111,7 @@ def _table(gains: Sequence[VisualGain], metric: Metric) -> Table:
             fmt.control(gain.control),
             fmt.value(gain.result.before, metric),
             fmt.value(gain.result.after, metric),
-            *_gain(gain, metric),
+            *_figures(gain.result, metric, is_at_floor=gain.is_at_floor(metric)),
             f"{gain.result.n:,}",
             f"{gain.result.groups:,}",
         ]

@@ -32,7 +32,7 @@ def lines(scored: Scored) -> list[Line]:
             "range_of",
             arm=fmt.arm(arm),
             low=fmt.value(min(arm_spread.scores), spread.metric),
-            high=_high(arm_spread, spread),
+            high=fmt.value(max(arm_spread.scores), spread.metric),
         )
         for arm, arm_spread in spread.arms.items()
     ]
@@ -74,10 +74,6 @@ def record(scored: Scored) -> Mapping[str, Any]:
 
 def _read(scored: Scored) -> PromptSpread | None:
     return read_prompt_spread(scored.folder, scored.evaluation, scored.comparison)
-
-
-def _high(arm_spread: ArmSpread, spread: PromptSpread) -> str:
-    return fmt.value(max(arm_spread.scores), spread.metric)
 
 
 def _changes(spread: PromptSpread) -> list[float]:
