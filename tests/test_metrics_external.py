@@ -38,7 +38,7 @@ from vglm.evaluation.score.metrics.external import (
 from vglm.evaluation.score.metrics.imported import ImportedMetric, import_scores
 from vglm.evaluation.score.scoring import STAMP, rescore, score_arms
 from vglm.evaluation.score.settings import MetricSettings
-from vglm.evaluation.seals import scores_digest
+from vglm.evaluation.seals import scores_digest, write_seals
 
 N = 12
 JUDGE = {"base_url": "http://127.0.0.1:9/v1", "model": "x"}
@@ -84,7 +84,7 @@ def evaluation(tmp_path: Path) -> Path:
     about = Evaluation(
         title="run", summary="A run.", purpose="tuning", baseline=Arm(label="before", meaning="b"),
         candidate=Arm(label="after", meaning="a"), facts={}, decoding={}, command="", versions={}, created="",
-        config="seed: 1\nmetrics:\n  names: [exact_match]\n",
+        config="seed: 1\nmetrics:\n  names: [exact_match]\n", sealed=write_seals(folder),
     )  # fmt: skip
     write_evaluation(about, folder)
     return folder
@@ -314,6 +314,7 @@ def test_scores_of_an_earlier_version_are_read(evaluation: Path) -> None:
     described = {"name": "m", "title": "M", "signature": "s", "rows": "m", "statistic": "mean", "is_share": False}
     older = {"metrics": [{**described, "is_better_higher": False, "unscored": None}]}
     (evaluation / "external.json").write_text(json.dumps(older), encoding="utf-8")
+    (evaluation / "seals.json").unlink()  # that version had none
     metric = read_store(evaluation).metrics["m"].bound({})
     assert (metric.higher_is_better, metric.is_share, metric.unit) == (False, False, "")
 

@@ -26,6 +26,7 @@ from vglm.evaluation.predictions import (
     write_evaluation,
     write_predictions,
 )
+from vglm.evaluation.seals import write_seals
 from vglm.files import resumable_folder
 
 RECORD = Prediction(
@@ -167,9 +168,10 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_the_description_survives_the_file(tmp_path: Path) -> None:
-    write_evaluation(EVALUATION, tmp_path)
-    assert read_evaluation(tmp_path) == EVALUATION
-    with_controls = replace(EVALUATION, controls=(Arm(label="after-blank", meaning="after, each image blank"),))
+    evaluation = replace(EVALUATION, sealed=write_seals(tmp_path))
+    write_evaluation(evaluation, tmp_path)
+    assert read_evaluation(tmp_path) == evaluation
+    with_controls = replace(evaluation, controls=(Arm(label="after-blank", meaning="after, each image blank"),))
     write_evaluation(with_controls, tmp_path)
     assert read_evaluation(tmp_path) == with_controls
     (tmp_path / "evaluation.json").write_text('{"title": "half"}', encoding="utf-8")

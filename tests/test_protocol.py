@@ -24,6 +24,7 @@ from vglm.evaluation.predictions import (
     write_predictions,
 )
 from vglm.evaluation.score.side_by_side import collect_protocol
+from vglm.evaluation.seals import write_seals
 
 # --- one command, many runs -------------------------------------------------------------------------------------------
 
@@ -119,7 +120,7 @@ def write_run(
     before, after = (Arm(label=label, meaning=label) for label in arms)
     described = Evaluation(
         title="t", summary="s", purpose="tuning", baseline=before, candidate=after, facts={}, decoding={}, command="c",
-        versions={}, config="", created="2026-01-01T00:00:00+00:00",
+        versions={}, config="", created="2026-01-01T00:00:00+00:00", sealed=write_seals(evaluation),
     )  # fmt: skip
     write_evaluation(described, evaluation)
 

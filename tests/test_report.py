@@ -35,6 +35,7 @@ from vglm.evaluation.report import print_summary, render
 from vglm.evaluation.report.formatting import SHARED
 from vglm.evaluation.report.sections import answers as answers_section
 from vglm.evaluation.score.scoring import read_comparison, rescore
+from vglm.evaluation.seals import write_seals
 from vglm.files import claimed
 from vglm.worlds.radiograph_studies import describe
 from vglm.worlds.radiographs import sample_chest
@@ -84,9 +85,9 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
         folder = tmp_path / "evaluation"
         (folder / "images").mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), "gold").save(folder / "images" / f"{'ab' * 32}.webp")
-        write_evaluation(evaluation, folder)
         write_predictions(before, folder / evaluation.baseline.label / "predictions.jsonl")
         write_predictions(after, folder / evaluation.candidate.label / "predictions.jsonl")
+        write_evaluation(replace(evaluation, sealed=write_seals(folder)), folder)
         return folder
 
     return make
@@ -316,7 +317,7 @@ def test_rendering_again_replaces_and_a_failure_leaves_the_old_report(make_folde
         render(folder)
     assert (folder / "report" / "index.html").read_text(encoding="utf-8") == first
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        ["after", "before", "evaluation.json", "images", "metrics.json", "report"]
+        ["after", "before", "evaluation.json", "images", "metrics.json", "report", "seals.json"]
     )
 
 
@@ -446,6 +447,7 @@ def test_a_gain_that_owes_nothing_to_the_image_and_a_rule_that_does_as_well_are_
     write_predictions(after, folder / "after-shuffled/predictions.jsonl")
     baselines = [{"name": "constant answer", "meaning": "", "scores": {"exact_match": 0.95}}]
     (folder / "baselines.json").write_text(json.dumps(baselines), encoding="utf-8")
+    write_evaluation(replace(EVALUATION, stamps=(), sealed=write_seals(folder)), folder)
     report = json.loads((render(folder).parent / "report.json").read_text(encoding="utf-8"))
     assert report["verdict"]["en"].endswith(
         "on 40 samples. It is not shown to come from the image. A simple rule scores higher: constant answer, 95.0%."
@@ -455,6 +457,7 @@ def test_a_gain_that_owes_nothing_to_the_image_and_a_rule_that_does_as_well_are_
     assert "A simple rule scores higher" in " ".join(output.getvalue().split())
     write_predictions(answers(4, 40), folder / "after-shuffled/predictions.jsonl")
     (folder / "baselines.json").unlink()
+    write_evaluation(replace(EVALUATION, stamps=(), sealed=write_seals(folder)), folder)
     report = json.loads((render(folder).parent / "report.json").read_text(encoding="utf-8"))
     assert report["verdict"]["en"].endswith("on 40 samples.")
 

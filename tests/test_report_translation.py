@@ -28,6 +28,7 @@ from vglm.evaluation.report.sections import SECTIONS
 from vglm.evaluation.score.baselines import collect_baselines
 from vglm.evaluation.score.metrics import select_metrics
 from vglm.evaluation.score.statistics import compare_paired
+from vglm.evaluation.seals import write_seals
 from vglm.runs import CheckpointScore, ForgettingRecord
 from vglm.text.messages import Texts
 from vglm.worlds.probe import probe_splits
@@ -75,6 +76,7 @@ def test_messages_stay_what_they_are_in_files(tmp_path: Path) -> None:
         stamps=(Stamp(text="LEAKED", detail=detail),),
         facts={"run": "outputs/1", "test data": Message("test_data", {"n": 3, "sha256": "ab"})},
         candidate=Arm(label="after", meaning=Message("meaning.adapter")),
+        sealed=write_seals(tmp_path),
     )
     write_evaluation(evaluation, tmp_path)
     assert read_evaluation(tmp_path) == evaluation
