@@ -400,10 +400,14 @@ def test_a_run_that_learned_without_its_image_is_told(blind_model: Path, tmp_pat
 
 
 def test_a_killed_evaluation_goes_on_where_it_was(
-    run_folder: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    run_folder: Path,
+    scenes: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    overrides = [f"run={run_folder}", "dataset=background_synthetic", "splits=[test]", "image_use=false"]
-    overrides += ["baselines=false", "max_new_tokens=2", "batch_size=8", "limit=24"]
+    overrides = [f"run={run_folder}", "dataset=background_synthetic", f"dataset.path={scenes}", "splits=[test]"]
+    overrides += ["image_use=false", "baselines=false", "max_new_tokens=2", "batch_size=8"]
     whole = run(*overrides, f"output_dir={tmp_path / 'whole'}")
     monkeypatch.setenv("VGLM_CACHE", str(tmp_path_factory.mktemp("cache")))  # without the answers kept just now
 
@@ -451,10 +455,10 @@ def count_lines(folder: Path) -> int:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, which is a full disk")
 def test_two_processes_share_the_samples_and_end_together(
-    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_folder: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    overrides = [f"run={run_folder}", "dataset=background_synthetic", "splits=[test]", "image_use=false"]
-    overrides += ["baselines=false", "max_new_tokens=2", "temperature=0.8", "repeats=2", "limit=24"]
+    overrides = [f"run={run_folder}", "dataset=background_synthetic", f"dataset.path={scenes}", "splits=[test]"]
+    overrides += ["image_use=false", "baselines=false", "max_new_tokens=2", "temperature=0.8", "repeats=2"]
     whole = run(*overrides, "batch_size=48", f"output_dir={tmp_path / 'whole'}")
     overrides += ["batch_size=7", f"output_dir={tmp_path / 'shared'}"]
 
