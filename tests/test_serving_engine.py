@@ -189,8 +189,9 @@ def test_what_cannot_be_asked_is_refused_at_once(engine: Engine) -> None:
         ({"max_length": 0}, "max_length must be a whole number above 0, got 0"),
         ({"max_new_tokens": True}, "max_new_tokens must be"),
         ({"seed": 2**64}, "seed must be a whole number of 64 bits"),
-        ({"stop": ("",)}, "stop must be at most 4 texts, none of them empty"),
+        ({"stop": ("",)}, "stop must be at most 4 texts of 1 to 500 characters"),
         ({"stop": "a"}, "stop must be"),
+        ({"stop": ("a" * 501,)}, "stop must be"),
         ({"repetition_penalty": 0}, "repetition_penalty must be a number above 0"),
         ({"bars_chinese": 1}, "bars_chinese must be true or false"),
     ],
@@ -223,9 +224,7 @@ def test_virtual_tokens_count_as_part_of_the_whole(engine: Engine) -> None:
     tokens = {name: len(engine.ask(question, adapter=name, sampling=how).wait().token_ids) for name in engine.names}
     virtual = {"p_tuning_v2": 16, "p_tuning": 32, "prompt_tuning": 32}
     assert tokens == {name: 32 + 5 - virtual.get(name, 0) for name in engine.names}
-    with pytest.raises(
-        ConfigError, match=r"takes \d+ tokens with its history and the adapter 32 before it"
-    ):
+    with pytest.raises(ConfigError, match=r"takes \d+ tokens with its history and the adapter 32 before it"):
         engine.ask(question, adapter="prompt_tuning", sampling=Sampling(max_length=length + 32))
 
 
