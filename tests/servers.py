@@ -14,6 +14,7 @@ from openai import OpenAI
 from PIL import Image
 
 from vglm.config import build, compose
+from vglm.serving import listening
 from vglm.serving.api import ApiSettings, make_app
 from vglm.serving.engine import Engine
 from vglm.tuning.methods import attach, save
@@ -24,7 +25,8 @@ class Server:
 
     def __init__(self, engine: Engine, settings: ApiSettings) -> None:
         self.engine = engine
-        config = uvicorn.Config(make_app(engine, settings), host="127.0.0.1", port=0, log_level="error")
+        app, protocol = make_app(engine, settings), listening.PatientProtocol
+        config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", http=protocol, ws="none")
         self.uvicorn = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.uvicorn.run)
         self.thread.start()

@@ -310,6 +310,7 @@ def test_device_map(reference: Path, native: Path, layout: str, device_map: Any)
         ({"quantization": "nf4", "quantization_parts": ["head"]}, "head is its word embeddings.*Leave out head"),
         ({"quantization": "nf4", "device_map": {"model": "cpu", "lm_head": "meta"}}, "over several devices needs the"),
         ({"device_map": "abacus"}, "device_map must be auto, a device"),
+        ({"device_map": "cuda:63"}, "this machine has no device .cuda:63.: .*Take auto or cpu"),
         ({"device_map": {"lm_head": "cpu"}}, "device_map gives no device for 'model"),
     ],
 )

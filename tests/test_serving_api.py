@@ -28,6 +28,7 @@ from programs import Program
 from tests.servers import Server, messages, moved_adapter, picture
 from vglm.errors import ConfigError, DataError
 from vglm.model.loading import load_pretrained
+from vglm.serving import listening
 from vglm.serving.api import ApiSettings
 from vglm.serving.engine import Engine, Question
 from vglm.serving.keys import add_key, is_known, read_keys
@@ -167,6 +168,8 @@ def test_neighbouring_messages_of_one_role_are_one_turn(server: Server) -> None:
             "2 pictures",
         ),
         ({"messages": messages("长" * 3000)}, "characters"),
+        ({"messages": messages("ﷺ" * 200)}, "3,600 characters"),  # as many as the tokenizer makes of them
+        ({"messages": messages("a") * 1001}, "2,002 messages and parts"),
         ({"messages": messages(" ")}, "empty"),
         ({"extra_body": {"best_of": 3}}, "best_of"),
     ],
@@ -334,6 +337,53 @@ def test_what_is_no_request_at_all_leaves_the_server_well(server: Server, conten
     assert server.http.get("/readyz").json() == {"status": "ready"}
 
 
+def test_a_head_that_does_not_come_or_does_not_end_closes_the_connection(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def left(content: bytes) -> bytes:
+        received = b""
+        with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.settimeout(60)
+            connection.sendall(content)
+            while piece := connection.recv(1000):
+                received += piece
+        return received
+
+    assert left(b"GET / HTTP/1.1\r\nX: " + b"a" * 100_000) == b""
+    whole = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    monkeypatch.setattr(listening, "HEAD_SECONDS", 0.05)
+    assert left(b"") == left(b"GET / HTTP/1.1\r\n") == b""
+    assert left(whole + b"GET / HTTP/1.1\r\n").count(b"200 OK") == 1
+    large = {"text": "你好", "max_length": 60, "temperature": 0, "image": "x" * 200_000}
+    assert server.http.post("/", json=large).status_code == 400  # a body may be larger, and an answer take longer
+    assert server.http.post("/", json={"text": "你好", "max_length": 400, "temperature": 5}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:8080", 200),
+        ("LOCALHOST", 200),
+        ("[::1]:8080", 200),
+        ("proxy.example", 200),
+        ("evil.example", 421),
+        ("localhost.evil.example:8080", 421),
+        ("[", 421),
+        ("", 421),
+    ],
+)
+def test_only_names_of_this_machine_and_allowed_ones_are_answered(server: Server, host: str, status: int) -> None:
+    app = listening.LocalHosts(server.uvicorn.config.app, ["Proxy.example"])  # type: ignore[arg-type]
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://x") as client:
+            return await client.get("/healthz", headers={"Host": host})
+
+    reply = asyncio.run(ask())
+    assert reply.status_code == status
+    assert status == 200 or "--allowed-host" in reply.json()["error"]["message"]
+
+
 def test_a_client_that_goes_away_ends_its_answer(server: Server) -> None:
     for stream in (True, False):
         before = server.engine.load.answered
@@ -431,6 +481,11 @@ def test_metrics_tell_queue_batch_tokens_and_first_token_time(server: Server) ->
         "::ffff:127.0.0.1",
         "64:ff9b::7f00:1",
         "2002:7f00:1::",
+        "::7f00:1",
+        "64:ff9b:1::7f00:1",
+        "fec0::1",
+        "3fff::1",
+        "5f00::1",
         "::",
     ],
 )
@@ -481,6 +536,8 @@ def test_a_trusted_address_is_fetched_with_its_redirects_and_bounds(tmp_path: Pa
             status, headers = 302, [(b"location", b"/picture")]
         elif scope["path"] == "/loop":
             status, headers = 302, [(b"location", b"/loop")]
+        elif scope["path"] == "/nowhere":
+            status = 304
         elif scope["path"] == "/large":
             body = b"x" * 5000
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -498,6 +555,8 @@ def test_a_trusted_address_is_fetched_with_its_redirects_and_bounds(tmp_path: Pa
 
     try:
         assert fetch("/picture") == fetch("/moved") == b"picture"
+        with pytest.raises(DataError, match="answered with status 304"):
+            fetch("/nowhere")
         with pytest.raises(DataError, match="larger than 1,000 bytes"):
             fetch("/large")
         with pytest.raises(DataError, match="leads on more than 3 times"):
@@ -517,7 +576,9 @@ def test_a_server_that_is_asked_to_end_ends_well(tmp_path: Path) -> None:
             time.sleep(0.05)
             with contextlib.suppress(httpx.ConnectError):
                 reply = httpx.post(f"http://127.0.0.1:{port}/", json={"text": "你好", "seed": 1}, timeout=120)
+        other = httpx.get(f"http://127.0.0.1:{port}/readyz", headers={"Host": "evil.example"})
         program.send_signal(signal.SIGTERM)
         assert program.wait() == 0
     assert (tmp_path / "said").read_text(encoding="utf-8").splitlines()[-1] == "stopped"
+    assert other.status_code == 421
     assert reply.status_code == 200

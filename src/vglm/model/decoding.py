@@ -314,7 +314,7 @@ def virtual_tokens(model: Any) -> int:
     Args:
         model: A VisualGLM, or a `PeftModel` of one.
     """
-    config = getattr(model, "active_peft_config", None)
+    config: Any = getattr(model, "active_peft_config", None)
     return int(config.num_virtual_tokens) if getattr(config, "is_prompt_learning", False) else 0
 
 

@@ -508,9 +508,16 @@ def _resolve_devices(device_map: str | int | torch.device | dict[str, Any] | Non
     if isinstance(device_map, dict):
         return device_map
     try:
-        return {"": default_device() if device_map is None else torch.device(device_map)}
+        device = default_device() if device_map is None else torch.device(device_map)
     except RuntimeError as err:
         raise ConfigError(f"device_map must be auto, a device, or a map to devices, got {device_map!r}.") from err
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, NotImplementedError, RuntimeError) as err:  # by what is missing: in the build, of devices
+        raise ConfigError(
+            f"device_map: this machine has no device {str(device)!r}: {brief(err)}. Take auto or cpu."
+        ) from err
+    return {"": device}
 
 
 def default_device() -> torch.device:

@@ -17,9 +17,9 @@ from vglm.text.prompt import Language
 
 PORT = 8080
 PAGE_PORT = 7860
+_LOCAL = ("127.0.0.1", "localhost", "::1")
 PAGE_SECONDS = 3
 """How long the end waits for open pages, whose connections stay open."""
-_LOCAL = ("127.0.0.1", "localhost", "::1")
 _NOT_DIVIDED = ("adapter", "quant", "device_map", "tokenizer")
 """Options that do not go with --tensor-parallel."""
 
@@ -119,8 +119,16 @@ def _add_page(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_address(parser: argparse.ArgumentParser, port: int) -> None:
-    parser.add_argument("--host", default=_LOCAL[0], help="address to listen on (default: this machine only)")
-    parser.add_argument("--port", type=int, default=port, help="(default: %(default)s)")
+    add = parser.add_argument
+    add("--host", default=_LOCAL[0], help="address to listen on (default: this machine only)")
+    add("--port", type=int, default=port, help="(default: %(default)s)")
+    add(
+        "--allowed-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="name beside localhost by which a proxy reaches this machine; repeatable",
+    )
 
 
 def add_server_options(parser: argparse.ArgumentParser, port: int = PORT) -> None:
@@ -344,7 +352,7 @@ def serve(parsed: argparse.Namespace, page_folder: Path | None = None) -> None:
         app = _make_page(parsed, engine, settings, page_folder)
         message = f"open {_url(parsed)}/ ({', '.join(engine.names)}; Ctrl-C ends)"
     try:
-        _listen(parsed, app, message, has_page=has_page)
+        _listen(parsed, app, message, has_page=has_page, asks_for_key=bool(parsed.auth if has_page else hashes))
     finally:
         engine.close(cancel=True)
 
@@ -393,21 +401,33 @@ def _url(parsed: argparse.Namespace) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{parsed.port}"
 
 
+def _is_open(parsed: argparse.Namespace) -> bool:
+    """Whether others than this machine reach the server."""
+    return parsed.host not in _LOCAL or getattr(parsed, "share", False)
+
+
 def _warn_if_open(parsed: argparse.Namespace, why: str) -> None:
-    if parsed.host not in _LOCAL or getattr(parsed, "share", False):
+    if _is_open(parsed):
         where = "the public link" if getattr(parsed, "share", False) else parsed.host
         print(f"warning: {where} is open to others, and {why}.", file=sys.stderr)
 
 
-def _listen(parsed: argparse.Namespace, app: Any, message: str, *, has_page: bool = True) -> None:
+def _listen(
+    parsed: argparse.Namespace, app: Any, message: str, *, has_page: bool = True, asks_for_key: bool = False
+) -> None:
     """Serve an application until the process is asked to end."""
     import uvicorn
 
+    from vglm.serving.listening import LocalHosts, PatientProtocol
+
     patience = PAGE_SECONDS if has_page else None
+    is_private = not (asks_for_key or _is_open(parsed))
     config = uvicorn.Config(
-        app,
+        LocalHosts(app, parsed.allowed_host) if is_private else app,
         host=parsed.host,
         port=parsed.port,
+        http=PatientProtocol,
+        ws="none",
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=patience,

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
 from typing import Annotated, Any, Literal
+from unicodedata import normalize
 
 from annotated_types import Len
 from PIL import Image
@@ -59,9 +60,10 @@ class Limits:
         body_bytes: Size of the request.
         pixels: Width x height of a picture.
         history_turns: Questions and answers before the last question.
-        text_characters: All texts together.
+        text_characters: All texts together, in Unicode's form NFKC.
         seconds: From the request to the end of the answer.
         answers: Answers to one question, `n`.
+        messages: Messages of a dialogue in the OpenAI form, and parts of them, together.
     """
 
     body_bytes: int = 20 * 2**20
@@ -70,6 +72,7 @@ class Limits:
     text_characters: int = 100_000
     seconds: float = 600.0
     answers: int = 8
+    messages: int = 1_000
 
 
 class OriginalRequest(BaseModel):
@@ -176,6 +179,11 @@ class ChatRequest(BaseModel):
         for name, value in (self.model_extra or {}).items():
             if value is not None and value not in _NEUTRAL.get(name, ()):
                 raise ConfigError(f"{name} is not supported. Leave it out.")
+        parts = (len(content) for message in self.messages if isinstance(content := message.get("content"), list))
+        if (count := len(self.messages) + sum(parts)) > limits.messages:
+            raise ConfigError(
+                f"there are {count:,} messages and parts of messages, at most {limits.messages:,} are taken."
+            )
         if self.n is not None and not 1 <= self.n <= limits.answers:
             raise ConfigError(f"n must be from 1 to {limits.answers}, got {self.n}.")
         if self.stream_options is not None and not self.stream:
@@ -255,7 +263,8 @@ def check_texts(text: str, history: Sequence[tuple[str, str]], limits: Limits) -
         raise ConfigError(f"the history has {len(history)} turns, at most {limits.history_turns} are taken.")
     if any("\ud800" <= character <= "\udfff" for part in (text, *chain(*history)) for character in part):
         raise ConfigError("the texts hold half a surrogate pair, which is no character. Send valid Unicode.")
-    length = len(text) + sum(len(question) + len(answer) for question, answer in history)
+    # As the tokenizer normalises them: one character becomes up to 18.
+    length = sum(len(normalize("NFKC", part)) for part in (text, *chain(*history)))
     if length > limits.text_characters:
         raise ConfigError(f"the texts have {length:,} characters, at most {limits.text_characters:,} are taken.")
 

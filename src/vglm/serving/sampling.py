@@ -30,6 +30,7 @@ from vglm.model.tokenization import VisualGlmTokenizer
 from vglm.text.prompt import Language
 
 MAX_STOPS = 4
+LONGEST_STOP = 500  # characters: each token's end is compared with each beginning of it
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -46,7 +47,7 @@ class Sampling:
         top_k: Sample only from this many of the likeliest tokens; 0: from all.
         repetition_penalty: What a token's logit is divided by (multiplied, below 0) once the answer holds it; 1: none.
         seed: Of the draws; None draws one at random.
-        stop: Texts before whose first appearance the answer ends, at most 4.
+        stop: Texts before whose first appearance the answer ends, at most 4 of at most 500 characters.
         bars_chinese: Whether the answer may hold no Chinese characters.
 
     Raises:
@@ -83,8 +84,8 @@ class Sampling:
             "stop": (
                 isinstance(self.stop, tuple)
                 and len(self.stop) <= MAX_STOPS
-                and all(isinstance(stop, str) and stop for stop in self.stop),
-                f"at most {MAX_STOPS} texts, none of them empty",
+                and all(isinstance(stop, str) and 0 < len(stop) <= LONGEST_STOP for stop in self.stop),
+                f"at most {MAX_STOPS} texts of 1 to {LONGEST_STOP} characters",
             ),
             "bars_chinese": (isinstance(self.bars_chinese, bool), "true or false"),
         }
