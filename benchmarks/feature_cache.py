@@ -5,8 +5,9 @@
 
 With the tiny model: how far logits from cached features are from those of pixels, in each type; the bytes on disk. Then
 processor seconds of answers about large photographs (JPEG), without the cache, with an empty one, and with one that
-knows them, as the second arm of an evaluation finds it, interleaved. Last the time in which photographs become ready for the encoder, by one thread and by as many
-as there are cores, interleaved; on a busy machine only its ratio says something.
+knows them, as the second arm of an evaluation finds it, interleaved. Last the time in which photographs become ready
+for the encoder, by one thread and by as many as there are cores, interleaved; on a busy machine only its ratio says
+something.
 """
 
 import argparse
@@ -26,11 +27,11 @@ from vglm.caching import VARIABLE
 from vglm.config import repo_root
 from vglm.data.collator import Collator
 from vglm.data.feature_cache import FeatureCache, list_cache
+from vglm.data.images import usable_cores
 from vglm.data.sample import Sample, Turn
 from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import generate_predictions
 from vglm.model.loading import load_pretrained
-from vglm.processes import usable_cores
 from vglm.tuning.features import open_features
 from vglm.worlds.pretraining import SceneDialogues
 

@@ -32,6 +32,7 @@ from vglm.planning.budget import (
 from vglm.planning.machine import read_gpu
 from vglm.planning.schedule import H100_RATE, count_steps
 from vglm.planning.suggestions import as_text
+from vglm.tuning.features import features_shape
 from vglm.worlds.radiograph_studies import RadiographStudies
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft's
@@ -92,7 +93,7 @@ def test_predicted_peaks_of_long_rows_are_those_measured(
     ids[:, 254], ids[:, 255] = tokenizer.gmask_token_id, tokenizer.bos_token_id
     labels = ids.clone()
     labels[:, :256] = -100
-    features = torch.zeros(8, config.num_image_tokens, config.text_config.hidden_size, dtype=torch.bfloat16)
+    features = torch.zeros(8, *features_shape(config), dtype=torch.bfloat16)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels, "image_features": features}
     peak = _peak_of_training(shape_model(config, torch.bfloat16, quantization), batch, is_checkpointed)
     assert peak == pytest.approx(MEASURED_LONG[quantization, is_checkpointed], rel=0.03)

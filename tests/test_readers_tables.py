@@ -13,6 +13,7 @@ import pytest
 from vglm.data.images import open_image
 from vglm.data.problems import BadRow
 from vglm.data.readers import read, read_samples, recognise
+from vglm.data.readers.columns import TableReader
 from vglm.data.sample import Sample, Turn
 from vglm.data.slices import ImageSlice
 from vglm.errors import DataError
@@ -345,3 +346,32 @@ def test_compressed_and_damaged_shards(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"expected tar shards, found none"):
         list(read(tmp_path / "empty", format="webdataset"))
+
+
+ODD = {
+    "question": ["<image>\nwhich?", "which? [IMG]", "\u200b ", "nan", "3.0", 3, None, "half \ud83d", ["a", "b"], ""],
+    "answer": ["<img>", "", "NaN", "4.0", 7, True, None, "\ud83d", ["a", "a", "b"]],
+    "image": ["dog.png", "no.png", "../cat.png", "", None, ["cat.png", "dog.png"], "pets\\cat.png", "CAT.png", "nan"],
+    "history": [[["q", "a"]], "x"],
+    "english": [True],
+    "answers": [["a", "b"], "a"],
+    "patient_id": [7, "p7", ["p"]],
+    "kind": [3, "colour"],
+    "note": ["", float("nan"), "\ud83d", {"a": [1]}],
+    "options": [["a", "b"]],
+    "split": ["train", "no split"],
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"language": "en"}, {"several_images": "each"}])
+def test_the_short_way_through_plain_rows_finds_what_the_examination_finds(
+    folder: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = {"image": "cat.png", "question": "图中有什么？", "answer": "一只猫。"}
+    rows = [plain, *({**plain, key: value} for key, values in ODD.items() for value in values)]
+    for number, row in enumerate(rows):
+        path = write(folder / f"{number}.jsonl", f"{json.dumps(plain)}\n{json.dumps(row)}\n")
+        short = list(read(path, format="jsonl", **options))
+        with monkeypatch.context() as slowly:
+            slowly.setattr(TableReader, "_read_plain", lambda *_: None)
+            assert list(read(path, format="jsonl", **options)) == short

@@ -10,6 +10,7 @@ from PIL import Image
 from vglm.data.collator import Collator
 from vglm.data.sample import Sample
 from vglm.data.sequences import SequenceStatistics, TrainingSequences
+from vglm.data.table import Selection, write_table
 from vglm.errors import ConfigError, DataError
 from vglm.model.image_processing import VisualGlmImageProcessor
 from vglm.model.processing import VisualGlmProcessor
@@ -166,3 +167,13 @@ def test_samples_made_on_demand_are_not_measured_where_none_is_too_long(monkeypa
 def test_impossible_settings_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TrainingSequences([], PROCESSOR, **options)  # type: ignore[arg-type]
+
+
+def test_samples_of_a_table_are_measured_as_others_are(tmp_path: Path) -> None:
+    single = [sample(("问é" * (n % 7 + 1), "答½ﷺ —" * (n % 40 + 1)), name=f"{n}", image=None) for n in range(300)]
+    for rows in (single, [*single, sample(("q1", "a1"), ("q2", "a2"), name="two", image=None)]):
+        table = write_table(tmp_path / f"{len(rows)}.arrow", rows)
+        for stored, held in ((table, rows), (Selection(table, [5, 3, 299]), [rows[5], rows[3], rows[299]])):
+            one, other = (TrainingSequences(some, PROCESSOR, max_length=300) for some in (stored, held))
+            assert one.lengths.tolist() == other.lengths.tolist()
+            assert (one.statistics, list(one)) == (other.statistics, list(other))

@@ -41,12 +41,6 @@ def is_main() -> bool:
     return not is_one_of_several() or os.environ["RANK"] == "0"
 
 
-def usable_cores() -> int:
-    """The processor's cores that this process may use: its share of them where several run on this machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-
-
 def wait_for_main() -> None:
     """Before a process prints why it failed: let the main one print first, where it failed too."""
     if not is_main():

@@ -39,13 +39,12 @@ from tqdm.auto import tqdm
 
 from vglm.data.collator import open_image_of
 from vglm.data.hashing import describe_decoder
-from vglm.data.images import decoding_threads, image_sha256
+from vglm.data.images import decoding_threads, image_sha256, usable_cores
 from vglm.data.sample import Sample
 from vglm.data.slices import ImageSlice
 from vglm.data.table import first_of_pictures
 from vglm.errors import CacheError, DataError, brief
 from vglm.files import explained, put_in_place, read_json, workplace, write_text
-from vglm.processes import usable_cores
 
 if TYPE_CHECKING:
     import torch

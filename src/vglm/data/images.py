@@ -26,7 +26,6 @@ from vglm.data.dicom import MAX_PIXELS, check_dicom_header, decode_first_frame, 
 from vglm.data.slices import ImageSlice
 from vglm.data.windowing import DeepGrey, Window, WindowRule, find_window
 from vglm.errors import DataError, brief
-from vglm.processes import usable_cores
 
 # Formats that Pillow decodes itself. Left out are those it hands to other programs (EPS to Ghostscript).
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
@@ -57,6 +56,12 @@ def open_image(image: str | Path | ImageSlice | Image.Image, window: Window | No
             return _decode(image, "the image in memory", window)
         with _open_lazily(image, window) as lazy:
             return _decode(lazy, f"image {image}", window)
+
+
+def usable_cores() -> int:
+    """The processor's cores that this process may use: its share of them where several run on this machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 @contextmanager

@@ -189,7 +189,7 @@ def evaluate(
         top_k: Likewise: sample only from this many of the likeliest tokens.
         repeats: Likewise: answers to each question.
         choices: Answers to score by likelihood too: a list for all questions, or `sample` for each one's own.
-        feature_cache: Whether to keep, and reuse, what frozen vision parts make of each picture.
+        feature_cache: Whether to keep, and reuse, what a frozen Q-Former makes of each picture.
         seed: Of sampled answers, of the shuffling and of other draws.
         image_use: Whether to ask test questions again with other images.
         image_use_samples: Maximum number of these.
