@@ -32,6 +32,7 @@ from vglm.model.identity import stored_weights, write_record
 from vglm.model.loading import save_native
 from vglm.model.modeling import VisualGlmForConditionalGeneration
 from vglm.model.processing import VisualGlmProcessor
+from vglm.tuning.adalora import keep_counters_fixed
 from vglm.tuning.components import COMPONENTS, ComponentTuning, belongs_to, learning_rate_of
 
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
@@ -131,7 +132,7 @@ def check_shards(method: Method, quantization: str | None) -> None:
     Raises:
         ConfigError: With the reason.
     """
-    if quantization == "int8":
+    if quantization in ("int8", "int8_fast"):
         raise ConfigError(
             "trainer.fsdp divides floats, which the bytes of 4-bit weights can pass for and int8 cannot. Use"
             " model.quantization=nf4, or leave out trainer.fsdp: with a quantised base each GPU has room for the whole."
@@ -205,6 +206,7 @@ def attach(model: VisualGlmForConditionalGeneration, method: Method) -> Tuned:
                 tuned = get_peft_model(model, config)
         except ValueError as error:
             raise ConfigError(f"method: {type(method).__name__} does not fit this model: {error}") from error
+        keep_counters_fixed(tuned)
         compute_in_type_of_base(tuned)
         if _changes_base(config):
             if model.dtype != torch.float32:
