@@ -13,8 +13,9 @@ import train
 from vglm.config import compose
 from vglm.model.loading import load_pretrained
 from vglm.tuning.adalora import RankAllocation
+from vglm.tuning.components import ComponentTuning
 from vglm.tuning.merge import merge_adapter
-from vglm.tuning.methods import attach, save
+from vglm.tuning.methods import attach, save, warn_of_half_weights
 
 TARGETS = ["query_key_value", "dense_h_to_4h"]
 
@@ -102,6 +103,17 @@ def test_a_bfloat16_run_resumes_bit_for_bit(random_model_folder: Path, few_shot_
     facts = json.loads((again / "run.json").read_text())
     assert facts["verified"]
     assert facts["reload_difference"] == 0.0
+
+
+def test_weights_of_half_precision_that_train_are_warned_of(
+    random_model_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_half_weights(_tuned(random_model_folder, "bfloat16")[0])
+    assert not caplog.text
+    model, _ = load_pretrained(random_model_folder, dtype="bfloat16")
+    warn_of_half_weights(attach(model, ComponentTuning(projection="full")))
+    assert "what trains is bfloat16 itself" in caplog.text
+    assert "below 1/256 of a weight" in caplog.text
 
 
 def test_adalora_takes_no_importance_from_gradients_that_overflow(random_model_folder: Path) -> None:
