@@ -5,14 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig
+from peft import AdaLoraConfig, LoraConfig
 from safetensors.torch import load_file
+from transformers import TrainerState
 
 import train
 from vglm.config import compose
 from vglm.model.loading import load_pretrained
+from vglm.tuning.adalora import RankAllocation
+from vglm.tuning.components import ComponentTuning
 from vglm.tuning.merge import merge_adapter
-from vglm.tuning.methods import attach, save
+from vglm.tuning.methods import attach, save, warn_of_half_weights
 
 TARGETS = ["query_key_value", "dense_h_to_4h"]
 
@@ -100,3 +103,28 @@ def test_a_bfloat16_run_resumes_bit_for_bit(random_model_folder: Path, few_shot_
     facts = json.loads((again / "run.json").read_text())
     assert facts["verified"]
     assert facts["reload_difference"] == 0.0
+
+
+def test_weights_of_half_precision_that_train_are_warned_of(
+    random_model_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_half_weights(_tuned(random_model_folder, "bfloat16")[0])
+    assert not caplog.text
+    model, _ = load_pretrained(random_model_folder, dtype="bfloat16")
+    warn_of_half_weights(attach(model, ComponentTuning(projection="full")))
+    assert "what trains is bfloat16 itself" in caplog.text
+    assert "below 1/256 of a weight" in caplog.text
+
+
+def test_adalora_takes_no_importance_from_gradients_that_overflow(random_model_folder: Path) -> None:
+    """As float16's do in the first steps, until their scale is low enough."""
+    model, processor = load_pretrained(random_model_folder, dtype="float16")
+    method = AdaLoraConfig(init_r=4, target_r=2, tinit=1, tfinal=1, total_step=4, target_modules=TARGETS)
+    tuned = attach(model, method)
+    allocator, callback, state = tuned.base_model.rankallocator, RankAllocation(), TrainerState()
+    for state.global_step, scale in ((1, 1e38), (2, 1.0)):
+        tuned.zero_grad()
+        (tuned(**_inputs(processor)).loss * scale).backward()
+        callback.on_optimizer_step(None, state, None, model=tuned)
+        assert bool(allocator.exp_avg_ipt) == (scale == 1.0)
+    assert all(bool(each.isfinite().all()) for each in allocator.exp_avg_ipt.values())

@@ -147,6 +147,27 @@ print(not torch.equal(before, layer.weight))
     assert _run(code).strip().endswith("True")
 
 
+def test_transformers_looks_through_its_models_once_and_finds_the_same() -> None:
+    code = """
+import builtins
+opened, open_now = [], builtins.open
+builtins.open = lambda path, *arguments, **options: opened.append(str(path)) or open_now(path, *arguments, **options)
+import transformers.models
+from transformers import BertModel
+from transformers.utils import import_utils
+builtins.open = open_now
+opened = [path for path in opened if path.endswith("modeling_bert.py")]
+folder = transformers.models.__path__[0]
+kept = import_utils.create_import_structure_from_path
+assert kept(folder) is kept(folder + "/__init__.py")
+import importlib
+sys.meta_path.pop(0)
+assert importlib.reload(import_utils).create_import_structure_from_path(folder) == kept(folder)
+print(len(opened))
+"""
+    assert _run(code).strip() == "1"
+
+
 def test_a_user_without_a_home_gets_a_private_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import pwd
     import tempfile

@@ -41,29 +41,41 @@ def test_scores_of_checkpoints_reach_the_tracker(configure) -> None:
     assert {"eval/domain", "train/loss"} <= set(events.Tags()["scalars"])
 
 
-@pytest.mark.skipif(
-    find_spec("trackio") is None, reason='needs pip install ".[trackio]"'
-)  # it reads where when imported
-def test_trackio_keeps_the_curves_in_the_run_folder(configure) -> None:
-    folder = run(configure("tracker=trackio"))
-    (database,) = (folder / "trackio").glob("*.db")
-    with sqlite3.connect(database) as connection:
-        rows = [json.loads(row[0]) for row in connection.execute("select metrics from metrics")]
-    assert database.stem.startswith("visualglm-workbench")
-    assert [row["eval/retention"] for row in rows if "eval/retention" in row] == [each for _, each in _scores(folder)]
-    assert len([row for row in rows if "train/loss" in row]) == 2
+@pytest.mark.skipif(find_spec("trackio") is None, reason='needs pip install ".[trackio]"')
+def test_trackio_keeps_the_curves_of_every_run_in_its_folder(configure, tmp_path: Path) -> None:
+    for name in ("first", "second"):  # of one process, which imports it once
+        folder = run(configure("tracker=trackio", f"output_dir={tmp_path / name}"))
+        (database,) = (folder / "trackio").glob("*.db")
+        with sqlite3.connect(database) as connection:
+            rows = [json.loads(row[0]) for row in connection.execute("select metrics from metrics")]
+        assert database.stem.startswith("visualglm-workbench")
+        retention = [row["eval/retention"] for row in rows if "eval/retention" in row]
+        assert retention == [value for _, value in _scores(folder)]
+        assert len([row for row in rows if "train/loss" in row]) == 2
 
 
-def test_a_server_that_never_answers_is_given_up(
+def test_a_run_whose_server_does_not_answer_is_recorded_offline(
     configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+        monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
         folder = run(configure("tracker=wandb", "tracker.mode=online"))
     assert (folder / "adapter").is_dir()
-    (warning,) = [each.getMessage() for each in caplog.records if "Weights & Biases cannot" in each.getMessage()]
-    assert "Timed out initializing run" in warning
+    (warning,) = [each.getMessage() for each in caplog.records if "Weights & Biases" in each.getMessage()]
+    assert "(no answer within 1 s)" in warning
+    (record,) = folder.glob("wandb/offline-run-*/*.wandb")
+    assert b"eval/retention" in record.read_bytes()
+
+
+def test_what_keeps_from_a_server_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")  # where nobody listens any more
+    with Tracker("wandb", mode="online").writing_to(tmp_path):
+        assert os.environ["WANDB_MODE"] == "offline"
+    assert "refused" in caplog.text
 
 
 def test_weights_and_biases_waits_as_long_as_the_user_says_or_else_for_seconds(

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -131,7 +133,11 @@ def test_wandb_out_of_reach_is_no_reason_to_stop(
 ) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no_netrc"))
-    folder = run(configure("tracker=wandb", "tracker.mode=online"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        Thread(target=server.serve_forever).start()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+        folder = run(configure("tracker=wandb", "tracker.mode=online"))
+        server.shutdown()
     assert (folder / "adapter").is_dir()
     assert len((folder / "log.jsonl").read_text().splitlines()) == 4
     (warning,) = [each.getMessage() for each in caplog.records if "Weights & Biases" in each.getMessage()]

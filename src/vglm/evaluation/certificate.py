@@ -83,6 +83,7 @@ TOLERANCES = {
     "float16": Tolerance(5e-3, 0.99),
     "bfloat16": Tolerance(4e-2, 0.95),
     "int8": Tolerance(2e-2, 0.97),  # whose layers round their inputs too, which no merged model repeats
+    "int8_fast": Tolerance(2e-2, 0.97),
 }
 """By the coarsest number format among the base's and the merged model's."""
 

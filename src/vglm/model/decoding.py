@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vglm.model.lean_layer import Layer, lean_layer
 from vglm.model.lean_lora import lean_lora
 from vglm.model.modeling import VisualGlmForConditionalGeneration, additive_mask, glm_layout, rotary_table
 
@@ -80,6 +81,7 @@ class DecodingBatch:
         places = torch.arange(columns, device=device)[None, None].expand(1, 2, -1)  # no position is as large
         cos, sin = rotary_table(places, inverse_frequencies, dtype)
         self._table = torch.stack((cos[0, 0, :, 0, 0], sin[0, 0, :, 0, 0]), dim=1)  # (columns, 2, head size / 2)
+        self._layers: tuple[Any, list[Layer]] = (None, [])  # of a model
         self._graph: Any = None
         self._is_warm = False
         is_alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
@@ -148,18 +150,27 @@ class DecodingBatch:
         cos, sin = self._table[self._positions][:, None, None, None].unbind(-2)
         self._mask.index_fill_(3, self._place, 0.0)
         hidden, mask = base.get_input_embeddings()(self._tokens), self._mask[..., : self._seen]
-        for layer in text.layers:
-            hidden = layer(hidden, (cos, sin), mask, past_key_values=self)
+        for layer in self._layers_of(text):
+            hidden = layer(hidden, (cos, sin), mask, self)
         self._logits = base.lm_head(text.final_layernorm(hidden))[:, -1]
         self._place += 1
+
+    def _layers_of(self, text: Any) -> Sequence[Layer]:
+        """The layers of a language model; on a CPU as functions, for there Python's own time is felt."""
+        if self._mask.device.type != "cpu":
+            layers: Sequence[Layer] = text.layers
+            return layers
+        if self._layers[0] is not text:
+            self._layers = (text, [lean_layer(layer) for layer in text.layers])
+        return self._layers[1]
 
     def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """The cache interface that attention uses: write a column, return all in use."""
         keys, values = self.keys[layer], self.values[layer]
-        place = self._place.to(keys.device)
+        place, seen = self._place.to(keys.device), self._seen
         keys.index_copy_(2, place, key)
         values.index_copy_(2, place, value)
-        return keys[:, :, : self._seen], values[:, :, : self._seen]
+        return keys[:, :, :seen], values[:, :, :seen]
 
     @property
     def _seen(self) -> int:

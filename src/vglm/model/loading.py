@@ -139,8 +139,9 @@ def load_pretrained(
         dtype: "float32", "float16", "bfloat16", a `torch.dtype`, or "auto" for the checkpoint's own. None: float32 on
             the CPU, whose half-precision kernels are slow, the checkpoint's own elsewhere.
         device_map: "auto", a device, or a map from module names to devices, as in transformers. None: `default_device`.
-        quantization: Load the language model's linear layers in 8 or 4 bits through bitsandbytes: "int8", "int4" (fp4),
-            or "nf4" (with double quantisation, as in QLoRA).
+        quantization: Load the language model's linear layers in 8 or 4 bits through bitsandbytes: "int8", "int8_fast",
+            "int4" (fp4), or "nf4" (with double quantisation, as in QLoRA). "int8" computes columns of inputs above 6 in
+            half precision, for which each layer waits for the device; "int8_fast" rounds them like all others.
         quantization_parts: Whose linear layers to quantise: some of vision, qformer, projection, language_model and, if
             it is not the word embeddings, head. None: the language model's alone, since the others lose accuracy.
         adapter: Folder of a peft adapter to put on top; the model then is a `peft.PeftModel`.

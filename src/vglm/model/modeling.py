@@ -305,11 +305,7 @@ class VisualGlmAttention(nn.Module):
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend; hidden states (B, L, D) in and out."""
-        shape = hidden_states.shape[:-1]
-        fused = self.query_key_value(hidden_states).view(*shape, -1, 3, self.head_dim)  # (B, L, heads, 3, head size)
-        turning, value = fused.transpose(1, 2).split((2, 1), dim=-2)  # (B, heads, L, 2 and 1, head size)
-        query, key = apply_rotary(turning, *position_embeddings).unbind(-2)  # (B, heads, L, head size) each
-        value = value.squeeze(-2)  # likewise
+        query, key, value = self.divide(self.query_key_value(hidden_states), position_embeddings)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
         attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -321,7 +317,14 @@ class VisualGlmAttention(nn.Module):
         output, weights = attend(
             self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
         )
-        return self.dense(output.reshape(*shape, -1)), weights  # (B, L, heads, head size) -> (B, L, D)
+        return self.dense(output.flatten(2)), weights  # (B, L, heads, head size) -> (B, L, D)
+
+    def divide(self, fused: Tensor, position_embeddings: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries, rotated keys, and values, shape (B, heads, L, head size), of the projection (B, L, 3 D)."""
+        parts = fused.unflatten(-1, (-1, 3, self.head_dim)).transpose(1, 2)  # (B, heads, L, 3, head size)
+        turning, value = parts.split((2, 1), dim=-2)  # (B, heads, L, 2 and 1, head size)
+        query, key = apply_rotary(turning, *position_embeddings).unbind(-2)
+        return query, key, value.squeeze(-2)
 
 
 class VisualGlmMLP(nn.Module):

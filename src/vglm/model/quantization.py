@@ -22,10 +22,11 @@ from transformers.quantizers.auto import AutoHfQuantizer
 
 from vglm.errors import ConfigError
 
-Quantization = Literal["int8", "int4", "nf4"]
+Quantization = Literal["int8", "int8_fast", "int4", "nf4"]
 
 _KINDS: dict[str, dict[str, Any]] = {
     "int8": {"load_in_8bit": True},
+    "int8_fast": {"load_in_8bit": True, "llm_int8_threshold": 0.0},
     "int4": {"load_in_4bit": True, "bnb_4bit_quant_type": "fp4"},
     "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
 }
@@ -49,7 +50,7 @@ def quantization_config(
     """Spell out a way of quantising for bitsandbytes.
 
     Args:
-        kind: "int8", "int4" (fp4) or "nf4" (with double quantisation).
+        kind: "int8", "int8_fast", "int4" (fp4) or "nf4" (with double quantisation), see `load_pretrained`.
         compute_dtype: What 4-bit layers compute in.
         parts: Whose linear layers: some of vision, qformer, projection, language_model, head. None: the language model.
         is_head_tied: Whether the output head is the word embeddings.
@@ -67,7 +68,7 @@ def quantization_config(
         raise ConfigError(
             "quantization_parts: this model's head is its word embeddings, which are never quantised. Leave out head."
         )
-    compute = {} if kind == "int8" else {"bnb_4bit_compute_dtype": compute_dtype}
+    compute = {} if kind in ("int8", "int8_fast") else {"bnb_4bit_compute_dtype": compute_dtype}
     skipped = [module for part, module in _PARTS.items() if part not in parts]
     return BitsAndBytesConfig(llm_int8_skip_modules=skipped, **_KINDS[kind], **compute)
 

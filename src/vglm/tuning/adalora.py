@@ -33,12 +33,29 @@ class RankAllocation(TrainerCallback):
     ) -> None:
         """Update importances, and mask the ranks that are over the step's budget.
 
-        A step that was left out, without gradients, says nothing of importance.
+        A step that was left out says nothing of importance: it has no gradients, or, where float16 overflowed, infinite
+        ones, which the running averages would never lose.
         """
         config = model.active_peft_config
-        has_gradients = all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
-        if has_gradients or state.global_step >= config.total_step - config.tfinal:  # then only masks are set
+        if _has_gradients(model) or state.global_step >= config.total_step - config.tfinal:  # then only masks are set
             model.base_model.update_and_allocate(state.global_step)
+
+
+def _has_gradients(model: Any) -> bool:
+    """Whether all that trains has a gradient of finite numbers."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.requires_grad]
+    return all(each is not None for each in gradients) and all(bool(each.isfinite().all()) for each in gradients)
+
+
+def keep_counters_fixed(model: Any) -> None:
+    """Keep AdaLoRA's counters of ranks from training, which peft lets them where it widens them to float32.
+
+    Args:
+        model: As from `get_peft_model`, of any method.
+    """
+    for name, parameter in model.named_parameters():
+        if ".ranknum." in name:
+            parameter.requires_grad_(False)
 
 
 def save_allocation(model: Any, folder: Path) -> None:

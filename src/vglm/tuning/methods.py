@@ -9,6 +9,7 @@ Both sides of the contract are checked when the method is attached: what is decl
 """
 
 import difflib
+import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,11 +28,12 @@ from transformers import TrainingArguments
 
 from vglm.errors import ConfigError, WorkbenchError
 from vglm.files import replaced_folder
-from vglm.model.half_lora import compute_in_type_of_base
+from vglm.model.half_lora import HALF, compute_in_type_of_base
 from vglm.model.identity import stored_weights, write_record
 from vglm.model.loading import save_native
 from vglm.model.modeling import VisualGlmForConditionalGeneration
 from vglm.model.processing import VisualGlmProcessor
+from vglm.tuning.adalora import keep_counters_fixed
 from vglm.tuning.components import COMPONENTS, ComponentTuning, belongs_to, learning_rate_of
 
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
@@ -49,6 +51,8 @@ Tuned = VisualGlmForConditionalGeneration | PeftModel
 """What training works on: the model itself, or peft's wrapper with its adapter."""
 
 Method = PeftConfig | ComponentTuning
+
+logger = logging.getLogger(__name__)
 
 
 def check_method(
@@ -131,7 +135,7 @@ def check_shards(method: Method, quantization: str | None) -> None:
     Raises:
         ConfigError: With the reason.
     """
-    if quantization == "int8":
+    if quantization in ("int8", "int8_fast"):
         raise ConfigError(
             "trainer.fsdp divides floats, which the bytes of 4-bit weights can pass for and int8 cannot. Use"
             " model.quantization=nf4, or leave out trainer.fsdp: with a quantised base each GPU has room for the whole."
@@ -205,6 +209,7 @@ def attach(model: VisualGlmForConditionalGeneration, method: Method) -> Tuned:
                 tuned = get_peft_model(model, config)
         except ValueError as error:
             raise ConfigError(f"method: {type(method).__name__} does not fit this model: {error}") from error
+        keep_counters_fixed(tuned)
         compute_in_type_of_base(tuned)
         if _changes_base(config):
             if model.dtype != torch.float32:
@@ -232,6 +237,22 @@ def attach(model: VisualGlmForConditionalGeneration, method: Method) -> Tuned:
             f" (differing: {', '.join(odd[:3]) or 'none'}). A method trains exactly what it declares."
         )
     return tuned
+
+
+def warn_of_half_weights(model: Tuned) -> None:
+    """Say that weights of half precision lose the small changes that they learn; adapters are float32 in any case.
+
+    Args:
+        model: As from `attach`.
+    """
+    half = {parameter.dtype for parameter in model.parameters() if parameter.requires_grad} & set(HALF)
+    if half:
+        logger.warning(
+            "what trains is %s itself, without a copy in float32: a change below 1/%d of a weight is lost to rounding."
+            " model.dtype=float32 trainer.bf16=true keeps all of them, for twice the memory of the weights.",
+            " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in half)),
+            round(2 / max(torch.finfo(dtype).eps for dtype in half)),
+        )
 
 
 def _refuse_absent(model: VisualGlmForConditionalGeneration, config: PeftConfig) -> None:

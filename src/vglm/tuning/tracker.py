@@ -2,18 +2,30 @@
 
 import logging
 import os
+import sys
+import threading
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.error import HTTPError, URLError
 
 from vglm.errors import brief
+from vglm.processes import is_main
 
 logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = {"WANDB_INIT_TIMEOUT": 5, "WANDB_FINISH_TIMEOUT": 60}
 """How long Weights & Biases may take to begin, and to send the rest at the end; the environment can say otherwise."""
+
+
+PROBE_SECONDS = 4
+"""After how long without any answer of its server a run is recorded offline; WANDB_INIT_TIMEOUT can say otherwise."""
+
+
+_TRACKIO_FOLDERS = {"TRACKIO_DIR": ".", "MEDIA_DIR": "media", "ARTIFACTS_DIR": "artifacts"}
 
 
 @dataclass(frozen=True)
@@ -42,14 +54,67 @@ class Tracker:
         }
         before = {name: os.environ.get(name) for name in variables}
         before |= {name: os.environ.get(name) for name in PATIENCE_SECONDS}
+        patience = float(before["WANDB_INIT_TIMEOUT"] or PROBE_SECONDS)
         variables |= {name: before[name] or str(seconds) for name, seconds in PATIENCE_SECONDS.items()}
         _set_environment(variables | {name: before[name] for name, value in variables.items() if value is None})
+        _move_trackio(run_folder / "trackio")
+        if self.report_to == "wandb" and is_main():
+            _stay_offline_without_server(run_folder, patience)
         try:
             yield
         finally:
             if self.report_to == "wandb":
                 _close_wandb()
             _set_environment(before)
+
+
+def _stay_offline_without_server(run_folder: Path, seconds: float) -> None:
+    """Have Weights & Biases record a run offline whose server does not answer: to wait would hold it up twice."""
+    import wandb
+
+    try:
+        settings = wandb.setup().settings
+        reason = _unreachable(settings.base_url, seconds) if settings.mode in (None, "online", "shared") else None
+        if reason is not None:
+            os.environ["WANDB_MODE"] = "offline"
+            wandb.teardown()  # the next start reads it
+            logger.warning(
+                "tracker: Weights & Biases at %s cannot be reached (%s); recorded in %s, wandb sync uploads it.",
+                settings.base_url,
+                reason,
+                run_folder / "wandb",
+            )
+    except Exception as error:  # what is wrong with its settings it will say itself
+        logger.debug("tracker: %s", error)
+
+
+def _unreachable(url: str, seconds: float) -> str | None:
+    """Why no answer came from an address; None where one came, whatever it says."""
+    outcome: list[str | None] = [f"no answer within {seconds:g} s"]
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(url, timeout=seconds):
+                outcome.append(None)
+        except HTTPError:
+            outcome.append(None)
+        except URLError as error:  # no name, no route, refused, no certificate
+            outcome.append(str(error.reason))
+        except Exception as error:  # no address at all, or an answer that is no HTTP
+            outcome.append(brief(error))
+
+    thread = threading.Thread(target=ask, daemon=True)  # looking up a name has no limit of its own
+    thread.start()
+    thread.join(seconds)
+    return outcome[-1]
+
+
+def _move_trackio(folder: Path) -> None:
+    """Trackio reads where to write when it is imported, and a process may train more than once."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "trackio":
+            for variable in _TRACKIO_FOLDERS.keys() & vars(module).keys():
+                setattr(module, variable, folder / _TRACKIO_FOLDERS[variable])
 
 
 def _close_wandb() -> None:

@@ -41,7 +41,7 @@ from vglm.runs import CONFIG_FILE, RECORD_FILE, SPLITS_FILE, Run
 from vglm.tuning.batch_size import fit_batch_size
 from vglm.tuning.contract import save_and_check
 from vglm.tuning.features import cache_features
-from vglm.tuning.methods import Method, attach, check_method, lora_scale, trainable_share
+from vglm.tuning.methods import Method, attach, check_method, lora_scale, trainable_share, warn_of_half_weights
 from vglm.tuning.run_folder import describe_run, newest_checkpoint, open_run
 from vglm.tuning.tracker import Tracker
 from vglm.tuning.trainer import CheckpointScorer, WorkbenchTrainer
@@ -165,6 +165,7 @@ def train(
         facts = describe_run(seed=seed, recipe=recipe, base_weights=hash_weights(loaded), splits=splits)
         sequences = TrainingSequences(splits.train, processor, max_length=max_length, answers=answers)
         tuned = attach(loaded, parts["method"])
+        warn_of_half_weights(tuned)
         print(f"{folder}: {describe_place(tuned)}, {sequences.statistics}, {trainable_share(tuned)}")
         features = (
             cache_features(tuned, processor, splits.train, arguments.device, questions) if feature_cache else None
