@@ -155,7 +155,7 @@ def config_section(path: Path) -> str:
     parts = [f"### {path.relative_to(ROOT).as_posix()}", _prose(head)]
     if target := (re.search(r"^_target_: (\S+)", text, re.MULTILINE) or [None, None])[1]:
         parts.append(f"Builds {_link(target)}.")
-    if rows := list(fields(text)):
+    if rows := [row for row in fields(text) if any(row[1:])]:  # of a part, its fields say all
         parts.append("\n".join(["| field | default | |", "|---|---|---|", *(_row(*row, str(target)) for row in rows)]))
     return "\n\n".join(part for part in parts if part)
 
