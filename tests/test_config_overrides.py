@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vglm.config import check_config, compose, repo_root
+from vglm.config.overrides import loosen
 from vglm.errors import ConfigError, message_of
 
 _KEYS = """
@@ -133,3 +135,20 @@ def test_the_command_line_says_what_it_does_and_ends_in_one_message(
     assert "Traceback" not in message
     assert len(message) < 1000
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        (
+            "metrics.custom={a: {_target_: b.c, terms: [积液, 气胸 片]}}",
+            {"a": {"_target_": "b.c", "terms": ["积液", "气胸 片"]}},
+        ),
+        ("choices=[是,否]", ["是", "否"]),
+        ('choices=["是", 否]', ["是", "否"]),
+        ("a={b: c d，e , f: [g]}", {"b": "c d，e", "f": ["g"]}),
+    ],
+)
+def test_chinese_in_a_list_or_mapping_needs_no_quotes(argument: str, expected: object) -> None:
+    (loosened,) = loosen([argument], "evaluate")
+    assert OverridesParser.create().parse_override(loosened).value() == expected

@@ -258,15 +258,26 @@ def _recipe_of(name: str) -> str | None:
     return next((recipe for recipe in recipes if recipe.partition("/")[2] == name), None)
 
 
+_ITEM = re.compile(r"""(?<=[\[,:])(\s*)([^\[\]{},:'"]*[^\x00-\x7f][^\[\]{},:'"]*?)(?=\s*[,\]}])""")
+"""An item of a list or a value of a mapping in a script that Hydra's grammar has no letters for, without quotes."""
+
+
 def _quoted(argument: str) -> str:
     """An override whose value is in quotes if Hydra could not read it without them; as it was if that is no help."""
     key, equals, value = argument.partition("=")
     if not equals or argument.startswith("-") or _is_readable(argument):
         return argument
-    escaped = value.replace("'", "\\'")
-    quoted = f"{key}='{escaped}'"
     is_prompt = re.match(r"\{\w+\}", value) is not None  # such as task.prompt={question} Answer in one word.
-    return quoted if (is_prompt or value[:1] not in "[{'\"$") and _is_readable(quoted) else argument
+    if value[:1] in ("[", "{") and not is_prompt:
+        quoted = f"{key}={_ITEM.sub(lambda match: match[1] + _in_quotes(match[2]), value)}"
+    else:
+        quoted = f"{key}={_in_quotes(value)}"
+    return quoted if value[:1] not in "'\"$" and _is_readable(quoted) else argument
+
+
+def _in_quotes(text: str) -> str:
+    escaped = text.replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _is_readable(argument: str) -> bool:

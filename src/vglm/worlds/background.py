@@ -127,7 +127,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return write_set(
         write_background_set,
         arguments,
-        module="vglm.worlds.background",
         example="outputs/new_set --seed 7 --test-per-place 10",
         least={"seed": 0, "size": 16},
     )

@@ -17,7 +17,6 @@ def write_set(
     write: Callable[..., None],
     arguments: Sequence[str] | None,
     *,
-    module: str,
     example: str,
     least: Mapping[str, int],
 ) -> int:
@@ -27,13 +26,13 @@ def write_set(
         write: Writes the set. It takes `folder`, `seed`, and other whole numbers and choices (`Literal`); their
             descriptions are those of its docstring.
         arguments: Without the program's name; the process's own if None.
-        module: What `python -m` is given.
         example: Arguments for the help text.
         least: The smallest value of numbers, where that is not 1.
 
     Returns:
         The exit code: 0, or 2 with a message on stderr.
     """
+    module = write.__globals__["__spec__"].name  # also where it is `__main__`
     parser = argparse.ArgumentParser(
         prog=f"python -m {module}",
         description=(write.__doc__ or "").partition("\n")[0],

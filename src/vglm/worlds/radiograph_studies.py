@@ -196,7 +196,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return write_set(
         write_radiograph_set,
         arguments,
-        module="vglm.worlds.radiograph_studies",
         example="outputs/phantoms --seed 7 --size 256",
         least={"seed": 0, "size": 16},
     )

@@ -207,7 +207,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return write_set(
         write_star_set,
         arguments,
-        module="vglm.worlds.star_dialogues",
         example="outputs/stars --stars 60 --seed 7 --format fits",
         least={"seed": 0},
     )
