@@ -33,8 +33,9 @@ _SHOWN = 5
 _SPECIAL_TOKENS = 6  # [gMASK] <sop> <eop>, and a leading blank for each of the three texts
 _AROUND_A_TURN = len("问：\n答：\n".encode())
 _MAY_EXPAND = re.compile("[^\\x00-\\x7f\\u3000-\\u303f\\u4e00-\\u9fff\\uff01-\\uff5e]")
-_MAY_EXPAND_IN_TABLES = r"[^\x00-\x7f\x{3000}-\x{303f}\x{4e00}-\x{9fff}\x{ff01}-\x{ff5e}]"
 """Characters outside those that Unicode's compatibility form, which a tokenizer may apply, never makes longer."""
+_MAY_EXPAND_IN_TABLES = r"[^\x00-\x7f\x{3000}-\x{303f}\x{4e00}-\x{9fff}\x{ff01}-\x{ff5e}]"
+"""The same as Arrow writes it."""
 
 
 class Measuring(Protocol):

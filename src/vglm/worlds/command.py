@@ -32,7 +32,8 @@ def write_set(
     Returns:
         The exit code: 0, or 2 with a message on stderr.
     """
-    module = write.__globals__["__spec__"].name  # also where it is `__main__`
+    spec = write.__globals__.get("__spec__")  # also where it is `__main__`; None where a file was run
+    module = write.__module__ if spec is None else spec.name
     parser = argparse.ArgumentParser(
         prog=f"python -m {module}",
         description=(write.__doc__ or "").partition("\n")[0],

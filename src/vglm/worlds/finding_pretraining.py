@@ -19,6 +19,7 @@ from tqdm import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from vglm.caching import remembered_arrays
+from vglm.model.identity import hash_weights
 from vglm.model.loading import default_device, load_pretrained
 from vglm.model.modeling import VisualGlmForConditionalGeneration, VisualGlmModel
 from vglm.model.processing import VisualGlmProcessor
@@ -49,10 +50,12 @@ def load_with_findings(
     model, processor = load_pretrained(path_or_id, dtype=dtype, device_map="cpu")  # so that it is the same everywhere
 
     def learn() -> dict[str, NDArray[Any]]:
-        pretrain_findings(model.model, processor, seed=seed, **finding_pretraining)
-        return {name: tensor.numpy() for name, tensor in model.model.state_dict().items() if name.startswith(_LEARNING)}
+        learner = load_pretrained(path_or_id, dtype="float32", device_map="cpu")[0].model
+        with torch.random.fork_rng(devices=[]):  # so that what follows is the same where nothing has to be learned
+            pretrain_findings(learner, processor, seed=seed, **finding_pretraining)
+        return {name: tensor.numpy() for name, tensor in learner.state_dict().items() if name.startswith(_LEARNING)}
 
-    facts = {"settings": finding_pretraining, "seed": seed, "dtype": dtype, "torch": torch.__version__}
+    facts = {"settings": finding_pretraining, "seed": seed, "weights": hash_weights(model), "torch": torch.__version__}
     files = sorted([*Path(path_or_id).glob("*"), *Path(__file__).parent.glob("*.py")])
     learned = remembered_arrays(CACHE_KIND, files, facts, learn)
     model.model.load_state_dict({name: torch.from_numpy(array) for name, array in learned.items()}, strict=False)
