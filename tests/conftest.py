@@ -27,7 +27,10 @@ settings.load_profile("workbench")
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "tests" / "reference" / "visualglm-mini-a"
-LONGEST = ("evaluate", "recipes", "certificate", "sweep", "train", "tuning_trainer", "statistics", "sat_fine_tunes")
+LONGEST = (
+    *("evaluate", "shards", "batch_cutting", "recipes", "notebooks", "readme", "startup", "statistics"),
+    *("shared_training", "train", "tuning_trainer", "certificate", "sweep", "serving_parallel", "sat_fine_tunes"),
+)
 NAMES, CHANGED = pytest.StashKey[set[str]](), pytest.StashKey[list[str]]()
 
 

@@ -407,7 +407,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     overrides = [f"run={run_folder}", "dataset=background_synthetic", f"dataset.path={scenes}", "splits=[test]"]
-    overrides += ["image_use=false", "baselines=false", "max_new_tokens=2", "batch_size=8"]
+    overrides += ["dataset.retention=null", "image_use=false", "baselines=false", "max_new_tokens=2", "batch_size=8"]
     whole = run(*overrides, f"output_dir={tmp_path / 'whole'}")
     monkeypatch.setenv("VGLM_CACHE", str(tmp_path_factory.mktemp("cache")))  # without the answers kept just now
 
@@ -458,7 +458,14 @@ def test_two_processes_share_the_samples_and_end_together(
     run_folder: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = [f"run={run_folder}", "dataset=background_synthetic", f"dataset.path={scenes}", "splits=[test]"]
-    overrides += ["image_use=false", "baselines=false", "max_new_tokens=2", "temperature=0.8", "repeats=2"]
+    overrides += [
+        "dataset.retention=null",
+        "image_use=false",
+        "baselines=false",
+        "max_new_tokens=2",
+        "temperature=0.8",
+        "repeats=2",
+    ]
     whole = run(*overrides, "batch_size=48", f"output_dir={tmp_path / 'whole'}")
     overrides += ["batch_size=7", f"output_dir={tmp_path / 'shared'}"]
 

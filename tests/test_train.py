@@ -268,7 +268,7 @@ def test_a_run_that_is_asked_to_terminate_saves_and_says_how_to_go_on(
     options = ["trainer.max_steps=100000", "trainer.save_steps=100000", "checkpoint_selection.score_checkpoints=false"]
     command = [*_command(random_model_folder, few_shot_folder), *options, "output_dir=run"]
     log = tmp_path / "run" / "log.jsonl"
-    with (tmp_path / "said").open("w") as said, Program(*command, cwd=tmp_path, stdout=said, stderr=said) as program:
+    with (tmp_path / "said").open("w") as said, Program(*command, cwd=tmp_path, stderr=said) as program:
         while program.poll() is None and not (log.exists() and len(log.read_text().splitlines()) > 2):
             time.sleep(0.1)
         program.send_signal(signal.SIGTERM)
