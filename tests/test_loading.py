@@ -303,7 +303,7 @@ def test_device_map(reference: Path, native: Path, layout: str, device_map: Any)
     [
         ({"dtype": "float64"}, "dtype must be one of float32, float16, bfloat16, auto or None, got 'float64'"),
         ({"dtype": torch.int8}, "dtype must be"),
-        ({"quantization": "int3"}, "quantization must be one of int8, int4, nf4 or None, got 'int3'"),
+        ({"quantization": "int3"}, "quantization must be one of int8, int8_fast, int4, nf4 or None, got 'int3'"),
         ({"quantization_parts": ["vision"]}, "say how as well: quantization=nf4, int4 or int8"),
         ({"quantization": "nf4", "quantization_parts": ["visoin"]}, "must be some of vision, .*; found visoin"),
         ({"quantization": "nf4", "quantization_parts": []}, "must be some of vision, .*; found nothing"),

@@ -54,20 +54,24 @@ def _is_untouched(module: nn.Module) -> bool:
     return "forward" not in vars(module) and not (module._forward_hooks or module._forward_pre_hooks)
 
 
-def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
+def _is_plain(module: Any, kind: type[nn.Module]) -> bool:
     """Whether a module is its weights and nothing else."""
     return type(module) is kind and _is_untouched(module) and type(module.weight) is nn.Parameter
 
 
-def _linear(module: nn.Module) -> Callable[[Tensor], Tensor]:
+def _linear(module: Any) -> Callable[[Tensor], Tensor]:
+    """A linear layer as a function of its input."""
+    usual: Callable[[Tensor], Tensor] = module
     if not _is_plain(module, nn.Linear):
-        return module
+        return usual
     return partial(F.linear, weight=module.weight, bias=module.bias)
 
 
-def _norm(module: nn.LayerNorm) -> Callable[[Tensor], Tensor]:
+def _norm(module: Any) -> Callable[[Tensor], Tensor]:
+    """A layer norm as a function of its input."""
+    usual: Callable[[Tensor], Tensor] = module
     if not _is_plain(module, nn.LayerNorm):
-        return module
+        return usual
     return partial(
         torch.layer_norm,
         normalized_shape=module.normalized_shape,
