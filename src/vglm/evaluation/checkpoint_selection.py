@@ -537,9 +537,8 @@ class CheckpointSelection:
         key = None
         if base is not None and not settings.custom:
             place = [str(arguments.device), arguments.per_device_eval_batch_size, arguments.bf16, arguments.fp16]
-            facts = {"base": base, "about": about, "by": settings.as_dict(), "place": place}
-            asked = [asked_of(part) for part in samples.parts]
-            key = digest_of({"facts": json.dumps(facts, sort_keys=True, default=str), "asked": asked})
+            facts = {"base": json.dumps(base, default=str), "about": about, "by": settings.as_dict(), "place": place}
+            key = digest_of({**facts, "asked": [asked_of(part) for part in samples.parts]})
         return CheckpointScores(
             path, score, self.forgetting_budget, self.patience, about, samples.examples, answer, key
         )
