@@ -21,7 +21,6 @@ from safetensors.torch import load_file
 from train import run
 from vglm.config import compose, repo_root
 from vglm.errors import ConfigError, DataError, WorkbenchError
-from vglm.evaluation import checkpoint_selection
 from vglm.model.identity import hash_weights
 from vglm.model.loading import load_pretrained
 from vglm.runs import Run, read_scores
@@ -64,36 +63,6 @@ def test_a_run_folder_tells_what_was_run(configure, tmp_path: Path, random_model
     assert facts["versions"]["peft"]
     assert [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()] == [1, 2, 3, 3]
     assert sum(path.stat().st_size for path in folder.glob("**/*") if path.is_file()) < 1_000_000
-
-
-def test_runs_of_a_process_ask_the_untuned_model_once(configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    ask = checkpoint_selection._ask
-
-    def counting(model, samples, *rest):
-        asked.append(len(samples))
-        return ask(model, samples, *rest)
-
-    monkeypatch.setattr(checkpoint_selection, "_ask", counting)
-    monkeypatch.setattr(checkpoint_selection, "_UNTUNED", {})
-    scoring = ["checkpoint_selection.score_checkpoints=true", "checkpoint_selection.retention.per_kind=1"]
-    scoring += ["trainer.max_steps=1", "checkpoint_selection.score_samples=3"]
-    first, second, other = (
-        run(configure(*scoring, *own, folder=name))
-        for name, own in {
-            "lora": [],
-            "dora": ["method=dora", "seed=2"],
-            "more": ["checkpoint_selection.score_samples=4"],
-        }.items()
-    )
-    per_scoring = 2  # the domain, the retention set
-    with_examples = per_scoring + 1
-    assert len(asked) == 2 * with_examples + with_examples + 2 * with_examples  # before and after; after; both again
-    assert read_scores(first / "forgetting.jsonl")[0] == read_scores(second / "forgetting.jsonl")[0]
-    assert read_scores(other / "forgetting.jsonl")[0].domain_n == 4
-    before = [line for line in (second / "console.log").read_text(encoding="utf-8").splitlines() if "before " in line]
-    assert before
-    assert set(before) <= set((first / "console.log").read_text(encoding="utf-8").splitlines())
 
 
 def test_a_run_repeats_from_its_own_config(configure, tmp_path: Path) -> None:

@@ -18,13 +18,11 @@ it, since an answer in other words is not wrong. `retention` is the exact match 
 it. All are from 0 to 1. Scoring does not influence training: the adapter is the same bit for bit.
 """
 
-import json
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +40,13 @@ from vglm.data.splits import Splits, fingerprint, pick
 from vglm.errors import CheckpointError, ConfigError, DataError
 from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import generate_predictions
-from vglm.evaluation.predict.shared_answers import asked_of
 from vglm.evaluation.predictions import Prediction, reference_answers, unanswered
 from vglm.evaluation.score.metrics import ALL_METRICS, EXACT_MATCH, Metric
 from vglm.evaluation.score.settings import MetricSettings
-from vglm.evaluation.seals import digest_of
 from vglm.files import write_json_lines
 from vglm.processes import Processes
 from vglm.runs import SCORES_FILE, CheckpointScore, read_scores
-from vglm.tuning.methods import has_its_base, untuned
+from vglm.tuning.methods import untuned
 from vglm.tuning.stopping import stopping_at_once
 from vglm.tuning.trainer import CheckpointScorer
 
@@ -162,10 +158,6 @@ def write_scores(path: Path, scores: Sequence[CheckpointScore]) -> None:
     write_json_lines(path, map(asdict, scores))
 
 
-_UNTUNED: dict[str | None, tuple[Mapping[str, Any], list[str] | None]] = {}
-"""What untuned models were scored by in this process, for the runs of a sweep."""
-
-
 # --- scores of checkpoints --------------------------------------------------------------------------------------------
 
 
@@ -185,8 +177,6 @@ class CheckpointScores(CheckpointScorer):
         about: What was scored, for run.json.
         examples: Test samples to show the answers to before and after training; nothing is chosen by them.
         answer: Answers them.
-        untuned_key: Of what the untuned model is asked, so that the next run of a process need not ask it again; None
-            where each does.
     """
 
     def __init__(
@@ -198,7 +188,6 @@ class CheckpointScores(CheckpointScorer):
         about: Mapping[str, Any] | None = None,
         examples: Sequence[Sample] = (),
         answer: Answer | None = None,
-        untuned_key: str | None = None,
     ) -> None:
         self.path = path
         self.score = score
@@ -207,7 +196,6 @@ class CheckpointScores(CheckpointScorer):
         self.about = dict(about or {})
         self._examples, self._answer = examples, answer
         self._answers_before: list[str] | None = None
-        self._untuned_key = untuned_key
         self.scores: list[CheckpointScore] = []
         self.seconds = 0.0
         """How long scoring took in this process."""
@@ -276,26 +264,14 @@ class CheckpointScores(CheckpointScorer):
             stack.enter_context(preserving_state(model))
             if state.global_step == 0:
                 stack.enter_context(untuned(model))
-                scored, self._answers_before = self._score_untuned(model)
-            else:
-                scored = self.score(model)
-            values = Processes().broadcast(dict(scored))
+                if self._answer is not None:
+                    self._answers_before = self._answer(model, self._examples)
+            values = Processes().broadcast(dict(self.score(model)))
         self.scores.append(CheckpointScore(step=state.global_step, **values))
         if state.is_world_process_zero:
             write_scores(self.path, self.scores)
             tqdm.write(f"step {state.global_step}: {self._in_words(self.scores[-1])}")
         self.seconds += time.perf_counter() - started
-
-    def _score_untuned(self, model: Any) -> tuple[Mapping[str, Any], list[str] | None]:
-        """Scores and answers of the model as it was: those of an earlier run in this process, if it asked the same."""
-        key = self._untuned_key if has_its_base(model) else None
-        if key in _UNTUNED:
-            return _UNTUNED[key]
-        answers = None if self._answer is None else self._answer(model, self._examples)
-        result = dict(self.score(model)), answers
-        if key is not None:
-            _UNTUNED[key] = result
-        return result
 
     def _in_words(self, score: CheckpointScore) -> str:
         """A line for the terminal."""
@@ -396,13 +372,8 @@ class EvalSamples:
     retention_sha256: str | None
     examples: Sequence[Sample] = ()
 
-    @property
-    def parts(self) -> tuple[Sequence[Sample], ...]:
-        """All of them, by what they are for."""
-        return self.domain, self.retention, self.examples
-
     def __iter__(self) -> Iterator[Sample]:
-        return chain(*self.parts)
+        return iter((*self.domain, *self.retention, *self.examples))
 
 
 @dataclass(frozen=True)
@@ -490,12 +461,7 @@ class CheckpointSelection:
         )
 
     def watch(
-        self,
-        samples: EvalSamples,
-        collate: Collator,
-        arguments: TrainingArguments,
-        metrics: Any = None,
-        base: Mapping[str, Any] | None = None,
+        self, samples: EvalSamples, collate: Collator, arguments: TrainingArguments, metrics: Any = None
     ) -> CheckpointScores | None:
         """What the trainer needs to score its checkpoints; None where nothing is scored.
 
@@ -505,13 +471,11 @@ class CheckpointSelection:
             arguments: The trainer's: where the run folder is, and the batch size of scoring
                 (`per_device_eval_batch_size`).
             metrics: What the run is to be scored by, as `MetricSettings.of` takes it.
-            base: Which model the run starts from, as JSON; None where that cannot be said.
         """
         if not self.score_checkpoints:
             return None
         retention = EXACT_MATCH if self.metric is None else ALL_METRICS[self.metric]
-        settings = MetricSettings.of(metrics)
-        domain = primary_share(settings, samples.domain) if self.metric is None else retention
+        domain = primary_share(MetricSettings.of(metrics), samples.domain) if self.metric is None else retention
         about = {
             "metric": domain.name,
             "retention_metric": retention.name,
@@ -534,14 +498,7 @@ class CheckpointSelection:
             return [record.prediction for record in _ask(model, samples, collate, len(samples), EXAMPLE_TOKENS)]
 
         path = Path(str(arguments.output_dir)) / SCORES_FILE
-        key = None
-        if base is not None and not settings.custom:
-            place = [str(arguments.device), arguments.per_device_eval_batch_size, arguments.bf16, arguments.fp16]
-            facts = {"base": json.dumps(base, default=str), "about": about, "by": settings.as_dict(), "place": place}
-            key = digest_of({**facts, "asked": [asked_of(part) for part in samples.parts]})
-        return CheckpointScores(
-            path, score, self.forgetting_budget, self.patience, about, samples.examples, answer, key
-        )
+        return CheckpointScores(path, score, self.forgetting_budget, self.patience, about, samples.examples, answer)
 
     def _score(
         self, model: Any, samples: Sequence[Sample], collate: Collator, batch_size: int, metric: Metric

@@ -288,16 +288,11 @@ def untuned(model: Tuned) -> Iterator[None]:
     An adapter is switched off: not every one starts as nothing, virtual tokens least of all. Where it was taken out of
     the base's weights, only both together are the base.
     """
-    if has_its_base(model):
+    if isinstance(model, PeftModel) and model not in _start_of:
         with model.disable_adapter():
             yield
     else:
         yield
-
-
-def has_its_base(model: Any) -> bool:
-    """Whether a model with its adapter switched off is, weight by weight, the base that it was attached to."""
-    return isinstance(model, PeftModel) and model not in _start_of
 
 
 def trainable_share(model: Tuned) -> TrainableShare:

@@ -68,12 +68,9 @@ class CheckpointSelection(Protocol):
         """The samples to score at each checkpoint."""
 
     def watch(
-        self, samples: Any, collate: Collator, arguments: TrainingArguments, metrics: Any, base: Any
+        self, samples: Any, collate: Collator, arguments: TrainingArguments, metrics: Any
     ) -> CheckpointScorer | None:
-        """What the trainer calls at each checkpoint; None where nothing is scored.
-
-        `base` says which model the run starts from; None where its config cannot.
-        """
+        """What the trainer calls at each checkpoint; None where nothing is scored."""
 
 
 def train(
@@ -165,8 +162,7 @@ def train(
         keep_in(folder)
         set_seed(seed)
         loaded, processor = _load(parts["model"])
-        weights = hash_weights(loaded)
-        facts = describe_run(seed=seed, recipe=recipe, base_weights=weights, splits=splits)
+        facts = describe_run(seed=seed, recipe=recipe, base_weights=hash_weights(loaded), splits=splits)
         sequences = TrainingSequences(splits.train, processor, max_length=max_length, answers=answers)
         tuned = attach(loaded, parts["method"])
         warn_of_half_weights(tuned)
@@ -175,8 +171,7 @@ def train(
             cache_features(tuned, processor, splits.train, arguments.device, questions) if feature_cache else None
         )
         collate = Collator(processor, features=features, max_length=max_length, packing=packing)
-        base = {"weights": weights, "model": base} if is_recorded(base) else None
-        scores = selection.watch(questions, collate, arguments, parts["metrics"], base)
+        scores = selection.watch(questions, collate, arguments, parts["metrics"])
         if arguments.auto_find_batch_size:
             fit_batch_size(tuned, arguments, sequences, collate, processes)
         loop = WorkbenchTrainer(tuned, arguments, sequences, collate, learning_rates, scores, skipped_steps)

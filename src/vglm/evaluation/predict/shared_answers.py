@@ -80,13 +80,13 @@ class SharedAnswers:
             return
 
     def _place(self, splits: Mapping[str, Sequence[Sample]]) -> Path:
-        questions = {name: asked_of(rows) for name, rows in splits.items()}
+        questions = {name: [fingerprint(rows), _pictures(rows)] for name, rows in splits.items()}
         return cache_folder(KIND) / digest_of({"facts": self.facts, "asked": questions})[:32]
 
 
-def asked_of(samples: Sequence[Sample]) -> list[str]:
-    """What samples ask: a hash of them, and one of their pictures, of place and age or, in memory, of all pixels."""
-    return [fingerprint(samples), digest_of({"pictures": [_picture(sample) for sample in samples]})]
+def _pictures(samples: Sequence[Sample]) -> str:
+    """A hash of where the pictures are and how old, or of their content where they were made in memory."""
+    return digest_of({"pictures": [_picture(sample) for sample in samples]})
 
 
 def _picture(sample: Sample) -> Any:
