@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hydra
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -152,3 +154,11 @@ def test_the_command_line_says_what_it_does_and_ends_in_one_message(
 def test_chinese_in_a_list_or_mapping_needs_no_quotes(argument: str, expected: object) -> None:
     (loosened,) = loosen([argument], "evaluate")
     assert OverridesParser.create().parse_override(loosened).value() == expected
+
+
+def test_composing_leaves_the_hydra_that_it_is_called_from_as_it_was(tmp_path: Path) -> None:
+    """As `train.py` does when it resumes a run of a version that had no metrics, or a user's own Hydra program."""
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(tmp_path)):
+        outer = GlobalHydra.instance().hydra
+        assert compose("train", ["seed=3"]).seed == 3
+        assert GlobalHydra.instance().hydra is outer

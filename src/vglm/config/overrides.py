@@ -128,6 +128,10 @@ def _targets_of(values: object) -> list[object]:
 
 def _composed(config_name: str, overrides: Sequence[str], mode: RunMode) -> DictConfig:
     register_resolvers()
+    outer = (
+        GlobalHydra.instance().hydra
+    )  # that of a command line, ours or a user's own, from within which this is called
+    GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(version_base="1.3", config_dir=str(repo_root() / "conf")):
             return GlobalHydra.instance().hydra.compose_config(  # type: ignore[union-attr]
@@ -137,6 +141,8 @@ def _composed(config_name: str, overrides: Sequence[str], mode: RunMode) -> Dict
         raise
     except Exception as error:  # Hydra, OmegaConf, YAML and the file system each have their own
         raise ConfigError(explain(error)) from error
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def explain(error: Exception) -> str:
