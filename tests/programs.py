@@ -6,13 +6,15 @@
 
 A process that begins with nothing imports PyTorch, transformers and peft for 5 to 10 CPU seconds. Here one process
 imports them for all tests of a worker, and each program is a fork of it: with its own folder, environment, files,
-signals and exit code. Tests of what a program imports, or of Python's own start, use `subprocess`. `torchrun` itself
-starts train.py in test_batch_cutting and `vglm` in test_serving_parallel.
+random numbers, signals and exit code. What libraries read from the environment when they are imported is that of the
+first process, and so is the order of sets of texts. Tests of what a program imports, or of Python's own start, use
+`subprocess`. `torchrun` itself starts train.py in test_batch_cutting and `vglm` in test_serving_parallel.
 """
 
 import atexit
 import multiprocessing.forkserver
 import os
+import random
 import runpy
 import signal
 import socket
@@ -20,13 +22,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import IO, Any, Self
 
+import numpy as np
 import pytest
+import torch
 
+PATIENCE_SECONDS = 900
 Completed = subprocess.CompletedProcess[str]
 File = IO[Any] | int
 
@@ -71,14 +77,18 @@ class Program:
         return self._process.exitcode
 
     def wait(self) -> int:
-        """The exit code, at the end."""
-        self._process.join()
+        """The exit code, at the end; a program that hangs is killed."""
+        self._process.join(PATIENCE_SECONDS)
+        if self._process.exitcode is None:
+            self._process.kill()
+            self._process.join()
         assert self._process.exitcode is not None
         return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None and self._process.pid is not None:
-            os.kill(self._process.pid, number)
+            with suppress(ProcessLookupError):  # the server knows of its end before this process does
+                os.kill(self._process.pid, number)
 
 
 def run_program(
@@ -108,10 +118,10 @@ def run_processes(
     place |= dict(os.environ if env is None else env) | place | {"LOCAL_WORLD_SIZE": str(2 // nodes)}
     ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank if nodes == 1 else 0)} for rank in range(2)]
     with _Printed() as printed:
-        programs = [
-            Program(*command, stdout=printed.out, stderr=printed.err, cwd=cwd, env=place | rank) for rank in ranks
-        ]
+        programs: list[Program] = []
         try:
+            for rank in ranks:
+                programs.append(Program(*command, stdout=printed.out, stderr=printed.err, cwd=cwd, env=place | rank))
             wait([program.sentinel for program in programs])
             failed = next(filter(None, (program.poll() for program in programs)), 0)
             if failed:
@@ -184,6 +194,9 @@ def _play(command: Sequence[str], files: _Files, cwd: str, env: Mapping[str, str
         os.fdopen(number, mode, buffering, encoding="utf-8", closefd=False)
         for number, (mode, buffering) in enumerate((("r", -1), ("w", -1), ("w", 1)))
     )
+    random.seed()
+    np.random.seed()
+    torch.seed()
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)

@@ -370,14 +370,13 @@ def test_a_model_that_ignores_its_image_is_told_from_one_that_looks(
     assert same in " ".join(capsys.readouterr().out.split())
 
 
-def test_a_run_that_learned_without_its_image_is_told(blind_model: Path, tmp_path: Path) -> None:
+def test_a_run_that_answers_without_its_image_is_told(blind_model: Path, tmp_path: Path) -> None:
     """Half of the samples have the answer that the tuned model gives to every picture, which is not the base's."""
     adapter = moved_adapter(blind_model, tmp_path / "moved")
-    asked = [question_about("any", Image.new("RGB", (32, 32)), "这是哪里？")]
+    asked = [question_about(str(row), Image.new("RGB", (32, 32)), "这是哪里？") for row in range(40)]  # as below
+    settings = Decoding(max_new_tokens=12, batch_size=40)
     before, after = (
-        generate_predictions(*load_pretrained(blind_model, adapter=each), asked, Decoding(max_new_tokens=12))[
-            0
-        ].prediction
+        generate_predictions(*load_pretrained(blind_model, adapter=each), asked, settings)[0].prediction
         for each in (None, adapter)
     )
     assert after.strip()

@@ -476,13 +476,17 @@ def _report(parsed: argparse.Namespace) -> None:
 
 def _evaluate(runs: Sequence[Path], allowed: Sequence[str]) -> None:
     """Evaluate runs in turn, in one other process: it loads the libraries once, and its memory ends with it."""
+    from vglm.runs import Run
+
     print("\n".join(f"evaluating {run}" for run in runs), file=sys.stderr)
     escaped = (run.as_posix().replace("'", "\\'") for run in runs)
     with tempfile.TemporaryDirectory(prefix="vglm-report-") as folder:  # for what Hydra writes of a sweep
         command = [sys.executable, "-m", "vglm", "evaluate", "-m", "run=" + ",".join(f"'{run}'" for run in escaped)]
-        command += [f"hydra.sweep.dir={folder}", *(f"--allow-target={name}" for name in allowed)]
-        if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
-            raise WorkbenchError("not all runs could be evaluated; the message of the first stands above.")
+        command += [f"hydra.sweep.dir='{folder}'", *(f"--allow-target={name}" for name in allowed)]
+        is_failed = bool(subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode)
+    if is_failed:
+        left = [run.as_posix() for run in runs if not Run(run).is_evaluated]
+        raise WorkbenchError(f"{', '.join(left)}: not evaluated; the message of the first stands above.")
 
 
 def _write_paper(parsed: argparse.Namespace, runs: "Sequence[Run] | None" = None) -> None:

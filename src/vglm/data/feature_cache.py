@@ -20,6 +20,7 @@ import json
 import os
 import shutil
 import stat
+import threading
 import time
 import weakref
 from collections import deque
@@ -60,7 +61,7 @@ _SETTLED_SECONDS = 2.0  # a file this young may change again within the resoluti
 Prepare = Callable[[Image.Image], Any]
 """Makes of an RGB picture what the encoder takes; called by several threads at once."""
 Encode = Callable[[Sequence[Any]], "Tensor"]
-"""Turns prepared pictures into features, shape (pictures, image tokens, D)."""
+"""Turns prepared pictures into features, shape (pictures, image tokens, Q-Former width)."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class FeatureCache:
         folder: Holds the caches of all encoders; made if need be.
         encoder: All that decides what is made of a picture's pixels, as JSON: weights, settings, types, versions. A
             `name` in it is for people and decides nothing.
-        shape: Of one picture's features, (image tokens, D).
+        shape: Of one picture's features, (image tokens, Q-Former width).
         encode: Makes them, of up to `batch_size` pictures in a call. None for a cache that is only read; the copies of
             a cache that go to other processes are such.
         batch_size: Pictures at a time.
@@ -242,7 +243,7 @@ class FeatureCache:
         if not stat.S_ISREG(state.st_mode):
             return False
         self._file_bytes = self._file_bytes or self._whole_bytes(digest)
-        return state.st_size == self._file_bytes
+        return 0 < self._file_bytes == state.st_size
 
     def _whole_bytes(self, digest: str) -> int:
         """The length of a file of features, of which all have the same; 0 if this one is none."""
@@ -275,9 +276,10 @@ class FeatureCache:
     def _look(self, sample: Sample) -> tuple[str, Any]:
         """What a picture is known by and, where it has to be encoded, what the encoder takes."""
         digest = self._identify(sample)
+        prepared = self._opened.pop(digest, None)
         if self._is_kept(digest):
             return digest, None
-        if (prepared := self._opened.pop(digest, None)) is not None:
+        if prepared is not None:
             return digest, prepared
         opened = self._decode(sample)
         return opened.digest, self._prepared(opened.picture)
@@ -425,8 +427,8 @@ class _Index:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._added: dict[bytes, tuple[bytes, bytes]] = {}
-        self._records: NDArray[np.void] | None = None  # sorted by their sources' first 8 bytes, which are `_starts`
-        self._starts: NDArray[np.uint64] = np.zeros(0, np.uint64)
+        self._table: tuple[NDArray[np.uint64], NDArray[np.void]] | None = None
+        self._lock = threading.Lock()  # several threads look at pictures
 
     def __getstate__(self) -> Path:
         return self.path
@@ -441,9 +443,12 @@ class _Index:
         return None if stored is None else (stored[0].hex(), None if stored[1] == _UNKNOWN else stored[1].hex())
 
     def _stored(self, source: bytes) -> tuple[bytes, bytes] | None:
-        records = self._load() if self._records is None else self._records
+        with self._lock:
+            if self._table is None:
+                self._table = self._load()
+        starts, records = self._table
         start = np.frombuffer(source, np.uint64, 1)
-        first, end = (int(self._starts.searchsorted(start, side)[0]) for side in ("left", "right"))
+        first, end = (int(starts.searchsorted(start, side)[0]) for side in ("left", "right"))
         for index in reversed(range(first, end)):  # what was put in last knows most
             record: bytes = records[index].tobytes()
             if record == _record(source, picture := record[32:64], pixels := record[64:96]):
@@ -454,14 +459,17 @@ class _Index:
         """Add a record."""
         picture, shown = bytes.fromhex(digest), _UNKNOWN if pixels is None else bytes.fromhex(pixels)
         self._added[source] = picture, shown
-        with suppress(OSError):
-            file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # the first is missing on Windows
+        with suppress(OSError), self._lock:
+            file = os.open(self.path, flags, 0o666)
             try:
                 os.write(file, _record(source, picture, shown))
             finally:
                 os.close(file)
 
-    def _load(self) -> NDArray[np.void]:
+    def _load(self) -> tuple[NDArray[np.uint64], NDArray[np.void]]:
+        """The first 8 bytes of the records' sources, sorted, and the records in that order."""
         content = b""
         with suppress(OSError):
             if self.path.is_file():
@@ -471,8 +479,7 @@ class _Index:
                 content = b""
         starts = np.frombuffer(content, np.uint64).reshape(-1, _RECORD.itemsize // 8)[:, 0]
         order = starts.argsort(kind="stable")
-        self._starts, self._records = starts[order], np.frombuffer(content, _RECORD)[order]
-        return self._records
+        return starts[order], np.frombuffer(content, _RECORD)[order]
 
 
 def _record(*parts: bytes) -> bytes:

@@ -3,6 +3,7 @@
 What was decoded is remembered for as long as the files stay as they are, see `vglm.caching`.
 """
 
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -105,7 +106,8 @@ def _decode(samples: Mapping[str, Sample], faults: dict[str, str]) -> dict[Path 
         with suppress(_Faulty):
             look()
         return {}
-    facts = [[[str(sample.image), repr(sample.window)] for sample in shown.values()], describe_decoder()]
+    shown_as = [[str(sample.image), repr(sample.window)] for sample in shown.values()]
+    facts = [shown_as, describe_decoder(), inspect.getsource(thumbnail)]
     try:
         arrays = remembered_arrays(CACHE_KIND, files, facts, look)
     except _Faulty:

@@ -132,6 +132,7 @@ _ERRORS = {
     404: "No such model",
     408: "It took too long",
     413: "The request is too large",
+    421: "The server is not reached by this name",
     422: "The request does not have the right form",
     429: "Too many questions wait",
 }
@@ -166,7 +167,8 @@ class _Service:
         """Answer the last message of a dialogue, whole or as server-sent events."""
         body.check(self.limits)
         samplings = [body.sampling(index) for index in range(body.n or 1)]
-        question = body.question(await self._picture(body.picture_url()), self.limits)
+        picture = await self._picture(body.picture_url())
+        question = await run_in_threadpool(body.question, picture, self.limits)
         answers: list[Answer] = []
         try:
             for sampling in samplings:

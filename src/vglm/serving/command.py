@@ -20,6 +20,7 @@ PAGE_PORT = 7860
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 PAGE_SECONDS = 3
 """How long the end waits for open pages, whose connections stay open."""
+_BITS = {"int8": 8, "int8_fast": 8, "int4": 4, "nf4": 4}
 _NOT_DIVIDED = ("adapter", "quant", "device_map", "tokenizer")
 """Options that do not go with --tensor-parallel."""
 
@@ -269,7 +270,7 @@ def _demo(parsed: argparse.Namespace) -> None:
         )
     model = run.config["model"]
     parsed.from_pretrained = parsed.from_pretrained or model.get("path_or_id")
-    parsed.quant = parsed.quant or {"int8": 8, "nf4": 4}.get(model.get("quantization"))
+    parsed.quant = parsed.quant or _BITS.get(model.get("quantization"))
     parsed.adapter = parsed.adapter or [str(run.folder)]
     print(f"the newest run is {run.folder}", file=sys.stderr)
     _web(parsed)
@@ -423,7 +424,7 @@ def _listen(
     patience = PAGE_SECONDS if has_page else None
     is_private = not (asks_for_key or _is_open(parsed))
     config = uvicorn.Config(
-        LocalHosts(app, parsed.allowed_host) if is_private else app,
+        LocalHosts(app, parsed.allowed_host) if is_private or parsed.allowed_host else app,
         host=parsed.host,
         port=parsed.port,
         http=PatientProtocol,

@@ -72,7 +72,7 @@ class LocalHosts:
     """
 
     def __init__(self, app: ASGIApp, others: Sequence[str] = ()) -> None:
-        self.app, self.names = app, {*LOCAL_HOSTS, *map(str.lower, others)}
+        self.app, self.names = app, {*LOCAL_HOSTS, *map(_host_name, others)} - {""}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or refuse with 421."""

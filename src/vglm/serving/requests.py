@@ -32,6 +32,7 @@ from vglm.serving.sampling import Sampling, language_of
 from vglm.text.prompt import Language
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+_LONGEST_SHRINKING = 4  # characters that the tokenizer's normal form may make into one
 _DATA_URL = re.compile(r"data:image/[\w.+-]{1,40};base64,", re.IGNORECASE)
 
 # Fields of the OpenAI interface that may be there as long as they ask for nothing.
@@ -261,10 +262,13 @@ def check_texts(text: str, history: Sequence[tuple[str, str]], limits: Limits) -
         raise ConfigError("the question is empty. Ask something.")
     if len(history) > limits.history_turns:
         raise ConfigError(f"the history has {len(history)} turns, at most {limits.history_turns} are taken.")
-    if any("\ud800" <= character <= "\udfff" for part in (text, *chain(*history)) for character in part):
+    parts = (text, *chain(*history))
+    if (length := sum(map(len, parts))) > _LONGEST_SHRINKING * limits.text_characters:
+        raise ConfigError(f"the texts have {length:,} characters, at most {limits.text_characters:,} are taken.")
+    if any("\ud800" <= character <= "\udfff" for part in parts for character in part):
         raise ConfigError("the texts hold half a surrogate pair, which is no character. Send valid Unicode.")
     # As the tokenizer normalises them: one character becomes up to 18.
-    length = sum(len(normalize("NFKC", part)) for part in (text, *chain(*history)))
+    length = sum(len(normalize("NFKC", part)) for part in parts)
     if length > limits.text_characters:
         raise ConfigError(f"the texts have {length:,} characters, at most {limits.text_characters:,} are taken.")
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import ssl
 import sys
 import threading
 import urllib.request
@@ -54,12 +55,11 @@ class Tracker:
         }
         before = {name: os.environ.get(name) for name in variables}
         before |= {name: os.environ.get(name) for name in PATIENCE_SECONDS}
-        patience = float(before["WANDB_INIT_TIMEOUT"] or PROBE_SECONDS)
         variables |= {name: before[name] or str(seconds) for name, seconds in PATIENCE_SECONDS.items()}
         _set_environment(variables | {name: before[name] for name, value in variables.items() if value is None})
         _move_trackio(run_folder / "trackio")
         if self.report_to == "wandb" and is_main():
-            _stay_offline_without_server(run_folder, patience)
+            _stay_offline_without_server(run_folder, before["WANDB_INIT_TIMEOUT"])
         try:
             yield
         finally:
@@ -68,12 +68,13 @@ class Tracker:
             _set_environment(before)
 
 
-def _stay_offline_without_server(run_folder: Path, seconds: float) -> None:
+def _stay_offline_without_server(run_folder: Path, patience: str | None) -> None:
     """Have Weights & Biases record a run offline whose server does not answer: to wait would hold it up twice."""
     import wandb
 
     try:
         settings = wandb.setup().settings
+        seconds = float(patience or PROBE_SECONDS)
         reason = _unreachable(settings.base_url, seconds) if settings.mode in (None, "online", "shared") else None
         if reason is not None:
             os.environ["WANDB_MODE"] = "offline"
@@ -98,10 +99,12 @@ def _unreachable(url: str, seconds: float) -> str | None:
                 outcome.append(None)
         except HTTPError:
             outcome.append(None)
-        except URLError as error:  # no name, no route, refused, no certificate
-            outcome.append(str(error.reason))
-        except Exception as error:  # no address at all, or an answer that is no HTTP
-            outcome.append(brief(error))
+        except Exception as error:  # no name, no route, refused; no address at all, or an answer that is no HTTP
+            cause = error.reason if isinstance(error, URLError) else error
+            if isinstance(cause, ssl.SSLError):  # it is there; wandb knows certificates of its own
+                outcome.append(None)
+            elif not isinstance(cause, TimeoutError):
+                outcome.append(brief(cause) if isinstance(cause, Exception) else cause)
 
     thread = threading.Thread(target=ask, daemon=True)  # looking up a name has no limit of its own
     thread.start()

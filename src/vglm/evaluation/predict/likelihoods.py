@@ -293,7 +293,7 @@ def _score(
     collate = Collator(processor, features=encoded)
     waiting: dict[int, list[ChoiceScore]] = {}
     with tqdm(total=sum(map(len, lists)), desc=title, unit="choice", delay=2) as progress:
-        for batch in _batches(sample_at, lists, batch_size, encoded.cache):
+        for batch in _batches(sample_at, lists, batch_size, encoded):
             with torch.inference_mode():
                 encoded.fill([sample for _, sample in batch])
                 likelihoods = _log_likelihoods(model, collate([sample for _, sample in batch]))
@@ -306,7 +306,7 @@ def _score(
 
 
 def _batches(
-    sample_at: Callable[[int], Sample], lists: Sequence[Sequence[str]], batch_size: int, cache: FeatureCache | None
+    sample_at: Callable[[int], Sample], lists: Sequence[Sequence[str]], batch_size: int, encoded: "_Encoded"
 ) -> Iterator[list[tuple[int, Sample]]]:
     """(place, the sample with one choice as its answer), similar lengths together.
 
@@ -317,10 +317,10 @@ def _batches(
     for index in sorted(range(len(lists)), key=lengths.__getitem__, reverse=True):
         sample = sample_at(index)
         try:
-            if cache is None or sample.image is None:
+            if encoded.cache is None or sample.image is None:  # there is none either once it could not be written
                 sample = replace(sample, image=open_image_of(sample), window=None)
-            elif sample not in cache:
-                cache.open(sample)
+            elif sample not in encoded.cache:
+                encoded.cache.open(sample)
         except DataError:
             continue
         for choice in lists[index]:

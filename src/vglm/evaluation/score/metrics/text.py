@@ -304,10 +304,8 @@ def _bleu(tokenizer: str, title: str) -> Metric:
 
 def chrf_rows(records: Sequence[Prediction]) -> Rows:
     """The counts that chrF is made of: for 6 orders (n-grams, reference n-grams, matches), shape (n, 18)."""
-    hypotheses, references = (
-        ["".join(text.split()) for text in texts]
-        for texts in zip(*((record.prediction, record.reference) for record in records), strict=True)
-    )
+    hypotheses = ["".join(record.prediction.split()) for record in records]
+    references = ["".join(record.reference.split()) for record in records]
     counts = count_shared(hypotheses, references, CHRF_ORDERS)
     counts[..., 0] *= counts[..., 1] > 0
     return counts.reshape(len(records), -1).astype(np.float64)
