@@ -104,7 +104,7 @@ def _unreachable(url: str, seconds: float) -> str | None:
             if isinstance(cause, ssl.SSLError):  # it is there; wandb knows certificates of its own
                 outcome.append(None)
             elif not isinstance(cause, TimeoutError):
-                outcome.append(brief(cause) if isinstance(cause, Exception) else cause)
+                outcome.append(cause if isinstance(cause, str) else brief(cause))
 
     thread = threading.Thread(target=ask, daemon=True)  # looking up a name has no limit of its own
     thread.start()
