@@ -625,8 +625,8 @@ def test_light_curves_are_described_star_by_star(tmp_path: Path) -> None:
     assert list(stars.table.rows) == [("rr_lyrae", "4"), ("delta_scuti", "1")]
     curves = found["5 light curves looked at"].table
     assert curves is not None
-    assert next(iter(curves.rows)) == ("points", "101", "101", "101")
-    assert list(curves.rows)[2][0] == "longest gap, days"
+    assert next(iter(curves.rows)) == (SAY("curves.points"), "101", "101", "101")
+    assert list(curves.rows)[2][0] == SAY("curves.gap")
     assert list(curves.rows)[2][1:] == ("20.1", "20.1", "20.1")
     assert "Grouped by star: 5 groups in 10 rows, up to 2 rows each" in found
 
