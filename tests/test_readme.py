@@ -24,6 +24,7 @@ OTHER_TESTS = {
     "python train.py recipes=background/lora_": "test_recipes.py::test_recipe_trains_two_steps",
     "python train.py recipes=background/qlora model=visualglm_6b": "test_recipes.py::test_recipe_trains_two_steps",
     "python train.py recipes=xray/lora": "test_recipes.py::test_recipe_trains_two_steps",
+    "vglm plan": "test_planning.py::test_the_table_has_80_columns_and_the_figures_of_the_json",
     "vglm train my.yaml": "test_first_steps.py::test_a_sweep_counts_its_runs_and_ends_with_what_compares_them",
     "vglm report outputs/sweeps/": "test_sweep.py::test_the_command_evaluates_and_writes_a_table",
     "vglm convert <checkpoint>": "test_cli.py::test_convert_writes_a_native_checkpoint",

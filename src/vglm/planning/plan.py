@@ -109,6 +109,18 @@ class Plan:
         }
 
 
+_encodings: dict[tuple[Any, ...], Step] = {}
+"""By all that they depend on: the changes that a plan weighs leave them as they are."""
+
+
+def _encoding(base: Any, setting: Setting, fused_attention: bool) -> Step:
+    parts = tuple(setting.quantization_parts or ())
+    key = (setting.config.to_json_string(), setting.dtype, setting.quantization, parts, fused_attention)
+    if key not in _encodings:
+        _encodings[key] = rehearse_encoding(base, _ENCODED_AT_ONCE, fused_attention=fused_attention)
+    return _encodings[key]
+
+
 def make_plan(setting: Setting, machine: Machine, rate: Rate, processes: int = 1) -> Plan:
     """Rehearse the stages of a run.
 
@@ -143,7 +155,7 @@ def make_plan(setting: Setting, machine: Machine, rate: Rate, processes: int = 1
     is_cached = setting.feature_cache and _can_be_cached(tuned, setting)
     encoded = None
     if is_cached:
-        encoded = rehearse_encoding(base, _ENCODED_AT_ONCE, fused_attention=fused)
+        encoded = _encoding(base, setting, fused)
         stages[ENCODING] = _stage(weights, {"adapter": adapter}, encoded, around)
         if isinstance(tuned, PeftModel) and setting.is_from_checkpoint:
             base.model.drop_vision()
