@@ -9,6 +9,7 @@ several machines data, answers and weights lie where all of them can read. Nothi
 """
 
 import argparse
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,8 @@ def main() -> None:
     count = len(getattr(vglm.load_dataset(options.data), options.split))
     rest = np.setdiff1d(np.arange(count), answered_rows(options.answers))
     print(f"{options.answers}: {count - len(rest):,} of {count:,} rows are answered")
+    if "RAY_ADDRESS" not in os.environ:  # on this machine alone: reading and writing need a place beside the workers
+        ray.init(num_cpus=max(os.cpu_count() or 1, options.workers + 2))
     blocks = max(2 * options.workers, len(rest) // ROWS_OF_A_FILE)
     answered = ray.data.range(len(rest), override_num_blocks=min(blocks, max(1, len(rest)))).map_batches(
         Answering,
@@ -92,7 +95,7 @@ def main() -> None:
         batch_format="pandas",
         batch_size=options.batch_size,
         compute=ray.data.ActorPoolStrategy(size=options.workers),
-        num_cpus=0.5,  # reading and writing need some of the cores too, or all would wait for each other
+        num_cpus=1,
         num_gpus=options.gpus,
     )
     if len(rest):
