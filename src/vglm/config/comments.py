@@ -27,10 +27,7 @@ def fields(text: str) -> Iterator[tuple[str, str, str]]:
             name = f"{prefix}{key.value}"
             start, end = value.start_mark, value.end_mark
             is_block = isinstance(value, yaml.CollectionNode) and not value.flow_style
-            is_below = is_block or getattr(value, "style", None) in (
-                "|",
-                ">",
-            )  # its comment is behind the key
+            is_below = is_block or getattr(value, "style", None) in ("|", ">")  # the comment is behind the key
             line = lines[key.start_mark.line if is_below else end.line]
             comment = re.search(r"\s#\s(.*)", line[key.end_mark.column + 1 if is_below else end.column :])
             yield name, "" if is_block else text[start.index : end.index], comment[1] if comment else ""

@@ -188,7 +188,8 @@ class _ScanOnceLoader(_Loader):
         """
         self.loader.exec_module(module)
         part: Any = module
-        scan = functools.cache(part.create_import_structure_from_path.__wrapped__)
+        given = part.create_import_structure_from_path
+        scan = functools.cache(getattr(given, "__wrapped__", given))
 
         def structure_of(path: Any) -> Any:
             return scan(os.path.dirname(path) if os.path.isfile(path) else str(path))

@@ -128,9 +128,7 @@ def _targets_of(values: object) -> list[object]:
 
 def _composed(config_name: str, overrides: Sequence[str], mode: RunMode) -> DictConfig:
     register_resolvers()
-    outer = (
-        GlobalHydra.instance().hydra
-    )  # that of a command line, ours or a user's own, from within which this is called
+    outer = GlobalHydra.instance().hydra  # of a command line, ours or a user's own, from within which this is called
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(version_base="1.3", config_dir=str(repo_root() / "conf")):
