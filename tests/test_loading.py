@@ -569,8 +569,8 @@ def test_a_model_goes_where_its_process_computes(random_model_folder: Path, monk
     monkeypatch.setattr(PartialState, "_shared_state", {})  # no choice was made in this process
     assert default_device() == torch.device("cpu")  # ACCELERATE_USE_CPU, see conftest
     monkeypatch.delenv("ACCELERATE_USE_CPU")
-    found = torch.accelerator.current_accelerator(check_available=True)
-    assert default_device().type == ("cpu" if found is None else found.type)
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    assert default_device().type == ("cpu" if accelerator is None else accelerator.type)
     PartialState(cpu=True)  # as trainer.use_cpu has it
     assert default_device() == torch.device("cpu")
     model, _ = load_pretrained(random_model_folder, dtype="bfloat16", quantization="nf4")
