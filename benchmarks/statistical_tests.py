@@ -618,8 +618,8 @@ def _print_cases(parsed: argparse.Namespace) -> None:
             rates = simulate(population, groups_of(n, is_grouped), parsed.repeats, parsed.resamples)
             print(
                 f"{name:27} {rates.samples:5.0f} {rates.groups:6} {100 * rates.coverage:6.1f}"
-                f" {100 * rates.null_coverage:7.1f} {100 * rates.mid:6.1f} {100 * rates.exact:6.1f} {100 * rates.verdict:8.1f}"
-                f" {100 * rates.power:6.1f}",
+                f" {100 * rates.null_coverage:7.1f} {100 * rates.mid:6.1f} {100 * rates.exact:6.1f}"
+                f" {100 * rates.verdict:8.1f} {100 * rates.power:6.1f}",
                 flush=True,
             )
 
