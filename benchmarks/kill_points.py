@@ -279,7 +279,7 @@ def differences(hashes: Hashes, expected: Hashes) -> list[str]:
 
 
 class Bench:
-    """A folder with everything that cases start from, and a place to run them in.
+    """A folder with everything that cases start from, and a folder to run them in.
 
     Args:
         root: An empty folder.
@@ -288,7 +288,7 @@ class Bench:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.starts = root / "starts"
-        self.workspace = root / "place"  # always the same, for paths stand in the files
+        self.workspace = root / "workspace"  # always the same, for paths stand in the files
         self.cache = root / "cache"
         self.undisturbed: dict[str, tuple[Hashes, int, float]] = {}
 
@@ -326,7 +326,7 @@ class Bench:
         shutil.copytree(self.workspace, self.starts / name)
 
     def _fresh(self, start: str | None) -> None:
-        """An empty cache, and the place as a start has it."""
+        """An empty cache, and the workspace as a start has it."""
         if start is not None and not (self.starts / start).is_dir():
             self._make(start)
         shutil.rmtree(self.workspace, ignore_errors=True)

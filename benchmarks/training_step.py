@@ -150,7 +150,7 @@ def count_step(rows: int, length: int, *, layers: int, is_autocast: bool = False
 
     def keep(tensor: Tensor) -> Tensor:
         if tensor.untyped_storage()._cdata not in weights:
-            saved[tensor.untyped_storage()._cdata] = tensor  # held, so that no other gets its place
+            saved[tensor.untyped_storage()._cdata] = tensor  # kept alive, so that no other tensor gets its address
         return tensor
 
     with torch.device("meta"):

@@ -78,7 +78,7 @@ def test_a_row_lays_its_samples_out_as_they_are_alone(loaded) -> None:
             assert torch.equal(layout.block_ids[row, segments == segment] == segment, blocks[0] == 0)
             slots = image_slots(ids[None], blocks, model.config)
             assert torch.equal(layout.image_mask[row, segments == segment], slots[0])
-            assert layout.places[row, segments == segment].tolist() == list(range(len(ids)))
+            assert layout.offsets[row, segments == segment].tolist() == list(range(len(ids)))
             rows.append(ids.tolist())
     alone = [Collator(processor)([sample])["input_ids"][0].tolist() for sample in samples]
     assert sorted(rows) == sorted(alone)

@@ -66,7 +66,7 @@ def test_every_wording_is_asked_of_the_same_samples() -> None:
     assert make_paraphrases({"probe": test}, TEMPLATES, seed=1) == ()
 
 
-def _asked(rows: list[Prediction], template: str, right: set[int]) -> list[Prediction]:
+def _reworded(rows: list[Prediction], template: str, right: set[int]) -> list[Prediction]:
     return [
         replace(
             original,
@@ -92,7 +92,7 @@ def folder(tmp_path: Path) -> Path:
             label = f"{arm}-prompt-{number}"
             meaning = Message("control_meaning.prompt", {"template": template})
             controls.append(Arm(label=label, meaning=Message(f"control_meaning.{arm}", {"meaning": meaning})))
-            records = _asked(rows[:20], template, right[arm][number - 1])
+            records = _reworded(rows[:20], template, right[arm][number - 1])
             write_predictions(records, tmp_path / label / "predictions.jsonl")
     write_evaluation(replace(EVALUATION, stamps=(), controls=tuple(controls)), tmp_path)
     return tmp_path

@@ -135,7 +135,7 @@ def _read(case: Case, sandbox: Path, watch: Watch) -> Result:
         if len(text) > LONGEST_MESSAGE + 10 or not text.strip():
             outcome = "LONG"
     except BaseException as error:
-        outcome, text, where = type(error).__name__, str(error)[:500], _place(error)
+        outcome, text, where = type(error).__name__, str(error)[:500], _frames_of(error)
     watch.allowed = ()
     seconds = time.process_time() - start
     if outcome in ("ok", "refused"):
@@ -153,7 +153,7 @@ def _read(case: Case, sandbox: Path, watch: Watch) -> Result:
     return Result(case, outcome, where, text, round(seconds, 2))
 
 
-def _place(error: BaseException) -> str:
+def _frames_of(error: BaseException) -> str:
     """Where in the workbench an exception came from, and where it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "/src/vglm/" in frame.filename] or frames

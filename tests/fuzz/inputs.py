@@ -533,12 +533,12 @@ def _read_tables(folder: Path, rng: random.Random) -> None:
 
 
 def _mutated_table(folder: Path, rng: random.Random) -> None:
-    from .mutations import mutate_bytes, mutate_place
+    from .mutations import mutate_bytes, mutate_in_place
 
     _read_tables(folder, rng)
     (stored,) = (folder / "cache" / "tables").glob("*.arrow")
     if rng.random() < 0.2:
-        mutate_place(rng, stored)
+        mutate_in_place(rng, stored)
     else:
         stored.write_bytes(mutate_bytes(rng, stored.read_bytes())[0])
     _read_tables(folder, rng)

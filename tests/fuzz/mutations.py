@@ -114,7 +114,7 @@ def mutate_tree(rng: random.Random, tree: Any) -> tuple[Any, str]:
     """One or two changes of a tree of lists and dictionaries, which is changed in place."""
     done = []
     for _ in range(rng.choice((1, 1, 2))):
-        containers = list(_places(tree))
+        containers = list(_containers(tree))
         if not containers:
             return rng.choice(hostile_values()), "all of it"
         owner, key = rng.choice(containers)
@@ -134,14 +134,14 @@ def mutate_tree(rng: random.Random, tree: Any) -> tuple[Any, str]:
     return tree, ", ".join(done)
 
 
-def _places(tree: Any) -> Any:
+def _containers(tree: Any) -> Any:
     items = list(tree.items()) if isinstance(tree, dict) else list(enumerate(tree)) if isinstance(tree, list) else []
     for key, value in items:
         yield tree, key
-        yield from _places(value)
+        yield from _containers(value)
 
 
-def mutate_place(rng: random.Random, path: Path) -> str:
+def mutate_in_place(rng: random.Random, path: Path) -> str:
     """Put something else where a file is."""
     path.unlink()
     kind = rng.choice(("fifo", "endless", "folder", "missing", "empty", "long name", "loop", "socket", "unreadable"))
@@ -191,7 +191,7 @@ def mutate_folder(rng: random.Random, folder: Path) -> str:
         file = rng.choice(texts if texts and rng.random() < 0.6 else files)
         name = str(file.relative_to(folder))[:60]
         if rng.random() < 0.12:
-            done.append(f"{name}: {mutate_place(rng, file)}")
+            done.append(f"{name}: {mutate_in_place(rng, file)}")
             continue
         read_write = _TREES.get(file.suffix)
         if read_write is not None and rng.random() < 0.6:

@@ -188,8 +188,8 @@ class _ScanOnceLoader(_Loader):
         """
         self.loader.exec_module(module)
         part: Any = module
-        given = part.create_import_structure_from_path
-        scan = functools.cache(getattr(given, "__wrapped__", given))
+        original = part.create_import_structure_from_path
+        scan = functools.cache(getattr(original, "__wrapped__", original))
 
         def structure_of(path: Any) -> Any:
             return scan(os.path.dirname(path) if os.path.isfile(path) else str(path))

@@ -325,14 +325,14 @@ class FeatureCache:
         if self.encode is None:
             raise ValueError("this cache is only read; nothing can be encoded.")
         encoded = self.encode(list(missing.values()))
-        with explained(self.folder, error=CacheError), workplace(self.folder / "features") as place:
+        with explained(self.folder, error=CacheError), workplace(self.folder / "features") as workspace:
             for digest, features in zip(missing, encoded, strict=True):
                 if tuple(features.shape) != self.shape:
                     raise ValueError(f"the encoder gives features of shape {tuple(features.shape)}, not {self.shape}.")
                 path = self._path(digest)
-                save_file({"features": features.detach().cpu().contiguous().clone()}, place / path.name)
+                save_file({"features": features.detach().cpu().contiguous().clone()}, workspace / path.name)
                 path.parent.mkdir(exist_ok=True)
-                put_in_place(place / path.name, path)
+                put_in_place(workspace / path.name, path)
                 self._file_bytes = path.stat().st_size
         return len(missing)
 

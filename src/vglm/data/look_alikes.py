@@ -147,15 +147,15 @@ def find_copies(tested: Sequence[NDArray[np.uint8]], learned: Sequence[NDArray[n
     copies = []
     for start in tqdm(starts, desc="comparing images", unit="block", delay=2):
         block = first[start : start + _BLOCK_PICTURES].astype(np.float32)
-        for place, candidates in enumerate(_candidates(block, second, mean, views)):
+        for index, candidates in enumerate(_candidates(block, second, mean, views)):
             if halved is not None:
-                candidates += _candidates_by_mean(block[place], mean, halved)
-            copies += _copies(start + place, block[place], second, mean, candidates)
+                candidates += _candidates_by_mean(block[index], mean, halved)
+            copies += _copies(start + index, block[index], second, mean, candidates)
     return copies
 
 
 def _copies(
-    place: int, tested: Grey, learned: NDArray[np.uint8], mean: Grey, candidates: "Sequence[_Candidate]"
+    index: int, tested: Grey, learned: NDArray[np.uint8], mean: Grey, candidates: "Sequence[_Candidate]"
 ) -> list[Copy]:
     """The test picture with the candidate that it agrees with best, if that is its original."""
     best: dict[int, tuple[_Likeness, bool]] = {}
@@ -172,7 +172,7 @@ def _copies(
     pair = _in_order(tested, learned[which].astype(np.float32), is_forward)
     likeness = _likeness(*pair, _align(*pair, likeness.fit.is_flipped, likeness.fit.box, _LAST_STEPS), mean)
     rival = ranked[1][1][0].value if ranked[1:] else 0.0
-    return [Copy(place, which, _describe(likeness.fit))] if _is_copy(likeness, rival) else []
+    return [Copy(index, which, _describe(likeness.fit))] if _is_copy(likeness, rival) else []
 
 
 def _is_copy(likeness: "_Likeness", rival: float) -> bool:
@@ -257,8 +257,8 @@ def _candidates_by_mean(tested: Grey, mean: Grey, learned: _Halved) -> Iterator[
         rough = learned.own @ _spread(own.reshape(_COARSE, _COARSE), fit.box, _FINE, flip).ravel()
         likely = np.argsort(-rough)[:_CUT_BY_MEAN]  # to cut all takes a hundred times as long
         scores = _unit(_cut(learned.pictures[likely], fit.box, _COARSE, flip) - common) @ own
-        for place in np.argsort(-scores)[:_CANDIDATES_BY_MEAN]:
-            yield _Candidate(float(scores[place]), int(likely[place]), flip, fit.box, True)
+        for index in np.argsort(-scores)[:_CANDIDATES_BY_MEAN]:
+            yield _Candidate(float(scores[index]), int(likely[index]), flip, fit.box, True)
 
 
 def _in_order(tested: Grey, learned: Grey, is_forward: bool) -> tuple[Grey, Grey]:

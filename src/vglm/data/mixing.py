@@ -4,7 +4,7 @@
     mixture.names[:5]          # ["xray", "xray", "replay", "xray", "xray"]
     mixture[2]                 # Sample(id="replay:scenes-1-17", ...)
 
-Which sample stands at which place follows from the weights, the seed and the parts' sizes alone, never from a random
+Which sample stands at which index follows from the weights, the seed and the parts' sizes alone, never from a random
 generator's state: a resumed run, and every process of a run on several, sees the same mixture.
 """
 

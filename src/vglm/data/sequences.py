@@ -205,8 +205,8 @@ def _bytes_of_single_turns(samples: Sequence[Sample]) -> NDArray[np.int64] | Non
                 return None
             texts = turns.flatten()
             sizes = pc.binary_length(texts).to_numpy().astype(np.int64)
-            for place in np.flatnonzero(pc.match_substring_regex(texts, _MAY_EXPAND_IN_TABLES)).tolist():
-                sizes[place] = _most_tokens(texts[place].as_py())
+            for index in np.flatnonzero(pc.match_substring_regex(texts, _MAY_EXPAND_IN_TABLES)).tolist():
+                sizes[index] = _most_tokens(texts[index].as_py())
             sums[-1] += sizes
     return np.concatenate(sums)
 

@@ -40,7 +40,7 @@ from vglm.evaluation.score.metrics import EXACT_MATCH
 from vglm.files import check_vacant, claimed, read_json, replaced_folder, write_json
 from vglm.model.hashing import ALGORITHMS, Algorithm
 from vglm.model.identity import RECORD, hash_weights, recorded_hash
-from vglm.model.loading import attach_adapter, default_device, describe_place, load_pretrained, save_native
+from vglm.model.loading import attach_adapter, default_device, describe_device, load_pretrained, save_native
 from vglm.model.modeling import VisualGlmForConditionalGeneration
 from vglm.runs import UNVERIFIED, Run
 from vglm.tuning.contract import answer_logits, measure_noise, relative_difference
@@ -209,7 +209,7 @@ def merge_runs(
         if combination is not None:
             adapter = combine_adapters(base, [run.adapter for run in sources], combination, work / "combined")
         tuned = attach_adapter(base, adapter, is_checked=False)  # by its hash, above
-        print(f"base + adapter: {describe_place(tuned)}")
+        print(f"base + adapter: {describe_device(tuned)}")
         before = generate_predictions(tuned, processor, samples, title="base + adapter")
         prompts = _prompts(samples, before, processor)
         reference = _logits(tuned, prompts)

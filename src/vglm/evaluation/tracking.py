@@ -117,8 +117,8 @@ def _to_wandb(evaluation: Path, run: Path, report: Mapping[str, Any]) -> str:
         artifact.add_file(str(evaluation / METRICS_FILE))
         artifact.add_dir(str(folder), name="report")
         tracked.log_artifact(artifact)
-        place = f"{Path(tracked.dir).parent} (offline: wandb sync uploads it)" if tracked.offline else tracked.url
-    return f"Weights & Biases, run {tracked.id}: {place}"
+        address = f"{Path(tracked.dir).parent} (offline: wandb sync uploads it)" if tracked.offline else tracked.url
+    return f"Weights & Biases, run {tracked.id}: {address}"
 
 
 def _to_tensorboard(run: Path, report: Mapping[str, Any]) -> str:

@@ -47,17 +47,17 @@ class Attention:
     @property
     def answer_tokens(self) -> tuple[str, ...]:
         """The text of each of the N tokens of the answer."""
-        return tuple(self.tokens[place] for place in self.answer)
+        return tuple(self.tokens[index] for index in self.answer)
 
     def of_answer(self) -> Tensor:
         """How much each slot drew when a token of the answer was chosen, mean over heads.
 
-        A token is chosen at the place before its own.
+        A token is chosen at the position before its own.
 
         Returns:
             Shape (N, layers, slots).
         """
-        rows = self.weights.mean(1)[:, [place - 1 for place in self.answer]]
+        rows = self.weights.mean(1)[:, [index - 1 for index in self.answer]]
         return rows[:, :, list(self.slots)].transpose(0, 1)
 
     def on_patches(self) -> Tensor:

@@ -407,7 +407,7 @@ def fill_model(
     model = empty_model(config)
     if not with_vision:
         model.model.drop_vision()
-    placement = _place(model, devices or {"": torch.device("cpu")})
+    placement = _choose_devices(model, devices or {"": torch.device("cpu")})
     if quantizing is not None:
         make_quantizable(model, quantizing)
     for name, value in checkpoint.weights.stream():
@@ -537,7 +537,7 @@ def default_device() -> torch.device:
     return torch.device(device.type, torch.accelerator.current_device_index())
 
 
-def describe_place(model: Any) -> str:
+def describe_device(model: Any) -> str:
     """Where a model lies and what it computes in, for people: `bfloat16 on cuda:0 (NVIDIA H100), quantised to nf4`.
 
     Args:
@@ -573,7 +573,7 @@ def resolve_dtype(dtype: torch.dtype | str | None, devices: Devices) -> torch.dt
     return resolved
 
 
-def _place(model: VisualGlmForConditionalGeneration, devices: Devices) -> dict[str, Any]:
+def _choose_devices(model: VisualGlmForConditionalGeneration, devices: Devices) -> dict[str, Any]:
     """Choose devices for a model that has no memory of its own yet."""
     if devices != "auto":
         return devices

@@ -295,11 +295,11 @@ def rehearse_answering(
     seen = output.past_key_values.get_seq_length()
     del output
     rows, columns = len(batch["input_ids"]), seen
-    places = [rows * columns]
+    slots = [rows * columns]
     while columns < seen + new_tokens - 1:  # the last token is not read any more
         some, columns = room_for(rows, columns, on_gpu=fused_attention)  # where there is no room left, all moves
-        places.append(some * columns)
-    before, grown = (keys_values * position // places[0] for position in (0, *places)[-2:])
+        slots.append(some * columns)
+    before, grown = (keys_values * position // slots[0] for position in (0, *slots)[-2:])
     parts = rehearsal.parts()
     working = max(rehearsal.peak() - keys_values - parts["logits"], 0)
     peak = max(rehearsal.peak(), before + grown + parts["logits"])

@@ -216,17 +216,19 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list
     if not is_known:
         return _run_on_shapes(func, args, kwargs, tensors)
     if func is _aten._local_scalar_dense.default:
-        return _known(args[0]).item()
+        return _values_of(args[0]).item()
     if func is _aten._to_copy.default and torch.device(kwargs.get("device") or "meta").type == "cpu":
-        return func(*tree_map(_known, args), **kwargs)
+        return func(*tree_map(_values_of, args), **kwargs)
     try:
         result = func(*args, **kwargs)
     except (NotImplementedError, RuntimeError):  # a shape that depends on values
-        return tree_map(_on_meta_if_tensor, func(*tree_map(_known, args), **_on_cpu(kwargs)))
+        return tree_map(_on_meta_if_tensor, func(*tree_map(_values_of, args), **_on_cpu(kwargs)))
     made = _tensors_in((result,))
     is_small = all(tensor.numel() <= (_SMALL_FRACTIONS if tensor.is_floating_point() else _SMALL) for tensor in made)
     if is_small and made and made[0].is_meta:
-        for tensor, value in zip(made, _tensors_in((func(*tree_map(_known, args), **_on_cpu(kwargs)),)), strict=True):
+        for tensor, value in zip(
+            made, _tensors_in((func(*tree_map(_values_of, args), **_on_cpu(kwargs)),)), strict=True
+        ):
             tensor.values_known = value  # type: ignore[attr-defined]
     return result
 
@@ -238,7 +240,7 @@ _known_results: dict[Any, tuple[Any, ...]] = {}
 def _run_on_shapes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
     """Run an operation on shapes, or repeat what came of it before."""
     if func.overloadpacket in _INDEXED:
-        args = (args[0], [place for arg in args[1] for place in _places(arg)], *args[2:])
+        args = (args[0], [index for arg in args[1] for index in _as_indices(arg)], *args[2:])
     if func.is_view or func._schema.is_mutable or len(func._schema.returns) != 1:
         return func(*args, **kwargs)
     key = (func, *map(_form, args), *((name, _form(kwarg)) for name, kwarg in kwargs.items()))
@@ -259,7 +261,7 @@ def _form(value: Any) -> Any:
     return tuple(map(_form, value)) if isinstance(value, list | tuple) else value
 
 
-def _known(value: Any) -> Any:
+def _values_of(value: Any) -> Any:
     return getattr(value, "values_known", value)
 
 
@@ -268,15 +270,15 @@ def _on_meta_if_tensor(value: Any) -> Any:
 
 
 def _on_cpu(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    values = {name: tree_map(_known, value) for name, value in kwargs.items()}
+    values = {name: tree_map(_values_of, value) for name, value in kwargs.items()}
     return {**values, "device": torch.device("cpu")} if values.get("device") is not None else values
 
 
-def _places(index: Any) -> list[Any]:
+def _as_indices(index: Any) -> list[Any]:
     """A mask as the places where it is true, for operations that take one as an index."""
     if not isinstance(index, Tensor) or index.dtype != torch.bool:
         return [index]
-    return [_on_meta(places) for places in _known(index).nonzero(as_tuple=True)]
+    return [_on_meta(indices) for indices in _values_of(index).nonzero(as_tuple=True)]
 
 
 # --- what a GPU does otherwise ---------------------------------------------------------------------------------------

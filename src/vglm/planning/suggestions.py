@@ -90,7 +90,7 @@ def _relaxed(
     low, high = 0, len(sizes) - 1  # the last one fits
     while low < high:
         middle = (low + high) // 2
-        changes = [sizes[middle] if place == number else stages[-1] for place, stages in enumerate(taken)]
+        changes = [sizes[middle] if index == number else stages[-1] for index, stages in enumerate(taken)]
         now = _combined(changes, again)
         if now.plan.fits:
             best, high = now, middle

@@ -319,8 +319,8 @@ async def _answer_error(_: Request, error: Exception) -> JSONResponse:
     headers = {}
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
-        place = ".".join(str(part)[:40] for part in first["loc"] if part != "body") or "body"
-        return JSONResponse(_described(f"{place}: {first['msg']}"[:300], "invalid_request_error", place), 422)
+        location = ".".join(str(part)[:40] for part in first["loc"] if part != "body") or "body"
+        return JSONResponse(_described(f"{location}: {first['msg']}"[:300], "invalid_request_error", location), 422)
     if isinstance(error, HTTPException):
         return JSONResponse(_described(str(error.detail), "invalid_request_error"), error.status_code, error.headers)
     if isinstance(error, _Gone):

@@ -158,11 +158,11 @@ def draw(samplers: Sequence[Sampler], logits: Tensor) -> list[int]:
     for index, sampler in enumerate(samplers):
         kinds.setdefault(sampler.kind, []).append(index)
     chosen = [0] * len(samplers)
-    for places in kinds.values():
-        alike = logits if len(kinds) == 1 else logits[torch.tensor(places, device=logits.device)]
+    for indices in kinds.values():
+        alike = logits if len(kinds) == 1 else logits[torch.tensor(indices, device=logits.device)]
         rows = alike.float()
-        for place, token in zip(places, _draw_alike([samplers[place] for place in places], rows), strict=True):
-            chosen[place] = token
+        for index, token in zip(indices, _draw_alike([samplers[row] for row in indices], rows), strict=True):
+            chosen[index] = token
     return chosen
 
 
@@ -188,9 +188,9 @@ def _draw_alike(samplers: Sequence[Sampler], scores: Tensor) -> list[int]:
         scores = TopPLogitsWarper(float(how.top_p))(ids, scores)
     shares = scores.softmax(-1).double().cumsum(-1).cpu()
     numbers = torch.tensor([sampler.random() for sampler in samplers], dtype=torch.float64)[:, None]
-    places = torch.searchsorted(shares, numbers * shares[:, -1:], right=True)
+    columns = torch.searchsorted(shares, numbers * shares[:, -1:], right=True)
     last = (shares < shares[:, -1:]).sum(-1, keepdim=True)
-    return ids.cpu().gather(1, places.minimum(last))[:, 0].tolist()
+    return ids.cpu().gather(1, columns.minimum(last))[:, 0].tolist()
 
 
 @lru_cache(maxsize=4)

@@ -316,7 +316,7 @@ def _is_bare(item: str) -> bool:
 
 
 def _denied(before: str, carried: bool) -> bool:
-    """Whether a denial before a place, in its item or carried into it, reaches the place."""
+    """Whether a denial before a position, in its item or carried into it, reaches the position."""
     ends = max((match.end() for match in _NO_ENDS.finditer(before)), default=0)
     return any(match.start() >= ends for match in _NO.finditer(before)) or (carried and not ends)
 

@@ -83,8 +83,8 @@ def draw(curve: LightCurve, measurement: Measurement, *, view: View = "star", si
     else:
         _draw_band(pen, fold(curve, measurement.period_days), curve.flux, rows(0, 32), size, colour)
         _draw_spectrum(pen, measurement, rows(32, 48), size)
-        period = _place(measurement.period_days, SHORTEST_DAYS, LONGEST_DAYS)
-        amplitude = _place(measurement.amplitude_mag, FAINTEST_MAG, BRIGHTEST_MAG)
+        period = _share_of_scale(measurement.period_days, SHORTEST_DAYS, LONGEST_DAYS)
+        amplitude = _share_of_scale(measurement.amplitude_mag, FAINTEST_MAG, BRIGHTEST_MAG)
         _draw_bar(pen, period, rows(48, 56), size, _hue(period))
         _draw_bar(pen, amplitude, rows(56, 64), size, _hue(amplitude))
     return picture
@@ -92,7 +92,7 @@ def draw(curve: LightCurve, measurement: Measurement, *, view: View = "star", si
 
 def period_colour(period_days: float) -> tuple[int, int, int]:
     """The colour that stands for a period: violet for the shortest, red for the longest."""
-    return _hue(_place(period_days, SHORTEST_DAYS, LONGEST_DAYS))
+    return _hue(_share_of_scale(period_days, SHORTEST_DAYS, LONGEST_DAYS))
 
 
 def _hue(share: float) -> tuple[int, int, int]:
@@ -100,7 +100,7 @@ def _hue(share: float) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def _place(value: float, lowest: float, highest: float) -> float:
+def _share_of_scale(value: float, lowest: float, highest: float) -> float:
     """Where a value lies between two others on a logarithmic scale, 0 to 1."""
     share = np.log(max(value, lowest) / lowest) / np.log(highest / lowest)
     return float(min(share, 1.0))

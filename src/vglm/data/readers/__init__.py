@@ -158,13 +158,13 @@ def read(
         raise DataError(f"{path} does not exist. Expected data in the format {format}: {reader.SCHEMA}.")
     _rename_english(options)
     _check_options(reader, options)
-    place = Path(path)
+    source = Path(path)
     if not is_hub_name(path):
-        _check_kind(place)
+        _check_kind(source)
     rule = options.pop(_WINDOW, getattr(reader, "WINDOW", None))
     keep = {*_names(options.pop(_KEEP, None)), *getattr(reader, "KEPT", ()), *_own_keys(options)}
     rows = reader.read(
-        place, image_dir=None if image_dir is None else Path(image_dir), name=name or place.name, **options
+        source, image_dir=None if image_dir is None else Path(image_dir), name=name or source.name, **options
     )
     rows = map(refuse_half_characters, (refuse_unread(row, keep) for row in rows))
     if rule is not None:

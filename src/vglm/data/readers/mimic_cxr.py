@@ -158,10 +158,10 @@ def read(
         if study in seen and several_images == "refuse":
             check.fail("one picture a study", f"another one of s{study}", "set dataset.options.several_images=each")
         seen.add(study)
-        place = f"p{subject[:2]}/p{subject}/s{study}"
-        image = check.image(folders, *(f"{place}/{dicom}{suffix}" for suffix in _SUFFIXES))
+        study_path = f"p{subject[:2]}/p{subject}/s{study}"
+        image = check.image(folders, *(f"{study_path}/{dicom}{suffix}" for suffix in _SUFFIXES))
         try:
-            report = load(reports / f"{place}.txt")
+            report = load(reports / f"{study_path}.txt")
         except _NoSection as error:
             if skip_reports:
                 skipped += 1

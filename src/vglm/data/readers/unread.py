@@ -46,8 +46,8 @@ def refuse_unread(row: Sample | BadRow, keep: Collection[str]) -> Sample | BadRo
                 break
         else:
             return row
-    place = row.id.rpartition("#")[2]
-    check = RowCheck(int(place) if place.isdecimal() else place)
+    number = row.id.rpartition("#")[2]
+    check = RowCheck(int(number) if number.isdecimal() else number)
     if unread:
         names = ", ".join(map(quote, unread))
         check.fail(

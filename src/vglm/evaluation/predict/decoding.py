@@ -8,7 +8,7 @@ A draw is made by the Gumbel-max trick: the token with the largest logit + noise
 is random is the noise. Every answer takes its noise from a stream of its own, named by (seed, split, sample id, draw),
 one row of noise for each token that is written. Hence a draw depends neither on the batch size and the other rows of
 its batch nor on what was answered before a kill, nor on the number of processes; and both arms of a comparison meet the
-same noise at the same place, which pairs their draws as well as their samples.
+same noise at the same position, which pairs their draws as well as their samples.
 
 Source: Gumbel 1954, "Statistical theory of extreme values"; Maddison, Tarlow & Minka 2014, "A* sampling", section 2.
 """

@@ -122,10 +122,10 @@ def features(curve: LightCurve, measurement: Measurement) -> NDArray[np.float64]
 
 def _fold(curve: LightCurve, period_days: float) -> tuple[NDArray[np.float64], float]:
     """The mean curve over a cycle, shape (25,), and the standard deviation around it."""
-    place = ((curve.time / period_days % 1) * _FOLD_BINS).astype(int) % _FOLD_BINS
-    counts = np.maximum(np.bincount(place, minlength=_FOLD_BINS), 1)
-    mean = np.bincount(place, weights=curve.flux, minlength=_FOLD_BINS) / counts
-    return mean, float(np.std(curve.flux - mean[place]))
+    bins = ((curve.time / period_days % 1) * _FOLD_BINS).astype(int) % _FOLD_BINS
+    counts = np.maximum(np.bincount(bins, minlength=_FOLD_BINS), 1)
+    mean = np.bincount(bins, weights=curve.flux, minlength=_FOLD_BINS) / counts
+    return mean, float(np.std(curve.flux - mean[bins]))
 
 
 def _second_minimum(fold: NDArray[np.float64]) -> float:

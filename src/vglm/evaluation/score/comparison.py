@@ -262,15 +262,15 @@ class Summary:
         raise DataError("none of the metrics can be computed on these answers; choose others with metrics=<group>.")
 
     @cached_property
-    def _known(self) -> dict[str, PairedComparison]:
+    def _compared(self) -> dict[str, PairedComparison]:
         """What `_compare` has found, for resampling takes long."""
         return {}
 
     def _compare(self, metric: Metric) -> PairedComparison:
-        if metric.name not in self._known:
+        if metric.name not in self._compared:
             arms = [pair.baseline for pair in self.pairs], [pair.candidate for pair in self.pairs]
-            self._known[metric.name] = compare_arms(metric, *arms)
-        return self._known[metric.name]
+            self._compared[metric.name] = compare_arms(metric, *arms)
+        return self._compared[metric.name]
 
     @cached_property
     def _comparisons(self) -> tuple[dict[str, PairedComparison], dict[str, Sentence]]:
