@@ -11,7 +11,7 @@
     remove_folder(path)                                  it is there with all of it, or gone
     facts = read_json(path, error=ConfigError)           an object, or one message that names the file
     facts = read_record(path, Record)                    the same as a dataclass, every field of the type it should have
-    path = inside(folder, "images", name)                a name from a stranger's file, which may not lead elsewhere
+    path = inside(folder, "images", name)                a name from an untrusted file, which may not lead elsewhere
 
 Everything is written below a hidden folder `.<name>.<random>.partial` beside its destination and renamed at the end.
 That folder is locked while it is in use, so the leftovers of a killed process can be distinguished from what another

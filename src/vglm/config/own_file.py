@@ -7,9 +7,9 @@
     trainer: {max_steps: 200}
     seed: 3
 
-It says what the command line would say: what stands in it becomes overrides, and those that are typed come after them.
+Its content becomes overrides; those on the command line are applied after them.
 Paths are relative to where the command is run. A recipe (a file with `defaults:`) and a run's `config.yaml` can be
-given as well; without `recipes:` no recipe lies below, and the run is named after the file.
+given as well; without `recipes:` no recipe is used, and the run is named after the file.
 """
 
 import re

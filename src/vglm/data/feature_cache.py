@@ -9,10 +9,11 @@
       5b0e.../encoder.json              what made these features; its hash is the folder's name
       5b0e.../a3/a3f1....safetensors    the features of the picture that has this hash
 
-A picture is known by its file's bytes and the window it is seen through, one in memory by its pixels. With the folder's
-name, all that turns them into features, nothing can become stale: other pictures, weights, settings, types, versions
-have other names. Files appear whole under their name, and equal names mean equal content, so any number of processes
-may read and fill the cache at once. Pictures are read, decoded and scaled by threads, ahead of the encoder.
+A picture is identified by its file's bytes and its window, a picture in memory by its pixels. The folder's name
+identifies everything that turns pictures into features. So nothing can become stale: other pictures, weights, settings,
+types or versions have other names. Files appear whole under their name, and equal names mean equal content, so any
+number of processes may read and fill the cache at once. Pictures are read, decoded and scaled by threads, ahead of the
+encoder.
 """
 
 import hashlib

@@ -7,9 +7,9 @@ of X-rays and the axes of plots are in all of them and carry no information. Eac
 other and of its mirror image, both ways round, in coarse form; the best candidates of each test picture are then
 aligned and must agree in every part of the picture, so that the same scene with another subject is no copy.
 
-Where all pictures are much alike, as X-rays are, a box that is a little off hides what is a picture's own. There the
-mean picture tells where a test picture was cut: the test picture is aligned with it, and what it has beside the mean
-is compared with what the same box of each training picture has.
+Where all pictures are similar, as X-rays are, a box that is slightly off hides the difference between pictures. There
+the mean picture shows where a test picture was cropped: the test picture is aligned with it, and its difference to the
+mean is compared with that of the same box in each training picture.
 
 Hashes of pictures (difference hash, DCT hash) are quicker to compare, but a crop changes every bit of them. Here a pair
 costs 200 products of 144 numbers, which a matrix product of all pairs makes in blocks; `benchmarks/look_alikes.py`

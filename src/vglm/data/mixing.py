@@ -1,4 +1,4 @@
-"""Mix data sets with weights: a task and a replay set against forgetting, for one.
+"""Mix data sets with weights, for example a task and a replay set against forgetting.
 
     mixture = Mixture({"xray": xray.train, "replay": scenes.train}, weights={"xray": 0.8, "replay": 0.2}, seed=1)
     mixture.names[:5]          # ["xray", "xray", "replay", "xray", "xray"]

@@ -5,8 +5,8 @@
     . b b b b b b b b           a a a a a . . . . . . .         0 0 0 0 0 -1 ...
     . . . . . . c c c
 
-The samples of a row do not see each other and keep the positions they have alone (`segment_ids` says which is which),
-so the loss of a batch is what it is without packing.
+The samples of a row do not attend to each other and keep the positions they have alone (`segment_ids` says which token
+belongs to which sample), so the loss of a batch is the same as without packing.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Error messages of readers: all bad rows of a file are collected, then reported together.
+"""Error messages of readers: all bad rows of a file are collected and reported together.
 
 data/pets/train.json: 2 of 20 rows cannot be used (rows count from 1):
   data/pets/train.json:4: expected 'label', found only 'img', 'prompt'; fix: add it

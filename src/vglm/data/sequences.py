@@ -5,7 +5,7 @@ history in the prompt:
 
     问：q1 答：|a1          问：q1 答：a1 问：q2 答：|a2          问：q1 答：a1 问：q2 答：a2 问：q3 答：|a3
 
-That is exactly what the model sees when it is asked. One sequence for all three would be another task: the tokens of a
+That is exactly what the model sees at inference. One sequence for all three would be another task: the tokens of a
 prompt see each other in both directions, so an answer within the prompt cannot be learned there.
 
     sequences = TrainingSequences(splits.train, processor, max_length=2048)

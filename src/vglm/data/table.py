@@ -1,4 +1,4 @@
-"""Samples in a memory-mapped Arrow file: any number of them takes next to no memory and opens at once.
+"""Samples in a memory-mapped Arrow file: any number of them takes almost no memory and opens at once.
 
     table = write_table(path, samples)      # streams; the file appears under its name when it is whole
     table[70_000]                           # Sample(id="openi-zh.json#70001", group="2882", image=Path("..."), ...)
@@ -8,7 +8,7 @@ One row of the file:
     id "openi-zh.json#1", group "2882", image "/data/openi/images/2882_1.png", offset null, size null, base64 null,
     questions ["描述这张X光片。"], answers ["心脏大小轻度增大。"], language "zh", meta '{"split": "train"}', window null
 
-Pictures stay where they are and are opened when needed. A table pickles as its path, so that the workers of a
+Pictures stay in their files and are opened when needed. A table pickles as its path, so that the workers of a
 DataLoader map the same file instead of copying it.
 """
 

@@ -12,10 +12,9 @@ the merged model is written, loaded again from the written files, and answers th
      "exact_match": {"n": 120, "adapter": 0.925, "merged": 0.925},
      "updates": {"overall": {"relative_update": 0.021, "rounding": 0.00021}, "modules": {…}}}
 
-A model that does not pass is not published, but it is not thrown away either: it is `merged.unverified/`, with the
-certificate that says why.
+A model that does not pass is not published but kept as `merged.unverified/`, with the certificate that says why.
 
-Virtual tokens (P-tuning, prompt tuning) are no change of the weights. Their base is written to `model/` and the adapter
+Virtual tokens (P-tuning, prompt tuning) do not change the weights. Their base is written to `model/` and the adapter
 beside it to `adapter/`, certified in the same way.
 """
 

@@ -1,4 +1,4 @@
-"""Make of a run a folder that can be published: weights, model card, numbers, report.
+"""Turn a run into a folder that can be published: weights, model card, numbers, report.
 
     publish(Run.open("outputs/background/lora/<time>"), Path("background-lora"), to="hub")
 
@@ -8,7 +8,7 @@
       adapter_config.json ...    `hub`: what the run trained; otherwise merged plain weights in the layout named
 
 Only what was evaluated is published. The card names data by hashes and counts. The report shows pictures, questions and
-answers of the test set, so it has to be looked at first where these are not public.
+answers of the test set, so check it before publishing where these are not public.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Put an evaluation beside the curves of its run, where the run was tracked: Weights & Biases, or TensorBoard.
+"""Log an evaluation where its run was tracked: Weights & Biases, or TensorBoard.
 
 A run that was trained with `tracker=wandb` has its id in its folder, `wandb/run-<time>-<id>/`; the evaluation goes to
 the same run, or, where there is no id, to a new one of the same project:
@@ -9,7 +9,7 @@ the same run, or, where there is no id, to a new one of the same project:
     evaluation/report, evaluation/scores, evaluation/curves      the page and the plots
     artifact evaluation-<id>            metrics.json and the folder report/, as they are
 
-Nothing here can cost the report: it is written already, and what goes wrong is a line on stderr.
+A failure here cannot affect the report, which is already written; it is reported in a line on stderr.
 """
 
 import os

@@ -9,8 +9,8 @@ score_continuations(model, processor, [question, question], ["Yes", "No"])
 [Likelihood(log_likelihood=-0.21, is_greedy=True), Likelihood(log_likelihood=-1.93, is_greedy=False)]
 
 The text becomes the question of this package's one prompt, in its English form unless there are Chinese characters in
-it; `<image>` is taken out, since the picture's place is before the text. The model takes one picture: what to do with
-more is the caller's choice, and asking a video or a sound is refused.
+it; `<image>` is removed, since the picture always precedes the text. The model takes one picture: what to do with more
+is the caller's choice, and questions with a video or a sound are refused.
 """
 
 import logging

@@ -1,17 +1,17 @@
 """The decoding step that evaluation, terminal and API share: one token per row, with keys and values cached.
 
     batch = prefill(model, model, inputs)                prompts, padded on the left
-    batch.logits                                         of each row's next token, (B, V)
+    batch.logits                                         logits of each row's next token, (B, V)
     batch.step(model, tokens)                            a token each in, the next logits out
     batch.keep([0, 2]); batch.join(other)                rows leave and come between two steps
 
     model.generate(**inputs, custom_generate=decode)     the loop of an evaluation, behind transformers' own interface
 
-What transformers' loop works out anew for every token follows here from the step before: a token's positions are those
-of the last one plus (0, 1), its mask is the row's mask and one column more. Keys, values, mask and positions stand in
-tensors whose sizes change seldom: columns come by 64 on a CPU, by doubling on a GPU, and rows that leave first leave a
-gap. So a step on a GPU is recorded once as a CUDA graph and replayed, and waits for nothing. Rows of different lengths
-stand together because all end at the same column.
+transformers' loop recomputes the inputs of every token; here they follow from the step before: a token's positions are
+those of the last one plus (0, 1), its mask is the row's mask and one more column. Keys, values, mask and positions are
+kept in tensors whose sizes rarely change: columns are added by 64 on a CPU, by doubling on a GPU, and rows that leave
+leave a gap at first. So a step on a GPU is recorded once as a CUDA graph and replayed, without synchronisation. Rows of
+different lengths share a batch because all end at the same column.
 """
 
 import logging

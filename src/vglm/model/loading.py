@@ -8,11 +8,11 @@ The layout is detected from the folder's files:
     Hugging Face   config.json with an eva_config, pytorch_model*.bin, ice_text.model
     SAT            model_config.json with eva_args, latest, <iteration>/mp_rank_00_model_states.pt; no tokenizer
 
-Before a model is filled, the names and shapes of all stored tensors are compared with those that the configuration asks
-for, so a damaged checkpoint is refused with its problems named, and one that asks for a billion layers before they are
-made. Checkpoints then stream tensor by tensor into a model without memory of its own: the peak is the model as it will
-be, in its target dtype or quantised, plus one memory-mapped shard. Only what was quantised before it was saved, or is
-to be quantised over several devices, goes through transformers.
+Before weights are loaded, the names and shapes of all stored tensors are compared with the configuration. So a damaged
+checkpoint is refused with its problems named, and one that configures a billion layers is refused before they are
+allocated. Checkpoints then stream tensor by tensor into a model on the meta device: the peak memory is that of the
+final model, in its target dtype or quantised, plus one memory-mapped shard. Only checkpoints that were saved quantised,
+or are quantised over several devices, are loaded by transformers.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What answering and training take of memory, by what it is for; the model has shapes alone.
+"""The memory that answering and training take, by purpose; the model has shapes only.
 
     model = shape_model(config, torch.bfloat16, "nf4")              no weights are read, and none are made
     weights = bytes_of_weights(model)                               {"vision": 1971904512, ...}, scales included
@@ -7,8 +7,8 @@
 
 Weights, adapter, gradients and the optimizer's states are exact: the real modules, peft's own layers and the real
 optimizers make them, on the meta device. Activations, logits and working memory are counted operation by operation, see
-`vglm.planning.rehearsal`. What is not counted: memory that a kernel takes within itself, and what torch's allocator
-rounds up and keeps in reserve.
+`vglm.planning.rehearsal`. Not counted are the workspace of kernels, and what torch's allocator rounds up and keeps in
+reserve.
 """
 
 from collections.abc import Mapping

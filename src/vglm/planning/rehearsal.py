@@ -1,4 +1,4 @@
-"""Run a step of a model on the meta device and count what it would take of memory and of arithmetic.
+"""Run a step of a model on the meta device and count the memory and the operations that it would take.
 
     with Rehearsal(model, batch, autocast=torch.bfloat16) as rehearsal:
         loss = model(**rehearsal.inputs, use_cache=False).loss
@@ -6,13 +6,12 @@
     rehearsal.peak()                     470_207_488, and by what it is for:
     rehearsal.parts()                    {"activations": 448_299_008, "logits": 21_928_704, "working memory": 0}
 
-Every tensor that an operation makes is booked when its memory comes into being and taken off the books when the last
-reference to it goes, as an allocator would; nothing is computed and no memory is taken. So the count follows the
-modules that run, whatever they are: adapters, checkpointing, another loss. Small whole numbers (token ids, masks,
-lengths) are computed for real beside it, since shapes depend on them.
+Every tensor is counted from its allocation until its last reference is gone, as by an allocator; nothing is computed
+and no memory is allocated. So the count follows the modules that run: adapters, checkpointing, another loss. Small
+integer tensors (token ids, masks, lengths) are really computed, since shapes depend on them.
 
-What a GPU does and the meta device does not is put in its place: attention in one kernel, which keeps no weights, and
-autocast.
+What a GPU does differently from the meta device is emulated: attention in one kernel, which stores no attention
+weights, and autocast.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

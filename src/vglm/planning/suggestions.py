@@ -1,4 +1,4 @@
-"""Changes that make a run fit, the cheapest first; the figures of each come from a plan of its own."""
+"""Changes that make a run fit, the cheapest first; each is planned to get its figures."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

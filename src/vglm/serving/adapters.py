@@ -1,16 +1,16 @@
-"""Several adapters beside one base model, each switched in and out quickly; the base stays unchanged.
+"""Several adapters on one base model, each switched in and out quickly; the base stays unchanged.
 
     shelf = AdapterShelf(model)
     shelf.add("xray", Path("outputs/xray/lora/<time>/adapter"))
     with shelf.using("xray") as tuned: tuned(**inputs)
     with shelf.using(BASE) as base: base(**inputs)           bit for bit what a freshly loaded base computes
 
-peft puts an adapter on a model by replacing some of its modules with wrappers around them. Here each adapter is put on
-the untouched base, its wrappers are taken off again and kept, and using the adapter means hanging them into their
-places. So adapters of any kinds go together, none can leave a trace in another, and the base's weights exist once.
+peft puts an adapter on a model by replacing some of its modules with wrappers around them. Here each adapter is
+attached to the unchanged base, and its wrappers are removed again and kept; using the adapter means inserting them. So
+adapters of different kinds can be combined without side effects, and the base's weights exist once.
 
-peft also marks the base's parameters as frozen, and PyTorch picks another kernel for frozen ones, which rounds
-otherwise. So the marks are part of what is switched.
+peft also freezes the base's parameters, and PyTorch picks another kernel for frozen parameters, which rounds
+differently. So `requires_grad` is switched too.
 """
 
 from collections.abc import Iterator

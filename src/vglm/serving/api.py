@@ -1,11 +1,11 @@
-"""The engine behind HTTP: the original's own contract, the OpenAI chat interface, and what an operator looks at.
+"""The HTTP API of the engine: the original's contract, the OpenAI chat interface, health checks and metrics.
 
     POST /                      as the original's API: one question, one answer
     POST /v1/chat/completions   as OpenAI's, streaming or not; GET /v1/models names base and adapters
     GET  /healthz, /readyz      whether the process lives, whether it answers
     GET  /metrics               for Prometheus
 
-Nothing of a request is written to disk or to a log. A client that goes away ends its answer.
+No part of a request is written to disk or to a log. When a client disconnects, its answer is cancelled.
 """
 
 import asyncio

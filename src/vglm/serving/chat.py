@@ -1,11 +1,10 @@
-"""`vglm chat`: a dialogue in the terminal, about a picture or about nothing but text.
+"""`vglm chat`: a dialogue in the terminal, about a picture or text only.
 
     请输入图像路径或URL（回车进入纯文本对话）： cat.png
     VisualGLM-6B：一只猫。
-    用户：它是什么颜色的？                     clear begins anew, stop ends; /help names the other commands
+    用户：它是什么颜色的？                     clear starts over, stop ends; /help lists the other commands
 
-Typed lines go through prompt-toolkit, which brings editing and history; what comes through a pipe is answered line by
-line.
+Typed lines go through prompt-toolkit, which provides editing and history; input from a pipe is answered line by line.
 """
 
 import asyncio

@@ -4,10 +4,10 @@
     draw(samplers, logits)                               the next token id of each row, [17, 4159]
 
 The defaults are those of the original's demos, the order is transformers' own: repetition penalty, barred tokens, top
-k, temperature, top p. Rows with the same settings are drawn together, but no number of one depends on another's. Every
-row has a random generator of its own, and tokens share the line from 0 to 1 in the order of their ids. In company the
-last bits of logits differ; where tokens are ordered by logits, two that are nearly equal then change places, and with
-them the answer. In the order of ids such a difference moves the borders by as little as itself.
+k, temperature, top p. Rows with the same settings are drawn together, but independently of each other. Every row has
+its own random generator, and the cumulative probabilities are in the order of the token ids. In a batch the last bits
+of logits differ. If tokens were ordered by logits, two that are nearly equal could then swap, which changes the answer.
+In the order of ids such a difference moves the cumulative probabilities by no more than itself.
 
 Source: defaults and order of THUDM/VisualGLM-6B:cli_demo.py, model/chat.py and
 THUDM/SwissArmyTransformer:sat/generation/sampling_strategies/base_strategy.py. There the penalty divides negative

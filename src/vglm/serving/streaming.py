@@ -1,4 +1,4 @@
-r"""Incremental detokenisation: the part of an answer's text that is final, and where a stop text ends it.
+r"""Incremental detokenisation: emit the part of an answer's text that is final, and stop at a stop text.
 
     text = GrowingText(processor, stop=["\n问："])
     for token in tokens:

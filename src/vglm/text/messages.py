@@ -1,4 +1,4 @@
-"""Words for users in English and Chinese, kept in a `messages.yaml` beside the code that says them.
+"""Texts for users in English and Chinese, kept in a `messages.yaml` beside the code that uses them.
 
     meaning:
       untuned: {en: "{model} as it was", zh: "原始的 {model}"}
@@ -11,7 +11,7 @@
     say.counted("rows", 3)                              Text(en="3 rows", zh="3 行")
 
 A field in braces takes a format, as `{n:,}`; a list of values is joined by commas, `{parts:and}` and `{parts:;}` join
-by "and" and by semicolons. Values that are `Text` themselves are put in by the language.
+by "and" and by semicolons. Values of type `Text` are inserted in the language of the message.
 """
 
 import os

@@ -1,10 +1,10 @@
-"""Divide each batch among processes, so that they learn what one process would from the whole batch.
+"""Divide each batch among processes, so that the result equals that of one process with the whole batch.
 
     batches of 4 in one process         [0 1 2 3] [4 5 6 7] [8 9]
     batches of 2 in two processes       [0 1] [4 5] [8 9]   and   [2 3] [6 7] [- -]
 
-The last batch of an epoch may be too small for all of them. Left to itself, accelerate fills it with samples from the
-epoch's beginning, which then count twice; here a process that is left without samples learns nothing in that step.
+The last batch of an epoch may be too small for all of them. By default accelerate fills it with samples from the
+epoch's beginning, which then count twice; here a process without samples contributes nothing to that step.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

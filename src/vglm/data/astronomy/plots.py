@@ -11,10 +11,10 @@
 
 A plot's axes are normalised to fill it, so by itself it does not say whether a star takes an hour or a month for a
 cycle, or whether it varies by a thousandth or by half: the first questions of anyone who classifies variables. An
-astronomer reads both from the axis labels; at 64 pixels no label is legible. So they are said without letters: the
+astronomer reads both from the axis labels; at 64 pixels no label is legible. So both are shown without letters: the
 period by the length of a bar and by the colour of bar and curve, from violet for 0.02 days through green to red for 50,
-the amplitude by a second bar and its colour, from 0.0005 to 2 magnitudes. In the periodogram a column has the colour
-of the period it stands for.
+the amplitude by a second bar and its colour, from 0.0005 to 2 magnitudes. In the periodogram each column has the colour
+of its period.
 
 The curve is a band, from the 10th to the 90th percentile of the points in each column: thin where the star repeats
 itself, broad where it has several periods or is noisy.

@@ -1,4 +1,6 @@
-"""Write a copy of a data set without what can be mended by rule, and a list of every change. The source stays as it is.
+"""Write a copy of a data set, with all problems fixed that a rule can fix, and a list of the changes.
+
+The source is not changed.
 
     cleaned/
       data.jsonl       the rows that are left, in the format `jsonl`, each with its group and, where known, its split

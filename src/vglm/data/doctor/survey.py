@@ -1,4 +1,4 @@
-"""Read a data set once and keep, per row, a few numbers; the rows themselves wait in a temporary file.
+"""Read a data set once and keep a few numbers per row; the rows themselves are in a temporary file.
 
     with survey_rows(Source("openi", "xrayglm", [Part("openi-zh.json", None, rows)])) as survey:
         survey.rows["answer"]      # a hash of each answer, shape (rows,)

@@ -3,7 +3,7 @@
     read("data/openi/openi-zh.json")            yields a Sample for a good row and a BadRow for another
     read_samples("data/openi/openi-zh.json")    yields samples, and reports all bad rows in one DataError at the end
 
-A format is one module of this package with the four names of `Reader`; one that is added is found by its name alone.
+A format is one module of this package with the four names of `Reader`; a new module is found without being registered.
 """
 
 import difflib

@@ -1,4 +1,4 @@
-r"""Read Arrow tables where they lie: an Arrow file, or a folder that `datasets` saved (`save_to_disk`).
+r"""Read Arrow tables without copying them: an Arrow file, or a folder that `datasets` saved (`save_to_disk`).
 
     pets/state.json, pets/data-00000-of-00001.arrow          one data set
     pets/dataset_dict.json, pets/train/..., pets/test/...    one for each split

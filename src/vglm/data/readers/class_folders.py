@@ -1,4 +1,4 @@
-r"""Read pictures that lie in a folder for each class, as `datasets`' imagefolder and torchvision's ImageFolder do.
+r"""Read pictures from one folder per class, as `datasets`' imagefolder and torchvision's ImageFolder do.
 
     scenes/beach/001.jpg        or with splits:     scenes/train/beach/001.jpg
     scenes/forest/001.jpg                           scenes/test/forest/017.jpg

@@ -1,4 +1,4 @@
-r"""Say in which encoding a text file is, where that is not UTF-8: all that a user needs in order to save it again.
+r"""Name the encoding of a text file that is not UTF-8, so that a user can save it again as UTF-8.
 
 name_encoding(b"\xff\xfei\x00m\x00")                       "UTF-16"
 name_encoding("图片,问题".encode("gbk"))                    "probably GBK"

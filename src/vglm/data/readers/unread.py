@@ -1,4 +1,4 @@
-"""Refuse rows of which a reader would silently lose a part: unread question keys, image marks, empty texts.
+"""Refuse rows of which a reader would silently drop a part: unread question keys, image marks, empty texts.
 
 {"question": "Which?", "options": ["a cat", "a dog"], "answer": "B"}     -> a bad row: 'options' would be lost
 """

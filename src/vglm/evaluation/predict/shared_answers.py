@@ -5,8 +5,8 @@
     records = answer_splits(...)                   generates what is missing
     shared.keep(folder, "before", splits)          for the next one
 
-They lie in `cache_folder("answers")`. Whatever they depend on is part of their key, the sources of the package and the
-time of change of every picture included; records about other questions are asked again all the same.
+They are stored in `cache_folder("answers")`. Everything they depend on is part of their key, including the sources of
+the package and the modification time of every picture. Records of other questions are still generated anew.
 """
 
 import shutil

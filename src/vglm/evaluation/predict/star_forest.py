@@ -1,8 +1,7 @@
 """The classical baseline for variable stars: features of the light curve, and a random forest.
 
-The type is that of a forest of 300 trees over 14 features of the series, of its periodogram and of its fold; period and
-amplitude are those that were measured. It answers the same questions as the model, from the series instead of the
-picture.
+A forest of 300 trees predicts the type from 14 features of the series, of its periodogram and of its fold; period and
+amplitude are the measured ones. It answers the same questions as the model, from the series instead of the picture.
 
 Sources: Richards et al. 2011 (ApJ 733, 10) for such features and a forest over them; Breiman 2001, "Random forests".
 """

@@ -1,4 +1,4 @@
-"""Score an evaluation folder: everything once, with `metrics.json` as the result; and again by other metrics.
+"""Score an evaluation folder, with `metrics.json` as the result; later again by other metrics.
 
     python evaluate.py run=latest metrics=report_xray metrics.external.bert_score.model=<folder>     as part of it
     vglm score <evaluation folder> metrics.external.green.scores='<folder>/{arm}.jsonl' …            afterwards

@@ -1,4 +1,4 @@
-"""What only radiographs or light curves have: DICOM headers, views, findings; stars per type, points, gaps."""
+"""Checks of radiographs (DICOM headers, views, findings) and of light curves (stars per type, points, gaps)."""
 
 import re
 from collections import Counter, defaultdict

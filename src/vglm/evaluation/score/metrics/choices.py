@@ -1,4 +1,4 @@
-r"""Which of its question's own choices an answer takes: multiple choice (MMBench, ScienceQA, ...), yes and no.
+r"""Which of its question's choices an answer selects: multiple choice (MMBench, ScienceQA, ...), yes and no.
 
 ```
 meta {"choices": '["A", "B"]', "options": "A. a cat\nB. a dog"}, reference "B"

@@ -6,8 +6,8 @@ findings_readable     the share of answers that speak of a chest at all; one tha
 finding_table(rows)   precision, recall and F1 of each finding, with intervals
 ```
 
-These are rules, not a clinician and not CheXbert: they miss wordings that are not listed. How often they err stands in
-the signature of every metric. For comparison with published figures use CheXbert on your copy of its weights
+These are rules, not a clinician and not CheXbert: they miss wordings that are not listed. The signature of every metric
+gives their error rate. For comparison with published figures use CheXbert on your copy of its weights
 (`metrics.external.chexbert`).
 """
 

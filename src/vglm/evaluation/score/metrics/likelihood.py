@@ -6,8 +6,8 @@ softmax                {"是的。": 0.90, "不是。": 0.10}      its confidenc
 calibration(records)   {"n": 200, "expected_calibration_error": 0.04, "bins": [{"from": 0.8, "n": 41, …}, …], …}
 ```
 
-Records without likelihoods (text-only probes in a mixed test set) are left out; one whose image could not be opened
-has none either, but counts as wrong, as everywhere.
+Records without likelihoods (text-only questions in a mixed test set) are left out. A record whose image could not be
+opened has none either, but counts as wrong, as in all metrics.
 """
 
 from collections.abc import Callable, Sequence
