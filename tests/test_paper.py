@@ -219,6 +219,7 @@ def test_the_run_fills_what_its_evaluation_does_not_say(tmp_path: Path) -> None:
     trainer = {"_target_": "x", "lr_scheduler_type": "cosine", "optim": "adamw_torch"}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({**parts, "trainer": trainer}), encoding="utf-8")
     plan = {"divided": "by group", "fractions": {"test": 0.2}, "seed": 5, "group": "as the file says"}
+    plan["validation"] = {"samples": 40, "of": 2040, "seed": 3}
     data = {"train": 2000, "validation": 40, "sha256": "ab", "plan": plan, "leakage": []}
     written = run_record(data=data, seed=9, versions={"peft": "0.21.2", "absent": None})
     (tmp_path / "run.json").write_text(json.dumps(written), encoding="utf-8")
@@ -236,6 +237,12 @@ def test_the_run_fills_what_its_evaluation_does_not_say(tmp_path: Path) -> None:
         assert statement in text
     assert "absent" not in text
     assert "names no overlap" in text
+    assert "40 of 2,040 training samples, by group, seed 3" in text
+    chinese = tmp_path / "zh"
+    assert main(["report", str(tmp_path / "evaluation"), "--language", "zh", "--output", str(chinese)]) == 0
+    paragraph = next(line for line in (chinese / "methods.md").read_text("utf-8").splitlines() if "数据划分" in line)
+    for words in ("按组，随机种子 5。", "按文件所载", "2,040 条样本中的 40 条"):
+        assert words in paragraph
 
 
 def test_the_checklist_ticks_only_what_the_records_answer(evaluation: Path, tmp_path: Path) -> None:

@@ -306,7 +306,7 @@ class Splits:
         groups = merge_groups(outline.groups, [name and contents.get(name, name) for name in outline.pictures])
         shares = {"train": 1 - share, "validation": share}
         rows = split_by_group(groups, shares, strata=find_strata(outline)[0], seed=seed)
-        held_out = f"{len(rows['validation'])} of {len(self.train)} training samples, by group, seed {seed}"
+        held_out = {"samples": len(rows["validation"]), "of": len(self.train), "seed": seed}
         train, validation = (_at(self.train, rows[name]) for name in shares)
         return replace(self, train=train, validation=validation, plan={**self.plan, "validation": held_out})
 
