@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 PIPE_CLOSED = 141
-"""Exit code where nobody reads on, as shells count signals."""
+"""Exit code for a closed pipe, as shells count signals."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -350,7 +350,7 @@ def locked(folder: Path, message: str, *, error: type[WorkbenchError] = Workbenc
     try:
         yield
     finally:
-        (folder / LOCK_FILE).unlink(missing_ok=True)  # while it is held, so that nobody else can be holding it
+        (folder / LOCK_FILE).unlink(missing_ok=True)  # while it is held, so that no other process can hold it
         lock.release()
 
 
@@ -418,7 +418,7 @@ def remove_folder(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -
 
 
 def sweep_inside(folder: Path) -> None:
-    """Remove what processes that were killed left in a folder, whatever it was to become."""
+    """Remove the temporary folders that killed processes left in a folder."""
     for left in folder.glob(".*.partial"):
         with suppress(OSError):
             _remove_unless_locked(left)

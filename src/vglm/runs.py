@@ -33,7 +33,7 @@ SCORES_FILE = "forgetting.jsonl"
 EVALUATION_FOLDER = "evaluation"
 EVALUATION_FILE = "evaluation.json"
 LATEST = "latest"
-"""Stands for the newest finished run wherever a run is named."""
+"""Names the newest finished run, wherever a run can be given."""
 HISTORY_FILE = "evaluations.jsonl"
 
 RESULTS = ("adapter", "model")
@@ -301,7 +301,7 @@ class Run:
     unverified: bool = False
 
     def __fspath__(self) -> str:
-        """The folder: a run can be given wherever a path of one is asked for."""
+        """The folder, so that a run can be passed where a path is expected."""
         return str(self.folder)
 
     @staticmethod

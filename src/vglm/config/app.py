@@ -185,7 +185,7 @@ def _overrides(arguments: Sequence[str]) -> list[str]:
 
 
 def prepare_process() -> None:
-    """Put off what a command may not need, silence what nobody can act on, and import only from where it is safe.
+    """Defer optional imports, silence messages that a user cannot act on, and import only from safe folders.
 
     Only for a process of the workbench's own: it changes what is imported later, and from where.
     """

@@ -161,7 +161,7 @@ def _listed(problems: list[str], where: str) -> str:
 
 
 def _is_plain(node: DictConfig, key: str) -> bool:
-    """Whether a key has a value of its own: one to be looked at, rather than one that stands for another."""
+    """Whether a key has a value of its own to check, rather than an interpolation."""
     return not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key)
 
 

@@ -115,10 +115,10 @@ def interpolation_in(values: object) -> str | None:
 
 
 def locate(target: str) -> Any:
-    """The object a dotted name stands for: something in a module, or in a class in a module, of its own package.
+    """The object that a dotted name refers to: in a module, or in a class in a module, of its own package.
 
     Args:
-        target: A name that `refusal` has nothing against.
+        target: A name that `refusal` allows.
 
     Raises:
         ConfigError: The name leads out of its package, as `my_package.os.system` does.
@@ -165,7 +165,7 @@ def _home_of(component: Any) -> str:
 def build(component: Mapping[str, Any] | DictConfig, **keys: Any) -> Any:
     """Call a component's `_target_` with its keys and these, as `hydra.utils.instantiate`; exceptions are its own.
 
-    Safe for configs from anyone, as far as building goes: nothing is imported or called but what `refusal` lets pass.
+    Building is safe for untrusted configs: only what `refusal` allows is imported or called.
 
     Raises:
         ConfigError: A target, at any depth, may not be built; or plain values, as of a run, have an interpolation.

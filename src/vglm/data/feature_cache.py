@@ -107,7 +107,7 @@ class FeatureCache:
     Args:
         folder: Holds the caches of all encoders; made if need be.
         encoder: All that decides what is made of a picture's pixels, as JSON: weights, settings, types, versions. A
-            `name` in it is for people and decides nothing.
+            `name` in it is for readers only.
         shape: Of one picture's features, (image tokens, Q-Former width).
         encode: Makes them, of up to `batch_size` pictures in a call. None for a cache that is only read; the copies of
             a cache that go to other processes are such.

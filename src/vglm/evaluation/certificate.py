@@ -57,7 +57,7 @@ COMPARED_PROMPTS = 16
 """Number of test prompts whose logits are compared; all of them are answered and scored."""
 
 MERGED, EXPORTED = "merged", "not merged: virtual tokens are no change of the weights; exported beside the base"
-"""What became of an adapter."""
+"""The result of merging an adapter."""
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 

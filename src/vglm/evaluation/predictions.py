@@ -108,7 +108,7 @@ class Prediction:
         likelihoods: Given answer, such as "yes" -> natural logarithm of the probability that the model says exactly
             this and ends; empty where none were scored.
         finish: Why the answer ends: `eos` where the model ended it, `length` where `max_new_tokens` cut it; None where
-            nobody noted it, or there is no answer of a model.
+            it was not recorded, or there is no answer of a model.
         tokens: How many tokens the model wrote, without the one that ends the answer; None likewise.
     """
 
@@ -307,7 +307,7 @@ def read_arms(folder: Path) -> dict[str, list[Prediction]]:
 
 
 def unanswered(sample: Sample, split: str) -> Prediction:
-    """The record of a sample that nobody has answered yet, and whose image nobody has opened.
+    """The record of a sample before it is answered and before its image is opened.
 
     Args:
         sample: A sample.
@@ -400,7 +400,7 @@ class _Batch:
 
 
 def recover_predictions(path: Path) -> list[Prediction]:
-    """Read what an interrupted generation has written; a line that was cut off is taken out of the file.
+    """Read what an interrupted generation has written; an incomplete line is removed from the file.
 
     Args:
         path: Filled by `append_predictions`; it need not exist.

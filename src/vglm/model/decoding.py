@@ -48,7 +48,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class DecodingBatch:
-    """Rows that grow together, a token each a step.
+    """A batch of rows that are decoded together, one token per row and step.
 
     Args:
         keys: Of each layer, shape (rows, heads, columns, head size).
@@ -330,7 +330,7 @@ def virtual_tokens(model: Any) -> int:
 
 
 def rows_that_fit(model: Any, tokens: int) -> int:
-    """How many answers may grow together in the memory that is free now.
+    """How many answers can be decoded together in the memory that is free now.
 
     Args:
         model: A VisualGLM, or a `PeftModel` of one.
@@ -344,7 +344,7 @@ def rows_that_fit(model: Any, tokens: int) -> int:
     on_gpu = model.device.type == "cuda"
     tokens += virtual_tokens(model)
     columns = room_for(1, tokens, on_gpu=on_gpu)[1]
-    columns += columns // 2 if on_gpu else columns  # the tensors that are outgrown stand beside the new ones
+    columns += columns // 2 if on_gpu else columns  # old and new tensors are in memory together
     states = (2 * text.num_hidden_layers * columns + 16 * tokens) * text.hidden_size * itemsize  # cache; activations
     scores = 2 * text.num_attention_heads * tokens**2 * 4
     patches = (vision.image_size // vision.patch_size) ** 2 * vision.hidden_size * 16 * itemsize

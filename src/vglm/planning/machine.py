@@ -26,10 +26,10 @@ _LAYERS, _OPERATIONS = 100, 6  # of each: product, activation, activation's grad
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a plan is for.
+    """The machine that a plan is made for.
 
     Attributes:
-        name: For people.
+        name: For display.
         is_gpu: Whether memory is a GPU's.
         memory: Bytes of it that a run can have.
         is_here: Whether it is this machine.

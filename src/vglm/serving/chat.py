@@ -296,7 +296,7 @@ def describe(question: str, image: str | None, adapter: str, answer: Answer) -> 
 
 
 def line_reader() -> Callable[[str], str]:
-    """What reads a typed line, with editing and history; plain lines where nobody types."""
+    """What reads a typed line, with editing and history; plain lines where the input is not a terminal."""
     if not sys.stdin.isatty():
         return _read_plain
     from prompt_toolkit import PromptSession

@@ -120,7 +120,7 @@ class Answer:
                 yield piece
 
     def _after(self, shown: int) -> tuple[str, bool]:
-        """What came beyond so many characters, and whether that is all."""
+        """The text after the given number of characters, and whether the answer is complete."""
         is_done = self.finish_reason is not None  # read first: the text is whole by then
         return self.text[shown:], is_done
 
@@ -166,7 +166,7 @@ async def pieces_of(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, str |
 
     def notify() -> None:
         if not news.is_set():
-            with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            with suppress(RuntimeError):  # the loop is closed: the reader is gone
                 loop.call_soon_threadsafe(news.set)
 
     shown = dict.fromkeys(range(len(answers)), 0)  # of those that go on

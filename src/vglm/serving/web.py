@@ -76,7 +76,7 @@ def _path_of(_: gr.Image, payload: Any) -> str | None:
 
 
 # The file as it is: Gradio would turn it by its EXIF orientation, which the model does not. Of the class, for Gradio
-# makes the component anew for each visitor.
+# makes a new component for each visitor.
 gr.Image.preprocess = _path_of  # type: ignore[method-assign, assignment]
 
 
@@ -325,7 +325,7 @@ class _Page:
         self.stop.click(None, cancels=submitted, **private)
 
         def anew(event: Any, act: Any, inputs: Any, outputs: list[Any]) -> None:
-            """First end the answers, for no answer goes on in a dialogue that is gone."""
+            """Cancel the answers first, since an answer cannot continue in a removed dialogue."""
             event(None, cancels=submitted, **private).then(act, inputs, outputs, **private)
 
         anew(self.image.upload, self.open_upload, [self.image], [self.image, self.problem, *fresh])
@@ -402,7 +402,7 @@ class _Page:
         return gr.update(visible=shown != "after"), gr.update(visible=shown != "before")
 
     def choose(self, adapter: str) -> tuple[Any, ...]:
-        """Choose the adapter; the dialogues begin anew."""
+        """Choose the adapter; the dialogues start over."""
         return f"### {self.texts['after']}\n{self._tuned(adapter)}", [], []
 
     async def answer(

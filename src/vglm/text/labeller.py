@@ -275,7 +275,7 @@ def _read_clause(clause: str) -> Iterator[tuple[str, Certainty]]:
     """What a clause says, item by item."""
     items = clause.split(",")
     goes_on = [index > 0 and _continues(items, index) for index in range(len(items))]
-    is_denied = False  # by what stands before, as far as the list goes
+    is_denied = False  # by what precedes it, to the beginning of the list
     for index, item in enumerate(items):
         carried = is_denied and goes_on[index]
         rest = ",".join(items[index + 1 :])
@@ -310,7 +310,7 @@ def _opens_list(items: list[str], index: int) -> bool:
 
 
 def _is_bare(item: str) -> bool:
-    """Whether an item holds nothing but names of findings."""
+    """Whether an item holds only names of findings."""
     rest, count = _ANY.subn("", item)
     return count > 0 and not _NEUTRAL.sub("", rest).strip()
 

@@ -206,7 +206,7 @@ def _columns(path: Path, names: list[str]) -> tuple[int, int, int | None, bool]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The units of a FITS file; whatever astropy makes of a damaged one becomes one kind of error."""
+    """The units of a FITS file; all errors of astropy about a damaged file become one kind of error."""
     fits = _fits()
     try:
         with warnings.catch_warnings():

@@ -25,7 +25,7 @@ _BASE64_STARTS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "Qk0", "SUkq", "TU0A
 _LONGEST_NAME = 255
 
 Listings = dict[str, Mapping[str, list[str]]]
-"""What folders hold, as far as they were looked into."""
+"""The content of folders that were listed so far."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ def _peek(path: Path, modified_ns: int, size: int) -> Peek:
 
 
 class _Beginning:
-    """The first characters of a JSON file, parsed as far as they go."""
+    """The first characters of a JSON file, parsed up to where they end."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -231,7 +231,7 @@ def iterate_list(path: Path, shape: str) -> Iterator[Any]:
         count = None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}. Expected a JSON file.") from error
-    if not count:  # empty, or no list: whoever reads it whole says where it is damaged
+    if not count:  # empty, or no list: reading the whole file reports where it is damaged
         yield from load_list(path, shape)
 
 

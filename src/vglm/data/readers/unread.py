@@ -28,7 +28,7 @@ _OPTION = re.compile(r"[A-H]|(?:option|choice|选项)s?[ _-]?(?:[a-hA-H]|\d)", r
 
 
 def refuse_unread(row: Sample | BadRow, keep: Collection[str]) -> Sample | BadRow:
-    """Look over what a reader made of a row.
+    """Check the sample that a reader made of a row.
 
     Args:
         row: A sample, or a bad row, which passes through.

@@ -56,7 +56,7 @@ MAX_SIDE_PX = 1024
 
 GREEDY = Decoding()
 SETTINGS = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0}
-"""Said in every call: what is left unsaid is taken from a file of the checkpoint, which may differ between arms."""
+"""Set in every call: unset options are taken from a file of the checkpoint, which may differ between arms."""
 
 
 class GenerativeModel(ScoringModel, Protocol):

@@ -198,7 +198,7 @@ def _kept_files(path: Path) -> list[Path]:
 
 
 def _recover(path: Path) -> dict[_Key, Mapping[str, float]]:
-    """What interrupted calls have scored; a line that was cut off is no line, and is taken out of one's own file."""
+    """The scores of interrupted calls; an incomplete line is ignored, and removed from this process's file."""
     likelihoods: dict[_Key, Mapping[str, float]] = {}
     for file in _kept_files(path):
         try:

@@ -58,7 +58,7 @@ def render(folder: Path | str) -> Path:
 
 
 def write_report(folder: Path, comparison: Comparison) -> None:
-    """Write the report of a scored evaluation, into a folder that is being made and that nobody reads yet.
+    """Write the report of a scored evaluation, into a folder that is not published yet.
 
     Args:
         folder: The evaluation folder.

@@ -131,7 +131,7 @@ class Section:
         return self._call("record", scored, {})
 
     def files(self, scored: Scored) -> Mapping[str, str]:
-        """What lies beside the page: name -> content."""
+        """Files beside the page: name -> content."""
         return self._call("files", scored, {})
 
     def _call(self, name: str, scored: Scored, default: T) -> T:
