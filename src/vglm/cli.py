@@ -102,7 +102,7 @@ def _stopping_cleanly() -> Iterator[threading.Event]:
         was_stopped.set()
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():  # signals are none of this thread's business
+    if threading.current_thread() is not threading.main_thread():  # signals cannot be handled in this thread
         yield was_stopped
         return
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

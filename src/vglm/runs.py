@@ -545,7 +545,7 @@ class Run:
 
     @property
     def evaluation(self) -> Path:
-        """Where its evaluation lies, or is to lie."""
+        """The folder of its evaluation, which need not exist."""
         return self.folder / EVALUATION_FOLDER
 
     @property

@@ -34,7 +34,7 @@ _allowed: set[str] = set()
 
 
 def allow_targets(*names: str) -> None:
-    """Let configs build what lies in these packages, modules or classes, for as long as the process lives.
+    """Allow configs to build objects of these packages, modules or classes, until the process ends.
 
     Raises:
         ConfigError: A name is none of Python's.
@@ -76,7 +76,7 @@ def refusal(target: object) -> str | None:
 
 
 def check_targets(config: Any) -> None:
-    """Refuse a config that would build something else, however deep in it.
+    """Refuse a config that would build other targets, at any depth.
 
     Args:
         config: A config, or plain values.
@@ -127,7 +127,7 @@ def locate(target: str) -> Any:
     """
     package = target.partition(".")[0]
     spec = importlib.util.find_spec(package)
-    if spec is not None and spec.origin is None:  # a folder that happens to lie on the way
+    if spec is not None and spec.origin is None:  # a folder that happens to be on the path
         raise ModuleNotFoundError(f"{package} is a folder without __init__.py, so it is no package", name=package)
     component = _walk(target, package)
     if not callable(component) or _home_of(component) != package:

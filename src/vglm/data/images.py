@@ -149,7 +149,7 @@ def image_sha256(image: Path | ImageSlice | Image.Image) -> str:
 
 
 def choose_window(image: Path | ImageSlice, rule: WindowRule) -> Window | None:
-    """Work out which grey values of a picture a rule shows.
+    """Compute which grey values of a picture a rule shows.
 
     Args:
         image: A file, or a piece of one.

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Leakage:
-    """What two splits have in common that they must not.
+    """What two splits must not have in common, but have.
 
     Attributes:
         of: The split that is to be held out.
@@ -329,7 +329,7 @@ class Splits:
         }
 
     def hash_images(self, samples: Iterable[Sample]) -> list[str | None]:
-        """Tell pictures apart by content.
+        """Hash pictures by content.
 
         Args:
             samples: Samples of any split.
@@ -359,7 +359,7 @@ class Splits:
         return self.image_hashes.get(sample.image) if isinstance(sample.image, Path | ImageSlice) else None
 
     def _contents(self, samples: Sequence[Sample]) -> list[object]:
-        """What stands for each sample's input: its picture, or without one its words."""
+        """The key of each sample's input: its picture, or without one its text."""
         hashes = self.hash_images(samples)
         return [digest or (*sample.history, sample.question) for sample, digest in zip(samples, hashes, strict=True)]
 
@@ -416,7 +416,7 @@ def _outline(samples: Sequence[Sample]) -> Outline:
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:
-    """One hash of all questions and answers of a split, in order.
+    """A hash of all questions and answers of a split, in order.
 
     Args:
         samples: The split. Of a picture only the file's name counts; its content has a hash of its own.

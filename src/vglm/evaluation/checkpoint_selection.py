@@ -224,7 +224,7 @@ class CheckpointScores(CheckpointScorer):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
-        """Score the model as it was, or take up where a resumed run was.
+        """Score the model before training, or continue the scores of a resumed run.
 
         Raises:
             CheckpointError: The scores of a resumed run are lost.
@@ -503,7 +503,7 @@ class CheckpointSelection:
     def _score(
         self, model: Any, samples: Sequence[Sample], collate: Collator, batch_size: int, metric: Metric
     ) -> tuple[float | None, float | None]:
-        """The metric, and exact match, of greedy answers that are cut a little behind the longest reference."""
+        """The metric, and exact match, of greedy answers that are truncated slightly beyond the longest reference."""
         if not samples:
             return None, None
         processor: Any = collate.processor

@@ -381,7 +381,7 @@ def _as_trained(data: Splits, run: Run) -> Splits:
 
 
 def _loader(model: Model | Mapping[str, Any]) -> Callable[..., Loaded]:
-    """What loads a model and its processor, and takes `adapter`, a folder, where there is one to put on it."""
+    """A function that loads a model and its processor, optionally with `adapter`, a folder."""
     from vglm.model.loading import load_pretrained  # takes seconds to import
 
     if isinstance(model, Mapping):

@@ -149,7 +149,7 @@ class Prediction:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the model would have gone on."""
+        """Whether the answer was cut at the token limit."""
         return self.finish == CUT
 
     @property
@@ -228,7 +228,7 @@ class Evaluation:
 
     @property
     def is_changed(self) -> bool:
-        """Whether files are not what they were when the answers were given."""
+        """Whether files were changed since the answers were generated."""
         return any(stamp.text == CHANGED_STAMP for stamp in self.stamps)
 
 
@@ -340,7 +340,7 @@ def _plain_meta(meta: Mapping[str, Any]) -> dict[str, str | int | bool]:
 
 
 def _shown(path: Path) -> str:
-    """The path as a reader of the records can follow it: from the working directory where it lies below that."""
+    """The path as shown in the records: relative to the working directory where it is below it."""
     resolved = path.resolve()
     return (resolved.relative_to(Path.cwd()) if resolved.is_relative_to(Path.cwd()) else resolved).as_posix()
 

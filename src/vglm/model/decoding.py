@@ -41,7 +41,7 @@ MEMORY_SHARE = 0.5
 """What part of the memory that is free may go into what answers take."""
 
 CGROUP = Path("/sys/fs/cgroup")
-"""Where Linux says what a container may have; without one there are no such files."""
+"""Files in which Linux gives a container's memory limit."""
 
 _COLUMNS_CPU, _COLUMNS_GPU = 64, 256
 _LOG = logging.getLogger(__name__)
@@ -178,7 +178,7 @@ class DecodingBatch:
         return self._end + 1 if self._mask.device.type == "cpu" else self._mask.shape[-1]
 
     def _run_graph(self, base: VisualGlmForConditionalGeneration) -> None:
-        """Run the first step in new tensors as it is, record the second, replay it from then on."""
+        """Run the first step in new tensors directly, record the second as a graph, then replay it."""
         if self._graph is None and not self._is_warm:
             stream = torch.cuda.Stream(self._mask.device)
             stream.wait_stream(torch.cuda.current_stream(self._mask.device))

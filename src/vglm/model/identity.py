@@ -58,7 +58,7 @@ class _Source:
 
 
 def note_source(model: nn.Module, weights: NativeWeights) -> None:
-    """Remember with a model which checkpoint it was read from; nothing is hashed yet."""
+    """Record with a model which checkpoint it was read from; nothing is hashed yet."""
     parameters = dict(_base_parameters(model))
     seen = {name: (parameter._version, _sample(parameter)) for name, parameter in parameters.items()}
     model.__dict__["source_weights"] = _Source(

@@ -223,7 +223,7 @@ def save_native(
 
 
 def note_tie(model: VisualGlmForConditionalGeneration) -> None:
-    """Let the config say what the weights show: whether the output head is the word embeddings or a matrix of its own.
+    """Set the config by the weights: whether the output head is the word embeddings or a matrix of its own.
 
     A config that calls a head tied, of which a tuned copy was put in, would lose it at the next conversion.
     """
@@ -239,7 +239,7 @@ def _set_tie(config: VisualGlmConfig, is_tied: bool) -> None:
 
 
 def detect_layout(folder: Path) -> SourceLayout | None:
-    """Tell the layout of a checkpoint by its files.
+    """Detect the layout of a checkpoint from its files.
 
     Args:
         folder: An existing folder.

@@ -123,7 +123,7 @@ def check_slots(image_mask: Tensor, images: int, config: VisualGlmConfig, name: 
 
 
 def find_labels(labels: Tensor) -> Tensor:
-    """Where labels stand that count in the loss: all but -100 and the first column, which nothing predicts.
+    """The labels that count in the loss: all but -100 and the first column, which nothing predicts.
 
     Args:
         labels: Shape (B, L), int64.

@@ -55,7 +55,7 @@ def read_gpu(size: str) -> Machine:
     """A GPU of a size as it is written on the command line, `8GB` or `16GiB`.
 
     Raises:
-        ConfigError: It is no such size.
+        ConfigError: It is not such a size.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", size.strip().lower())
     if match is None or match[2] not in _UNITS or not float(match[1]):

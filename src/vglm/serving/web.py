@@ -66,7 +66,7 @@ _SHOW_ANSWERS = """(...values) => {
   if (isSent) columns[0].scrollIntoView({behavior: "smooth"});
   return values;
 }"""
-"""On a phone the answers come below what is asked."""
+"""On a phone the answers are below the question."""
 
 Message = dict[str, Any]
 
@@ -195,7 +195,7 @@ class _Page:
         self.uploads: dict[str, set[Path]] = defaultdict(set)
 
     def build(self) -> gr.Blocks:
-        """Lay the page out."""
+        """Build the layout of the page."""
         page: gr.Blocks = gr.Blocks(
             title=self.texts["title"],
             analytics_enabled=False,
@@ -452,7 +452,7 @@ class _Page:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def settle(self, typed: str, unanswered: str) -> tuple[Any, ...]:
-        """Take questions again; one that got no answer comes back, unless another one is being typed."""
+        """Accept questions again; a question without an answer is restored, unless another one is being typed."""
         return gr.update(interactive=True), unanswered if unanswered and not typed else gr.skip(), ""
 
     def _shown(self, columns: Sequence["_Column"]) -> tuple[Any, ...]:

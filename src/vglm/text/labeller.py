@@ -227,7 +227,7 @@ _REFUSES = re.compile(
 
 
 def label_report(report: str) -> dict[str, Certainty]:
-    """Say what a report holds of each finding.
+    """Label the findings of a report.
 
     Args:
         report: English or Chinese text, or both.
@@ -334,7 +334,7 @@ def _denied_behind(after: str, rest: str) -> bool:
 
 
 def _read_mentions(item: str, rest: str, carried: bool) -> Iterator[tuple[str, Certainty]]:
-    """What an item says of the findings that it names."""
+    """The labels of the findings that an item names."""
     if _CLEAR_ANGLE.search(item):
         yield "Pleural Effusion", "negative"
     for name, pattern in _MENTIONS.items():
@@ -349,7 +349,7 @@ def _read_mentions(item: str, rest: str, carried: bool) -> Iterator[tuple[str, C
 
 
 def _judge(item: str, mention: re.Match[str], rest: str, carried: bool) -> Certainty | None:
-    """What an item says of one mention; None of what is long past."""
+    """The label of one mention; None if it is in the past."""
     before, after = item[: mention.start()], item[mention.end() :]
     if _PAST.search(before) or _PAST_BEHIND.match(after):
         return None
@@ -361,7 +361,7 @@ def _judge(item: str, mention: re.Match[str], rest: str, carried: bool) -> Certa
 
 
 def _read_organs(item: str, carried: bool) -> Iterator[tuple[str, Certainty]]:
-    """What an item says of the size of organs."""
+    """The labels from the sizes of organs in an item."""
     for name, organ in _ORGAN_PATTERNS.items():
         for pattern in (organ.before, organ.behind, organ.chinese_before, organ.chinese):
             for match in pattern.finditer(item):

@@ -292,7 +292,7 @@ def survey_rows(
 
 
 def hash_text(text: str) -> int:
-    """64 bits that stand for a text; never 0."""
+    """A 64-bit hash of a text; never 0."""
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) or 1
 
 

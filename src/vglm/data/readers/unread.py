@@ -70,7 +70,7 @@ def affects_question(key: str) -> bool:
 
 
 def _is_unread(key: str, row: Sample, keep: Collection[str]) -> bool:
-    """Whether a key holds something that neither the reader nor the row says what to do with."""
+    """Whether a key holds something that neither the reader uses nor the row excludes."""
     is_known = key in keep or key in row.meta.get(KEPT, ()) or row.meta[key] in (None, "", [], {})
     return not is_known and not _is_offered(key, row)
 

@@ -528,7 +528,7 @@ def _is_own_group(record: Prediction) -> bool:
 
 
 def _copies(copies: Sequence[LookAlike], total: int) -> Message:
-    """How many test samples look like training pictures, and how so."""
+    """How many test pictures look like training pictures, and by which kind of copy."""
     counts = Counter(copy.how for copy in copies)
     how = tuple(Message(f"leak.how.{name}", {"n": count}) for name, count in counts.items())
     example: dict[str, Value] = {"example": copies[0].tested.id, "learned": copies[0].learned.id}

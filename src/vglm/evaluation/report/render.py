@@ -87,7 +87,7 @@ def print_summary(
     language: Language | None = None,
     tracked: str | None = None,
 ) -> None:
-    """Print an evaluation's scores, what they say in words, its stamps and where the report lies.
+    """Print an evaluation's scores, its verdict, its stamps and the path of the report.
 
     Args:
         folder: An evaluation folder.

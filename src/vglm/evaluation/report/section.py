@@ -75,7 +75,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table for page, Markdown and terminal; in the templates `table(...)` stands for it.
+    """A table for page, Markdown and terminal; `table(...)` shows it in the templates.
 
     Attributes:
         header: The columns' titles; the first column names the rows.

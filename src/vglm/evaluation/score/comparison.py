@@ -366,7 +366,7 @@ class Comparison:
 
     @property
     def verdict(self) -> "Verdict":
-        """What the primary metric on the main split allows to say.
+        """The verdict by the primary metric on the main split.
 
         Where the arms are one model with true and with shuffled images, only those samples are judged whose other image
         asks for another answer, see `read_visual_gains`.
@@ -541,7 +541,7 @@ class Comparison:
         }
 
     def _score(self, metric: Metric, result: PairedComparison, adjusted: float | None) -> MetricScore:
-        """All that is known of one metric; what is not finite becomes None."""
+        """All scores of one metric; values that are not finite become None."""
         facts, flips = result.as_dict(), result.flips
         return {
             "values": {self.baseline: facts.pop("before"), self.candidate: facts.pop("after")},

@@ -111,7 +111,7 @@ class DrawScores(TypedDict):
 
 
 class GainScores(TypedDict):
-    """How much of an arm's score rests on its images, see `vglm.evaluation.score.image_use`."""
+    """How much of an arm's score depends on its images, see `vglm.evaluation.score.image_use`."""
 
     arm: str
     control: str

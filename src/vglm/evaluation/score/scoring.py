@@ -74,7 +74,7 @@ def refresh(folder: Path, report: Report) -> Comparison:
         ConfigError: As `read_comparison`.
         DataError: Likewise; or another process is writing the folder.
     """
-    read_evaluation(folder)  # says what is wrong with a folder that is none
+    read_evaluation(folder)  # raises the error about a folder that is no evaluation
     with changed_folder(folder, marker=EVALUATION_FILE) as changed:
         comparison = score_folder(changed)
         report(changed, comparison)
@@ -232,7 +232,7 @@ def _score_anew(
 
 
 def primary_of(names: Sequence[str]) -> str:
-    """The metric that a verdict rests on."""
+    """The metric that a verdict uses."""
     return next(iter(names), EXACT_MATCH.name)
 
 

@@ -42,7 +42,7 @@ def _meanings(labels: Labels) -> tuple[tuple[str, str], ...]:
     return _label_words(tuple((label, tuple(others)) for label, others in aliases), isinstance(labels, Mapping))
 
 
-@lru_cache(maxsize=1 << 12)  # asked of every answer
+@lru_cache(maxsize=1 << 12)  # applied to every answer
 def _label_words(aliases: tuple[tuple[str, tuple[str, ...]], ...], are_named: bool) -> tuple[tuple[str, str], ...]:
     """The same, of labels with their other words."""
     words: dict[str, str] = {}
