@@ -21,7 +21,7 @@ _LONGEST_END = 300
 
 
 class WorkbenchError(Exception):
-    """Base class: something in the input is wrong, and its message says how to mend it."""
+    """Base class: something in the input is wrong, and the message says how to fix it."""
 
 
 class ConfigError(WorkbenchError):
@@ -70,5 +70,5 @@ def brief(error: BaseException, length: int = 200) -> str:
 
 
 def typed(name: str) -> str:
-    """How `train` or `evaluate` is called from here: by its script where that lies, else as a command of `vglm`."""
+    """How `train` or `evaluate` is called here: by its script if that exists, else as a command of `vglm`."""
     return f"python {name}.py" if os.path.isfile(f"{name}.py") else f"vglm {name}"

@@ -122,7 +122,7 @@ def append_json_lines(path: Path, rows: Iterable[Any]) -> None:
 
 @contextmanager
 def whole_file(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> Iterator[Path]:
-    """Have a file appear when it is whole, in place of any file of that name.
+    """Write a file so that it appears only when complete, replacing any file of that name.
 
     Args:
         path: The file; its folder is made if it is not there.
@@ -150,7 +150,7 @@ def put_in_place(partial: Path, path: Path) -> None:
 
 
 def check_vacant(path: Path, *, error: type[WorkbenchError] = DataError) -> None:
-    """Refuse a path that holds something; what killed processes left beside it is removed.
+    """Refuse a path that is not empty; leftovers of killed processes beside it are removed.
 
     Raises:
         DataError: Or `error`: `path` is a file, or a folder with something in it.
@@ -188,7 +188,7 @@ def new_folder(path: Path, *, error: type[WorkbenchError] = DataError) -> Iterat
 
 @contextmanager
 def replaced_folder(path: Path, *, marker: str, error: type[WorkbenchError] = DataError) -> Iterator[Path]:
-    """Have a folder appear when it is whole, in place of an earlier one.
+    """Make a folder that appears only when complete, replacing an earlier one.
 
     Args:
         path: The folder to make or to replace.
@@ -319,7 +319,7 @@ def claimed(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> Iter
 
 
 def _link_folder(source: Path, target: Path) -> None:
-    """Copy a folder; files are hard links where the file system has such, and symbolic links stay what they are."""
+    """Copy a folder; files are hard links where the file system has such, and symbolic links are kept."""
     target.mkdir()
     for path in source.iterdir():
         if path.is_dir() and not path.is_symlink():
@@ -350,7 +350,7 @@ def locked(folder: Path, message: str, *, error: type[WorkbenchError] = Workbenc
     try:
         yield
     finally:
-        (folder / LOCK_FILE).unlink(missing_ok=True)  # while it is held, so that nobody else can be holding it
+        (folder / LOCK_FILE).unlink(missing_ok=True)  # while it is held, so that no other process can hold it
         lock.release()
 
 
@@ -363,7 +363,7 @@ def is_write_failure(error: BaseException) -> bool:
 
 @contextmanager
 def explained(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> Iterator[None]:
-    """Say which file or folder it is that cannot be written, in place of a library's own exception.
+    """Replace a library's exception by one that names the file or folder that cannot be written.
 
     Args:
         path: As the user knows it.
@@ -404,7 +404,7 @@ def workplace(path: Path) -> Iterator[Path]:
 
 
 def remove_folder(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> None:
-    """Have a folder disappear whole, so that a killed process leaves no half of it under its name.
+    """Remove a folder atomically, so that a killed process leaves no part of it under its name.
 
     Args:
         path: The folder.
@@ -418,7 +418,7 @@ def remove_folder(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -
 
 
 def sweep_inside(folder: Path) -> None:
-    """Remove what processes that were killed left in a folder, whatever it was to become."""
+    """Remove the temporary folders that killed processes left in a folder."""
     for left in folder.glob(".*.partial"):
         with suppress(OSError):
             _remove_unless_locked(left)
@@ -690,7 +690,7 @@ def _adapter(kind: Any) -> Any:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without references, of which a few lines can stand for more than memory holds."""
+    """YAML without references, since a few lines of them can expand to more than memory holds."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):

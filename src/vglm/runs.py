@@ -33,7 +33,7 @@ SCORES_FILE = "forgetting.jsonl"
 EVALUATION_FOLDER = "evaluation"
 EVALUATION_FILE = "evaluation.json"
 LATEST = "latest"
-"""Stands for the newest finished run wherever a run is named."""
+"""Names the newest finished run, wherever a run can be given."""
 HISTORY_FILE = "evaluations.jsonl"
 
 RESULTS = ("adapter", "model")
@@ -317,7 +317,7 @@ class Run:
     unverified: bool = False
 
     def __fspath__(self) -> str:
-        """The folder: a run can be given wherever a path of one is asked for."""
+        """The folder, so that a run can be passed where a path is expected."""
         return str(self.folder)
 
     @staticmethod
@@ -561,7 +561,7 @@ class Run:
 
     @property
     def evaluation(self) -> Path:
-        """Where its evaluation lies, or is to lie."""
+        """The folder of its evaluation, which need not exist."""
         return self.folder / EVALUATION_FOLDER
 
     @property

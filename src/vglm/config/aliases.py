@@ -39,7 +39,7 @@ VALUES: Mapping[str, Callable[[Any], Any]] = {
         else names
     )
 }
-"""By a key's name now: what becomes of its value, of a top-level key or one that was renamed."""
+"""Current name of a key -> how its value is converted, for top-level and renamed keys."""
 
 TARGETS: Mapping[str, str] = {
     "vglm.data.loading.load_splits": "vglm.data.loading.load_dataset",

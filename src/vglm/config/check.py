@@ -161,7 +161,7 @@ def _listed(problems: list[str], where: str) -> str:
 
 
 def _is_plain(node: DictConfig, key: str) -> bool:
-    """Whether a key has a value of its own: one to be looked at, rather than one that stands for another."""
+    """Whether a key has a value of its own to check, rather than an interpolation."""
     return not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key)
 
 
@@ -262,7 +262,7 @@ def _value_problems(values: Mapping[str, Any], signature: Signature, path: str, 
 
 
 def _construction_problems(component: DictConfig, path: str) -> Iterator[str]:
-    """What a component that is a plain value object says of its values; others, which may take long, are left alone."""
+    """The problems that a dataclass component finds in its values; others, which may be slow, are not built."""
     try:
         if read_signature(str(component["_target_"])).is_dataclass:
             build(component, _convert_="all")

@@ -33,7 +33,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _COMPONENT = "_component"
-"""Attribute of an object that says how it was made."""
+"""Attribute of an object that records how it was made."""
 
 
 def component(group: str, value: Any = None) -> Any:

@@ -98,7 +98,7 @@ class Outline:
 
 
 class _Once:
-    """Texts that come again and again, each held in memory once as long as they are not too many."""
+    """Interns repeated texts, up to a limit."""
 
     def __init__(self) -> None:
         self._texts: dict[Any, Any] = {}
@@ -114,7 +114,7 @@ def _short_hash(text: str) -> str:
 
 
 def picture_name(sample: Sample) -> str:
-    """Where a sample's picture lies; for one made in memory, the sample's id."""
+    """The path of a sample's picture; for one made in memory, the sample's id."""
     return f"memory:{sample.id}" if hasattr(sample.image, "tobytes") else str(sample.image)
 
 

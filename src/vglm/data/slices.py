@@ -34,7 +34,7 @@ class ImageSlice:
         """Read the encoded picture.
 
         Returns:
-            The `size` bytes; if they are base64, what they stand for.
+            The `size` bytes; decoded if they are base64.
 
         Raises:
             DataError: The file cannot be read, or ends before the picture does, or the bytes are no base64.

@@ -147,7 +147,7 @@ class DeepGrey:
 
 
 def check_rule(rule: WindowRule, key: str = "dataset.options.window") -> None:
-    """Refuse what is no rule.
+    """Refuse an invalid rule.
 
     Raises:
         ConfigError: Neither one of `RULES` nor `<center>/<width>` with a positive width.

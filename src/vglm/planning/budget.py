@@ -93,7 +93,7 @@ def set_dtype(config: VisualGlmConfig, dtype: torch.dtype) -> None:
 
 
 def _know_codes() -> None:
-    """Have bitsandbytes make its table of 8-bit numbers with values: it keeps the first one that it is asked for."""
+    """Make bitsandbytes build its table of 8-bit numbers with values: it keeps the first one that it is asked for."""
     from bitsandbytes import functional
 
     if "dynamic" not in functional.name2qmap:
@@ -125,7 +125,7 @@ def _tensors_of(parameter: Any) -> list[Tensor]:
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """Number of parameters of a base model by part, quantised ones by the shapes they stand for, tied ones once."""
+    """Number of parameters of a base model by part, quantised ones by their original shapes, tied ones once."""
     counts = dict.fromkeys(PARTS, 0)
     for name, parameter in model.named_parameters():
         state = getattr(parameter, "quant_state", None)

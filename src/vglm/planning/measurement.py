@@ -55,7 +55,7 @@ def random_model(
 
     Args:
         config: The architecture; its types are set.
-        device: Where it is to lie.
+        device: Where to put it.
         dtype: Of what is not quantised.
         quantization: As in `load_pretrained`.
         quantization_parts: Likewise.

@@ -19,7 +19,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 def new_key() -> tuple[str, str]:
     """A random key, and its hash."""
-    key = f"sk-vglm-{secrets.token_urlsafe(32)}"  # long and random, so a plain hash cannot be turned back
+    key = f"sk-vglm-{secrets.token_urlsafe(32)}"  # long and random, so a plain hash cannot be inverted
     return key, _hash(key)
 
 

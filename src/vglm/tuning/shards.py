@@ -21,7 +21,7 @@ from vglm.tuning.methods import share_start
 
 
 def divide_on_cpu(state: AcceleratorState, plugin: Mapping[str, Any]) -> None:
-    """Have accelerate use FSDP among processes on a CPU, where by itself it takes the setting for DDP.
+    """Make accelerate use FSDP among processes on a CPU, where by default it uses DDP.
 
     Args:
         state: Of an accelerator that was made without FSDP.
@@ -83,7 +83,7 @@ def _four_bit(layer: Any, value: Tensor) -> nn.Parameter:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor in one piece; of a divided one all processes must ask."""
+    """The full tensor; of a sharded one all processes must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

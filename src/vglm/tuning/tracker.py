@@ -127,7 +127,7 @@ def _close_wandb() -> None:
     try:
         wandb.finish()
         wandb.teardown()
-    except Exception as error:  # whatever is the matter there, the run is not lost for it
+    except Exception as error:  # a failure there must not end the run
         logger.warning("tracker: Weights & Biases did not finish (%s).", brief(error))
 
 

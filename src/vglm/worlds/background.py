@@ -77,9 +77,9 @@ def write_background_set(
 
 
 def _background_rows(folder: Path, split: str, seed: list[int], per_place: int, size: int) -> list[dict[str, Any]]:
-    """Rows that take the places in turn, their pictures saved on the way.
+    """Rows that cycle through the places; their pictures are saved.
 
-    In training the same subjects stand in every place, so that the subjects do not reveal the answer.
+    In training the same subjects occur in every place, so that the subjects do not reveal the answer.
     """
     rows = []
     for index in range(per_place * len(NEW_PLACES)):

@@ -36,7 +36,7 @@ DEVICE = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Opacity:
-    """Where a patchy opacity lies.
+    """The position of a patchy opacity.
 
     Attributes:
         side: The patient's side; his left is on the right of a frontal picture.

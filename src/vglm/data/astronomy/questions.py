@@ -78,7 +78,7 @@ def find_type(name: str) -> str | None:
 
 
 def type_fault(name: str) -> tuple[str, str, str]:
-    """What was expected, found and is to be done about a type that is not in `TYPES`."""
+    """The error message for a type that is not in `TYPES`."""
     names = [
         *TYPES,
         *(type.english for type in TYPES.values()),

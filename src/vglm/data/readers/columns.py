@@ -236,7 +236,7 @@ class TableReader:
             yield from self._read_columns(self.columns, number, row, split)
 
     def _read_plain(self, columns: Columns, number: int | str, row: Mapping[str, Any]) -> Sample | None:
-        """The sample of a row in which nothing is out of the ordinary, in a sixth of the time; None for any other.
+        """The sample of an ordinary row, in a sixth of the time; None for any other row.
 
         It has a picture that is there, one question and one answer, both plain text, and perhaps further keys.
         """

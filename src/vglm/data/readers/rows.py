@@ -40,7 +40,7 @@ _SPLITS = {
     "test": "test",
     "testing": "test",
 }
-# What pandas and spreadsheets write where there is no value.
+# What pandas and spreadsheets write for a missing value.
 NO_VALUES = frozenset(("nan", "NaN", "<NA>", "NaT", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!", "#DIV/0!"))
 LONGEST_NO_VALUE = 20  # with blanks
 _NAMES_KEPT = 1 << 14
@@ -206,7 +206,7 @@ class RowCheck:
         return None
 
     def meta(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What else is known of a row: what JSON can hold, with `kind` a text and `split` one of our words."""
+        """The metadata of a row: values that JSON can hold, with `kind` a text and `split` one of our names."""
         if not values:
             return {}
         if "kind" in values and not isinstance(values["kind"], str):
@@ -233,7 +233,7 @@ class RowCheck:
 
 
 class Joined:
-    """Entries that rows name by an id, as pictures and annotations do, where files were put together with care.
+    """Entries that rows refer to by an id, as pictures and annotations do, checked for conflicting ids.
 
     Args:
         key: What holds the id in an entry.
@@ -262,7 +262,7 @@ class Joined:
         return bool(first == entry)
 
     def add(self, check: "RowCheck", identity: Any, entry: Any, number: int) -> None:
-        """Take up a row under its own id; a fault if an earlier row has it with other content."""
+        """Add a row under its own id; a fault if an earlier row has it with other content."""
         if isinstance(identity, int | str) and not self._put(identity, entry, number):
             self._fail(check, identity, entry, number)
 
@@ -312,7 +312,7 @@ def not_an_object(number: int | str, row: Any, shape: str) -> BadRow:
 
 
 def fault(expected: str, actual: str, fix: str) -> str:
-    """Say what is wrong with a row, in the words all readers use."""
+    """The message about a bad row, in the form that all readers use."""
     return f"expected {expected}, found {actual}; fix: {fix}"
 
 
@@ -357,7 +357,7 @@ def language_of(*texts: str) -> Language:
 
 
 def split_name(value: Any) -> str | None:
-    """Our word for a split: train, validation or test; None if the value is none of their usual names."""
+    """Our name of a split: train, validation or test; None if the value is not one of their usual names."""
     return _SPLITS.get(value.strip().lower()) if isinstance(value, str) else None
 
 
@@ -367,7 +367,7 @@ def group_in(row: Mapping[str, Any]) -> str | None:
 
 
 def read_answers(check: RowCheck, people_said: Any, label: str) -> list[str]:
-    """What several people answered to one question: a list of texts, or of objects with `answer`, as VQA's are.
+    """The answers of several people to one question: a list of texts, or of objects with `answer`, as in VQA.
 
     Args:
         check: Takes up what is wrong.
@@ -408,7 +408,7 @@ def list_options(options: Sequence[str]) -> str:
 
 
 def check_choice(option: str, value: str, choices: Any) -> None:
-    """Refuse an option's value that is not in its Literal.
+    """Refuse a value that is not in an option's Literal.
 
     Args:
         option: The option's name.

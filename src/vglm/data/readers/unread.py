@@ -28,7 +28,7 @@ _OPTION = re.compile(r"[A-H]|(?:option|choice|选项)s?[ _-]?(?:[a-hA-H]|\d)", r
 
 
 def refuse_unread(row: Sample | BadRow, keep: Collection[str]) -> Sample | BadRow:
-    """Look over what a reader made of a row.
+    """Check the sample that a reader made of a row.
 
     Args:
         row: A sample, or a bad row, which passes through.
@@ -70,7 +70,7 @@ def affects_question(key: str) -> bool:
 
 
 def _is_unread(key: str, row: Sample, keep: Collection[str]) -> bool:
-    """Whether a key holds something that neither the reader nor the row says what to do with."""
+    """Whether a key holds something that neither the reader uses nor the row excludes."""
     is_known = key in keep or key in row.meta.get(KEPT, ()) or row.meta[key] in (None, "", [], {})
     return not is_known and not _is_offered(key, row)
 

@@ -308,7 +308,7 @@ def read_settings(evaluation: "Evaluation") -> MetricSettings:
 
     Raises:
         ConfigError: A metric is unknown.
-        DataError: The config is no YAML, its `metrics` are damaged, or one is of a package that nobody allowed.
+        DataError: The config is no YAML, its `metrics` are damaged, or one is of a package that is not allowed.
     """
     metrics = metrics_of(read_config(evaluation))
     try:

@@ -82,8 +82,8 @@ class Row:
         by_seed: `after` of each run.
         seed_sd: Standard deviation of `after` between seeds, without what the choice of samples does to it; None for
             one seed.
-        sample_se: Standard error of `after` that comes of the finite test set, seeds as they are; NaN where the samples
-            do not tell: all answered alike, or all of one group.
+        sample_se: Standard error of `after` that is due to the finite test set, for these seeds; NaN where it cannot be
+            estimated: all answered alike, or all of one group.
         forgotten: Exact match lost on the retention set, in points, mean over the runs; None without a retention set.
         samples: Number of test samples.
         seconds: Of training, mean.
@@ -524,7 +524,7 @@ def compare_methods(runs: Sequence[Run]) -> list[MethodTest]:
 
 @dataclass(frozen=True)
 class ProtocolRow:
-    """Runs that differ in nothing but what the protocol averages over.
+    """Runs that differ only in what the protocol averages over.
 
     Attributes:
         shots: Training samples of each run; None for folds.

@@ -23,7 +23,7 @@ _STRAY_SHARE = 0.05
 
 
 def answers_to_look_at(survey: Survey) -> Iterator[Finding]:
-    """Answers that are empty or hold phrases and tokens that nobody wants the model to learn."""
+    """Answers that are empty or contain phrases and tokens that the model should not learn."""
     for mark in (Mark.EMPTY, Mark.BOILERPLATE, Mark.UNRESOLVED, Mark.GARBLED):
         rows = np.flatnonzero(survey.rows["marks"] & mark)
         if len(rows):

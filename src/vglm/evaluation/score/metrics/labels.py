@@ -318,7 +318,7 @@ def _classified_kinds(records: Sequence[Prediction], labels: Labels | None) -> l
 def class_f1_intervals(
     records: Sequence[Prediction], labels: Labels | None = None, *, confidence: float = 0.95
 ) -> dict[str, tuple[float, Interval, int]]:
-    """The F1 of each class with an interval: for rare classes, whose figures rest on a few samples.
+    """The F1 of each class with an interval: for rare classes, whose figures are based on few samples.
 
     Args:
         records: Predictions with references.
@@ -350,8 +350,8 @@ def f1_interval(hits: int, n: int, named: int, confidence: float = 0.95) -> Inte
     """The interval of one class's F1 for independent samples.
 
     F1 = 2 F* / (1 + F*) with F* = hits / (n + named - hits), which is a proportion of those samples that are of the
-    class, are called so, or both; Wilson's interval of that proportion, carried over, is one of F1. Unlike the
-    bootstrap's it stays honest for a handful of samples and for an F1 of 0 or 1.
+    class, are called so, or both; Wilson's interval of that proportion, transformed, is an interval of F1. Unlike the
+    bootstrap's it keeps its coverage for few samples and for an F1 of 0 or 1.
 
     Args:
         hits: How many samples of the class were called so.

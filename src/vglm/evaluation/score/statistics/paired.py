@@ -192,7 +192,7 @@ class _Arms:
 def _of_flips(flips: Flips, arms: _Arms, confidence: float) -> dict[str, Any]:
     """Interval, tests and power of right/wrong on independent samples."""
     gained, lost = len(flips.wrong_to_right), len(flips.right_to_wrong)
-    both_ways = (2 * min(gained, lost) + 2) / (arms.count + 2)  # flips that are no difference
+    both_ways = (2 * min(gained, lost) + 2) / (arms.count + 2)  # flips that cancel each other
     return {
         "interval": paired_proportion_interval(gained, lost, arms.count, confidence),
         "interval_method": Message("interval.tango"),

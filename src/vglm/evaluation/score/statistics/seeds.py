@@ -177,6 +177,6 @@ def _shares(rows: ArrayLike, groups: Sequence[Hashable] | None, statistic: Stati
 
 
 def _seed_variance(values: NDArray[np.float64]) -> tuple[float, float]:
-    """The variance of the mean over seeds that comes of the seeds, and its degrees of freedom."""
+    """The variance of the mean that is due to the seeds, and its degrees of freedom."""
     scores = values.mean(axis=1)
     return float(np.var(scores, ddof=1)) / len(scores), len(scores) - 1.0

@@ -33,7 +33,7 @@ def show(scored: Scored) -> Mapping[str, Any]:
 
 
 def lines(scored: Scored) -> list[Line]:
-    """What the answers of each split say, and how many of them were cut."""
+    """The result of each split, and how many answers were cut."""
     splits = scored.comparison.splits
     answered = [Line(text) for split in splits for text in (_finding(scored, split), *_cut(scored, split))]
     return answered + [Line(text, "worse") for split in splits for text in _long(scored, split)]
