@@ -283,9 +283,20 @@ def _decoding(source: Source) -> list[Text] | None:
         return []
     greedy = settings.pop("greedy", None)
     sentences = [] if greedy is None else [say("greedy" if greedy else "sampled")]
+    if isinstance(quantization := settings.pop("quantization", None), Mapping):
+        sentences.append(_quantization(quantization))
     if not settings:
         return sentences
     return [*sentences, say("decoding", what=join(Text.of(f"{name} {value}") for name, value in settings.items()))]
+
+
+def _quantization(config: Mapping[str, str]) -> Text:
+    """What bitsandbytes did to the weights, of its whole configuration; see `precision_of`."""
+    if config.get("load_in_4bit") != "True":
+        return say("int8", threshold=config.get("llm_int8_threshold", fmt.NONE))
+    kind, dtype = (config.get(f"bnb_4bit_{name}", fmt.NONE) for name in ("quant_type", "compute_dtype"))
+    twice = config.get("bnb_4bit_use_double_quant") == "True"
+    return say("four_bits_twice" if twice else "four_bits", kind=kind, dtype=dtype)
 
 
 def _cut(source: Source) -> list[Text] | None:

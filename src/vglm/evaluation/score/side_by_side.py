@@ -776,7 +776,7 @@ def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
             str(len(row.seeds)),
             _shown(row.before, row.metric),
             _shown(row.after, row.metric),
-            "-".join(_shown(end, row.metric) for end in row.interval),
+            "-".join(_shown(end, row.metric) for end in row.interval) if all(map(math.isfinite, row.interval)) else "-",
             "?" if row.seed_sd is None else _shown(row.seed_sd, row.metric),
             _shown(row.sample_se, row.metric),
             "-" if row.forgotten is None else f"{row.forgotten:.1f}",
@@ -790,7 +790,7 @@ def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def _legend(rows: Sequence[Row]) -> str:
-    alone, metric = [row for row in rows if row.seed_sd is None], rows[0].metric
+    alone, metric = [row for row in rows if len(row.seeds) == 1], rows[0].metric
     percent = " in percent" if metric.is_share else ""
     order = " (less is better)" if metric.higher_is_better is False else ""
     seeds = (
@@ -805,6 +805,8 @@ def _legend(rows: Sequence[Row]) -> str:
         )
     elif alone:
         seeds += " ?: one seed, so what another would do is unknown, and the interval is of other samples alone;"
+    elif any(row.seed_sd is None for row in rows):
+        seeds += " ?: cannot be told from so few samples;"
     best = (
         f" Whichever of the {len(rows)} is best by this table is the best of {len(rows)} by test score, and other"
         " samples will show it a little worse: choose by validation scores, or test the chosen one on new samples."
