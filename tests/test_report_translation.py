@@ -31,7 +31,7 @@ from vglm.evaluation.score.statistics import compare_paired
 from vglm.evaluation.seals import write_seals
 from vglm.runs import CheckpointScore, ForgettingRecord
 from vglm.text.messages import Texts
-from vglm.worlds.probe import probe_splits
+from vglm.worlds.general_ability import retention_splits
 
 SENTENCE = re.compile(r"[a-z]+ [a-z]+ [a-z]+")
 """Three English words in a row."""
@@ -186,7 +186,7 @@ def test_generated_data_is_stamped(few_shot_folder: Path, tmp_path: Path) -> Non
     (data / "SYNTHETIC").touch()
     for path in (data, data / "dataset.json"):
         assert synthetic_stamps(load_dataset(path).synthetic)[0].text == "SYNTHETIC DATA"
-    assert "probe_splits" in str(synthetic_stamps(probe_splits(per_kind=1).synthetic)[0].detail)
+    assert "retention_splits" in str(synthetic_stamps(retention_splits(per_kind=1).synthetic)[0].detail)
 
 
 def test_provenance_changes_with_what_it_names(tmp_path: Path) -> None:
