@@ -169,15 +169,15 @@ def test_what_is_said_of_a_chosen_checkpoint_has_chinese(
         warning=choice.warning,
         choice=asdict(choice),
     )
-    facts_said, stamps = describe_choice(facts, {})
-    assert str(facts_said["checkpoint"]).startswith(f"{choice}; scored by exact_match on validation samples")
-    for text in (translate(facts_said["checkpoint"]), *(translate(stamp.detail) for stamp in stamps)):
+    described, stamps = describe_choice(facts, {})
+    assert str(described["checkpoint"]).startswith(f"{choice}; scored by exact_match on validation samples")
+    for text in (translate(described["checkpoint"]), *(translate(stamp.detail) for stamp in stamps)):
         assert not SENTENCE.search(text.zh), text.zh
     for stamp in stamps:
         assert named("stamp", stamp.text).zh != stamp.text
         assert stamp.text not in str(stamp.detail)
     older, _ = describe_choice(replace(facts, choice=None), {})
-    assert str(older["checkpoint"]) == str(facts_said["checkpoint"])  # the sentence of the run's record
+    assert str(older["checkpoint"]) == str(described["checkpoint"])  # the sentence of the run's record
 
 
 def test_generated_data_is_stamped(few_shot_folder: Path, tmp_path: Path) -> None:

@@ -225,8 +225,8 @@ def _constant_answer(train: Sequence[Sample], test: Sequence[Prediction], score:
         if metric.higher_is_better is None:
             continue  # a length is neither good nor bad
         sign = 1 if metric.higher_is_better else -1
-        found_scores = {answer: score.score(metric, rows) for answer, rows in constants.items()}
-        values = {answer: -math.inf if value is None else sign * value for answer, value in found_scores.items()}
+        scores_by_answer = {answer: score.score(metric, rows) for answer, rows in constants.items()}
+        values = {answer: -math.inf if value is None else sign * value for answer, value in scores_by_answer.items()}
         chosen[name] = max(labels, key=values.__getitem__)  # of equal ones the more frequent
         scores[name] = score.score(metric, _always(test, chosen[name]))
     answers = tuple(f"{name}: {answer}" for name, answer in chosen.items())
