@@ -134,7 +134,7 @@ def test_the_page_says_what_changed(make_folder: Callable[..., Path]) -> None:
         "On 2 test samples, exact match went from 50.0% before to 100.0% after: 1 answer became right, 0 became" in text
     )
     assert (
-        "from 100.0% before to 50.0% after: 0 answers became right, 1 became wrong; too few questions to tell what was"
+        "from 100.0% before to 50.0% after: 0 answers became right, 1 became wrong; too few questions to judge what was"
         in text
     )
     assert "EVALUATED ON TRAINING IMAGES 1 of 3 test images were trained on." in text
