@@ -416,7 +416,7 @@ def check_choice(option: str, value: str, choices: Any) -> None:
         choices: The Literal type.
 
     Raises:
-        ConfigError: The value is none of the choices.
+        ConfigError: The value is not one of the choices.
     """
     if value not in get_args(choices):
         raise ConfigError(f"dataset.options.{option} must be one of {', '.join(get_args(choices))}, got {value!r}.")

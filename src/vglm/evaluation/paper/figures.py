@@ -67,7 +67,7 @@ def score_figures(scored: Scored, language: Language) -> dict[str, str]:
 
 
 def method_figures(rows: Sequence[Row], language: Language) -> dict[str, str]:
-    """Each method's score after tuning with its interval; none where the metric is no share.
+    """Each method's score after tuning with its interval; none where the metric is not a share.
 
     Args:
         rows: The methods.

@@ -37,7 +37,7 @@ def read_paraphrases(path: str | PathLike[str] | None) -> tuple[str, ...]:
             template `{question}` is left out, for so the arms are asked anyway.
 
     Raises:
-        ConfigError: The file cannot be read, has none, too many or a repeated one, or one is no template.
+        ConfigError: The file cannot be read, has none, too many or a repeated one, or one is not a template.
     """
     if path is None:
         return ()

@@ -174,7 +174,7 @@ class _Scorer:
             return len(records), {}
         try:
             measured = measure(primary, records)
-        except DataError:  # the references are no labels
+        except DataError:  # the references are not labels
             return len(records), {}
         low, high = measured.interval
         return measured.n, {primary.name: (float(low), float(high))} if low < high else {}
@@ -186,7 +186,7 @@ class _Scorer:
                 value = metric.score(records)
             else:
                 value = fmean(self._row(metric, metric.function, record) for record in records)
-        except DataError:  # the references are no labels
+        except DataError:  # the references are not labels
             return None
         return value if math.isfinite(value) else None
 
