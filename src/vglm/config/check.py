@@ -290,7 +290,7 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
 
 
 def _hint(key: str, allowed: set[str]) -> str:
-    """What a top-level key that there is not may have been meant to be."""
+    """What an unknown top-level key may have been meant to be."""
     from vglm.config.foreign import translate
 
     ours = translate(key)

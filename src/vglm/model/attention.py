@@ -80,7 +80,7 @@ def read_attention(model: Any, processor: VisualGlmProcessor, inputs: Mapping[st
         inputs: What the processor made of one question with its picture and its `answer`, as tensors.
 
     Raises:
-        DataError: There are several samples, or there is not a picture or no answer.
+        DataError: There are several samples, or there is no picture or no answer.
     """
     if len(inputs["input_ids"]) != 1 or "pixel_values" not in inputs or "labels" not in inputs:
         actual = f"{len(inputs['input_ids'])} samples with {', '.join(inputs)}"
