@@ -7,7 +7,7 @@ Every command first runs uninterrupted. Then it runs again and again from the sa
 before a file operation drawn by seed (open for writing, rename, remove, make, link), or at a moment drawn by seed.
 Right after the kill each result must be absent, as before, or whole. Then the same command is given once more
 (`resume=` where a training left a folder), and all files that count must be equal, byte for byte, to those of the
-uninterrupted run; nothing else may be left beside them.
+uninterrupted run; no other file may be left.
 
 The commands run in forks of this process, which has imported everything, so that a point takes seconds. The model is
 the shipped tiny one, the data six plain pictures.

@@ -1,4 +1,4 @@
-"""What does answering many clients at once cost, against one at a time, and does a storm of them leave a mark?
+"""What does serving many clients cost, compared with one, and does a load peak have lasting effects?
 
     python benchmarks/serving.py
     python benchmarks/serving.py --storm 1000
