@@ -547,7 +547,7 @@ def check_regular(
     advice: str = "Restore the file.",
     limit: int | None = None,
 ) -> None:
-    """Refuse to open what is no file on a disk: a pipe or a device may let its reader wait for ever.
+    """Refuse to open what is not a file on a disk: a pipe or a device may let its reader wait for ever.
 
     Args:
         path: The file.
@@ -597,7 +597,7 @@ def whole_lines(path: Path, *, repair: bool = True) -> list[str]:
         repair: Take such a line out of the file, so that it can be filled on.
 
     Raises:
-        UnicodeDecodeError: A whole line is no UTF-8.
+        UnicodeDecodeError: A whole line is not UTF-8.
     """
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
@@ -612,7 +612,7 @@ def read_json(
     """Read a JSON object; see `read_text`.
 
     Raises:
-        DataError: Or `error`: as `read_text`, or it is no JSON, or something else than an object.
+        DataError: Or `error`: as `read_text`, or it is not JSON, or something else than an object.
     """
     return parse_json_object(read_text(path, error=error, advice=advice), str(path), error=error, advice=advice)
 
@@ -653,7 +653,7 @@ def parse_record(
         former: Names of keys in older files -> today's, at any depth.
 
     Raises:
-        DataError: Or `error`: it is no JSON, or values are missing or of another type; the first ones are named.
+        DataError: Or `error`: it is not JSON, or values are missing or of another type; the first ones are named.
     """
     from pydantic import ValidationError
 
@@ -673,7 +673,7 @@ def parse_record(
 
 
 def _renamed(text: str, names: Mapping[str, str]) -> str:
-    """JSON with today's names for its keys; what is no JSON stays."""
+    """JSON with today's names for its keys; what is not JSON stays."""
     if not any(f'"{name}"' in text for name in names):
         return text
     try:
@@ -704,7 +704,7 @@ def parse_yaml(
     """Parse YAML without references; see `parse_json_object`.
 
     Raises:
-        DataError: Or `error`: it is no YAML, or has references.
+        DataError: Or `error`: it is not YAML, or has references.
     """
     try:
         return yaml.load(text, Loader=_PlainLoader)
@@ -746,7 +746,7 @@ def parse_json_object(
         advice: What the message tells the user to do.
 
     Raises:
-        DataError: Or `error`: it is no JSON, is nested too deeply, or is something else than an object.
+        DataError: Or `error`: it is not JSON, is nested too deeply, or is something else than an object.
     """
     try:
         value = json.loads(text)

@@ -43,6 +43,7 @@ VALUES: Mapping[str, Callable[[Any], Any]] = {
 
 TARGETS: Mapping[str, str] = {
     "vglm.data.loading.load_splits": "vglm.data.loading.load_dataset",
+    "vglm.data.synthetic.probe.probe_splits": "vglm.worlds.general_ability.retention_splits",
     "vglm.data.synthetic": "vglm.worlds",
     "vglm.evaluation.forgetting.CheckpointScoring": "vglm.evaluation.checkpoint_selection.CheckpointSelection",
     "vglm.evaluation.score.forgetting.CheckpointScoring": "vglm.evaluation.checkpoint_selection.CheckpointSelection",
@@ -51,6 +52,7 @@ TARGETS: Mapping[str, str] = {
     "vglm.tuning.finding_pretraining": "vglm.worlds.finding_pretraining",
     "vglm.tuning.trainer.Tracker": "vglm.tuning.tracker.Tracker",
     "vglm.tuning.vision_pretraining": "vglm.worlds.vision_pretraining",
+    "vglm.worlds.probe.probe_splits": "vglm.worlds.general_ability.retention_splits",
 }
 """Beginnings of `_target_`s, whole names up to a dot: modules, or one thing in a module."""
 

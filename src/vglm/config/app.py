@@ -174,7 +174,7 @@ def _take_allowed(arguments: Sequence[str]) -> list[str]:
 
 
 def _overrides(arguments: Sequence[str]) -> list[str]:
-    """The arguments that are no options of Hydra's, nor their values."""
+    """The arguments that are not options of Hydra's, nor their values."""
     rest: list[str] = []
     before = ""
     for argument in arguments:

@@ -290,7 +290,7 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
 
 
 def _hint(key: str, allowed: set[str]) -> str:
-    """What a top-level key that there is not may have been meant to be."""
+    """What an unknown top-level key may have been meant to be."""
     from vglm.config.foreign import translate
 
     ours = translate(key)
@@ -338,7 +338,7 @@ def _fits(value: Any, annotation: Any) -> bool:
 
 
 def _fits_one(value: Any, alternatives: list[Any]) -> bool:
-    """Whether a value can be one of several types; a plain value is no class's where it could be something else."""
+    """Whether a value can be one of several types; a plain value is not a class's where it could be something else."""
     spelled = [alternative for alternative in alternatives if _is_spelled(alternative)]
     is_open = len(spelled) < len(alternatives) and (isinstance(value, DictConfig) or not set(spelled) - {type(None)})
     return is_open or any(_fits(value, kind) for kind in spelled)

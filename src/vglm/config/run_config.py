@@ -50,7 +50,7 @@ def read_run_values(path: Path) -> dict[str, Any]:
         path: The file.
 
     Raises:
-        ConfigError: It cannot be read, is no mapping, or has interpolations or YAML anchors in it.
+        ConfigError: It cannot be read, is not a mapping, or has interpolations or YAML anchors in it.
     """
     advice = "Train again, or restore the file."
     text = read_text(path, error=ConfigError, advice=advice, limit=_MOST_BYTES)
@@ -207,7 +207,7 @@ def metrics_of_run(trained: Mapping[str, object]) -> dict[str, Any] | None:
         Its `metrics`; None where it names none.
 
     Raises:
-        ConfigError: They are no metrics, or open files or connections, which only a command line may ask for.
+        ConfigError: They are not metrics, or open files or connections, which only a command line may ask for.
     """
     metrics = trained.get("metrics")
     if metrics is not None and not isinstance(metrics, Mapping):

@@ -37,7 +37,7 @@ def allow_targets(*names: str) -> None:
     """Allow configs to build objects of these packages, modules or classes, until the process ends.
 
     Raises:
-        ConfigError: A name is none of Python's.
+        ConfigError: A name is not one of Python's.
     """
     for name in names:
         if _NAME.fullmatch(f"{name}.x") is None:

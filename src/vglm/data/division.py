@@ -80,7 +80,7 @@ class ByGroup:
         seed: Of the division. It has no part in which shots are taken.
 
     Raises:
-        ConfigError: The fractions are no shares of splits.
+        ConfigError: The fractions are not shares of splits.
     """
 
     fractions: Mapping[str, float] | None = None

@@ -95,7 +95,7 @@ class ImageHeader:
     """What a picture's header says, before decoding.
 
     Attributes:
-        format: Such as "PNG"; "DICOM" where it is none of Pillow's.
+        format: Such as "PNG"; "DICOM" where it is not one of Pillow's.
         mode: Pillow's mode: "RGB", "L" (grey), "RGBA", "P" (palette), "I;16" (16-bit grey), "CMYK" ...
         width: In pixels.
         height: In pixels.
@@ -156,8 +156,7 @@ def choose_window(image: Path | ImageSlice, rule: WindowRule) -> Window | None:
         rule: See `vglm.data.windowing`.
 
     Returns:
-        The window; None for a picture in colour, of 8 bits, or that is no picture: opening it raises the error with the
-        reason.
+        The window; None for a picture in colour, of 8 bits, or that is not a picture: opening it raises the error.
 
     Raises:
         ConfigError: `rule` is none.

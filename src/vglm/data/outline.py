@@ -15,7 +15,7 @@ from vglm.data.ids import Id, ids_in
 from vglm.data.sample import Sample
 from vglm.data.table import columns_of
 
-_TEXTS_HELD = 1 << 16
+_MAX_TEXTS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class _Once:
         self._texts: dict[Any, Any] = {}
 
     def get(self, text: Any) -> Any:
-        if len(self._texts) >= _TEXTS_HELD:
+        if len(self._texts) >= _MAX_TEXTS:
             self._texts.clear()
         return self._texts.setdefault(text, text)
 

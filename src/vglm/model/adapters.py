@@ -64,7 +64,7 @@ def read_adapter(adapter: Path, model: Any) -> "PeftConfig":
         The config, without patterns.
 
     Raises:
-        AdapterError: The folder is no adapter, or holds what no adapter needs.
+        AdapterError: The folder is not an adapter, or holds what no adapter needs.
     """
     file = find_weights(adapter)
     tensors = read_weights(file)
@@ -91,7 +91,7 @@ def find_weights(adapter: Path) -> Path:
     """The file with an adapter's tensors.
 
     Raises:
-        AdapterError: The folder is no adapter, or has none.
+        AdapterError: The folder is not an adapter, or has none.
     """
     if not adapter.is_dir():
         raise AdapterError(f"adapter {str(adapter)!r}: there is no such folder.")

@@ -248,7 +248,7 @@ def detect_layout(folder: Path) -> SourceLayout | None:
         The original layout, or None for the native one.
 
     Raises:
-        CheckpointError: It is none of the three.
+        CheckpointError: It is not one of the three.
     """
     if (folder / HUGGING_FACE.config_file).is_file():
         raw = read_json(folder / HUGGING_FACE.config_file)
@@ -682,7 +682,7 @@ def attach_adapter(model: Any, adapter: Path, *, name: str = "default", is_check
         A `peft.PeftModel`, nothing of it to be trained.
 
     Raises:
-        AdapterError: The folder is no adapter, or one of another model.
+        AdapterError: The folder is not an adapter, or one of another model.
     """
     from peft import PeftModel, get_peft_model_state_dict  # takes seconds to import
 

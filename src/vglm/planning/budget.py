@@ -227,7 +227,7 @@ class Step:
             `keys and values`.
         peak: Bytes at the moment when most is held; not more than the sum of the parts.
         flops: Operations of matrix products.
-        operations: Kernels, one for each operation that is no view.
+        operations: Kernels, one for each operation that is not a view.
     """
 
     parts: dict[str, int] = field(default_factory=dict)

@@ -123,7 +123,7 @@ def open_picture(address: str) -> Image.Image:
     """A picture from a path or a web address.
 
     Raises:
-        DataError: It cannot be read, or is no picture.
+        DataError: It cannot be read, or is not a picture.
     """
     limits = Limits(pixels=100_000_000, body_bytes=200 * 2**20)
     if address.lower().startswith(("http://", "https://")):

@@ -39,7 +39,7 @@ def read_keys(path: Path) -> list[str]:
     """The hashes of a file, one a line; lines that begin with # are comments.
 
     Raises:
-        ConfigError: The file cannot be read, or a line is no hash.
+        ConfigError: The file cannot be read, or a line is not a hash.
     """
     text = read_text(path, error=ConfigError, advice="Make one with vglm api --new-key.", limit=2**20)
     lines = [line.strip() for line in text.splitlines()]

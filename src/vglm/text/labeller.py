@@ -84,7 +84,7 @@ _NEW = (
     r"(?:the|there|this|it|a|an|mild\w*|small|minimal|moderate|tiny|trace|stable|bilateral|chronic|old|calcified|low|mildly"
     r"|degenerative|patchy|increased|prominent|normal|heart|cardiac|lungs?|scattered|persistent|unchanged|some|healed)"
 )
-"""How an item begins that is no part of a list of what is denied."""
+"""How an item begins that is not part of a list of what is denied."""
 _AND_NEW = re.compile(
     rf" (?:and|with|as well as) (?={_NEW}\b)(?!(?:\w+ )?(?:enlarged|prominent|widened|dilated|normal|unchanged|stable)(?:$|[ ,]))"
 )
@@ -95,7 +95,7 @@ _VERB = re.compile(
 _ENGLISH_LIST = re.compile(r"\s*(?:(?:or|nor|and/or|and|such as|including|like|e\.g|for example|specifically)\b)")
 _CHINESE_LIST = re.compile(r"\s*(?:或者?|以及|及|和|与|如(?!果)|例如|比如|诸如|包括|特别是|尤其是)")
 _CHINESE_CLAIM = re.compile("[有见为是示呈增]|出现|可能|考虑|少量|轻度|小")
-"""What an item has that is no part of a list of what is denied."""
+"""What an item has that is not part of a list of what is denied."""
 _NEUTRAL = re.compile(
     r"\b(?:focal|acute|large|significant|definite|suspicious|pleural|lung|pulmonary|airspace|signs?|of|evidence|or|and|any"
     r"|visible|obvious|overt|gross|displaced|rib|bony|active|airspace|parenchymal|new|other|areas?|in|the lungs|discrete"

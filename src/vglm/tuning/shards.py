@@ -53,7 +53,7 @@ def store_as_floats(model: nn.Module, gathered: torch.dtype | None = None) -> No
         gathered: The type that FSDP casts to what it gathers, under mixed precision; bytes of it stay as they are.
 
     Raises:
-        ConfigError: There are weights of another type that is no float.
+        ConfigError: There are weights of another type that is not a float.
     """
     layer: Any
     for layer in model.modules():

@@ -99,7 +99,7 @@ def _unreachable(url: str, seconds: float) -> str | None:
                 outcome.append(None)
         except HTTPError:
             outcome.append(None)
-        except Exception as error:  # no name, no route, refused; no address at all, or an answer that is no HTTP
+        except Exception as error:  # no name, no route, refused; no address at all, or an answer that is not HTTP
             cause = error.reason if isinstance(error, URLError) else error
             if isinstance(cause, ssl.SSLError):  # it is there; wandb knows certificates of its own
                 outcome.append(None)

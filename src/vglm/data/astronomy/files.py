@@ -97,7 +97,7 @@ def read_star_name(path: Path) -> str:
 
     Raises:
         ConfigError: It is a FITS file and astropy is not installed.
-        DataError: It is no FITS file although its name says so.
+        DataError: It is not a FITS file although its name says so.
     """
     stem = path.name.split(".")[0]
     if not is_fits(path):

@@ -100,7 +100,7 @@ def ask(question: Question, value: str | float, language: Language, star: str) -
         star: Chooses among the wordings, always the same for one star.
 
     Raises:
-        DataError: A period or amplitude is no positive number.
+        DataError: A period or amplitude is not a positive number.
     """
     english = language == "en"
     wordings = _WORDINGS[question, language]

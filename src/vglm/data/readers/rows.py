@@ -43,7 +43,7 @@ _SPLITS = {
 # What pandas and spreadsheets write for a missing value.
 NO_VALUES = frozenset(("nan", "NaN", "<NA>", "NaT", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!", "#DIV/0!"))
 LONGEST_NO_VALUE = 20  # with blanks
-_NAMES_KEPT = 1 << 14
+_MAX_NAMES = 1 << 14
 _NO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff \t\r\n"
 _PLAIN = re.compile(r"\w[\w./ -]*\Z")
 # CJK ideographs with extension A and the compatibility block
@@ -101,7 +101,7 @@ class ImageFolders:
         path = self.inside(name)
         if path is None or not os.path.isfile(path):  # unlike Path.is_file it answers for over-long names too
             return None
-        if len(there) >= _NAMES_KEPT:
+        if len(there) >= _MAX_NAMES:
             there.clear()
         return there.setdefault(name, path)
 
@@ -366,22 +366,22 @@ def group_in(row: Mapping[str, Any]) -> str | None:
     return next((id_.name for id_ in ids_in(row)), None)
 
 
-def read_answers(check: RowCheck, people_said: Any, label: str) -> list[str]:
+def read_answers(check: RowCheck, votes: Any, label: str) -> list[str]:
     """The answers of several people to one question: a list of texts, or of objects with `answer`, as in VQA.
 
     Args:
         check: Takes up what is wrong.
-        people_said: The list.
+        votes: The list.
         label: Its name in messages.
 
     Returns:
         The answers, each as often as it was given; empty if they cannot be used.
     """
-    if not isinstance(people_said, list) or not people_said:
-        actual = "an empty list" if people_said == [] else kind_of(people_said)
+    if not isinstance(votes, list) or not votes:
+        actual = "an empty list" if votes == [] else kind_of(votes)
         check.fail(f"{label} to be a list of answers", actual, "list what people answered")
         return []
-    answers = [answer.get("answer") if isinstance(answer, Mapping) else answer for answer in people_said]
+    answers = [answer.get("answer") if isinstance(answer, Mapping) else answer for answer in votes]
     return [
         str(answer)
         if isinstance(answer, int | float) and not isinstance(answer, bool)
@@ -416,7 +416,7 @@ def check_choice(option: str, value: str, choices: Any) -> None:
         choices: The Literal type.
 
     Raises:
-        ConfigError: The value is none of the choices.
+        ConfigError: The value is not one of the choices.
     """
     if value not in get_args(choices):
         raise ConfigError(f"dataset.options.{option} must be one of {', '.join(get_args(choices))}, got {value!r}.")

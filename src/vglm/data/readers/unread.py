@@ -15,7 +15,7 @@ from vglm.data.readers.rows import RowCheck, is_blank, quote
 from vglm.data.sample import Sample, Turn
 
 KEPT = "kept"
-"""A row may name here those of its keys that are no part of the question; they stay in `Sample.meta`."""
+"""A row may name here those of its keys that are not part of the question; they stay in `Sample.meta`."""
 
 _QUESTION_KEYS = frozenset(
     (
@@ -32,7 +32,7 @@ def refuse_unread(row: Sample | BadRow, keep: Collection[str]) -> Sample | BadRo
 
     Args:
         row: A sample, or a bad row, which passes through.
-        keep: Keys that belong into `meta` and are no part of the question.
+        keep: Keys that belong into `meta` and are not part of the question.
 
     Returns:
         The sample, with marks for its picture taken out of its questions, or what is wrong with it.

@@ -773,7 +773,7 @@ def _decide(
 
 
 def right_answers(metric: Metric, records: Sequence[Prediction]) -> list[bool] | None:
-    """Whether each answer is right; None where the metric is no share of right answers."""
+    """Whether each answer is right; None where the metric is not a share of right answers."""
     if not metric.is_share or not metric.higher_is_better:
         return None
     rows = metric.rows(records)

@@ -43,14 +43,14 @@ class MetricScore(TypedDict):
     """Arm -> score."""
     difference: float | None
     points: float | None
-    """Hundredths; None for what is no share."""
+    """Hundredths; None for what is not a share."""
     interval: list[float | None]
     """Of the difference; two None where it says nothing."""
     confidence: float
     p_value: float | None
     p_value_exact: float | None
     p_value_holm: float | None
-    """Corrected over the metrics of a split; None for lengths, which are no hypothesis."""
+    """Corrected over the metrics of a split; None for lengths, which are not tested."""
     effect_size: float | None
     detectable: float | None
     n: int

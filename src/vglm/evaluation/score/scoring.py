@@ -74,7 +74,7 @@ def refresh(folder: Path, report: Report) -> Comparison:
         ConfigError: As `read_comparison`.
         DataError: Likewise; or another process is writing the folder.
     """
-    read_evaluation(folder)  # raises the error about a folder that is no evaluation
+    read_evaluation(folder)  # raises the error about a folder that is not an evaluation
     with changed_folder(folder, marker=EVALUATION_FILE) as changed:
         comparison = score_folder(changed)
         report(changed, comparison)

@@ -40,7 +40,7 @@ def collect_labels(records: Sequence[Prediction]) -> tuple[str, ...]:
     """The different references, or the choices of questions that have their own, sorted, as the closed set of labels.
 
     Raises:
-        Unsuitable: There are more than `MAX_LABELS`, so the references are no labels.
+        Unsuitable: There are more than `MAX_LABELS`, so the references are not labels.
     """
     labels = tuple(
         sorted({choice for record in records for choice in own_choices(record) or reference_answers(record.reference)})
@@ -445,7 +445,7 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
 
     With four answers or more it is the official figure: where people differ, all texts are brought to the normal form
     of VQA; where all answers are the same, the prediction must be exactly that. With two or three answers, one that all
-    the others gave is right. A single answer is no vote: it is right or wrong, in the normal form.
+    the others gave is right. A single answer is not a vote: it is right or wrong, in the normal form.
 
     Args:
         prediction: The answer.

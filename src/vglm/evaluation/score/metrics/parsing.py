@@ -257,7 +257,7 @@ def _read_letter(text: str, letters: Sequence[str]) -> str | None:
 
 
 def _lone_letter(text: str, letters: Sequence[str]) -> str | None:
-    """The only letter that stands by itself, is no word and is not denied."""
+    """The only letter that stands by itself, is not a word and is not denied."""
     text = normalise(text)
     lone = {
         match[1]

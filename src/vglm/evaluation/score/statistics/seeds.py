@@ -51,7 +51,7 @@ def over_seeds(
 
     The model is score = mean + seed + sample + residual, all random; a two-way analysis of variance gives each part's
     variance, and the interval adds the squared half-widths of Student's intervals over seeds and over samples. Scores
-    that are no means, and groups, enter by the pseudo-values of the jackknife. By simulation with 3 to 10 seeds and 20
+    that are not means, and groups, enter by the pseudo-values of the jackknife. By simulation with 3 to 10 seeds and 20
     to 100 samples both intervals hold the truth in 94 to 97 % of the cases for normal scores and in 93 to 97 % for
     right/wrong ones; with 2 seeds that differ much, in 88 to 94 %.
 
