@@ -377,7 +377,7 @@ def summary_table(budgets: Mapping[str, dict[str, int]], measured: Mapping[str, 
         case, seen = CASES[name], measured.get(name)
         table.add_row(
             name,
-            f"{sum(budget[each] for each in PARTS) / 1e9:.3f}",
+            f"{sum(budget[part] for part in PARTS) / 1e9:.3f}",
             f"{sum(budget.values()) / 1e9:.3f}",
             "" if seen is None else f"{seen.peak / 1e9:.3f}",
             "" if seen is None else f"{seen.seconds:.2f}",

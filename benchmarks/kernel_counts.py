@@ -57,7 +57,7 @@ class Count:
 
     kernels: Counter[str] = field(default_factory=Counter)
     size: int = 0
-    kept: int = 0
+    saved_bytes: int = 0
 
     @property
     def total(self) -> int:
@@ -181,13 +181,13 @@ def count_training(model: VisualGlmForConditionalGeneration, *, rows: int = 8, l
 
 def _counted(act: Callable[[], None], model: torch.nn.Module) -> Count:
     count = Count()
-    known = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    storages = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
 
     def pack(tensor: Tensor) -> Tensor:
-        place = tensor.untyped_storage()._cdata
-        if place not in known:
-            known.add(place)
-            count.kept += tensor.untyped_storage().nbytes()
+        storage = tensor.untyped_storage()._cdata
+        if storage not in storages:
+            storages.add(storage)
+            count.saved_bytes += tensor.untyped_storage().nbytes()
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
@@ -211,7 +211,7 @@ def main() -> int:
     }
     print(f"{'':24}  kernels  GB read and written  GB kept")
     for name, count in counts.items():
-        print(f"{name:24}  {count.total:7}  {count.size / 1e9:19.2f}  {count.kept / 1e9:7.2f}")
+        print(f"{name:24}  {count.total:7}  {count.size / 1e9:19.2f}  {count.saved_bytes / 1e9:7.2f}")
         if parsed.by_kind:
             print(f"    {', '.join(f'{number} {kind}' for kind, number in count.kernels.most_common())}")
     return 0

@@ -89,14 +89,14 @@ def _free_port() -> int:
     return port
 
 
-def question(seed: int, asked: dict[str, Any]) -> dict[str, Any]:
+def question(seed: int, settings: dict[str, Any]) -> dict[str, Any]:
     """A request about a picture."""
     buffer = io.BytesIO()
     Image.linear_gradient("L").convert("RGB").save(buffer, "PNG")
     url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "图中有什么？"}]
     usage = {"stream_options": {"include_usage": True}}
-    return {"model": "base", "messages": [{"role": "user", "content": content}], "seed": seed, **asked, **usage}
+    return {"model": "base", "messages": [{"role": "user", "content": content}], "seed": seed, **settings, **usage}
 
 
 async def ask(client: httpx.AsyncClient, body: dict[str, Any], *, pieces: int | None = None) -> Reply:
@@ -132,7 +132,7 @@ async def play(url: str, server: psutil.Process, clients: int, questions: Sequen
             return replies
 
         used, begin = server.cpu_times(), time.perf_counter()
-        replies = [reply for each in await asyncio.gather(*(work() for _ in range(clients))) for reply in each]
+        replies = [reply for batch in await asyncio.gather(*(work() for _ in range(clients))) for reply in batch]
         seconds, now = time.perf_counter() - begin, server.cpu_times()
     tokens = sum(reply.tokens for reply in replies)
     spent = now.user + now.system - used.user - used.system
@@ -172,14 +172,14 @@ def throughput(rounds: int, requests: int) -> None:
                 measured[clients].append(asyncio.run(play(url, server, clients, questions)))
     alone = measured[1]
     print("clients  tokens/s  x one, by the clock  x one, by processor time  first piece, ms  x one")
-    for clients, found in measured.items():
-        pairs = list(zip(found, alone, strict=True))
+    for clients, series in measured.items():
+        pairs = list(zip(series, alone, strict=True))
         print(
-            f"{clients:7}  {median(each.by_clock for each in found):8.0f}"
-            f"  {median(each.by_clock / one.by_clock for each, one in pairs):19.2f}"
-            f"  {median(each.by_processor / one.by_processor for each, one in pairs):24.2f}"
-            f"  {1000 * median(each.first for each in found):15.0f}"
-            f"  {median(each.first / one.first for each, one in pairs):5.2f}"
+            f"{clients:7}  {median(many.by_clock for many in series):8.0f}"
+            f"  {median(many.by_clock / one.by_clock for many, one in pairs):19.2f}"
+            f"  {median(many.by_processor / one.by_processor for many, one in pairs):24.2f}"
+            f"  {1000 * median(many.first for many in series):15.0f}"
+            f"  {median(many.first / one.first for many, one in pairs):5.2f}"
         )
 
 
@@ -210,7 +210,7 @@ def storm(clients: int) -> int:
         metrics = httpx.get(f"{url}/metrics").text
         ready = httpx.get(f"{url}/readyz").json()["status"]
         left = _values(metrics, "vglm_running", "vglm_waiting")
-    megabytes = [f"{each / 1e6:.0f}" for each in memory]
+    megabytes = [f"{size / 1e6:.0f}" for size in memory]
     print(f"{clients} clients, half of them dropped in mid-stream, twice; other answers: {sum(wrong)} differ from solo")
     print(f"memory before, after the first, after the second storm: {', '.join(megabytes)} MB")
     print(f"running and waiting afterwards: {left}; the server is {ready}")
@@ -245,7 +245,7 @@ def kills(times: int) -> int:
             with serving(Path(folder), port=port) as (url, server):
                 answers.append(asyncio.run(one(url)))
                 asyncio.run(load_and_kill(url, server))
-            left += [str(each) for each in Path(folder).rglob("*") if each.is_file()]
+            left += [str(path) for path in Path(folder).rglob("*") if path.is_file()]
     print(f"killed under load {times} times; left on disk: {left or 'nothing'}; distinct answers: {len(set(answers))}")
     return int(bool(left) or len(set(answers)) > 1)
 
@@ -257,12 +257,12 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=8, help="of each client in a round, at least 16 in all")
     parser.add_argument("--storm", type=int, metavar="N")
     parser.add_argument("--kills", type=int, metavar="N")
-    asked = parser.parse_args()
-    if asked.storm:
-        return storm(asked.storm)
-    if asked.kills:
-        return kills(asked.kills)
-    throughput(asked.rounds, asked.requests)
+    parsed = parser.parse_args()
+    if parsed.storm:
+        return storm(parsed.storm)
+    if parsed.kills:
+        return kills(parsed.kills)
+    throughput(parsed.rounds, parsed.requests)
     return 0
 
 

@@ -36,8 +36,8 @@ NAMES, CHANGED, FILE = pytest.StashKey[set[str]](), pytest.StashKey[list[str]]()
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest; skip what this machine cannot run, with the reason."""
-    places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.stem.removeprefix("test_"), len(places)))
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem.removeprefix("test_"), len(ranks)))
     for item in items:
         for variable, mark in (("VGLM_REAL_DATA", "real_data"), ("VGLM_WEIGHTS", "weights")):
             if item.get_closest_marker(mark) and not os.environ.get(variable):

@@ -133,8 +133,8 @@ def test_letters_in_any_wrapping(first: str, second: str, wrapped: str) -> None:
 def test_yes_and_no_in_sentences(text: str, expected: bool | None) -> None:
     assert read_yes_no(text) is expected
     for yes, no in (("Yes.", "No."), ("是的。", "不是。"), ("是", "否"), ("对", "错")):
-        wanted = None if expected is None else yes if expected else no
-        assert parse_label(text, (yes, no)) == parse_label(text, (no, yes)) == wanted
+        label = None if expected is None else yes if expected else no
+        assert parse_label(text, (yes, no)) == parse_label(text, (no, yes)) == label
 
 
 OPTIONS = ("a red circle", "a blue square", "a circle")

@@ -49,10 +49,10 @@ def check_before_and_after(names: Names) -> None:
 
 def check_data(names: Names) -> None:
     assert names["trained"] & names["tested"]  # what a division by picture does
-    studies = [{each.group for each in rows} for rows in names["parts"].values()]
+    studies = [{row.group for row in rows} for rows in names["parts"].values()]
     assert sum(map(len, studies)) == len(set.union(*studies))
     first = names["parts"]["test"][0].id, names["parts"]["train"][0].id, "flipped"
-    assert first in {(each.tested.id, each.learned.id, each.how) for each in names["again"].look_alikes}
+    assert first in {(pair.tested.id, pair.learned.id, pair.how) for pair in names["again"].look_alikes}
 
 
 def check_scores(names: Names) -> None:

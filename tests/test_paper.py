@@ -172,7 +172,7 @@ def check_latex(text: str) -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_tables_compile_and_fit_a_page(evaluation: Path, tmp_path: Path) -> None:
     tables = [table(name) for name in ("lora_replay", "p_tuning_v2_projection") for table in (_methods, _pairs)]
-    texts = [write_table(each, "latex", "en") for each in tables]
+    texts = [write_table(table, "latex", "en") for table in tables]
     assert main(["report", str(evaluation), "--format", "latex", "--output", str(tmp_path / "paper")]) == 0
     texts.append((tmp_path / "paper" / "scores.tex").read_text(encoding="utf-8"))
     packages = r"\documentclass[10pt,twocolumn]{article}\usepackage[margin=2cm]{geometry}\usepackage{booktabs}"
@@ -196,7 +196,7 @@ def test_methods_say_what_the_records_say_and_what_they_lack(evaluation: Path, t
     for language in ("en", "zh"):
         assert main(["report", str(evaluation), "--output", str(tmp_path / language), "--language", language]) == 0
     text = (tmp_path / "en" / "methods.md").read_text(encoding="utf-8")
-    for said in (
+    for statement in (
         *(
             "visualglm_tiny",
             "xxh3 0123456789abcdef",
@@ -206,7 +206,7 @@ def test_methods_say_what_the_records_say_and_what_they_lack(evaluation: Path, t
         *("Training seed: 7.", "max_new_tokens 64", "greedily", "torch 2.13.0"),
         *(score["signature"].replace("|", "\\|") for score in scores_of(evaluation).values()),
     ):
-        assert said in text
+        assert statement in text
     for lacking in ("how the data was divided", "the optimiser", "the state of the code", "hashes of the answers"):
         assert lacking in text
     chinese = (tmp_path / "zh" / "methods.md").read_text(encoding="utf-8")
@@ -225,7 +225,7 @@ def test_the_run_fills_what_its_evaluation_does_not_say(tmp_path: Path) -> None:
     make_evaluation(tmp_path / "evaluation")
     assert main(["report", str(tmp_path / "evaluation"), "--output", str(tmp_path / "paper")]) == 0
     text = (tmp_path / "paper" / "methods.md").read_text(encoding="utf-8")
-    for said in (
+    for statement in (
         "by group, seed 5",
         "Validation: 40 samples",
         "cosine",
@@ -233,7 +233,7 @@ def test_the_run_fills_what_its_evaluation_does_not_say(tmp_path: Path) -> None:
         "Training seed: 9.",
         "peft 0.21.2",
     ):
-        assert said in text
+        assert statement in text
     assert "absent" not in text
     assert "names no overlap" in text
 
@@ -282,10 +282,10 @@ def test_a_table_is_of_one_evaluation(evaluation: Path, capsys: pytest.CaptureFi
 
 def _methods(name: str = "lo_ra") -> PaperTable:
     interval = Interval(0.775, 0.925)
-    known = {"before": 0.0, "after": 0.85, "interval": interval, "by_seed": (0.8, 0.9), "samples": 10, "size": 270_000}
+    facts = {"before": 0.0, "after": 0.85, "interval": interval, "by_seed": (0.8, 0.9), "samples": 10, "size": 270_000}
     more = {"sample_se": 0.03, "seconds": 45.0, "peak_memory": None}
-    one = Row(name=f"xray/{name}", seeds=(1, 2), seed_sd=0.017, forgotten=15.4, **known, **more)  # type: ignore[arg-type]
-    two = Row(name="xray/b", seeds=(1,), seed_sd=None, forgotten=None, **known, **more)  # type: ignore[arg-type]
+    one = Row(name=f"xray/{name}", seeds=(1, 2), seed_sd=0.017, forgotten=15.4, **facts, **more)  # type: ignore[arg-type]
+    two = Row(name="xray/b", seeds=(1,), seed_sd=None, forgotten=None, **facts, **more)  # type: ignore[arg-type]
     return method_table([one, two], [])
 
 

@@ -65,7 +65,7 @@ def _with_lora(model: nn.Module) -> Any:
 def _peak_of_training(model: Any, batch: Any, is_checkpointed: bool) -> float:
     weights = sum(bytes_of_weights(model).values())
     tuned = _with_lora(model)
-    adapter = sum(each.nbytes for each in tuned.parameters() if each.requires_grad)
+    adapter = sum(parameter.nbytes for parameter in tuned.parameters() if parameter.requires_grad)
     step = rehearse_training(tuned, batch, is_checkpointed=is_checkpointed)
     return (
         weights + adapter + optimizer_states(tuned, torch.optim.AdamW, {}).on_device + step.peak + BLAS_WORKSPACE
@@ -111,7 +111,7 @@ def test_room_for_answers_is_what_a_real_batch_takes() -> None:
         for _ in range(79):  # the last of 80 tokens is not read any more
             grown.step(model, [100, 100, 100])
     step = rehearse_answering(shape_model(model.config, torch.float32), {**inputs}, 80, fused_attention=False)
-    taken = sum(each.nbytes for each in (*grown.keys, *grown.values))
+    taken = sum(tensor.nbytes for tensor in (*grown.keys, *grown.values))
     assert step.parts["keys and values"] == taken
     assert step.peak > 1.5 * taken  # with those that were too small
 
@@ -192,11 +192,11 @@ def test_the_table_has_80_columns_and_the_figures_of_the_json(capsys: pytest.Cap
     assert max(map(len, shown.splitlines())) <= 80
     total = next(line for line in shown.splitlines() if line.strip().startswith("total"))
     assert total.split()[1:] == [f"{sum(plan['parameters'].values()):,}"] + [
-        f"{each / 1e9:.3f}" for each in plan["totals"].values()
+        f"{total_bytes / 1e9:.3f}" for total_bytes in plan["totals"].values()
     ]
-    said = re.search(r"does not fit: needs ([\d.]+) GB of 8\.0+$", shown, re.MULTILINE)
-    assert said is not None
-    assert float(said[1]) == pytest.approx(plan["total"] / 1e9, abs=0.06)
+    message = re.search(r"does not fit: needs ([\d.]+) GB of 8\.0+$", shown, re.MULTILINE)
+    assert message is not None
+    assert float(message[1]) == pytest.approx(plan["total"] / 1e9, abs=0.06)
     assert "the released model; it is not on this machine" in shown
     assert as_text(plan["suggestions"][0]["overrides"]) in " ".join(shown.split())
 
@@ -209,10 +209,10 @@ def test_suggestions_fit_with_the_figure_they_name(settings: list[str], capsys: 
     plan = _plan(capsys, [*settings, "--gpu", gpu])
     assert plan["fits"] is False
     assert plan["suggestions"]
-    for each in plan["suggestions"]:
-        again = _plan(capsys, [*settings, *each["overrides"], "--gpu", gpu])
-        assert again["fits"] is each["fits"] is True
-        assert again["total"] == each["total"] <= plan["memory"]
+    for suggestion in plan["suggestions"]:
+        again = _plan(capsys, [*settings, *suggestion["overrides"], "--gpu", gpu])
+        assert again["fits"] is suggestion["fits"] is True
+        assert again["total"] == suggestion["total"] <= plan["memory"]
 
 
 def test_what_cannot_fit_is_told_with_the_least_that_was_found(capsys: pytest.CaptureFixture[str]) -> None:
@@ -228,11 +228,11 @@ def test_prediction_is_what_a_step_takes_here(
     method: str, more: list[str], random_model_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = [f"method={method}", f"model.path_or_id={random_model_folder}", *more]
-    found = _plan(capsys, ["recipes=background/lora", *settings, "--measure"])["measured"]
+    measured = _plan(capsys, ["recipes=background/lora", *settings, "--measure"])["measured"]
     for part in ("weights", "adapter", "gradients", "optimizer"):
-        assert found["predicted"][part] == found["measured"][part], part
-    assert found["predicted"]["peak"] == pytest.approx(found["measured"]["peak"], rel=0.1)
-    assert found["measured_seconds"] > 0
+        assert measured["predicted"][part] == measured["measured"][part], part
+    assert measured["predicted"]["peak"] == pytest.approx(measured["measured"]["peak"], rel=0.1)
+    assert measured["measured_seconds"] > 0
 
 
 def test_checkpointing_and_packing_are_counted(random_model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -240,8 +240,8 @@ def test_checkpointing_and_packing_are_counted(random_model_folder: Path, capsys
     plain = _plan(capsys, settings)["stages"]["training"]
     checkpointed = _plan(capsys, [*settings, "trainer.activation_checkpointing=true"])["stages"]["training"]
     assert checkpointed["activations"] < plain["activations"]
-    found = _plan(capsys, [*settings, "packing=256", "--measure"])["measured"]
-    assert found["predicted"]["peak"] == pytest.approx(found["measured"]["peak"], rel=0.1)
+    measured = _plan(capsys, [*settings, "packing=256", "--measure"])["measured"]
+    assert measured["predicted"]["peak"] == pytest.approx(measured["measured"]["peak"], rel=0.1)
 
 
 def test_fsdp_divides_floats_and_4_bit_weights_that_pass_for_them(capsys: pytest.CaptureFixture[str]) -> None:
@@ -261,7 +261,7 @@ def test_fsdp_divides_floats_and_4_bit_weights_that_pass_for_them(capsys: pytest
 
 def test_several_processes_share_the_steps(capsys: pytest.CaptureFixture[str]) -> None:
     settings = ["recipes=xray/lora", "trainer.max_steps=-1", "--samples", "3200", "--tokens", "100", "--gpu", "80GB"]
-    one, eight = (_plan(capsys, [*settings, "--gpus", each])["schedule"] for each in ("1", "8"))
+    one, eight = (_plan(capsys, [*settings, "--gpus", gpus])["schedule"] for gpus in ("1", "8"))
     assert (one["steps"], eight["steps"]) == (3 * 3200 // 32, 3 * 13)  # the last step of an epoch is a smaller one
     assert one["tokens"] == 8 * 4 * 100
     assert eight["tokens"] == 8 * one["tokens"]
@@ -316,10 +316,10 @@ def test_states_of_an_optimizer_are_those_it_makes(name: str, tmp_path: Path) ->
     optimizer = kind(model.parameters(), **options)
     optimizer.step()
     made = sum(
-        each.nbytes
+        tensor.nbytes
         for state in optimizer.state.values()
-        for key, each in state.items()
-        if isinstance(each, torch.Tensor) and not key.startswith("qmap")
+        for key, tensor in state.items()
+        if isinstance(tensor, torch.Tensor) and not key.startswith("qmap")
     )
     assert optimizer_states(model.to("meta"), kind, options).on_device == made
 

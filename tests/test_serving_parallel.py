@@ -64,7 +64,7 @@ def test_what_cannot_be_divided_is_refused(
     options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
-    options = [str(tmp_path) if each == "ADAPTER" else each for each in options]
+    options = [str(tmp_path) if option == "ADAPTER" else option for option in options]
     assert main(["chat", "--ask", "a", "--tensor-parallel", *options]) == 2
     assert message in capsys.readouterr().err
 

@@ -41,14 +41,14 @@ def test_no_picture_is_one_that_recipes_train_on() -> None:
     retention = probe_splits()
     pictures = set(retention.hash_images(retention.retention)) - {None}
     background = load_dataset(DATA, train="train.json", test="test.json", retention="probe.json")
-    known = {
+    hashes = {
         digest
         for part in (background.train, background.test, background.retention)
         for digest in background.hash_images(part)
     }
-    known |= {image_sha256(sample.image) for sample in SceneDialogues(300, 1) if sample.image is not None}
+    hashes |= {image_sha256(sample.image) for sample in SceneDialogues(300, 1) if sample.image is not None}
     assert len(pictures) == 60
-    assert not pictures & known
+    assert not pictures & hashes
 
 
 def test_a_plain_dialogue_is_in_no_training_set() -> None:

@@ -59,7 +59,7 @@ class Recorder(Engine):
 
     def _advance(self, name: str) -> None:
         answers = [row.answer for row in self._rows[name]]
-        if self.is_holding and not any(each.is_cancelled or len(each.token_ids) < 20 for each in answers):
+        if self.is_holding and not any(answer.is_cancelled or len(answer.token_ids) < 20 for answer in answers):
             time.sleep(0.01)
         else:
             super()._advance(name)
@@ -183,7 +183,7 @@ def test_one_question_goes_to_both_and_both_columns_stream(
     with engine.holding():
         answers = ask(visitor, engine, ASKED, answers=2)
         visitor.until(BOTH_GROW)
-        assert not any(each.finish_reason for each in answers)  # both columns stream, at the same time
+        assert not any(answer.finish_reason for answer in answers)  # both columns stream, at the same time
     image = Image.open(photo).convert("RGB")
     alone = [engine.ask(Question(ASKED, image), adapter=name, sampling=HOW).wait() for name in (BASE, "tuned")]
     before, after = map(shown, alone)
@@ -195,7 +195,7 @@ def test_one_question_goes_to_both_and_both_columns_stream(
     assert "adapter tuned" in visitor.text("#after")
     assert visitor.strange_requests(address) == []
     responses = [event["params"]["response"] for event in visitor.events if event["method"] == RESPONSE]
-    assert [(each["status"], each["url"]) for each in responses if each["status"] >= 400] == []
+    assert [(response["status"], response["url"]) for response in responses if response["status"] >= 400] == []
 
 
 @needs_browser
@@ -270,8 +270,8 @@ def test_an_emptied_dialogue_stays_empty(visitor: Visitor, address: str, engine:
         answers = ask(visitor, engine, ASKED, answers=2)
         visitor.until(BOTH_GROW)
         visitor.click("#clear")
-        wait_until(lambda: all(each.finish_reason for each in answers))
-        assert {each.finish_reason for each in answers} == {"cancelled"}
+        wait_until(lambda: all(answer.finish_reason for answer in answers))
+        assert {answer.finish_reason for answer in answers} == {"cancelled"}
         visitor.until(
             "!document.querySelector('#ask').disabled && document.querySelector('#before-chat .bot') === null"
         )
@@ -284,8 +284,8 @@ def test_stop_ends_both_answers(visitor: Visitor, address: str, engine: Recorder
         answers = ask(visitor, engine, ASKED, answers=2)
         visitor.until(BOTH_GROW)
         visitor.click("#stop")
-        wait_until(lambda: all(each.finish_reason for each in answers))
-    assert {each.finish_reason for each in answers} == {"cancelled"}
+        wait_until(lambda: all(answer.finish_reason for answer in answers))
+    assert {answer.finish_reason for answer in answers} == {"cancelled"}
 
 
 @needs_browser
@@ -312,15 +312,15 @@ def test_what_was_uploaded_goes_with_the_visitor(
     visitor.upload("#image input[type=file]", mine)
     visitor.until("document.querySelector('#image img') !== null")
     answers = ask(visitor, engine, ASKED, answers=2)
-    wait_until(lambda: all(each.finish_reason for each in answers))
+    wait_until(lambda: all(answer.finish_reason for answer in answers))
     assert list(uploads.rglob("mine.png"))
     visitor.visit("about:blank")
     wait_until(lambda: not list(uploads.rglob("mine.png")))
 
 
 @needs_browser
-@pytest.mark.parametrize(("row", "said"), [(0, ""), (1, "small copy"), (2, "small copy")])
-def test_a_sample_opens_with_its_true_answer(visitor: Visitor, address: str, row: int, said: str) -> None:
+@pytest.mark.parametrize(("row", "note"), [(0, ""), (1, "small copy"), (2, "small copy")])
+def test_a_sample_opens_with_its_true_answer(visitor: Visitor, address: str, row: int, note: str) -> None:
     visitor.visit(f"{address}/")
     visitor.until("document.querySelectorAll('#samples tbody tr').length === 3")
     visitor.run(f"document.querySelectorAll('#samples tbody tr')[{row}].click()")
@@ -329,18 +329,18 @@ def test_a_sample_opens_with_its_true_answer(visitor: Visitor, address: str, row
     visitor.until(f"document.querySelector('#question textarea').value === '{name}？'")
     assert visitor.run("document.querySelector('#reference textarea').value") == f"{colour}。"
     visitor.until("document.querySelector('#after-chat .bot')?.innerText.trim() === '您好。'")
-    assert ("small copy" in visitor.text("body")) == bool(said)
+    assert ("small copy" in visitor.text("body")) == bool(note)
     wide = "document.querySelector('#image img').naturalWidth"
     visitor.until(f"{wide} > 0")
-    assert visitor.run(wide) == (20 if said else 40)
+    assert visitor.run(wide) == (20 if note else 40)
 
 
 @pytest.mark.parametrize(
-    "place", ["/etc/passwd", str(Path(__file__).resolve()), "http://example.com/a.png", "{run}/there.png"]
+    "path", ["/etc/passwd", str(Path(__file__).resolve()), "http://example.com/a.png", "{run}/there.png"]
 )
-def test_only_the_small_copies_and_uploads_are_served(address: str, place: str, tmp_path_factory: Any) -> None:
-    place = place.format(run=next(tmp_path_factory.getbasetemp().glob("run*/evaluation")))
-    assert httpx.get(f"{address}{PATH}/gradio_api/file={place}").status_code == 403
+def test_only_the_small_copies_and_uploads_are_served(address: str, path: str, tmp_path_factory: Any) -> None:
+    path = path.format(run=next(tmp_path_factory.getbasetemp().glob("run*/evaluation")))
+    assert httpx.get(f"{address}{PATH}/gradio_api/file={path}").status_code == 403
 
 
 def test_a_page_with_a_password_closes_the_api_too(random_model_folder: Path, tmp_path: Path) -> None:
@@ -365,8 +365,8 @@ def test_without_the_relay_a_shared_page_is_served_here_and_says_so(random_model
     command = ["-m", "vglm", "web", "--share", "--auth", "anna:secret", "--port", str(port)]
     command += ["--from_pretrained", str(random_model_folder)]
     environment = {**os.environ, "HTTPS_PROXY": "http://127.0.0.1:1", "https_proxy": "http://127.0.0.1:1"}
-    with (tmp_path / "said").open("w+", encoding="utf-8") as said:
-        with Program(*command, stderr=said, env=environment, cwd=tmp_path) as program:
+    with (tmp_path / "said").open("w+", encoding="utf-8") as log:
+        with Program(*command, stderr=log, env=environment, cwd=tmp_path) as program:
             wait_until(lambda: program.poll() is not None or "served here" in (tmp_path / "said").read_text())
             assert httpx.get(f"http://127.0.0.1:{port}{PATH}/").status_code == 200
             assert httpx.get(f"http://127.0.0.1:{port}{PATH}/config").status_code == 401
@@ -379,14 +379,14 @@ def test_without_the_relay_a_shared_page_is_served_here_and_says_so(random_model
 
 
 def test_the_language_of_an_answer_can_be_chosen(address: str) -> None:
-    asked = {"en": {"language": "en"}, "as before": {"english": True}, "zh": {"language": "zh"}}
+    settings = {"en": {"language": "en"}, "as before": {"english": True}, "zh": {"language": "zh"}}
     with OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
         answers = {
             name: client.chat.completions.create(
                 model="tuned", messages=[{"role": "user", "content": "你好"}], max_tokens=40, seed=1,
-                temperature=1.5, top_p=1.0, extra_body={**wanted, "top_k": 0},
+                temperature=1.5, top_p=1.0, extra_body={**body, "top_k": 0},
             ).choices[0].message.content or ""
-            for name, wanted in asked.items()
+            for name, body in settings.items()
         }  # fmt: skip
     assert answers["as before"] == answers["en"]
     assert not any(map(is_chinese, answers["en"]))
@@ -394,7 +394,7 @@ def test_the_language_of_an_answer_can_be_chosen(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["demo"], "holds no finished run"),
         (["web", "--auth", "anna"], "--auth must be NAME:PASSWORD"),
@@ -402,9 +402,13 @@ def test_the_language_of_an_answer_can_be_chosen(address: str) -> None:
     ],
 )
 def test_mistakes_are_said_before_a_model_loads(
-    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "outputs").mkdir()
     assert main(arguments) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err

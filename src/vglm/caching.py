@@ -1,7 +1,7 @@
 """The cache folder of the workbench: image features, tables of long data sets, hashes of weights.
 
 cache_folder("features")                                ~/.cache/vglm/features
-remembered("identities", files, facts, compute)         computed once for as long as these files stay as they are
+remembered("identities", files, facts, compute)         computed once, until one of these files changes
 """
 
 import hashlib

@@ -1,10 +1,10 @@
 """Record terminal output as `console.log` in the run folder.
 
-    with recording():                    a process of the workbench's own: what it prints is remembered from here on
+    with recording():                    a process of the workbench: its output is recorded from here on
         keep_in(folder)                  and goes to folder/console.log, with what was printed before
 
 The file has whole lines without colours; progress bars, which overwrite themselves, are left out. Where nothing is
-recorded, as in a notebook, `keep_in` does nothing.
+recorded, as in a notebook, `keep_in` has no effect.
 """
 
 import os

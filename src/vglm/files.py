@@ -6,12 +6,12 @@
     with new_folder(path) as partial: ...                a folder that must not exist yet
     with replaced_folder(path, marker="x.json") as partial: ...     a folder that may be there already
     with changed_folder(path, marker="x.json") as copy: ...         all changes to a folder appear together
-    with claimed(path) as place: ...                     a hidden folder to make it in, for one process at a time
+    with claimed(path) as claim: ...                     a hidden folder to make it in, for one process at a time
     with locked(folder, "another process trains there"): ...
     remove_folder(path)                                  it is there with all of it, or gone
     facts = read_json(path, error=ConfigError)           an object, or one message that names the file
     facts = read_record(path, Record)                    the same as a dataclass, every field of the type it should have
-    path = inside(folder, "images", name)                a name from a stranger's file, which may not lead elsewhere
+    path = inside(folder, "images", name)                a name from an untrusted file, which may not lead elsewhere
 
 Everything is written below a hidden folder `.<name>.<random>.partial` beside its destination and renamed at the end.
 That folder is locked while it is in use, so the leftovers of a killed process can be distinguished from what another
@@ -134,8 +134,8 @@ def whole_file(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> I
     Raises:
         WorkbenchError: Or `error`: the file cannot be written.
     """
-    with explained(path, error=error), workplace(path) as place:
-        partial = place / path.name
+    with explained(path, error=error), workplace(path) as workspace:
+        partial = workspace / path.name
         yield partial
         put_in_place(partial, path)
 
@@ -150,7 +150,7 @@ def put_in_place(partial: Path, path: Path) -> None:
 
 
 def check_vacant(path: Path, *, error: type[WorkbenchError] = DataError) -> None:
-    """Refuse a place that holds something; what killed processes left beside it is removed.
+    """Refuse a path that holds something; what killed processes left beside it is removed.
 
     Raises:
         DataError: Or `error`: `path` is a file, or a folder with something in it.
@@ -175,11 +175,11 @@ def new_folder(path: Path, *, error: type[WorkbenchError] = DataError) -> Iterat
         DataError: Or `error`: `path` holds something already, or cannot be written.
     """
     check_vacant(path, error=error)
-    with explained(path, error=error), workplace(path) as place:
-        content = place / _CONTENT
+    with explained(path, error=error), workplace(path) as workspace:
+        content = workspace / _CONTENT
         content.mkdir()
         yield content
-        _share_as(place, content)
+        _share_as(workspace, content)
         check_vacant(path, error=error)  # another process may have been quicker
         if path.exists():
             path.rmdir()
@@ -202,11 +202,11 @@ def replaced_folder(path: Path, *, marker: str, error: type[WorkbenchError] = Da
         DataError: Or `error`: `path` is a file or a folder of other things, or cannot be written.
     """
     _check_replaceable(path, marker, error)
-    with explained(path, error=error), workplace(path) as place:
-        content = place / _CONTENT
+    with explained(path, error=error), workplace(path) as workspace:
+        content = workspace / _CONTENT
         content.mkdir()
         yield content
-        _share_as(place, content)
+        _share_as(workspace, content)
         _put_in_place(content, path)
 
 
@@ -277,10 +277,10 @@ def changed_folder(path: Path, *, marker: str, error: type[WorkbenchError] = Dat
     if not (path / marker).is_file():
         raise error(f"{path} has no {marker}, so it is not changed. Pass the folder that holds it.")
     path = path.resolve()  # of a link, what it stands for
-    with claimed(path, error=error) as place:
+    with claimed(path, error=error) as workspace:
         if not os.access(path, os.W_OK):
             raise error(f"{path} cannot be written: it is read-only. Change its permissions, or copy it.")
-        content, before = place / _CONTENT, path.stat().st_ino
+        content, before = workspace / _CONTENT, path.stat().st_ino
         _link_folder(path, content)
         yield content
         if not path.exists() or path.stat().st_ino != before:
@@ -302,19 +302,19 @@ def claimed(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> Iter
     Raises:
         WorkbenchError: Or `error`: another process claims it, or it cannot be written.
     """
-    place = path.with_name(f".{path.name}.claimed")
+    claim = path.with_name(f".{path.name}.claimed")
     with explained(path, error=error):
-        lock = _lock(place)
+        lock = _lock(claim)
     if lock is None:
         raise error(f"{path} is being written by another process right now. Wait until it is done, or choose another.")
     try:
         with explained(path, error=error):
             recover(path)
-            for left in set(place.iterdir()) - {place / LOCK_FILE}:  # by a process that was killed
+            for left in set(claim.iterdir()) - {claim / LOCK_FILE}:  # by a process that was killed
                 _remove(left)
-            yield place
+            yield claim
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(claim, ignore_errors=True)
         lock.release()
 
 
@@ -380,7 +380,7 @@ def explained(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> It
         if not is_write_failure(failure):
             raise
         reason = getattr(failure, "strerror", None) or brief(failure)
-        raise error(f"{path} cannot be written: {reason}. Make room, or choose another place.") from failure
+        raise error(f"{path} cannot be written: {reason}. Make room, or choose another folder.") from failure
 
 
 @contextmanager
@@ -394,12 +394,12 @@ def workplace(path: Path) -> Iterator[Path]:
     _sweep(path)
     lock = None
     while lock is None:  # None: swept away by another process before it was locked
-        place = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-        lock = _lock(place)
+        workspace = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+        lock = _lock(workspace)
     try:
-        yield place
+        yield workspace
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(workspace, ignore_errors=True)
         lock.release()
 
 
@@ -413,8 +413,8 @@ def remove_folder(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -
     Raises:
         WorkbenchError: Or `error`: it cannot be removed.
     """
-    with explained(path, error=error), workplace(path) as place:
-        path.replace(place / _CONTENT)
+    with explained(path, error=error), workplace(path) as workspace:
+        path.replace(workspace / _CONTENT)
 
 
 def sweep_inside(folder: Path) -> None:
@@ -424,9 +424,9 @@ def sweep_inside(folder: Path) -> None:
             _remove_unless_locked(left)
 
 
-def _share_as(place: Path, content: Path) -> None:
+def _share_as(template: Path, content: Path) -> None:
     """Let those read what was written who may read its folder: some libraries make files for their owner alone."""
-    mode = stat.S_IMODE(place.stat().st_mode) & 0o666
+    mode = stat.S_IMODE(template.stat().st_mode) & 0o666
     for file in content.rglob("*") if content.is_dir() else [content]:
         if file.is_file() and not file.is_symlink():
             file.chmod(mode)

@@ -6,8 +6,8 @@
     run.result                               adapter/, or model/ after full tuning
     Run.find([Path("outputs/sweeps")])       all finished ones in some folders
 
-A run folder may come from a colleague or a download: nothing in it is believed before it was looked at, and no name or
-link in it leads out of it. `vglm.tuning.run_folder` writes what is read here.
+A run folder may come from a colleague or a download: everything in it is checked before use, and no name or link in it
+may lead out of it. `vglm.tuning.run_folder` writes what is read here.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Components as a caller gives them: an object, the name of a file of `conf/`, or what such a file holds.
+"""Components as a caller passes them: an object, the name of a file in `conf/`, or the content of such a file.
 
     component("method")                        that of conf/train.yaml: conf/method/lora.yaml
     component("method", "p_tuning")            conf/method/p_tuning.yaml

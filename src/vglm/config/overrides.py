@@ -253,8 +253,8 @@ def _check_choice(argument: str, allowed: Collection[str]) -> None:
     except HydraException:
         return  # reported by Hydra
     if not isinstance(names, str | list | type(None)):
-        place = "recipes" if group == "recipes" else f"conf/{group}"
-        raise ConfigError(f"{argument[:200]}: name one of the files in {place}/: {', '.join(_choices_of(group))}.")
+        folder = "recipes" if group == "recipes" else f"conf/{group}"
+        raise ConfigError(f"{argument[:200]}: name one of the files in {folder}/: {', '.join(_choices_of(group))}.")
 
 
 def _recipe_of(name: str) -> str | None:

@@ -1,7 +1,7 @@
 """The config saved with a run, and the parts of it that an evaluation reuses.
 
-It was written with everything resolved, and it may come from anyone: an interpolation in it could read the environment
-or call a function, so it is refused; and where this user's results go, only the command line says.
+It was written with everything resolved, and it may come from anyone. An interpolation in it could read the environment
+or call a function, so interpolations are refused. Only the command line decides where results are written.
 """
 
 import os

@@ -2,10 +2,10 @@
 
     read_signature("peft.LoraConfig").parameters["r"]        Parameter(is_required=False, …), whose `annotation` is int
 
-Followed are re-exports (`from .config import LoraConfig`, also those for type checkers only), functions, classes with
-an `__init__` and dataclasses with their bases. An annotation becomes the type itself where it is one of Python's own;
-enumerations keep their values, and any other class is a placeholder of its name. A target
-whose signature cannot be determined in this way is imported.
+It follows re-exports (`from .config import LoraConfig`, also those for type checkers only), functions, classes with an
+`__init__`, and dataclasses with their bases. An annotation becomes the type itself where it is one of Python's own;
+enumerations keep their values, and any other class is a placeholder of its name. A target whose signature cannot be
+determined in this way is imported.
 """
 
 import ast

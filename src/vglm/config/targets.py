@@ -1,8 +1,8 @@
 """Build components from their `_target_`, and decide which targets are allowed.
 
 A config comes from anyone: a colleague's recipe, the `config.yaml` of a downloaded run. Its `_target_`s can name any
-importable callable, and importing a module is running it. So only these are built, checked by name before any
-import: the components that `conf/` itself names, peft's configs, and what the user names on the command line
+importable callable, and importing a module runs its code. So only these are built, and they are checked by name before
+any import: the components that `conf/` itself names, peft's configs, and what the user names on the command line
 (`--allow-target my_package`).
 """
 

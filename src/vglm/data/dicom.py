@@ -4,10 +4,10 @@
     grey.file_window                  Window(rule="file", center=2047.5, width=4095.0, inverted=False)
     grey.show(grey.file_window)       shape (rows, columns), uint8
 
-pydicom does it (`pip install ".[xray]"`): decoding, the modality and VOI look-up tables, the sigmoid curve. Compressed
-files (JPEG, JPEG 2000) need a decoder that pydicom finds; Pillow is one for baseline JPEG and JPEG 2000. Here is what
-pydicom does not do: bounds on the size of what is decoded, one kind of error for damaged files, tables of other
-depths than pydicom reads, and a linear window as an exact range.
+pydicom (`pip install ".[xray]"`) does the work: decoding, the modality and VOI look-up tables, the sigmoid curve.
+Compressed files (JPEG, JPEG 2000) need a decoder that pydicom finds; Pillow is one for baseline JPEG and JPEG 2000.
+This module adds what pydicom lacks: bounds on the size of what is decoded, one kind of error for damaged files, tables
+of other depths than pydicom reads, and a linear window as an exact range.
 """
 
 import hashlib

@@ -9,10 +9,11 @@
       5b0e.../encoder.json              what made these features; its hash is the folder's name
       5b0e.../a3/a3f1....safetensors    the features of the picture that has this hash
 
-A picture is known by its file's bytes and the window it is seen through, one in memory by its pixels. With the folder's
-name, all that turns them into features, nothing can become stale: other pictures, weights, settings, types, versions
-have other names. Files appear whole under their name, and equal names mean equal content, so any number of processes
-may read and fill the cache at once. Pictures are read, decoded and scaled by threads, ahead of the encoder.
+A picture is identified by its file's bytes and its window, a picture in memory by its pixels. The folder's name
+identifies everything that turns pictures into features. So nothing can become stale: other pictures, weights, settings,
+types or versions have other names. Files appear whole under their name, and equal names mean equal content, so any
+number of processes may read and fill the cache at once. Pictures are read, decoded and scaled by threads, ahead of the
+encoder.
 """
 
 import hashlib
@@ -325,14 +326,14 @@ class FeatureCache:
         if self.encode is None:
             raise ValueError("this cache is only read; nothing can be encoded.")
         encoded = self.encode(list(missing.values()))
-        with explained(self.folder, error=CacheError), workplace(self.folder / "features") as place:
+        with explained(self.folder, error=CacheError), workplace(self.folder / "features") as workspace:
             for digest, features in zip(missing, encoded, strict=True):
                 if tuple(features.shape) != self.shape:
                     raise ValueError(f"the encoder gives features of shape {tuple(features.shape)}, not {self.shape}.")
                 path = self._path(digest)
-                save_file({"features": features.detach().cpu().contiguous().clone()}, place / path.name)
+                save_file({"features": features.detach().cpu().contiguous().clone()}, workspace / path.name)
                 path.parent.mkdir(exist_ok=True)
-                put_in_place(place / path.name, path)
+                put_in_place(workspace / path.name, path)
                 self._file_bytes = path.stat().st_size
         return len(missing)
 

@@ -1,4 +1,4 @@
-"""Tell files, folders and the reading code apart by their content: what a cached table and a run's record rest on."""
+"""Hashes of files, folders and the reading code, which identify a cached table and stand in a run's record."""
 
 import hashlib
 import inspect

@@ -1,6 +1,6 @@
-"""Look at pictures before any training: all are decoded, of a very large data set some headers are read.
+"""Check pictures before training: all are decoded; of a very large data set only some headers are read.
 
-What was decoded is remembered for as long as the files stay as they are, see `vglm.caching`.
+Results are cached until a file changes, see `vglm.caching`.
 """
 
 import inspect

@@ -1,10 +1,10 @@
-"""Open one picture as the model is to see it: RGB, fully decoded, or refused with the file's name.
+"""Open one picture for the model: RGB, fully decoded, or an error with the file's name.
 
 The pixels are what VisualGLM's own `Image.open(path).convert("RGB")` makes: transparency is dropped, not blended;
-an EXIF orientation is ignored, so a photograph that relies on it arrives lying on its side; of an animation the first
-frame counts. Two things differ: 16-bit grey is scaled (65535 becomes 255), where `convert` would clip everything above
-255 to white, unless the sample has a window of its own; and DICOM is read, through the window of its header
-(`vglm.data.windowing`). A sample opens its picture itself, `Sample.open_image`, for it knows its window.
+an EXIF orientation is ignored, so a photograph that relies on it is shown rotated; of an animation the first frame is
+used. Two things differ: 16-bit grey is scaled (65535 becomes 255), where `convert` would clip everything above 255 to
+white, unless the sample has a window of its own; and DICOM is read, through the window of its header
+(`vglm.data.windowing`). A sample opens its picture itself (`Sample.open_image`), because it has its window.
 
 Source: THUDM/VisualGLM-6B:model/chat.py and finetune_visualglm.py.
 """

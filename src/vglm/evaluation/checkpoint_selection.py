@@ -5,17 +5,17 @@
     samples = selection.select(splits)                           the samples scored at each checkpoint
     trainer = WorkbenchTrainer(..., scores=selection.watch(samples, collate, arguments))
 
-The domain's samples are those of the validation split; never the test's, by which nothing may be chosen. Without a
-validation split and without a budget they are training samples, and are called so: such a curve shows what was
-memorised. The retention set is the data's own, or a general one.
+The domain's samples are those of the validation split, never of the test split, which must not be used for any choice.
+Without a validation split and without a budget they are training samples and labelled as such: their curve shows what
+was memorised. The retention set is the data's own, or a general one.
 
 `forgetting.jsonl` of a run folder has a line for the model before training (step 0) and for each scored checkpoint:
 
     {"step": 50, "domain": 0.925, "retention": 0.8148, "domain_n": 40, "retention_n": 162, "domain_exact_match": 0.9}
 
-`domain` is the score on what is being learned, by the primary metric of the run's `metrics`; exact match stands beside
-it, since an answer in other words is not wrong. `retention` is the exact match on general questions, as reports have
-it. All are from 0 to 1. Scoring does not influence training: the adapter is the same bit for bit.
+`domain` is the score on what is being learned, by the primary metric of the run's `metrics`; exact match is given too,
+since an answer in other words is not wrong. `retention` is the exact match on general questions, as reports have it.
+All are from 0 to 1. Scoring does not influence training: the adapter is the same bit for bit.
 """
 
 import random

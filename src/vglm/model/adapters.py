@@ -2,10 +2,11 @@
 
     config = read_adapter(Path("outputs/.../adapter"), model)       a `peft.PeftConfig` that is safe to build
 
-peft takes several settings for regular expressions and matches them against every module's name with an engine that may
-take for ever, imports a module that a setting names, and makes tensors as large as the settings say. Here patterns are
-matched with a time limit, and peft gets the names that they match; settings that name code or other files are refused;
-ranks are at most those of the stored tensors. Of a pickle (`adapter_model.bin`) nothing but tensors is read.
+peft treats several settings as regular expressions and matches them against every module's name with an engine that may
+not terminate in reasonable time. It also imports a module that a setting names, and allocates tensors as large as the
+settings say. Here patterns are matched with a time limit, and peft gets the names that they match; settings that name
+code or other files are refused; ranks are at most those of the stored tensors. From a pickle (`adapter_model.bin`) only
+tensors are read.
 """
 
 import dataclasses

@@ -3,10 +3,10 @@
     {"version": 2, "name": "visualglm_tiny", "config_sha256": "5b0e...", "weights_xxh3": "91c4..."}
 
 An adapter is a difference to the numbers it was trained on: on other weights it loads without complaint and answers
-nonsense. Both hashes are those of the checkpoint, not of what was made of it in memory, so an adapter may go on its
-base in another layout, precision or quantisation. Records of version 1, without the key, name `weights_sha256`; that
-slower hash is computed where such a record is to be checked. The hash of a checkpoint is kept in the cache, so it is
-read for that once. It detects mistakes, not forgeries: who can write an adapter can write its record.
+nonsense. Both hashes are those of the checkpoint, not of the model in memory, so an adapter can be used with its base
+in another layout, precision or quantisation. Records of version 1, without the key, name `weights_sha256`; that slower
+hash is computed only to check such a record. The hash of a checkpoint is cached, so the checkpoint is read once for it.
+It detects mistakes, not forgeries: whoever can write an adapter can also write its record.
 """
 
 import hashlib

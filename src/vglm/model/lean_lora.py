@@ -3,10 +3,10 @@
     make_lean(model)                                     for good
     with lean_lora(model): ...                           for a while
 
-Merging an adapter would cost none, but needs a second copy of every weight that it changes, for the base has to stay
-bit for bit what it was, and rounds it. So the adapter stays unmerged; for single tokens, x @ A is computed in the
-weight's own type and its product with B added to the base's output by one `addmm`. Everything else (prompts, training,
-DoRA and other variants, several adapters at once) goes through peft's own forward.
+A merged adapter would need no extra kernel, but merging rounds the weights and needs a second copy of every changed
+weight, since the base must stay bit-identical. So the adapter stays unmerged; for single tokens, x @ A is computed in
+the weight's own type and its product with B added to the base's output by one `addmm`. Everything else (prompts,
+training, DoRA and other variants, several adapters at once) goes through peft's own forward.
 """
 
 import sys

@@ -8,11 +8,11 @@ The layout is detected from the folder's files:
     Hugging Face   config.json with an eva_config, pytorch_model*.bin, ice_text.model
     SAT            model_config.json with eva_args, latest, <iteration>/mp_rank_00_model_states.pt; no tokenizer
 
-Before a model is filled, the names and shapes of all stored tensors are compared with those that the configuration asks
-for, so a damaged checkpoint is refused with its problems named, and one that asks for a billion layers before they are
-made. Checkpoints then stream tensor by tensor into a model without memory of its own: the peak is the model as it will
-be, in its target dtype or quantised, plus one memory-mapped shard. Only what was quantised before it was saved, or is
-to be quantised over several devices, goes through transformers.
+Before weights are loaded, the names and shapes of all stored tensors are compared with the configuration. So a damaged
+checkpoint is refused with its problems named, and one that configures a billion layers is refused before they are
+allocated. Checkpoints then stream tensor by tensor into a model on the meta device: the peak memory is that of the
+final model, in its target dtype or quantised, plus one memory-mapped shard. Only checkpoints that were saved quantised,
+or are quantised over several devices, are loaded by transformers.
 """
 
 import os
@@ -407,7 +407,7 @@ def fill_model(
     model = empty_model(config)
     if not with_vision:
         model.model.drop_vision()
-    placement = _place(model, devices or {"": torch.device("cpu")})
+    placement = _choose_devices(model, devices or {"": torch.device("cpu")})
     if quantizing is not None:
         make_quantizable(model, quantizing)
     for name, value in checkpoint.weights.stream():
@@ -537,7 +537,7 @@ def default_device() -> torch.device:
     return torch.device(device.type, torch.accelerator.current_device_index())
 
 
-def describe_place(model: Any) -> str:
+def describe_device(model: Any) -> str:
     """Where a model lies and what it computes in, for people: `bfloat16 on cuda:0 (NVIDIA H100), quantised to nf4`.
 
     Args:
@@ -573,7 +573,7 @@ def resolve_dtype(dtype: torch.dtype | str | None, devices: Devices) -> torch.dt
     return resolved
 
 
-def _place(model: VisualGlmForConditionalGeneration, devices: Devices) -> dict[str, Any]:
+def _choose_devices(model: VisualGlmForConditionalGeneration, devices: Devices) -> dict[str, Any]:
     """Choose devices for a model that has no memory of its own yet."""
     if devices != "auto":
         return devices

@@ -1,4 +1,4 @@
-r"""Images and dialogues to model inputs, and token ids back to answers.
+r"""Convert images and dialogues to model inputs, and token ids back to answers.
 
     >>> inputs = processor(images=image, text="图中有几个人？", return_tensors="pt")
     >>> {name: tuple(tensor.shape) for name, tensor in inputs.items()}        # what model() and generate() take

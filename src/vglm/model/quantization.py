@@ -6,8 +6,8 @@
     mark_quantized(model)                                                  saves, reloads and trains like any other
 
 By default only the language model is quantised, as in QLoRA and in the original: the vision transformer loses accuracy.
-Word embeddings are never quantised, and with them a tied output head. On a CPU, whose arithmetic takes ten times the
-memory of what it quantises, weights are quantised in slices; the result is bitsandbytes' own, bit for bit.
+Word embeddings are never quantised, and with them a tied output head. On a CPU, where quantising takes ten times the
+memory of the weight, weights are quantised in slices; the result is bitsandbytes' own, bit for bit.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""What answering and training take of memory, by what it is for; the model has shapes alone.
+"""The memory that answering and training take, by purpose; the model has shapes only.
 
     model = shape_model(config, torch.bfloat16, "nf4")              no weights are read, and none are made
     weights = bytes_of_weights(model)                               {"vision": 1971904512, ...}, scales included
@@ -7,8 +7,8 @@
 
 Weights, adapter, gradients and the optimizer's states are exact: the real modules, peft's own layers and the real
 optimizers make them, on the meta device. Activations, logits and working memory are counted operation by operation, see
-`vglm.planning.rehearsal`. What is not counted: memory that a kernel takes within itself, and what torch's allocator
-rounds up and keeps in reserve.
+`vglm.planning.rehearsal`. Not counted are the workspace of kernels, and what torch's allocator rounds up and keeps in
+reserve.
 """
 
 from collections import Counter
@@ -370,11 +370,11 @@ def rehearse_answering(
     course = rehearse() if takes_all_layers else _rehearsed_in_part(model, batch, rehearse)
     keys_values, logits = course.results, course.logits
     rows, columns = len(batch["input_ids"]), seen
-    places = [rows * columns]
+    slots = [rows * columns]
     while columns < seen + new_tokens - 1:  # the last token is not read any more
         some, columns = room_for(rows, columns, on_gpu=fused_attention)  # where there is no room left, all moves
-        places.append(some * columns)
-    before, grown = (keys_values * position // places[0] for position in (0, *places)[-2:])
+        slots.append(some * columns)
+    before, grown = (keys_values * position // slots[0] for position in (0, *slots)[-2:])
     working = max(course.peak - keys_values - logits, 0)
     peak = max(course.peak, before + grown + logits)
     parts = {"keys and values": grown, "logits": logits, "working memory": max(working, before)}

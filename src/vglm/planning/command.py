@@ -1,4 +1,4 @@
-"""`vglm plan`: its options, and what it prints. What it needs is imported when it runs."""
+"""`vglm plan`: its options and its output. Heavy modules are imported when it runs."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""A plan: what each stage of a run takes of memory, what it leaves on disk, and how long it is."""
+"""A plan: the memory, disk space and time that each stage of a run takes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Run a step of a model on the meta device and count what it would take of memory and of arithmetic.
+"""Run a step of a model on the meta device and count the memory and the operations that it would take.
 
     with Rehearsal(model, batch, autocast=torch.bfloat16) as rehearsal:
         loss = model(**rehearsal.inputs, use_cache=False).loss
@@ -7,14 +7,13 @@
     course.peak                                              470_207_488, and by what it is for:
     course.activations, course.logits, course.working        448_299_008, 21_928_704, 0
 
-Every tensor that an operation makes is booked when its memory comes into being and taken off the books when the last
-reference to it goes, as an allocator would; nothing is computed and no memory is taken. So the count follows the
-modules that run, whatever they are: adapters, checkpointing, another loss. Of a model of many equal layers a few are
-enough, see `Course.extended`. Small whole numbers (token ids, masks,
-lengths) are computed for real beside it, since shapes depend on them.
+Every tensor is counted from its allocation until its last reference is gone, as by an allocator; nothing is computed
+and no memory is allocated. So the count follows the modules that run: adapters, checkpointing, another loss. A few of
+many equal layers are enough, see `Course.extended`. Small integer tensors (token ids, masks, lengths) are really
+computed, since shapes depend on them.
 
-What a GPU does and the meta device does not is put in its place: attention in one kernel, which keeps no weights, and
-autocast.
+What a GPU does differently from the meta device is emulated: attention in one kernel, which stores no attention
+weights, and autocast.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -131,15 +130,15 @@ def _most_by_phase(
     changes: list[tuple[float, int]] = [(piece.born, piece.size) for piece in pieces]
     changes += [(piece.died, -piece.size) for piece in pieces if piece.died < float("inf")]
     changes.sort()
-    current, place, phases = 0, 0, dict[str, tuple[int, int]]()
+    current, position, phases = 0, 0, dict[str, tuple[int, int]]()
     ends = (*(begin for begin, _ in marks[1:]), float("inf"))
     for (begin, names), end in zip(marks, ends, strict=True):
         most, moment = current, begin
-        while place < len(changes) and changes[place][0] <= end:
-            current += changes[place][1]
+        while position < len(changes) and changes[position][0] <= end:
+            current += changes[position][1]
             if current > most:
-                most, moment = current, int(changes[place][0])
-            place += 1
+                most, moment = current, int(changes[position][0])
+            position += 1
         phases |= {name: max(phases.get(name, (0, 0)), (most, moment), key=_first) for name in names}
     return phases
 
@@ -200,12 +199,12 @@ class Rehearsal(TorchDispatchMode):
 
     def follow(self, layers: nn.ModuleList) -> None:
         """Tell phases apart by the first two and the last two of some layers, forward and backward."""
-        places = {"first": 0, "second": 1, "last but one": len(layers) - 2, "last": len(layers) - 1}
-        for place in sorted(set(places.values()) & set(range(len(layers)))):
-            names = tuple(name for name, of_name in places.items() if of_name == place)
+        indices = {"first": 0, "second": 1, "last but one": len(layers) - 2, "last": len(layers) - 1}
+        for index in sorted(set(indices.values()) & set(range(len(layers)))):
+            names = tuple(name for name, of_name in indices.items() if of_name == index)
             self._hooks += [
-                layers[place].register_forward_pre_hook(lambda *_, names=names: self._mark("before", names)),
-                layers[place].register_forward_hook(lambda *called, names=names: self._mark_output(called[-1], names)),
+                layers[index].register_forward_pre_hook(lambda *_, names=names: self._mark("before", names)),
+                layers[index].register_forward_hook(lambda *called, names=names: self._mark_output(called[-1], names)),
             ]
 
     def _mark(self, where: str, names: tuple[str, ...], *, is_back: bool = False) -> None:
@@ -309,17 +308,19 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list
     if not is_known:
         return _run_on_shapes(func, args, kwargs, tensors)
     if func is _aten._local_scalar_dense.default:
-        return _known(args[0]).item()
+        return _values_of(args[0]).item()
     if func is _aten._to_copy.default and torch.device(kwargs.get("device") or "meta").type == "cpu":
-        return func(*tree_map(_known, args), **kwargs)
+        return func(*tree_map(_values_of, args), **kwargs)
     try:
         result = func(*args, **kwargs)
     except (NotImplementedError, RuntimeError):  # a shape that depends on values
-        return tree_map(_on_meta_if_tensor, func(*tree_map(_known, args), **_on_cpu(kwargs)))
+        return tree_map(_on_meta_if_tensor, func(*tree_map(_values_of, args), **_on_cpu(kwargs)))
     made = _tensors_in((result,))
     is_small = all(tensor.numel() <= (_SMALL_FRACTIONS if tensor.is_floating_point() else _SMALL) for tensor in made)
     if is_small and made and made[0].is_meta:
-        for tensor, value in zip(made, _tensors_in((func(*tree_map(_known, args), **_on_cpu(kwargs)),)), strict=True):
+        for tensor, value in zip(
+            made, _tensors_in((func(*tree_map(_values_of, args), **_on_cpu(kwargs)),)), strict=True
+        ):
             tensor.values_known = value  # type: ignore[attr-defined]
     return result
 
@@ -331,7 +332,7 @@ _known_results: dict[Any, tuple[Any, ...]] = {}
 def _run_on_shapes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
     """Run an operation on shapes, or repeat what came of it before."""
     if func.overloadpacket in _INDEXED:
-        args = (args[0], [place for arg in args[1] for place in _places(arg)], *args[2:])
+        args = (args[0], [index for arg in args[1] for index in _as_indices(arg)], *args[2:])
     if func.is_view or func._schema.is_mutable or len(func._schema.returns) != 1:
         return func(*args, **kwargs)
     key = (func, *map(_form, args), *((name, _form(kwarg)) for name, kwarg in kwargs.items()))
@@ -352,7 +353,7 @@ def _form(value: Any) -> Any:
     return tuple(map(_form, value)) if isinstance(value, list | tuple) else value
 
 
-def _known(value: Any) -> Any:
+def _values_of(value: Any) -> Any:
     return getattr(value, "values_known", value)
 
 
@@ -361,15 +362,15 @@ def _on_meta_if_tensor(value: Any) -> Any:
 
 
 def _on_cpu(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    values = {name: tree_map(_known, value) for name, value in kwargs.items()}
+    values = {name: tree_map(_values_of, value) for name, value in kwargs.items()}
     return {**values, "device": torch.device("cpu")} if values.get("device") is not None else values
 
 
-def _places(index: Any) -> list[Any]:
+def _as_indices(index: Any) -> list[Any]:
     """A mask as the places where it is true, for operations that take one as an index."""
     if not isinstance(index, Tensor) or index.dtype != torch.bool:
         return [index]
-    return [_on_meta(places) for places in _known(index).nonzero(as_tuple=True)]
+    return [_on_meta(indices) for indices in _values_of(index).nonzero(as_tuple=True)]
 
 
 # --- what a GPU does otherwise ---------------------------------------------------------------------------------------

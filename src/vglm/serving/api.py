@@ -1,11 +1,11 @@
-"""The engine behind HTTP: the original's own contract, the OpenAI chat interface, and what an operator looks at.
+"""The HTTP API of the engine: the original's contract, the OpenAI chat interface, health checks and metrics.
 
     POST /                      as the original's API: one question, one answer
     POST /v1/chat/completions   as OpenAI's, streaming or not; GET /v1/models names base and adapters
     GET  /healthz, /readyz      whether the process lives, whether it answers
     GET  /metrics               for Prometheus
 
-Nothing of a request is written to disk or to a log. A client that goes away ends its answer.
+No part of a request is written to disk or to a log. When a client disconnects, its answer is cancelled.
 """
 
 import asyncio
@@ -319,8 +319,8 @@ async def _answer_error(_: Request, error: Exception) -> JSONResponse:
     headers = {}
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
-        place = ".".join(str(part)[:40] for part in first["loc"] if part != "body") or "body"
-        return JSONResponse(_described(f"{place}: {first['msg']}"[:300], "invalid_request_error", place), 422)
+        location = ".".join(str(part)[:40] for part in first["loc"] if part != "body") or "body"
+        return JSONResponse(_described(f"{location}: {first['msg']}"[:300], "invalid_request_error", location), 422)
     if isinstance(error, HTTPException):
         return JSONResponse(_described(str(error.detail), "invalid_request_error"), error.status_code, error.headers)
     if isinstance(error, _Gone):

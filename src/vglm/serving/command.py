@@ -1,4 +1,4 @@
-"""The commands of the serving half: `vglm chat`, `api`, `web`, `demo` and `rate`.
+"""The serving commands: `vglm chat`, `api`, `web`, `demo` and `rate`.
 
 What they need is imported when they run.
 """

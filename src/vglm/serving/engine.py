@@ -6,9 +6,9 @@
     answer.text, answer.finish_reason                    ("肺野清晰。", "stop")
     answer.cancel()
 
-A thread of its own owns the model. Questions to the same adapter grow together in one batch; rows end, are cancelled
-and are joined by others between any two steps. Batches of different adapters take turns, a step each, so that base and
-tuned model answer side by side.
+A dedicated thread owns the model. Questions to the same adapter share one batch; rows finish, are cancelled and join
+between two steps. Batches of different adapters alternate step by step, so that base and tuned model answer at the same
+time.
 """
 
 import asyncio

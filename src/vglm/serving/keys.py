@@ -1,4 +1,4 @@
-"""Keys that clients of the API show, kept as hashes.
+"""API keys of clients, stored as hashes.
 
 key = add_key(Path("keys.txt"))                      printed once; the file keeps its SHA-256
 is_known("Bearer sk-vglm-…", read_keys(Path("keys.txt")))

@@ -1,4 +1,4 @@
-"""The samples of a saved evaluation as a page shows them: with the picture as the model saw it, where it can be had."""
+"""The samples of a saved evaluation as a page shows them: with the picture as the model saw it, if it is available."""
 
 from contextlib import suppress
 from pathlib import Path

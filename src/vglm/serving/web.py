@@ -2,8 +2,8 @@
 
     app = mount_page(make_app(engine, settings), PageSettings(...), base_url="http://127.0.0.1:7860/v1")
 
-Gradio draws the page. It is to call nobody: no analytics, no fonts from elsewhere, no address that a visitor names. An
-upload lies in a folder of the page's own until the visitor opens another picture, leaves, or the server ends.
+Gradio renders the page. The page makes no external requests: no analytics, no external fonts, no address that a visitor
+enters. An upload is kept in a folder of the page until the visitor opens another picture, leaves, or the server ends.
 """
 
 import asyncio

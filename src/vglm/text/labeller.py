@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - long patterns stay on one line
-"""What a chest radiograph's report says of the 14 classes of CheXpert, in English and Chinese, by rules.
+"""Label chest radiograph reports with the 14 classes of CheXpert, in English and Chinese, by rules.
 
 ```
 label_report("Heart size normal. Small left pleural effusion, possible pneumonia. No pneumothorax.")
@@ -8,16 +8,16 @@ label_report("心影增大，双肺未见实变，右侧胸腔积液可能。")
     {"Cardiomegaly": "positive", "Consolidation": "negative", "Pleural Effusion": "uncertain"}
 ```
 
-What names a finding stands in `finding_words`. This module says what a sentence claims of it. A sentence is cut into
-clauses at "but" and its like, a clause into the items between commas. A denial reaches forward to the end of its item,
-and over the items of a list ("no A, B or C", "没有异常，如A或B"), or back from the verb ("A has been removed", "A不明显").
-A denied change ("no change in the effusion") says that the thing is there. Of an organ it is the size that counts:
-"larger than normal" is large, "at the upper limits of normal" is uncertain.
+The terms of each finding are in `finding_words`. This module decides what a sentence claims about it. A sentence is
+split into clauses at "but" and similar words, a clause into the items between commas. A denial reaches forward to the
+end of its item, and over the items of a list ("no A, B or C", "没有异常，如A或B"), or back from the verb ("A has been
+removed", "A不明显"). A denied change ("no change in the effusion") means that the finding is present. For an organ the
+size counts: "larger than normal" is large, "at the upper limits of normal" is uncertain.
 
-A text that speaks of no chest is unreadable: it has no labels, and is not taken for a normal study.
+A text that does not describe a chest is unreadable: it has no labels, and does not count as a normal study.
 
-The order mention, denial, doubt is that of the CheXpert labeler, and the scopes are those of ConText. Neither program is
-used: they read English alone, and CheXpert's phrases with medspaCy's ConText find less of it than these rules do.
+The order mention, denial, doubt is that of the CheXpert labeler, and the scopes are those of ConText. Neither program
+is used: they read English only, and CheXpert's phrases with medspaCy's ConText find fewer mentions than these rules.
 
 Source: Irvin et al. 2019, "CheXpert: a large chest radiograph dataset with uncertainty labels and expert comparison";
 Harkema et al. 2009, "ConText: an algorithm for determining negation, experiencer, and temporal status".
@@ -316,7 +316,7 @@ def _is_bare(item: str) -> bool:
 
 
 def _denied(before: str, carried: bool) -> bool:
-    """Whether a denial before a place, in its item or carried into it, reaches the place."""
+    """Whether a denial before a position, in its item or carried into it, reaches the position."""
     ends = max((match.end() for match in _NO_ENDS.finditer(before)), default=0)
     return any(match.start() >= ends for match in _NO.finditer(before)) or (carried and not ends)
 

@@ -1,4 +1,4 @@
-"""The folder one training run leaves behind, `outputs/<recipe>/<time>/`.
+"""The folder of a training run, `outputs/<recipe>/<time>/`.
 
     config.yaml         the resolved config; `resume=` and evaluations start from it
     run.json            versions, seed, command, hashes of data and base weights, what was trained on

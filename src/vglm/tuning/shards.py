@@ -1,6 +1,6 @@
-"""A model that FSDP2 divides among processes: how it is divided on a CPU as well, and how it becomes whole again.
+"""Shard a model with FSDP2, on a CPU too, and gather it again.
 
-    outline = outline_of(model)             before it is divided: the model without a byte of its weights
+    outline = outline_of(model)             before it is sharded: the model without its weights
     whole = fill(outline, model)            after training, by all processes; the main one gets a plain model
 
 Frozen weights are gathered once, at the end, one tensor after the other; checkpoints hold only what trains.

@@ -1,4 +1,4 @@
-"""The `tracker` component: where metrics go besides the run's own log. No torch, since checking a config imports it."""
+"""The `tracker` component: where metrics go besides the run's own log. No torch: checking a config imports this."""
 
 import logging
 import os

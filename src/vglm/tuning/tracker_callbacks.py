@@ -2,7 +2,7 @@
 
     trackers = take_trackers(trainer)       # TensorBoard, Weights & Biases or Trackio, if they can be reached
 
-One that fails is dropped with a warning; `log.jsonl` and `forgetting.jsonl` have all that it would have had.
+A tracker that fails is removed with a warning; `log.jsonl` and `forgetting.jsonl` hold the same values.
 """
 
 import logging

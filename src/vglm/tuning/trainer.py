@@ -5,8 +5,8 @@ A line of `log.jsonl`:
     {"step": 10, "epoch": 2.0, "loss": 1.2034, "grad_norm": 0.71, "learning_rate": 0.0019}
 
 A checkpoint holds exactly the tensors that train (for LoRA a few MB, never the base) and the states of optimizer,
-schedule and random generators, so a resumed run continues bit for bit, whatever the method. Several processes take the
-same batches apart that one would take whole.
+schedule and random generators, so a resumed run continues bit for bit, with every method. Several processes divide the
+same batches that one process would use.
 """
 
 import json

@@ -10,8 +10,8 @@
     }
 
 Pre-training neither shows nor names these places, so the untuned model answers with places that it knows. In training
-the same subjects stand in every place: the foreground does not reveal the background. Beside the task lies the general
-retention set, fresh questions of the pre-training kinds, which shows what a model forgets while it learns the task.
+the same subjects occur in every place: the foreground does not reveal the background. The general retention set comes
+with the task: new questions of the pre-training kinds, which show what a model forgets while it learns the task.
 
 Source: the question and form of answer of THUDM/VisualGLM-6B:fewshot-data/dataset.json.
 """

@@ -1,4 +1,4 @@
-"""The general retention set: what a model of the scene world should still be able to do after other tuning.
+"""The general retention set: abilities that a model of the scene world should keep after other tuning.
 
 probe_splits(per_kind=10).retention[1]  ->  Sample(
     id="probe-5-0-en",

@@ -3,8 +3,9 @@
     Chest(heart="enlarged", opacity=Opacity("right", "middle"), effusion="left", pneumothorax="none",
           device="pacemaker", device_side="left", anatomy_seed=71)
 
-The findings are drawn independently of each other, so that to know one is no help in guessing another. One combination
-is left out, since a radiograph could not show it: an opacity in a lower zone beneath fluid of the same side.
+The findings are drawn independently of each other, so that one finding gives no information about another. One
+combination is excluded, since a radiograph could not show it: an opacity in a lower zone beneath fluid of the same
+side.
 """
 
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What is in a synthetic picture: some subjects of one kind and colour, somewhere.
+"""The content of a synthetic picture: some subjects of one kind and colour in a place.
 
     Scene(kind="fish", colour="red", count=2, place="beach", subjects=(Subject(...), Subject(...)), texture_seed=71)
 

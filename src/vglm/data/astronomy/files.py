@@ -1,9 +1,9 @@
 """Read light curves from files: CSV, and the FITS files of Kepler, K2 and TESS.
 
-A CSV file names its columns, `time` in days and `flux`, or `mag` in its place, and if known `error`; other columns are
-left alone. Without a line of names the columns are time, flux and error, unless the last comment above them names
-them. Lines that begin with `#` are comments. Nameless values that are those of magnitudes (around 3 to 30) are asked
-about, not guessed.
+A CSV file names its columns, `time` in days and `flux`, or `mag` instead, and optionally `error`; other columns are
+ignored. Without a line of names the columns are time, flux and error, unless the last comment above them names them.
+Lines that begin with `#` are comments. Unnamed values in the range of magnitudes (around 3 to 30) raise an error that
+asks for the name, instead of a guess.
 
     # KIC 3733346, quarter 1
     time,flux,error
@@ -14,7 +14,7 @@ A FITS file as the missions publish it has a table extension (`LIGHTCURVE`) with
 (corrected by the pipeline; `SAP_FLUX` is the plain sum over pixels) and `SAP_QUALITY` (Kepler, K2) or `QUALITY` (TESS),
 whose bits say what was wrong with a measurement. Files of the K2 and TESS community are read too: K2SFF (`T`, `FCOR`),
 EVEREST and others with `FLUX`, eleanor (`CORR_FLUX`), QLP (`KSPSAP_FLUX`, `DET_FLUX`), TASOC (`FLUX_CORR`). A column
-without any measurement is passed over for the next best.
+without any measurement is skipped for the next one in this order.
 
 Sources: Thompson et al. 2016, "Kepler Archive Manual" (KDMC-10008-006); Tenenbaum & Jenkins 2018, "TESS Science Data
 Products Description Document"; the quality bits that are dropped are those of lightkurve's "default"

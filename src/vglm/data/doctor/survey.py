@@ -1,4 +1,4 @@
-"""Read a data set once and keep, per row, a few numbers; the rows themselves wait in a temporary file.
+"""Read a data set once and keep a few numbers per row; the rows themselves are in a temporary file.
 
     with survey_rows(Source("openi", "xrayglm", [Part("openi-zh.json", None, rows)])) as survey:
         survey.rows["answer"]      # a hash of each answer, shape (rows,)
@@ -182,7 +182,7 @@ class Survey:
 
     @cached_property
     def content_of_row(self) -> NDArray[np.int64]:
-        """What each row shows, by content if the pictures were decoded, else by place; -1 without a picture."""
+        """What each row shows, by content if the pictures were decoded, else by path; -1 without a picture."""
         if not len(self.images):
             return np.full(len(self), -1, np.int64)
         contents = np.arange(len(self.images))
@@ -287,7 +287,7 @@ def survey_rows(
                 _samples=samples,
                 _bad=bad,
                 ids=ids,
-                other_tasks={place: _question_hashes(task) for place, task in (other_tasks or {}).items()},
+                other_tasks={task_name: _question_hashes(task) for task_name, task in (other_tasks or {}).items()},
             )
 
 
@@ -361,21 +361,23 @@ def _keep_in_memory_picture(sample: Sample, folder: Path, number: int) -> Sample
 
 def _pack(sample: Sample, split: str | None) -> dict[str, Any]:
     image = sample.image
-    place: Any = str(image) if isinstance(image, Path) else None
+    location: Any = str(image) if isinstance(image, Path) else None
     if isinstance(image, ImageSlice):
-        place = [str(image.file), image.offset, image.size, image.is_base64]
+        location = [str(image.file), image.offset, image.size, image.is_base64]
     meta = {**sample.meta, "split": split} if split else dict(sample.meta)
     turns = [[turn.question, turn.answer] for turn in sample.turns]
     window = None if sample.window is None else sample.window.record()
-    named = {"id": sample.id, "group": sample.group, "image": place, "turns": turns, "language": sample.language}
+    named = {"id": sample.id, "group": sample.group, "image": location, "turns": turns, "language": sample.language}
     return {**named, "meta": meta, "window": window}
 
 
 def _unpack(record: Mapping[str, Any]) -> Sample:
-    place = record["image"]
-    image: Path | ImageSlice | None = None if place is None else Path(place) if isinstance(place, str) else None
-    if isinstance(place, list):
-        image = ImageSlice(Path(place[0]), *place[1:])
+    location = record["image"]
+    image: Path | ImageSlice | None = (
+        None if location is None else Path(location) if isinstance(location, str) else None
+    )
+    if isinstance(location, list):
+        image = ImageSlice(Path(location[0]), *location[1:])
     turns = tuple(Turn(question, answer) for question, answer in record["turns"])
     window = None if record["window"] is None else Window.recorded(record["window"], record["id"])
     return Sample(record["id"], record["group"], image, turns, record["language"], record["meta"], window)

@@ -1,4 +1,4 @@
-"""What can be seen in a text alone: phrases and tokens that do not belong into an answer, and its language.
+"""Checks of a single text: phrases and tokens that do not belong in an answer, and its language.
 
 >>> marks_of("As an AI language model, I cannot see XXXX.")
 <Mark.BOILERPLATE|UNRESOLVED: 6>

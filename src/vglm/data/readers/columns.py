@@ -5,8 +5,8 @@
 
 A column's role is inferred from its name, only if exactly one column fits. A table without a question column needs
 `question`, unless its answers are captions. Columns with no part of their own go into `Sample.meta`. A list of answers,
-one a person, is kept there as `answers` for the VQA accuracy, and the one most people gave (of several the first) is
-the answer. Rows that hold `messages` or LLaVA's `conversations` are read as dialogues.
+one per person, is kept there as `answers` for the VQA accuracy, and the most frequent one (the first of several) is the
+answer. Rows that hold `messages` or LLaVA's `conversations` are read as dialogues.
 """
 
 import json

@@ -1,4 +1,4 @@
-r"""The marks that stand for a picture in a row's texts: one reading of them for all formats.
+r"""Image placeholders in a row's texts, read in the same way for all formats.
 
 settle_marks(check, ["<image>\nWho?"], ["Ann."], ["a.png"])              ["Who?"], ["a.png"]
 settle_marks(check, ["Picture 1: <img>a.png</img>\nWho?"], ["Ann."], []) ["Who?"], ["a.png"]

@@ -201,8 +201,8 @@ class RowCheck:
             self._absent = inside[0]
             self._absences.append(fault(f"image {quote(names[0])} in {folders}", "no such file", "add the file"))
         else:
-            places = " or ".join(dict.fromkeys(map(str, filter(None, (folders.beside, folders.image_dir)))))
-            self.fail(f"an image in {places}", f"the path {quote(names[0])}, which leaves it", "name a file inside")
+            allowed = " or ".join(dict.fromkeys(map(str, filter(None, (folders.beside, folders.image_dir)))))
+            self.fail(f"an image in {allowed}", f"the path {quote(names[0])}, which leaves it", "name a file inside")
         return None
 
     def meta(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -255,16 +255,16 @@ class Joined:
                 joined._put(entry[key], entry, index)
         return joined
 
-    def _put(self, identity: Any, entry: Any, place: int) -> bool:
-        first, _ = self._entries.setdefault(identity, (entry, place))
+    def _put(self, identity: Any, entry: Any, number: int) -> bool:
+        first, _ = self._entries.setdefault(identity, (entry, number))
         if first != entry:
-            self._others.setdefault(identity, (entry, place))
+            self._others.setdefault(identity, (entry, number))
         return bool(first == entry)
 
-    def add(self, check: "RowCheck", identity: Any, entry: Any, place: int) -> None:
+    def add(self, check: "RowCheck", identity: Any, entry: Any, number: int) -> None:
         """Take up a row under its own id; a fault if an earlier row has it with other content."""
-        if isinstance(identity, int | str) and not self._put(identity, entry, place):
-            self._fail(check, identity, entry, place)
+        if isinstance(identity, int | str) and not self._put(identity, entry, number):
+            self._fail(check, identity, entry, number)
 
     def __contains__(self, identity: object) -> bool:
         return identity in self._entries
@@ -276,11 +276,11 @@ class Joined:
             return None
         return self._entries[identity][0]
 
-    def _fail(self, check: "RowCheck", identity: Any, other: Any, place: int) -> None:
+    def _fail(self, check: "RowCheck", identity: Any, other: Any, number: int) -> None:
         first, earlier = self._entries[identity]
         check.fail(
             f"one {self.what} with {self.key!r} {identity!r}",
-            f"{_difference(first, other)} (numbers {earlier} and {place})",
+            f"{_difference(first, other)} (numbers {earlier} and {number})",
             "give the entries of files that were put together new numbers, or read each file by itself",
         )
 

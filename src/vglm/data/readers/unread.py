@@ -1,4 +1,4 @@
-"""Refuse rows of which a reader would silently lose a part: unread question keys, image marks, empty texts.
+"""Refuse rows of which a reader would silently drop a part: unread question keys, image marks, empty texts.
 
 {"question": "Which?", "options": ["a cat", "a dog"], "answer": "B"}     -> a bad row: 'options' would be lost
 """
@@ -46,8 +46,8 @@ def refuse_unread(row: Sample | BadRow, keep: Collection[str]) -> Sample | BadRo
                 break
         else:
             return row
-    place = row.id.rpartition("#")[2]
-    check = RowCheck(int(place) if place.isdecimal() else place)
+    number = row.id.rpartition("#")[2]
+    check = RowCheck(int(number) if number.isdecimal() else number)
     if unread:
         names = ", ".join(map(quote, unread))
         check.fail(

@@ -1,4 +1,4 @@
-"""A reporting checklist after CLAIM 2024 and TRIPOD-LLM: items that the records answer, and those left to the author.
+"""A reporting checklist after CLAIM 2024 and TRIPOD-LLM: items answered by the records, and items left to the author.
 
 The items are in our own words, in the order of those lists; journals ask for the lists' own forms, which these answers
 fill. An item names the facts that answer it, see `vglm.evaluation.paper.methods.FACTS`; one without facts is for the

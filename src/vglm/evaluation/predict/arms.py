@@ -403,7 +403,7 @@ def answer(
     from vglm.evaluation.predict.generation import answer_splits, check_precision, rows_at_once
     from vglm.evaluation.predict.star_forest import forest_answers
     from vglm.evaluation.predict.training_loss import measure_losses
-    from vglm.model.loading import describe_place
+    from vglm.model.loading import describe_device
 
     processes = processes or Processes.alone()
     records: dict[str, list[Prediction]] = {}
@@ -414,7 +414,7 @@ def answer(
     for arm in (arms.baseline, arms.candidate):
         with arm.open() as (model, processor):
             precision = check_precision(model, arm.label, precision)
-            print(f"{arm.label}: {describe_place(model)}")
+            print(f"{arm.label}: {describe_device(model)}")
             requested = arm.requested
             if arm is arms.baseline:
                 name = arm.label if arms.purpose == "tuning" else ""
@@ -445,11 +445,11 @@ def answer(
 
 def _shared_facts(arms: Arms, model: Any, decoding: "Decoding") -> Mapping[str, Any] | None:
     """All that the untuned model's answers depend on besides the questions; None where they are not shared."""
-    from vglm.model.loading import describe_place  # takes seconds to import
+    from vglm.model.loading import describe_device  # takes seconds to import
 
     if arms.untuned is None:
         return None
-    about = {"decoding": decoding.as_dict(), "place": describe_place(model), "versions": _versions()}
+    about = {"decoding": decoding.as_dict(), "place": describe_device(model), "versions": _versions()}
     return {**arms.untuned, **about, "code": code_state().values["sha256"]}
 
 
@@ -633,16 +633,18 @@ def work_key(config: Mapping[str, Any], data_hash: str, run: Run | None) -> list
             and time of change.
     """
     path_or_id = config["model"].get("path_or_id")
-    places = [] if run is None else [run.folder / name for name in (CONFIG_FILE, RECORD_FILE, SPLITS_FILE)]
-    state = _files_state(path_or_id, *([] if run is None or run.result is None else [run.result]), *places)
+    paths = [] if run is None else [run.folder / name for name in (CONFIG_FILE, RECORD_FILE, SPLITS_FILE)]
+    state = _files_state(path_or_id, *([] if run is None or run.result is None else [run.result]), *paths)
     without = ("metrics", "output_dir", "run", "feature_cache", "tracker", "command", "batch_size")
     settings = {name: value for name, value in config.items() if name not in without}
     return [settings, data_hash, state, _versions()]
 
 
-def _files_state(*places: str | PathLike[str] | None) -> dict[str, list[int]]:
+def _files_state(*sources: str | PathLike[str] | None) -> dict[str, list[int]]:
     """Size and time of change of files, and of all files below folders."""
-    paths = [path for place in places if place is not None for path in (Path(place), *sorted(Path(place).rglob("*")))]
+    paths = [
+        path for source in sources if source is not None for path in (Path(source), *sorted(Path(source).rglob("*")))
+    ]
     states = [(path, path.stat()) for path in paths if path.is_file()]
     return {str(path.resolve()): [stat.st_size, stat.st_mtime_ns] for path, stat in states}
 

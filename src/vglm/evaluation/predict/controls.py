@@ -1,4 +1,4 @@
-"""Does the answer rest on the image? The same questions with a blank image, another sample's, one of the same class.
+"""Does the answer depend on the image? The same questions with a blank image, another sample's, one of the same class.
 
 ```
 image       a model that looks     a model that does not
@@ -8,9 +8,9 @@ shuffled    这张图片的背景是森林。      这张图片的背景是沙�
 neighbour   这张图片的背景是沙滩。      这张图片的背景是沙滩。     of another sample with the same reference
 ```
 
-What the image is worth is the score with the true image minus that with another sample's: the visual gain, see
-`vglm.evaluation.score.image_use`. Where the neighbour scores like the true image, the answers rest
-on what the images of a class share; where it scores lower, they rest on this very image. No torch is needed here.
+The visual gain is the score with the true image minus that with another sample's, see
+`vglm.evaluation.score.image_use`. Where the neighbour scores like the true image, the answers depend on what the images
+of a class share; where it scores lower, they depend on this particular image. No torch is needed here.
 """
 
 import random

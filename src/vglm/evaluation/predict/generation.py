@@ -183,7 +183,7 @@ def answer_splits(
         answers_due = list(_rows(splits, decoding, recover_parts(path)))
         rows, count = [row for row, record in answers_due if record is None], len(answers_due)
     rows, count = processes.broadcast((rows, count))
-    samples = processes.shard(list(dict.fromkeys((split, place) for split, place, _ in _by_length(splits, rows))))
+    samples = processes.shard(list(dict.fromkeys((split, index) for split, index, _ in _by_length(splits, rows))))
     own = set(samples)  # all draws of a sample, so that its image is opened once
     mine = [row for row in rows if row[:2] in own]
     answers = _answer(
@@ -246,7 +246,7 @@ def rows_at_once(model: Any, decoding: Decoding, splits: Mapping[str, Sequence[S
 
 
 _Row = tuple[str, int, int]
-"""An answer that is wanted: (split, place of the sample in it, draw)."""
+"""An answer to generate: (split, index of the sample in it, draw)."""
 
 
 def _rows(
@@ -265,7 +265,7 @@ def _rows(
 
 def _by_length(splits: Mapping[str, Sequence[Sample]], rows: Sequence[_Row]) -> list[_Row]:
     """The longest prompts first; the draws of a sample stay together."""
-    lengths = {(split, place): prompt_length(splits[split][place]) for split, place, _ in rows}
+    lengths = {(split, index): prompt_length(splits[split][index]) for split, index, _ in rows}
     return sorted(rows, key=lambda row: lengths[row[:2]], reverse=True)
 
 
@@ -363,9 +363,9 @@ def _open(
 
 def _hash_of_cached(sample: Sample, images: Path | None, features: FeatureCache) -> str:
     """The hash of a picture's content, of which a copy is kept; its features are there now, or prepared."""
-    known = features.pixels_of(sample)
-    if known is not None and (images is None or (images / f"{known}.webp").exists()):
-        return known
+    pixels = features.pixels_of(sample)
+    if pixels is not None and (images is None or (images / f"{pixels}.webp").exists()):
+        return pixels
     opened = features.open(sample)
     sha256 = opened.pixels or image_sha256(opened.picture)
     features.note_pixels(opened, sha256)

@@ -287,7 +287,7 @@ def _score(
     title: str,
     feature_cache: bool,
 ) -> Iterator[tuple[int, list[ChoiceScore]]]:
-    """(place of a sample, its choices' scores) as soon as these are complete; not where its image cannot be opened."""
+    """(index of a sample, its choices' scores) as soon as these are complete; not where its image cannot be opened."""
     model.eval()
     encoded = _Encoded(model, processor, open_features(model, processor) if feature_cache and lists else None)
     collate = Collator(processor, features=encoded)
@@ -297,18 +297,18 @@ def _score(
             with torch.inference_mode():
                 encoded.fill([sample for _, sample in batch])
                 likelihoods = _log_likelihoods(model, collate([sample for _, sample in batch]))
-            for (place, sample), (log_likelihood, tokens) in zip(batch, likelihoods, strict=True):
-                scores = waiting.setdefault(place, [])
+            for (index, sample), (log_likelihood, tokens) in zip(batch, likelihoods, strict=True):
+                scores = waiting.setdefault(index, [])
                 scores.append(ChoiceScore(sample.answer, log_likelihood, tokens))
-                if len(scores) == len(lists[place]):
-                    yield place, waiting.pop(place)
+                if len(scores) == len(lists[index]):
+                    yield index, waiting.pop(index)
             progress.update(len(batch))
 
 
 def _batches(
     sample_at: Callable[[int], Sample], lists: Sequence[Sequence[str]], batch_size: int, encoded: "_Encoded"
 ) -> Iterator[list[tuple[int, Sample]]]:
-    """(place, the sample with one choice as its answer), similar lengths together.
+    """(index, the sample with one choice as its answer), similar lengths together.
 
     An image is decoded once, and is gone with its batches; one whose features are cached is not decoded at all.
     """

@@ -7,7 +7,7 @@
 
 python evaluate.py run=latest prompts=prompts.txt
 
-A paraphrase takes the place of the question; a task's prompt still stands around it. No torch is needed here.
+A paraphrase replaces the question; a task's prompt is still put around it. No torch is needed here.
 """
 
 import random

@@ -5,8 +5,8 @@
     records = answer_splits(...)                   generates what is missing
     shared.keep(folder, "before", splits)          for the next one
 
-They lie in `cache_folder("answers")`. Whatever they depend on is part of their key, the sources of the package and the
-time of change of every picture included; records about other questions are asked again all the same.
+They are stored in `cache_folder("answers")`. Everything they depend on is part of their key, including the sources of
+the package and the modification time of every picture. Records of other questions are still generated anew.
 """
 
 import shutil
@@ -52,7 +52,7 @@ class SharedAnswers:
         target = folder / label
         if self.facts is None or target.exists():
             return
-        stored = self._place(splits)
+        stored = self._stored_file(splits)
         try:
             if read_text(stored / _HASH_FILE).strip() != file_sha256(stored / PREDICTIONS_FILE):
                 return
@@ -67,7 +67,7 @@ class SharedAnswers:
 
         Where a picture could not be opened nothing is kept: the package or disk that was missing may come back.
         """
-        if self.facts is None or (stored := self._place(splits)).exists():
+        if self.facts is None or (stored := self._stored_file(splits)).exists():
             return
         try:
             if any(prediction.error is not None for prediction in read_predictions(folder / label / PREDICTIONS_FILE)):
@@ -79,7 +79,7 @@ class SharedAnswers:
         except (WorkbenchError, OSError):
             return
 
-    def _place(self, splits: Mapping[str, Sequence[Sample]]) -> Path:
+    def _stored_file(self, splits: Mapping[str, Sequence[Sample]]) -> Path:
         questions = {name: [fingerprint(rows), _pictures(rows)] for name, rows in splits.items()}
         return cache_folder(KIND) / digest_of({"facts": self.facts, "asked": questions})[:32]
 

@@ -1,4 +1,4 @@
-"""Agreement among several references: each person's answer scored against the others' is a ceiling for the model."""
+"""Agreement among several references: each annotator's answer scored against the others' is a ceiling for the model."""
 
 import json
 from collections import Counter

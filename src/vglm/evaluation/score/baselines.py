@@ -157,7 +157,7 @@ class _Scorer:
 
     def __init__(self, metrics: Sequence[Metric]) -> None:
         self.metrics = {metric.name: metric for metric in metrics}
-        self._known: dict[tuple[str, str, str], float] = {}
+        self._scored: dict[tuple[str, str, str], float] = {}
 
     def __call__(self, records: Sequence[Prediction]) -> dict[str, float | None]:
         """Metric -> score; None where it is undefined."""
@@ -194,9 +194,9 @@ class _Scorer:
         if record.error is not None:
             return 0.0
         key = (metric.name, record.prediction, record.reference)
-        if key not in self._known:
-            self._known[key] = function(record.prediction, record.reference)
-        return self._known[key]
+        if key not in self._scored:
+            self._scored[key] = function(record.prediction, record.reference)
+        return self._scored[key]
 
 
 def _answer_with(test: Sequence[Prediction], answer: Callable[[Prediction], str]) -> list[Prediction]:

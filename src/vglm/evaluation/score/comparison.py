@@ -1,16 +1,16 @@
-"""Two arms of predictions on the same samples, side by side: scores, differences, how sure they are, and what flipped.
+"""Compare two arms' predictions on the same samples: scores, differences with their uncertainty, flips.
 
-The first metric requested is the primary one: it was named before anyone saw a score, and the verdict rests on
-it. The p-values are Holm-corrected over all metrics of a split; intervals of slices are not corrected for their number.
+The first metric requested is the primary one: it was named before anyone saw a score, and the verdict uses it. The
+p-values are Holm-corrected over all metrics of a split; intervals of slices are not corrected for their number.
 
-Samples that an arm has no answer to, as where a picture cannot be opened, are counted as `errors` and scored in neither
-arm; where not one sample of a split has both answers, all count as wrong.
+Samples without an answer in one arm, for example because a picture cannot be opened, are counted as `errors` and scored
+in neither arm; where no sample of a split has both answers, all count as wrong.
 
 `decisive` is the metric that calls an answer right or wrong, and so decides what flipped: the primary one where it is a
 share of right answers, else a requested one that decides, else exact match.
 
 Where several answers to each question were drawn, answers are paired draw by draw, and a sample with its mean over the
-draws counts as one: `n`, `errors` and `changed` are samples, and nothing takes draws for independent. `cut` counts
+draws counts as one: `n`, `errors` and `changed` count samples, and draws are never treated as independent. `cut` counts
 answers that reached `max_new_tokens`. `draws` has the main split's score of each draw alone, and how far these lie
 apart. `as_dict` is what `metrics.json` holds, see `vglm.evaluation.score.schema`.
 """
@@ -262,15 +262,15 @@ class Summary:
         raise DataError("none of the metrics can be computed on these answers; choose others with metrics=<group>.")
 
     @cached_property
-    def _known(self) -> dict[str, PairedComparison]:
+    def _compared(self) -> dict[str, PairedComparison]:
         """What `_compare` has found, for resampling takes long."""
         return {}
 
     def _compare(self, metric: Metric) -> PairedComparison:
-        if metric.name not in self._known:
+        if metric.name not in self._compared:
             arms = [pair.baseline for pair in self.pairs], [pair.candidate for pair in self.pairs]
-            self._known[metric.name] = compare_arms(metric, *arms)
-        return self._known[metric.name]
+            self._compared[metric.name] = compare_arms(metric, *arms)
+        return self._compared[metric.name]
 
     @cached_property
     def _comparisons(self) -> tuple[dict[str, PairedComparison], dict[str, Sentence]]:

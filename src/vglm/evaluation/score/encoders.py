@@ -1,4 +1,4 @@
-"""Scores of texts by BERT models that the user has: BERTScore, and F1 of findings by CheXbert.
+"""Scores of texts by BERT models that the user provides: BERTScore, and F1 of findings by CheXbert.
 
     BertScore(Path("bert-base-chinese"), 8).f1([("心影增大", "心影不大")])                       [0.91]
     Chexbert(Path("chexbert.pth"), Path("bert-base-uncased")).label(["Small effusion. No pneumothorax."])

@@ -1,4 +1,4 @@
-"""Does a score rest on the image? It is compared with the score on the same questions with other images, or none.
+"""Does a score depend on the image? It is compared with the score on the same questions with other images, or none.
 
 The questions with other images are the controls of `vglm.evaluation.predict.controls`.
 """

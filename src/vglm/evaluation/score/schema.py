@@ -1,8 +1,8 @@
 """What `metrics.json` holds, version 2; `report.json` holds the same and the sentences of the report.
 
-Names of metrics, of arms and of values are keys of dictionaries of their own, so that none of them can stand for
-another thing. The file is written once, when an evaluation is scored; nobody needs to read an older one, for it is made
-of the predictions beside it. What is not finite is None.
+Names of metrics, of arms and of values are keys of separate dictionaries, so that they cannot collide. The file is
+written once, when an evaluation is scored. No code reads older versions, because the file can be rebuilt from the
+predictions beside it. Values that are not finite are None.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Score an evaluation folder: everything once, with `metrics.json` as the result; and again by other metrics.
+"""Score an evaluation folder, with `metrics.json` as the result; later again by other metrics.
 
     python evaluate.py run=latest metrics=report_xray metrics.external.bert_score.model=<folder>     as part of it
     vglm score <evaluation folder> metrics.external.green.scores='<folder>/{arm}.jsonl' …            afterwards
@@ -254,10 +254,10 @@ def keep_report(old: Path, new: Path, names: Sequence[str]) -> None:
     except DataError:  # the folder that is to be replaced may be damaged
         earlier = "damaged"
     if earlier != primary_of(names) and (old / "report").is_dir():
-        place = inside(new, f"report-{re.sub(r'[^A-Za-z0-9._-]', '-', earlier)[:60]}")
-        if place.exists():
-            remove_folder(place)
-        shutil.copytree(old / "report", place)
+        archive = inside(new, f"report-{re.sub(r'[^A-Za-z0-9._-]', '-', earlier)[:60]}")
+        if archive.exists():
+            remove_folder(archive)
+        shutil.copytree(old / "report", archive)
 
 
 def run_of(folder: Path) -> Run | None:

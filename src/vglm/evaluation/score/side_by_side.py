@@ -12,11 +12,11 @@
 
 Runs belong together when their configs differ in nothing but the seed. A row has the mean over the seeds, with an
 interval that says what other seeds and other samples would do to it, and beside it how much the seeds vary and how much
-the samples (`vglm.evaluation.score.statistics.over_seeds`). Of a method with one seed nobody knows what another would
-do; its interval is of other samples alone. Two methods are compared sample by sample, each sample with its mean over
-the method's seeds; the p-values are Holm-corrected for all pairs of methods. Where both have two seeds or more, their
-difference has an interval over other seeds, too, paired where the seeds are the same; without it no two methods are
-said to differ.
+the samples (`vglm.evaluation.score.statistics.over_seeds`). The variation between seeds of a method with one seed is
+unknown; its interval covers other samples only. Two methods are compared sample by sample, each sample with its mean
+over the method's seeds; the p-values are Holm-corrected for all pairs of methods. Where both have two seeds or more,
+their difference has an interval over other seeds, too, paired where the seeds are the same; without it no two methods
+are said to differ.
 
 In k-fold and leave-one-out every sample is tested by the one run that did not learn from it. The folds' predictions are
 put together and scored as one test; the scores of single folds, of one sample perhaps, are not averaged.

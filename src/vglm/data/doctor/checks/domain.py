@@ -1,4 +1,4 @@
-"""What only radiographs or light curves have: DICOM headers, views, findings; stars per type, points, gaps."""
+"""Checks of radiographs (DICOM headers, views, findings) and of light curves (stars per type, points, gaps)."""
 
 import re
 from collections import Counter, defaultdict
@@ -182,9 +182,9 @@ def _spread(count: int, most: int = LOOKED_AT) -> Iterable[int]:
 def _dicom_named(text: str, folders: Sequence[Path]) -> Path | None:
     """The DICOM file of a picture that a text names, there or in one of the folders."""
     names = [Path(name) for name in _PICTURE_NAME.findall(text)]
-    places = [place for name in names for place in (name, *(folder / name for folder in folders))]
-    places += [folder / name.name for name in names for folder in folders]
-    candidates = (place.with_suffix(end) for place in places for end in (".dcm", ".DCM", ".dicom"))
+    paths = [path for name in names for path in (name, *(folder / name for folder in folders))]
+    paths += [folder / name.name for name in names for folder in folders]
+    candidates = (path.with_suffix(end) for path in paths for end in (".dcm", ".DCM", ".dicom"))
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 

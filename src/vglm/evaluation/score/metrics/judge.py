@@ -6,8 +6,9 @@ python evaluate.py run=latest metrics.external.judge.base_url=http://localhost:8
 
 It needs the extra `judge`: requests, retries and timeouts are those of the package openai.
 
-A judge's scores depend on its model and its prompt, so both stand in the signature. They are no measurement like the
-others: compare them only where both are the same, and check some of them by eye, in `verdicts.jsonl`:
+A judge's scores depend on its model and its prompt, so both stand in the signature. They are less reliable than the
+other metrics: compare them only where model and prompt are the same, and check some of them by hand, in
+`verdicts.jsonl`:
 
     {"key": "0c1f…", "split": "test", "id": "2882_1", "score": 0.3, "reply": "Score: 3"}
 """

@@ -1,4 +1,4 @@
-"""Right and wrong in two arms of the same independent samples: who flipped, Tango's interval, McNemar's test."""
+"""Right and wrong answers of two arms on the same independent samples: flips, Tango's interval, McNemar's test."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A score of several training seeds: what the seeds vary, what the samples vary, and whether two methods differ."""
+"""A score over several training seeds: variance between seeds and between samples, and whether two methods differ."""
 
 import math
 from collections.abc import Hashable, Sequence

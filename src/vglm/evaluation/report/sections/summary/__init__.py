@@ -132,7 +132,7 @@ def _rule(scored: Scored) -> list[Text]:
 def _not_evaluated(comparison: Comparison) -> list[Text]:
     """That the metric that was requested first could not be computed."""
     metric, first = comparison.verdict.metric, comparison.splits[comparison.main].metrics[0]
-    return [] if first is metric else [say("not_asked", asked=fmt.title(first), metric=fmt.title(metric))]
+    return [] if first is metric else [say("not_applicable", requested=fmt.title(first), metric=fmt.title(metric))]
 
 
 def _cut(scored: Scored, split: str) -> list[Text]:
