@@ -168,7 +168,7 @@ SIZES, SHARES = (1, 2, 3, 6), (0.5, 0.25, 0.15, 0.1)
 """Samples in a group, and how many groups have that size: 2.05 on average."""
 LABELS = ("normal", "effusion", "nodule")
 FREQUENCIES = (0.6, 0.28, 0.12)
-WORDS = [f"word{number}" for number in range(18)]
+WORDS = np.array([f"word{number}" for number in range(18)], dtype=object)
 
 Rows = NDArray[np.float64]
 
@@ -372,12 +372,12 @@ def bleu(seed: int, *, is_grouped: bool) -> Population:
     generator = np.random.default_rng(seed)
     arms: tuple[list[Rows], list[Rows]] = ([], [])
     for size in _sizes(generator, is_grouped):
-        references = [list(generator.choice(WORDS, generator.integers(6, 24))) for _ in range(size)]
+        references = [WORDS[generator.integers(len(WORDS), size=generator.integers(6, 24))] for _ in range(size)]
         hard = generator.beta(2, 4)
         for arm, shift in zip(arms, (0.0, -0.06), strict=True):
             wrong = np.clip(hard + shift + generator.normal(0, 0.12), 0.02, 0.95)
             answers = [
-                [generator.choice(WORDS) if generator.random() < wrong else word for word in text]
+                [WORDS[generator.integers(len(WORDS))] if generator.random() < wrong else word for word in text]
                 for text in references
             ]
             pairs = zip(map(" ".join, answers), map(" ".join, references), strict=True)

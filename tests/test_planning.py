@@ -23,6 +23,7 @@ from vglm.model.loading import load_pretrained
 from vglm.model.tokenization import VisualGlmTokenizer
 from vglm.planning.budget import (
     BLAS_WORKSPACE,
+    attach_shapes,
     bytes_of_weights,
     optimizer_states,
     rehearse_answering,
@@ -30,7 +31,9 @@ from vglm.planning.budget import (
     shape_model,
 )
 from vglm.planning.machine import read_gpu
+from vglm.planning.plan import is_checkpointed
 from vglm.planning.schedule import H100_RATE, count_steps
+from vglm.planning.setting import compose_plan, read_setting
 from vglm.planning.suggestions import as_text
 from vglm.tuning.features import features_shape
 from vglm.worlds.radiograph_studies import RadiographStudies
@@ -111,6 +114,50 @@ def test_room_for_answers_is_what_a_real_batch_takes() -> None:
     taken = sum(tensor.nbytes for tensor in (*grown.keys, *grown.values))
     assert step.parts["keys and values"] == taken
     assert step.peak > 1.5 * taken  # with those that were too small
+
+
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("lora", []),
+        ("qlora", ["trainer.activation_checkpointing=true", "trainer.bf16=true"]),
+        ("full", ["trainer.gradient_accumulation_steps=2"]),
+        ("prompt_tuning", []),
+        ("ia3", ["packing=256"]),
+    ],
+)
+def test_a_few_of_many_equal_layers_say_what_all_of_them_say(method: str, more: list[str]) -> None:
+    cfg = compose_plan(["recipes=background/lora", "model=visualglm_6b", f"method={method}", *more], for_gpu=True)
+    setting = read_setting(cfg, for_gpu=True)
+    setting.config.text_config.num_hidden_layers = 8
+    setting.config.vision_config.num_hidden_layers = setting.config.qformer_config.num_hidden_layers = 2
+    model = shape_model(setting.config, setting.dtype, setting.quantization)
+    tuned = attach_shapes(model, setting.method)
+    counted: list[int] = []
+    model.model.language_model.register_forward_hook(lambda module, *_: counted.append(len(module.layers)))
+    options = {
+        "autocast": setting.autocast,
+        "is_checkpointed": is_checkpointed(setting.arguments),
+        "keeps_gradients": setting.arguments.gradient_accumulation_steps > 1,
+    }
+    batch, questions = (setting.batch(2, with_answers=learns, is_cached=True) for learns in (True, False))
+    of_few = rehearse_training(tuned, batch, **options)
+    assert rehearse_training(tuned, batch, takes_all_layers=True, **options) == of_few
+    of_few = rehearse_answering(tuned, questions, 20)
+    assert rehearse_answering(tuned, questions, 20, takes_all_layers=True) == of_few
+    assert counted == [3, 4, 8, 3, 4, 8]
+
+
+def test_unequal_layers_are_all_rehearsed() -> None:
+    setting = read_setting(compose_plan(["recipes=background/lora"], for_gpu=True), for_gpu=True)
+    setting.config.text_config.num_hidden_layers = 8
+    model = shape_model(setting.config, setting.dtype)
+    tuned = attach_shapes(model, setting.method)
+    model.model.language_model.layers[5].requires_grad_(False)
+    counted: list[int] = []
+    model.model.language_model.register_forward_hook(lambda module, *_: counted.append(len(module.layers)))
+    rehearse_training(tuned, setting.batch(2, is_cached=True))
+    assert counted == [8]
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
@@ -289,7 +289,7 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     return f"; did you mean `{close[0]}`?" if close else ""
 
 
-def _hint(key: str, allowed: set[str]) -> str:
+def _hint(key: str, allowed: Collection[str]) -> str:
     """What an unknown top-level key may have been meant to be."""
     from vglm.config.foreign import translate
 

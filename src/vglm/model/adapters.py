@@ -141,8 +141,9 @@ def _read_config(file: Path, modules: list[str], tensors: Mapping[str, Tensor]) 
     if unknown := sorted(settings.keys() - fields.keys()):
         logger.warning("%s: peft %s knows no %s; ignored.", file, kind, _short(", ".join(unknown)))
     arguments = {name: value for name, value in settings.items() if name in fields and name not in _UNUSED}
+    hints = get_type_hints(config_class)
     for name, value in arguments.items():
-        _check_kind(f"{file}: {name}", name, value, get_type_hints(config_class)[name])
+        _check_kind(f"{file}: {name}", name, value, hints[name])
     widest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
     for name in _RANKS:
         if arguments.get(name) is not None and not 1 <= arguments[name] <= widest:
