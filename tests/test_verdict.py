@@ -161,7 +161,9 @@ def test_an_arm_at_the_floor_cannot_be_told_to_use_no_image(tmp_path: Path) -> N
     first, second, change = (line.text.en for line in image_use_section.lines(scored(by_form)))
     assert first.startswith("Image use, before: cannot be determined by exact match")
     assert "no gain" not in first + second + change
-    assert change == "What tuning changed of it cannot be determined by exact match: before scored nothing with any image."
+    assert (
+        change == "What tuning changed of it cannot be determined by exact match: before scored nothing with any image."
+    )
     assert by_form.as_dict()["image_use"][0]["finding"] == "floor"
     by_content = with_controls(tmp_path / "content", *arms, **controls)
     assert [judge_gain(gain, by_content.verdict.metric) for gain in by_content.gains] == ["better", "better"]
