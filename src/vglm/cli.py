@@ -253,7 +253,8 @@ def command_line() -> argparse.ArgumentParser:
         doing="reading the runs",
         help="take the runs of a few-shot curve or a cross-validation together",
         description="Score what `train.py protocol=few_shot` (or k_fold, leave_one_out) has left behind, as one result."
-        " Folds are scored together, each sample by the run that did not learn from it.",
+        " Folds are scored together, each sample by the run that did not learn from it. Runs without an evaluation are"
+        " evaluated first.",
         example="vglm protocol outputs/background/lora/few_shot/<time>",
     )
     protocol.add_argument(
@@ -437,11 +438,13 @@ def _merge(parsed: argparse.Namespace) -> int:
 
 
 def _protocol(parsed: argparse.Namespace) -> None:
-    from vglm.evaluation.score.side_by_side import collect_protocol
+    from vglm.evaluation.score.side_by_side import collect_protocol, protocol_runs
     from vglm.runs import LATEST, run_folder
 
-    is_latest = str(parsed.folder) == LATEST
-    print(collect_protocol(run_folder(parsed.folder).parent if is_latest else parsed.folder))
+    folder = run_folder(parsed.folder).parent if str(parsed.folder) == LATEST else parsed.folder
+    if missing := [run.folder for run in protocol_runs(folder) if not run.is_evaluated]:
+        _evaluate(missing, parsed.allow_target)
+    print(collect_protocol(folder))
 
 
 def _report(parsed: argparse.Namespace) -> None:

@@ -570,6 +570,23 @@ class ProtocolResult:
         return "\n".join([title, *(_line(row, self.metric) for row in self.rows), *stamped])
 
 
+def protocol_runs(folder: Path) -> list[Run]:
+    """The finished runs of a protocol, in the order of their folders.
+
+    Args:
+        folder: The folder that the protocol wrote its runs to.
+
+    Raises:
+        ConfigError: It holds none.
+        AdapterError: A run's description is damaged.
+    """
+    runs = [Run(path.parent) for path in sorted(folder.rglob(RECORD_FILE))]
+    runs = [run for run in runs if run.record.data.plan.protocol is not None]
+    if not runs:
+        raise ConfigError(f"{folder} holds no run of a protocol. Run one: {typed('train')} protocol=few_shot")
+    return runs
+
+
 def collect_protocol(folder: Path) -> ProtocolResult:
     """Score a protocol's runs together.
 
@@ -585,24 +602,21 @@ def collect_protocol(folder: Path) -> ProtocolResult:
         AdapterError: A run's description is damaged.
         DataError: Folds are missing, or were tested on each other's samples; or an evaluation is damaged.
     """
-    runs = {path.parent: Run(path.parent) for path in sorted(folder.rglob(RECORD_FILE))}
-    plans = {path: plan for path, run in runs.items() if (plan := run.record.data.plan.protocol) is not None}
-    if not plans:
-        raise ConfigError(f"{folder} holds no run of a protocol. Run one: {typed('train')} protocol=few_shot")
+    plans = {run: plan for run in protocol_runs(folder) if (plan := run.record.data.plan.protocol) is not None}
     if len(names := {plan.name for plan in plans.values()}) > 1:
         raise ConfigError(f"{folder} holds runs of {' and '.join(sorted(names))}. Pass the folder of one protocol.")
-    if missing := [path for path in plans if not runs[path].is_evaluated]:
+    if missing := [run.folder for run in plans if not run.is_evaluated]:
         listed = ",".join(path.as_posix() for path in missing)
         raise ConfigError(
             f"{len(missing)} of {len(plans)} runs are not evaluated yet. Evaluate them:\n"
             f"  {typed('evaluate')} -m {shlex.quote(f'run={listed}')}"
         )
-    comparisons = {path: _comparison(runs[path]) for path in plans}
+    comparisons = {run.folder: _comparison(run) for run in plans}
     metric = _primary(comparisons)
     if names == {"few_shot"}:
         shots = sorted({plan.shots for plan in plans.values() if plan.shots is not None})
         rows = [
-            _seeds(number, [comparisons[path] for path, plan in plans.items() if plan.shots == number], metric)
+            _seeds(number, [comparisons[run.folder] for run, plan in plans.items() if plan.shots == number], metric)
             for number in shots
         ]
     else:
@@ -611,8 +625,8 @@ def collect_protocol(folder: Path) -> ProtocolResult:
         rows = [ProtocolRow(None, len(plans), joined.splits["test"].n, *_scores(joined, metric), ())]
     stamps = Counter(
         text
-        for path in plans
-        for text in dict.fromkeys(stamp.text for stamp in read_evaluation(runs[path].evaluation).stamps)
+        for run in plans
+        for text in dict.fromkeys(stamp.text for stamp in read_evaluation(run.evaluation).stamps)
     )
     return ProtocolResult(names.pop(), metric, tuple(rows), stamps)
 
