@@ -281,9 +281,9 @@ def rehearse_training(
 
     course = rehearse() if takes_all_layers else _rehearsed_in_part(tuned, batch, rehearse)
     trained = [parameter.nbytes for parameter in tuned.parameters() if parameter.requires_grad]
-    kept = sum(trained) if keeps_gradients else 0
+    gradient_bytes = sum(trained) if keeps_gradients else 0
     parts = {"activations": course.activations, "logits": course.logits, "working memory": course.working}
-    return Step({"gradients": course.results, **parts}, course.peak + kept, course.flops, course.operations)
+    return Step({"gradients": course.results, **parts}, course.peak + gradient_bytes, course.flops, course.operations)
 
 
 _FEW = 3

@@ -219,7 +219,7 @@ class Rehearsal(TorchDispatchMode):
     def course(self) -> "Course":
         """What was found."""
         logits = [piece for piece in self._pieces if piece.is_logits]
-        kept = [piece for piece in self._pieces if self._is_kept(piece) and not piece.is_logits]
+        activations = [piece for piece in self._pieces if self._is_kept(piece) and not piece.is_logits]
         others = [piece for piece in self._pieces if not piece.is_logits and not self._is_kept(piece)]
 
         def working(moment: int) -> int:
@@ -228,7 +228,7 @@ class Rehearsal(TorchDispatchMode):
         return Course(
             flops=self.flops,
             operations=self.operations,
-            activations=sum(piece.size for piece in kept),
+            activations=sum(piece.size for piece in activations),
             logits=max(most for most, _ in _most_by_phase(logits, [(0, ("all",))]).values()),
             phases={
                 name: (most, working(moment))
