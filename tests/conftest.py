@@ -29,27 +29,8 @@ ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "tests" / "reference" / "visualglm-mini-a"
 LONGEST = (
     *("evaluate", "tuning_trainer", "notebooks", "planning", "shards", "contract", "train", "recipes", "startup"),
-    *(
-        "statistics",
-        "method_matrix",
-        "web",
-        "certificate",
-        "batch_cutting",
-        "sweep",
-        "forgetting",
-        "seals",
-        "documents",
-    ),
-    *(
-        "documents",
-        "adapters",
-        "sat_fine_tunes",
-        "shared_training",
-        "readme",
-        "benchmark_full_size",
-        "serving_load",
-        "pipeline",
-    ),
+    *("statistics", "method_matrix", "web", "certificate", "batch_cutting", "sweep", "forgetting", "seals"),
+    *("documents", "adapters", "sat_fine_tunes", "shared_training", "readme", "benchmark_full_size", "serving_load"),
 )
 NAMES, CHANGED, FILE = pytest.StashKey[set[str]](), pytest.StashKey[list[str]](), pytest.StashKey[Path]()
 
