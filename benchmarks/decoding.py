@@ -1,12 +1,12 @@
-"""How much faster does an answer grow than by transformers' own loop, for the same tokens?
+"""How much faster is decoding than transformers' own loop, for the same tokens?
 
     python benchmarks/decoding.py
     python benchmarks/decoding.py --batch 1 64 --tokens 100 --adapter outputs/background/lora/<time>
     python benchmarks/decoding.py --quantization nf4 int8 int8_fast
 
-With the tiny model in float32, in one process, the two take turns; printed is the processor's time for each token of a
-batch, the least of all rounds, which other work on the machine disturbs least, and the least of a prompt alone taken
-off. Two answers that differ end the run with exit code 1.
+Both run in turn with the tiny model in float32, in one process. Printed is the processor time for each token of a
+batch: the minimum of all rounds, which other work on the machine disturbs least, minus the minimum for the prompt
+alone. Different answers end the run with exit code 1.
 
 Measured on 2 CPU cores that others used as well (--rounds 5, 2026-11-27), times faster: 1.5 for 1 and 8 rows, 1.4 for
 32, where products and attention take most of the time; a token takes 3.6, 4.9 and 8.6 ms.

@@ -6,8 +6,8 @@
 With the tiny model: how far logits from cached features are from those of pixels, in each type; the bytes on disk. Then
 processor seconds of answers about large photographs (JPEG), without the cache, with an empty one, and with one that
 knows them, as the second arm of an evaluation finds it, interleaved. Last the time in which photographs become ready
-for the encoder, by one thread and by as many as there are cores, interleaved; on a busy machine only its ratio says
-something.
+for the encoder, by one thread and by as many as there are cores, interleaved; on a busy machine only its ratio is
+meaningful.
 """
 
 import argparse

@@ -9,8 +9,8 @@ neither the host nor the device ever holds the model in half precision where it 
 image in 32 slots with 64 new tokens; training steps take the questions and answers of data/background_synthetic, cut by
 the tokenizer of the tiny model, whose small vocabulary makes more tokens of a sentence than the released one.
 
-The computed budget is that of `vglm plan`: the same modules on the meta device, every tensor booked. The CUDA context
-comes on top.
+The computed budget is that of `vglm plan`: the same modules on the meta device, with every tensor counted. The CUDA
+context comes on top.
 
 With the language model alone in 4 bits (`nf4` and `qlora-*`, the default of `load_pretrained`), 2 GB of the vision
 transformer in half precision leave no room below 6 GB; the cases with `-vision` load with

@@ -9,8 +9,8 @@ Writes rows about a few small pictures, and for each format starts `train.py` fo
 peak of resident memory of the process, pages of mapped files included, what the rows take beyond 1,000 of them, and
 microseconds and bytes for each row.
 
-With `--answers`, the report of so many answers by each of two arms: Chinese sentences about radiographs, two samples a
-group, six metrics of which three are made of n-grams, and the convention of sacrebleu.
+With `--answers`, the report of this number of answers by each of two arms: Chinese sentences about radiographs, two
+samples a group, six metrics of which three are made of n-grams, and the convention of sacrebleu.
 """
 
 import argparse

@@ -5,8 +5,8 @@
 
 Runs the model's own modules, at full size and in bfloat16, on PyTorch's meta device, which computes shapes but no
 numbers: no GPU is needed, and the counts are the same on every machine. Counted is each operation that launches a
-kernel, with the bytes of what it reads and writes; views launch none. Attention is asked for as a GPU's PyTorch does
-for a mask, as one kernel. Kept are the tensors that the backward pass needs, weights aside.
+kernel, with the bytes of what it reads and writes; views launch none. Attention is one kernel, as PyTorch on a GPU
+computes it with a mask. "Kept" counts the tensors that the backward pass needs, without weights.
 
 The training step is of 8 rows of 512 tokens with cached image features, half of the tokens with a label, without
 checkpointing; the decode step writes one token for each row behind `--cached` tokens. LoRA is that of

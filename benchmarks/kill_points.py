@@ -3,11 +3,11 @@
     python benchmarks/kill_points.py --points 60 --seed 1
     python benchmarks/kill_points.py --points 20 --commands merge report
 
-Every command first runs undisturbed. Then it runs again and again from the same start, and each time gets SIGKILL:
+Every command first runs uninterrupted. Then it runs again and again from the same start, and each time gets SIGKILL:
 before a file operation drawn by seed (open for writing, rename, remove, make, link), or at a moment drawn by seed.
 Right after the kill each result must be absent, as before, or whole. Then the same command is given once more
 (`resume=` where a training left a folder), and all files that count must be equal, byte for byte, to those of the
-undisturbed run; nothing else may be left beside them.
+uninterrupted run; no other file may be left.
 
 The commands run in forks of this process, which has imported everything, so that a point takes seconds. The model is
 the shipped tiny one, the data six plain pictures.
@@ -290,7 +290,7 @@ class Bench:
         self.starts = root / "starts"
         self.workspace = root / "workspace"  # always the same, for paths stand in the files
         self.cache = root / "cache"
-        self.undisturbed: dict[str, tuple[Hashes, int, float]] = {}
+        self.uninterrupted: dict[str, tuple[Hashes, int, float]] = {}
 
     def _make(self, name: str) -> None:
         """Make a start: data, a trained run, one that was stopped half-way, an evaluation, or a model."""
@@ -344,16 +344,16 @@ class Bench:
         return int(process.count.read_text())
 
     def measure(self, case: Case) -> tuple[Hashes, int, float]:
-        """Run a case undisturbed: what it leaves, its file operations, its seconds."""
-        if case.name not in self.undisturbed:
+        """Run a case uninterrupted: what it leaves, its file operations, its seconds."""
+        if case.name not in self.uninterrupted:
             self._fresh(case.start)
             began = time.monotonic()
             operations = self._expect(case.command, case.codes)
             seconds = time.monotonic() - began
             if case.beside is not None:
                 self._expect(case.beside)
-            self.undisturbed[case.name] = hash_files(self.workspace), operations, seconds
-        return self.undisturbed[case.name]
+            self.uninterrupted[case.name] = hash_files(self.workspace), operations, seconds
+        return self.uninterrupted[case.name]
 
     def kill(self, case: Case, generator: random.Random) -> tuple[str, list[str]]:
         """Kill a case once, give its command again, and look.

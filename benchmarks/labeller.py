@@ -12,8 +12,8 @@ labelled after that. On 2026-11-27:
     first 60, after           0.98    1.00        52            0.98    1.00        50
     second 40                 0.97    1.00        33            1.00    1.00        32
 
-All reports of this collection may have been seen by who wrote the rules; those of other hospitals will fare worse.
-Kappa is of English and Chinese on all 210 studies; of few studies it says little.
+The author of the rules may have seen all reports of this collection; results on those of other hospitals will be worse.
+Kappa is between English and Chinese on all 210 studies; it is not meaningful for few studies.
 """
 
 import argparse

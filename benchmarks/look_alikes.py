@@ -15,9 +15,9 @@ On 2026-11-27, `--count 60 --real` with the 20 published few-shot pictures and 5
     phantom X-rays             100%       100%       100%        77%        75%        68%   0 of 60 (2,880 pairs)
     light curves               100%        65%       100%        77%        85%         0%   0 of 60 (2,880 pairs)
 
-5 X-rays say little of others. Before alike pictures were searched by their position in the mean picture, the phantoms'
-crops were found in 2, 9 and 3%. Of 40 crops among 400 phantoms 30 are found, as many as without the choice of the
-likeliest 64; a test picture that is like the others costs a fifth of a second, once.
+5 X-rays are too few to generalise. Before alike pictures were searched by their position in the mean picture, the
+phantoms' crops were found in 2, 9 and 3%. Of 40 crops among 400 phantoms 30 are found, as many as without the choice of
+the likeliest 64; a test picture that is like the others costs a fifth of a second, once.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Our numbers beside those of the packages that the field uses: the largest deviation of each in one table.
+"""Compare our numbers with those of the packages that the field uses: the largest deviation of each in one table.
 
     pip install statsmodels scikit-learn rouge-score pycocoevalcap krippendorff
     python benchmarks/oracles.py

@@ -1,4 +1,4 @@
-"""What does answering many clients at once cost, against one at a time, and does a storm of them leave a mark?
+"""What does serving many clients cost, compared with one, and does a load peak have lasting effects?
 
     python benchmarks/serving.py
     python benchmarks/serving.py --storm 1000
@@ -40,8 +40,8 @@ import psutil
 from PIL import Image
 
 CLIENTS = (1, 8, 32)
-ASKED = {"temperature": 5.0, "top_p": 1.0, "top_k": 1000, "max_tokens": 64, "stream": True}
-STORM_ASKED = {**ASKED, "max_tokens": 16}
+SETTINGS = {"temperature": 5.0, "top_p": 1.0, "top_k": 1000, "max_tokens": 64, "stream": True}
+STORM_SETTINGS = {**SETTINGS, "max_tokens": 16}
 SOURCE = Path(__file__).parents[1] / "src"
 
 
@@ -147,12 +147,12 @@ async def wait_of_a_newcomer(url: str, others: int, times: int = 12) -> float:
         async def keep_busy(delay: float) -> None:
             await asyncio.sleep(delay)
             while True:
-                await ask(client, question(next(seeds), ASKED))
+                await ask(client, question(next(seeds), SETTINGS))
 
         tasks = [asyncio.create_task(keep_busy(0.05 * number)) for number in range(others)]
         try:
             await asyncio.sleep(0.05 * others + 0.5 * bool(others))
-            replies = [await ask(client, question(seed, {**ASKED, "max_tokens": 2})) for seed in range(times)]
+            replies = [await ask(client, question(seed, {**SETTINGS, "max_tokens": 2})) for seed in range(times)]
         finally:
             for task in tasks:
                 task.cancel()
@@ -164,11 +164,11 @@ def throughput(rounds: int, requests: int) -> None:
     """Print the ratios."""
     measured: dict[int, list[Round]] = {clients: [] for clients in CLIENTS}
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as (url, server):
-        asyncio.run(play(url, server, 8, [question(seed, ASKED) for seed in range(16)]))
+        asyncio.run(play(url, server, 8, [question(seed, SETTINGS) for seed in range(16)]))
         for number in range(rounds):
             for clients in CLIENTS:
                 seeds = range(1000 * number, 1000 * number + max(16, requests * clients))
-                questions = [question(seed, ASKED) for seed in seeds]
+                questions = [question(seed, SETTINGS) for seed in seeds]
                 measured[clients].append(asyncio.run(play(url, server, clients, questions)))
     alone = measured[1]
     print("clients  tokens/s  x one, by the clock  x one, by processor time  first piece, ms  x one")
@@ -187,7 +187,7 @@ async def _storm(url: str, clients: int, expected: Sequence[str]) -> int:
     """How many of the clients that stayed got another answer than expected."""
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
-        bodies = [question(number % len(expected), STORM_ASKED) for number in range(clients)]
+        bodies = [question(number % len(expected), STORM_SETTINGS) for number in range(clients)]
         replies = await asyncio.gather(
             *(ask(client, body, pieces=2 if number % 2 else None) for number, body in enumerate(bodies))
         )
@@ -199,7 +199,7 @@ def storm(clients: int) -> int:
 
     async def alone(url: str) -> list[str]:
         async with httpx.AsyncClient(base_url=url, timeout=600) as client:
-            return [(await ask(client, question(seed, STORM_ASKED))).text for seed in range(20)]
+            return [(await ask(client, question(seed, STORM_SETTINGS))).text for seed in range(20)]
 
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder), "--max-waiting", str(clients)) as (url, server):
         expected = asyncio.run(alone(url))
@@ -226,7 +226,7 @@ def kills(times: int) -> int:
 
     async def load(url: str) -> None:
         async with httpx.AsyncClient(base_url=url, timeout=600) as client:
-            await asyncio.gather(*(ask(client, question(seed, ASKED)) for seed in range(16)), return_exceptions=True)
+            await asyncio.gather(*(ask(client, question(seed, SETTINGS)) for seed in range(16)), return_exceptions=True)
 
     async def load_and_kill(url: str, server: psutil.Process) -> None:
         running = asyncio.create_task(load(url))
@@ -237,7 +237,7 @@ def kills(times: int) -> int:
 
     async def one(url: str) -> str:
         async with httpx.AsyncClient(base_url=url, timeout=600) as client:
-            return (await ask(client, question(1, ASKED))).text
+            return (await ask(client, question(1, SETTINGS))).text
 
     port, answers, left = _free_port(), [], []
     with tempfile.TemporaryDirectory() as folder:

@@ -215,8 +215,10 @@ def test_pipes_devices_and_missing_files_are_refused_at_once(tmp_path: Path) -> 
 
 
 def test_messages_are_short_and_printable() -> None:
-    text = message_of(ConfigError("a\x1b[31m\ud83d\n" + "x" * 50_000))
-    assert len(text) <= LONGEST_MESSAGE
+    text = message_of(ConfigError("a\x1b[31m\ud83d\n" + "x" * 50_000 + "\nMend the file."))
+    assert len(text) == LONGEST_MESSAGE
+    assert text.endswith("\nMend the file.")
+    assert "(50,0" in text
     assert "\x1b" not in text
     text.encode()
     assert len(brief(ValueError("x" * 1000))) < 220

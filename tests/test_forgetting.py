@@ -188,7 +188,7 @@ def test_without_validation_training_samples_are_asked_and_a_budget_holds_some_o
     assert (len(divided.train), len(divided.validation)) == (4, 2)
     assert not {sample.id for sample in divided.train} & {sample.id for sample in divided.validation}
     assert {sample.id for sample in (*divided.train, *divided.validation)} == {sample.id for sample in splits.train}
-    assert divided.plan["validation"] == "2 of 6 training samples, by group, seed 1"
+    assert divided.plan["validation"] == {"samples": 2, "of": 6, "seed": 1}
     assert budget.select(divided).domain_split == "validation"
 
 
@@ -387,7 +387,7 @@ def test_the_chosen_checkpoint_is_saved_and_stands_the_contract(
     assert f"{facts['reason']}\n" in capsys.readouterr().out
     assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-2"]  # the limit of one spared it
     plan = json.loads((folder / "splits.json").read_text(encoding="utf-8"))
-    assert plan["plan"]["validation"] == "2 of 6 training samples, by group, seed 1"
+    assert plan["plan"]["validation"] == {"samples": 2, "of": 6, "seed": 1}
     if method in ("lora", "full"):  # the others are saved in another form than they are trained in
         checkpoint = load_file(folder / "checkpoint-2" / "trainable.safetensors")
         saved = _tensors(folder)

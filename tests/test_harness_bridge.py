@@ -22,7 +22,7 @@ from vglm.model.loading import load_pretrained
 
 TINY = Path("data/visualglm_tiny")
 IMAGES = Path("data/background_synthetic/images")
-ASKED = [
+QUESTIONS = [
     ("这张图片的背景里有什么内容？", "test_000.png"),
     ("What is in the picture?", "test_001.png"),
     ("How many things are there?\nAnswer with one word.", "test_002.png"),
@@ -49,7 +49,7 @@ def shared(name: str) -> Image.Image:
 def questions() -> list[Question]:
     return [
         question(text, *([] if name is None else [shared(name)]), name=f"task/test/{row}")
-        for row, (text, name) in enumerate(ASKED)
+        for row, (text, name) in enumerate(QUESTIONS)
     ]
 
 
@@ -63,7 +63,7 @@ def samples() -> list[Sample]:
             image=None if name is None else IMAGES / name,
             language="en" if text.isascii() else "zh",
         )
-        for row, (text, name) in enumerate(ASKED)
+        for row, (text, name) in enumerate(QUESTIONS)
     ]
 
 
@@ -76,9 +76,9 @@ def test_answers_are_those_of_an_evaluation(
     expected = [
         prediction.prediction for prediction in generate_predictions(*loaded, samples, Decoding(max_new_tokens=12))
     ]
-    assert len(set(expected)) == len(ASKED)
+    assert len(set(expected)) == len(QUESTIONS)
     for batch_size in (1, 3):
-        answers = answer_questions(*loaded, questions, [{}] * len(ASKED), batch_size=batch_size, max_new_tokens=12)
+        answers = answer_questions(*loaded, questions, [{}] * len(QUESTIONS), batch_size=batch_size, max_new_tokens=12)
         assert answers == expected
 
 
@@ -90,7 +90,7 @@ def test_a_placeholder_for_the_picture_is_no_part_of_the_question(loaded: tuple[
 
 
 def test_settings_belong_to_their_question(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
-    five = [question(ASKED[0][0], shared("test_000.png"), name=f"task/test/{row}") for row in range(5)]
+    five = [question(QUESTIONS[0][0], shared("test_000.png"), name=f"task/test/{row}") for row in range(5)]
     whole, short = (
         generate_predictions(*loaded, samples[:1], Decoding(max_new_tokens=limit))[0].prediction for limit in (24, 2)
     )

@@ -12,7 +12,7 @@ from test_report import EVALUATION, answers
 
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.messages import Message
-from vglm.evaluation.predict.paraphrases import MAX_ASKED, make_paraphrases, read_paraphrases
+from vglm.evaluation.predict.paraphrases import MAX_SAMPLES, make_paraphrases, read_paraphrases
 from vglm.evaluation.predictions import Arm, Prediction, write_evaluation, write_predictions
 from vglm.evaluation.report import print_summary, render
 from vglm.evaluation.score.scoring import read_comparison
@@ -53,11 +53,11 @@ def test_a_file_that_holds_no_paraphrases_is_refused(tmp_path: Path, name: str, 
 
 
 def test_every_wording_is_asked_of_the_same_samples() -> None:
-    test = [sample(f"a#{row}", question=f"{row}?") for row in range(MAX_ASKED + 30)]
+    test = [sample(f"a#{row}", question=f"{row}?") for row in range(MAX_SAMPLES + 30)]
     first, second = make_paraphrases({"test": test, "probe": test[:3]}, TEMPLATES, seed=1)
     ids = [shown.id for shown in first.samples]
     assert ids == [shown.id for shown in second.samples] == sorted(ids, key=lambda name: int(name[2:]))
-    assert len(ids) == MAX_ASKED
+    assert len(ids) == MAX_SAMPLES
     assert {shown.question for shown in first.samples} == {f"请看图：{name[2:]}?" for name in ids}
     other = make_paraphrases({"test": test}, TEMPLATES, seed=2)[0]
     assert {shown.id for shown in other.samples} != set(ids)

@@ -134,7 +134,7 @@ def test_the_page_says_what_changed(make_folder: Callable[..., Path]) -> None:
         "On 2 test samples, exact match went from 50.0% before to 100.0% after: 1 answer became right, 0 became" in text
     )
     assert (
-        "from 100.0% before to 50.0% after: 0 answers became right, 1 became wrong; too few questions to tell what was"
+        "from 100.0% before to 50.0% after: 0 answers became right, 1 became wrong; too few questions to judge what was"
         in text
     )
     assert "EVALUATED ON TRAINING IMAGES 1 of 3 test images were trained on." in text
@@ -387,16 +387,16 @@ def test_cut_answers_are_counted_for_each_arm(
 ) -> None:
     before, after = answers(4, 40), [replace(answer, finish="eos") for answer in answers(30, 40)]
     cut = [replace(original, finish="length" if index < 7 else None) for index, original in enumerate(before)]
-    for arm, is_said in ((cut, True), (before, False)):
+    for arm, is_stated in ((cut, True), (before, False)):
         folder = make_folder(arm, after, replace(EVALUATION, stamps=(), decoding={"max_new_tokens": 5}))
         text = " ".join(Page(render(folder).read_text(encoding="utf-8")).text.split())
         sentence = "of 40 answers an arm, 7 (before) and 0 (after) reached max_new_tokens = 5 and were cut there."
         summarise(folder)
         shown = " ".join(capsys.readouterr().out.split())
         for where in (text, (folder / "report/report.md").read_text(encoding="utf-8"), shown):
-            assert (sentence in where) is is_said
+            assert (sentence in where) is is_stated
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        assert metrics["splits"]["test"]["cut"] == {"before": 7 if is_said else 0, "after": 0}
+        assert metrics["splits"]["test"]["cut"] == {"before": 7 if is_stated else 0, "after": 0}
 
 
 def test_a_stamp_is_part_of_the_verdict(make_folder: Callable[..., Path]) -> None:

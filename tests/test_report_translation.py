@@ -31,7 +31,7 @@ from vglm.evaluation.score.statistics import compare_paired
 from vglm.evaluation.seals import write_seals
 from vglm.runs import CheckpointScore, ForgettingRecord
 from vglm.text.messages import Texts
-from vglm.worlds.probe import probe_splits
+from vglm.worlds.general_ability import retention_splits
 
 SENTENCE = re.compile(r"[a-z]+ [a-z]+ [a-z]+")
 """Three English words in a row."""
@@ -169,15 +169,15 @@ def test_what_is_said_of_a_chosen_checkpoint_has_chinese(
         warning=choice.warning,
         choice=asdict(choice),
     )
-    facts_said, stamps = describe_choice(facts, {})
-    assert str(facts_said["checkpoint"]).startswith(f"{choice}; scored by exact_match on validation samples")
-    for text in (translate(facts_said["checkpoint"]), *(translate(stamp.detail) for stamp in stamps)):
+    described, stamps = describe_choice(facts, {})
+    assert str(described["checkpoint"]).startswith(f"{choice}; scored by exact_match on validation samples")
+    for text in (translate(described["checkpoint"]), *(translate(stamp.detail) for stamp in stamps)):
         assert not SENTENCE.search(text.zh), text.zh
     for stamp in stamps:
         assert named("stamp", stamp.text).zh != stamp.text
         assert stamp.text not in str(stamp.detail)
     older, _ = describe_choice(replace(facts, choice=None), {})
-    assert str(older["checkpoint"]) == str(facts_said["checkpoint"])  # the sentence of the run's record
+    assert str(older["checkpoint"]) == str(described["checkpoint"])  # the sentence of the run's record
 
 
 def test_generated_data_is_stamped(few_shot_folder: Path, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_generated_data_is_stamped(few_shot_folder: Path, tmp_path: Path) -> Non
     (data / "SYNTHETIC").touch()
     for path in (data, data / "dataset.json"):
         assert synthetic_stamps(load_dataset(path).synthetic)[0].text == "SYNTHETIC DATA"
-    assert "probe_splits" in str(synthetic_stamps(probe_splits(per_kind=1).synthetic)[0].detail)
+    assert "retention_splits" in str(synthetic_stamps(retention_splits(per_kind=1).synthetic)[0].detail)
 
 
 def test_provenance_changes_with_what_it_names(tmp_path: Path) -> None:

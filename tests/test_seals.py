@@ -155,7 +155,7 @@ def test_a_forged_report_says_that_answers_changed(stored: Path, name: str) -> N
     assert CHANGED not in [stamp.text for stamp in read_evaluation(stored).stamps]
     forge, expected = FORGERIES[name]
     forge(stored)
-    assert re.search(f"{CHANGED}: .*{expected}", said_of(stored)), said_of(stored)
+    assert re.search(f"{CHANGED}: .*{expected}", verdict_of(stored)), verdict_of(stored)
     with suppress(DataError):  # scoring again launders nothing
         rescore(stored, ["metrics.names=[rouge_l_characters]", "metrics.external.green=null"])
     if name != "external scores":  # these are gone
@@ -173,7 +173,7 @@ def test_an_evaluation_without_hashes_says_so(stored: Path) -> None:
     assert "ANSWERS NOT SEALED" in render(stored).read_text(encoding="utf-8")
 
 
-def said_of(folder: Path) -> str:
+def verdict_of(folder: Path) -> str:
     """The report's stamp; or why there is no report, where what is left makes none."""
     try:
         page = render(folder).read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from vglm.serving.engine import Question
 from vglm.serving.loading import load_divided_engine, load_engine
 from vglm.serving.sampling import Sampling
 
-ASKED = ["--ask", "图中有什么？", "--ask", "What is in the picture?", "--temperature", "0", "--json"]
+ARGUMENTS = ["--ask", "图中有什么？", "--ask", "What is in the picture?", "--temperature", "0", "--json"]
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def _answers(done: "subprocess.CompletedProcess[str]") -> list[tuple[str, int]]:
 
 
 def test_two_processes_answer_as_one(photo: Path) -> None:
-    chat = ["vglm", "chat", "--image", str(photo), *ASKED]
+    chat = ["vglm", "chat", "--image", str(photo), *ARGUMENTS]
     two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", *chat]
     done = subprocess.run([*two, "--tensor-parallel"], capture_output=True, text=True, encoding="utf-8")
     answers = _answers(done)

@@ -159,9 +159,11 @@ def test_an_arm_at_the_floor_cannot_be_told_to_use_no_image(tmp_path: Path) -> N
     metric = by_form.verdict.metric
     assert [judge_gain(gain, metric) for gain in by_form.gains] == ["floor", "better"]
     first, second, change = (line.text.en for line in image_use_section.lines(scored(by_form)))
-    assert first.startswith("Image use, before: cannot be told by exact match")
+    assert first.startswith("Image use, before: cannot be determined by exact match")
     assert "no gain" not in first + second + change
-    assert change == "What tuning changed of it cannot be told by exact match: before scored nothing with any image."
+    assert (
+        change == "What tuning changed of it cannot be determined by exact match: before scored nothing with any image."
+    )
     assert by_form.as_dict()["image_use"][0]["finding"] == "floor"
     by_content = with_controls(tmp_path / "content", *arms, **controls)
     assert [judge_gain(gain, by_content.verdict.metric) for gain in by_content.gains] == ["better", "better"]
@@ -254,7 +256,7 @@ def test_slices_that_got_worse_are_named_with_holm_over_all_of_them() -> None:
     assert compare(rows(30, 30), rows(28, 30)).worse_slices == ()
 
 
-def probe(right: range, n: int = 180) -> list[Prediction]:
+def retained(right: range, n: int = 180) -> list[Prediction]:
     return [
         record(SHORT.format(name) if row in right else "?", SHORT.format(name), f"p{row}", split="retention")
         for row, name in enumerate(backgrounds(n))
@@ -263,7 +265,7 @@ def probe(right: range, n: int = 180) -> list[Prediction]:
 
 def test_forgetting_is_gross_as_well_as_net() -> None:
     """90 of 180 known before; 20 of them forgotten, 20 of the others learned: net nothing."""
-    before, after = worded(40, SHORT, 4) + probe(range(90)), worded(40, SHORT) + probe(range(20, 110))
+    before, after = worded(40, SHORT, 4) + retained(range(90)), worded(40, SHORT) + retained(range(20, 110))
     comparison = compare(before, after)
     assert comparison.retention_loss_points == 0.0
     stored = comparison.as_dict()["splits"]["retention"]["forgetting"]
@@ -278,7 +280,7 @@ def test_forgetting_is_gross_as_well_as_net() -> None:
     ("right", "finding"), [(range(90), "shown"), (range(30), "refuted"), (range(20, 110), "not shown")]
 )
 def test_a_budget_is_shown_not_shown_or_refuted(right: range, finding: str) -> None:
-    before, after = worded(40, SHORT, 4) + probe(range(90)), worded(40, SHORT) + probe(right)
+    before, after = worded(40, SHORT, 4) + retained(range(90)), worded(40, SHORT) + retained(right)
     comparison = replace(compare(before, after), budget_points=5.0)
     assert comparison.within_budget is not None
     assert comparison.within_budget.finding == finding
@@ -288,7 +290,7 @@ def test_a_budget_is_shown_not_shown_or_refuted(right: range, finding: str) -> N
 
 
 def test_the_budget_of_a_run_is_read_beside_its_answers(tmp_path: Path) -> None:
-    before, after = worded(8, SHORT, 4) + probe(range(90)), worded(8, SHORT) + probe(range(90))
+    before, after = worded(8, SHORT, 4) + retained(range(90)), worded(8, SHORT) + retained(range(90))
     assert with_controls(tmp_path, before, after).within_budget is None
     (tmp_path / "curves.json").write_text(json.dumps({"budget_points": 2.5}), encoding="utf-8")
     within_budget = read_comparison(tmp_path).within_budget
@@ -298,7 +300,7 @@ def test_the_budget_of_a_run_is_read_beside_its_answers(tmp_path: Path) -> None:
 
 def test_both_languages_have_all_words(tmp_path: Path) -> None:
     controls = {"before_shuffled": worded(40, SCENE, 2), "after_shuffled": worded(40, SHORT, 2)}
-    before, after = worded(40, SCENE) + probe(range(90)), worded(40, SHORT) + probe(range(20, 110))
+    before, after = worded(40, SCENE) + retained(range(90)), worded(40, SHORT) + retained(range(20, 110))
     comparison = replace(with_controls(tmp_path, before, after, **controls), budget_points=5.0)
     sections = (changes_section, forgetting_section, image_use_section, slices_section, summary_section)
     texts: list[Text] = [line.text for section in sections for line in section.lines(scored(comparison, tmp_path))]

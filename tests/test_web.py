@@ -35,7 +35,7 @@ from vglm.serving.web import PATH, PageSettings, mount_page
 from vglm.tuning.methods import attach, save
 
 HOW = Sampling(temperature=0.8, top_p=0.4, top_k=100, repetition_penalty=1.2, seed=1, max_new_tokens=150)
-ASKED = "这张图片的背景里有什么内容？"
+QUESTION = "这张图片的背景里有什么内容？"
 pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")  # in Gradio's queue
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not on this machine")
 
@@ -181,11 +181,11 @@ def test_one_question_goes_to_both_and_both_columns_stream(
     visitor.upload("#image input[type=file]", photo)
     visitor.until("document.querySelector('#image img') !== null")
     with engine.holding():
-        answers = ask(visitor, engine, ASKED, answers=2)
+        answers = ask(visitor, engine, QUESTION, answers=2)
         visitor.until(BOTH_GROW)
         assert not any(answer.finish_reason for answer in answers)  # both columns stream, at the same time
     image = Image.open(photo).convert("RGB")
-    alone = [engine.ask(Question(ASKED, image), adapter=name, sampling=HOW).wait() for name in (BASE, "tuned")]
+    alone = [engine.ask(Question(QUESTION, image), adapter=name, sampling=HOW).wait() for name in (BASE, "tuned")]
     before, after = map(shown, alone)
     assert before != after
     wait_until(lambda: squeezed(visitor.text("#before-chat .bot")) == before)
@@ -203,11 +203,11 @@ def test_a_question_that_fails_comes_back(visitor: Visitor, address: str, engine
     open_page(visitor, address)
     waiting, engine.max_waiting = engine.max_waiting, 0
     try:
-        visitor.write("#question textarea", ASKED)
+        visitor.write("#question textarea", QUESTION)
         visitor.click("#ask")
         for name in ("before", "after"):
             wait_until(lambda name=name: "No answer: 0 questions wait already" in visitor.text(f"#{name}-problem"))
-        visitor.until(f"document.querySelector('#question textarea').value === '{ASKED}'")
+        visitor.until(f"document.querySelector('#question textarea').value === '{QUESTION}'")
         assert visitor.run("document.querySelector('.user') === null")
     finally:
         engine.max_waiting = waiting
@@ -222,7 +222,7 @@ def test_on_a_phone_the_answers_come_into_sight(visitor: Visitor, address: str, 
     visitor.call("Emulation.setDeviceMetricsOverride", width=400, height=850, deviceScaleFactor=1, mobile=True)
     try:
         open_page(visitor, address, max_tokens=20)
-        ask(visitor, engine, ASKED, answers=2)
+        ask(visitor, engine, QUESTION, answers=2)
         visitor.until("document.querySelector('#before-chat .user')?.getBoundingClientRect().bottom < innerHeight")
         assert visitor.run("document.documentElement.scrollWidth <= innerWidth")
         assert "processing" not in visitor.text("body")
@@ -249,7 +249,7 @@ def test_a_second_question_knows_the_first(visitor: Visitor, address: str, engin
 def test_no_question_is_lost_while_an_answer_comes(visitor: Visitor, address: str, engine: Recorder) -> None:
     open_page(visitor, address, max_tokens=2000)
     with engine.holding():
-        ask(visitor, engine, ASKED, answers=2)
+        ask(visitor, engine, QUESTION, answers=2)
         visitor.until(BOTH_GROW)
         visitor.write("#question textarea", "再见")
         visitor.press("Enter")
@@ -267,7 +267,7 @@ def test_no_question_is_lost_while_an_answer_comes(visitor: Visitor, address: st
 def test_an_emptied_dialogue_stays_empty(visitor: Visitor, address: str, engine: Recorder) -> None:
     open_page(visitor, address, max_tokens=2000)
     with engine.holding():
-        answers = ask(visitor, engine, ASKED, answers=2)
+        answers = ask(visitor, engine, QUESTION, answers=2)
         visitor.until(BOTH_GROW)
         visitor.click("#clear")
         wait_until(lambda: all(answer.finish_reason for answer in answers))
@@ -281,7 +281,7 @@ def test_an_emptied_dialogue_stays_empty(visitor: Visitor, address: str, engine:
 def test_stop_ends_both_answers(visitor: Visitor, address: str, engine: Recorder) -> None:
     open_page(visitor, address, max_tokens=2000)
     with engine.holding():
-        answers = ask(visitor, engine, ASKED, answers=2)
+        answers = ask(visitor, engine, QUESTION, answers=2)
         visitor.until(BOTH_GROW)
         visitor.click("#stop")
         wait_until(lambda: all(answer.finish_reason for answer in answers))
@@ -311,7 +311,7 @@ def test_what_was_uploaded_goes_with_the_visitor(
     visitor.visit(f"{address}/")
     visitor.upload("#image input[type=file]", mine)
     visitor.until("document.querySelector('#image img') !== null")
-    answers = ask(visitor, engine, ASKED, answers=2)
+    answers = ask(visitor, engine, QUESTION, answers=2)
     wait_until(lambda: all(answer.finish_reason for answer in answers))
     assert list(uploads.rglob("mine.png"))
     visitor.visit("about:blank")

@@ -54,7 +54,7 @@ def clear_folder(folder: Path) -> int:
 
 
 def remembered(kind: str, files: Sequence[Path], facts: Any, compute: Callable[[], dict[str, str]]) -> dict[str, str]:
-    """What was computed from files, without reading them again while they stay as they are.
+    """A value computed from files, cached until the files change.
 
     A file counts as unchanged with its resolved path, size, times, inode and device. A result that is missing, damaged
     or cannot be kept costs the time to compute it, nothing else.

@@ -122,7 +122,7 @@ def append_json_lines(path: Path, rows: Iterable[Any]) -> None:
 
 @contextmanager
 def whole_file(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> Iterator[Path]:
-    """Have a file appear when it is whole, in place of any file of that name.
+    """Write a file so that it appears only when complete, replacing any file of that name.
 
     Args:
         path: The file; its folder is made if it is not there.
@@ -150,7 +150,7 @@ def put_in_place(partial: Path, path: Path) -> None:
 
 
 def check_vacant(path: Path, *, error: type[WorkbenchError] = DataError) -> None:
-    """Refuse a path that holds something; what killed processes left beside it is removed.
+    """Refuse a path that is not empty; leftovers of killed processes beside it are removed.
 
     Raises:
         DataError: Or `error`: `path` is a file, or a folder with something in it.
@@ -188,7 +188,7 @@ def new_folder(path: Path, *, error: type[WorkbenchError] = DataError) -> Iterat
 
 @contextmanager
 def replaced_folder(path: Path, *, marker: str, error: type[WorkbenchError] = DataError) -> Iterator[Path]:
-    """Have a folder appear when it is whole, in place of an earlier one.
+    """Make a folder that appears only when complete, replacing an earlier one.
 
     Args:
         path: The folder to make or to replace.
@@ -319,7 +319,7 @@ def claimed(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> Iter
 
 
 def _link_folder(source: Path, target: Path) -> None:
-    """Copy a folder; files are hard links where the file system has such, and symbolic links stay what they are."""
+    """Copy a folder; files are hard links where the file system has such, and symbolic links are kept."""
     target.mkdir()
     for path in source.iterdir():
         if path.is_dir() and not path.is_symlink():
@@ -350,7 +350,7 @@ def locked(folder: Path, message: str, *, error: type[WorkbenchError] = Workbenc
     try:
         yield
     finally:
-        (folder / LOCK_FILE).unlink(missing_ok=True)  # while it is held, so that nobody else can be holding it
+        (folder / LOCK_FILE).unlink(missing_ok=True)  # while it is held, so that no other process can hold it
         lock.release()
 
 
@@ -363,7 +363,7 @@ def is_write_failure(error: BaseException) -> bool:
 
 @contextmanager
 def explained(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> Iterator[None]:
-    """Say which file or folder it is that cannot be written, in place of a library's own exception.
+    """Replace a library's exception by one that names the file or folder that cannot be written.
 
     Args:
         path: As the user knows it.
@@ -404,7 +404,7 @@ def workplace(path: Path) -> Iterator[Path]:
 
 
 def remove_folder(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> None:
-    """Have a folder disappear whole, so that a killed process leaves no half of it under its name.
+    """Remove a folder atomically, so that a killed process leaves no part of it under its name.
 
     Args:
         path: The folder.
@@ -418,7 +418,7 @@ def remove_folder(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -
 
 
 def sweep_inside(folder: Path) -> None:
-    """Remove what processes that were killed left in a folder, whatever it was to become."""
+    """Remove the temporary folders that killed processes left in a folder."""
     for left in folder.glob(".*.partial"):
         with suppress(OSError):
             _remove_unless_locked(left)
@@ -547,7 +547,7 @@ def check_regular(
     advice: str = "Restore the file.",
     limit: int | None = None,
 ) -> None:
-    """Refuse to open what is no file on a disk: a pipe or a device may let its reader wait for ever.
+    """Refuse to open what is not a file on a disk: a pipe or a device may let its reader wait for ever.
 
     Args:
         path: The file.
@@ -597,7 +597,7 @@ def whole_lines(path: Path, *, repair: bool = True) -> list[str]:
         repair: Take such a line out of the file, so that it can be filled on.
 
     Raises:
-        UnicodeDecodeError: A whole line is no UTF-8.
+        UnicodeDecodeError: A whole line is not UTF-8.
     """
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
@@ -612,7 +612,7 @@ def read_json(
     """Read a JSON object; see `read_text`.
 
     Raises:
-        DataError: Or `error`: as `read_text`, or it is no JSON, or something else than an object.
+        DataError: Or `error`: as `read_text`, or it is not JSON, or something else than an object.
     """
     return parse_json_object(read_text(path, error=error, advice=advice), str(path), error=error, advice=advice)
 
@@ -653,7 +653,7 @@ def parse_record(
         former: Names of keys in older files -> today's, at any depth.
 
     Raises:
-        DataError: Or `error`: it is no JSON, or values are missing or of another type; the first ones are named.
+        DataError: Or `error`: it is not JSON, or values are missing or of another type; the first ones are named.
     """
     from pydantic import ValidationError
 
@@ -673,7 +673,7 @@ def parse_record(
 
 
 def _renamed(text: str, names: Mapping[str, str]) -> str:
-    """JSON with today's names for its keys; what is no JSON stays."""
+    """JSON with today's names for its keys; what is not JSON stays."""
     if not any(f'"{name}"' in text for name in names):
         return text
     try:
@@ -690,7 +690,7 @@ def _adapter(kind: Any) -> Any:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without references, of which a few lines can stand for more than memory holds."""
+    """YAML without references, since a few lines of them can expand to more than memory holds."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -704,7 +704,7 @@ def parse_yaml(
     """Parse YAML without references; see `parse_json_object`.
 
     Raises:
-        DataError: Or `error`: it is no YAML, or has references.
+        DataError: Or `error`: it is not YAML, or has references.
     """
     try:
         return yaml.load(text, Loader=_PlainLoader)
@@ -746,7 +746,7 @@ def parse_json_object(
         advice: What the message tells the user to do.
 
     Raises:
-        DataError: Or `error`: it is no JSON, is nested too deeply, or is something else than an object.
+        DataError: Or `error`: it is not JSON, is nested too deeply, or is something else than an object.
     """
     try:
         value = json.loads(text)

@@ -25,7 +25,7 @@ _TRAINED_WITH = [
     "trainer.save_steps=1",
     "checkpoint_selection.score_checkpoints=false",
 ]
-_ASKED_WITH = ["max_new_tokens=2", "image_use_samples=2", "baselines=false", "splits=[test]"]
+_EVALUATION = ["max_new_tokens=2", "image_use_samples=2", "baselines=false", "splits=[test]"]
 
 
 def _command(*arguments: str) -> None:
@@ -68,7 +68,7 @@ def _read_run(folder: Path, rng: random.Random) -> None:
 
     if rng.random() < 0.3:
         load_run_config(folder / "run")
-    evaluate.run(compose("evaluate", [f"run={folder / 'run'}", *_ASKED_WITH]))
+    evaluate.run(compose("evaluate", [f"run={folder / 'run'}", *_EVALUATION]))
 
 
 def _interrupted(folder: Path) -> None:
@@ -235,7 +235,7 @@ def _send(folder: Path, rng: random.Random) -> None:
     file = rng.choice(files) if files else None
     content = b"" if file is None else file.read_bytes()
     is_chat = (file is not None and "chat" in file.name) ^ (rng.random() < 0.05)
-    path = rng.choice(_PLACES) if rng.random() < 0.1 else "/v1/chat/completions" if is_chat else "/"
+    path = rng.choice(_PATHS) if rng.random() < 0.1 else "/v1/chat/completions" if is_chat else "/"
     method = rng.choice(("GET", "PUT", "DELETE", "OPTIONS", "X")) if rng.random() < 0.05 else "POST"
     kind = rng.choice(("text/plain", "multipart/form-data; boundary=x", "application/json; charset=x", "\xff", ""))
     headers = {"Content-Type": kind.encode("latin-1") if rng.random() < 0.1 else b"application/json"}
@@ -256,7 +256,7 @@ def _send(folder: Path, rng: random.Random) -> None:
         raise WorkbenchError(reply.json()["error"]["message"])
 
 
-_PLACES = (
+_PATHS = (
     "/",
     "/v1/chat/completions",
     "/v1/models",

@@ -33,7 +33,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _COMPONENT = "_component"
-"""Attribute of an object that says how it was made."""
+"""Attribute of an object that records how it was made."""
 
 
 def component(group: str, value: Any = None) -> Any:
@@ -99,7 +99,7 @@ def describe(value: Any) -> dict[str, Any]:
 
     Args:
         value: A component, which describes itself; what a function marked as `recorded` has made; or a dataclass, such
-            as a config of peft or `TrainingArguments`, of which all that is no default is taken.
+            as a config of peft or `TrainingArguments`, of which all that is not the default is taken.
 
     Returns:
         A component. Of any other object one that is refused when it is built, with the reason.

@@ -126,7 +126,7 @@ class _LoadedLoader(Loader):
         return self.module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Leave it as it is: it has run."""
+        """Do nothing: the module has run."""
         module.__spec__ = self.spec
 
 

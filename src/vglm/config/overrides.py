@@ -211,7 +211,7 @@ def loosen(arguments: Sequence[str], config_name: str) -> list[str]:
 
 
 def _check_shape(argument: str) -> None:
-    """Refuse what no setting looks like, and Hydra's parser would take minutes or all stack for."""
+    """Refuse input that cannot be a setting and on which Hydra's parser would take minutes or overflow the stack."""
     shown = ascii(argument[:60])[1:-1]
     if any("\ud800" <= character <= "\udfff" for character in argument):
         raise ConfigError(f"{shown}: this argument is no valid text. Type it in UTF-8.")

@@ -85,10 +85,10 @@ class _Undecidable(Exception):
 
 
 def read_signature(target: str) -> Signature:
-    """What a target takes.
+    """The parameters of a target.
 
     Args:
-        target: A name that `vglm.config.targets.refusal` has nothing against.
+        target: A name that `vglm.config.targets.refusal` allows.
 
     Raises:
         NoSuchName: There is no such thing in its module.
@@ -222,7 +222,7 @@ def _bound_by(statement: ast.stmt) -> list[str]:
 
 
 def _find(target: str) -> tuple[ast.stmt, _Module]:
-    """The statement that makes what a dotted name stands for, and its module."""
+    """The statement that defines the object of a dotted name, and its module."""
     owner_name, _, name = target.rpartition(".")
     module = _module(owner_name)
     if module is None:
@@ -352,7 +352,7 @@ def _stand_in(name: str) -> Any:
 
 
 class _Names(dict[str, Any]):
-    """What the names in a module's annotations stand for."""
+    """Resolves the names in a module's annotations."""
 
     def __init__(self, module: _Module) -> None:
         super().__init__()

@@ -36,7 +36,7 @@ MAX_PIXELS = 100_000_000
 MAX_BYTES = 1 << 30
 """Largest DICOM picture, all frames of it decoded, that is opened."""
 MAX_DEFLATED_BYTES = 1 << 28
-"""What a deflated DICOM file may unpack to; it is held whole."""
+"""Maximum size of an unpacked deflated DICOM file, which is held in memory."""
 
 _VOI_KEYS = ("PhotometricInterpretation", "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction")
 _STEP = 1e-6
@@ -114,7 +114,7 @@ _NOBODY = re.compile(r"[\W_]*((anon\w*|none|unknown|removed|de-?identified)[\W\d
 
 @dataclass(frozen=True, slots=True)
 class DicomFacts:
-    """What a header says besides the picture.
+    """The facts of a header, without the picture.
 
     Attributes:
         bits: Stored for a pixel.

@@ -42,7 +42,7 @@ def hash_file(path: Path, whole_bytes: int = HASHED_BYTES) -> str:
 
 
 def hash_names(folder: Path) -> str:
-    """A hash of what the files in a folder and below it are called, where names are all that is to be read."""
+    """A hash of the names of all files in a folder, without reading their content."""
     names = sorted(Path(parent, file).as_posix() for parent, _, files in os.walk(folder) for file in files)
     return hashlib.sha256("\0".join(os.path.relpath(name, folder) for name in names).encode()).hexdigest()
 

@@ -51,7 +51,7 @@ class Id(NamedTuple):
 
     Attributes:
         rank: Which kind of id it is; the lower, the more rows it holds together.
-        source: Where it stands, for people.
+        source: Where it stands, as a text for users.
         name: The id itself, in the form of `group_name`.
     """
 

@@ -85,7 +85,7 @@ _Looked = tuple[str, NDArray[np.uint8]]
 
 
 def _decode(samples: Mapping[str, Sample], faults: dict[str, str]) -> dict[Path | ImageSlice, _Looked]:
-    """Look at all pictures that lie in files, unless that was done before; what cannot be opened goes to `faults`."""
+    """Decode all pictures in files, unless that was done before; errors go to `faults`."""
     shown = {name: sample for name, sample in samples.items() if isinstance(sample.image, Path | ImageSlice)}
     images = [cast(Path | ImageSlice, sample.image) for sample in shown.values()]
     files = list(dict.fromkeys(image.file if isinstance(image, ImageSlice) else image for image in images))

@@ -92,14 +92,14 @@ def check_image_header(image: Path | ImageSlice) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """What a picture's file says of itself before anything is decoded.
+    """What a picture's header says, before decoding.
 
     Attributes:
-        format: Such as "PNG"; "DICOM" where it is none of Pillow's.
+        format: Such as "PNG"; "DICOM" where it is not one of Pillow's.
         mode: Pillow's mode: "RGB", "L" (grey), "RGBA", "P" (palette), "I;16" (16-bit grey), "CMYK" ...
         width: In pixels.
         height: In pixels.
-        is_turned: An EXIF orientation asks for a turn or a mirror image, which the model does not apply.
+        is_turned: An EXIF orientation asks for a rotation or reflection, which the model does not apply.
     """
 
     format: str
@@ -127,7 +127,7 @@ def read_image_header(image: Path | ImageSlice) -> ImageHeader:
             _check_size(lazy, f"image {image}")
             try:
                 orientation = lazy.getexif().get(ExifTags.Base.Orientation, 1)
-            except Exception:  # damaged EXIF data; Pillow raises many kinds, and no orientation is to be had from it
+            except Exception:  # damaged EXIF data; Pillow raises many kinds, and the orientation cannot be read
                 orientation = 1
             return ImageHeader(lazy.format or "DICOM", lazy.mode, lazy.width, lazy.height, orientation in range(2, 9))
 
@@ -149,14 +149,14 @@ def image_sha256(image: Path | ImageSlice | Image.Image) -> str:
 
 
 def choose_window(image: Path | ImageSlice, rule: WindowRule) -> Window | None:
-    """Work out which grey values of a picture a rule shows.
+    """Compute which grey values of a picture a rule shows.
 
     Args:
         image: A file, or a piece of one.
         rule: See `vglm.data.windowing`.
 
     Returns:
-        The window; None for a picture in colour, of 8 bits, or that is none: whoever opens it says so, with the reason.
+        The window; None for a picture in colour, of 8 bits, or that is not a picture: opening it raises the error.
 
     Raises:
         ConfigError: `rule` is none.

@@ -62,7 +62,7 @@ _SAME_CORRELATION, _RIVAL_SHARE = 0.985, 0.25
 """Where all pictures are much alike, as X-rays are, a copy less alike than the first must differ from its original at
 most a quarter as much as from the next training picture."""
 _MIN_SPREAD = 2.0
-"""Grey levels; a picture with less is plain, and like any other plain one."""
+"""Grey levels; a picture with fewer is plain, and matches any other plain one."""
 _BLOCK = 2
 _MAX_BLOCK_DIFFERENCE = 20.0
 """Grey levels, by which the means of 2 x 2 cells of aligned pictures may differ."""
@@ -255,7 +255,7 @@ def _candidates_by_mean(tested: Grey, mean: Grey, learned: _Halved) -> Iterator[
         common = _cut(mean, fit.box, _COARSE, flip)
         own = _unit((coarse - common)[None])[0]
         rough = learned.own @ _spread(own.reshape(_COARSE, _COARSE), fit.box, _FINE, flip).ravel()
-        likely = np.argsort(-rough)[:_CUT_BY_MEAN]  # to cut all takes a hundred times as long
+        likely = np.argsort(-rough)[:_CUT_BY_MEAN]  # cropping all takes a hundred times as long
         scores = _unit(_cut(learned.pictures[likely], fit.box, _COARSE, flip) - common) @ own
         for index in np.argsort(-scores)[:_CANDIDATES_BY_MEAN]:
             yield _Candidate(float(scores[index]), int(likely[index]), flip, fit.box, True)

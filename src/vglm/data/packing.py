@@ -42,7 +42,7 @@ def fill_rows(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def pack(batch: "dict[str, Tensor]", has_image: Sequence[bool], capacity: int) -> "dict[str, Tensor]":
-    """Lay a padded batch out in fewer rows.
+    """Pack a padded batch into fewer rows.
 
     Args:
         batch: As the collator describes it, with `labels`.

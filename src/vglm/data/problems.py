@@ -43,7 +43,7 @@ class BadRow:
 def only_samples(path: str | Path, rows: Iterable[Sample | BadRow], *, skip_missing: bool = False) -> Iterator[Sample]:
     """Pass on the samples of a reader, and refuse the file at its end if there were bad rows.
 
-    Nothing but the first bad rows is held in memory. Whoever stores the samples finishes only after the last one.
+    Only the first bad rows are held in memory. A caller that stores the samples must commit only after the last one.
 
     Args:
         path: The file, for messages.

@@ -94,7 +94,7 @@ class TrainingSequences(SampleSequence):
         answers: Whether to learn `every` answer of a dialogue or its `last` one only.
 
     Raises:
-        ConfigError: `max_length` is no positive integer, or `answers` neither of the two.
+        ConfigError: `max_length` is not a positive integer, or `answers` neither of the two.
         DataError: Questions that leave no room for an answer, all of them counted, the first five named.
     """
 

@@ -57,7 +57,7 @@ COMPARED_PROMPTS = 16
 """Number of test prompts whose logits are compared; all of them are answered and scored."""
 
 MERGED, EXPORTED = "merged", "not merged: virtual tokens are no change of the weights; exported beside the base"
-"""What became of an adapter."""
+"""The result of merging an adapter."""
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -255,7 +255,7 @@ def merge_runs(
 
 
 def unverified(output: Path) -> Path:
-    """Where a merged model lies that did not pass."""
+    """The folder of a merged model that did not pass."""
     return output.with_name(f"{output.name}{UNVERIFIED}")
 
 
@@ -388,7 +388,7 @@ def _read_pair(folder: Path) -> _Run:
 
 
 def _check_base(run: _Run, base: VisualGlmForConditionalGeneration, *, force: bool) -> list[str]:
-    """Refuse a base that is not the one the run was trained on; a warning where that is wanted."""
+    """Refuse a base that is not the one the run was trained on; a warning where it is forced."""
     algorithm, expected = run.base
     if (digest := hash_weights(base, algorithm)) == expected:
         return []

@@ -42,7 +42,7 @@ REFUSED = {
 """Requested forms that are not available, and why."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_PRIVATE_FACTS = ("run",)  # where it lay on the machine
+_PRIVATE_FACTS = ("run",)  # its path on this machine
 
 
 def publish(run: Run, destination: Path, *, to: str, dtype: str | None = None) -> Path:

@@ -29,7 +29,7 @@ DESCRIPTION_FILE = "external.json"
 _ANSWERS = "*/predictions.jsonl"
 _SEALED = (_ANSWERS, "answers.json", "baselines.json", "curves.json", "images/*.webp")
 _DIGITS = 8
-"""Of a line's hash: enough to count lines that differ, in a file whose whole hash differs."""
+"""Digits kept of a line's hash: enough to count different lines in a file whose own hash differs."""
 MAX_SHOWN = 5
 
 

@@ -37,7 +37,7 @@ def track_evaluation(evaluation: Path, tuned: Run | None, named: str = "none") -
 
     Args:
         evaluation: The evaluation folder, with its report.
-        tuned: The run, whose config says where; None for a model alone, which nobody tracked.
+        tuned: The run, whose config says where; None for a model alone, which was not tracked.
         named: The tracker that the command line names: without it nothing leaves this machine.
 
     Returns:

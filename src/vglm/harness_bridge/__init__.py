@@ -13,7 +13,7 @@ from typing import Any
 
 
 def manifest() -> Any:
-    """Tell lmms-eval under which name to find which class; nothing heavy is imported yet.
+    """The manifest by which lmms-eval finds the model class; nothing heavy is imported yet.
 
     Returns:
         A `lmms_eval.models.registry_v2.ModelManifest`.

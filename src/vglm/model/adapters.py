@@ -44,7 +44,7 @@ _SEEDS = ("projection_prng_key", "random_seed", "init_seed", "seed")
 _RANKS = ("r", "init_r", "target_r")
 _PROMPTS = ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING")
 _ALL_LINEAR = "all-linear"
-_UNUSED = ("auto_mapping", "base_model_name_or_path", "revision", "runtime_config")  # nothing that decides what it does
+_UNUSED = ("auto_mapping", "base_model_name_or_path", "revision", "runtime_config")  # no effect on the result
 _REFUSED = {
     "megatron_config": "makes peft import a package that the adapter names",
     "layer_replication": "makes another model of the base",
@@ -64,7 +64,7 @@ def read_adapter(adapter: Path, model: Any) -> "PeftConfig":
         The config, without patterns.
 
     Raises:
-        AdapterError: The folder is no adapter, or holds what no adapter needs.
+        AdapterError: The folder is not an adapter, or holds what no adapter needs.
     """
     file = find_weights(adapter)
     tensors = read_weights(file)
@@ -91,7 +91,7 @@ def find_weights(adapter: Path) -> Path:
     """The file with an adapter's tensors.
 
     Raises:
-        AdapterError: The folder is no adapter, or has none.
+        AdapterError: The folder is not an adapter, or has none.
     """
     if not adapter.is_dir():
         raise AdapterError(f"adapter {str(adapter)!r}: there is no such folder.")
@@ -283,7 +283,7 @@ def _check_prompt(config: Any, tensors: Mapping[str, Tensor], model: Any, adapte
 
 
 def _check_names(config: Any, tensors: Mapping[str, Tensor], model: nn.Module, file: Path) -> None:
-    """Refuse tensors that would take the place of the base's own."""
+    """Refuse tensors that would replace the base's own."""
     saved = tuple(f"{name}" for name in config.modules_to_save or []) if hasattr(config, "modules_to_save") else ()
     own = {name.replace(".base_layer.", ".") for name in (*model.state_dict(), *dict(model.named_buffers()))}
     for key in tensors:

@@ -41,14 +41,14 @@ MEMORY_SHARE = 0.5
 """What part of the memory that is free may go into what answers take."""
 
 CGROUP = Path("/sys/fs/cgroup")
-"""Where Linux says what a container may have; without one there are no such files."""
+"""Files in which Linux gives a container's memory limit."""
 
 _COLUMNS_CPU, _COLUMNS_GPU = 64, 256
 _LOG = logging.getLogger(__name__)
 
 
 class DecodingBatch:
-    """Rows that grow together, a token each a step.
+    """A batch of rows that are decoded together, one token per row and step.
 
     Args:
         keys: Of each layer, shape (rows, heads, columns, head size).
@@ -178,7 +178,7 @@ class DecodingBatch:
         return self._end + 1 if self._mask.device.type == "cpu" else self._mask.shape[-1]
 
     def _run_graph(self, base: VisualGlmForConditionalGeneration) -> None:
-        """Run the first step in new tensors as it is, record the second, replay it from then on."""
+        """Run the first step in new tensors directly, record the second as a graph, then replay it."""
         if self._graph is None and not self._is_warm:
             stream = torch.cuda.Stream(self._mask.device)
             stream.wait_stream(torch.cuda.current_stream(self._mask.device))
@@ -330,7 +330,7 @@ def virtual_tokens(model: Any) -> int:
 
 
 def rows_that_fit(model: Any, tokens: int) -> int:
-    """How many answers may grow together in the memory that is free now.
+    """How many answers can be decoded together in the memory that is free now.
 
     Args:
         model: A VisualGLM, or a `PeftModel` of one.
@@ -344,7 +344,7 @@ def rows_that_fit(model: Any, tokens: int) -> int:
     on_gpu = model.device.type == "cuda"
     tokens += virtual_tokens(model)
     columns = room_for(1, tokens, on_gpu=on_gpu)[1]
-    columns += columns // 2 if on_gpu else columns  # the tensors that are outgrown stand beside the new ones
+    columns += columns // 2 if on_gpu else columns  # old and new tensors are in memory together
     states = (2 * text.num_hidden_layers * columns + 16 * tokens) * text.hidden_size * itemsize  # cache; activations
     scores = 2 * text.num_attention_heads * tokens**2 * 4
     patches = (vision.image_size // vision.patch_size) ** 2 * vision.hidden_size * 16 * itemsize

@@ -47,13 +47,13 @@ class _InTypeOfBase(LoraVariant):
 
     @staticmethod
     def unmerge(module: Any, active_adapter: str, orig_weight: Tensor) -> Tensor:
-        """Take off what `merge_unsafe` put on."""
+        """Undo `merge_unsafe`."""
         unmerged: Tensor = orig_weight.data - module.get_delta_weight(active_adapter).to(orig_weight.dtype)
         return unmerged
 
 
 def compute_in_type_of_base(model: PeftModel) -> None:
-    """Have every plain LoRA adapter of a model compute in the type of its base, where that is bfloat16 or float16.
+    """Make every plain LoRA adapter of a model compute in the type of its base, where that is bfloat16 or float16.
 
     Others stay as peft computes them: DoRA and AdaLoRA, adapters of embeddings, those with a bias.
 

@@ -47,7 +47,7 @@ def lean_lora(model: nn.Module) -> Iterator[None]:
 
 def _is_lora(module: nn.Module) -> bool:
     """Whether a module is LoRA around a linear layer, quantised or not."""
-    if "peft" not in sys.modules:  # nobody has put an adapter on anything
+    if "peft" not in sys.modules:  # the model has no adapter
         return False
     from peft.tuners.lora import LoraLayer
 
@@ -81,7 +81,7 @@ def _version(weight: Tensor) -> int:
 
 
 def _is_plain(layer: Any) -> bool:
-    """Whether one adapter is active that is nothing but two matrices."""
+    """Whether exactly one adapter is active that consists of two matrices only."""
     names = layer.active_adapters
     if len(names) != 1 or layer.disable_adapters or layer.merged or layer.training:
         return False

@@ -212,7 +212,7 @@ def save_native(
 
     Raises:
         ConfigError: The destination exists and is not an empty folder.
-        CheckpointError: Writing failed, for want of space or of permission.
+        CheckpointError: Writing failed, for lack of space or permission.
     """
     destination = Path(destination)
     check_vacant(destination, error=ConfigError)
@@ -223,7 +223,7 @@ def save_native(
 
 
 def note_tie(model: VisualGlmForConditionalGeneration) -> None:
-    """Let the config say what the weights show: whether the output head is the word embeddings or a matrix of its own.
+    """Set the config by the weights: whether the output head is the word embeddings or a matrix of its own.
 
     A config that calls a head tied, of which a tuned copy was put in, would lose it at the next conversion.
     """
@@ -239,7 +239,7 @@ def _set_tie(config: VisualGlmConfig, is_tied: bool) -> None:
 
 
 def detect_layout(folder: Path) -> SourceLayout | None:
-    """Tell the layout of a checkpoint by its files.
+    """Detect the layout of a checkpoint from its files.
 
     Args:
         folder: An existing folder.
@@ -248,7 +248,7 @@ def detect_layout(folder: Path) -> SourceLayout | None:
         The original layout, or None for the native one.
 
     Raises:
-        CheckpointError: It is none of the three.
+        CheckpointError: It is not one of the three.
     """
     if (folder / HUGGING_FACE.config_file).is_file():
         raw = read_json(folder / HUGGING_FACE.config_file)
@@ -538,7 +538,7 @@ def default_device() -> torch.device:
 
 
 def describe_device(model: Any) -> str:
-    """Where a model lies and what it computes in, for people: `bfloat16 on cuda:0 (NVIDIA H100), quantised to nf4`.
+    """Device and type of a model, as a text: `bfloat16 on cuda:0 (NVIDIA H100), quantised to nf4`.
 
     Args:
         model: A VisualGLM, or a `PeftModel` of one.
@@ -661,7 +661,7 @@ def _check_processor(processor: VisualGlmProcessor, config: VisualGlmConfig, fol
             f" {processor.num_image_tokens} and {config.num_image_tokens} image tokens,"
             f" images of {size['height']} x {size['width']} and {side} x {side}."
         )
-    with np.errstate(all="ignore"):  # what comes of it is looked at
+    with np.errstate(all="ignore"):  # its result is checked below
         pixels = processor.image_processor(Image.new("RGB", (2, 2), "red"), return_tensors="pt").pixel_values
     if tuple(pixels.shape) != (1, 3, side, side) or not pixels.isfinite().all():
         raise CheckpointError(
@@ -682,7 +682,7 @@ def attach_adapter(model: Any, adapter: Path, *, name: str = "default", is_check
         A `peft.PeftModel`, nothing of it to be trained.
 
     Raises:
-        AdapterError: The folder is no adapter, or one of another model.
+        AdapterError: The folder is not an adapter, or one of another model.
     """
     from peft import PeftModel, get_peft_model_state_dict  # takes seconds to import
 

@@ -103,7 +103,7 @@ def image_slots(input_ids: Tensor, block_ids: Tensor, config: VisualGlmConfig) -
 
 
 def check_slots(image_mask: Tensor, images: int, config: VisualGlmConfig, name: str) -> None:
-    """Refuse images that do not fit the slots; whoever gives a model its layout does so before.
+    """Refuse images that do not fit the slots; with a precomputed layout the caller checks this.
 
     Args:
         image_mask: As from `image_slots`.
@@ -123,7 +123,7 @@ def check_slots(image_mask: Tensor, images: int, config: VisualGlmConfig, name: 
 
 
 def find_labels(labels: Tensor) -> Tensor:
-    """Where labels stand that count in the loss: all but -100 and the first column, which nothing predicts.
+    """The labels that count in the loss: all but -100 and the first column, which nothing predicts.
 
     Args:
         labels: Shape (B, L), int64.

@@ -132,7 +132,7 @@ class VisualGlmProcessor(ProcessorMixin):
     def measure_cut(
         self, text: str, *, history: History, has_image: bool, language: Language, answer: str, max_length: int
     ) -> Cut:
-        """Tell what one sample loses where `max_length` is asked for.
+        """What one sample loses at `max_length`.
 
         The image slots, the last question and the answer cue are never cut. The history gives way first, whole turns
         from the oldest on; then the end of the answer, which is then learned as one that goes on.

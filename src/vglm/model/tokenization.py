@@ -101,7 +101,7 @@ class VisualGlmTokenizer(SentencePieceBackend):
         return int(self.sp_model.piece_to_id(self.gmask_token))
 
     def encode_plain(self, text: str) -> list[int]:
-        """Encode text that may come from anyone: whatever it spells, no special token comes of it.
+        """Encode untrusted text: it never becomes a special token.
 
         SentencePiece never matches its control pieces in a text; only transformers looks for the registered special
         tokens there. Without that search `<eop>` becomes the pieces of `<`, `eop` and `>`, and decodes as written.

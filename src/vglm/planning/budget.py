@@ -95,7 +95,7 @@ def set_dtype(config: VisualGlmConfig, dtype: torch.dtype) -> None:
 
 
 def _know_codes() -> None:
-    """Have bitsandbytes make its table of 8-bit numbers with values: it keeps the first one that it is asked for."""
+    """Make bitsandbytes build its table of 8-bit numbers with values: it keeps the first one that it is asked for."""
     from bitsandbytes import functional
 
     if "dynamic" not in functional.name2qmap:
@@ -127,7 +127,7 @@ def _tensors_of(parameter: Any) -> list[Tensor]:
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """Number of parameters of a base model by part, quantised ones by the shapes they stand for, tied ones once."""
+    """Number of parameters of a base model by part, quantised ones by their original shapes, tied ones once."""
     counts = dict.fromkeys(PARTS, 0)
     for name, parameter in model.named_parameters():
         state = getattr(parameter, "quant_state", None)
@@ -231,7 +231,7 @@ class Step:
             `keys and values`.
         peak: Bytes at the moment when most is held; not more than the sum of the parts.
         flops: Operations of matrix products.
-        operations: Kernels, one for each operation that is no view.
+        operations: Kernels, one for each operation that is not a view.
     """
 
     parts: dict[str, int] = field(default_factory=dict)

@@ -155,7 +155,7 @@ class Rehearsal(TorchDispatchMode):
     Attributes:
         inputs: The batch on the meta device.
         flops: Operations of matrix products so far: two for each multiplication with its addition.
-        operations: Operations so far that are no views: a GPU launches a kernel for each, or more.
+        operations: Operations so far that are not views: a GPU launches a kernel for each, or more.
     """
 
     def __init__(

@@ -212,7 +212,7 @@ class Row:
 
 @dataclass
 class _NoFeatures:
-    """Stands for the features of pictures, of which the shape is all that counts."""
+    """Replaces the features of pictures, of which only the shape matters."""
 
     config: VisualGlmConfig
     dtype: torch.dtype
@@ -398,7 +398,7 @@ def _read_model(model: Mapping[str, Any]) -> tuple[VisualGlmConfig, str, VisualG
 
 
 def _folder(path_or_id: str) -> Path | None:
-    """Where a model lies; None for the released one where it was not fetched."""
+    """The folder of a model; None for the released one if it was not downloaded."""
     folder = Path(path_or_id).expanduser()
     if folder.is_dir():
         return folder

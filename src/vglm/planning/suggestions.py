@@ -28,7 +28,7 @@ class Change:
 
     Attributes:
         overrides: As on the command line.
-        cost: What it costs besides memory, for people.
+        cost: What it costs besides memory, as a text for users.
     """
 
     overrides: tuple[str, ...]

@@ -33,11 +33,11 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class _Shelved:
-    """An adapter that was taken off.
+    """An adapter that is not in use.
 
     Attributes:
         model: What to call for the first step: a `PeftModel`, which brings virtual tokens, or the base itself.
-        wrappers: Module of the base, by name -> what stands in its place.
+        wrappers: Name of a module of the base -> the wrapper that replaces it.
         folder: Where the adapter came from.
     """
 
@@ -101,7 +101,7 @@ class AdapterShelf:
 
     @contextmanager
     def using(self, name: str) -> Iterator[Any]:
-        """Put an adapter on, or take all off.
+        """Use an adapter, or the base without any.
 
         Args:
             name: One of `names`.

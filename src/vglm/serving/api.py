@@ -49,7 +49,7 @@ BODY_SECONDS = 60.0
 """How long a client may take to send a request."""
 
 RETRY_SECONDS = 2
-_PIECE = "<piece>"  # stands for a piece of text in an event
+_PIECE = "<piece>"  # placeholder of a piece of text in an event
 _DECODERS = 4  # pictures that are decoded at once
 
 
@@ -286,7 +286,7 @@ class _Service:
 
 
 async def _left(request: Request) -> None:
-    """Return when the client has gone away."""
+    """Return when the client has disconnected."""
     while not await request.is_disconnected():
         await asyncio.sleep(0.1)
 
@@ -338,7 +338,7 @@ async def _answer_error(_: Request, error: Exception) -> JSONResponse:
 
 
 class _Gate:
-    """Asks for the key before anything of a request is parsed, and does not wait for it for ever."""
+    """Checks the key before a request is parsed, with a timeout."""
 
     def __init__(self, app: ASGIApp, key_hashes: Sequence[str], page: str | None) -> None:
         self.app, self.key_hashes, self.page = app, key_hashes, page
@@ -382,7 +382,7 @@ class _Gate:
 
 
 class _EngineMetrics:
-    """What the engine says of itself, read when Prometheus asks."""
+    """The engine's metrics, read when Prometheus scrapes them."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine

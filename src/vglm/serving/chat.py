@@ -84,12 +84,12 @@ class Dialogue:
         }
 
     def keep(self, text: str, answers: dict[str, Answer]) -> None:
-        """Remember a turn."""
+        """Store a turn."""
         for arm, answer in answers.items():
             self.histories.setdefault(arm, []).append((text, answer.text))
 
     def choose(self, command: str, name: str = "") -> None:
-        """Change who answers.
+        """Change which model answers.
 
         Args:
             command: `adapter`, `before`, `after` or `both`.
@@ -123,7 +123,7 @@ def open_picture(address: str) -> Image.Image:
     """A picture from a path or a web address.
 
     Raises:
-        DataError: It cannot be had, or is no picture.
+        DataError: It cannot be read, or is not a picture.
     """
     limits = Limits(pixels=100_000_000, body_bytes=200 * 2**20)
     if address.lower().startswith(("http://", "https://")):
@@ -262,7 +262,7 @@ class _Stop(Exception):
 
 @contextmanager
 def _stoppable(answers: Iterable[Answer]) -> Iterator[None]:
-    """Let Ctrl-C end these answers rather than the program; none of them goes on afterwards."""
+    """Let Ctrl-C cancel these answers rather than the program; none of them continues afterwards."""
 
     def stop(*_: object) -> None:
         for answer in answers:
@@ -296,7 +296,7 @@ def describe(question: str, image: str | None, adapter: str, answer: Answer) -> 
 
 
 def line_reader() -> Callable[[str], str]:
-    """What reads a typed line, with editing and history; plain lines where nobody types."""
+    """What reads a typed line, with editing and history; plain lines where the input is not a terminal."""
     if not sys.stdin.isatty():
         return _read_plain
     from prompt_toolkit import PromptSession

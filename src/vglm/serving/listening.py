@@ -45,7 +45,7 @@ class PatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         self._head += 0 if is_body else len(data)
         if self._head > HEAD_BYTES:
             self.transport.close()
-        elif before is None or before.response_complete:  # also what comes of a body that was refused
+        elif before is None or before.response_complete:  # also after a body that was refused
             self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:

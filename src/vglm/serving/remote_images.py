@@ -47,7 +47,7 @@ async def fetch_picture(url: str, *, max_bytes: int, timeout_seconds: float, is_
 
 
 async def _get(url: str, max_bytes: int, is_trusted: bool) -> tuple[bytes, str | None]:
-    """The content, or where the answer leads."""
+    """The content, or the target of a redirect."""
     parts = urlsplit(url)
     if parts.scheme not in _PORTS or not parts.hostname or parts.username or parts.password:
         raise DataError("an image's address must be http:// or https:// with a host and without a user.")

@@ -84,7 +84,7 @@ _NEW = (
     r"(?:the|there|this|it|a|an|mild\w*|small|minimal|moderate|tiny|trace|stable|bilateral|chronic|old|calcified|low|mildly"
     r"|degenerative|patchy|increased|prominent|normal|heart|cardiac|lungs?|scattered|persistent|unchanged|some|healed)"
 )
-"""How an item begins that is no part of a list of what is denied."""
+"""How an item begins that is not part of a list of what is denied."""
 _AND_NEW = re.compile(
     rf" (?:and|with|as well as) (?={_NEW}\b)(?!(?:\w+ )?(?:enlarged|prominent|widened|dilated|normal|unchanged|stable)(?:$|[ ,]))"
 )
@@ -95,7 +95,7 @@ _VERB = re.compile(
 _ENGLISH_LIST = re.compile(r"\s*(?:(?:or|nor|and/or|and|such as|including|like|e\.g|for example|specifically)\b)")
 _CHINESE_LIST = re.compile(r"\s*(?:或者?|以及|及|和|与|如(?!果)|例如|比如|诸如|包括|特别是|尤其是)")
 _CHINESE_CLAIM = re.compile("[有见为是示呈增]|出现|可能|考虑|少量|轻度|小")
-"""What an item has that is no part of a list of what is denied."""
+"""What an item has that is not part of a list of what is denied."""
 _NEUTRAL = re.compile(
     r"\b(?:focal|acute|large|significant|definite|suspicious|pleural|lung|pulmonary|airspace|signs?|of|evidence|or|and|any"
     r"|visible|obvious|overt|gross|displaced|rib|bony|active|airspace|parenchymal|new|other|areas?|in|the lungs|discrete"
@@ -227,7 +227,7 @@ _REFUSES = re.compile(
 
 
 def label_report(report: str) -> dict[str, Certainty]:
-    """Say what a report holds of each finding.
+    """Label the findings of a report.
 
     Args:
         report: English or Chinese text, or both.
@@ -275,7 +275,7 @@ def _read_clause(clause: str) -> Iterator[tuple[str, Certainty]]:
     """What a clause says, item by item."""
     items = clause.split(",")
     goes_on = [index > 0 and _continues(items, index) for index in range(len(items))]
-    is_denied = False  # by what stands before, as far as the list goes
+    is_denied = False  # by what precedes it, to the beginning of the list
     for index, item in enumerate(items):
         carried = is_denied and goes_on[index]
         rest = ",".join(items[index + 1 :])
@@ -310,7 +310,7 @@ def _opens_list(items: list[str], index: int) -> bool:
 
 
 def _is_bare(item: str) -> bool:
-    """Whether an item holds nothing but names of findings."""
+    """Whether an item holds only names of findings."""
     rest, count = _ANY.subn("", item)
     return count > 0 and not _NEUTRAL.sub("", rest).strip()
 
@@ -334,7 +334,7 @@ def _denied_behind(after: str, rest: str) -> bool:
 
 
 def _read_mentions(item: str, rest: str, carried: bool) -> Iterator[tuple[str, Certainty]]:
-    """What an item says of the findings that it names."""
+    """The labels of the findings that an item names."""
     if _CLEAR_ANGLE.search(item):
         yield "Pleural Effusion", "negative"
     for name, pattern in _MENTIONS.items():
@@ -349,7 +349,7 @@ def _read_mentions(item: str, rest: str, carried: bool) -> Iterator[tuple[str, C
 
 
 def _judge(item: str, mention: re.Match[str], rest: str, carried: bool) -> Certainty | None:
-    """What an item says of one mention; None of what is long past."""
+    """The label of one mention; None if it is in the past."""
     before, after = item[: mention.start()], item[mention.end() :]
     if _PAST.search(before) or _PAST_BEHIND.match(after):
         return None
@@ -361,7 +361,7 @@ def _judge(item: str, mention: re.Match[str], rest: str, carried: bool) -> Certa
 
 
 def _read_organs(item: str, carried: bool) -> Iterator[tuple[str, Certainty]]:
-    """What an item says of the size of organs."""
+    """The labels from the sizes of organs in an item."""
     for name, organ in _ORGAN_PATTERNS.items():
         for pattern in (organ.before, organ.behind, organ.chinese_before, organ.chinese):
             for match in pattern.finditer(item):

@@ -50,11 +50,11 @@ TOO_SMALL = 1e-3
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What came of a training.
+    """The result of a training.
 
     Attributes:
         result: The folder that was compared.
-        problems: In what it is not what was trained; empty where it is.
+        problems: How it differs from what was trained; empty if it does not.
         reload_difference: Relative difference of the logits, see `relative_difference`; None where none could be had.
         noise: The model's own: how much the same inputs twice in one batch move the logits.
         adapter_effect: How much the adapter moves them; None after full tuning.

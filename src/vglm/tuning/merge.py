@@ -93,7 +93,7 @@ def total(updates: Iterable[Update]) -> Update:
 
 
 def summarise(updates: Updates) -> dict[str, Any]:
-    """The figures for people and for run.json: spread of |dW|/|W| over the modules, and the modules that moved most."""
+    """The figures to print and for run.json: spread of |dW|/|W| over the modules, and the modules that moved most."""
     relative = sorted(update.relative for update in updates.values()) or [0.0]
     largest = sorted(updates, key=lambda name: updates[name].relative, reverse=True)[:_SHOWN_MODULES]
     return {

@@ -48,7 +48,7 @@ class Filling:
     def __init__(self, batches: Any, processes: int) -> None:
         self.batches = batches
         self.processes = processes
-        self.sampler = batches.sampler  # where accelerate looks for it, to set the epoch
+        self.sampler = batches.sampler  # where accelerate expects it, to set the epoch
         self.batch_size: int = batches.batch_size
         self.drop_last: bool = batches.drop_last
 
@@ -65,7 +65,7 @@ class Filling:
 
 
 class SharedCollator:
-    """Collates what is no empty place, and names the samples; of empty places alone no token counts in the loss.
+    """Collates the samples that are not empty, and adds their ids; without any, no token counts in the loss.
 
     Args:
         collate: Makes a batch of at least one sample.

@@ -51,7 +51,7 @@ def _passing(event: str) -> Callable[..., Any]:
             return None
         try:
             return getattr(self.tracker, event)(*args, **options)
-        except Exception as error:  # whatever is the matter there
+        except Exception as error:  # any failure of the tracker
             self.is_lost = True
             name = _NAMES[type(self.tracker)]
             local = "; tracker.mode=offline keeps a local copy for it as well" if name == "Weights & Biases" else ""

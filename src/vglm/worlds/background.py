@@ -73,13 +73,13 @@ def write_background_set(
         splits = {"train": (1, train_per_place), "test": (2, test_per_place), "validation": (4, validation_per_place)}
         for split, (number, per_place) in splits.items():
             _write_rows(staging / f"{split}.json", _background_rows(staging, split, [seed, number], per_place, size))
-        _write_rows(staging / "probe.json", _probe_rows(staging, [seed, 3], probe_per_kind, size))
+        _write_rows(staging / "probe.json", _retention_rows(staging, [seed, 3], probe_per_kind, size))
 
 
 def _background_rows(folder: Path, split: str, seed: list[int], per_place: int, size: int) -> list[dict[str, Any]]:
-    """Rows that take the places in turn, their pictures saved on the way.
+    """Rows that cycle through the places; their pictures are saved.
 
-    In training the same subjects stand in every place, so that the subjects do not reveal the answer.
+    In training the same subjects occur in every place, so that the subjects do not reveal the answer.
     """
     rows = []
     for index in range(per_place * len(NEW_PLACES)):
@@ -94,7 +94,7 @@ def _background_rows(folder: Path, split: str, seed: list[int], per_place: int, 
     return rows
 
 
-def _probe_rows(folder: Path, seed: list[int], per_kind: int, size: int) -> list[dict[str, Any]]:
+def _retention_rows(folder: Path, seed: list[int], per_kind: int, size: int) -> list[dict[str, Any]]:
     """Rows that take the question kinds in turn, two languages to a scene."""
     rows = []
     for index in range(per_kind * len(QUESTION_KINDS)):

@@ -31,7 +31,7 @@ def report_turn(chest: Chest, view: View, language: Language) -> Turn:
 
 
 def write_report(chest: Chest, view: View, language: Language) -> str:
-    """The one right report on a picture.
+    """The correct report on a picture.
 
     Args:
         chest: What it shows.

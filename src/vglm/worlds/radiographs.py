@@ -36,7 +36,7 @@ DEVICE = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Opacity:
-    """Where a patchy opacity lies.
+    """The position of a patchy opacity.
 
     Attributes:
         side: The patient's side; his left is on the right of a frontal picture.
@@ -56,7 +56,7 @@ class Chest:
         opacity: A patchy opacity, or None.
         effusion: Sides with fluid in the pleural space.
         pneumothorax: Side with air in the pleural space; never both.
-        device: What was implanted or inserted; a device alone is no abnormality.
+        device: What was implanted or inserted; a device alone is not an abnormality.
         device_side: Side of the pacemaker's box, or the side from which the catheter enters.
         anatomy_seed: Seed of the patient's build, of the exact places and extents of the findings, and of the noise.
     """

@@ -81,7 +81,7 @@ def sample_scene(rng: np.random.Generator) -> Scene:
 
 
 def _place_subjects(rng: np.random.Generator, count: int) -> tuple[Subject, ...]:
-    """Throw subjects at cells until `count` of them lie apart; a throw that leaves too little room is repeated."""
+    """Place `count` subjects in random cells, apart from each other; a draw that leaves too little room is repeated."""
     while True:
         cells: list[tuple[int, int]] = []
         for column, row in rng.integers(1, LATTICE - 1, size=(12 * count, 2)).tolist():

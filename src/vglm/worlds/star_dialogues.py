@@ -69,7 +69,7 @@ class Simulated:
 
 
 class StarDialogues(SampleSequence):
-    """Samples made on demand, four to a star: its type in Chinese and in English, its period, its amplitude.
+    """Samples generated on access, four per star: its type in Chinese and in English, its period, its amplitude.
 
     A star is simulated, measured and drawn when its first sample is asked for; its picture is kept, 12 kB at 64 pixels.
 

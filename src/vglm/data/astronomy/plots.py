@@ -53,7 +53,7 @@ def draw(curve: LightCurve, measurement: Measurement, *, view: View = "star", si
 
     Args:
         curve: The light curve.
-        measurement: What `measure` says of it.
+        measurement: The result of `measure`.
         view: What to show, see above.
         size: Width and height in pixels, at least 32. Strokes grow with it.
 
@@ -91,7 +91,7 @@ def draw(curve: LightCurve, measurement: Measurement, *, view: View = "star", si
 
 
 def period_colour(period_days: float) -> tuple[int, int, int]:
-    """The colour that stands for a period: violet for the shortest, red for the longest."""
+    """The colour of a period: violet for the shortest, red for the longest."""
     return _hue(_share_of_scale(period_days, SHORTEST_DAYS, LONGEST_DAYS))
 
 

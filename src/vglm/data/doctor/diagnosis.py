@@ -93,7 +93,7 @@ def examine(
     with_pictures: bool = True,
     workers: int | None = None,
 ) -> Iterator[Diagnosis]:
-    """Look a data set over.
+    """Check a data set.
 
     Args:
         path: A file, a folder, or `hf://owner/name`. A folder that is no format of its own may hold a file for each

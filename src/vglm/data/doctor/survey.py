@@ -108,14 +108,14 @@ class Source:
 
 @dataclass
 class Survey:
-    """What is known of a data set after every row was read once.
+    """The facts of a data set after reading every row once.
 
     Attributes:
         source: What was read.
         splits: Names of the splits; "" stands for rows of no split.
         kinds: Names of the sorts of question; "" where a row names none.
         rows: Shape (usable rows,), dtype `ROW`.
-        bad_rows: Number of rows that no sample could be made of, but for a missing picture.
+        bad_rows: Number of unusable rows, apart from those with a missing picture.
         missing: Number of rows of which only the picture is missing, and which are not among `rows` for that.
         absent: The rows whose picture their reader did not find.
         images: For each distinct picture the first row that shows it, shape (pictures,).
@@ -292,7 +292,7 @@ def survey_rows(
 
 
 def hash_text(text: str) -> int:
-    """64 bits that stand for a text; never 0."""
+    """A 64-bit hash of a text; never 0."""
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) or 1
 
 

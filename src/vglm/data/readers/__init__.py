@@ -84,7 +84,7 @@ def formats() -> dict[str, Reader]:
 
 
 def recognise(path: str | Path, columns: Mapping[str, Any] | None = None) -> Reader:
-    """Tell a file's or folder's format by what is in it.
+    """Recognise the format of a file or folder by its content.
 
     Args:
         path: A file, a folder, or `hf://owner/name` for a data set of the Hugging Face hub.
@@ -173,7 +173,7 @@ def read(
 
 
 def add_window(sample: Sample, rule: WindowRule | None = "auto") -> Sample | BadRow:
-    """Give a sample the window through which its picture is to be seen.
+    """Set the window through which a sample's picture is shown.
 
     Args:
         sample: As a reader made it. A picture of 8 bits, and a sample without picture, are left as they are.

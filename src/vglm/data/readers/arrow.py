@@ -196,7 +196,7 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
                 else reader
             )
             for batch in batches:
-                batch.validate(full=True)  # an offset that leads elsewhere would end the process
+                batch.validate(full=True)  # an offset outside the data would crash the process
                 if batch.num_rows > _MOST_ROWS_PER_BYTE * batch.nbytes:
                     raise pa.ArrowInvalid(f"{batch.num_rows:,} rows in {batch.nbytes:,} bytes")
                 for first in range(0, batch.num_rows, _ROWS_AT_ONCE):

@@ -67,7 +67,7 @@ def peek_json(path: Path) -> Peek:
 
 @lru_cache(maxsize=8)
 def _peek(path: Path, modified_ns: int, size: int) -> Peek:
-    """Every format looks at the same file in turn: the stamp keeps one look for all of them."""
+    """Every format peeks at the same file: the stamp lets them share one result."""
     length = _HEAD_BYTES
     while True:
         with path.open("rb") as file:
@@ -79,7 +79,7 @@ def _peek(path: Path, modified_ns: int, size: int) -> Peek:
 
 
 class _Beginning:
-    """The first characters of a JSON file, parsed as far as they go."""
+    """The first characters of a JSON file, parsed up to where they end."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -150,7 +150,7 @@ class _Beginning:
         return value
 
     def _next_character(self) -> str:
-        """Go to the next character that is no white space; empty at the end."""
+        """Move to the next character that is not white space; empty at the end."""
         while self.position < len(self.text) and self.text[self.position] in " \t\r\n":
             self.position += 1
         return self.text[self.position : self.position + 1]
@@ -231,17 +231,17 @@ def iterate_list(path: Path, shape: str) -> Iterator[Any]:
         count = None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}. Expected a JSON file.") from error
-    if not count:  # empty, or no list: whoever reads it whole says where it is damaged
+    if not count:  # empty, or no list: reading the whole file reports where it is damaged
         yield from load_list(path, shape)
 
 
 def _elements_of(file: TextIO) -> Generator[Any, None, int | None]:
-    """The elements of a list as its text comes in; returns how many there were, None if it is no list that ends."""
+    """The elements of a list as its text comes in; returns how many there were, None if it is not a complete list."""
     decoder = json.JSONDecoder()
     text, count = file.read(_CHUNK), 0
 
     def skip(position: int) -> int:
-        """Where the next character stands that is no white space."""
+        """The position of the next character that is not white space."""
         blanks = _BLANKS.match(text, position)
         return blanks.end() if blanks else position
 

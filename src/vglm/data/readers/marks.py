@@ -35,7 +35,7 @@ _UNKNOWN = re.compile(r"<\|?(?:video|audio)(?:_pad|_placeholder|[ _-]?\d+)?\|?>|
 def settle_marks(
     check: RowCheck, questions: Sequence[str], answers: Sequence[str], images: Sequence[Any]
 ) -> tuple[list[str], list[Any]]:
-    """Take the marks out of a row's questions, and see that every text is left with something to say.
+    """Remove the marks from a row's questions, and check that no text becomes empty.
 
     Args:
         check: Takes up what is wrong.

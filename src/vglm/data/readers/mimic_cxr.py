@@ -110,7 +110,7 @@ def read(
         sections: The parts of the report that make up the answer, under their usual names. A report with none of them
             is a bad row.
         skip_reports: Leave out the rows whose report has none of the sections, with one warning that counts them.
-        views: Which views to take, such as `[PA, AP]`, by the metadata file; all if None. Others are no rows.
+        views: Which views to take, such as `[PA, AP]`, by the metadata file; all if None. Others are not rows.
         several_images: What to make of a study with several pictures of the views taken: `each` makes a sample of every
             one, `first` of the first in the file, `refuse` bad rows of the others.
         question: The question; XrayGLM's question in English by default.

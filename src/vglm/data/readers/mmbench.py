@@ -69,7 +69,7 @@ def read(
 
     Yields:
         One sample a row; rows that name the picture of a later row come at the end. A row is bad if it has more or
-        fewer cells than the header, less than two options, an answer that is none of them, or no picture.
+        fewer cells than the header, less than two options, an answer that is not one of them, or no picture.
 
     Raises:
         DataError: The file cannot be read, is not UTF-8, has a quotation mark that is not closed, lacks a column, or

@@ -155,7 +155,7 @@ def open_arms(
     controls: Sequence[Control],
     load: Callable[..., Loaded],
 ) -> Arms:
-    """Put together the arms: of a finished run, or where there is none of a model alone.
+    """Make the arms of a finished run, or, without a run, of a model alone.
 
     Args:
         config: The evaluation's plain config.
@@ -266,7 +266,7 @@ def _tuned_run(
 
 
 def _steps(trainer: Mapping[str, Any], log: Mapping[str, Any]) -> int | None:
-    """Optimizer steps: as set, or where epochs were, as far as the log goes."""
+    """Optimizer steps: as set, or, where epochs were set, the last step in the log."""
     if (steps := trainer.get("max_steps")) is not None and steps > 0:
         return int(steps)
     return max((int(row["step"]) for name in ("learning", "forgetting") for row in log[name]), default=steps)
@@ -524,7 +524,7 @@ def _is_own_group(record: Prediction) -> bool:
 
 
 def _copies(copies: Sequence[LookAlike], total: int) -> Message:
-    """How many test samples look like training pictures, and how so."""
+    """How many test pictures look like training pictures, and by which kind of copy."""
     counts = Counter(copy.how for copy in copies)
     how = tuple(Message(f"leak.how.{name}", {"n": count}) for name, count in counts.items())
     example: dict[str, Value] = {"example": copies[0].tested.id, "learned": copies[0].learned.id}
@@ -651,7 +651,7 @@ def names_of(config: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _name(component: Mapping[str, Any], path_key: str) -> str:
-    """A component's name for people: the last part of its path, or of what builds it; those of a mixture's parts."""
+    """A component's display name: the last part of its path, or of what builds it; those of a mixture's parts."""
     if isinstance(component.get("datasets"), Mapping):
         return " + ".join(_name(part, path_key) for part in component["datasets"].values())
     if path_key in component:

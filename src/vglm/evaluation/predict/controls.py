@@ -115,7 +115,7 @@ def _arm(label: str) -> Arm:
 
 
 def blank_images(samples: Sequence[Sample]) -> list[Sample]:
-    """Give every question about an image one that shows nothing; others stay as they are."""
+    """Give every question about an image a blank one; other questions are unchanged."""
     blank = Image.new("RGB", (BLANK_SIZE_PX, BLANK_SIZE_PX), BLANK_COLOUR)
     return [sample if sample.image is None else replace(sample, image=blank, window=None) for sample in samples]
 
@@ -193,7 +193,7 @@ def neighbour_images(samples: Sequence[Sample], others: Sequence[Sample], seed: 
 
 
 def _with_image_of(sample: Sample, other: Sample) -> Sample:
-    """The other's image, and the window through which it is to be seen."""
+    """The other sample's image and window."""
     return replace(sample, image=other.image, window=other.window)
 
 

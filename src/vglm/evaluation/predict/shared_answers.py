@@ -42,7 +42,7 @@ class SharedAnswers:
         self.facts = facts
 
     def fetch(self, folder: Path, label: str, splits: Mapping[str, Sequence[Sample]]) -> None:
-        """Put kept answers to these questions where `answer_splits` looks for them, unless some are there already.
+        """Copy cached answers to these questions to where `answer_splits` looks for them, unless some are there.
 
         Args:
             folder: The evaluation folder.
@@ -63,7 +63,7 @@ class SharedAnswers:
         print(f"{label}: answered in an earlier evaluation of the same model")
 
     def keep(self, folder: Path, label: str, splits: Mapping[str, Sequence[Sample]]) -> None:
-        """Keep the answers to these questions; that this fails costs the next evaluation time, nothing else.
+        """Cache the answers to these questions; a failure only costs the next evaluation time.
 
         Where a picture could not be opened nothing is kept: the package or disk that was missing may come back.
         """

@@ -53,7 +53,7 @@ def forest_answers(train: Sequence[Sample], test: Sequence[Sample], seed: int) -
         return []
     try:
         return _answers(draw(list(stars.values()), MOST_STARS, generator), tested, seed)
-    except DataError as error:  # a file is gone, a star is constant: no reason to lose the model's answers
+    except DataError as error:  # a file is gone, a star is constant: the model's answers are still valid
         print(f"features + random forest: not asked, {error}")
         return []
 

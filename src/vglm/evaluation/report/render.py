@@ -59,7 +59,7 @@ def render(folder: Path | str) -> Path:
 
 
 def write_report(folder: Path, comparison: Comparison) -> None:
-    """Write the report of a scored evaluation, into a folder that is being made and that nobody reads yet.
+    """Write the report of a scored evaluation, into a folder that is not published yet.
 
     Args:
         folder: The evaluation folder.
@@ -88,7 +88,7 @@ def print_summary(
     language: Language | None = None,
     tracked: str | None = None,
 ) -> None:
-    """Print an evaluation's scores, what they say in words, its stamps and where the report lies.
+    """Print an evaluation's scores, its verdict, its stamps and the path of the report.
 
     Args:
         folder: An evaluation folder.

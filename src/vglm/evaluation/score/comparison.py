@@ -212,7 +212,7 @@ class Summary:
 
     @cached_property
     def changes(self) -> dict[Change, int]:
-        """What became of the answers by content and by form, see `vglm.evaluation.score.changes`."""
+        """Counts of changed answers by content and by form, see `vglm.evaluation.score.changes`."""
         return count_changes(self.pairs)
 
     @cached_property
@@ -339,7 +339,7 @@ class Comparison:
         candidate: Label of the arm that is judged.
         splits: Split name -> its pairs' summary, in the order of the predictions.
         labels: The closed set of classes; None for the different references.
-        gains: How much of the score rests on the image; empty without controls.
+        gains: How much of the score depends on the image; empty without controls.
         baselines: What simple rules score; empty where not computed.
         conventions: The candidate by other projects' conventions; empty where none was requested.
         budget_points: How many points of retention the run was allowed to lose; None without such a budget.
@@ -366,7 +366,7 @@ class Comparison:
 
     @property
     def verdict(self) -> "Verdict":
-        """What the primary metric on the main split allows to say.
+        """The verdict by the primary metric on the main split.
 
         Where the arms are one model with true and with shuffled images, only those samples are judged whose other image
         asks for another answer, see `read_visual_gains`.
@@ -541,7 +541,7 @@ class Comparison:
         }
 
     def _score(self, metric: Metric, result: PairedComparison, adjusted: float | None) -> MetricScore:
-        """All that is known of one metric; what is not finite becomes None."""
+        """All scores of one metric; values that are not finite become None."""
         facts, flips = result.as_dict(), result.flips
         return {
             "values": {self.baseline: facts.pop("before"), self.candidate: facts.pop("after")},
@@ -620,7 +620,7 @@ def _names(summary: Summary, pairs: Sequence[Pair]) -> list[str]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a comparison allows to say, and no more.
+    """The conclusion that a comparison supports.
 
     Attributes:
         finding: `better` or `worse` where the interval excludes no difference and the test agrees; `open` where either
@@ -773,7 +773,7 @@ def _decide(
 
 
 def right_answers(metric: Metric, records: Sequence[Prediction]) -> list[bool] | None:
-    """Whether each answer is right; None where the metric is no share of right answers."""
+    """Whether each answer is right; None where the metric is not a share of right answers."""
     if not metric.is_share or not metric.higher_is_better:
         return None
     rows = metric.rows(records)

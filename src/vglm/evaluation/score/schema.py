@@ -43,14 +43,14 @@ class MetricScore(TypedDict):
     """Arm -> score."""
     difference: float | None
     points: float | None
-    """Hundredths; None for what is no share."""
+    """Hundredths; None for what is not a share."""
     interval: list[float | None]
     """Of the difference; two None where it says nothing."""
     confidence: float
     p_value: float | None
     p_value_exact: float | None
     p_value_holm: float | None
-    """Corrected over the metrics of a split; None for lengths, which are no hypothesis."""
+    """Corrected over the metrics of a split; None for lengths, which are not tested."""
     effect_size: float | None
     detectable: float | None
     n: int
@@ -81,7 +81,7 @@ class SplitScores(SetScores):
     right_by: str
     """The metric that calls an answer right or wrong."""
     changes: dict[str, int]
-    """What became of the answers by content and form -> how many, see `vglm.evaluation.score.changes`."""
+    """Kind of change by content and form -> number of answers, see `vglm.evaluation.score.changes`."""
     forgetting: dict[str, Any]
     """What was right and is wrong, and the reverse, see `GrossForgetting`."""
     wrong_to_right: list[str]
@@ -111,7 +111,7 @@ class DrawScores(TypedDict):
 
 
 class GainScores(TypedDict):
-    """How much of an arm's score rests on its images, see `vglm.evaluation.score.image_use`."""
+    """How much of an arm's score depends on its images, see `vglm.evaluation.score.image_use`."""
 
     arm: str
     control: str

@@ -33,7 +33,7 @@ _VIEWS = ("view", "view_position", "ViewPosition", "viewposition", "views", "pro
 
 
 def dicom_headers(survey: Survey) -> Iterator[Finding]:
-    """What DICOM files say of themselves: bits, window, views, and who the patient is."""
+    """The facts of DICOM headers: bits, window, views, and the patient."""
     headers = list(_headers(survey))
     if not headers:
         return
@@ -79,7 +79,7 @@ def dicom_headers(survey: Survey) -> Iterator[Finding]:
 
 
 def dicom_beside(survey: Survey) -> Iterator[Finding]:
-    """Pictures that are missing under the name that rows give, and lie there as DICOM."""
+    """Pictures that are missing under the name in the row, but present as DICOM."""
     lost = [(survey.sample(int(row)).id, str(survey.sample(int(row)).image)) for row in survey.absent[:LOOKED_AT]]
     bad = (bad_row for bad_row in survey.bad() if bad_row[1].is_missing_image)
     lost += [(f"{name}#{row.row}", row.fault) for name, row in islice(bad, LOOKED_AT)]
@@ -170,7 +170,7 @@ def _curves(survey: Survey) -> Iterator[tuple[int, float, float]]:
     """Number of points, days from first to last and longest gap of light curves, one for each picture."""
     for picture in _spread(len(survey.images)):
         sample = survey.sample_of_picture(picture)
-        with suppress(DataError, ConfigError):  # told by the check of unreadable rows
+        with suppress(DataError, ConfigError):  # reported by the check of unreadable rows
             time = open_series(sample.meta[SERIES], sample.group).time
             yield len(time), float(time[-1] - time[0]), float(np.diff(time).max())
 

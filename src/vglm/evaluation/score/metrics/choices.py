@@ -36,7 +36,7 @@ def own_choices(record: Prediction) -> tuple[str, ...]:
 
 
 def taken_choice(text: str, record: Prediction, choices: Sequence[str]) -> str | None:
-    """The choice that a text takes, by name, letter or what a letter stands for, see `parse_choice`.
+    """The choice that a text selects, by its name, its letter or the text of the letter, see `parse_choice`.
 
     Args:
         text: An answer, or the reference.

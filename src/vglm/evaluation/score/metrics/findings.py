@@ -62,7 +62,7 @@ def is_normal(report: str) -> bool:
 def count_labels(
     pairs: Sequence[tuple[Mapping[str, Certainty], Mapping[str, Certainty]]], uncertain: Certainty = "positive"
 ) -> Rows:
-    """The additive counts that every F1 of findings is made of.
+    """The additive counts from which every F1 of findings is computed.
 
     Args:
         pairs: (what the reference says, what the prediction says) of each study.
@@ -92,7 +92,7 @@ def finding_rows(records: Sequence[Prediction]) -> Rows:
 
 
 def _read_references(records: Sequence[Prediction]) -> list[dict[str, Certainty]]:
-    """What the references say; those that cannot be read, which say nothing, are not counted.
+    """The labels of the references; unreadable references have none and are not counted.
 
     Raises:
         DataError: None of them can be read.

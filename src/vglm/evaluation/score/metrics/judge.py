@@ -187,7 +187,7 @@ def _failures() -> tuple[type[Exception], ...]:
 
 
 def _read_verdicts(path: Path) -> dict[str, float | None]:
-    """Key -> score of what was replied before; a line that was cut off is taken out of the file."""
+    """Key -> score of what was replied before; an incomplete line is removed from the file."""
     if not path.exists():
         return {}
     if not path.is_file():
@@ -200,7 +200,7 @@ def _read_verdicts(path: Path) -> dict[str, float | None]:
 
 
 def _fill(prompt: str, record: Prediction) -> str:
-    """The prompt with its fields filled in at once, so that braces in an answer stay what they are."""
+    """The prompt with its fields filled in at once, so that braces in an answer are kept."""
     fields = {"{question}": record.question, "{reference}": record.reference, "{prediction}": record.prediction}
     return re.sub("|".join(map(re.escape, fields)), lambda match: fields[match[0]], prompt)
 

@@ -35,7 +35,7 @@ def _scored(records: Sequence[Prediction]) -> list[tuple[tuple[str, ...], NDArra
     """(choices, ln p of each, index of the right one) of each record; None where none were scored.
 
     Raises:
-        DataError: No record has likelihoods; or references are none of the choices, or likelihoods are no numbers.
+        DataError: No record has likelihoods; or references are not among the choices, or likelihoods are not numbers.
     """
     scored: list[tuple[tuple[str, ...], NDArray[np.float64], int] | None] = []
     problems = []
@@ -173,7 +173,7 @@ def calibration(records: Sequence[Prediction]) -> dict[str, Any]:
         have samples: `from`, `to`, `n`, `confidence`, `right` (the share) and its Wilson `interval`.
 
     Raises:
-        DataError: No record has likelihoods, or references are none of the choices.
+        DataError: No record has likelihoods, or references are not among the choices.
     """
     chance, right, is_scored = _confidences(records)
     chance, right = chance[is_scored], right[is_scored]

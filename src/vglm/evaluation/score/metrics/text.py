@@ -387,7 +387,7 @@ def _cider_rows(records: Sequence[Prediction]) -> Rows:
 
 
 class _NoSynonyms:
-    """Stands in for WordNet, which would have to be downloaded."""
+    """Replaces WordNet, which would have to be downloaded."""
 
     def synsets(self, word: str) -> list[Any]:
         return []

@@ -123,7 +123,7 @@ def compare_paired(
     of samples that were not drawn: of many small losses and a few large gains that make a mean of 0 they claim a loss
     in up to 54 % of the cases at n = 12. So the interval is no narrower, and the p-value no smaller, than Gaffke's
     one-sided bounds say, each at 5 %, which hold for every shape of the differences; see `bounded_interval`. A score
-    that is no mean, such as macro-F1, enters them by the jackknife's pseudo-values.
+    that is not a mean, such as macro-F1, enters them by the jackknife's pseudo-values.
 
     How often interval and test are right: `python benchmarks/statistical_tests.py`.
 
@@ -197,7 +197,7 @@ class _Arms:
 def _of_flips(flips: Flips, arms: _Arms, confidence: float) -> dict[str, Any]:
     """Interval, tests and power of right/wrong on independent samples."""
     gained, lost = len(flips.wrong_to_right), len(flips.right_to_wrong)
-    both_ways = (2 * min(gained, lost) + 2) / (arms.count + 2)  # flips that are no difference
+    both_ways = (2 * min(gained, lost) + 2) / (arms.count + 2)  # flips that cancel each other
     return {
         "interval": paired_proportion_interval(gained, lost, arms.count, confidence),
         "interval_method": Message("interval.tango"),
@@ -328,7 +328,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Correct the p-values of several metrics, so that the chance of any false finding stays below the level.
 
     Args:
-        p_values: Metric name -> p-value; NaN is no test and stays NaN.
+        p_values: Metric name -> p-value; NaN is not a test and stays NaN.
 
     Returns:
         Metric name -> adjusted p-value, to be held against the same level, in the order given.
