@@ -28,8 +28,9 @@ settings.load_profile("workbench")
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "tests" / "reference" / "visualglm-mini-a"
 LONGEST = (
-    *("evaluate", "shards", "batch_cutting", "recipes", "notebooks", "readme", "startup", "statistics"),
-    *("shared_training", "train", "tuning_trainer", "certificate", "sweep", "serving_parallel", "sat_fine_tunes"),
+    *("evaluate", "tuning_trainer", "notebooks", "planning", "shards", "contract", "train", "recipes", "startup"),
+    *("statistics", "method_matrix", "web", "certificate", "batch_cutting", "sweep", "forgetting", "seals"),
+    *("documents", "adapters", "sat_fine_tunes", "shared_training", "readme", "benchmark_full_size", "serving_load"),
 )
 NAMES, CHANGED, FILE = pytest.StashKey[set[str]](), pytest.StashKey[list[str]](), pytest.StashKey[Path]()
 

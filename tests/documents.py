@@ -157,6 +157,11 @@ def check_overrides(config_name: str, words: list[str]) -> None:
         for override in overrides
         if not (override.endswith("=somewhere") and override.partition("=")[0] in groups)
     ]
+    _check_config(config_name, tuple(overrides))
+
+
+@cache
+def _check_config(config_name: str, overrides: tuple[str, ...]) -> None:
     cfg = compose(config_name, overrides)
     if config_name == "evaluate":
         take_from_run(cfg, _trained() if cfg.run else {})

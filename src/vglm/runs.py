@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -627,6 +627,7 @@ def _finished(folder: Path, unverified: bool = False) -> Iterator[Run]:
                 yield run
 
 
+@cache
 def installed_version(package: str) -> str | None:
     """Version of a package for a record; None where it is not installed, as the workbench run from a checkout."""
     try:

@@ -261,11 +261,20 @@ def _value_problems(values: Mapping[str, Any], signature: Signature, path: str, 
             yield f"{path}{name}: expected {_describe(parameter.annotation)}, got {_show(_plain(value))}{close}"
 
 
+_constructed: set[str] = set()
+"""Components, as their values are written, that were constructed without a complaint."""
+
+
 def _construction_problems(component: DictConfig, path: str) -> Iterator[str]:
     """The problems that a dataclass component finds in its values; others, which may be slow, are not built."""
     try:
-        if read_signature(str(component["_target_"])).is_dataclass:
-            build(component, _convert_="all")
+        target = str(component["_target_"])
+        written = repr(OmegaConf.to_container(component, resolve=True))
+        if written in _constructed or not read_signature(target).is_dataclass:
+            return
+        build(component, _convert_="all")
+        if is_ours(target):
+            _constructed.add(written)
     except Exception as error:
         reason = error if isinstance(error, ConfigError) else error.__cause__ or error
         yield f"{path}: {str(reason).strip()}"

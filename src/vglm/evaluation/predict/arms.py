@@ -12,11 +12,10 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from importlib import metadata
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,7 +31,7 @@ from vglm.evaluation.predict.shared_answers import SharedAnswers
 from vglm.evaluation.predictions import LOSSES_FILE, Arm, Choices, Evaluation, Prediction, Stamp
 from vglm.evaluation.seals import digest_of
 from vglm.processes import Processes
-from vglm.runs import CONFIG_FILE, RECORD_FILE, SPLITS_FILE, Run
+from vglm.runs import CONFIG_FILE, RECORD_FILE, SPLITS_FILE, Run, installed_version
 
 if TYPE_CHECKING:
     from vglm.evaluation.predict.decoding import Decoding
@@ -510,11 +509,8 @@ def describe(
 
 def _versions() -> dict[str, str]:
     """Versions of what answers and scores depend on; a checkout that is not installed has none."""
-    versions = {}
-    for name in _PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return versions
+    versions = {name: installed_version(name) for name in _PACKAGES}
+    return {name: version for name, version in versions.items() if version is not None}
 
 
 def _resolved(argument: str, arms: Arms) -> str:
