@@ -215,7 +215,8 @@ def _least_share(shares: Scores, top_p: float) -> np.float32:
     """The smallest of the largest shares that together are that part of all; at least one."""
     ordered = np.sort(shares)[::-1]
     line = ordered.cumsum(dtype=np.float64)
-    return ordered[min(int(line.searchsorted(top_p * line[-1])), len(line) - 1)]
+    least: np.float32 = ordered[min(int(line.searchsorted(top_p * line[-1])), len(line) - 1)]
+    return least
 
 
 @lru_cache(maxsize=4)
