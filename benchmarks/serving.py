@@ -1,4 +1,4 @@
-"""What does answering many clients at once cost, against one at a time, and does a storm of them leave a mark?
+"""What does serving many clients cost, compared with one, and does a load peak have lasting effects?
 
     python benchmarks/serving.py
     python benchmarks/serving.py --one-picture
@@ -42,8 +42,8 @@ import psutil
 from PIL import Image
 
 CLIENTS = (1, 8, 32)
-ASKED = {"temperature": 5.0, "top_p": 1.0, "top_k": 1000, "max_tokens": 64, "stream": True}
-STORM_ASKED = {**ASKED, "max_tokens": 16}
+SETTINGS = {"temperature": 5.0, "top_p": 1.0, "top_k": 1000, "max_tokens": 64, "stream": True}
+STORM_SETTINGS = {**SETTINGS, "max_tokens": 16}
 _NEW_PICTURES = itertools.count(1)
 SOURCE = Path(__file__).parents[1] / "src"
 
@@ -92,8 +92,8 @@ def _free_port() -> int:
     return port
 
 
-def question(seed: int, asked: dict[str, Any], picture: int | None = None) -> dict[str, Any]:
-    """A request about a picture; about one that nobody has asked about yet, unless its number is given."""
+def question(seed: int, settings: dict[str, Any], picture: int | None = None) -> dict[str, Any]:
+    """A request about a picture; about a new one, unless its number is given."""
     number = next(_NEW_PICTURES) if picture is None else picture
     image, buffer = Image.linear_gradient("L").convert("RGB"), io.BytesIO()
     image.paste((number & 255, number >> 8 & 255, number >> 16 & 255), (0, 0, 128, 128))
@@ -101,7 +101,7 @@ def question(seed: int, asked: dict[str, Any], picture: int | None = None) -> di
     url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "图中有什么？"}]
     usage = {"stream_options": {"include_usage": True}}
-    return {"model": "base", "messages": [{"role": "user", "content": content}], "seed": seed, **asked, **usage}
+    return {"model": "base", "messages": [{"role": "user", "content": content}], "seed": seed, **settings, **usage}
 
 
 async def ask(client: httpx.AsyncClient, body: dict[str, Any], *, pieces: int | None = None) -> Reply:
@@ -139,7 +139,7 @@ async def play(
             return replies
 
         used, begin = server.cpu_times(), time.perf_counter()
-        replies = [reply for each in await asyncio.gather(*(work() for _ in range(clients))) for reply in each]
+        replies = [reply for batch in await asyncio.gather(*(work() for _ in range(clients))) for reply in batch]
         seconds, now = time.perf_counter() - begin, server.cpu_times()
     tokens = sum(reply.tokens for reply in replies)
     spent = now.user + now.system - used.user - used.system
@@ -154,12 +154,14 @@ async def wait_of_a_newcomer(url: str, others: int, picture: int | None, times: 
         async def keep_busy(delay: float) -> None:
             await asyncio.sleep(delay)
             while True:
-                await ask(client, question(next(seeds), ASKED, picture))
+                await ask(client, question(next(seeds), SETTINGS, picture))
 
         tasks = [asyncio.create_task(keep_busy(0.05 * number)) for number in range(others)]
         try:
             await asyncio.sleep(0.05 * others + 0.5 * bool(others))
-            replies = [await ask(client, question(seed, {**ASKED, "max_tokens": 2}, picture)) for seed in range(times)]
+            replies = [
+                await ask(client, question(seed, {**SETTINGS, "max_tokens": 2}, picture)) for seed in range(times)
+            ]
         finally:
             for task in tasks:
                 task.cancel()
@@ -171,22 +173,22 @@ def throughput(rounds: int, requests: int, picture: int | None) -> None:
     """Print the ratios."""
     measured: dict[int, list[Round]] = {clients: [] for clients in CLIENTS}
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as (url, server):
-        asyncio.run(play(url, server, 8, [question(seed, ASKED, picture) for seed in range(16)], picture))
+        asyncio.run(play(url, server, 8, [question(seed, SETTINGS, picture) for seed in range(16)], picture))
         for number in range(rounds):
             for clients in CLIENTS:
                 seeds = range(1000 * number, 1000 * number + max(16, requests * clients))
-                questions = [question(seed, ASKED, picture) for seed in seeds]
+                questions = [question(seed, SETTINGS, picture) for seed in seeds]
                 measured[clients].append(asyncio.run(play(url, server, clients, questions, picture)))
     alone = measured[1]
     print("clients  tokens/s  x one, by the clock  x one, by processor time  first piece, ms  x one")
-    for clients, found in measured.items():
-        pairs = list(zip(found, alone, strict=True))
+    for clients, series in measured.items():
+        pairs = list(zip(series, alone, strict=True))
         print(
-            f"{clients:7}  {median(each.by_clock for each in found):8.0f}"
-            f"  {median(each.by_clock / one.by_clock for each, one in pairs):19.2f}"
-            f"  {median(each.by_processor / one.by_processor for each, one in pairs):24.2f}"
-            f"  {1000 * median(each.first for each in found):15.0f}"
-            f"  {median(each.first / one.first for each, one in pairs):5.2f}"
+            f"{clients:7}  {median(many.by_clock for many in series):8.0f}"
+            f"  {median(many.by_clock / one.by_clock for many, one in pairs):19.2f}"
+            f"  {median(many.by_processor / one.by_processor for many, one in pairs):24.2f}"
+            f"  {1000 * median(many.first for many in series):15.0f}"
+            f"  {median(many.first / one.first for many, one in pairs):5.2f}"
         )
 
 
@@ -194,7 +196,7 @@ async def _storm(url: str, clients: int, expected: Sequence[str]) -> int:
     """How many of the clients that stayed got another answer than expected."""
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
-        bodies = [question(number % len(expected), STORM_ASKED, 0) for number in range(clients)]
+        bodies = [question(number % len(expected), STORM_SETTINGS, 0) for number in range(clients)]
         replies = await asyncio.gather(
             *(ask(client, body, pieces=2 if number % 2 else None) for number, body in enumerate(bodies))
         )
@@ -206,7 +208,7 @@ def storm(clients: int) -> int:
 
     async def alone(url: str) -> list[str]:
         async with httpx.AsyncClient(base_url=url, timeout=600) as client:
-            return [(await ask(client, question(seed, STORM_ASKED, 0))).text for seed in range(20)]
+            return [(await ask(client, question(seed, STORM_SETTINGS, 0))).text for seed in range(20)]
 
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder), "--max-waiting", str(clients)) as (url, server):
         expected = asyncio.run(alone(url))
@@ -217,7 +219,7 @@ def storm(clients: int) -> int:
         metrics = httpx.get(f"{url}/metrics").text
         ready = httpx.get(f"{url}/readyz").json()["status"]
         left = _values(metrics, "vglm_running", "vglm_waiting")
-    megabytes = [f"{each / 1e6:.0f}" for each in memory]
+    megabytes = [f"{size / 1e6:.0f}" for size in memory]
     print(f"{clients} clients, half of them dropped in mid-stream, twice; other answers: {sum(wrong)} differ from solo")
     print(f"memory before, after the first, after the second storm: {', '.join(megabytes)} MB")
     print(f"running and waiting afterwards: {left}; the server is {ready}")
@@ -233,7 +235,9 @@ def kills(times: int) -> int:
 
     async def load(url: str) -> None:
         async with httpx.AsyncClient(base_url=url, timeout=600) as client:
-            await asyncio.gather(*(ask(client, question(seed, ASKED, 0)) for seed in range(16)), return_exceptions=True)
+            await asyncio.gather(
+                *(ask(client, question(seed, SETTINGS, 0)) for seed in range(16)), return_exceptions=True
+            )
 
     async def load_and_kill(url: str, server: psutil.Process) -> None:
         running = asyncio.create_task(load(url))
@@ -244,7 +248,7 @@ def kills(times: int) -> int:
 
     async def one(url: str) -> str:
         async with httpx.AsyncClient(base_url=url, timeout=600) as client:
-            return (await ask(client, question(1, ASKED, 0))).text
+            return (await ask(client, question(1, SETTINGS, 0))).text
 
     port, answers, left = _free_port(), [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -252,25 +256,25 @@ def kills(times: int) -> int:
             with serving(Path(folder), port=port) as (url, server):
                 answers.append(asyncio.run(one(url)))
                 asyncio.run(load_and_kill(url, server))
-            left += [str(each) for each in Path(folder).rglob("*") if each.is_file()]
+            left += [str(path) for path in Path(folder).rglob("*") if path.is_file()]
     print(f"killed under load {times} times; left on disk: {left or 'nothing'}; distinct answers: {len(set(answers))}")
     return int(bool(left) or len(set(answers)) > 1)
 
 
 def main() -> int:
-    """Do what was asked."""
+    """Do what was parsed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=8, help="of each client in a round, at least 16 in all")
     parser.add_argument("--one-picture", action="store_true", help="ask about the same picture each time")
     parser.add_argument("--storm", type=int, metavar="N")
     parser.add_argument("--kills", type=int, metavar="N")
-    asked = parser.parse_args()
-    if asked.storm:
-        return storm(asked.storm)
-    if asked.kills:
-        return kills(asked.kills)
-    throughput(asked.rounds, asked.requests, 0 if asked.one_picture else None)
+    parsed = parser.parse_args()
+    if parsed.storm:
+        return storm(parsed.storm)
+    if parsed.kills:
+        return kills(parsed.kills)
+    throughput(parsed.rounds, parsed.requests, 0 if parsed.one_picture else None)
     return 0
 
 

@@ -15,7 +15,7 @@ from vglm.data.ids import Id, ids_in
 from vglm.data.sample import Sample
 from vglm.data.table import columns_of
 
-_TEXTS_HELD = 1 << 16
+_MAX_TEXTS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -98,13 +98,13 @@ class Outline:
 
 
 class _Once:
-    """Texts that come again and again, each held in memory once as long as they are not too many."""
+    """Interns repeated texts, up to a limit."""
 
     def __init__(self) -> None:
         self._texts: dict[Any, Any] = {}
 
     def get(self, text: Any) -> Any:
-        if len(self._texts) >= _TEXTS_HELD:
+        if len(self._texts) >= _MAX_TEXTS:
             self._texts.clear()
         return self._texts.setdefault(text, text)
 
@@ -114,7 +114,7 @@ def _short_hash(text: str) -> str:
 
 
 def picture_name(sample: Sample) -> str:
-    """Where a sample's picture lies; for one made in memory, the sample's id."""
+    """The path of a sample's picture; for one made in memory, the sample's id."""
     return f"memory:{sample.id}" if hasattr(sample.image, "tobytes") else str(sample.image)
 
 

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Leakage:
-    """What two splits have in common that they must not.
+    """What two splits must not have in common, but have.
 
     Attributes:
         of: The split that is to be held out.
@@ -245,15 +245,15 @@ class Splits:
             )
 
     def refuse_leakage(self, *, allow: bool = False) -> None:
-        """Stop a training run that has nothing to learn from, or whose test would measure memory.
+        """Refuse to train without training samples, or where the test would measure memorisation.
 
-        Test pictures that only look like training pictures do not stop it: they are warned of.
+        Test pictures that only look like training pictures give a warning.
 
         Args:
-            allow: Go on nevertheless, with a warning; so does `allow_leakage`.
+            allow: Continue with a warning; so does `allow_leakage`.
 
         Raises:
-            DataError: There are no training samples; or there is `leakage`, and nobody allows it.
+            DataError: There are no training samples; or there is `leakage`, and it is not allowed.
         """
         if not len(self.train):
             others = ", ".join(f"{len(rows):,} in {name}" for name in SPLITS if len(rows := getattr(self, name)))
@@ -306,7 +306,7 @@ class Splits:
         groups = merge_groups(outline.groups, [name and contents.get(name, name) for name in outline.pictures])
         shares = {"train": 1 - share, "validation": share}
         rows = split_by_group(groups, shares, strata=find_strata(outline)[0], seed=seed)
-        held_out = f"{len(rows['validation'])} of {len(self.train)} training samples, by group, seed {seed}"
+        held_out = {"samples": len(rows["validation"]), "of": len(self.train), "seed": seed}
         train, validation = (_at(self.train, rows[name]) for name in shares)
         return replace(self, train=train, validation=validation, plan={**self.plan, "validation": held_out})
 
@@ -329,7 +329,7 @@ class Splits:
         }
 
     def hash_images(self, samples: Iterable[Sample]) -> list[str | None]:
-        """Tell pictures apart by content.
+        """Hash pictures by content.
 
         Args:
             samples: Samples of any split.
@@ -359,7 +359,7 @@ class Splits:
         return self.image_hashes.get(sample.image) if isinstance(sample.image, Path | ImageSlice) else None
 
     def _contents(self, samples: Sequence[Sample]) -> list[object]:
-        """What stands for each sample's input: its picture, or without one its words."""
+        """The key of each sample's input: its picture, or without one its text."""
         hashes = self.hash_images(samples)
         return [digest or (*sample.history, sample.question) for sample, digest in zip(samples, hashes, strict=True)]
 
@@ -377,8 +377,8 @@ def _at(samples: Sequence[Sample], rows: Sequence[int]) -> Sequence[Sample]:
 def pick(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
     """At most `limit` samples, in order, the same ones every time; None: all.
 
-    Of the kinds of question, or where there is one kind alone of the answers, each has its turn. The draw is seeded:
-    data that is sorted, or goes through its classes in turn, is not met at the distance of one class.
+    Of the kinds of question, or where there is one kind alone of the answers, each is represented. The draw is seeded,
+    so that sorted or periodic data is not sampled at the period of its classes.
 
     Args:
         samples: Of a split. From samples that are made or mixed on demand some are drawn whatever their kind.
@@ -416,7 +416,7 @@ def _outline(samples: Sequence[Sample]) -> Outline:
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:
-    """One hash of all questions and answers of a split, in order.
+    """A hash of all questions and answers of a split, in order.
 
     Args:
         samples: The split. Of a picture only the file's name counts; its content has a hash of its own.

@@ -1,4 +1,4 @@
-"""Samples in a memory-mapped Arrow file: any number of them takes next to no memory and opens at once.
+"""Samples in a memory-mapped Arrow file: any number of them takes almost no memory and opens at once.
 
     table = write_table(path, samples)      # streams; the file appears under its name when it is whole
     table[70_000]                           # Sample(id="openi-zh.json#70001", group="2882", image=Path("..."), ...)
@@ -8,7 +8,7 @@ One row of the file:
     id "openi-zh.json#1", group "2882", image "/data/openi/images/2882_1.png", offset null, size null, base64 null,
     questions ["描述这张X光片。"], answers ["心脏大小轻度增大。"], language "zh", meta '{"split": "train"}', window null
 
-Pictures stay where they are and are opened when needed. A table pickles as its path, so that the workers of a
+Pictures stay in their files and are opened when needed. A table pickles as its path, so that the workers of a
 DataLoader map the same file instead of copying it.
 """
 
@@ -163,8 +163,8 @@ class Selection(Sequence[Sample]):
         for values in self.samples.columns(names, self.indices):
             count = len(values[0])
             if self._groups is not None and "group" in names:
-                place = names.index("group")
-                values = (*values[:place], self._groups[done : done + count].to_pylist(), *values[place + 1 :])
+                index = names.index("group")
+                values = (*values[:index], self._groups[done : done + count].to_pylist(), *values[index + 1 :])
             done += count
             yield values
 
@@ -246,8 +246,8 @@ def _picture_names(rows: pa.RecordBatch) -> list[str | None]:
     offsets = rows.column("offset")
     if offsets.null_count == len(offsets):
         return list(images)
-    places = zip(images, offsets.to_pylist(), rows.column("size").to_pylist(), strict=True)
-    return [image if offset is None else str(ImageSlice(Path(image), offset, size)) for image, offset, size in places]
+    pieces = zip(images, offsets.to_pylist(), rows.column("size").to_pylist(), strict=True)
+    return [image if offset is None else str(ImageSlice(Path(image), offset, size)) for image, offset, size in pieces]
 
 
 def write_table(path: Path, samples: Iterable[Sample]) -> SampleTable:
@@ -289,12 +289,12 @@ def _row(sample: Sample, working_directory: str) -> tuple[Any, ...]:
         meta = json.dumps(dict(sample.meta), ensure_ascii=False) if sample.meta else "{}"
     except (TypeError, ValueError) as error:
         raise DataError(f"{sample.id}: its metadata cannot be written as JSON: {error}. Take it out.") from error
-    place = (None, None, None) if piece is None else (piece.offset, piece.size, piece.is_base64)
+    location = (None, None, None) if piece is None else (piece.offset, piece.size, piece.is_base64)
     return (
         sample.id,
         sample.group,
         None if file is None else _absolute(str(file), working_directory),
-        *place,
+        *location,
         [turn.question for turn in sample.turns],
         [turn.answer for turn in sample.turns],
         sample.language,

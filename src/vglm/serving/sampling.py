@@ -5,10 +5,10 @@
 
 The defaults are those of the original's demos, the order is transformers' own: repetition penalty, barred tokens, top
 k, temperature, top p. Rows are drawn one by one, with NumPy: of a row only `top_k` numbers are left after its first
-step, and PyTorch's way from call to kernel takes longer than to work on them. Every row has a random generator of its
-own, and tokens share the line from 0 to 1 in the order of their ids. In company the last bits of logits differ; where
-tokens are ordered by logits, two that are nearly equal then change places, and with them the answer. In the order of
-ids such a difference moves the borders by as little as itself.
+step, and a call of PyTorch takes longer than the work on them. Every row has its own random generator, and the
+cumulative probabilities are in the order of the token ids. In a batch the last bits of logits differ. If tokens were
+ordered by logits, two that are nearly equal could then swap, which changes the answer. In the order of ids such a
+difference moves the cumulative probabilities by no more than itself.
 
 Source: defaults and order of THUDM/VisualGLM-6B:cli_demo.py, model/chat.py and
 THUDM/SwissArmyTransformer:sat/generation/sampling_strategies/base_strategy.py. There the penalty divides negative
