@@ -1,14 +1,16 @@
 """What does serving many clients cost, compared with one, and does a load peak have lasting effects?
 
     python benchmarks/serving.py
+    python benchmarks/serving.py --one-picture
     python benchmarks/serving.py --storm 1000
     python benchmarks/serving.py --kills 5
 
-Starts `vglm api` with the tiny model on a free port and asks about a picture, with streaming; nearly all answers are
-cut at 64 tokens, drawn by seed. The first form prints for 1, 8 and 32 clients at once the throughput in tokens a second
-as a ratio to one client's, by the clock and by the server's processor time, which other work on the machine disturbs
-less. Beside it, how long a client waits for the first piece of its answer while all others are being answered, as a
-ratio to the time when there are no others. Rounds of all three take turns.
+Starts `vglm api` with the tiny model on a free port and asks with streaming, each time about another picture; nearly
+all answers are cut at 64 tokens, drawn by seed. With `--one-picture` all ask about the same one, as people do who go on
+with a dialogue: the server looks at it once. The first two forms print for 1, 8 and 32 clients at once the throughput
+in tokens a second as a ratio to one client's, by the clock and by the server's processor time, which other work on the
+machine disturbs less. Beside it, how long a client waits for the first piece of its answer while all others are being
+answered, as a ratio to the time when there are no others. Rounds of all three take turns.
 
 `--storm N` sends N clients at once, every other one of which hangs up in the middle of its answer, twice. The answers
 of the others must be those that they get alone, and the server's memory the same after the second storm as after the
@@ -42,6 +44,7 @@ from PIL import Image
 CLIENTS = (1, 8, 32)
 SETTINGS = {"temperature": 5.0, "top_p": 1.0, "top_k": 1000, "max_tokens": 64, "stream": True}
 STORM_SETTINGS = {**SETTINGS, "max_tokens": 16}
+_NEW_PICTURES = itertools.count(1)
 SOURCE = Path(__file__).parents[1] / "src"
 
 
@@ -89,10 +92,12 @@ def _free_port() -> int:
     return port
 
 
-def question(seed: int, settings: dict[str, Any]) -> dict[str, Any]:
-    """A request about a picture."""
-    buffer = io.BytesIO()
-    Image.linear_gradient("L").convert("RGB").save(buffer, "PNG")
+def question(seed: int, settings: dict[str, Any], picture: int | None = None) -> dict[str, Any]:
+    """A request about a picture; about a new one, unless its number is given."""
+    number = next(_NEW_PICTURES) if picture is None else picture
+    image, buffer = Image.linear_gradient("L").convert("RGB"), io.BytesIO()
+    image.paste((number & 255, number >> 8 & 255, number >> 16 & 255), (0, 0, 128, 128))
+    image.save(buffer, "PNG")
     url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "图中有什么？"}]
     usage = {"stream_options": {"include_usage": True}}
@@ -120,7 +125,9 @@ async def ask(client: httpx.AsyncClient, body: dict[str, Any], *, pieces: int | 
     return Reply("".join(texts), tokens, first)
 
 
-async def play(url: str, server: psutil.Process, clients: int, questions: Sequence[dict[str, Any]]) -> Round:
+async def play(
+    url: str, server: psutil.Process, clients: int, questions: Sequence[dict[str, Any]], picture: int | None
+) -> Round:
     """Let clients share the questions, each asking its next one when the last is answered."""
     queue = list(questions)
     async with httpx.AsyncClient(base_url=url, timeout=600, limits=httpx.Limits(max_connections=None)) as client:
@@ -136,10 +143,10 @@ async def play(url: str, server: psutil.Process, clients: int, questions: Sequen
         seconds, now = time.perf_counter() - begin, server.cpu_times()
     tokens = sum(reply.tokens for reply in replies)
     spent = now.user + now.system - used.user - used.system
-    return Round(tokens / seconds, tokens / spent, await wait_of_a_newcomer(url, clients - 1))
+    return Round(tokens / seconds, tokens / spent, await wait_of_a_newcomer(url, clients - 1, picture))
 
 
-async def wait_of_a_newcomer(url: str, others: int, times: int = 12) -> float:
+async def wait_of_a_newcomer(url: str, others: int, picture: int | None, times: int = 12) -> float:
     """Median seconds to the first piece of an answer, while so many other clients get theirs."""
     seeds = itertools.count(10_000)
     async with httpx.AsyncClient(base_url=url, timeout=600, limits=httpx.Limits(max_connections=None)) as client:
@@ -147,12 +154,14 @@ async def wait_of_a_newcomer(url: str, others: int, times: int = 12) -> float:
         async def keep_busy(delay: float) -> None:
             await asyncio.sleep(delay)
             while True:
-                await ask(client, question(next(seeds), SETTINGS))
+                await ask(client, question(next(seeds), SETTINGS, picture))
 
         tasks = [asyncio.create_task(keep_busy(0.05 * number)) for number in range(others)]
         try:
             await asyncio.sleep(0.05 * others + 0.5 * bool(others))
-            replies = [await ask(client, question(seed, {**SETTINGS, "max_tokens": 2})) for seed in range(times)]
+            replies = [
+                await ask(client, question(seed, {**SETTINGS, "max_tokens": 2}, picture)) for seed in range(times)
+            ]
         finally:
             for task in tasks:
                 task.cancel()
@@ -160,16 +169,16 @@ async def wait_of_a_newcomer(url: str, others: int, times: int = 12) -> float:
     return median(reply.first for reply in replies if reply.first is not None)
 
 
-def throughput(rounds: int, requests: int) -> None:
+def throughput(rounds: int, requests: int, picture: int | None) -> None:
     """Print the ratios."""
     measured: dict[int, list[Round]] = {clients: [] for clients in CLIENTS}
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as (url, server):
-        asyncio.run(play(url, server, 8, [question(seed, SETTINGS) for seed in range(16)]))
+        asyncio.run(play(url, server, 8, [question(seed, SETTINGS, picture) for seed in range(16)], picture))
         for number in range(rounds):
             for clients in CLIENTS:
                 seeds = range(1000 * number, 1000 * number + max(16, requests * clients))
-                questions = [question(seed, SETTINGS) for seed in seeds]
-                measured[clients].append(asyncio.run(play(url, server, clients, questions)))
+                questions = [question(seed, SETTINGS, picture) for seed in seeds]
+                measured[clients].append(asyncio.run(play(url, server, clients, questions, picture)))
     alone = measured[1]
     print("clients  tokens/s  x one, by the clock  x one, by processor time  first piece, ms  x one")
     for clients, series in measured.items():
@@ -187,7 +196,7 @@ async def _storm(url: str, clients: int, expected: Sequence[str]) -> int:
     """How many of the clients that stayed got another answer than expected."""
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
-        bodies = [question(number % len(expected), STORM_SETTINGS) for number in range(clients)]
+        bodies = [question(number % len(expected), STORM_SETTINGS, 0) for number in range(clients)]
         replies = await asyncio.gather(
             *(ask(client, body, pieces=2 if number % 2 else None) for number, body in enumerate(bodies))
         )
@@ -199,7 +208,7 @@ def storm(clients: int) -> int:
 
     async def alone(url: str) -> list[str]:
         async with httpx.AsyncClient(base_url=url, timeout=600) as client:
-            return [(await ask(client, question(seed, STORM_SETTINGS))).text for seed in range(20)]
+            return [(await ask(client, question(seed, STORM_SETTINGS, 0))).text for seed in range(20)]
 
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder), "--max-waiting", str(clients)) as (url, server):
         expected = asyncio.run(alone(url))
@@ -226,7 +235,9 @@ def kills(times: int) -> int:
 
     async def load(url: str) -> None:
         async with httpx.AsyncClient(base_url=url, timeout=600) as client:
-            await asyncio.gather(*(ask(client, question(seed, SETTINGS)) for seed in range(16)), return_exceptions=True)
+            await asyncio.gather(
+                *(ask(client, question(seed, SETTINGS, 0)) for seed in range(16)), return_exceptions=True
+            )
 
     async def load_and_kill(url: str, server: psutil.Process) -> None:
         running = asyncio.create_task(load(url))
@@ -237,7 +248,7 @@ def kills(times: int) -> int:
 
     async def one(url: str) -> str:
         async with httpx.AsyncClient(base_url=url, timeout=600) as client:
-            return (await ask(client, question(1, SETTINGS))).text
+            return (await ask(client, question(1, SETTINGS, 0))).text
 
     port, answers, left = _free_port(), [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -251,10 +262,11 @@ def kills(times: int) -> int:
 
 
 def main() -> int:
-    """Do what was asked."""
+    """Do what was parsed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=8, help="of each client in a round, at least 16 in all")
+    parser.add_argument("--one-picture", action="store_true", help="ask about the same picture each time")
     parser.add_argument("--storm", type=int, metavar="N")
     parser.add_argument("--kills", type=int, metavar="N")
     parsed = parser.parse_args()
@@ -262,7 +274,7 @@ def main() -> int:
         return storm(parsed.storm)
     if parsed.kills:
         return kills(parsed.kills)
-    throughput(parsed.rounds, parsed.requests)
+    throughput(parsed.rounds, parsed.requests, 0 if parsed.one_picture else None)
     return 0
 
 

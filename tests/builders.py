@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from torch.nn.modules import module as registration
 
 from vglm.data.sample import Sample, Turn
 from vglm.data.slices import ImageSlice
@@ -16,6 +17,40 @@ from vglm.evaluation.score.metrics import Score, adjust, compare_arms, measure, 
 from vglm.evaluation.score.metrics.parsing import Labels
 from vglm.evaluation.score.statistics import PairedComparison
 from vglm.text.prompt import Language
+
+MOST_MODULES, MOST_NUMBERS = 10_000, 10_000_000
+
+
+class TooLargeError(BaseException):
+    """Passes by what handles errors."""
+
+
+@contextmanager
+def little_is_built() -> Iterator[None]:
+    """Fail as soon as more modules or parameters are made than a test can mean."""
+    modules = numbers = 0
+
+    def add_module(*_: Any) -> None:
+        nonlocal modules
+        modules += 1
+        if modules > MOST_MODULES:
+            raise TooLargeError(f"{modules} modules were made")
+
+    def add_parameter(_: Any, name: str, parameter: Any) -> None:
+        nonlocal numbers
+        numbers += 0 if parameter is None or parameter.is_meta else parameter.numel()
+        if numbers > MOST_NUMBERS:
+            raise TooLargeError(f"{numbers} numbers of parameters were made, the last ones for {name}")
+
+    handles = [
+        registration.register_module_module_registration_hook(add_module),
+        registration.register_module_parameter_registration_hook(add_parameter),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def sample(

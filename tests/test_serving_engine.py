@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -22,6 +23,7 @@ from vglm.serving.adapters import BASE, AdapterShelf
 from vglm.serving.decoding import Decoder
 from vglm.serving.engine import Engine, Question
 from vglm.serving.sampling import Sampling, chinese_tokens, is_chinese
+from vglm.tuning.methods import attach, save
 
 PICTURE = Image.linear_gradient("L").convert("RGB")
 METHODS = ["lora", "dora", "ia3", "components", "p_tuning_v2", "p_tuning", "prompt_tuning"]
@@ -126,6 +128,108 @@ def test_an_answer_with_a_seed_is_the_same_alone_and_in_company(engine: Engine) 
     together = [engine.ask(question, adapter=name, sampling=how) for question, name, how in requests]
     assert [answer.wait().token_ids for answer in together] == [answer.token_ids for answer in alone]
     assert len({tuple(answer.token_ids) for answer in alone}) > 20  # so the seeds matter
+
+
+class Watched(Decoder):
+    """Counts the prompts that it reads and keeps the base's logits."""
+
+    def __init__(self, shelf: AdapterShelf) -> None:
+        super().__init__(shelf)
+        self.prompts: list[int] = []
+        self.base_logits: list[torch.Tensor] = []
+        self.turns: list[str] = []
+
+    def begin(self, name: str, inputs: Any, rows: Any) -> None:
+        self.prompts.append(len(inputs["input_ids"]))
+        super().begin(name, inputs, rows)
+
+    def logits(self, name: str) -> torch.Tensor:
+        logits = super().logits(name)
+        self.turns.append(name)
+        if name == BASE:
+            self.base_logits.append(logits.clone())
+        return logits
+
+
+def _decoder(engine: Engine) -> Any:
+    return engine._decoder
+
+
+def test_the_prompt_of_several_answers_is_read_once(random_model_folder: Path) -> None:
+    engine = Engine(*load_pretrained(random_model_folder), decoder=Watched)
+    how = [Sampling(seed=seed, temperature=1.5, top_p=1.0, top_k=0, max_new_tokens=9) for seed in range(3)]
+    together = [each.wait().token_ids for each in engine.ask_all(QUESTIONS[0], samplings=how)]
+    assert _decoder(engine).prompts == [1]
+    assert together == [engine.ask(QUESTIONS[0], sampling=each).wait().token_ids for each in how]
+    assert len(set(map(tuple, together))) == 3
+    engine.close()
+
+
+def test_a_picture_is_looked_at_once_and_again_by_adapters_that_see_it_otherwise(
+    random_model_folder: Path, adapters: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model, processor = load_pretrained(random_model_folder)
+    tuned = attach(model, LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["qkv"], init_lora_weights=False))
+    sees = save(tuned, processor, tmp_path / "sees")
+    engine = Engine(*load_pretrained(random_model_folder), adapters={"lora": adapters["lora"], "sees": sees})
+    assert [engine.shelf.changes_vision(name) for name in engine.names] == [False, False, True]
+    looks: list[int] = []
+    look = engine.base.model.get_image_features
+    monkeypatch.setattr(
+        engine.base.model, "get_image_features", lambda pixels: (looks.append(len(pixels)), look(pixels))[1]
+    )
+    for name in (BASE, "lora", BASE):
+        engine.ask(QUESTIONS[0], adapter=name, sampling=GREEDY).wait()
+    assert looks == [1]
+    answer = engine.ask(QUESTIONS[0], adapter="sees", sampling=GREEDY).wait()
+    assert looks == [1, 1]
+    alone = Engine(*load_pretrained(random_model_folder), adapters={"sees": sees})
+    assert answer.token_ids == alone.ask(QUESTIONS[0], adapter="sees", sampling=GREEDY).wait().token_ids
+    monkeypatch.setattr("vglm.serving.decoding.PICTURE_BYTES", 1)
+    engine.ask(QUESTIONS[2], sampling=GREEDY).wait()
+    assert not _decoder(engine)._pictures
+    for each in (engine, alone):
+        each.close()
+
+
+@pytest.mark.parametrize("order", [(BASE, "lora"), ("lora", BASE)])
+def test_a_base_in_4_bits_is_the_base_while_an_adapter_answers_beside_it(
+    random_model_folder: Path, adapters: dict[str, Path], order: tuple[str, str]
+) -> None:
+    long = Sampling(temperature=0.0, min_new_tokens=24, max_new_tokens=24)
+    fresh = Engine(*load_pretrained(random_model_folder, quantization="nf4"), decoder=Watched)
+    fresh.ask(QUESTIONS[0], sampling=long).wait()
+    fresh.close()
+    both = Engine(
+        *load_pretrained(random_model_folder, quantization="nf4"), adapters={"lora": adapters["lora"]}, decoder=Watched
+    )
+    first, second = (both.ask(QUESTIONS[0], adapter=name, sampling=long) for name in order)
+    assert first.wait().token_ids != second.wait().token_ids
+    both.close()
+    assert {tuple(_decoder(both).turns[place : place + 2]) for place in (10, 20, 30)} <= {order, order[::-1]}
+    assert len(_decoder(fresh).base_logits) == len(_decoder(both).base_logits) == 24
+    assert all(map(torch.equal, _decoder(fresh).base_logits, _decoder(both).base_logits))
+
+
+def test_a_loop_is_woken_once_a_step_for_all_that_listen(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    how = Sampling(temperature=0.0, min_new_tokens=20, max_new_tokens=20)
+
+    async def listen() -> int:
+        loop, calls = asyncio.get_running_loop(), []
+        call = loop.call_soon_threadsafe
+        monkeypatch.setattr(
+            loop, "call_soon_threadsafe", lambda *rest, **more: (calls.append(1), call(*rest, **more))[1]
+        )
+        answers = engine.ask_all(QUESTIONS[1], samplings=[how] * 8)
+        texts = await asyncio.gather(*(_whole(answer) for answer in answers))
+        assert texts == [answer.text for answer in answers]
+        return len(calls)
+
+    async def _whole(answer: Any) -> str:
+        return "".join([piece async for piece in answer])
+
+    assert asyncio.run(listen()) <= 20
 
 
 def test_pieces_are_the_answer_in_a_thread_and_in_a_coroutine(engine: Engine) -> None:

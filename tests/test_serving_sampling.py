@@ -3,12 +3,19 @@
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from transformers import (
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from vglm.model.processing import VisualGlmProcessor
 from vglm.model.tokenization import VisualGlmTokenizer
-from vglm.serving.sampling import Sampler, Sampling, draw
+from vglm.serving.sampling import Sampler, Sampling, chinese_tokens, draw, highest
 
 SEEDS = range(2000)
 
@@ -54,3 +61,77 @@ def test_differences_in_the_last_bits_change_no_answer(tokenizer: VisualGlmToken
     noise = 1e-6 * torch.rand(100, generator=torch.Generator().manual_seed(0))
     settings = {"top_k": top_k, "top_p": 1.0}
     assert drawn(tokenizer, logits + noise, **settings) == drawn(tokenizer, logits, **settings)
+
+
+SEEN = [5, 17, 5, 300, 42]
+SETTINGS = [
+    {},
+    {"top_k": 20, "top_p": 1.0, "temperature": 5.0},
+    {"top_k": 0, "top_p": 0.9, "repetition_penalty": 1.0},
+    {"top_k": 0, "top_p": 1.0, "temperature": 2.0, "repetition_penalty": 0.8},
+    {"temperature": 0.0},
+    {"top_k": 1},
+    {"top_k": 50, "top_p": 0.99, "bars_chinese": True},
+    {"temperature": 0.0, "min_new_tokens": 9},
+]
+
+
+def samplers_of(tokenizer: VisualGlmTokenizer, seed: int) -> list[Sampler]:
+    """One for each of the settings, all behind the same tokens."""
+    rows = [Sampler(Sampling(seed=seed, **settings), tokenizer) for settings in SETTINGS]  # type: ignore[arg-type]
+    for row in rows:
+        for token in SEEN:
+            row.take(token)
+    return rows
+
+
+def transformers_probabilities(sampler: Sampler, logits: torch.Tensor) -> torch.Tensor:
+    """By transformers' own processors, one after the other."""
+    how, scores, ids = sampler.settings, logits[None].clone(), torch.tensor([SEEN])
+    scores = RepetitionPenaltyLogitsProcessor(float(how.repetition_penalty))(ids, scores)
+    if how.bars_chinese:
+        scores[:, chinese_tokens(sampler.tokenizer)] = -torch.inf
+    if how.min_new_tokens > len(SEEN):
+        scores[:, sampler.tokenizer.eos_token_id] = -torch.inf
+    if sampler.is_greedy:
+        return torch.nn.functional.one_hot(scores[0].argmax(), len(logits)).double()
+    if how.top_k:
+        scores = TopKLogitsWarper(how.top_k)(ids, scores)
+    scores = TemperatureLogitsWarper(float(how.temperature))(ids, scores)
+    if how.top_p < 1:
+        scores = TopPLogitsWarper(how.top_p)(ids, scores)
+    return scores[0].double().softmax(-1)
+
+
+def test_rows_of_all_settings_are_drawn_together_as_transformers_would_draw_each(tokenizer: VisualGlmTokenizer) -> None:
+    size, compared = len(tokenizer), 0
+    for seed in range(40):
+        logits = 3 * torch.randn(len(SETTINGS), size, generator=torch.Generator().manual_seed(seed))
+        logits[:, tokenizer.eos_token_id] = 30.0 if seed % 2 else 0.0
+        untouched = logits.clone()
+        tokens = draw(samplers_of(tokenizer, seed), logits)
+        assert torch.equal(logits, untouched)
+        number = np.random.Generator(np.random.PCG64(seed)).random()
+        for row, sampler in enumerate(samplers_of(tokenizer, seed)):
+            assert draw([sampler], logits[row : row + 1]) == tokens[row : row + 1]
+            line = transformers_probabilities(sampler, logits[row]).cumsum(0)
+            if (line - number).abs().min() > 1e-5:  # else rounding may decide
+                assert tokens[row] == int((line <= number).sum())
+                compared += 1
+    assert compared > 30 * len(SETTINGS)
+
+
+def test_the_highest_scores_are_enough_to_draw_by(tokenizer: VisualGlmTokenizer) -> None:
+    """Only they come from a GPU."""
+    logits = torch.randn(1, len(tokenizer), generator=torch.Generator().manual_seed(0))
+    for settings in SETTINGS[:3]:
+        for seed in range(20):
+            alone, few = (Sampler(Sampling(seed=seed, **settings), tokenizer) for _ in range(2))  # type: ignore[arg-type]
+            scores, ids = highest(logits, 100 if few.reach else 0)
+            assert ids[0, few.draw(scores[0].numpy())] == draw([alone], logits)[0]
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-7, 1e-5])
+def test_next_to_no_temperature_takes_the_likeliest(tokenizer: VisualGlmTokenizer, temperature: float) -> None:
+    logits = torch.randn(100, generator=torch.Generator().manual_seed(0))
+    assert set(drawn(tokenizer, logits, temperature=temperature)) == {int(logits.argmax())}

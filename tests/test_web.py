@@ -64,9 +64,10 @@ class Recorder(Engine):
         else:
             super()._advance(name)
 
-    def ask(self, *arguments: Any, **options: Any) -> Answer:
-        self.answers.append(super().ask(*arguments, **options))
-        return self.answers[-1]
+    def ask_all(self, *arguments: Any, **options: Any) -> list[Answer]:
+        answers = super().ask_all(*arguments, **options)
+        self.answers += answers
+        return answers
 
 
 @pytest.fixture(scope="module")

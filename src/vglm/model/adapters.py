@@ -145,9 +145,11 @@ def _read_config(file: Path, modules: list[str], tensors: Mapping[str, Tensor]) 
     for name, value in arguments.items():
         _check_kind(f"{file}: {name}", name, value, hints[name])
     widest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
-    for name in _RANKS:
-        if arguments.get(name) is not None and not 1 <= arguments[name] <= widest:
-            raise AdapterError(f"{file}: {name} is {arguments[name]}, but no stored tensor is wider than {widest:,}.")
+    ranks = {name: arguments[name] for name in _RANKS if arguments.get(name) is not None}
+    ranks |= {f"rank_pattern.{_short(key)}": rank for key, rank in (arguments.get("rank_pattern") or {}).items()}
+    for name, rank in ranks.items():
+        if not 1 <= rank <= widest:
+            raise AdapterError(f"{file}: {name} is {rank}, but no stored tensor is wider than {widest:,}.")
     arguments = _without_patterns(arguments, modules, file)
     try:
         config: PeftConfig = config_class(**arguments | {"inference_mode": True})

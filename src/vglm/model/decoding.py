@@ -132,6 +132,11 @@ class DecodingBatch:
         if 0 < spare * len(self) <= len(self._mask):
             self._lay_out([self])
 
+    def repeat(self, rows: Sequence[int]) -> None:
+        """Stand for these rows, some of them more than once."""
+        self._slots = [self._slots[row] for row in rows]
+        self._lay_out([self])
+
     def join(self, other: "DecodingBatch") -> None:
         """Take in the rows of another batch of the same adapter, behind the own ones; `other` is used up."""
         free = [slot for slot in range(len(self._mask)) if slot not in set(self._slots)]

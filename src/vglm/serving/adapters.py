@@ -25,7 +25,7 @@ from vglm.errors import AdapterError
 from vglm.model.decoding import virtual_tokens
 from vglm.model.lean_lora import make_lean
 from vglm.model.loading import attach_adapter
-from vglm.model.modeling import VisualGlmForConditionalGeneration
+from vglm.model.modeling import ENCODER_PARTS, VisualGlmForConditionalGeneration
 
 BASE = "base"
 """The name of the model without any adapter."""
@@ -72,6 +72,12 @@ class AdapterShelf:
     def virtual_tokens(self, name: str) -> int:
         """Tokens that an adapter puts before every prompt; 0 for most and for the base."""
         return virtual_tokens(self._shelved[name].model)
+
+    def changes_vision(self, name: str) -> bool:
+        """Whether pictures look otherwise with an adapter than with the base."""
+        parts = [f"model.{part}." for part in ENCODER_PARTS]
+        places = [f"{place}." for place in self._shelved[name].wrappers]
+        return any(place.startswith(part) or part.startswith(place) for place in places for part in parts)
 
     def add(self, name: str, folder: Path, *, is_checked: bool = True) -> None:
         """Read an adapter.

@@ -35,10 +35,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vglm.errors import AdapterError, BusyError, WorkbenchError, message_of
-from vglm.serving.engine import Answer, Engine, pieces_of
+from vglm.serving.engine import Answer, Engine, Question, pieces_of
 from vglm.serving.keys import is_known
 from vglm.serving.remote_images import fetch_picture
 from vglm.serving.requests import ChatRequest, Limits, OriginalRequest, decode_picture, read_picture
+from vglm.serving.sampling import Sampling
 
 OPEN_PATHS = ("/healthz", "/readyz")
 """What needs no key."""
@@ -153,7 +154,7 @@ class _Service:
         sampling = body.sampling()
         async with self.decoders:
             question = await run_in_threadpool(body.question, self.limits)
-        answer = await self._ask(question, body.model, sampling)
+        [answer] = await self._ask(question, body.model, [sampling])
         await self._finished(request, [answer])
         return {
             "result": answer.text,  # as the original's code calls it
@@ -169,13 +170,7 @@ class _Service:
         samplings = [body.sampling(index) for index in range(body.n or 1)]
         picture = await self._picture(body.picture_url())
         question = await run_in_threadpool(body.question, picture, self.limits)
-        answers: list[Answer] = []
-        try:
-            for sampling in samplings:
-                answers.append(await self._ask(question, body.model, sampling))
-        except WorkbenchError:
-            _cancel(answers)
-            raise
+        answers = await self._ask(question, body.model, samplings)
         head: dict[str, Any] = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
@@ -211,8 +206,8 @@ class _Service:
         is_ready = self.engine.is_alive
         return JSONResponse({"status": "ready" if is_ready else "closing"}, 200 if is_ready else 503)
 
-    async def _ask(self, question: Any, model: str, sampling: Any) -> Answer:
-        return await run_in_threadpool(self.engine.ask, question, adapter=model, sampling=sampling)
+    async def _ask(self, question: Question, model: str, samplings: Sequence[Sampling]) -> list[Answer]:
+        return await run_in_threadpool(self.engine.ask_all, question, adapter=model, samplings=samplings)
 
     async def _picture(self, url: str | None) -> Image.Image | None:
         if url is None:

@@ -81,7 +81,7 @@ class Answer:
         self.is_cancelled = False
         self._submitted = time.monotonic()
         self._changed = threading.Condition()
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
     def cancel(self) -> None:
         """Cancel it; it ends before its next token."""
@@ -135,7 +135,6 @@ class Answer:
                 self.seconds_to_first_token = time.monotonic() - self._submitted
             self.text += piece
             self._changed.notify_all()
-        self._tell()
 
     def _finish(self, reason: FinishReason, piece: str = "", error: str | None = None) -> None:
         with self._changed:
@@ -143,11 +142,22 @@ class Answer:
             self.seconds = time.monotonic() - self._submitted
             self.error, self.finish_reason = error, reason
             self._changed.notify_all()
-        self._tell()
 
-    def _tell(self) -> None:
-        for listener in list(self._listeners):
-            listener()
+
+def _tell(answers: Sequence[Answer]) -> None:
+    """Wake the coroutines that listen to some answers, each loop once."""
+    news: dict[asyncio.AbstractEventLoop, list[asyncio.Event]] = {}
+    for answer in answers:
+        for loop, event in list(answer._listeners):
+            news.setdefault(loop, []).append(event)
+    for loop, events in news.items():
+        with suppress(RuntimeError):  # the loop is closed: the reader is gone
+            loop.call_soon_threadsafe(_set_all, events)
+
+
+def _set_all(events: Sequence[asyncio.Event]) -> None:
+    for event in events:
+        event.set()
 
 
 async def pieces_of(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, str | None]]:
@@ -162,16 +172,10 @@ async def pieces_of(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, str |
     Raises:
         WorkbenchError: One of them failed.
     """
-    loop, news = asyncio.get_running_loop(), asyncio.Event()
-
-    def notify() -> None:
-        if not news.is_set():
-            with suppress(RuntimeError):  # the loop is closed: the reader is gone
-                loop.call_soon_threadsafe(news.set)
-
+    listener = (_, news) = (asyncio.get_running_loop(), asyncio.Event())
     shown = dict.fromkeys(range(len(answers)), 0)  # of unfinished rows
     for answer in answers:
-        answer._listeners.append(notify)
+        answer._listeners.append(listener)
     try:
         while True:
             news.clear()
@@ -189,7 +193,7 @@ async def pieces_of(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, str |
             await news.wait()
     finally:
         for answer in answers:
-            answer._listeners.remove(notify)
+            answer._listeners.remove(listener)
 
 
 @dataclass
@@ -271,6 +275,7 @@ class Engine:
         self._changed = threading.Condition()
         self._is_closing = False
         self._answered = self._generated = self._steps = 0
+        self._news: list[Answer] = []  # that grew or ended, of which nobody was told
         self._thread = threading.Thread(target=self._run, name="vglm-engine", daemon=True)
         self._thread.start()
 
@@ -300,7 +305,24 @@ class Engine:
             BusyError: Too many questions wait.
             ConfigError: The question leaves no room for an answer.
         """
-        sampling = sampling or Sampling()
+        return self.ask_all(question, adapter=adapter, samplings=[sampling or Sampling()])[0]
+
+    def ask_all(self, question: Question, *, adapter: str = BASE, samplings: Sequence[Sampling]) -> list[Answer]:
+        """Put a question that is to have several answers; its prompt is read once.
+
+        Args:
+            question: The question.
+            adapter: One of `names`.
+            samplings: How each answer is drawn.
+
+        Returns:
+            The answers.
+
+        Raises:
+            AdapterError: There is no such adapter.
+            BusyError: Too many questions wait.
+            ConfigError: The question leaves no room for an answer.
+        """
         if adapter not in self.names:
             raise AdapterError(f"there is no adapter {adapter!r}; there are {', '.join(self.names)}.")
         inputs = self.processor(
@@ -310,6 +332,19 @@ class Engine:
             language=question.language,
             return_tensors="pt",
         )
+        rows = [self._row(adapter, inputs, sampling) for sampling in samplings]
+        with self._changed:
+            if self._is_closing:
+                raise BusyError("the server is shutting down and takes no more questions.")
+            if len(self._waiting) >= self.max_waiting:
+                raise BusyError(
+                    f"{len(self._waiting)} questions wait already; at most {self.max_waiting} may. Try again."
+                )
+            self._waiting += rows
+            self._changed.notify_all()
+        return [row.answer for row in rows]
+
+    def _row(self, adapter: str, inputs: Mapping[str, Tensor], sampling: Sampling) -> "_Row":
         length, virtual = inputs["input_ids"].shape[1], self.shelf.virtual_tokens(adapter)
         whole = min(sampling.max_length, self.max_length, self.max_cached_tokens)
         left = whole - virtual - length
@@ -319,25 +354,15 @@ class Engine:
                 f"the question takes {length} tokens with its history{beside}, and at most {whole} of question and"
                 " answer together are possible. Shorten it, or leave older turns out."
             )
-        row = _Row(
+        return _Row(
             adapter=adapter,
             answer=Answer(length),
-            inputs=dict(inputs),
+            inputs=inputs,
             limit=min(left, sampling.max_new_tokens or left),
             sampler=Sampler(sampling, self.processor.tokenizer),
             text=GrowingText(self.processor, sampling.stop),
             virtual=virtual,
         )
-        with self._changed:
-            if self._is_closing:
-                raise BusyError("the server is shutting down and takes no more questions.")
-            if len(self._waiting) >= self.max_waiting:
-                raise BusyError(
-                    f"{len(self._waiting)} questions wait already; at most {self.max_waiting} may. Try again."
-                )
-            self._waiting.append(row)
-            self._changed.notify_all()
-        return row.answer
 
     @property
     def load(self) -> Load:
@@ -377,6 +402,12 @@ class Engine:
             self._admit()
             for name in list(self._rows):
                 self._guarded(self._rows[name], self._advance, name)
+            self._spread()
+
+    def _spread(self) -> None:
+        """Tell who listens what is new."""
+        _tell(self._news)
+        self._news.clear()
 
     def _admit(self) -> None:
         """Start waiting questions while there is room, first come, first served."""
@@ -421,7 +452,9 @@ class Engine:
             torch.cuda.empty_cache()
 
     def _begin(self, name: str, rows: list[_Row]) -> None:
-        self._decoder.begin(name, _collate(rows, self.processor))
+        prompts = {id(row.inputs): row for row in rows}  # answers to one question share theirs
+        places = [list(prompts).index(id(row.inputs)) for row in rows]
+        self._decoder.begin(name, _collate(list(prompts.values()), self.processor), places)
         self._rows.setdefault(name, []).extend(rows)
 
     def _drop(self, name: str) -> None:
@@ -456,6 +489,7 @@ class Engine:
         drawn = draw([rows[index].sampler for index in going], scores)
         for index, token in zip(going, drawn, strict=True):
             chosen[index] = self._take(rows[index], token)
+        self._spread()  # now, not after a step
         return chosen
 
     def _take(self, row: _Row, token: int) -> int | None:
@@ -473,12 +507,14 @@ class Engine:
             self._end(row, "length", piece + row.text.close())
         else:
             row.answer._grow(piece)
+            self._news.append(row.answer)
             return token
         return None
 
     def _end(self, row: _Row, reason: FinishReason, piece: str = "", error: str | None = None) -> None:
         self._answered += 1
         row.answer._finish(reason, piece, error)
+        self._news.append(row.answer)
 
 
 def _collate(rows: Sequence[_Row], processor: VisualGlmProcessor) -> dict[str, Tensor]:

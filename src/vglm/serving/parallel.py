@@ -88,10 +88,10 @@ class Leader(Decoder):
         super().__init__(shelf)
         self.group = _control()
 
-    def begin(self, name: str, inputs: Mapping[str, Tensor]) -> None:
+    def begin(self, name: str, inputs: Mapping[str, Tensor], rows: Sequence[int]) -> None:
         """As `Decoder.begin`, in all processes."""
-        self._tell("begin", name, inputs)
-        super().begin(name, inputs)
+        self._tell("begin", name, inputs, rows)
+        super().begin(name, inputs, rows)
 
     def go_on(self, name: str, rows: Sequence[int], tokens: Sequence[int]) -> None:
         """Likewise."""

@@ -4,10 +4,11 @@
     draw(samplers, logits)                               the next token id of each row, [17, 4159]
 
 The defaults are those of the original's demos, the order is transformers' own: repetition penalty, barred tokens, top
-k, temperature, top p. Rows with the same settings are drawn together, but independently of each other. Every row has
-its own random generator, and the cumulative probabilities are in the order of the token ids. In a batch the last bits
-of logits differ. If tokens were ordered by logits, two that are nearly equal could then swap, which changes the answer.
-In the order of ids such a difference moves the cumulative probabilities by no more than itself.
+k, temperature, top p. Rows are drawn one by one, with NumPy: of a row only `top_k` numbers are left after its first
+step, and a call of PyTorch takes longer than the work on them. Every row has its own random generator, and the
+cumulative probabilities are in the order of the token ids. In a batch the last bits of logits differ. If tokens were
+ordered by logits, two that are nearly equal could then swap, which changes the answer. In the order of ids such a
+difference moves the cumulative probabilities by no more than itself.
 
 Source: defaults and order of THUDM/VisualGLM-6B:cli_demo.py, model/chat.py and
 THUDM/SwissArmyTransformer:sat/generation/sampling_strategies/base_strategy.py. There the penalty divides negative
@@ -17,13 +18,14 @@ logits too, which makes a repeated unlikely token likelier; transformers' multip
 import re
 import secrets
 import unicodedata
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from transformers import RepetitionPenaltyLogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
 
 from vglm.errors import ConfigError
 from vglm.model.tokenization import VisualGlmTokenizer
@@ -31,6 +33,10 @@ from vglm.text.prompt import Language
 
 MAX_STOPS = 4
 LONGEST_STOP = 500  # characters: each token's end is compared with each beginning of it
+COLDEST = 1e-6
+"""Temperature below which the likeliest token is taken."""
+
+Scores = NDArray[np.float32]
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -110,7 +116,7 @@ class Sampler:
         self.count = 0
         self.seen: dict[int, None] = {}  # in the order of their first appearance
         seed = secrets.randbits(63) if settings.seed is None else settings.seed
-        self.generator = torch.Generator().manual_seed(seed)
+        self.random = np.random.Generator(np.random.PCG64(seed % 2**64))  # a number for every token that is drawn
 
     def take(self, token: int) -> None:
         """Count a token as part of the answer."""
@@ -120,28 +126,45 @@ class Sampler:
     @property
     def is_greedy(self) -> bool:
         """Whether the likeliest token is taken."""
-        return self.settings.temperature == 0 or self.settings.top_k == 1
+        return self.settings.temperature < COLDEST or self.settings.top_k == 1
+
+    @property
+    def reach(self) -> int:
+        """How many of the highest scores it chooses by; 0: all."""
+        return 1 if self.is_greedy else self.settings.top_k
 
     @property
     def may_end(self) -> bool:
         """Whether the answer has as many tokens as it has to."""
         return self.count >= self.settings.min_new_tokens
 
-    @property
-    def kind(self) -> Hashable:
-        """Equal for rows that can be drawn together."""
-        how = self.settings
-        draws = () if self.is_greedy else (how.temperature, how.top_p, how.top_k)
-        return (how.repetition_penalty, how.bars_chinese, self.may_end, bool(self.seen), draws)
-
     def barred(self) -> list[int]:
         """Ids that may not come next."""
         ids = chinese_tokens(self.tokenizer) if self.settings.bars_chinese else []
         return ids if self.may_end else [*ids, self.tokenizer.eos_token_id]
 
-    def random(self) -> float:
-        """One number from 0 to 1 for every token, whatever is left to choose from."""
-        return float(torch.rand(1, generator=self.generator, dtype=torch.float64))
+    def draw(self, scores: Scores) -> int:
+        """Choose by the scores of tokens.
+
+        Args:
+            scores: Shape (N,), float32, at least the `top_k` highest of a vocabulary, in the order of ids.
+
+        Returns:
+            The place of the token in `scores`.
+        """
+        if self.is_greedy:
+            return int(scores.argmax())
+        how, places = self.settings, None
+        if 0 < how.top_k < len(scores):
+            places = (scores >= np.partition(scores, -how.top_k)[-how.top_k]).nonzero()[0]
+            scores = scores[places]
+        shares = np.exp((scores - scores.max()) / how.temperature)
+        if how.top_p < 1:
+            shares[shares < _least_share(shares, how.top_p)] = 0.0
+        line = shares.cumsum(dtype=np.float64)
+        number = min(self.random.random() * line[-1], np.nextafter(line[-1], 0.0))
+        place = int(line.searchsorted(number, side="right"))
+        return place if places is None else int(places[place])
 
 
 def draw(samplers: Sequence[Sampler], logits: Tensor) -> list[int]:
@@ -154,43 +177,46 @@ def draw(samplers: Sequence[Sampler], logits: Tensor) -> list[int]:
     Returns:
         B ids.
     """
-    kinds: dict[Hashable, list[int]] = {}
-    for index, sampler in enumerate(samplers):
-        kinds.setdefault(sampler.kind, []).append(index)
-    chosen = [0] * len(samplers)
-    for indices in kinds.values():
-        alike = logits if len(kinds) == 1 else logits[torch.tensor(indices, device=logits.device)]
-        rows = alike.float()
-        for index, token in zip(indices, _draw_alike([samplers[row] for row in indices], rows), strict=True):
-            chosen[index] = token
-    return chosen
+    scores, ids = _weighed(samplers, logits), None
+    if scores.device.type != "cpu":  # no more comes from there than is needed
+        reaches = [sampler.reach for sampler in samplers]
+        scores, ids = highest(scores, max(reaches) if all(reaches) else 0)
+    places = [sampler.draw(row) for sampler, row in zip(samplers, scores.cpu().numpy(), strict=True)]
+    return places if ids is None else ids.gather(1, torch.tensor(places, device=ids.device)[:, None])[:, 0].tolist()
 
 
-def _draw_alike(samplers: Sequence[Sampler], scores: Tensor) -> list[int]:
-    """`draw` for rows of one kind."""
-    first = samplers[0]
-    how, device = first.settings, scores.device
-    if first.seen and how.repetition_penalty != 1:
-        seen = [list(sampler.seen) for sampler in samplers]
-        width = max(map(len, seen))
-        ids = torch.tensor([ids_seen + ids_seen[-1:] * (width - len(ids_seen)) for ids_seen in seen], device=device)
-        scores = RepetitionPenaltyLogitsProcessor(float(how.repetition_penalty))(ids, scores)
-    if barred := first.barred():
-        scores = scores.index_fill(1, torch.tensor(barred, device=device), -torch.inf)
-    if first.is_greedy:
-        return scores.argmax(-1).tolist()
-    ids = torch.arange(scores.shape[1], device=device).expand_as(scores)
-    if 0 < how.top_k < scores.shape[1]:
-        ids = scores.topk(how.top_k, sorted=False).indices.sort(-1).values
-        scores = scores.gather(1, ids)
-    scores = TemperatureLogitsWarper(float(how.temperature))(ids, scores)
-    if how.top_p < 1:
-        scores = TopPLogitsWarper(float(how.top_p))(ids, scores)
-    shares = scores.softmax(-1).double().cumsum(-1).cpu()
-    numbers = torch.tensor([sampler.random() for sampler in samplers], dtype=torch.float64)[:, None]
-    columns = torch.searchsorted(shares, numbers * shares[:, -1:], right=True)
-    last = (shares < shares[:, -1:]).sum(-1, keepdim=True)
-    return ids.cpu().gather(1, columns.minimum(last))[:, 0].tolist()
+def highest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The highest scores of each row and their ids, in the order of ids, shape (B, count); all where `count` is 0."""
+    count = min(count, scores.shape[1]) or scores.shape[1]
+    ids = scores.topk(count, sorted=False).indices.sort(-1).values
+    return scores.gather(1, ids), ids
+
+
+def _weighed(samplers: Sequence[Sampler], logits: Tensor) -> Tensor:
+    """Scores by which rows choose: what an answer has already is less likely, what is barred impossible."""
+    scores, size = logits.float().clone(), logits.shape[1]
+    flat, seen, penalties, barred = scores.view(-1), [], [], []
+    for row, sampler in enumerate(samplers):
+        begin = row * size
+        if (penalty := sampler.settings.repetition_penalty) != 1 and sampler.seen:
+            seen += [begin + token for token in sampler.seen]
+            penalties += [penalty] * len(sampler.seen)
+        barred += [begin + token for token in sampler.barred()]
+    if seen:
+        places, by = (torch.from_numpy(np.array(each)).to(scores.device) for each in (seen, penalties))
+        values = flat[places]
+        flat[places] = torch.where(values < 0, values * by, values / by).float()
+    if barred:
+        flat[torch.from_numpy(np.array(barred)).to(scores.device)] = -torch.inf
+    return scores
+
+
+def _least_share(shares: Scores, top_p: float) -> np.float32:
+    """The smallest of the largest shares that together are that part of all; at least one."""
+    ordered = np.sort(shares)[::-1]
+    line = ordered.cumsum(dtype=np.float64)
+    least: np.float32 = ordered[min(int(line.searchsorted(top_p * line[-1])), len(line) - 1)]
+    return least
 
 
 @lru_cache(maxsize=4)
