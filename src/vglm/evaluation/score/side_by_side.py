@@ -624,9 +624,7 @@ def collect_protocol(folder: Path) -> ProtocolResult:
         joined = join_folds(list(comparisons.values()))
         rows = [ProtocolRow(None, len(plans), joined.splits["test"].n, *_scores(joined, metric), ())]
     stamps = Counter(
-        text
-        for run in plans
-        for text in dict.fromkeys(stamp.text for stamp in read_evaluation(run.evaluation).stamps)
+        text for run in plans for text in dict.fromkeys(stamp.text for stamp in read_evaluation(run.evaluation).stamps)
     )
     return ProtocolResult(names.pop(), metric, tuple(rows), stamps)
 
