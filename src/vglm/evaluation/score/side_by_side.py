@@ -39,6 +39,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vglm.errors import ConfigError, DataError, typed
+from vglm.evaluation.messages import translate
 from vglm.evaluation.predictions import Prediction, read_evaluation
 from vglm.evaluation.score.comparison import LEVEL, RETENTION, Comparison, Summary, compare_folder, has_interval
 from vglm.evaluation.score.metrics import EXACT_MATCH, Metric
@@ -242,7 +243,10 @@ def _comparison(run: Run) -> Comparison:
 
 def _primary(comparisons: Mapping[Path, Comparison]) -> Metric:
     """The primary metric of all; a DataError where they were judged by different ones."""
-    metrics = {path: comparison.splits["test"].primary_metric for path, comparison in comparisons.items()}
+    return _common({path: comparison.splits["test"].primary_metric for path, comparison in comparisons.items()})
+
+
+def _common(metrics: Mapping[Path, Metric]) -> Metric:
     (first, metric), *others = metrics.items()
     for path, other in others:
         if other.name != metric.name:
@@ -549,15 +553,17 @@ class ProtocolResult:
 
     Attributes:
         name: `few_shot`, `k_fold` or `leave_one_out`.
-        metric: The primary metric of the evaluations.
+        metric: The primary metric of the evaluations; of folds the first that can be computed on all samples.
         rows: By number of shots, ascending; one row for folds.
         stamps: What reports of the runs are stamped with, and how many of them.
+        note: Why it is not the metric that was requested; empty where it is.
     """
 
     name: str
     metric: Metric
     rows: tuple[ProtocolRow, ...]
     stamps: Mapping[str, int] = field(default_factory=dict)
+    note: str = ""
 
     def __str__(self) -> str:
         """The table above."""
@@ -567,7 +573,8 @@ class ProtocolResult:
             title = f"{self.name}, {self.metric.name} on every sample by the run that did not learn from it"
         total = sum(row.runs for row in self.rows)
         stamped = (f"{stamp}: {n} of {total} runs; see their reports" for stamp, n in self.stamps.items())
-        return "\n".join([title, *(_line(row, self.metric) for row in self.rows), *stamped])
+        note = [self.note] if self.note else []
+        return "\n".join([title, *(_line(row, self.metric) for row in self.rows), *note, *stamped])
 
 
 def protocol_runs(folder: Path) -> list[Run]:
@@ -612,8 +619,9 @@ def collect_protocol(folder: Path) -> ProtocolResult:
             f"  {typed('evaluate')} -m {shlex.quote(f'run={listed}')}"
         )
     comparisons = {run.folder: _comparison(run) for run in plans}
-    metric = _primary(comparisons)
+    note = ""
     if names == {"few_shot"}:
+        metric = _primary(comparisons)
         shots = sorted({plan.shots for plan in plans.values() if plan.shots is not None})
         rows = [
             _seeds(number, [comparisons[run.folder] for run, plan in plans.items() if plan.shots == number], metric)
@@ -621,12 +629,17 @@ def collect_protocol(folder: Path) -> ProtocolResult:
         ]
     else:
         _check_folds(folder, list(plans.values()))
+        requested = _common({path: comparison.splits["test"].metrics[0] for path, comparison in comparisons.items()})
         joined = join_folds(list(comparisons.values()))
+        metric = joined.splits["test"].primary_metric  # what a fold's few samples lack, all of them may have
+        if metric is not requested:
+            reason = translate(joined.splits["test"].not_computed[requested.name])
+            note = f"{requested.name}, which was requested first, is not computed: {reason.en}"
         rows = [ProtocolRow(None, len(plans), joined.splits["test"].n, *_scores(joined, metric), ())]
     stamps = Counter(
         text for run in plans for text in dict.fromkeys(stamp.text for stamp in read_evaluation(run.evaluation).stamps)
     )
-    return ProtocolResult(names.pop(), metric, tuple(rows), stamps)
+    return ProtocolResult(names.pop(), metric, tuple(rows), stamps, note)
 
 
 def _check_folds(folder: Path, plans: Sequence[ProtocolPlan]) -> None:
