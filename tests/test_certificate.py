@@ -126,6 +126,9 @@ def test_the_command_prints_the_certificate(lora_run: Path, tmp_path: Path, caps
     assert "certificate passed (merged, float16): logits differ by at most" in printed
     assert "rounding" in printed
     assert f"wrote {tmp_path / 'merged'}" in printed
+    assert main(["chat", "--from_pretrained", str(tmp_path / "merged"), "--ask", "你好", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["adapter"], answer["finish_reason"]) in {("base", "stop"), ("base", "length")}
 
 
 def test_a_wrong_merge_ends_with_1_and_is_kept_as_unverified(

@@ -379,6 +379,23 @@ def test_without_the_relay_a_shared_page_is_served_here_and_says_so(random_model
     assert warning.endswith("The page is served here all the same.")
 
 
+@pytest.mark.parametrize("bits", ["4", "8"])
+def test_the_page_of_a_quantised_model_answers(bits: str, random_model_folder: Path, tmp_path: Path) -> None:
+    port = free_port()
+    command = ["-m", "vglm", "web", "--quant", bits, "--port", str(port), "--from_pretrained", str(random_model_folder)]
+    file = tmp_path / "messages"
+    with file.open("w", encoding="utf-8") as messages, Program(*command, stderr=messages, cwd=tmp_path) as program:
+        wait_until(lambda: program.poll() is not None or "open http" in file.read_text())
+        assert httpx.get(f"http://127.0.0.1:{port}{PATH}/").status_code == 200
+        with OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0) as client:
+            question: Any = [{"role": "user", "content": "你好"}]
+            reply = client.chat.completions.create(model="base", messages=question, max_tokens=5, temperature=0)
+        assert reply.usage is not None
+        assert reply.usage.completion_tokens
+        program.send_signal(signal.SIGTERM)
+        assert program.wait() == 0
+
+
 def test_the_language_of_an_answer_can_be_chosen(address: str) -> None:
     settings = {"en": {"language": "en"}, "as before": {"english": True}, "zh": {"language": "zh"}}
     with OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
