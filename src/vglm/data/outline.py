@@ -6,16 +6,58 @@ outline.groups[3], outline.pictures[3], outline.fields["kind"][3]
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from itertools import pairwise, tee
+from typing import Any, overload
 
 from vglm.data.ids import Id, ids_in
 from vglm.data.sample import Sample
 from vglm.data.table import columns_of
 
 _TEXTS_HELD = 1 << 16
+
+
+class Names(Sequence[str]):
+    """Texts of which hardly one comes twice, in one piece of memory: a third of what a list of them takes."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._bytes = bytearray()
+        self._ends = array("q", (0,))
+        self.extend(names)
+
+    def append(self, name: str) -> None:
+        """Add one."""
+        self._bytes += name.encode("utf-8", "surrogatepass")
+        self._ends.append(len(self._bytes))
+
+    def extend(self, names: Iterable[str]) -> None:
+        """Add several."""
+        for name in names:
+            self.append(name)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __iter__(self) -> Iterator[str]:
+        return (self._bytes[start:end].decode("utf-8", "surrogatepass") for start, end in pairwise(self._ends))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Names) and self._bytes == other._bytes and self._ends == other._ends
+
+    __hash__ = None  # type: ignore[assignment]  # it can be added to
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(len(self))[index]]
+        index = range(len(self))[index]
+        return self._bytes[self._ends[index] : self._ends[index + 1]].decode("utf-8", "surrogatepass")
 
 
 @dataclass(frozen=True)
@@ -31,10 +73,10 @@ class Outline:
         meta_ids: The ids of `Sample.meta`, see `vglm.data.ids`.
     """
 
-    ids: list[str] = field(default_factory=list)
+    ids: Names | list[str] = field(default_factory=Names)
     groups: list[str] = field(default_factory=list)
     pictures: list[str | None] = field(default_factory=list)
-    answers: list[str] = field(default_factory=list)
+    answers: "array[int]" = field(default_factory=lambda: array("Q"))
     fields: dict[str, list[Any]] = field(default_factory=dict)
     meta_ids: list[tuple[Id, ...]] = field(default_factory=list)
 
@@ -47,19 +89,32 @@ class Outline:
             for sample in samples:
                 outline.add(sample)
             return outline
-        names, hashes = _Once(), _Once()
+        once = _Once()
         for ids, groups, pictures, answers, metas in stored:
             outline.ids.extend(ids)
-            outline.groups.extend(map(names.get, groups))
-            outline.pictures.extend(map(names.get, pictures))
-            outline.answers.extend(hashes.get(_short_hash(turns[-1])) for turns in answers)
-            outline.meta_ids.extend(map(ids_in, metas))
+            outline.groups.extend(once.of(groups))
+            outline.pictures.extend(once.of(pictures))
+            outline.answers.extend(_short_hash(turns[-1]) for turns in answers)
+            outline.meta_ids.extend(once.of(map(ids_in, metas)))
             for name, column in outline.fields.items():
                 column.extend(meta.get(name) for meta in metas)
         return outline
 
     @classmethod
-    def joined(cls, outlines: Sequence["Outline"], fields: Iterable[str]) -> "Outline":
+    def of_pictures(cls, samples: Iterable[Sample]) -> "Outline":
+        """Read off ids, groups and pictures alone."""
+        outline, once = cls(), _Once()
+        stored = columns_of(samples, ("id", "group", "picture"))
+        if stored is None:
+            return cls.of(samples)
+        for ids, groups, pictures in stored:
+            outline.ids.extend(ids)
+            outline.groups.extend(once.of(groups))
+            outline.pictures.extend(once.of(pictures))
+        return outline
+
+    @classmethod
+    def joined(cls, outlines: Sequence["Outline"], fields: Iterable[str] = ()) -> "Outline":
         """The rows of several one after the other; those of one are not copied."""
         if len(outlines) == 1:
             return outlines[0]
@@ -83,7 +138,7 @@ class Outline:
         for own, new in zip(self._columns(), other._columns(), strict=True):
             own.extend(new)
 
-    def _columns(self) -> list[list[Any]]:
+    def _columns(self) -> list[Any]:
         return [
             self.ids,
             self.groups,
@@ -98,19 +153,21 @@ class Outline:
 
 
 class _Once:
-    """Texts that come again and again, each held in memory once as long as they are not too many."""
+    """Values that come again and again, each held in memory once as long as they are not too many."""
 
     def __init__(self) -> None:
-        self._texts: dict[Any, Any] = {}
+        self._values: dict[Any, Any] = {}
 
-    def get(self, text: Any) -> Any:
-        if len(self._texts) >= _TEXTS_HELD:
-            self._texts.clear()
-        return self._texts.setdefault(text, text)
+    def of(self, values: Iterable[Any]) -> Iterator[Any]:
+        """The values, those that are equal as one."""
+        if len(self._values) >= _TEXTS_HELD:
+            self._values.clear()
+        one, other = tee(values)
+        return map(self._values.setdefault, one, other)
 
 
-def _short_hash(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+def _short_hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 
 def picture_name(sample: Sample) -> str:
@@ -127,9 +184,7 @@ def stem(outline: Outline, row: int) -> str:
 def is_own_group(outline: Outline, row: int) -> bool:
     """Whether a row's group says no more than which picture or row it is."""
     group, picture = outline.groups[row], outline.pictures[row]
-    if picture is None or group == outline.ids[row]:
-        return group == outline.ids[row]
-    return _names_picture(group, picture)
+    return (picture is not None and _names_picture(group, picture)) or group == outline.ids[row]
 
 
 @lru_cache(maxsize=4096)
