@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from vglm.data.ids import Id, folder_ids, group_name
 from vglm.data.outline import Outline, is_own_group, stem
 from vglm.errors import ConfigError, DataError
 
+Name = TypeVar("Name", bound=Hashable)
 logger = logging.getLogger(__name__)
 
 INFERRED_SHARE = 0.9
@@ -214,7 +216,7 @@ def find_strata(outline: Outline, rule: str | None = None) -> tuple[list[str] | 
     return [str(value) for value in outline.fields[rule]], f"the field {rule!r}"
 
 
-def merge_groups(groups: Sequence[str], *shared: Sequence[Hashable | None]) -> list[str]:
+def merge_groups(groups: Sequence[Name], *shared: Sequence[Hashable | None]) -> list[Name]:
     """Join groups that have something in common, such as a picture under two studies.
 
     Args:
@@ -224,20 +226,20 @@ def merge_groups(groups: Sequence[str], *shared: Sequence[Hashable | None]) -> l
     Returns:
         The group of each row, where joined groups all bear the name of the one that comes first.
     """
-    parents: dict[str, str] = {group: group for group in groups}
+    parents: dict[Name, Name] = {group: group for group in groups}
 
-    def root(group: str) -> str:
+    def root(group: Name) -> Name:
         while parents[group] != group:
             parents[group] = parents[parents[group]]
             group = parents[group]
         return group
 
     for things in shared:
-        owners: dict[Hashable, str] = {}
+        owners: dict[Hashable, Name] = {}
         for group, thing in zip(groups, things, strict=True):
             if thing is not None:
                 parents[root(group)] = root(owners.setdefault(thing, group))
-    names: dict[str, str] = {}
+    names: dict[Name, Name] = {}
     return [names.setdefault(root(group), group) for group in groups]
 
 

@@ -10,12 +10,14 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import pairwise, tee
+from itertools import accumulate, islice, pairwise, tee
 from typing import Any, overload
+
+import pyarrow as pa
 
 from vglm.data.ids import Id, ids_in
 from vglm.data.sample import Sample
-from vglm.data.table import columns_of
+from vglm.data.table import last_of, parsed, picture_names, rows_of
 
 _TEXTS_HELD = 1 << 16
 
@@ -35,8 +37,9 @@ class Names(Sequence[str]):
 
     def extend(self, names: Iterable[str]) -> None:
         """Add several."""
-        for name in names:
-            self.append(name)
+        encoded = [name.encode("utf-8", "surrogatepass") for name in names]
+        self._ends.extend(islice(accumulate(map(len, encoded), initial=len(self._bytes)), 1, None))
+        self._bytes += b"".join(encoded)
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -84,17 +87,16 @@ class Outline:
     def of(cls, samples: Iterable[Sample], *fields: str) -> "Outline":
         """Read the columns off some samples, with these fields."""
         outline = cls(fields={name: [] for name in fields})
-        stored = columns_of(samples, ("id", "group", "picture", "answers", "meta"))  # without making the samples
+        stored = rows_of(samples, ("id", "group", "image", "offset", "size", "answers", "meta"))
         if stored is None:
             for sample in samples:
                 outline.add(sample)
             return outline
         once = _Once()
-        for ids, groups, pictures, answers, metas in stored:
-            outline.ids.extend(ids)
-            outline.groups.extend(once.of(groups))
-            outline.pictures.extend(once.of(pictures))
-            outline.answers.extend(_short_hash(turns[-1]) for turns in answers)
+        for rows in stored:  # without making the samples
+            outline._add_names(rows, once)
+            outline.answers.extend(map(_short_hash, last_of(rows.column("answers"))))
+            metas = parsed(rows.column("meta"))
             outline.meta_ids.extend(once.of(map(ids_in, metas)))
             for name, column in outline.fields.items():
                 column.extend(meta.get(name) for meta in metas)
@@ -102,16 +104,19 @@ class Outline:
 
     @classmethod
     def of_pictures(cls, samples: Iterable[Sample]) -> "Outline":
-        """Read off ids, groups and pictures alone."""
-        outline, once = cls(), _Once()
-        stored = columns_of(samples, ("id", "group", "picture"))
+        """Read off ids, groups and pictures alone, where samples lie in a table."""
+        stored = rows_of(samples, ("id", "group", "image", "offset", "size"))
         if stored is None:
             return cls.of(samples)
-        for ids, groups, pictures in stored:
-            outline.ids.extend(ids)
-            outline.groups.extend(once.of(groups))
-            outline.pictures.extend(once.of(pictures))
+        outline, once = cls(), _Once()
+        for rows in stored:
+            outline._add_names(rows, once)
         return outline
+
+    def _add_names(self, rows: pa.RecordBatch, once: "_Once") -> None:
+        self.ids.extend(rows.column("id").to_pylist())
+        self.groups.extend(once.of(rows.column("group").to_pylist()))
+        self.pictures.extend(once.of(picture_names(rows)))
 
     @classmethod
     def joined(cls, outlines: Sequence["Outline"], fields: Iterable[str] = ()) -> "Outline":

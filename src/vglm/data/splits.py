@@ -204,13 +204,15 @@ class Splits:
 
     @cached_property
     def _copies(self) -> dict[str, tuple[str, str]] | None:
-        """Of the test pictures that are training pictures, by their hashes, which one, and how; None as `look_alikes`."""
+        """Hash of a test picture -> that of the training picture that it is, and how; None as `look_alikes`."""
         tested, learned = self._by_content
         if tested is None or learned is None or self.look_alike_scope == "nothing":
             return None
         copied = {digest: (digest, "same pixels") for digest in tested.keys() & learned.keys()}
         names, firsts = [digest for digest in tested if digest not in copied], list(learned)
-        small = {digest: self.thumbnails[image] for image, digest in self.image_hashes.items() if image in self.thumbnails}
+        small = {
+            digest: self.thumbnails[image] for image, digest in self.image_hashes.items() if image in self.thumbnails
+        }
 
         def search() -> dict[str, str]:
             found = find_copies(*([small[digest] for digest in some] for some in (names, firsts)))
@@ -224,7 +226,7 @@ class Splits:
 
     @cached_property
     def _by_content(self) -> "tuple[dict[str, array[int]] | None, dict[str, array[int]] | None]":
-        """The rows of each picture in test and in training by its hash; None where not all were decoded at the start."""
+        """The rows of each picture in test and in training, by its hash; None where not all were decoded at first."""
         known = {str(image): digest for image, digest in self.image_hashes.items() if image in self.thumbnails}
         return _rows_by_content(self.test, known), _rows_by_content(self.train, known)
 

@@ -1,4 +1,4 @@
-"""Samples in a memory-mapped Arrow file: any number of them takes next to no memory and opens at once.
+"""Samples in an Arrow file, read piece by piece: any number of them takes next to no memory and opens at once.
 
     table = write_table(path, samples)      # streams; the file appears under its name when it is whole
     table[70_000]                           # Sample(id="openi-zh.json#70001", group="2882", image=Path("..."), ...)
@@ -9,7 +9,7 @@ One row of the file:
     questions ["描述这张X光片。"], answers ["心脏大小轻度增大。"], language "zh", meta '{"split": "train"}', window null
 
 Pictures stay where they are and are opened when needed. A table pickles as its path, so that the workers of a
-DataLoader map the same file instead of copying it.
+DataLoader read the same file instead of copying it.
 """
 
 import hashlib
@@ -65,18 +65,18 @@ class SampleTable(Sequence[Sample]):
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with pa.memory_map(os.fspath(path)) as source:
-                rows = pa.ipc.open_file(source).read_all()
             self._file = pa.OSFile(os.fspath(path))
+            self._reader = pa.ipc.open_file(self._file)
+            schema, batches = self._reader.schema, self._reader.num_record_batches
+            self._count = 0 if not batches else (batches - 1) * _BATCH_ROWS + len(self._reader.get_batch(batches - 1))
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"table {path} cannot be read: {error}. Delete it; it is made again.") from error
-        if rows.schema.metadata != _SCHEMA.metadata or rows.schema != _SCHEMA:
+        if schema.metadata != _SCHEMA.metadata or schema != _SCHEMA:
             raise DataError(f"table {path} has another layout than this version writes. Delete it; it is made again.")
-        self._batches = rows.to_batches()
-        self._count = rows.num_rows
+        self._last: tuple[int, pa.RecordBatch] = -1, None
 
     def __len__(self) -> int:
-        return int(self._count)
+        return self._count
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
@@ -86,8 +86,12 @@ class SampleTable(Sequence[Sample]):
         if isinstance(index, slice):
             return Selection(self, np.arange(len(self))[index])
         index = range(len(self))[index]
-        batch = self._batches[index // _BATCH_ROWS].slice(index % _BATCH_ROWS, 1)
-        return _sample(*(column[0].as_py() for column in batch.columns))
+        number, row = divmod(index, _BATCH_ROWS)
+        last, batch = self._last
+        if number != last:
+            batch = self._reader.get_batch(number)
+            self._last = number, batch
+        return _sample(*(column[row].as_py() for column in batch.columns))
 
     def __iter__(self) -> Iterator[Sample]:
         return _samples(self.rows(_SCHEMA.names))
@@ -99,23 +103,19 @@ class SampleTable(Sequence[Sample]):
     def rows(self, names: Sequence[str], indices: np.ndarray | None = None) -> Iterator[pa.RecordBatch]:
         """Some columns as Arrow's arrays, some hundred rows at a time.
 
-        They are read from the file and not from the map, whose pages would stay in memory.
-
         Args:
             names: Columns of the file.
             indices: Of these rows, shape (n,), in this order; all if None.
         """
         options = pa.ipc.IpcReadOptions(included_fields=[_SCHEMA.get_field_index(name) for name in names])
-        file = pa.ipc.open_file(self._file, options=options)
+        reader = pa.ipc.open_file(self._file, options=options)
         if indices is None:
-            yield from map(file.get_batch, range(file.num_record_batches))
+            yield from map(reader.get_batch, range(reader.num_record_batches))
             return
         numbers = indices // _BATCH_ROWS
         starts = np.flatnonzero(np.diff(numbers, prepend=-1))
         for start, end in pairwise((*starts.tolist(), len(indices))):
-            number = int(numbers[start])
-            is_worth_reading = end - start > _BATCH_ROWS // 16  # else they are looked up in the map
-            batch = file.get_batch(number) if is_worth_reading else self._batches[number].select(list(names))
+            batch = reader.get_batch(int(numbers[start]))
             yield batch.take(pa.array(indices[start:end] % _BATCH_ROWS))
 
     def __reduce__(self) -> tuple[Callable[[Path], "SampleTable"], tuple[Path]]:
@@ -215,8 +215,20 @@ def columns_of(samples: Iterable[Sample], names: Sequence[str]) -> Iterator[tupl
 def _values(rows: pa.RecordBatch, name: str) -> list[Any]:
     if name == "picture":
         return picture_names(rows)
-    values: list[Any] = rows.column(name).to_pylist()
-    return [_parsed(meta) for meta in values] if name == "meta" else values
+    column = rows.column(name)
+    return parsed(column) if name == "meta" else column.to_pylist()
+
+
+def parsed(metas: pa.StringArray) -> list[dict[str, Any]]:
+    """The column `meta` as dictionaries."""
+    return list(map(_parsed, metas.to_pylist()))
+
+
+def last_of(texts: pa.ListArray) -> list[str]:
+    """The last text of each row of the column `questions` or `answers`."""
+    ends = texts.offsets.to_numpy()[1:] - texts.offsets[0].as_py()
+    last: list[str] = texts.flatten().take(pa.array(ends - 1)).to_pylist()
+    return last
 
 
 def _samples(batches: Iterable[pa.RecordBatch]) -> Iterator[Sample]:
@@ -290,8 +302,9 @@ def write_table(path: Path, samples: Iterable[Sample]) -> SampleTable:
 
 def _batch(samples: Sequence[Sample], working_directory: str) -> pa.RecordBatch:
     """The columns of the schema, of some samples."""
-    images = [sample.image for sample in samples]
-    pieces = [image if isinstance(image, ImageSlice) else None for image in images]
+    pieces = [sample.image if isinstance(sample.image, ImageSlice) else None for sample in samples]
+    turns = [turn for sample in samples for turn in sample.turns]
+    ends = np.cumsum([0, *(len(sample.turns) for sample in samples)])
     columns = {
         "id": [sample.id for sample in samples],
         "group": [sample.group for sample in samples],
@@ -299,13 +312,17 @@ def _batch(samples: Sequence[Sample], working_directory: str) -> pa.RecordBatch:
         "offset": [piece and piece.offset for piece in pieces],
         "size": [piece and piece.size for piece in pieces],
         "base64": [piece and piece.is_base64 for piece in pieces],
-        "questions": [[turn.question for turn in sample.turns] for sample in samples],
-        "answers": [[turn.answer for turn in sample.turns] for sample in samples],
+        "questions": _lists(ends, [turn.question for turn in turns]),
+        "answers": _lists(ends, [turn.answer for turn in turns]),
         "language": [sample.language for sample in samples],
         "meta": [_written(sample) if sample.meta else "{}" for sample in samples],
         "window": [sample.window and json.dumps(sample.window.record()) for sample in samples],
     }
     return pa.record_batch([pa.array(columns[field.name], field.type) for field in _SCHEMA], _SCHEMA)
+
+
+def _lists(ends: np.ndarray, texts: Sequence[str]) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(texts, pa.string()))
 
 
 def _file_of(sample: Sample, working_directory: str) -> str | None:

@@ -16,6 +16,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache, wraps
 from importlib import metadata
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +38,7 @@ def _best_of_references(score: Callable[[str, str], float]) -> Callable[[str, st
     An answer that is that list itself, as a model says that has learned to write lists, is right too.
     """
 
+    @lru_cache(2**18)  # every slice takes it again
     @wraps(score)
     def best(prediction: str, reference: str) -> float:
         right = [reference] if prediction.strip() == reference.strip() else reference_answers(reference)
@@ -158,7 +160,6 @@ def _rouge_l(prediction: Sequence[str], reference: Sequence[str]) -> float:
     return 2 * precision * recall / (precision + recall) if common else 0.0
 
 
-@lru_cache(2**18)  # used by every slice
 @_best_of_references
 def rouge_l_characters(prediction: str, reference: str) -> float:
     """ROUGE-L on characters: the F1 of the longest common subsequence, from 0.0 to 1.0.
@@ -238,8 +239,8 @@ class _Ngrams(NamedTuple):
 
 def _ngrams(texts: Sequence[Sequence[str]], orders: int) -> Iterator[_Ngrams]:
     """The n-grams of each order, from 1 on."""
-    numbers: dict[str, int] = {}
-    tokens = np.fromiter((numbers.setdefault(token, len(numbers)) for text in texts for token in text), np.int64)
+    numbers = {token: number for number, token in enumerate(dict.fromkeys(chain.from_iterable(texts)))}
+    tokens = np.fromiter(map(numbers.__getitem__, chain.from_iterable(texts)), np.int64)
     places = np.repeat(np.arange(len(texts)), list(map(len, texts)))
     codes, limit = tokens, max(len(numbers), 1)
     for order in range(orders):
